@@ -1,0 +1,1 @@
+"""Finished models as folders: reading them without torch, writing them with it."""

@@ -1,0 +1,1 @@
+"""Run settings: TOML, `--set key=value`, validation; every problem is reported at once."""

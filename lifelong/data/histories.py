@@ -1,0 +1,96 @@
+"""All users' events as memory-mapped ragged arrays: values and offsets, one user after another, oldest event first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.errors import DatasetError
+
+DTYPES = {"row": np.int32, "time": np.int64, "sequence": np.int64, "event_type": np.int16}
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """Events of U users, N in all.
+
+    Args:
+        offset_U: int64, U + 1; user u has the events `offset_U[u]:offset_U[u + 1]`.
+        row_N: int32, catalogue row of each event's item.
+        time_N: int64, UTC seconds (or ordinals).
+        sequence_N: int64, place in the source; (time, sequence) orders a user's events.
+        event_type_N: int16, number in the event type vocabulary, or None if the log has no event types.
+    """
+
+    offset_U: npt.NDArray[np.int64]
+    row_N: npt.NDArray[np.int32]
+    time_N: npt.NDArray[np.int64]
+    sequence_N: npt.NDArray[np.int64]
+    event_type_N: npt.NDArray[np.int16] | None = None
+
+    @classmethod
+    def open(cls, folder: Path) -> Histories:
+        """Map saved histories.
+
+        Raises:
+            DatasetError: a file is missing or of the wrong size.
+        """
+        try:
+            parts = {
+                name: np.load(folder / f"{name}.npy", mmap_mode="r")
+                for name in ("offset", *DTYPES)
+                if name != "event_type" or (folder / "event_type.npy").exists()
+            }
+        except (OSError, ValueError) as error:
+            raise DatasetError(
+                f"cannot read the histories in {folder}: {error}", fix="make the dataset anew"
+            ) from error
+        for name in parts:
+            if name != "offset" and len(parts[name]) != parts["offset"][-1]:
+                raise DatasetError(
+                    f"{folder / name}.npy has {len(parts[name])} values",
+                    expected=f"{parts['offset'][-1]}, one per event",
+                    fix="make the dataset anew",
+                )
+        return cls(parts["offset"], parts["row"], parts["time"], parts["sequence"], parts.get("event_type"))
+
+    def save(self, folder: Path) -> None:
+        """Write one file per array into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "offset.npy", self.offset_U)
+        for name in DTYPES:
+            values = getattr(self, f"{name}_N")
+            if values is not None:
+                np.save(folder / f"{name}.npy", values)
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return len(self.offset_U) - 1
+
+    @property
+    def num_events(self) -> int:
+        """N."""
+        return int(self.offset_U[-1])
+
+    def of(self, user: int) -> slice:
+        """Where the events of one user stand."""
+        return slice(int(self.offset_U[user]), int(self.offset_U[user + 1]))
+
+    def positions(self, user_N: npt.NDArray[np.integer], time_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """For (user, time) pairs: how many of the user's events have a strictly earlier time."""
+        low = np.array(self.offset_U[user_N], np.int64)
+        start = low.copy()
+        high = np.array(self.offset_U[np.asarray(user_N) + 1], np.int64)
+        # One binary search for all pairs at once: log2(longest history) rounds.
+        while np.any(low < high):
+            middle = (low + high) // 2
+            open_ = low < high
+            earlier = np.zeros(len(low), bool)
+            earlier[open_] = self.time_N[middle[open_]] < time_N[open_]
+            low = np.where(open_ & earlier, middle + 1, low)
+            high = np.where(open_ & ~earlier, middle, high)
+        return low - start

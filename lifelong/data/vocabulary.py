@@ -1,0 +1,193 @@
+"""Ids (external keys, strings) and numbers (dense indices): memory-mapped, torch-free, quick to open.
+
+Numbers of one field:
+
+    0         padding
+    1         unknown (and missing values)
+    2 ..      hash buckets, for values that the training period did not hold or held too rarely
+    2 + buckets ..   the known values
+
+Two structures: `IdIndex` is a plain two-way map between ids and 0..n-1; `Vocabulary` puts padding, unknown and
+buckets in front of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.errors import DatasetError
+
+PADDING = 0
+UNKNOWN = 1
+FIRST_BUCKET = 2
+
+IntArray = npt.NDArray[np.int64]
+
+
+def id_hash(value: str) -> int:
+    """64-bit hash of an id, the same on every machine and in every release (BLAKE2b, little-endian)."""
+    return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little")
+
+
+def _hashes(values: Iterable[str]) -> npt.NDArray[np.uint64]:
+    return np.fromiter((id_hash(value) for value in values), dtype=np.uint64)
+
+
+class IdIndex:
+    """Two-way map between n distinct ids and 0..n-1, memory-mapped from a folder.
+
+    Files: `text.npy` (uint8, all ids one after another), `offset.npy` (int64, n + 1), `hash.npy` (uint64, sorted) and
+    `order.npy` (int64: place in `hash.npy` -> index). A look-up is a binary search among the hashes and a comparison
+    of the text, so nothing is read at opening and processes share the pages.
+    """
+
+    def __init__(
+        self,
+        text: npt.NDArray[np.uint8],
+        offset: IntArray,
+        sorted_hash: npt.NDArray[np.uint64],
+        order: IntArray,
+    ) -> None:
+        self._text, self._offset, self._hash, self._order = text, offset, sorted_hash, order
+
+    @classmethod
+    def build(cls, ids: Sequence[str]) -> IdIndex:
+        """Index the given ids in the given order.
+
+        Raises:
+            DatasetError: an id stands there twice.
+        """
+        encoded = [value.encode() for value in ids]
+        offset = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(value) for value in encoded], out=offset[1:])
+        text = np.frombuffer(b"".join(encoded), np.uint8)
+        hashes = _hashes(ids)
+        order = np.argsort(hashes, kind="stable").astype(np.int64)
+        index = cls(text, offset, hashes[order], order)
+        if len(set(encoded)) != len(encoded):
+            raise DatasetError("an id stands twice in one index", expected="distinct ids")
+        return index
+
+    @classmethod
+    def open(cls, folder: Path) -> IdIndex:
+        """Map a saved index.
+
+        Raises:
+            DatasetError: a file is missing or not a numpy array.
+        """
+        try:
+            parts = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("text", "offset", "hash", "order")]
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"cannot read the id index in {folder}: {error}", fix="make the dataset anew") from error
+        return cls(*parts)
+
+    def save(self, folder: Path) -> None:
+        """Write the four files into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "text.npy", self._text)
+        np.save(folder / "offset.npy", self._offset)
+        np.save(folder / "hash.npy", self._hash)
+        np.save(folder / "order.npy", self._order)
+
+    def __len__(self) -> int:
+        return len(self._offset) - 1
+
+    def id_at(self, index: int) -> str:
+        """The id of one index (0..n-1)."""
+        return bytes(self._text[self._offset[index] : self._offset[index + 1]]).decode()
+
+    def ids(self) -> list[str]:
+        """All ids, in order of their index."""
+        whole, offset = bytes(self._text), self._offset.tolist()
+        return [whole[start:end].decode() for start, end in itertools.pairwise(offset)]
+
+    def find(self, ids: Sequence[str]) -> IntArray:
+        """Index of each id, -1 where it is not held."""
+        found = np.full(len(ids), -1, np.int64)
+        if not len(self):
+            return found
+        hashes = _hashes(ids)
+        start = np.searchsorted(self._hash, hashes)
+        for place, (value, hashed, at) in enumerate(zip(ids, hashes, start, strict=True)):
+            # Distinct ids with one hash stand side by side; walk over them.
+            while at < len(self._hash) and self._hash[at] == hashed:
+                index = int(self._order[at])
+                if self.id_at(index) == value:
+                    found[place] = index
+                    break
+                at += 1
+        return found
+
+
+class Vocabulary:
+    """Numbers of one field, from the training period.
+
+    Args:
+        index: the known values.
+        buckets: how many hash buckets stand before them; 0 sends every unknown value to `UNKNOWN`.
+    """
+
+    def __init__(self, index: IdIndex, *, buckets: int = 0) -> None:
+        self.index, self.buckets = index, buckets
+        self.first_known = FIRST_BUCKET + buckets
+        self.size = self.first_known + len(index)
+        self._fallback: npt.NDArray[np.int32] | None = None
+
+    @classmethod
+    def build(cls, values: Sequence[str], *, buckets: int = 0) -> Vocabulary:
+        """Number the given values in the given order."""
+        return cls(IdIndex.build(values), buckets=buckets)
+
+    @classmethod
+    def open(cls, folder: Path) -> Vocabulary:
+        """Map a saved vocabulary.
+
+        Raises:
+            DatasetError: the folder holds none.
+        """
+        try:
+            buckets = int(json.loads((folder / "vocabulary.json").read_text())["buckets"])
+        except (OSError, ValueError, KeyError) as error:
+            raise DatasetError(f"no vocabulary in {folder}: {error}", fix="make the dataset anew") from error
+        return cls(IdIndex.open(folder), buckets=buckets)
+
+    def save(self, folder: Path) -> None:
+        """Write the vocabulary into `folder`."""
+        self.index.save(folder)
+        (folder / "vocabulary.json").write_text(json.dumps({"buckets": self.buckets}) + "\n")
+
+    def fallback_number(self, value: str) -> int:
+        """The number that `value` has while it is not known: its bucket, or `UNKNOWN`."""
+        return FIRST_BUCKET + id_hash(value) % self.buckets if self.buckets else UNKNOWN
+
+    def numbers(self, values: Sequence[str | None]) -> IntArray:
+        """Number of each value; `None` is `UNKNOWN`, an unseen value gets its bucket."""
+        found = self.index.find([value or "" for value in values])
+        return np.fromiter(
+            (
+                UNKNOWN if value is None else self.first_known + at if at >= 0 else self.fallback_number(value)
+                for value, at in zip(values, found.tolist(), strict=True)
+            ),
+            dtype=np.int64,
+            count=len(values),
+        )
+
+    def value_of(self, number: int) -> str | None:
+        """The value behind a number, None for padding, unknown and buckets."""
+        return self.index.id_at(number - self.first_known) if number >= self.first_known else None
+
+    @property
+    def fallback(self) -> npt.NDArray[np.int32]:
+        """For every number the one it falls back to; the trainer sends 2 % of item occurrences there."""
+        if self._fallback is None:
+            table = np.arange(self.size, dtype=np.int32)
+            table[self.first_known :] = [self.fallback_number(value) for value in self.index.ids()]
+            self._fallback = table
+        return self._fallback

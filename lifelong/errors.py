@@ -1,0 +1,143 @@
+"""Every error that `lifelong` raises on purpose.
+
+    LifelongError
+    |-- UsageError            the command or call itself is wrong (exit code 2)
+    |   `-- ConfigError       a setting is unknown, missing or out of range; lists all of them at once
+    |-- DataError
+    |   |-- SourceError       a raw file is not what it should be; names file, line and column
+    |   |-- DatasetError      a prepared dataset is absent, broken or of another format version
+    |   `-- MismatchError     this dataset cannot train or evaluate this model, and why
+    |-- ArtifactError         an artifact folder is absent, truncated, altered or foreign
+    |-- StoreError
+    |   |-- StoreLockedError       another process owns the store
+    |   |-- StoreForeignError      the store was written by another artifact
+    |   |-- StoreCorruptError      a stored value cannot be decoded
+    |   `-- StoreUnavailableError  the disk is full or the server does not answer
+    |-- RequestError          a scoring or event request that cannot be served
+    `-- MissingExtraError     an optional dependency is not installed, and which extra brings it
+
+A message has three parts: what was found, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+
+class LifelongError(Exception):
+    """Base of all errors; `found`, `expected` and `fix` are kept apart for machines (`--json`)."""
+
+    exit_code = 1
+
+    def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
+        self.found, self.expected, self.fix = found, expected, fix
+        parts = [found.rstrip(".")]
+        if expected:
+            parts.append(f"Expected: {expected.rstrip('.')}")
+        if fix:
+            parts.append(f"To do: {fix.rstrip('.')}")
+        super().__init__(". ".join(parts) + ".")
+
+
+class UsageError(LifelongError):
+    """The command or call itself is wrong."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """One or more settings are wrong; `problems` names each."""
+
+    def __init__(self, problems: list[str], *, fix: str = "") -> None:
+        self.problems = problems
+        super().__init__("; ".join(problems), fix=fix)
+
+
+class DataError(LifelongError):
+    """Something is wrong with data."""
+
+
+class SourceError(DataError):
+    """A raw file is not what it should be.
+
+    Args:
+        found: what is wrong.
+        file: the file.
+        line: its line, counted from 1, if the format has lines.
+        column: name or number (from 1) of the column.
+    """
+
+    def __init__(
+        self,
+        found: str,
+        *,
+        file: str = "",
+        line: int | None = None,
+        column: str | int | None = None,
+        expected: str = "",
+        fix: str = "",
+    ) -> None:
+        self.file, self.line, self.column = file, line, column
+        place = file
+        if line is not None:
+            place += f", line {line}"
+        if column is not None:
+            place += f", column {column}"
+        super().__init__(f"{place}: {found}" if place else found, expected=expected, fix=fix)
+
+
+class DatasetError(DataError):
+    """A prepared dataset is absent, broken or of another format version."""
+
+
+class MismatchError(DataError):
+    """This dataset cannot train or evaluate this model."""
+
+
+class ArtifactError(LifelongError):
+    """An artifact folder is absent, truncated, altered or foreign."""
+
+
+class StoreError(LifelongError):
+    """Base of the memory store's errors."""
+
+
+class StoreLockedError(StoreError):
+    """Another process owns the store."""
+
+
+class StoreForeignError(StoreError):
+    """The store was written by another artifact."""
+
+
+class StoreCorruptError(StoreError):
+    """A stored value cannot be decoded."""
+
+
+class StoreUnavailableError(StoreError):
+    """The disk is full or the server does not answer; nothing of the refused write was kept."""
+
+
+class RequestError(LifelongError):
+    """A scoring or event request that cannot be served."""
+
+
+class MissingExtraError(LifelongError):
+    """An optional dependency is not installed."""
+
+
+def require(module: str, *, extra: str, purpose: str) -> ModuleType:
+    """Import an optional module by name, or say which extra brings it.
+
+    Raises:
+        MissingExtraError: the module is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{purpose} needs the package {error.name!r}, which is not installed",
+            fix=f"pip install 'lifelong[{extra}]'",
+        ) from error

@@ -1,0 +1,1 @@
+"""Metrics, significance, evaluation and result records."""

@@ -1,0 +1,53 @@
+"""The state of users as plain arrays: what the graphs take and give, and what a store keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
+
+from lifelong.data.events import NO_TIME
+
+
+class FieldLayout(BaseModel):
+    """One float field of a memory, such as HPMN's `slot` of shape (6, 32)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Numbers per user."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """Memories of B users.
+
+    Args:
+        count_B: int64, events folded in.
+        last_time_B: int64, time of the last event, `NO_TIME` before the first.
+        fields: field name -> float32 `[B, *shape]`.
+    """
+
+    count_B: npt.NDArray[np.int64]
+    last_time_B: npt.NDArray[np.int64]
+    fields: Mapping[str, npt.NDArray[np.float32]]
+
+    @classmethod
+    def empty(cls, layout: Sequence[FieldLayout], num_users: int) -> States:
+        """Memories of users without events."""
+        return cls(
+            np.zeros(num_users, np.int64),
+            np.full(num_users, NO_TIME, np.int64),
+            {part.name: np.zeros((num_users, *part.shape), np.float32) for part in layout},
+        )
+
+    def __len__(self) -> int:
+        return len(self.count_B)

@@ -1,0 +1,235 @@
+"""What a model is.
+
+    Model         forward(batch) -> Output                                    any history model
+    MemoryModel   initial_memory, write, encode, read, (head)                 bounded state, O(1) per event
+    FittedModel   fit, predict, save, load                                    not trained by gradient
+
+Vectors and numbers: a memory model embeds the numbers of an event or target and then works on vectors alone
+(`write_vector`, `encode_vector`, `read_vector`, `head`). The artifact exports exactly these functions as graphs and the
+tables as arrays, so that a server needs no torch.
+
+Shapes: B users, L padded history length, C targets per user, F fields, E width of an embedded event, D width of an
+interest, S slots, T tasks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from lifelong.data.batches import Batch
+from lifelong.data.events import InputSpec
+from lifelong.nn.embeddings import FieldEmbedding
+from lifelong.nn.head import Head
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import Examples
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Everything that `forward` produces.
+
+    Args:
+        logit_BCT: logits, also at padded targets (mask them).
+        aux_losses: named terms, already weighted, that the trainer adds to the cross entropy.
+        attention_BCS: first-hop attention over the slots, for models that have one.
+    """
+
+    logit_BCT: Tensor
+    aux_losses: Mapping[str, Tensor] = field(default_factory=dict)
+    attention_BCS: Tensor | None = None
+
+
+class Event(NamedTuple):
+    """One event of each of B users."""
+
+    number_BF: Tensor
+    """int64, `schema.history_fields`."""
+    time_B: Tensor
+    """int64 UTC seconds."""
+
+
+class History(NamedTuple):
+    """Histories of B users, left-aligned."""
+
+    number_BLF: Tensor
+    time_BL: Tensor
+    length_B: Tensor
+
+
+class Target(NamedTuple):
+    """C targets of each of B users."""
+
+    number_BCF: Tensor
+    """int64, `schema.item_fields`."""
+    context_BCF: Tensor
+    """int64, `schema.context_fields`."""
+    time_BC: Tensor
+
+
+class Memory(Protocol):
+    """A NamedTuple of tensors whose first axis is the user (after `encode`: user, target).
+
+    The first field is always `count_B`: int64 number of events folded in; the others are float tensors. What a store
+    keeps of a user is `count`, the time of her last event, and these fields.
+    """
+
+    count_B: Tensor
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+class Model(nn.Module, ABC):
+    """A history model: takes only events before each target's position.
+
+    Subclasses take plain keyword arguments after `inputs`; a frozen dataclass `Config` in the same file names the same
+    arguments with defaults and help texts, so that `Model(inputs, **asdict(config))` builds it.
+    """
+
+    Config: ClassVar[type[Any]]
+    title: ClassVar[str]
+    """The model's name in tables, such as "GRU4Rec"."""
+    source: ClassVar[str]
+    """The paper: authors, venue."""
+    state: ClassVar[str]
+    """What a service must keep for a user."""
+
+    def __init__(self, inputs: InputSpec, *, embedding: int, interest: int, dropout: float) -> None:
+        """Build the parts that all models share: embeddings and head.
+
+        Args:
+            inputs: sizes of all input fields.
+            embedding: width of each field's vector.
+            interest: width D of what `read` returns.
+            dropout: of the head.
+        """
+        super().__init__()
+        self.inputs = inputs
+        self.item_fields, self.context_fields = tuple(inputs.item), tuple(inputs.context)
+        self.history_fields = self.item_fields + tuple(inputs.event)
+        self.embed = FieldEmbedding({**inputs.item, **inputs.event, **inputs.context}, embedding)
+        self.event_width = embedding * len(self.history_fields)
+        self.target_width = embedding * len(self.item_fields)
+        self.context_width = embedding * len(self.context_fields)
+        self.head = Head(interest + self.target_width + self.context_width, len(inputs.tasks), dropout=dropout)
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Output:
+        """Logits of all targets of a batch."""
+
+    def requirements(self, dataset: Dataset) -> list[str]:
+        """What this model misses in a dataset, in words; empty if it can be trained on it."""
+        return []
+
+
+class MemoryModel(Model):
+    """A model whose state per user is bounded and updated in O(1) per event.
+
+    The law: `encode` at position n = folding `write` over the first n events.
+    """
+
+    @abstractmethod
+    def initial_memory(self, num_users: int) -> Memory:
+        """Empty memories."""
+
+    @abstractmethod
+    def write_vector(self, memory: Memory, event_BE: Tensor) -> Memory:
+        """Fold one embedded event per user into the memory; the specification of the model."""
+
+    @abstractmethod
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Memory:
+        """Memory after `position` events, for each target: fields `[B, C, ...]`. The fast form of `write_vector`.
+
+        Padding (places from `length_B` on) may hold anything, NaN too, and changes neither values nor gradients.
+        """
+
+    @abstractmethod
+    def read_vector(self, memory: Memory, target_BCE: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Read with the target as the query.
+
+        Args:
+            memory: fields `[B, C, ...]` (from `encode`) or `[B, 1, ...]` (one memory for all candidates).
+            target_BCE: embedded targets.
+
+        Returns:
+            interest `[B, C, D]` and the first-hop attention `[B, C, S]`, or None.
+        """
+
+    def write(self, memory: Memory, event: Event) -> Memory:
+        """Fold one event per user into the memory."""
+        return self.write_vector(memory, self.embed(event.number_BF, self.history_fields))
+
+    def encode(self, history: History, position_BC: Tensor) -> Memory:
+        """Whole history -> memory at each position."""
+        event_BLE = self.embed(history.number_BLF, self.history_fields)
+        return self.encode_vector(event_BLE, history.length_B, position_BC)
+
+    def read(self, memory: Memory, target: Target) -> tuple[Tensor, Tensor | None]:
+        """Interest and first-hop attention."""
+        return self.read_vector(memory, self.embed(target.number_BCF, self.item_fields))
+
+    def respond(self, memory: Memory, target: Target) -> tuple[Tensor, Tensor | None]:
+        """Logits `[B, C, T]` and attention from a memory."""
+        target_BCE = self.embed(target.number_BCF, self.item_fields)
+        interest_BCD, attention_BCS = self.read_vector(memory, target_BCE)
+        context_BCE = self.embed_context(target.context_BCF)
+        return self.head(interest_BCD, target_BCE, context_BCE), attention_BCS
+
+    def embed_context(self, context_BCF: Tensor) -> Tensor:
+        """Embedded context, width 0 if the schema has none."""
+        if not self.context_fields:
+            return torch.zeros(*context_BCF.shape[:-1], 0, device=context_BCF.device)
+        embedded: Tensor = self.embed(context_BCF, self.context_fields)
+        return embedded
+
+    def auxiliary(self, memory: Memory, mask_BC: Tensor) -> Mapping[str, Tensor]:
+        """Auxiliary losses on the memories at labelled positions; none by default."""
+        return {}
+
+    def forward(self, batch: Batch) -> Output:
+        """One history pass, then a read per target."""
+        history = History(batch.history_BLF, batch.time_BL, batch.length_B)
+        memory = self.encode(history, batch.position_BC)
+        target = Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC)
+        logit_BCT, attention_BCS = self.respond(memory, target)
+        return Output(logit_BCT, self.auxiliary(memory, batch.mask_BC), attention_BCS)
+
+
+class FittedModel(ABC):
+    """A model that is fitted at once and not by gradient: floors, LightGBM. Same registry, commands and comparison."""
+
+    Config: ClassVar[type[Any]]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    state: ClassVar[str]
+
+    @abstractmethod
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
+        """Fit on the training period only."""
+
+    @abstractmethod
+    def predict(self, dataset: Dataset, examples: Examples) -> npt.NDArray[np.float64]:
+        """Logits `[N, T]` of examples, each from the events before its position alone."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything that `load` needs into `folder`, without pickle."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> FittedModel:
+        """Read what `save` wrote."""
+
+    def requirements(self, dataset: Dataset) -> list[str]:
+        """What this model misses in a dataset, in words."""
+        return []

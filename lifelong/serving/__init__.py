@@ -1,0 +1,1 @@
+"""Scoring requests over HTTP and in process. No torch here."""

@@ -1,0 +1,1 @@
+"""Checks that every model and store passes; import them to test your own."""

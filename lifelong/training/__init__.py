@@ -1,0 +1,1 @@
+"""Training: losses, the loop, settings, bulk building of memories."""
