@@ -1,0 +1,67 @@
+# make demo   installs what is needed and takes a real log all the way, in about ten minutes
+# make test   installs what is needed and runs all tests, also those of an environment without torch
+# make check  lint, types, architecture, docs
+# make soak   the long tests
+#
+# An activated virtual environment is used as it is; without one, .venv is made here.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := $(or $(VIRTUAL_ENV),.venv)
+BIN := $(VENV)/bin
+SERVE := .venv-serve
+DEMO_OUT ?= demo-output
+
+.PHONY: demo test test-full test-serve soak check lint types architecture docs clean
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.lifelong-demo: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing lifelong[demo] into $(VENV) (torch is the largest part) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[demo]'
+	@touch $@
+
+$(VENV)/.lifelong-dev: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing lifelong[dev] into $(VENV) (torch is the largest part) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.lifelong-demo
+
+# The environment of a server: no torch, no ibis, no pyarrow.
+$(SERVE)/.lifelong-serve: pyproject.toml
+	$(BIN)/python -m venv $(SERVE)
+	$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[serve]' pytest pytest-timeout httpx hypothesis
+	@touch $@
+
+demo: $(VENV)/.lifelong-demo
+	$(BIN)/lifelong demo --out $(DEMO_OUT)
+
+test: test-full test-serve
+
+test-full: $(VENV)/.lifelong-dev
+	$(BIN)/python -m pytest -m "not soak"
+
+test-serve: $(VENV)/.lifelong-dev $(SERVE)/.lifelong-serve
+	$(SERVE)/bin/python -m pytest -m "not torch and not soak" tests/memory tests/serving tests/artifact tests/test_import.py
+
+soak: $(VENV)/.lifelong-dev
+	$(BIN)/python -m pytest -m soak --timeout 7200
+
+check: lint types architecture docs
+
+lint: $(VENV)/.lifelong-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.lifelong-dev
+	$(BIN)/mypy
+
+architecture: $(VENV)/.lifelong-dev
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.lifelong-dev
+	$(BIN)/python -m pytest tests/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+clean:
+	rm -rf .venv .venv-serve site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
