@@ -1,0 +1,280 @@
+"""Metrics of binary responses: plain numpy, one number each, NaN where a metric is not defined.
+
+Label: 0 or 1, or graded between (soft). Ranking metrics take a label of at least 0.5 as positive; the others use it as
+it is. Logit: before the sigmoid. The exact definitions stand in `docs/metrics.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.errors import DataError
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+CALIBRATION_BINS = 20
+LENGTH_BOUNDS = (0, 50, 100, 300, 1000)
+"""Slices of history length are half-open: `[0, 50)`, `[50, 100)`, .., `[1000, inf)`."""
+HIGHER_IS_BETTER = {"auc": True, "gauc": True, "log_loss": False, "normalised_entropy": False, "ece": False}
+METRICS = ("auc", "gauc", "log_loss", "normalised_entropy", "ece", "predicted_observed")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """N scored examples of one task, checked.
+
+    Args:
+        label: float64 in `[0, 1]`.
+        logit: float64, finite.
+        user: int64, any numbers; equal numbers are one user.
+    """
+
+    label: FloatArray
+    logit: FloatArray
+    user: IntArray
+
+    @classmethod
+    def of(cls, label: npt.ArrayLike, logit: npt.ArrayLike, user: npt.ArrayLike | None = None) -> Sample:
+        """Check and convert; without `user`, all examples are one user's.
+
+        Raises:
+            DataError: lengths differ, a label lies outside of `[0, 1]`, or a logit is not finite.
+        """
+        labels, logits = np.asarray(label, np.float64).ravel(), np.asarray(logit, np.float64).ravel()
+        users = np.zeros(len(labels), np.int64) if user is None else np.asarray(user, np.int64).ravel()
+        if not len(labels) == len(logits) == len(users):
+            raise DataError(
+                f"{len(labels)} labels, {len(logits)} logits and {len(users)} users", expected="one of each per example"
+            )
+        if not np.all((labels >= 0) & (labels <= 1)):
+            raise DataError(f"labels between {labels.min()} and {labels.max()}", expected="labels between 0 and 1")
+        if not np.isfinite(logits).all():
+            raise DataError(
+                f"{int((~np.isfinite(logits)).sum())} of {len(logits)} logits are not finite numbers",
+                fix="look for a loss that became NaN in training (a lower learning rate, gradient clipping)",
+            )
+        return cls(labels, logits, users)
+
+    def take(self, chosen: BoolArray) -> Sample:
+        """The chosen examples."""
+        return Sample(self.label[chosen], self.logit[chosen], self.user[chosen])
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def positive(self) -> BoolArray:
+        """Which examples count as positive for ranking."""
+        return self.label >= 0.5
+
+    @property
+    def users(self) -> int:
+        """Number of distinct users."""
+        return len(np.unique(self.user))
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedAuc:
+    """GAUC and what was left out of it.
+
+    Args:
+        value: AUC per user, averaged with the users' numbers of examples; NaN if every user has one class only.
+        users: all users.
+        one_class_users: users whose labels are all positive or all negative; they are left out.
+        one_class_examples: their examples.
+    """
+
+    value: float
+    users: int
+    one_class_users: int
+    one_class_examples: int
+
+
+def auc(label: npt.ArrayLike, score: npt.ArrayLike) -> float:
+    """Pooled AUC: the probability that a positive is scored above a negative, ties counting half.
+
+    Computed from average ranks (Mann-Whitney). NaN if one class is absent.
+    """
+    sample = Sample.of(label, score)
+    if not len(sample):
+        return math.nan
+    return float(user_aucs(sample)[1][0])
+
+
+def user_aucs(sample: Sample) -> tuple[IntArray, FloatArray, IntArray]:
+    """Users (ascending), the AUC of each (NaN with one class), and their numbers of examples."""
+    order = np.lexsort((sample.logit, sample.user))
+    user, score, positive = sample.user[order], sample.logit[order], sample.positive[order]
+    first = np.ones(len(user), bool)
+    first[1:] = user[1:] != user[:-1]
+    group = np.cumsum(first) - 1
+    count = np.bincount(group)
+    start = np.flatnonzero(first)
+    positives = np.bincount(group, weights=positive)
+    rank_sum = np.bincount(group, weights=np.where(positive, _average_ranks(first, score) - start[group], 0.0))
+    pairs = positives * (count - positives)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = np.where(pairs > 0, (rank_sum - positives * (positives + 1) / 2) / pairs, np.nan)
+    return user[start], value, count.astype(np.int64)
+
+
+def _average_ranks(first: BoolArray, score: FloatArray) -> FloatArray:
+    """Average rank, from 1, over the whole sorted array; equal scores of one user share theirs."""
+    fresh = first.copy()
+    fresh[1:] |= score[1:] != score[:-1]
+    start = np.flatnonzero(fresh)
+    end = np.append(start[1:], len(score))
+    return ((start + 1 + end) / 2.0)[np.cumsum(fresh) - 1]
+
+
+def gauc(label: npt.ArrayLike, score: npt.ArrayLike, user: npt.ArrayLike) -> GroupedAuc:
+    """AUC per user, weighted by the user's number of examples, over users that have both classes."""
+    sample = Sample.of(label, score, user)
+    if not len(sample):
+        return GroupedAuc(math.nan, 0, 0, 0)
+    _, value, count = user_aucs(sample)
+    both = ~np.isnan(value)
+    mean = float(np.average(value[both], weights=count[both])) if both.any() else math.nan
+    return GroupedAuc(mean, len(value), int((~both).sum()), int(count[~both].sum()))
+
+
+def losses(sample: Sample) -> FloatArray:
+    """Cross entropy of each example in nats, from the logit (no overflow, no clipping)."""
+    return np.logaddexp(0.0, sample.logit) - sample.label * sample.logit
+
+
+def log_loss(label: npt.ArrayLike, logit: npt.ArrayLike) -> float:
+    """Mean cross entropy in nats of `sigmoid(logit)`. NaN without examples."""
+    sample = Sample.of(label, logit)
+    return float(losses(sample).mean()) if len(sample) else math.nan
+
+
+def entropy(rate: npt.ArrayLike) -> FloatArray:
+    """Entropy of a coin in nats; 0 at rates 0 and 1."""
+    p = np.asarray(rate, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((p > 0) & (p < 1), -p * np.log(p) - (1 - p) * np.log1p(-p), 0.0)
+
+
+def normalised_entropy(label: npt.ArrayLike, logit: npt.ArrayLike) -> float:
+    """Log loss divided by the entropy of the base rate: 1 = no better than the rate. NaN with one class.
+
+    Source: He et al., ADKDD 2014, equation 1.
+    """
+    sample = Sample.of(label, logit)
+    base = float(entropy(sample.label.mean())) if len(sample) else 0.0
+    return float(losses(sample).mean()) / base if base > 0 else math.nan
+
+
+def sigmoid(logit: npt.ArrayLike) -> FloatArray:
+    """Probability of a logit, without overflow."""
+    x = np.asarray(logit, np.float64)
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, small) / (1.0 + small)
+
+
+def calibration_bin(probability: FloatArray, bins: int = CALIBRATION_BINS) -> IntArray:
+    """Bin of each example: `bins` bins of equal mass, equal probabilities always in one bin."""
+    edges = np.quantile(probability, np.linspace(0, 1, bins + 1)[1:-1]) if len(probability) else np.empty(0)
+    return np.searchsorted(edges, probability, side="right").astype(np.int64)
+
+
+def ece(label: npt.ArrayLike, logit: npt.ArrayLike, *, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: mean |predicted - observed| over bins of equal mass. NaN without examples."""
+    sample = Sample.of(label, logit)
+    if not len(sample):
+        return math.nan
+    probability = sigmoid(sample.logit)
+    gap = np.bincount(calibration_bin(probability, bins), weights=probability - sample.label)
+    return float(np.abs(gap).sum() / len(sample))
+
+
+def predicted_observed(label: npt.ArrayLike, logit: npt.ArrayLike) -> float:
+    """Sum of predicted probabilities / sum of labels; 1 = right on average. NaN if no label is positive."""
+    sample = Sample.of(label, logit)
+    observed = float(sample.label.sum())
+    return float(sigmoid(sample.logit).sum()) / observed if observed > 0 else math.nan
+
+
+def all_metrics(sample: Sample) -> dict[str, float]:
+    """Every metric of `METRICS`."""
+    label, logit = sample.label, sample.logit
+    return {
+        "auc": auc(label, logit),
+        "gauc": gauc(label, logit, sample.user).value,
+        "log_loss": log_loss(label, logit),
+        "normalised_entropy": normalised_entropy(label, logit),
+        "ece": ece(label, logit),
+        "predicted_observed": predicted_observed(label, logit),
+    }
+
+
+def length_slices(length: npt.ArrayLike) -> dict[str, BoolArray]:
+    """Slice name -> which examples; by number of events before the target, bounds in `LENGTH_BOUNDS`."""
+    events = np.asarray(length)
+    slices = {}
+    for low, high in zip(LENGTH_BOUNDS, (*LENGTH_BOUNDS[1:], None), strict=True):
+        name = f"{low}+" if high is None else f"<{high}" if low == 0 else f"{low}-{high - 1}"
+        slices[name] = (events >= low) & (events < (math.inf if high is None else high))
+    return slices
+
+
+def compute(
+    label: npt.ArrayLike,
+    logit: npt.ArrayLike,
+    user: npt.ArrayLike,
+    *,
+    length: npt.ArrayLike | None = None,
+    unseen: npt.ArrayLike | None = None,
+) -> dict[str, Any]:
+    """All metrics at once, without intervals.
+
+    Args:
+        label: in `[0, 1]`.
+        logit: before the sigmoid.
+        user: any user numbers.
+        length: events before each target; adds `slices`: slice name -> metrics.
+        unseen: True where the target item was not known in training; adds `unseen`.
+
+    Returns:
+        `METRICS`, `users`, `one_class_users`, and what was asked for.
+    """
+    sample = Sample.of(label, logit, user)
+    grouped = gauc(label, logit, user)
+    report: dict[str, Any] = {
+        **all_metrics(sample),
+        "users": grouped.users,
+        "one_class_users": grouped.one_class_users,
+    }
+    if length is not None:
+        report["slices"] = {name: all_metrics(sample.take(chosen)) for name, chosen in length_slices(length).items()}
+    if unseen is not None:
+        report["unseen"] = all_metrics(sample.take(np.asarray(unseen, bool)))
+    return report
+
+
+def undefined_reason(name: str, sample: Sample) -> str | None:
+    """Why a metric has no value on these examples, or None if it has one."""
+    if not len(sample):
+        return "no examples"
+    positive = sample.positive
+    if name in ("auc", "normalised_entropy") and positive.all():
+        return "all labels are positive"
+    if name in ("auc", "normalised_entropy", "predicted_observed") and not positive.any():
+        return "all labels are negative"
+    if name == "gauc" and np.isnan(user_aucs(sample)[1]).all():
+        return "no user has both classes"
+    return None
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """NaN -> None, for JSON."""
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
