@@ -1,0 +1,176 @@
+"""Replay a period through the service: each moment is scored before it is written, as it happens in production.
+
+The numbers that come out are the online ones: ids in, memories from the store, the exported graphs. Compared with the offline
+logits (a fold of each history from its first event) they show that the two paths are one model.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.memory.updater import Updater, UserEvent
+from lifelong.serving.scorer import Scorer, ScoreRequest
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import Examples, Split
+    from lifelong.memory.store import MemoryStore
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a replay did.
+
+    Args:
+        logit_N: float64 score of every example of the split, in its order.
+        events: events written.
+        rounds: groups of moments of different users that were handled together.
+        reopened: how often the store was closed and opened again on the way.
+        score_seconds: time spent in scoring.
+        write_seconds: time spent in writing.
+    """
+
+    logit_N: npt.NDArray[np.float64]
+    events: int
+    rounds: int
+    reopened: int
+    score_seconds: float
+    write_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """The k-th moment of every user: examples to score, then events to write, both by index."""
+
+    examples: npt.NDArray[np.int64]
+    events: npt.NDArray[np.int64]
+
+
+def replay(
+    artifact: Artifact,
+    dataset: Dataset,
+    open_store: Callable[[], MemoryStore],
+    *,
+    split: Split = "test",
+    progress: Callable[[int, int], None] | None = None,
+) -> Replay:
+    """Score every example of a split from the store, and write the split's events, moment by moment.
+
+    The store must hold the memories up to the split's first time (`backfill --until`). It is closed and opened again
+    half-way.
+
+    Args:
+        artifact: the artifact that wrote the store.
+        dataset: where the events and examples come from.
+        open_store: opens the store; called again after each closing.
+        split: the period.
+        progress: called with (rounds done, rounds in all).
+    """
+    examples = dataset.examples(split)
+    event_N = _events_since(dataset, _first_time(dataset, split))
+    rounds = list(_rounds(dataset, examples, event_N))
+    logit_N = np.full(len(examples), np.nan)
+    store = open_store()
+    written, reopened, score_seconds, write_seconds = 0, 0, 0.0, 0.0
+    try:
+        scorer, updater = Scorer(artifact, store), Updater(artifact, store)
+        for number, step in enumerate(rounds):
+            if number and number == len(rounds) // 2:
+                store.close()
+                store = open_store()
+                scorer, updater = Scorer(artifact, store), Updater(artifact, store)
+                reopened += 1
+            started = time.perf_counter()
+            _score(scorer, dataset, examples, step.examples, logit_N)
+            scored = time.perf_counter()
+            events = _user_events(dataset, step.events)
+            updater.apply(events, source="replay", offsets=range(written, written + len(events)))
+            written += len(events)
+            score_seconds += scored - started
+            write_seconds += time.perf_counter() - scored
+            if progress is not None:
+                progress(number + 1, len(rounds))
+    finally:
+        store.close()
+    return Replay(logit_N, written, len(rounds), reopened, score_seconds, write_seconds)
+
+
+def _first_time(dataset: Dataset, split: Split) -> int:
+    """First moment of a split's period."""
+    times = {"validation": 0, "test": -1}
+    return dataset.manifest.cut_times[times[split]]
+
+
+def _events_since(dataset: Dataset, first: int) -> npt.NDArray[np.int64]:
+    """Indices of all events at or after a time."""
+    return np.flatnonzero(np.asarray(dataset.histories.time_N) >= first)
+
+
+def _rounds(dataset: Dataset, examples: Examples, event_N: npt.NDArray[np.int64]) -> Iterator[_Round]:
+    """Group examples and events by the rank of their moment within their user."""
+    histories = dataset.histories
+    user = np.concatenate([examples.user_N, np.searchsorted(histories.offset_U, event_N, side="right") - 1])
+    moment = np.concatenate([examples.time_N, histories.time_N[event_N]])
+    order = np.lexsort((moment, user))
+    user, moment = user[order], moment[order]
+    new_user = np.r_[True, user[1:] != user[:-1]][: len(user)]
+    new_moment = new_user | np.r_[True, moment[1:] != moment[:-1]][: len(user)]
+    nth = np.cumsum(new_moment) - 1
+    rank = np.empty(len(user), np.int64)
+    rank[order] = nth - np.maximum.accumulate(np.where(new_user, nth, 0))
+    example_rank, event_rank = rank[: len(examples)], rank[len(examples) :]
+    by_example, by_event = np.argsort(example_rank, kind="stable"), np.argsort(event_rank, kind="stable")
+    bounds = np.arange(1 + (rank.max() if len(rank) else -1) + 1)
+    example_at = np.searchsorted(example_rank[by_example], bounds)
+    event_at = np.searchsorted(event_rank[by_event], bounds)
+    for k in range(len(bounds) - 1):
+        yield _Round(by_example[example_at[k] : example_at[k + 1]], event_N[by_event[event_at[k] : event_at[k + 1]]])
+
+
+def _score(
+    scorer: Scorer,
+    dataset: Dataset,
+    examples: Examples,
+    chosen: npt.NDArray[np.int64],
+    logit_N: npt.NDArray[np.float64],
+) -> None:
+    """Ask the scorer for the chosen examples, one request per user, and note the scores."""
+    starts = np.flatnonzero(np.r_[True, np.diff(examples.user_N[chosen]) != 0][: len(chosen)])
+    groups = np.split(chosen, starts[1:]) if len(chosen) else []
+    requests = [
+        ScoreRequest(
+            user=dataset.users.id_at(int(examples.user_N[group[0]])),
+            items=[dataset.catalogue.id_of(int(row)) or "" for row in examples.row_N[group]],
+            time=int(examples.time_N[group[0]]),
+        )
+        for group in groups
+    ]
+    for group, scores in zip(groups, scorer.score_many(requests), strict=True):
+        logit_N[group] = [score.score for score in scores]
+
+
+def _user_events(dataset: Dataset, chosen: npt.NDArray[np.int64]) -> list[UserEvent]:
+    """Events of the log as a client would send them."""
+    histories, types = dataset.histories, dataset.event_types
+    users = np.searchsorted(histories.offset_U, chosen, side="right") - 1
+    return [
+        UserEvent(
+            user=dataset.users.id_at(int(user)),
+            item=dataset.catalogue.id_of(int(histories.row_N[at])) or "",
+            time=int(histories.time_N[at]),
+            event_type=None
+            if types is None or histories.event_type_N is None
+            else types.value_of(int(histories.event_type_N[at])),
+        )
+        for user, at in zip(users, chosen, strict=True)
+    ]
