@@ -1,7 +1,7 @@
 """Replay a period through the service: each moment is scored before it is written, as it happens in production.
 
-The numbers that come out are the online ones: ids in, memories from the store, the exported graphs. Compared with the offline
-logits (a fold of each history from its first event) they show that the two paths are one model.
+The numbers that come out are the online ones: ids in, memories from the store, the exported graphs. Compared with the
+offline logits (a fold of each history from its first event) they show that the two paths are one model.
 """
 
 from __future__ import annotations
