@@ -23,7 +23,6 @@ BoolArray = npt.NDArray[np.bool_]
 CALIBRATION_BINS = 20
 LENGTH_BOUNDS = (0, 50, 100, 300, 1000)
 """Slices of history length are half-open: `[0, 50)`, `[50, 100)`, .., `[1000, inf)`."""
-HIGHER_IS_BETTER = {"auc": True, "gauc": True, "log_loss": False, "normalised_entropy": False, "ece": False}
 METRICS = ("auc", "gauc", "log_loss", "normalised_entropy", "ece", "predicted_observed")
 
 
@@ -132,7 +131,8 @@ def _average_ranks(first: BoolArray, score: FloatArray) -> FloatArray:
     fresh[1:] |= score[1:] != score[:-1]
     start = np.flatnonzero(fresh)
     end = np.append(start[1:], len(score))
-    return ((start + 1 + end) / 2.0)[np.cumsum(fresh) - 1]
+    rank: FloatArray = ((start + 1 + end) / 2.0)[np.cumsum(fresh) - 1]
+    return rank
 
 
 def gauc(label: npt.ArrayLike, score: npt.ArrayLike, user: npt.ArrayLike) -> GroupedAuc:
@@ -265,10 +265,10 @@ def undefined_reason(name: str, sample: Sample) -> str | None:
     """Why a metric has no value on these examples, or None if it has one."""
     if not len(sample):
         return "no examples"
-    positive = sample.positive
-    if name in ("auc", "normalised_entropy") and positive.all():
+    label = sample.positive if name == "auc" else sample.label
+    if name in ("auc", "normalised_entropy") and np.all(label == 1):
         return "all labels are positive"
-    if name in ("auc", "normalised_entropy", "predicted_observed") and not positive.any():
+    if name in ("auc", "normalised_entropy", "predicted_observed") and np.all(label == 0):
         return "all labels are negative"
     if name == "gauc" and np.isnan(user_aucs(sample)[1]).all():
         return "no user has both classes"
