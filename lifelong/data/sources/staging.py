@@ -1,0 +1,157 @@
+"""From checked batches to a table in the connection, and counts that every source reports.
+
+Rows go through one at a time in batches, so that memory stays bounded; the table lives where the connection keeps its
+tables (a database file, or memory with spilling).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pyarrow as pa
+
+from lifelong.errors import ConfigError, SourceError
+
+
+def stage(connection: Any, batches: Iterable[pa.RecordBatch | pa.Table], schema: pa.Schema) -> Any:
+    """Write batches into a new table of the connection.
+
+    Args:
+        connection: an Ibis DuckDB backend.
+        batches: produced lazily; an error in them comes out as it is.
+        schema: their columns.
+
+    Returns:
+        The table as an Ibis expression.
+    """
+    failures: list[BaseException] = []
+
+    def guarded() -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in batches:
+                yield from batch.to_batches() if isinstance(batch, pa.Table) else (batch,)
+        except BaseException as error:
+            failures.append(error)
+            raise
+
+    name, stream = ibis.util.gen_name("lifelong"), ibis.util.gen_name("lifelong_stream")
+    connection.con.register(stream, pa.RecordBatchReader.from_batches(schema, guarded()))
+    try:
+        connection.raw_sql(f'CREATE TABLE "{name}" AS SELECT * FROM "{stream}"')
+    except Exception:
+        # The engine wraps what the generator raised; the caller wants the error itself.
+        if failures:
+            raise failures[0] from None
+        raise
+    finally:
+        connection.con.unregister(stream)
+    return connection.table(name)
+
+
+def check_files(paths: Sequence[Path], *, source: str) -> list[Path]:
+    """The files, once it is sure that each is one.
+
+    Raises:
+        SourceError: no file is named, one is missing, or one is a folder.
+    """
+    if not paths:
+        raise SourceError(f"no file was named for the source {source!r}", expected="at least one file or glob")
+    for path in paths:
+        if path.is_dir():
+            raise SourceError("this is a folder", file=str(path), expected="a file", fix=f"name its files: {path}/*")
+        if not path.exists():
+            raise SourceError("there is no such file", file=str(path), expected="an existing file")
+    return list(paths)
+
+
+def check_options(options: Mapping[str, str], known: Mapping[str, str], *, source: str) -> dict[str, str]:
+    """All options with their defaults.
+
+    Args:
+        options: given by the user.
+        known: name -> default.
+
+    Raises:
+        ConfigError: an option is unknown.
+    """
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        fix = f"options of {source}: {', '.join(sorted(known)) or 'none'}"
+        raise ConfigError([f"the source {source!r} has no option {name!r}" for name in unknown], fix=fix)
+    return {**known, **options}
+
+
+def check_choice(settings: Mapping[str, str], name: str, choices: Sequence[str]) -> None:
+    """Check one option.
+
+    Raises:
+        ConfigError: it is none of the choices.
+    """
+    if settings[name] not in choices:
+        raise ConfigError([f"{name} = {settings[name]!r} is not one of {', '.join(choices)}"])
+
+
+def one_row_per_item(table: Any, fields: Sequence[str]) -> Any:
+    """Item fields from rows that repeat them: of several values, the one that stands last in the source wins.
+
+    Args:
+        table: columns `item`, `sequence` and `fields`.
+        fields: names of the fields; a null never wins over a value.
+    """
+    return table.group_by("item").aggregate(**{field: table[field].argmax(table["sequence"]) for field in fields})
+
+
+def conflicts(table: Any, fields: Sequence[str]) -> dict[str, int]:
+    """For each field, how many items have more than one value of it."""
+    if not fields:
+        return {}
+    differs = {field: table[field].min() != table[field].max() for field in fields}
+    per_item = table.group_by("item").aggregate(**differs)
+    counted = per_item.aggregate(**{field: per_item[field].sum() for field in fields}).to_pyarrow().to_pylist()[0]
+    return {field: int(counted[field] or 0) for field in fields}
+
+
+def count_quirks(events: Any) -> dict[str, int]:
+    """Counts over a table of events.
+
+    Returns:
+        events, users and items; `ties`: events that share their time with another of the same user that stands before;
+        `duplicates`: events equal to another in all but their place (kept: two equal purchases are two events);
+        `unsorted`: events that stand after one of the same user with a later time.
+    """
+    window = ibis.window(group_by="user", order_by=["time", "sequence"])
+    placed = events.select(
+        tie=(events["time"] == events["time"].lag().over(window)).fill_null(False),
+        late=(events["sequence"] < events["sequence"].lag().over(window)).fill_null(False),
+    )
+    alike = events.group_by([name for name in events.columns if name != "sequence"]).aggregate(extra=events.count() - 1)
+    totals = events.aggregate(events=events.count(), users=events["user"].nunique(), items=events["item"].nunique())
+    counted: dict[str, int] = {}
+    for expression in (
+        totals,
+        placed.aggregate(ties=placed["tie"].sum(), unsorted=placed["late"].sum()),
+        alike.aggregate(duplicates=alike["extra"].sum()),
+    ):
+        row = expression.to_pyarrow().to_pylist()[0]
+        counted |= {name: int(value or 0) for name, value in row.items()}
+    return counted
+
+
+def without_meta(events: Any, items: Any) -> int:
+    """How many items of the events have no row in `items`."""
+    return int(events.select("item").distinct().anti_join(items, "item").count().to_pyarrow().as_py())
+
+
+def require_events(record: Mapping[str, Any], *, source: str, files: Sequence[Path] = ()) -> None:
+    """Refuse a log without a single event.
+
+    Raises:
+        SourceError: there is none.
+    """
+    if not record["events"]:
+        raise SourceError(
+            f"the source {source!r} has no events", file=", ".join(map(str, files)), expected="at least one event"
+        )
