@@ -37,6 +37,15 @@ class NegativeRule(BaseModel):
     rule: Literal["none", "popularity", "uniform", "same_category"]
     ratio: int = 1
     seed: int = 0
+    category_field: str | None = None
+    """The item field that `same_category` looks at."""
+    stored: bool = False
+    """Training examples hold both labels too, drawn once (the coin flip of the paper's protocol)."""
+
+    @property
+    def drawn_in_training(self) -> bool:
+        """Whether the training examples are positives alone, whose negatives are drawn anew in each pass."""
+        return self.rule != "none" and not self.stored
 
 
 class Manifest(BaseModel):

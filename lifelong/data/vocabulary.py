@@ -40,6 +40,14 @@ def _hashes(values: Iterable[str]) -> npt.NDArray[np.uint64]:
     return np.fromiter((id_hash(value) for value in values), dtype=np.uint64)
 
 
+def _text_hashes(text: npt.NDArray[np.uint8], offset: IntArray) -> npt.NDArray[np.uint64]:
+    view, blake2b = memoryview(np.ascontiguousarray(text)), hashlib.blake2b
+    pairs = itertools.pairwise(offset.tolist())
+    return np.frombuffer(
+        b"".join(blake2b(view[start:end], digest_size=8).digest() for start, end in pairs), "<u8"
+    ).astype(np.uint64)
+
+
 class IdIndex:
     """Two-way map between n distinct ids and 0..n-1, memory-mapped from a folder.
 
@@ -67,13 +75,46 @@ class IdIndex:
         encoded = [value.encode() for value in ids]
         offset = np.zeros(len(encoded) + 1, np.int64)
         np.cumsum([len(value) for value in encoded], out=offset[1:])
-        text = np.frombuffer(b"".join(encoded), np.uint8)
-        hashes = _hashes(ids)
+        return cls.from_text(np.frombuffer(b"".join(encoded), np.uint8), offset)
+
+    @classmethod
+    def from_text(cls, text: npt.NDArray[np.uint8], offset: IntArray) -> IdIndex:
+        """Index ids that stand one after another in one text; id i is `text[offset[i]:offset[i + 1]]`, UTF-8.
+
+        Raises:
+            DatasetError: an id stands there twice.
+        """
+        return cls._of(text, offset, _text_hashes(text, offset))
+
+    @classmethod
+    def _of(cls, text: npt.NDArray[np.uint8], offset: IntArray, hashes: npt.NDArray[np.uint64]) -> IdIndex:
         order = np.argsort(hashes, kind="stable").astype(np.int64)
         index = cls(text, offset, hashes[order], order)
-        if len(set(encoded)) != len(encoded):
-            raise DatasetError("an id stands twice in one index", expected="distinct ids")
+        # Equal ids have equal hashes, so only neighbours with one hash need their text compared.
+        same = np.flatnonzero(index._hash[1:] == index._hash[:-1])
+        suspects = np.unique(np.concatenate([same, same + 1]))
+        names = [index.id_at(int(order[place])) for place in suspects]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DatasetError(f"the id {twice!r} stands twice in one index", expected="distinct ids")
         return index
+
+    def take(self, index: npt.NDArray[np.integer]) -> IdIndex:
+        """The chosen ids, in the chosen order.
+
+        Raises:
+            DatasetError: one is chosen twice.
+        """
+        start, length = self._offset[index], np.diff(self._offset)[index]
+        offset = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
+        place = np.arange(offset[-1]) + np.repeat(start - offset[:-1], length)
+        return self._of(self._text[place], offset, self.hashes()[index])
+
+    def hashes(self) -> npt.NDArray[np.uint64]:
+        """`id_hash` of every id, in order of their index."""
+        hashes = np.empty(len(self), np.uint64)
+        hashes[self._order] = self._hash
+        return hashes
 
     @classmethod
     def open(cls, folder: Path) -> IdIndex:
@@ -115,7 +156,9 @@ class IdIndex:
             return found
         hashes = _hashes(ids)
         start = np.searchsorted(self._hash, hashes)
-        for place, (value, hashed, at) in enumerate(zip(ids, hashes, start, strict=True)):
+        held = self._hash[np.minimum(start, len(self) - 1)] == hashes
+        for place in np.flatnonzero(held).tolist():
+            value, hashed, at = ids[place], hashes[place], int(start[place])
             # Distinct ids with one hash stand side by side; walk over them.
             while at < len(self._hash) and self._hash[at] == hashed:
                 index = int(self._order[at])
@@ -167,6 +210,12 @@ class Vocabulary:
         """The number that `value` has while it is not known: its bucket, or `UNKNOWN`."""
         return FIRST_BUCKET + id_hash(value) % self.buckets if self.buckets else UNKNOWN
 
+    def fallback_numbers(self, hashes: npt.NDArray[np.uint64]) -> IntArray:
+        """`fallback_number` of values by their `id_hash`."""
+        if not self.buckets:
+            return np.full(len(hashes), UNKNOWN, np.int64)
+        return FIRST_BUCKET + (hashes % np.uint64(self.buckets)).astype(np.int64)
+
     def numbers(self, values: Sequence[str | None]) -> IntArray:
         """Number of each value; `None` is `UNKNOWN`, an unseen value gets its bucket."""
         found = self.index.find([value or "" for value in values])
@@ -188,6 +237,6 @@ class Vocabulary:
         """For every number the one it falls back to; the trainer sends 2 % of item occurrences there."""
         if self._fallback is None:
             table = np.arange(self.size, dtype=np.int32)
-            table[self.first_known :] = [self.fallback_number(value) for value in self.index.ids()]
+            table[self.first_known :] = self.fallback_numbers(self.index.hashes())
             self._fallback = table
         return self._fallback
