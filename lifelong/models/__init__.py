@@ -1,1 +1,148 @@
-"""The models, one file each, and `MODELS`, the only registry."""
+"""The models, one file each, and `MODELS`, the only registry.
+
+Adding a model = one file + one line in `MODELS`: the contract tests, the commands, the comparison and the docs table
+pick it up from there.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from lifelong.data.events import InputSpec
+from lifelong.errors import ConfigError, UsageError
+from lifelong.models.base import FittedModel, MemoryModel, Model
+from lifelong.models.counts import Counts
+from lifelong.models.dnn import Dnn
+from lifelong.models.gru4rec import Gru4Rec
+from lifelong.models.hpmn import Hpmn
+from lifelong.models.hpmn_authors import HpmnAuthors
+from lifelong.models.popularity import Popularity
+
+MODELS: dict[str, type[Model] | type[FittedModel]] = {
+    "popularity": Popularity,
+    "counts": Counts,
+    "dnn": Dnn,
+    "gru4rec": Gru4Rec,
+    "hpmn": Hpmn,
+}
+
+MODES: dict[tuple[str, str], type[Model] | type[FittedModel]] = {("hpmn", "authors_mode"): HpmnAuthors}
+"""(model, flag in its settings) -> the class that the flag selects, with settings of its own."""
+
+
+def model_class(name: str, config: Mapping[str, Any]) -> type[Model] | type[FittedModel]:
+    """The class behind a name and its settings (a flag can select another form of a model).
+
+    Raises:
+        ConfigError: no model has this name.
+    """
+    if name not in MODELS:
+        raise ConfigError([f"there is no model {name!r}"], fix=f"choose one of: {', '.join(MODELS)}")
+    for (model, flag), chosen in MODES.items():
+        if model == name and config.get(flag) is True:
+            return chosen
+    return MODELS[name]
+
+
+def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete settings of a model: those given, checked, and defaults for the rest.
+
+    Raises:
+        ConfigError: no such model, or settings unknown or out of range; names all of them.
+    """
+    config_class = model_class(name, config).Config
+    known = [field.name for field in fields(config_class)]
+    given = {key: value for key, value in config.items() if not ((name, key) in MODES and value is False)}
+    problems = [
+        f"model.{key}: {name} has no such setting (it has: {', '.join(known)})" for key in given.keys() - set(known)
+    ]
+    try:
+        checked = TypeAdapter(config_class).validate_python({key: given[key] for key in known if key in given})
+    except ValidationError as error:
+        problems += [_problem(detail) for detail in error.errors()]
+    if problems:
+        raise ConfigError(sorted(problems), fix="lifelong models shows every model's settings")
+    return asdict(checked)
+
+
+def _problem(detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    return f"model.{place}: {detail['msg'].removeprefix('Value error, ')} (found {detail['input']!r})"
+
+
+def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | FittedModel:
+    """A new model of a registered name.
+
+    Args:
+        name: key of `MODELS`.
+        inputs: sizes of the dataset's fields.
+        config: settings of the model; those left out have their defaults.
+
+    Raises:
+        ConfigError: no such model, or settings unknown or out of range; names all of them.
+    """
+    checked = check_config(name, config)
+    model: Model | FittedModel = model_class(name, config)(inputs, **checked)
+    return model
+
+
+def require_memory(model: Model | FittedModel, *, purpose: str) -> MemoryModel:
+    """The model as one that keeps a memory per user.
+
+    Args:
+        model: any model.
+        purpose: what needs the memory, such as "serving"; starts the message.
+
+    Raises:
+        UsageError: it keeps none, and why.
+    """
+    if isinstance(model, MemoryModel):
+        return model
+    names = ", ".join(name for name, entry in MODELS.items() if issubclass(entry, MemoryModel))
+    raise UsageError(
+        f"{purpose} needs a memory per user, and {model.title} cannot be served from one: {model.not_served}",
+        expected=f"one of: {names}",
+        fix="train such a model, without a mode that rules it out",
+    )
+
+
+def models_table() -> str:
+    """The models as a Markdown table: generated into `docs/models.md`."""
+    lines = ["| name | model | source | state of a user | served |", "| --- | --- | --- | --- | --- |"]
+    for name, entry in _entries():
+        served = "yes" if issubclass(entry, MemoryModel) else f"no: {entry.not_served}"
+        lines.append(f"| `{name}` | {entry.title} | {entry.source} | {entry.state} | {served} |")
+    return "\n".join(lines) + "\n"
+
+
+def settings_table(config_class: type[Any]) -> str:
+    """The settings of one model as a Markdown table."""
+    lines = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for setting in fields(config_class):
+        default = list(setting.default) if isinstance(setting.default, tuple) else setting.default
+        lines.append(f"| `{setting.name}` | `{json.dumps(default)}` | {setting.metadata['help']} |")
+    return "\n".join(lines) + "\n"
+
+
+def models_page() -> str:
+    """All of `docs/models.md`."""
+    parts = ["# Models\n", models_table()]
+    for name, entry in _entries():
+        first, *rest = (sys.modules[entry.__module__].__doc__ or "").strip().split("\n\n")
+        parts += [f"## `{name}`\n", f"{first}\n"]
+        parts += [f"{paragraph}\n" for paragraph in rest if not paragraph.startswith(("Shapes:", " "))]
+        parts += [settings_table(entry.Config)]
+    return "\n".join(parts)
+
+
+def _entries() -> list[tuple[str, type[Model] | type[FittedModel]]]:
+    modes = {name: (f"{name}, {flag} = true", entry) for (name, flag), entry in MODES.items()}
+    return [
+        pair for name, entry in MODELS.items() for pair in ((name, entry), *([modes[name]] if name in modes else []))
+    ]

@@ -18,12 +18,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from lifelong.data.batches import Batch
 from lifelong.data.events import InputSpec
@@ -84,9 +85,15 @@ class Memory(Protocol):
     keeps of a user is `count`, the time of her last event, and these fields.
     """
 
-    count_B: Tensor
+    @property
+    def count_B(self) -> Tensor:  # noqa: N802  a field's name, with its shape
+        """Events folded in."""
 
     def _asdict(self) -> dict[str, Any]: ...
+
+
+M = TypeVar("M", bound=Memory, default=Any)
+"""The NamedTuple of one memory model."""
 
 
 class Model(nn.Module, ABC):
@@ -103,6 +110,8 @@ class Model(nn.Module, ABC):
     """The paper: authors, venue."""
     state: ClassVar[str]
     """What a service must keep for a user."""
+    not_served: ClassVar[str] = "it reads the whole history at every request"
+    """Why a model that is not a `MemoryModel` cannot be served from memories."""
 
     def __init__(self, inputs: InputSpec, *, embedding: int, interest: int, dropout: float) -> None:
         """Build the parts that all models share: embeddings and head.
@@ -132,29 +141,29 @@ class Model(nn.Module, ABC):
         return []
 
 
-class MemoryModel(Model):
+class MemoryModel(Model, Generic[M]):
     """A model whose state per user is bounded and updated in O(1) per event.
 
     The law: `encode` at position n = folding `write` over the first n events.
     """
 
     @abstractmethod
-    def initial_memory(self, num_users: int) -> Memory:
+    def initial_memory(self, num_users: int) -> M:
         """Empty memories."""
 
     @abstractmethod
-    def write_vector(self, memory: Memory, event_BE: Tensor) -> Memory:
+    def write_vector(self, memory: M, event_BE: Tensor) -> M:
         """Fold one embedded event per user into the memory; the specification of the model."""
 
     @abstractmethod
-    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Memory:
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> M:
         """Memory after `position` events, for each target: fields `[B, C, ...]`. The fast form of `write_vector`.
 
         Padding (places from `length_B` on) may hold anything, NaN too, and changes neither values nor gradients.
         """
 
     @abstractmethod
-    def read_vector(self, memory: Memory, target_BCE: Tensor) -> tuple[Tensor, Tensor | None]:
+    def read_vector(self, memory: M, target_BCE: Tensor) -> tuple[Tensor, Tensor | None]:
         """Read with the target as the query.
 
         Args:
@@ -165,20 +174,20 @@ class MemoryModel(Model):
             interest `[B, C, D]` and the first-hop attention `[B, C, S]`, or None.
         """
 
-    def write(self, memory: Memory, event: Event) -> Memory:
+    def write(self, memory: M, event: Event) -> M:
         """Fold one event per user into the memory."""
         return self.write_vector(memory, self.embed(event.number_BF, self.history_fields))
 
-    def encode(self, history: History, position_BC: Tensor) -> Memory:
+    def encode(self, history: History, position_BC: Tensor) -> M:
         """Whole history -> memory at each position."""
         event_BLE = self.embed(history.number_BLF, self.history_fields)
         return self.encode_vector(event_BLE, history.length_B, position_BC)
 
-    def read(self, memory: Memory, target: Target) -> tuple[Tensor, Tensor | None]:
+    def read(self, memory: M, target: Target) -> tuple[Tensor, Tensor | None]:
         """Interest and first-hop attention."""
         return self.read_vector(memory, self.embed(target.number_BCF, self.item_fields))
 
-    def respond(self, memory: Memory, target: Target) -> tuple[Tensor, Tensor | None]:
+    def respond(self, memory: M, target: Target) -> tuple[Tensor, Tensor | None]:
         """Logits `[B, C, T]` and attention from a memory."""
         target_BCE = self.embed(target.number_BCF, self.item_fields)
         interest_BCD, attention_BCS = self.read_vector(memory, target_BCE)
@@ -192,7 +201,7 @@ class MemoryModel(Model):
         embedded: Tensor = self.embed(context_BCF, self.context_fields)
         return embedded
 
-    def auxiliary(self, memory: Memory, mask_BC: Tensor) -> Mapping[str, Tensor]:
+    def auxiliary(self, memory: M, mask_BC: Tensor) -> Mapping[str, Tensor]:
         """Auxiliary losses on the memories at labelled positions; none by default."""
         return {}
 
@@ -212,6 +221,12 @@ class FittedModel(ABC):
     title: ClassVar[str]
     source: ClassVar[str]
     state: ClassVar[str]
+    not_served: ClassVar[str] = "it reads the raw history"
+    """Why no service can score with it."""
+
+    def __init__(self, inputs: InputSpec) -> None:
+        """Subclasses take their settings as keyword arguments after `inputs`, as models do."""
+        self.inputs = inputs
 
     @abstractmethod
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:

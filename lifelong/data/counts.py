@@ -1,0 +1,207 @@
+"""How often, and how long ago, the target's item, category, ... stands in the history before the target.
+
+Exact and causal: the features of a target come from its user's first `position` events alone. All events of one
+(user, value) pair stand side by side after one stable sort, so that a count before a position is a difference of two
+binary searches and nothing loops over events.
+
+Shapes: N events, or queries; G groups of events with equal (user, value); K features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.vocabulary import UNKNOWN
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+    from lifelong.data.events import Schema
+    from lifelong.data.examples import Examples
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+WINDOWS = (5, 20, 100)
+"""Counts over the last so many events."""
+EVENT_HALF_LIVES = (10.0, 100.0)
+"""Decayed counts, in events."""
+SECOND_HALF_LIVES = {"7d": 7 * 86400.0, "60d": 60 * 86400.0}
+"""Decayed counts, in seconds."""
+NEVER = -1.0
+"""Events or seconds since the last one, where there is none."""
+_EVENTS_AT_ONCE = 4_000_000
+
+
+def feature_names(schema: Schema) -> tuple[str, ...]:
+    """Names of the columns of `count_features`."""
+    timed = schema.time_unit == "seconds"
+    parts = ["count", *(f"count_{window}" for window in WINDOWS)]
+    parts += [f"decay_{half_life:.0f}" for half_life in EVENT_HALF_LIVES]
+    parts += [f"decay_{name}" for name in SECOND_HALF_LIVES] if timed else []
+    parts += ["events_since", "seconds_since"] if timed else ["events_since"]
+    general = ("events", "seconds_since_any") if timed else ("events",)
+    return general + tuple(f"{field}.{part}" for field in schema.item_fields for part in parts)
+
+
+def count_features(dataset: Dataset, examples: Examples) -> npt.NDArray[np.float32]:
+    """Raw counts and distances of each example, float32 `[N, K]`, columns as in `feature_names`.
+
+    The item counts as the same if its catalogue row is; another field if its number is known and equal. Memory is
+    bounded by the events of a group of users, whatever the size of the log.
+    """
+    value_NK = np.zeros((len(examples), len(feature_names(dataset.schema))), np.float32)
+    for chosen_N, low, high in _user_chunks(dataset, np.asarray(examples.user_N)):
+        value_NK[chosen_N] = _chunk_features(dataset, examples.take(chosen_N), low, high)
+    return value_NK
+
+
+def _user_chunks(dataset: Dataset, user_N: npt.NDArray[np.int32]) -> Iterator[tuple[IntArray, int, int]]:
+    """(examples, first user, last user + 1) such that the users together have a bounded number of events."""
+    offset_U = dataset.histories.offset_U
+    order_N = np.argsort(user_N, kind="stable").astype(np.int64)
+    sorted_N = user_N[order_N]
+    start = 0
+    while start < len(sorted_N):
+        low = int(sorted_N[start])
+        high = max(low + 1, int(np.searchsorted(offset_U, offset_U[low] + _EVENTS_AT_ONCE, side="right")) - 1)
+        end = int(np.searchsorted(sorted_N, high))
+        yield order_N[start:end], low, high
+        start = end
+
+
+def _chunk_features(dataset: Dataset, examples: Examples, low: int, high: int) -> npt.NDArray[np.float32]:
+    """Features of examples whose users are all in `low..high - 1`."""
+    histories, number_VF = dataset.histories, dataset.catalogue.number_VF
+    offset_U = np.asarray(histories.offset_U[low : high + 1])
+    events = slice(int(offset_U[0]), int(offset_U[-1]))
+    row_N, time_N = np.asarray(histories.row_N[events]), np.asarray(histories.time_N[events])
+    length_U = np.diff(offset_U)
+    owner_N = np.repeat(np.arange(high - low, dtype=np.int64), length_U)
+    place_N = np.arange(len(row_N), dtype=np.int64) - np.repeat(offset_U[:-1] - offset_U[0], length_U)
+    query = _Query(examples.user_N - low, examples.position_N.astype(np.int64), np.asarray(examples.time_N))
+    timed = dataset.schema.time_unit == "seconds"
+    columns = _general(query, time_N, offset_U - offset_U[0], timed=timed)
+    for place in range(len(dataset.schema.item_fields)):
+        # Rows, not numbers, tell items apart: rare items share a number with others.
+        value_V = np.arange(len(number_VF)) if place == 0 else np.asarray(number_VF[:, place], np.int64)
+        nothing = FIRST_ROW if place == 0 else UNKNOWN + 1
+        groups = _Groups(owner_N, value_V[row_N], place_N, time_N)
+        columns += groups.features(query, value_V[examples.row_N], nothing=nothing, timed=timed)
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class _Query:
+    """N questions: the events of `user_N` before `position_N`, seen at `time_N`."""
+
+    user_N: npt.NDArray[np.integer]
+    position_N: IntArray
+    time_N: IntArray
+
+
+def _general(query: _Query, time_N: IntArray, offset_U: IntArray, *, timed: bool) -> list[FloatArray]:
+    """Length of the history, and seconds since its last event."""
+    length = query.position_N.astype(np.float64)
+    if not timed:
+        return [length]
+    if not len(time_N):
+        return [length, np.full(len(length), NEVER)]
+    last_N = np.maximum(offset_U[query.user_N] + query.position_N - 1, 0)
+    return [length, np.where(length > 0, query.time_N - time_N[last_N], NEVER)]
+
+
+class _Groups:
+    """Events sorted by (user, value, place in the user's history).
+
+    Args:
+        user_N: of each event.
+        value_N: of each event, such as its category number.
+        place_N: of each event among its user's, from 0.
+        time_N: of each event.
+    """
+
+    def __init__(self, user_N: IntArray, value_N: IntArray, place_N: IntArray, time_N: IntArray) -> None:
+        self.num_values = int(value_N.max(initial=0)) + 1
+        key_N = user_N * self.num_values + value_N
+        order_N = np.argsort(key_N, kind="stable")
+        key_N, self.place_N, self.time_N = key_N[order_N], place_N[order_N], time_N[order_N]
+        self.first_N = np.concatenate([[True], key_N[1:] != key_N[:-1]])[: len(key_N)]
+        self.start_G = np.flatnonzero(self.first_N)
+        self.key_G = key_N[self.start_G]
+        # (group, place) as one number: sorted, so that one binary search finds a place inside a group.
+        self.span = int(place_N.max(initial=0)) + 2
+        self.joint_N = (np.cumsum(self.first_N) - 1) * self.span + self.place_N
+
+    def features(self, query: _Query, value_N: IntArray, *, nothing: int, timed: bool) -> list[FloatArray]:
+        """The columns of one field for queries about `value_N`; values below `nothing` are never the same."""
+        askable_N = (value_N >= nothing) & (value_N < self.num_values)
+        key_N = np.where(askable_N, query.user_N.astype(np.int64) * self.num_values + value_N, -1)
+        group_N = np.searchsorted(self.key_G, key_N)
+        known_N = (group_N < len(self.key_G)) & askable_N
+        known_N[known_N] = self.key_G[group_N[known_N]] == key_N[known_N]
+        user_query = _Query(query.user_N[known_N], query.position_N[known_N], query.time_N[known_N])
+        found = self._of_known(user_query, group_N[known_N], timed=timed)
+        columns = []
+        for place, values in enumerate(found):
+            distance = place >= len(found) - (2 if timed else 1)
+            column = np.full(len(value_N), NEVER if distance else 0.0)
+            column[known_N] = values
+            columns.append(column)
+        return columns
+
+    def _of_known(self, query: _Query, group_N: npt.NDArray[np.intp], *, timed: bool) -> list[FloatArray]:
+        end_N = self._before(group_N, query.position_N)
+        count_N = end_N - self.start_G[group_N] if len(group_N) else end_N
+        last_N = np.maximum(end_N - 1, 0)
+        some = count_N > 0
+        columns = [count_N.astype(np.float64)]
+        columns += [(end_N - self._before(group_N, query.position_N - size)).astype(np.float64) for size in WINDOWS]
+        events_since = np.where(some, query.position_N - self.place_N[last_N], NEVER).astype(np.float64)
+        columns += [
+            np.where(some, self._decayed(self.place_N, half_life, last_N, events_since), 0.0)
+            for half_life in EVENT_HALF_LIVES
+        ]
+        if not timed:
+            return [*columns, events_since]
+        seconds_since = np.where(some, query.time_N - self.time_N[last_N], NEVER).astype(np.float64)
+        columns += [
+            np.where(some, self._decayed(self.time_N, half_life, last_N, seconds_since), 0.0)
+            for half_life in SECOND_HALF_LIVES.values()
+        ]
+        return [*columns, events_since, seconds_since]
+
+    def _before(self, group_N: npt.NDArray[np.intp], position_N: IntArray) -> npt.NDArray[np.intp]:
+        """Where, among the sorted events, the first of the group at or after `position` stands."""
+        joint_N = group_N * self.span + np.clip(position_N, 0, self.span - 1)
+        return np.searchsorted(self.joint_N, joint_N)
+
+    def _decayed(
+        self, clock_N: IntArray, half_life: float, last_N: npt.NDArray[np.intp], since_N: FloatArray
+    ) -> FloatArray:
+        """Count in which an event weighs half as much every `half_life` on the clock."""
+        decayed: FloatArray = segmented_decay(clock_N, self.first_N, half_life)[last_N] * np.exp2(-since_N / half_life)
+        return decayed
+
+
+def segmented_decay(clock_N: IntArray, first_N: npt.NDArray[np.bool_], half_life: float) -> FloatArray:
+    """D[i] = 1 + D[i - 1] * 2^-(clock[i] - clock[i - 1]) / half_life, starting anew where `first_N` is True.
+
+    As a scan by doubling: log2(longest segment) rounds over the whole array.
+    """
+    factor_N = np.zeros(len(clock_N))
+    factor_N[1:] = np.exp2(-np.maximum(np.diff(clock_N), 0) / half_life)
+    factor_N[first_N] = 0.0
+    sum_N = np.ones(len(clock_N))
+    shift = 1
+    while shift < len(clock_N) and factor_N.any():
+        sum_N[shift:] += factor_N[shift:] * sum_N[:-shift]
+        factor_N[shift:] *= factor_N[:-shift].copy()
+        factor_N[:shift] = 0.0
+        shift *= 2
+    return sum_N

@@ -1,0 +1,125 @@
+"""Counts: logistic regression on how often, and how long ago, the target's fields stand in the history.
+
+The upper floor: no embedding, no sequence, exact counts (`lifelong.data.counts`). Every comparison shows it.
+
+Shapes: N examples, K features, T tasks.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from lifelong.data.counts import NEVER, count_features
+from lifelong.data.events import InputSpec
+from lifelong.data.labelled import labelled_training_examples
+from lifelong.errors import require
+from lifelong.models.base import FittedModel
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import Examples
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class CountsConfig:
+    """Settings of `counts`."""
+
+    max_examples: Annotated[int, Field(gt=0)] = field(
+        default=400_000, metadata={"help": "training examples at most, negatives included, chosen at random"}
+    )
+    l2: Annotated[float, Field(ge=0)] = field(
+        default=1.0, metadata={"help": "half of this times the squared weights is added to the summed log loss"}
+    )
+
+
+class Counts(FittedModel):
+    """A linear model of log counts and log distances."""
+
+    Config = CountsConfig
+    title = "Counts"
+    source = "floor"
+    state = "counters"
+    not_served = "it counts in the raw history"
+
+    def __init__(self, inputs: InputSpec, *, max_examples: int = 400_000, l2: float = 1.0) -> None:
+        super().__init__(inputs)
+        self.max_examples, self.l2 = max_examples, l2
+        self.mean_K: FloatArray = np.zeros(0)
+        self.scale_K: FloatArray = np.ones(0)
+        self.weight_TK: FloatArray = np.zeros((len(inputs.tasks), 0))
+        self.bias_T: FloatArray = np.zeros(len(inputs.tasks))
+
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
+        """Fit on training examples and, where they are positives alone, drawn negatives."""
+        examples = labelled_training_examples(dataset, seed=seed, limit=self.max_examples)
+        value_NK = _inputs(count_features(dataset, examples))
+        self.mean_K, deviation_K = value_NK.mean(axis=0), value_NK.std(axis=0)
+        # A column that never varies carries nothing, and must not blow up when it does later.
+        self.scale_K = np.where(deviation_K > 1e-9, 1 / np.maximum(deviation_K, 1e-9), 0.0)
+        value_NK = (value_NK - self.mean_K) * self.scale_K
+        fits = [fit_logistic(value_NK, label_N, l2=self.l2) for label_N in np.asarray(examples.label_NT, float).T]
+        self.weight_TK, self.bias_T = np.stack([weight for weight, _ in fits]), np.array([bias for _, bias in fits])
+
+    def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
+        """Logits `[N, T]`."""
+        value_NK = (_inputs(count_features(dataset, examples)) - self.mean_K) * self.scale_K
+        logit_NT: FloatArray = value_NK @ self.weight_TK.T + self.bias_T
+        return logit_NT
+
+    def save(self, folder: Path) -> None:
+        """Write `counts.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"inputs": asdict(self.inputs), "max_examples": self.max_examples, "l2": self.l2}
+        fitted = {name: getattr(self, name).tolist() for name in _FITTED}
+        (folder / "counts.json").write_text(json.dumps({**record, **fitted}, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Counts:
+        """Read what `save` wrote."""
+        record = json.loads((folder / "counts.json").read_text())
+        model = cls(InputSpec(**record["inputs"]), max_examples=record["max_examples"], l2=record["l2"])
+        for name in _FITTED:
+            setattr(model, name, np.array(record[name]))
+        return model
+
+
+_FITTED = ("mean_K", "scale_K", "weight_TK", "bias_T")
+
+
+def _inputs(raw_NK: npt.NDArray[np.float32]) -> FloatArray:
+    """Logs of counts and distances, and beside each whether there was any at all.
+
+    A distance of `NEVER` becomes 0: the flag beside it says the rest.
+    """
+    raw = raw_NK.astype(np.float64)
+    return np.concatenate([np.log1p(np.where(raw == NEVER, 0.0, np.maximum(raw, 0.0))), raw > 0], axis=1)
+
+
+def fit_logistic(value_NK: FloatArray, label_N: FloatArray, *, l2: float) -> tuple[FloatArray, float]:
+    """Weights `[K]` and bias of an L2-regularised logistic regression (the bias is not regularised).
+
+    Args:
+        value_NK: standardised inputs.
+        label_N: 0 to 1.
+        l2: minimised is the summed log loss + l2 / 2 times the squared weights.
+    """
+    optimize = require("scipy.optimize", extra="train", purpose="fitting `counts`")
+
+    def objective(parameter: FloatArray) -> tuple[float, FloatArray]:
+        logit_N = value_NK @ parameter[:-1] + parameter[-1]
+        loss = np.logaddexp(0.0, logit_N).sum() - label_N @ logit_N + l2 / 2 * parameter[:-1] @ parameter[:-1]
+        residual_N = 0.5 * (1 + np.tanh(logit_N / 2)) - label_N
+        gradient = np.append(value_NK.T @ residual_N + l2 * parameter[:-1], residual_N.sum())
+        return loss / len(label_N), gradient / len(label_N)
+
+    found = optimize.minimize(objective, np.zeros(value_NK.shape[1] + 1), jac=True, method="L-BFGS-B")
+    return found.x[:-1], float(found.x[-1])

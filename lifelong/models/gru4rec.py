@@ -1,0 +1,72 @@
+"""GRU4Rec: a GRU over the history; its hidden state is the user's interest.
+
+Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016. Differs from the paper in its
+loss and output: like all models here it scores given targets through the shared head, and its "session" is the whole
+history.
+
+Shapes: B users, L padded history length, C targets per user, D state width, E width of an embedded event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import MemoryModel
+from lifelong.nn.masks import clear_padding
+from lifelong.nn.recurrent import gru_pass, gru_step, states_at
+
+
+@dataclass(frozen=True)
+class Gru4RecConfig:
+    """Settings of `gru4rec`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of the hidden state"})
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.5, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class Gru4RecMemory(NamedTuple):
+    """The hidden state, zeros before the first event."""
+
+    count_B: Tensor
+    hidden_BD: Tensor
+
+
+class Gru4Rec(MemoryModel[Gru4RecMemory]):
+    """One GRU layer, stepped by every event."""
+
+    Config = Gru4RecConfig
+    title = "GRU4Rec"
+    source = "Hidasi et al., ICLR 2016"
+    state = "hidden state"
+
+    def __init__(self, inputs: InputSpec, *, embedding: int = 16, width: int = 32, dropout: float = 0.5) -> None:
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        self.gru = nn.GRU(self.event_width, width, batch_first=True)
+
+    def initial_memory(self, num_users: int) -> Gru4RecMemory:
+        """Zeros."""
+        weight = next(self.gru.parameters())
+        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
+        return Gru4RecMemory(count_B, weight.new_zeros(num_users, self.gru.hidden_size))
+
+    def write_vector(self, memory: Gru4RecMemory, event_BE: Tensor) -> Gru4RecMemory:
+        """One step of the GRU."""
+        return Gru4RecMemory(memory.count_B + 1, gru_step(self.gru, event_BE, memory.hidden_BD))
+
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Gru4RecMemory:
+        """One pass, then the state at each position."""
+        hidden_BLD = gru_pass(self.gru, clear_padding(event_BLE, length_B))
+        return Gru4RecMemory(position_BC, states_at(hidden_BLD, position_BC))
+
+    def read_vector(self, memory: Gru4RecMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
+        """The state itself, whatever the target."""
+        return memory.hidden_BD.expand(*target_BCE.shape[:-1], -1), None

@@ -1,0 +1,90 @@
+"""Popularity: how often an item was responded to in the training period, whoever asks. The lower floor.
+
+Where labels are logged: the item's smoothed response rate, as log-odds. Where negatives are sampled the rate says
+nothing beyond the sampling rule, so it is the log of the item's smoothed count of responses; under popularity negatives
+its AUC is therefore near one half.
+
+Shapes: N examples, V item numbers, T tasks.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.events import InputSpec
+from lifelong.models.base import FittedModel
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import Examples
+
+
+@dataclass(frozen=True)
+class PopularityConfig:
+    """Settings of `popularity`."""
+
+    smoothing: Annotated[float, Field(gt=0)] = field(
+        default=10.0, metadata={"help": "examples of average response that every item is given beforehand"}
+    )
+
+
+class Popularity(FittedModel):
+    """One number per item."""
+
+    Config = PopularityConfig
+    title = "Popularity"
+    source = "floor"
+    state = "nothing"
+    not_served = "it knows nothing of users"
+
+    def __init__(self, inputs: InputSpec, *, smoothing: float = 10.0) -> None:
+        super().__init__(inputs)
+        self.smoothing = smoothing
+        self.logit_VT: npt.NDArray[np.float64] = np.zeros((inputs.item["item"], len(inputs.tasks)))
+
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
+        """Count the responses of the training examples by item number."""
+        del seed
+        examples, size = dataset.examples("train"), self.inputs.item["item"]
+        number_N = dataset.catalogue.number_VF[examples.row_N, 0]
+        label_NT = np.asarray(examples.label_NT, np.float64)
+        positive_VT = np.stack([np.bincount(number_N, task, size) for task in label_NT.T], axis=1)
+        shown_V = np.bincount(number_N, minlength=size)[:, None].astype(np.float64)
+        if len(examples) and label_NT[:, 0].all():
+            # Rare items share a hash bucket: what one of them is worth is the bucket's mean.
+            items_V = np.bincount(dataset.catalogue.number_VF[FIRST_ROW:, 0], minlength=size)[:, None]
+            mean_VT = positive_VT / np.maximum(items_V, 1)
+            prior = positive_VT.sum(axis=0) / max(1, items_V.sum())
+            self.logit_VT = np.log(mean_VT + prior) - np.log(2 * prior)
+            return
+        prior = (label_NT.sum(axis=0) + 1) / (len(examples) + 2)
+        rate_VT = (positive_VT + self.smoothing * prior) / (shown_V + self.smoothing)
+        self.logit_VT = np.log(rate_VT) - np.log1p(-rate_VT)
+
+    def predict(self, dataset: Dataset, examples: Examples) -> npt.NDArray[np.float64]:
+        """Logits `[N, T]`."""
+        logit_NT: npt.NDArray[np.float64] = self.logit_VT[dataset.catalogue.number_VF[examples.row_N, 0]]
+        return logit_NT
+
+    def save(self, folder: Path) -> None:
+        """Write `popularity.json` and `logit.npy`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"inputs": asdict(self.inputs), "smoothing": self.smoothing}
+        (folder / "popularity.json").write_text(json.dumps(record, indent=2) + "\n")
+        np.save(folder / "logit.npy", self.logit_VT)
+
+    @classmethod
+    def load(cls, folder: Path) -> Popularity:
+        """Read what `save` wrote."""
+        record = json.loads((folder / "popularity.json").read_text())
+        model = cls(InputSpec(**record["inputs"]), smoothing=record["smoothing"])
+        model.logit_VT = np.load(folder / "logit.npy")
+        return model

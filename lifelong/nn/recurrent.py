@@ -1,0 +1,40 @@
+"""Recurrent steps that agree with the whole pass, and the picking of states at positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor) -> Tensor:
+    """One step of a one-layer `nn.GRU`, written out with its own weights: `[B, D]`."""
+    assert isinstance(gru, nn.GRU)
+    weight_x, weight_h, bias_x, bias_h = gru.all_weights[0]
+    reset_x, update_x, new_x = (input_BE @ weight_x.T + bias_x).chunk(3, dim=-1)
+    reset_h, update_h, new_h = (hidden_BD @ weight_h.T + bias_h).chunk(3, dim=-1)
+    reset = torch.sigmoid(reset_x + reset_h)
+    keep = torch.sigmoid(update_x + update_h)
+    new = torch.tanh(new_x + reset * new_h)
+    return (1 - keep) * new + keep * hidden_BD
+
+
+def gru_pass(gru: nn.Module, input_BLE: Tensor) -> Tensor:
+    """The state of a one-layer, batch-first `nn.GRU` after each step: `[B, L, D]`; L may be 0."""
+    assert isinstance(gru, nn.GRU)
+    if input_BLE.shape[1] == 0:
+        return input_BLE.new_zeros(len(input_BLE), 0, gru.hidden_size)
+    hidden_BLD: Tensor = gru(input_BLE)[0]
+    return hidden_BLD
+
+
+def states_at(hidden_BLD: Tensor, count_BC: Tensor) -> Tensor:
+    """The state after `count` steps, zeros where `count` is 0: `[B, C, D]`.
+
+    Args:
+        hidden_BLD: state after each step; L may be 0.
+        count_BC: int64, at most L.
+    """
+    if hidden_BLD.shape[1] == 0:
+        return hidden_BLD.new_zeros(*count_BC.shape, hidden_BLD.shape[2])
+    place_BCD = (count_BC - 1).clamp(min=0).unsqueeze(-1).expand(-1, -1, hidden_BLD.shape[2])
+    return hidden_BLD.gather(1, place_BCD).masked_fill((count_BC == 0).unsqueeze(-1), 0.0)
