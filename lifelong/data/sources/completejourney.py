@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lifelong.data.sources.parquet import Kind, ParquetFile, scan
+from lifelong.data.sources.parquet import Kind, ParquetFile, refuse_nulls, scan
 from lifelong.data.sources.rawlog import RawLog
 from lifelong.data.sources.staging import (
     check_choice,
@@ -27,6 +27,7 @@ from lifelong.data.sources.staging import (
     count_quirks,
     one_row_per_item,
     require_events,
+    to_seconds,
     without_meta,
 )
 from lifelong.errors import MissingExtraError, SourceError
@@ -73,11 +74,12 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     products = [file for file in files if "product_category" in file.schema.names]
     _require_roles(files, bought, products)
     rows = scan(connection, bought, TRANSACTIONS)
+    refuse_nulls(rows, {name: name for name in ("household_id", "product_id", "transaction_timestamp")}, bought)
     kept = rows.filter(rows["quantity"] != 0) if settings["zero_quantity"] == "drop" else rows
     events = kept.select(
         user=kept["household_id"].cast("string"),
         item=kept["product_id"].cast("string"),
-        time=kept["transaction_timestamp"].epoch_seconds().cast("int64"),
+        time=to_seconds(kept["transaction_timestamp"]),
         sequence=kept["sequence"],
     )
     catalogue = scan(connection, products, PRODUCTS)

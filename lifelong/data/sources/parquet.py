@@ -83,31 +83,52 @@ def is_parquet(path: Path) -> bool:
 
 
 def scan(
-    connection: Any, files: Sequence[ParquetFile], columns: Mapping[str, Kind], *, optional: Sequence[str] = (), first: int = 0
+    connection: Any, files: Sequence[ParquetFile], columns: Mapping[str, Kind], *, names: Mapping[str, str] | None = None
 ) -> Any:
     """Rows of several files of one shape, with `sequence`: the running row number over all of them.
 
     Args:
         connection: an Ibis DuckDB backend.
         columns: wanted columns and their kinds.
-        optional: more wanted columns, null where a file lacks them.
-        first: sequence of the first row.
+        names: column of the file -> name in the result, where it is another.
 
     Raises:
         SourceError: a file lacks a column or has it in another type.
     """
-    tables = []
+    tables, first = [], 0
     for file in files:
         file.require(columns)
         table = connection.read_parquet(_literal(file.path), file_row_number=True)
-        extra = {
-            name: table[name] if name in file.schema.names else ibis.null("string")
-            for name in optional
-            if name not in columns
-        }
-        tables.append(table.select(*columns, **extra, sequence=table["file_row_number"] + first))
+        chosen = {(names or {}).get(name, name): table[name] for name in columns}
+        tables.append(table.select(**chosen, sequence=table["file_row_number"] + first))
         first += file.rows
     return ibis.union(*tables) if len(tables) > 1 else tables[0]
+
+
+def refuse_nulls(rows: Any, columns: Mapping[str, str], files: Sequence[ParquetFile]) -> None:
+    """Check that columns have a value in every row.
+
+    Args:
+        rows: from `scan` of `files`.
+        columns: name in `rows` -> name in the file.
+
+    Raises:
+        SourceError: a row has none.
+    """
+    for name, column in columns.items():
+        sequence = rows.filter(rows[name].isnull())["sequence"].min().to_pyarrow().as_py()
+        if sequence is not None:
+            path, row = locate(files, sequence)
+            raise SourceError(f"row {row} has no value", file=path, column=column, expected="a value in every row")
+
+
+def locate(files: Sequence[ParquetFile], sequence: int) -> tuple[str, int]:
+    """File and row (from 1) of a sequence."""
+    for file in files:
+        if sequence < file.rows:
+            return str(file.path), sequence + 1
+        sequence -= file.rows
+    raise IndexError(sequence)
 
 
 def _literal(path: Path) -> str:

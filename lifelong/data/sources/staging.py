@@ -94,6 +94,16 @@ def check_choice(settings: Mapping[str, str], name: str, choices: Sequence[str])
         raise ConfigError([f"{name} = {settings[name]!r} is not one of {', '.join(choices)}"])
 
 
+@ibis.udf.scalar.builtin
+def epoch_us(moment: ibis.dtype("timestamp")) -> int:  # type: ignore[empty-body, valid-type]
+    """The engine's own: microseconds since 1970."""
+
+
+def to_seconds(moment: Any) -> Any:
+    """Whole seconds since 1970 of a timestamp, rounded down (Ibis' own `epoch_seconds` has 32 bits)."""
+    return (epoch_us(moment) / 1_000_000).floor().cast("int64")
+
+
 def one_row_per_item(table: Any, fields: Sequence[str]) -> Any:
     """Item fields from rows that repeat them: of several values, the one that stands last in the source wins.
 

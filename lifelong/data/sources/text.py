@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import sys
 from collections import Counter
@@ -39,14 +40,21 @@ class Column:
     """One column of a text file.
 
     Args:
-        name: its name, in the header too if there is one.
+        name: its name in the staged table.
         kind: what its values must be; an `id` is a text that is not empty.
         choices: the only allowed values, if not empty.
+        header: its name in the file, if another.
     """
 
     name: str
     kind: Literal["string", "id", "integer", "number"] = "string"
     choices: tuple[str, ...] = ()
+    header: str = ""
+
+    @property
+    def named(self) -> str:
+        """Its name in the file."""
+        return self.header or self.name
 
     @property
     def arrow(self) -> pa.DataType:
@@ -63,9 +71,10 @@ class Column:
             return f"{value!r} is not a whole number"
         if self.kind == "number":
             try:
-                float(value)
+                fine = math.isfinite(float(value))
             except ValueError:
-                return f"{value!r} is not a number"
+                fine = False
+            return None if fine else f"{value!r} is not a number"
         return None
 
     @property
@@ -248,7 +257,7 @@ def rows(files: Sequence[Path], layout: Layout, places: Places, *, chunk_bytes: 
         SourceError: a line is not what the layout says; names file, line and column.
     """
     for path in files:
-        before, names, reader = places.lines, layout.names or tuple(column.name for column in layout.columns), None
+        before, names, reader = places.lines, layout.names or tuple(column.named for column in layout.columns), None
         for chunk in chunks(path, places, quoted=layout.quoted, chunk_bytes=chunk_bytes):
             if reader is None:
                 chunk, names = _take_header(chunk, layout, path, names)
@@ -274,14 +283,14 @@ def _take_header(chunk: Chunk, layout: Layout, path: Path, names: tuple[str, ...
     lines = chunk.data.split(b"\n", skipped + 1)
     names = tuple(name.strip() for name in _fields(_decode(lines[skipped], layout, path, skipped + 1), layout))
     for column in layout.columns:
-        if names.count(column.name) != 1:
+        if names.count(column.named) != 1:
             raise SourceError(
-                f"the header {'has no such column' if column.name not in names else 'names this column twice'}"
+                f"the header {'has no such column' if column.named not in names else 'names this column twice'}"
                 f" (it has {', '.join(names)})",
                 file=str(path),
                 line=skipped + 1,
-                column=column.name,
-                expected=f"the columns {', '.join(each.name for each in layout.columns)}",
+                column=column.named,
+                expected=f"the columns {', '.join(each.named for each in layout.columns)}",
             )
     rest = lines[skipped + 1] if len(lines) > skipped + 1 else b""
     return Chunk(rest, chunk.line_R[1:], chunk.ended or not rest), names
@@ -356,7 +365,7 @@ class _Rows:
         """
         layout, wrong = self.layout, []
         # Columns that nobody wants may bear any name, even one name twice.
-        wanted = {column.name for column in layout.columns}
+        wanted = {column.named for column in layout.columns}
         names = [name if name in wanted else f"\x1f{at}" for at, name in enumerate(self.names)]
         try:
             table = pacsv.read_csv(
@@ -369,14 +378,15 @@ class _Rows:
                     invalid_row_handler=lambda row: wrong.append(row) or "skip",
                 ),
                 pacsv.ConvertOptions(
-                    include_columns=[column.name for column in layout.columns],
-                    column_types={column.name: column.arrow for column in layout.columns},
+                    include_columns=[column.named for column in layout.columns],
+                    column_types={column.named: column.arrow for column in layout.columns},
                     null_values=[],
                 ),
             )
         except pa.ArrowInvalid as error:
             self._blame(chunk)
             raise SourceError(f"cannot be parsed: {error}", file=str(self.path), line=int(chunk.line_R[0])) from error
+        table = table.rename_columns([column.name for column in layout.columns])
         if wrong or len(table) != len(chunk.line_R) or not self._values_hold(table):
             self._blame(chunk)
             raise SourceError(
@@ -400,6 +410,8 @@ class _Rows:
         for column in self.layout.columns:
             if column.choices and not set(table[column.name].unique().to_pylist()) <= set(column.choices):
                 return False
+            if column.kind == "number" and not pc.all(pc.is_finite(table[column.name])).as_py():
+                return False
             if column.kind == "id" and pc.any(pc.equal(table[column.name], "")).as_py():
                 return False
         return True
@@ -413,7 +425,7 @@ class _Rows:
         first = int(chunk.line_R[0])
         text = _decode(chunk.data.lstrip(b"\r\n"), self.layout, self.path, first)
         kept = (row for row in _reader(text, self.layout) if row)
-        columns = [(self.names.index(column.name), column) for column in self.layout.columns]
+        columns = [(self.names.index(column.named), column) for column in self.layout.columns]
         for line, row in zip(chunk.line_R.tolist(), kept, strict=False):
             if len(row) != len(self.names):
                 raise SourceError(
@@ -427,5 +439,5 @@ class _Rows:
             for at, column in columns:
                 found = column.problem(row[at])
                 if found:
-                    place = f"{at + 1} ({column.name})"
+                    place = f"{at + 1} ({column.named})"
                     raise SourceError(found, file=str(self.path), line=line, column=place, expected=column.expected)

@@ -1,0 +1,174 @@
+"""The mapping file of the `table` source: which column is what."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lifelong.errors import ConfigError, SourceError
+
+TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
+RESERVED = {"item", "user", "time", "sequence", "event_type", "split", "gap", "hour", "weekday"}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    item: str
+    """Column with the item's id."""
+    fields: dict[str, str] = Field(default_factory=dict)
+    """Item field -> column; a list of columns names each field after its column."""
+    missing: tuple[str, ...] = ("",)
+    """Texts that mean "no value" in a field."""
+    delimiter: str = Field(default=",", min_length=1)
+    header: bool = True
+    """Whether the first line names the columns."""
+    columns: tuple[str, ...] = ()
+    """Names of all columns, in order, if there is no header."""
+    quoted: bool = True
+    """Whether values may stand in double quotes."""
+    encoding: str = "utf-8"
+
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _name_after_columns(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = [name.strip() for name in value.split(",") if name.strip()]
+        return {name: name for name in value} if isinstance(value, list | tuple) else value
+
+    @field_validator("columns", "missing", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("delimiter", mode="after")
+    @classmethod
+    def _tab(cls, value: str) -> str:
+        return {"\\t": "\t", "tab": "\t"}.get(value, value)
+
+    @field_validator("encoding", mode="after")
+    @classmethod
+    def _known_encoding(cls, value: str) -> str:
+        try:
+            "".encode(value)
+        except LookupError as error:
+            raise ValueError(f"there is no encoding {value!r}") from error
+        return value.lower()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> _Section:
+        if not self.header and not self.columns:
+            raise ValueError("header = false needs `columns`, the names of all columns in order")
+        reserved = sorted(RESERVED & set(self.fields))
+        if reserved:
+            raise ValueError(f"{', '.join(reserved)} cannot name an item field; give another name: {{name = 'column'}}")
+        return self
+
+
+class ItemsMapping(_Section):
+    """Files with one row per item."""
+
+    files: tuple[str, ...] = Field(min_length=1)
+    """Paths or globs, relative to the mapping file."""
+
+
+class TableMapping(_Section):
+    """The whole mapping; columns of the log at the top, files of item fields under `items`."""
+
+    user: str
+    """Column with the user's id."""
+    time: str
+    """Column with the time."""
+    time_unit: TimeUnit = "s"
+    """Of numbers: s, ms, us, ns since 1970 (UTC), or ordinal; `iso` for texts such as 2017-11-25T18:00:00Z."""
+    time_format: str | None = None
+    """strptime pattern of a text, such as %d/%m/%Y %H:%M; taken as UTC."""
+    event_type: str | None = None
+    """Column with the kind of event."""
+    target_types: tuple[str, ...] | None = None
+    """Event types that make a positive target when labels are sampled; default every event."""
+    labels: tuple[str, ...] = ()
+    """Columns with 0/1 labels: every row is an impression."""
+    rating: str | None = None
+    """Column with a rating; label = rating >= threshold."""
+    threshold: float | None = None
+    history: Literal["all", "positive"] | None = None
+    """With labels: which rows are events too. Default: rated rows all, labelled rows those with a label above 0."""
+    negatives: Literal["popularity", "uniform", "same_category"] | None = None
+    """Rule of negatives when the user names none."""
+    name: str = "table"
+    """Name of the data, for people."""
+    items: ItemsMapping | None = None
+
+    @field_validator("labels", "target_types", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _labels_agree(self) -> TableMapping:
+        if (self.rating is None) != (self.threshold is None):
+            raise ValueError("rating and threshold go together")
+        if self.rating and self.labels:
+            raise ValueError("give labels, or a rating with its threshold, not both")
+        if self.history and not (self.rating or self.labels):
+            raise ValueError("history says which labelled rows are events; there are no labels")
+        if self.target_types and not self.event_type:
+            raise ValueError("target_types needs event_type")
+        if self.items:
+            twice = sorted(set(self.fields) & set(self.items.fields))
+            if twice:
+                raise ValueError(f"{', '.join(twice)} is a field of the log and of the items; choose one")
+        return self
+
+
+def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
+    """Mapping from the file of the option `mapping`, with the other options laid over it.
+
+    Returns:
+        The mapping, and the folder that its `items.files` are relative to.
+
+    Raises:
+        ConfigError: a setting is unknown, missing or wrong; lists all of them.
+        SourceError: the file cannot be read.
+    """
+    values, folder = dict(options), Path()
+    path = values.pop("mapping", None)
+    given: dict[str, Any] = {}
+    if path is not None:
+        given, folder = _load(Path(path)), Path(path).parent
+    try:
+        return TableMapping.model_validate({**given, **values}), folder
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc'])) or 'mapping'}: {problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
+        ]
+        known = ", ".join(TableMapping.model_fields)
+        raise ConfigError(problems, fix=f"mend the mapping {path or '(none was named)'}; settings: {known}") from None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """Values of a TOML or JSON file.
+
+    Raises:
+        SourceError: it cannot be read, or is not a table of settings.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"the mapping cannot be read: {error}", file=str(path), expected="a TOML or JSON file") from error
+    try:
+        values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except json.JSONDecodeError as error:
+        raise SourceError(f"not JSON: {error.msg}", file=str(path), line=error.lineno, column=error.colno) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SourceError(f"not TOML: {error}", file=str(path), fix="JSON mappings end in .json") from error
+    if not isinstance(values, dict):
+        raise SourceError("the mapping is not a table of settings", file=str(path), expected='such as user = "column"')
+    return values
