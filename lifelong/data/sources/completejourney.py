@@ -118,7 +118,9 @@ def _installed() -> list[Path]:
     return [folder / "transactions.parquet", folder / "products.parquet"]
 
 
-def _require_roles(files: Sequence[ParquetFile], bought: Sequence[ParquetFile], products: Sequence[ParquetFile]) -> None:
+def _require_roles(
+    files: Sequence[ParquetFile], bought: Sequence[ParquetFile], products: Sequence[ParquetFile]
+) -> None:
     """Check that every file has a role and both roles are filled.
 
     Raises:
@@ -134,4 +136,3 @@ def _require_roles(files: Sequence[ParquetFile], bought: Sequence[ParquetFile], 
     for role, found in (("transactions", bought), ("products", products)):
         if not found:
             raise SourceError(f"there is no {role} file", expected="transactions.parquet and products.parquet")
-

@@ -162,7 +162,9 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"the mapping cannot be read: {error}", file=str(path), expected="a TOML or JSON file") from error
+        raise SourceError(
+            f"the mapping cannot be read: {error}", file=str(path), expected="a TOML or JSON file"
+        ) from error
     try:
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except json.JSONDecodeError as error:

@@ -83,7 +83,11 @@ def is_parquet(path: Path) -> bool:
 
 
 def scan(
-    connection: Any, files: Sequence[ParquetFile], columns: Mapping[str, Kind], *, names: Mapping[str, str] | None = None
+    connection: Any,
+    files: Sequence[ParquetFile],
+    columns: Mapping[str, Kind],
+    *,
+    names: Mapping[str, str] | None = None,
 ) -> Any:
     """Rows of several files of one shape, with `sequence`: the running row number over all of them.
 

@@ -138,7 +138,8 @@ class Places:
     def record(self) -> dict[str, int]:
         """The counts, zeros included."""
         return {
-            name: self.counts[name] for name in ("files", "empty_files", "rows", "header_lines", "blank_lines", "cut_lines")
+            name: self.counts[name]
+            for name in ("files", "empty_files", "rows", "header_lines", "blank_lines", "cut_lines")
         }
 
 
@@ -250,7 +251,9 @@ def _lines(data: bytes, end_R: npt.NDArray[np.int64], quoted: bool) -> tuple[npt
     return line_R[~blank_R].astype(np.int64), int(blank_R.sum())
 
 
-def rows(files: Sequence[Path], layout: Layout, places: Places, *, chunk_bytes: int = CHUNK_BYTES) -> Iterator[pa.Table]:
+def rows(
+    files: Sequence[Path], layout: Layout, places: Places, *, chunk_bytes: int = CHUNK_BYTES
+) -> Iterator[pa.Table]:
     """Checked rows of several files: the wanted columns and `sequence`.
 
     Raises:

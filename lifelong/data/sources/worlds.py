@@ -1,0 +1,254 @@
+"""Worlds with known answers: behaviour logs in which it is known what can be known.
+
+Every world asks the same way. At some positions of a user's history she is shown items, and responds with probability
+`strength` where the world says yes, else `1 - strength`. So the best AUC that anyone can reach is computed from those
+probabilities, not guessed (`best_auc`).
+
+    name          says yes when                                                    who can know it
+    checkerboard  the item's group has the parity of the user's                   any summary of the history
+    markov        the item is the successor of her last event                     the last event
+    period        the item is the one she returns to every `period` events,       only a memory of more than `period / 2`
+                  and not her other one, seen as often and half a period later    events that also keeps the order
+    lag           the item's colour is that of the event `lag` positions ago      only a memory of more than `lag` events
+                                                                                  that also keeps the order
+    noise         never known: the answer is a coin                               nobody
+
+In `period` and `lag` the two things that compete were seen equally often whenever the user is asked, so a pooled (order
+free) history of any length is at chance, and so is any model of only the recent events; all else is noise. Her events
+come one an hour, so times say nothing either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BLOCK = 256
+"""Users generated at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSettings:
+    """Sizes and dials.
+
+    Args:
+        world: its name.
+        users: number of users.
+        events: events per user.
+        items: number of items.
+        strength: probability of a response where the world says yes; 0.5 makes everything a coin.
+        asked: items shown at each moment of asking.
+        groups: checkerboard: groups of items.
+        predictability: markov: probability that the next event is the successor.
+        period: period: events between two returns; even.
+        personal: period: items that users can return to.
+        lag: lag: how many positions back the deciding event stands.
+        spread: lag: at most how many events apart the two markers stand.
+        seed: of the generator.
+    """
+
+    world: str = "lag"
+    users: int = 1000
+    events: int = 600
+    items: int = 200
+    strength: float = 0.9
+    asked: int = 4
+    groups: int = 8
+    predictability: float = 0.8
+    period: int = 120
+    personal: int = 4
+    lag: int = 60
+    spread: int = 10
+    seed: int = 0
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with these settings."""
+        found = [] if self.world in WORLDS else [f"world = {self.world!r} is not one of {', '.join(WORLDS)}"]
+        for name in ("users", "events", "asked", "period", "lag", "spread"):
+            if getattr(self, name) < 1:
+                found.append(f"{name} = {getattr(self, name)} is below 1")
+        for name in ("strength", "predictability"):
+            if not 0 <= getattr(self, name) <= 1:
+                found.append(f"{name} = {getattr(self, name)} is outside 0..1")
+        if self.groups < 2 or self.personal < 2 or self.items < 2 * max(self.groups, self.personal):
+            found.append("groups and personal must be at least 2, and items at least twice either")
+        if self.world == "period" and (self.period % 2 or self.period < 4 or self.events < 2 * self.period):
+            found.append("period must be even and at least 4, and events at least twice the period")
+        if self.world == "lag" and self.events <= self.lag + self.spread + 1:
+            found.append("events must be more than lag + spread + 1")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some users: their events, and what they were asked.
+
+    Args:
+        item_UN: item number of every event.
+        user_Q: row of `item_UN` for each question.
+        position_Q: how many of the user's events stand before it.
+        item_Q: item shown.
+        probability_Q: of a response.
+        label_Q: 1 if she responded.
+    """
+
+    item_UN: IntArray
+    user_Q: IntArray
+    position_Q: IntArray
+    item_Q: IntArray
+    probability_Q: FloatArray
+    label_Q: FloatArray
+
+
+Questions = tuple[IntArray, IntArray, IntArray, npt.NDArray[np.bool_]]
+"""user_Q, position_Q, item_Q, and whether the world says yes."""
+World = Callable[[WorldSettings, int, np.random.Generator], tuple[IntArray, Questions]]
+
+
+def blocks(settings: WorldSettings) -> Iterator[Block]:
+    """All users, some at a time; the same settings give the same numbers."""
+    world = WORLDS[settings.world]
+    for start in range(0, settings.users, BLOCK):
+        rng = np.random.default_rng([settings.seed, 0, start])
+        item_UN, (user_Q, position_Q, item_Q, yes_Q) = world(settings, min(BLOCK, settings.users - start), rng)
+        strength = 0.5 if settings.world == "noise" else settings.strength
+        probability_Q = np.where(yes_Q, strength, 1 - strength)
+        label_Q = (rng.random(len(user_Q)) < probability_Q).astype(np.float64)
+        yield Block(item_UN, user_Q, position_Q, item_Q, probability_Q, label_Q)
+
+
+def categories(settings: WorldSettings) -> list[str]:
+    """Category of every item: its group, its colour, or plain."""
+    number = np.arange(settings.items)
+    if settings.world == "checkerboard":
+        return [f"group {value}" for value in number % settings.groups]
+    if settings.world == "lag":
+        return [["red", "blue"][value % 2] if value < _markers(settings) else "plain" for value in number.tolist()]
+    if settings.world == "period":
+        return ["personal" if value < settings.personal else "plain" for value in number.tolist()]
+    return ["plain"] * settings.items
+
+
+def best_auc(probability: FloatArray) -> float:
+    """Expected AUC of an oracle that scores every question with its true probability; 0.5 if nothing differs.
+
+    A pair (responded, did not) of questions a, b occurs in proportion to p_a (1 - p_b) and is won where p_a > p_b.
+    """
+    level, count = np.unique(probability, return_counts=True)
+    positive, negative = level * count, (1 - level) * count
+    if positive.sum() * negative.sum() == 0:
+        return 0.5
+    below = np.concatenate([[0.0], np.cumsum(negative)[:-1]])
+    won = positive * (below + negative / 2)
+    return float(won.sum() / (positive.sum() * negative.sum()))
+
+
+def _moments(users: int, positions: IntArray, asked: int) -> tuple[IntArray, IntArray]:
+    """`asked` questions for every user at every position."""
+    user_Q = np.repeat(np.arange(users), len(positions) * asked)
+    return user_Q, np.tile(np.repeat(positions, asked), users)
+
+
+def checkerboard(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
+    """A user's events are items of groups of her parity; she responds to such items."""
+    parity_U = rng.integers(2, size=users)
+    own = rng.integers((settings.groups + 1) // 2, size=(users, settings.events)) * 2 + parity_U[:, None]
+    own = np.where(own < settings.groups, own, parity_U[:, None])
+    rows = settings.items // settings.groups
+    item_UN = own + settings.groups * rng.integers(rows, size=own.shape)
+    positions = np.arange(5, settings.events, 10)
+    user_Q, position_Q = _moments(users, positions, settings.asked)
+    item_Q = rng.integers(settings.groups * rows, size=len(user_Q))
+    return item_UN, (user_Q, position_Q, item_Q, item_Q % settings.groups % 2 == parity_U[user_Q])
+
+
+def markov(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
+    """A chain over the items; half of the questions show the successor of the last event."""
+    successor = np.roll(np.arange(settings.items), -1)
+    shuffled = np.random.default_rng([settings.seed, 1, 0]).permutation(settings.items)
+    successor_V = np.empty(settings.items, np.int64)
+    successor_V[shuffled] = shuffled[successor]
+    item_UN = rng.integers(settings.items, size=(users, settings.events))
+    follows_UN = rng.random(item_UN.shape) < settings.predictability
+    for position in range(1, settings.events):
+        item_UN[:, position] = np.where(
+            follows_UN[:, position], successor_V[item_UN[:, position - 1]], item_UN[:, position]
+        )
+    user_Q, position_Q = _moments(users, np.arange(5, settings.events, 10), settings.asked)
+    next_Q = successor_V[item_UN[user_Q, position_Q - 1]]
+    other_Q = (next_Q + rng.integers(1, settings.items, size=len(user_Q))) % settings.items
+    yes_Q = rng.random(len(user_Q)) < 0.5
+    return item_UN, (user_Q, position_Q, np.where(yes_Q, next_Q, other_Q), yes_Q)
+
+
+def period(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
+    """She returns to one item every `period` events, to another half a period later; asked just before a return."""
+    half = settings.period // 2
+    item_UN = rng.integers(settings.personal, settings.items, size=(users, settings.events))
+    own_U = rng.integers(settings.personal, size=users)
+    other_U = (own_U + rng.integers(1, settings.personal, size=users)) % settings.personal
+    phase_U = rng.integers(half, size=users)
+    turn_UN = np.arange(settings.events) - phase_U[:, None]
+    item_UN = np.where(turn_UN % settings.period == 0, own_U[:, None], item_UN)
+    # Neither stands before the phase, so that both were seen equally often at every return.
+    item_UN = np.where((turn_UN % settings.period == half) & (turn_UN > 0), other_U[:, None], item_UN)
+    returns = np.arange(1, (settings.events - half) // settings.period + 1) * settings.period
+    user_Q, turn_Q = _moments(users, returns, settings.asked)
+    position_Q = turn_Q + phase_U[user_Q]
+    yes_Q = rng.random(len(user_Q)) < 0.5
+    kept_Q = position_Q <= settings.events
+    item_Q = np.where(yes_Q, own_U[user_Q], other_U[user_Q])
+    return item_UN, (user_Q[kept_Q], position_Q[kept_Q], item_Q[kept_Q], yes_Q[kept_Q])
+
+
+def _markers(settings: WorldSettings) -> int:
+    """How many items have a colour: a tenth, an even number."""
+    return max(2, settings.items // 20 * 2)
+
+
+def lag(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
+    """Rounds of plain events; each holds one red and one blue marker; the later one decides, `lag` positions later."""
+    markers, length = _markers(settings), settings.spread + settings.lag + 1
+    rounds = settings.events // length
+    item_UN = rng.integers(markers, settings.items, size=(users, settings.events))
+    later_UR = rng.integers(2, size=(users, rounds))
+    start_R = np.arange(rounds) * length
+    # The deciding marker stands at start + spread, the other up to `spread` events before it.
+    before_UR = start_R + rng.integers(settings.spread, size=(users, rounds))
+    after_UR = np.broadcast_to(start_R + settings.spread, (users, rounds))
+    user_UR = np.broadcast_to(np.arange(users)[:, None], (users, rounds))
+    for position_UR, colour_UR in ((before_UR, 1 - later_UR), (after_UR, later_UR)):
+        shade_UR = rng.integers(markers // 2, size=(users, rounds))
+        item_UN[user_UR, position_UR] = 2 * shade_UR + colour_UR
+    user_Q, position_Q = _moments(users, start_R + settings.spread + settings.lag, settings.asked)
+    item_Q = rng.integers(markers, size=len(user_Q))
+    colour_Q = item_UN[user_Q, position_Q - settings.lag] % 2
+    return item_UN, (user_Q, position_Q, item_Q, item_Q % 2 == colour_Q)
+
+
+def noise(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
+    """Nothing depends on anything."""
+    item_UN = rng.integers(settings.items, size=(users, settings.events))
+    user_Q, position_Q = _moments(users, np.arange(5, settings.events, 10), settings.asked)
+    return item_UN, (user_Q, position_Q, rng.integers(settings.items, size=len(user_Q)), np.ones(len(user_Q), bool))
+
+
+WORLDS: dict[str, World] = {
+    "checkerboard": checkerboard,
+    "markov": markov,
+    "period": period,
+    "lag": lag,
+    "noise": noise,
+}
+KNOWN_BY = {
+    "checkerboard": "any summary of the history",
+    "markov": "the last event",
+    "period": "only an ordered memory of more than period / 2 events",
+    "lag": "only an ordered memory of more than lag events",
+    "noise": "nobody",
+}
