@@ -23,8 +23,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data.arrays import CHUNK
-from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.arrays import CHUNK, user_chunks
+from lifelong.data.catalogue import FIRST_ROW, Catalogue
 from lifelong.data.dataset import Dataset, NegativeRule
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.histories import Histories
@@ -49,8 +49,8 @@ class NegativeSampler:
         whole_moment: whether all items of the target's moment are excluded, or the target's own item alone.
 
     Attributes:
-        counted: `drawn` negatives, `redrawn` proposals that stood in the target's own moment, and how many negatives came
-            from a `fallback_popularity`, `fallback_catalogue` or `fallback_exact` draw.
+        counted: `drawn` negatives, `redrawn` proposals that stood in the target's own moment, and how many negatives
+            came from a `fallback_popularity`, `fallback_catalogue` or `fallback_exact` draw.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class NegativeSampler:
             if category_V is None:
                 raise UsageError("same_category needs the category of each item", fix="give category_V")
             row_P = row_P[np.argsort(category_V[row_P], kind="stable")]
+            self._category_P = category_V[row_P]
         self._row_P = row_P.astype(np.int32)
         self._below_P = np.concatenate([[0], np.cumsum(count_V[row_P])])
 
@@ -90,6 +91,16 @@ class NegativeSampler:
                 expected="a dataset with sampled labels",
                 fix="use its examples as they are",
             )
+        everything = manifest.protocol == "paper" and rule.rule == "uniform"
+        return cls.over(dataset.histories, _counts_of_split(dataset, None if everything else split), rule, catalogue)
+
+    @classmethod
+    def over(cls, histories: Histories, count_V: IntArray, rule: NegativeRule, catalogue: Catalogue) -> NegativeSampler:
+        """The sampler of a rule over counted items.
+
+        Raises:
+            MismatchError: the catalogue lacks the category that the rule looks at.
+        """
         category_V = None
         if rule.rule == "same_category":
             if rule.category_field not in catalogue.fields:
@@ -99,9 +110,8 @@ class NegativeSampler:
                     fix="prepare the data with a category_field that they have",
                 )
             category_V = np.array(catalogue.number_VF[:, catalogue.fields.index(rule.category_field)])
-        everything = manifest.protocol == "paper" and rule.rule == "uniform"
-        count_V = _counts_of_split(dataset, None if everything else split)
-        return cls(dataset.histories, count_V, rule, category_V=category_V, whole_moment=not everything)
+        whole_moment = not (rule.stored and rule.rule == "uniform")
+        return cls(histories, count_V, rule, category_V=category_V, whole_moment=whole_moment)
 
     def draw(self, examples: Examples, rng: np.random.Generator) -> Rows:
         """Negatives of each target, drawn independently.
@@ -159,10 +169,10 @@ class NegativeSampler:
 
     def _by_category(self, true_N: Rows, rng: np.random.Generator) -> Rows:
         assert self._category_V is not None
-        category_P, wanted_N = self._category_V[self._row_P], self._category_V[true_N]
-        low_N = self._below_P[np.searchsorted(category_P, wanted_N, side="left")]
-        high_N = self._below_P[np.searchsorted(category_P, wanted_N, side="right")]
-        # A category without an event in the period has nothing to draw: the true item is proposed, and thus drawn again.
+        wanted_N = self._category_V[true_N]
+        low_N = self._below_P[np.searchsorted(self._category_P, wanted_N, side="left")]
+        high_N = self._below_P[np.searchsorted(self._category_P, wanted_N, side="right")]
+        # A category without an event in the period has nothing to draw: the true item is proposed, and drawn again.
         empty_N = low_N == high_N
         event_N = low_N + (rng.random(len(true_N)) * (high_N - low_N)).astype(np.int64)
         place_N = np.searchsorted(self._below_P, np.where(empty_N, 0, event_N), side="right") - 1
@@ -220,7 +230,11 @@ class _Excluded:
 
 
 def row_counts(
-    histories: Histories, num_rows: int, keep: Callable[[IntArray, IntArray], BoolArray] | None = None
+    histories: Histories,
+    num_rows: int,
+    keep: Callable[[IntArray, IntArray], BoolArray] | None = None,
+    *,
+    values: npt.NDArray[np.integer] | None = None,
 ) -> IntArray:
     """How many events each catalogue row has.
 
@@ -228,16 +242,18 @@ def row_counts(
         histories: all events; read in chunks.
         num_rows: V.
         keep: which events to count, from their user and time; None = all.
+        values: what to count instead of the rows, one value from 0 to V - 1 per event; negative ones are left out.
     """
     count_V = np.zeros(num_rows, np.int64)
     offset_U = np.asarray(histories.offset_U)
-    for start in range(0, histories.num_events, CHUNK):
-        part = slice(start, min(start + CHUNK, histories.num_events))
-        row_N = np.asarray(histories.row_N[part])
+    values = histories.row_N if values is None else values
+    for first, last in user_chunks(offset_U):
+        part = slice(int(offset_U[first]), int(offset_U[last]))
+        value_N = np.asarray(values[part])
         if keep is not None:
-            user_N = np.searchsorted(offset_U, np.arange(part.start, part.stop), side="right") - 1
-            row_N = row_N[keep(user_N, np.asarray(histories.time_N[part]))]
-        count_V += np.bincount(row_N, minlength=num_rows)
+            user_N = np.repeat(np.arange(first, last), np.diff(offset_U[first : last + 1]))
+            value_N = value_N[keep(user_N, np.asarray(histories.time_N[part]))]
+        count_V += np.bincount(value_N[value_N >= 0], minlength=num_rows)
     return count_V
 
 

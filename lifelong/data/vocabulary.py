@@ -41,7 +41,7 @@ def _hashes(values: Iterable[str]) -> npt.NDArray[np.uint64]:
 
 
 def _text_hashes(text: npt.NDArray[np.uint8], offset: IntArray) -> npt.NDArray[np.uint64]:
-    view, blake2b = memoryview(np.ascontiguousarray(text)), hashlib.blake2b
+    view, blake2b = text.tobytes(), hashlib.blake2b
     pairs = itertools.pairwise(offset.tolist())
     return np.frombuffer(
         b"".join(blake2b(view[start:end], digest_size=8).digest() for start, end in pairs), "<u8"
@@ -140,6 +140,12 @@ class IdIndex:
     def __len__(self) -> int:
         return len(self._offset) - 1
 
+    def content_hash(self) -> str:
+        """SHA-256 over all ids in their order: equal exactly if every index means the same id."""
+        digest = hashlib.sha256(np.ascontiguousarray(self._offset, "<i8").tobytes())
+        digest.update(self._text.tobytes())
+        return digest.hexdigest()
+
     def id_at(self, index: int) -> str:
         """The id of one index (0..n-1)."""
         return bytes(self._text[self._offset[index] : self._offset[index + 1]]).decode()
@@ -205,6 +211,10 @@ class Vocabulary:
         """Write the vocabulary into `folder`."""
         self.index.save(folder)
         (folder / "vocabulary.json").write_text(json.dumps({"buckets": self.buckets}) + "\n")
+
+    def content_hash(self) -> str:
+        """SHA-256 over buckets and known values: equal exactly if every number means the same."""
+        return hashlib.sha256(f"{self.buckets}:{self.index.content_hash()}".encode()).hexdigest()
 
     def fallback_number(self, value: str) -> int:
         """The number that `value` has while it is not known: its bucket, or `UNKNOWN`."""

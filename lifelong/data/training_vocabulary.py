@@ -1,0 +1,139 @@
+"""Vocabularies from the training period, and the catalogue that is written in their numbers.
+
+Known values are numbered by descending count in the training period, then by id. An item with fewer than `min_count`
+training events has the number of its hash bucket, and so has every item that comes later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.catalogue import FIRST_ROW, Catalogue
+from lifelong.data.vocabulary import UNKNOWN, IdIndex, Vocabulary
+
+IntArray = npt.NDArray[np.int64]
+
+
+def default_buckets(field: str, known: int) -> int:
+    """Hash buckets of a field that has so many known values.
+
+    One bucket for about 64 known values, as a power of two: 64 to 65,536 for items; for other fields none below 1,000
+    known values (there a new value is rare, and `unknown` says so) and at most 4,096.
+    """
+    wanted = 1 << max(known // 64, 1).bit_length()
+    if field == "item":
+        return min(max(wanted, 64), 65_536)
+    return min(wanted, 4_096) if known >= 1_000 else 0
+
+
+def item_vocabulary(
+    ids: IdIndex, count_V: IntArray, *, min_count: int, buckets: int | None
+) -> tuple[Vocabulary, IntArray]:
+    """The vocabulary of items, and the number of each item.
+
+    Args:
+        ids: all items, in order of their rows.
+        count_V: events in the training period per catalogue row.
+        min_count: an item with fewer is left to its bucket.
+        buckets: None = `default_buckets`.
+
+    Returns:
+        The vocabulary; int64 numbers of `ids`.
+    """
+    count = count_V[FIRST_ROW:]
+    known = np.flatnonzero(count >= max(min_count, 1))
+    known = known[np.argsort(-count[known], kind="stable")]
+    vocabulary = Vocabulary(
+        ids.take(known), buckets=default_buckets("item", len(known)) if buckets is None else buckets
+    )
+    number = vocabulary.fallback_numbers(ids.hashes())
+    number[known] = vocabulary.first_known + np.arange(len(known))
+    return vocabulary, number
+
+
+def field_vocabulary(
+    field: str, codes: IntArray, values: list[str], count_V: IntArray, *, min_count: int, buckets: int | None
+) -> tuple[Vocabulary, IntArray]:
+    """The vocabulary of a field whose values are counted by `codes`, and the number of each value.
+
+    Args:
+        field: its name.
+        codes: place in `values` for each entry of `count_V`, -1 where missing.
+        values: distinct values.
+        count_V: events in the training period.
+        min_count: a value with fewer is left to its bucket.
+        buckets: None = `default_buckets`.
+    """
+    held = codes >= 0
+    count = np.bincount(codes[held], weights=count_V[held], minlength=len(values)).astype(np.int64)
+    known = [place for place in range(len(values)) if count[place] >= max(min_count, 1)]
+    known.sort(key=lambda place: (-count[place], values[place]))
+    vocabulary = Vocabulary.build(
+        [values[place] for place in known], buckets=default_buckets(field, len(known)) if buckets is None else buckets
+    )
+    number = np.full(len(values), UNKNOWN, np.int64)
+    if vocabulary.buckets:
+        number[:] = [vocabulary.fallback_number(value) for value in values]
+    number[known] = vocabulary.first_known + np.arange(len(known))
+    return vocabulary, number
+
+
+def field_codes(items: Any, field: str) -> tuple[IntArray, list[str]]:
+    """Values of one item field, dictionary-encoded, in the order of the catalogue's rows.
+
+    Args:
+        items: Ibis table `item`, `row` and the fields, one row per catalogue row.
+        field: an item field.
+
+    Returns:
+        int64 codes (-1 where missing or empty), one per item, and the distinct values.
+    """
+    column = items.order_by("row").select(field).to_pyarrow().column(field).combine_chunks().dictionary_encode()
+    values = column.dictionary.to_pylist()
+    codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    if "" in values:
+        codes[codes == values.index("")] = -1
+    return codes, values
+
+
+def build_catalogue(
+    items: Any,
+    fields: Sequence[str],
+    ids: IdIndex,
+    count_V: IntArray,
+    *,
+    min_count: Mapping[str, int],
+    buckets: Mapping[str, int],
+) -> Catalogue:
+    """Vocabularies of all item fields, and all items in their numbers.
+
+    Args:
+        items: Ibis table `item`, `row` and the fields, one row per catalogue row.
+        fields: names of the item fields other than `item`.
+        ids: the same items in order of their rows.
+        count_V: events of each row in the training period.
+        min_count: per field, 1 where it is not named.
+        buckets: per field, `default_buckets` where it is not named.
+    """
+    vocabulary, number = item_vocabulary(ids, count_V, min_count=min_count.get("item", 1), buckets=buckets.get("item"))
+    vocabularies = {"item": vocabulary}
+    number_VF = np.zeros((FIRST_ROW + len(ids), 1 + len(fields)), np.int32)
+    number_VF[UNKNOWN] = UNKNOWN
+    number_VF[FIRST_ROW:, 0] = number
+    for column, field in enumerate(fields, 1):
+        codes, values = field_codes(items, field)
+        vocabularies[field], of_value = field_vocabulary(
+            field,
+            codes,
+            values,
+            count_V[FIRST_ROW:],
+            min_count=min_count.get(field, 1),
+            buckets=buckets.get(field),
+        )
+        # A missing value has code -1, which picks the last entry.
+        number_VF[FIRST_ROW:, column] = np.append(of_value, UNKNOWN)[codes]
+    return Catalogue(ids, number_VF, vocabularies)
