@@ -1,7 +1,8 @@
 """Raw formats: one file a source.
 
-A source checks its files while it stages them, from disk to disk in bounded memory, and says what it saw. `SOURCES` maps
-the name that the command line knows to a `Source`; a format's module, and the libraries it needs, load when it is used.
+A source checks its files while it stages them, from disk to disk in bounded memory, and says what it saw. `SOURCES`
+maps the name that the command line knows to a `Source`; a format's module, and the libraries it needs, load when it is
+used.
 
     files --text.py | parquet.py--> tables in the connection --one module a format--> RawLog --> prepare
 """

@@ -13,6 +13,7 @@ from typing import Any
 import ibis
 import pyarrow as pa
 
+from lifelong.data.sources.rawlog import RawLog
 from lifelong.errors import ConfigError, SourceError
 
 
@@ -67,6 +68,14 @@ def check_files(paths: Sequence[Path], *, source: str) -> list[Path]:
     return list(paths)
 
 
+def expand(folder: Path, pattern: str) -> list[Path]:
+    """Files that a path or glob names, relative to `folder`; the path itself where nothing is found."""
+    path = Path(pattern)
+    base = Path(path.anchor) if path.is_absolute() else folder
+    relative = str(path.relative_to(path.anchor)) if path.is_absolute() else pattern
+    return sorted(base.glob(relative)) or [base / relative]
+
+
 def check_options(options: Mapping[str, str], known: Mapping[str, str], *, source: str) -> dict[str, str]:
     """All options with their defaults.
 
@@ -94,9 +103,23 @@ def check_choice(settings: Mapping[str, str], name: str, choices: Sequence[str])
         raise ConfigError([f"{name} = {settings[name]!r} is not one of {', '.join(choices)}"])
 
 
-@ibis.udf.scalar.builtin
-def epoch_us(moment: ibis.dtype("timestamp")) -> int:  # type: ignore[empty-body, valid-type]
-    """The engine's own: microseconds since 1970."""
+def check_number(settings: Mapping[str, str], name: str) -> float | None:
+    """A number, None where the option is empty.
+
+    Raises:
+        ConfigError: it is no number.
+    """
+    try:
+        return float(settings[name]) if settings[name] else None
+    except ValueError:
+        raise ConfigError([f"{name} = {settings[name]!r} is not a number"]) from None
+
+
+# The engine's own functions: microseconds since 1970; a timestamp from a text, null where the text does not fit.
+epoch_us: Any = ibis.udf.scalar.builtin(lambda moment: None, name="epoch_us", signature=(("timestamp",), "int64"))
+try_strptime: Any = ibis.udf.scalar.builtin(
+    lambda text, layout: None, name="try_strptime", signature=(("string", "string"), "timestamp")
+)
 
 
 def to_seconds(moment: Any) -> Any:
@@ -153,6 +176,21 @@ def count_quirks(events: Any) -> dict[str, int]:
 def without_meta(events: Any, items: Any) -> int:
     """How many items of the events have no row in `items`."""
     return int(events.select("item").distinct().anti_join(items, "item").count().to_pyarrow().as_py())
+
+
+def rated(raw: RawLog, log: Any, threshold: float) -> RawLog:
+    """Labels from ratings: every rated row is an event and a labelled impression.
+
+    Args:
+        raw: the log without labels.
+        log: columns `user`, `item`, `time`, `sequence`, `rating`.
+        threshold: label = rating >= threshold.
+    """
+    liked = (log["rating"] >= threshold).cast("float64")
+    raw.impressions = log.select("user", "item", "time", "sequence", response=liked)
+    raw.protocol = "impressions"
+    raw.record["threshold"] = threshold
+    return raw
 
 
 def require_events(record: Mapping[str, Any], *, source: str, files: Sequence[Path] = ()) -> None:

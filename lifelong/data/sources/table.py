@@ -9,14 +9,12 @@ value that stands last wins), items without a row in the items' files.
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ibis
-import pyarrow as pa
 
 from lifelong.data.sources.mapping import ItemsMapping, TableMapping, load_mapping
 from lifelong.data.sources.parquet import Kind, ParquetFile, is_parquet, refuse_nulls, scan
@@ -26,10 +24,12 @@ from lifelong.data.sources.staging import (
     check_files,
     conflicts,
     count_quirks,
+    expand,
     one_row_per_item,
     require_events,
     stage,
     to_seconds,
+    try_strptime,
     without_meta,
 )
 from lifelong.data.sources.text import Column, Layout, Places, rows
@@ -38,11 +38,6 @@ from lifelong.errors import ConfigError, SourceError
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 LAST_PLAUSIBLE = 7_258_118_400
 """2200-01-01: a later time is a wrong unit."""
-
-
-@ibis.udf.scalar.builtin
-def try_strptime(text: str, layout: str) -> ibis.dtype("timestamp"):  # type: ignore[empty-body]
-    """The engine's own: null where the text does not fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +239,7 @@ def _add_items(connection: Any, raw: RawLog, mapping: ItemsMapping, folder: Path
     """
     files: list[Path] = []
     for pattern in mapping.files:
-        found = sorted(glob.glob(str(folder / pattern)))
-        files += [Path(path) for path in found] or [folder / pattern]
+        files += expand(folder, pattern)
     wanted = {**dict.fromkeys(mapping.fields.values(), "string"), mapping.item: "id"}
     opened = _open(connection, check_files(files, source="table"), mapping, wanted)
     rows_of_items = opened.table.select(

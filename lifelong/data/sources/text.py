@@ -31,6 +31,7 @@ from lifelong.errors import SourceError
 CHUNK_BYTES = 1 << 24
 LONGEST_ROW = 1 << 28
 NEWLINE, QUOTE, RETURN = 10, 34, 13
+COUNTED = ("files", "empty_files", "rows", "header_lines", "blank_lines", "cut_lines")
 _INTEGER = re.compile(r"\s*-?\d{1,19}\s*")
 _ARROW = {"string": pa.string(), "id": pa.string(), "integer": pa.int64(), "number": pa.float64()}
 
@@ -137,10 +138,7 @@ class Places:
 
     def record(self) -> dict[str, int]:
         """The counts, zeros included."""
-        return {
-            name: self.counts[name]
-            for name in ("files", "empty_files", "rows", "header_lines", "blank_lines", "cut_lines")
-        }
+        return {name: self.counts[name] for name in COUNTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,7 +364,13 @@ class _Rows:
         Raises:
             SourceError: a line is wrong.
         """
-        layout, wrong = self.layout, []
+        layout = self.layout
+        wrong: list[pacsv.InvalidRow] = []
+
+        def skip(row: pacsv.InvalidRow) -> str:
+            wrong.append(row)
+            return "skip"
+
         # Columns that nobody wants may bear any name, even one name twice.
         wanted = {column.named for column in layout.columns}
         names = [name if name in wanted else f"\x1f{at}" for at, name in enumerate(self.names)]
@@ -378,7 +382,7 @@ class _Rows:
                     delimiter=layout.delimiter if len(layout.delimiter) == 1 else "\x1f",
                     quote_char='"' if layout.quoted else False,
                     newlines_in_values=layout.quoted,
-                    invalid_row_handler=lambda row: wrong.append(row) or "skip",
+                    invalid_row_handler=skip,
                 ),
                 pacsv.ConvertOptions(
                     include_columns=[column.named for column in layout.columns],

@@ -4,14 +4,14 @@ Every world asks the same way. At some positions of a user's history she is show
 `strength` where the world says yes, else `1 - strength`. So the best AUC that anyone can reach is computed from those
 probabilities, not guessed (`best_auc`).
 
-    name          says yes when                                                    who can know it
-    checkerboard  the item's group has the parity of the user's                   any summary of the history
-    markov        the item is the successor of her last event                     the last event
-    period        the item is the one she returns to every `period` events,       only a memory of more than `period / 2`
-                  and not her other one, seen as often and half a period later    events that also keeps the order
-    lag           the item's colour is that of the event `lag` positions ago      only a memory of more than `lag` events
-                                                                                  that also keeps the order
-    noise         never known: the answer is a coin                               nobody
+    name          says yes when                                                  who can know it
+    checkerboard  the item's group has the parity of the user's                  any summary of the history
+    markov        the item is the successor of her last event                    the last event
+    period        the item is the one she returns to every `period` events,      only a memory of over `period / 2`
+                  and not her other one, seen as often, half a period later      events that keeps their order
+    lag           the item's colour is that of the event `lag` positions ago     only a memory of over `lag` events
+                                                                                 that keeps their order
+    noise         never known: the answer is a coin                              nobody
 
 In `period` and `lag` the two things that compete were seen equally often whenever the user is asked, so a pooled (order
 free) history of any length is at chance, and so is any model of only the recent events; all else is noise. Her events
@@ -21,7 +21,7 @@ come one an hour, so times say nothing either.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +69,10 @@ class WorldSettings:
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings."""
         found = [] if self.world in WORLDS else [f"world = {self.world!r} is not one of {', '.join(WORLDS)}"]
-        for name in ("users", "events", "asked", "period", "lag", "spread"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} = {getattr(self, name)} is below 1")
-        for name in ("strength", "predictability"):
-            if not 0 <= getattr(self, name) <= 1:
-                found.append(f"{name} = {getattr(self, name)} is outside 0..1")
+        value = {field.name: getattr(self, field.name) for field in fields(self)}
+        sizes, shares = ("users", "events", "asked", "period", "lag", "spread"), ("strength", "predictability")
+        found += [f"{name} = {value[name]} is below 1" for name in sizes if value[name] < 1]
+        found += [f"{name} = {value[name]} is outside 0..1" for name in shares if not 0 <= value[name] <= 1]
         if self.groups < 2 or self.personal < 2 or self.items < 2 * max(self.groups, self.personal):
             found.append("groups and personal must be at least 2, and items at least twice either")
         if self.world == "period" and (self.period % 2 or self.period < 4 or self.events < 2 * self.period):
