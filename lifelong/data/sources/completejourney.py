@@ -24,6 +24,7 @@ from lifelong.data.sources.staging import (
     check_files,
     check_options,
     conflicts,
+    count,
     count_quirks,
     one_row_per_item,
     require_events,
@@ -90,7 +91,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     )
     record: dict[str, Any] = {"files": len(files), "rows": sum(file.rows for file in bought)} | count_quirks(events)
     require_events(record, source="completejourney", files=[file.path for file in bought])
-    record["zero_quantity"] = int(rows.filter(rows["quantity"] == 0).count().to_pyarrow().as_py())
+    record["zero_quantity"] = count(rows.filter(rows["quantity"] == 0))
     record["zero_quantity_rows_were"] = {"keep": "kept", "drop": "dropped"}[settings["zero_quantity"]]
     record["conflicting_fields"] = conflicts(catalogue, list(FIELDS))
     record["items_without_meta"] = without_meta(events, catalogue)

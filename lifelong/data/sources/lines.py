@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pajson
 
 from lifelong.data.sources.text import Chunk, Places, chunks
 from lifelong.errors import SourceError
 
+_PYTHON: Mapping[pa.DataType, tuple[type, ...]] = {pa.string(): (str,), pa.int64(): (int,), pa.float64(): (int, float)}
 Take = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Makes a row of an object; raises KeyError for a field that must be there, ValueError for a wrong value."""
 
@@ -49,7 +51,7 @@ def _parse(path: Path, chunk: Chunk, schema: pa.Schema) -> pa.Table:
     )
     try:
         table = pajson.read_json(pa.BufferReader(chunk.data), read, parse)
-        whole = len(table) == len(chunk.line_R) and not any(column.null_count for column in table.columns)
+        whole = len(table) == len(chunk.line_R) and not any(_lacking(column) for column in table.columns)
         # Arrow takes bytes that are no UTF-8; a check here keeps them out of the engine.
         table.validate(full=True)
     except pa.ArrowInvalid:
@@ -61,6 +63,11 @@ def _parse(path: Path, chunk: Chunk, schema: pa.Schema) -> pa.Table:
     return table.select(schema.names)
 
 
+def _lacking(column: pa.ChunkedArray) -> bool:
+    """Whether a value is missing."""
+    return bool(column.null_count) or (pa.types.is_string(column.type) and pc.any(pc.equal(column, "")).as_py())
+
+
 def _check(path: Path, line: int, found: Mapping[str, Any], schema: pa.Schema) -> None:
     """Check one object.
 
@@ -68,20 +75,15 @@ def _check(path: Path, line: int, found: Mapping[str, Any], schema: pa.Schema) -
         SourceError: a field is missing or has another type.
     """
     for field in schema:
-        value = found.get(field.name)
-        try:
-            pa.array([value], field.type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            pass
-        else:
-            if value is not None:
-                continue
+        value, kinds = found.get(field.name), _PYTHON[field.type]
+        if isinstance(value, kinds) and not isinstance(value, bool) and value != "":
+            continue
         raise SourceError(
-            "the field is missing" if value is None else f"the field holds {value!r}",
+            "the field is missing" if value is None or value == "" else f"the field holds {value!r}",
             file=str(path),
             line=line,
             column=field.name,
-            expected=str(field.type),
+            expected=f"a value of type {field.type}",
         )
 
 

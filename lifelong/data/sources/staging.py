@@ -173,9 +173,14 @@ def count_quirks(events: Any) -> dict[str, int]:
     return counted
 
 
+def count(table: Any) -> int:
+    """Number of rows."""
+    return int(table.count().to_pyarrow().as_py())
+
+
 def without_meta(events: Any, items: Any) -> int:
     """How many items of the events have no row in `items`."""
-    return int(events.select("item").distinct().anti_join(items, "item").count().to_pyarrow().as_py())
+    return count(events.select("item").distinct().anti_join(items, "item"))
 
 
 def rated(raw: RawLog, log: Any, threshold: float) -> RawLog:

@@ -260,6 +260,8 @@ def rows(
     for path in files:
         before, names, reader = places.lines, layout.names or tuple(column.named for column in layout.columns), None
         for chunk in chunks(path, places, quoted=layout.quoted, chunk_bytes=chunk_bytes):
+            if not len(chunk.line_R):
+                continue
             if reader is None:
                 chunk, names = _take_header(chunk, layout, path, names)
                 places.counts["header_lines"] += layout.header
@@ -272,28 +274,37 @@ def rows(
             yield table.append_column("sequence", pa.array(before + chunk.line_R - 1))
 
 
+def header_names(path: Path, layout: Layout) -> list[str]:
+    """Values of the first line that is not blank: the names, if it is a header; empty if the file is."""
+    for chunk in chunks(path, Places(), quoted=layout.quoted, chunk_bytes=1 << 16):
+        if len(chunk.line_R):
+            first = chunk.data.lstrip(b"\r\n").split(b"\n", 1)[0]
+            text = _decode(first, layout, path, int(chunk.line_R[0]))
+            return [name.strip() for name in _fields(text, layout)]
+    return []
+
+
 def _take_header(chunk: Chunk, layout: Layout, path: Path, names: tuple[str, ...]) -> tuple[Chunk, tuple[str, ...]]:
     """Split the header off the first chunk.
 
     Raises:
         SourceError: a wanted column is not in it.
     """
-    if not layout.header or not len(chunk.line_R):
+    if not layout.header:
         return chunk, names
-    skipped = int(chunk.line_R[0]) - 1
-    lines = chunk.data.split(b"\n", skipped + 1)
-    names = tuple(name.strip() for name in _fields(_decode(lines[skipped], layout, path, skipped + 1), layout))
+    line = int(chunk.line_R[0])
+    first, _, rest = chunk.data.lstrip(b"\r\n").partition(b"\n")
+    names = tuple(name.strip() for name in _fields(_decode(first, layout, path, line), layout))
     for column in layout.columns:
         if names.count(column.named) != 1:
             raise SourceError(
                 f"the header {'has no such column' if column.named not in names else 'names this column twice'}"
                 f" (it has {', '.join(names)})",
                 file=str(path),
-                line=skipped + 1,
+                line=line,
                 column=column.named,
                 expected=f"the columns {', '.join(each.named for each in layout.columns)}",
             )
-    rest = lines[skipped + 1] if len(lines) > skipped + 1 else b""
     return Chunk(rest, chunk.line_R[1:], chunk.ended or not rest), names
 
 
