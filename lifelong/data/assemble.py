@@ -110,7 +110,7 @@ def assemble(connection: Any, log: RawLog, folder: Path, *, settings: PrepareSet
         "vocabulary": {
             field: {"known": len(each.index), "buckets": each.buckets} for field, each in catalogue.vocabularies.items()
         },
-        "settings": settings.model_dump(mode="json", exclude={"overwrite"}),
+        "settings": settings.model_dump(mode="json", exclude={"overwrite", "options", "mapping"}),
     }
     counts = {"users": len(users), "events": histories.num_events, "items": len(ids)}
     for split, found in splits.items():

@@ -194,22 +194,23 @@ class _Excluded:
             first_N[1:] = (user_N[1:] != user_N[:-1]) | (time_N[1:] != time_N[:-1])
         self._moment_N = np.cumsum(first_N) - 1
         at = np.flatnonzero(first_N)
-        row_E = np.asarray(examples.row_N)
+        self._true_N = row_E = np.asarray(examples.row_N)
         moment_E = self._moment_N
         if whole_moment:
             position = np.asarray(examples.position_N)[at].astype(np.int64)
             length = histories.positions(user_N[at], time_N[at] + 1) - position
             start = histories.offset_U[user_N[at]] + position
             event = np.arange(length.sum()) + np.repeat(start - (np.cumsum(length) - length), length)
-            row_E = np.concatenate([row_E, histories.row_N[event]])
-            moment_E = np.concatenate([moment_E, np.repeat(np.arange(len(at)), length)])
-        self._key_E = np.sort(moment_E * num_rows + row_E)
+            row_E = histories.row_N[event]
+            moment_E = np.repeat(np.arange(len(at)), length)
+        # The last key ends every search inside the array.
+        self._key_E = np.append(np.sort(moment_E * num_rows + row_E), np.iinfo(np.int64).max)
 
     def holds(self, target_N: npt.NDArray[np.integer], row_N: Rows) -> BoolArray:
         """Whether an item is excluded for a target."""
         key_N = self._moment_N[target_N] * self._num_rows + row_N
-        place_N = np.minimum(np.searchsorted(self._key_E, key_N), len(self._key_E) - 1)
-        found_N: BoolArray = self._key_E[place_N] == key_N
+        place_N = np.searchsorted(self._key_E, key_N)
+        found_N: BoolArray = (self._key_E[place_N] == key_N) | (row_N == self._true_N[target_N])
         return found_N
 
     def rest(self, target: int) -> IntArray:
@@ -221,6 +222,7 @@ class _Excluded:
         low = self._moment_N[target] * self._num_rows
         first, last = np.searchsorted(self._key_E, [low, low + self._num_rows])
         rest = np.setdiff1d(np.arange(FIRST_ROW, self._num_rows), self._key_E[first:last] - low)
+        rest = rest[rest != self._true_N[target]]
         if not len(rest):
             raise DataError(
                 "no negative can be drawn: every item of the catalogue stands in the target's own moment",

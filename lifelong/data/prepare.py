@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import os
 import shutil
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -116,7 +118,10 @@ def prepare(
             manifest = assemble(connection, log, folder, settings=settings, progress=tell)
         shutil.rmtree(work)
         tell("hashing the dataset")
-        record = manifest.record | {"seconds": round(time.monotonic() - started, 1)}
+        record = {**manifest.record, "files": [path.name for path in files], "options": settings.options}
+        if settings.mapping is not None:
+            record["mapping"] = settings.mapping.read_text(encoding="utf-8")
+        record["seconds"] = round(time.monotonic() - started, 1)
         manifest = manifest.model_copy(update={"source": source, "record": record, "data_hash": array_hash(folder)})
         write_manifest(folder, manifest)
         _move(folder, out)
@@ -174,3 +179,43 @@ def _move(folder: Path, out: Path) -> None:
         out.rename(old)
     folder.rename(out)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def prepare_frame(
+    frame: Any,
+    mapping: Mapping[str, Any] | str | Path,
+    out: Path | str,
+    *,
+    settings: PrepareSettings | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Dataset:
+    """Prepare a log that is in memory, through the source `table`.
+
+    Args:
+        frame: a pandas DataFrame or a pyarrow Table, one row per event.
+        mapping: which column is what, such as `{"user": "customer", "item": "sku", "time": "when"}`; the settings of a
+            mapping file, or such a file.
+        out: as in `prepare`.
+        settings: as in `prepare`.
+        progress: as in `prepare`.
+
+    Raises:
+        UsageError: `frame` is neither, or see `prepare`.
+        DataError: see `prepare`.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not isinstance(frame, pa.Table):
+        if not hasattr(frame, "to_numpy") or not hasattr(frame, "columns"):
+            raise UsageError(f"a log of type {type(frame).__name__}", expected="a pandas DataFrame or a pyarrow Table")
+        frame = pa.Table.from_pandas(frame, preserve_index=False)
+    with tempfile.TemporaryDirectory(prefix="lifelong-") as folder:
+        path = Path(folder) / "frame.parquet"
+        pq.write_table(frame, path)
+        if isinstance(mapping, Mapping):
+            written = Path(folder) / "mapping.json"
+            written.write_text(json.dumps(dict(mapping)))
+            mapping = written
+        settings = (settings or PrepareSettings()).model_copy(update={"mapping": Path(mapping)})
+        return prepare("table", [path], out, settings=settings, progress=progress)

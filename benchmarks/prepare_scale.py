@@ -1,0 +1,85 @@
+"""Peak memory and seconds of `prepare` on a large log.
+
+Writes a csv in the format of Taobao UserBehavior (users, items and categories in the proportions of the published file,
+popularity skewed, rows in no order), prepares it in a child process, and prints what that took. The claim: 20 million
+rows stay under 4 GiB.
+
+    python benchmarks/prepare_scale.py --rows 20 --threads 2
+
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+LIMIT_GIB = 4.0
+START, DAYS = 1_511_539_200, 9
+CHILD = """
+import resource, sys, time
+from lifelong.data.prepare import PrepareSettings, prepare
+started = time.monotonic()
+settings = PrepareSettings(threads=int(sys.argv[3]), protocol=sys.argv[4])
+tell = lambda text: print(f"{time.monotonic() - started:7.1f} s  {text}", flush=True)
+prepare("taobao", [sys.argv[1]], sys.argv[2], settings=settings, progress=tell)
+"""
+
+
+def write_log(path: Path, rows: int) -> None:
+    """Write a csv of so many rows: user, item, category, behaviour, time."""
+    import duckdb
+
+    users, items, categories = max(rows // 101, 1), max(rows // 24, 1), 9_439
+    # Squaring and cubing uniform numbers skews them to the small ones: busy users, popular items.
+    duckdb.connect(config={"memory_limit": "1GB", "temp_directory": str(path.parent)}).execute(
+        f"""
+        COPY (
+            SELECT 1 + floor({users} * pow(a, 1.5))::bigint,
+                   1 + item, 1 + hash(item) % {categories},
+                   CASE WHEN d < .895 THEN 'pv' WHEN d < .951 THEN 'cart' WHEN d < .98 THEN 'fav' ELSE 'buy' END,
+                   {START} + floor({DAYS * 86_400} * c)::bigint
+            FROM (SELECT random() AS a, floor({items} * pow(random(), 3))::bigint AS item, random() AS c, random() AS d
+                  FROM range({rows}))
+        ) TO '{path}' (HEADER false)
+        """
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=float, default=20, help="millions of rows")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the table engine")
+    parser.add_argument("--protocol", default="temporal", choices=["temporal", "paper"])
+    parser.add_argument("--dir", type=Path, default=None, help="where to put the temporary folder")
+    arguments = parser.parse_args()
+    rows = int(arguments.rows * 1_000_000)
+    with tempfile.TemporaryDirectory(prefix="prepare-scale-", dir=arguments.dir) as folder:
+        log, data = Path(folder) / "UserBehavior.csv", Path(folder) / "data"
+        write_log(log, rows)
+        started = time.monotonic()
+        command = [sys.executable, "-c", CHILD, str(log), str(data), str(arguments.threads), arguments.protocol]
+        subprocess.run(command, check=True)
+        result = {
+            "rows": rows,
+            "protocol": arguments.protocol,
+            "threads": arguments.threads,
+            "seconds": round(time.monotonic() - started, 1),
+            "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2),
+            "csv_gib": round(log.stat().st_size / 2**30, 2),
+            "dataset_gib": round(sum(file.stat().st_size for file in data.rglob("*") if file.is_file()) / 2**30, 2),
+        }
+    result["within_limit"] = result["peak_rss_gib"] < LIMIT_GIB
+    print(json.dumps(result))
+    sys.exit(0 if result["within_limit"] else 1)
+
+
+if __name__ == "__main__":
+    main()
