@@ -221,7 +221,7 @@ class _Excluded:
         """
         low = self._moment_N[target] * self._num_rows
         first, last = np.searchsorted(self._key_E, [low, low + self._num_rows])
-        rest = np.setdiff1d(np.arange(FIRST_ROW, self._num_rows), self._key_E[first:last] - low)
+        rest: IntArray = np.setdiff1d(np.arange(FIRST_ROW, self._num_rows), self._key_E[first:last] - low)
         rest = rest[rest != self._true_N[target]]
         if not len(rest):
             raise DataError(

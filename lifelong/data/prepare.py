@@ -95,7 +95,7 @@ def prepare(
         SourceError: a file is not what it should be.
         DataError: the log cannot be prepared, or the disk is full; nothing is left behind.
     """
-    from lifelong.data.assemble import assemble
+    from lifelong.data.assemble import Job, assemble
 
     settings, tell = settings or PrepareSettings(), progress or (lambda _: None)
     if source not in SOURCES:
@@ -115,7 +115,7 @@ def prepare(
         ) as connection:
             tell(f"reading {source}" + (f": {len(files)} file(s)" if files else ""))
             log = SOURCES[source](connection, files, options)
-            manifest = assemble(connection, log, folder, settings=settings, progress=tell)
+            manifest = assemble(Job(connection, log, folder, settings, tell))
         shutil.rmtree(work)
         tell("hashing the dataset")
         record = {**manifest.record, "files": [path.name for path in files], "options": settings.options}
