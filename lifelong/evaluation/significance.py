@@ -134,19 +134,22 @@ def draw_weights(num_users: int, resamples: int, rng: np.random.Generator) -> Fl
 
 
 def bootstrap(
-    samples: Mapping[str, Sample], *, resamples: int = RESAMPLES, seed: int = 0
+    samples: Mapping[str, Sample], *, users: IntArray | None = None, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, dict[str, FloatArray]]:
     """Resampled metrics of several samples (models, slices) under the same draws of users.
 
     Args:
-        samples: name -> scored examples. The users of all of them together are drawn.
+        samples: name -> scored examples.
+        users: whom to draw from (ascending), by default all users of all samples. Calls with as many users and one
+            seed draw alike.
         resamples: R.
         seed: of the draws.
 
     Returns:
         name -> metric -> `[R]`.
     """
-    users = np.unique(np.concatenate([np.empty(0, np.int64), *(sample.user for sample in samples.values())]))
+    if users is None:
+        users = np.unique(np.concatenate([np.empty(0, np.int64), *(sample.user for sample in samples.values())]))
     rng = np.random.default_rng(seed)
     parts: dict[str, dict[str, list[FloatArray]]] = {name: {m: [] for m in metrics.METRICS} for name in samples}
     resamplers = {name: Resampler(sample, users) for name, sample in samples.items()}

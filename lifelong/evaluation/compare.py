@@ -1,0 +1,306 @@
+"""Several models, several seeds, one split: who is better, by how much, and how sure that is.
+
+A model's value is the mean over its seeds; its interval and the p-value of a difference come from the paired bootstrap
+over users, with the seeds' mean computed inside each resample. The spread over seeds stands beside them: users and
+seeds are two sources of doubt.
+
+    run_all(dataset, models, out, train=..) --> OUT/runs/<model>-seed<k>/{artifact/, logits-<split>.npy, result.json}
+                                            --> OUT/comparison.json
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lifelong.data.examples import Split
+from lifelong.errors import DataError, MismatchError, UsageError
+from lifelong.evaluation import metrics
+from lifelong.evaluation.metrics import FloatArray, Sample
+from lifelong.evaluation.results import Estimate, Result, estimate
+from lifelong.evaluation.significance import RESAMPLES, bootstrap, interval, p_value, paper_tests
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.data.dataset import Dataset
+
+FORMAT_VERSION = 1
+Train = Callable[[str, int, Path], "Artifact"]
+"""(model name, seed, artifact folder) -> trained artifact."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DifferenceEstimate(_Record):
+    """A metric minus the reference's, with 95 % interval and two-sided p-value; None where it is not defined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+
+
+class Spread(_Record):
+    """A metric over the seeds of one model."""
+
+    values: list[float | None]
+
+    @property
+    def deviation(self) -> float | None:
+        """Sample standard deviation over seeds, None for a single one."""
+        known = [value for value in self.values if value is not None]
+        return float(np.std(known, ddof=1)) if len(known) > 1 else None
+
+
+class ComparisonRow(_Record):
+    """One model of a comparison."""
+
+    model: str
+    title: str
+    seeds: int
+    metrics: dict[str, Estimate]
+    spread: dict[str, Spread]
+    differences: dict[str, DifferenceEstimate] | None
+    """Against the reference; None for the reference itself."""
+    mann_whitney_p: float | None
+    """Of the first seed, as the HPMN paper tests: scores of positives above scores of negatives."""
+    t_p: float | None
+    """Of the first seeds' losses against the reference's."""
+
+
+class Comparison(_Record):
+    """What `lifelong compare` found; JSON in and out."""
+
+    format_version: int = FORMAT_VERSION
+    reference: str
+    resamples: int
+    seed: int
+    rows: list[ComparisonRow]
+    results: list[Result]
+    """One per model and seed."""
+
+    def save(self, path: Path) -> None:
+        """Write JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Comparison:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: there is no such file, or it holds something else.
+        """
+        try:
+            return cls.model_validate_json(path.read_text())
+        except (OSError, ValidationError) as error:
+            raise DataError(f"{path} is not a comparison: {error}", fix="run `lifelong compare` anew") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The seeds of one model, all on the same examples."""
+
+    title: str
+    samples: Sequence[Sample]
+
+
+def compare(
+    runs: Mapping[str, Runs], *, reference: str, resamples: int = RESAMPLES, seed: int = 0
+) -> list[ComparisonRow]:
+    """Rows of a comparison, in the order given.
+
+    Args:
+        runs: model name -> its scores, one sample per seed.
+        reference: whom the others are compared with.
+        resamples: of the users.
+        seed: of the resampling.
+
+    Raises:
+        UsageError: the reference is not among the models, or a model has no run.
+        DataError: two runs scored different examples.
+    """
+    _check_runs(runs, reference)
+    base = _drawn(runs[reference], resamples, seed)
+    rows = []
+    for model, run in runs.items():
+        drawn = base if model == reference else _drawn(run, resamples, seed)
+        first, versus = run.samples[0], None if model == reference else runs[reference].samples[0]
+        tests = paper_tests(first, versus)
+        rows.append(
+            ComparisonRow(
+                model=model,
+                title=run.title,
+                seeds=len(run.samples),
+                metrics={
+                    name: estimate(name, _mean(drawn.values[name]), drawn.resampled[name], first) for name in _NAMES
+                },
+                spread={name: Spread(values=[_number(value) for value in drawn.values[name]]) for name in _NAMES},
+                differences=None if model == reference else {name: _difference(drawn, base, name) for name in _NAMES},
+                mann_whitney_p=_number(tests.mann_whitney_p),
+                t_p=_number(tests.t_p),
+            )
+        )
+    return rows
+
+
+_NAMES = metrics.METRICS
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """Metric -> value per seed, and metric -> mean over seeds in each resample."""
+
+    values: Mapping[str, Sequence[float]]
+    resampled: Mapping[str, FloatArray]
+
+
+def _drawn(run: Runs, resamples: int, seed: int) -> _Drawn:
+    values = [metrics.all_metrics(sample) for sample in run.samples]
+    # One at a time, to hold one sample's sorted arrays at once; equal users and seed give equal draws.
+    draws = [bootstrap({"": sample}, resamples=resamples, seed=seed)[""] for sample in run.samples]
+    return _Drawn(
+        {name: [value[name] for value in values] for name in _NAMES},
+        {name: np.mean([draw[name] for draw in draws], axis=0) for name in _NAMES},
+    )
+
+
+def _difference(drawn: _Drawn, base: _Drawn, name: str) -> DifferenceEstimate:
+    gap = drawn.resampled[name] - base.resampled[name]
+    low, high = interval(gap)
+    value = _mean(drawn.values[name]) - _mean(base.values[name])
+    return DifferenceEstimate(value=_number(value), low=_number(low), high=_number(high), p_value=_number(p_value(gap)))
+
+
+def _check_runs(runs: Mapping[str, Runs], reference: str) -> None:
+    if reference not in runs:
+        raise UsageError(f"the reference {reference!r} is not compared", expected=f"one of {', '.join(runs)}")
+    for model, run in runs.items():
+        if not run.samples:
+            raise UsageError(f"the model {model!r} has no run", expected="at least one seed")
+    whole = runs[reference].samples[0]
+    for model, run in runs.items():
+        for sample in run.samples:
+            if not (np.array_equal(sample.user, whole.user) and np.array_equal(sample.label, whole.label)):
+                raise DataError(
+                    f"{model!r} and {reference!r} scored different examples", fix="score one split of one dataset"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `run_all` runs.
+
+    Args:
+        models: names, in the order of the rows.
+        seeds: each model is trained once per seed.
+        reference: whom the others are compared with; the first model by default.
+        split: what is scored.
+        settings: of the runs, as far as the caller knows them; kept beside each run, so that runs of other settings
+            are not taken for finished ones.
+        resamples: of the users.
+    """
+
+    models: Sequence[str]
+    seeds: Sequence[int] = (0,)
+    reference: str | None = None
+    split: Split = "test"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    resamples: int = RESAMPLES
+
+
+def run_all(
+    dataset: Dataset, out: Path, plan: Plan, *, train: Train, progress: Callable[[str], None] | None = None
+) -> Comparison:
+    """Train and score what is not finished in `out` yet, then compare.
+
+    Args:
+        dataset: prepared.
+        out: where runs and `comparison.json` are kept.
+        plan: models, seeds, split.
+        train: trains one model into a folder, or goes on where an interrupted run stopped.
+        progress: is told what starts.
+
+    Raises:
+        MismatchError: `out` holds runs on other data or with other settings.
+        UsageError: no models, or no seeds.
+    """
+    if not plan.models or not plan.seeds:
+        raise UsageError("nothing to compare", expected="at least one model and one seed")
+    results: dict[str, list[Result]] = {}
+    runs: dict[str, Runs] = {}
+    examples = dataset.examples(plan.split)
+    for model in dict.fromkeys(plan.models):
+        logits = []
+        for seed in plan.seeds:
+            folder = out / "runs" / f"{model}-seed{seed}"
+            if progress is not None:
+                progress(f"{model}, seed {seed}")
+            result, logit_NT = _finished_run(dataset, folder, model, seed, plan, train)
+            results.setdefault(model, []).append(result)
+            logits.append(logit_NT)
+        samples = [Sample.of(examples.label_NT[:, 0], logit_NT[:, 0], examples.user_N) for logit_NT in logits]
+        runs[model] = Runs(results[model][0].title, samples)
+    reference = plan.reference or plan.models[0]
+    rows = compare(runs, reference=reference, resamples=plan.resamples)
+    every = [result for of in results.values() for result in of]
+    comparison = Comparison(reference=reference, resamples=plan.resamples, seed=0, rows=rows, results=every)
+    comparison.save(out / "comparison.json")
+    return comparison
+
+
+def _finished_run(
+    dataset: Dataset, folder: Path, model: str, seed: int, plan: Plan, train: Train
+) -> tuple[Result, FloatArray]:
+    _claim(folder / "run.json", {"data_hash": dataset.manifest.data_hash, "settings": dict(plan.settings)})
+    path, result_path = folder / f"logits-{plan.split}.npy", folder / f"result-{plan.split}.json"
+    if not (path.exists() and result_path.exists()):
+        _score_run(dataset, folder, train(model, seed, folder / "artifact"), plan)
+    return Result.load(result_path), np.load(path).astype(np.float64)
+
+
+def _score_run(dataset: Dataset, folder: Path, artifact: Artifact, plan: Plan) -> None:
+    from lifelong.artifact.export import load_model
+    from lifelong.evaluation import evaluate
+
+    evaluate.check_fits(artifact, dataset)
+    model, examples, start = load_model(artifact), dataset.examples(plan.split), time.perf_counter()
+    logit_NT = evaluate.predict(model, dataset, examples)
+    seconds = time.perf_counter() - start
+    scored = evaluate.scored_by(artifact, dataset, {0: logit_NT}, split=plan.split, seconds=seconds)
+    np.save(folder / f"logits-{plan.split}.npy", logit_NT)
+    # The result is written last: a run with a result is a finished one.
+    result = evaluate.record(scored, evaluate.origin_of(artifact, model), resamples=plan.resamples)
+    result.save(folder / f"result-{plan.split}.json")
+
+
+def _claim(path: Path, wanted: dict[str, Any]) -> None:
+    """Write what a run folder is for, or check that it is for the same."""
+    text = json.dumps(wanted, sort_keys=True, default=str, indent=2)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    elif json.loads(path.read_text()) != json.loads(text):
+        raise MismatchError(
+            f"{path.parent} holds a run on other data or with other settings",
+            expected="runs of this comparison alone",
+            fix="choose another --out, or delete that folder",
+        )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
