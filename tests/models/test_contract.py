@@ -1,0 +1,36 @@
+"""Every registered model, in every mode, against the whole contract."""
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+
+from lifelong.models import MODELS
+from lifelong.testing.model_contract import NOT_APPLICABLE, Check, ModelCase, checks_for
+
+pytestmark = pytest.mark.torch
+
+CASES = [
+    *(ModelCase(name) for name in MODELS),
+    ModelCase("hpmn", {"hops": 1, "periods": (1, 3, 6), "covariance": 0.0}),
+    ModelCase("hpmn", {"authors_mode": True, "sequence": 40}),
+]
+PAIRS = [pytest.param(case, check, id=f"{case}-{check.__name__}") for case in CASES for check in checks_for(case)]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(("case", "check"), PAIRS)
+def test_model_keeps_the_contract(case: ModelCase, check: Check) -> None:
+    check(case)
+
+
+def test_every_exception_from_the_contract_names_a_case_a_check_and_a_reason() -> None:
+    names = {str(case) for case in CASES}
+    for (case, check), reason in NOT_APPLICABLE.items():
+        assert case in names
+        assert check.startswith("check_")
+        assert reason
