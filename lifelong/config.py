@@ -1,1 +1,221 @@
-"""Run settings: TOML, `--set key=value`, validation; every problem is reported at once."""
+"""Run settings: TOML, `--set key=value`, validation; every problem is reported at once.
+
+    run.toml:   [train]                        overrides:   train.learning_rate=0.001
+                learning_rate = 0.002                       model.periods=[1,2,4]
+                [model]
+                width = 48
+
+`[train]` is the same for all models and is checked here. `[model]` belongs to the model that is trained: its own config
+class checks it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic_core import PydanticUndefined
+
+from lifelong.errors import ConfigError
+
+
+class TrainSettings(BaseModel):
+    """The `[train]` section: what a run does, whatever the model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(0, ge=0, description="of initial weights, order of batches, negatives, dropout")
+    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null leaves torch's own choice")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where to train; auto takes a GPU if there is one"
+    )
+    precision: Literal["auto", "32", "bf16"] = Field(
+        "auto", description="bf16 mixes in half precision; auto does so on a GPU and never on a CPU"
+    )
+
+    learning_rate: FiniteFloat = Field(0.002, gt=0, description="of Adam, at its highest")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine falls to a hundredth at the end of the run (by max_examples or max_epochs)"
+    )
+    warmup: int = Field(0, ge=0, description="labelled examples during which the learning rate rises from 0")
+    weight_decay: FiniteFloat = Field(
+        0.0, ge=0, description="decoupled weight decay of everything but embedding tables"
+    )
+    clip: FiniteFloat = Field(1.0, ge=0, description="gradients are clipped by value to +-clip; 0 leaves them")
+
+    max_epochs: int = Field(10, ge=1, description="an epoch labels every training target once")
+    max_examples: int | None = Field(None, ge=1, description="stop after so many labelled examples, negatives included")
+    max_minutes: FiniteFloat | None = Field(None, gt=0, description="stop after so many minutes, validation included")
+
+    validate_every: FiniteFloat = Field(
+        0.25, gt=0, description="validate after this share of an epoch (up to 1), or after so many examples (above 1)"
+    )
+    validation_examples: int | None = Field(
+        100_000, ge=1, description="examples used for stopping, of whole users chosen by seed; null takes all"
+    )
+    select_on: Literal["auc", "log_loss"] = Field("auc", description="what the kept weights are best in, on validation")
+    patience: int = Field(6, ge=1, description="stop after so many validations in a row without a new best")
+
+    max_history: int | None = Field(
+        1024, ge=1, description="events of one window; longer histories are cut in training; null never cuts"
+    )
+    overlap: int = Field(
+        0, ge=0, description="events that a target behind a cut still sees at least; never below the largest period"
+    )
+    max_targets: int = Field(512, ge=1, description="targets of one user in one pass, before negatives are added")
+    batch_events: int = Field(32_768, ge=1, description="events of a batch at most, padding included")
+    batch_targets: int = Field(16_384, ge=1, description="targets of a batch at most, negatives and padding included")
+    hide_items: FiniteFloat = Field(
+        0.02, ge=0, lt=1, description="share of item occurrences that get the number the item has while unknown"
+    )
+    hide_fields: FiniteFloat = Field(
+        0.01, ge=0, lt=1, description="share of occurrences of each other item field that become unknown"
+    )
+    prefetch: int = Field(3, ge=1, description="batches prepared ahead, in a thread")
+
+
+class RunConfig(BaseModel):
+    """Everything that a run can be told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    train: TrainSettings = TrainSettings()
+    model: dict[str, Any] = {}
+
+
+def load_config(
+    path: Path | str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    check_model: Callable[[Mapping[str, Any]], object] | None = None,
+) -> RunConfig:
+    """Read a TOML file, apply overrides, check.
+
+    Args:
+        path: TOML file, or None for defaults.
+        overrides: `section.key=value`; the value is TOML, or a plain string where it is none.
+        check_model: checks the `[model]` table and raises `ConfigError`; its problems are reported with the others.
+
+    Raises:
+        ConfigError: names every problem.
+    """
+    problems: list[str] = []
+    tables = _read(path, problems)
+    for override in overrides:
+        _apply(tables, override, problems)
+    settings = _check_train(tables.pop("train", {}), problems)
+    model = tables.pop("model", {})
+    problems += [f"there is no section {name!r}{_suggest(name, RunConfig.model_fields)}" for name in tables]
+    if not isinstance(model, dict):
+        problems.append(f"model = {model!r} is not a table")
+    elif check_model is not None:
+        try:
+            check_model(model)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems, fix="docs/settings.md lists [train], `lifelong models` the settings of each model")
+    return RunConfig(train=settings, model=model)
+
+
+def describe_settings() -> str:
+    """All of `docs/settings.md`."""
+    lines = [
+        "# Settings of a run",
+        "",
+        "Read from `--config run.toml`, changed by `--set train.key=value`. Made from `lifelong/config.py`.",
+        "The `[model]` section holds the model's own settings: see [the models](models.md).",
+        "",
+        "## `[train]`",
+        "",
+        "| setting | default | allowed | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    schema = TrainSettings.model_json_schema()["properties"]
+    for name, setting in TrainSettings.model_fields.items():
+        default = "required" if setting.default is PydanticUndefined else f"`{json.dumps(setting.default)}`"
+        lines.append(f"| `{name}` | {default} | {_allowed(schema[name])} | {setting.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def _read(path: Path | str | None, problems: list[str]) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(Path(path).read_text())
+    except OSError as error:
+        problems.append(f"cannot read {path}: {error.strerror}")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{path} is not TOML: {error}")
+    return {}
+
+
+def _apply(tables: dict[str, Any], override: str, problems: list[str]) -> None:
+    key, equals, text = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not equals or not dot or not name:
+        hint = f" (did you mean train.{override.strip()}?)" if section in TrainSettings.model_fields and equals else ""
+        problems.append(f"{override!r} is not of the form section.key=value{hint}")
+        return
+    table = tables.setdefault(section, {})
+    if not isinstance(table, dict):
+        problems.append(f"{section} is not a table, so {override!r} cannot be applied")
+        return
+    table[name] = _value(text.strip())
+
+
+def _value(text: str) -> Any:
+    if text in ("null", "none", "None"):
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _check_train(table: Any, problems: list[str]) -> TrainSettings:
+    if not isinstance(table, dict):
+        problems.append(f"train = {table!r} is not a table")
+        return TrainSettings()
+    try:
+        return TrainSettings.model_validate(table)
+    except ValidationError as error:
+        problems += [_problem(detail) for detail in error.errors()]
+        return TrainSettings()
+
+
+def _problem(detail: Any) -> str:
+    name = str(detail["loc"][0])
+    if detail["type"] == "extra_forbidden":
+        return f"train.{name}: there is no such setting{_suggest(name, TrainSettings.model_fields)}"
+    return f"train.{name}: {detail['msg']} (found {detail['input']!r})"
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f" (there are: {', '.join(known)})"
+
+
+def _allowed(schema: Mapping[str, Any]) -> str:
+    """A setting's type and bounds in words, from its JSON schema."""
+    if "anyOf" in schema:
+        return " or ".join(_allowed(part) for part in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    words = {"integer": "whole number", "number": "number", "null": "null", "string": "text", "boolean": "true, false"}
+    bounds = [
+        f"{sign} {schema[key]:g}"
+        for key, sign in (
+            ("minimum", "at least"),
+            ("exclusiveMinimum", "above"),
+            ("maximum", "at most"),
+            ("exclusiveMaximum", "below"),
+        )
+        if key in schema
+    ]
+    return " ".join([words[schema["type"]], *bounds])
