@@ -5,7 +5,6 @@ artifact --load--> model --predict(delay)--> logits [N, T] --record--> Result
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 CALIBRATION_METRICS = ("log_loss", "normalised_entropy", "ece", "predicted_observed")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +74,6 @@ class Scored:
     delayed: Mapping[int, FloatArray] = field(default_factory=dict)
     calibrated_NT: FloatArray | None = None
     seconds: float = 0.0
-
-
-def parse_duration(text: str) -> int:
-    """Seconds of "0s", "1m", "1h", "1d" or a plain number.
-
-    Raises:
-        UsageError: it is something else.
-    """
-    match = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
-    if not match:
-        raise UsageError(f"{text!r} is not a duration", expected="a number with s, m, h or d, such as 0s, 1m, 1h or 1d")
-    return int(match[1]) * _UNITS[match[2] or "s"]
-
-
-def format_duration(seconds: int) -> str:
-    """The shortest text that `parse_duration` reads as these seconds."""
-    unit = next((name for name in "dhm" if seconds and seconds % _UNITS[name] == 0), "s")
-    return f"{seconds // _UNITS[unit]}{unit}"
 
 
 def delayed(dataset: Dataset, examples: Examples, delay: int) -> Examples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import platform
+import re
 import resource
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lifelong.data.dataset import NegativeRule
 from lifelong.data.examples import Split
-from lifelong.errors import DataError
+from lifelong.errors import DataError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.metrics import FloatArray, Sample
 from lifelong.evaluation.significance import interval
@@ -23,6 +24,7 @@ from lifelong.evaluation.significance import interval
 FORMAT_VERSION = 1
 Kind = Literal["score", "probability"]
 _PACKAGES = ("lifelong", "numpy", "scipy", "torch", "lightning", "onnxruntime", "duckdb", "lightgbm")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class _Record(BaseModel):
@@ -127,6 +129,24 @@ class Result(_Record):
             return cls.model_validate_json(path.read_text())
         except (OSError, ValidationError) as error:
             raise DataError(f"{path} is not a result record: {error}", fix="run `lifelong evaluate` anew") from error
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of "0s", "1m", "1h", "1d" or a plain number.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    match = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
+    if not match:
+        raise UsageError(f"{text!r} is not a duration", expected="a number with s, m, h or d, such as 0s, 1m, 1h or 1d")
+    return int(match[1]) * _UNITS[match[2] or "s"]
+
+
+def format_duration(seconds: int) -> str:
+    """The shortest text that `parse_duration` reads as these seconds."""
+    unit = next((name for name in "dhm" if seconds and seconds % _UNITS[name] == 0), "s")
+    return f"{seconds // _UNITS[unit]}{unit}"
 
 
 def estimate(name: str, value: float, drawn: FloatArray, sample: Sample) -> Estimate:

@@ -1,0 +1,244 @@
+"""Results as tables: one `Table`, written as Markdown, CSV, LaTeX or HTML."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from lifelong.evaluation.compare import Comparison, DifferenceEstimate
+from lifelong.evaluation.results import Estimate, Result, format_duration
+
+Cell: TypeAlias = "str | int | Estimate | DifferenceEstimate | None"
+
+LABELS = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "log_loss": "log loss",
+    "normalised_entropy": "normalised entropy",
+    "ece": "ECE",
+    "predicted_observed": "predicted / observed",
+}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A small table.
+
+    Args:
+        columns: headings; the first column names the row.
+        rows: as many cells as columns.
+        caption: one sentence.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+
+    def to_markdown(self) -> str:
+        """GitHub-flavoured Markdown."""
+        lines = [_bar(self.columns), _bar(["---", *["---:"] * (len(self.columns) - 1)])]
+        lines += [_bar([text(cell).replace("|", "\\|") for cell in row]) for row in self.rows]
+        return "\n".join([*lines, *(["", self.caption] if self.caption else [])]) + "\n"
+
+    def to_csv(self) -> str:
+        """CSV with full numbers: an estimate takes the columns `name`, `name low`, `name high` (and `name p`)."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        suffixes = [_suffixes([row[place] for row in self.rows]) for place in range(len(self.columns))]
+        writer.writerow([name + suffix for name, of in zip(self.columns, suffixes, strict=True) for suffix in of])
+        for row in self.rows:
+            writer.writerow([_plain(cell, suffix) for cell, of in zip(row, suffixes, strict=True) for suffix in of])
+        return buffer.getvalue()
+
+    def to_latex(self) -> str:
+        """A `booktabs` table."""
+        rows = [[text(cell) for cell in row] for row in [self.columns, *self.rows]]
+        lines = [" & ".join(cell.translate(_LATEX).replace("−", "$-$") for cell in row) + r" \\" for row in rows]
+        body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
+        caption = [rf"\caption{{{self.caption.translate(_LATEX)}}}"] if self.caption else []
+        begin = rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}"
+        return "\n".join([r"\begin{table}", *caption, begin, *body, r"\end{tabular}", r"\end{table}"]) + "\n"
+
+    def to_html(self) -> str:
+        """A `<table>`; every text is escaped."""
+        head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in self.columns)
+        rows = "".join(
+            f'<tr><th scope="row">{html.escape(text(row[0]))}</th>{"".join(_html_cell(cell) for cell in row[1:])}</tr>'
+            for row in self.rows
+        )
+        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
+        return (
+            f'<div class="scroll" tabindex="0" role="group" aria-label="{html.escape(self.caption or "table")}">'
+            f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        )
+
+
+def text(cell: Cell) -> str:
+    """A cell as people read it: `0.669 [0.662, 0.676]`, `+0.012 [+0.004, +0.020], p = 0.004`."""
+    if cell is None:
+        return "–"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    if isinstance(cell, str):
+        return cell
+    if cell.value is None:
+        return (cell.reason if isinstance(cell, Estimate) else None) or "–"
+    sign = "+" if isinstance(cell, DifferenceEstimate) else ""
+    return _number(cell.value, sign) + _interval(cell, sign) + _p(cell)
+
+
+def metrics_table(results: Sequence[Result]) -> Table:
+    """One row per result: all metrics with intervals."""
+    rows: list[list[Cell]] = [[result.title, *(result.metrics.get(name) for name in LABELS)] for result in results]
+    return Table(
+        ["model", *LABELS.values()], rows, "Metrics with 95 % intervals (bootstrap over users)." if rows else ""
+    )
+
+
+def slices_table(results: Sequence[Result], metric: str = "auc") -> Table:
+    """One row per slice of history length, and one for targets unseen in training; one column per result."""
+    names = [part.name for part in results[0].slices] if results else []
+    rows: list[list[Cell]] = []
+    for place, name in enumerate(names):
+        parts = [result.slices[place] for result in results]
+        rows.append(
+            [f"{name} events", parts[0].examples, parts[0].users, *(part.metrics.get(metric) for part in parts)]
+        )
+    if results:
+        unseen = [result.unseen for result in results]
+        label = "item unseen in training"
+        rows.append([label, unseen[0].examples, unseen[0].users, *(part.metrics.get(metric) for part in unseen)])
+    columns = ["events before the target", "examples", "users", *(result.title for result in results)]
+    return Table(columns, rows, f"{LABELS[metric]} by length of the history at the target.")
+
+
+def delays_table(results: Sequence[Result], metric: str = "auc") -> Table | None:
+    """One row per delay, one column per result; None if nothing was measured with a delay."""
+    measured = [result for result in results if result.delays]
+    if not measured:
+        return None
+    delays = sorted({part.delay for result in measured for part in result.delays})
+    values = [{part.delay: part.metrics.get(metric) for part in result.delays} for result in measured]
+    rows: list[list[Cell]] = [[format_duration(delay), *(of.get(delay) for of in values)] for delay in delays]
+    caption = f"{LABELS[metric]} when events younger than the delay have not reached the memory yet."
+    return Table(["delay", *(result.title for result in measured)], rows, caption)
+
+
+def calibration_table(results: Sequence[Result]) -> Table | None:
+    """Raw and calibrated log loss and calibration error; None if no model has a calibrator."""
+    calibrated = [(result, result.calibrated) for result in results if result.calibrated is not None]
+    if not calibrated:
+        return None
+    rows: list[list[Cell]] = []
+    for result, after in calibrated:
+        for kind, of in (("raw", result.metrics), ("calibrated", after)):
+            rows.append(
+                [f"{result.title}, {kind}", *(of.get(name) for name in ("log_loss", "ece", "predicted_observed"))]
+            )
+    columns = ["numbers", LABELS["log_loss"], LABELS["ece"], LABELS["predicted_observed"]]
+    return Table(columns, rows, "Before and after the calibrator that was fitted on validation examples.")
+
+
+def comparison_table(comparison: Comparison, metrics: Sequence[str] = ("auc", "gauc", "log_loss")) -> Table:
+    """Models with metrics, differences to the reference, and the spread over seeds."""
+    reference = next(row.title for row in comparison.rows if row.model == comparison.reference)
+    columns = ["model", "seeds", *(LABELS[name] for name in metrics)]
+    columns += [f"{LABELS[name]} minus {reference}'s" for name in metrics]
+    rows: list[list[Cell]] = []
+    for row in comparison.rows:
+        differences = row.differences or {}
+        rows.append(
+            [
+                row.title,
+                row.seeds,
+                *(row.metrics.get(name) for name in metrics),
+                *(differences.get(name) for name in metrics),
+            ]
+        )
+    caption = f"Means over seeds; intervals and p-values by a paired bootstrap over users against {reference}."
+    return Table(columns, rows, caption)
+
+
+def tests_table(comparison: Comparison) -> Table:
+    """The spread over seeds, and the tests that the HPMN paper reports."""
+    rows: list[list[Cell]] = []
+    for row in comparison.rows:
+        deviation = row.spread["auc"].deviation
+        rows.append(
+            [
+                row.title,
+                "–" if deviation is None else f"{deviation:.4f}",
+                _p_text(row.mann_whitney_p),
+                _p_text(row.t_p),
+            ]
+        )
+    columns = ["model", "AUC deviation over seeds", "Mann-Whitney U, p", "t test of losses, p"]
+    return Table(columns, rows, "The tests of the HPMN paper; they take the examples of one user for independent.")
+
+
+def _bar(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _number(value: float, sign: str = "") -> str:
+    digits = f"{value:{sign}.4f}"
+    return digits.replace("-", "−")
+
+
+def _interval(cell: Estimate | DifferenceEstimate, sign: str) -> str:
+    if cell.low is None or cell.high is None:
+        return ""
+    return f" [{_number(cell.low, sign)}, {_number(cell.high, sign)}]"
+
+
+def _p(cell: Estimate | DifferenceEstimate) -> str:
+    return f", p {_p_text(cell.p_value, equals=True)}" if isinstance(cell, DifferenceEstimate) else ""
+
+
+def _p_text(value: float | None, *, equals: bool = False) -> str:
+    if value is None:
+        return "–"
+    if value < 0.001:
+        return "< 0.001"
+    return f"{'= ' if equals else ''}{value:.3f}"
+
+
+def _html_cell(cell: Cell) -> str:
+    if isinstance(cell, Estimate | DifferenceEstimate) and cell.value is not None:
+        sign = "+" if isinstance(cell, DifferenceEstimate) else ""
+        small = html.escape(_interval(cell, sign).strip() + _p(cell))
+        return f"<td>{_number(cell.value, sign)}<small>{small}</small></td>"
+    return f"<td>{html.escape(text(cell))}</td>"
+
+
+def _suffixes(cells: Sequence[Cell]) -> list[str]:
+    if any(isinstance(cell, DifferenceEstimate) for cell in cells):
+        return ["", " low", " high", " p"]
+    return ["", " low", " high"] if any(isinstance(cell, Estimate) for cell in cells) else [""]
+
+
+def _plain(cell: Cell, suffix: str) -> str | int | float | None:
+    if isinstance(cell, Estimate | DifferenceEstimate):
+        p = cell.p_value if isinstance(cell, DifferenceEstimate) else None
+        return {"": cell.value, " low": cell.low, " high": cell.high, " p": p}[suffix]
+    return cell if suffix == "" else None
