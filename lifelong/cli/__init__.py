@@ -1,1 +1,22 @@
-"""The command line; one file a command."""
+"""The command line; one file a command.
+
+Importing this package loads no library; `main` loads Typer, and each command what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: words after `lifelong`; by default those of this process.
+
+    Returns:
+        Exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted.
+    """
+    from lifelong.cli.program import run
+
+    return run(arguments)

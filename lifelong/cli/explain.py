@@ -1,0 +1,75 @@
+"""`lifelong explain`: attention over time scales, and the events behind a score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lifelong.cli.options import ArtifactPath, StoreUrl, names
+from lifelong.cli.terminal import Reply, Terminal
+
+if TYPE_CHECKING:
+    from lifelong.serving.explain import CandidateExplanation, Explanation, Related
+
+_BAR = 24
+
+
+def explain(
+    terminal: Terminal,
+    artifact: ArtifactPath,
+    *,
+    store: StoreUrl,
+    user: Annotated[str, typer.Option("--user", help="Id of the user.")],
+    items: Annotated[str, typer.Option("--items", help="Candidates, as in I1,I2.")],
+    data: Annotated[Path | None, typer.Option("--data", metavar="DATA", help="Dataset that holds her events.")] = None,
+    time: Annotated[int | None, typer.Option("--time", min=0, help="Moment of the request, UTC seconds; now.")] = None,
+) -> Reply:
+    """Say which time scales and which past events stand behind a score."""
+    from lifelong.cli.opening import open_scorer
+    from lifelong.data.dataset import Dataset
+    from lifelong.serving.schemas import ExplainReply
+
+    dataset = None if data is None else Dataset(data)
+    with open_scorer(artifact, store) as scorer:
+        explanation = scorer.explain(user, names(items), time=time, dataset=dataset)
+    document = ExplainReply.model_validate(explanation).model_dump(mode="json")
+    return Reply(document, _summary(explanation))
+
+
+def _summary(explanation: Explanation) -> list[Any]:
+    known = "" if explanation.known_user else " (not known: the empty memory)"
+    lines: list[Any] = [f"User {explanation.user}{known}: {explanation.count:,} events; {explanation.events_note}."]
+    for candidate in explanation.candidates:
+        lines += _candidate(explanation, candidate)
+    return lines
+
+
+def _candidate(explanation: Explanation, candidate: CandidateExplanation) -> list[Any]:
+    from rich.table import Table
+
+    title = f"\n{candidate.item}: score {candidate.score:.4f}"
+    if not candidate.slots:
+        return [title, "This model has no attention over slots."]
+    table = Table("slot", "written", "attention", "", "events behind it")
+    for slot, part in zip(explanation.slots, candidate.slots, strict=True):
+        written = slot.written + (", empty" if slot.empty else "")
+        bar = "█" * round(part.attention * _BAR)
+        behind = "\n".join(_event(event) for event in part.related[:3]) or "-"
+        table.add_row(f"{slot.field} {slot.slot + 1}", written, f"{part.attention:.3f}", bar, behind)
+    return [title, table]
+
+
+def _event(event: Related) -> str:
+    ago = "" if event.seconds_ago is None else f", {ago_words(event.seconds_ago)} ago"
+    return f"{event.item} (same {', '.join(event.same)}{ago})"
+
+
+def ago_words(seconds: int) -> str:
+    """A span of time in its largest whole unit."""
+    for name, size in (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if abs(seconds) >= size:
+            number = seconds // size
+            return f"{number} {name}{'' if number == 1 else 's'}"
+    return f"{seconds} seconds"

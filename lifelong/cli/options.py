@@ -1,0 +1,48 @@
+"""Arguments that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lifelong.errors import UsageError
+
+ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Folder that `lifelong train` wrote.")]
+DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="Folder that `lifelong prepare` wrote.")]
+StoreUrl = Annotated[str, typer.Option("--store", metavar="URL", help="rocksdb:///path or memory://")]
+Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the computation.")]
+
+
+def pairs(words: Sequence[str], *, option: str) -> dict[str, str]:
+    """The mapping that `KEY=VALUE` words make.
+
+    Raises:
+        UsageError: a word has no `=`, or a key stands twice.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"{option} {word}", expected="KEY=VALUE", fix=f"write {option} key=value")
+        if key in found:
+            raise UsageError(f"{option} names {key!r} twice", expected="each key once", fix="leave one of them out")
+        found[key.strip()] = value
+    return found
+
+
+def literal(text: str) -> Any:
+    """A value as written on the command line: JSON where it is JSON, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def names(text: str) -> list[str]:
+    """The parts of a comma-separated list."""
+    return [part.strip() for part in text.split(",") if part.strip()]

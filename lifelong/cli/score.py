@@ -1,0 +1,94 @@
+"""`lifelong score`: artifact + store -> scores of some candidates, or of a file of them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lifelong.cli.options import ArtifactPath, StoreUrl, names
+from lifelong.cli.terminal import Reply, Terminal
+from lifelong.errors import UsageError
+
+if TYPE_CHECKING:
+    from lifelong.serving.scorer import Answer, Scorer
+
+
+def score(
+    terminal: Terminal,
+    artifact: ArtifactPath,
+    *,
+    store: StoreUrl,
+    user: Annotated[str | None, typer.Option("--user", help="Id of the user.")] = None,
+    items: Annotated[str | None, typer.Option("--items", help="Candidates, as in I1,I2.")] = None,
+    time: Annotated[int | None, typer.Option("--time", min=0, help="Moment of the request, UTC seconds; now.")] = None,
+    source: Annotated[Path | None, typer.Option("--from", help="Requests: csv, jsonl or parquet.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Scores: csv, jsonl or parquet.")] = None,
+) -> Reply:
+    """Score candidates from the memories in a store."""
+    _check(user=user, items=items, source=source, out=out)
+    from lifelong.cli.opening import open_scorer
+
+    with open_scorer(artifact, store) as scorer:
+        if source is not None and out is not None:
+            return _file(terminal, scorer, source, out)
+        return _one(scorer, user or "", names(items or ""), time)
+
+
+def _check(*, user: str | None, items: str | None, source: Path | None, out: Path | None) -> None:
+    """Exactly one of the two forms.
+
+    Raises:
+        UsageError: neither or both, or half of one.
+    """
+    one, many = (user is not None, items is not None), (source is not None, out is not None)
+    if (all(one) and not any(many)) or (all(many) and not any(one)):
+        return
+    given = [
+        name for name, is_given in zip(("--user", "--items", "--from", "--out"), (*one, *many), strict=True) if is_given
+    ]
+    raise UsageError(
+        f"found {' and '.join(given) or 'no request'}",
+        expected="--user U --items I1,I2, or --from FILE --out FILE",
+        fix="give one of the two forms, complete",
+    )
+
+
+def _one(scorer: Scorer, user: str, items: list[str], time: int | None) -> Reply:
+    from rich.table import Table
+
+    from lifelong.serving.scorer import ScoreRequest
+
+    if not items:
+        raise UsageError("--items names no item", expected="at least one item id", fix="--items I1,I2")
+    answer = scorer.answer([ScoreRequest(user, items, time)])[0]
+    table = Table("item", "score", "probability")
+    for one in sorted(answer.scores, key=lambda one: -one.score):
+        table.add_row(one.item, f"{one.score:.4f}", "-" if one.probability is None else f"{one.probability:.4f}")
+    notes = sorted({one.reason for one in answer.scores if one.reason})
+    return Reply(_document(answer), [_sentence(answer), table, *(f"No probability: {reason}" for reason in notes)])
+
+
+def _document(answer: Answer) -> dict[str, Any]:
+    return {
+        "user": answer.user,
+        "known_user": answer.known_user,
+        "count": answer.count,
+        "scores": [asdict(score) for score in answer.scores],
+    }
+
+
+def _sentence(answer: Answer) -> str:
+    if not answer.known_user:
+        return f"User {answer.user} is not known: scored from the empty memory."
+    return f"User {answer.user}: scored from a memory of {answer.count:,} events."
+
+
+def _file(terminal: Terminal, scorer: Scorer, source: Path, out: Path) -> Reply:
+    from lifelong.cli.tables import score_table
+
+    with terminal.progress("rows") as advance:
+        rows = score_table(scorer, source, out, progress=lambda done: advance(done, done))
+    return Reply({"rows": rows, "out": str(out)}, [f"Scored {rows:,} rows into {out}"])

@@ -1,0 +1,58 @@
+"""`lifelong serve`: the HTTP service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lifelong.cli.options import ArtifactPath, StoreUrl
+from lifelong.cli.terminal import Reply, Terminal
+from lifelong.errors import require
+
+Late = Literal["apply", "refuse"]
+
+
+def serve(
+    terminal: Terminal,
+    artifact: ArtifactPath,
+    *,
+    store: StoreUrl,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    api_key_file: Annotated[Path | None, typer.Option("--api-key-file", help="File with one key a line.")] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="DATA", help="Dataset for explanations.")] = None,
+    late: Annotated[
+        Late, typer.Option("--late", help="What happens to an event older than the user's last.")
+    ] = "apply",
+) -> Reply:
+    """Serve scores and take events over HTTP, until it is stopped."""
+    from lifelong.cli.opening import open_pair
+    from lifelong.serving.run import check_workers, read_keys, run
+
+    check_workers(workers, store)
+    keys = None if api_key_file is None else read_keys(api_key_file)
+    require("fastapi", extra="serve", purpose="serving")
+    from lifelong.data.dataset import Dataset
+    from lifelong.serving.app import create_app
+    from lifelong.serving.service import ServiceSettings
+
+    settings, dataset = ServiceSettings(late=late), None if data is None else Dataset(data)
+    with open_pair(artifact, store, read_only=False) as (opened, memories):
+        app = create_app(opened, memories, api_keys=keys, dataset=dataset, settings=settings)
+
+        def ready(address: str) -> None:
+            _announce(terminal, {"address": address, "artifact": opened.id, "store": store, "keys": keys is not None})
+
+        run(app, host=host, port=port, ready=ready)
+    return Reply({"stopped": True}, ["Stopped; every accepted event is in the store."])
+
+
+def _announce(terminal: Terminal, document: dict[str, Any]) -> None:
+    address = document["address"]
+    terminal.say(f"Serving {document['artifact'][:12]} from {document['store']} at {address}  (Ctrl-C stops)")
+    key = " -H 'X-API-Key: KEY'" if document["keys"] else ""
+    body = """'{"user": "U", "items": ["I1", "I2"]}'"""
+    terminal.say(f"Try: curl{key} -H 'Content-Type: application/json' -d {body} {address}/v1/score")

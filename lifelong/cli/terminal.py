@@ -1,0 +1,162 @@
+"""What a command says: one JSON document or a summary on stdout; progress, logs and errors on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+from lifelong.errors import LifelongError
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.progress import Progress
+
+logger = logging.getLogger(__name__)
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The outcome of a command.
+
+    Args:
+        document: for machines (`--json`).
+        summary: for people, printed line by line; strings or Rich tables.
+        exit_code: 1 where the command ran and its answer is "no", as when `verify` finds a difference.
+    """
+
+    document: Mapping[str, Any]
+    summary: list[RenderableType] = field(default_factory=list)
+    exit_code: int = 0
+
+
+class Terminal:
+    """Where a running command reports its progress.
+
+    Args:
+        as_json: whether stdout is kept for one JSON document.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self._stdout: IO[str] = sys.stdout
+
+    @property
+    def console(self) -> Console:
+        """The console on stderr."""
+        return _console(stderr=True)
+
+    def say(self, message: str) -> None:
+        """One line of progress."""
+        self.console.print(message, markup=False, highlight=False)
+
+    def emit(self, document: Mapping[str, Any]) -> None:
+        """Print the JSON document of a command that does not end by itself, such as `serve`."""
+        self._stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
+        self._stdout.flush()
+
+    @contextlib.contextmanager
+    def progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
+        """A progress bar on stderr; the function inside takes (done, total)."""
+        with _bar(self.console) as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    def finish(self, reply: Reply) -> int:
+        """Print a command's outcome."""
+        if self.as_json:
+            self.emit(finite(reply.document))
+        else:
+            console = _console(stderr=False)
+            for part in reply.summary:
+                console.print(part, markup=False, highlight=False)
+        return reply.exit_code
+
+
+def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: bool) -> int:
+    """Run a command's body, print its reply or its error, and give the exit code."""
+    terminal = Terminal(as_json=as_json)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO if debug else logging.WARNING, format="%(name)s: %(message)s"
+    )
+    try:
+        # Libraries that print must not spoil the document.
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            reply = function(terminal)
+    except KeyboardInterrupt:
+        report({"type": "Interrupted", "found": "interrupted", "expected": "", "fix": ""}, as_json=as_json)
+        return INTERRUPTED
+    except LifelongError as error:
+        _trace(debug=debug)
+        report(error_document(error), as_json=as_json)
+        return error.exit_code
+    except Exception as error:
+        logger.debug("a command failed", exc_info=True)
+        _trace(debug=debug)
+        fix = "" if debug else "run again with --debug to see where it happened"
+        found = f"{type(error).__name__}: {error}"
+        report({"type": "Internal", "found": found, "expected": "", "fix": fix}, as_json=as_json)
+        return 1
+    return terminal.finish(reply)
+
+
+def error_document(error: LifelongError) -> dict[str, Any]:
+    """The three parts of an error for machines."""
+    parts: dict[str, Any] = {
+        "type": type(error).__name__,
+        "found": error.found,
+        "expected": error.expected,
+        "fix": error.fix,
+    }
+    problems = getattr(error, "problems", None)
+    return parts | ({"problems": problems} if problems else {})
+
+
+def report(parts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print an error: found, expected, to do."""
+    if as_json:
+        sys.stdout.write(json.dumps({"error": parts}, indent=2) + "\n")
+        sys.stdout.flush()
+        return
+    found = parts.get("problems") or [parts["found"]]
+    lines = [f"error: {line}" for line in found]
+    lines += [f"{name}: {parts[key]}" for name, key in (("expected", "expected"), ("to do", "fix")) if parts[key]]
+    sys.stderr.write("\n".join(lines) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """The same document with null for NaN and infinities, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return value
+
+
+def _trace(*, debug: bool) -> None:
+    if debug:
+        traceback.print_exc(file=sys.stderr)
+
+
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    # Piped output is not wrapped at a terminal's width.
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(file=stream, soft_wrap=not stream.isatty())
+
+
+def _bar(console: Console) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    )

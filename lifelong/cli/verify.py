@@ -1,0 +1,22 @@
+"""`lifelong verify`: replay a log and compare memories and scores with the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from lifelong.cli.options import ArtifactPath, DataPath, StoreUrl
+from lifelong.cli.terminal import Reply, Terminal
+
+
+def verify(terminal: Terminal, artifact: ArtifactPath, data: DataPath, *, store: StoreUrl) -> Reply:
+    """Fold each user's events anew, one by one, and compare memories and scores with what the store holds."""
+    from lifelong.cli.opening import open_pair
+    from lifelong.data.dataset import Dataset
+    from lifelong.memory import verify as verification
+
+    with open_pair(artifact, store, read_only=True) as (opened, memories), terminal.progress("users") as advance:
+        report = verification.verify(opened, Dataset(data), memories, progress=advance)
+    document = {**asdict(report), "equal": report.equal}
+    verdict = "The store holds what the log gives." if report.equal else "The store differs from the log."
+    lines = [f"{name.replace('_', ' ')}: {value}" for name, value in asdict(report).items()]
+    return Reply(document, [verdict, *lines], exit_code=0 if report.equal else 1)

@@ -1,0 +1,108 @@
+"""The service as an ASGI app.
+
+request -> Measure -> KeyGate -> BodyLimit -> route -> Service -> threads -> store
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+
+from lifelong import __version__
+from lifelong.serving.errors import install
+from lifelong.serving.middleware import BodyLimit, KeyGate, Measure
+from lifelong.serving.routes import api, operations
+from lifelong.serving.service import Service, ServiceSettings
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.data.dataset import Dataset
+    from lifelong.memory.store import MemoryStore
+
+
+def create_app(
+    artifact: Artifact,
+    store: MemoryStore,
+    *,
+    api_keys: Sequence[str] | None = None,
+    dataset: Dataset | None = None,
+    settings: ServiceSettings | None = None,
+) -> FastAPI:
+    """Build the service around one artifact and one store.
+
+    Args:
+        artifact: the model.
+        store: an opened store of it; it is not closed here, since its owner may go on with it.
+        api_keys: keys of which a request to `/v1/` must bring one; None lets every request in.
+        dataset: where explanations look up past events, beside the store's log.
+        settings: limits and threads.
+
+    Raises:
+        StoreForeignError: another artifact wrote the store.
+    """
+    settings = settings or ServiceSettings()
+    service = Service(artifact, store, settings=settings, dataset=dataset)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    app = FastAPI(
+        title="lifelong",
+        version=__version__,
+        summary="Scores from one small memory per user, kept up to date event by event.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.include_router(api)
+    app.include_router(operations)
+    install(app)
+    # The last one added is the first that a request meets.
+    app.add_middleware(BodyLimit, limit=settings.max_body)
+    if api_keys is not None:
+        app.add_middleware(KeyGate, keys=list(api_keys))
+    app.add_middleware(Measure, metrics=service.metrics)
+    _describe(app, artifact, keys=api_keys is not None)
+    return app
+
+
+def _describe(app: FastAPI, artifact: Artifact, *, keys: bool) -> None:
+    """Make the OpenAPI document say what this artifact takes: its item fields, and the key."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = generate()
+            names = list(artifact.config.dataset_schema.item_fields[1:])
+            for model in ("EventBody", "CandidateBody", "ItemBody"):
+                _name_fields(document["components"]["schemas"][model]["properties"]["fields"], names)
+            if keys:
+                document["components"]["securitySchemes"] = {
+                    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+                }
+                _secure(document)
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _name_fields(schema: dict[str, Any], names: list[str]) -> None:
+    """Allow only this model's item fields as keys."""
+    for part in (schema, *schema.get("anyOf", ())):
+        if part.get("type") == "object":
+            part["propertyNames"] = {"enum": names}
+
+
+def _secure(document: dict[str, Any]) -> None:
+    """Mark the endpoints that want a key."""
+    for path, operations_ in document["paths"].items():
+        if path.startswith("/v1/"):
+            for operation in operations_.values():
+                operation["security"] = [{"key": []}]

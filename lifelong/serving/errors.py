@@ -1,0 +1,122 @@
+"""Errors as HTTP: one JSON shape, `{"error": {"type", "found", "expected", "fix"}}`, whatever went wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from lifelong.errors import LifelongError, RequestError, StoreUnavailableError, UsageError
+from lifelong.serving.schemas import ErrorReply
+
+logger = logging.getLogger(__name__)
+DOCS = "GET /docs lists the endpoints and what they take"
+
+
+class NotFoundError(RequestError):
+    """The thing that the address names is not there."""
+
+
+class TooLargeError(RequestError):
+    """A request is larger than the service takes; nothing of it was kept."""
+
+
+class UnauthorizedError(RequestError):
+    """The request brings no API key, or a wrong one."""
+
+
+_STATUS: tuple[tuple[type[LifelongError], int], ...] = (
+    (NotFoundError, 404),
+    (TooLargeError, 413),
+    (UnauthorizedError, 401),
+    (RequestError, 422),
+    (UsageError, 422),
+    (StoreUnavailableError, 503),
+)
+
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    401: {"model": ErrorReply, "description": "no API key, or a wrong one"},
+    413: {"model": ErrorReply, "description": "larger than the service takes; nothing was kept"},
+    422: {"model": ErrorReply, "description": "the body is not what it should be; nothing was kept"},
+    500: {"model": ErrorReply, "description": "a fault of the service"},
+    503: {"model": ErrorReply, "description": "the store does not answer, or the service stops"},
+}
+"""Error answers that every endpoint can give."""
+
+
+def error_response(error: LifelongError) -> JSONResponse:
+    """An error of ours as an answer."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    return _json(status, type(error).__name__, error.found, error.expected, error.fix, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Give every error of an app the one shape."""
+    app.add_exception_handler(LifelongError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _json(
+    status: int, kind: str, found: str, expected: str, fix: str, *, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    parts = {"type": kind, "found": found, "expected": expected, "fix": fix}
+    return JSONResponse({"error": parts}, status, headers=headers)
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, LifelongError)
+    response = error_response(error)
+    if response.status_code >= 500:
+        logger.error("%s %s: %s", request.method, request.url.path, error)
+    return response
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    details = error.errors()
+    found = "; ".join(_problem(detail) for detail in details[:5])
+    more = f"; and {len(details) - 5} more" if len(details) > 5 else ""
+    return _json(422, "ValidationError", found + more, f"the body of {request.method} {request.url.path}", DOCS)
+
+
+def _problem(detail: Mapping[str, Any]) -> str:
+    """One problem in words; the value itself may be huge and stays out."""
+    tags = {"body", "one", "many", "id", "candidate"}
+    place = ".".join(
+        str(part) for part in detail["loc"] if part not in tags or part != detail["loc"][0] and part == "id"
+    )
+    message = str(detail["msg"])
+    if detail["type"] == "json_invalid":
+        return f"the body is not JSON: {detail.get('ctx', {}).get('error', message)}"
+    if detail["type"] in ("model_attributes_type", "model_type"):
+        message = "should be a JSON object" if "candidate" not in detail["loc"] else "should be an item id or an object"
+    if detail["type"] == "less_than_equal" and place.endswith("time"):
+        message += " (times are UTC seconds, not milliseconds)"
+    return f"{place or 'body'}: {message}"
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    place = f"{request.method} {request.url.path}"
+    headers = error.headers
+    if error.status_code == 404:
+        return _json(404, "NotFound", f"there is no {place}", "an address of this service", DOCS, headers=headers)
+    if error.status_code == 405:
+        allowed = (headers or {}).get("Allow", "another method")
+        return _json(405, "MethodNotAllowed", f"{place} is not served", allowed, DOCS, headers=headers)
+    if error.status_code == 413:
+        return error_response(TooLargeError(str(error.detail), fix="send it in several requests"))
+    return _json(error.status_code, "HttpError", f"{place}: {error.detail}", "", DOCS, headers=headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return _json(500, "Internal", f"{type(error).__name__} in the service", "", "look into the log of the service")

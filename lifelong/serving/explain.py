@@ -1,0 +1,218 @@
+"""Which time scales and which past events stand behind a score.
+
+A slot with period t was last written by the event at position w = floor(n / t) * t; what it took in since its write
+before are the t events up to w, but through its own state it covers everything up to w. So the related events of that
+window are named first, then earlier ones.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.serving.past import Past, past_of
+from lifelong.serving.scorer import Score, ScoreRequest
+from lifelong.serving.slots import Slot, slots_of
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+    from lifelong.serving.scorer import Answer, Scorer
+
+RELATED = 5
+"""How many related events are named for a slot."""
+RECENT = 20
+"""How many of the latest events are shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One past event.
+
+    Args:
+        position: 1 is the user's first event.
+        item: its item.
+        time: its time.
+        event_type: its type, None if the log has none or it is not known.
+        seconds_ago: before the request; None for a log without times.
+        fields: the item's fields, None where not known.
+    """
+
+    position: int
+    item: str
+    time: int
+    event_type: str | None
+    seconds_ago: int | None
+    fields: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Related(Seen):
+    """A past event that has something in common with the candidate.
+
+    Args:
+        same: what it has in common: item, category ...
+        in_last_window: among the events of the slot's last write.
+    """
+
+    same: tuple[str, ...]
+    in_last_window: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SlotAttention:
+    """What one slot gave to one candidate.
+
+    Args:
+        field: field of the memory that holds the slot.
+        slot: its place there, from 0.
+        attention: its weight in the first hop, 0 while empty.
+        related: events behind it, the most related first; [] if none is known.
+    """
+
+    field: str
+    slot: int
+    attention: float
+    related: list[Related]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateExplanation(Score):
+    """One candidate: its score, and what each slot gave to it."""
+
+    slots: list[SlotAttention] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What stands behind the scores of one user's candidates.
+
+    Args:
+        user: her id.
+        known_user: False where the empty memory was read.
+        count: events in her memory.
+        last_time: time of the last of them.
+        slots: her memory.
+        candidates: one per item, in order.
+        events_from: where the events come from: "data", "store", "data and store", or None.
+        events_note: the same in words, with what is missing.
+        recent: her latest events, the latest first.
+    """
+
+    user: str
+    known_user: bool
+    count: int
+    last_time: int | None
+    slots: list[Slot]
+    candidates: list[CandidateExplanation]
+    events_from: str | None
+    events_note: str
+    recent: list[Seen]
+
+
+def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = None) -> Explanation:
+    """Explain one user's candidates.
+
+    Args:
+        scorer: artifact and store.
+        request: the user and the candidates.
+        dataset: where past events are looked up beside the store's event log.
+    """
+    moment = int(clock.time()) if request.time is None else request.time
+    request = replace(request, time=moment)
+    answer = scorer.answer([request])[0]
+    states, _ = scorer.states([request.user])
+    slots = slots_of(scorer.artifact, states, 0)
+    past = past_of(scorer, request.user, int(states.count_B[0]), dataset=dataset)
+    number_CF = scorer.overlay.numbers(request.items, request.fields)
+    seen = _Shown(scorer, past, moment)
+    return Explanation(
+        user=answer.user,
+        known_user=answer.known_user,
+        count=answer.count,
+        last_time=answer.last_time,
+        slots=slots,
+        candidates=[
+            CandidateExplanation(
+                score.item,
+                score.score,
+                score.probability,
+                score.reason,
+                _slot_attentions(answer, place, slots, seen, number_CF[place]),
+            )
+            for place, score in enumerate(answer.scores)
+        ],
+        events_from=past.source,
+        events_note=past.note,
+        recent=[seen.event(at) for at in range(len(past.items) - 1, -1, -1)[:RECENT]],
+    )
+
+
+class _Shown:
+    """Past events as they are shown."""
+
+    def __init__(self, scorer: Scorer, past: Past, moment: int) -> None:
+        self.past, self.moment = past, moment
+        self.seconds = scorer.schema.time_unit == "seconds"
+        self.vocabularies = scorer.artifact.vocabularies
+        self.fields = scorer.schema.item_fields
+
+    def event(self, at: int) -> Seen:
+        """The event at one place of the past."""
+        past, time = self.past, int(self.past.time_N[at])
+        numbers = past.number_NF[at]
+        return Seen(
+            position=int(past.position_N[at]),
+            item=past.items[at],
+            time=time,
+            event_type=past.types[at],
+            seconds_ago=self.moment - time if self.seconds else None,
+            fields={
+                name: self.vocabularies[name].value_of(int(numbers[column]))
+                for column, name in enumerate(self.fields)
+                if column
+            },
+        )
+
+    def same(self, item: str, number_F: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """For each event and item field: whether it is the candidate's, and known. Equal buckets are not enough."""
+        first_known = np.array([self.vocabularies[name].first_known for name in self.fields])
+        same_NF = (self.past.number_NF == number_F) & (number_F >= first_known)
+        same_NF[:, 0] = [past == item for past in self.past.items]
+        return same_NF
+
+
+def _slot_attentions(
+    answer: Answer, place: int, slots: Sequence[Slot], shown: _Shown, number_F: npt.NDArray[np.int64]
+) -> list[SlotAttention]:
+    """What each slot gave to one candidate; [] for a model without attention."""
+    if answer.attention_CS is None:
+        return []
+    same_NF = shown.same(answer.scores[place].item, number_F)
+    weights = answer.attention_CS[place]
+    return [
+        SlotAttention(slot.field, slot.slot, float(weight), _related(slot, shown, same_NF))
+        for slot, weight in zip(slots, weights, strict=True)
+    ]
+
+
+def _related(slot: Slot, shown: _Shown, same_NF: npt.NDArray[np.bool_]) -> list[Related]:
+    """The most related events that a slot covers: of its last window first, then same item, more fields, later."""
+    if slot.window is None:
+        return []
+    position_N = shown.past.position_N
+    inside_N = position_N >= slot.window[0]
+    chosen = np.flatnonzero(same_NF.any(1) & (position_N <= slot.covers))
+    order = np.lexsort((position_N[chosen], same_NF[chosen].sum(1), same_NF[chosen, 0], inside_N[chosen]))[::-1]
+    return [
+        Related(
+            **asdict(shown.event(at)),
+            same=tuple(name for name, is_same in zip(shown.fields, same_NF[at], strict=True) if is_same),
+            in_last_window=bool(inside_N[at]),
+        )
+        for at in chosen[order][:RELATED].tolist()
+    ]

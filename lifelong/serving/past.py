@@ -1,0 +1,111 @@
+"""The events behind a memory, for people: from a prepared dataset, from the store's event log, or from both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.memory.updater import decode_event
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+    from lifelong.serving.scorer import Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of the events that were folded into a memory, oldest first.
+
+    Args:
+        position_N: int64, 1 is the user's first event.
+        items: item ids.
+        time_N: int64.
+        types: event types.
+        number_NF: int64, item field numbers.
+        source: "data", "store", "data and store", or None.
+        note: the same in words, with what is missing.
+    """
+
+    position_N: npt.NDArray[np.int64]
+    items: list[str]
+    time_N: npt.NDArray[np.int64]
+    types: list[str | None]
+    number_NF: npt.NDArray[np.int64]
+    source: str | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    item: str
+    time: int
+    event_type: str | None
+    fields: dict[str, str | None] | None = None
+
+
+def past_of(scorer: Scorer, user: str, count: int, *, dataset: Dataset | None) -> Past:
+    """What is known of one user's past.
+
+    Args:
+        scorer: artifact and store.
+        user: her id.
+        count: events in her memory; later ones of the dataset are left out.
+        dataset: its first `count` events of the user are taken as the memory's; the store's own log wins.
+    """
+    from_data = _from_dataset(dataset, user, count) if dataset is not None else {}
+    from_store = _from_store(scorer, user, count)
+    rows = dict(sorted({**from_data, **from_store}.items()))
+    sources = [name for name, found in (("data", from_data), ("store", from_store)) if found]
+    events = list(rows.values())
+    items = [row.item for row in events]
+    return Past(
+        position_N=np.fromiter(rows, np.int64, len(rows)),
+        items=items,
+        time_N=np.array([row.time for row in events], np.int64),
+        types=[row.event_type for row in events],
+        number_NF=scorer.overlay.numbers(items, [row.fields for row in events]),
+        source=" and ".join(sources) or None,
+        note=_note(count, len(rows), sources, asked_data=dataset is not None),
+    )
+
+
+def _from_dataset(dataset: Dataset, user: str, count: int) -> dict[int, _Row]:
+    """The user's first `count` events in a dataset, by position."""
+    index = int(dataset.users.find([user])[0])
+    if index < 0:
+        return {}
+    histories, types = dataset.histories, dataset.event_types
+    place = histories.of(index)
+    found: dict[int, _Row] = {}
+    for position, at in enumerate(range(place.start, min(place.stop, place.start + count)), start=1):
+        event_type = None
+        if types is not None and histories.event_type_N is not None:
+            event_type = types.value_of(int(histories.event_type_N[at]))
+        item = dataset.catalogue.id_of(int(histories.row_N[at])) or ""
+        found[position] = _Row(item, int(histories.time_N[at]), event_type)
+    return found
+
+
+def _from_store(scorer: Scorer, user: str, count: int) -> dict[int, _Row]:
+    """The user's events in the store's own log, by position; the log ends with the memory's last event."""
+    events = [decode_event(value) for value in scorer.store.events(user)]
+    first = count - len(events) + 1
+    return {
+        first + place: _Row(event.item, event.time, event.event_type, dict(event.fields or {}))
+        for place, event in enumerate(events)
+    }
+
+
+def _note(count: int, found: int, sources: list[str], *, asked_data: bool) -> str:
+    """Where the events come from, and what is missing, in words."""
+    if not count:
+        return "the memory has no events yet"
+    if not found:
+        fix = "" if asked_data else "; a prepared dataset (--data) would give them"
+        return f"none of the {count} events behind this memory is known{fix}"
+    where = " and ".join({"data": "the dataset", "store": "the store's event log"}[name] for name in sources)
+    missing = f"; {count - found} of {count} are not known" if found < count else ""
+    return f"events from {where}{missing}"

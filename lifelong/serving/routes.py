@@ -1,0 +1,133 @@
+"""The endpoints: a body in, one call of the service, a reply out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Path, Request
+from fastapi.responses import HTMLResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from lifelong.memory.updater import UserEvent
+from lifelong.serving import pages
+from lifelong.serving import schemas as s
+from lifelong.serving.errors import DOCUMENTED
+from lifelong.serving.scorer import Answer, ScoreRequest
+from lifelong.serving.service import Service
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+Served = Annotated[Service, Depends(_service)]
+User = Annotated[str, Path(min_length=1, max_length=256, description="id of the user")]
+
+api = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"])
+operations = APIRouter(tags=["operations"])
+
+
+@api.post("/events", summary="Fold events into the memories")
+async def post_events(body: s.EventsBody, service: Served) -> s.EventsReply:
+    """All events of the batch are written in one commit, or none of them."""
+    applied = await service.add_events([UserEvent(**event.model_dump()) for event in body.events])
+    counts = {name: getattr(applied, name) for name in ("applied", "duplicates", "late", "refused", "no_dedup")}
+    return s.EventsReply(**counts, note=_note(counts))
+
+
+def _note(counts: dict[str, int]) -> str | None:
+    """What a client should know of the outcome."""
+    notes = []
+    if counts["no_dedup"]:
+        notes.append(
+            f"{counts['no_dedup']} came without event_id: sent again, they would count twice; send an event_id"
+        )
+    if counts["refused"]:
+        notes.append(f"{counts['refused']} are older than their user's last event and were not folded in")
+    return "; ".join(notes) or None
+
+
+@api.post("/score", summary="Score candidates of one user, or of many")
+async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> s.OneReply | s.ManyReply:
+    """One user: `{"user", "items"}`; many: `{"requests": [{"user", "items"}, ...]}`."""
+    if isinstance(body, s.ManyBody):
+        answers = await service.answer([_request(one) for one in body.requests])
+        return s.ManyReply(results=[_one(answer) for answer in answers])
+    return _one((await service.answer([_request(body)]))[0])
+
+
+@api.post("/explain", summary="Explain scores: time scales and past events")
+async def post_explain(body: s.ExplainBody, service: Served) -> s.ExplainReply:
+    """Attention over the memory's slots for each candidate, and the events behind it where they are known."""
+    return s.ExplainReply.model_validate(await service.explain(_request(body)))
+
+
+@api.put("/items", summary="Add items, or change their fields")
+async def put_items(body: s.ItemsBody, service: Served) -> s.ItemsReply:
+    """Durable; later scores and events use the new fields. Fields that are not named keep their value."""
+    items: dict[str, dict[str, str | None]] = {}
+    for item in body.items:
+        items.setdefault(item.item, {}).update(item.fields)
+    return s.ItemsReply(stored=await service.put_items(items))
+
+
+@api.get(
+    "/users/{user}/memory",
+    summary="What is kept of a user",
+    responses={404: {"model": s.ErrorReply, "description": "nothing is kept of this user"}},
+)
+async def get_memory(user: User, service: Served) -> s.MemoryReply:
+    """Size and state of the memory, not its vectors."""
+    return s.MemoryReply.model_validate(await service.memory(user))
+
+
+@api.delete("/users/{user}/memory", summary="Erase a user")
+async def delete_memory(user: User, service: Served) -> s.ErasedReply:
+    """Erases the memory and the event log of a user; a second call finds nothing and succeeds."""
+    return s.ErasedReply(user=user, erased=await service.erase(user))
+
+
+@operations.get("/healthz", summary="The process runs", response_model_exclude_none=True)
+async def healthz() -> s.StateReply:
+    """Answers while the process lives."""
+    return s.StateReply(status="alive")
+
+
+@operations.get(
+    "/readyz",
+    summary="Requests can be answered",
+    responses={503: {"model": s.ErrorReply, "description": "the store does not answer, or the service stops"}},
+)
+async def readyz(service: Served) -> s.StateReply:
+    """Answers 200 while the artifact is loaded and the store answers."""
+    await service.check()
+    return s.StateReply(status="ready", artifact=service.artifact.id, model=service.artifact.config.model)
+
+
+@operations.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
+async def metrics(service: Served) -> Response:
+    """Counts and latency histograms."""
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+@operations.get("/", include_in_schema=False)
+async def page() -> HTMLResponse:
+    """The page for people."""
+    return HTMLResponse(pages.index())
+
+
+@operations.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    """The endpoints as a page, without any outside address."""
+    return HTMLResponse(pages.docs(request.app.openapi()))
+
+
+def _request(body: s.OneBody) -> ScoreRequest:
+    items = [item if isinstance(item, str) else item.item for item in body.items]
+    fields = [None if isinstance(item, str) else item.fields for item in body.items]
+    return ScoreRequest(body.user, items, body.time, fields if any(fields) else None)
+
+
+def _one(answer: Answer) -> s.OneReply:
+    return s.OneReply.model_validate(answer)

@@ -1,0 +1,84 @@
+"""Runs the service: one process that owns the store."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lifelong.errors import UsageError, require
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+logger = logging.getLogger(__name__)
+STOP_SECONDS = 30
+"""How long requests that were accepted may take after the signal to stop."""
+
+
+def run(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; requests that were accepted are answered first.
+
+    Args:
+        app: from `create_app`.
+        host: address to listen on.
+        port: 0 takes a free one.
+        ready: called with the address once the socket listens.
+
+    Raises:
+        UsageError: the address cannot be used.
+    """
+    uvicorn = require("uvicorn", extra="serve", purpose="serving")
+    config = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS
+    )
+    try:
+        listening = config.bind_socket()
+    except SystemExit:
+        # uvicorn has logged the reason and wants to end the process.
+        raise UsageError(
+            f"cannot listen on {host}:{port}", expected="a free port of this machine", fix="choose another --port"
+        ) from None
+    address = listening.getsockname()
+    ready(f"http://{address[0]}:{address[1]}")
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def check_workers(workers: int, url: str) -> None:
+    """Refuse several processes on a store that only one can own.
+
+    Raises:
+        UsageError: more than one, and why that cannot be.
+    """
+    if workers == 1:
+        return
+    scheme = url.partition(":")[0]
+    reasons = {
+        "rocksdb": "an embedded store has one owner: its lock admits a single writing process",
+        "memory": "a store in RAM is seen by its own process alone",
+    }
+    reason = reasons.get(scheme, "this release runs one process per store")
+    raise UsageError(
+        f"--workers {workers} on {url}: {reason}",
+        expected="--workers 1",
+        fix="run one worker, or put the memories into a shared store (redis://) once it is available",
+    )
+
+
+def read_keys(path: Path) -> list[str]:
+    """API keys of a file: one a line; empty lines and lines that start with # are left out.
+
+    Raises:
+        UsageError: the file cannot be read or holds no key.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the API keys: {error}", expected="a text file, one key a line") from error
+    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    if not keys:
+        raise UsageError(
+            f"{path} holds no API key", expected="one key a line", fix="add a key, or leave the option out"
+        )
+    return keys

@@ -1,0 +1,271 @@
+"""What the service takes and gives: strict models, unknown keys refused, with examples for the OpenAPI page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+
+LAST_SECOND = 253_402_300_799
+"""End of the year 9999; a larger time is in milliseconds by mistake."""
+
+Id = Annotated[str, Field(min_length=1, max_length=256)]
+Time = Annotated[int, Field(ge=0, le=LAST_SECOND, description="UTC seconds (or the ordinal of a log without times)")]
+Values = Annotated[
+    dict[Id, Id | None],
+    Field(max_length=64, description="item field -> value; null where it is not known. They win over the catalogue."),
+]
+
+
+def _example(value: Any) -> Callable[[dict[str, Any]], None]:
+    def add(schema: dict[str, Any]) -> None:
+        schema["examples"] = [value]
+
+    return add
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Reply(BaseModel):
+    """Made from what the service returns, attribute by attribute."""
+
+    model_config = ConfigDict(extra="forbid", from_attributes=True)
+
+
+class EventBody(_Body):
+    """One thing a user did to one item."""
+
+    user: Id
+    item: Id
+    time: Time
+    event_type: Id | None = Field(None, description="click, buy ...; only where the model knows event types")
+    fields: Values | None = None
+    event_id: Id | None = Field(None, description="the client's own id; a second event with it changes nothing")
+
+
+_EVENT = {"user": "u1", "item": "i7", "time": 1_700_000_000, "event_id": "order-4711-line-2"}
+
+
+class EventsBody(_Body):
+    """A batch of events; all of them are written at once, or none."""
+
+    model_config = ConfigDict(json_schema_extra=_example({"events": [_EVENT]}))
+
+    events: list[EventBody] = Field(min_length=1)
+
+
+class EventsReply(_Reply):
+    """How many events had which outcome."""
+
+    applied: int = Field(description="folded into the memories")
+    duplicates: int = Field(description="known by their event_id; changed nothing")
+    late: int = Field(description="older than the user's last event")
+    refused: int = Field(description="late and not applied")
+    no_dedup: int = Field(description="came without event_id, so that a repetition would count twice")
+    note: str | None = Field(description="what the counts mean for the client, if there is something to say")
+
+
+class CandidateBody(_Body):
+    """An item with fields that come with the request."""
+
+    item: Id
+    fields: Values | None = None
+
+
+Candidate = Annotated[
+    Annotated[Id, Tag("id")] | Annotated[CandidateBody, Tag("candidate")],
+    Discriminator(lambda value: "id" if isinstance(value, str) else "candidate"),
+]
+
+
+class OneBody(_Body):
+    """One user, many candidates."""
+
+    model_config = ConfigDict(json_schema_extra=_example({"user": "u1", "items": ["i7", "i8"]}))
+
+    user: Id
+    items: list[Candidate] = Field(min_length=1)
+    time: Time | None = Field(None, description="moment of the request; now if left out")
+
+
+class ManyBody(_Body):
+    """Many users, each with her candidates."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_example(
+            {
+                "requests": [
+                    {"user": "u1", "items": ["i7"]},
+                    {"user": "u2", "items": ["i7", {"item": "new", "fields": {}}]},
+                ]
+            }
+        )
+    )
+
+    requests: list[OneBody] = Field(min_length=1)
+
+
+ScoreBody = Annotated[
+    Annotated[OneBody, Tag("one")] | Annotated[ManyBody, Tag("many")],
+    Discriminator(lambda value: "many" if _has(value, "requests") else "one"),
+]
+
+
+def _has(value: Any, key: str) -> bool:
+    return key in value if isinstance(value, dict) else hasattr(value, key)
+
+
+class ScoreReply(_Reply):
+    """One candidate's answer."""
+
+    item: str
+    score: float = Field(description="raw logit; orders the candidates of one user")
+    probability: float | None = Field(description="calibrated; null where no base rate is known")
+    reason: str | None = Field(description="why there is no probability")
+
+
+class OneReply(_Reply):
+    """The scores of one user's candidates, in the order of the request."""
+
+    user: str
+    known_user: bool = Field(description="false: scored from the empty memory")
+    count: int = Field(description="events in the memory that was read")
+    scores: list[ScoreReply]
+
+
+class ManyReply(_Reply):
+    """One answer per request, in the same order."""
+
+    results: list[OneReply]
+
+
+class ItemBody(_Body):
+    """An item and its fields."""
+
+    item: Id
+    fields: Values
+
+
+class ItemsBody(_Body):
+    """Items to add, or whose fields change."""
+
+    items: list[ItemBody] = Field(min_length=1)
+
+
+class ItemsReply(_Reply):
+    """What was kept."""
+
+    stored: int = Field(description="items that are durably in the store")
+
+
+class SlotReply(_Reply):
+    """One slot of a memory."""
+
+    field: str
+    slot: int
+    period: int | None = Field(description="written every so many events; null if the model has no periods")
+    written: str
+    empty: bool
+    norm: float = Field(description="Euclidean length of the slot's vector")
+
+
+class MemoryReply(_Reply):
+    """What is kept of a user."""
+
+    user: str
+    count: int
+    last_time: int | None
+    bytes: int
+    slots: list[SlotReply]
+    artifact: str
+
+
+class ErasedReply(_Reply):
+    """Outcome of an erasure."""
+
+    user: str
+    erased: bool = Field(description="false: there was nothing")
+
+
+class ExplainBody(OneBody):
+    """Which time scales and events stand behind a score."""
+
+
+class SeenReply(_Reply):
+    """One past event."""
+
+    position: int = Field(description="1 is the user's first event")
+    item: str
+    time: int
+    event_type: str | None
+    seconds_ago: int | None
+    fields: dict[str, str | None]
+
+
+class RelatedReply(SeenReply):
+    """A past event that has something in common with the candidate."""
+
+    same: list[str] = Field(description="what it has in common: item, category ...")
+    in_last_window: bool = Field(description="among the events of the slot's last write")
+
+
+class SlotAttentionReply(_Reply):
+    """What one slot gave to one candidate."""
+
+    field: str
+    slot: int
+    attention: float
+    related: list[RelatedReply]
+
+
+class CandidateReply(ScoreReply):
+    """One candidate's answer and what stands behind it."""
+
+    slots: list[SlotAttentionReply]
+
+
+class CoveredSlotReply(SlotReply):
+    """One slot and the events that it covers."""
+
+    covers: int = Field(description="events folded in, counted from the first")
+    window: tuple[int, int] | None = Field(description="first and last position of its last write")
+
+
+class ExplainReply(_Reply):
+    """An explanation."""
+
+    user: str
+    known_user: bool
+    count: int
+    last_time: int | None
+    slots: list[CoveredSlotReply]
+    candidates: list[CandidateReply]
+    events_from: str | None
+    events_note: str
+    recent: list[SeenReply]
+
+
+class StateReply(_Reply):
+    """State of the process."""
+
+    status: str
+    artifact: str | None = None
+    model: str | None = None
+
+
+class ErrorParts(_Reply):
+    """What was found, what was expected, what to do."""
+
+    type: str
+    found: str
+    expected: str
+    fix: str
+
+
+class ErrorReply(_Reply):
+    """Every error has this shape."""
+
+    error: ErrorParts

@@ -1,0 +1,204 @@
+"""Artifact + store -> scores. The store is only read; the history is not touched.
+
+request --item fields (catalogue, items put online, inline)--> numbers --.
+user --store--> memory ------------------------------------------------> graphs -> logit -> calibrator -> probability
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.events import NO_TIME, context_numbers
+from lifelong.memory.runtime import Runtime
+from lifelong.memory.state import States
+from lifelong.serving.overlay import ItemOverlay
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.data.dataset import Dataset
+    from lifelong.memory.store import MemoryStore
+    from lifelong.serving.explain import Explanation
+
+Fields = Mapping[str, str | None]
+_CELLS = 65_536
+"""Candidates, padding included, that go through the graphs at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """One user and her candidates.
+
+    Args:
+        user: her id; need not be known.
+        items: item ids; need not be known.
+        time: moment of the request, UTC seconds; now if None.
+        fields: per item the fields that came with the request, or None.
+    """
+
+    user: str
+    items: Sequence[str]
+    time: int | None = None
+    fields: Sequence[Fields | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One candidate's answer.
+
+    Args:
+        item: its id.
+        score: raw logit of the first task.
+        probability: calibrated and corrected to the base rate, or None.
+        reason: why there is no probability.
+    """
+
+    item: str
+    score: float
+    probability: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Everything that is said about one request.
+
+    Args:
+        user: her id.
+        known_user: False where the empty memory was read.
+        count: events in the memory that was read.
+        last_time: time of the last of them, None without events.
+        scores: one per candidate, in order.
+        attention_CS: first-hop attention over the slots, None if the model has none.
+    """
+
+    user: str
+    known_user: bool
+    count: int
+    last_time: int | None
+    scores: list[Score]
+    attention_CS: npt.NDArray[np.float32] | None
+
+
+class Scorer:
+    """Scores candidates from the memories in a store.
+
+    Args:
+        artifact: the model; the store must be its own.
+        store: an opened store; not closed here.
+        overlay: items put online; read from the store if None.
+
+    Raises:
+        StoreForeignError: another artifact wrote the store.
+    """
+
+    def __init__(self, artifact: Artifact, store: MemoryStore, *, overlay: ItemOverlay | None = None) -> None:
+        self.artifact, self.store = artifact, store
+        self.runtime = Runtime(artifact)
+        self.overlay = overlay or ItemOverlay(artifact.catalogue, store)
+        self.schema = artifact.config.dataset_schema
+
+    def score(self, user: str, items: Sequence[str], *, time: int | None = None) -> list[Score]:
+        """Scores of one user's candidates, in their order.
+
+        Args:
+            user: her id; an unknown user is scored from the empty memory.
+            items: item ids; an unknown item through its hash bucket and the fields that are known of it.
+            time: moment of the request, UTC seconds; now if None.
+        """
+        return self.score_many([ScoreRequest(user, items, time)])[0]
+
+    def score_many(self, requests: Sequence[ScoreRequest]) -> list[list[Score]]:
+        """Scores of many users' candidates, in the order of the requests."""
+        return [answer.scores for answer in self.answer(requests)]
+
+    def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
+        """The same with what is known of each user, and the attention.
+
+        Raises:
+            RequestError: a field that came with a candidate is not an item field.
+        """
+        answers: dict[int, Answer] = {}
+        for chosen in _chunks([len(request.items) for request in requests]):
+            group = self._group([requests[place] for place in chosen])
+            answers.update(zip(chosen, group, strict=True))
+        return [answers[place] for place in range(len(requests))]
+
+    def explain(
+        self, user: str, items: Sequence[str], *, time: int | None = None, dataset: Dataset | None = None
+    ) -> Explanation:
+        """Attention over the slots, and the events behind it.
+
+        Args:
+            user: her id.
+            items: candidates.
+            time: moment of the request; now if None.
+            dataset: where the user's past events are looked up beside the store's own event log.
+        """
+        from lifelong.serving.explain import explain
+
+        return explain(self, ScoreRequest(user, items, time), dataset=dataset)
+
+    def states(self, users: Sequence[str]) -> tuple[States, list[bool]]:
+        """Memories of users, empty where a user is unknown, and who is known."""
+        encoded = self.store.read_many(users)
+        return self.runtime.decode(encoded), [value is not None for value in encoded]
+
+    def _group(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
+        """Answer requests that fit into one pass."""
+        states, known = self.states([request.user for request in requests])
+        number_BCF = self._targets(requests)
+        logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, self._contexts(requests, states))
+        answers = []
+        for place, request in enumerate(requests):
+            size, last = len(request.items), int(states.last_time_B[place])
+            answers.append(
+                Answer(
+                    user=request.user,
+                    known_user=known[place],
+                    count=int(states.count_B[place]),
+                    last_time=None if last == NO_TIME else last,
+                    scores=self._scores(request.items, logit_BCT[place, :size, 0]),
+                    attention_CS=None if attention_BCS is None else attention_BCS[place, :size],
+                )
+            )
+        return answers
+
+    def _targets(self, requests: Sequence[ScoreRequest]) -> npt.NDArray[np.int64]:
+        """Numbers of all candidates, padded to the longest request."""
+        width = max(len(request.items) for request in requests)
+        number_BCF = np.zeros((len(requests), width, len(self.schema.item_fields)), np.int64)
+        for place, request in enumerate(requests):
+            number_BCF[place, : len(request.items)] = self.overlay.numbers(request.items, request.fields)
+        return number_BCF
+
+    def _contexts(self, requests: Sequence[ScoreRequest], states: States) -> npt.NDArray[np.int64]:
+        """Context numbers `[B, 1, F]`: one moment for all candidates of a request."""
+        now = int(clock.time())
+        time_B = np.array([now if request.time is None else request.time for request in requests], np.int64)
+        return context_numbers(self.schema, time_B, states.last_time_B)[:, None, :]
+
+    def _scores(self, items: Sequence[str], logit_C: npt.NDArray[np.floating]) -> list[Score]:
+        """Scores with probabilities, or the reason why there are none."""
+        probability_C, reason = self.artifact.probability(logit_C)
+        return [
+            Score(item, float(logit), None if probability_C is None else float(probability_C[place]), reason)
+            for place, (item, logit) in enumerate(zip(items, logit_C, strict=True))
+        ]
+
+
+def _chunks(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Places of requests of similar size, so that padding stays small, at most `_CELLS` candidates a chunk."""
+    chunk: list[int] = []
+    for place in sorted(range(len(sizes)), key=sizes.__getitem__):
+        if chunk and (len(chunk) + 1) * sizes[place] > _CELLS:
+            yield chunk
+            chunk = []
+        chunk.append(place)
+    if chunk:
+        yield chunk

@@ -1,0 +1,216 @@
+"""One process around one store: many readers, one writer.
+
+    events, items, erasures --one thread, in order--> store          scores --several threads, no lock--> store
+
+Memories are read without a lock: a write is one commit of whole memories, so a reader sees a user's state before or
+after it. All writes go through one thread, so two batches never fold into the same memory at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time as clock
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from lifelong.data.events import NO_TIME
+from lifelong.errors import StoreUnavailableError
+from lifelong.memory.store import Commit
+from lifelong.memory.updater import Updater, UserEvent
+from lifelong.serving.errors import NotFoundError, TooLargeError
+from lifelong.serving.metrics import Metrics
+from lifelong.serving.overlay import Fields, ItemOverlay
+from lifelong.serving.scorer import Answer, Scorer, ScoreRequest
+from lifelong.serving.slots import Slot, slots_of
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.data.dataset import Dataset
+    from lifelong.memory.store import MemoryStore
+    from lifelong.memory.updater import Applied
+    from lifelong.serving.explain import Explanation
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """What the service allows and how it runs.
+
+    Args:
+        max_body: bytes of a request's body.
+        max_events: events in one request.
+        max_users: users in one request.
+        max_candidates: candidates in one request, over all its users.
+        max_items: items in one request.
+        threads: readers at the same time.
+        late: what happens to an event that is older than the user's last one: "apply" or "refuse".
+        event_log: whether the store keeps the events, for explanations.
+    """
+
+    max_body: int = 8 * 2**20
+    max_events: int = 10_000
+    max_users: int = 1_000
+    max_candidates: int = 20_000
+    max_items: int = 10_000
+    threads: int = 2
+    late: str = "apply"
+    event_log: bool = True
+
+    def allow(self, kind: str, number: int) -> None:
+        """Refuse a request that is too large.
+
+        Args:
+            kind: events, users, candidates or items.
+            number: how many of them came.
+
+        Raises:
+            TooLargeError: more than allowed.
+        """
+        most = int(getattr(self, f"max_{kind}"))
+        if number > most:
+            raise TooLargeError(
+                f"{number:,} {kind} in one request", expected=f"at most {most:,}", fix="send several requests"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of a user; `bytes` is the size of her stored memory."""
+
+    user: str
+    count: int
+    last_time: int | None
+    bytes: int
+    slots: list[Slot]
+    artifact: str
+
+
+class Service:
+    """Answers requests from one artifact and one store.
+
+    Args:
+        artifact: the model.
+        store: an opened store of it; not closed here.
+        settings: limits and threads.
+        dataset: where explanations look up past events, beside the store's log.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        store: MemoryStore,
+        *,
+        settings: ServiceSettings,
+        dataset: Dataset | None = None,
+    ) -> None:
+        self.artifact, self.store, self.settings, self.dataset = artifact, store, settings, dataset
+        self.updater = Updater(artifact, store, late=settings.late, event_log=settings.event_log)
+        self.overlay = ItemOverlay(artifact.catalogue, store)
+        self.scorer = Scorer(artifact, store, overlay=self.overlay)
+        self.metrics = Metrics()
+        self.stopping = False
+        self._readers = ThreadPoolExecutor(settings.threads, thread_name_prefix="lifelong-read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="lifelong-write")
+
+    async def check(self) -> None:
+        """Whether requests can be answered now.
+
+        Raises:
+            StoreUnavailableError: the service stops, or the store does not answer.
+        """
+        if self.stopping:
+            raise StoreUnavailableError("the service is stopping", fix="ask another instance")
+        await self._read(lambda: self.store.read_many(["readiness"]))
+
+    async def add_events(self, events: Sequence[UserEvent]) -> Applied:
+        """Fold events in; all of them are written at once, or none."""
+        self.settings.allow("events", len(events))
+        applied = await self._write(lambda: self.updater.apply([self._completed(event) for event in events]))
+        for outcome in ("applied", "duplicates", "late", "refused", "no_dedup"):
+            self.metrics.events.labels(outcome).inc(getattr(applied, outcome))
+        return applied
+
+    async def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
+        """Score many users' candidates."""
+        self._allow(requests)
+        answers = await self._read(lambda: self.scorer.answer(requests))
+        self.metrics.candidates.inc(sum(len(answer.scores) for answer in answers))
+        self.metrics.unknown_users.inc(sum(not answer.known_user for answer in answers))
+        return answers
+
+    async def explain(self, request: ScoreRequest) -> Explanation:
+        """Explain one user's candidates."""
+        from lifelong.serving.explain import explain
+
+        self._allow([request])
+        return await self._read(lambda: explain(self.scorer, request, dataset=self.dataset))
+
+    async def put_items(self, items: Mapping[str, Fields]) -> int:
+        """Add items or change their fields, durably."""
+        self.settings.allow("items", len(items))
+        return await self._write(lambda: self.overlay.put(items))
+
+    async def memory(self, user: str) -> Kept:
+        """What is kept of a user.
+
+        Raises:
+            NotFoundError: nothing.
+        """
+        return await self._read(lambda: self._kept(user))
+
+    async def erase(self, user: str) -> bool:
+        """Erase a user's memory and events; whether there was one."""
+
+        def erased() -> bool:
+            known = self.store.read_many([user])[0] is not None
+            self.store.commit(Commit(deleted=[user]))
+            return known
+
+        return await self._write(erased)
+
+    def close(self) -> None:
+        """Finish what was accepted; the store stays open."""
+        self.stopping = True
+        self._writer.shutdown(wait=True)
+        self._readers.shutdown(wait=True)
+
+    def _completed(self, event: UserEvent) -> UserEvent:
+        """The event with the fields that were put online for its item; its own fields win."""
+        online = self.overlay.of(event.item)
+        return event if online is None else replace(event, fields={**online, **(event.fields or {})})
+
+    def _kept(self, user: str) -> Kept:
+        value = self.store.read_many([user])[0]
+        if value is None:
+            raise NotFoundError(
+                f"nothing is kept of user {user!r}", expected="a user with events", fix="POST /v1/events"
+            )
+        states = self.scorer.runtime.decode([value])
+        last = int(states.last_time_B[0])
+        slots = slots_of(self.artifact, states, 0)
+        return Kept(
+            user=user,
+            count=int(states.count_B[0]),
+            last_time=None if last == NO_TIME else last,
+            bytes=len(value),
+            slots=slots,
+            artifact=self.artifact.id,
+        )
+
+    def _allow(self, requests: Sequence[ScoreRequest]) -> None:
+        self.settings.allow("users", len(requests))
+        self.settings.allow("candidates", sum(len(request.items) for request in requests))
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    async def _write(self, work: Callable[[], T]) -> T:
+        started = clock.perf_counter()
+        with self.metrics.waiting_writes.track_inprogress():
+            # A client that hangs up does not stop its write half-way: the thread goes on.
+            result = await asyncio.get_running_loop().run_in_executor(self._writer, work)
+        self.metrics.write_seconds.observe(clock.perf_counter() - started)
+        return result

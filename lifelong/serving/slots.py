@@ -1,0 +1,73 @@
+"""What the parts of a memory mean: slots, their periods, whether they are empty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.memory.state import States
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One slot of one user's memory.
+
+    Args:
+        field: field of the memory that holds it.
+        slot: its place there, from 0.
+        period: written every so many events; None if the model has no periods.
+        empty: not written yet.
+        norm: Euclidean length of its vector.
+        covers: events folded into it, counted from the user's first.
+    """
+
+    field: str
+    slot: int
+    period: int | None
+    empty: bool
+    norm: float
+    covers: int
+
+    @property
+    def written(self) -> str:
+        """When it is written, in words."""
+        if self.period is None or self.period == 1:
+            return "at every event"
+        return f"every {self.period} events"
+
+    @property
+    def window(self) -> tuple[int, int] | None:
+        """First and last position (from 1) of the events of its last write; None while empty."""
+        return None if self.empty else (self.covers - (self.period or 1) + 1, self.covers)
+
+
+def slots_of(artifact: Artifact, states: States, place: int) -> list[Slot]:
+    """The slots of one user.
+
+    Args:
+        artifact: whose memory it is.
+        states: memories of some users.
+        place: which of them.
+    """
+    count, slots = int(states.count_B[place]), []
+    for part in artifact.config.memory or ():
+        vectors = states.fields[part.name][place]
+        rows = vectors if len(part.shape) > 1 else vectors[None]
+        periods = _periods(artifact.config.model_config_values, len(rows))
+        for slot, (row, period) in enumerate(zip(rows, periods, strict=True)):
+            covers = count // (period or 1) * (period or 1)
+            slots.append(Slot(part.name, slot, period, covers == 0, float(np.linalg.norm(row)), covers))
+    return slots
+
+
+def _periods(model: Mapping[str, object], rows: int) -> Sequence[int | None]:
+    """Period of each slot, where the model's settings name them."""
+    periods = model.get("periods")
+    if isinstance(periods, Sequence) and len(periods) == rows:
+        return [int(period) for period in periods]
+    return [None] * rows
