@@ -53,7 +53,11 @@ class PrepareSettings(BaseModel):
     category_field: str | None = Field(
         None, description="item field of same_category negatives; default: the first that is named like a category"
     )
-    memory_limit: str = Field("1500MB", description="what the table engine may hold in memory before it spills to disk")
+    memory_limit: str = Field(
+        "1500MB",
+        pattern=r"^\d+(\.\d+)?\s*[KMGT]i?B$",
+        description="what the table engine may hold in memory before it spills to disk",
+    )
     threads: int | None = Field(None, ge=1, description="threads of the table engine; default: one per core")
     options: dict[str, str] = Field(default_factory=dict, description="options of the source")
     mapping: Path | None = Field(None, description="mapping file of the source `table`")
@@ -173,11 +177,16 @@ def _beside(out: Path) -> Iterator[Path]:
 
 
 def _move(folder: Path, out: Path) -> None:
-    """Rename the finished folder to its place; what was there goes."""
+    """Rename the finished folder to its place; what was there goes, or comes back if that fails."""
     old = folder.with_suffix(".old")
     if out.exists():
         out.rename(old)
-    folder.rename(out)
+    try:
+        folder.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -20,25 +20,28 @@ def read_rows(connection: Any, events: Sequence[Event], **log: Any) -> RawLog:
     """A log of literal rows: (user, item, time) or (user, item, time, event_type); the sequence is the row's place."""
     import pyarrow as pa
 
-    def table(name: str, columns: Mapping[str, Any], rows: Sequence[Event]) -> Any:
+    from lifelong.data.sources.staging import stage
+
+    def table(columns: Mapping[str, Any], rows: Sequence[Event]) -> Any:
         arrays = [pa.array([row[at] for row in rows], kind) for at, kind in enumerate(columns.values())]
-        return connection.create_table(name, pa.table(arrays, names=list(columns)))
+        given = pa.table(arrays, names=list(columns))
+        return stage(connection, [given], given.schema)
 
     base = {"user": pa.string(), "item": pa.string(), "time": pa.int64()}
     types = log.pop("event_types", bool(events) and len(events[0]) == 4)
     columns = base | ({"event_type": pa.string()} if types else {}) | {"sequence": pa.int64()}
     order = log.pop("sequence", range(len(events)))
-    log["events"] = table("events", columns, [(*event, place) for event, place in zip(events, order, strict=True)])
+    log["events"] = table(columns, [(*event, place) for event, place in zip(events, order, strict=True)])
     if log.get("items") is not None:
         fields = {"item": pa.string()} | dict.fromkeys(log["item_fields"], pa.string())
-        log["items"] = table("given_items", fields, log["items"])
+        log["items"] = table(fields, log["items"])
     if log.get("impressions") is not None:
         shown, tasks = log["impressions"], log.get("tasks", ("response",))
         columns = base | dict.fromkeys(tasks, pa.float64())
         if len(shown[0]) > len(columns):
             columns["split"] = pa.string()
         log["impressions"] = table(
-            "shown", columns | {"sequence": pa.int64()}, [(*row, place) for place, row in enumerate(shown)]
+            columns | {"sequence": pa.int64()}, [(*row, place) for place, row in enumerate(shown)]
         )
     return RawLog(name="rows", event_types=types, **log)
 
@@ -53,6 +56,6 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
         monkeypatch.setitem(
             SOURCES, "rows", lambda connection, paths, options: read_rows(connection, events, **dict(log))
         )
-        return prepare("rows", [], tmp_path / out, settings=PrepareSettings(threads=1, **(settings or {})))
+        return prepare("rows", [], tmp_path / out, settings=PrepareSettings(**{"threads": 1, **(settings or {})}))
 
     return prepare_rows

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lifelong.data.dataset import NegativeRule
+from lifelong.data.examples import SPLITS, Examples
+from lifelong.data.histories import Histories
+from lifelong.data.negatives import NegativeSampler, row_counts
+from lifelong.errors import DataError, MismatchError
+from lifelong.testing.datasets import tiny_dataset
+
+ONE_MOMENT = [[(10, 2), (10, 3)]]
+
+
+def _histories(events: list[list[tuple[int, int]]]) -> Histories:
+    """Per user, sorted (time, row)."""
+    flat = [event for user in events for event in user]
+    offset_U = np.cumsum([0, *(len(user) for user in events)]).astype(np.int64)
+    time_N = np.array([event[0] for event in flat], np.int64)
+    row_N = np.array([event[1] for event in flat], np.int32)
+    return Histories(offset_U, row_N, time_N, np.arange(len(flat), dtype=np.int64))
+
+
+def _targets(histories: Histories) -> Examples:
+    """Every event as a positive."""
+    user_N = np.repeat(np.arange(histories.num_users, dtype=np.int32), np.diff(histories.offset_U))
+    position_N = histories.positions(user_N, histories.time_N).astype(np.int32)
+    label_NT = np.ones((len(user_N), 1), np.float32)
+    return Examples(user_N, histories.row_N, histories.time_N, position_N, label_NT)
+
+
+def _draw(
+    events: list[list[tuple[int, int]]], num_rows: int, rule: str, *, ratio: int = 1, **more: object
+) -> np.ndarray:
+    histories = _histories(events)
+    sampler = NegativeSampler(histories, row_counts(histories, num_rows), NegativeRule(rule=rule, ratio=ratio), **more)
+    return sampler.draw(_targets(histories), np.random.default_rng(0))
+
+
+def test_popularity_draws_in_proportion_to_event_counts() -> None:
+    # Row 5 alone at its time; rows 2, 3, 4 have 1, 2 and 5 events of other users.
+    others = [[(1, row)] for row in (2, 3, 3, 4, 4, 4, 4, 4)]
+    drawn = _draw([[(1, 5)], *others], 6, "popularity", ratio=8000)[0]
+    share = np.bincount(drawn, minlength=6) / len(drawn)
+    assert share == pytest.approx([0, 0, 1 / 8, 2 / 8, 5 / 8, 0], abs=0.02)
+
+
+def test_uniform_draws_every_item_of_the_period_alike() -> None:
+    others = [[(1, row)] for row in (2, 3, 3, 4, 4, 4, 4, 4)]
+    drawn = _draw([[(1, 5)], *others], 8, "uniform", ratio=6000)[0]
+    share = np.bincount(drawn, minlength=8) / len(drawn)
+    assert share == pytest.approx([0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0, 0], abs=0.02)
+
+
+def test_same_category_draws_from_the_category_of_the_target() -> None:
+    category_V = np.array([0, 1, 7, 7, 8, 8, 7])
+    events = [[(1, 2)], [(1, 3)], [(1, 4)], [(1, 5)], [(1, 3)], [(1, 3)], [(1, 6)]]
+    drawn = _draw(events, 7, "same_category", ratio=4000, category_V=category_V)
+    assert np.bincount(drawn[0], minlength=7) / 4000 == pytest.approx([0, 0, 0, 3 / 4, 0, 0, 1 / 4], abs=0.03)
+    assert set(drawn[2].tolist()) == {5}
+
+
+def test_a_category_without_another_item_falls_back_to_popularity_and_is_counted() -> None:
+    histories = _histories([[(1, 2)], [(1, 3)], [(1, 3)]])
+    sampler = NegativeSampler(
+        histories, row_counts(histories, 4), NegativeRule(rule="same_category"), category_V=np.array([0, 1, 5, 6])
+    )
+    assert sampler.draw(_targets(histories), np.random.default_rng(0)).tolist() == [[3], [2], [2]]
+    assert sampler.counted["fallback_popularity"] == 3
+    assert sampler.counted["fallback_catalogue"] == 0
+
+
+def test_an_item_of_the_own_moment_is_drawn_again_but_one_of_the_history_is_not() -> None:
+    drawn = _draw([[(10, 4), (20, 2), (20, 3)]], 5, "uniform", ratio=50)
+    assert set(drawn[0].tolist()) == {2, 3}
+    assert set(drawn[1].tolist()) == {4}
+    assert set(drawn[2].tolist()) == {4}
+
+
+def test_with_the_whole_period_in_the_moment_another_item_of_the_catalogue_is_drawn() -> None:
+    assert set(_draw(ONE_MOMENT, 6, "popularity", ratio=20).ravel().tolist()) == {4, 5}
+
+
+def test_with_almost_the_whole_catalogue_in_the_moment_the_rest_is_found() -> None:
+    events = [[(10, row) for row in range(2, 3000)]]
+    histories = _histories(events)
+    sampler = NegativeSampler(histories, row_counts(histories, 3001), NegativeRule(rule="uniform"))
+    assert set(sampler.draw(_targets(histories), np.random.default_rng(0)).ravel().tolist()) == {3000}
+    assert sampler.counted["fallback_exact"] > 0
+
+
+def test_with_the_whole_catalogue_in_the_moment_there_is_no_negative() -> None:
+    with pytest.raises(DataError, match="every item of the catalogue stands in the target's own moment"):
+        _draw(ONE_MOMENT, 4, "popularity")
+
+
+def test_a_period_without_events_is_an_error() -> None:
+    with pytest.raises(DataError, match="the split's period has no events"):
+        NegativeSampler(_histories([[(1, 2)]]), np.zeros(4, np.int64), NegativeRule(rule="uniform"))
+
+
+def test_the_coin_flip_excludes_the_true_item_alone() -> None:
+    drawn = _draw(ONE_MOMENT, 4, "uniform", ratio=20, whole_moment=False)
+    assert (set(drawn[0].tolist()), set(drawn[1].tolist())) == ({3}, {2})
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    events=st.lists(
+        st.lists(st.tuples(st.integers(0, 3), st.integers(2, 7)), max_size=10).map(sorted), min_size=1, max_size=5
+    ).filter(lambda users: any(users)),
+    rule=st.sampled_from(["uniform", "popularity", "same_category"]),
+    ratio=st.integers(1, 3),
+    seed=st.integers(0, 2**32),
+)
+def test_a_negative_never_stands_in_the_own_moment(
+    events: list[list[tuple[int, int]]], rule: str, ratio: int, seed: int
+) -> None:
+    histories = _histories(events)
+    targets = _targets(histories)
+    sampler = NegativeSampler(
+        histories, row_counts(histories, 9), NegativeRule(rule=rule, ratio=ratio), category_V=np.arange(9) // 3
+    )
+    drawn = sampler.draw(targets, np.random.default_rng(seed))
+    assert drawn.shape == (len(targets), ratio)
+    for place, rows in enumerate(drawn.tolist()):
+        user, moment = int(targets.user_N[place]), int(targets.time_N[place])
+        own = {row for time_, row in events[user] if time_ == moment}
+        assert not own & set(rows)
+        assert all(2 <= row < 9 for row in rows)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), data=st.data())
+def test_the_order_of_the_targets_does_not_matter_to_what_is_excluded(seed: int, data: st.DataObject) -> None:
+    histories = _histories([[(1, 2), (1, 3), (2, 4)], [(1, 2), (2, 3), (2, 5)]])
+    order = np.array(data.draw(st.permutations(range(6))))
+    targets = _targets(histories).take(order)
+    drawn = NegativeSampler(histories, row_counts(histories, 6), NegativeRule(rule="uniform", ratio=4)).draw(
+        targets, np.random.default_rng(seed)
+    )
+    own = [{2, 3}, {2, 3}, {4}, {2}, {3, 5}, {3, 5}]
+    assert all(not own[place] & set(rows) for place, rows in zip(order, drawn.tolist(), strict=True))
+
+
+def test_one_seed_gives_one_draw(tmp_path: Path) -> None:
+    dataset = tiny_dataset(tmp_path)
+    sampler, targets = NegativeSampler.open(dataset, "train"), dataset.examples("train")
+    first, again, other = (sampler.draw(targets, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_an_opened_sampler_draws_from_the_period_of_its_split(tmp_path: Path, split: str) -> None:
+    dataset = tiny_dataset(tmp_path)
+    first, second = dataset.manifest.cut_times
+    time_N, row_N = dataset.histories.time_N, dataset.histories.row_N
+    inside = {
+        "train": time_N < first,
+        "validation": (time_N >= first) & (time_N < second),
+        "test": time_N >= second,
+    }[split]
+    sampler = NegativeSampler.open(dataset, split)  # type: ignore[arg-type]
+    drawn = np.concatenate(
+        [sampler.draw(dataset.examples("test"), np.random.default_rng(seed)).ravel() for seed in range(10)]
+    )
+    assert set(drawn.tolist()) <= set(row_N[inside].tolist())
+
+
+def test_a_dataset_of_logged_labels_has_no_sampler(tmp_path: Path) -> None:
+    dataset = tiny_dataset(tmp_path)
+    dataset.manifest = dataset.manifest.model_copy(update={"negatives": NegativeRule(rule="none")})
+    with pytest.raises(MismatchError, match="logged labels"):
+        NegativeSampler.open(dataset, "train")
+
+
+def test_a_category_that_the_catalogue_lacks_is_named(tmp_path: Path) -> None:
+    dataset = tiny_dataset(tmp_path)
+    rule = NegativeRule(rule="same_category", category_field="colour")
+    dataset.manifest = dataset.manifest.model_copy(update={"negatives": rule})
+    with pytest.raises(MismatchError, match=r"'colour'.*Expected: one of item, category"):
+        NegativeSampler.open(dataset, "train")
