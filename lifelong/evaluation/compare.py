@@ -206,8 +206,8 @@ class Plan:
         seeds: each model is trained once per seed.
         reference: whom the others are compared with; the first model by default.
         split: what is scored.
-        settings: of the runs, as far as the caller knows them; kept beside each run, so that runs of other settings
-            are not taken for finished ones.
+        settings: model -> settings of its runs; kept beside each run, so that a run with other settings is not taken
+            for a finished one.
         resamples: of the users.
     """
 
@@ -262,7 +262,7 @@ def run_all(
 def _finished_run(
     dataset: Dataset, folder: Path, model: str, seed: int, plan: Plan, train: Train
 ) -> tuple[Result, FloatArray]:
-    _claim(folder / "run.json", {"data_hash": dataset.manifest.data_hash, "settings": dict(plan.settings)})
+    _claim(folder / "run.json", {"data_hash": dataset.manifest.data_hash, "settings": plan.settings.get(model)})
     path, result_path = folder / f"logits-{plan.split}.npy", folder / f"result-{plan.split}.json"
     if not (path.exists() and result_path.exists()):
         _score_run(dataset, folder, train(model, seed, folder / "artifact"), plan)

@@ -1,7 +1,7 @@
 """What all figures share: colours, style, and writing an SVG that follows a light or dark page and a white PNG.
 
-A figure is drawn twice. For the SVG with placeholder colours, one per role, which then become CSS variables with a light
-and a dark value; for the PNG with the light values. The series colours are Okabe and Ito's (adjusted for contrast),
+A figure is drawn twice. For the SVG with placeholder colours, one per role, which then become CSS variables with a
+light and a dark value; for the PNG with the light values. The series colours are Okabe and Ito's, adjusted for contrast,
 which people with any common colour blindness tell apart; markers differ too.
 """
 
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -120,7 +120,7 @@ def _render(draw: Draw, theme: Theme, size: tuple[float, float], target: Any, **
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    with mpl.rc_context(_style(theme)):
+    with mpl.rc_context(cast(Any, _style(theme))):
         canvas = Canvas(figsize=size, layout="constrained")
         FigureCanvasAgg(canvas)
         draw(canvas, theme)
@@ -144,6 +144,8 @@ def _style(theme: Theme) -> dict[str, Any]:
         "axes.facecolor": "none",
         "figure.facecolor": "none",
         "legend.frameon": False,
+        # Names come from data; a dollar sign in one is a dollar sign.
+        "text.parse_math": False,
         "svg.fonttype": "none",
         "svg.hashsalt": "lifelong",
     }

@@ -88,8 +88,8 @@ def metric_by_model(results: Sequence[Result], folder: Path, *, metric: str = "a
     spoken = "; ".join(_spoken(name, value) for name, value in reversed(shown))
     words = (
         f"{LABELS[metric]} of each model",
-        "Dots are the value on all examples, bars the 95 % interval over resampled users. Bars that overlap do not mean "
-        "that two models are equal: the paired difference decides.",
+        "Dots are the value on all examples, bars the 95 % interval over resampled users. Bars that overlap do not "
+        "mean that two models are equal: the paired difference decides.",
         f"{LABELS[metric]} per model. {spoken}.",
     )
     return drawing.save(f"{metric}-by-model", draw, folder, size=(7.2, 1.2 + 0.52 * len(shown)), words=words)
@@ -251,8 +251,8 @@ def attention_timeline(attention: UserAttention, folder: Path) -> Figure:
     )
     words = (
         f"Attention over time scales of user {attention.user}",
-        "Left: her events, one row per group of items, and below them when each memory slot was written. Right: how much "
-        "each target draws from each slot (first read; a row adds up to 1).",
+        "Left: her events, one row per group of items, and below them when each memory slot was written. Right: how "
+        "much each target draws from each slot (first read; a row adds up to 1).",
         f"History of {len(attention.time_L):,} events of user {attention.user}, and attention over {slots} memory "
         f"slots. {spoken}.",
     )
