@@ -8,39 +8,28 @@ log-odds to a stated base rate when it is applied.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.artifact.calibration import Calibrator
 from lifelong.evaluation import metrics
 from lifelong.evaluation.metrics import FloatArray, Sample
 
 
-@dataclass(frozen=True, slots=True)
-class Affine:
-    """A fitted map of logits.
+def fit_calibrator(logit: npt.ArrayLike, label: npt.ArrayLike, *, logged: bool = False) -> Calibrator | None:
+    """The rising affine map of logits with the least log loss.
+
+    Labels are smoothed as Platt did, by one example of the other class, so that perfectly separated scores keep a
+    finite slope.
 
     Args:
-        slope: positive, so that ranks stay.
-        intercept: in logits.
-        rate: share of positives among the examples of the fit.
-        ece_before: expected calibration error of `sigmoid(logit)` on them.
-        ece_after: the same after the map.
-    """
+        logit: of validation examples.
+        label: theirs, in `[0, 1]`.
+        logged: the labels are logged responses, so their share of positives is the world's and not a sampler's.
 
-    slope: float
-    intercept: float
-    rate: float
-    ece_before: float
-    ece_after: float
-
-
-def fit_affine(logit: npt.ArrayLike, label: npt.ArrayLike) -> Affine | None:
-    """Slope and intercept that minimise the log loss; None with one class, or if a rising map does not help.
-
-    The labels are smoothed as Platt did, by one example of the other class, so that perfectly separated scores keep a
-    finite slope.
+    Returns:
+        The calibrator; None where all labels are equal, or where no rising map does better than the base rate alone.
     """
     sample = Sample.of(label, logit)
     rate = float(sample.label.mean()) if len(sample) else 0.0
@@ -49,8 +38,12 @@ def fit_affine(logit: npt.ArrayLike, label: npt.ArrayLike) -> Affine | None:
     slope, intercept = _minimise(sample)
     if slope <= 0:
         return None
-    after = slope * sample.logit + intercept
-    return Affine(slope, intercept, rate, metrics.ece(sample.label, sample.logit), metrics.ece(sample.label, after))
+    return Calibrator(a=slope, b=intercept, sampled_rate=rate, base_rate=rate if logged else None)
+
+
+def calibration_errors(calibrator: Calibrator, logit: npt.ArrayLike, label: npt.ArrayLike) -> tuple[float, float]:
+    """Expected calibration error of the raw and of the calibrated logits."""
+    return metrics.ece(label, logit), metrics.ece(label, calibrator.logit(logit))
 
 
 def _minimise(sample: Sample) -> tuple[float, float]:

@@ -234,14 +234,15 @@ def scored_by(
         logit_NT,
         delay=delay,
         delayed=logits if len(logits) > 1 else {},
-        calibrated_NT=None if calibrator is None else np.asarray(calibrator.logit(logit_NT), np.float64),
+        calibrated_NT=None if calibrator is None else calibrator.logit(logit_NT),
         seconds=seconds,
     )
 
 
 def origin_of(artifact: Artifact, model: Model | FittedModel) -> Origin:
     """Name, title, artifact and settings of a loaded model."""
-    return Origin(artifact.config.model, type(model).title, artifact.id, artifact.config.run)
+    config = artifact.config
+    return Origin(config.model, type(model).title, artifact.id, {"model": config.settings, "run": config.run})
 
 
 def _check_requirements(model: Model | FittedModel, dataset: Dataset) -> None:

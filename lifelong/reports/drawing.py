@@ -1,8 +1,8 @@
 """What all figures share: colours, style, and writing an SVG that follows a light or dark page and a white PNG.
 
 A figure is drawn twice. For the SVG with placeholder colours, one per role, which then become CSS variables with a
-light and a dark value; for the PNG with the light values. The series colours are Okabe and Ito's, adjusted for contrast,
-which people with any common colour blindness tell apart; markers differ too.
+light and a dark value; for the PNG with the light values. The series colours are Okabe and Ito's, adjusted for
+contrast, which people with any common colour blindness tell apart; markers differ too.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ def summary(results: Sequence[Result]) -> list[str]:
     first = results[0]
     counts = first.counts
     sentences = [
-        f"Each model was asked about {counts.examples:,} targets of {counts.users:,} users in the {first.split} split of "
-        f"{first.dataset}, {counts.positives:,} of them positive, and saw only what happened before each target."
+        f"Each model was asked about {counts.examples:,} targets of {counts.users:,} users in the {first.split} split "
+        f"of {first.dataset}, {counts.positives:,} of them positive, and saw only what happened before each target."
     ]
     ranked = sorted(
         (result for result in results if result.metrics["auc"].value is not None),
@@ -146,8 +146,8 @@ def _results_section(results: Sequence[Result], folder: Path) -> Section:
     one_class = results[0].counts
     note = (
         f"GAUC is the AUC inside each user, averaged with her number of targets. {one_class.one_class_users:,} of "
-        f"{one_class.users:,} users ({one_class.one_class_share:.1%}) have positives only or negatives only and are left "
-        "out of it. Lower is better for log loss, normalised entropy and ECE; predicted / observed is best at 1."
+        f"{one_class.users:,} users ({one_class.one_class_share:.1%}) have positives only or negatives only and are "
+        "left out of it. Lower is better for log loss, normalised entropy and ECE; predicted / observed is best at 1."
     )
     return Section("How well each model ranks and predicts", [note], [tables.metrics_table(results)], figures)
 
@@ -156,8 +156,8 @@ def _comparison_sections(comparison: Comparison | None) -> list[Section]:
     if comparison is None or len(comparison.rows) < 2:
         return []
     note = (
-        "Differences are measured on the same users: a positive AUC difference, or a negative log loss difference, is in "
-        "favour of the row's model. With a small p-value the difference is more than chance in who was sampled."
+        "Differences are measured on the same users: a positive AUC difference, or a negative log loss difference, is "
+        "in favour of the row's model. With a small p-value the difference is more than chance in who was sampled."
     )
     return [Section("Differences", [note], [tables.comparison_table(comparison), tables.tests_table(comparison)])]
 
@@ -192,7 +192,7 @@ def _header(title: str, lead: Sequence[str], result: Result) -> str:
         "Protocol": result.protocol,
         "Negatives": result.negatives.rule,
         "Split": result.split,
-        "Numbers are": f"{result.kind}s".replace("ys", "ies"),
+        "Numbers are": {"score": "scores", "probability": "probabilities"}[result.kind],
         "Newest events hidden": format_duration(result.delay) if result.delay else "none",
     }
     cells = "".join(f"<div><dt>{_safe(name)}</dt><dd>{_safe(value)}</dd></div>" for name, value in facts.items())
@@ -209,8 +209,9 @@ def _section_html(section: Section) -> str:
 
 
 def _figure_html(figure: Figure) -> str:
+    scroll = f'<div class="scroll" tabindex="0" role="group" aria-label="{_safe(figure.title)}">'
     return (
-        f'<figure><div class="scroll" tabindex="0" role="group" aria-label="{_safe(figure.title)}">{_inline(figure)}</div>'
+        f"<figure>{scroll}{_inline(figure)}</div>"
         f"<figcaption><strong>{_safe(figure.title)}.</strong> {_safe(figure.caption)}</figcaption></figure>"
     )
 
@@ -218,23 +219,14 @@ def _figure_html(figure: Figure) -> str:
 def _inline(figure: Figure) -> str:
     """The SVG as part of the page: no prolog, no addresses, ids of its own, a width that follows the page."""
     svg = figure.svg.read_text()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style>.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
-    svg = re.sub(r'((?: id=")|(?:href="#)|(?:url\(#))', rf"\g<1>{figure.name}-", svg)
-    box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', svg)
-    width = f"max-width:{float(box[1]) * 4 / 3:.0f}px" if box else ""
-    label = f'<svg role="img" aria-label="{_safe(figure.alt)}" style="{width}" '
-    return re.sub(r'<svg (?:width|height)="[^"]*" (?:width|height)="[^"]*"', lambda _: label, _size_first(svg), count=1)
-
-
-def _size_first(svg: str) -> str:
-    """Bring width and height to the front of the opening tag, whatever order they were written in."""
-    end = svg.index(">")
-    opening, rest = svg[:end], svg[end:]
-    sizes = re.findall(r' ((?:width|height)="[^"]*")', opening)
-    bare = re.sub(r' (?:width|height)="[^"]*"', "", opening)
-    return bare.replace("<svg", f"<svg {' '.join(sizes)}", 1) + rest
+    box = re.search(r'viewBox="([\d.]+ [\d.]+ ([\d.]+) [\d.]+)"', svg)
+    assert box is not None, f"{figure.svg} has no viewBox"
+    drawn = svg[svg.index(">", box.start()) + 1 :]
+    drawn = re.sub(r"<metadata>.*?</metadata>|<style>.*?</style>|<!--.*?-->", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r'((?: id=")|(?:href="#)|(?:url\(#))', rf"\g<1>{figure.name}-", drawn.replace("xlink:href", "href"))
+    # Points to CSS pixels: a figure never grows beyond its natural width.
+    width = round(float(box[2]) * 4 / 3)
+    return f'<svg viewBox="{box[1]}" role="img" aria-label="{_safe(figure.alt)}" style="max-width:{width}px">{drawn}'
 
 
 def _conditions(results: Sequence[Result]) -> str:
