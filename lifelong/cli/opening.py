@@ -28,9 +28,9 @@ def open_pair(artifact: Path, url: str, *, read_only: bool) -> Iterator[tuple[Ar
 
 
 @contextlib.contextmanager
-def open_scorer(artifact: Path, url: str) -> Iterator[Scorer]:
+def open_scorer(artifact: Path, url: str, *, base_rate: float | None) -> Iterator[Scorer]:
     """A scorer on a store that is only read, so that a running service may own it."""
     with open_pair(artifact, url, read_only=True) as (opened, store):
         from lifelong.serving.scorer import Scorer
 
-        yield Scorer(opened, store)
+        yield Scorer(opened, store, base_rate=base_rate)

@@ -15,6 +15,9 @@ ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Folder t
 DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="Folder that `lifelong prepare` wrote.")]
 StoreUrl = Annotated[str, typer.Option("--store", metavar="URL", help="rocksdb:///path or memory://")]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
+BaseRate = Annotated[
+    float | None, typer.Option("--base-rate", help="Share of positives in the world, for probabilities.")
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the computation.")]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lifelong.cli.options import Settings, literal, pairs
+from lifelong.cli.options import literal, pairs
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import ConfigError
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Protocol = Literal["temporal", "paper", "impressions", "given"]
 Rule = Literal["popularity", "uniform", "same_category"]
 Engine = Literal["duckdb", "spark"]
+OtherSettings = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Another setting: cuts, min_count, ratio, seed, threads ..."),
+]
 
 
 def prepare(
@@ -34,7 +38,7 @@ def prepare(
     negatives: Annotated[Rule | None, typer.Option("--negatives", help="How negatives are sampled.")] = None,
     engine: Annotated[Engine | None, typer.Option("--engine", help="Table engine.")] = None,
     option: Annotated[list[str], typer.Option("--option", metavar="KEY=VALUE", help="Option of the source.")] = [],  # noqa: B006
-    changes: Settings = [],  # noqa: B006
+    changes: OtherSettings = [],  # noqa: B006
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is already there.")] = False,
 ) -> Reply:
     """Turn a raw log into a prepared dataset: histories, examples, vocabularies."""

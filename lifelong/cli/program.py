@@ -96,15 +96,21 @@ def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
     return call
 
 
-def _root(
-    *,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _show_version(wanted: bool) -> None:
+    if wanted:
         from lifelong import __version__
 
         sys.stdout.write(f"lifelong {__version__}\n")
         raise typer.Exit
+
+
+def _root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Carries the options that stand before the command."""
 
 
 def _report_usage(error: Exception, message: str, *, as_json: bool) -> None:

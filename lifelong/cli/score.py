@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, StoreUrl, names
+from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl, names
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError
 
@@ -26,12 +26,13 @@ def score(
     time: Annotated[int | None, typer.Option("--time", min=0, help="Moment of the request, UTC seconds; now.")] = None,
     source: Annotated[Path | None, typer.Option("--from", help="Requests: csv, jsonl or parquet.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Scores: csv, jsonl or parquet.")] = None,
+    base_rate: BaseRate = None,
 ) -> Reply:
     """Score candidates from the memories in a store."""
     _check(user=user, items=items, source=source, out=out)
     from lifelong.cli.opening import open_scorer
 
-    with open_scorer(artifact, store) as scorer:
+    with open_scorer(artifact, store, base_rate=base_rate) as scorer:
         if source is not None and out is not None:
             return _file(terminal, scorer, source, out)
         return _one(scorer, user or "", names(items or ""), time)

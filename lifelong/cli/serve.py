@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, StoreUrl
+from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import require
 
@@ -27,6 +27,7 @@ def serve(
     late: Annotated[
         Late, typer.Option("--late", help="What happens to an event older than the user's last.")
     ] = "apply",
+    base_rate: BaseRate = None,
 ) -> Reply:
     """Serve scores and take events over HTTP, until it is stopped."""
     from lifelong.cli.opening import open_pair
@@ -39,7 +40,7 @@ def serve(
     from lifelong.serving.app import create_app
     from lifelong.serving.service import ServiceSettings
 
-    settings, dataset = ServiceSettings(late=late), None if data is None else Dataset(data)
+    settings, dataset = ServiceSettings(late=late, base_rate=base_rate), None if data is None else Dataset(data)
     with open_pair(artifact, store, read_only=False) as (opened, memories):
         app = create_app(opened, memories, api_keys=keys, dataset=dataset, settings=settings)
 

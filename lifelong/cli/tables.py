@@ -1,7 +1,7 @@
 """Score requests from a table, scores into one: csv and jsonl with the standard library, parquet with pyarrow.
 
-One row is one candidate: `user`, `item`, optionally `time` (UTC seconds) and item fields. Rows stream: neighbouring rows of
-one user and moment become one request, and nothing holds the whole file. The output has the rows in the order of the input.
+One row is one candidate: `user`, `item`, optionally `time` (UTC seconds) and item fields. Rows stream: the neighbours
+of one user and moment become one request; nothing holds the whole file, and the output keeps the order of the input.
 """
 
 from __future__ import annotations

@@ -90,9 +90,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 def _problem(detail: Mapping[str, Any]) -> str:
     """One problem in words; the value itself may be huge and stays out."""
     tags = {"body", "one", "many", "id", "candidate"}
-    place = ".".join(
-        str(part) for part in detail["loc"] if part not in tags or part != detail["loc"][0] and part == "id"
-    )
+    place = ".".join(str(part) for part in detail["loc"] if part not in tags)
     message = str(detail["msg"])
     if detail["type"] == "json_invalid":
         return f"the body is not JSON: {detail.get('ctx', {}).get('error', message)}"

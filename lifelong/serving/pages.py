@@ -12,6 +12,7 @@ from typing import Any
 _STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; padding: 1rem }
+h1 { font-size: 1.35rem }
 h2 { margin: 2rem 0 .25rem; font-size: 1.05rem }
 code, pre { font-family: ui-monospace, monospace; font-size: .9em }
 pre { background: color-mix(in srgb, CanvasText 7%, Canvas); padding: .75rem; overflow-x: auto; border-radius: .4rem }

@@ -50,7 +50,7 @@ def _note(counts: dict[str, int]) -> str | None:
 
 @api.post("/score", summary="Score candidates of one user, or of many")
 async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> s.OneReply | s.ManyReply:
-    """One user: `{"user", "items"}`; many: `{"requests": [{"user", "items"}, ...]}`."""
+    """One user with her candidates, or a list of such requests; the reply has the same form."""
     if isinstance(body, s.ManyBody):
         answers = await service.answer([_request(one) for one in body.requests])
         return s.ManyReply(results=[_one(answer) for answer in answers])

@@ -152,6 +152,8 @@ class ItemBody(_Body):
 class ItemsBody(_Body):
     """Items to add, or whose fields change."""
 
+    model_config = ConfigDict(json_schema_extra=_example({"items": [{"item": "i9", "fields": {}}]}))
+
     items: list[ItemBody] = Field(min_length=1)
 
 

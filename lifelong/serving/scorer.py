@@ -92,13 +92,21 @@ class Scorer:
         artifact: the model; the store must be its own.
         store: an opened store; not closed here.
         overlay: items put online; read from the store if None.
+        base_rate: share of positives in the world, if it is known and the artifact does not hold it.
 
     Raises:
         StoreForeignError: another artifact wrote the store.
     """
 
-    def __init__(self, artifact: Artifact, store: MemoryStore, *, overlay: ItemOverlay | None = None) -> None:
-        self.artifact, self.store = artifact, store
+    def __init__(
+        self,
+        artifact: Artifact,
+        store: MemoryStore,
+        *,
+        overlay: ItemOverlay | None = None,
+        base_rate: float | None = None,
+    ) -> None:
+        self.artifact, self.store, self.base_rate = artifact, store, base_rate
         self.runtime = Runtime(artifact)
         self.overlay = overlay or ItemOverlay(artifact.catalogue, store)
         self.schema = artifact.config.dataset_schema
@@ -185,7 +193,7 @@ class Scorer:
 
     def _scores(self, items: Sequence[str], logit_C: npt.NDArray[np.floating]) -> list[Score]:
         """Scores with probabilities, or the reason why there are none."""
-        probability_C, reason = self.artifact.probability(logit_C)
+        probability_C, reason = self.artifact.probability(logit_C, self.base_rate)
         return [
             Score(item, float(logit), None if probability_C is None else float(probability_C[place]), reason)
             for place, (item, logit) in enumerate(zip(items, logit_C, strict=True))

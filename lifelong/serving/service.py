@@ -13,7 +13,7 @@ import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lifelong.data.events import NO_TIME
 from lifelong.errors import StoreUnavailableError
@@ -48,6 +48,7 @@ class ServiceSettings:
         threads: readers at the same time.
         late: what happens to an event that is older than the user's last one: "apply" or "refuse".
         event_log: whether the store keeps the events, for explanations.
+        base_rate: share of positives in the world, for probabilities.
     """
 
     max_body: int = 8 * 2**20
@@ -56,8 +57,9 @@ class ServiceSettings:
     max_candidates: int = 20_000
     max_items: int = 10_000
     threads: int = 2
-    late: str = "apply"
+    late: Literal["apply", "refuse"] = "apply"
     event_log: bool = True
+    base_rate: float | None = None
 
     def allow(self, kind: str, number: int) -> None:
         """Refuse a request that is too large.
@@ -109,7 +111,7 @@ class Service:
         self.artifact, self.store, self.settings, self.dataset = artifact, store, settings, dataset
         self.updater = Updater(artifact, store, late=settings.late, event_log=settings.event_log)
         self.overlay = ItemOverlay(artifact.catalogue, store)
-        self.scorer = Scorer(artifact, store, overlay=self.overlay)
+        self.scorer = Scorer(artifact, store, overlay=self.overlay, base_rate=settings.base_rate)
         self.metrics = Metrics()
         self.stopping = False
         self._readers = ThreadPoolExecutor(settings.threads, thread_name_prefix="lifelong-read")

@@ -58,7 +58,7 @@ def slots_of(artifact: Artifact, states: States, place: int) -> list[Slot]:
     for part in artifact.config.memory or ():
         vectors = states.fields[part.name][place]
         rows = vectors if len(part.shape) > 1 else vectors[None]
-        periods = _periods(artifact.config.model_config_values, len(rows))
+        periods = _periods(artifact.config.settings, len(rows))
         for slot, (row, period) in enumerate(zip(rows, periods, strict=True)):
             covers = count // (period or 1) * (period or 1)
             slots.append(Slot(part.name, slot, period, covers == 0, float(np.linalg.norm(row)), covers))

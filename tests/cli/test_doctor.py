@@ -1,0 +1,26 @@
+"""`lifelong doctor`."""
+
+from lifelong.cli import doctor
+from lifelong.cli.program import COMMANDS
+
+
+def test_the_document_says_versions_machine_extras_and_commands(run):
+    document = run("doctor", "--json").document
+    assert document["cores"] >= 1
+    assert document["memory_bytes"] is None or document["memory_bytes"] > 2**20
+    assert document["packages"]["onnxruntime"] is not None
+    assert document["extras"]["serve"] == {"installed": True, "missing": []}
+    assert document["commands"]["serve"] == {"possible": True, "needs": []}
+
+
+def test_a_missing_extra_rules_its_commands_out_and_says_how_to_get_it(run, monkeypatch):
+    monkeypatch.setattr(doctor, "_installed", lambda name: name != "torch")
+    document = run("doctor", "--json").document
+    assert document["extras"]["train"] == {"installed": False, "missing": ["torch"]}
+    assert document["commands"]["train"] == {"possible": False, "needs": ["train"]}
+    assert document["commands"]["serve"]["possible"]
+    assert "pip install 'lifelong[train]'" in run("doctor").stdout
+
+
+def test_every_command_is_judged():
+    assert set(COMMANDS) - {"doctor"} <= set(doctor.NEEDS)

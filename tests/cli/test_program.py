@@ -1,0 +1,164 @@
+"""What all commands have in common: help, exit codes, errors."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lifelong.cli import main
+from lifelong.cli.program import COMMANDS, with_common_options
+from lifelong.cli.reference import reference
+from lifelong.cli.terminal import Reply, Terminal, run_command
+from lifelong.errors import ConfigError, DataError, UsageError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_the_common_options(run, command):
+    outcome = run(command, "--help")
+    assert outcome.code == 0
+    assert f"lifelong {command}" in outcome.stdout
+    assert "--json" in outcome.stdout and "--debug" in outcome.stdout
+
+
+def test_the_help_names_every_command(run):
+    outcome = run("--help")
+    assert outcome.code == 0
+    assert all(command in outcome.stdout for command in COMMANDS)
+
+
+def test_no_command_is_bad_usage(run):
+    assert run().code == 2
+
+
+def test_the_version(run):
+    assert run("--version").stdout.startswith("lifelong ")
+
+
+def test_an_unknown_command_is_bad_usage_and_says_where_help_is(run):
+    outcome = run("prepair")
+    assert outcome.code == 2
+    assert "prepair" in outcome.stderr and "to do: lifelong --help" in outcome.stderr
+    assert outcome.stdout == ""
+
+
+def test_an_unknown_option_is_bad_usage_also_for_machines(run):
+    outcome = run("doctor", "--frobnicate", "--json")
+    assert outcome.code == 2
+    assert "--frobnicate" in outcome.error["found"]
+    assert outcome.error["fix"] == "lifelong doctor --help"
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (["prepare", "taobao"], "--out"),
+        (["train", "data"], "--model"),
+        (["evaluate", "artifact"], "DATA"),
+        (["compare", "data"], "--out"),
+        (["backfill", "artifact", "data"], "--store"),
+        (["ingest", "artifact", "--store", "memory://"], "--from"),
+        (["score", "artifact"], "--store"),
+        (["explain", "artifact", "--store", "memory://"], "--user"),
+        (["verify", "artifact", "data"], "--store"),
+        (["serve", "artifact"], "--store"),
+        (["bench"], "ARTIFACT"),
+    ],
+)
+def test_what_a_command_misses_is_named(run, command, missing):
+    outcome = run(*command, "--json")
+    assert outcome.code == 2
+    assert missing in outcome.error["found"]
+
+
+def _fail(error):
+    def body(terminal):
+        raise error
+
+    return body
+
+
+def test_an_error_is_printed_in_its_three_parts(capsys):
+    error = DataError("a hole", expected="no hole", fix="fill it")
+    assert run_command(_fail(error), as_json=False, debug=False) == 1
+    assert capsys.readouterr().err == "error: a hole\nexpected: no hole\nto do: fill it\n"
+
+
+def test_a_usage_error_exits_with_two():
+    assert run_command(_fail(UsageError("x")), as_json=False, debug=False) == 2
+
+
+def test_all_config_problems_are_listed(capsys):
+    assert run_command(_fail(ConfigError(["a is wrong", "b too"])), as_json=False, debug=False) == 2
+    assert capsys.readouterr().err == "error: a is wrong\nerror: b too\n"
+
+
+def test_config_problems_are_a_list_for_machines(capsys):
+    run_command(_fail(ConfigError(["a is wrong", "b too"])), as_json=True, debug=False)
+    assert json.loads(capsys.readouterr().out)["error"]["problems"] == ["a is wrong", "b too"]
+
+
+def test_an_unexpected_error_is_short_without_debug(capsys):
+    assert run_command(_fail(ZeroDivisionError("oh")), as_json=False, debug=False) == 1
+    err = capsys.readouterr().err
+    assert "ZeroDivisionError: oh" in err and "--debug" in err
+    assert "Traceback" not in err
+
+
+def test_debug_shows_where_an_error_happened(capsys):
+    assert run_command(_fail(ZeroDivisionError("oh")), as_json=False, debug=True) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_exits_with_130():
+    assert run_command(_fail(KeyboardInterrupt()), as_json=True, debug=False) == 130
+
+
+def test_what_libraries_print_does_not_spoil_the_document(capsys):
+    def body(terminal):
+        print("noise")
+        return Reply({"a": 1})
+
+    assert run_command(body, as_json=True, debug=False) == 0
+    out = capsys.readouterr()
+    assert json.loads(out.out) == {"a": 1}
+    assert "noise" in out.err
+
+
+def test_numbers_that_json_has_not_become_null(capsys):
+    run_command(lambda terminal: Reply({"a": [float("nan"), float("inf"), 1.5]}), as_json=True, debug=False)
+    assert json.loads(capsys.readouterr().out) == {"a": [None, None, 1.5]}
+
+
+def test_people_get_the_summary_and_not_the_document(capsys):
+    run_command(lambda terminal: Reply({"a": 1}, ["All is well [1]."]), as_json=False, debug=False)
+    assert capsys.readouterr().out == "All is well [1].\n"
+
+
+def test_the_answer_no_is_an_exit_code_of_its_own(capsys):
+    assert run_command(lambda terminal: Reply({}, exit_code=1), as_json=False, debug=False) == 1
+
+
+def test_a_command_gets_the_common_options():
+    def greet(terminal: Terminal, name: str) -> Reply:
+        return Reply({"hello": name})
+
+    assert with_common_options(greet)(name="you", as_json=False, debug=False) == 0
+
+
+def test_the_reference_page_is_fresh():
+    path = ROOT / "docs" / "cli.md"
+    assert path.read_text() == reference(), "python -m lifelong.cli.reference > docs/cli.md"
+
+
+def test_the_module_is_the_command_line():
+    done = subprocess.run([sys.executable, "-m", "lifelong", "nonsense"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "nonsense" in done.stderr
+
+
+def test_main_takes_words():
+    assert main(["doctor", "--json"]) == 0
