@@ -7,23 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
 
+from lifelong.artifact.folder import FieldLayout
 from lifelong.data.events import NO_TIME
 
-
-class FieldLayout(BaseModel):
-    """One float field of a memory, such as HPMN's `slot` of shape (6, 32)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    shape: tuple[int, ...]
-
-    @property
-    def size(self) -> int:
-        """Numbers per user."""
-        return int(np.prod(self.shape, dtype=np.int64))
+__all__ = ["FieldLayout", "States"]
 
 
 @dataclass(frozen=True, slots=True)

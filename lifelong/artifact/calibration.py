@@ -1,0 +1,74 @@
+"""From logits to probabilities: an affine map fitted on validation, then a shift to the world's rate of positives.
+
+    calibrated logit = a * logit + b                                   at the rate of positives of the fit
+    probability = sigmoid(calibrated logit + log-odds(base rate) - log-odds(sampled rate))
+
+Where negatives are sampled, the rate of the fit is the sampler's; without a base rate there is no probability.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from lifelong.errors import UsageError
+
+FloatArray = npt.NDArray[np.float64]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+NO_BASE_RATE = (
+    "negatives were sampled, so the rate of positives in the world is not known; state a base rate to get probabilities"
+)
+
+
+class Calibrator(BaseModel):
+    """The fitted map; applying it needs no torch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    a: Annotated[float, Field(gt=0)]
+    """Slope; positive, so that ranks stay."""
+    b: float
+    """Intercept, in logits."""
+    sampled_rate: Rate
+    """Share of positives among the examples of the fit."""
+    base_rate: Rate | None = None
+    """Share of positives in the world; equal to `sampled_rate` where labels are logged, None where it is not known."""
+
+    def logit(self, logit: npt.ArrayLike) -> FloatArray:
+        """Calibrated logits, at the rate of positives of the fit; any shape."""
+        calibrated: FloatArray = self.a * np.asarray(logit, np.float64) + self.b
+        return calibrated
+
+    def probability(self, logit: npt.ArrayLike, base_rate: float | None = None) -> tuple[FloatArray | None, str | None]:
+        """Probabilities at a base rate, or the reason why there are none.
+
+        Args:
+            logit: raw logits of the model, any shape.
+            base_rate: share of positives in the world; the calibrator's own if None.
+
+        Returns:
+            (probabilities, None), or (None, reason).
+
+        Raises:
+            UsageError: the base rate is not between 0 and 1.
+        """
+        rate = self.base_rate if base_rate is None else base_rate
+        if rate is None:
+            return None, NO_BASE_RATE
+        if not 0 < rate < 1:
+            raise UsageError(f"a base rate of {rate}", expected="a share between 0 and 1, without the ends")
+        return _sigmoid(self.logit(logit) + _log_odds(rate) - _log_odds(self.sampled_rate)), None
+
+
+def _log_odds(rate: float) -> float:
+    return math.log(rate) - math.log1p(-rate)
+
+
+def _sigmoid(logit: FloatArray) -> FloatArray:
+    # tanh does not overflow, exp does.
+    probability: FloatArray = 0.5 * (1 + np.tanh(0.5 * logit))
+    return probability
