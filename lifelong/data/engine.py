@@ -39,6 +39,8 @@ def open_engine(name: str, folder: Path, *, memory_limit: str, threads: int | No
     if threads is not None:
         settings["threads"] = threads
     connection = ibis.duckdb.connect(str(folder / "tables.duckdb"), **settings)
+    # The engine would draw its own bar on standard output, where `--json` answers.
+    connection.raw_sql("SET enable_progress_bar = false")
     try:
         yield connection
     finally:
