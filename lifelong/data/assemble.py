@@ -27,7 +27,7 @@ from lifelong.data.numbering import (
     write_histories,
     write_impressions,
 )
-from lifelong.data.prepare import PrepareSettings, Protocol
+from lifelong.data.prepare_settings import PrepareSettings, Protocol
 from lifelong.data.protocols import Moments, Plan, given, impressions, paper, temporal
 from lifelong.data.record import count_events, count_quirks, count_split, unseen
 from lifelong.data.sources import RawLog

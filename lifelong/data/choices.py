@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lifelong.data.dataset import NegativeRule
-from lifelong.data.prepare import PrepareSettings, Protocol
+from lifelong.data.prepare_settings import PrepareSettings, Protocol
 from lifelong.data.sources import RawLog
 from lifelong.errors import ConfigError, UsageError
 

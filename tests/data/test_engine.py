@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lifelong.data.engine import batches, clear_errors, kth_smallest, open_engine, scalars
+from lifelong.data.engine import batches, clear_errors, kth_smallest, open_engine
 from lifelong.data.sources.staging import stage
 from lifelong.errors import DataError, UsageError
 

@@ -1,0 +1,57 @@
+"""The settings of `prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Protocol = Literal["temporal", "paper", "impressions", "given"]
+Rule = Literal["popularity", "uniform", "same_category"]
+
+
+class PrepareSettings(BaseModel):
+    """How a raw log becomes a dataset."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    protocol: Protocol | None = Field(None, description="what is a target, and how it is split; default: the source's")
+    negatives: Rule | None = Field(
+        None,
+        description="how negatives are sampled; default: the source's, else popularity (temporal), uniform (paper)",
+    )
+    ratio: int = Field(1, ge=1, le=1000, description="negatives per positive")
+    seed: int = Field(0, ge=0, description="of all that is drawn")
+    engine: Literal["duckdb", "spark"] = Field("duckdb", description="table engine")
+    cuts: tuple[float, float] = Field((0.8, 0.9), description="shares of the times before validation and before test")
+    min_count: int = Field(2, ge=1, description="items with fewer training events use their hash bucket")
+    field_min_count: int = Field(1, ge=1, description="the same for the values of other item fields")
+    buckets: int | dict[str, int] | None = Field(
+        None, description="hash buckets: of the items, or {field: buckets}; default: by the number of known values"
+    )
+    category_field: str | None = Field(
+        None, description="item field of same_category negatives; default: the first that is named like a category"
+    )
+    memory_limit: str = Field(
+        "1500MB",
+        pattern=r"^\d+(\.\d+)?\s*[KMGT]i?B$",
+        description="what the table engine may hold in memory before it spills to disk",
+    )
+    threads: int | None = Field(None, ge=1, description="threads of the table engine; default: one per core")
+    options: dict[str, str] = Field(default_factory=dict, description="options of the source")
+    mapping: Path | None = Field(None, description="mapping file of the source `table`")
+    overwrite: bool = Field(False, description="replace a dataset that is already there")
+
+    @field_validator("cuts")
+    @classmethod
+    def _ascending(cls, cuts: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < cuts[0] < cuts[1] < 1:
+            raise ValueError("the cuts must rise and lie between 0 and 1")
+        return cuts
+
+    def buckets_of(self) -> dict[str, int]:
+        """Hash buckets per field that has them set."""
+        if self.buckets is None:
+            return {}
+        return {"item": self.buckets} if isinstance(self.buckets, int) else dict(self.buckets)
