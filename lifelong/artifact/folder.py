@@ -6,10 +6,10 @@ ARTIFACT/
   metrics.json           what training measured; not part of the id
   vocabulary/<field>/    one per item field, and event_type
   catalogue/             every item with its field numbers
-  tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped         gradient-trained models
-  weights.safetensors    all weights                                             gradient-trained models
-  graphs/{write,read,head}.onnx                                                  memory models
-  fitted/                what the model's own `save` wrote                       fitted models
+  weights.safetensors    all weights                                         models trained by gradient
+  tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped     memory models
+  graphs/{write,read,head}.onnx                                              memory models
+  fitted/                what the model's own `save` wrote                   fitted models
 
 The id is the SHA-256 over the names and checksums of all files but `metrics.json` and the manifest: equal ids score
 equally.
@@ -175,13 +175,12 @@ class Artifact:
 
     @cached_property
     def tables(self) -> Mapping[str, npt.NDArray[np.float32]]:
-        """Field -> embedding table `[V, E]`; {} for a fitted model.
+        """Field -> embedding table `[V, E]`, of a model that can be served.
 
         Raises:
-            ArtifactError: a table has not as many rows as the field has numbers.
+            ArtifactError: the model cannot be served, or a table has not as many rows as the field has numbers.
         """
-        if self.config.kind == "fitted":
-            return {}
+        self.require_memory()
         sizes = {field: size for part in self.config.inputs.values() for field, size in part.items()}
         return {field: self._table(field, size) for field, size in sizes.items()}
 

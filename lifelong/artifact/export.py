@@ -1,0 +1,257 @@
+"""From a finished model to an artifact folder, and back to a model.
+
+    model --settings, weights, tables, graphs--> ARTIFACT.unfinished --rename--> ARTIFACT --load_model--> model
+
+The folder appears complete or not at all. Graphs take vectors: events and targets are embedded outside of them, by
+look-up in the tables.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lifelong.artifact.folder import FORMAT, Artifact, ArtifactConfig, make_manifest
+from lifelong.artifact.graphs import memory_layout, write_graphs
+from lifelong.errors import ArtifactError, UsageError, require
+from lifelong.models import MODELS, MODES, build, check_config
+from lifelong.models.base import FittedModel, MemoryModel, Model
+
+if TYPE_CHECKING:
+    from lifelong.artifact.calibration import Calibrator
+    from lifelong.data.dataset import Dataset
+
+_VERSIONED = ("lifelong", "torch", "numpy", "onnx", "onnxruntime")
+
+
+def write_artifact(
+    out: Path,
+    model: Model | FittedModel,
+    dataset: Dataset,
+    *,
+    run: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    calibrator: Calibrator | None,
+) -> Artifact:
+    """Write a model with everything that scoring needs; replaces an older artifact in `out`.
+
+    Args:
+        out: the folder.
+        model: trained or fitted; put into evaluation mode.
+        dataset: what it was trained on.
+        run: settings of the run; `run["model"]` are the model's own, those left out have their defaults.
+        metrics: what training measured.
+        calibrator: fitted on validation, or None.
+
+    Raises:
+        ArtifactError: `out` holds something that is not an artifact, or an exported graph differs from the model.
+        UsageError: `run["model"]` is not how this model was built.
+    """
+    _check_replaceable(out)
+    settings = _settings(model, run.get("model", {}))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.unfinished-", dir=out.parent) as holder:
+        folder = Path(holder) / "artifact"
+        folder.mkdir()
+        _copy_data(dataset, folder)
+        if isinstance(model, FittedModel):
+            model.save(folder / "fitted")
+        else:
+            _write_weights(model.eval(), settings, folder)
+        config = _config(model, settings, dataset, run=run, calibrator=calibrator)
+        (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
+        (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
+        (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json(indent=2) + "\n")
+        _sync(folder)
+        _put_in_place(folder, out)
+    return Artifact.open(out, verify="sizes")
+
+
+def load_model(artifact: Artifact) -> Model | FittedModel:
+    """The model of an artifact, in evaluation mode, on the CPU.
+
+    Raises:
+        ArtifactError: its weights do not fit its settings.
+    """
+    config = artifact.config
+    model = build(config.model, config.input_spec, config.settings)
+    if isinstance(model, FittedModel):
+        return type(model).load(artifact.path / "fitted")
+    safetensors = require("safetensors.torch", extra="train", purpose="reading weights")
+    try:
+        model.load_state_dict(safetensors.load_file(artifact.path / "weights.safetensors"))
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"the weights in {artifact.path} do not fit its settings: {error}",
+            fix="use the release that wrote it, or train anew",
+        ) from error
+    return model.eval()
+
+
+def model_name(model: Model | FittedModel) -> str:
+    """The name under which a model is registered.
+
+    Raises:
+        UsageError: it is not registered.
+    """
+    entries = [*MODELS.items(), *((name, entry) for (name, _), entry in MODES.items())]
+    for name, entry in entries:
+        if type(model) is entry:
+            return name
+    raise UsageError(
+        f"{type(model).__name__} is not a registered model", expected=", ".join(MODELS), fix="add it to MODELS"
+    )
+
+
+def _settings(model: Model | FittedModel, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of the model, so that it can be built again.
+
+    Raises:
+        UsageError: a model built from them is another one.
+    """
+    name = model_name(model)
+    settings = check_config(name, given)
+    again = build(name, model.inputs, settings)
+    same = type(again) is type(model)
+    if same and isinstance(model, Model) and isinstance(again, Model):
+        same = _shapes(model) == _shapes(again)
+    if not same:
+        raise UsageError(
+            f"the settings {dict(given)} build another {name} than the one that is to be written",
+            fix='give the settings that built it as run["model"]',
+        )
+    return settings
+
+
+def _shapes(model: Model) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in model.state_dict().items()}
+
+
+def _config(
+    model: Model | FittedModel,
+    settings: dict[str, Any],
+    dataset: Dataset,
+    *,
+    run: Mapping[str, Any],
+    calibrator: Calibrator | None,
+) -> ArtifactConfig:
+    inputs, manifest = model.inputs, dataset.manifest
+    layout = memory_layout(model) if isinstance(model, MemoryModel) else None
+    return ArtifactConfig(
+        kind="fitted" if isinstance(model, FittedModel) else "history" if layout is None else "memory",
+        model=model_name(model),
+        title=model.title,
+        settings=_plain(settings),
+        dataset_schema=dataset.schema,
+        inputs={"item": inputs.item, "event": inputs.event, "context": inputs.context},
+        users=inputs.users,
+        memory=layout,
+        not_served=None if isinstance(model, MemoryModel) else model.not_served,
+        negatives=manifest.negatives,
+        protocol=manifest.protocol,
+        base_rate=manifest.base_rate,
+        data_hash=manifest.data_hash,
+        calibrator=calibrator,
+        run=_plain(run),
+        versions={name: _version(name) for name in _VERSIONED},
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _write_weights(model: Model, settings: Mapping[str, Any], folder: Path) -> None:
+    """Weights, embedding tables and, for a memory model, graphs."""
+    safetensors = require("safetensors.torch", extra="train", purpose="writing weights")
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    safetensors.save_file(weights, folder / "weights.safetensors")
+    if isinstance(model, MemoryModel):
+        (folder / "tables").mkdir()
+        for field, table in model.embed.tables.items():
+            vectors = table.weight.detach().cpu().numpy().astype(np.float32)
+            np.save(folder / "tables" / f"{field}.npy", vectors)
+        write_graphs(model, folder / "graphs")
+
+
+def _copy_data(dataset: Dataset, folder: Path) -> None:
+    """Vocabularies and catalogue; who the users were stays behind."""
+    for field, vocabulary in dataset.vocabularies.items():
+        vocabulary.save(folder / "vocabulary" / field)
+    if dataset.event_types is not None:
+        dataset.event_types.save(folder / "vocabulary" / "event_type")
+    dataset.catalogue.save(folder / "catalogue")
+
+
+def _plain(value: Any) -> Any:
+    """The same as JSON would give it back."""
+    return json.loads(json.dumps(value, default=_as_json))
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json")
+    return str(value) if isinstance(value, Path) else asdict(value)
+
+
+def _check_replaceable(out: Path) -> None:
+    """Refuse to write over anything but an artifact.
+
+    Raises:
+        ArtifactError: something else is there.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        found = json.loads((out / "manifest.json").read_text())
+        if found["format"] == FORMAT:
+            return
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise ArtifactError(
+        f"{out} exists and is not an artifact", expected="a new folder, or an artifact to replace", fix="choose another"
+    )
+
+
+def _put_in_place(folder: Path, out: Path) -> None:
+    """Rename the finished folder; what was there goes aside first and is then removed."""
+    old = folder.with_name("replaced")
+    if out.exists():
+        out.rename(old)
+    folder.rename(out)
+    _sync_folder(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Bring all files and folders below a folder to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            _sync_folder(path)
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
