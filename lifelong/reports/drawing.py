@@ -179,7 +179,14 @@ def interval_mark(
     low, high = (middle if end is None else end for end in (value.low, value.high))
     bar, dot = ([place, place], [low, high]), ([place], [middle])
     axes.plot(*(bar[::-1] if horizontal else bar), color=colour, linewidth=2.4, alpha=0.55, solid_capstyle="butt")
-    axes.plot(*(dot[::-1] if horizontal else dot), marker, color=colour, markersize=7, markeredgecolor=paper)
+    axes.plot(
+        *(dot[::-1] if horizontal else dot),
+        marker,
+        color=colour,
+        markersize=7,
+        markeredgecolor=paper,
+        markeredgewidth=0.7,
+    )
 
 
 def chance_line(axes: Axes, theme: Theme, *, vertical: bool) -> None:
@@ -195,7 +202,7 @@ def chance_line(axes: Axes, theme: Theme, *, vertical: bool) -> None:
 
 def legend(axes: Axes, entries: int) -> None:
     """Above the axes, so that it covers no data."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(4, entries), handletextpad=0.4, columnspacing=1.4)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(5, entries), handletextpad=0.4, columnspacing=1.4)
 
 
 def marker(series: int) -> str:

@@ -92,7 +92,7 @@ def metric_by_model(results: Sequence[Result], folder: Path, *, metric: str = "a
         "mean that two models are equal: the paired difference decides.",
         f"{LABELS[metric]} per model. {spoken}.",
     )
-    return drawing.save(f"{metric}-by-model", draw, folder, size=(7.2, 1.2 + 0.52 * len(shown)), words=words)
+    return drawing.save(f"{metric}-by-model", draw, folder, size=(9.1, 1.2 + 0.5 * len(shown)), words=words)
 
 
 def metric_by_history(results: Sequence[Result], folder: Path, *, metric: str = "auc") -> Figure:
@@ -134,7 +134,7 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, metric: str = 
         "the others to the right. Bars are 95 % intervals over users.",
         f"{LABELS[metric]} by events before the target. {spoken}.",
     )
-    return drawing.save(f"{metric}-by-history", draw, folder, size=(8.4, 4.4), words=words)
+    return drawing.save(f"{metric}-by-history", draw, folder, size=(9.1, 4.5), words=words)
 
 
 def learning_curves(curves: Mapping[str, Curve], folder: Path, *, metric: str = "auc") -> Figure:
@@ -173,7 +173,7 @@ def learning_curves(curves: Mapping[str, Curve], folder: Path, *, metric: str = 
         f"{LABELS[metric]} on the validation split while training; the mark is the check whose weights were kept.",
         f"{LABELS[metric]} on validation against training examples. {spoken}.",
     )
-    return drawing.save(f"learning-{metric}", draw, folder, size=(7.2, 3.8), words=words)
+    return drawing.save(f"learning-{metric}", draw, folder, size=(9.1, 4.0), words=words)
 
 
 def calibration(samples: Mapping[str, Sample], folder: Path, *, kind: str = "score") -> Figure:
@@ -211,7 +211,7 @@ def calibration(samples: Mapping[str, Sample], folder: Path, *, kind: str = "sco
         + "; ".join(f"{name}: calibration error {error:.3f}" for name, error in errors.items())
         + ".",
     )
-    return drawing.save("calibration", draw, folder, size=(5.6, 6.0), words=words)
+    return drawing.save("calibration", draw, folder, size=(5.8, 6.0), words=words)
 
 
 def calibration_points(sample: Sample) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -257,7 +257,7 @@ def attention_timeline(attention: UserAttention, folder: Path) -> Figure:
         f"slots. {spoken}.",
     )
     height = 1.6 + 0.34 * max(len(lanes) + slots + 1, 1.6 * targets)
-    return drawing.save("attention", draw, folder, size=(11.5, min(9.0, height)), words=words)
+    return drawing.save("attention", draw, folder, size=(10.4, min(9.0, height)), words=words)
 
 
 def _lanes(groups: Sequence[str]) -> list[str]:
@@ -308,7 +308,7 @@ def _draw_attention(axes: Axes, theme: Theme, attention: UserAttention) -> None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     axes.set_title("attention of each target")
-    axes.set_xlabel("slot, by how many events lie between its writes")
+    axes.set_xlabel("slot (events between writes)")
 
 
 def _slot(period: int) -> str:

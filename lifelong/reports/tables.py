@@ -159,11 +159,11 @@ def calibration_table(results: Sequence[Result]) -> Table | None:
     return Table(columns, rows, "Before and after the calibrator that was fitted on validation examples.")
 
 
-def comparison_table(comparison: Comparison, metrics: Sequence[str] = ("auc", "gauc", "log_loss")) -> Table:
+def comparison_table(comparison: Comparison, metrics: Sequence[str] = ("auc", "log_loss")) -> Table:
     """Models with metrics, differences to the reference, and the spread over seeds."""
     reference = next(row.title for row in comparison.rows if row.model == comparison.reference)
     columns = ["model", "seeds", *(LABELS[name] for name in metrics)]
-    columns += [f"{LABELS[name]} minus {reference}'s" for name in metrics]
+    columns += [f"{LABELS[name]} against {reference}" for name in metrics]
     rows: list[list[Cell]] = []
     for row in comparison.rows:
         differences = row.differences or {}
@@ -226,8 +226,9 @@ def _p_text(value: float | None, *, equals: bool = False) -> str:
 def _html_cell(cell: Cell) -> str:
     if isinstance(cell, Estimate | DifferenceEstimate) and cell.value is not None:
         sign = "+" if isinstance(cell, DifferenceEstimate) else ""
-        small = html.escape(_interval(cell, sign).strip() + _p(cell))
-        return f"<td>{_number(cell.value, sign)}<small>{small}</small></td>"
+        below = [_interval(cell, sign).strip(), _p(cell).removeprefix(", ")]
+        small = "".join(f"<small>{html.escape(line)}</small>" for line in below if line)
+        return f"<td>{_number(cell.value, sign)}{small}</td>"
     return f"<td>{html.escape(text(cell))}</td>"
 
 
