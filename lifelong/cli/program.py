@@ -27,6 +27,7 @@ COMMANDS = (
     "bench",
     "models",
     "doctor",
+    "demo",
 )
 """Names of the commands, in the order of the data's journey; `lifelong.cli.<name>` holds the function `<name>`."""
 
