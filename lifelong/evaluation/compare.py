@@ -280,7 +280,7 @@ def _score_run(dataset: Dataset, folder: Path, artifact: Artifact, plan: Plan) -
     scored = evaluate.scored_by(artifact, dataset, {0: logit_NT}, split=plan.split, seconds=seconds)
     np.save(folder / f"logits-{plan.split}.npy", logit_NT)
     # The result is written last: a run with a result is a finished one.
-    result = evaluate.record(scored, evaluate.origin_of(artifact, model), resamples=plan.resamples)
+    result = evaluate.record(scored, evaluate.origin_of(artifact), resamples=plan.resamples)
     result.save(folder / f"result-{plan.split}.json")
 
 

@@ -218,7 +218,7 @@ def evaluate(
     logits = {delay: predict(model, dataset, examples, delay=delay, threads=threads) for delay in dict.fromkeys(delays)}
     seconds = time.perf_counter() - start
     scored = scored_by(artifact, dataset, logits, split=split, seconds=seconds)
-    return record(scored, origin_of(artifact, model), resamples=bootstrap, seed=seed)
+    return record(scored, origin_of(artifact), resamples=bootstrap, seed=seed)
 
 
 def scored_by(
@@ -239,10 +239,10 @@ def scored_by(
     )
 
 
-def origin_of(artifact: Artifact, model: Model | FittedModel) -> Origin:
-    """Name, title, artifact and settings of a loaded model."""
+def origin_of(artifact: Artifact) -> Origin:
+    """Name, title, id and settings of an artifact."""
     config = artifact.config
-    return Origin(config.model, type(model).title, artifact.id, {"model": config.settings, "run": config.run})
+    return Origin(config.model, config.title, artifact.id, {"model": config.settings, "run": config.run})
 
 
 def _check_requirements(model: Model | FittedModel, dataset: Dataset) -> None:

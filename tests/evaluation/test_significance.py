@@ -1,0 +1,136 @@
+import time
+
+import numpy as np
+import pytest
+
+from lifelong.errors import DataError
+from lifelong.evaluation import metrics
+from lifelong.evaluation.metrics import METRICS, Sample
+from lifelong.evaluation.significance import (
+    Resampler,
+    bootstrap,
+    compare_pair,
+    draw_weights,
+    interval,
+    p_value,
+    paper_tests,
+)
+
+
+def made_sample(*, users=30, examples=600, strength=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    user = rng.integers(0, users, examples)
+    label = (rng.random(examples) < 0.4).astype(float)
+    # Rounded, so that ties occur.
+    logit = np.round(rng.normal(size=examples) + strength * label + 0.3 * user / users, 1)
+    return Sample.of(label, logit, user)
+
+
+def repeated(sample, weight):
+    """The sample with each user's examples standing there as often as she was drawn, as a new user each time."""
+    rows, users = [], []
+    for user, times in enumerate(weight.astype(int)):
+        of = np.flatnonzero(sample.user == user)
+        for copy in range(times):
+            rows.append(of)
+            users.append(np.full(len(of), user * 1000 + copy))
+    chosen = np.concatenate(rows)
+    return Sample.of(sample.label[chosen], sample.logit[chosen], np.concatenate(users))
+
+
+@pytest.mark.parametrize("metric", [name for name in METRICS if name != "ece"])
+def test_a_weighted_metric_equals_the_metric_of_repeated_users(metric):
+    sample = made_sample(users=12, examples=150)
+    weight_RU = draw_weights(12, 5, np.random.default_rng(1))
+    values = Resampler(sample).values(weight_RU)[metric]
+    expected = [metrics.all_metrics(repeated(sample, weight))[metric] for weight in weight_RU]
+    assert values == pytest.approx(np.array(expected), abs=1e-12)
+
+
+def test_weights_of_one_give_the_point_estimates_of_all_metrics():
+    sample = made_sample()
+    values = Resampler(sample).values(np.ones((1, 30)))
+    assert {name: float(value[0]) for name, value in values.items()} == pytest.approx(metrics.all_metrics(sample))
+
+
+def test_each_resample_draws_as_many_users_as_there_are():
+    assert draw_weights(7, 4, np.random.default_rng(0)).sum(axis=1).tolist() == [7, 7, 7, 7]
+
+
+def test_the_same_seed_draws_the_same_users_also_in_another_call():
+    sample = made_sample()
+    together = bootstrap({"a": sample, "b": sample}, resamples=20, seed=3)
+    alone = bootstrap({"a": sample}, resamples=20, seed=3)
+    assert np.array_equal(together["a"]["auc"], together["b"]["auc"])
+    assert np.array_equal(together["a"]["auc"], alone["a"]["auc"])
+
+
+def test_a_resample_in_which_a_slice_has_one_class_counts_as_not_defined():
+    # One user has the only positive: a third of all resamples miss her.
+    drawn = bootstrap({"": Sample.of([1, 0, 0], [1, 0, 0], [0, 1, 2])}, resamples=300)[""]["auc"]
+    assert 0.2 < np.isnan(drawn).mean() < 0.5
+    assert interval(drawn) == (1.0, 1.0)
+
+
+def test_users_make_the_interval_wider_than_examples_would():
+    # 20 users with 50 equal examples each: 20 independent ones, not 1,000.
+    rng = np.random.default_rng(0)
+    label, logit = rng.random(20) < 0.5, rng.normal(size=20)
+    rows = np.repeat(np.arange(20), 50)
+    clustered = bootstrap({"": Sample.of(label[rows], logit[rows], rows)}, resamples=200)[""]["auc"]
+    independent = bootstrap({"": Sample.of(label[rows], logit[rows], np.arange(1000))}, resamples=200)[""]["auc"]
+    assert clustered.std() > 4 * independent.std()
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    # AUC of normal scores one deviation apart is Phi(1 / sqrt 2) = 0.7602.
+    covered = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        label = rng.random(400) < 0.5
+        sample = Sample.of(label, rng.normal(size=400) + label, np.arange(400))
+        low, high = interval(bootstrap({"": sample}, resamples=200)[""]["auc"])
+        covered += low <= 0.7602 <= high
+    assert 50 <= covered <= 60
+
+
+def test_a_better_model_differs_significantly():
+    first, second = made_sample(strength=2.0), made_sample(strength=0.5)
+    difference = compare_pair(first, Sample(first.label, second.logit, first.user), resamples=200)["auc"]
+    assert difference.value > 0.1
+    assert difference.low > 0
+    assert difference.p_value == pytest.approx(2 / 201)
+
+
+def test_a_model_does_not_differ_from_itself():
+    sample = made_sample()
+    difference = compare_pair(sample, sample, resamples=50)["log_loss"]
+    assert (difference.value, difference.low, difference.high, difference.p_value) == (0, 0, 0, 1)
+
+
+def test_models_with_other_examples_cannot_be_compared():
+    with pytest.raises(DataError, match="different examples"):
+        compare_pair(made_sample(seed=0), made_sample(seed=1))
+
+
+def test_the_p_value_is_two_sided_and_never_zero():
+    assert p_value(np.array([1.0, 2.0, 3.0])) == pytest.approx(2 / 4)
+    assert p_value(np.array([-1.0, 1.0, 1.0, 1.0])) == pytest.approx(4 / 5)
+
+
+def test_the_papers_tests_see_a_good_model_and_a_difference():
+    good = made_sample(strength=2.0)
+    tests = paper_tests(good, Sample(good.label, np.zeros(len(good)), good.user))
+    assert tests.mann_whitney_p < 1e-6
+    assert tests.t_p < 1e-3
+    assert paper_tests(good, good).t_p == 1.0
+
+
+@pytest.mark.slow
+def test_a_thousand_resamples_of_a_real_sized_test_set_take_seconds():
+    rng = np.random.default_rng(0)
+    user, label = rng.integers(0, 2_500, 300_000), rng.random(300_000) < 0.5
+    sample = Sample.of(label, rng.normal(size=300_000) + label, user)
+    start = time.process_time()
+    bootstrap({"": sample}, resamples=1_000)
+    assert time.process_time() - start < 20
