@@ -198,10 +198,13 @@ def segmented_decay(clock_N: IntArray, first_N: npt.NDArray[np.bool_], half_life
     factor_N[1:] = np.exp2(-np.maximum(np.diff(clock_N), 0) / half_life)
     factor_N[first_N] = 0.0
     sum_N = np.ones(len(clock_N))
+    # Where a segment's start has been reached the factor is 0 and nothing more is to be added: few places stay open.
+    open_ = np.flatnonzero(factor_N)
     shift = 1
-    while shift < len(clock_N) and factor_N.any():
-        sum_N[shift:] += factor_N[shift:] * sum_N[:-shift]
-        factor_N[shift:] *= factor_N[:-shift].copy()
-        factor_N[:shift] = 0.0
+    while len(open_):
+        factor, behind = factor_N[open_], open_ - shift
+        sum_N[open_] += factor * sum_N[behind]
+        factor_N[open_] = factor * factor_N[behind]
+        open_ = open_[factor_N[open_] > 0]
         shift *= 2
     return sum_N

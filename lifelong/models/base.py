@@ -26,12 +26,12 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
-from lifelong.data.batches import Batch
 from lifelong.data.events import InputSpec
 from lifelong.nn.embeddings import FieldEmbedding
 from lifelong.nn.head import Head
 
 if TYPE_CHECKING:
+    from lifelong.data.batches import Batch
     from lifelong.data.dataset import Dataset
     from lifelong.data.examples import Examples
 

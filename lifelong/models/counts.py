@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from lifelong.data.counts import NEVER, count_features
+from lifelong.data.counts import NEVER, count_features, feature_names
 from lifelong.data.events import InputSpec
 from lifelong.data.labelled import labelled_training_examples
-from lifelong.errors import require
 from lifelong.models.base import FittedModel
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class CountsConfig:
     """Settings of `counts`."""
 
     max_examples: Annotated[int, Field(gt=0)] = field(
-        default=400_000, metadata={"help": "training examples at most, negatives included, chosen at random"}
+        default=200_000, metadata={"help": "training examples at most, negatives included, chosen at random"}
     )
     l2: Annotated[float, Field(ge=0)] = field(
         default=1.0, metadata={"help": "half of this times the squared weights is added to the summed log loss"}
@@ -50,7 +49,7 @@ class Counts(FittedModel):
     state = "counters"
     not_served = "it counts in the raw history"
 
-    def __init__(self, inputs: InputSpec, *, max_examples: int = 400_000, l2: float = 1.0) -> None:
+    def __init__(self, inputs: InputSpec, *, max_examples: int = 200_000, l2: float = 1.0) -> None:
         super().__init__(inputs)
         self.max_examples, self.l2 = max_examples, l2
         self.mean_K: FloatArray = np.zeros(0)
@@ -61,7 +60,7 @@ class Counts(FittedModel):
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Fit on training examples and, where they are positives alone, drawn negatives."""
         examples = labelled_training_examples(dataset, seed=seed, limit=self.max_examples)
-        value_NK = _inputs(count_features(dataset, examples))
+        value_NK = _inputs(dataset, examples)
         self.mean_K, deviation_K = value_NK.mean(axis=0), value_NK.std(axis=0)
         # A column that never varies carries nothing, and must not blow up when it does later.
         self.scale_K = np.where(deviation_K > 1e-9, 1 / np.maximum(deviation_K, 1e-9), 0.0)
@@ -71,7 +70,7 @@ class Counts(FittedModel):
 
     def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
         """Logits `[N, T]`."""
-        value_NK = (_inputs(count_features(dataset, examples)) - self.mean_K) * self.scale_K
+        value_NK = (_inputs(dataset, examples) - self.mean_K) * self.scale_K
         logit_NT: FloatArray = value_NK @ self.weight_TK.T + self.bias_T
         return logit_NT
 
@@ -92,34 +91,66 @@ class Counts(FittedModel):
         return model
 
 
+_ROWS_AT_ONCE = 4096
 _FITTED = ("mean_K", "scale_K", "weight_TK", "bias_T")
 
 
-def _inputs(raw_NK: npt.NDArray[np.float32]) -> FloatArray:
-    """Logs of counts and distances, and beside each whether there was any at all.
+def _inputs(dataset: Dataset, examples: Examples) -> FloatArray:
+    """Logs of counts and distances, and for each count whether it is above 0.
 
-    A distance of `NEVER` becomes 0: the flag beside it says the rest.
+    A distance of `NEVER` becomes 0: the flag of its count says the rest.
     """
-    raw = raw_NK.astype(np.float64)
-    return np.concatenate([np.log1p(np.where(raw == NEVER, 0.0, np.maximum(raw, 0.0))), raw > 0], axis=1)
+    raw_NK = count_features(dataset, examples)
+    flagged = [place for place, name in enumerate(feature_names(dataset.schema)) if ".count" in name]
+    log_NK = np.log1p(np.where(raw_NK == NEVER, 0.0, np.maximum(raw_NK, 0.0)).astype(np.float64))
+    return np.concatenate([log_NK, raw_NK[:, flagged] > 0], axis=1)
 
 
 def fit_logistic(value_NK: FloatArray, label_N: FloatArray, *, l2: float) -> tuple[FloatArray, float]:
     """Weights `[K]` and bias of an L2-regularised logistic regression (the bias is not regularised).
+
+    Newton's method with halved steps where a whole one would lead uphill; a handful of passes over the data.
 
     Args:
         value_NK: standardised inputs.
         label_N: 0 to 1.
         l2: minimised is the summed log loss + l2 / 2 times the squared weights.
     """
-    optimize = require("scipy.optimize", extra="train", purpose="fitting `counts`")
+    width = value_NK.shape[1]
+    penalty_K = np.append(np.full(width, l2), 0.0)
+    parameter_K, loss = np.zeros(width + 1), np.inf
+    step_K = np.zeros(width + 1)
+    for _ in range(100):
+        proposed_K = parameter_K - step_K
+        logit_N = value_NK @ proposed_K[:-1] + proposed_K[-1]
+        proposed_loss = _loss(logit_N, label_N) + penalty_K @ proposed_K**2 / 2
+        if proposed_loss > loss:
+            step_K /= 2
+            continue
+        gain, parameter_K, loss = loss - proposed_loss, proposed_K, proposed_loss
+        if gain < 1e-9 * len(label_N):
+            break
+        step_K = _newton_step(value_NK, logit_N, label_N, penalty_K, parameter_K)
+    return parameter_K[:-1], float(parameter_K[-1])
 
-    def objective(parameter: FloatArray) -> tuple[float, FloatArray]:
-        logit_N = value_NK @ parameter[:-1] + parameter[-1]
-        loss = np.logaddexp(0.0, logit_N).sum() - label_N @ logit_N + l2 / 2 * parameter[:-1] @ parameter[:-1]
-        residual_N = 0.5 * (1 + np.tanh(logit_N / 2)) - label_N
-        gradient = np.append(value_NK.T @ residual_N + l2 * parameter[:-1], residual_N.sum())
-        return loss / len(label_N), gradient / len(label_N)
 
-    found = optimize.minimize(objective, np.zeros(value_NK.shape[1] + 1), jac=True, method="L-BFGS-B")
-    return found.x[:-1], float(found.x[-1])
+def _loss(logit_N: FloatArray, label_N: FloatArray) -> float:
+    return float(np.logaddexp(0.0, logit_N).sum() - label_N @ logit_N)
+
+
+def _newton_step(
+    value_NK: FloatArray, logit_N: FloatArray, label_N: FloatArray, penalty_K: FloatArray, parameter_K: FloatArray
+) -> FloatArray:
+    """Inverse Hessian times gradient of the summed loss; the last parameter is the bias."""
+    gradient_K = penalty_K * parameter_K
+    # A little on the diagonal keeps a column that never varies from making the system singular.
+    hessian_KK = np.diag(penalty_K + 1e-6)
+    for start in range(0, len(label_N), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        rows_NK = np.concatenate([value_NK[part], np.ones((len(logit_N[part]), 1))], axis=1)
+        probability_N = 0.5 * (1 + np.tanh(logit_N[part] / 2))
+        gradient_K = gradient_K + rows_NK.T @ (probability_N - label_N[part])
+        # Single precision will do here: the Hessian only steers, where the minimum lies is the gradient's business.
+        scaled_NK = (rows_NK * np.sqrt(probability_N * (1 - probability_N))[:, None]).astype(np.float32)
+        hessian_KK += scaled_NK.T @ scaled_NK
+    return np.asarray(np.linalg.solve(hessian_KK, gradient_K), np.float64)

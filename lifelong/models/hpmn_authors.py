@@ -22,17 +22,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from lifelong.data.batches import Batch
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Model, Output
 from lifelong.nn.attention import PairScore
 from lifelong.nn.periods import check_periods
+
+if TYPE_CHECKING:
+    from lifelong.data.batches import Batch
 
 _USER = "user number"
 
