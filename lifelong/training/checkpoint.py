@@ -1,0 +1,214 @@
+"""The state of an unfinished run, in one file: tensors by safetensors, everything else as JSON in its header.
+
+OUT.checkpoint/state.safetensors
+
+One file, so that replacing it is one rename: after a crash the older or the newer state is there, whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from lifelong.errors import ConfigError, DataError, UsageError, require
+
+_FREE = {"threads", "prefetch", "max_minutes"}
+"""Settings that may differ when a run goes on: the numbers do not depend on them."""
+
+
+class CurvePoint(BaseModel):
+    """One validation during training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    examples: int
+    """Labelled training examples until then, negatives included."""
+    seconds: float
+    """Since the start of the run, validation included."""
+    train_loss: float
+    """Mean cross entropy since the validation before."""
+    auc: float
+    log_loss: float
+
+
+class Progress(BaseModel):
+    """How far a run is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epoch: int = 0
+    batch: int = 0
+    """Place of the next batch in the epoch."""
+    examples: int = 0
+    seconds: dict[str, float] = {}
+    """Stage -> seconds, of interrupted parts of the run too."""
+    loss_sum: float = 0.0
+    """Cross entropy since the last validation, summed over examples."""
+    loss_examples: int = 0
+    curve: list[CurvePoint] = []
+    best: int | None = None
+    """Place in the curve."""
+
+    @property
+    def since_best(self) -> int:
+        """Validations without a new best."""
+        return 0 if self.best is None else len(self.curve) - 1 - self.best
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+
+class Fingerprint(BaseModel):
+    """What must be the same when a run goes on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_hash: str
+    model: str
+    settings: dict[str, Any]
+    """Of the model."""
+    train: dict[str, Any]
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """What differs, in words; self is the checkpoint's."""
+        found = [
+            f"{name} was {mine!r}, now {theirs!r}"
+            for name, mine, theirs in (
+                ("the dataset's hash", self.data_hash[:12], other.data_hash[:12]),
+                ("the model", self.model, other.model),
+            )
+            if mine != theirs
+        ]
+        for section, mine, theirs in (("model", self.settings, other.settings), ("train", self.train, other.train)):
+            found += [
+                f"{section}.{key} was {mine.get(key)!r}, now {theirs.get(key)!r}"
+                for key in sorted(mine.keys() | theirs.keys())
+                if mine.get(key) != theirs.get(key) and key not in _FREE
+            ]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything that an unfinished run needs to go on.
+
+    Args:
+        progress: how far it is.
+        model: current weights.
+        best: weights of the best validation; empty before the first.
+        optimiser: (number of the parameter, name) -> tensor.
+    """
+
+    progress: Progress
+    model: Mapping[str, Tensor]
+    best: Mapping[str, Tensor]
+    optimiser: Mapping[tuple[int, str], Tensor]
+
+
+class Checkpoint:
+    """The checkpoint that belongs to an artifact folder.
+
+    Args:
+        out: where the artifact will be; the checkpoint stands beside it.
+        fingerprint: of this run.
+    """
+
+    def __init__(self, out: Path, fingerprint: Fingerprint) -> None:
+        self.folder = out.with_name(out.name + ".checkpoint")
+        self.path, self._fingerprint = self.folder / "state.safetensors", fingerprint
+
+    def exists(self) -> bool:
+        """Whether an unfinished run left its state."""
+        return self.path.exists()
+
+    def save(self, state: State) -> None:
+        """Replace the state; after a crash the old or the new one is there."""
+        save_file = require("safetensors.torch", extra="train", purpose="a checkpoint").save_file
+        tensors = {f"model/{name}": value for name, value in state.model.items()}
+        tensors |= {f"best/{name}": value for name, value in state.best.items()}
+        tensors |= {f"optimiser/{place}/{name}": value for (place, name), value in state.optimiser.items()}
+        header = {"progress": state.progress.model_dump_json(), "fingerprint": self._fingerprint.model_dump_json()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        fresh = self.path.with_suffix(".unfinished")
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, fresh, metadata=header)
+        with fresh.open("rb") as file:
+            os.fsync(file.fileno())
+        fresh.replace(self.path)
+
+    def load(self) -> State:
+        """The saved state.
+
+        Raises:
+            UsageError: there is none.
+            ConfigError: it belongs to a run with other settings or data; names what differs.
+            DataError: the file is damaged.
+        """
+        if not self.exists():
+            raise UsageError(
+                f"there is no checkpoint in {self.folder}",
+                expected="the state that an interrupted run leaves there",
+                fix="train without --resume",
+            )
+        safetensors = require("safetensors", extra="train", purpose="a checkpoint")
+        try:
+            with safetensors.safe_open(self.path, framework="pt") as file:
+                header = file.metadata() or {}
+                saved = Fingerprint.model_validate_json(header.get("fingerprint", ""))
+                progress = Progress.model_validate_json(header.get("progress", ""))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+        except (safetensors.SafetensorError, ValidationError, OSError) as error:
+            raise DataError(f"{self.path} is damaged: {error}", fix="train without --resume") from error
+        differences = saved.differences(self._fingerprint)
+        if differences:
+            raise ConfigError(
+                differences,
+                fix="resume with the settings and the data of the interrupted run, or train without --resume",
+            )
+        return _state(progress, tensors)
+
+    def delete(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _state(progress: Progress, tensors: Mapping[str, Tensor]) -> State:
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimiser": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = value
+    optimiser = {}
+    for name, value in parts["optimiser"].items():
+        place, _, key = name.partition("/")
+        optimiser[int(place), key] = value
+    return State(progress, parts["model"], parts["best"], optimiser)
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[tuple[int, str], Tensor]:
+    """The tensors of an optimiser's state."""
+    state = optimiser.state_dict()["state"]
+    return {(place, name): value for place, entry in state.items() for name, value in entry.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[tuple[int, str], Tensor]) -> None:
+    """Put back what `optimiser_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for (place, name), value in tensors.items():
+        state.setdefault(place, {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def json_safe(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back (tuples become lists), so that they can be compared."""
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
+    return plain

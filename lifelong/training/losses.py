@@ -1,0 +1,45 @@
+"""What training minimises: cross entropy over the real targets, and the model's own terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from lifelong.data.batches import Batch
+from lifelong.models.base import Output
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """The loss of one batch.
+
+    Args:
+        total: what is minimised, a scalar.
+        cross_entropy: its first term alone: mean over real targets and tasks, in nats.
+    """
+
+    total: Tensor
+    cross_entropy: Tensor
+
+
+def loss_of(output: Output, batch: Batch) -> Loss:
+    """Cross entropy of the real targets plus the auxiliary losses, in float32 whatever the model computed in."""
+    cross_entropy = masked_cross_entropy(output.logit_BCT.float(), batch.label_BCT, batch.mask_BC)
+    total = cross_entropy
+    for term in output.aux_losses.values():
+        total = total + term.float()
+    return Loss(total, cross_entropy)
+
+
+def masked_cross_entropy(logit_BCT: Tensor, label_BCT: Tensor, mask_BC: Tensor) -> Tensor:
+    """Mean cross entropy over real targets and all tasks; 0 where no target is real.
+
+    Padded targets may hold anything, NaN too: they change neither value nor gradient.
+    """
+    mask_BC1 = mask_BC.unsqueeze(-1)
+    loss_BCT = binary_cross_entropy_with_logits(logit_BCT.masked_fill(~mask_BC1, 0.0), label_BCT, reduction="none")
+    tasks = logit_BCT.shape[-1]
+    return torch.where(mask_BC1, loss_BCT, 0.0).sum() / (mask_BC.sum() * tasks).clamp(min=1)

@@ -1,0 +1,72 @@
+"""From a run's settings to a checked model: `[model]` against the model's config class, the dataset against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lifelong.config import RunConfig, load_config
+from lifelong.errors import MismatchError
+from lifelong.models import build, check_config
+from lifelong.models.base import FittedModel, Model
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import Examples
+
+
+def load_run_config(model: str, path: Path | str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Settings of a run of one model: problems of `[train]` and of `[model]` are reported together.
+
+    Raises:
+        ConfigError: names every problem.
+    """
+    return load_config(path, overrides, check_model=partial(check_config, model))
+
+
+def build_model(dataset: Dataset, name: str, config: Mapping[str, Any]) -> Model | FittedModel:
+    """A new model for a dataset, after checking that the one can be trained on the other.
+
+    Raises:
+        ConfigError: a setting of the model is wrong; names all of them.
+        MismatchError: the dataset lacks something; names all of it.
+    """
+    model = build(name, dataset.inputs, config)
+    problems = [*model.requirements(dataset), *_split_problems(dataset, needs_validation=isinstance(model, Model))]
+    if problems:
+        raise MismatchError(
+            f"{name} cannot be trained on this dataset: " + "; ".join(problems),
+            fix="choose another model, or prepare the data with what is missing",
+        )
+    return model
+
+
+def largest_period(model: Model) -> int:
+    """The number of events after which all parts of a model's memory have been written; 1 without periods."""
+    periods: Sequence[int] = getattr(model, "periods", (1,))
+    return max(periods)
+
+
+def _split_problems(dataset: Dataset, *, needs_validation: bool) -> list[str]:
+    train, validation = dataset.examples("train"), dataset.examples("validation")
+    problems = []
+    if not len(train):
+        problems.append("its training split has no examples")
+    elif train.label_NT.shape[1] != len(dataset.schema.tasks):
+        problems.append(f"its examples have {train.label_NT.shape[1]} labels for {len(dataset.schema.tasks)} tasks")
+    elif not dataset.manifest.negatives.drawn_in_training and _one_class(train):
+        problems.append("its training examples all have the same label")
+    if needs_validation and not len(validation):
+        problems.append("its validation split has no examples, and the best weights are chosen on it")
+    elif needs_validation and _one_class(validation):
+        problems.append("its validation examples all have the same label")
+    return problems
+
+
+def _one_class(examples: Examples) -> bool:
+    positive = np.asarray(examples.label_NT[:, 0]) >= 0.5
+    return bool(positive.all() or not positive.any())
