@@ -29,11 +29,12 @@ def fit_calibrator(logit: npt.ArrayLike, label: npt.ArrayLike, *, logged: bool =
         logged: the labels are logged responses, so their share of positives is the world's and not a sampler's.
 
     Returns:
-        The calibrator; None where all labels are equal, or where no rising map does better than the base rate alone.
+        The calibrator; None where all labels or all logits are equal, or where no rising map does better than the base
+        rate alone.
     """
     sample = Sample.of(label, logit)
     rate = float(sample.label.mean()) if len(sample) else 0.0
-    if not 0 < rate < 1:
+    if not 0 < rate < 1 or np.ptp(sample.logit) == 0:
         return None
     slope, intercept = _minimise(sample)
     if slope <= 0:
@@ -50,7 +51,7 @@ def _minimise(sample: Sample) -> tuple[float, float]:
     from scipy.optimize import minimize
 
     # Standardised logits make one step length right for both parameters.
-    centre, scale = float(sample.logit.mean()), float(sample.logit.std()) or 1.0
+    centre, scale = float(sample.logit.mean()), float(sample.logit.std())
     x = (sample.logit - centre) / scale
     positives = float(sample.label.sum())
     high, low = (positives + 1) / (positives + 2), 1 / (len(sample) - positives + 2)

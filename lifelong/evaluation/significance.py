@@ -98,7 +98,7 @@ class Resampler:
         cell = self._place * metrics.CALIBRATION_BINS + metrics.calibration_bin(probability)
         gap = np.bincount(cell, weights=probability - sample.label, minlength=size * metrics.CALIBRATION_BINS)
         columns = [total(np.ones(len(sample))), total(sample.label), total(probability), total(metrics.losses(sample))]
-        self._sums = np.column_stack([*columns, gauc_weight, gauc_sum, gap.reshape(size, -1)])
+        self._sums = np.column_stack([*columns, gauc_weight, gauc_sum, gap.reshape(size, metrics.CALIBRATION_BINS)])
 
     def auc(self, weight: FloatArray) -> float:
         """Pooled AUC when user u counts `weight[u]` times; NaN if a class has no weight."""
