@@ -6,9 +6,13 @@ together or not at all. Values are bytes (the codec's business is elsewhere); us
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
+
+from lifelong.errors import StoreError, StoreForeignError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +82,173 @@ class MemoryStore(Protocol):
     def items(self) -> Iterator[tuple[str, bytes]]:
         """Items added or changed online."""
 
+    def read_items(self, items: Sequence[str]) -> list[bytes | None]:
+        """What was put online of some items, as many as asked, None where nothing was."""
+
     def users(self) -> Iterator[tuple[str, bytes]]:
         """All users and their encoded memories: one consistent view."""
 
     def close(self) -> None:
         """Release everything; a second call does nothing."""
+
+
+def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
+    """Open a store, or make a new one.
+
+    Args:
+        url: `memory://` (gone with the process) or `rocksdb:///path` (see `lifelong.memory.rocksdb_store`).
+        read_only: a fixed view of an existing store; another process may own it.
+
+    Raises:
+        UsageError: the URL names no store that there is.
+        StoreLockedError: another process owns it.
+        StoreError: it cannot be opened.
+    """
+    scheme, found, place = url.partition("://")
+    expected = "memory:// or rocksdb:///path"
+    if not found:
+        raise UsageError(f"{url!r} is not the URL of a store", expected=expected, fix=f"write rocksdb://{url}")
+    if scheme == "memory":
+        if place:
+            raise UsageError(f"{url!r}: a store in memory has no place", expected="memory://")
+        return InMemoryStore(read_only=read_only)
+    if scheme == "rocksdb":
+        if not place:
+            raise UsageError(f"{url!r} names no folder", expected="rocksdb:///path")
+        from lifelong.memory.rocksdb_store import RocksDbStore
+
+        return RocksDbStore(Path(place), read_only=read_only)
+    if scheme in ("redis", "rediss"):
+        raise UsageError(f"{scheme}:// is not supported in this release", expected=expected)
+    raise UsageError(f"there is no store {scheme}://", expected=expected)
+
+
+def check_identity(place: str, known: StoreIdentity, wanted: StoreIdentity) -> None:
+    """Refuse a store of another artifact.
+
+    Args:
+        place: the store, for the message.
+        known: who wrote it.
+        wanted: who wants to use it.
+
+    Raises:
+        StoreForeignError: they differ; says in what.
+    """
+    fix = "use the artifact that wrote the store, or build a new store with `lifelong backfill`"
+    if known.artifact_id != wanted.artifact_id:
+        raise StoreForeignError(
+            f"{place} was written by artifact {known.artifact_id[:12]}",
+            expected=f"artifact {wanted.artifact_id[:12]}",
+            fix=fix,
+        )
+    if known != wanted:
+        raise StoreForeignError(
+            f"{place} holds memories in codec {known.codec} and layout {known.layout}",
+            expected=f"codec {wanted.codec} and layout {wanted.layout}",
+            fix=fix,
+        )
+
+
+def refuse_write(place: str) -> StoreError:
+    """What a store opened for reading answers to a write."""
+    return StoreError(f"{place} is open for reading only", fix="open it without read_only")
+
+
+class InMemoryStore:
+    """A store in RAM: survives nothing, for tests and one-off work. Threads may share it."""
+
+    def __init__(self, *, read_only: bool = False) -> None:
+        self._read_only, self._lock, self._identity = read_only, threading.Lock(), None
+        self._states: dict[str, bytes] = {}
+        self._watermarks: dict[tuple[str, int], int] = {}
+        self._event_ids: dict[str, int] = {}
+        self._events: dict[str, dict[int, bytes]] = {}
+        self._items: dict[str, bytes] = {}
+        self._now = 0
+        self._closed = False
+
+    _identity: StoreIdentity | None
+
+    @property
+    def identity(self) -> StoreIdentity | None:
+        """Who wrote it; None while it is new."""
+        self._check_open()
+        return self._identity
+
+    def bind(self, identity: StoreIdentity) -> None:
+        """Claim a new store, or check an old one; a store for reading is only checked.
+
+        Raises:
+            StoreForeignError: another artifact wrote it.
+        """
+        self._check_open()
+        if self._identity is not None:
+            check_identity("the store", self._identity, identity)
+        elif not self._read_only:
+            self._identity = identity
+
+    def read_many(self, users: Sequence[str]) -> list[bytes | None]:
+        """Encoded memories, as many as asked, None where a user is absent."""
+        self._check_open()
+        return [self._states.get(user) for user in users]
+
+    def commit(self, change: Commit) -> None:
+        """Apply one write."""
+        self._check_open()
+        if self._read_only:
+            raise refuse_write("the store")
+        with self._lock:
+            for user in change.deleted:
+                self._states.pop(user, None)
+                self._events.pop(user, None)
+            self._states.update(change.states)
+            self._watermarks.update(change.watermarks)
+            self._items.update(change.items)
+            for (user, count), event in change.events.items():
+                self._events.setdefault(user, {})[count] = event
+            if change.event_ids:
+                self._event_ids = {key: expiry for key, expiry in self._event_ids.items() if expiry > self._now}
+                self._event_ids.update(change.event_ids)
+
+    def watermark(self, source: str, partition: int) -> int:
+        """Offset of the last event applied, -1 if none."""
+        self._check_open()
+        return self._watermarks.get((source, partition), -1)
+
+    def seen(self, event_ids: Sequence[str], *, now: int) -> list[bool]:
+        """Which client event ids were applied and have not expired; those that have are forgotten at the next write."""
+        self._check_open()
+        self._now = max(self._now, now)
+        return [self._event_ids.get(key, now) > now for key in event_ids]
+
+    def events(self, user: str, *, last: int | None = None) -> list[bytes]:
+        """The user's event log, oldest first."""
+        self._check_open()
+        with self._lock:
+            log = sorted(self._events.get(user, {}).items())
+        return [event for _, event in (log if last is None else log[len(log) - min(last, len(log)) :])]
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """Items added or changed online."""
+        self._check_open()
+        with self._lock:
+            return iter(sorted(self._items.items()))
+
+    def read_items(self, items: Sequence[str]) -> list[bytes | None]:
+        """What was put online of some items, as many as asked."""
+        self._check_open()
+        return [self._items.get(item) for item in items]
+
+    def users(self) -> Iterator[tuple[str, bytes]]:
+        """All users and their encoded memories, as they are now."""
+        self._check_open()
+        with self._lock:
+            return iter(sorted(self._states.items()))
+
+    def close(self) -> None:
+        """Forget everything; a second call does nothing."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed", fix="open it again")

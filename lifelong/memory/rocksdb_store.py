@@ -1,0 +1,371 @@
+"""Memories on disk, in RocksDB, inside the process.
+
+FOLDER/
+  store.json    format version; written first, and checked before RocksDB is opened
+  owner.json    process that has the store open for writing
+  db/           RocksDB, raw mode; one key space, the first byte says what a key is
+
+    m name                                     meta: the identity
+    s user                                     encoded memory
+    w partition (8) source                     watermark (8)
+    d event id                                 expiry (8)
+    x expiry (8) event id                      the same by expiry, so that old ones are found
+    e length of user (4) user count (8)        event log
+    i item                                     fields, JSON
+
+Numbers in keys are big-endian, so that keys sort as numbers.
+
+What a commit survives, once `commit` has returned: a crash or kill of the process always; a crash of the operating
+system and a loss of power with `sync=True` (the default: one fsync of the log per commit), as far as the disk keeps
+what it said it wrote. With `sync=False` the commits of the last seconds before such a crash can be lost, from the end;
+never a part of one. A commit is all there or not at all, the watermarks of its events included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lifelong.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreLockedError,
+    StoreUnavailableError,
+    require,
+)
+from lifelong.memory.store import Commit, StoreIdentity, check_identity, refuse_write
+
+FORMAT_VERSION = 1
+_IDENTITY = b"midentity"
+_NUMBER = struct.Struct(">q")
+_LENGTH = struct.Struct(">I")
+_PURGE = 10_000
+"""Expired event ids that one commit removes at most."""
+
+
+class RocksDbStore:
+    """A store in a folder; one process may write to it at a time, threads of it may share it.
+
+    Args:
+        path: the folder; made if it is not there.
+        read_only: a fixed view of the store as it is now; works beside a writing process.
+        sync: whether each commit waits for the disk; see the module.
+
+    Raises:
+        StoreLockedError: another process has it open; names the process.
+        StoreCorruptError: the folder is damaged, or holds something else.
+        StoreUnavailableError: the disk is full or cannot be read.
+        StoreError: it is not there (read_only), or of another format.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False, sync: bool = True) -> None:
+        self.path, self._read_only, self._sync = path, read_only, sync
+        self._rocksdict: Any = require("rocksdict", extra="serve", purpose="a rocksdb:// store")
+        self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
+        self._lock, self._now, self._db = threading.Lock(), 0, None
+        if not read_only:
+            _prepare(path)
+        _check_folder(path, read_only=read_only)
+        self._db = self._open()
+        if not read_only:
+            (path / "owner.json").write_text(json.dumps({"pid": os.getpid()}) + "\n")
+        self._has_items = next(self._scan(b"i"), None) is not None
+
+    _db: Any
+
+    @property
+    def identity(self) -> StoreIdentity | None:
+        """Who wrote it; None while it is new."""
+        value = self._get(_IDENTITY)
+        return None if value is None else StoreIdentity(**json.loads(value))
+
+    def bind(self, identity: StoreIdentity) -> None:
+        """Claim a new store, or check an old one; a store for reading is only checked.
+
+        Raises:
+            StoreForeignError: another artifact wrote it.
+        """
+        known = self.identity
+        if known is not None:
+            check_identity(str(self.path), known, identity)
+        elif not self._read_only:
+            batch = self._batch()
+            batch.put(_IDENTITY, json.dumps(asdict(identity)).encode())
+            self._write(batch)
+
+    def read_many(self, users: Sequence[str]) -> list[bytes | None]:
+        """Encoded memories, as many as asked, None where a user is absent."""
+        return self._get_many([_state_key(user) for user in users])
+
+    def commit(self, change: Commit) -> None:
+        """Apply one write, all of it or nothing; see the module for what it survives.
+
+        Raises:
+            StoreUnavailableError: the disk is full or fails; nothing was kept.
+        """
+        if self._read_only:
+            raise refuse_write(str(self.path))
+        batch = self._batch()
+        with self._lock:
+            for user in change.deleted:
+                batch.delete(_state_key(user))
+                for key, _ in self._scan(_log_prefix(user)):
+                    batch.delete(key)
+            for user, value in change.states.items():
+                batch.put(_state_key(user), value)
+            for (source, partition), offset in change.watermarks.items():
+                batch.put(_watermark_key(source, partition), _NUMBER.pack(offset))
+            for (user, count), value in change.events.items():
+                batch.put(_log_prefix(user) + _NUMBER.pack(count), value)
+            for item, value in change.items.items():
+                batch.put(b"i" + item.encode(), value)
+            self._remember(batch, change)
+            self._write(batch)
+            self._has_items = self._has_items or bool(change.items)
+
+    def _remember(self, batch: Any, change: Commit) -> None:
+        """Put new event ids into a batch, and take expired ones out."""
+        if not change.event_ids:
+            return
+        for key, _ in self._scan(b"x", most=_PURGE):
+            expiry = _NUMBER.unpack(key[1:9])[0]
+            if expiry > self._now:
+                break
+            batch.delete(key)
+            # An id that came again after it had expired stands under a later expiry too.
+            if self._get(b"d" + key[9:]) == key[1:9]:
+                batch.delete(b"d" + key[9:])
+        for event_id, expiry in change.event_ids.items():
+            packed, name = _NUMBER.pack(expiry), event_id.encode()
+            batch.put(b"d" + name, packed)
+            batch.put(b"x" + packed + name, b"")
+
+    def watermark(self, source: str, partition: int) -> int:
+        """Offset of the last event applied, -1 if none."""
+        value = self._get(_watermark_key(source, partition))
+        return -1 if value is None else int(_NUMBER.unpack(value)[0])
+
+    def seen(self, event_ids: Sequence[str], *, now: int) -> list[bool]:
+        """Which client event ids were applied and have not expired; those that have are forgotten at later writes."""
+        self._now = max(self._now, now)
+        found = self._get_many([b"d" + event_id.encode() for event_id in event_ids])
+        return [value is not None and _NUMBER.unpack(value)[0] > now for value in found]
+
+    def events(self, user: str, *, last: int | None = None) -> list[bytes]:
+        """The user's event log, oldest first."""
+        prefix = _log_prefix(user)
+        if last is None:
+            return [value for _, value in self._scan(prefix)]
+        return [value for _, value in self._scan(prefix, most=last, backwards=True)][::-1]
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """Items added or changed online, as they are now."""
+        return ((key[1:].decode(), value) for key, value in self._scan(b"i"))
+
+    def read_items(self, items: Sequence[str]) -> list[bytes | None]:
+        """What was put online of some items, as many as asked."""
+        if not self._has_items:
+            self._opened()
+            return [None] * len(items)
+        return self._get_many([b"i" + item.encode() for item in items])
+
+    def users(self) -> Iterator[tuple[str, bytes]]:
+        """All users and their encoded memories: the view is fixed when this is called; later commits do not show."""
+        scan = self._scan(b"s")
+        return ((key[1:].decode(), value) for key, value in scan)
+
+    def close(self) -> None:
+        """Release the store and its lock; views that are still read end with an error. A second call does nothing."""
+        if self._db is None:
+            return
+        # A live iterator would keep the lock.
+        for scan in list(self._scans):
+            scan.stop()
+        if not self._read_only:
+            (self.path / "owner.json").unlink(missing_ok=True)
+        db, self._db = self._db, None
+        db.close()
+
+    def _open(self) -> Any:
+        kit = self._rocksdict
+        options = kit.Options(raw_mode=True)
+        options.create_if_missing(not self._read_only)
+        access = kit.AccessType.read_only(False) if self._read_only else kit.AccessType.read_write()
+        with _translated(self.path):
+            return kit.Rdict(str(self.path / "db"), options, access_type=access)
+
+    def _opened(self) -> Any:
+        if self._db is None:
+            raise StoreError(f"{self.path} is closed", fix="open it again")
+        return self._db
+
+    def _get(self, key: bytes) -> bytes | None:
+        with _translated(self.path):
+            value: bytes | None = self._opened().get(key)
+            return value
+
+    def _get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        with _translated(self.path):
+            values: list[bytes | None] = self._opened().get(keys) if keys else []
+            return values
+
+    def _batch(self) -> Any:
+        return self._rocksdict.WriteBatch(raw_mode=True)
+
+    def _write(self, batch: Any) -> None:
+        options = self._rocksdict.WriteOptions()
+        options.sync = self._sync
+        with _translated(self.path):
+            self._opened().write(batch, options)
+
+    def _scan(self, prefix: bytes, *, most: int | None = None, backwards: bool = False) -> _Scan:
+        start = prefix + b"\xff" * 8 if backwards else prefix
+        with _translated(self.path):
+            rows = self._opened().items(backwards=backwards, from_key=start)
+        scan = _Scan(rows, prefix, most, self.path)
+        self._scans.add(scan)
+        return scan
+
+
+class _Scan:
+    """Keys with a prefix and their values, in a view fixed at the start; the store can stop it from outside."""
+
+    def __init__(self, rows: Any, prefix: bytes, most: int | None, path: Path) -> None:
+        self._rows, self._prefix, self._left, self._path = rows, prefix, most, path
+        self._stopped = False
+
+    def __iter__(self) -> _Scan:
+        return self
+
+    def __next__(self) -> tuple[bytes, bytes]:
+        if self._stopped:
+            raise StoreError(f"{self._path} was closed while it was read", fix="open it again")
+        if self._rows is None or self._left == 0:
+            self._rows = None
+            raise StopIteration
+        with _translated(self._path):
+            row: tuple[bytes, bytes] | None = next(self._rows, None)
+        if row is None or not row[0].startswith(self._prefix):
+            self._rows = None
+            raise StopIteration
+        if self._left is not None:
+            self._left -= 1
+        return row
+
+    def stop(self) -> None:
+        """Let go of the view; a reader that is not through gets an error."""
+        self._stopped, self._rows = self._rows is not None, None
+
+
+def _state_key(user: str) -> bytes:
+    return b"s" + user.encode()
+
+
+def _log_prefix(user: str) -> bytes:
+    name = user.encode()
+    return b"e" + _LENGTH.pack(len(name)) + name
+
+
+def _watermark_key(source: str, partition: int) -> bytes:
+    return b"w" + _NUMBER.pack(partition) + source.encode()
+
+
+def _prepare(path: Path) -> None:
+    """Make the folder of a new store.
+
+    Raises:
+        StoreUnavailableError: it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not any(path.iterdir()):
+            (path / "store.json").write_text(json.dumps({"format": "lifelong-store", "version": FORMAT_VERSION}) + "\n")
+    except OSError as error:
+        raise StoreUnavailableError(
+            f"{path} cannot be written: {error}", fix="check the path and its rights"
+        ) from error
+
+
+def _check_folder(path: Path, *, read_only: bool) -> None:
+    """Refuse a folder that RocksDB would open, and damage, although it is not ours.
+
+    Raises:
+        StoreError: no store is there, or it is of another format version.
+        StoreCorruptError: what is there is no store, or it is damaged.
+    """
+    if not (path / "store.json").exists():
+        if read_only and not (path.exists() and any(path.iterdir())):
+            raise StoreError(
+                f"there is no store in {path}", fix="make one with `lifelong backfill` or `lifelong ingest`"
+            )
+        raise StoreCorruptError(
+            f"{path} is not a store: store.json is missing", expected="a new folder or one that a store made"
+        )
+    try:
+        head = json.loads((path / "store.json").read_text())
+        if head["format"] != "lifelong-store":
+            raise ValueError(f"format {head['format']!r}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreCorruptError(f"{path / 'store.json'} cannot be read: {error}", fix="restore a backup") from error
+    if head["version"] != FORMAT_VERSION:
+        raise StoreError(f"{path} has store format {head['version']}", expected=f"{FORMAT_VERSION}, of this release")
+    _check_raw(path, read_only=read_only)
+
+
+def _check_raw(path: Path, *, read_only: bool) -> None:
+    settings, current = path / "db" / "rocksdict-config.json", path / "db" / "CURRENT"
+    if not current.exists():
+        # Without it RocksDB would start a new database over the files of the old one.
+        if read_only or any(file.stat().st_size for kind in ("*.sst", "*.log") for file in (path / "db").glob(kind)):
+            raise StoreCorruptError(f"{current} is missing", fix="restore a backup, or build the store anew")
+        return
+    try:
+        raw = json.loads(settings.read_text())["raw_mode"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreCorruptError(f"{settings} cannot be read: {error}", fix="restore a backup") from error
+    if raw is not True:
+        raise StoreCorruptError(f"{settings} says that another program wrote this database", fix="check the path")
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """RocksDB's errors as ours."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        raise _as_ours(path, str(error)) from error
+
+
+def _as_ours(path: Path, text: str) -> StoreError:
+    if "LOCK" in text or "lock hold by current process" in text:
+        return StoreLockedError(
+            f"{path} is open in {_owner(path)}",
+            expected="one process that writes to a store",
+            fix="stop that process, send events to it over HTTP if it is a service, or open the store read_only",
+        )
+    if "Corruption" in text or "corrupt" in text.lower():
+        return StoreCorruptError(f"{path} is damaged: {text}", fix="restore a backup, or build the store anew")
+    if "No space left" in text:
+        return StoreUnavailableError(
+            f"the disk of {path} is full; nothing was kept", fix="free space, then send it again"
+        )
+    if "IO error" in text or "closed" in text.lower():
+        return StoreUnavailableError(f"{path} cannot be read or written: {text}", fix="check the disk")
+    return StoreError(f"{path}: {text}")
+
+
+def _owner(path: Path) -> str:
+    try:
+        return f"process {json.loads((path / 'owner.json').read_text())['pid']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,184 @@
+"""Runs the graphs of an artifact: numbers in, memories and logits out. No torch.
+
+number_BF --tables--> event_BE --write graph--> memory
+number_BCF --tables--> target_BCE --read graph, with memory--> interest --head graph, with context--> logit_BCT
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.artifact.folder import GRAPHS
+from lifelong.errors import ArtifactError, require
+from lifelong.memory.codec import make_codec
+from lifelong.memory.state import States
+from lifelong.memory.store import StoreIdentity
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+_USERS = 2_048
+"""Memories that go through the write graph at once."""
+_CELLS = 8_192
+"""Targets that go through the read graph at once."""
+
+
+class Runtime:
+    """Writes to and reads from memories with the graphs of an artifact.
+
+    Threads may share it. Results depend on the size of a batch in the last bits of fp32 only.
+
+    Args:
+        artifact: of a memory model.
+        threads: threads of one graph; one is the fastest for single requests.
+
+    Raises:
+        ArtifactError: the model cannot be served, and why; or a graph does not fit its layout.
+    """
+
+    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+        self.layout, schema = artifact.require_memory(), artifact.config.dataset_schema
+        self.codec = make_codec(artifact.config.codec, self.layout)
+        self._item, self._event, self._context = schema.item_fields, schema.history_fields, schema.context_fields
+        self._tables = artifact.tables
+        self._sessions = {name: _session(artifact, name, threads) for name in GRAPHS}
+        self._has_attention = any(part.name == "attention" for part in self._sessions["read"].get_outputs())
+        self._taken = {
+            name: frozenset(part.name for part in session.get_inputs()) for name, session in self._sessions.items()
+        }
+
+    def empty(self, num_users: int) -> States:
+        """Memories of users without events."""
+        return States.empty(self.layout, num_users)
+
+    def encode(self, states: States) -> list[bytes]:
+        """Memories as a store keeps them."""
+        return self.codec.encode(states)
+
+    def decode(self, records: Sequence[bytes | None]) -> States:
+        """Memories from a store; empty ones where a user is absent.
+
+        Raises:
+            StoreCorruptError: a record cannot be decoded.
+        """
+        return self.codec.decode(records)
+
+    def write(self, states: States, number_BF: IntArray, time_B: IntArray) -> States:
+        """Fold one event per user in.
+
+        Args:
+            states: memories of B users; not changed.
+            number_BF: numbers of `schema.history_fields`.
+            time_B: times of the events.
+
+        Returns:
+            Memories after the event: count one higher, last time the later of the two.
+        """
+        parts = [self._write(states, number_BF, chosen) for chosen in _slices(len(states), _USERS)]
+        fields = {
+            part.name: np.concatenate([np.zeros((0, *part.shape), np.float32), *(found[part.name] for found in parts)])
+            for part in self.layout
+        }
+        return States(states.count_B + 1, np.maximum(states.last_time_B, time_B), fields)
+
+    def _write(self, states: States, number_BF: IntArray, chosen: slice) -> dict[str, FloatArray]:
+        feed = self._memory(states, chosen) | {"event": self._embed(number_BF[chosen], self._event)}
+        names = [part.name for part in self.layout]
+        return dict(zip(names, self._run("write", [f"new_{name}" for name in names], feed), strict=True))
+
+    def score(
+        self, states: States, number_BCF: IntArray, context_BCF: IntArray
+    ) -> tuple[FloatArray, FloatArray | None]:
+        """Score C targets per user.
+
+        Args:
+            states: memories of B users; not changed.
+            number_BCF: numbers of `schema.item_fields`.
+            context_BCF: numbers of `schema.context_fields`; its second axis may be 1, for one moment per user.
+
+        Returns:
+            Logits `[B, C, T]`, and the first-hop attention `[B, C, S]` or None.
+        """
+        users, candidates = number_BCF.shape[:2]
+        context_BCF = np.broadcast_to(context_BCF, (users, candidates, context_BCF.shape[2]))
+        wide = min(max(candidates, 1), _CELLS)
+        rows = []
+        for chosen in _slices(users, max(1, _CELLS // wide)):
+            memory = {name: value[:, None] for name, value in self._memory(states, chosen).items()}
+            cells = [
+                self._score(memory, number_BCF[chosen, some], context_BCF[chosen, some])
+                for some in _slices(candidates, wide)
+            ]
+            rows.append([np.concatenate(part, axis=1) for part in zip(*cells, strict=True)])
+        if not rows or not candidates:
+            return self._nothing(users, candidates)
+        found = [np.concatenate(part) for part in zip(*rows, strict=True)]
+        return found[0], found[1] if self._has_attention else None
+
+    def _score(self, memory: dict[str, Any], number_BCF: IntArray, context_BCF: IntArray) -> list[FloatArray]:
+        target = self._embed(number_BCF, self._item)
+        names = ["interest", "attention"] if self._has_attention else ["interest"]
+        interest, *attention = self._run("read", names, memory | {"target": target})
+        feed = {"interest": interest, "target": target}
+        if self._context:
+            feed["context"] = self._embed(context_BCF, self._context)
+        return [*self._run("head", ["logit"], feed), *attention]
+
+    def _nothing(self, users: int, candidates: int) -> tuple[FloatArray, FloatArray | None]:
+        """The answer where there is nothing to score: the axes that the graphs would give."""
+        one = self._score(
+            {name: value[:, None] for name, value in self._memory(self.empty(1), slice(0, 1)).items()},
+            np.zeros((1, 1, len(self._item)), np.int64),
+            np.zeros((1, 1, len(self._context)), np.int64),
+        )
+        empty = [np.zeros((users, candidates, part.shape[2]), np.float32) for part in one]
+        return empty[0], empty[1] if self._has_attention else None
+
+    def _memory(self, states: States, chosen: slice) -> dict[str, Any]:
+        return {"count": states.count_B[chosen]} | {part.name: states.fields[part.name][chosen] for part in self.layout}
+
+    def _embed(self, number: IntArray, fields: Sequence[str]) -> FloatArray:
+        """Look up `number[..., F]` and put the vectors one after another: `[..., F * E]`."""
+        vectors = [self._tables[field][number[..., place]] for place, field in enumerate(fields)]
+        return np.concatenate(vectors, axis=-1)
+
+    def _run(self, graph: str, outputs: list[str], feed: dict[str, Any]) -> list[FloatArray]:
+        taken = self._taken[graph]
+        inputs = {name: np.ascontiguousarray(value) for name, value in feed.items() if name in taken}
+        found: list[FloatArray] = self._sessions[graph].run(outputs, inputs)
+        return found
+
+
+def identity_of(artifact: Artifact) -> StoreIdentity:
+    """How a store knows its artifact.
+
+    Raises:
+        ArtifactError: the model cannot be served, and why.
+    """
+    layout = [part.model_dump() for part in artifact.require_memory()]
+    return StoreIdentity(artifact.id, artifact.config.codec, json.dumps(layout, separators=(",", ":")))
+
+
+def _session(artifact: Artifact, name: Any, threads: int) -> Any:
+    runtime = require("onnxruntime", extra="serve", purpose="running a model's graphs")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # Waiting threads sleep: spinning ones cost other processes their cores, and the slowest requests most.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    path = artifact.graph(name)
+    try:
+        return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ArtifactError(f"{path} cannot be run: {error}", fix="train anew with this release") from error
+
+
+def _slices(size: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, size)) for start in range(0, size, step))

@@ -1,0 +1,360 @@
+"""Applies events to the memories in a store: each once, in the order of arrival, many users at a time.
+
+    events --known already?--> drop     --k-th events of different users together--> write graph --one commit--> store
+             |  (source, partition, offset) at or below the watermark
+             `  client's event id, remembered for a day
+
+Memories, log, ids and watermarks of one `apply` are one commit: after a crash all of it is there or nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import time as clock
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.events import gap_numbers
+from lifelong.errors import RequestError, UsageError
+from lifelong.memory.runtime import Runtime, identity_of
+from lifelong.memory.state import States
+from lifelong.memory.store import Commit
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.memory.store import MemoryStore
+
+IntArray = npt.NDArray[np.int64]
+
+REMEMBER = 24 * 3600
+"""Seconds for which client event ids are remembered."""
+MAX_ID = 1_024
+"""Longest id of a user, item or event, in characters."""
+LAST_SECOND = 253_402_300_799
+"""End of the year 9999; a larger time is in milliseconds by mistake."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserEvent:
+    """One thing a user did to one item.
+
+    Args:
+        user: her id; any text that is not empty.
+        item: its id; need not be known.
+        time: UTC seconds (or the ordinal of a log without times).
+        event_type: click, buy ...; None where it is not known.
+        fields: item fields that came with the event; they win over items put online and over the catalogue.
+        event_id: the client's own id; a second event with it changes nothing.
+    """
+
+    user: str
+    item: str
+    time: int
+    event_type: str | None = None
+    fields: Mapping[str, str | None] | None = None
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedEvent:
+    """One event as the store's log keeps it."""
+
+    item: str
+    time: int
+    event_type: str | None = None
+    fields: Mapping[str, str | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """How many events had which outcome.
+
+    Args:
+        applied: folded into the memories.
+        duplicates: applied before; changed nothing.
+        late: older than the user's last event; applied too, or refused.
+        refused: late and not applied.
+        no_dedup: applied without offset or event id, so that a repetition would count twice.
+        unknown_types: applied with an event type that training had not seen.
+    """
+
+    applied: int = 0
+    duplicates: int = 0
+    late: int = 0
+    refused: int = 0
+    no_dedup: int = 0
+    unknown_types: int = 0
+
+    def __add__(self, other: Applied) -> Applied:
+        """Both together."""
+        return Applied(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
+
+
+class Updater:
+    """Folds events into the memories of a store. Threads may share it; they take turns.
+
+    Args:
+        artifact: of a memory model; claims the store if it is new.
+        store: open for writing; not closed here.
+        late: what happens to an event that is older than the user's last one: "apply" folds it in now (the order of
+            arrival is the order of the memory), "refuse" leaves it out.
+        event_log: whether the store keeps the events, for explanations.
+        now: gives the current UTC second, for the expiry of event ids.
+
+    Raises:
+        ArtifactError: the model cannot be served, and why.
+        StoreForeignError: another artifact wrote the store.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        store: MemoryStore,
+        *,
+        late: str = "apply",
+        event_log: bool = True,
+        now: Callable[[], int] | None = None,
+    ) -> None:
+        if late not in ("apply", "refuse"):
+            raise UsageError(f"late = {late!r}", expected='"apply" or "refuse"')
+        self.artifact, self.store, self.runtime = artifact, store, Runtime(artifact)
+        self._late: Literal["apply", "refuse"] = "apply" if late == "apply" else "refuse"
+        self._event_log, self._now = event_log, now or (lambda: int(clock.time()))
+        self._schema, self._lock = artifact.config.dataset_schema, threading.Lock()
+        store.bind(identity_of(artifact))
+
+    def apply(
+        self,
+        events: Sequence[UserEvent],
+        *,
+        source: str = "http",
+        partition: int = 0,
+        offsets: Sequence[int] | None = None,
+    ) -> Applied:
+        """Fold events in, in their order; all of it is written at once, or nothing.
+
+        Args:
+            events: of any users.
+            source: where they come from.
+            partition: of the source.
+            offsets: strictly increasing place of each event in its partition; those at or below the stored watermark
+                were applied before. None for sources without places.
+
+        Raises:
+            RequestError: an event is not valid; says which and why. Nothing was kept.
+            StoreUnavailableError: nothing was kept.
+        """
+        check_events(events, time_unit=self._schema.time_unit)
+        _check_offsets(events, offsets)
+        with self._lock:
+            return self._apply(events, source, partition, offsets)
+
+    def _apply(
+        self, events: Sequence[UserEvent], source: str, partition: int, offsets: Sequence[int] | None
+    ) -> Applied:
+        now = self._now()
+        fresh = self._fresh(events, source, partition, offsets, now)
+        users = list(dict.fromkeys(events[place].user for place in fresh))
+        before = self.runtime.decode(self.store.read_many(users))
+        plan = _plan([events[place] for place in fresh], users, before.last_time_B, refuse=self._late == "refuse")
+        kept = [events[fresh[place]] for place in plan.kept_N.tolist()]
+        number_NF, unknown = self._numbers(kept, plan)
+        states, count_N = self._fold(before, plan, number_NF)
+        ids = {event.event_id: now + REMEMBER for event in kept if event.event_id is not None}
+        touched = np.unique(plan.user_N)
+        marks = {(source, partition): int(offsets[-1])} if offsets is not None and len(offsets) else {}
+        log = {(event.user, count): encode_event(event) for event, count in zip(kept, count_N.tolist(), strict=True)}
+        encoded = self.runtime.encode(_take(states, touched))
+        change = Commit(
+            states={users[place]: value for place, value in zip(touched.tolist(), encoded, strict=True)},
+            watermarks={key: value for key, value in marks.items() if value > self.store.watermark(*key)},
+            event_ids=ids,
+            events=log if self._event_log else {},
+        )
+        if change != Commit():
+            self.store.commit(change)
+        return Applied(
+            applied=len(kept),
+            duplicates=len(events) - len(fresh),
+            late=plan.late,
+            refused=len(fresh) - len(kept),
+            no_dedup=0 if offsets is not None else sum(event.event_id is None for event in kept),
+            unknown_types=unknown,
+        )
+
+    def _fresh(
+        self, events: Sequence[UserEvent], source: str, partition: int, offsets: Sequence[int] | None, now: int
+    ) -> list[int]:
+        """Places of the events that were not applied before."""
+        mark = self.store.watermark(source, partition) if offsets is not None else -1
+        places = [place for place in range(len(events)) if offsets is None or offsets[place] > mark]
+        named = list(dict.fromkeys(name for place in places if (name := events[place].event_id) is not None))
+        known = {name for name, seen in zip(named, self.store.seen(named, now=now), strict=True) if seen}
+        fresh = []
+        for place in places:
+            name = events[place].event_id
+            if name in known:
+                continue
+            if name is not None:
+                known.add(name)
+            fresh.append(place)
+        return fresh
+
+    def _numbers(self, events: Sequence[UserEvent], plan: _Plan) -> tuple[IntArray, int]:
+        """Numbers `[N, F]` of `schema.history_fields`, and how many event types were new."""
+        columns, unknown = [self._item_numbers(events)], 0
+        types = self.artifact.event_types
+        if types is not None:
+            number_N = types.numbers([event.event_type for event in events])
+            unknown = sum(
+                event.event_type is not None and number < types.first_known
+                for event, number in zip(events, number_N.tolist(), strict=True)
+            )
+            columns.append(number_N[:, None])
+        if "gap" in self._schema.event_fields:
+            columns.append(gap_numbers(plan.time_N, plan.previous_N)[:, None])
+        return np.concatenate(columns, axis=1), unknown
+
+    def _item_numbers(self, events: Sequence[UserEvent]) -> IntArray:
+        """Numbers `[N, F]` of the item fields; each item is looked up once."""
+        items = list(dict.fromkeys(event.item for event in events))
+        place_of = {item: place for place, item in enumerate(items)}
+        online = [None if value is None else json.loads(value) for value in self.store.read_items(items)]
+        catalogue = self.artifact.catalogue
+        number_VF = catalogue.numbers(items, online if any(online) else None)
+        number_NF = number_VF[[place_of[event.item] for event in events]]
+        for place, event in enumerate(events):
+            if event.fields:
+                given = {**(online[place_of[event.item]] or {}), **event.fields}
+                number_NF[place] = catalogue.numbers([event.item], [given])[0]
+        return number_NF
+
+    def _fold(self, states: States, plan: _Plan, number_NF: IntArray) -> tuple[States, IntArray]:
+        """Memories after all events, and each event's place in its user's history (from 1)."""
+        states = _take(states, np.arange(len(states)))
+        count_N = states.count_B[plan.user_N] + plan.rank_N + 1
+        for place_N in plan.rounds():
+            user_B = plan.user_N[place_N]
+            after = self.runtime.write(_take(states, user_B), number_NF[place_N], plan.time_N[place_N])
+            states.count_B[user_B], states.last_time_B[user_B] = after.count_B, after.last_time_B
+            for name, value in after.fields.items():
+                states.fields[name][user_B] = value
+        return states, count_N
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """N events that will be folded in, in their order.
+
+    Args:
+        kept_N: their places among the fresh events.
+        user_N: place of the user.
+        rank_N: how many events of the user come before, in this batch.
+        time_N: times.
+        previous_N: latest time of the user's events before, `NO_TIME` if none.
+        late: events older than that, refused ones too.
+    """
+
+    kept_N: IntArray
+    user_N: IntArray
+    rank_N: IntArray
+    time_N: IntArray
+    previous_N: IntArray
+    late: int
+
+    def rounds(self) -> list[IntArray]:
+        """The first events of all users, then the second ones ..."""
+        order_N = np.argsort(self.rank_N, kind="stable")
+        bounds = np.flatnonzero(np.diff(self.rank_N[order_N])) + 1
+        return [part for part in np.split(order_N, bounds) if len(part)]
+
+
+def _plan(events: Sequence[UserEvent], users: Sequence[str], last_time_U: IntArray, *, refuse: bool) -> _Plan:
+    place_of = {user: place for place, user in enumerate(users)}
+    latest, seen = last_time_U.tolist(), [0] * len(users)
+    kept, late = [], 0
+    for place, event in enumerate(events):
+        user = place_of[event.user]
+        before = latest[user]
+        is_late = event.time < before
+        late += is_late
+        if is_late and refuse:
+            continue
+        kept.append((place, user, seen[user], event.time, before))
+        latest[user] = max(before, event.time)
+        seen[user] += 1
+    columns = np.array(kept, np.int64).reshape(-1, 5).T
+    return _Plan(columns[0], columns[1], columns[2], columns[3], columns[4], late)
+
+
+def _take(states: States, place_B: IntArray) -> States:
+    return States(
+        states.count_B[place_B],
+        states.last_time_B[place_B],
+        {name: value[place_B] for name, value in states.fields.items()},
+    )
+
+
+def check_events(events: Sequence[UserEvent], *, time_unit: str = "seconds") -> None:
+    """Refuse events that cannot be what was meant.
+
+    Raises:
+        RequestError: says which event and why.
+    """
+    for place, event in enumerate(events):
+        problem = event_problem(event, time_unit=time_unit)
+        if problem is not None:
+            column, found, expected = problem
+            raise RequestError(f"event {place}: {column} {found}", expected=expected, fix="mend it; nothing was kept")
+
+
+def event_problem(event: UserEvent, *, time_unit: str = "seconds") -> tuple[str, str, str] | None:
+    """What is wrong with an event: (column, what was found, what was expected), or None."""
+    for column in ("user", "item", "event_id", "event_type"):
+        value = getattr(event, column)
+        if value is None and column.startswith("event_"):
+            continue
+        if not isinstance(value, str) or not 0 < len(value) <= MAX_ID:
+            return column, f"is {_short(value)}", f"text of 1 to {MAX_ID} characters"
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            return column, f"is {_short(value)}, which is no valid text", "Unicode text"
+    if type(event.time) is not int:
+        return "time", f"is {_short(event.time)}", "a whole number"
+    if not 0 <= event.time <= LAST_SECOND and time_unit == "seconds":
+        return "time", f"is {event.time}", f"UTC seconds, 0 to {LAST_SECOND} (not milliseconds)"
+    if time_unit != "seconds" and not 0 <= event.time < 2**62:
+        return "time", f"is {event.time}", "the ordinal of the event, 0 or more"
+    return None
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _check_offsets(events: Sequence[UserEvent], offsets: Sequence[int] | None) -> None:
+    if offsets is None:
+        return
+    if len(offsets) != len(events):
+        raise UsageError(f"{len(offsets)} offsets for {len(events)} events", expected="one offset per event")
+    if any(after <= before for before, after in itertools.pairwise(offsets)) or (len(offsets) and offsets[0] < 0):
+        raise UsageError("the offsets do not increase", expected="strictly increasing offsets from 0 on")
+
+
+def encode_event(event: UserEvent | LoggedEvent) -> bytes:
+    """One event for the log: a JSON list [item, time, type, fields], without empty parts at its end."""
+    parts = [event.item, event.time, event.event_type, dict(event.fields) if event.fields else None]
+    while parts[-1] is None:
+        parts.pop()
+    return json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode_event(value: bytes) -> LoggedEvent:
+    """The inverse of `encode_event`."""
+    return LoggedEvent(*json.loads(value))
