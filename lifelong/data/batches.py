@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, TypeVar
 
@@ -378,7 +378,7 @@ class TrainingBatches:
 
 def training_batches(
     batches: TrainingBatches, *, epoch: int, first: int = 0, prefetch: int = 3
-) -> Iterator[tuple[int, Batch]]:
+) -> Generator[tuple[int, Batch], None, None]:
     """The batches of one epoch, prepared ahead in a thread.
 
     Args:

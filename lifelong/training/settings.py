@@ -1,4 +1,4 @@
-"""From a run's settings to a checked model: `[model]` against the model's config class, the dataset against the model."""
+"""From run settings to a checked model: `[model]` against its config class, the dataset against the model."""
 
 from __future__ import annotations
 

@@ -1,0 +1,278 @@
+"""The loop that trains a model by gradient: batches, steps, validations inside an epoch, checkpoints, an early end.
+
+    batch --forward, backward, clip, Adam--> weights     every `validate_every`: score validation -> best? -> checkpoint
+
+What is drawn in a step depends on (seed, epoch, batch) alone, so that a resumed run goes on with the same numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lifelong.config import TrainSettings
+from lifelong.data.batches import Batch, TrainingBatches, training_batches
+from lifelong.errors import LifelongError, MismatchError
+from lifelong.evaluation import metrics
+from lifelong.evaluation.evaluate import predict
+from lifelong.models.base import Model
+from lifelong.training.checkpoint import (
+    Checkpoint,
+    CurvePoint,
+    Progress,
+    State,
+    optimiser_tensors,
+    restore_optimiser,
+)
+from lifelong.training.display import Display
+from lifelong.training.losses import loss_of
+from lifelong.training.optimiser import build_optimiser, learning_rate
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import Examples
+
+
+class DivergedError(LifelongError):
+    """The loss is not a finite number any more."""
+
+
+class Loop:
+    """One run of one model.
+
+    Args:
+        model: a new model; it is trained in place.
+        dataset: training and validation splits are used.
+        settings: of the run.
+        batches: of the training split.
+        fabric: device and precision.
+        checkpoint: where the state is kept.
+        display: where progress is shown.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        dataset: Dataset,
+        *,
+        settings: TrainSettings,
+        batches: TrainingBatches,
+        fabric: Fabric,
+        checkpoint: Checkpoint,
+        display: Display,
+    ) -> None:
+        self.dataset, self.settings, self.batches = dataset, settings, batches
+        self.checkpoint, self.display, self.fabric = checkpoint, display, fabric
+        self.progress, self.stopped_by = Progress(), ""
+        self.total = total_examples(settings, batches.examples_per_epoch)
+        self._model, self._best = model, dict[str, Tensor]()
+        self._wrapped, self._optimiser = fabric.setup(model, build_optimiser(model, settings))
+        self._validation = validation_subset(dataset.examples("validation"), settings)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained weights."""
+        return sum(part.numel() for part in self._model.parameters())
+
+    def restore(self) -> None:
+        """Go on from the checkpoint.
+
+        Raises:
+            UsageError, ConfigError, DataError: see `Checkpoint.load`.
+        """
+        state = self.checkpoint.load()
+        self.progress, self._best = state.progress, dict(state.best)
+        self._model.load_state_dict(dict(state.model))
+        restore_optimiser(self._optimiser, state.optimiser)
+
+    def run(self) -> Mapping[str, Tensor]:
+        """Train until a limit or the patience is reached; the weights of the best validation.
+
+        Raises:
+            DivergedError: the loss is not finite.
+            KeyboardInterrupt: Ctrl-C; the state was saved first.
+        """
+        with _interruptible() as interrupted:
+            while not self._finished():
+                self._run_epoch(interrupted)
+        return self._best
+
+    def _run_epoch(self, interrupted: Callable[[], bool]) -> None:
+        settings, progress = self.settings, self.progress
+        stream = training_batches(self.batches, epoch=progress.epoch, first=progress.batch, prefetch=settings.prefetch)
+        plan = self.batches.epoch(progress.epoch)
+        for number, batch in stream:
+            with self._timed("train"):
+                self._step(batch, number)
+            progress.batch = number + 1
+            if progress.batch == len(plan):
+                progress.epoch, progress.batch = progress.epoch + 1, 0
+            if self._due() or self._at_limit():
+                self._validate()
+                self._save()
+            if interrupted():
+                self._save()
+                raise KeyboardInterrupt(
+                    f"stopped after {progress.examples:,} examples; the state is in {self.checkpoint.folder}, "
+                    "train again with --resume to go on"
+                )
+            if self._finished():
+                stream.close()
+                return
+
+    def _step(self, batch: Batch, number: int) -> None:
+        settings, progress = self.settings, self.progress
+        batch = batch.to(self.fabric.device)
+        torch.manual_seed(_step_seed(settings.seed, progress.epoch, number))
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate(settings, progress.examples, self.total)
+        self._model.train()
+        # The wrapped module would take the batch apart to convert it; autocast is all that precision needs here.
+        with self.fabric.autocast():
+            output = self._model(batch)
+        loss = loss_of(output, batch)
+        self.fabric.backward(loss.total)
+        if settings.clip:
+            self.fabric.clip_gradients(self._wrapped, self._optimiser, clip_val=settings.clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        value, examples = float(loss.total.detach()), int(batch.mask_BC.sum())
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the loss became {value} after {progress.examples:,} examples",
+                expected="a finite number",
+                fix=f"a lower train.learning_rate than {settings.learning_rate}, or train.clip above 0",
+            )
+        progress.examples += examples
+        progress.loss_sum += float(loss.cross_entropy.detach()) * examples
+        progress.loss_examples += examples
+        seconds = progress.seconds.get("train", 0.0)
+        self.display.step(progress.examples, progress.examples / max(seconds, 1e-9), self._train_loss())
+
+    def _validate(self) -> None:
+        progress = self.progress
+        self.display.stage("validating")
+        with self._timed("validate"):
+            logit_N = predict(self._model, self.dataset, self._validation)[:, 0]
+            label_N = np.asarray(self._validation.label_NT[:, 0])
+            auc, log_loss = metrics.auc(label_N, logit_N), metrics.log_loss(label_N, logit_N)
+        progress.curve.append(
+            CurvePoint(
+                examples=progress.examples,
+                seconds=progress.elapsed,
+                train_loss=self._train_loss(),
+                auc=auc,
+                log_loss=log_loss,
+            )
+        )
+        progress.loss_sum, progress.loss_examples = 0.0, 0
+        better = progress.best is None or self._score(-1) > self._score(progress.best)
+        if better:
+            progress.best = len(progress.curve) - 1
+            self._best = {name: value.detach().cpu().clone() for name, value in self._model.state_dict().items()}
+        self.display.validated(progress.curve[-1], best=better)
+        self.display.stage("training")
+
+    def _score(self, place: int) -> float:
+        point = self.progress.curve[place]
+        return point.auc if self.settings.select_on == "auc" else -point.log_loss
+
+    def _train_loss(self) -> float:
+        return self.progress.loss_sum / max(1, self.progress.loss_examples)
+
+    def _save(self) -> None:
+        with self._timed("checkpoint"):
+            tensors = optimiser_tensors(self._optimiser)
+            self.checkpoint.save(State(self.progress, self._model.state_dict(), self._best, tensors))
+
+    def _due(self) -> bool:
+        every = self.settings.validate_every
+        if every <= 1:
+            every *= self.batches.examples_per_epoch
+        return self.progress.loss_examples >= every
+
+    def _at_limit(self) -> bool:
+        settings, progress = self.settings, self.progress
+        minutes = settings.max_minutes
+        return progress.examples >= self.total or (minutes is not None and progress.elapsed >= 60 * minutes)
+
+    def _finished(self) -> bool:
+        """Whether the run is over, and by what; never with steps that were not validated."""
+        if self.progress.loss_examples:
+            return False
+        if self._at_limit():
+            reached = self.progress.examples >= self.total
+            self.stopped_by = "examples" if reached else "time"
+        elif self.progress.since_best >= self.settings.patience:
+            self.stopped_by = "patience"
+        return bool(self.stopped_by)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.progress.seconds[stage] = self.progress.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def total_examples(settings: TrainSettings, per_epoch: int) -> int:
+    """Examples after which a run ends at the latest."""
+    total = settings.max_epochs * per_epoch
+    return total if settings.max_examples is None else min(total, settings.max_examples)
+
+
+def validation_subset(examples: Examples, settings: TrainSettings) -> Examples:
+    """The validation examples that decide when to stop: those of whole users, drawn by the seed, up to a number.
+
+    Raises:
+        MismatchError: they all have the same label.
+    """
+    limit = settings.validation_examples
+    if limit is None or len(examples) <= limit:
+        return examples
+    user_U, count_U = np.unique(np.asarray(examples.user_N), return_counts=True)
+    order = np.random.default_rng([settings.seed, 1]).permutation(len(user_U))
+    fitting = max(1, int(np.searchsorted(np.cumsum(count_U[order]), limit, side="right")))
+    chosen = examples.take(np.flatnonzero(np.isin(np.asarray(examples.user_N), user_U[order[:fitting]])))
+    positive = np.asarray(chosen.label_NT[:, 0]) >= 0.5
+    if positive.all() or not positive.any():
+        raise MismatchError(
+            f"the {len(chosen)} validation examples used for stopping all have the same label",
+            fix="raise train.validation_examples",
+        )
+    return chosen
+
+
+def _step_seed(seed: int, epoch: int, number: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C asks for an end at the next batch; a second one ends at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

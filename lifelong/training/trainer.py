@@ -1,0 +1,243 @@
+"""From a prepared dataset to a finished artifact: train or fit, select on validation, calibrate, write with a record.
+
+    Dataset --build_model--> model --Loop | fit--> weights --validation--> calibrator --write_artifact--> ARTIFACT
+
+The test split is never read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lifelong.artifact.export import write_artifact
+from lifelong.config import RunConfig, TrainSettings
+from lifelong.data.batches import TrainingBatches
+from lifelong.errors import UsageError, require
+from lifelong.evaluation import metrics
+from lifelong.evaluation.calibration import calibration_errors, fit_calibrator
+from lifelong.evaluation.evaluate import predict
+from lifelong.evaluation.results import peak_memory, versions
+from lifelong.models import check_config
+from lifelong.models.base import FittedModel, Model
+from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe
+from lifelong.training.display import Display
+from lifelong.training.loop import Loop, total_examples
+from lifelong.training.settings import build_model, largest_period
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from lifelong.artifact.calibration import Calibrator
+    from lifelong.artifact.folder import Artifact
+    from lifelong.data.dataset import Dataset
+
+
+def train(
+    dataset: Dataset,
+    model: str,
+    out: Path | str,
+    *,
+    config: RunConfig | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> Artifact:
+    """Train (or fit) a model and write its artifact.
+
+    Args:
+        dataset: prepared.
+        model: a name of `MODELS`.
+        out: folder of the artifact; an older artifact there is replaced at the end.
+        config: settings of the run and of the model; defaults if None.
+        resume: go on from the checkpoint that an interrupted run left beside `out`.
+        progress: show a bar and validations on stderr.
+
+    Raises:
+        ConfigError: a setting of the model is wrong, or a resumed run has other settings or data.
+        MismatchError: the dataset cannot train this model, and why.
+        UsageError: `out` holds something else, or there is nothing to resume.
+        DivergedError: the loss is not a finite number any more.
+        KeyboardInterrupt: Ctrl-C; a checkpoint was left.
+    """
+    out, config = Path(out), config or RunConfig()
+    _check_out(out)
+    run = _Run(dataset, model, out, config)
+    with _threads(config.train.threads), torch.random.fork_rng():
+        torch.manual_seed(config.train.seed)
+        built = build_model(dataset, model, config.model)
+        if isinstance(built, FittedModel):
+            if resume:
+                raise UsageError(f"{model} is fitted at once, there is nothing to resume", fix="train without --resume")
+            run.fit(built)
+        else:
+            run.optimise(built, resume=resume, progress=progress)
+        return run.finish(built)
+
+
+class _Run:
+    """One call of `train`: its times, its record, its checkpoint."""
+
+    def __init__(self, dataset: Dataset, name: str, out: Path, config: RunConfig) -> None:
+        self.dataset, self.name, self.out, self.config = dataset, name, out, config
+        self.settings = check_config(name, config.model)
+        self.started = datetime.now(UTC)
+        self.seconds: dict[str, float] = {}
+        self.record: dict[str, Any] = {}
+        fingerprint = Fingerprint(
+            data_hash=dataset.manifest.data_hash,
+            model=name,
+            settings=json_safe(self.settings),
+            train=json_safe(config.train.model_dump(mode="json")),
+        )
+        self.checkpoint = Checkpoint(out, fingerprint)
+
+    def fit(self, model: FittedModel) -> None:
+        """Fit a model that has no loop."""
+        with self._timed("train"):
+            model.fit(self.dataset, seed=self.config.train.seed)
+        self.record = {"examples_seen": None, "learning_curve": [], "stopped_by": "fitted"}
+
+    def optimise(self, model: Model, *, resume: bool, progress: bool) -> None:
+        """Train by gradient; leaves the best weights in the model."""
+        settings = self.config.train
+        with self._timed("open"):
+            fabric = make_fabric(settings)
+            batches = TrainingBatches(self.dataset, settings, phase=largest_period(model))
+        with Display(total_examples(settings, batches.examples_per_epoch), enabled=progress) as display:
+            if self.checkpoint.exists() and not resume:
+                display.say(f"the state of an interrupted run in {self.checkpoint.folder} is not used (no --resume)")
+            loop = Loop(
+                model,
+                self.dataset,
+                settings=settings,
+                batches=batches,
+                fabric=fabric,
+                checkpoint=self.checkpoint,
+                display=display,
+            )
+            if resume:
+                loop.restore()
+                display.say(f"going on after {loop.progress.examples:,} examples")
+            best = loop.run()
+        _load(model, best)
+        self.seconds |= loop.progress.seconds
+        self.record = _loop_record(loop, fabric)
+
+    def finish(self, model: Model | FittedModel) -> Artifact:
+        """Score validation, fit the calibrator, write the artifact, forget the checkpoint."""
+        with self._timed("calibrate"):
+            calibrator, validation = self._calibrate(model)
+        manifest = self.dataset.manifest
+        document = {
+            "model": self.name,
+            "dataset": manifest.name,
+            "data_hash": manifest.data_hash,
+            "protocol": manifest.protocol,
+            "negatives": manifest.negatives.model_dump(),
+            "config": {"train": self.config.train.model_dump(), "model": self.settings},
+            "seed": self.config.train.seed,
+            "threads": torch.get_num_threads(),
+            "versions": versions(),
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
+            "peak_memory": peak_memory(),
+            "validation": validation,
+            **self.record,
+        }
+        run = {"model": self.settings, "train": self.config.train.model_dump()}
+        artifact = write_artifact(self.out, model, self.dataset, run=run, metrics=document, calibrator=calibrator)
+        self.checkpoint.delete()
+        return artifact
+
+    def _calibrate(self, model: Model | FittedModel) -> tuple[Calibrator | None, dict[str, Any]]:
+        examples = self.dataset.examples("validation")
+        if not len(examples):
+            return None, {"examples": 0}
+        logit_N = predict(model, self.dataset, examples)[:, 0]
+        label_N = np.asarray(examples.label_NT[:, 0])
+        calibrator = fit_calibrator(logit_N, label_N, logged=self.dataset.manifest.base_rate is not None)
+        measured: dict[str, Any] = {
+            "examples": len(examples),
+            "auc": metrics.auc(label_N, logit_N),
+            "log_loss": metrics.log_loss(label_N, logit_N),
+        }
+        if calibrator is not None:
+            before, after = calibration_errors(calibrator, logit_N, label_N)
+            measured |= {"calibration_error": before, "calibration_error_calibrated": after}
+        return calibrator, measured
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def make_fabric(settings: TrainSettings) -> Fabric:
+    """Device and precision of a run.
+
+    Raises:
+        UsageError: a GPU is asked for and there is none.
+        MissingExtraError: lightning is not installed.
+    """
+    fabric = require("lightning.fabric", extra="train", purpose="training")
+    device = settings.device
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("train.device = 'cuda', but torch finds no GPU", fix="set train.device=auto")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    half = settings.precision == "bf16" or (settings.precision == "auto" and device == "cuda")
+    made: Fabric = fabric.Fabric(accelerator=device, devices=1, precision="bf16-mixed" if half else "32-true")
+    return made
+
+
+def _loop_record(loop: Loop, fabric: Fabric) -> dict[str, Any]:
+    progress = loop.progress
+    best = None if progress.best is None else progress.curve[progress.best]
+    return {
+        "device": str(fabric.device),
+        "precision": str(fabric.strategy.precision.precision),
+        "parameters": loop.parameters,
+        "examples_seen": progress.examples,
+        "examples_per_second": round(progress.examples / max(1e-9, progress.seconds["train"]), 1),
+        "epochs": progress.examples / loop.batches.examples_per_epoch,
+        "stopped_by": loop.stopped_by,
+        "best": None if best is None else best.model_dump(),
+        "learning_curve": [point.model_dump() for point in progress.curve],
+        "cut": asdict(loop.batches.cut),
+    }
+
+
+def _load(model: Model, weights: Mapping[str, Tensor]) -> None:
+    model.load_state_dict(dict(weights))
+    model.cpu().eval()
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that the artifact could not replace, before hours of training and not after."""
+    if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(
+            f"{out} exists and is not an artifact",
+            expected="a new folder, or an artifact to replace",
+            fix="choose another --out",
+        )
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
