@@ -26,7 +26,7 @@ def labelled_training_examples(dataset: Dataset, *, seed: int, limit: int | None
     rng = np.random.default_rng(seed)
     examples = dataset.examples("train")
     rule = dataset.manifest.negatives
-    sampled = rule.rule != "none" and len(examples) > 0 and bool(np.all(examples.label_NT[:, 0] > 0))
+    sampled = rule.drawn_in_training
     most = len(examples) if limit is None else max(1, limit // (1 + rule.ratio) if sampled else limit)
     if len(examples) > most:
         examples = examples.take(np.sort(rng.choice(len(examples), most, replace=False)))

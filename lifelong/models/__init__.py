@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from textwrap import dedent
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -134,11 +135,16 @@ def models_page() -> str:
     """All of `docs/models.md`."""
     parts = ["# Models\n", models_table()]
     for name, entry in _entries():
-        first, *rest = (sys.modules[entry.__module__].__doc__ or "").strip().split("\n\n")
-        parts += [f"## `{name}`\n", f"{first}\n"]
-        parts += [f"{paragraph}\n" for paragraph in rest if not paragraph.startswith(("Shapes:", " "))]
-        parts += [settings_table(entry.Config)]
+        paragraphs = (sys.modules[entry.__module__].__doc__ or "").strip().split("\n\n")
+        parts.append(f"## `{name}`\n")
+        parts += [_markdown(paragraph) for paragraph in paragraphs if not paragraph.startswith("Shapes:")]
+        parts.append(settings_table(entry.Config))
     return "\n".join(parts)
+
+
+def _markdown(paragraph: str) -> str:
+    """A paragraph of a docstring; an indented one is a drawing or a list that keeps its lines."""
+    return f"```text\n{dedent(paragraph)}\n```\n" if paragraph.startswith(" ") else f"{paragraph}\n"
 
 
 def _entries() -> list[tuple[str, type[Model] | type[FittedModel]]]:

@@ -58,7 +58,7 @@ class Popularity(FittedModel):
         label_NT = np.asarray(examples.label_NT, np.float64)
         positive_VT = np.stack([np.bincount(number_N, task, size) for task in label_NT.T], axis=1)
         shown_V = np.bincount(number_N, minlength=size)[:, None].astype(np.float64)
-        if len(examples) and label_NT[:, 0].all():
+        if dataset.manifest.negatives.drawn_in_training:
             # Rare items share a hash bucket: what one of them is worth is the bucket's mean.
             items_V = np.bincount(dataset.catalogue.number_VF[FIRST_ROW:, 0], minlength=size)[:, None]
             mean_VT = positive_VT / np.maximum(items_V, 1)

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from lifelong.errors import ConfigError, UsageError
+from lifelong.models import MODELS, build, check_config, models_page, models_table, require_memory
+from lifelong.models.hpmn import Hpmn
+from lifelong.models.hpmn_authors import HpmnAuthors
+from lifelong.testing.worlds import INPUTS
+
+pytestmark = pytest.mark.torch
+
+DOCS = Path(__file__).parents[2] / "docs" / "models.md"
+
+
+def test_five_models_are_registered() -> None:
+    assert list(MODELS) == ["popularity", "counts", "dnn", "gru4rec", "hpmn"]
+
+
+def test_settings_left_out_have_their_defaults() -> None:
+    assert check_config("hpmn", {"width": 8})["periods"] == (1, 2, 4, 8, 16, 32)
+
+
+def test_a_list_of_periods_as_toml_gives_it_is_taken() -> None:
+    model = build("hpmn", INPUTS, {"periods": [1, 3]})
+    assert isinstance(model, Hpmn)
+    assert model.periods == (1, 3)
+
+
+def test_all_wrong_settings_are_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build("hpmn", INPUTS, {"widht": 8, "periods": [1, 2, 3], "hops": 0})
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "model.hops",
+        "model.periods",
+        "model.widht",
+    ]
+    assert "period 3 after 2" in str(caught.value)
+
+
+def test_an_unknown_model_is_refused_with_the_names_of_all() -> None:
+    with pytest.raises(ConfigError, match=r"no model 'din'.*popularity, counts, dnn, gru4rec, hpmn"):
+        build("din", INPUTS, {})
+
+
+@pytest.mark.parametrize(("flag", "expected"), [(True, HpmnAuthors), (False, Hpmn)])
+def test_authors_mode_selects_the_authors_form(flag: bool, expected: type) -> None:
+    assert type(build("hpmn", INPUTS, {"authors_mode": flag})) is expected
+
+
+def test_a_floor_keeps_no_memory_and_says_why() -> None:
+    with pytest.raises(UsageError, match=r"serving.*Counts.*it counts in the raw history.*dnn, gru4rec, hpmn"):
+        require_memory(build("counts", INPUTS, {}), purpose="serving")
+
+
+def test_a_memory_model_is_returned_as_it_is() -> None:
+    model = build("dnn", INPUTS, {})
+    assert require_memory(model, purpose="serving") is model
+
+
+def test_table_has_a_row_for_each_model_and_mode() -> None:
+    names = [line.split("|")[1].strip() for line in models_table().splitlines()[2:]]
+    assert names == ["`popularity`", "`counts`", "`dnn`", "`gru4rec`", "`hpmn`", "`hpmn, authors_mode = true`"]
+
+
+def test_docs_are_fresh() -> None:
+    assert DOCS.read_text() == models_page(), "write it anew: python -m lifelong.models > docs/models.md"

@@ -1,0 +1,94 @@
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import nn
+
+from lifelong.nn.attention import PairScore
+from lifelong.nn.embeddings import FieldEmbedding
+from lifelong.nn.head import Head
+from lifelong.nn.masks import clear_padding, length_mask, masked_softmax
+from lifelong.nn.periods import check_periods
+from lifelong.nn.recurrent import gru_pass, gru_step, states_at
+
+pytestmark = pytest.mark.torch
+
+
+def test_length_mask_is_true_where_real() -> None:
+    assert length_mask(torch.tensor([0, 2]), 3).tolist() == [[False] * 3, [True, True, False]]
+
+
+def test_cleared_padding_passes_no_nan_backward() -> None:
+    value = torch.full((1, 2, 1), float("nan"), requires_grad=True)
+    clear_padding(value, torch.tensor([0])).sum().backward()
+    assert value.grad is not None
+    assert value.grad.tolist() == [[[0.0], [0.0]]]
+
+
+def test_masked_softmax_is_a_softmax_of_the_real_entries() -> None:
+    weight = masked_softmax(torch.tensor([[1.0, 1.0, 50.0]]), torch.tensor([[True, True, False]]))
+    assert weight.tolist() == [[0.5, 0.5, 0.0]]
+
+
+def test_masked_softmax_of_nothing_is_zero_forward_and_backward() -> None:
+    score = torch.tensor([[1.0, float("inf")]], requires_grad=True)
+    weight = masked_softmax(score, torch.tensor([[False, False]]))
+    weight.sum().backward()
+    assert weight.tolist() == [[0.0, 0.0]]
+    assert score.grad is not None
+    assert score.grad.tolist() == [[0.0, 0.0]]
+
+
+def test_gru_step_is_one_step_of_the_pass() -> None:
+    torch.manual_seed(0)
+    gru, value = nn.GRU(3, 4, batch_first=True).double(), torch.randn(2, 5, 3).double()
+    hidden_BD = torch.zeros(2, 4).double()
+    for place in range(5):
+        hidden_BD = gru_step(gru, value[:, place], hidden_BD)
+        torch.testing.assert_close(hidden_BD, gru_pass(gru, value)[:, place], rtol=0, atol=1e-14)
+
+
+def test_gru_pass_over_no_step_has_no_state() -> None:
+    assert gru_pass(nn.GRU(3, 4, batch_first=True), torch.zeros(2, 0, 3)).shape == (2, 0, 4)
+
+
+def test_states_are_picked_after_so_many_steps_and_are_zero_before_the_first() -> None:
+    hidden_BLD = torch.tensor([[[1.0], [2.0], [3.0]]])
+    assert states_at(hidden_BLD, torch.tensor([[0, 1, 3]])).tolist() == [[[0.0], [1.0], [3.0]]]
+
+
+def test_states_of_no_step_are_zero() -> None:
+    assert states_at(torch.zeros(1, 0, 2), torch.tensor([[0, 0]])).tolist() == [[[0.0, 0.0]] * 2]
+
+
+@pytest.mark.parametrize("memories", [1, 3])
+def test_pair_score_in_split_form_is_the_mlp_of_all_four_parts(memories: int) -> None:
+    torch.manual_seed(0)
+    score = PairScore(5).double()
+    query, entry = torch.randn(2, 3, 5).double(), torch.randn(2, memories, 4, 5).double()
+    wide = query.unsqueeze(-2).expand(2, 3, 4, 5)
+    parts = torch.cat([wide, entry.expand(2, 3, 4, 5), wide - entry, wide * entry], dim=-1)
+    expected = score.last(torch.relu(score.second(torch.relu(score.first(parts))))).squeeze(-1)
+    torch.testing.assert_close(score(query, entry), expected, rtol=0, atol=1e-14)
+
+
+def test_padding_embeds_to_zeros_and_fields_stand_in_order() -> None:
+    embed = FieldEmbedding({"item": 4, "category": 3}, 2)
+    vector = embed(torch.tensor([[0, 2], [3, 0]]), ("item", "category"))
+    assert vector.shape == (2, 4)
+    assert vector[0].tolist() == [0.0, 0.0, *embed.tables["category"].weight[2].tolist()]
+    assert vector[1].tolist() == [*embed.tables["item"].weight[3].tolist(), 0.0, 0.0]
+
+
+def test_fields_may_have_any_name() -> None:
+    embed = FieldEmbedding({"item": 4, "type": 3, "a.b": 3, "forward": 2}, 2)
+    assert list(embed.tables) == ["item", "type", "a.b", "forward"]
+
+
+def test_head_has_one_logit_per_task() -> None:
+    head = Head(6, 2, hidden=(4,))
+    assert head(torch.zeros(3, 1), torch.zeros(3, 2), torch.zeros(3, 3)).shape == (3, 2)
+
+
+def test_nested_periods_pass_the_check() -> None:
+    assert check_periods((1, 2, 6)) == (1, 2, 6)
