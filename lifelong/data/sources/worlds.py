@@ -47,6 +47,8 @@ class WorldSettings:
         predictability: markov: probability that the next event is the successor.
         period: period: events between two returns; even.
         personal: period: items that users can return to.
+        crossed: period and lag: share of questions that show the blue item, or the higher of the user's two; at 0.5 the
+            history says nothing without the item, which takes far longer to learn.
         lag: lag: how many positions back the deciding event stands.
         spread: lag: at most how many events apart the two markers stand.
         seed: of the generator.
@@ -54,31 +56,35 @@ class WorldSettings:
 
     world: str = "lag"
     users: int = 1000
-    events: int = 600
+    events: int = 400
     items: int = 200
     strength: float = 0.9
     asked: int = 4
     groups: int = 8
     predictability: float = 0.8
-    period: int = 120
-    personal: int = 4
+    period: int = 80
+    personal: int = 2
+    crossed: float = 0.0
     lag: int = 60
-    spread: int = 10
+    spread: int = 30
     seed: int = 0
 
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings."""
         found = [] if self.world in WORLDS else [f"world = {self.world!r} is not one of {', '.join(WORLDS)}"]
         value = {field.name: getattr(self, field.name) for field in fields(self)}
-        sizes, shares = ("users", "events", "asked", "period", "lag", "spread"), ("strength", "predictability")
+        sizes, shares = (
+            ("users", "events", "asked", "period", "lag", "spread"),
+            ("strength", "predictability", "crossed"),
+        )
         found += [f"{name} = {value[name]} is below 1" for name in sizes if value[name] < 1]
         found += [f"{name} = {value[name]} is outside 0..1" for name in shares if not 0 <= value[name] <= 1]
         if self.groups < 2 or self.personal < 2 or self.items < 2 * max(self.groups, self.personal):
             found.append("groups and personal must be at least 2, and items at least twice either")
         if self.world == "period" and (self.period % 2 or self.period < 4 or self.events < 2 * self.period):
             found.append("period must be even and at least 4, and events at least twice the period")
-        if self.world == "lag" and self.events <= self.lag + self.spread + 1:
-            found.append("events must be more than lag + spread + 1")
+        if self.world == "lag" and self.events < self.lag + self.spread:
+            found.append("events must be at least lag + spread")
         return found
 
 
@@ -198,10 +204,11 @@ def period(settings: WorldSettings, users: int, rng: np.random.Generator) -> tup
     returns = np.arange(1, (settings.events - half) // settings.period + 1) * settings.period
     user_Q, turn_Q = _moments(users, returns, settings.asked)
     position_Q = turn_Q + phase_U[user_Q]
-    yes_Q = rng.random(len(user_Q)) < 0.5
+    crossed_Q = rng.random(len(user_Q)) < settings.crossed
+    item_Q = np.where(crossed_Q, np.maximum(own_U, other_U)[user_Q], np.minimum(own_U, other_U)[user_Q])
     kept_Q = position_Q <= settings.events
-    item_Q = np.where(yes_Q, own_U[user_Q], other_U[user_Q])
-    return item_UN, (user_Q[kept_Q], position_Q[kept_Q], item_Q[kept_Q], yes_Q[kept_Q])
+    asked_Q = (user_Q[kept_Q], position_Q[kept_Q], item_Q[kept_Q])
+    return item_UN, (*asked_Q, asked_Q[2] == own_U[asked_Q[0]])
 
 
 def _markers(settings: WorldSettings) -> int:
@@ -211,22 +218,32 @@ def _markers(settings: WorldSettings) -> int:
 
 def lag(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
     """Rounds of plain events; each holds one red and one blue marker; the later one decides, `lag` positions later."""
-    markers, length = _markers(settings), settings.spread + settings.lag + 1
-    rounds = settings.events // length
+    markers, spread = _markers(settings), settings.spread
+    length = _round_length(settings)
+    rounds = max(1, settings.events // (length + spread))
     item_UN = rng.integers(markers, settings.items, size=(users, settings.events))
     later_UR = rng.integers(2, size=(users, rounds))
-    start_R = np.arange(rounds) * length
-    # The deciding marker stands at start + spread, the other up to `spread` events before it.
-    before_UR = start_R + rng.integers(settings.spread, size=(users, rounds))
-    after_UR = np.broadcast_to(start_R + settings.spread, (users, rounds))
+    # Rounds start anywhere, at random distances: a model that learns positions by heart learns nothing.
+    space = settings.events - rounds * length
+    start_UR = np.sort(rng.integers(space + 1, size=(users, rounds)), axis=1) + np.arange(rounds) * length
+    # The deciding marker stands at start + spread, the other well before it: side by side they would cancel out in any
+    # memory that fades, and nothing would start to learn.
+    before_UR = start_UR + rng.integers((spread + 1) // 2, size=(users, rounds))
     user_UR = np.broadcast_to(np.arange(users)[:, None], (users, rounds))
-    for position_UR, colour_UR in ((before_UR, 1 - later_UR), (after_UR, later_UR)):
+    for position_UR, colour_UR in ((before_UR, 1 - later_UR), (start_UR + spread, later_UR)):
         shade_UR = rng.integers(markers // 2, size=(users, rounds))
         item_UN[user_UR, position_UR] = 2 * shade_UR + colour_UR
-    user_Q, position_Q = _moments(users, start_R + settings.spread + settings.lag, settings.asked)
-    item_Q = rng.integers(markers, size=len(user_Q))
+    user_Q = np.repeat(np.arange(users), rounds * settings.asked)
+    position_Q = np.repeat((start_UR + spread + settings.lag).ravel(), settings.asked)
+    crossed_Q = rng.random(len(user_Q)) < settings.crossed
+    item_Q = 2 * rng.integers(markers // 2, size=len(user_Q)) + crossed_Q
     colour_Q = item_UN[user_Q, position_Q - settings.lag] % 2
     return item_UN, (user_Q, position_Q, item_Q, item_Q % 2 == colour_Q)
+
+
+def _round_length(settings: WorldSettings) -> int:
+    """Events from the first place of a round's markers to the question."""
+    return settings.spread + settings.lag
 
 
 def noise(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
