@@ -1,8 +1,9 @@
-"""A small result record with invented numbers, for tests of what is made from results."""
+"""Small result records with invented numbers, for tests of what is made from results."""
 
 from __future__ import annotations
 
 from lifelong.data.dataset import NegativeRule
+from lifelong.evaluation.compare import Comparison, ComparisonRow, DifferenceEstimate, Spread
 from lifelong.evaluation.metrics import METRICS, length_slices
 from lifelong.evaluation.results import Counts, DelayResult, Estimate, Kind, Result, SliceResult
 
@@ -52,3 +53,24 @@ def _slice(name: str, auc: float) -> SliceResult:
         empty = {metric: Estimate(value=None, reason="no examples") for metric in METRICS}
         return SliceResult(name=name, examples=0, positives=0, users=0, metrics=empty)
     return SliceResult(name=name, examples=20, positives=10, users=4, metrics=_metrics(auc))
+
+
+def made_comparison() -> Comparison:
+    """Two models with two seeds; "counts" is the reference, hpmn lies .0123 below with p = .004."""
+    difference = DifferenceEstimate(value=-0.0123, low=-0.02, high=-0.0041, p_value=0.004)
+    rows = [_row("counts", "Target counts", None), _row("hpmn", "HPMN", difference)]
+    results = [made_result("counts", title="Target counts"), made_result()]
+    return Comparison(reference="counts", resamples=10, seed=0, rows=rows, results=results)
+
+
+def _row(model: str, title: str, difference: DifferenceEstimate | None) -> ComparisonRow:
+    return ComparisonRow(
+        model=model,
+        title=title,
+        seeds=2,
+        metrics=_metrics(0.67),
+        spread=dict.fromkeys(METRICS, Spread(values=[0.66, 0.68])),
+        differences=None if difference is None else dict.fromkeys(METRICS, difference),
+        mann_whitney_p=0.0001,
+        t_p=None if difference is None else 0.04,
+    )

@@ -1,0 +1,209 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from lifelong.errors import UsageError
+from lifelong.evaluation.results import Estimate, Result
+from lifelong.reports import figures
+from lifelong.reports.figures import Curve
+from lifelong.reports.page import Section, summary, write_report
+from lifelong.reports.tables import Table
+from lifelong.testing.results import made_comparison, made_result
+
+VOID = {"meta", "link", "br", "img", "hr"}
+EVIL = '<script>alert("x")</script>'
+
+
+class Page(HTMLParser):
+    """Tags, attributes and texts of a page; fails on tags that do not close."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.tags, self.texts, self.attributes = [], [], [], []
+        self.source = path.read_text()
+        self.feed(self.source)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.extend((tag, name, value) for name, value in attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.extend((tag, name, value) for name, value in attrs)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+    def values(self, attribute):
+        return [value for _, name, value in self.attributes if name == attribute]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    results = [made_result(), made_result("counts", title="Target counts", auc=0.8)]
+    write_report(
+        out,
+        results,
+        title="A report",
+        lead=["One sentence first."],
+        comparison=made_comparison(),
+        curves={"HPMN": Curve([1, 2], [0.6, 0.7])},
+        sections=[Section("Mine", ["Own words."], [Table(["a", "b"], [["x", 1]])], code="output 1")],
+        commands=["lifelong prepare completejourney --out data", "lifelong train data --model hpmn --out hpmn"],
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page(folder / "index.html")
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    assert "http://" not in page.source
+    assert "https://" not in page.source
+    assert "@import" not in page.source
+    assert not {"script", "iframe", "img", "object"} & set(page.tags)
+    assert page.values("src") == []
+    assert {value for value in page.values("href") if not value.startswith("#")} == {"data:,"}
+
+
+def test_the_page_says_in_words_how_good_the_models_are(page):
+    assert "One sentence first." in page.text
+    assert "AUC, from best to worst: Target counts 0.800 [0.780, 0.820]; HPMN 0.700 [0.680, 0.720]." in page.text
+    assert "100 targets of 8 users in the test split of tiny" in page.text
+
+
+def test_the_page_says_who_is_left_out_of_gauc(page):
+    assert "2 of 8 users (25.0%) have positives only or negatives only and are left out of it" in page.text
+
+
+def test_the_page_has_its_parts_in_order(page):
+    headings = re.findall(r"<h2>(.*?)</h2>", page.source)
+    assert headings == [
+        "How well each model ranks and predicts",
+        "Differences",
+        "By length of the history",
+        "With delayed events",
+        "Calibration",
+        "Training",
+        "Mine",
+        "Commands",
+        "Conditions",
+    ]
+
+
+def test_the_page_has_exact_commands_versions_and_settings(page):
+    assert "lifelong prepare completejourney --out data lifelong train data --model hpmn --out hpmn" in page.text
+    assert "python 3.11.0" in page.text
+    assert "Data hash 0123abcd" in page.text
+    assert "Settings of HPMN" in page.text
+    assert '"seed": 0' in page.text
+
+
+def test_figures_have_alt_text_and_captions_and_no_id_twice(page):
+    labels = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
+    assert any(label.startswith("AUC per model. Target counts: 0.800") for label in labels)
+    assert page.tags.count("svg") == page.tags.count("figcaption") == len(labels) == 3
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+
+
+def test_references_inside_figures_lead_somewhere(page):
+    ids = set(page.values("id"))
+    targets = [value[1:] for value in page.values("href") if value.startswith("#")]
+    clips = re.findall(r"url\(#([^)]+)\)", page.source)
+    assert targets
+    assert clips
+    assert {*targets, *clips} <= ids
+
+
+def test_the_page_follows_light_dark_and_narrow_screens(page):
+    assert "@media (prefers-color-scheme: dark)" in page.source
+    assert "@media (max-width: 40rem)" in page.source
+    assert ("meta", "content", "width=device-width, initial-scale=1") in page.attributes
+
+
+def test_tables_and_records_lie_beside_the_page(folder):
+    names = {path.name for path in (folder / "tables").iterdir()}
+    assert {"mine.md", "mine.csv", "mine.tex", "differences-1.csv", "by-length-of-the-history.tex"} <= names
+    assert (folder / "tables" / "mine.csv").read_text() == "a,b\nx,1\n"
+    records = json.loads((folder / "results.json").read_text())
+    assert [Result.model_validate(record).model for record in records] == ["hpmn", "counts"]
+
+
+def test_texts_from_outside_are_escaped_everywhere(tmp_path):
+    result = made_result(title=EVIL).model_copy(
+        update={"dataset": EVIL, "config": {EVIL: EVIL}, "versions": {EVIL: EVIL}, "artifact_id": EVIL}
+    )
+    section = Section(EVIL, [EVIL], [Table([EVIL, EVIL], [[EVIL, EVIL]], EVIL)], code=EVIL)
+    path = write_report(
+        tmp_path,
+        [result],
+        title=EVIL,
+        lead=[EVIL],
+        curves={EVIL: Curve([1], [0.5])},
+        sections=[section],
+        commands=[EVIL],
+    )
+    page = Page(path)
+    assert "script" not in page.tags
+    assert "<script" not in page.source
+    assert page.text.count(EVIL) > 10
+
+
+def test_a_quote_cannot_leave_an_attribute(tmp_path):
+    page = Page(write_report(tmp_path, [made_result(title='x" onload="y')]))
+    assert page.values("onload") == []
+
+
+def test_of_several_seeds_the_first_is_shown(tmp_path):
+    path = write_report(
+        tmp_path, [made_result(auc=0.7), made_result(auc=0.6), made_result("dnn", title="DNN", auc=0.65)]
+    )
+    assert "AUC, from best to worst: HPMN 0.700 [0.680, 0.720]; DNN 0.650" in Page(path).text
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 3
+
+
+def test_scores_and_probabilities_are_kept_apart():
+    assert "they are not rates of response" in summary([made_result(kind="score")])[-1]
+    assert (
+        "in proportion to how often items occur in the target's own period, 1 per positive"
+        in summary([made_result()])[-1]
+    )
+    assert "probabilities of a response" in summary([made_result(kind="probability")])[-1]
+
+
+def test_a_report_can_be_written_where_no_auc_is_defined(tmp_path):
+    undefined = Estimate(value=None, reason="all labels are positive")
+    result = made_result()
+    result = result.model_copy(update={"metrics": {**result.metrics, "auc": undefined}})
+    page = Page(write_report(tmp_path, [result]))
+    assert "all labels are positive" in page.text
+    assert "from best to worst" not in page.text
+
+
+def test_own_figures_stand_in_their_section(tmp_path):
+    figure = figures.metric_by_model([made_result()], tmp_path / "figures", metric="log_loss")
+    page = Page(write_report(tmp_path, [made_result()], sections=[Section("Mine", figures=[figure])]))
+    assert "log loss of each model." in page.text
+
+
+def test_a_report_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="report of no results"):
+        write_report(tmp_path, [])

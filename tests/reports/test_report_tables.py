@@ -1,0 +1,102 @@
+import csv
+import io
+
+import pytest
+
+from lifelong.evaluation.compare import DifferenceEstimate
+from lifelong.evaluation.results import Estimate
+from lifelong.reports import tables
+from lifelong.reports.tables import Table
+from lifelong.testing.results import made_comparison, made_result
+
+ESTIMATE = Estimate(value=0.66912, low=0.6618, high=0.6759)
+DIFFERENCE = DifferenceEstimate(value=-0.0123, low=-0.02, high=-0.0041, p_value=0.004)
+TABLE = Table(["model", "examples", "AUC", "gain"], [["A & B | <C>", 1234, ESTIMATE, DIFFERENCE]], "100 % sure.")
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (None, "–"),
+        (1234567, "1,234,567"),
+        ("as it is", "as it is"),
+        (ESTIMATE, "0.6691 [0.6618, 0.6759]"),
+        (Estimate(value=0.5), "0.5000"),
+        (Estimate(value=None, reason="all labels are positive"), "all labels are positive"),
+        (DIFFERENCE, "−0.0123 [−0.0200, −0.0041], p = 0.004"),
+        (DifferenceEstimate(value=0.1, low=0.05, high=0.15, p_value=0.0002), "+0.1000 [+0.0500, +0.1500], p < 0.001"),
+        (DifferenceEstimate(value=None, low=None, high=None, p_value=None), "–"),
+    ],
+)
+def test_a_cell_reads_like_a_sentence_of_numbers(cell, text):
+    assert tables.text(cell) == text
+
+
+def test_markdown_keeps_bars_of_names_inside_their_cell():
+    lines = TABLE.to_markdown().splitlines()
+    assert lines[0] == "| model | examples | AUC | gain |"
+    assert lines[1] == "| --- | ---: | ---: | ---: |"
+    assert lines[2].startswith("| A & B \\| <C> | 1,234 | 0.6691 [0.6618, 0.6759] | −0.0123")
+    assert lines[-1] == "100 % sure."
+
+
+def test_csv_has_full_numbers_in_columns_of_their_own():
+    head, row = csv.reader(io.StringIO(TABLE.to_csv()))
+    assert head == ["model", "examples", "AUC", "AUC low", "AUC high", "gain", "gain low", "gain high", "gain p"]
+    assert row == ["A & B | <C>", "1234", "0.66912", "0.6618", "0.6759", "-0.0123", "-0.02", "-0.0041", "0.004"]
+
+
+def test_latex_escapes_what_latex_reads_as_commands():
+    text = TABLE.to_latex()
+    assert r"A \& B | \textless{}C\textgreater{} & 1,234 &" in text
+    assert r"\caption{100 \% sure.}" in text
+    assert "$-$0.0123" in text
+    assert r"\begin{tabular}{lrrr}" in text
+
+
+def test_html_escapes_names():
+    assert "A &amp; B | &lt;C&gt;" in TABLE.to_html()
+    assert "<C>" not in TABLE.to_html()
+
+
+def test_the_metrics_table_has_one_row_per_result():
+    table = tables.metrics_table([made_result(), made_result("counts", title="Target counts", auc=0.8)])
+    assert [row[0] for row in table.rows] == ["HPMN", "Target counts"]
+    assert table.columns[:3] == ["model", "AUC", "GAUC"]
+    assert table.rows[1][1].value == 0.8
+
+
+def test_the_slices_table_ends_with_unseen_items_and_says_why_a_slice_is_empty():
+    table = tables.slices_table([made_result(auc=0.7), made_result("dnn", title="DNN", auc=0.6)])
+    assert [row[0] for row in table.rows][-2:] == ["1000+ events", "item unseen in training"]
+    assert [tables.text(cell) for cell in table.rows[-2]] == ["1000+ events", "0", "0", "no examples", "no examples"]
+    assert [cell.value for cell in table.rows[0][3:]] == pytest.approx([0.71, 0.61])
+
+
+def test_the_delays_table_names_delays_as_they_are_typed():
+    table = tables.delays_table([made_result()])
+    assert [row[0] for row in table.rows] == ["0s", "1h"]
+
+
+def test_without_delays_or_calibrator_there_is_no_such_table():
+    plain = made_result().model_copy(update={"delays": [], "calibrated": None})
+    assert tables.delays_table([plain]) is None
+    assert tables.calibration_table([plain]) is None
+
+
+def test_the_calibration_table_has_raw_and_calibrated_rows():
+    assert [row[0] for row in tables.calibration_table([made_result()]).rows] == ["HPMN, raw", "HPMN, calibrated"]
+
+
+def test_the_comparison_table_shows_differences_to_the_reference():
+    table = tables.comparison_table(made_comparison())
+    assert table.columns[-2:] == ["AUC against Target counts", "log loss against Target counts"]
+    assert [tables.text(cell) for cell in table.rows[0][-2:]] == ["–", "–"]
+    assert table.rows[1][-1].p_value == 0.004
+
+
+def test_the_tests_table_shows_the_spread_over_seeds():
+    assert tables.tests_table(made_comparison()).rows == [
+        ["Target counts", "0.0141", "< 0.001", "–"],
+        ["HPMN", "0.0141", "< 0.001", "0.040"],
+    ]
