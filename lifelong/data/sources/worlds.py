@@ -1,8 +1,8 @@
 """Worlds with known answers: behaviour logs in which it is known what can be known.
 
 Every world asks the same way. At some positions of a user's history she is shown items, and responds with probability
-`strength` where the world says yes, else `1 - strength`. So the best AUC that anyone can reach is computed from those
-probabilities, not guessed (`best_auc`).
+`strength` where the world says yes, else `1 - strength` (in `markov` the predictability takes its place). So the best
+AUC that anyone can reach is computed from those probabilities, not guessed (`best_auc`).
 
     name          says yes when                                                  who can know it
     checkerboard  the item's group has the parity of the user's                  any summary of the history
@@ -44,7 +44,8 @@ class WorldSettings:
         strength: probability of a response where the world says yes; 0.5 makes everything a coin.
         asked: items shown at each moment of asking.
         groups: checkerboard: groups of items.
-        predictability: markov: probability that the next event is the successor.
+        predictability: markov: 0 is a coin, 1 certain: probability that the next event is the successor (else it is any),
+            and the excess of responses where the world says yes.
         period: period: events between two returns; even.
         personal: period: items that users can return to.
         crossed: period and lag: share of questions that show the blue item, or the higher of the user's two; at 0.5 the
@@ -69,16 +70,19 @@ class WorldSettings:
     spread: int = 30
     seed: int = 0
 
+    @property
+    def sure(self) -> float:
+        """Probability of a response where the world says yes."""
+        return {"noise": 0.5, "markov": (1 + self.predictability) / 2}.get(self.world, self.strength)
+
     def problems(self) -> list[str]:
         """Everything that is wrong with these settings."""
         found = [] if self.world in WORLDS else [f"world = {self.world!r} is not one of {', '.join(WORLDS)}"]
         value = {field.name: getattr(self, field.name) for field in fields(self)}
-        sizes, shares = (
-            ("users", "events", "asked", "period", "lag", "spread"),
-            ("strength", "predictability", "crossed"),
-        )
-        found += [f"{name} = {value[name]} is below 1" for name in sizes if value[name] < 1]
-        found += [f"{name} = {value[name]} is outside 0..1" for name in shares if not 0 <= value[name] <= 1]
+        for name in ("users", "events", "asked", "period", "lag", "spread"):
+            found += [f"{name} = {value[name]} is below 1"] * (value[name] < 1)
+        for name in ("strength", "predictability", "crossed"):
+            found += [f"{name} = {value[name]} is outside 0..1"] * (not 0 <= value[name] <= 1)
         if self.groups < 2 or self.personal < 2 or self.items < 2 * max(self.groups, self.personal):
             found.append("groups and personal must be at least 2, and items at least twice either")
         if self.world == "period" and (self.period % 2 or self.period < 4 or self.events < 2 * self.period):
@@ -120,7 +124,7 @@ def blocks(settings: WorldSettings) -> Iterator[Block]:
     for start in range(0, settings.users, BLOCK):
         rng = np.random.default_rng([settings.seed, 0, start])
         item_UN, (user_Q, position_Q, item_Q, yes_Q) = world(settings, min(BLOCK, settings.users - start), rng)
-        strength = 0.5 if settings.world == "noise" else settings.strength
+        strength = settings.sure
         probability_Q = np.where(yes_Q, strength, 1 - strength)
         label_Q = (rng.random(len(user_Q)) < probability_Q).astype(np.float64)
         yield Block(item_UN, user_Q, position_Q, item_Q, probability_Q, label_Q)
