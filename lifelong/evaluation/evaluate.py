@@ -242,7 +242,7 @@ def scored_by(
 def origin_of(artifact: Artifact) -> Origin:
     """Name, title, id and settings of an artifact."""
     config = artifact.config
-    return Origin(config.model, config.title, artifact.id, {"model": config.settings, "run": config.run})
+    return Origin(config.model, config.title, artifact.id, {"model": config.settings, **config.run})
 
 
 def _check_requirements(model: Model | FittedModel, dataset: Dataset) -> None:

@@ -156,7 +156,8 @@ def test_a_result_says_what_was_measured_on_what(artifact, dataset):
     assert (result.protocol, result.negatives.rule, result.split) == ("temporal", "popularity", "test")
     assert (result.kind, result.delay, result.resamples) == ("score", 0, 20)
     assert result.counts.examples == len(examples)
-    assert result.config["run"] == {"note": "x"}
+    assert result.config["note"] == "x"
+    assert result.config["model"]["embedding"] > 0
     assert [part.delay for part in result.delays] == [0, 60]
     assert result.delays[0].metrics == result.metrics
 
