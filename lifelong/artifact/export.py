@@ -179,6 +179,8 @@ def _write_weights(model: Model, settings: Mapping[str, Any], folder: Path) -> N
     safetensors = require("safetensors.torch", extra="train", purpose="writing weights")
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     safetensors.save_file(weights, folder / "weights.safetensors")
+    # It writes for the owner's eyes only; a service may run under another account.
+    (folder / "weights.safetensors").chmod(0o644)
     if isinstance(model, MemoryModel):
         (folder / "tables").mkdir()
         for field, table in model.embed.tables.items():

@@ -39,3 +39,14 @@ class States:
 
     def __len__(self) -> int:
         return len(self.count_B)
+
+    def take(self, place_B: npt.NDArray[np.integer]) -> States:
+        """A copy of the chosen users' memories, in the chosen order."""
+        fields = {name: value[place_B] for name, value in self.fields.items()}
+        return States(self.count_B[place_B], self.last_time_B[place_B], fields)
+
+    def put(self, place_B: npt.NDArray[np.integer], states: States) -> None:
+        """Write memories over those of the chosen (distinct) users, in place."""
+        self.count_B[place_B], self.last_time_B[place_B] = states.count_B, states.last_time_B
+        for name, value in states.fields.items():
+            self.fields[name][place_B] = value

@@ -36,6 +36,7 @@ REMEMBER = 24 * 3600
 """Seconds for which client event ids are remembered."""
 MAX_ID = 1_024
 """Longest id of a user, item or event, in characters."""
+_TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 LAST_SECOND = 253_402_300_799
 """End of the year 9999; a larger time is in milliseconds by mistake."""
 
@@ -169,13 +170,13 @@ class Updater:
         ids = {event.event_id: now + REMEMBER for event in kept if event.event_id is not None}
         touched = np.unique(plan.user_N)
         marks = {(source, partition): int(offsets[-1])} if offsets is not None and len(offsets) else {}
-        log = {(event.user, count): encode_event(event) for event, count in zip(kept, count_N.tolist(), strict=True)}
-        encoded = self.runtime.encode(_take(states, touched))
+        log = zip(kept, count_N.tolist(), strict=True) if self._event_log else ()
+        encoded = self.runtime.encode(states.take(touched))
         change = Commit(
             states={users[place]: value for place, value in zip(touched.tolist(), encoded, strict=True)},
             watermarks={key: value for key, value in marks.items() if value > self.store.watermark(*key)},
             event_ids=ids,
-            events=log if self._event_log else {},
+            events={(event.user, count): encode_event(event) for event, count in log},
         )
         if change != Commit():
             self.store.commit(change)
@@ -211,11 +212,11 @@ class Updater:
         columns, unknown = [self._item_numbers(events)], 0
         types = self.artifact.event_types
         if types is not None:
-            number_N = types.numbers([event.event_type for event in events])
-            unknown = sum(
-                event.event_type is not None and number < types.first_known
-                for event, number in zip(events, number_N.tolist(), strict=True)
-            )
+            values = list(dict.fromkeys(event.event_type for event in events))
+            number_of = dict(zip(values, types.numbers(values).tolist(), strict=True))
+            new = {value for value in values if value is not None and number_of[value] < types.first_known}
+            unknown = sum(event.event_type in new for event in events)
+            number_N = np.array([number_of[event.event_type] for event in events], np.int64)
             columns.append(number_N[:, None])
         if "gap" in self._schema.event_fields:
             columns.append(gap_numbers(plan.time_N, plan.previous_N)[:, None])
@@ -237,14 +238,11 @@ class Updater:
 
     def _fold(self, states: States, plan: _Plan, number_NF: IntArray) -> tuple[States, IntArray]:
         """Memories after all events, and each event's place in its user's history (from 1)."""
-        states = _take(states, np.arange(len(states)))
+        states = states.take(np.arange(len(states)))
         count_N = states.count_B[plan.user_N] + plan.rank_N + 1
         for place_N in plan.rounds():
             user_B = plan.user_N[place_N]
-            after = self.runtime.write(_take(states, user_B), number_NF[place_N], plan.time_N[place_N])
-            states.count_B[user_B], states.last_time_B[user_B] = after.count_B, after.last_time_B
-            for name, value in after.fields.items():
-                states.fields[name][user_B] = value
+            states.put(user_B, self.runtime.write(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
         return states, count_N
 
 
@@ -291,14 +289,6 @@ def _plan(events: Sequence[UserEvent], users: Sequence[str], last_time_U: IntArr
         seen[user] += 1
     columns = np.array(kept, np.int64).reshape(-1, 5).T
     return _Plan(columns[0], columns[1], columns[2], columns[3], columns[4], late)
-
-
-def _take(states: States, place_B: IntArray) -> States:
-    return States(
-        states.count_B[place_B],
-        states.last_time_B[place_B],
-        {name: value[place_B] for name, value in states.fields.items()},
-    )
 
 
 def check_events(events: Sequence[UserEvent], *, time_unit: str = "seconds") -> None:
@@ -352,7 +342,7 @@ def encode_event(event: UserEvent | LoggedEvent) -> bytes:
     parts = [event.item, event.time, event.event_type, dict(event.fields) if event.fields else None]
     while parts[-1] is None:
         parts.pop()
-    return json.dumps(parts, ensure_ascii=False, separators=(",", ":")).encode()
+    return _TO_JSON(parts).encode()
 
 
 def decode_event(value: bytes) -> LoggedEvent:

@@ -1,0 +1,265 @@
+"""A file of events -> memories. Each line is applied once, however often the file is given and wherever a run stopped.
+
+A file is a source, a line's number is its offset, and the watermark moves with the memories in one commit. By default
+the source is named after the content of the file: the same bytes are the same source under any path, and a file that
+grew is another one. A file that grows at its end is given a name of its own (`source`), and then only its new lines are
+applied. In parquet the offset is the number of the row.
+
+csv and jsonl are read with the standard library, also as `.gz`; parquet needs pyarrow.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lifelong.errors import SourceError, UsageError, require
+from lifelong.memory.updater import Applied, Updater, UserEvent, event_problem
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.data.events import Schema
+    from lifelong.memory.store import MemoryStore
+
+BATCH = 4_096
+COLUMNS = ("user", "item", "time", "event_type")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One line, as it stands in the file, and how far the file was read with it."""
+
+    number: int
+    values: Mapping[str, Any]
+    done: int
+
+
+def ingest(
+    artifact: Artifact,
+    store: MemoryStore,
+    path: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    source: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    late: str = "apply",
+    event_log: bool = True,
+) -> Applied:
+    """Fold the events of a file into the memories of a store.
+
+    Args:
+        artifact: of a memory model.
+        store: open for writing.
+        path: `.csv` (with a head), `.jsonl`, both also `.gz`, or `.parquet`; columns `user`, `item`, `time`, and where
+            there are such `event_type` and item fields. Other columns are left out.
+        progress: called with (done, total): bytes of the file, or rows of parquet.
+        source: name of the source; after the content of the file by default.
+        columns: our name -> the file's name, for columns that are called otherwise.
+        late: see `Updater`.
+        event_log: see `Updater`.
+
+    Returns:
+        What became of the lines; those of an earlier run count as duplicates.
+
+    Raises:
+        SourceError: a line is not what it should be; names file, line and column. All lines before it are applied.
+        UsageError: the file's ending names no format, or `columns` names no column of ours.
+    """
+    reader = _Reader(path, artifact.config.dataset_schema, columns or {})
+    updater = Updater(artifact, store, late=late, event_log=event_log)
+    name = content_source(path) if source is None else source
+    mark, size, total = store.watermark(name, 0), reader.size(), Applied()
+    with closing(_batches(reader)) as batches:
+        for batch in batches:
+            fresh = [(line, event) for line, event in batch if line.number > mark]
+            offsets = [line.number for line, _ in fresh]
+            total += updater.apply([event for _, event in fresh], source=name, offsets=offsets)
+            total += Applied(duplicates=len(batch) - len(fresh))
+            if progress is not None:
+                progress(batch[-1][0].done, size)
+    return total
+
+
+def _batches(reader: _Reader) -> Generator[list[tuple[_Line, UserEvent]]]:
+    """Lines with their events; what stands before a bad line comes first, then its error is raised."""
+    batch: list[tuple[_Line, UserEvent]] = []
+    with closing(reader.lines()) as lines:
+        try:
+            for line in lines:
+                batch.append((line, reader.event(line)))
+                if len(batch) == BATCH:
+                    yield batch
+                    batch = []
+        except SourceError:
+            if batch:
+                yield batch
+            raise
+    if batch:
+        yield batch
+
+
+def content_source(path: Path) -> str:
+    """The name of a file as a source, made of its content.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return f"file:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+class _Reader:
+    """Reads one file.
+
+    Args:
+        path: the file.
+        schema: of the artifact; its item fields may stand in the file.
+        columns: our name -> the file's.
+    """
+
+    def __init__(self, path: Path, schema: Schema, columns: Mapping[str, str]) -> None:
+        self.path, self.fields, self.time_unit = path, schema.item_fields[1:], schema.time_unit
+        names = (*COLUMNS, *self.fields)
+        unknown = sorted(set(columns) - set(names))
+        if unknown:
+            raise UsageError(f"there is no column {unknown[0]!r} to map", expected=f"one of: {', '.join(names)}")
+        self.column = {name: columns.get(name, name) for name in names}
+        self._format, self._zipped = _format_of(path)
+
+    def size(self) -> int:
+        """What `done` of the lines counts up to."""
+        if self._format == "parquet":
+            with self._open_parquet() as table:
+                return int(table.metadata.num_rows)
+        return self.path.stat().st_size
+
+    def lines(self) -> Generator[_Line]:
+        """All lines.
+
+        Raises:
+            SourceError: the file cannot be read, or a line of it.
+        """
+        return self._parquet_lines() if self._format == "parquet" else self._text_lines()
+
+    def event(self, line: _Line) -> UserEvent:
+        """The event of a line.
+
+        Raises:
+            SourceError: names line and column.
+        """
+        values = line.values
+        fields = {name: value for name in self.fields if (value := _text(values.get(self.column[name]))) is not None}
+        event = UserEvent(
+            user=_text(values.get(self.column["user"])) or "",
+            item=_text(values.get(self.column["item"])) or "",
+            time=_whole(values.get(self.column["time"])),
+            event_type=_text(values.get(self.column["event_type"])),
+            fields=fields or None,
+        )
+        problem = event_problem(event, time_unit=self.time_unit)
+        if problem is not None:
+            column, found, expected = problem
+            raise self._bad(line.number, f"{column} {found}", column=self.column[column], expected=expected)
+        return event
+
+    def _text_lines(self) -> Generator[_Line]:
+        number = 0
+        try:
+            with self.path.open("rb") as file:
+                stream: Any = gzip.GzipFile(fileobj=file) if self._zipped else file
+                with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+                    for number, values in self._csv(text) if self._format == "csv" else self._jsonl(text):
+                        yield _Line(number, values, file.tell())
+        except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+            raise self._bad(number + 1, str(error)) from error
+
+    def _csv(self, text: io.TextIOWrapper) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        reader = csv.DictReader(text, strict=True)
+        needed = [self.column[name] for name in COLUMNS[:3]]
+        missing = [name for name in needed if name not in (reader.fieldnames or ())]
+        if missing:
+            raise self._bad(1, f"there is no column {missing[0]!r}", expected=f"a head with {', '.join(needed)}")
+        for values in reader:
+            if None in values or None in values.values():
+                raise self._bad(reader.line_num, "not as many columns as the head")
+            yield reader.line_num, values
+
+    def _jsonl(self, text: io.TextIOWrapper) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        for number, line in enumerate(text, start=1):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+            except ValueError as error:
+                raise self._bad(number, f"not JSON: {error}") from error
+            if not isinstance(values, dict):
+                raise self._bad(number, "not a JSON object", expected='{"user": .., "item": .., "time": ..}')
+            yield number, values
+
+    def _parquet_lines(self) -> Generator[_Line]:
+        with self._open_parquet() as table:
+            rows = chain.from_iterable(batch.to_pylist() for batch in table.iter_batches(batch_size=BATCH))
+            for number, values in enumerate(rows, start=1):
+                yield _Line(number, values, number)
+
+    def _open_parquet(self) -> Any:
+        parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet")
+        try:
+            return parquet.ParquetFile(self.path)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        except ValueError as error:
+            raise SourceError(f"not a parquet file: {error}", file=str(self.path)) from error
+
+    def _bad(self, line: int, found: str, *, column: str | None = None, expected: str = "") -> SourceError:
+        fix = "mend the file and run again; the lines before it are applied"
+        return SourceError(found, file=str(self.path), line=line, column=column, expected=expected, fix=fix)
+
+
+def _format_of(path: Path) -> tuple[str, bool]:
+    """Format by the ending, and whether it is compressed.
+
+    Raises:
+        UsageError: no known format.
+    """
+    ending, zipped = path.suffix.lower(), False
+    if ending == ".gz":
+        ending, zipped = path.with_suffix("").suffix.lower(), True
+    if ending not in (".csv", ".jsonl", ".parquet") or (zipped and ending == ".parquet"):
+        raise UsageError(
+            f"{path}: the ending names no known format",
+            expected=".csv, .jsonl, .csv.gz, .jsonl.gz or .parquet",
+            fix="rename the file",
+        )
+    return ending.removeprefix("."), zipped
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number, from text too; anything else as it is, to be refused."""
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _unreadable(path: Path, error: OSError) -> SourceError:
+    return SourceError(f"cannot be read: {error.strerror or error}", file=str(path), fix="check the path")

@@ -1,0 +1,174 @@
+"""Every user's memory at once, by the batch path: the fast way to fill a store from a prepared dataset.
+
+dataset --batches of similar length--> encode at each user's last event --> records --commits--> store
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lifelong.artifact.export import load_model
+from lifelong.artifact.graphs import field_name
+from lifelong.data.batches import Batch, evaluation_batches
+from lifelong.data.examples import Examples
+from lifelong.evaluation.evaluate import check_fits
+from lifelong.memory.codec import make_codec
+from lifelong.memory.runtime import identity_of
+from lifelong.memory.state import States
+from lifelong.memory.store import Commit
+from lifelong.memory.updater import LoggedEvent, encode_event
+from lifelong.memory.verify import counts_until
+from lifelong.models import require_memory
+from lifelong.models.base import History, MemoryModel
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.data.dataset import Dataset
+    from lifelong.memory.store import MemoryStore
+
+IntArray = npt.NDArray[np.int64]
+_EVENTS = 65_536
+"""Events of one batch at most, padding included; one longer history is a batch of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillReport:
+    """What a backfill did.
+
+    Args:
+        users: memories written.
+        events: folded into them.
+        newer: users left alone, since the store holds more of their events.
+        empty: users without an event before the time.
+        bytes: of the memories written.
+        seconds: wall time.
+    """
+
+    users: int
+    events: int
+    newer: int
+    empty: int
+    bytes: int
+    seconds: float
+
+
+def backfill(
+    artifact: Artifact,
+    dataset: Dataset,
+    store: MemoryStore,
+    *,
+    until: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    event_log: bool = False,
+) -> BackfillReport:
+    """Write the memory of every user of a dataset, from her first event on.
+
+    A second run writes the same again. A user of whom the store holds more events than the dataset is left alone.
+
+    Args:
+        artifact: of a memory model.
+        dataset: with the fields and vocabularies of training.
+        store: new, or of this artifact.
+        until: only events with an earlier time, UTC seconds; None for all.
+        progress: called with (users done, users in all).
+        event_log: also write the events into the store's log, for explanations.
+
+    Raises:
+        ArtifactError: the model cannot be served, and why.
+        MismatchError: the dataset does not fit the model.
+        StoreForeignError: another artifact wrote the store.
+    """
+    identity = identity_of(artifact)
+    check_fits(artifact, dataset)
+    store.bind(identity)
+    started = time.perf_counter()
+    count_U = counts_until(dataset, until)
+    users, done, newer, events, size = np.flatnonzero(count_U), 0, 0, 0, 0
+    writer = _Writer(artifact, dataset, store, event_log=event_log)
+    for batch in evaluation_batches(dataset, _examples(users, count_U[users]), max_events=_EVENTS):
+        written = writer.write(batch)
+        done += len(batch.user_B)
+        newer += len(batch.user_B) - written.users
+        events, size = events + written.events, size + written.bytes
+        if progress is not None:
+            progress(done, len(users))
+    seconds = time.perf_counter() - started
+    return BackfillReport(done - newer, events, newer, dataset.histories.num_users - len(users), size, seconds)
+
+
+def _examples(users: IntArray, count: IntArray) -> Examples:
+    """One target per user behind her last event; what is asked there does not matter."""
+    size = len(users)
+    return Examples(
+        users.astype(np.int32),
+        np.zeros(size, np.int32),
+        np.zeros(size, np.int64),
+        count.astype(np.int32),
+        np.zeros((size, 1), np.float32),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    users: int
+    events: int
+    bytes: int
+
+
+class _Writer:
+    """Encodes batches and writes them."""
+
+    def __init__(self, artifact: Artifact, dataset: Dataset, store: MemoryStore, *, event_log: bool) -> None:
+        self.model: MemoryModel = require_memory(load_model(artifact), purpose="backfill")
+        self.codec = make_codec(artifact.config.codec, artifact.require_memory())
+        self.dataset, self.store, self.event_log = dataset, store, event_log
+
+    def write(self, batch: Batch) -> _Written:
+        """Memories of one batch of users, in one commit."""
+        user_B = batch.user_B.numpy() - 2
+        states = self._encode(batch, user_B)
+        names = [self.dataset.users.id_at(int(user)) for user in user_B]
+        known = self.codec.decode(self.store.read_many(names)).count_B
+        records = self.codec.encode(states)
+        chosen = np.flatnonzero(known <= states.count_B).tolist()
+        events: dict[tuple[str, int], bytes] = {}
+        if self.event_log:
+            for place in chosen:
+                events.update(self._log(names[place], int(user_B[place]), int(states.count_B[place])))
+        self.store.commit(Commit(states={names[place]: records[place] for place in chosen}, events=events))
+        return _Written(len(chosen), int(states.count_B[chosen].sum()), len(chosen) * self.codec.size)
+
+    def _encode(self, batch: Batch, user_B: IntArray) -> States:
+        with torch.inference_mode():
+            history = History(batch.history_BLF, batch.time_BL, batch.length_B)
+            memory = self.model.encode(history, batch.position_BC)
+        fields = {
+            field_name(name): value[:, 0].numpy() for name, value in memory._asdict().items() if name != "count_B"
+        }
+        count_B, histories = batch.position_BC[:, 0].numpy(), self.dataset.histories
+        last_time_B = histories.time_N[histories.offset_U[user_B] + count_B - 1]
+        return States(count_B, np.asarray(last_time_B, np.int64), fields)
+
+    def _log(self, name: str, user: int, count: int) -> dict[tuple[str, int], bytes]:
+        """The user's first events, as the updater would have logged them."""
+        histories, types, start = (
+            self.dataset.histories,
+            self.dataset.event_types,
+            self.dataset.histories.of(user).start,
+        )
+        log = {}
+        for position in range(count):
+            at = start + position
+            kind = None
+            if types is not None and histories.event_type_N is not None:
+                kind = types.value_of(int(histories.event_type_N[at]))
+            item = self.dataset.catalogue.id_of(int(histories.row_N[at])) or ""
+            log[name, position + 1] = encode_event(LoggedEvent(item, int(histories.time_N[at]), kind))
+        return log
