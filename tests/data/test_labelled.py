@@ -1,0 +1,37 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lifelong.data.dataset import Dataset
+from lifelong.data.labelled import labelled_training_examples
+from lifelong.testing.datasets import tiny_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return tiny_dataset(tmp_path_factory.mktemp("labelled") / "data")
+
+
+def test_every_positive_has_a_negative_of_the_same_user_time_and_position(dataset: Dataset) -> None:
+    positives, both = dataset.examples("train"), labelled_training_examples(dataset, seed=0)
+    half = len(positives)
+    assert len(both) == 2 * half
+    assert both.label_NT[:half].all()
+    assert not both.label_NT[half:].any()
+    for name in ("user_N", "time_N", "position_N"):
+        assert np.array_equal(getattr(both, name)[half:], getattr(positives, name))
+
+
+def test_a_limit_keeps_whole_pairs_of_positives_drawn_at_random(dataset: Dataset) -> None:
+    few = labelled_training_examples(dataset, seed=0, limit=100)
+    assert len(few) == 100
+    assert few.label_NT.sum() == 50
+    assert not np.array_equal(few.row_N, labelled_training_examples(dataset, seed=1, limit=100).row_N)
+
+
+def test_logged_labels_are_taken_as_they_are(tmp_path: Path) -> None:
+    dataset = tiny_dataset(tmp_path / "data")
+    rule = dataset.manifest.negatives.model_copy(update={"rule": "none"})
+    dataset.manifest = dataset.manifest.model_copy(update={"negatives": rule})
+    assert len(labelled_training_examples(dataset, seed=0)) == len(dataset.examples("train"))
