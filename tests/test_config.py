@@ -41,7 +41,13 @@ def test_all_problems_are_named_at_once(tmp_path: Path) -> None:
         load_config(path, ["train.clip=much", "nonsense"])
     text = str(caught.value)
     assert len(caught.value.problems) == 5
-    for part in ("train.seed", "'learning_rate'", "did you mean 'model'", "train.clip", "'nonsense' is not of the form"):
+    for part in (
+        "train.seed",
+        "'learning_rate'",
+        "did you mean 'model'",
+        "train.clip",
+        "'nonsense' is not of the form",
+    ):
         assert part in text
 
 
@@ -61,10 +67,10 @@ def test_problems_of_the_model_are_named_with_the_others() -> None:
 
 
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read .*absent.toml"):
+    with pytest.raises(ConfigError, match=r"cannot read .*absent\.toml"):
         load_config(tmp_path / "absent.toml")
     (tmp_path / "broken.toml").write_text("[train\n")
-    with pytest.raises(ConfigError, match="broken.toml is not TOML"):
+    with pytest.raises(ConfigError, match=r"broken\.toml is not TOML"):
         load_config(tmp_path / "broken.toml")
 
 
