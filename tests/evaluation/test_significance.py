@@ -131,6 +131,6 @@ def test_a_thousand_resamples_of_a_real_sized_test_set_take_seconds():
     rng = np.random.default_rng(0)
     user, label = rng.integers(0, 2_500, 300_000), rng.random(300_000) < 0.5
     sample = Sample.of(label, rng.normal(size=300_000) + label, user)
-    start = time.process_time()
+    start = time.thread_time()
     bootstrap({"": sample}, resamples=1_000)
-    assert time.process_time() - start < 20
+    assert time.thread_time() - start < 20
