@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,21 @@ from lifelong.errors import ConfigError, SourceError
 
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
 RESERVED = {"item", "user", "time", "sequence", "event_type", "split", "gap", "hour", "weekday"}
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse names of fields and labels that are taken; upper and lower case are one to the table engine.
+
+    Raises:
+        ValueError: one is reserved, or stands twice.
+    """
+    counted = Counter(name.lower() for name in names)
+    reserved = sorted(RESERVED & set(counted))
+    if reserved:
+        raise ValueError(f"{', '.join(reserved)} cannot name an item field; give another name: {{name = 'column'}}")
+    twice = sorted(name for name, count in counted.items() if count > 1)
+    if twice:
+        raise ValueError(f"{', '.join(twice)} names two fields; give one another name: {{name = 'column'}}")
 
 
 class _Section(BaseModel):
@@ -64,9 +80,7 @@ class _Section(BaseModel):
     def _consistent(self) -> _Section:
         if not self.header and not self.columns:
             raise ValueError("header = false needs `columns`, the names of all columns in order")
-        reserved = sorted(RESERVED & set(self.fields))
-        if reserved:
-            raise ValueError(f"{', '.join(reserved)} cannot name an item field; give another name: {{name = 'column'}}")
+        _check_names(self.fields)
         return self
 
 
@@ -114,6 +128,7 @@ class TableMapping(_Section):
     def _labels_agree(self) -> TableMapping:
         if (self.rating is None) != (self.threshold is None):
             raise ValueError("rating and threshold go together")
+        _check_names([*self.fields, *self.labels])
         if self.rating and self.labels:
             raise ValueError("give labels, or a rating with its threshold, not both")
         if self.history and not (self.rating or self.labels):
@@ -121,9 +136,7 @@ class TableMapping(_Section):
         if self.target_types and not self.event_type:
             raise ValueError("target_types needs event_type")
         if self.items:
-            twice = sorted(set(self.fields) & set(self.items.fields))
-            if twice:
-                raise ValueError(f"{', '.join(twice)} is a field of the log and of the items; choose one")
+            _check_names([*self.fields, *self.items.fields])
         return self
 
 

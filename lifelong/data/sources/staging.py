@@ -134,16 +134,18 @@ def one_row_per_item(table: Any, fields: Sequence[str]) -> Any:
         table: columns `item`, `sequence` and `fields`.
         fields: names of the fields; a null never wins over a value.
     """
-    return table.group_by("item").aggregate(**{field: table[field].argmax(table["sequence"]) for field in fields})
+    last = [table[field].argmax(table["sequence"], where=table[field].notnull()).name(field) for field in fields]
+    return table.group_by("item").aggregate(last)
 
 
 def conflicts(table: Any, fields: Sequence[str]) -> dict[str, int]:
     """For each field, how many items have more than one value of it."""
     if not fields:
         return {}
-    differs = {field: table[field].min() != table[field].max() for field in fields}
-    per_item = table.group_by("item").aggregate(**differs)
-    counted = per_item.aggregate(**{field: per_item[field].sum() for field in fields}).to_pyarrow().to_pylist()[0]
+    # Field names are the user's, so none may become the name of an argument.
+    differs = [(table[field].min() != table[field].max()).name(field) for field in fields]
+    per_item = table.group_by("item").aggregate(differs)
+    counted = per_item.aggregate([per_item[field].sum().name(field) for field in fields]).to_pyarrow().to_pylist()[0]
     return {field: int(counted[field] or 0) for field in fields}
 
 

@@ -71,16 +71,17 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     mapping, folder = load_mapping(options)
     files = check_files(paths, source="table")
     opened = _open(connection, files, mapping, _wanted(mapping))
+    types = [opened.column(mapping.event_type).cast("string").name("event_type")] if mapping.event_type else []
     log = opened.table.select(
-        user=opened.column(mapping.user).cast("string"),
-        item=opened.column(mapping.item).cast("string"),
-        time=_times(opened, mapping),
-        sequence=opened.table["sequence"],
-        **({"event_type": opened.column(mapping.event_type).cast("string")} if mapping.event_type else {}),
-        **_labels(opened, mapping),
-        **_fields(opened, mapping),
+        opened.column(mapping.user).cast("string").name("user"),
+        opened.column(mapping.item).cast("string").name("item"),
+        _times(opened, mapping).name("time"),
+        opened.table["sequence"],
+        *types,
+        *_labels(opened, mapping),
+        *_fields(opened, mapping),
     )
-    tasks = tuple(_labels(opened, mapping))
+    tasks = ("response",) if mapping.rating else mapping.labels
     base = ["user", "item", "time", "sequence"]
     events = log.filter(_is_event(log, tasks, mapping)).select(base + ["event_type"] * bool(mapping.event_type))
     record: dict[str, Any] = opened.record | count_quirks(events)
@@ -202,12 +203,12 @@ def _check_times(opened: _Opened, mapping: TableMapping, column: Any, time: Any)
     )
 
 
-def _labels(opened: _Opened, mapping: TableMapping) -> dict[str, Any]:
-    """Task -> label column."""
+def _labels(opened: _Opened, mapping: TableMapping) -> list[Any]:
+    """Label columns, named by their task."""
     if mapping.rating and mapping.threshold is not None:
         liked = opened.column(mapping.rating).cast("float64") >= mapping.threshold
-        return {"response": liked.cast("float64")}
-    return {name: opened.column(name).cast("float64") for name in mapping.labels}
+        return [liked.cast("float64").name("response")]
+    return [opened.column(name).cast("float64").name(name) for name in mapping.labels]
 
 
 def _is_event(log: Any, tasks: Sequence[str], mapping: TableMapping) -> Any:
@@ -218,12 +219,12 @@ def _is_event(log: Any, tasks: Sequence[str], mapping: TableMapping) -> Any:
     return ibis.or_(*(log[task] > 0 for task in tasks))
 
 
-def _fields(opened: _Opened, section: TableMapping | ItemsMapping) -> dict[str, Any]:
-    """Item field -> its column, null where missing."""
-    return {
-        field: _present(opened.column(column).cast("string"), section.missing)
+def _fields(opened: _Opened, section: TableMapping | ItemsMapping) -> list[Any]:
+    """Columns of the item fields, named by their field, null where missing."""
+    return [
+        _present(opened.column(column).cast("string"), section.missing).name(field)
         for field, column in section.fields.items()
-    }
+    ]
 
 
 def _present(column: Any, missing: Sequence[str]) -> Any:
@@ -243,9 +244,9 @@ def _add_items(connection: Any, raw: RawLog, mapping: ItemsMapping, folder: Path
     wanted = {**dict.fromkeys(mapping.fields.values(), "string"), mapping.item: "id"}
     opened = _open(connection, check_files(files, source="table"), mapping, wanted)
     rows_of_items = opened.table.select(
-        item=opened.column(mapping.item).cast("string"),
-        sequence=opened.table["sequence"],
-        **_fields(opened, mapping),
+        opened.column(mapping.item).cast("string").name("item"),
+        opened.table["sequence"],
+        *_fields(opened, mapping),
     )
     items = one_row_per_item(rows_of_items, list(mapping.fields))
     raw.record["item_files"] = opened.record

@@ -44,8 +44,8 @@ class WorldSettings:
         strength: probability of a response where the world says yes; 0.5 makes everything a coin.
         asked: items shown at each moment of asking.
         groups: checkerboard: groups of items.
-        predictability: markov: 0 is a coin, 1 certain: probability that the next event is the successor (else it is any),
-            and the excess of responses where the world says yes.
+        predictability: markov: 0 is a coin, 1 certain: probability that the next event is the successor (else it is
+            any), and the excess of responses where the world says yes.
         period: period: events between two returns; even.
         personal: period: items that users can return to.
         crossed: period and lag: share of questions that show the blue item, or the higher of the user's two; at 0.5 the

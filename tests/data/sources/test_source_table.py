@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("pyarrow")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lifelong.errors import ConfigError, SourceError
+
+Write, Read, Rows = Callable[..., Path], Callable[..., Any], Callable[..., list[Any]]
+BASE = {"user": "u", "item": "i", "time": "t"}
+
+
+@pytest.fixture
+def mapped(write: Write, read: Read) -> Callable[..., Any]:
+    """Read files with a mapping given as settings."""
+
+    def opened(*paths: Path, **settings: Any) -> Any:
+        return read("table", *paths, mapping=str(write("mapping.json", json.dumps({**BASE, **settings}))))
+
+    return opened
+
+
+def test_the_mapping_names_the_columns(write: Write, mapped: Read, rows: Rows) -> None:
+    path = write("log.csv", "t,shop,i,u,kind,brand\n100,s,a,x,view,b1\n101,s,b,x,buy,\n")
+    raw = mapped(path, fields={"maker": "brand", "shop": "shop"}, event_type="kind", target_types=["buy"], name="Shop")
+    assert rows(raw.events, "user", "item", "time", "sequence", "event_type") == [
+        ("x", "a", 100, 1, "view"),
+        ("x", "b", 101, 2, "buy"),
+    ]
+    assert rows(raw.items, "item", "maker", "shop") == [("a", "b1", "s"), ("b", None, "s")]
+    assert (raw.name, raw.item_fields, raw.target_types) == ("Shop", ("maker", "shop"), ("buy",))
+    assert (raw.impressions, raw.protocol, raw.time_unit) == (None, "temporal", "seconds")
+
+
+def test_a_toml_mapping_and_options_over_it(write: Write, read: Read, rows: Rows) -> None:
+    toml = 'user = "u"\nitem = "wrong"\ntime = "t"\nfields = ["i"]\n'
+    log = write("log.csv", "u,i,t\nx,a,1\n")
+    raw = read("table", log, mapping=str(write("m.toml", toml)), item="i", fields="", time_unit="ordinal")
+    assert rows(raw.events, "item", "time") == [("a", 1)]
+    assert (raw.items, raw.time_unit) == (None, "ordinal")
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("1511544070", {}),
+        ("1511544070.9", {}),
+        ("1511544070123", {"time_unit": "ms"}),
+        ("1511544070123456", {"time_unit": "us"}),
+        ("1511544070123456789", {"time_unit": "ns"}),
+        ("2017-11-24T17:21:10Z", {"time_unit": "iso"}),
+        ("2017-11-24 17:21:10.5", {"time_unit": "iso"}),
+        ("2017-11-25T01:21:10+08:00", {"time_unit": "iso"}),
+        ("24/11/2017 17.21.10", {"time_format": "%d/%m/%Y %H.%M.%S"}),
+    ],
+)
+def test_every_unit_of_time_becomes_seconds(
+    write: Write, mapped: Read, rows: Rows, text: str, settings: dict[str, str]
+) -> None:
+    assert rows(mapped(write("log.csv", f"u,i,t\nx,a,{text}\n"), **settings).events, "time") == [(1511544070,)]
+
+
+def test_a_time_before_1970_is_rounded_down(write: Write, mapped: Read, rows: Rows) -> None:
+    path = write("log.csv", "u,i,t\nx,a,-1500\n")
+    assert rows(mapped(path, time_unit="ms").events, "time") == [(-2,)]
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "words"),
+    [
+        ("yesterday", {}, "'yesterday' is not a number"),
+        ("", {}, "'' is not a number"),
+        ("1511544070123", {}, "not a time"),
+        ("24/11/2017", {"time_unit": "iso"}, "'24/11/2017' is not a time"),
+        ("2017-11-24", {"time_format": "%d/%m/%Y"}, "'2017-11-24' is not a time"),
+    ],
+)
+def test_a_wrong_time_is_named_with_its_line(
+    write: Write, mapped: Read, text: str, settings: dict[str, str], words: str
+) -> None:
+    good = {"iso": "2017-11-24", "%d/%m/%Y": "24/11/2017"}.get(next(iter(settings.values()), ""), "5")
+    path = write("log.csv", f"u,i,t\nx,a,{good}\n\nx,b,{text}\n")
+    with pytest.raises(SourceError, match=words) as caught:
+        mapped(path, **settings)
+    assert (caught.value.file, caught.value.line) == (str(path), 4)
+
+
+def test_labels_make_impressions_and_only_responses_are_events(write: Write, mapped: Read, rows: Rows) -> None:
+    raw = mapped(write("log.csv", "u,i,t,clk,buy\nx,a,1,0,0\nx,b,2,1,0\nx,c,3,1,1\n"), labels=["clk", "buy"])
+    assert rows(raw.impressions, "item", "time", "sequence", "clk", "buy") == [
+        ("a", 1, 1, 0.0, 0.0),
+        ("b", 2, 2, 1.0, 0.0),
+        ("c", 3, 3, 1.0, 1.0),
+    ]
+    assert rows(raw.events, "item") == [("b",), ("c",)]
+    assert (raw.tasks, raw.protocol) == (("clk", "buy"), "impressions")
+
+
+def test_a_rating_and_its_threshold_make_labels_and_every_row_is_an_event(
+    write: Write, mapped: Read, rows: Rows
+) -> None:
+    path = write("log.csv", "u,i,t,stars\nx,a,1,3.5\nx,b,2,4\n")
+    raw = mapped(path, rating="stars", threshold=4)
+    assert rows(raw.impressions, "item", "response") == [("a", 0.0), ("b", 1.0)]
+    assert rows(raw.events, "item") == [("a",), ("b",)]
+    assert rows(mapped(path, rating="stars", threshold=4, history="positive").events, "item") == [("b",)]
+
+
+def test_items_files_bring_fields_beside_those_of_the_log(write: Write, mapped: Read, rows: Rows) -> None:
+    write("items1.tsv", "sku\tbrand\na\tb1\nz\tb9\n")
+    write("items2.tsv", "sku\tbrand\na\tb2\n")
+    items = {"files": ["items*.tsv"], "item": "sku", "fields": ["brand"], "delimiter": "\t"}
+    raw = mapped(write("log.csv", "u,i,t,cat\nx,a,1,c1\nx,b,2,c2\n"), fields=["cat"], items=items)
+    assert rows(raw.items, "item", "cat", "brand") == [("a", "c1", "b2"), ("b", "c2", None), ("z", None, "b9")]
+    assert raw.item_fields == ("cat", "brand")
+    assert raw.record["items_without_meta"] == 1
+    assert raw.record["conflicting_fields"] == {"cat": 0, "brand": 1}
+
+
+def test_of_two_values_the_last_wins_and_a_missing_one_never_does(write: Write, mapped: Read, rows: Rows) -> None:
+    path = write("log.csv", "u,i,t,cat\nx,a,9,c1\nx,a,8,c2\nx,a,7,NULL\nx,a,6,\n")
+    raw = mapped(path, fields=["cat"], missing=["", "NULL"])
+    assert rows(raw.items, "item", "cat") == [("a", "c2")]
+    assert raw.record["conflicting_fields"] == {"cat": 1}
+
+
+def test_a_file_without_header_needs_all_column_names(write: Write, mapped: Read, rows: Rows) -> None:
+    path = write("log.csv.gz", "x|?|a|5\n")
+    raw = mapped(path, header=False, columns=["u", "more", "i", "t"], delimiter="|")
+    assert rows(raw.events, "user", "item", "time", "sequence") == [("x", "a", 5, 0)]
+    with pytest.raises(ConfigError, match="needs `columns`"):
+        mapped(path, header=False)
+    with pytest.raises(ConfigError, match="columns does not hold 't'"):
+        mapped(path, header=False, columns=["u", "i"])
+
+
+def test_one_column_can_have_two_roles_and_any_name(write: Write, mapped: Read, rows: Rows) -> None:
+    raw = mapped(write("log.csv", "u,sequence,t\nx,a,5\n"), item="sequence", fields={"self": "sequence"})
+    assert rows(raw.events, "item", "sequence") == [("a", 1)]
+    assert rows(raw.items, "item", "self") == [("a", "a")]
+
+
+def parquet(path: Path, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_parquet_reads_like_csv_and_rows_count_on_over_files(tmp_path: Path, mapped: Read, rows: Rows) -> None:
+    moment = datetime(2017, 11, 24, 17, 21, 10, tzinfo=UTC)
+    files = [
+        parquet(tmp_path / "b[1].parquet", u=[7, 8], i=["a", "b"], t=[moment, moment], cat=["c", None]),
+        parquet(tmp_path / "a.parquet", u=[9], i=["a"], t=[moment], cat=["d"]),
+    ]
+    raw = mapped(*files, fields=["cat"])
+    assert rows(raw.events, "user", "item", "time", "sequence") == [
+        ("7", "a", 1511544070, 0),
+        ("8", "b", 1511544070, 1),
+        ("9", "a", 1511544070, 2),
+    ]
+    assert rows(raw.items, "item", "cat") == [("a", "d"), ("b", None)]
+    assert (raw.record["files"], raw.record["rows"]) == (2, 3)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_whole_numbers_of_parquet_have_the_unit_of_the_mapping(
+    tmp_path: Path, mapped: Read, rows: Rows, unit: str
+) -> None:
+    time = 1511544070 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    path = parquet(tmp_path / "a.parquet", u=["x"], i=["a"], t=[time])
+    assert rows(mapped(path, time_unit=unit).events, "time") == [(1511544070,)]
+
+
+def test_a_large_parquet_file_keeps_every_row_in_its_place(tmp_path: Path, mapped: Read) -> None:
+    numbers = list(range(300_000))
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"u": ["x"] * len(numbers), "i": numbers, "t": numbers}), path, row_group_size=10_000)
+    events = mapped(path, time_unit="ordinal").events
+    assert events.filter(events["time"] != events["sequence"]).count().to_pyarrow().as_py() == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "column", "words"),
+    [
+        ({"u": ["x"], "t": [1]}, "i", "no such column"),
+        ({"u": [1.5], "i": ["a"], "t": [1]}, "u", "its type is double"),
+        ({"u": ["x", None], "i": ["a", "b"], "t": [1, 2]}, "u", "row 2 has no value"),
+        ({"u": ["x"], "i": ["a"], "t": ["noon"]}, "t", "'noon' is not a time"),
+    ],
+)
+def test_wrong_parquet_is_named(tmp_path: Path, mapped: Read, columns: dict[str, Any], column: str, words: str) -> None:
+    path = parquet(tmp_path / "a.parquet", **columns)
+    with pytest.raises(SourceError, match=words) as caught:
+        mapped(path)
+    assert (caught.value.file, caught.value.column) == (str(path), column)
+
+
+def test_a_broken_parquet_file_is_named(write: Write, mapped: Read) -> None:
+    path = write("a.parquet", b"PAR1 and nothing more")
+    with pytest.raises(SourceError, match="cannot be read") as caught:
+        mapped(path)
+    assert caught.value.file == str(path)
+
+
+def test_all_mistakes_of_a_mapping_are_told_at_once(write: Write, read: Read) -> None:
+    path = write("m.json", json.dumps({"user": "u", "itme": "i", "time_unit": "days"}))
+    with pytest.raises(ConfigError) as caught:
+        read("table", write("log.csv", ""), mapping=str(path))
+    told = " ".join(caught.value.problems)
+    assert all(name in told for name in ("itme", "item", "time:", "time_unit"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rating": "s"}, "go together"),
+        ({"rating": "s", "threshold": 1, "labels": ["l"]}, "not both"),
+        ({"history": "all"}, "no labels"),
+        ({"target_types": ["buy"]}, "needs event_type"),
+        ({"fields": ["time"]}, "cannot name an item field"),
+        ({"fields": ["c"], "items": {"files": ["x"], "item": "i", "fields": ["c"]}}, "c names two"),
+        ({"fields": ["Brand"], "labels": ["brand"]}, "brand names two"),
+        ({"fields": {"Item": "i"}}, "cannot name an item field"),
+        ({"encoding": "latin-99"}, "no encoding"),
+        ({"items": {"item": "i", "files": []}}, "items.files"),
+    ],
+)
+def test_a_contradiction_in_a_mapping_is_told(write: Write, mapped: Read, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        mapped(write("log.csv", ""), **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [("m.toml", "user = ", "not TOML"), ("m.json", "{", "not JSON"), ("m.json", "[1]", "not a table of settings")],
+)
+def test_a_mapping_that_cannot_be_read_is_named(write: Write, read: Read, name: str, text: str, words: str) -> None:
+    path = write(name, text)
+    with pytest.raises(SourceError, match=words) as caught:
+        read("table", write("log.csv", ""), mapping=str(path))
+    assert caught.value.file == str(path)
+
+
+def test_an_absent_mapping_or_items_file_is_named(tmp_path: Path, write: Write, read: Read, mapped: Read) -> None:
+    with pytest.raises(SourceError, match=r"absent\.toml"):
+        read("table", write("log.csv", ""), mapping=str(tmp_path / "absent.toml"))
+    with pytest.raises(SourceError, match=r"absent\.csv"):
+        mapped(write("log.csv", "u,i,t\nx,a,1\n"), items={"files": ["absent.csv"], "item": "i"})
