@@ -46,7 +46,7 @@ def check_fit_is_repeatable(case: ModelCase) -> None:
         for _ in range(2):
             model, dataset = _fitted(case, Path(folder), seed=3)
             logits.append(model.predict(dataset, dataset.examples("test")))
-        assert np.array_equal(*logits)
+        assert np.array_equal(logits[0], logits[1])
 
 
 def check_saved_model_predicts_the_same(case: ModelCase) -> None:
