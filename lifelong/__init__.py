@@ -1,6 +1,7 @@
 """Lifelong user-behaviour modelling: one small memory per user, written per event, read per request.
 
-The public names below are loaded when they are first used: importing the package starts nothing and loads no heavy library.
+The public names below are loaded when they are first used: importing the package starts nothing and loads no heavy
+library.
 
     prepare -> Dataset -> train -> Artifact -> evaluate, backfill
                                    Artifact + open_store -> Updater, Scorer

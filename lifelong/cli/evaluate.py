@@ -33,8 +33,9 @@ def evaluate(
     from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
     from lifelong.evaluation import evaluate as evaluation
+    from lifelong.evaluation.results import parse_duration
 
-    delays = [evaluation.parse_duration(part) for part in names(delay)]
+    delays = [parse_duration(part) for part in names(delay)]
 
     terminal.say(f"scoring the {split} examples")
     result = evaluation.evaluate(

@@ -80,7 +80,8 @@ def _summary(dataset: Dataset) -> list[Any]:
     manifest, table = dataset.manifest, Table("counted", "number")
     for name, number in manifest.counts.items():
         table.add_row(name.replace("_", " "), f"{number:,}")
-    for name, value in _flat(manifest.record):
+    # The settings are in the record too, but a person has just written them.
+    for name, value in _flat({key: value for key, value in manifest.record.items() if key != "settings"}):
         table.add_row(name, value)
     return [f"{manifest.name}, prepared into {dataset.folder}", table, _next(manifest, dataset.folder)]
 

@@ -48,10 +48,11 @@ def serve(
             _announce(terminal, {"address": address, "artifact": opened.id, "store": store, "keys": keys is not None})
 
         run(app, host=host, port=port, ready=ready)
-    return Reply({"stopped": True}, ["Stopped; every accepted event is in the store."])
+    return Reply(None, ["Stopped; every accepted event is in the store."])
 
 
 def _announce(terminal: Terminal, document: dict[str, Any]) -> None:
+    terminal.emit(document)
     address = document["address"]
     terminal.say(f"Serving {document['artifact'][:12]} from {document['store']} at {address}  (Ctrl-C stops)")
     key = " -H 'X-API-Key: KEY'" if document["keys"] else ""

@@ -26,12 +26,12 @@ class Reply:
     """The outcome of a command.
 
     Args:
-        document: for machines (`--json`).
+        document: for machines (`--json`); None where the command has emitted it already.
         summary: for people, printed line by line; strings or Rich tables.
         exit_code: 1 where the command ran and its answer is "no", as when `verify` finds a difference.
     """
 
-    document: Mapping[str, Any]
+    document: Mapping[str, Any] | None
     summary: list[RenderableType] = field(default_factory=list)
     exit_code: int = 0
 
@@ -56,10 +56,11 @@ class Terminal:
         """One line of progress."""
         self.console.print(message, markup=False, highlight=False)
 
-    def emit(self, document: Mapping[str, Any]) -> None:
-        """Print the JSON document of a command that does not end by itself, such as `serve`."""
-        self._stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
-        self._stdout.flush()
+    def emit(self, document: Mapping[str, Any], *, indent: int | None = None) -> None:
+        """Print the JSON document; on one line for a command that goes on afterwards, such as `serve`."""
+        if self.as_json:
+            self._stdout.write(json.dumps(finite(document), indent=indent, default=str) + "\n")
+            self._stdout.flush()
 
     @contextlib.contextmanager
     def progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
@@ -70,9 +71,9 @@ class Terminal:
 
     def finish(self, reply: Reply) -> int:
         """Print a command's outcome."""
-        if self.as_json:
-            self.emit(finite(reply.document))
-        else:
+        if reply.document is not None:
+            self.emit(reply.document, indent=2)
+        if not self.as_json:
             console = _console(stderr=False)
             for part in reply.summary:
                 console.print(part, markup=False, highlight=False)

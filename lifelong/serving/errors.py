@@ -105,6 +105,9 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     place = f"{request.method} {request.url.path}"
     headers = error.headers
+    if error.status_code == 400:
+        # The body could not even be decoded; every body that is not what it should be has one status.
+        return _json(422, "ValidationError", f"{place}: {error.detail}", "JSON in UTF-8", DOCS, headers=headers)
     if error.status_code == 404:
         return _json(404, "NotFound", f"there is no {place}", "an address of this service", DOCS, headers=headers)
     if error.status_code == 405:

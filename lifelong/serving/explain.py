@@ -124,10 +124,10 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
     """
     moment = int(clock.time()) if request.time is None else request.time
     request = replace(request, time=moment)
-    answer = scorer.answer([request])[0]
-    states, _ = scorer.states([request.user])
+    states, known = scorer.states([request.user])
+    answer = scorer.answer_from(states, known, [request])[0]
     slots = slots_of(scorer.artifact, states, 0)
-    past = past_of(scorer, request.user, int(states.count_B[0]), dataset=dataset)
+    past = past_of(scorer, request.user, answer.count, dataset=dataset)
     number_CF = scorer.overlay.numbers(request.items, request.fields)
     seen = _Shown(scorer, past, moment)
     return Explanation(
@@ -181,7 +181,7 @@ class _Shown:
     def same(self, item: str, number_F: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """For each event and item field: whether it is the candidate's, and known. Equal buckets are not enough."""
         first_known = np.array([self.vocabularies[name].first_known for name in self.fields])
-        same_NF = (self.past.number_NF == number_F) & (number_F >= first_known)
+        same_NF: npt.NDArray[np.bool_] = (self.past.number_NF == number_F) & (number_F >= first_known)
         same_NF[:, 0] = [past == item for past in self.past.items]
         return same_NF
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Path, Request
 from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from lifelong.memory.updater import UserEvent
 from lifelong.serving import pages
@@ -14,6 +16,15 @@ from lifelong.serving import schemas as s
 from lifelong.serving.errors import DOCUMENTED
 from lifelong.serving.scorer import Answer, ScoreRequest
 from lifelong.serving.service import Service
+
+
+class _Text(StringConvertor):
+    """Any text in an address, slashes and line breaks too: an id is the client's business."""
+
+    regex = r"[\s\S]+"
+
+
+register_url_convertor("text", _Text())
 
 
 def _service(request: Request) -> Service:
@@ -32,7 +43,7 @@ operations = APIRouter(tags=["operations"])
 async def post_events(body: s.EventsBody, service: Served) -> s.EventsReply:
     """All events of the batch are written in one commit, or none of them."""
     applied = await service.add_events([UserEvent(**event.model_dump()) for event in body.events])
-    counts = {name: getattr(applied, name) for name in ("applied", "duplicates", "late", "refused", "no_dedup")}
+    counts = asdict(applied)
     return s.EventsReply(**counts, note=_note(counts))
 
 
@@ -45,6 +56,8 @@ def _note(counts: dict[str, int]) -> str | None:
         )
     if counts["refused"]:
         notes.append(f"{counts['refused']} are older than their user's last event and were not folded in")
+    if counts["unknown_types"]:
+        notes.append(f"{counts['unknown_types']} have an event type that the model has not seen in training")
     return "; ".join(notes) or None
 
 
@@ -73,7 +86,7 @@ async def put_items(body: s.ItemsBody, service: Served) -> s.ItemsReply:
 
 
 @api.get(
-    "/users/{user}/memory",
+    "/users/{user:text}/memory",
     summary="What is kept of a user",
     responses={404: {"model": s.ErrorReply, "description": "nothing is kept of this user"}},
 )
@@ -82,7 +95,7 @@ async def get_memory(user: User, service: Served) -> s.MemoryReply:
     return s.MemoryReply.model_validate(await service.memory(user))
 
 
-@api.delete("/users/{user}/memory", summary="Erase a user")
+@api.delete("/users/{user:text}/memory", summary="Erase a user")
 async def delete_memory(user: User, service: Served) -> s.ErasedReply:
     """Erases the memory and the event log of a user; a second call finds nothing and succeeds."""
     return s.ErasedReply(user=user, erased=await service.erase(user))

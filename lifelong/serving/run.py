@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+import contextlib
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +15,6 @@ from lifelong.errors import UsageError, require
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-logger = logging.getLogger(__name__)
 STOP_SECONDS = 30
 """How long requests that were accepted may take after the signal to stop."""
 
@@ -31,18 +33,48 @@ def run(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> 
     """
     uvicorn = require("uvicorn", extra="serve", purpose="serving")
     config = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, lifespan="on"
     )
+    with _listen(host, port) as listening:
+        address = listening.getsockname()
+        ready(f"http://{host}:{address[1]}")
+        with _signals_end_here():
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+@contextlib.contextmanager
+def _signals_end_here() -> Iterator[None]:
+    """Let the caller go on after the server has stopped.
+
+    uvicorn raises the signal that stopped it once more at its end; by default that would end the process before the
+    store is closed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        listening = config.bind_socket()
-    except SystemExit:
-        # uvicorn has logged the reason and wants to end the process.
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        UsageError: the address cannot be used.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
         raise UsageError(
-            f"cannot listen on {host}:{port}", expected="a free port of this machine", fix="choose another --port"
-        ) from None
-    address = listening.getsockname()
-    ready(f"http://{address[0]}:{address[1]}")
-    uvicorn.Server(config).run(sockets=[listening])
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
+            expected="an address and a free port of this machine",
+            fix="choose another --port or --host",
+        ) from error
 
 
 def check_workers(workers: int, url: str) -> None:

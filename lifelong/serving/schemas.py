@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-LAST_SECOND = 253_402_300_799
-"""End of the year 9999; a larger time is in milliseconds by mistake."""
+from lifelong.memory.updater import LAST_SECOND
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
-Time = Annotated[int, Field(ge=0, le=LAST_SECOND, description="UTC seconds (or the ordinal of a log without times)")]
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 1700000000.0 is the whole number 1700000000."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Time = Annotated[
+    int,
+    Field(ge=0, le=LAST_SECOND, description="UTC seconds (or the ordinal of a log without times)"),
+    BeforeValidator(_whole),
+]
 Values = Annotated[
     dict[Id, Id | None],
     Field(max_length=64, description="item field -> value; null where it is not known. They win over the catalogue."),
@@ -65,6 +75,7 @@ class EventsReply(_Reply):
     late: int = Field(description="older than the user's last event")
     refused: int = Field(description="late and not applied")
     no_dedup: int = Field(description="came without event_id, so that a repetition would count twice")
+    unknown_types: int = Field(description="with an event type that the model has not seen in training")
     note: str | None = Field(description="what the counts mean for the client, if there is something to say")
 
 

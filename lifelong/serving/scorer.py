@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.events import NO_TIME, context_numbers
-from lifelong.memory.runtime import Runtime
+from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
 from lifelong.serving.overlay import ItemOverlay
 
@@ -95,6 +95,7 @@ class Scorer:
         base_rate: share of positives in the world, if it is known and the artifact does not hold it.
 
     Raises:
+        ArtifactError: the model cannot be served, and why.
         StoreForeignError: another artifact wrote the store.
     """
 
@@ -108,6 +109,7 @@ class Scorer:
     ) -> None:
         self.artifact, self.store, self.base_rate = artifact, store, base_rate
         self.runtime = Runtime(artifact)
+        store.bind(identity_of(artifact))
         self.overlay = overlay or ItemOverlay(artifact.catalogue, store)
         self.schema = artifact.config.dataset_schema
 
@@ -133,7 +135,8 @@ class Scorer:
         """
         answers: dict[int, Answer] = {}
         for chosen in _chunks([len(request.items) for request in requests]):
-            group = self._group([requests[place] for place in chosen])
+            members = [requests[place] for place in chosen]
+            group = self.answer_from(*self.states([request.user for request in members]), members)
             answers.update(zip(chosen, group, strict=True))
         return [answers[place] for place in range(len(requests))]
 
@@ -157,9 +160,14 @@ class Scorer:
         encoded = self.store.read_many(users)
         return self.runtime.decode(encoded), [value is not None for value in encoded]
 
-    def _group(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
-        """Answer requests that fit into one pass."""
-        states, known = self.states([request.user for request in requests])
+    def answer_from(self, states: States, known: Sequence[bool], requests: Sequence[ScoreRequest]) -> list[Answer]:
+        """Answer requests from memories that were read, in one pass.
+
+        Args:
+            states: one memory per request.
+            known: whether the store had it.
+            requests: padded to the longest of them.
+        """
         number_BCF = self._targets(requests)
         logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, self._contexts(requests, states))
         answers = []

@@ -12,7 +12,7 @@ import asyncio
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from lifelong.data.events import NO_TIME
@@ -130,9 +130,9 @@ class Service:
     async def add_events(self, events: Sequence[UserEvent]) -> Applied:
         """Fold events in; all of them are written at once, or none."""
         self.settings.allow("events", len(events))
-        applied = await self._write(lambda: self.updater.apply([self._completed(event) for event in events]))
-        for outcome in ("applied", "duplicates", "late", "refused", "no_dedup"):
-            self.metrics.events.labels(outcome).inc(getattr(applied, outcome))
+        applied = await self._write(lambda: self.updater.apply(events))
+        for part in fields(applied):
+            self.metrics.events.labels(part.name).inc(getattr(applied, part.name))
         return applied
 
     async def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
@@ -178,11 +178,6 @@ class Service:
         self.stopping = True
         self._writer.shutdown(wait=True)
         self._readers.shutdown(wait=True)
-
-    def _completed(self, event: UserEvent) -> UserEvent:
-        """The event with the fields that were put online for its item; its own fields win."""
-        online = self.overlay.of(event.item)
-        return event if online is None else replace(event, fields={**online, **(event.fields or {})})
 
     def _kept(self, user: str) -> Kept:
         value = self.store.read_many([user])[0]

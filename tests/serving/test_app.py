@@ -1,0 +1,376 @@
+"""The HTTP service, in process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lifelong.errors import StoreUnavailableError
+from lifelong.serving.service import ServiceSettings
+
+START = 1_700_000_000
+DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
+
+
+def event(user="u1", item="i1", time=START, **more):
+    return {"user": user, "item": item, "time": time, **more}
+
+
+def one(client, user="u1", items=("i1",), time=START):
+    return client.post("/v1/score", {"user": user, "items": list(items), "time": time}).json()
+
+
+def check_error(answer, status, *, found):
+    """Every error has the one shape."""
+    assert answer.status_code == status
+    document = answer.json()
+    assert set(document) == {"error"}
+    assert set(document["error"]) == {"type", "found", "expected", "fix"}
+    assert all(isinstance(part, str) for part in document["error"].values())
+    assert re.search(found, document["error"]["found"]), document["error"]["found"]
+
+
+# Events
+
+
+def test_events_are_folded_in_and_counted(client):
+    answer = client.post(
+        "/v1/events", {"events": [event(event_id="a"), event(item="i2", time=START + 1, event_id="b")]}
+    )
+    assert answer.status_code == 200
+    zero = {"duplicates": 0, "late": 0, "refused": 0, "no_dedup": 0, "unknown_types": 0}
+    assert answer.json() == {"applied": 2, **zero, "note": None}
+    assert one(client)["count"] == 2
+
+
+def test_a_repeated_event_id_changes_nothing(client):
+    client.post("/v1/events", {"events": [event(event_id="a")]})
+    before = one(client)
+    again = client.post("/v1/events", {"events": [event(event_id="a"), event(event_id="a")]}).json()
+    assert (again["applied"], again["duplicates"]) == (0, 2)
+    assert one(client) == before
+
+
+def test_events_without_an_id_are_not_deduplicated_and_the_reply_says_so(client):
+    for _ in range(2):
+        reply = client.post("/v1/events", {"events": [event()]}).json()
+    assert (reply["applied"], reply["no_dedup"]) == (1, 1)
+    assert "event_id" in reply["note"]
+    assert one(client)["count"] == 2
+
+
+def test_a_late_event_is_applied_by_default(client):
+    client.post("/v1/events", {"events": [event(event_id="a")]})
+    reply = client.post("/v1/events", {"events": [event(time=START - 5, event_id="b")]}).json()
+    assert (reply["late"], reply["refused"]) == (1, 0)
+    assert one(client)["count"] == 2
+
+
+def test_a_late_event_is_refused_where_the_service_is_told_so(make_client):
+    client = make_client(settings=ServiceSettings(late="refuse"))
+    client.post("/v1/events", {"events": [event(event_id="a")]})
+    reply = client.post("/v1/events", {"events": [event(time=START - 5, event_id="b")]}).json()
+    assert reply["refused"] == 1
+    assert "older" in reply["note"]
+    assert one(client)["count"] == 1
+
+
+def test_an_event_type_that_training_has_not_seen_is_applied_and_told(client):
+    reply = client.post("/v1/events", {"events": [event(event_type="wish", event_id="a")]}).json()
+    assert (reply["applied"], reply["unknown_types"]) == (1, 1)
+    assert "event type" in reply["note"]
+
+
+def test_a_whole_number_may_be_written_as_a_float(client):
+    assert client.post("/v1/events", {"events": [event(time=1.7e9, event_id="a")]}).json()["applied"] == 1
+
+
+def test_a_batch_with_one_wrong_field_leaves_nothing(client):
+    events = [event(event_id="a"), event(event_id="b", fields={"colour": "red"})]
+    check_error(client.post("/v1/events", {"events": events}), 422, found="colour")
+    assert not one(client)["known_user"]
+    assert client.post("/v1/events", {"events": [event(event_id="a")]}).json()["applied"] == 1
+
+
+# Scores
+
+
+def test_one_user_gets_her_scores_in_the_order_of_the_items(client):
+    client.post("/v1/events", {"events": [event()]})
+    reply = one(client, items=["i2", "i1", {"item": "new", "fields": {"category": "c1"}}])
+    assert [score["item"] for score in reply["scores"]] == ["i2", "i1", "new"]
+    assert (reply["user"], reply["known_user"], reply["count"]) == ("u1", True, 1)
+    assert all(score["probability"] is None and score["reason"] for score in reply["scores"])
+
+
+def test_an_unknown_user_is_marked(client):
+    assert one(client, user="nobody")["known_user"] is False
+
+
+def test_many_users_get_what_each_gets_alone(client):
+    client.post("/v1/events", {"events": [event("u1"), event("u2", "i2")]})
+    requests = [{"user": user, "items": ["i1", "i2"], "time": START} for user in ("u2", "nobody", "u1")]
+    results = client.post("/v1/score", {"requests": requests}).json()["results"]
+    assert [result["user"] for result in results] == ["u2", "nobody", "u1"]
+    for result in results:
+        alone = one(client, result["user"], ["i1", "i2"])
+        for got, wanted in zip(result["scores"], alone["scores"], strict=True):
+            assert got["score"] == pytest.approx(wanted["score"], abs=1e-5)
+
+
+# Items, memories, explanations
+
+
+def test_fields_put_online_change_the_score_as_inline_fields_do(client):
+    given = one(client, items=[{"item": "new", "fields": {"category": "c3"}}])["scores"][0]["score"]
+    assert client.put("/v1/items", {"items": [{"item": "new", "fields": {"category": "c3"}}]}).json() == {"stored": 1}
+    assert one(client, items=["new"])["scores"][0]["score"] == pytest.approx(given, abs=1e-6)
+
+
+def test_events_use_fields_put_online(client):
+    client.put("/v1/items", {"items": [{"item": "new", "fields": {"category": "c3"}}]})
+    client.post("/v1/events", {"events": [event("a", "new"), event("b", "new", fields={"category": "c3"})]})
+    assert one(client, "a")["scores"] == one(client, "b")["scores"]
+
+
+def test_a_field_that_items_do_not_have_is_refused(client):
+    check_error(client.put("/v1/items", {"items": [{"item": "a", "fields": {"colour": "red"}}]}), 422, found="colour")
+
+
+def test_a_memory_is_described_and_erased(client, artifact):
+    client.post("/v1/events", {"events": [event(), event(time=START + 9)]})
+    kept = client.get("/v1/users/u1/memory").json()
+    assert (kept["user"], kept["count"], kept["last_time"], kept["artifact"]) == ("u1", 2, START + 9, artifact.id)
+    assert kept["bytes"] > 0
+    assert [slot["empty"] for slot in kept["slots"]] == [False, False, True]
+    assert [slot["norm"] > 0 for slot in kept["slots"]] == [True, True, False]
+    assert client.delete("/v1/users/u1/memory").json() == {"user": "u1", "erased": True}
+    check_error(client.get("/v1/users/u1/memory"), 404, found="'u1'")
+    assert client.delete("/v1/users/u1/memory").json() == {"user": "u1", "erased": False}
+    assert client.post("/v1/explain", {"user": "u1", "items": ["i1"]}).json()["recent"] == []
+
+
+def test_an_id_with_special_characters_is_one_user(client):
+    client.post("/v1/events", {"events": [event("ünï/cöde ?#\n")]})
+    assert client.get("/v1/users/%C3%BCn%C3%AF%2Fc%C3%B6de%20%3F%23%0A/memory").json()["count"] == 1
+
+
+def test_an_explanation_names_slots_and_events(client):
+    client.post("/v1/events", {"events": [event(), event(item="i2", time=START + 60)]})
+    reply = client.post("/v1/explain", {"user": "u1", "items": ["i1", "i3"], "time": START + 120}).json()
+    assert [slot["period"] for slot in reply["slots"]] == [1, 2, 4]
+    assert [candidate["item"] for candidate in reply["candidates"]] == ["i1", "i3"]
+    assert reply["candidates"][0]["slots"][1]["related"][0]["seconds_ago"] == 120
+    assert (reply["events_from"], len(reply["recent"])) == ("store", 2)
+
+
+# Errors and limits
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b"{", "not JSON"),
+        (b"", "body"),
+        (b"\xff\xfe{", "pars"),
+        (b"[1]", "JSON object"),
+        (b'{"user": "u", "items": []}', "items"),
+        (b'{"user": "", "items": ["a"]}', "user"),
+        (b'{"user": 1, "items": ["a"]}', "user"),
+        (b'{"user": "u", "items": [1]}', "items.0: should be an item id"),
+        (b'{"user": "u", "items": ["a"], "time": "1700000000"}', "time"),
+        (b'{"user": "u", "items": ["a"], "time": 1700000000000}', "not milliseconds"),
+        (b'{"user": "u", "items": ["a"], "time": -1}', "time"),
+        (b'{"user": "u", "items": ["a"], "time": NaN}', "time"),
+        (b'{"user": "u", "items": ["a"], "tiem": 1}', "tiem"),
+        (b'{"user": "\\ud800", "items": ["a"]}', "user"),
+        (b'{"requests": []}', "requests"),
+        (b'{"requests": [{"user": "u"}]}', r"requests\.0\.items"),
+        (b'{"requests": [{"user": "u", "items": ["a"]}], "user": "u"}', "user"),
+    ],
+)
+def test_a_wrong_body_is_named_and_refused(client, body, found):
+    answer = client.request("POST", "/v1/score", content=body, headers={"content-type": "application/json"})
+    check_error(answer, 422, found=found)
+
+
+def test_an_unknown_address_has_the_error_shape(client):
+    check_error(client.get("/v2/score"), 404, found="/v2/score")
+
+
+def test_another_method_has_the_error_shape_and_says_which_is_right(client):
+    answer = client.get("/v1/score")
+    check_error(answer, 405, found="GET /v1/score")
+    assert answer.headers["allow"] == "POST"
+
+
+def test_a_fault_has_the_error_shape_and_tells_no_secrets(client, app, monkeypatch, caplog):
+    def fail(requests):
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(app.state.service.scorer, "answer", fail)
+    answer = client.post("/v1/score", {"user": "u", "items": ["a"]})
+    check_error(answer, 500, found="ZeroDivisionError")
+    assert "secret" not in answer.text
+    assert "secret" in caplog.text
+
+
+def test_a_store_that_does_not_answer_is_503(client, store, monkeypatch):
+    def fail(self, change):
+        raise StoreUnavailableError("the disk is full", fix="free some space")
+
+    monkeypatch.setattr(type(store), "commit", fail)
+    check_error(client.post("/v1/events", {"events": [event()]}), 503, found="disk is full")
+
+
+def test_a_huge_body_is_refused_and_nothing_is_lost(make_client):
+    client = make_client(settings=ServiceSettings(max_body=2_000))
+    client.post("/v1/events", {"events": [event()]})
+    check_error(client.post("/v1/events", {"events": [event()] * 200}), 413, found="bytes")
+    assert one(client)["count"] == 1
+
+
+def test_a_huge_streamed_body_is_refused(make_client):
+    async def chunks():
+        for _ in range(10):
+            yield b" " * 1_000
+
+    client = make_client(settings=ServiceSettings(max_body=2_000))
+    answer = client.request("POST", "/v1/score", content=chunks(), headers={"content-type": "application/json"})
+    check_error(answer, 413, found="bytes")
+
+
+@pytest.mark.parametrize(
+    ("settings", "path", "body", "found"),
+    [
+        ({"max_events": 1}, "/v1/events", {"events": [event(), event()]}, "2 events"),
+        ({"max_candidates": 1}, "/v1/score", {"user": "u", "items": ["a", "b"]}, "2 candidates"),
+        ({"max_candidates": 1}, "/v1/explain", {"user": "u", "items": ["a", "b"]}, "2 candidates"),
+        ({"max_users": 1}, "/v1/score", {"requests": [{"user": "u", "items": ["a"]}] * 2}, "2 users"),
+    ],
+)
+def test_too_much_at_once_is_refused_with_the_limit(make_client, settings, path, body, found):
+    answer = make_client(settings=ServiceSettings(**settings)).post(path, body)
+    check_error(answer, 413, found=found)
+    assert answer.json()["error"]["expected"] == "at most 1"
+
+
+# Keys
+
+
+def test_with_keys_only_a_key_opens_the_api(make_client):
+    client = make_client(api_keys=["secret"])
+    check_error(client.get("/v1/users/u/memory"), 401, found="API key")
+    assert client.get("/healthz").status_code == 200
+    answer = client.request("GET", "/v1/users/u/memory", headers={"x-api-key": "secret"})
+    check_error(answer, 404, found="'u'")
+
+
+# Operations
+
+
+def test_health_and_readiness(client, artifact):
+    assert client.get("/healthz").json() == {"status": "alive"}
+    assert client.get("/readyz").json() == {"status": "ready", "artifact": artifact.id, "model": "hpmn"}
+
+
+def test_a_service_that_stops_is_not_ready(client, app):
+    app.state.service.stopping = True
+    check_error(client.get("/readyz"), 503, found="stopping")
+
+
+def test_metrics_are_at_their_address_and_carry_no_ids(client):
+    client.post("/v1/events", {"events": [event("a-user", event_id="x"), event("a-user")]})
+    one(client, "a-user", ["i1", "i2"])
+    client.get("/v1/users/a-user/memory")
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    assert 'lifelong_events_total{outcome="applied"} 2.0' in answer.text
+    assert "lifelong_candidates_total 2.0" in answer.text
+    assert 'lifelong_request_seconds_count{method="POST",route="/v1/score"} 1.0' in answer.text
+    assert 'route="/v1/users/{user:text}/memory"' in answer.text
+    assert "a-user" not in answer.text
+
+
+def test_two_services_in_one_process_count_apart(make_client):
+    first, second = make_client(), make_client()
+    one(first)
+    assert "lifelong_candidates_total 1.0" in first.get("/metrics").text
+    assert "lifelong_candidates_total 0.0" in second.get("/metrics").text
+
+
+# Pages
+
+
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_the_pages_name_no_outside_address(client, path):
+    answer = client.get(path)
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "//" not in re.sub(r"^\s*// .*$", "", answer.text, flags=re.MULTILINE)
+
+
+def test_the_endpoints_page_lists_every_endpoint_with_an_example(client):
+    page = client.get("/docs").text
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert f"<code>{path}</code>" in page
+    assert "order-4711-line-2" in page
+
+
+def test_the_openapi_document_names_the_item_fields_and_the_key(make_client):
+    document = make_client(api_keys=["secret"]).get("/openapi.json").json()
+    assert '{"enum": ["category"]}' in json.dumps(document["components"]["schemas"]["EventBody"])
+    assert document["paths"]["/v1/score"]["post"]["security"] == [{"key": []}]
+
+
+def test_the_documentation_lists_every_endpoint(client):
+    text = DOCS.read_text()
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for method in operations:
+            assert f"`{method.upper()} {path.replace('{user}', '{id}')}`" in text
+
+
+# Together, and again
+
+
+def test_events_and_scores_at_the_same_time_lose_nothing(client):
+    async def both(http):
+        def write(k):
+            body = {"events": [event(f"u{k % 3}", f"i{k}", START + k, event_id=str(k))]}
+            return http.post("/v1/events", json=body)
+
+        def read(k):
+            return http.post("/v1/score", json={"user": f"u{k % 3}", "items": ["i1", "i2"], "time": START})
+
+        return await asyncio.gather(*(call(k) for k in range(60) for call in (write, read)))
+
+    answers = client.run(both)
+    assert {answer.status_code for answer in answers} == {200}
+    assert [one(client, f"u{k}")["count"] for k in range(3)] == [20, 20, 20]
+
+
+def test_many_copies_of_one_event_at_once_count_once(client):
+    async def copies(http):
+        body = {"events": [event(event_id="only")]}
+        return await asyncio.gather(*(http.post("/v1/events", json=body) for _ in range(20)))
+
+    replies = [answer.json() for answer in client.run(copies)]
+    assert sum(reply["applied"] for reply in replies) == 1
+    assert one(client)["count"] == 1
+
+
+def test_a_closed_and_reopened_store_gives_the_same_answers(durable_client):
+    with durable_client() as client:
+        client.post("/v1/events", {"events": [event(item=f"i{k}", time=START + k, event_id=str(k)) for k in range(9)]})
+        client.put("/v1/items", {"items": [{"item": "new", "fields": {"category": "c2"}}]})
+        items = ["i1", "new", "i40", "never-seen"]
+        before = one(client, items=items)
+        explained = client.post("/v1/explain", {"user": "u1", "items": items, "time": START}).json()
+    with durable_client() as client:
+        assert one(client, items=items) == before
+        assert client.post("/v1/explain", {"user": "u1", "items": items, "time": START}).json() == explained
+        again = client.post("/v1/events", {"events": [event(event_id="3")]}).json()
+        assert again["duplicates"] == 1

@@ -1,0 +1,79 @@
+"""Running the service."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from lifelong.errors import UsageError
+from lifelong.serving.run import check_workers, read_keys, run
+
+
+def test_one_worker_is_always_fine():
+    check_workers(1, "rocksdb:///x")
+
+
+@pytest.mark.parametrize(("url", "reason"), [("rocksdb:///x", "one owner"), ("memory://", "own process")])
+def test_more_workers_are_refused_with_the_reason_and_the_way_out(url, reason):
+    with pytest.raises(UsageError, match=rf"{reason}.*redis://"):
+        check_workers(2, url)
+
+
+def test_keys_stand_one_a_line(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("# ours\none\n\n two \n")
+    assert read_keys(path) == ["one", "two"]
+
+
+def test_a_file_without_keys_is_refused(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("# nothing\n")
+    with pytest.raises(UsageError, match="holds no API key"):
+        read_keys(path)
+
+
+def test_a_missing_key_file_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="cannot read the API keys"):
+        read_keys(tmp_path / "none")
+
+
+def test_a_port_in_use_is_refused(app):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UsageError, match="cannot listen"):
+            run(app, host="127.0.0.1", port=taken.getsockname()[1], ready=print)
+
+
+def test_a_stopped_service_has_kept_what_it_accepted(artifact, tmp_path):
+    url = f"rocksdb://{tmp_path}/store"
+    command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--store", url, "--port", "0", "--json"]
+
+    def call(address, path, body):
+        request = urllib.request.Request(
+            address + path, json.dumps(body).encode(), headers={"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.load(answer)
+
+    counts = []
+    for _ in range(2):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            address = json.loads(process.stdout.readline())["address"]
+            event = {"user": "u1", "item": "i1", "time": 1_700_000_000}
+            call(address, "/v1/events", {"events": [event]})
+            counts.append(call(address, "/v1/score", {"user": "u1", "items": ["i1"]})["count"])
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait()
+    assert counts == [1, 2]

@@ -1,0 +1,55 @@
+"""Random requests made from the OpenAPI document: no fault, only documented answers, wrong ones refused."""
+
+import pytest
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is of the dev extra")
+from hypothesis import HealthCheck, given, settings  # noqa: E402
+
+pytestmark = pytest.mark.slow
+
+PATHS = [
+    ("POST", "/v1/events"),
+    ("POST", "/v1/score"),
+    ("POST", "/v1/explain"),
+    ("PUT", "/v1/items"),
+    ("GET", "/v1/users/{user}/memory"),
+    ("DELETE", "/v1/users/{user}/memory"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+]
+
+
+@pytest.fixture
+def operations(client):
+    schema = schemathesis.openapi.from_dict(client.get("/openapi.json").json())
+    found = [result.ok() for result in schema.get_all_operations()]
+    return {(operation.method.upper(), operation.path): operation for operation in found}
+
+
+def test_every_operation_is_tried(operations):
+    assert set(operations) == set(PATHS)
+
+
+def keeps_to_its_document(client, operation, mode):
+    @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy(generation_mode=mode))
+    def check(case):
+        sent = case.as_transport_kwargs(base_url="http://service")
+        del sent["cookies"]
+        if isinstance(sent.get("data"), str | bytes):
+            sent["content"] = sent.pop("data")
+        answer = client.request(sent.pop("method"), sent.pop("url"), **sent)
+        case.validate_response(schemathesis.Response.from_httpx(answer, verify=False))
+
+    check()
+
+
+@pytest.mark.parametrize("operation", PATHS, ids=" ".join)
+def test_requests_that_fit_the_document_are_served(operation, operations, client):
+    keeps_to_its_document(client, operations[operation], schemathesis.GenerationMode.POSITIVE)
+
+
+@pytest.mark.parametrize("operation", [path for path in PATHS if path[1].startswith("/v1/")], ids=" ".join)
+def test_requests_that_do_not_fit_the_document_are_refused(operation, operations, client):
+    keeps_to_its_document(client, operations[operation], schemathesis.GenerationMode.NEGATIVE)
