@@ -115,6 +115,7 @@ def write_graphs(model: MemoryModel, folder: Path) -> None:
         for name, function in _functions(model).items():
             path = folder / f"{name}.onnx"
             _export(function, path)
+            _strip(path)
             _check(function, path)
 
 
@@ -193,6 +194,18 @@ def _export(function: _Function, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
+
+
+def _strip(path: Path) -> None:
+    """Take out what the exporter notes about its source: file names and stack traces of this machine."""
+    onnx = require("onnx", extra="train", purpose="exporting graphs")
+    model = onnx.load(path)
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    del graph.value_info[:]
+    onnx.save(model, path)
 
 
 def _check(function: _Function, path: Path) -> None:

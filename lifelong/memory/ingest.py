@@ -16,9 +16,10 @@ import hashlib
 import io
 import json
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,30 +82,40 @@ def ingest(
     mark, size, total = store.watermark(name, 0), reader.size(), Applied()
     with closing(_batches(reader)) as batches:
         for batch in batches:
-            fresh = [(line, event) for line, event in batch if line.number > mark]
-            offsets = [line.number for line, _ in fresh]
-            total += updater.apply([event for _, event in fresh], source=name, offsets=offsets)
-            total += Applied(duplicates=len(batch) - len(fresh))
+            known = bisect_right(batch.offsets, mark)
+            total += updater.apply(batch.events[known:], source=name, offsets=batch.offsets[known:])
+            total += Applied(duplicates=known)
             if progress is not None:
-                progress(batch[-1][0].done, size)
+                progress(batch.done, size)
     return total
 
 
-def _batches(reader: _Reader) -> Generator[list[tuple[_Line, UserEvent]]]:
-    """Lines with their events; what stands before a bad line comes first, then its error is raised."""
-    batch: list[tuple[_Line, UserEvent]] = []
+@dataclass(slots=True)
+class _Batch:
+    """Events, their line numbers, and how far the file was read with them."""
+
+    events: list[UserEvent] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    done: int = 0
+
+
+def _batches(reader: _Reader) -> Generator[_Batch]:
+    """The events of a file; those before a bad line come first, then its error is raised."""
+    batch = _Batch()
     with closing(reader.lines()) as lines:
         try:
             for line in lines:
-                batch.append((line, reader.event(line)))
-                if len(batch) == BATCH:
+                batch.events.append(reader.event(line))
+                batch.offsets.append(line.number)
+                batch.done = line.done
+                if len(batch.events) == BATCH:
                     yield batch
-                    batch = []
+                    batch = _Batch()
         except SourceError:
-            if batch:
+            if batch.events:
                 yield batch
             raise
-    if batch:
+    if batch.events:
         yield batch
 
 

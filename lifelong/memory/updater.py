@@ -306,8 +306,8 @@ def check_events(events: Sequence[UserEvent], *, time_unit: str = "seconds") -> 
 
 def event_problem(event: UserEvent, *, time_unit: str = "seconds") -> tuple[str, str, str] | None:
     """What is wrong with an event: (column, what was found, what was expected), or None."""
-    for column in ("user", "item", "event_id", "event_type"):
-        value = getattr(event, column)
+    texts = (("user", event.user), ("item", event.item), ("event_type", event.event_type), ("event_id", event.event_id))
+    for column, value in texts:
         if value is None and column.startswith("event_"):
             continue
         if not isinstance(value, str) or not 0 < len(value) <= MAX_ID:

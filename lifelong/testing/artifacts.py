@@ -1,0 +1,41 @@
+"""A small untrained artifact, for tests of what stands behind training. Needs torch; opening the result does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lifelong.artifact.calibration import Calibrator
+from lifelong.artifact.export import write_artifact
+from lifelong.artifact.folder import Artifact
+from lifelong.data.dataset import Dataset
+from lifelong.models import build
+from lifelong.models.base import Model
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "hpmn": {"embedding": 4, "width": 8, "periods": [1, 2, 4], "hops": 2},
+    "gru4rec": {"embedding": 4, "width": 8},
+    "dnn": {"embedding": 4},
+}
+"""Small settings by model; others have their defaults."""
+
+
+def tiny_artifact(out: Path, dataset: Dataset, *, model: str = "hpmn", seed: int = 0) -> Artifact:
+    """Write and open an artifact with random weights, and a calibrator without base rate where the model has logits.
+
+    Args:
+        out: the folder.
+        dataset: what it would have been trained on; see `lifelong.testing.datasets.tiny_dataset`.
+        model: its name in the registry.
+        seed: of the weights.
+    """
+    settings = SETTINGS.get(model, {})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        built = build(model, dataset.inputs, settings)
+    if not isinstance(built, Model):
+        built.fit(dataset, seed=seed)
+    calibrator = Calibrator(a=1.0, b=0.0, sampled_rate=0.5)
+    return write_artifact(out, built, dataset, run={"model": settings}, metrics={}, calibrator=calibrator)
