@@ -19,12 +19,16 @@ What a commit survives, once `commit` has returned: a crash or kill of the proce
 system and a loss of power with `sync=True` (the default: one fsync of the log per commit), as far as the disk keeps
 what it said it wrote. With `sync=False` the commits of the last seconds before such a crash can be lost, from the end;
 never a part of one. A commit is all there or not at all, the watermarks of its events included.
+
+Where the disk is full or fails, the commit is refused and nothing of it is kept. RocksDB then refuses every further
+write, also after space was freed, until the store is opened again; reading goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import struct
 import threading
@@ -42,6 +46,8 @@ from lifelong.errors import (
     require,
 )
 from lifelong.memory.store import Commit, StoreIdentity, check_identity, refuse_write
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _IDENTITY = b"midentity"
@@ -76,7 +82,7 @@ class RocksDbStore:
         _check_folder(path, read_only=read_only)
         self._db = self._open()
         if not read_only:
-            (path / "owner.json").write_text(json.dumps({"pid": os.getpid()}) + "\n")
+            self._own()
         self._has_items = next(self._scan(b"i"), None) is not None
 
     _db: Any
@@ -192,7 +198,26 @@ class RocksDbStore:
         if not self._read_only:
             (self.path / "owner.json").unlink(missing_ok=True)
         db, self._db = self._db, None
-        db.close()
+        try:
+            db.close()
+        except Exception as error:
+            # After a refused write the last flush fails too; what was acknowledged is in the log that opening replays.
+            logger.warning("%s was closed without a flush: %s", self.path, error)
+
+    def _own(self) -> None:
+        """Name this process as the owner, and bring what RocksDB itself does not sync to the disk.
+
+        Raises:
+            StoreUnavailableError: the folder cannot be written.
+        """
+        try:
+            (self.path / "owner.json").write_text(json.dumps({"pid": os.getpid()}) + "\n")
+            # Without this file an intact database cannot be opened, so it must survive what the commits survive.
+            _sync(self.path / "db" / "rocksdict-config.json")
+            _sync(self.path / "db")
+        except OSError as error:
+            self.close()
+            raise _unwritable(self.path, error) from error
 
     def _open(self) -> Any:
         kit = self._rocksdict
@@ -286,12 +311,29 @@ def _prepare(path: Path) -> None:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        if not any(path.iterdir()):
-            (path / "store.json").write_text(json.dumps({"format": "lifelong-store", "version": FORMAT_VERSION}) + "\n")
+        if all(file.name == "store.json.new" for file in path.iterdir()):
+            # Renamed into place: an interrupted start leaves no half-written head that looks like damage.
+            draft = path / "store.json.new"
+            draft.write_text(json.dumps({"format": "lifelong-store", "version": FORMAT_VERSION}) + "\n")
+            _sync(draft)
+            draft.rename(path / "store.json")
+            _sync(path)
+            _sync(path.parent)
     except OSError as error:
-        raise StoreUnavailableError(
-            f"{path} cannot be written: {error}", fix="check the path and its rights"
-        ) from error
+        raise _unwritable(path, error) from error
+
+
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unwritable(path: Path, error: OSError) -> StoreUnavailableError:
+    return StoreUnavailableError(f"{path} cannot be written: {error}", fix="check the path, its rights and its space")
 
 
 def _check_folder(path: Path, *, read_only: bool) -> None:
@@ -357,10 +399,18 @@ def _as_ours(path: Path, text: str) -> StoreError:
         return StoreCorruptError(f"{path} is damaged: {text}", fix="restore a backup, or build the store anew")
     if "No space left" in text:
         return StoreUnavailableError(
-            f"the disk of {path} is full; nothing was kept", fix="free space, then send it again"
+            f"the disk of {path} is full; nothing was kept",
+            fix="free space, open the store again (restart the service that owns it), then send it again",
+        )
+    if "Writer has previous error" in text:
+        return StoreUnavailableError(
+            f"{path} takes no writes since one failed; nothing was kept",
+            fix="open the store again (restart the service that owns it), then send it again",
         )
     if "IO error" in text or "closed" in text.lower():
-        return StoreUnavailableError(f"{path} cannot be read or written: {text}", fix="check the disk")
+        return StoreUnavailableError(
+            f"{path} cannot be read or written: {text}", fix="check the disk, then open the store again"
+        )
     return StoreError(f"{path}: {text}")
 
 
