@@ -193,10 +193,17 @@ class InMemoryStore:
         return [self._states.get(user) for user in users]
 
     def commit(self, change: Commit) -> None:
-        """Apply one write."""
+        """Apply one write.
+
+        Raises:
+            TypeError: a value is not bytes; nothing was kept.
+        """
         self._check_open()
         if self._read_only:
             raise refuse_write("the store")
+        for values in (change.states, change.events, change.items):
+            if not all(isinstance(value, bytes) for value in values.values()):
+                raise TypeError("a store keeps bytes")
         with self._lock:
             for user in change.deleted:
                 self._states.pop(user, None)

@@ -98,16 +98,11 @@ def verify(
 
     Raises:
         ArtifactError: the model cannot be served, and why.
-        MismatchError: the dataset has other fields than the model.
+        MismatchError: the dataset has other fields or vocabularies than the model.
         StoreForeignError: another artifact wrote the store.
         StoreCorruptError: a memory cannot be decoded.
     """
-    if dataset.schema != artifact.config.dataset_schema:
-        raise MismatchError(
-            "this dataset has other fields than the model",
-            expected=str(artifact.config.dataset_schema),
-            fix="give the dataset of the training, or one prepared with its fields",
-        )
+    _check_fits(artifact, dataset)
     store.bind(identity_of(artifact))
     rng = np.random.default_rng(seed)
     chosen = _choose(dataset, users, rng)
@@ -122,6 +117,29 @@ def verify(
         if progress is not None:
             progress(done, len(chosen))
     return report
+
+
+def _check_fits(artifact: Artifact, dataset: Dataset) -> None:
+    """Refuse a dataset whose numbers mean something else than the model's.
+
+    Raises:
+        MismatchError: other fields, or other values in a vocabulary.
+    """
+    fix = "give the dataset of the training, or one prepared with its vocabularies"
+    if dataset.schema != artifact.config.dataset_schema:
+        raise MismatchError(
+            "this dataset has other fields than the model", expected=str(artifact.config.dataset_schema), fix=fix
+        )
+    pairs = [(name, mine, dataset.vocabularies[name]) for name, mine in artifact.vocabularies.items()]
+    if artifact.event_types is not None and dataset.event_types is not None:
+        pairs.append(("event_type", artifact.event_types, dataset.event_types))
+    for name, mine, theirs in pairs:
+        if mine.content_hash() != theirs.content_hash():
+            raise MismatchError(
+                f"the numbers of the field {name!r} stand for other values in this dataset",
+                expected="the vocabulary of the training",
+                fix=fix,
+            )
 
 
 def _choose(dataset: Dataset, users: int | Sequence[str] | None, rng: np.random.Generator) -> IntArray:

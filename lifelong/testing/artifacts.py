@@ -15,7 +15,7 @@ from lifelong.models import build
 from lifelong.models.base import Model
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "hpmn": {"embedding": 4, "width": 8, "periods": [1, 2, 4], "hops": 2},
+    "hpmn": {"embedding": 3, "width": 6, "periods": [1, 2, 4], "hops": 2},
     "gru4rec": {"embedding": 4, "width": 8},
     "dnn": {"embedding": 4},
 }

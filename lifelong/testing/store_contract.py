@@ -1,0 +1,270 @@
+"""What every memory store must do; a new store gets these checks by being named.
+
+    @pytest.mark.parametrize("check", checks_for(durable=True), ids=lambda check: check.__name__)
+    def test_contract(check, tmp_path): check(lambda: MyStore(tmp_path / "store"))
+
+A check takes a function that opens the store: the first call a new one, each later call (after closing) the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from lifelong.errors import StoreError, StoreForeignError
+from lifelong.memory.store import Commit, MemoryStore, StoreIdentity
+
+Open = Callable[[], MemoryStore]
+Check = Callable[[Open], None]
+
+IDENTITY = StoreIdentity("a" * 64, "fp32", '[{"name":"slot","shape":[2,3]}]')
+STRANGE = ["u", "u/1", "u\x001", "", "e", "ü", "日本", "a:b", "a b\n", "\x00", "u" * 500, "u\xff"]
+"""Ids that are no trouble, separators and prefixes of each other among them."""
+
+
+def checks_for(*, durable: bool) -> list[Check]:
+    """The checks of a store.
+
+    Args:
+        durable: whether what was committed is there after closing and opening again.
+    """
+    checks = [value for name, value in globals().items() if name.startswith("check_")]
+    return [check for check in checks if durable or not check.__name__.startswith("check_reopened")]
+
+
+def check_an_absent_user_is_none(open_store: Open) -> None:
+    """An answer per question."""
+    store = open_store()
+    assert store.read_many(["nobody", "no one"]) == [None, None]
+    assert store.read_many([]) == []
+    store.close()
+
+
+def check_reads_stand_in_the_order_of_the_question(open_store: Open) -> None:
+    """Repeated users too."""
+    store = open_store()
+    store.commit(Commit(states={"a": b"1", "b": b"2"}))
+    assert store.read_many(["b", "x", "a", "b"]) == [b"2", None, b"1", b"2"]
+    store.close()
+
+
+def check_any_text_is_an_id(open_store: Open) -> None:
+    """Ids with separators, empty ones and prefixes of each other stay apart, everywhere."""
+    store = open_store()
+    value = {name: f"{place}".encode() for place, name in enumerate(STRANGE)}
+    store.commit(
+        Commit(
+            states=value,
+            items=value,
+            events={(name, 1): text for name, text in value.items()},
+            watermarks={(name, 3): place for place, name in enumerate(STRANGE)},
+            event_ids=dict.fromkeys(STRANGE, 50),
+        )
+    )
+    assert store.read_many(STRANGE) == list(value.values())
+    assert store.read_items(STRANGE) == list(value.values())
+    assert dict(store.users()) == value and dict(store.items()) == value
+    assert [store.events(name) for name in STRANGE] == [[text] for text in value.values()]
+    assert [store.watermark(name, 3) for name in STRANGE] == list(range(len(STRANGE)))
+    assert store.seen(STRANGE, now=10) == [True] * len(STRANGE)
+    store.close()
+
+
+def check_a_new_memory_replaces_the_old_one(open_store: Open) -> None:
+    """And leaves the others alone."""
+    store = open_store()
+    store.commit(Commit(states={"a": b"1", "b": b"2"}))
+    store.commit(Commit(states={"a": b"33"}))
+    assert store.read_many(["a", "b"]) == [b"33", b"2"]
+    store.close()
+
+
+def check_an_empty_commit_changes_nothing(open_store: Open) -> None:
+    """It is no error either."""
+    store = open_store()
+    store.commit(Commit())
+    assert list(store.users()) == []
+    store.close()
+
+
+def check_watermarks_are_kept_by_source_and_partition(open_store: Open) -> None:
+    """-1 where nothing was applied; 0 is an offset."""
+    store = open_store()
+    store.commit(Commit(watermarks={("a", 0): 0, ("a", 1): 7, ("b", 0): 2**40}))
+    asked = [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("c", 0)]
+    assert [store.watermark(*key) for key in asked] == [0, 7, 2**40, -1, -1]
+    store.close()
+
+
+def check_event_ids_are_seen_until_they_expire(open_store: Open) -> None:
+    """At its expiry an id is not known any more."""
+    store = open_store()
+    store.commit(Commit(event_ids={"x": 100, "y": 200}))
+    assert store.seen(["x", "y", "z"], now=99) == [True, True, False]
+    assert store.seen(["x", "y"], now=100) == [False, True]
+    store.close()
+
+
+def check_an_event_id_can_come_again_after_it_expired(open_store: Open) -> None:
+    """The later expiry counts, also once the earlier one is cleared away."""
+    store = open_store()
+    store.commit(Commit(event_ids={"x": 100}))
+    assert store.seen(["x"], now=150) == [False]
+    store.commit(Commit(event_ids={"x": 300}))
+    store.commit(Commit(event_ids={"y": 400}))
+    assert store.seen(["x", "y"], now=200) == [True, True]
+    store.close()
+
+
+def check_the_log_is_ordered_by_count(open_store: Open) -> None:
+    """As a number and not as text, whatever the order of writing; `last` takes from the end."""
+    store = open_store()
+    store.commit(Commit(events={("u", count): str(count).encode() for count in (300, 2, 11)}))
+    store.commit(Commit(events={("u", 1): b"1", ("v", 9): b"9"}))
+    assert store.events("u") == [b"1", b"2", b"11", b"300"]
+    assert store.events("u", last=2) == [b"11", b"300"]
+    assert store.events("u", last=9) == [b"1", b"2", b"11", b"300"]
+    assert store.events("u", last=0) == [] and store.events("nobody") == []
+    store.close()
+
+
+def check_deleting_erases_memory_and_events(open_store: Open) -> None:
+    """Of this user alone, and not what has no user."""
+    store = open_store()
+    store.commit(Commit(states={"u": b"1", "uu": b"2"}, events={("u", 1): b"e", ("uu", 1): b"f"}, items={"u": b"i"}))
+    store.commit(Commit(deleted=["u", "nobody"]))
+    assert store.read_many(["u", "uu"]) == [None, b"2"]
+    assert (store.events("u"), store.events("uu")) == ([], [b"f"])
+    assert dict(store.items()) == {"u": b"i"} and dict(store.users()) == {"uu": b"2"}
+    store.close()
+
+
+def check_deleting_comes_before_writing(open_store: Open) -> None:
+    """A commit that does both leaves what it writes."""
+    store = open_store()
+    store.commit(Commit(states={"u": b"1"}, events={("u", 1): b"e", ("u", 2): b"f"}))
+    store.commit(Commit(deleted=["u"], states={"u": b"2"}, events={("u", 1): b"g"}))
+    assert (store.read_many(["u"]), store.events("u")) == ([b"2"], [b"g"])
+    store.close()
+
+
+def check_items_are_kept_and_replaced(open_store: Open) -> None:
+    """By item; absent ones are None."""
+    store = open_store()
+    assert store.read_items(["i"]) == [None]
+    store.commit(Commit(items={"i": b"{}", "j": b"1"}))
+    store.commit(Commit(items={"i": b"2"}))
+    assert store.read_items(["j", "x", "i"]) == [b"1", None, b"2"]
+    assert dict(store.items()) == {"i": b"2", "j": b"1"}
+    store.close()
+
+
+def check_users_is_one_view(open_store: Open) -> None:
+    """Commits that come while it is read do not show in it."""
+    store = open_store()
+    store.commit(Commit(states={f"u{place:04}": b"old" for place in range(3000)}))
+    view = store.users()
+    first = next(view)
+    store.commit(Commit(states={f"u{place:04}": b"new" for place in range(3001)}, deleted=["u2999"]))
+    rows = [first, *view]
+    assert len(rows) == 3000 and {value for _, value in rows} == {b"old"}
+    assert {value for _, value in store.users()} == {b"new"}
+    store.close()
+
+
+def check_a_new_store_has_no_identity_and_takes_one(open_store: Open) -> None:
+    """The same one is welcome again."""
+    store = open_store()
+    assert store.identity is None
+    store.bind(IDENTITY)
+    store.bind(IDENTITY)
+    assert store.identity == IDENTITY
+    store.close()
+
+
+def check_another_identity_is_refused(open_store: Open) -> None:
+    """Another artifact, codec or layout; the store stays whose it was."""
+    store = open_store()
+    store.bind(IDENTITY)
+    for change in ({"artifact_id": "b" * 64}, {"codec": "int8"}, {"layout": "[]"}):
+        _raises(StoreForeignError, store.bind, replace(IDENTITY, **change))
+    assert store.identity == IDENTITY
+    store.close()
+
+
+def check_a_failed_commit_keeps_nothing(open_store: Open) -> None:
+    """One part that cannot be written takes all others with it."""
+    store = open_store()
+    store.commit(Commit(states={"u": b"1"}, watermarks={("s", 0): 1}))
+    bad: Any = {("u", 2): object()}
+    try:
+        store.commit(Commit(states={"u": b"2"}, watermarks={("s", 0): 2}, events=bad))
+    except Exception:
+        assert store.read_many(["u"]) == [b"1"] and store.watermark("s", 0) == 1 and store.events("u") == []
+    else:
+        raise AssertionError("a value that is not bytes was taken")
+    finally:
+        store.close()
+
+
+def check_closing_twice_does_nothing(open_store: Open) -> None:
+    """But a closed store does not answer."""
+    store = open_store()
+    store.close()
+    store.close()
+    for call in (lambda: store.read_many(["u"]), lambda: store.commit(Commit(states={"u": b"1"})), store.users):
+        _raises(StoreError, call)
+
+
+def check_reopened_store_holds_everything(open_store: Open) -> None:
+    """Memories, watermarks, ids, events, items and the identity."""
+    store = open_store()
+    store.bind(IDENTITY)
+    store.commit(
+        Commit(
+            states={"u": b"1"},
+            watermarks={("s", 2): 5},
+            event_ids={"x": 100},
+            events={("u", 1): b"e"},
+            items={"i": b"{}"},
+        )
+    )
+    store.close()
+    store = open_store()
+    assert store.identity == IDENTITY
+    assert (store.read_many(["u"]), store.watermark("s", 2), store.seen(["x"], now=1)) == ([b"1"], 5, [True])
+    assert (store.events("u"), store.read_items(["i"])) == ([b"e"], [b"{}"])
+    store.close()
+
+
+def check_reopened_store_has_erased_what_was_deleted(open_store: Open) -> None:
+    """Erasure is durable."""
+    store = open_store()
+    store.commit(Commit(states={"u": b"1"}, events={("u", 1): b"e"}))
+    store.commit(Commit(deleted=["u"]))
+    store.close()
+    store = open_store()
+    assert (store.read_many(["u"]), store.events("u")) == ([None], [])
+    store.close()
+
+
+def check_reopened_after_closing_under_a_reader(open_store: Open) -> None:
+    """A view that is still read does not keep the store open; it ends with an error."""
+    store = open_store()
+    store.commit(Commit(states={"u": b"1", "v": b"2"}))
+    view = store.users()
+    next(view)
+    store.close()
+    _raises(StoreError, next, view)
+    store = open_store()
+    assert store.read_many(["v"]) == [b"2"]
+    store.close()
+
+
+def _raises(kind: type[Exception], call: Callable[..., object], *arguments: object) -> None:
+    try:
+        call(*arguments)
+    except kind:
+        return
+    raise AssertionError(f"{kind.__name__} was expected")

@@ -1,0 +1,21 @@
+"""Every store against the whole contract."""
+
+from pathlib import Path
+
+import pytest
+
+from lifelong.memory.store import InMemoryStore
+from lifelong.testing.store_contract import Check, checks_for
+
+
+@pytest.mark.parametrize("check", checks_for(durable=False), ids=lambda check: check.__name__)
+def test_the_store_in_ram_keeps_the_contract(check: Check) -> None:
+    check(InMemoryStore)
+
+
+@pytest.mark.parametrize("check", checks_for(durable=True), ids=lambda check: check.__name__)
+def test_the_rocksdb_store_keeps_the_contract(check: Check, tmp_path: Path) -> None:
+    pytest.importorskip("rocksdict")
+    from lifelong.memory.rocksdb_store import RocksDbStore
+
+    check(lambda: RocksDbStore(tmp_path / "store"))
