@@ -1,0 +1,85 @@
+"""Settings against the model, the dataset against both."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from lifelong.data.dataset import Dataset, NegativeRule
+from lifelong.data.examples import SPLITS, Examples, Split
+from lifelong.errors import ConfigError, MismatchError
+from lifelong.models import MODELS
+from lifelong.testing.datasets import tiny_dataset
+from lifelong.training.settings import build_model, largest_period, load_run_config
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return tiny_dataset(tmp_path / "tiny", num_users=6)
+
+
+def change(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, split: Split, examples: Examples) -> None:
+    kept = {name: dataset.examples(name) for name in SPLITS} | {split: examples}
+    monkeypatch.setattr(dataset, "examples", kept.__getitem__)
+
+
+def test_problems_of_both_sections_come_together() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_run_config("hpmn", None, ["train.seed=-1", "model.widht=3", "model.hops=0"])
+    assert len(caught.value.problems) == 3
+
+
+def test_unknown_model_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no model 'hpnm'"):
+        load_run_config("hpnm")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_can_be_built_for_a_dataset(name: str, dataset: Dataset) -> None:
+    assert build_model(dataset, name, {}).requirements(dataset) == []
+
+
+def test_period_of_the_memory(dataset: Dataset) -> None:
+    hpmn, dnn = build_model(dataset, "hpmn", {"periods": (1, 3, 12)}), build_model(dataset, "dnn", {})
+    assert (largest_period(hpmn), largest_period(dnn)) == (12, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("split", "text"), [("train", "training split has no"), ("validation", "validation split has")]
+)
+def test_empty_split_is_named(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, split: Split, text: str) -> None:
+    change(dataset, monkeypatch, split, dataset.examples(split).take(slice(0)))
+    with pytest.raises(MismatchError, match=text):
+        build_model(dataset, "dnn", {})
+
+
+def test_fitted_model_needs_no_validation(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(dataset, monkeypatch, "validation", dataset.examples("validation").take(slice(0)))
+    build_model(dataset, "popularity", {})
+
+
+def test_labels_of_one_class_are_named(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    validation = dataset.examples("validation")
+    change(dataset, monkeypatch, "validation", replace(validation, label_NT=np.zeros_like(validation.label_NT)))
+    manifest = dataset.manifest.model_copy(update={"negatives": NegativeRule(rule="none")})
+    monkeypatch.setattr(dataset, "manifest", manifest)
+    with pytest.raises(MismatchError, match=r"training examples all have the same label.*validation examples all have"):
+        build_model(dataset, "dnn", {})
+
+
+def test_wrong_number_of_labels_is_named(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = dataset.examples("train")
+    change(dataset, monkeypatch, "train", replace(train, label_NT=np.repeat(train.label_NT, 2, axis=1)))
+    with pytest.raises(MismatchError, match="2 labels for 1 tasks"):
+        build_model(dataset, "dnn", {})
+
+
+def test_what_the_model_misses_is_named(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MODELS["dnn"], "requirements", lambda self, dataset: ["this dataset has no event types"])
+    with pytest.raises(MismatchError, match="dnn cannot be trained on this dataset: this dataset has no event types"):
+        build_model(dataset, "dnn", {})

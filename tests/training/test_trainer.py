@@ -1,0 +1,293 @@
+"""Whole runs on a tiny dataset."""
+
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from safetensors.torch import load_file
+
+from lifelong.artifact import export
+from lifelong.artifact.export import load_model
+from lifelong.config import RunConfig, TrainSettings
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import Examples, Split
+from lifelong.errors import ConfigError, MismatchError, UsageError
+from lifelong.evaluation import metrics
+from lifelong.evaluation.evaluate import predict
+from lifelong.testing.datasets import tiny_dataset
+from lifelong.training.display import Display
+from lifelong.training.loop import DivergedError, total_examples, validation_subset
+from lifelong.training.trainer import train
+
+pytestmark = pytest.mark.torch
+
+SMALL = {"seed": 3, "threads": 1, "max_epochs": 2, "max_targets": 10, "batch_targets": 200, "validate_every": 0.5}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return tiny_dataset(tmp_path_factory.mktemp("tiny"), num_users=20)
+
+
+@pytest.fixture(autouse=True)
+def no_graphs(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Exporting graphs takes seconds and has its own tests."""
+    if "graphs" not in request.node.name:
+        monkeypatch.setattr(export, "write_graphs", lambda *given, **named: None)
+
+
+def run(dataset: Dataset, out: Path, *, resume: bool = False, model: str = "dnn", **train_settings: Any) -> Any:
+    config = RunConfig(train=TrainSettings.model_validate({**SMALL, **train_settings}))
+    return train(dataset, model, out, config=config, resume=resume, progress=False)
+
+
+def weights(artifact: Any) -> dict[str, torch.Tensor]:
+    return load_file(artifact.path / "weights.safetensors")
+
+
+def same_numbers(one: Any, two: Any) -> bool:
+    mine, theirs = weights(one), weights(two)
+    curves = [
+        [(point["examples"], point["train_loss"], point["auc"], point["log_loss"]) for point in curve]
+        for curve in (one.metrics["learning_curve"], two.metrics["learning_curve"])
+    ]
+    return all(torch.equal(mine[name], theirs[name]) for name in mine) and curves[0] == curves[1]
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
+    """Do something after a batch."""
+    step, count = Display.step, 0
+
+    def counting(self: Display, examples: int, speed: float, loss: float) -> None:
+        nonlocal count
+        count += 1
+        step(self, examples, speed, loss)
+        if count == number:
+            action()
+
+    monkeypatch.setattr(Display, "step", counting)
+
+
+def test_artifact_holds_the_best_weights_and_their_record(dataset: Dataset, tmp_path: Path) -> None:
+    artifact = run(dataset, tmp_path / "out")
+    record = artifact.metrics
+    best = max(record["learning_curve"], key=lambda point: point["auc"])
+    assert record["best"] == best
+    validation = dataset.examples("validation")
+    logit_N = predict(load_model(artifact), dataset, validation)[:, 0]
+    auc = metrics.auc(np.asarray(validation.label_NT[:, 0]), logit_N)
+    assert auc == pytest.approx(best["auc"], abs=1e-6)
+    assert record["validation"]["auc"] == pytest.approx(auc, abs=1e-6)
+
+
+def test_artifact_of_a_memory_model_has_graphs(dataset: Dataset, tmp_path: Path) -> None:
+    artifact = run(dataset, tmp_path / "out", model="hpmn", max_epochs=1)
+    assert {path.name for path in (artifact.path / "graphs").iterdir()} == {"write.onnx", "read.onnx", "head.onnx"}
+
+
+def test_record_says_what_was_done(dataset: Dataset, tmp_path: Path) -> None:
+    record = run(dataset, tmp_path / "out").metrics
+    size = len(dataset.examples("train"))
+    assert record["examples_seen"] == 4 * size
+    assert record["epochs"] == 2.0
+    assert record["stopped_by"] == "examples"
+    assert record["data_hash"] == dataset.manifest.data_hash
+    assert record["negatives"]["rule"] == "popularity"
+    assert (record["seed"], record["threads"], record["config"]["train"]["seed"]) == (3, 1, 3)
+    assert record["cut"]["targets"] == size
+    assert {"open", "train", "validate", "calibrate"} <= record["seconds"].keys()
+    assert {"python", "lifelong", "torch", "numpy"} <= record["versions"].keys()
+    assert record["peak_memory"] > 0
+    assert all(math.isfinite(point["train_loss"]) for point in record["learning_curve"])
+
+
+def test_no_checkpoint_is_left_behind(dataset: Dataset, tmp_path: Path) -> None:
+    run(dataset, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_test_split_is_never_read(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = dataset.examples
+
+    def refuse_test(split: Split) -> Examples:
+        assert split != "test"
+        return examples(split)
+
+    monkeypatch.setattr(dataset, "examples", refuse_test)
+    run(dataset, tmp_path / "out", max_epochs=1)
+
+
+def test_same_seed_same_numbers_other_seed_others(dataset: Dataset, tmp_path: Path) -> None:
+    first, again, other = (run(dataset, tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    assert same_numbers(first, again)
+    assert not same_numbers(first, other)
+
+
+@pytest.mark.parametrize("model", ["dnn", "hpmn"])
+@pytest.mark.parametrize("number", [1, 9])
+def test_interrupted_and_resumed_run_ends_with_the_same_numbers(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, number: int
+) -> None:
+    straight = run(dataset, tmp_path / "straight", model=model)
+    with monkeypatch.context() as patch:
+        at_step(patch, number, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt, match="train again with --resume"):
+            run(dataset, tmp_path / "resumed", model=model)
+    assert not (tmp_path / "resumed").exists()
+    resumed = run(dataset, tmp_path / "resumed", model=model, resume=True)
+    assert same_numbers(straight, resumed)
+    assert resumed.metrics["examples_seen"] == straight.metrics["examples_seen"]
+
+
+def test_killed_run_goes_on_from_its_last_validation(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die() -> None:
+        raise RuntimeError("killed")
+
+    straight = run(dataset, tmp_path / "straight")
+    steps = straight.metrics["learning_curve"]
+    assert len(steps) > 2
+    with monkeypatch.context() as patch:
+        at_step(patch, 10, die)
+        with pytest.raises(RuntimeError, match="killed"):
+            run(dataset, tmp_path / "resumed")
+    assert same_numbers(straight, run(dataset, tmp_path / "resumed", resume=True))
+
+
+def test_signal_handler_is_put_back(dataset: Dataset, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    run(dataset, tmp_path / "out", max_epochs=1)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_resume_with_other_settings_is_refused(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        at_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run(dataset, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"train\.learning_rate was .* now 0\.5"):
+        run(dataset, tmp_path / "out", resume=True, learning_rate=0.5)
+
+
+def test_resume_without_a_checkpoint_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no checkpoint"):
+        run(dataset, tmp_path / "out", resume=True)
+    with pytest.raises(UsageError, match="nothing to resume"):
+        run(dataset, tmp_path / "out", resume=True, model="popularity")
+
+
+def test_fitted_model_gets_the_same_record(dataset: Dataset, tmp_path: Path) -> None:
+    record = run(dataset, tmp_path / "out", model="counts").metrics
+    assert record["stopped_by"] == "fitted"
+    assert record["validation"]["auc"] > 0.6
+    assert record["data_hash"] == dataset.manifest.data_hash
+    assert {"train", "calibrate"} <= record["seconds"].keys()
+
+
+def test_calibrator_is_fitted_on_validation(dataset: Dataset, tmp_path: Path) -> None:
+    artifact = run(dataset, tmp_path / "out", model="counts")
+    calibrator = artifact.config.calibrator
+    assert calibrator.sampled_rate == pytest.approx(0.5)
+    assert calibrator.base_rate is None
+
+
+def test_foreign_folder_is_refused_before_training(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="exists and is not an artifact"):
+        run(dataset, tmp_path / "out")
+
+
+def test_older_artifact_is_replaced(dataset: Dataset, tmp_path: Path) -> None:
+    first = run(dataset, tmp_path / "out", model="popularity")
+    assert run(dataset, tmp_path / "out", model="counts").id != first.id
+
+
+def test_nan_loss_ends_the_run_with_advice(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DivergedError, match=r"the loss became nan .* a lower train\.learning_rate than 1e\+30"):
+        run(dataset, tmp_path / "out", learning_rate=1e30, clip=0)
+
+
+def test_patience_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
+    # A learning rate so small that nothing ever becomes better.
+    record = run(dataset, tmp_path / "out", learning_rate=1e-30, patience=2, max_epochs=50).metrics
+    assert record["stopped_by"] == "patience"
+    assert len(record["learning_curve"]) == 3
+
+
+def test_time_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
+    record = run(dataset, tmp_path / "out", max_minutes=1e-9, max_epochs=50).metrics
+    assert record["stopped_by"] == "time"
+    assert len(record["learning_curve"]) == 1
+
+
+def test_examples_end_the_run_in_the_middle_of_an_epoch(dataset: Dataset, tmp_path: Path) -> None:
+    record = run(dataset, tmp_path / "out", max_examples=500).metrics
+    assert 500 <= record["examples_seen"] < 500 + 200
+    assert record["learning_curve"][-1]["examples"] == record["examples_seen"]
+
+
+def test_selection_by_log_loss(dataset: Dataset, tmp_path: Path) -> None:
+    record = run(dataset, tmp_path / "out", select_on="log_loss").metrics
+    assert record["best"]["log_loss"] == min(point["log_loss"] for point in record["learning_curve"])
+
+
+def test_half_precision_trains_on_a_cpu_too(dataset: Dataset, tmp_path: Path) -> None:
+    record = run(dataset, tmp_path / "out", precision="bf16", model="hpmn", max_epochs=1).metrics
+    assert record["precision"] == "bf16-mixed"
+    assert math.isfinite(record["validation"]["log_loss"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_missing_gpu_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="finds no GPU"):
+        run(dataset, tmp_path / "out", device="cuda")
+
+
+def test_threads_and_random_state_are_put_back(dataset: Dataset, tmp_path: Path) -> None:
+    torch.set_num_threads(2)
+    state = torch.get_rng_state()
+    run(dataset, tmp_path / "out", max_epochs=1)
+    assert torch.get_num_threads() == 2
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_total_is_the_smaller_limit() -> None:
+    assert total_examples(TrainSettings(max_epochs=3), 100) == 300
+    assert total_examples(TrainSettings(max_epochs=3, max_examples=250), 100) == 250
+
+
+def test_validation_subset_keeps_users_whole(dataset: Dataset) -> None:
+    validation = dataset.examples("validation")
+    chosen = validation_subset(validation, TrainSettings(validation_examples=len(validation) // 2))
+    assert 0 < len(chosen) <= len(validation) // 2
+    for user in np.unique(chosen.user_N):
+        assert (np.asarray(chosen.user_N) == user).sum() == (np.asarray(validation.user_N) == user).sum()
+
+
+def test_validation_subset_of_one_label_is_refused(dataset: Dataset) -> None:
+    validation = dataset.examples("validation")
+    label_NT = (np.asarray(validation.user_N) == validation.user_N[-1]).astype(np.float32)[:, None]
+    skewed = Examples(validation.user_N, validation.row_N, validation.time_N, validation.position_N, label_NT)
+    with pytest.raises(MismatchError, match=r"raise train\.validation_examples"):
+        validation_subset(skewed, TrainSettings(validation_examples=2))
+
+
+def test_progress_lines_go_to_stderr(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = RunConfig(train=TrainSettings.model_validate({**SMALL, "max_epochs": 1}))
+    train(dataset, "dnn", tmp_path / "out", config=config, progress=True)
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert "validation: AUC" in shown.err
+    run(dataset, tmp_path / "quiet", max_epochs=1)
+    assert not capsys.readouterr().err
