@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
 
-import typer
-
-from lifelong.cli.options import ArtifactPath, DataPath, StoreUrl
+from lifelong.cli.options import ArtifactPath, DataPath, StoreUrl, Until
 from lifelong.cli.terminal import Reply, Terminal
 
 
@@ -17,7 +14,7 @@ def backfill(
     data: DataPath,
     *,
     store: StoreUrl,
-    until: Annotated[int | None, typer.Option("--until", help="Only events before this time, UTC seconds.")] = None,
+    until: Until = None,
 ) -> Reply:
     """Build the memory of every user of a dataset and write them to a store."""
     from lifelong.cli.opening import open_pair

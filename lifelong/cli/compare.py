@@ -120,6 +120,8 @@ def _trainer(dataset: Dataset, settings: Mapping[str, RunConfig]) -> Any:
     def train(model: str, seed: int, folder: Path) -> Artifact:
         config = settings[model]
         config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
-        return trainer.train(dataset, model, folder, config=config, resume=True)
+        # An interrupted run leaves its checkpoint beside the artifact's place.
+        resume = folder.with_name(f"{folder.name}.checkpoint").exists()
+        return trainer.train(dataset, model, folder, config=config, resume=resume)
 
     return train

@@ -204,7 +204,7 @@ def _report(steps: _Steps, made: _Demo, out: Path) -> Path:
     from lifelong.reports.page import write_report
 
     steps.next("Report")
-    curve = made.online.artifact.metrics.get("curve", [])
+    curve = made.online.artifact.metrics["learning_curve"]
     curves = {"HPMN": Curve([point["examples"] for point in curve], [point["auc"] for point in curve])}
     return write_report(
         out / "report",
@@ -252,7 +252,7 @@ def _attention_sections(made: _Demo, out: Path) -> list[Section]:
         user=explained.user,
         time_L=np.asarray(dataset.histories.time_N[history]),
         group_L=_groups(dataset, np.asarray(dataset.histories.row_N[history])),
-        periods=made.online.artifact.config.settings["model"].get("periods", ()),
+        periods=made.online.artifact.config.settings.get("periods", ()),
         targets=[_item_name(dataset, candidate.item) for candidate in explained.candidates],
         attention_CS=np.array([[slot.attention for slot in part.slots] for part in explained.candidates]),
         outcomes=[f"score {part.score:.2f}" for part in explained.candidates],

@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from lifelong.errors import UsageError
 
+Late = Literal["apply", "refuse"]
 ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Folder that `lifelong train` wrote.")]
 DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="Folder that `lifelong prepare` wrote.")]
 StoreUrl = Annotated[str, typer.Option("--store", metavar="URL", help="rocksdb:///path or memory://")]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
+Until = Annotated[int | None, typer.Option("--until", help="Only events before this time, UTC seconds.")]
 BaseRate = Annotated[
     float | None, typer.Option("--base-rate", help="Share of positives in the world, for probabilities.")
 ]

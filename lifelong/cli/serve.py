@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl
+from lifelong.cli.options import ArtifactPath, BaseRate, Late, StoreUrl
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import require
-
-Late = Literal["apply", "refuse"]
 
 
 def serve(

@@ -205,7 +205,8 @@ def _to_csv(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
-        yield writer.writerows
+        # Booleans as in JSON and SQL, not as in Python.
+        yield lambda lines: writer.writerows({**line, "known_user": str(line["known_user"]).lower()} for line in lines)
 
 
 @contextmanager

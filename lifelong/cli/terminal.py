@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from lifelong.errors import LifelongError
+from lifelong.errors import LifelongError, MissingExtraError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 INTERRUPTED = 130
+_WIDTH = 160
+"""Columns of output that does not go to a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,10 @@ def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: 
     except KeyboardInterrupt:
         report({"type": "Interrupted", "found": "interrupted", "expected": "", "fix": ""}, as_json=as_json)
         return INTERRUPTED
+    except ModuleNotFoundError as error:
+        _trace(debug=debug)
+        report(error_document(_missing(error)), as_json=as_json)
+        return 1
     except LifelongError as error:
         _trace(debug=debug)
         report(error_document(error), as_json=as_json)
@@ -105,6 +111,16 @@ def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: 
         report({"type": "Internal", "found": found, "expected": "", "fix": fix}, as_json=as_json)
         return 1
     return terminal.finish(reply)
+
+
+def _missing(error: ModuleNotFoundError) -> LifelongError:
+    """Which extra brings a module that is not installed."""
+    from lifelong.cli.doctor import EXTRAS
+
+    top = (error.name or "").partition(".")[0]
+    extra = next((extra for extra, modules in EXTRAS.items() if top in modules), None)
+    fix = f"pip install 'lifelong[{extra}]'" if extra else f"install {top}"
+    return MissingExtraError(f"this command needs the package {top!r}, which is not installed", fix=fix)
 
 
 def error_document(error: LifelongError) -> dict[str, Any]:
@@ -150,9 +166,9 @@ def _trace(*, debug: bool) -> None:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    # Piped output is not wrapped at a terminal's width.
     stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, soft_wrap=not stream.isatty())
+    # A file or a pipe has no width of its own.
+    return Console(file=stream) if stream.isatty() else Console(file=stream, width=_WIDTH, soft_wrap=True)
 
 
 def _bar(console: Console) -> Progress:

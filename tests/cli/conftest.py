@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lifelong.cli import main
+from lifelong.data.dataset import Dataset
+from lifelong.testing.datasets import tiny_dataset
 
 
 @dataclass(frozen=True)
@@ -44,3 +47,39 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
         return Outcome(code, out.out, out.err)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def artifact() -> Path:
+    """HPMN with periods 1, 2, 4 on `tiny_dataset`, untrained; `tests/assets/make_tiny_artifact.py` wrote it."""
+    return Path(__file__).parents[1] / "assets" / "tiny_artifact"
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """What the artifact was made for."""
+    return tiny_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    """Three events of u1 and one of u2."""
+    path = tmp_path / "events.csv"
+    path.write_text(
+        "user,item,time,event_type\n"
+        "u1,i1,1700000000,view\nu1,i2,1700000500,buy\nu2,i3,1700000500,view\nu1,i11,1700090500,view\n"
+    )
+    return path
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A store that is not there yet."""
+    return f"rocksdb://{tmp_path}/store"
+
+
+@pytest.fixture
+def filled(run: Run, artifact: Path, url: str, events: Path) -> str:
+    """A store with those events."""
+    assert run("ingest", artifact, "--store", url, "--from", events).code == 0
+    return url

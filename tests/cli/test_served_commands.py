@@ -1,0 +1,304 @@
+"""`ingest`, `score`, `explain`, `verify`, `bench`, `serve`: the commands that need no torch."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from lifelong.memory.store import open_store
+
+TIME = "1700100000"
+
+
+def score(run, artifact, url, *more):
+    return run("score", artifact, "--store", url, "--user", "u1", "--items", "i1,i2,new", "--time", TIME, *more)
+
+
+# ingest
+
+
+def test_ingest_counts_what_became_of_the_events(run, artifact, url, events):
+    document = run("ingest", artifact, "--store", url, "--from", events, "--json").document
+    assert (document["applied"], document["duplicates"], document["no_dedup"]) == (4, 0, 0)
+
+
+def test_a_second_ingest_of_the_same_file_changes_nothing(run, artifact, filled, events):
+    before = score(run, artifact, filled, "--json").document
+    outcome = run("ingest", artifact, "--store", filled, "--from", events)
+    assert "applied 0, duplicates 4" in outcome.stdout
+    assert score(run, artifact, filled, "--json").document == before
+
+
+def test_ingest_takes_columns_by_other_names(run, artifact, url, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("visitor,item,time\nu1,i1,1700000000\n")
+    outcome = run("ingest", artifact, "--store", url, "--from", path, "--column", "user=visitor", "--json")
+    assert outcome.document["applied"] == 1
+
+
+def test_a_bad_line_is_named(run, artifact, url, tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time\nu1,i1,yesterday\n")
+    outcome = run("ingest", artifact, "--store", url, "--from", path, "--json")
+    assert outcome.code == 1
+    assert "line 2" in outcome.error["found"] and "time" in outcome.error["found"]
+
+
+# score
+
+
+def test_score_orders_the_candidates_for_people(run, artifact, filled):
+    outcome = score(run, artifact, filled)
+    assert outcome.code == 0
+    assert "a memory of 3 events" in outcome.stdout
+    assert "No probability:" in outcome.stdout
+
+
+def test_score_keeps_the_order_of_the_request_for_machines(run, artifact, filled):
+    document = score(run, artifact, filled, "--json").document
+    assert [one["item"] for one in document["scores"]] == ["i1", "i2", "new"]
+    assert (document["known_user"], document["count"]) == (True, 3)
+    assert all(one["probability"] is None and one["reason"] for one in document["scores"])
+
+
+def test_a_stated_base_rate_gives_probabilities(run, artifact, filled):
+    document = score(run, artifact, filled, "--base-rate", "0.02", "--json").document
+    assert all(0 < one["probability"] < 0.2 for one in document["scores"])
+
+
+def test_an_unknown_user_is_told(run, artifact, filled):
+    outcome = run("score", artifact, "--store", filled, "--user", "nobody", "--items", "i1")
+    assert "nobody is not known" in outcome.stdout
+
+
+def test_score_reads_while_another_process_owns_the_store(run, artifact, filled):
+    owner = open_store(filled)
+    try:
+        assert score(run, artifact, filled).code == 0
+    finally:
+        owner.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--user", "u1"],
+        ["--items", "i1"],
+        ["--from", "x.csv"],
+        ["--user", "u1", "--items", "i1", "--out", "y.csv"],
+        ["--user", "u1", "--items", ","],
+    ],
+)
+def test_half_a_request_is_bad_usage(run, artifact, words):
+    outcome = run("score", artifact, "--store", "memory://", *words, "--json")
+    assert outcome.code == 2
+    assert outcome.error["fix"]
+
+
+def test_a_store_that_is_not_there_is_named(run, artifact, tmp_path):
+    outcome = score(run, artifact, f"rocksdb://{tmp_path}/none", "--json")
+    assert outcome.code == 1
+    assert "no store" in outcome.error["found"]
+    assert "ingest" in outcome.error["fix"]
+
+
+def test_a_url_that_names_no_store_is_bad_usage(run, artifact):
+    outcome = score(run, artifact, "nonsense", "--json")
+    assert outcome.code == 2
+    assert "rocksdb:///path" in outcome.error["expected"]
+
+
+def test_a_folder_that_is_no_artifact_is_named(run, tmp_path):
+    outcome = score(run, tmp_path, "memory://", "--json")
+    assert outcome.code == 1
+    assert outcome.error["type"] == "ArtifactError"
+
+
+# score --from
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_file_of_requests_gives_a_file_of_scores(run, artifact, filled, tmp_path, ending):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow", reason="parquet is of the train extra")
+    rows = [("u1", "i1", int(TIME)), ("u1", "i2", int(TIME)), ("nobody", "i1", int(TIME)), ("u1", "new", int(TIME))]
+    source, out = tmp_path / f"requests.{ending}", tmp_path / f"scores.{ending}"
+    write_rows(source, ending, rows)
+    outcome = run("score", artifact, "--store", filled, "--from", source, "--out", out, "--json")
+    assert outcome.document == {"rows": 4, "out": str(out)}
+    got = read_rows(out, ending)
+    assert [(row["user"], row["item"]) for row in got] == [(user, item) for user, item, _ in rows]
+    assert [str(row["known_user"]).lower() for row in got] == ["true", "true", "false", "true"]
+    single = {one["item"]: one["score"] for one in score(run, artifact, filled, "--json").document["scores"]}
+    for row in (got[0], got[1], got[3]):
+        assert float(row["score"]) == pytest.approx(single[row["item"]], abs=1e-6)
+
+
+def write_rows(path, ending, rows):
+    if ending == "csv":
+        path.write_text("user,item,time\n" + "".join(f"{user},{item},{time}\n" for user, item, time in rows))
+    elif ending == "jsonl":
+        path.write_text("".join(json.dumps({"user": u, "item": i, "time": t}) + "\n" for u, i, t in rows))
+    else:
+        import pyarrow
+        import pyarrow.parquet
+
+        users, items, times = zip(*rows, strict=True)
+        pyarrow.parquet.write_table(pyarrow.table({"user": users, "item": items, "time": times}), path)
+
+
+def read_rows(path, ending):
+    if ending == "csv":
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    if ending == "jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    import pyarrow.parquet
+
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
+def test_item_fields_in_the_file_are_used(run, artifact, filled, tmp_path):
+    source, out = tmp_path / "requests.csv", tmp_path / "scores.csv"
+    source.write_text(f"user,item,time,category\nu1,new,{TIME},\nu1,new,{TIME},c1\nu1,new,{TIME},c2\n")
+    assert run("score", artifact, "--store", filled, "--from", source, "--out", out).code == 0
+    assert len({row["score"] for row in read_rows(out, "csv")}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("user,item,colour\nu1,i1,red\n", "line 2: unknown column 'colour'"),
+        ("user,item\nu1,i1\n,i1\n", "line 3, column user: no user"),
+        ("user,item,time\nu1,i1,noon\n", "line 2, column time: 'noon'"),
+        ("user,item\nu1,i1,1\n", "line 2: not as many columns"),
+        ("item\ni1\n", "no user"),
+    ],
+)
+def test_a_bad_row_is_named_and_leaves_no_output(run, artifact, filled, tmp_path, text, found):
+    source, out = tmp_path / "requests.csv", tmp_path / "scores.csv"
+    source.write_text(text)
+    outcome = run("score", artifact, "--store", filled, "--from", source, "--out", out, "--json")
+    assert outcome.code == 1
+    assert found in outcome.error["found"]
+    assert [path.name for path in tmp_path.iterdir() if "scores" in path.name] == []
+
+
+def test_a_line_that_is_no_json_is_named(run, artifact, filled, tmp_path):
+    source = tmp_path / "requests.jsonl"
+    source.write_text('{"user": "u1", "item": "i1"}\nnonsense\n')
+    outcome = run("score", artifact, "--store", filled, "--from", source, "--out", tmp_path / "o.csv", "--json")
+    assert "line 2: not JSON" in outcome.error["found"]
+
+
+def test_an_unknown_ending_is_bad_usage(run, artifact, filled, tmp_path):
+    outcome = run("score", artifact, "--store", filled, "--from", "x.xls", "--out", tmp_path / "o.csv", "--json")
+    assert outcome.code == 2
+    assert "csv, jsonl, parquet" in outcome.error["expected"]
+
+
+def test_a_missing_request_file_is_named(run, artifact, filled, tmp_path):
+    outcome = run("score", artifact, "--store", filled, "--from", tmp_path / "no.csv", "--out", tmp_path / "o.csv")
+    assert outcome.code == 1
+    assert "no.csv" in outcome.stderr
+
+
+# explain
+
+
+def test_explain_shows_slots_and_events(run, artifact, filled):
+    outcome = run("explain", artifact, "--store", filled, "--user", "u1", "--items", "i1", "--time", TIME)
+    assert outcome.code == 0
+    assert "every 2 events" in outcome.stdout and "every 4 events, empty" in outcome.stdout
+    assert "i1 (same item, category, 1 day ago)" in outcome.stdout
+
+
+def test_explain_for_machines_is_what_the_service_answers(run, artifact, filled):
+    words = ("--user", "u1", "--items", "i1,i2", "--time", TIME, "--json")
+    document = run("explain", artifact, "--store", filled, *words).document
+    assert [candidate["item"] for candidate in document["candidates"]] == ["i1", "i2"]
+    assert [slot["window"] for slot in document["slots"]] == [[3, 3], [1, 2], None]
+    assert document["events_from"] == "store"
+
+
+def test_explain_takes_events_of_a_dataset(run, artifact, filled, dataset):
+    words = ("--user", "u1", "--items", "i1", "--data", dataset.folder, "--json")
+    assert run("explain", artifact, "--store", filled, *words).document["events_from"] == "data and store"
+
+
+# verify
+
+
+def test_verify_says_yes_when_the_store_holds_what_the_log_gives(run, artifact, url, dataset, tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("user,item,time,event_type\n" + "".join(rows_of(dataset)))
+    assert run("ingest", artifact, "--store", url, "--from", log).code == 0
+    outcome = run("verify", artifact, dataset.folder, "--store", url, "--json")
+    assert outcome.code == 0
+    assert outcome.document["equal"] is True
+    assert outcome.document["users"] == dataset.histories.num_users
+
+
+def rows_of(dataset):
+    histories, types = dataset.histories, dataset.event_types
+    for user in range(histories.num_users):
+        for at in range(histories.of(user).start, histories.of(user).stop):
+            item = dataset.catalogue.id_of(int(histories.row_N[at]))
+            kind = types.value_of(int(histories.event_type_N[at]))
+            yield f"{dataset.users.id_at(user)},{item},{int(histories.time_N[at])},{kind}\n"
+
+
+def test_verify_says_no_with_exit_code_one(run, artifact, filled, dataset):
+    outcome = run("verify", artifact, dataset.folder, "--store", filled, "--users", "5")
+    assert outcome.code == 1
+    assert "differs from the log" in outcome.stdout
+
+
+# bench, serve
+
+
+def test_bench_measures_reading_and_writing(run, artifact):
+    document = run("bench", artifact, "--requests", "5", "--users", "2", "--candidates", "3", "--json").document
+    for part in ("score", "write"):
+        assert 0 < document[part]["median_ms"] <= document[part]["p99_ms"]
+
+
+def test_more_workers_on_an_embedded_store_are_bad_usage(run, artifact, url):
+    outcome = run("serve", artifact, "--store", url, "--workers", "2", "--json")
+    assert outcome.code == 2
+    assert "one owner" in outcome.error["found"] and "redis://" in outcome.error["fix"]
+
+
+def test_a_missing_key_file_is_bad_usage(run, artifact, tmp_path):
+    outcome = run("serve", artifact, "--store", "memory://", "--api-key-file", tmp_path / "none", "--json")
+    assert outcome.code == 2
+
+
+def test_a_store_that_is_owned_is_refused_with_the_way_out(run, artifact, filled):
+    owner = open_store(filled)
+    try:
+        outcome = run("serve", artifact, "--store", filled, "--port", "0", "--json")
+        assert outcome.code == 1
+        assert outcome.error["type"] == "StoreLockedError"
+    finally:
+        owner.close()
+
+
+def test_these_commands_run_without_torch(artifact, events, tmp_path):
+    """In a process of its own that cannot import what the serve extra does not bring."""
+    lines = [
+        "import sys",
+        "for name in ('torch', 'lightning', 'ibis', 'pyarrow', 'pandas', 'scipy'): sys.modules[name] = None",
+        "from lifelong.cli import main",
+        f"pair = [{str(artifact)!r}, '--store', 'rocksdb://{tmp_path}/store']",
+        f"assert main(['ingest', *pair, '--from', {str(events)!r}]) == 0",
+        "assert main(['score', *pair, '--user', 'u1', '--items', 'i1']) == 0",
+        "assert main(['explain', *pair, '--user', 'u1', '--items', 'i1']) == 0",
+        "assert main(['train', 'x', '--model', 'hpmn', '--out', 'y', '--json']) == 1",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "lifelong[train]" in done.stdout

@@ -1,0 +1,224 @@
+"""`prepare`, `train`, `evaluate`, `compare`, `backfill`, `models`: the commands of the train extra."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is of the train extra")
+pytestmark = pytest.mark.torch
+
+TAOBAO = "".join(
+    f"{user},{10 + (user * step) % 4},{100 + step % 2},pv,{1511600000 + 5000 * step + user}\n"
+    for user in range(1, 6)
+    for step in range(12)
+)
+QUICK = ("--set", "train.max_examples=200", "--set", "train.validate_every=1.0", "--threads", "1")
+SMALL = ("--set", "model.embedding=4", "--set", "model.width=8", "--set", "model.periods=[1,2]")
+
+
+@pytest.fixture
+def log(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(TAOBAO)
+    return path
+
+
+# prepare
+
+
+def test_prepare_writes_a_dataset_and_says_what_it_counted(run, log, tmp_path):
+    outcome = run("prepare", "taobao", log, "--out", tmp_path / "data")
+    assert outcome.code == 0
+    assert "users" in outcome.stdout and "lifelong train" in outcome.stdout
+    assert "done" in outcome.stderr
+    assert (tmp_path / "data" / "dataset.json").exists()
+
+
+def test_prepare_for_machines_is_the_manifest(run, log, tmp_path):
+    outcome = run("prepare", "taobao", log, "--out", tmp_path / "data", "--set", "seed=3", "--json")
+    assert outcome.document["counts"]["users"] == 5
+    assert outcome.document["negatives"]["seed"] == 3
+    assert outcome.document == {
+        "dataset": str(tmp_path / "data"),
+        **json.loads((tmp_path / "data/dataset.json").read_text()),
+    }
+
+
+def test_a_finished_dataset_is_only_replaced_when_asked(run, log, tmp_path):
+    words = ("prepare", "taobao", log, "--out", tmp_path / "data")
+    assert run(*words).code == 0
+    assert run(*words, "--json").error["fix"].endswith("--overwrite")
+    assert run(*words, "--overwrite").code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--set", "nonsense=1"], "nonsense"),
+        (["--set", "cuts=[0.9,0.8]"], "cuts"),
+        (["--set", "seed"], "--set seed"),
+        (["--option", "x"], "--option x"),
+        (["--protocol", "magic"], "magic"),
+        (["--engine", "pencil"], "pencil"),
+    ],
+)
+def test_a_wrong_setting_of_prepare_is_bad_usage_and_named(run, log, tmp_path, words, found):
+    outcome = run("prepare", "taobao", log, "--out", tmp_path / "data", *words, "--json")
+    assert outcome.code == 2
+    assert found in outcome.error["found"]
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_unknown_source_is_bad_usage(run, log, tmp_path):
+    outcome = run("prepare", "taobato", log, "--out", tmp_path / "data", "--json")
+    assert outcome.code == 2
+    assert "taobao" in outcome.error["expected"]
+
+
+def test_a_file_that_is_not_what_it_should_be_is_named(run, tmp_path):
+    bad = tmp_path / "bad.csv"
+    bad.write_text("1,2,3,pv,1511600000\n1,2,3,pv,today\n")
+    outcome = run("prepare", "taobao", bad, "--out", tmp_path / "data", "--json")
+    assert outcome.code == 1
+    assert "bad.csv, line 2" in outcome.error["found"]
+    assert not (tmp_path / "data").exists()
+
+
+# train, evaluate, backfill
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, dataset) -> Path:
+    """The floor: fitted in a moment."""
+    from lifelong.cli import main
+
+    out = tmp_path_factory.mktemp("trained") / "artifact"
+    assert main(["train", str(dataset.folder), "--model", "popularity", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.slow
+def test_train_backfill_verify_and_score_a_memory_model(run, dataset, tmp_path):
+    out, url = tmp_path / "artifact", f"rocksdb://{tmp_path}/store"
+    outcome = run("train", dataset.folder, "--model", "hpmn", "--out", out, *QUICK, *SMALL, "--seed", "3", "--json")
+    assert outcome.code == 0, outcome.stdout
+    assert outcome.document["artifact"] == str(out)
+    assert len(outcome.document["id"]) == 64
+    outcome = run("backfill", out, dataset.folder, "--store", url, "--json")
+    assert outcome.code == 0
+    assert outcome.document["users"] == dataset.histories.num_users
+    assert run("verify", out, dataset.folder, "--store", url).code == 0
+    scored = run("score", out, "--store", url, "--user", "u3", "--items", "i1,i2", "--json").document
+    assert scored["known_user"] is True
+
+
+def test_a_fitted_model_cannot_be_served_and_says_why(run, trained):
+    outcome = run("score", trained, "--store", "memory://", "--user", "u", "--items", "i", "--json")
+    assert outcome.code == 1
+    assert "cannot be served" in outcome.error["found"]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--model", "hpnm"], "hpnm"),
+        (["--model", "hpmn", "--set", "train.nonsense=1"], "train.nonsense"),
+        (["--model", "hpmn", "--set", "model.nonsense=1"], "model.nonsense"),
+        (["--model", "hpmn", "--set", "nonsense"], "nonsense"),
+        (["--model", "hpmn", "--config", "/no/such.toml"], "such.toml"),
+    ],
+)
+def test_a_wrong_setting_of_train_is_bad_usage_and_named(run, dataset, tmp_path, words, found):
+    outcome = run("train", dataset.folder, *words, "--out", tmp_path / "artifact", "--json")
+    assert outcome.code == 2
+    assert found in outcome.error["found"]
+
+
+def test_all_wrong_settings_are_named_at_once(run, dataset, tmp_path):
+    words = ("--set", "train.nonsense=1", "--set", "model.nonsense=1")
+    outcome = run("train", dataset.folder, "--model", "hpmn", "--out", tmp_path / "a", *words, "--json")
+    assert len(outcome.error["problems"]) == 2
+
+
+def test_a_folder_that_is_no_dataset_is_named(run, tmp_path):
+    outcome = run("train", tmp_path, "--model", "hpmn", "--out", tmp_path / "a", "--json")
+    assert outcome.code == 1
+    assert outcome.error["type"] == "DatasetError"
+
+
+def test_evaluate_prints_tables_and_keeps_the_record(run, trained, dataset, tmp_path):
+    words = ("--bootstrap", "20", "--out", tmp_path / "result.json")
+    outcome = run("evaluate", trained, dataset.folder, *words)
+    assert outcome.code == 0
+    assert "AUC" in outcome.stdout and "negatives were sampled" in outcome.stdout
+    assert json.loads((tmp_path / "result.json").read_text())["split"] == "test"
+
+
+def test_evaluate_for_machines_is_the_record_with_every_delay(run, trained, dataset):
+    words = ("--split", "validation", "--delay", "0s,1m,1h,1d", "--bootstrap", "10", "--json")
+    document = run("evaluate", trained, dataset.folder, *words).document
+    assert document["split"] == "validation"
+    assert [part["delay"] for part in document["delays"]] == [0, 60, 3600, 86400]
+
+
+@pytest.mark.parametrize("words", [["--delay", "soon"], ["--split", "all"]])
+def test_a_wrong_option_of_evaluate_is_bad_usage(run, trained, dataset, words):
+    outcome = run("evaluate", trained, dataset.folder, *words, "--json")
+    assert outcome.code == 2
+    assert words[1] in outcome.error["found"]
+
+
+def test_backfill_of_a_model_without_memory_says_why_not(run, trained, dataset):
+    outcome = run("backfill", trained, dataset.folder, "--store", "memory://", "--json")
+    assert outcome.code in (1, 2)
+    assert outcome.error["fix"]
+
+
+# compare, models
+
+
+@pytest.mark.slow
+def test_compare_writes_a_report_and_goes_on_where_it_stopped(run, dataset, tmp_path):
+    words = ("compare", dataset.folder, "--models", "popularity,counts", "--out", tmp_path / "report")
+    first = run(*words, "--json").document
+    assert [row["model"] for row in first["rows"]] == ["popularity", "counts"]
+    assert Path(first["report"]).exists()
+    again = run(*words)
+    assert "Popularity" in again.stdout and "Report:" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--models", "hpmn,nonsense"], "nonsense"),
+        (["--models", "popularity", "--set", "hpmn.width=3"], "hpmn.width"),
+        (["--models", "hpmn", "--set", "hpmn.nonsense=3"], "nonsense"),
+        (["--seeds", "0"], "seeds"),
+    ],
+)
+def test_a_wrong_option_of_compare_is_bad_usage(run, dataset, tmp_path, words, found):
+    outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
+    assert outcome.code == 2
+    assert found in outcome.error["found"]
+
+
+def test_compare_takes_a_settings_file_with_a_section_per_model(run, dataset, tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text("[popularity]\nsmoothing = 2.0\n[train]\nseed = 1\n")
+    words = ("--models", "popularity", "--config", config, "--out", tmp_path / "report", "--json")
+    assert run("compare", dataset.folder, *words).code == 0
+    config.write_text("[nonsense]\nx = 2.0\n")
+    outcome = run("compare", dataset.folder, *words)
+    assert outcome.code == 2
+    assert "[nonsense]" in outcome.error["found"]
+
+
+def test_models_lists_every_model_with_its_settings(run):
+    from lifelong.models import MODELS
+
+    document = run("models", "--json").document["models"]
+    assert set(MODELS) <= set(document)
+    assert document["hpmn"]["served"] is True
+    assert {"name": "width", "default": 32, "help": "width of a memory slot"} in document["hpmn"]["settings"]
+    assert "HPMN" in run("models").stdout
