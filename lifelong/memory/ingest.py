@@ -172,6 +172,9 @@ class _Reader:
             SourceError: names line and column.
         """
         values = line.values
+        nested = next((name for name in self.column.values() if isinstance(values.get(name), list | dict)), None)
+        if nested is not None:
+            raise self._bad(line.number, "a list or an object", column=nested, expected="text or a number")
         fields = {name: value for name in self.fields if (value := _text(values.get(self.column[name]))) is not None}
         event = UserEvent(
             user=_text(values.get(self.column["user"])) or "",
