@@ -1,0 +1,157 @@
+"""Writing artifacts, and models that come back from them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import torch
+
+from lifelong.artifact import export, graphs
+from lifelong.artifact.export import load_model, write_artifact
+from lifelong.artifact.folder import Artifact
+from lifelong.errors import ArtifactError, UsageError
+from lifelong.evaluation.evaluate import predict
+from lifelong.models import MODELS, build
+from lifelong.models.base import FittedModel, MemoryModel
+from lifelong.testing.artifacts import SETTINGS, tiny_artifact
+from lifelong.testing.datasets import tiny_dataset
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def hpmn(dataset, tmp_path_factory):
+    return tiny_artifact(tmp_path_factory.mktemp("hpmn") / "artifact", dataset)
+
+
+def write(out, model, dataset, settings, metrics=None):
+    return write_artifact(out, model, dataset, run={"model": settings}, metrics=metrics or {}, calibrator=None)
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_every_model_comes_back_with_the_same_logits(name, dataset, tmp_path):
+    settings = SETTINGS.get(name, {})
+    model = build(name, dataset.inputs, settings)
+    if isinstance(model, FittedModel):
+        model.fit(dataset, seed=1)
+    write(tmp_path / "artifact", model, dataset, settings)
+    artifact = Artifact.open(tmp_path / "artifact")
+    examples = dataset.examples("test")
+    assert np.array_equal(predict(load_model(artifact), dataset, examples), predict(model, dataset, examples))
+    assert artifact.config.kind == ("fitted" if isinstance(model, FittedModel) else "memory")
+
+
+def test_a_form_that_cannot_be_served_is_kept_and_says_why(dataset, tmp_path):
+    settings = {"authors_mode": True, "sequence": 40}
+    artifact = write(tmp_path / "artifact", build("hpmn", dataset.inputs, settings), dataset, settings)
+    assert artifact.config.kind == "history"
+    assert type(load_model(artifact)).__name__ == "HpmnAuthors"
+    with pytest.raises(ArtifactError, match="depends on the target"):
+        artifact.graph("read")
+    with pytest.raises(ArtifactError, match="depends on the target"):
+        _ = artifact.tables
+
+
+def test_a_loaded_model_is_in_evaluation_mode(hpmn):
+    assert not load_model(hpmn).training
+
+
+def test_tables_are_the_embeddings(hpmn):
+    model = load_model(hpmn)
+    assert isinstance(model, MemoryModel)
+    for field, table in model.embed.tables.items():
+        assert np.array_equal(hpmn.tables[field], table.weight.detach().numpy())
+
+
+def test_equal_models_have_equal_ids(dataset, hpmn, tmp_path):
+    assert tiny_artifact(tmp_path / "same", dataset).id == hpmn.id
+
+
+def test_settings_left_out_are_written_with_their_defaults(dataset, tmp_path):
+    artifact = write(tmp_path / "artifact", build("popularity", dataset.inputs, {}), dataset, {})
+    assert artifact.config.settings == {"smoothing": 10.0}
+
+
+def test_settings_of_another_model_are_refused(dataset, tmp_path):
+    model = build("gru4rec", dataset.inputs, {"width": 8})
+    with pytest.raises(UsageError, match="another gru4rec"):
+        write(tmp_path / "artifact", model, dataset, {"width": 16})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_and_run_are_kept_as_plain_json(dataset, tmp_path):
+    model = build("popularity", dataset.inputs, {})
+    model.fit(dataset)
+    artifact = write(tmp_path / "artifact", model, dataset, {}, {"auc": np.float64(0.5), "users": np.int64(3)})
+    assert artifact.metrics == {"auc": 0.5, "users": 3}
+
+
+def test_a_failure_leaves_nothing_and_keeps_the_old_artifact(dataset, hpmn, tmp_path, monkeypatch):
+    out = tmp_path / "artifact"
+    shutil.copytree(hpmn.path, out)
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(export, "_sync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        tiny_artifact(out, dataset, model="popularity")
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+    assert Artifact.open(out).id == hpmn.id
+
+
+def test_an_older_artifact_is_replaced(dataset, hpmn, tmp_path):
+    out = tmp_path / "artifact"
+    shutil.copytree(hpmn.path, out)
+    new = tiny_artifact(out, dataset, model="popularity")
+    assert Artifact.open(out).id == new.id != hpmn.id
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_anything_else_is_not_replaced(dataset, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ArtifactError, match="not an artifact"):
+        tiny_artifact(tmp_path, dataset)
+    assert (tmp_path / "letter.txt").read_text() == "dear"
+
+
+def test_a_graph_that_differs_from_its_model_is_not_written(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(graphs, "TOLERANCE", -1.0)
+    with pytest.raises(ArtifactError, match="differs from the model"):
+        tiny_artifact(tmp_path / "artifact", dataset, model="dnn")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_graphs_hold_no_notes_of_where_they_were_made(hpmn):
+    onnx = pytest.importorskip("onnx")
+    for name in ("write", "read", "head"):
+        model = onnx.load(hpmn.graph(name))
+        assert not any(node.metadata_props or node.doc_string for node in model.graph.node)
+
+
+def test_weights_that_do_not_fit_the_settings_are_refused(hpmn):
+    settings = {**hpmn.config.settings, "width": 9}
+    broken = Artifact(hpmn.path, hpmn.manifest, hpmn.config.model_copy(update={"settings": settings}))
+    with pytest.raises(ArtifactError, match="do not fit"):
+        load_model(broken)
+
+
+def test_the_committed_artifact_is_of_this_format(hpmn):
+    committed = Path(__file__).parents[1] / "assets" / "tiny_artifact"
+    kept, now = (json.loads((folder / "config.json").read_text()) for folder in (committed, hpmn.path))
+    del kept["versions"], now["versions"]
+    assert kept == now

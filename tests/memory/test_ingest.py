@@ -1,0 +1,197 @@
+"""A file of events into memories: once per line, whatever happens."""
+
+import csv
+import gzip
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lifelong.errors import SourceError, UsageError
+from lifelong.memory import ingest as ingestion
+from lifelong.memory.ingest import content_source, ingest
+from lifelong.memory.store import InMemoryStore, open_store
+from lifelong.memory.updater import Applied, Updater, decode_event
+
+START = 1_700_000_000
+ROWS = [{"user": f"u{k % 3}", "item": f"i{k}", "time": START + k, "event_type": "view"} for k in range(10)]
+
+
+def write_csv(path: Path, rows=ROWS, columns=("user", "item", "time", "event_type")) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def counts(artifact, store):
+    updater = Updater(artifact, store)
+    return {user: int(updater.runtime.decode([value]).count_B[0]) for user, value in store.users()}
+
+
+@pytest.fixture
+def reference(artifact):
+    """Memories after all rows, applied by hand."""
+    store = InMemoryStore()
+    updater = Updater(artifact, store)
+    updater.apply([ingestion.UserEvent(**row) for row in ROWS])
+    return dict(store.users())
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "jsonl", "jsonl.gz", "parquet"])
+def test_each_format_gives_the_same_memories(artifact, store, tmp_path, reference, ending):
+    path = tmp_path / f"log.{ending}"
+    text = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    if ending == "parquet":
+        arrow = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(arrow.Table.from_pylist(ROWS), path)
+    elif "csv" in ending:
+        text = write_csv(tmp_path / "plain.csv").read_bytes()
+    if ending != "parquet":
+        path.write_bytes(gzip.compress(text) if ending.endswith("gz") else text)
+    assert ingest(artifact, store, path).applied == 10
+    assert dict(store.users()) == reference
+
+
+def test_a_second_run_changes_nothing_under_another_name_too(artifact, store, tmp_path):
+    path = write_csv(tmp_path / "log.csv")
+    ingest(artifact, store, path)
+    before = dict(store.users())
+    moved = path.rename(tmp_path / "moved.csv")
+    assert ingest(artifact, store, moved) == Applied(duplicates=10)
+    assert dict(store.users()) == before
+
+
+def test_a_file_that_grew_under_a_named_source_gives_its_new_lines_alone(artifact, store, tmp_path):
+    ingest(artifact, store, write_csv(tmp_path / "log.csv", ROWS[:6]), source="shop")
+    applied = ingest(artifact, store, write_csv(tmp_path / "log.csv"), source="shop")
+    assert (applied.applied, applied.duplicates) == (4, 6)
+
+
+def test_the_name_of_a_source_is_made_of_its_content(tmp_path):
+    one, other = write_csv(tmp_path / "a.csv"), write_csv(tmp_path / "b.csv", ROWS[:-1])
+    assert content_source(one) != content_source(other)
+    other.write_bytes(one.read_bytes())
+    assert content_source(one) == content_source(other)
+
+
+def test_columns_can_be_called_otherwise_and_others_are_left_out(artifact, store, tmp_path):
+    rows = [{"who": "u", "what": "i1", "ts": START, "kind": "buy", "colour": "red", "cat": "c9"}]
+    path = write_csv(tmp_path / "log.csv", rows, ("who", "colour", "what", "ts", "kind", "cat"))
+    names = {"user": "who", "item": "what", "time": "ts", "event_type": "kind", "category": "cat"}
+    ingest(artifact, store, path, columns=names)
+    event = decode_event(store.events("u")[0])
+    assert (event.item, event.time, event.event_type, event.fields) == ("i1", START, "buy", {"category": "c9"})
+
+
+def test_a_column_that_no_event_has_cannot_be_mapped(artifact, store, tmp_path):
+    with pytest.raises(UsageError, match="colour"):
+        ingest(artifact, store, write_csv(tmp_path / "log.csv"), columns={"colour": "user"})
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "said"),
+    [
+        ("u,i1,yesterday,view", "time", "'yesterday'"),
+        ("u,i1,1700000000000,view", "time", "not milliseconds"),
+        (",i1,1700000000,view", "user", "user"),
+        ("u,,1700000000,view", "item", "item"),
+        ("u,i1,1700000000", None, "not as many columns"),
+        ('u,"i1,1700000000,view', None, "unexpected end"),
+    ],
+)
+def test_a_bad_line_is_named_and_the_lines_before_it_are_applied(artifact, store, tmp_path, line, column, said):
+    path = write_csv(tmp_path / "log.csv")
+    path.write_text(path.read_text() + line + "\n" + "u9,i9,1700000000,view\n" * ('"' not in line))
+    with pytest.raises(SourceError, match=said) as caught:
+        ingest(artifact, store, path)
+    assert (caught.value.line, caught.value.column) == (12, column)
+    assert sum(counts(artifact, store).values()) == 10
+
+
+def test_a_mended_line_is_applied_with_those_behind_it(artifact, store, tmp_path):
+    path = write_csv(tmp_path / "log.csv", [*ROWS[:4], {**ROWS[4], "time": "?"}, *ROWS[5:]])
+    with pytest.raises(SourceError, match="line 6"):
+        ingest(artifact, store, path, source="shop")
+    applied = ingest(artifact, store, write_csv(path), source="shop")
+    assert (applied.applied, applied.duplicates) == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("log.csv", b"user,item\nu,i\n", "no column 'time'"),
+        ("log.csv", b"", "no column 'user'"),
+        ("log.jsonl", b'{"user": "u"\n', "line 1: not JSON"),
+        ("log.jsonl", b"[1]\n", "not a JSON object"),
+        ("log.jsonl", b"\xff\xfe\n", "decode"),
+        ("log.jsonl.gz", b"no gzip", "gzip"),
+        ("log.jsonl.gz", gzip.compress(b'{"user": "u", "item": "i", "time": 1}\n' * 99)[:-12], "line"),
+    ],
+)
+def test_a_file_that_is_something_else_is_said(artifact, store, tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SourceError, match=said):
+        ingest(artifact, store, tmp_path / name)
+
+
+def test_a_file_that_is_not_there_is_said(artifact, store, tmp_path):
+    with pytest.raises(SourceError, match="No such file"):
+        ingest(artifact, store, tmp_path / "none.csv")
+
+
+def test_an_ending_that_names_no_format_is_said(artifact, store, tmp_path):
+    with pytest.raises(UsageError, match="jsonl"):
+        ingest(artifact, store, tmp_path / "log.txt")
+
+
+def test_progress_goes_up_to_the_size_of_the_file(artifact, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(ingestion, "BATCH", 3)
+    path, told = write_csv(tmp_path / "log.csv"), []
+    ingest(artifact, store, path, progress=lambda done, total: told.append((done, total)))
+    assert len(told) == 4
+    assert told[-1] == (path.stat().st_size, path.stat().st_size)
+
+
+def test_ingestion_killed_at_random_moments_and_started_again_equals_one_run(artifact, dataset, log, tmp_path):
+    pytest.importorskip("rocksdict")
+    rows = [{"user": e.user, "item": e.item, "time": e.time, "event_type": e.event_type} for e in log]
+    path = write_csv(tmp_path / "log.csv", rows)
+    # Small batches, so that a kill falls between commits.
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from lifelong.artifact.folder import Artifact\n"
+        "from lifelong.memory import ingest\nfrom lifelong.memory.store import open_store\n"
+        "ingest.BATCH = 7\n"
+        "ingest.ingest(Artifact.open(sys.argv[1]), open_store(sys.argv[2]), Path(sys.argv[3]),\n"
+        "              progress=lambda done, total: print(done, flush=True))\n"
+    )
+    url, chance, kills = f"rocksdb://{tmp_path / 'store'}", random.Random(5), 0
+    command = [sys.executable, "-c", code, str(artifact.path), url, str(path)]
+    for _ in range(4):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(chance.uniform(0, 0.15))
+        kills += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.stdout.close()
+        process.wait()
+    assert kills
+    store, once = open_store(url), InMemoryStore()
+    ingest(artifact, store, path)
+    Updater(artifact, once).apply(log)
+    runtime = Updater(artifact, once).runtime
+    users = [user for user, _ in once.users()]
+    found, wanted = runtime.decode(store.read_many(users)), runtime.decode(once.read_many(users))
+    assert found.count_B.tolist() == wanted.count_B.tolist()
+    assert found.last_time_B.tolist() == wanted.last_time_B.tolist()
+    assert abs(found.fields["slot"] - wanted.fields["slot"]).max() < 1e-5
+    assert [store.events(user) for user in users] == [once.events(user) for user in users]
+    store.close()

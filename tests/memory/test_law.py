@@ -1,0 +1,121 @@
+"""encode(events[:n]) = folding write over the same events = what comes back from the store after reopening it."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("rocksdict")
+import torch
+
+from lifelong.artifact.export import load_model
+from lifelong.data.batches import evaluation_batches
+from lifelong.errors import ArtifactError, MismatchError
+from lifelong.evaluation.evaluate import predict
+from lifelong.memory.runtime import Runtime
+from lifelong.memory.store import InMemoryStore, open_store
+from lifelong.memory.updater import Updater, UserEvent
+from lifelong.memory.verify import verify
+from lifelong.models import MODELS
+from lifelong.models.base import MemoryModel
+from lifelong.testing.artifacts import tiny_artifact
+from lifelong.testing.datasets import tiny_dataset
+from lifelong.training.backfill import backfill
+
+pytestmark = pytest.mark.torch
+MEMORY_MODELS = [name for name, entry in MODELS.items() if issubclass(entry, MemoryModel)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", params=MEMORY_MODELS)
+def trained(request, dataset, tmp_path_factory):
+    return tiny_artifact(tmp_path_factory.mktemp(request.param) / "artifact", dataset, model=request.param)
+
+
+def test_memories_folded_event_by_event_come_back_as_encode_gives_them(trained, dataset, log, tmp_path):
+    url = f"rocksdb://{tmp_path / 'store'}"
+    for some in np.array_split(np.arange(len(log)), 5):
+        store = open_store(url)
+        Updater(trained, store).apply([log[place] for place in some])
+        store.close()
+    filled = InMemoryStore()
+    report = backfill(trained, dataset, filled)
+    store = open_store(url, read_only=True)
+    runtime, users = Runtime(trained), [user for user, _ in filled.users()]
+    found, wanted = runtime.decode(store.read_many(users)), runtime.decode(filled.read_many(users))
+    store.close()
+    assert report.users == len(users) == dataset.histories.num_users
+    assert found.count_B.tolist() == wanted.count_B.tolist()
+    assert found.last_time_B.tolist() == wanted.last_time_B.tolist()
+    for name, value in wanted.fields.items():
+        np.testing.assert_allclose(found.fields[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_scores_from_stored_memories_equal_those_of_the_batch_path(trained, dataset, tmp_path):
+    examples = dataset.examples("test")
+    offline = predict(load_model(trained), dataset, examples)
+    runtime, online = Runtime(trained), np.full_like(offline, np.nan)
+    for batch in evaluation_batches(dataset, examples):
+        for row, user in enumerate((batch.user_B - 2).tolist()):
+            for column in np.flatnonzero(batch.mask_BC[row].numpy()):
+                place = int(batch.example_BC[row, column])
+                store = InMemoryStore()
+                backfill(trained, dataset, store, until=int(examples.time_N[place]))
+                state = runtime.decode(store.read_many([dataset.users.id_at(user)]))
+                number = batch.target_BCF[row, column].numpy()[None, None]
+                context = batch.context_BCF[row, column].numpy()[None, None]
+                online[place] = runtime.score(state, number, context)[0][0, 0]
+                break
+    seen = np.isfinite(online[:, 0])
+    assert seen.sum() > 5
+    np.testing.assert_allclose(online[seen], offline[seen], atol=1e-4)
+
+
+def test_a_backfill_equals_the_replay_and_so_does_a_second_one(trained, dataset, store):
+    until = int(dataset.manifest.cut_times[-1])
+    first = backfill(trained, dataset, store, until=until, event_log=True)
+    kept, log = dict(store.users()), store.events("u5")
+    second = backfill(trained, dataset, store, until=until, event_log=True)
+    assert (dict(store.users()), store.events("u5")) == (kept, log)
+    assert (first.users, first.events, first.newer) == (second.users, second.events, second.newer)
+    assert verify(trained, dataset, store, until=until).equal
+
+
+def test_a_backfill_and_the_events_behind_it_equal_a_backfill_of_all(trained, dataset, log, store):
+    until = int(dataset.manifest.cut_times[0])
+    backfill(trained, dataset, store, until=until, event_log=True)
+    Updater(trained, store).apply([event for event in log if event.time >= until])
+    assert verify(trained, dataset, store).equal
+    alone = InMemoryStore()
+    Updater(trained, alone).apply(log)
+    assert [store.events(user) for user, _ in store.users()] == [alone.events(user) for user, _ in alone.users()]
+
+
+def test_a_user_with_later_events_in_the_store_is_left_alone(dataset, artifact, log, store):
+    Updater(artifact, store).apply([*log, UserEvent("u5", "i1", 1_900_000_000)])
+    before = store.read_many(["u5"])
+    report = backfill(artifact, dataset, store)
+    assert report.newer == 1
+    assert store.read_many(["u5"]) == before
+
+
+def test_a_time_before_all_events_writes_nobody(dataset, artifact, store):
+    report = backfill(artifact, dataset, store, until=0)
+    assert (report.users, report.empty) == (0, dataset.histories.num_users)
+    assert list(store.users()) == []
+
+
+def test_a_model_that_cannot_be_served_is_refused_before_anything_is_written(dataset, store, tmp_path):
+    counts = tiny_artifact(tmp_path / "artifact", dataset, model="counts")
+    with pytest.raises(ArtifactError, match="counts in the raw history"):
+        backfill(counts, dataset, store)
+    assert store.identity is None
+
+
+def test_a_dataset_with_other_vocabularies_is_refused(artifact, store, tmp_path):
+    other = tiny_dataset(tmp_path / "data", num_items=80)
+    with pytest.raises(MismatchError, match="item"):
+        backfill(artifact, other, store)

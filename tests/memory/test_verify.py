@@ -1,0 +1,103 @@
+"""A replay finds what a store holds, and every difference."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lifelong.errors import MismatchError, StoreForeignError, UsageError
+from lifelong.memory.store import Commit, StoreIdentity
+from lifelong.memory.updater import Updater, UserEvent
+from lifelong.memory.verify import counts_until, verify
+
+
+@pytest.fixture
+def updater(artifact, store, log):
+    made = Updater(artifact, store)
+    made.apply(log)
+    return made
+
+
+def change(updater, user, **parts):
+    """Store another memory of a user."""
+    states = updater.runtime.decode(updater.store.read_many([user]))
+    updater.store.commit(Commit(states={user: updater.runtime.encode(replace(states, **parts))[0]}))
+
+
+def test_a_store_that_was_kept_up_event_by_event_equals_the_replay(artifact, dataset, updater):
+    told = []
+    report = verify(artifact, dataset, updater.store, progress=lambda *numbers: told.append(numbers))
+    assert report.equal
+    assert (report.users, report.events) == (dataset.histories.num_users, dataset.histories.num_events)
+    assert told[-1] == (report.users, report.users)
+
+
+def test_a_user_who_is_missing_is_found(artifact, dataset, updater):
+    updater.store.commit(Commit(deleted=["u3"]))
+    report = verify(artifact, dataset, updater.store)
+    assert (report.equal, report.missing, report.examples) == (False, 1, ["u3"])
+
+
+def test_an_event_too_many_is_found(artifact, dataset, updater):
+    updater.apply([UserEvent("u3", "i1", 1_900_000_000)])
+    report = verify(artifact, dataset, updater.store)
+    assert (report.count, report.memory, report.examples) == (1, 0, ["u3"])
+
+
+def test_another_last_time_is_found(artifact, dataset, updater):
+    change(updater, "u3", last_time_B=np.array([5]))
+    assert verify(artifact, dataset, updater.store).last_time == 1
+
+
+def test_another_memory_is_found_with_its_scores(artifact, dataset, updater):
+    slot = updater.runtime.decode(updater.store.read_many(["u3"])).fields["slot"] + np.float32(0.5)
+    change(updater, "u3", fields={"slot": slot})
+    report = verify(artifact, dataset, updater.store)
+    assert (report.memory, report.score, report.examples) == (1, 1, ["u3"])
+    assert report.memory_difference == pytest.approx(0.5, abs=1e-4)
+
+
+def test_a_memory_that_is_no_number_is_found(artifact, dataset, updater):
+    slot = np.full_like(updater.runtime.empty(1).fields["slot"], np.nan)
+    change(updater, "u3", fields={"slot": slot})
+    assert verify(artifact, dataset, updater.store).memory == 1
+
+
+def test_only_events_before_the_given_time_are_expected(artifact, dataset, store, log):
+    until = sorted(event.time for event in log)[len(log) // 2]
+    Updater(artifact, store).apply([event for event in log if event.time < until])
+    assert verify(artifact, dataset, store, until=until).equal
+    assert not verify(artifact, dataset, store).equal
+
+
+def test_some_users_can_be_chosen_or_drawn(artifact, dataset, updater):
+    updater.store.commit(Commit(deleted=["u3"]))
+    assert verify(artifact, dataset, updater.store, users=["u4", "u5"]).equal
+    assert verify(artifact, dataset, updater.store, users=["u3"]).missing == 1
+    assert verify(artifact, dataset, updater.store, users=7).users == 7
+
+
+def test_a_chosen_user_who_is_not_in_the_dataset_is_said(artifact, dataset, updater):
+    with pytest.raises(UsageError, match="'nobody'"):
+        verify(artifact, dataset, updater.store, users=["u1", "nobody"])
+
+
+def test_counts_until_a_time_leave_out_events_of_that_very_time(dataset):
+    first = int(dataset.histories.time_N[0])
+    assert counts_until(dataset, first)[0] == 0
+    assert counts_until(dataset, first + 1)[0] >= 1
+    assert counts_until(dataset, None).sum() == dataset.histories.num_events
+
+
+def test_a_store_of_another_artifact_is_refused(artifact, dataset, store):
+    store.bind(StoreIdentity("f" * 64, "fp32", "[]"))
+    with pytest.raises(StoreForeignError):
+        verify(artifact, dataset, store)
+
+
+def test_a_dataset_with_other_fields_is_refused(artifact, dataset, store):
+    config = artifact.config.model_copy(
+        update={"dataset_schema": dataset.schema.model_copy(update={"item_fields": ("item",)})}
+    )
+    with pytest.raises(MismatchError, match="fields"):
+        verify(type(artifact)(artifact.path, artifact.manifest, config), dataset, store)
