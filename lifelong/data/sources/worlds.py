@@ -7,7 +7,7 @@ AUC that anyone can reach is computed from those probabilities, not guessed (`be
     name          says yes when                                                  who can know it
     checkerboard  the item's group has the parity of the user's                  any summary of the history
     markov        the item is the successor of her last event                    the last event
-    period        the item is the one she returns to every `period` events,      only a memory of over `period / 2`
+    period        the item is the one she returns to every `period` events,      only a memory of about `period / 2`
                   and not her other one, seen as often, half a period later      events that keeps their order
     lag           the item's colour is that of the event `lag` positions ago     only a memory of over `lag` events
                                                                                  that keeps their order
@@ -51,7 +51,8 @@ class WorldSettings:
         crossed: period and lag: share of questions that show the blue item, or the higher of the user's two; at 0.5 the
             history says nothing without the item, which takes far longer to learn.
         lag: lag: how many positions back the deciding event stands.
-        spread: lag: at most how many events apart the two markers stand.
+        spread: lag: at most how many events apart the two bursts of colour end.
+        burst: period and lag: events in a row of a returning item or a colour; the shorter, the harder to learn.
         seed: of the generator.
     """
 
@@ -63,11 +64,12 @@ class WorldSettings:
     asked: int = 4
     groups: int = 8
     predictability: float = 0.8
-    period: int = 80
+    period: int = 100
     personal: int = 2
     crossed: float = 0.0
     lag: int = 60
     spread: int = 30
+    burst: int = 5
     seed: int = 0
 
     @property
@@ -79,7 +81,7 @@ class WorldSettings:
         """Everything that is wrong with these settings."""
         found = [] if self.world in WORLDS else [f"world = {self.world!r} is not one of {', '.join(WORLDS)}"]
         value = {field.name: getattr(self, field.name) for field in fields(self)}
-        for name in ("users", "events", "asked", "period", "lag", "spread"):
+        for name in ("users", "events", "asked", "period", "lag", "spread", "burst"):
             found += [f"{name} = {value[name]} is below 1"] * (value[name] < 1)
         for name in ("strength", "predictability", "crossed"):
             found += [f"{name} = {value[name]} is outside 0..1"] * (not 0 <= value[name] <= 1)
@@ -87,8 +89,10 @@ class WorldSettings:
             found.append("groups and personal must be at least 2, and items at least twice either")
         if self.world == "period" and (self.period % 2 or self.period < 4 or self.events < 2 * self.period):
             found.append("period must be even and at least 4, and events at least twice the period")
-        if self.world == "lag" and self.events < self.lag + self.spread:
-            found.append("events must be at least lag + spread")
+        if self.world == "period" and self.period < 4 * self.burst:
+            found.append("period must be at least four times the burst")
+        if self.world == "lag" and (self.events < self.lag + self.spread or self.spread < 2 * self.burst):
+            found.append("events must be at least lag + spread, and spread at least twice the burst")
         return found
 
 
@@ -195,16 +199,21 @@ def markov(settings: WorldSettings, users: int, rng: np.random.Generator) -> tup
 
 
 def period(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
-    """She returns to one item every `period` events, to another half a period later; asked just before a return."""
+    """She returns to one item every `period` events, to another half a period later; asked just before a return.
+
+    The other was last seen `period / 2 - burst + 1` events ago.
+    """
     half = settings.period // 2
     item_UN = rng.integers(settings.personal, settings.items, size=(users, settings.events))
     own_U = rng.integers(settings.personal, size=users)
     other_U = (own_U + rng.integers(1, settings.personal, size=users)) % settings.personal
     phase_U = rng.integers(half, size=users)
     turn_UN = np.arange(settings.events) - phase_U[:, None]
-    item_UN = np.where(turn_UN % settings.period == 0, own_U[:, None], item_UN)
+    into_UN = turn_UN % settings.period
     # Neither stands before the phase, so that both were seen equally often at every return.
-    item_UN = np.where((turn_UN % settings.period == half) & (turn_UN > 0), other_U[:, None], item_UN)
+    own_UN = (into_UN < settings.burst) & (turn_UN >= 0)
+    other_UN = (into_UN >= half) & (into_UN < half + settings.burst) & (turn_UN >= 0)
+    item_UN = np.where(own_UN, own_U[:, None], np.where(other_UN, other_U[:, None], item_UN))
     returns = np.arange(1, (settings.events - half) // settings.period + 1) * settings.period
     user_Q, turn_Q = _moments(users, returns, settings.asked)
     position_Q = turn_Q + phase_U[user_Q]
@@ -221,33 +230,29 @@ def _markers(settings: WorldSettings) -> int:
 
 
 def lag(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
-    """Rounds of plain events; each holds one red and one blue marker; the later one decides, `lag` positions later."""
-    markers, spread = _markers(settings), settings.spread
-    length = _round_length(settings)
-    rounds = max(1, settings.events // (length + spread))
+    """Rounds of plain events; each holds a red and a blue burst; the end of the later one decides, `lag` events on."""
+    markers, spread, burst = _markers(settings), settings.spread, settings.burst
+    length = spread + settings.lag
+    rounds = max(1, settings.events // (length + spread // 2))
     item_UN = rng.integers(markers, settings.items, size=(users, settings.events))
     later_UR = rng.integers(2, size=(users, rounds))
     # Rounds start anywhere, at random distances: a model that learns positions by heart learns nothing.
     space = settings.events - rounds * length
     start_UR = np.sort(rng.integers(space + 1, size=(users, rounds)), axis=1) + np.arange(rounds) * length
-    # The deciding marker stands at start + spread, the other well before it: side by side they would cancel out in any
-    # memory that fades, and nothing would start to learn.
-    before_UR = start_UR + rng.integers((spread + 1) // 2, size=(users, rounds))
+    # The deciding burst ends at start + spread, the other stands well before it: side by side they would cancel out in
+    # any memory that fades, and nothing would start to learn.
+    before_UR = start_UR + rng.integers((spread - 2 * burst) // 2 + 1, size=(users, rounds))
     user_UR = np.broadcast_to(np.arange(users)[:, None], (users, rounds))
-    for position_UR, colour_UR in ((before_UR, 1 - later_UR), (start_UR + spread, later_UR)):
-        shade_UR = rng.integers(markers // 2, size=(users, rounds))
-        item_UN[user_UR, position_UR] = 2 * shade_UR + colour_UR
+    for first_UR, colour_UR in ((before_UR, 1 - later_UR), (start_UR + spread - burst + 1, later_UR)):
+        for place in range(burst):
+            shade_UR = rng.integers(markers // 2, size=(users, rounds))
+            item_UN[user_UR, first_UR + place] = 2 * shade_UR + colour_UR
     user_Q = np.repeat(np.arange(users), rounds * settings.asked)
     position_Q = np.repeat((start_UR + spread + settings.lag).ravel(), settings.asked)
     crossed_Q = rng.random(len(user_Q)) < settings.crossed
     item_Q = 2 * rng.integers(markers // 2, size=len(user_Q)) + crossed_Q
     colour_Q = item_UN[user_Q, position_Q - settings.lag] % 2
     return item_UN, (user_Q, position_Q, item_Q, item_Q % 2 == colour_Q)
-
-
-def _round_length(settings: WorldSettings) -> int:
-    """Events from the first place of a round's markers to the question."""
-    return settings.spread + settings.lag
 
 
 def noise(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
@@ -267,7 +272,7 @@ WORLDS: dict[str, World] = {
 KNOWN_BY = {
     "checkerboard": "any summary of the history",
     "markov": "the last event",
-    "period": "only an ordered memory of more than period / 2 events",
+    "period": "only an ordered memory of more than period / 2 - burst events",
     "lag": "only an ordered memory of more than lag events",
     "noise": "nobody",
 }

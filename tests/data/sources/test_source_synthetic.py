@@ -60,7 +60,7 @@ def test_more_users_change_nothing_for_the_first() -> None:
 def test_an_order_free_history_and_recent_events_know_nothing(name: str, crossed: float) -> None:
     settings, block = world(name, users=100, crossed=crossed)
     rivals = settings.personal if name == "period" else settings.items // 20 * 2
-    nearest = settings.period // 2 if name == "period" else settings.lag
+    nearest = settings.period // 2 - settings.burst + 1 if name == "period" else settings.lag
     for user, position in zip(block.user_Q, block.position_Q, strict=True):
         history = block.item_UN[user, :position]
         counted = np.bincount(history[history < rivals] % 2, minlength=2)
@@ -70,7 +70,7 @@ def test_an_order_free_history_and_recent_events_know_nothing(name: str, crossed
 
 
 def test_in_the_lag_world_the_event_lag_positions_ago_decides() -> None:
-    settings, block = world("lag", lag=50, spread=10, crossed=0.3)
+    settings, block = world("lag", lag=50, spread=12, crossed=0.3)
     decider = block.item_UN[block.user_Q, block.position_Q - settings.lag]
     yes = decider % 2 == block.item_Q % 2
     assert np.array_equal(block.probability_Q, np.where(yes, 0.9, 1 - 0.9))
