@@ -27,7 +27,7 @@ class DnnConfig:
 
     embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
     dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.5, metadata={"help": "share of the head's hidden units dropped in training"}
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
     )
 
 
@@ -46,7 +46,7 @@ class Dnn(MemoryModel[DnnMemory]):
     source = "Covington et al., RecSys 2016; Zhou et al., KDD 2018 (base model)"
     state = "running mean"
 
-    def __init__(self, inputs: InputSpec, *, embedding: int = 16, dropout: float = 0.5) -> None:
+    def __init__(self, inputs: InputSpec, *, embedding: int = 16, dropout: float = 0.1) -> None:
         width = embedding * (len(inputs.item) + len(inputs.event))
         super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
 

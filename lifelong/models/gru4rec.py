@@ -29,7 +29,7 @@ class Gru4RecConfig:
     embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
     width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of the hidden state"})
     dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.5, metadata={"help": "share of the head's hidden units dropped in training"}
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
     )
 
 
@@ -48,7 +48,7 @@ class Gru4Rec(MemoryModel[Gru4RecMemory]):
     source = "Hidasi et al., ICLR 2016"
     state = "hidden state"
 
-    def __init__(self, inputs: InputSpec, *, embedding: int = 16, width: int = 32, dropout: float = 0.5) -> None:
+    def __init__(self, inputs: InputSpec, *, embedding: int = 16, width: int = 32, dropout: float = 0.1) -> None:
         super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
         self.gru = nn.GRU(self.event_width, width, batch_first=True)
 

@@ -47,7 +47,7 @@ class HpmnConfig:
         default=0.01, metadata={"help": "weight of the term that keeps the slots different; try 1e-4 to 10"}
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.5, metadata={"help": "share of the head's hidden units dropped in training"}
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
     )
 
 
@@ -76,7 +76,7 @@ class Hpmn(MemoryModel[HpmnMemory]):
         periods: tuple[int, ...] = (1, 2, 4, 8, 16, 32),
         hops: int = 3,
         covariance: float = 0.01,
-        dropout: float = 0.5,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
         self.width, self.periods, self.covariance = width, check_periods(tuple(periods)), covariance

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+FEW = 10_000
+"""Numbers of a field up to which its vectors start at `STD_FEW`."""
+STD_FEW, STD_MANY = 1.0, 0.2
+
 
 class FieldEmbedding(nn.Module):
     """Embeds the fields of an event or a target and concatenates them.
@@ -15,8 +19,10 @@ class FieldEmbedding(nn.Module):
         sizes: field -> how many numbers it has.
         dim: width of each field's vector.
 
-    The padding number (0) embeds to zeros and is not trained. Initialised at std 0.2: the smaller, the longer a
-    model stays on the plateau where history and target do not meet yet (at 0.05 three times as long, at 1e-4 for ever).
+    The padding number (0) embeds to zeros and is not trained. Initial vectors are wide where numbers are few:
+    what a history and a target have in common reaches the loss through products of the two, so that small vectors leave
+    a model on a plateau for millions of examples (at 1e-4 for ever). Rare numbers of a large field keep much of their
+    initial vector, which is noise: such fields start small.
     """
 
     def __init__(self, sizes: Mapping[str, int], dim: int) -> None:
@@ -25,7 +31,7 @@ class FieldEmbedding(nn.Module):
         # A list and not a dictionary of modules: a field of a log may be called `type` or `a.b`, a module may not.
         self.table_list = nn.ModuleList(nn.Embedding(size, dim, padding_idx=0) for size in sizes.values())
         for table in self.tables.values():
-            nn.init.normal_(table.weight, std=0.2)
+            nn.init.normal_(table.weight, std=STD_FEW if table.num_embeddings <= FEW else STD_MANY)
             with torch.no_grad():
                 table.weight[0].zero_()
 

@@ -92,3 +92,10 @@ def test_head_has_one_logit_per_task() -> None:
 
 def test_nested_periods_pass_the_check() -> None:
     assert check_periods((1, 2, 6)) == (1, 2, 6)
+
+
+def test_vectors_of_a_large_field_start_small_and_of_a_small_one_wide() -> None:
+    torch.manual_seed(0)
+    tables = FieldEmbedding({"item": 20_000, "category": 2_000}, 4).tables
+    assert tables["item"].weight.std().item() == pytest.approx(0.1, rel=0.05)
+    assert tables["category"].weight.std().item() == pytest.approx(1.0, rel=0.05)
