@@ -27,7 +27,8 @@ class _Text(StringConvertor):
 register_url_convertor("text", _Text())
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
+    # Asynchronous though it waits for nothing: a plain function would cost every request a thread.
     service: Service = request.app.state.service
     return service
 

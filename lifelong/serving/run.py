@@ -35,7 +35,7 @@ def run(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> 
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, lifespan="on"
     )
-    with _listen(host, port) as listening:
+    with listen(host, port) as listening:
         address = listening.getsockname()
         ready(f"http://{host}:{address[1]}")
         with _signals_end_here():
@@ -60,16 +60,24 @@ def _signals_end_here() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Raises:
         UsageError: the address cannot be used.
     """
+    listening: socket.socket | None = None
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # The protocol is named: asyncio turns Nagle's delay (40 ms an answer) off only where it reads TCP.
+        listening = socket.socket(family, kind, socket.IPPROTO_TCP)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(2048)
+        return listening
     except OSError as error:
+        if listening is not None:
+            listening.close()
         raise UsageError(
             f"cannot listen on {host}:{port}: {error.strerror or error}",
             expected="an address and a free port of this machine",

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -10,7 +11,7 @@ import urllib.request
 import pytest
 
 from lifelong.errors import UsageError
-from lifelong.serving.run import check_workers, read_keys, run
+from lifelong.serving.run import check_workers, listen, read_keys, run
 
 
 def test_one_worker_is_always_fine():
@@ -41,9 +42,17 @@ def test_a_missing_key_file_is_refused(tmp_path):
         read_keys(tmp_path / "none")
 
 
-def test_a_port_in_use_is_refused(app):
-    import socket
+def test_answers_are_not_delayed_by_the_sockets_buffer():
+    with listen("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
 
+
+def test_a_host_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match="cannot listen"):
+        listen("256.0.0.1", 0)
+
+
+def test_a_port_in_use_is_refused(app):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
