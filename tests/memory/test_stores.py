@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -150,53 +147,10 @@ def test_a_store_of_a_newer_format_is_refused(filled):
         open_store(filled)
 
 
-def test_a_full_disk_is_said_and_keeps_nothing(url, monkeypatch):
-    store = open_store(url)
-    store.commit(Commit(states={"u": b"1"}))
-    database = store._db
-
-    class Full:
-        def write(self, *arguments):
-            raise Exception("IO error: No space left on device: While appending to file: 000004.log")
-
-        def __getattr__(self, name):
-            return getattr(database, name)
-
-    monkeypatch.setattr(store, "_db", Full())
-    with pytest.raises(StoreUnavailableError, match="full; nothing was kept"):
-        store.commit(Commit(states={"u": b"2"}))
-    monkeypatch.setattr(store, "_db", database)
-    assert store.read_many(["u"]) == [b"1"]
-    store.close()
-
-
 def test_a_path_that_cannot_be_written_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailableError, match="cannot be written"):
         open_store(f"rocksdb://{tmp_path / 'file' / 'store'}")
-
-
-def test_a_killed_writer_leaves_every_acknowledged_commit_and_no_lock(url, tmp_path):
-    code = (
-        "import sys\n"
-        "from lifelong.memory.store import Commit, open_store\n"
-        f"store = open_store({url!r})\n"
-        "for k in range(100000):\n"
-        "    store.commit(Commit(states={f'u{k}': b'x'}, watermarks={('s', 0): k}))\n"
-        "    print(k, flush=True)\n"
-    )
-    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert writer.stdout is not None
-    acknowledged = [int(writer.stdout.readline()) for _ in range(20)][-1]
-    writer.send_signal(signal.SIGKILL)
-    acknowledged = max([acknowledged, *(int(line) for line in writer.stdout.read().split())])
-    writer.stdout.close()
-    writer.wait()
-    store = open_store(url)
-    mark = store.watermark("s", 0)
-    assert mark >= acknowledged
-    assert len(list(store.users())) == mark + 1
-    store.close()
 
 
 def test_expired_event_ids_do_not_pile_up(url):
