@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lifelong.nn.attention import PairScore
-from lifelong.nn.embeddings import FieldEmbedding
+from lifelong.nn.embeddings import STD_FEW, STD_MANY, FieldEmbedding
 from lifelong.nn.head import Head
 from lifelong.nn.masks import clear_padding, length_mask, masked_softmax
 from lifelong.nn.periods import check_periods
@@ -97,5 +97,6 @@ def test_nested_periods_pass_the_check() -> None:
 def test_vectors_of_a_large_field_start_small_and_of_a_small_one_wide() -> None:
     torch.manual_seed(0)
     tables = FieldEmbedding({"item": 20_000, "category": 2_000}, 4).tables
-    assert tables["item"].weight.std().item() == pytest.approx(0.1, rel=0.05)
-    assert tables["category"].weight.std().item() == pytest.approx(1.0, rel=0.05)
+    assert tables["item"].weight.std().item() == pytest.approx(STD_MANY, rel=0.05)
+    assert tables["category"].weight.std().item() == pytest.approx(STD_FEW, rel=0.05)
+    assert STD_MANY < STD_FEW
