@@ -38,7 +38,7 @@ class TrainSettings(BaseModel):
         "auto", description="bf16 mixes in half precision; auto does so on a GPU and never on a CPU"
     )
 
-    learning_rate: FiniteFloat = Field(0.002, gt=0, description="of Adam, at its highest")
+    learning_rate: FiniteFloat = Field(0.003, gt=0, description="of Adam, at its highest")
     schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine falls to a hundredth at the end of the run (by max_examples or max_epochs)"
     )
@@ -48,7 +48,7 @@ class TrainSettings(BaseModel):
     )
     clip: FiniteFloat = Field(1.0, ge=0, description="gradients are clipped by value to +-clip; 0 leaves them")
 
-    max_epochs: int = Field(10, ge=1, description="an epoch labels every training target once")
+    max_epochs: int = Field(60, ge=1, description="an epoch labels every training target once")
     max_examples: int | None = Field(None, ge=1, description="stop after so many labelled examples, negatives included")
     max_minutes: FiniteFloat | None = Field(None, gt=0, description="stop after so many minutes, validation included")
 
@@ -59,7 +59,10 @@ class TrainSettings(BaseModel):
         100_000, ge=1, description="examples used for stopping, of whole users chosen by seed; null takes all"
     )
     select_on: Literal["auc", "log_loss"] = Field("auc", description="what the kept weights are best in, on validation")
-    patience: int = Field(6, ge=1, description="stop after so many validations in a row without a new best")
+    patience: int = Field(8, ge=1, description="stop after so many validations in a row without a new best")
+    min_steps: int = Field(
+        1000, ge=0, description="batches before which patience does not end a run: long histories start on a plateau"
+    )
 
     max_history: int | None = Field(
         1024, ge=1, description="events of one window; longer histories are cut in training; null never cuts"
@@ -67,9 +70,9 @@ class TrainSettings(BaseModel):
     overlap: int = Field(
         0, ge=0, description="events that a target behind a cut still sees at least; never below the largest period"
     )
-    max_targets: int = Field(512, ge=1, description="targets of one user in one pass, before negatives are added")
-    batch_events: int = Field(32_768, ge=1, description="events of a batch at most, padding included")
-    batch_targets: int = Field(16_384, ge=1, description="targets of a batch at most, negatives and padding included")
+    max_targets: int = Field(256, ge=1, description="targets of one user in one pass, before negatives are added")
+    batch_events: int = Field(8_192, ge=1, description="events of a batch at most, padding included")
+    batch_targets: int = Field(4_096, ge=1, description="targets of a batch at most, negatives and padding included")
     hide_items: FiniteFloat = Field(
         0.02, ge=0, lt=1, description="share of item occurrences that get the number the item has while unknown"
     )

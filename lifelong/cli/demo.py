@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 MODELS = ("hpmn", "counts", "popularity")
 TOLERANCE = 1e-4
 """Largest difference allowed between an online and an offline logit."""
+HPMN = (
+    "train.validate_every=400000",
+    "train.validation_examples=40000",
+    "train.patience=100",
+)
+"""Few validations, on part of the users: the clock ends the run."""
 _CANDIDATES = 5
 
 
@@ -127,7 +133,7 @@ def _configs(minutes: float, changes: list[str], threads: int | None) -> dict[st
     from lifelong.config import load_config
 
     common = [] if threads is None else [f"train.threads={threads}"]
-    hpmn = [f"train.max_minutes={minutes}", *common, *changes]
+    hpmn = [*HPMN, f"train.max_minutes={minutes}", *common, *changes]
     return {model: load_config(None, hpmn if model == "hpmn" else common) for model in MODELS}
 
 

@@ -49,6 +49,8 @@ class Progress(BaseModel):
     batch: int = 0
     """Place of the next batch in the epoch."""
     examples: int = 0
+    steps: int = 0
+    """Batches trained on."""
     seconds: dict[str, float] = {}
     """Stage -> seconds, of interrupted parts of the run too."""
     loss_sum: float = 0.0

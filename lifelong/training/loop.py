@@ -156,6 +156,7 @@ class Loop:
                 fix=f"a lower train.learning_rate than {settings.learning_rate}, or train.clip above 0",
             )
         progress.examples += examples
+        progress.steps += 1
         progress.loss_sum += float(loss.cross_entropy.detach()) * examples
         progress.loss_examples += examples
         seconds = progress.seconds.get("train", 0.0)
@@ -215,7 +216,7 @@ class Loop:
         if self._at_limit():
             reached = self.progress.examples >= self.total
             self.stopped_by = "examples" if reached else "time"
-        elif self.progress.since_best >= self.settings.patience:
+        elif self.progress.since_best >= self.settings.patience and self.progress.steps >= self.settings.min_steps:
             self.stopped_by = "patience"
         return bool(self.stopped_by)
 
