@@ -235,7 +235,12 @@ def _put_in_place(folder: Path, out: Path) -> None:
     old = folder.with_name("replaced")
     if out.exists():
         out.rename(old)
-    folder.rename(out)
+    try:
+        folder.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
     _sync_folder(out.parent)
     shutil.rmtree(old, ignore_errors=True)
 
