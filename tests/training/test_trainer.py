@@ -28,7 +28,15 @@ from lifelong.training.trainer import train
 
 pytestmark = pytest.mark.torch
 
-SMALL = {"min_steps": 0, "seed": 3, "threads": 1, "max_epochs": 2, "max_targets": 10, "batch_targets": 200, "validate_every": 0.5}
+SMALL = {
+    "min_steps": 0,
+    "seed": 3,
+    "threads": 1,
+    "max_epochs": 2,
+    "max_targets": 10,
+    "batch_targets": 200,
+    "validate_every": 0.5,
+}
 
 
 @pytest.fixture(scope="module")
