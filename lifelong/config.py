@@ -44,7 +44,7 @@ class TrainSettings(BaseModel):
     )
     warmup: int = Field(0, ge=0, description="labelled examples during which the learning rate rises from 0")
     weight_decay: FiniteFloat = Field(
-        0.0, ge=0, description="decoupled weight decay of everything but embedding tables"
+        0.0, ge=0, description="mu: half mu times the squared weights is added to the loss, embedding tables left out"
     )
     clip: FiniteFloat = Field(1.0, ge=0, description="gradients are clipped by value to +-clip; 0 leaves them")
 
