@@ -78,11 +78,10 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], help="settings of hpmn, such as model.width=48")
     arguments = parser.parse_args()
 
-    from lifelong.training.trainer import train
-
     from lifelong.config import load_config
     from lifelong.data.prepare import prepare
     from lifelong.evaluation.evaluate import Origin, Scored, evaluate, record
+    from lifelong.training.trainer import train
 
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
