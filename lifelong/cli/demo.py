@@ -6,6 +6,7 @@ scoring before writing -> compare with the offline scores -> explain one user ->
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -45,7 +46,7 @@ def demo(
     terminal: Terminal,
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder of everything that the demo makes.")] = Path("demo-output"),
-    minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="Of training hpmn, at most.")] = 4.5,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="Of training hpmn, at most.")] = 4.0,
     source: Annotated[str, typer.Option("--source", help="Source of the log.")] = "completejourney",
     options: Annotated[list[str], typer.Option("--option", help="Of the source: key=value.")] = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
@@ -295,8 +296,7 @@ def _item_name(dataset: Dataset, item: str) -> str:
 def _commands(online: _Online, explained: Explanation, out: Path) -> list[str]:
     artifact, store = online.artifact.path, f"rocksdb://{out / 'store'}"
     items = [candidate.item for candidate in explained.candidates]
-    quoted = ", ".join(f'{{"item": "{item}"}}' for item in items[:3])
-    body = f'{{"user": "{explained.user}", "candidates": [{quoted}]}}'
+    body = json.dumps({"user": explained.user, "items": items[:3]})
     return [
         f"lifelong serve {artifact} --store {store} --port 8000",
         f"curl -s http://127.0.0.1:8000/v1/score -H 'content-type: application/json' -d '{body}'",

@@ -1,0 +1,44 @@
+"""The demo on a small planted world, from raw log to report."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from lifelong.cli import main
+
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    words = ["demo", "--source", "synthetic", "--option", "world=lag", "--option", "users=60"]
+    assert main([*words, "--minutes", "0.05", "--threads", "1", "--out", str(out)]) == 0
+    return out
+
+
+def test_report_holds_the_equality_and_the_attention(made: Path) -> None:
+    page = (made / "report" / "index.html").read_text()
+    assert "Online and offline scores are equal" in page
+    assert "attention over time scales" in page
+
+
+def test_printed_request_is_one_that_the_service_takes(made: Path) -> None:
+    from html import unescape
+
+    from lifelong.serving.schemas import OneBody
+
+    page = unescape((made / "report" / "index.html").read_text())
+    body = re.search(r"-d '(\{.*?\})'", page)
+    assert body is not None
+    OneBody.model_validate(json.loads(body[1]))
+
+
+def test_every_model_was_measured_on_the_same_examples(made: Path) -> None:
+    results = json.loads((made / "report" / "results.json").read_text())
+    assert [result["model"] for result in results] == ["hpmn", "counts", "popularity"]
+    assert len({json.dumps(result["counts"]) for result in results}) == 1
