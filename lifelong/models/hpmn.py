@@ -87,6 +87,23 @@ class Hpmn(MemoryModel[HpmnMemory]):
         # The single read of the paper returns the weighted slots alone: no query passes on.
         self.pass_on = nn.Linear(width, width, bias=False) if hops > 1 else None
         self.register_buffer("period_S", torch.tensor(self.periods), persistent=False)
+        self._align()
+
+    def _align(self) -> None:
+        """Start with queries and slots in one space, so that a candidate and what the slots hold can be compared.
+
+        The query begins as what layer 1 makes of the same item fields, upper layers and hops begin by passing on. From
+        independent random maps a model needs twice as many examples to leave its first plateau.
+        """
+        first, *upper = (dict(layer.named_parameters())["weight_ih_l0"] for layer in self.layers)
+        with torch.no_grad():
+            # Rows of an `nn.GRU` weight: reset, update, new state; columns begin with the item fields.
+            self.query.weight.copy_(first[2 * self.width :, : self.target_width])
+            self.query.bias.zero_()
+            for weight in upper:
+                weight[2 * self.width :] = torch.eye(self.width)
+            if self.pass_on is not None:
+                self.pass_on.weight.copy_(torch.eye(self.width))
 
     def initial_memory(self, num_users: int) -> HpmnMemory:
         """Zeros: all slots empty."""
