@@ -30,7 +30,11 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = Field(0, ge=0, description="of initial weights, order of batches, negatives, dropout")
-    threads: int | None = Field(None, ge=1, description="CPU threads of torch; null leaves torch's own choice")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="CPU threads, as many as torch chooses if null; with one, a run is repeatable bit for bit",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where to train; auto takes a GPU if there is one"
     )

@@ -35,8 +35,9 @@ from lifelong.training.checkpoint import (
     restore_optimiser,
 )
 from lifelong.training.display import Display
-from lifelong.training.losses import loss_of
+from lifelong.training.losses import Loss, loss_of
 from lifelong.training.optimiser import build_optimiser, learning_rate
+from lifelong.training.parallel import parallel_gradients
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -79,6 +80,7 @@ class Loop:
         self.total = total_examples(settings, batches.examples_per_epoch)
         self._model, self._best = model, dict[str, Tensor]()
         self._wrapped, self._optimiser = fabric.setup(model, build_optimiser(model, settings))
+        self._parallel = parallel_gradients(model, fabric.device, fabric.autocast)
         self._validation = validation_subset(dataset.examples("validation"), settings)
 
     @property
@@ -104,9 +106,13 @@ class Loop:
             DivergedError: the loss is not finite.
             KeyboardInterrupt: Ctrl-C; the state was saved first.
         """
-        with _interruptible() as interrupted:
-            while not self._finished():
-                self._run_epoch(interrupted)
+        try:
+            with _interruptible() as interrupted:
+                while not self._finished():
+                    self._run_epoch(interrupted)
+        finally:
+            if self._parallel is not None:
+                self._parallel.close()
         return self._best
 
     def _run_epoch(self, interrupted: Callable[[], bool]) -> None:
@@ -134,26 +140,35 @@ class Loop:
 
     def _step(self, batch: Batch, number: int) -> None:
         settings, progress = self.settings, self.progress
-        batch = batch.to(self.fabric.device)
         torch.manual_seed(_step_seed(settings.seed, progress.epoch, number))
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(settings, progress.examples, self.total)
         self._model.train()
+        loss = self._backward(batch)
+        if settings.clip:
+            self.fabric.clip_gradients(self._wrapped, self._optimiser, clip_val=settings.clip)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        self._record_step(loss, int(batch.mask_BC.sum()))
+
+    def _backward(self, batch: Batch) -> Loss:
+        if self._parallel is not None:
+            return self._parallel.backward(batch)
+        batch = batch.to(self.fabric.device)
         # The wrapped module would take the batch apart to convert it; autocast is all that precision needs here.
         with self.fabric.autocast():
             output = self._model(batch)
         loss = loss_of(output, batch)
         self.fabric.backward(loss.total)
-        if settings.clip:
-            self.fabric.clip_gradients(self._wrapped, self._optimiser, clip_val=settings.clip)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
-        value, examples = float(loss.total.detach()), int(batch.mask_BC.sum())
+        return loss
+
+    def _record_step(self, loss: Loss, examples: int) -> None:
+        progress, value = self.progress, float(loss.total.detach())
         if not math.isfinite(value):
             raise DivergedError(
                 f"the loss became {value} after {progress.examples:,} examples",
                 expected="a finite number",
-                fix=f"a lower train.learning_rate than {settings.learning_rate}, or train.clip above 0",
+                fix=f"a lower train.learning_rate than {self.settings.learning_rate}, or train.clip above 0",
             )
         progress.examples += examples
         progress.steps += 1

@@ -51,8 +51,17 @@ def no_graphs(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -
         monkeypatch.setattr(export, "write_graphs", lambda *given, **named: None)
 
 
-def run(dataset: Dataset, out: Path, *, resume: bool = False, model: str = "dnn", **train_settings: Any) -> Any:
-    config = RunConfig(train=TrainSettings.model_validate({**SMALL, **train_settings}))
+def run(
+    dataset: Dataset,
+    out: Path,
+    *,
+    resume: bool = False,
+    model: str = "dnn",
+    dropout: float | None = None,
+    **train_settings: Any,
+) -> Any:
+    own = {} if dropout is None else {"dropout": dropout}
+    config = RunConfig(train=TrainSettings.model_validate({**SMALL, **train_settings}), model=own)
     return train(dataset, model, out, config=config, resume=resume, progress=False)
 
 
@@ -152,6 +161,12 @@ def test_interrupted_and_resumed_run_ends_with_the_same_numbers(
     resumed = run(dataset, tmp_path / "resumed", model=model, resume=True)
     assert same_numbers(straight, resumed)
     assert resumed.metrics["examples_seen"] == straight.metrics["examples_seen"]
+
+
+def test_two_threads_train_to_nearly_the_same(dataset: Dataset, tmp_path: Path) -> None:
+    one, two = (run(dataset, tmp_path / str(count), threads=count, dropout=0.0) for count in (1, 2))
+    for mine, theirs in zip(one.metrics["learning_curve"], two.metrics["learning_curve"], strict=True):
+        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-4)
 
 
 def test_killed_run_goes_on_from_its_last_validation(

@@ -1,0 +1,114 @@
+"""Several cores for one step: the users of a batch in parts, one thread and one core each.
+
+    batch --split--> parts --forward, backward (in threads)--> gradients --sum, in the order of the parts--> .grad
+
+A recurrent pass is thousands of small operations, each too small for two cores: torch's own threads make such a step
+slower than one thread does. Whole parts of a batch side by side are 1.3 to 1.5 times as fast on two cores. The sum is
+the gradient of the undivided batch, up to rounding.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import fields
+
+import torch
+from torch import Tensor
+
+from lifelong.data.batches import Batch
+from lifelong.models.base import MemoryModel, Model
+from lifelong.training.losses import Loss, loss_of
+
+_USERS = 2
+"""Users of one part at least."""
+_PER_EVENT = ("history_BLF", "time_BL")
+_PER_USER = ("length_B", "user_B")
+
+
+class ParallelGradients:
+    """Computes the gradients of batches in threads.
+
+    Auxiliary losses must be means over labelled positions, as those of memory models are: a part's loss counts by its
+    share of the batch's targets.
+
+    Args:
+        model: in training.
+        threads: parts of a batch at most.
+        autocast: context of the forward pass.
+    """
+
+    def __init__(self, model: MemoryModel, threads: int, autocast: Callable[[], AbstractContextManager[None]]) -> None:
+        self._model, self._threads, self._autocast = model, threads, autocast
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        # The number of torch's threads is a thread's own, but the last value set is what later threads begin with: all
+        # are started here (the barrier holds each until the last one runs), and then the value is put back.
+        before = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(threads, "lifelong-step", initializer=torch.set_num_threads, initargs=(1,))
+        barrier = threading.Barrier(threads)
+        list(self._pool.map(lambda _: barrier.wait(), range(threads)))
+        torch.set_num_threads(before)
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+
+    def backward(self, batch: Batch) -> Loss:
+        """Set the gradients of all parameters to those of the batch's loss; the loss itself is detached."""
+        parts = split(batch, min(self._threads, max(1, len(batch.length_B) // _USERS)))
+        counts = torch.stack([part.mask_BC.sum() for part in parts])
+        shares = (counts / counts.sum().clamp(min=1)).tolist()
+        results = list(self._pool.map(self._part, parts, shares))
+        for parameter, gradients in zip(
+            self._parameters, zip(*(found for found, _ in results), strict=True), strict=True
+        ):
+            parameter.grad = _sum(gradients)
+        total, cross_entropy = torch.stack([torch.stack(losses) for _, losses in results]).sum(dim=0)
+        return Loss(total, cross_entropy)
+
+    def _part(self, part: Batch, share: float) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, Tensor]]:
+        with self._autocast():
+            output = self._model(part)
+        loss = loss_of(output, part)
+        gradients = torch.autograd.grad(loss.total * share, self._parameters, allow_unused=True)
+        return gradients, (loss.total.detach() * share, loss.cross_entropy.detach() * share)
+
+
+def parallel_gradients(
+    model: Model, device: torch.device, autocast: Callable[[], AbstractContextManager[None]]
+) -> ParallelGradients | None:
+    """Threads for the steps of a model, or None where it has to take a batch as a whole."""
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or not isinstance(model, MemoryModel):
+        return None
+    return ParallelGradients(model, threads, autocast)
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """The users of a batch in parts of (nearly) equal size, each padded no further than it needs."""
+    users = len(batch.length_B)
+    bounds = [users * part // parts for part in range(parts + 1)]
+    return [_take(batch, slice(low, high)) for low, high in itertools.pairwise(bounds)]
+
+
+def _take(batch: Batch, users: slice) -> Batch:
+    longest = max(1, int(batch.length_B[users].max()))
+    most = max(1, int(batch.mask_BC[users].sum(dim=1).max()))
+    taken = {}
+    for field in fields(Batch):
+        value: Tensor = getattr(batch, field.name)[users]
+        if field.name not in _PER_USER:
+            value = value[:, : longest if field.name in _PER_EVENT else most]
+        taken[field.name] = value
+    return Batch(**taken)
+
+
+def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:
+    total: Tensor | None = None
+    for gradient in gradients:
+        if gradient is not None:
+            total = gradient if total is None else total + gradient
+    return total
