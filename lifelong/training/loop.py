@@ -80,6 +80,7 @@ class Loop:
         self.total = total_examples(settings, batches.examples_per_epoch)
         self._model, self._best = model, dict[str, Tensor]()
         self._wrapped, self._optimiser = fabric.setup(model, build_optimiser(model, settings))
+        self._threads = torch.get_num_threads()
         self._parallel = parallel_gradients(model, fabric.device, fabric.autocast)
         self._validation = validation_subset(dataset.examples("validation"), settings)
 
@@ -181,7 +182,7 @@ class Loop:
         progress = self.progress
         self.display.stage("validating")
         with self._timed("validate"):
-            logit_N = predict(self._model, self.dataset, self._validation)[:, 0]
+            logit_N = predict(self._model, self.dataset, self._validation, threads=self._threads)[:, 0]
             label_N = np.asarray(self._validation.label_NT[:, 0])
             auc, log_loss = metrics.auc(label_N, logit_N), metrics.log_loss(label_N, logit_N)
         progress.curve.append(

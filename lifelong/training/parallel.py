@@ -30,7 +30,7 @@ _PER_USER = ("length_B", "user_B")
 
 
 class ParallelGradients:
-    """Computes the gradients of batches in threads.
+    """Computes the gradients of batches in threads; until it is closed, torch has one thread in the caller's.
 
     Auxiliary losses must be means over labelled positions, as those of memory models are: a part's loss counts by its
     share of the batch's targets.
@@ -44,17 +44,18 @@ class ParallelGradients:
     def __init__(self, model: MemoryModel, threads: int, autocast: Callable[[], AbstractContextManager[None]]) -> None:
         self._model, self._threads, self._autocast = model, threads, autocast
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        # The number of torch's threads is a thread's own, but the last value set is what later threads begin with: all
-        # are started here (the barrier holds each until the last one runs), and then the value is put back.
-        before = torch.get_num_threads()
+        # Idle threads of torch's own pool spin for a while and would take a core from the parts, so the caller does
+        # with one thread too, until the end. The number is a thread's own; the barrier starts every thread now.
+        self._before = torch.get_num_threads()
+        torch.set_num_threads(1)
         self._pool = ThreadPoolExecutor(threads, "lifelong-step", initializer=torch.set_num_threads, initargs=(1,))
         barrier = threading.Barrier(threads)
         list(self._pool.map(lambda _: barrier.wait(), range(threads)))
-        torch.set_num_threads(before)
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, and give torch its own back."""
         self._pool.shutdown()
+        torch.set_num_threads(self._before)
 
     def backward(self, batch: Batch) -> Loss:
         """Set the gradients of all parameters to those of the batch's loss; the loss itself is detached."""
