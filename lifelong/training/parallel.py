@@ -2,9 +2,8 @@
 
     batch --split--> parts --forward, backward (in threads)--> gradients --sum, in the order of the parts--> .grad
 
-A recurrent pass is thousands of small operations, each too small for two cores: torch's own threads make such a step
-slower than one thread does. Whole parts of a batch side by side are 1.3 to 1.5 times as fast on two cores. The sum is
-the gradient of the undivided batch, up to rounding.
+A recurrent pass is thousands of small operations, each too small to be shared by two cores; whole parts of a batch side
+by side can be. The sum is the gradient of the undivided batch, up to rounding.
 """
 
 from __future__ import annotations
