@@ -168,6 +168,5 @@ def test_weights_that_do_not_fit_the_settings_are_refused(hpmn):
 def test_the_committed_artifact_is_of_this_format(hpmn):
     committed = Path(__file__).parents[1] / "assets" / "tiny_artifact"
     kept, now = (json.loads((folder / "config.json").read_text()) for folder in (committed, hpmn.path))
-    assert kept.keys() == now.keys()
-    for part in ("kind", "dataset_schema", "inputs", "memory", "data_hash", "run"):
-        assert kept[part] == now[part]
+    del kept["versions"], now["versions"]
+    assert kept == now, "python tests/assets/make_tiny_artifact.py"
