@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -23,13 +22,14 @@ import torch
 
 from lifelong.artifact.folder import FORMAT, Artifact, ArtifactConfig, make_manifest
 from lifelong.artifact.graphs import memory_layout, write_graphs
+from lifelong.data.folders import put_in_place
 from lifelong.errors import ArtifactError, UsageError, require
 from lifelong.models import MODELS, MODES, build, check_config
 from lifelong.models.base import FittedModel, MemoryModel, Model
 
 if TYPE_CHECKING:
     from lifelong.artifact.calibration import Calibrator
-    from lifelong.data.dataset import Dataset
+from lifelong.data.dataset import Dataset
 
 _VERSIONED = ("lifelong", "torch", "numpy", "onnx", "onnxruntime")
 
@@ -73,7 +73,8 @@ def write_artifact(
         (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
         (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json(indent=2) + "\n")
         _sync(folder)
-        _put_in_place(folder, out)
+        put_in_place(folder, out)
+        _sync_folder(out.parent)
     return Artifact.open(out, verify="sizes")
 
 
@@ -228,21 +229,6 @@ def _check_replaceable(out: Path) -> None:
     raise ArtifactError(
         f"{out} exists and is not an artifact", expected="a new folder, or an artifact to replace", fix="choose another"
     )
-
-
-def _put_in_place(folder: Path, out: Path) -> None:
-    """Rename the finished folder; what was there goes aside first and is then removed."""
-    old = folder.with_name("replaced")
-    if out.exists():
-        out.rename(old)
-    try:
-        folder.rename(out)
-    except OSError:
-        if old.exists():
-            old.rename(out)
-        raise
-    _sync_folder(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

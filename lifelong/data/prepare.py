@@ -23,6 +23,7 @@ from typing import Any
 from lifelong.data.assemble import Job, assemble
 from lifelong.data.dataset import Dataset, array_hash, write_manifest
 from lifelong.data.engine import clear_errors, open_engine
+from lifelong.data.folders import put_in_place
 from lifelong.data.prepare_settings import PrepareSettings
 from lifelong.data.sources import SOURCES
 from lifelong.errors import SourceError, UsageError
@@ -79,7 +80,7 @@ def prepare(
         record["seconds"] = round(time.monotonic() - started, 1)
         manifest = manifest.model_copy(update={"source": source, "record": record, "data_hash": array_hash(folder)})
         write_manifest(folder, manifest)
-        _move(folder, out)
+        put_in_place(folder, out)
     tell(f"done: {out}")
     return Dataset(out)
 
@@ -125,20 +126,6 @@ def _beside(out: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _move(folder: Path, out: Path) -> None:
-    """Rename the finished folder to its place; what was there goes, or comes back if that fails."""
-    old = folder.with_suffix(".old")
-    if out.exists():
-        out.rename(old)
-    try:
-        folder.rename(out)
-    except OSError:
-        if old.exists():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def prepare_frame(

@@ -112,7 +112,7 @@ def predict(
         UsageError: see `delayed`.
     """
     seen = delayed(dataset, examples, delay)
-    with _threads(threads):
+    with torch_threads(threads):
         logit_NT = model.predict(dataset, seen) if isinstance(model, FittedModel) else _run(model, dataset, seen)
     if not np.isfinite(logit_NT).all():
         bad = int((~np.isfinite(logit_NT)).sum())
@@ -139,7 +139,8 @@ def _run(model: Model, dataset: Dataset, examples: Examples) -> FloatArray:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use so many threads inside; None leaves them."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

@@ -33,20 +33,40 @@ def tiny_dataset(
         seed: of everything drawn.
     """
     rng = np.random.default_rng(seed)
+    catalogue, types = _catalogue(num_items), Vocabulary.build(["view", "buy"])
+    histories = _histories(rng, num_users, num_items, mean_events)
+    folder.mkdir(parents=True, exist_ok=True)
+    for field, vocabulary in {**catalogue.vocabularies, "event_type": types}.items():
+        vocabulary.save(folder / "vocabulary" / field)
+    catalogue.save(folder / "catalogue")
+    IdIndex.build([f"u{user}" for user in range(num_users)]).save(folder / "users")
+    histories.save(folder / "histories")
+    first, second = (int(np.sort(histories.time_N)[int(share * histories.num_events)]) for share in (0.8, 0.9))
+    counts = {"users": num_users, "events": histories.num_events, "items": num_items}
+    windows = ((-(2**62), first), (first, second), (second, 2**62))
+    for split, window in zip(SPLITS, windows, strict=True):
+        examples = _examples(rng, histories, window, negatives=split != "train")
+        examples.save(folder / "examples" / split)
+        counts |= {f"{split}_examples": len(examples), f"{split}_positives": int(examples.label_NT.sum())}
+    _write_manifest(folder, (first, second), counts)
+    return Dataset(folder)
+
+
+def _catalogue(num_items: int) -> Catalogue:
     known = num_items - num_items // 10
     items = Vocabulary.build([f"i{i}" for i in range(known)], buckets=8)
     categories = Vocabulary.build([f"c{i}" for i in range(10)])
-    types = Vocabulary.build(["view", "buy"])
     names = [f"i{i}" for i in range(num_items)]
     number_VF = np.zeros((FIRST_ROW + num_items, 2), np.int32)
     number_VF[1] = 1
     number_VF[FIRST_ROW:, 0] = items.numbers(names)
     number_VF[FIRST_ROW:, 1] = categories.numbers([f"c{i % 10}" for i in range(num_items)])
-    vocabularies = {"item": items, "category": categories}
+    return Catalogue(IdIndex.build(names), number_VF, {"item": items, "category": categories})
 
+
+def _histories(rng: np.random.Generator, num_users: int, num_items: int, mean_events: int) -> Histories:
     length_U = rng.poisson(mean_events, num_users) + 1
     length_U[0] = 1
-    offset_U = np.concatenate([[0], np.cumsum(length_U)])
     rows, times = [], []
     for user, length in enumerate(length_U):
         taste = rng.choice(num_items, 6, replace=False)
@@ -56,40 +76,32 @@ def tiny_dataset(
         )
         start = _START + (80_000_000 if user == 1 else int(rng.integers(0, 1_000_000)))
         times.append(np.sort(start + rng.integers(0, max(2, 2 * length // 3), length) * 1_000_000))
-    num_events = int(offset_U[-1])
-    histories = Histories(
-        offset_U.astype(np.int64),
+    num_events = int(length_U.sum())
+    return Histories(
+        np.concatenate([[0], np.cumsum(length_U)]).astype(np.int64),
         np.concatenate(rows).astype(np.int32),
         np.concatenate(times).astype(np.int64),
         np.arange(num_events, dtype=np.int64),
         rng.integers(2, 4, num_events).astype(np.int16),
     )
-    first, second = (int(np.sort(histories.time_N)[int(share * num_events)]) for share in (0.8, 0.9))
-    user_N = np.repeat(np.arange(num_users, dtype=np.int32), length_U)
-    position_N = histories.positions(user_N, histories.time_N).astype(np.int32)
-    counts = {"users": num_users, "events": num_events, "items": num_items}
 
-    folder.mkdir(parents=True, exist_ok=True)
-    for field, vocabulary in {**vocabularies, "event_type": types}.items():
-        vocabulary.save(folder / "vocabulary" / field)
-    Catalogue(IdIndex.build(names), number_VF, vocabularies).save(folder / "catalogue")
-    IdIndex.build([f"u{user}" for user in range(num_users)]).save(folder / "users")
-    histories.save(folder / "histories")
-    windows = ((-(2**62), first), (first, second), (second, 2**62))
-    for split, (low, high) in zip(SPLITS, windows, strict=True):
-        inside = (histories.time_N >= low) & (histories.time_N < high)
-        chosen = np.flatnonzero(inside & (position_N > 0))
-        label = np.ones((len(chosen), 1), np.float32)
-        row = histories.row_N[chosen]
-        if split != "train":
-            chosen = np.repeat(chosen, 2)
-            drawn = rng.choice(histories.row_N[inside], len(row)).astype(np.int32)
-            row = np.stack([row, drawn], 1).reshape(-1)
-            label = np.tile(np.array([1, 0], np.float32), len(drawn))[:, None]
-        Examples(user_N[chosen], row, histories.time_N[chosen], position_N[chosen], label).save(
-            folder / "examples" / split
-        )
-        counts |= {f"{split}_examples": len(label), f"{split}_positives": int(label.sum())}
+
+def _examples(rng: np.random.Generator, histories: Histories, window: tuple[int, int], *, negatives: bool) -> Examples:
+    """The events of a period that have one before them, each with a popularity negative if asked."""
+    user_N = np.repeat(np.arange(histories.num_users, dtype=np.int32), np.diff(histories.offset_U))
+    position_N = histories.positions(user_N, histories.time_N).astype(np.int32)
+    inside = (histories.time_N >= window[0]) & (histories.time_N < window[1])
+    chosen = np.flatnonzero(inside & (position_N > 0))
+    row, label = histories.row_N[chosen], np.ones((len(chosen), 1), np.float32)
+    if negatives:
+        drawn = rng.choice(histories.row_N[inside], len(row)).astype(np.int32)
+        row = np.stack([row, drawn], 1).reshape(-1)
+        label = np.tile(np.array([1, 0], np.float32), len(drawn))[:, None]
+        chosen = np.repeat(chosen, 2)
+    return Examples(user_N[chosen], row, histories.time_N[chosen], position_N[chosen], label)
+
+
+def _write_manifest(folder: Path, cut_times: tuple[int, int], counts: dict[str, int]) -> None:
     write_manifest(
         folder,
         Manifest(
@@ -99,11 +111,10 @@ def tiny_dataset(
             protocol="temporal",
             dataset_schema=Schema(item_fields=("item", "category"), event_types=True),
             negatives=NegativeRule(rule="popularity"),
-            cut_times=(first, second),
+            cut_times=cut_times,
             counts=counts,
             base_rate=None,
             data_hash=array_hash(folder),
             record={},
         ),
     )
-    return Dataset(folder)

@@ -25,7 +25,7 @@ from lifelong.data.batches import TrainingBatches
 from lifelong.errors import UsageError, require
 from lifelong.evaluation import metrics
 from lifelong.evaluation.calibration import calibration_errors, fit_calibrator
-from lifelong.evaluation.evaluate import predict
+from lifelong.evaluation.evaluate import predict, torch_threads
 from lifelong.evaluation.results import peak_memory, versions
 from lifelong.models import check_config
 from lifelong.models.base import FittedModel, Model
@@ -71,7 +71,7 @@ def train(
     out, config = Path(out), config or RunConfig()
     _check_out(out)
     run = _Run(dataset, model, out, config)
-    with _threads(config.train.threads), torch.random.fork_rng():
+    with torch_threads(config.train.threads), torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
         built = build_model(dataset, model, config.model)
         if isinstance(built, FittedModel):
@@ -208,6 +208,7 @@ def _loop_record(loop: Loop, fabric: Fabric) -> dict[str, Any]:
         "precision": str(fabric.strategy.precision.precision),
         "parameters": loop.parameters,
         "examples_seen": progress.examples,
+        "steps": progress.steps,
         "examples_per_second": round(progress.examples / max(1e-9, progress.seconds["train"]), 1),
         "epochs": progress.examples / loop.batches.examples_per_epoch,
         "stopped_by": loop.stopped_by,
@@ -230,14 +231,3 @@ def _check_out(out: Path) -> None:
             expected="a new folder, or an artifact to replace",
             fix="choose another --out",
         )
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
