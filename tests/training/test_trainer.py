@@ -248,6 +248,14 @@ def test_patience_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
     assert len(record["learning_curve"]) == 3
 
 
+def test_patience_waits_for_the_least_number_of_steps(dataset: Dataset, tmp_path: Path) -> None:
+    settings = {"learning_rate": 1e-30, "patience": 2, "max_epochs": 50, "validate_every": 200}
+    soon = run(dataset, tmp_path / "soon", **settings).metrics
+    late = run(dataset, tmp_path / "late", **settings, min_steps=40).metrics
+    assert (soon["stopped_by"], late["stopped_by"]) == ("patience", "patience")
+    assert late["steps"] >= 40 > soon["steps"]
+
+
 def test_time_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
     record = run(dataset, tmp_path / "out", max_minutes=1e-9, max_epochs=50).metrics
     assert record["stopped_by"] == "time"
