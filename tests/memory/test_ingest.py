@@ -159,7 +159,10 @@ def test_progress_goes_up_to_the_size_of_the_file(artifact, store, tmp_path, mon
     assert told[-1] == (path.stat().st_size, path.stat().st_size)
 
 
-def test_ingestion_killed_at_random_moments_and_started_again_equals_one_run(artifact, dataset, log, tmp_path):
+@pytest.mark.parametrize(
+    ("starts", "longest"), [pytest.param(4, 0.15, id="few"), pytest.param(60, 0.02, id="many", marks=pytest.mark.soak)]
+)
+def test_ingestion_killed_at_random_moments_and_started_again_equals_one_run(artifact, log, tmp_path, starts, longest):
     pytest.importorskip("rocksdict")
     rows = [{"user": e.user, "item": e.item, "time": e.time, "event_type": e.event_type} for e in log]
     path = write_csv(tmp_path / "log.csv", rows)
@@ -174,11 +177,11 @@ def test_ingestion_killed_at_random_moments_and_started_again_equals_one_run(art
     )
     url, chance, kills = f"rocksdb://{tmp_path / 'store'}", random.Random(5), 0
     command = [sys.executable, "-c", code, str(artifact.path), url, str(path)]
-    for _ in range(4):
+    for _ in range(starts):
         process = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(chance.uniform(0, 0.15))
+        time.sleep(chance.uniform(0, longest))
         kills += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.stdout.close()
