@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.errors import UsageError
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.serving.scorer import Scorer, ScoreRequest
 
@@ -75,9 +76,12 @@ def replay(
         open_store: opens the store; called again after each closing.
         split: the period.
         progress: called with (rounds done, rounds in all).
+
+    Raises:
+        UsageError: the split has no period of its own.
     """
     examples = dataset.examples(split)
-    event_N = _events_since(dataset, _first_time(dataset, split))
+    event_N = _events_of(dataset, *_period(dataset, split))
     rounds = list(_rounds(dataset, examples, event_N))
     logit_N = np.full(len(examples), np.nan)
     store = open_store()
@@ -105,15 +109,27 @@ def replay(
     return Replay(logit_N, written, len(rounds), reopened, score_seconds, write_seconds)
 
 
-def _first_time(dataset: Dataset, split: Split) -> int:
-    """First moment of a split's period."""
-    times = {"validation": 0, "test": -1}
-    return dataset.manifest.cut_times[times[split]]
+def _period(dataset: Dataset, split: Split) -> tuple[int, int | None]:
+    """First moment of a split's period, and of the one behind it.
+
+    Raises:
+        UsageError: this split has no period of its own.
+    """
+    cuts = dataset.manifest.cut_times
+    if split == "test" and cuts:
+        return cuts[-1], None
+    if split == "validation" and len(cuts) == 2:
+        return cuts
+    raise UsageError(
+        f"the {split} examples of this dataset (protocol {dataset.manifest.protocol}) have no period of their own",
+        expected="validation or test of a dataset that is split by time",
+    )
 
 
-def _events_since(dataset: Dataset, first: int) -> npt.NDArray[np.int64]:
-    """Indices of all events at or after a time."""
-    return np.flatnonzero(np.asarray(dataset.histories.time_N) >= first)
+def _events_of(dataset: Dataset, first: int, end: int | None) -> npt.NDArray[np.int64]:
+    """Indices of all events of a period."""
+    time_N = np.asarray(dataset.histories.time_N)
+    return np.flatnonzero((time_N >= first) & (time_N < (np.iinfo(np.int64).max if end is None else end)))
 
 
 def _rounds(dataset: Dataset, examples: Examples, event_N: npt.NDArray[np.int64]) -> Iterator[_Round]:
