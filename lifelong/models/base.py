@@ -206,12 +206,35 @@ class MemoryModel(Model, Generic[M]):
         return {}
 
     def forward(self, batch: Batch) -> Output:
-        """One history pass, then a read per target."""
+        """One history pass, then a read per real target; padded targets get logit 0."""
         history = History(batch.history_BLF, batch.time_BL, batch.length_B)
-        memory = self.encode(history, batch.position_BC)
-        target = Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC)
-        logit_BCT, attention_BCS = self.respond(memory, target)
-        return Output(logit_BCT, self.auxiliary(memory, batch.mask_BC), attention_BCS)
+        real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
+        memory = _pick(self.encode(history, batch.position_BC), real_N)
+        target = _pick(Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC), real_N)
+        logit_BNT, attention_BNS = self.respond(memory, target)
+        aux_losses = self.auxiliary(memory, real_N.new_ones(1, len(real_N), dtype=torch.bool))
+        size = batch.mask_BC.shape
+        return Output(
+            _spread(logit_BNT, real_N, size),
+            aux_losses,
+            None if attention_BNS is None else _spread(attention_BNS, real_N, size),
+        )
+
+
+_Fields = TypeVar("_Fields")
+
+
+def _pick(fields: _Fields, real_N: Tensor) -> _Fields:
+    """A NamedTuple `[B, C, ...]` of the real targets alone, as if they were one user's: `[1, N, ...]`."""
+    assert isinstance(fields, tuple)
+    return type(fields)(*(value.flatten(0, 1)[real_N].unsqueeze(0) for value in fields))
+
+
+def _spread(value_BNX: Tensor, real_N: Tensor, size: torch.Size) -> Tensor:
+    """Values of the real targets back at their places, 0 elsewhere: `[B, C, X]`."""
+    value_NX = value_BNX.squeeze(0)
+    whole = value_NX.new_zeros(size.numel(), value_NX.shape[1]).index_copy(0, real_N, value_NX)
+    return whole.view(*size, -1)
 
 
 class FittedModel(ABC):

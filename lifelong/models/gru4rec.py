@@ -64,7 +64,7 @@ class Gru4Rec(MemoryModel[Gru4RecMemory]):
 
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Gru4RecMemory:
         """One pass, then the state at each position."""
-        hidden_BLD = gru_pass(self.gru, clear_padding(event_BLE, length_B))
+        hidden_BLD = gru_pass(self.gru, clear_padding(event_BLE, length_B), length_B)
         return Gru4RecMemory(position_BC, states_at(hidden_BLD, position_BC))
 
     def read_vector(self, memory: Gru4RecMemory, target_BCE: Tensor) -> tuple[Tensor, None]:

@@ -134,7 +134,7 @@ class Hpmn(MemoryModel[HpmnMemory]):
         hidden_BLD, slots = clear_padding(event_BLE, length_B), []
         for layer, below, period in zip(self.layers, (1, *self.periods[:-1]), self.periods, strict=True):
             stride = period // below
-            hidden_BLD = gru_pass(layer, hidden_BLD[:, stride - 1 :: stride])
+            hidden_BLD = gru_pass(layer, hidden_BLD[:, stride - 1 :: stride], length_B // period)
             slots.append(states_at(hidden_BLD, position_BC // period))
         return HpmnMemory(position_BC, torch.stack(slots, dim=2))
 

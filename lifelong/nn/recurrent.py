@@ -18,11 +18,24 @@ def gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor) -> Tensor:
     return (1 - keep) * new + keep * hidden_BD
 
 
-def gru_pass(gru: nn.Module, input_BLE: Tensor) -> Tensor:
-    """The state of a one-layer, batch-first `nn.GRU` after each step: `[B, L, D]`; L may be 0."""
+def gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor) -> Tensor:
+    """The state of a one-layer, batch-first `nn.GRU` after each of the first `length` steps: `[B, L, D]`; L may be 0.
+
+    In single precision on the CPU the compiled scan does it, else torch's own pass. What stands in padding is open.
+
+    Args:
+        gru: the layer.
+        input_BLE: finite in padding, too.
+        length_B: int64 real steps of each row.
+    """
     assert isinstance(gru, nn.GRU)
     if input_BLE.shape[1] == 0:
         return input_BLE.new_zeros(len(input_BLE), 0, gru.hidden_size)
+    if input_BLE.device.type == "cpu" and input_BLE.dtype == gru.weight_hh_l0.dtype == torch.float32:
+        # Compiling takes seconds where nothing is cached yet: whoever trains no recurrent model need not wait.
+        from lifelong.nn.scan import gru_scan
+
+        return gru_scan(gru, input_BLE, length_B)
     hidden_BLD: Tensor = gru(input_BLE)[0]
     return hidden_BLD
 

@@ -45,11 +45,15 @@ def test_gru_step_is_one_step_of_the_pass() -> None:
     hidden_BD = torch.zeros(2, 4).double()
     for place in range(5):
         hidden_BD = gru_step(gru, value[:, place], hidden_BD)
-        torch.testing.assert_close(hidden_BD, gru_pass(gru, value)[:, place], rtol=0, atol=1e-14)
+        torch.testing.assert_close(hidden_BD, gru_pass(gru, value, torch.tensor([5, 5]))[:, place], rtol=0, atol=1e-14)
 
 
 def test_gru_pass_over_no_step_has_no_state() -> None:
-    assert gru_pass(nn.GRU(3, 4, batch_first=True), torch.zeros(2, 0, 3)).shape == (2, 0, 4)
+    assert gru_pass(nn.GRU(3, 4, batch_first=True), torch.zeros(2, 0, 3), torch.zeros(2, dtype=torch.int64)).shape == (
+        2,
+        0,
+        4,
+    )
 
 
 def test_states_are_picked_after_so_many_steps_and_are_zero_before_the_first() -> None:

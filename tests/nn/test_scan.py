@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from lifelong.nn.masks import clear_padding, length_mask  # noqa: E402
+from lifelong.nn.recurrent import gru_pass, gru_step  # noqa: E402
+from lifelong.nn.scan import _EVENTS_AT_ONCE, gru_scan  # noqa: E402
+
+pytestmark = pytest.mark.torch
+
+
+def _layer(inputs: int, width: int) -> nn.GRU:
+    torch.manual_seed(0)
+    return nn.GRU(inputs, width, batch_first=True)
+
+
+def _folded(gru: nn.GRU, input_BLE: Tensor, length_B: Tensor) -> Tensor:
+    """The specification: one step after another, zeros in padding."""
+    hidden_BD = input_BLE.new_zeros(len(input_BLE), gru.hidden_size)
+    states = []
+    for event_BE in input_BLE.unbind(1):
+        hidden_BD = gru_step(gru, event_BE, hidden_BD)
+        states.append(hidden_BD)
+    return clear_padding(torch.stack(states, dim=1), length_B)
+
+
+def _gradients(gru: nn.GRU, input_BLE: Tensor, hidden_BLD: Tensor, weight_BLD: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad((hidden_BLD * weight_BLD).sum(), [input_BLE, *gru.parameters()]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 30), min_size=1, max_size=5),
+    inputs=st.integers(1, 9),
+    width=st.integers(1, 13),
+    seed=st.integers(0, 100),
+)
+def test_scan_equals_folded_steps_in_value_and_gradient(lengths: list[int], inputs: int, width: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    gru, length_B, steps = _layer(inputs, width), torch.tensor(lengths), max(1, *lengths)
+    input_BLE = clear_padding(torch.randn(len(lengths), steps, inputs, generator=generator), length_B).requires_grad_()
+    weight_BLD = clear_padding(torch.randn(len(lengths), steps, width, generator=generator), length_B)
+    scanned, folded = gru_scan(gru, input_BLE, length_B), _folded(gru, input_BLE, length_B)
+    torch.testing.assert_close(scanned, folded, rtol=0, atol=5e-6)
+    found = _gradients(gru, input_BLE, scanned, weight_BLD)
+    for mine, expected in zip(found, _gradients(gru, input_BLE, folded, weight_BLD), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_many_users_are_done_a_few_at_a_time_with_the_same_result() -> None:
+    gru, length_B = _layer(3, 4), torch.tensor([700, 800, 1, 640, 0, 800, 799, 500])
+    assert len(length_B) * 800 > _EVENTS_AT_ONCE
+    input_BLE = clear_padding(torch.randn(len(length_B), 800, 3), length_B).requires_grad_()
+    weight_BLD = clear_padding(torch.randn(len(length_B), 800, 4), length_B)
+    scanned = gru_scan(gru, input_BLE, length_B)
+    whole = clear_padding(gru(input_BLE)[0], length_B)
+    torch.testing.assert_close(scanned, whole, rtol=0, atol=5e-6)
+    found = _gradients(gru, input_BLE, scanned, weight_BLD)
+    for mine, expected in zip(found, _gradients(gru, input_BLE, whole, weight_BLD), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=2e-3)
+
+
+def test_gradients_in_padding_teach_nothing() -> None:
+    gru, length_B = _layer(3, 4), torch.tensor([2, 5])
+    input_BLE = clear_padding(torch.randn(2, 5, 3), length_B).requires_grad_()
+    hidden_BLD = gru_scan(gru, input_BLE, length_B)
+    everywhere = _gradients(gru, input_BLE, hidden_BLD, torch.ones(2, 5, 4))
+    hidden_BLD = gru_scan(gru, input_BLE, length_B)
+    real = length_mask(length_B, 5).unsqueeze(-1).float().expand(-1, -1, 4)
+    for mine, expected in zip(everywhere, _gradients(gru, input_BLE, hidden_BLD, real), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=0)
+
+
+def test_extreme_inputs_saturate_and_nan_stays_nan() -> None:
+    gru = _layer(1, 2)
+    input_BLE = torch.tensor([[[1e30]], [[-1e30]], [[float("nan")]]])
+    hidden_BLD = gru_scan(gru, input_BLE, torch.tensor([1, 1, 1]))
+    torch.testing.assert_close(hidden_BLD[:2], gru(input_BLE)[0][:2], rtol=0, atol=1e-6)
+    assert bool(hidden_BLD[2].isnan().all())
+
+
+def test_a_second_pass_backward_gives_the_same() -> None:
+    gru, length_B = _layer(3, 4), torch.tensor([5])
+    input_BLE = torch.randn(1, 5, 3, requires_grad=True)
+    loss = gru_scan(gru, input_BLE, length_B).square().sum()
+    first, second = (torch.autograd.grad(loss, [input_BLE, *gru.parameters()], retain_graph=True) for _ in range(2))
+    for mine, again in zip(first, second, strict=True):
+        assert torch.equal(mine, again)
+
+
+def test_passes_in_single_precision_are_scanned_and_others_are_torchs() -> None:
+    gru, input_BLE, length_B = _layer(3, 4), torch.randn(2, 5, 3), torch.tensor([2, 5])
+    assert "Scan" in type(gru_pass(gru, input_BLE, length_B).grad_fn).__name__
+    gru_double, input_double = gru.double(), input_BLE.double()
+    torch.testing.assert_close(
+        gru_pass(gru_double, input_double, length_B), gru_double(input_double)[0], rtol=0, atol=1e-12
+    )
