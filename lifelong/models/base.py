@@ -1,6 +1,7 @@
 """What a model is.
 
-    Model         forward(batch) -> Output                                    any history model
+    Model         forward(batch) -> Output                                    any model that is trained by gradient
+    HistoryModel  find(window, query)                                         reads the last events at every request
     MemoryModel   initial_memory, write, encode, read, (head)                 bounded state, O(1) per event
     FittedModel   fit, predict, save, load                                    not trained by gradient
 
@@ -29,6 +30,7 @@ from typing_extensions import TypeVar
 from lifelong.data.events import InputSpec
 from lifelong.nn.embeddings import FieldEmbedding
 from lifelong.nn.head import Head
+from lifelong.nn.masks import length_mask
 
 if TYPE_CHECKING:
     from lifelong.data.batches import Batch
@@ -136,9 +138,84 @@ class Model(nn.Module, ABC):
     def forward(self, batch: Batch) -> Output:
         """Logits of all targets of a batch."""
 
+    def embed_context(self, context_BCF: Tensor) -> Tensor:
+        """Embedded context, width 0 if the schema has none."""
+        if not self.context_fields:
+            return torch.zeros(*context_BCF.shape[:-1], 0, device=context_BCF.device)
+        embedded: Tensor = self.embed(context_BCF, self.context_fields)
+        return embedded
+
     def requirements(self, dataset: Dataset) -> list[str]:
         """What this model misses in a dataset, in words; empty if it can be trained on it."""
         return []
+
+
+class Window(NamedTuple):
+    """What a history model reads: B histories, left-aligned."""
+
+    vector_BLE: Tensor
+    """Embedded events; 0 in padding."""
+    number_BLF: Tensor
+    """int64, `schema.history_fields`; 0 in padding."""
+    time_BL: Tensor
+    """int64 UTC seconds; anything in padding."""
+    length_B: Tensor
+
+
+class Query(NamedTuple):
+    """C targets of each of B users, as a history model sees them; anything where a target is padding."""
+
+    vector_BCE: Tensor
+    number_BCF: Tensor
+    """int64, `schema.item_fields`."""
+    time_BC: Tensor
+    position_BC: Tensor
+    """int64: events of the window before the target."""
+
+
+class Found(NamedTuple):
+    """What a history model finds for C targets."""
+
+    interest_BCD: Tensor
+    attention_BCS: Tensor | None = None
+    """At least 0, sum 1 (or all 0 without events), over whatever the model attends to."""
+    aux_losses: Mapping[str, Tensor] = {}
+    """Already weighted."""
+
+
+class HistoryModel(Model):
+    """A model that reads the history itself at every request: its last `recent` events before the target.
+
+    A service keeps those events of a user, so that state and cost grow with `recent`.
+    """
+
+    recent: int
+
+    @abstractmethod
+    def find(self, window: Window, query: Query) -> Found:
+        """Interest in each target, from the last `recent` events before its position alone.
+
+        `self.visible(query, L)` is the mask of those events. A target that is padding may give any finite numbers.
+        """
+
+    def visible(self, query: Query, size: int) -> Tensor:
+        """Which of the events each target may see, its last `recent` ones: mask `[B, C, size]`."""
+        place_L = torch.arange(size, device=query.position_BC.device)
+        position_BC1 = query.position_BC.unsqueeze(-1)
+        return (place_L < position_BC1) & (place_L >= position_BC1 - self.recent)
+
+    def forward(self, batch: Batch) -> Output:
+        """Embed, find, and respond."""
+        real_BL1 = length_mask(batch.length_B, batch.history_BLF.shape[1]).unsqueeze(-1)
+        event_BLE = self.embed(batch.history_BLF, self.history_fields).masked_fill(~real_BL1, 0.0)
+        number_BLF = batch.history_BLF.masked_fill(~real_BL1, 0)
+        target_BCE = self.embed(batch.target_BCF, self.item_fields)
+        found = self.find(
+            Window(event_BLE, number_BLF, batch.time_BL, batch.length_B),
+            Query(target_BCE, batch.target_BCF, batch.target_time_BC, batch.position_BC),
+        )
+        logit_BCT = self.head(found.interest_BCD, target_BCE, self.embed_context(batch.context_BCF))
+        return Output(logit_BCT, found.aux_losses, found.attention_BCS)
 
 
 class MemoryModel(Model, Generic[M]):
@@ -193,13 +270,6 @@ class MemoryModel(Model, Generic[M]):
         interest_BCD, attention_BCS = self.read_vector(memory, target_BCE)
         context_BCE = self.embed_context(target.context_BCF)
         return self.head(interest_BCD, target_BCE, context_BCE), attention_BCS
-
-    def embed_context(self, context_BCF: Tensor) -> Tensor:
-        """Embedded context, width 0 if the schema has none."""
-        if not self.context_fields:
-            return torch.zeros(*context_BCF.shape[:-1], 0, device=context_BCF.device)
-        embedded: Tensor = self.embed(context_BCF, self.context_fields)
-        return embedded
 
     def auxiliary(self, memory: M, mask_BC: Tensor) -> Mapping[str, Tensor]:
         """Auxiliary losses on the memories at labelled positions; none by default."""
