@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from lifelong.data.events import InputSpec
 from lifelong.errors import ConfigError, UsageError
 from lifelong.models.base import FittedModel, MemoryModel, Model
+from lifelong.models.caser import Caser
 from lifelong.models.counts import Counts
 from lifelong.models.dnn import Dnn
 from lifelong.models.gru4rec import Gru4Rec
@@ -30,6 +31,7 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "counts": Counts,
     "dnn": Dnn,
     "gru4rec": Gru4Rec,
+    "caser": Caser,
     "hpmn": Hpmn,
 }
 

@@ -1,0 +1,121 @@
+"""Caser: the recent events as an image, read by horizontal and vertical convolutions.
+
+Tang and Wang, "Personalized Top-N Sequential Recommendation via Convolutional Sequence Embedding", WSDM 2018.
+
+    last N events --filters of h events x all numbers--> ReLU --> largest over the window --> n numbers per height
+                  --filters of N events x one number---> weighted sums of the events ----> m vectors
+    interest = ReLU(W [both] + b)
+
+Implemented: the horizontal convolutions and their pooling, the vertical ones (section 3.2), and the layer that joins
+them (section 3.3). As in the paper, a history of fewer than N events has zeros before it. Differs from the paper: N is
+50 and the heights are a few, where the paper has all from 1 to an N below 10; the user's vector is left out, because
+the user's id is not an input: a vector that all users share is a constant, and the head has one; the head stands in the
+place of the paper's output layer, and dropout is the head's alone.
+
+State: the last N events. Windows of targets overlap: each filter runs over the history once, and a target picks what it
+needs at its position, so a pass costs O(L) whatever the number of targets.
+
+Shapes: B users, L padded history length, C targets per user, E width of an embedded event, D width of the interest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+from torch.nn.functional import max_pool1d, pad
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import Found, HistoryModel, Query, Window
+
+
+def check_heights(heights: tuple[int, ...]) -> tuple[int, ...]:
+    """The heights, if they are positive and different.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if not heights or min(heights) < 1 or len(set(heights)) < len(heights):
+        raise ValueError(f"heights {list(heights)} are not different positive numbers; try, for example, [1, 2, 4, 8]")
+    return heights
+
+
+@dataclass(frozen=True)
+class CaserConfig:
+    """Settings of `caser`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of the interest"})
+    recent: Annotated[int, Field(gt=0)] = field(
+        default=50, metadata={"help": "how many events before the target are read"}
+    )
+    heights: Annotated[tuple[int, ...], AfterValidator(check_heights)] = field(
+        default=(1, 2, 4, 8),
+        metadata={"help": "events that a horizontal filter spans; those above `recent` are left out"},
+    )
+    horizontal: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "horizontal filters of each height"})
+    vertical: Annotated[int, Field(gt=0)] = field(default=4, metadata={"help": "vertical filters"})
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class Caser(HistoryModel):
+    """Union-level patterns from the horizontal filters, point-level ones from the vertical."""
+
+    Config = CaserConfig
+    title = "Caser"
+    source = "Tang and Wang, WSDM 2018"
+    state = "last 50 events"
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int = 16,
+        width: int = 32,
+        recent: int = 50,
+        heights: tuple[int, ...] = (1, 2, 4, 8),
+        horizontal: int = 16,
+        vertical: int = 4,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        self.recent, self.heights = (
+            recent,
+            tuple(height for height in check_heights(tuple(heights)) if height <= recent),
+        )
+        self.horizontal = nn.ModuleList(nn.Conv1d(self.event_width, horizontal, height) for height in self.heights)
+        self.vertical = nn.Conv1d(1, vertical, recent, bias=False)
+        self.both = nn.Linear(horizontal * len(self.heights) + vertical * self.event_width, width)
+
+    def find(self, window: Window, query: Query) -> Found:
+        """Run all filters over the histories, and pick at each target's position."""
+        # With N zeros in front, the window of a target at position p is the events p to p + N - 1.
+        event_BEL = pad(window.vector_BLE.transpose(1, 2), (self.recent, 0))
+        pattern_BXL = torch.cat([*self._horizontal(event_BEL), self._vertical(event_BEL)], dim=1)
+        place_BXC = query.position_BC.unsqueeze(1).expand(-1, pattern_BXL.shape[1], -1)
+        pattern_BCX = pattern_BXL.gather(2, place_BXC).transpose(1, 2)
+        return Found(torch.relu(self.both(pattern_BCX)))
+
+    def _horizontal(self, event_BEL: Tensor) -> list[Tensor]:
+        """The largest response of each filter in each window, per height: `[B, filters, L + 1]`.
+
+        Source: section 3.2, horizontal convolutional layer.
+        """
+        return [
+            max_pool1d(torch.relu(convolution(event_BEL)), self.recent - height + 1, stride=1)
+            for height, convolution in zip(self.heights, self.horizontal, strict=True)
+        ]
+
+    def _vertical(self, event_BEL: Tensor) -> Tensor:
+        """Weighted sums of the events of each window, one per filter: `[B, filters * E, L + 1]`.
+
+        Source: section 3.2, vertical convolutional layer.
+        """
+        users, width, _ = event_BEL.shape
+        sum_NFL: Tensor = self.vertical(event_BEL.flatten(0, 1).unsqueeze(1))
+        return sum_NFL.view(users, width, *sum_NFL.shape[1:]).transpose(1, 2).flatten(1, 2)
