@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lifelong.artifact.folder import FORMAT, Artifact, ArtifactConfig, make_manifest
+from lifelong.artifact.folder import FORMAT, Artifact, ArtifactConfig, Kind, make_manifest
 from lifelong.artifact.graphs import memory_layout, write_graphs
 from lifelong.data.folders import put_in_place
 from lifelong.errors import ArtifactError, UsageError, require
-from lifelong.models import MODELS, MODES, build, check_config
+from lifelong.models import MODELS, MODES, SERVED, build, check_config
 from lifelong.models.base import FittedModel, MemoryModel, Model
 
 if TYPE_CHECKING:
@@ -147,9 +147,12 @@ def _config(
     calibrator: Calibrator | None,
 ) -> ArtifactConfig:
     inputs, manifest = model.inputs, dataset.manifest
-    layout = memory_layout(model) if isinstance(model, MemoryModel) else None
+    layout = memory_layout(model) if isinstance(model, SERVED) else None
+    kind: Kind = (
+        "fitted" if isinstance(model, FittedModel) else "memory" if isinstance(model, MemoryModel) else "history"
+    )
     return ArtifactConfig(
-        kind="fitted" if isinstance(model, FittedModel) else "history" if layout is None else "memory",
+        kind=kind,
         model=model_name(model),
         title=model.title,
         settings=_plain(settings),
@@ -157,7 +160,7 @@ def _config(
         inputs={"item": inputs.item, "event": inputs.event, "context": inputs.context},
         users=inputs.users,
         memory=layout,
-        not_served=None if isinstance(model, MemoryModel) else model.not_served,
+        not_served=None if layout is not None else model.not_served,
         negatives=manifest.negatives,
         protocol=manifest.protocol,
         base_rate=manifest.base_rate,
@@ -176,16 +179,16 @@ def _version(package: str) -> str:
 
 
 def _write_weights(model: Model, settings: Mapping[str, Any], folder: Path) -> None:
-    """Weights, embedding tables and, for a memory model, graphs."""
+    """Weights and, of a model that is served, embedding tables and graphs."""
     safetensors = require("safetensors.torch", extra="train", purpose="writing weights")
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     safetensors.save_file(weights, folder / "weights.safetensors")
     # It writes for the owner's eyes only; a service may run under another account.
     (folder / "weights.safetensors").chmod(0o644)
-    if isinstance(model, MemoryModel):
+    if isinstance(model, SERVED):
         (folder / "tables").mkdir()
-        for field, table in model.embed.tables.items():
-            vectors = table.weight.detach().cpu().numpy().astype(np.float32)
+        for field in model.embed.fields:
+            vectors = model.embed.vectors(field).detach().cpu().numpy().astype(np.float32)
             np.save(folder / "tables" / f"{field}.npy", vectors)
         write_graphs(model, folder / "graphs")
 

@@ -7,8 +7,8 @@ ARTIFACT/
   vocabulary/<field>/    one per item field, and event_type
   catalogue/             every item with its field numbers
   weights.safetensors    all weights                                         models trained by gradient
-  tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped     memory models
-  graphs/{write,read,head}.onnx                                              memory models
+  tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped     models that are served
+  graphs/{write,read,head}.onnx                                              those; no write for history models
   fitted/                what the model's own `save` wrote                   fitted models
 
 The id is the SHA-256 over the names and checksums of all files but `metrics.json` and the manifest: equal ids score
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -45,17 +45,35 @@ _AGAIN = "copy the whole folder again, or train anew"
 
 
 class FieldLayout(BaseModel):
-    """One float field of a memory, such as HPMN's `slot` of shape (6, 32)."""
+    """One field of a memory, such as HPMN's `slot` of shape (6, 32)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     shape: tuple[int, ...]
+    dtype: Literal["float32", "int32", "int64"] = "float32"
+    """Floats may be stored with fewer bits, by choice of a codec; whole numbers are stored as they are."""
 
     @property
     def size(self) -> int:
         """Numbers per user."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+
+NUMBER, TIME = "number", "time"
+
+
+def recent_layout(recent: int, fields: int) -> tuple[FieldLayout, ...]:
+    """What is kept of a user for a history model: her last `recent` events, each with its numbers and its time."""
+    return (
+        FieldLayout(name=NUMBER, shape=(recent, fields), dtype="int32"),
+        FieldLayout(name=TIME, shape=(recent,), dtype="int64"),
+    )
+
+
+def is_recent(layout: Sequence[FieldLayout]) -> bool:
+    """Whether a layout is that of a recent history."""
+    return any(part.dtype == "int32" for part in layout)
 
 
 class FileEntry(BaseModel):
@@ -85,7 +103,7 @@ class ArtifactConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Kind
-    """memory: can be served; history: reads the raw history; fitted: not trained by gradient."""
+    """memory: served from a memory; history: from the recent history; fitted: not trained by gradient, not served."""
     model: str
     """Its name in the registry."""
     title: str
@@ -97,9 +115,9 @@ class ArtifactConfig(BaseModel):
     users: int
     """Size of the user numbers in training."""
     memory: tuple[FieldLayout, ...] | None = None
-    """Float fields of a user's memory; None for a model that keeps none."""
+    """Fields of what is kept of a user; None for a model that cannot be served."""
     not_served: str | None = None
-    """Why the model cannot be served; None for memory models."""
+    """Why the model cannot be served; None if it can."""
     codec: str = "fp32"
     """How stores encode memories by default."""
     negatives: NegativeRule
@@ -215,7 +233,7 @@ class Artifact:
             why = f"which cannot be served from memories: {self.config.not_served}"
             raise ArtifactError(
                 f"{self.path} holds {self.config.title}, {why}",
-                expected="an artifact of a memory model, such as hpmn or gru4rec",
+                expected="an artifact of a model that is served, such as hpmn or gru4rec",
                 fix="train such a model; `lifelong models` lists which models are served",
             )
         return self.config.memory

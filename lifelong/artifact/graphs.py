@@ -1,4 +1,4 @@
-"""The three functions of a memory model as ONNX graphs, checked against the model.
+"""The functions of a model that a service calls as ONNX graphs, checked against the model.
 
     write.onnx    count, <field>..., event [B, E]                  -> new_count, new_<field>...
     read.onnx     count, <field>... [B, 1, ...], target [B, C, E]  -> interest [B, C, D], attention [B, C, S] if any
@@ -6,6 +6,9 @@
 
 `count` is int64, everything else float32; B and C are free. A field is named as in the model's memory, without the
 shape letters. `context` is left out where the schema has no context fields.
+
+A history model has no write graph; its read graph takes the recent history instead of a memory (`_WINDOW`), and its
+attention, which is over events, is left out.
 """
 
 from __future__ import annotations
@@ -15,21 +18,23 @@ import copy
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lifelong.artifact.folder import FieldLayout
+from lifelong.artifact.folder import FieldLayout, recent_layout
 from lifelong.errors import ArtifactError, require
-from lifelong.models.base import Memory, MemoryModel
+from lifelong.models.base import HistoryModel, Memory, MemoryModel, Model, Query, Window
+from lifelong.nn.masks import length_mask
 
 TOLERANCE = 1e-5
 """Largest allowed difference between a graph and its model, absolute and relative."""
+_WINDOW = ("history", "history_number", "history_time", "length", "moment")
+"""Embedded events [B, L, E], their numbers [B, L, F] and times [B, L]; how many are real and when it is asked [B]."""
 _SIZES = ((1, 1), (1, 7), (5, 1), (3, 4))
 """(B, C) at which graphs are checked."""
 _TRACED = (2, 3)
@@ -41,8 +46,10 @@ def field_name(attribute: str) -> str:
     return attribute.rsplit("_", 1)[0]
 
 
-def memory_layout(model: MemoryModel) -> tuple[FieldLayout, ...]:
-    """The float fields of a model's memory."""
+def memory_layout(model: MemoryModel | HistoryModel) -> tuple[FieldLayout, ...]:
+    """What is kept of a user."""
+    if isinstance(model, HistoryModel):
+        return recent_layout(model.recent, len(model.history_fields))
     fields = model.initial_memory(1)._asdict()
     return tuple(
         FieldLayout(name=field_name(name), shape=tuple(value.shape[1:]))
@@ -76,10 +83,25 @@ class ReadGraph(nn.Module):
         return (interest_BCD,) if attention_BCS is None else (interest_BCD, attention_BCS)
 
 
+class FindGraph(nn.Module):
+    """`find` for candidates that all stand behind the user's last event."""
+
+    def __init__(self, model: HistoryModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *parts: Tensor) -> tuple[Tensor, ...]:
+        """What `_WINDOW` names, then the embedded targets and their numbers."""
+        vector_BLE, number_BLF, time_BL, length_B, moment_B, target_BCE, number_BCF = parts
+        each = target_BCE.shape[:2]
+        query = Query(target_BCE, number_BCF, moment_B.unsqueeze(-1).expand(each), length_B.unsqueeze(-1).expand(each))
+        return (self.model.find(Window(vector_BLE, number_BLF, time_BL, length_B), query).interest_BCD,)
+
+
 class HeadGraph(nn.Module):
     """`head` from interest, target and, if the schema has one, context."""
 
-    def __init__(self, model: MemoryModel) -> None:
+    def __init__(self, model: Model) -> None:
         super().__init__()
         self.head, self.context = model.head, model.context_width > 0
 
@@ -98,11 +120,15 @@ class _Function:
     inputs: Sequence[str]
     outputs: Sequence[str]
     draw: Callable[[int, int], tuple[Tensor, ...]]
-    per_candidate: frozenset[str] = frozenset()
-    """Inputs whose second axis is the candidate."""
+    second: Mapping[str, str] = field(default_factory=dict)
+    """Inputs whose second axis is free -> what it is: C the candidate, L the event."""
 
 
-def write_graphs(model: MemoryModel, folder: Path) -> None:
+_CANDIDATES = {"interest": "C", "target": "C", "target_number": "C", "context": "C"}
+_EVENTS = {"history": "L", "history_number": "L", "history_time": "L"}
+
+
+def write_graphs(model: MemoryModel | HistoryModel, folder: Path) -> None:
     """Export and check the graphs of a model in evaluation mode.
 
     Raises:
@@ -119,7 +145,22 @@ def write_graphs(model: MemoryModel, folder: Path) -> None:
             _check(function, path)
 
 
-def _functions(model: MemoryModel) -> dict[str, _Function]:
+def _functions(model: MemoryModel | HistoryModel) -> dict[str, _Function]:
+    head = _Function(
+        HeadGraph(model),
+        ["interest", "target", "context"] if model.context_width else ["interest", "target"],
+        ["logit"],
+        _Draw(model).head,
+        _CANDIDATES,
+    )
+    if isinstance(model, MemoryModel):
+        return {**_memory_functions(model), "head": head}
+    inputs = [*_WINDOW, "target", "target_number"]
+    read = _Function(FindGraph(model), inputs, ["interest"], _Draw(model).find, _CANDIDATES | _EVENTS)
+    return {"read": read, "head": head}
+
+
+def _memory_functions(model: MemoryModel) -> dict[str, _Function]:
     names = [field_name(name) for name in model.initial_memory(1)._asdict()]
     draw = _Draw(model)
     attention = ReadGraph(model)(*draw.read(2, 2))[1:]
@@ -130,14 +171,7 @@ def _functions(model: MemoryModel) -> dict[str, _Function]:
             [*names, "target"],
             ["interest", "attention"] if attention else ["interest"],
             draw.read,
-            frozenset({"target"}),
-        ),
-        "head": _Function(
-            HeadGraph(model),
-            ["interest", "target", "context"] if model.context_width else ["interest", "target"],
-            ["logit"],
-            draw.head,
-            frozenset({"interest", "target", "context"}),
+            _CANDIDATES,
         ),
     }
 
@@ -145,13 +179,38 @@ def _functions(model: MemoryModel) -> dict[str, _Function]:
 class _Draw:
     """Random inputs of the functions of one model."""
 
-    def __init__(self, model: MemoryModel) -> None:
+    def __init__(self, model: MemoryModel | HistoryModel) -> None:
         self.model, self.generator = model, torch.Generator().manual_seed(0)
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator)
 
+    def _number(self, fields: Sequence[str], *shape: int) -> Tensor:
+        sizes = {**self.model.inputs.item, **self.model.inputs.event}
+        draw = [torch.randint(1, sizes[name], shape, generator=self.generator) for name in fields]
+        return torch.stack(draw, dim=-1)
+
+    def find(self, users: int, candidates: int) -> tuple[Tensor, ...]:
+        """What `_WINDOW` names, targets and their numbers; the longer the history, the more of both."""
+        size = 6 * (users * candidates - 1) + 1
+        length_B = torch.randint(0, size + 1, (users,), generator=self.generator)
+        length_B[0] = size
+        real_BL = length_mask(length_B, size)
+        number_BLF = self._number(self.model.history_fields, users, size).masked_fill(~real_BL.unsqueeze(-1), 0)
+        time_BL = (torch.rand(users, size, generator=self.generator) * 1e7).long().sort(dim=1).values + 1_600_000_000
+        number_BCF = self._number(self.model.item_fields, users, candidates)
+        return (
+            self.model.embed(number_BLF, self.model.history_fields),
+            number_BLF,
+            time_BL.masked_fill(~real_BL, 0),
+            length_B,
+            torch.full((users,), 1_610_100_000),
+            self.model.embed(number_BCF, self.model.item_fields),
+            number_BCF,
+        )
+
     def _memory(self, users: int, axes: tuple[int, ...] = ()) -> list[Tensor]:
+        assert isinstance(self.model, MemoryModel)
         empty: Memory = self.model.initial_memory(users)
         # Small and large counts: with and without empty slots.
         count_B = torch.randint(0, 100, (users, *axes), generator=self.generator)
@@ -168,20 +227,23 @@ class _Draw:
 
     def head(self, users: int, candidates: int) -> tuple[Tensor, ...]:
         """Interest, target, context."""
-        interest = self.model.read_vector(*self._read_arguments(users, candidates))[0]
-        parts = [interest, self._normal(users, candidates, self.model.target_width)]
+        parts = [self._interest(users, candidates), self._normal(users, candidates, self.model.target_width)]
         if self.model.context_width:
             parts.append(self._normal(users, candidates, self.model.context_width))
         return tuple(parts)
 
-    def _read_arguments(self, users: int, candidates: int) -> tuple[Any, Tensor]:
-        *memory, target = self.read(users, candidates)
-        return type(self.model.initial_memory(1))(*memory), target
+    def _interest(self, users: int, candidates: int) -> Tensor:
+        if isinstance(self.model, HistoryModel):
+            return FindGraph(self.model).forward(*self.find(users, candidates))[0]
+        return ReadGraph(self.model).forward(*self.read(users, candidates))[0]
 
 
 def _export(function: _Function, path: Path) -> None:
-    batch, candidate = torch.export.Dim("B"), torch.export.Dim("C")
-    axes = tuple({0: batch, 1: candidate} if name in function.per_candidate else {0: batch} for name in function.inputs)
+    size = {name: torch.export.Dim(name) for name in "BCL"}
+    axes = tuple(
+        {0: size["B"], 1: size[function.second[name]]} if name in function.second else {0: size["B"]}
+        for name in function.inputs
+    )
     with _silence():
         torch.onnx.export(
             function.module.eval(),

@@ -14,15 +14,14 @@ def models(terminal: Terminal) -> Reply:
     require("torch", extra="train", purpose="the list of models")
     from rich.table import Table
 
-    from lifelong.models import MODELS, MODES
-    from lifelong.models.base import MemoryModel
+    from lifelong.models import MODELS, MODES, SERVED
 
     entries = {**MODELS, **{f"{name}, {flag} = true": entry for (name, flag), entry in MODES.items()}}
     overview = Table("model", "title", "source", "state of a user", "served")
     settings = Table("model", "setting", "default", "meaning")
     document: dict[str, Any] = {}
     for name, entry in sorted(entries.items(), key=lambda pair: list(MODELS).index(pair[0].partition(",")[0])):
-        served = issubclass(entry, MemoryModel)
+        served = issubclass(entry, SERVED)
         overview.add_row(name, entry.title, entry.source, entry.state, "yes" if served else "no")
         known = _settings(entry.Config)
         for setting in known:

@@ -6,7 +6,7 @@
             4   checksum  uint32   CRC-32 of everything else
             8   count     int64    events folded in
            16   last time int64    time of the last event, `NO_TIME` before the first
-           24   fields    float32  each field of the layout, in its order
+           24   fields             each field of the layout, in its order; floats as the codec keeps them
 
 All numbers are little-endian. Many records are encoded and decoded at once, as one structured array.
 """
@@ -41,20 +41,23 @@ class Codec(ABC):
     """Turns states into records and back.
 
     Args:
-        layout: the float fields of a memory.
+        layout: the fields of a memory.
     """
 
     name: ClassVar[str]
     number: ClassVar[int]
     """What stands in the header."""
     element: ClassVar[str]
-    """Type of one stored number."""
+    """Type of one stored float."""
 
     def __init__(self, layout: Sequence[FieldLayout]) -> None:
         self.layout = tuple(layout)
         # Prefixed, so that a field of a memory may be called like one of the header's.
-        fields = [(f"field {part.name}", self.element, part.shape) for part in self.layout]
+        fields = [(f"field {part.name}", self._element(part), part.shape) for part in self.layout]
         self._record = np.dtype([*_HEADER, *fields])
+
+    def _element(self, part: FieldLayout) -> str:
+        return self.element if part.dtype == "float32" else np.dtype(part.dtype).newbyteorder("<").str
 
     @property
     def size(self) -> int:
@@ -63,7 +66,7 @@ class Codec(ABC):
 
     @abstractmethod
     def pack(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """One field of B users as it is stored."""
+        """One float field of B users as it is stored."""
 
     @abstractmethod
     def unpack(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -75,7 +78,8 @@ class Codec(ABC):
         record_B["version"], record_B["codec"] = VERSION, self.number
         record_B["count"], record_B["last_time"] = states.count_B, states.last_time_B
         for part in self.layout:
-            record_B[f"field {part.name}"] = self.pack(states.fields[part.name])
+            values = states.fields[part.name]
+            record_B[f"field {part.name}"] = self.pack(values) if part.dtype == "float32" else values
         view, size = memoryview(record_B.tobytes()), self.size
         record_B["checksum"] = [_checksum(view[at : at + size]) for at in range(0, len(view), size)]
         whole = record_B.tobytes()
@@ -98,7 +102,8 @@ class Codec(ABC):
         states.count_B[place_N] = record_N["count"]
         states.last_time_B[place_N] = record_N["last_time"]
         for part in self.layout:
-            states.fields[part.name][place_N] = self.unpack(record_N[f"field {part.name}"])
+            stored = record_N[f"field {part.name}"]
+            states.fields[part.name][place_N] = self.unpack(stored) if part.dtype == "float32" else stored
         return states
 
     def _check(self, record: bytes, place: int) -> None:

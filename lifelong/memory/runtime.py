@@ -2,6 +2,9 @@
 
 number_BF --tables--> event_BE --write graph--> memory
 number_BCF --tables--> target_BCE --read graph, with memory--> interest --head graph, with context--> logit_BCT
+
+The memory of a history model is the recent history itself: a write appends the event, and the read graph takes the
+unrolled events, embedded.
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import GRAPHS
+from lifelong.artifact.folder import GRAPHS, is_recent
 from lifelong.errors import ArtifactError, require
 from lifelong.memory.codec import make_codec
+from lifelong.memory.recent import append, unroll
 from lifelong.memory.state import States
 from lifelong.memory.store import StoreIdentity
 
@@ -28,6 +32,8 @@ _USERS = 2_048
 """Memories that go through the write graph at once."""
 _CELLS = 8_192
 """Targets that go through the read graph at once."""
+_PAIRS = 1_048_576
+"""Pairs of a target and an event of a recent history that go through the read graph at once."""
 
 
 class Runtime:
@@ -48,7 +54,9 @@ class Runtime:
         self.codec = make_codec(artifact.config.codec, self.layout)
         self._item, self._event, self._context = schema.item_fields, schema.history_fields, schema.context_fields
         self._tables = artifact.tables
-        self._sessions = {name: _session(artifact, name, threads) for name in GRAPHS}
+        self._recent = is_recent(self.layout)
+        graphs = [name for name in GRAPHS if name != "write" or not self._recent]
+        self._sessions = {name: _session(artifact, name, threads) for name in graphs}
         self._has_attention = any(part.name == "attention" for part in self._sessions["read"].get_outputs())
         self._taken = {
             name: frozenset(part.name for part in session.get_inputs()) for name, session in self._sessions.items()
@@ -81,11 +89,16 @@ class Runtime:
         Returns:
             Memories after the event: count one higher, last time the later of the two.
         """
-        parts = [self._write(states, number_BF, chosen) for chosen in _slices(len(states), _USERS)]
-        fields = {
-            part.name: np.concatenate([np.zeros((0, *part.shape), np.float32), *(found[part.name] for found in parts)])
-            for part in self.layout
-        }
+        if self._recent:
+            fields = append(states, number_BF, time_B)
+        else:
+            parts = [self._write(states, number_BF, chosen) for chosen in _slices(len(states), _USERS)]
+            fields = {
+                part.name: np.concatenate(
+                    [np.zeros((0, *part.shape), part.dtype), *(found[part.name] for found in parts)]
+                )
+                for part in self.layout
+            }
         return States(states.count_B + 1, np.maximum(states.last_time_B, time_B), fields)
 
     def _write(self, states: States, number_BF: IntArray, chosen: slice) -> dict[str, FloatArray]:
@@ -94,7 +107,7 @@ class Runtime:
         return dict(zip(names, self._run("write", [f"new_{name}" for name in names], feed), strict=True))
 
     def score(
-        self, states: States, number_BCF: IntArray, context_BCF: IntArray
+        self, states: States, number_BCF: IntArray, context_BCF: IntArray, time_B: IntArray
     ) -> tuple[FloatArray, FloatArray | None]:
         """Score C targets per user.
 
@@ -102,16 +115,18 @@ class Runtime:
             states: memories of B users; not changed.
             number_BCF: numbers of `schema.item_fields`.
             context_BCF: numbers of `schema.context_fields`; its second axis may be 1, for one moment per user.
+            time_B: that moment, UTC seconds.
 
         Returns:
             Logits `[B, C, T]`, and the first-hop attention `[B, C, S]` or None.
         """
         users, candidates = number_BCF.shape[:2]
         context_BCF = np.broadcast_to(context_BCF, (users, candidates, context_BCF.shape[2]))
-        wide = min(max(candidates, 1), _CELLS)
+        cells_at_once = self._cells_at_once(states)
+        wide = min(max(candidates, 1), cells_at_once)
         rows = []
-        for chosen in _slices(users, max(1, _CELLS // wide)):
-            memory = {name: value[:, None] for name, value in self._memory(states, chosen).items()}
+        for chosen in _slices(users, max(1, cells_at_once // wide)):
+            memory = self._readable(states, chosen, time_B)
             cells = [
                 self._score(memory, number_BCF[chosen, some], context_BCF[chosen, some])
                 for some in _slices(candidates, wide)
@@ -125,7 +140,7 @@ class Runtime:
     def _score(self, memory: dict[str, Any], number_BCF: IntArray, context_BCF: IntArray) -> list[FloatArray]:
         target = self._embed(number_BCF, self._item)
         names = ["interest", "attention"] if self._has_attention else ["interest"]
-        interest, *attention = self._run("read", names, memory | {"target": target})
+        interest, *attention = self._run("read", names, memory | {"target": target, "target_number": number_BCF})
         feed = {"interest": interest, "target": target}
         if self._context:
             feed["context"] = self._embed(context_BCF, self._context)
@@ -134,12 +149,32 @@ class Runtime:
     def _nothing(self, users: int, candidates: int) -> tuple[FloatArray, FloatArray | None]:
         """The answer where there is nothing to score: the axes that the graphs would give."""
         one = self._score(
-            {name: value[:, None] for name, value in self._memory(self.empty(1), slice(0, 1)).items()},
+            self._readable(self.empty(1), slice(0, 1), np.zeros(1, np.int64)),
             np.zeros((1, 1, len(self._item)), np.int64),
             np.zeros((1, 1, len(self._context)), np.int64),
         )
         empty = [np.zeros((users, candidates, part.shape[2]), np.float32) for part in one]
         return empty[0], empty[1] if self._has_attention else None
+
+    def _cells_at_once(self, states: States) -> int:
+        """Targets that go through the read graph at once: few where histories are long."""
+        if not self._recent:
+            return _CELLS
+        longest = min(int(states.count_B.max(initial=0)), self.layout[0].shape[0])
+        return max(1, min(_CELLS, _PAIRS // max(1, longest)))
+
+    def _readable(self, states: States, chosen: slice, time_B: IntArray) -> dict[str, Any]:
+        """What the read graph takes of users, beside the targets."""
+        if not self._recent:
+            return {name: value[:, None] for name, value in self._memory(states, chosen).items()}
+        recent = unroll(states.take(np.arange(len(states))[chosen]))
+        return {
+            "history": self._embed(recent.number_BLF, self._event),
+            "history_number": recent.number_BLF,
+            "history_time": recent.time_BL,
+            "length": recent.length_B,
+            "moment": time_B[chosen],
+        }
 
     def _memory(self, states: States, chosen: slice) -> dict[str, Any]:
         return {"count": states.count_B[chosen]} | {part.name: states.fields[part.name][chosen] for part in self.layout}

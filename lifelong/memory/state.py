@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,12 @@ class States:
     Args:
         count_B: int64, events folded in.
         last_time_B: int64, time of the last event, `NO_TIME` before the first.
-        fields: field name -> float32 `[B, *shape]`.
+        fields: field name -> `[B, *shape]`, of the layout's type.
     """
 
     count_B: npt.NDArray[np.int64]
     last_time_B: npt.NDArray[np.int64]
-    fields: Mapping[str, npt.NDArray[np.float32]]
+    fields: Mapping[str, npt.NDArray[Any]]
 
     @classmethod
     def empty(cls, layout: Sequence[FieldLayout], num_users: int) -> States:
@@ -34,7 +35,7 @@ class States:
         return cls(
             np.zeros(num_users, np.int64),
             np.full(num_users, NO_TIME, np.int64),
-            {part.name: np.zeros((num_users, *part.shape), np.float32) for part in layout},
+            {part.name: np.zeros((num_users, *part.shape), part.dtype) for part in layout},
         )
 
     def __len__(self) -> int:

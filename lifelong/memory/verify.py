@@ -231,7 +231,8 @@ class _Replay:
         for name, value in wanted.fields.items():
             found = kept.fields[name]
             difference = np.where(same_B.reshape(-1, *[1] * (value.ndim - 1)), np.abs(found - value), 0)
-            beyond = ~(difference <= tolerance * (1 + np.abs(value)))
+            exact = np.issubdtype(value.dtype, np.integer)
+            beyond = ~(difference <= (0 if exact else tolerance) * (1 + np.abs(value)))
             differs_B |= beyond.reshape(len(kept), -1).any(axis=1)
             largest = max(largest, float(difference.max(initial=0)))
         return differs_B, largest
@@ -246,8 +247,8 @@ class _Replay:
         time_B = np.where(last_B == NO_TIME, 0, last_B) + 3600
         context_BCF = context_numbers(self.schema, time_B, last_B)[:, None]
         difference_BCT = np.abs(
-            self.runtime.score(kept, number_BCF, context_BCF)[0]
-            - self.runtime.score(wanted, number_BCF, context_BCF)[0]
+            self.runtime.score(kept, number_BCF, context_BCF, time_B)[0]
+            - self.runtime.score(wanted, number_BCF, context_BCF, time_B)[0]
         )
         difference_B = np.where(same_B, difference_BCT.reshape(size, -1).max(axis=1, initial=0), 0)
         return ~(difference_B <= LOGIT_TOLERANCE), float(difference_B.max(initial=0))

@@ -17,14 +17,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from lifelong.data.events import InputSpec
 from lifelong.errors import ConfigError, UsageError
-from lifelong.models.base import FittedModel, MemoryModel, Model
+from lifelong.models.base import FittedModel, HistoryModel, MemoryModel, Model
 from lifelong.models.caser import Caser
 from lifelong.models.counts import Counts
 from lifelong.models.dnn import Dnn
 from lifelong.models.gru4rec import Gru4Rec
 from lifelong.models.hpmn import Hpmn
 from lifelong.models.hpmn_authors import HpmnAuthors
+from lifelong.models.lstm import Lstm
+from lifelong.models.mingru import MinGru
 from lifelong.models.popularity import Popularity
+from lifelong.models.svdpp import Svdpp
 
 MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "popularity": Popularity,
@@ -33,6 +36,9 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "gru4rec": Gru4Rec,
     "caser": Caser,
     "hpmn": Hpmn,
+    "svdpp": Svdpp,
+    "lstm": Lstm,
+    "mingru": MinGru,
 }
 
 MODES: dict[tuple[str, str], type[Model] | type[FittedModel]] = {("hpmn", "authors_mode"): HpmnAuthors}
@@ -95,19 +101,23 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
     return model
 
 
-def require_memory(model: Model | FittedModel, *, purpose: str) -> MemoryModel:
-    """The model as one that keeps a memory per user.
+SERVED = (MemoryModel, HistoryModel)
+"""Models that a service can run: from a memory, or from the recent history that it keeps."""
+
+
+def require_served(model: Model | FittedModel, *, purpose: str) -> MemoryModel | HistoryModel:
+    """The model as one that a service can run.
 
     Args:
         model: any model.
-        purpose: what needs the memory, such as "serving"; starts the message.
+        purpose: what needs it, such as "backfill"; starts the message.
 
     Raises:
-        UsageError: it keeps none, and why.
+        UsageError: no service can run it, and why.
     """
-    if isinstance(model, MemoryModel):
+    if isinstance(model, SERVED):
         return model
-    names = ", ".join(name for name, entry in MODELS.items() if issubclass(entry, MemoryModel))
+    names = ", ".join(name for name, entry in MODELS.items() if issubclass(entry, SERVED))
     raise UsageError(
         f"{purpose} needs a memory per user, and {model.title} cannot be served from one: {model.not_served}",
         expected=f"one of: {names}",
@@ -119,7 +129,7 @@ def models_table() -> str:
     """The models as a Markdown table: generated into `docs/models.md`."""
     lines = ["| name | model | source | state of a user | served |", "| --- | --- | --- | --- | --- |"]
     for name, entry in _entries():
-        served = "yes" if issubclass(entry, MemoryModel) else f"no: {entry.not_served}"
+        served = "yes" if issubclass(entry, SERVED) else f"no: {entry.not_served}"
         lines.append(f"| `{name}` | {entry.title} | {entry.source} | {entry.state} | {served} |")
     return "\n".join(lines) + "\n"
 

@@ -169,7 +169,11 @@ class Scorer:
             requests: padded to the longest of them.
         """
         number_BCF = self._targets(requests)
-        logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, self._contexts(requests, states))
+        now = int(clock.time())
+        time_B = np.array([now if request.time is None else request.time for request in requests], np.int64)
+        # One moment for all candidates of a request.
+        context_BCF = context_numbers(self.schema, time_B, states.last_time_B)[:, None, :]
+        logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, context_BCF, time_B)
         answers = []
         for place, request in enumerate(requests):
             size, last = len(request.items), int(states.last_time_B[place])
@@ -192,12 +196,6 @@ class Scorer:
         for place, request in enumerate(requests):
             number_BCF[place, : len(request.items)] = self.overlay.numbers(request.items, request.fields)
         return number_BCF
-
-    def _contexts(self, requests: Sequence[ScoreRequest], states: States) -> npt.NDArray[np.int64]:
-        """Context numbers `[B, 1, F]`: one moment for all candidates of a request."""
-        now = int(clock.time())
-        time_B = np.array([now if request.time is None else request.time for request in requests], np.int64)
-        return context_numbers(self.schema, time_B, states.last_time_B)[:, None, :]
 
     def _scores(self, items: Sequence[str], logit_C: npt.NDArray[np.floating]) -> list[Score]:
         """Scores with probabilities, or the reason why there are none."""

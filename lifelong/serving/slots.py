@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lifelong.artifact.folder import is_recent
+
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.memory.state import States
@@ -22,7 +24,7 @@ class Slot:
         slot: its place there, from 0.
         period: written every so many events; None if the model has no periods.
         empty: not written yet.
-        norm: Euclidean length of its vector.
+        norm: Euclidean length of its vector; 0 for a recent history, which is no vector.
         covers: events folded into it, counted from the user's first.
     """
 
@@ -55,6 +57,8 @@ def slots_of(artifact: Artifact, states: States, place: int) -> list[Slot]:
         place: which of them.
     """
     count, slots = int(states.count_B[place]), []
+    if is_recent(artifact.config.memory or ()):
+        return [Slot("history", 0, None, count == 0, 0.0, count)]
     for part in artifact.config.memory or ():
         vectors = states.fields[part.name][place]
         rows = vectors if len(part.shape) > 1 else vectors[None]

@@ -20,13 +20,14 @@ from lifelong.data.batches import Batch, evaluation_batches
 from lifelong.data.examples import Examples
 from lifelong.evaluation.evaluate import check_fits
 from lifelong.memory.codec import make_codec
+from lifelong.memory.recent import roll
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.state import States
 from lifelong.memory.store import Commit
 from lifelong.memory.updater import LoggedEvent, encode_event
 from lifelong.memory.verify import counts_until
-from lifelong.models import require_memory
-from lifelong.models.base import History, MemoryModel
+from lifelong.models import require_served
+from lifelong.models.base import History, HistoryModel
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -73,7 +74,7 @@ def backfill(
     A second run writes the same again. A user of whom the store holds more events than the dataset is left alone.
 
     Args:
-        artifact: of a memory model.
+        artifact: of a model that is served.
         dataset: with the fields and vocabularies of training.
         store: new, or of this artifact.
         until: only events with an earlier time, UTC seconds; None for all.
@@ -126,7 +127,7 @@ class _Writer:
     """Encodes batches and writes them."""
 
     def __init__(self, artifact: Artifact, dataset: Dataset, store: MemoryStore, *, event_log: bool) -> None:
-        self.model: MemoryModel = require_memory(load_model(artifact), purpose="backfill")
+        self.model = require_served(load_model(artifact), purpose="backfill")
         self.codec = make_codec(artifact.config.codec, artifact.require_memory())
         self.dataset, self.store, self.event_log = dataset, store, event_log
 
@@ -146,13 +147,15 @@ class _Writer:
         return _Written(len(chosen), int(states.count_B[chosen].sum()), len(chosen) * self.codec.size)
 
     def _encode(self, batch: Batch, user_B: IntArray) -> States:
-        with torch.inference_mode():
-            history = History(batch.history_BLF, batch.time_BL, batch.length_B)
-            memory = self.model.encode(history, batch.position_BC)
-        fields = {
-            field_name(name): value[:, 0].numpy() for name, value in memory._asdict().items() if name != "count_B"
-        }
         count_B, histories = batch.position_BC[:, 0].numpy(), self.dataset.histories
+        if isinstance(self.model, HistoryModel):
+            fields = roll(batch.history_BLF.numpy(), batch.time_BL.numpy(), count_B, self.model.recent)
+        else:
+            with torch.inference_mode():
+                history = History(batch.history_BLF, batch.time_BL, batch.length_B)
+                memory = self.model.encode(history, batch.position_BC)
+            named = memory._asdict().items()
+            fields = {field_name(name): value[:, 0].numpy() for name, value in named if name != "count_B"}
         last_time_B = histories.time_N[histories.offset_U[user_B] + count_B - 1]
         return States(count_B, np.asarray(last_time_B, np.int64), fields)
 

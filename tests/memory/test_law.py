@@ -15,14 +15,13 @@ from lifelong.memory.runtime import Runtime
 from lifelong.memory.store import InMemoryStore, open_store
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.memory.verify import verify
-from lifelong.models import MODELS
-from lifelong.models.base import MemoryModel
+from lifelong.models import MODELS, SERVED
 from lifelong.testing.artifacts import tiny_artifact
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.backfill import backfill
 
 pytestmark = pytest.mark.torch
-MEMORY_MODELS = [name for name, entry in MODELS.items() if issubclass(entry, MemoryModel)]
+SERVED_MODELS = [name for name, entry in MODELS.items() if issubclass(entry, SERVED)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,7 +29,7 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module", params=MEMORY_MODELS)
+@pytest.fixture(scope="module", params=SERVED_MODELS)
 def trained(request, dataset, tmp_path_factory):
     return tiny_artifact(tmp_path_factory.mktemp(request.param) / "artifact", dataset, model=request.param)
 
@@ -67,7 +66,7 @@ def test_scores_from_stored_memories_equal_those_of_the_batch_path(trained, data
                 state = runtime.decode(store.read_many([dataset.users.id_at(user)]))
                 number = batch.target_BCF[row, column].numpy()[None, None]
                 context = batch.context_BCF[row, column].numpy()[None, None]
-                online[place] = runtime.score(state, number, context)[0][0, 0]
+                online[place] = runtime.score(state, number, context, examples.time_N[place : place + 1])[0][0, 0]
                 break
     seen = np.isfinite(online[:, 0])
     assert seen.sum() > 5

@@ -29,7 +29,7 @@ def targets(users, candidates, seed=0):
     rng = np.random.default_rng(seed)
     number = np.stack([rng.integers(1, size, (users, candidates)) for size in (64, 12)], axis=-1)
     context = np.stack([rng.integers(1, size, (users, 1)) for size in (36, 26, 9)], axis=-1)
-    return number, context
+    return number, context, np.full(users, 2_000)
 
 
 def test_a_write_counts_and_keeps_the_latest_time(runtime):
@@ -55,12 +55,12 @@ def test_only_slots_whose_period_divides_the_count_are_written(runtime):
 
 def test_chunks_of_users_and_candidates_change_nothing(runtime, monkeypatch):
     states = written(runtime, 7)
-    number, context = targets(7, 11)
-    whole, attention = runtime.score(states, number, context)
+    questions = targets(7, 11)
+    whole, attention = runtime.score(states, *questions)
     after = runtime.write(states, *events(7)).fields["slot"]
     monkeypatch.setattr(running, "_USERS", 3)
     monkeypatch.setattr(running, "_CELLS", 4)
-    parts, attention_parts = runtime.score(states, number, context)
+    parts, attention_parts = runtime.score(states, *questions)
     np.testing.assert_allclose(parts, whole, atol=1e-5)
     np.testing.assert_allclose(attention_parts, attention, atol=1e-5)
     np.testing.assert_allclose(runtime.write(states, *events(7)).fields["slot"], after, atol=1e-5)

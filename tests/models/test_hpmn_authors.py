@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lifelong.data.events import InputSpec
 from lifelong.errors import UsageError
-from lifelong.models import build, require_memory
+from lifelong.models import build, require_served
 from lifelong.models.hpmn_authors import HpmnAuthors, memory_loss, sequences
 from lifelong.testing.worlds import INPUTS, random_batch
 
@@ -128,4 +128,4 @@ def test_sequence_is_rounded_up_to_the_largest_period() -> None:
 
 def test_authors_mode_says_that_it_cannot_be_served() -> None:
     with pytest.raises(UsageError, match=r"serving needs a memory per user.*memory depends on the target"):
-        require_memory(build("hpmn", INPUTS, {"authors_mode": True}), purpose="serving")
+        require_served(build("hpmn", INPUTS, {"authors_mode": True}), purpose="serving")

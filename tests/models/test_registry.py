@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("torch")
 
 from lifelong.errors import ConfigError, UsageError
-from lifelong.models import MODELS, build, check_config, models_page, models_table, require_memory
+from lifelong.models import MODELS, build, check_config, models_page, models_table, require_served
 from lifelong.models.hpmn import Hpmn
 from lifelong.models.hpmn_authors import HpmnAuthors
 from lifelong.testing.worlds import INPUTS
@@ -52,12 +52,12 @@ def test_authors_mode_selects_the_authors_form(flag: bool, expected: type) -> No
 
 def test_a_floor_keeps_no_memory_and_says_why() -> None:
     with pytest.raises(UsageError, match=r"serving.*Counts.*it counts in the raw history.*dnn, gru4rec, hpmn"):
-        require_memory(build("counts", INPUTS, {}), purpose="serving")
+        require_served(build("counts", INPUTS, {}), purpose="serving")
 
 
 def test_a_memory_model_is_returned_as_it_is() -> None:
     model = build("dnn", INPUTS, {})
-    assert require_memory(model, purpose="serving") is model
+    assert require_served(model, purpose="serving") is model
 
 
 def test_table_has_a_row_for_each_model_and_mode() -> None:
