@@ -25,6 +25,8 @@ from lifelong.models.gru4rec import Gru4Rec
 from lifelong.models.hpmn import Hpmn
 from lifelong.models.hpmn_authors import HpmnAuthors
 from lifelong.models.lstm import Lstm
+from lifelong.models.lstm import Lstm
+from lifelong.models.mingru import MinGru
 from lifelong.models.mingru import MinGru
 from lifelong.models.popularity import Popularity
 from lifelong.models.svdpp import Svdpp
@@ -37,6 +39,8 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "caser": Caser,
     "hpmn": Hpmn,
     "svdpp": Svdpp,
+    "lstm": Lstm,
+    "mingru": MinGru,
     "lstm": Lstm,
     "mingru": MinGru,
 }

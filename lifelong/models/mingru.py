@@ -1,0 +1,98 @@
+"""minGRU: stacked linear recurrences whose gates look at the input alone.
+
+Feng et al., "Were RNNs All We Needed?", arXiv 2410.01201, 2024; linear recurrences for recommendation: Yue et al.,
+"Linear Recurrent Units for Sequential Recommendation", WSDM 2024.
+
+    z_t = sigmoid(W_z x_t + b_z)       h~_t = W_h x_t + b_h       h_t = (1 - z_t) h_{t-1} + z_t h~_t       (section 3.1)
+
+Neither z nor h~ sees the last state, so that a whole history is a parallel scan and an event is one step. Layer l + 1
+reads the states of layer l. Differs from the paper: the scan runs on the numbers themselves, by doubling, which is safe
+as the factors lie in (0, 1); so h~ needs no positive activation (the paper's log-space form replaces h~ by g(h~)).
+The paper's blocks with residuals, norms and MLPs are left out; instead the head sees the states of all layers.
+
+State: one vector per layer, 64 numbers by default.
+
+Shapes: B users, L padded history length, C targets per user, S layers, D state width, E width of an embedded event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import MemoryModel
+from lifelong.nn.linear_scan import linear_scan
+from lifelong.nn.masks import clear_padding
+from lifelong.nn.recurrent import states_at
+
+
+@dataclass(frozen=True)
+class MinGruConfig:
+    """Settings of `mingru`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of each layer's state"})
+    layers: Annotated[int, Field(gt=0)] = field(default=2, metadata={"help": "number of stacked recurrences"})
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class MinGruMemory(NamedTuple):
+    """The state of each layer, zeros before the first event."""
+
+    count_B: Tensor
+    state_BSD: Tensor
+
+
+class MinGru(MemoryModel[MinGruMemory]):
+    """Each layer moves its state towards a linear map of its input, by a gate of that input."""
+
+    Config = MinGruConfig
+    title = "minGRU"
+    source = "Feng et al., 2024; Yue et al., WSDM 2024"
+    state = "one vector per layer"
+
+    def __init__(
+        self, inputs: InputSpec, *, embedding: int = 16, width: int = 32, layers: int = 2, dropout: float = 0.1
+    ) -> None:
+        super().__init__(inputs, embedding=embedding, interest=layers * width, dropout=dropout)
+        self.width = width
+        sizes = [self.event_width] + [width] * (layers - 1)
+        # Rows: the gate z, then the new state h~.
+        self.layers = nn.ModuleList(nn.Linear(size, 2 * width) for size in sizes)
+
+    def initial_memory(self, num_users: int) -> MinGruMemory:
+        """Zeros."""
+        weight = next(self.layers.parameters())
+        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
+        return MinGruMemory(count_B, weight.new_zeros(num_users, len(self.layers), self.width))
+
+    def write_vector(self, memory: MinGruMemory, event_BE: Tensor) -> MinGruMemory:
+        """One step of each layer, the lowest first."""
+        layer_input, states = event_BE, []
+        for layer, state_BD in zip(self.layers, memory.state_BSD.unbind(1), strict=True):
+            gate, new = layer(layer_input).chunk(2, dim=-1)
+            gate = torch.sigmoid(gate)
+            layer_input = (1 - gate) * state_BD + gate * new
+            states.append(layer_input)
+        return MinGruMemory(memory.count_B + 1, torch.stack(states, dim=1))
+
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> MinGruMemory:
+        """One scan per layer, then the states at each position."""
+        state_BLD, states = clear_padding(event_BLE, length_B), []
+        for layer in self.layers:
+            gate_BLD, new_BLD = layer(state_BLD).chunk(2, dim=-1)
+            # 1 - sigmoid(x) is sigmoid(-x), which keeps its digits where the gate is nearly open.
+            state_BLD = linear_scan(torch.sigmoid(-gate_BLD), torch.sigmoid(gate_BLD) * new_BLD)
+            states.append(states_at(state_BLD, position_BC))
+        return MinGruMemory(position_BC, torch.stack(states, dim=2))
+
+    def read_vector(self, memory: MinGruMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
+        """The states of all layers side by side, whatever the target."""
+        return memory.state_BSD.flatten(-2).expand(*target_BCE.shape[:-1], -1), None

@@ -1,0 +1,62 @@
+"""The linear recurrence h_t = a_t h_{t-1} + b_t over all steps at once.
+
+    (a, b) at distance 1, 2, 4, ... --combine--> h after every step          log2(L) passes, each over the whole tensor
+
+Two neighbouring steps are one step: (a2, b2) after (a1, b1) is (a2 a1, a2 b1 + b2). With factors of at most 1 nothing
+can overflow, and a product that underflows is a past that is forgotten: no logarithms are needed. The gradient is the
+same recurrence backwards, so that only a and h are kept for it.
+
+Source: Blelloch, "Prefix Sums and Their Applications", 1990; the form of Hillis and Steele, 1986.
+
+Shapes: B users, L steps, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _LinearScan(torch.autograd.Function):
+    """The scan as one differentiable operation."""
+
+    @staticmethod
+    def forward(ctx: Any, factor_BLD: Tensor, input_BLD: Tensor) -> Tensor:
+        state_BLD = _doubling(factor_BLD, input_BLD)
+        ctx.save_for_backward(factor_BLD, state_BLD)
+        return state_BLD
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+        factor_BLD, state_BLD = ctx.saved_tensors
+        # What step t gets back from step t + 1 passes that step's factor; behind the last step there is none.
+        next_BLD = torch.cat([factor_BLD[:, 1:], torch.zeros_like(factor_BLD[:, :1])], dim=1)
+        grad_BLD = _doubling(next_BLD.flip(1), grad_outputs[0].flip(1)).flip(1)
+        last_BLD = torch.cat([torch.zeros_like(state_BLD[:, :1]), state_BLD[:, :-1]], dim=1)
+        return grad_BLD * last_BLD, grad_BLD
+
+
+def _doubling(factor_BLD: Tensor, state_BLD: Tensor) -> Tensor:
+    """After each pass, `state` and `factor` stand for the last 2, 4, 8, ... steps together."""
+    distance, steps = 1, state_BLD.shape[1]
+    while distance < steps:
+        near, far = slice(distance, None), slice(None, -distance)
+        joined_BLD = torch.addcmul(state_BLD[:, near], factor_BLD[:, near], state_BLD[:, far])
+        state_BLD = torch.cat([state_BLD[:, :distance], joined_BLD], dim=1)
+        factor_BLD = torch.cat([factor_BLD[:, :distance], factor_BLD[:, near] * factor_BLD[:, far]], dim=1)
+        distance *= 2
+    return state_BLD
+
+
+def linear_scan(factor_BLD: Tensor, input_BLD: Tensor) -> Tensor:
+    """The state after each step, from a state of zeros: `[B, L, D]`; L may be 0.
+
+    Args:
+        factor_BLD: a, what a step keeps of the state before it; at most 1 in absolute value.
+        input_BLD: b, what it adds.
+    """
+    apply: Callable[..., Tensor] = _LinearScan.apply
+    return apply(factor_BLD, input_BLD)

@@ -1,0 +1,84 @@
+"""LSTM against a naive transcription of its equations: loops over users and events, in float64."""
+
+import math
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import Tensor
+
+from lifelong.models.lstm import Lstm
+from lifelong.testing.worlds import INPUTS
+
+pytestmark = pytest.mark.torch
+
+LENGTHS = (7, 0, 1, 4)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make() -> Lstm:
+    torch.manual_seed(0)
+    return Lstm(INPUTS, embedding=3, width=5, dropout=0.0).double().eval()
+
+
+def naive_state(model: Lstm, events: list[Tensor]) -> Tensor:
+    """h and c after the events, gate by gate."""
+    weights = (model.lstm.weight_ih_l0, model.lstm.weight_hh_l0, model.lstm.bias_ih_l0, model.lstm.bias_hh_l0)
+    w_i, w_f, w_g, w_o = weights[0].chunk(4)
+    u_i, u_f, u_g, u_o = weights[1].chunk(4)
+    b_i, b_f, b_g, b_o = (weights[2] + weights[3]).chunk(4)
+    h = c = torch.zeros(5, dtype=torch.float64)
+    for x in events:
+        i = 1 / (1 + torch.exp(-(w_i @ x + u_i @ h + b_i)))
+        f = 1 / (1 + torch.exp(-(w_f @ x + u_f @ h + b_f)))
+        o = 1 / (1 + torch.exp(-(w_o @ x + u_o @ h + b_o)))
+        c = f * c + i * torch.tanh(w_g @ x + u_g @ h + b_g)
+        h = o * torch.tanh(c)
+    return torch.stack([h, c])
+
+
+def test_encode_is_the_naive_loop_in_value_and_gradient_of_both_states() -> None:
+    model, generator = make(), torch.Generator().manual_seed(0)
+    length_B = torch.tensor(LENGTHS)
+    clean_BLE = torch.randn(4, 9, model.event_width, generator=generator, dtype=torch.float64)
+    padding_BL1 = (torch.arange(9) >= length_B[:, None])[..., None]
+    weight_BSD = torch.randn(4, 2, 5, generator=generator, dtype=torch.float64)
+    results = []
+    for batched in (True, False):
+        event_BLE = clean_BLE.clone().requires_grad_()
+        if batched:
+            dirty_BLE = event_BLE.masked_fill(padding_BL1, math.nan)
+            memory = model.encode_vector(dirty_BLE, length_B, length_B[:, None])
+            state_BSD = torch.stack([memory.hidden_BD[:, 0], memory.cell_BD[:, 0]], dim=1)
+        else:
+            states = [naive_state(model, list(event_BLE[b, :length])) for b, length in enumerate(LENGTHS)]
+            state_BSD = torch.stack(states)
+        leaves = [event_BLE, *model.lstm.parameters()]
+        results.append([state_BSD.detach(), *torch.autograd.grad((state_BSD * weight_BSD).sum(), leaves)])
+    for left, right in zip(*results, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+
+
+def test_a_cell_goes_on_from_where_the_batch_form_left_it() -> None:
+    model = make()
+    event_BLE = torch.randn(2, 6, model.event_width, dtype=torch.float64)
+    length_B = torch.tensor([6, 6])
+    half, whole = (model.encode_vector(event_BLE, length_B, torch.full((2, 1), at)) for at in (5, 6))
+    written = model.write_vector(type(half)(*(value[:, 0] for value in half)), event_BLE[:, 5])
+    for left, right in zip(written, whole, strict=True):
+        torch.testing.assert_close(left, right[:, 0], rtol=0, atol=1e-12)
+
+
+def test_in_single_precision_cells_stay_near_those_of_single_steps_over_a_long_history() -> None:
+    model = make().float()
+    event_BLE = torch.randn(1, 2000, model.event_width)
+    memory = model.initial_memory(1)
+    for event_BE in event_BLE.unbind(1):
+        memory = model.write_vector(memory, event_BE)
+    encoded = model.encode_vector(event_BLE, torch.tensor([2000]), torch.tensor([[2000]]))
+    torch.testing.assert_close(encoded.cell_BD[:, 0], memory.cell_BD, rtol=0, atol=1e-5)
