@@ -17,16 +17,17 @@ from pydantic import TypeAdapter, ValidationError
 
 from lifelong.data.events import InputSpec
 from lifelong.errors import ConfigError, UsageError
+from lifelong.models.attrec import AttRec
 from lifelong.models.base import FittedModel, HistoryModel, MemoryModel, Model
 from lifelong.models.caser import Caser
 from lifelong.models.counts import Counts
 from lifelong.models.dnn import Dnn
+from lifelong.models.eta import Eta
 from lifelong.models.gru4rec import Gru4Rec
 from lifelong.models.hpmn import Hpmn
 from lifelong.models.hpmn_authors import HpmnAuthors
 from lifelong.models.lstm import Lstm
-from lifelong.models.lstm import Lstm
-from lifelong.models.mingru import MinGru
+from lifelong.models.memn2n import MemN2N
 from lifelong.models.mingru import MinGru
 from lifelong.models.popularity import Popularity
 from lifelong.models.svdpp import Svdpp
@@ -37,10 +38,11 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "dnn": Dnn,
     "gru4rec": Gru4Rec,
     "caser": Caser,
+    "memn2n": MemN2N,
+    "attrec": AttRec,
     "hpmn": Hpmn,
+    "eta": Eta,
     "svdpp": Svdpp,
-    "lstm": Lstm,
-    "mingru": MinGru,
     "lstm": Lstm,
     "mingru": MinGru,
 }
