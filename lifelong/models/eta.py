@@ -1,0 +1,133 @@
+"""ETA: the events whose SimHash signature is nearest to the target's, and attention over them alone.
+
+Chen et al., "End-to-End User Behavior Retrieval in Click-Through Rate Prediction Model", arXiv 2108.04468, 2021.
+
+    item vectors of events --signs of R random projections--> signatures --+
+    item vector of target  --signs of R random projections--> signature  --+--> k nearest by Hamming distance
+    target --query--> multi-head attention over the k events --> interest
+
+Equations: the signature (4), the Hamming distance between signatures (5), the k nearest events, multi-head target
+attention over them (2-3). The hyperplanes are drawn once, kept with the weights and never trained; signatures follow
+the vectors as these are trained, which is what makes the retrieval end-to-end. Events at the same distance: the later
+one wins.
+
+Differs from the paper: only what an event shares with a target, its item fields, is hashed, so that both lie in one
+space; the recent history has no second attention of its own, so that retrieval alone is compared.
+
+State: the last 1,000 events; a service that wants the paper's speed keeps R bits for each beside them.
+
+Shapes: B users, L padded history length, C targets per user, E width of a vector, R hash bits, M retrieved events,
+H heads, D width of the interest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.nn.chunks import in_chunks
+from lifelong.nn.hashing import hyperplanes, shared_bits, signature
+from lifelong.nn.hits import best_events, take_events
+from lifelong.nn.masks import masked_softmax
+
+
+@dataclass(frozen=True)
+class EtaConfig:
+    """Settings of `eta`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    width: Annotated[int, Field(gt=0)] = field(
+        default=32, metadata={"help": "width of the interest, all heads together; a multiple of heads"}
+    )
+    heads: Annotated[int, Field(gt=0)] = field(default=4, metadata={"help": "attention heads"})
+    bits: Annotated[int, Field(gt=0, le=256)] = field(default=48, metadata={"help": "bits of a signature"})
+    hits: Annotated[int, Field(gt=0)] = field(default=50, metadata={"help": "events that are retrieved for a target"})
+    recent: Annotated[int, Field(gt=0)] = field(
+        default=1000, metadata={"help": "how many events before the target are searched"}
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class Eta(HistoryModel):
+    """Retrieval by hashing, inside the model."""
+
+    Config = EtaConfig
+    title = "ETA"
+    source = "Chen et al., 2021"
+    state = "last 1,000 events, and a signature each"
+    plane_RE: Tensor
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int = 16,
+        width: int = 32,
+        heads: int = 4,
+        bits: int = 48,
+        hits: int = 50,
+        recent: int = 1000,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        self.heads, self.hits, self.recent = heads, hits, recent
+        self.register_buffer("plane_RE", hyperplanes(bits, self.target_width))
+        self.query = nn.Linear(self.target_width, width, bias=False)
+        self.key = nn.Linear(self.event_width, width, bias=False)
+        self.value = nn.Linear(self.event_width, width, bias=False)
+        self.mix = nn.Linear(width, width, bias=False)
+
+    def find(self, window: Window, query: Query) -> Found:
+        """Retrieve, then attend, both for a few targets at a time."""
+        users, length, _ = window.vector_BLE.shape
+        side_BLR = self._side(window.vector_BLE)
+        key_BLD, value_BLD = self.key(window.vector_BLE), self.value(window.vector_BLE)
+
+        def nearest(target_BCE: Tensor, position_BC: Tensor) -> tuple[Tensor, Tensor]:
+            shared_BCL = shared_bits(self._side(target_BCE), side_BLR)
+            # Place decides where bits do not: whole numbers without ties.
+            score_BCL = shared_BCL * length + torch.arange(length, device=position_BC.device)
+            return best_events(score_BCL, self.visible(query._replace(position_BC=position_BC), length), self.hits)
+
+        def attend(target_BCE: Tensor, place_BCM: Tensor, hit_BCM: Tensor) -> tuple[Tensor, Tensor]:
+            key_BCMD, value_BCMD = (take_events(part, place_BCM, hit_BCM) for part in (key_BLD, value_BLD))
+            return self._attend(target_BCE, key_BCMD, value_BCMD, hit_BCM)
+
+        found = in_chunks(nearest, query.vector_BCE, query.position_BC, axis=1, numbers=users * length)
+        numbers = users * self.hits * self.mix.in_features
+        interest_BCD, attention_BCM = in_chunks(attend, query.vector_BCE, *found, axis=1, numbers=numbers)
+        return Found(interest_BCD, attention_BCM)
+
+    def _side(self, vector: Tensor) -> Tensor:
+        """Signature of a target, or of what an event has in common with one: bool `[..., R]`.
+
+        Source: equation 4.
+        """
+        return signature(vector[..., : self.target_width], self.plane_RE)
+
+    def _attend(
+        self, target_BCE: Tensor, key_BCMD: Tensor, value_BCMD: Tensor, hit_BCM: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scaled dot product attention of each head over the hits; the weights are the mean of the heads'.
+
+        Source: equations 2-3.
+        """
+        query_BCHD = _split(self.query(target_BCE), self.heads)
+        key_BCMHD, value_BCMHD = _split(key_BCMD, self.heads), _split(value_BCMD, self.heads)
+        score_BCMH = (query_BCHD.unsqueeze(2) * key_BCMHD).sum(dim=-1) / query_BCHD.shape[-1] ** 0.5
+        weight_BCHM = masked_softmax(score_BCMH.transpose(-1, -2), hit_BCM.unsqueeze(2))
+        found_BCHD = (weight_BCHM.transpose(-1, -2).unsqueeze(-1) * value_BCMHD).sum(dim=2)
+        return self.mix(found_BCHD.flatten(-2)), weight_BCHM.mean(dim=2)
+
+
+def _split(value: Tensor, heads: int) -> Tensor:
+    """Each head's part of the width: `[..., H, D / H]`."""
+    return value.view(*value.shape[:-1], heads, value.shape[-1] // heads)

@@ -1,0 +1,46 @@
+"""The best events for each target, and what stands at them.
+
+Shapes: B users, L padded history length, C targets per user, M retrieved events, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+
+def best_events(score_BCL: Tensor, visible_BCL: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Places of the events with the largest scores, best first, and which of them are events: `[B, C, M]`, M = `most`.
+
+    An event that a target may not see is never among them, whatever its score; where a target sees fewer than M events
+    the rest are no hits, and their place is 0.
+
+    Args:
+        score_BCL: whole or floating numbers, finite where visible; no gradient passes. L may be 0.
+        visible_BCL: which events each target may see.
+        most: M.
+    """
+    score_BCL = score_BCL.detach()
+    lowest = -torch.inf if score_BCL.is_floating_point() else torch.iinfo(score_BCL.dtype).min
+    # Columns that nothing sees, so that M can always be taken.
+    score_BCX = pad(score_BCL.masked_fill(~visible_BCL, lowest), (0, most), value=lowest)
+    best_BCM, place_BCM = score_BCX.topk(most, dim=-1)
+    hit_BCM = best_BCM > lowest
+    return place_BCM.masked_fill(~hit_BCM, 0), hit_BCM
+
+
+def take_events(value_BLD: Tensor, place_BCM: Tensor, hit_BCM: Tensor) -> Tensor:
+    """What stands at the hits, zeros where there is none: `[B, C, M, D]`.
+
+    Args:
+        value_BLD: one row per event; L may be 0.
+        place_BCM: int64, below L where `hit_BCM`.
+        hit_BCM: which places are events.
+    """
+    users, length, width = value_BLD.shape
+    # Rows of one long table, whose first is zeros: its backward pass adds whole rows.
+    table_ND = torch.cat([value_BLD.new_zeros(1, width), value_BLD.reshape(-1, width)])
+    first_B11 = 1 + length * torch.arange(users, device=place_BCM.device).view(-1, 1, 1)
+    row_BCM = (first_B11 + place_BCM).masked_fill(~hit_BCM, 0)
+    return table_ND.index_select(0, row_BCM.flatten()).view(*row_BCM.shape, width)
