@@ -16,7 +16,7 @@ interest, S slots, T tasks.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol
@@ -115,23 +115,29 @@ class Model(nn.Module, ABC):
     not_served: ClassVar[str] = "it reads the whole history at every request"
     """Why a model that is not a `MemoryModel` cannot be served from memories."""
 
-    def __init__(self, inputs: InputSpec, *, embedding: int, interest: int, dropout: float) -> None:
+    head: nn.Module
+    """`head(interest, target, context)` -> logits `[..., T]`; linear models put their own in its place."""
+
+    def __init__(
+        self, inputs: InputSpec, *, embedding: int, interest: int, dropout: float, codes: Collection[str] = ()
+    ) -> None:
         """Build the parts that all models share: embeddings and head.
 
         Args:
             inputs: sizes of all input fields.
-            embedding: width of each field's vector.
+            embedding: width of each field's trained vector.
             interest: width D of what `read` returns.
             dropout: of the head.
+            codes: fields whose vectors also hold a fixed code of their number.
         """
         super().__init__()
         self.inputs = inputs
         self.item_fields, self.context_fields = tuple(inputs.item), tuple(inputs.context)
         self.history_fields = self.item_fields + tuple(inputs.event)
-        self.embed = FieldEmbedding({**inputs.item, **inputs.event, **inputs.context}, embedding)
-        self.event_width = embedding * len(self.history_fields)
-        self.target_width = embedding * len(self.item_fields)
-        self.context_width = embedding * len(self.context_fields)
+        self.embed = FieldEmbedding({**inputs.item, **inputs.event, **inputs.context}, embedding, codes=codes)
+        self.event_width, self.target_width, self.context_width = (
+            sum(self.embed.widths(fields)) for fields in (self.history_fields, self.item_fields, self.context_fields)
+        )
         self.head = Head(interest + self.target_width + self.context_width, len(inputs.tasks), dropout=dropout)
 
     @abstractmethod

@@ -178,7 +178,7 @@ class HpmnAuthors(Model):
             found_ND = (attentions[-1].unsqueeze(-1) * memory_NSD).sum(dim=-2)
             query_ND = self.pass_on(query_ND) + found_ND
         normal = self.norm(torch.cat([query_ND, target_NE], dim=-1))
-        logit_NT: Tensor = self.head.layers(normal)
+        logit_NT: Tensor = self.head(normal, normal[..., :0], normal[..., :0])
         return logit_NT, attentions[0], memory_NSD
 
     def final_slots(self, event_NTE: Tensor) -> Tensor:

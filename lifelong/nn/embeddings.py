@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import embedding
+
+from lifelong.data.vocabulary import FIRST_BUCKET
 
 FEW = 10_000
 """Numbers of a field up to which its vectors start at `STD_FEW`."""
 STD_FEW, STD_MANY = 1.0, 0.2
+CODES = 512
+"""Columns of a code at most."""
 
 
 class FieldEmbedding(nn.Module):
@@ -17,7 +22,9 @@ class FieldEmbedding(nn.Module):
 
     Args:
         sizes: field -> how many numbers it has.
-        dim: width of each field's vector.
+        dim: width of each field's trained vector.
+        codes: fields whose vectors end in a fixed code of their number, see `code_table`: sums of it say which values
+            were there.
 
     The padding number (0) embeds to zeros and is not trained. Initial vectors are wide where numbers are few:
     what a history and a target have in common reaches the loss through products of the two, so that small vectors leave
@@ -25,7 +32,7 @@ class FieldEmbedding(nn.Module):
     initial vector, which is noise: such fields start small.
     """
 
-    def __init__(self, sizes: Mapping[str, int], dim: int) -> None:
+    def __init__(self, sizes: Mapping[str, int], dim: int, *, codes: Collection[str] = ()) -> None:
         super().__init__()
         self.fields, self.dim = tuple(sizes), dim
         # A list and not a dictionary of modules: a field of a log may be called `type` or `a.b`, a module may not.
@@ -34,6 +41,10 @@ class FieldEmbedding(nn.Module):
             nn.init.normal_(table.weight, std=STD_FEW if table.num_embeddings <= FEW else STD_MANY)
             with torch.no_grad():
                 table.weight[0].zero_()
+        # Made of the sizes alone: no part of the saved weights.
+        self._code_names = {field: f"code_{place}" for place, field in enumerate(self.fields) if field in codes}
+        for field, name in self._code_names.items():
+            self.register_buffer(name, code_table(sizes[field]), persistent=False)
 
     @property
     def tables(self) -> dict[str, nn.Embedding]:
@@ -46,5 +57,51 @@ class FieldEmbedding(nn.Module):
 
     def forward(self, number: Tensor, fields: tuple[str, ...]) -> Tensor:
         """Embed `number[..., F]` (int64), whose last axis holds `fields`, to `[..., F * dim]`."""
-        tables = self.tables
-        return torch.cat([tables[field](number[..., place]) for place, field in enumerate(fields)], dim=-1)
+        tables, codes, parts = self.tables, self.codes, []
+        for place, field in enumerate(fields):
+            parts.append(tables[field](number[..., place]))
+            if field in codes:
+                parts.append(embedding(number[..., place], codes[field]))
+        return torch.cat(parts, dim=-1)
+
+    @property
+    def codes(self) -> dict[str, Tensor]:
+        """Field -> the codes of its numbers, of the fields that have some."""
+        return {field: self.get_buffer(name) for field, name in self._code_names.items()}
+
+    def widths(self, fields: Collection[str]) -> list[int]:
+        """Width of each field's vector, its code included."""
+        codes = self.codes
+        return [self.dim + (codes[field].shape[1] if field in codes else 0) for field in fields]
+
+    def vectors(self, field: str) -> Tensor:
+        """What each number of a field embeds to, its code included: `[V, width]`."""
+        weight = self.tables[field].weight
+        vector: Tensor = self(torch.arange(len(weight), device=weight.device).unsqueeze(-1), (field,))
+        return vector
+
+    def split(self, vector: Tensor, fields: Collection[str]) -> tuple[Tensor, Tensor]:
+        """The trained parts `[..., F, dim]` and the codes, one after another, of embedded `fields`."""
+        parts = torch.split(vector, self.widths(fields), dim=-1)
+        trained = torch.stack([part[..., : self.dim] for part in parts], dim=-2)
+        return trained, torch.cat([part[..., self.dim :] for part in parts], dim=-1)
+
+    def restart(self, std: float) -> None:
+        """Draw all vectors anew, with one spread for all fields, as sums of many products of them need it."""
+        for table in self.tables.values():
+            nn.init.normal_(table.weight, std=std)
+            with torch.no_grad():
+                table.weight[0].zero_()
+
+
+def code_table(size: int) -> Tensor:
+    """A code for each number of a field: a one at the number's place, up to `CODES` places, else at its hash bucket.
+
+    Numbers are dense, so that the remainder fills buckets evenly. Padding and unknown have no code: two unknown values
+    need not be the same one. `[size, at most CODES]`.
+    """
+    number = torch.arange(FIRST_BUCKET, size)
+    width = min(max(len(number), 1), CODES)
+    code = torch.zeros(size, width)
+    code[number, (number - FIRST_BUCKET) % width] = 1.0
+    return code
