@@ -1,0 +1,133 @@
+"""AttRec: self-attention over the recent events, and distances instead of products.
+
+Zhang, Tay, Yao and Sun, "Next Item Recommendation with Self-Attention", 2018 (AAAI 2019 as "... with Metric Learning").
+
+    query = key = ReLU((x + sinusoids of the place) W)     s = softmax(query key^T / sqrt(d)), an event not to itself
+    short = mean over the events l of sum_k s_lk x_k
+    interest = [short ; |U - V|^2 / d ; |x_target - short|^2 / d]
+
+Equations: the affinities with shared weights and masked diagonal, values that are the inputs themselves, their mean,
+the time signals, the two distances (sections 3.2 to 3.4). Differs from the paper: an event is projected to x, and a
+target by the same matrix, as an event without event fields; U is no free vector per user, because the user's id is not
+an input, but a projection of the mean of her recent events, in which a learned constant stands for an empty history;
+both distances go to the shared head, which weighs them, in place of the fixed weight omega, and so does the vector
+itself; the loss is the shared one and not a margin between pairs. A single event attends to itself. As in the paper,
+queries and keys alone see the time signals.
+
+State: the last `recent` events; self-attention looks at the last N of them alone, which costs O(N^2) per target.
+
+Shapes: B users, L padded history length, C targets per user, N events of a window, D width of the vectors compared, E
+width of an embedded event.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.nn.chunks import in_chunks
+from lifelong.nn.masks import masked_softmax
+from lifelong.nn.windows import recent_events, recent_mean
+
+
+@dataclass(frozen=True)
+class AttRecConfig:
+    """Settings of `attrec`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of the vectors compared"})
+    window: Annotated[int, Field(gt=0)] = field(
+        default=50, metadata={"help": "how many events before the target attend to each other"}
+    )
+    recent: Annotated[int, Field(gt=0)] = field(
+        default=1000, metadata={"help": "how many events before the target the long-term vector is made of"}
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class AttRec(HistoryModel):
+    """Transient interest from self-attention, lasting interest from the mean, both as distances to the target."""
+
+    Config = AttRecConfig
+    title = "AttRec"
+    source = "Zhang et al., 2018"
+    state = "last 1,000 events"
+    signal_ND: Tensor
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int = 16,
+        width: int = 32,
+        window: int = 50,
+        recent: int = 1000,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(inputs, embedding=embedding, interest=width + 2, dropout=dropout)
+        self.width, self.window, self.recent = width, min(window, recent), recent
+        self.short = nn.Linear(self.event_width, width, bias=False)
+        self.affinity = nn.Linear(width, width, bias=False)
+        self.user = nn.Linear(self.event_width, width)
+        self.item = nn.Linear(self.target_width, width)
+        self.register_buffer("signal_ND", time_signals(self.window, width), persistent=False)
+        with torch.no_grad():
+            # Distances need one space from the start: an item begins where an event with it is.
+            self.item.weight.copy_(self.user.weight[:, : self.target_width])
+
+    def find(self, window: Window, query: Query) -> Found:
+        """The short-term vector and both distances."""
+        x_BLD = self.short(window.vector_BLE)
+        mean_BCE = recent_mean(window.vector_BLE, query.position_BC, self.recent)
+        long_BC1 = self._distance(self.user(mean_BCE), self.item(query.vector_BCE))
+        pair_BLD = torch.cat([x_BLD, self.affinity(x_BLD)], dim=-1)
+
+        def attend(position_BC: Tensor) -> tuple[Tensor, Tensor]:
+            pair_BCND, real_BCN = recent_events(pair_BLD, position_BC, self.window)
+            x_BCND, projected_BCND = pair_BCND.chunk(2, dim=-1)
+            return self._attend(x_BCND, projected_BCND, real_BCN)
+
+        numbers = len(x_BLD) * self.window * max(self.window, 2 * self.width)
+        short_BCD, attention_BCN = in_chunks(attend, query.position_BC, axis=1, numbers=numbers)
+        target_BCD = query.vector_BCE @ self.short.weight[:, : self.target_width].T
+        short_BC1 = self._distance(target_BCD, short_BCD)
+        return Found(torch.cat([short_BCD, long_BC1, short_BC1], dim=-1), attention_BCN)
+
+    def _attend(self, x_BCND: Tensor, projected_BCND: Tensor, real_BCN: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of what the events of a window see of each other, and how much of each event is in it.
+
+        Source: section 3.2. The projection is linear: that of x and that of the time signals are summed.
+        """
+        key_BCND = torch.relu(projected_BCND + self.affinity(self.signal_ND))
+        score_BCNN = key_BCND @ key_BCND.transpose(-1, -2) / math.sqrt(self.width)
+        other_NN = ~torch.eye(self.window, dtype=torch.bool, device=real_BCN.device)
+        count_BC11 = real_BCN.sum(dim=-1)[..., None, None]
+        # An only event has no other to attend to.
+        mask_BCNN = real_BCN.unsqueeze(-2) & (other_NN | (count_BC11 == 1))
+        seen_BCNN = masked_softmax(score_BCNN, mask_BCNN) * real_BCN.unsqueeze(-1)
+        attention_BCN = seen_BCNN.sum(dim=-2) / count_BC11.squeeze(-1).clamp(min=1)
+        return (attention_BCN.unsqueeze(-2) @ x_BCND).squeeze(-2), attention_BCN
+
+    def _distance(self, left_BCD: Tensor, right_BCD: Tensor) -> Tensor:
+        """The squared distance per dimension: `[B, C, 1]`."""
+        return (left_BCD - right_BCD).square().mean(dim=-1, keepdim=True)
+
+
+def time_signals(size: int, width: int) -> Tensor:
+    """Sines in the even and cosines in the odd dimensions, slower and slower: `[N, D]`.
+
+    Source: section 3.2, "Input Embedding with Time Signals".
+    """
+    place_N1 = torch.arange(size, dtype=torch.float32).unsqueeze(-1)
+    even_D = torch.arange(width) // 2 * 2
+    angle_ND = place_N1 / 10_000 ** (even_D / width)
+    return torch.where(torch.arange(width) % 2 == 0, angle_ND.sin(), angle_ND.cos())

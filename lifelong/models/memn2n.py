@@ -1,0 +1,103 @@
+"""MemN2N: an end-to-end memory network whose memories are the last events.
+
+Sukhbaatar, Szlam, Weston and Fergus, "End-To-End Memory Networks", NeurIPS 2015.
+
+    u_1 = B target;   m_i = A event_i + T_A(i),   c_i = C event_i + T_C(i)
+    per hop:   p = softmax_i(u_k . m_i),   o_k = sum_i p_i c_i,   u_{k+1} = H u_k + o_k
+    interest = u_{K+1}
+
+Equations: one hop (1-2), several (4) with layer-wise tying (section 2.2: A and C are the same in all hops, H maps the
+query between them), temporal encoding (section 4.1): T_A(i) and T_C(i) are learned vectors per place, counted back from
+the target. Differs from the paper: the question is the target; an event is embedded by its fields, so there is no
+encoding of words within a sentence; the last matrix, which scores all answers, is the shared head on one target; no
+linear start and no random empty memories in training. Without an event, o_k is zero. H starts as the identity.
+
+State: the last N events. A target costs O(K N) beside the projections, which all targets share.
+
+Shapes: B users, L padded history length, C targets per user, N events of a window, D width of the memory, E width of an
+embedded event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.nn.chunks import in_chunks
+from lifelong.nn.masks import masked_softmax
+from lifelong.nn.windows import recent_events
+
+
+@dataclass(frozen=True)
+class MemN2NConfig:
+    """Settings of `memn2n`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a memory"})
+    recent: Annotated[int, Field(gt=0)] = field(
+        default=50, metadata={"help": "how many events before the target are read"}
+    )
+    hops: Annotated[int, Field(gt=0)] = field(default=3, metadata={"help": "passes of a read"})
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class MemN2N(HistoryModel):
+    """Each event is an entry with a key and a value; each hop reads them with what the last one found."""
+
+    Config = MemN2NConfig
+    title = "MemN2N"
+    source = "Sukhbaatar et al., NeurIPS 2015"
+    state = "last 50 events"
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int = 16,
+        width: int = 32,
+        recent: int = 50,
+        hops: int = 3,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        self.width, self.recent, self.hops = width, recent, hops
+        self.query = nn.Linear(self.target_width, width, bias=False)
+        self.entry = nn.Linear(self.event_width, 2 * width, bias=False)
+        self.time = nn.Parameter(torch.empty(recent, 2 * width))
+        nn.init.normal_(self.time, std=0.1)
+        self.pass_on = nn.Linear(width, width, bias=False)
+        nn.init.eye_(self.pass_on.weight)
+
+    def find(self, window: Window, query: Query) -> Found:
+        """Project all events once, then read each target's last ones."""
+        entry_BLD = self.entry(window.vector_BLE)
+
+        def read(target_BCE: Tensor, position_BC: Tensor) -> tuple[Tensor, Tensor]:
+            entry_BCND, real_BCN = recent_events(entry_BLD, position_BC, self.recent)
+            return self._read(self.query(target_BCE), entry_BCND + self.time, real_BCN)
+
+        numbers = len(entry_BLD) * self.recent * 2 * self.width
+        interest_BCD, attention_BCN = in_chunks(read, query.vector_BCE, query.position_BC, axis=1, numbers=numbers)
+        return Found(interest_BCD, attention_BCN)
+
+    def _read(self, query_BCD: Tensor, entry_BCND: Tensor, real_BCN: Tensor) -> tuple[Tensor, Tensor]:
+        """K hops over entries, whose first half is the key and whose second the value; the first hop's attention.
+
+        Source: equations 1, 2 and 4.
+        """
+        key_BCND, value_BCND = entry_BCND.chunk(2, dim=-1)
+        attentions = []
+        for _ in range(self.hops):
+            score_BCN = (key_BCND @ query_BCD.unsqueeze(-1)).squeeze(-1)
+            attentions.append(masked_softmax(score_BCN, real_BCN))
+            found_BCD = (attentions[-1].unsqueeze(-2) @ value_BCND).squeeze(-2)
+            query_BCD = self.pass_on(query_BCD) + found_BCD
+        return query_BCD, attentions[0]
