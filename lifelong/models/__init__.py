@@ -21,30 +21,52 @@ from lifelong.models.attrec import AttRec
 from lifelong.models.base import FittedModel, HistoryModel, MemoryModel, Model
 from lifelong.models.caser import Caser
 from lifelong.models.counts import Counts
+from lifelong.models.din import Din
 from lifelong.models.dnn import Dnn
 from lifelong.models.eta import Eta
+from lifelong.models.fm import Fm
+from lifelong.models.fpmc import Fpmc
 from lifelong.models.gru4rec import Gru4Rec
 from lifelong.models.hpmn import Hpmn
 from lifelong.models.hpmn_authors import HpmnAuthors
+from lifelong.models.lr import Lr
 from lifelong.models.lstm import Lstm
 from lifelong.models.memn2n import MemN2N
+from lifelong.models.mf import Mf
 from lifelong.models.mingru import MinGru
 from lifelong.models.popularity import Popularity
+from lifelong.models.sdim import Sdim
+from lifelong.models.shan import Shan
+from lifelong.models.sim import Sim
+from lifelong.models.rum_feature import RumFeature
+from lifelong.models.rum_item import RumItem
 from lifelong.models.svdpp import Svdpp
+from lifelong.models.ubr4ctr import Ubr4Ctr
 
 MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "popularity": Popularity,
     "counts": Counts,
+    "lr": Lr,
+    "fm": Fm,
+    "mf": Mf,
+    "fpmc": Fpmc,
     "dnn": Dnn,
+    "svdpp": Svdpp,
     "gru4rec": Gru4Rec,
     "caser": Caser,
+    "shan": Shan,
     "memn2n": MemN2N,
     "attrec": AttRec,
+    "din": Din,
     "hpmn": Hpmn,
+    "sim": Sim,
+    "ubr4ctr": Ubr4Ctr,
     "eta": Eta,
-    "svdpp": Svdpp,
+    "sdim": Sdim,
     "lstm": Lstm,
     "mingru": MinGru,
+    "rum_item": RumItem,
+    "rum_feature": RumFeature,
 }
 
 MODES: dict[tuple[str, str], type[Model] | type[FittedModel]] = {("hpmn", "authors_mode"): HpmnAuthors}

@@ -1,0 +1,181 @@
+"""SDIM: the events that hash to the target's own buckets, as sums that are kept per bucket.
+
+Cao et al., "Sampling Is All You Need on Modeling Long-Term User Behaviors for CTR Prediction", CIKM 2022.
+
+    event  --item vector--> G groups of t hash bits --> adds its value to one of the 2^t buckets of each group     write
+    target --item vector--> G groups of t hash bits --> mean over groups of (bucket / length of bucket)            read
+
+Equations: signatures from m = G t random hyperplanes (5), groups of t bits and the sum of the values that share the
+target's bucket (8-10), each scaled to length 1, and their mean over groups (11). An event at angle a to the target is
+in its bucket with probability (1 - a / pi)^t, so the mean over groups is attention by angle that computes no weights.
+The hyperplanes are drawn once, kept with the weights and never trained.
+
+Differs from the paper: only what an event shares with a target, its item fields, is hashed, so that both lie in one
+space; what is summed is a linear map of the whole event, so that the state does not grow with the number of fields; the
+recent history has no attention of its own. The state holds the sums divided by the number of all events: the lengths of
+buckets cancel in the read, numbers do not grow, and times the count it is the sum again.
+
+State: G 2^t D numbers, 16 x 8 x 32 = 4,096 by default, with the paper's m = 48 and t = 3; but for the common divisor an
+event changes one bucket of each group, so maintenance is O(1) and sums of parts of a history add up.
+
+Training reads only the targets' own buckets: events sorted by bucket, running sums, and a difference of two of them.
+
+Shapes: B users, L padded history length, C targets per user, E width of a vector, G groups, K buckets of a group,
+D width of a value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import normalize, pad
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import MemoryModel, Output
+from lifelong.nn.hashing import bucket_ids, hyperplanes, signature
+from lifelong.nn.masks import clear_padding
+
+if TYPE_CHECKING:
+    from lifelong.data.batches import Batch
+
+
+@dataclass(frozen=True)
+class SdimConfig:
+    """Settings of `sdim`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a value, and of the interest"})
+    groups: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "groups of hash bits"})
+    bits: Annotated[int, Field(gt=0, le=10)] = field(
+        default=3, metadata={"help": "bits of a group, which has 2^bits buckets; more find fewer, nearer events"}
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class SdimMemory(NamedTuple):
+    """Sum of the values in each bucket, divided by the number of all events; zeros before the first."""
+
+    count_B: Tensor
+    mean_BGKD: Tensor
+
+
+class Sdim(MemoryModel[SdimMemory]):
+    """Attention by hashing, read from sums."""
+
+    Config = SdimConfig
+    title = "SDIM"
+    source = "Cao et al., CIKM 2022"
+    state = "bucket sums"
+    plane_RE: Tensor
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int = 16,
+        width: int = 32,
+        groups: int = 16,
+        bits: int = 3,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        self.groups, self.bits, self.buckets = groups, bits, 2**bits
+        self.register_buffer("plane_RE", hyperplanes(groups * bits, self.target_width))
+        self.value = nn.Linear(self.event_width, width, bias=False)
+
+    def initial_memory(self, num_users: int) -> SdimMemory:
+        """Zeros: all buckets empty."""
+        weight = self.value.weight
+        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
+        return SdimMemory(count_B, weight.new_zeros(num_users, self.groups, self.buckets, self.value.out_features))
+
+    def write_vector(self, memory: SdimMemory, event_BE: Tensor) -> SdimMemory:
+        """Add the event's value to its bucket of each group, and divide by one event more."""
+        count_B = memory.count_B + 1
+        bucket_BGK = self._bucket(event_BE).unsqueeze(-1) == torch.arange(self.buckets, device=event_BE.device)
+        value_BGKD = bucket_BGK.unsqueeze(-1) * self.value(event_BE)[:, None, None]
+        step_BGKD = (value_BGKD - memory.mean_BGKD) / count_B[:, None, None, None].to(event_BE.dtype)
+        return SdimMemory(count_B, memory.mean_BGKD + step_BGKD)
+
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> SdimMemory:
+        """Sums of what lies between one position and the next, running sums of these, and back to the order asked."""
+        sorted_BC, order_BC = position_BC.sort(dim=1)
+        sum_BCX = self._sums_between(clear_padding(event_BLE, length_B), sorted_BC).cumsum(dim=1)
+        users, targets = position_BC.shape
+        rank_BC = order_BC.argsort(dim=1) + targets * torch.arange(users, device=position_BC.device).unsqueeze(-1)
+        sum_NX = sum_BCX.flatten(0, 1).index_select(0, rank_BC.flatten())
+        mean_NX = sum_NX / position_BC.flatten().clamp(min=1).unsqueeze(-1).to(sum_NX.dtype)
+        return SdimMemory(position_BC, mean_NX.view(users, targets, self.groups, self.buckets, -1))
+
+    def _sums_between(self, event_BLE: Tensor, sorted_BC: Tensor) -> Tensor:
+        """Bucket sums of the events from each position's predecessor (at first 0) to itself: `[B, C, G * K * D]`."""
+        (users, length, _), targets, device = event_BLE.shape, sorted_BC.shape[1], sorted_BC.device
+        # The first position that sees an event; behind the last position is a part that nothing reads.
+        place_BL = torch.arange(length, device=device).repeat(users, 1)
+        part_BL = torch.searchsorted(sorted_BC, place_BL, right=True)
+        part_BL = part_BL + (targets + 1) * torch.arange(users, device=device).unsqueeze(-1)
+        row_BLG = part_BL.unsqueeze(-1) * self.groups + torch.arange(self.groups, device=device)
+        row_BLG = row_BLG * self.buckets + self._bucket(event_BLE)
+        value_BLGD = self.value(event_BLE).unsqueeze(2).expand(*row_BLG.shape, -1)
+        rows = users * (targets + 1) * self.groups * self.buckets
+        sum_ND = value_BLGD.new_zeros(rows, value_BLGD.shape[-1])
+        sum_ND = sum_ND.index_add(0, row_BLG.flatten(), value_BLGD.flatten(0, 2))
+        return sum_ND.view(users, targets + 1, -1)[:, :-1]
+
+    def read_vector(self, memory: SdimMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
+        """Take the target's bucket of each group; source: equation 11."""
+        mean_BCGKD, bucket_BCG = memory.mean_BGKD, self._bucket(target_BCE)
+        wide = mean_BCGKD.expand(-1, bucket_BCG.shape[1], -1, -1, -1)
+        place = bucket_BCG[..., None, None].expand(-1, -1, -1, 1, wide.shape[-1])
+        return _interest(wide.gather(3, place).squeeze(3)), None
+
+    def forward(self, batch: Batch) -> Output:
+        """What `encode` and `respond` give, without making the buckets that no target reads."""
+        event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
+        target_BCE = self.embed(batch.target_BCF, self.item_fields)
+        interest_BCD = _interest(self.own_sums(event_BLE, target_BCE, batch.position_BC))
+        return Output(self.head(interest_BCD, target_BCE, self.embed_context(batch.context_BCF)))
+
+    def own_sums(self, event_BLE: Tensor, target_BCE: Tensor, position_BC: Tensor) -> Tensor:
+        """Sums over the events before each position that share a bucket with its target, per group: `[B, C, G, D]`.
+
+        Events sorted by (bucket, place) have a bucket's events before a position side by side; a group at a time, so
+        that running sums of one group alone are in memory.
+
+        Args:
+            event_BLE: finite in padding, too.
+            target_BCE: the targets.
+            position_BC: int64, at most each user's number of events.
+        """
+        value_BLD, size = self.value(event_BLE), event_BLE.shape[1] + 1
+        joint_BLG = self._bucket(event_BLE) * size + torch.arange(size - 1, device=position_BC.device).unsqueeze(-1)
+        start_BCG = self._bucket(target_BCE) * size
+        end_BCG = start_BCG + position_BC.unsqueeze(-1)
+        sums = []
+        for joint_BL, *bounds in zip(joint_BLG.unbind(2), start_BCG.unbind(2), end_BCG.unbind(2), strict=True):
+            sorted_BL, order_BL = joint_BL.sort(dim=1)
+            value = value_BLD.gather(1, order_BL.unsqueeze(-1).expand_as(value_BLD))
+            # In double precision a difference of two running sums is as good as a sum of its own.
+            running_BLD = pad(value.double().cumsum(dim=1), (0, 0, 1, 0))
+            first, last = (torch.searchsorted(sorted_BL, bound.contiguous()) for bound in bounds)
+            sums.append(_rows(running_BLD, last) - _rows(running_BLD, first))
+        return torch.stack(sums, dim=2).to(value_BLD.dtype)
+
+    def _bucket(self, vector: Tensor) -> Tensor:
+        """The bucket of a target, or of what an event has in common with one, in each group: int64 `[..., G]`."""
+        return bucket_ids(signature(vector[..., : self.target_width], self.plane_RE), self.bits)
+
+
+def _rows(running_BLD: Tensor, place_BC: Tensor) -> Tensor:
+    return running_BLD.gather(1, place_BC.unsqueeze(-1).expand(-1, -1, running_BLD.shape[-1]))
+
+
+def _interest(sum_BCGD: Tensor) -> Tensor:
+    """Mean over groups of the sums, each scaled to length 1; an empty bucket stays 0. Source: equation 11."""
+    return normalize(sum_BCGD, dim=-1).mean(dim=2)
