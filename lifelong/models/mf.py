@@ -1,0 +1,89 @@
+"""MF: factors and biases of users and items; what a user did since training changes nothing.
+
+Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 2009.
+
+    logit = mu + b_u + b_i + q_i . p_u                                                    equation 4, through a sigmoid
+    loss  = cross entropy + decay (|p_u|^2 + |q_i|^2 + b_u^2 + b_i^2), mean over the labelled pairs          equation 5
+
+Differs from the paper: labels are 0 and 1 and the loss is the cross entropy; factors and bias of an item are sums over
+its fields; context fields add biases; several tasks have factors of their own. It is the only model here that takes
+the user's number: a user who is not in training stays at zeros, and gets what the items' biases say. So it is a floor
+for protocols whose test users are in training, and no more than popularity where they are not. A user's state is
+factors + 1 trained numbers a task, which no event updates; histories are not read.
+
+Shapes: B users, C targets per user, D = tasks x factors, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import Model, Output
+from lifelong.nn.factors import FactorHead, sum_of_fields
+
+if TYPE_CHECKING:
+    from lifelong.data.batches import Batch
+
+STD = 0.1
+"""Of the items' initial factors."""
+
+
+@dataclass(frozen=True)
+class MfConfig:
+    """Settings of `mf`."""
+
+    factors: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "factors of a user and of an item"})
+    decay: Annotated[float, Field(ge=0)] = field(
+        default=0.01, metadata={"help": "weight of the squares of factors and biases in the loss"}
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.0, metadata={"help": "share of a user's factors dropped in training"}
+    )
+
+
+class Mf(Model):
+    """Who the user is, as far as training knew, and nothing of what she did."""
+
+    Config = MfConfig
+    title = "MF"
+    source = "Koren et al., IEEE Computer 2009"
+    state = "trained user vector"
+    not_served = "its user vectors are trained, not updated by events"
+
+    def __init__(self, inputs: InputSpec, *, factors: int = 16, decay: float = 0.01, dropout: float = 0.0) -> None:
+        tasks = len(inputs.tasks)
+        self.factors, self.decay = tasks * factors, decay
+        width = tasks + self.factors
+        # Events are not read: their fields have no vectors.
+        super().__init__(replace(inputs, event={}), embedding=width, interest=self.factors, dropout=dropout)
+        self.inputs = inputs
+        self.embed.restart(STD)
+        self.head = FactorHead(width=width, tasks=tasks, dropout=dropout)
+        self.users = nn.Embedding(inputs.users, width, padding_idx=0)
+        nn.init.zeros_(self.users.weight)
+
+    def forward(self, batch: Batch) -> Output:
+        """The user's and the targets' factors and biases; padded targets give any number."""
+        tasks = len(self.inputs.tasks)
+        target_BCE = self.embed(batch.target_BCF, self.item_fields)
+        user_B1E = self.users(batch.user_B).unsqueeze(1)
+        factor_BCD = user_B1E[..., tasks:].expand(-1, target_BCE.shape[1], -1)
+        fit_BCT = self.head(factor_BCD, target_BCE, self.embed_context(batch.context_BCF))
+        return Output(user_B1E[..., :tasks] + fit_BCT, self._decayed(user_B1E, target_BCE, batch.mask_BC))
+
+    def _decayed(self, user_B1E: Tensor, target_BCE: Tensor, mask_BC: Tensor) -> Mapping[str, Tensor]:
+        """The squares of what each labelled pair uses, times their weight.
+
+        Source: equation 5.
+        """
+        if self.decay == 0:
+            return {}
+        item_BCE = sum_of_fields(target_BCE, self.embed.dim)
+        square_BC = (item_BCE.square() + user_B1E.square()).sum(dim=-1).masked_fill(~mask_BC, 0.0)
+        return {"decay": self.decay * square_BC.sum() / mask_BC.sum().clamp(min=1)}
