@@ -1,0 +1,112 @@
+"""SHAN: attention over the long part of a history, then over its summary and the short part.
+
+Ying et al., "Sequential Recommender System based on Hierarchical Attention Network", IJCAI 2018.
+
+    long part  --softmax of u . ReLU(W1 x + b1)--> summary --+
+    short part ----------------------------------------------+--softmax of u . ReLU(W2 x + b2)--> interest
+
+Implemented: the long-term attention layer and the layer over its summary and the short part (section 3.3). Differs from
+the paper: its query u is a free vector per user; the user's id is not an input here, so u is a projection of the mean
+of the user's recent events, in which a learned constant stands for an empty history. The short part is the last events
+and not the items of the current session; without a long part there is no summary to attend to. Events are what is
+summed, at their embedded width; the head stands in the place of the inner product with the target.
+
+State: the last `recent` events. The vectors of the events are made once for all targets; a target costs two inner
+products per event.
+
+Shapes: B users, L padded history length, C targets per user, D width of the queries, E width of an embedded event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.nn.chunks import in_chunks
+from lifelong.nn.masks import masked_softmax
+from lifelong.nn.windows import recent_mean
+
+
+@dataclass(frozen=True)
+class ShanConfig:
+    """Settings of `shan`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of the user's query"})
+    short: Annotated[int, Field(gt=0)] = field(
+        default=20, metadata={"help": "how many events before the target are the short part"}
+    )
+    recent: Annotated[int, Field(gt=0)] = field(
+        default=1000, metadata={"help": "how many events before the target are read: the long part and the short one"}
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class Shan(HistoryModel):
+    """Two levels of attention, both asked by the user."""
+
+    Config = ShanConfig
+    title = "SHAN"
+    source = "Ying et al., IJCAI 2018"
+    state = "last 1,000 events"
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int = 16,
+        width: int = 32,
+        short: int = 20,
+        recent: int = 1000,
+        dropout: float = 0.1,
+    ) -> None:
+        event_width = embedding * (len(inputs.item) + len(inputs.event))
+        super().__init__(inputs, embedding=embedding, interest=event_width, dropout=dropout)
+        self.short, self.recent = short, recent
+        self.user = nn.Linear(self.event_width, width)
+        self.first = nn.Linear(self.event_width, width)
+        self.second = nn.Linear(self.event_width, width)
+
+    def find(self, window: Window, query: Query) -> Found:
+        """Both levels, for a few targets at a time where histories are long."""
+        event_BLE = window.vector_BLE
+        users, size, _ = event_BLE.shape
+        keys = [torch.relu(layer(event_BLE)).transpose(1, 2) for layer in (self.first, self.second)]
+        user_BCD = self.user(recent_mean(event_BLE, query.position_BC, self.recent))
+        visible_BCL = self.visible(query, size)
+        place_L = torch.arange(size, device=event_BLE.device)
+        short_BCL = visible_BCL & (place_L >= query.position_BC.unsqueeze(-1) - self.short)
+
+        def attend(user_BCD: Tensor, long_BCL: Tensor, short_BCL: Tensor) -> tuple[Tensor, Tensor]:
+            long_weight_BCL = masked_softmax(user_BCD @ keys[0], long_BCL)
+            summary_weight_BC1, short_weight_BCL = self._second_level(
+                user_BCD, long_weight_BCL @ event_BLE, user_BCD @ keys[1], long_BCL, short_BCL
+            )
+            weight_BCL = summary_weight_BC1 * long_weight_BCL + short_weight_BCL
+            return weight_BCL @ event_BLE, weight_BCL
+
+        parts = user_BCD, visible_BCL & ~short_BCL, short_BCL
+        interest_BCE, attention_BCL = in_chunks(attend, *parts, axis=1, numbers=users * size)
+        return Found(interest_BCE, attention_BCL)
+
+    def _second_level(
+        self, user_BCD: Tensor, summary_BCE: Tensor, score_BCL: Tensor, long_BCL: Tensor, short_BCL: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Weights of the summary, if there is a long part, and of each event of the short part.
+
+        Source: section 3.3, the second attention layer.
+        """
+        summary_score_BC1 = (user_BCD * torch.relu(self.second(summary_BCE))).sum(dim=-1, keepdim=True)
+        weight_BCX = masked_softmax(
+            torch.cat([summary_score_BC1, score_BCL], dim=-1),
+            torch.cat([long_BCL.any(dim=-1, keepdim=True), short_BCL], dim=-1),
+        )
+        return weight_BCX[..., :1], weight_BCX[..., 1:]
