@@ -1,0 +1,74 @@
+"""A recurrence over whole histories whose state is large: only the states at the positions asked for are kept.
+
+    inputs --step, step, step, ...--> states of the users who have a target here --cat--> states, in the targets' order
+
+A stack of all states would have (users x events x numbers of a state) numbers; what is kept here grows with the targets
+instead. What the backward pass needs of every step would be several times that stack: beyond `NUMBERS_AT_ONCE` it is
+computed again, some steps at a time.
+
+Shapes: B users, L padded history length, C targets per user, N targets of a batch, X width of a step's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+NUMBERS_AT_ONCE = 2**22
+"""Numbers in the states of the steps that a backward pass holds together, at most: 16 MiB in single precision.
+
+A step keeps some five to fifteen tensors of a state's size.
+"""
+
+State = tuple[Tensor, ...]
+Step = Callable[[State, Tensor], State]
+
+
+def fold_at(step: Step, start: State, input_BLX: Tensor, position_BC: Tensor) -> State:
+    """The state after the first `position` inputs of a user, for each target: tensors `[B, C, ...]`.
+
+    Args:
+        step: (state, input `[B, X]`) -> next state; draws nothing at random.
+        start: state before the first input, tensors `[B, ...]`.
+        input_BLX: finite in padding, too; L may be 0.
+        position_BC: int64, at most L.
+    """
+    place_N = position_BC.flatten()
+    order_N = place_N.argsort(stable=True)
+    user_N, targets = order_N // position_BC.shape[1], torch.bincount(place_N, minlength=1).tolist()
+    first, *users = torch.split(user_N, targets)
+    size = _steps_at_once(start)
+    state, kept = start, [_pick(start, first)]
+    # Split and not sliced: the backward pass of a slice fills a tensor of the whole's size, once per slice.
+    for number, inputs in enumerate(torch.split(input_BLX[:, : len(users)], size, dim=1)):
+        chunk = (step, state, inputs, users[number * size : (number + 1) * size])
+        if size < len(users) and torch.is_grad_enabled():
+            state, found = checkpoint(_some_steps, *chunk, use_reentrant=False, preserve_rng_state=False)
+        else:
+            state, found = _some_steps(*chunk)
+        kept += found
+    back_N = order_N.argsort()
+    return tuple(
+        torch.cat(parts)[back_N].view(*position_BC.shape, *parts[0].shape[1:]) for parts in zip(*kept, strict=True)
+    )
+
+
+def _some_steps(step: Step, state: State, input_BLX: Tensor, users: Sequence[Tensor]) -> tuple[State, list[State]]:
+    """The last state, and after each step those of its `users`."""
+    kept = []
+    for input_BX, user_N in zip(input_BLX.unbind(1), users, strict=True):
+        state = step(state, input_BX)
+        if len(user_N):
+            kept.append(_pick(state, user_N))
+    return state, kept
+
+
+def _pick(state: State, user_N: Tensor) -> State:
+    return tuple(value[user_N] for value in state)
+
+
+def _steps_at_once(state: State) -> int:
+    return max(1, NUMBERS_AT_ONCE // max(1, sum(value.numel() for value in state)))

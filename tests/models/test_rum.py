@@ -1,0 +1,131 @@
+"""RUM, both levels, against naive transcriptions of its equations: loops over users, events, slots, in float64."""
+
+import math
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import Tensor
+
+from lifelong.models.rum_feature import RumFeature
+from lifelong.models.rum_item import RumItem
+from lifelong.testing.worlds import INPUTS
+
+pytestmark = pytest.mark.torch
+
+LENGTHS = (9, 0, 1, 3)
+WIDTH, SLOTS, STRENGTH = 5, 3, 0.7
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make(kind: type[RumItem] | type[RumFeature]) -> RumItem | RumFeature:
+    torch.manual_seed(0)
+    model = kind(INPUTS, embedding=3, width=WIDTH, slots=SLOTS, strength=STRENGTH, dropout=0.0).double().eval()
+    with torch.no_grad():
+        model.query.weight.add_(torch.randn_like(model.query.weight))
+    return model
+
+
+def naive_softmax(scores: list[Tensor]) -> list[Tensor]:
+    powers = [torch.exp(score) for score in scores]
+    return [power / sum(powers) for power in powers]
+
+
+def naive_item_interest(model: RumItem, events: list[Tensor], target: Tensor) -> Tensor:
+    memory: list[Tensor] = []
+    for event in events:
+        memory = [*memory, model.entry.weight @ event][-SLOTS:]
+    q = model.query.weight @ target
+    weights = naive_softmax([STRENGTH * (q @ m) for m in memory])
+    return sum((w * m for w, m in zip(weights, memory, strict=True)), torch.zeros_like(q))
+
+
+def naive_feature_interest(model: RumFeature, events: list[Tensor], target: Tensor) -> Tensor:
+    memory = [torch.zeros(WIDTH, dtype=torch.float64) for _ in range(SLOTS)]
+    for event in events:
+        q = model.entry.weight @ event
+        z = naive_softmax([STRENGTH * (q @ f) for f in model.key_SD])
+        erase = 1 / (1 + torch.exp(-(model.erase.weight @ q + model.erase.bias)))
+        add = torch.tanh(model.add.weight @ q + model.add.bias)
+        memory = [m * (1 - z[k] * erase) + z[k] * add for k, m in enumerate(memory)]
+    q = model.query.weight @ target
+    z = naive_softmax([STRENGTH * (q @ f) for f in model.key_SD])
+    return sum((z[k] * m for k, m in enumerate(memory)), torch.zeros_like(q))
+
+
+@pytest.mark.parametrize(("kind", "naive"), [(RumItem, naive_item_interest), (RumFeature, naive_feature_interest)])
+def test_interest_is_the_naive_loop_in_value_and_gradient(kind, naive) -> None:
+    model, generator = make(kind), torch.Generator().manual_seed(0)
+    length_B = torch.tensor(LENGTHS)
+    clean_BLE = torch.randn(4, 11, model.event_width, generator=generator, dtype=torch.float64)
+    padding_BL1 = (torch.arange(11) >= length_B[:, None])[..., None]
+    target_BCE = torch.randn(4, 2, model.target_width, generator=generator, dtype=torch.float64)
+    position_BC = torch.stack([length_B, length_B // 2], dim=1)
+    weight_BCD = torch.randn(4, 2, WIDTH, generator=generator, dtype=torch.float64)
+    results = []
+    for batched in (True, False):
+        leaves = [clean_BLE.clone().requires_grad_(), target_BCE.clone().requires_grad_()]
+        if batched:
+            dirty_BLE = leaves[0].masked_fill(padding_BL1, math.nan)
+            interest_BCD, _ = model.read_vector(model.encode_vector(dirty_BLE, length_B, position_BC), leaves[1])
+        else:
+            rows = [
+                [naive(model, list(leaves[0][b, : position_BC[b, c]]), leaves[1][b, c]) for c in range(2)]
+                for b in range(4)
+            ]
+            interest_BCD = torch.stack([torch.stack(row) for row in rows])
+        body = [value for name, value in model.named_parameters() if not name.startswith(("embed.", "head."))]
+        gradients = torch.autograd.grad((interest_BCD * weight_BCD).sum(), [*leaves, *body])
+        results.append([interest_BCD.detach(), *gradients])
+    for left, right in zip(*results, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+
+
+def test_item_memory_forgets_the_oldest_event() -> None:
+    model = make(RumItem)
+    events = torch.randn(5, model.event_width, dtype=torch.float64)
+    memory = model.initial_memory(1)
+    for event in events:
+        memory = model.write_vector(memory, event[None])
+    torch.testing.assert_close(memory.slot_BSD[0], model.entry(events[-SLOTS:]))
+
+
+def test_item_memory_with_fewer_events_than_places_gives_empty_places_no_weight() -> None:
+    model = make(RumItem)
+    memory = model.write_vector(model.initial_memory(1), torch.randn(1, model.event_width).double())
+    memory = type(memory)(*(value.unsqueeze(1) for value in memory))
+    # An inner product below 0 would lose against the 0 of an empty place.
+    with torch.no_grad():
+        model.query.weight.copy_(-model.query.weight)
+    for sign in (1.0, -1.0):
+        _, weight_BCS = model.read_vector(memory, sign * torch.ones(1, 1, model.target_width).double())
+        assert weight_BCS.tolist() == [[[0.0, 0.0, 1.0]]]
+
+
+def test_item_memory_without_events_reads_zeros_without_nan_in_the_gradient() -> None:
+    model = make(RumItem)
+    memory = type(model.initial_memory(1))(*(value.unsqueeze(1) for value in model.initial_memory(1)))
+    interest_BCD, _ = model.read_vector(memory, torch.ones(1, 2, model.target_width).double())
+    interest_BCD.sum().backward()
+    assert interest_BCD.tolist() == [[[0.0] * WIDTH] * 2]
+    assert bool(model.query.weight.grad.isfinite().all())
+
+
+def test_feature_memory_erases_only_where_the_event_belongs() -> None:
+    model = make(RumFeature)
+    with torch.no_grad():
+        model.key_SD.copy_(torch.eye(SLOTS, WIDTH) * 1000)
+        model.entry.weight.copy_(torch.eye(WIDTH, model.event_width))
+        model.erase.bias.fill_(100.0)
+    event = torch.zeros(1, model.event_width, dtype=torch.float64)
+    event[0, 1] = 1.0
+    before = type(model.initial_memory(1))(torch.tensor([4]), torch.ones(1, SLOTS, WIDTH).double())
+    after = model.write_vector(before, event).value_BSD
+    added = torch.tanh(model.add(event[:, :WIDTH]))[0]
+    torch.testing.assert_close(after[0, 0], torch.ones(WIDTH).double())
+    torch.testing.assert_close(after[0, 1], added.detach())
