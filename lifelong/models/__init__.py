@@ -29,6 +29,7 @@ from lifelong.models.fpmc import Fpmc
 from lifelong.models.gru4rec import Gru4Rec
 from lifelong.models.hpmn import Hpmn
 from lifelong.models.hpmn_authors import HpmnAuthors
+from lifelong.models.hstu import Hstu
 from lifelong.models.lr import Lr
 from lifelong.models.lstm import Lstm
 from lifelong.models.memn2n import MemN2N
@@ -53,6 +54,7 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "dnn": Dnn,
     "svdpp": Svdpp,
     "gru4rec": Gru4Rec,
+    "hstu": Hstu,
     "caser": Caser,
     "shan": Shan,
     "memn2n": MemN2N,

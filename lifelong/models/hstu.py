@@ -1,0 +1,193 @@
+"""HSTU: stacked layers of gated, pointwise attention over the history.
+
+Zhai et al., "Actions Speak Louder than Words: Trillion-Parameter Sequential Transducers for Generative
+Recommendations", ICML 2024.
+
+    U, V, Q, K = split(SiLU(W1 norm(x) + b1))
+    x + W2 (norm(SiLU(Q K^T + bias of place + bias of gap) V) * U) + b2          per layer
+
+Equations: projection, attention without softmax, gated output (1-3), with the relative bias by place and by time. From
+the authors' code: the norm before the projection, the sum with the input, and gaps in buckets of powers of two. Differs
+from the paper: an event, with its fields, is one place and not an item and an action in turn; a target is not put into
+the sequence but reads the state after the last event before it (the paper's retrieval form), so that one pass serves
+all targets of a user, and the shared head compares the two; a gap is that between two events, not that to the event
+after the later one; no dropout within the stack.
+
+What a target sees: an event attends to itself and to the events right before it, a band of (recent - 1) // layers + 1
+in all. A stack of K layers thus sees K (band - 1) + 1 events, which is `recent`, or up to K - 1 fewer: no event before a
+target's last `recent` ones has any influence on it.
+
+State: the last `recent` events. Blocks of 64 events attend together: per head and layer a pass makes about
+64 + recent / layers scores per event of the history, 320 with the default settings; where that is much, a few
+users at a time.
+
+Shapes: B users, L padded history length, C targets per user, N blocks, R events of a block, X events that a block looks
+at, H heads, D width, E width of an embedded event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm, pad, silu
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.nn.chunks import in_chunks
+from lifelong.nn.recurrent import states_at
+
+BLOCK = 64
+"""R: events that attend together."""
+GAPS = 32
+"""Buckets of gaps: none, 1 s, 2 to 3 s, 4 to 7 s, ...; the last starts at 34 years."""
+
+
+@dataclass(frozen=True)
+class HstuConfig:
+    """Settings of `hstu`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    head_width: Annotated[int, Field(gt=0)] = field(
+        default=16, metadata={"help": "width of a head; the state has that of all heads together"}
+    )
+    heads: Annotated[int, Field(gt=0)] = field(default=2, metadata={"help": "attention heads of a layer"})
+    layers: Annotated[int, Field(gt=0)] = field(default=2, metadata={"help": "layers of the stack"})
+    recent: Annotated[int, Field(gt=0)] = field(
+        default=512, metadata={"help": "how many events before the target the stack sees, its layers together"}
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class Hstu(HistoryModel):
+    """Every event's state is made of those before it; the target reads the last one."""
+
+    Config = HstuConfig
+    title = "HSTU"
+    source = "Zhai et al., ICML 2024"
+    state = "last 512 events"
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int = 16,
+        head_width: int = 16,
+        heads: int = 2,
+        layers: int = 2,
+        recent: int = 512,
+        dropout: float = 0.1,
+    ) -> None:
+        width = head_width * heads
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        self.recent, self.heads, self.band = recent, heads, (recent - 1) // layers + 1
+        self.event = nn.Linear(self.event_width, width)
+        self.layers = nn.ModuleList(HstuLayer(width, heads=heads, band=self.band) for _ in range(layers))
+
+    def find(self, window: Window, query: Query) -> Found:
+        """Run the stack over the histories, and pick the state at each target's position."""
+        state_BLD, size = self.event(window.vector_BLE), window.vector_BLE.shape[1]
+        if size:
+            numbers = size * (self.band + BLOCK) * self.heads
+            (state_BLD,) = in_chunks(self._stack, state_BLD, window.time_BL, axis=0, numbers=numbers)
+        return Found(states_at(state_BLD, query.position_BC))
+
+    def _stack(self, state_BLD: Tensor, time_BL: Tensor) -> tuple[Tensor]:
+        """All layers, over histories filled up to whole blocks."""
+        size = state_BLD.shape[1]
+        state_BLD, time_BL = pad(state_BLD, (0, 0, 0, -size % BLOCK)), pad(time_BL, (0, -size % BLOCK))
+        blocks = state_BLD.shape[1] // BLOCK
+        back = min(-((1 - self.band) // BLOCK), blocks - 1)
+        time_BNR, looked_BNX = time_BL.view(-1, blocks, BLOCK), looked_at(time_BL.unsqueeze(-1), back).squeeze(-1)
+        gap_BNRX = gap_bucket(time_BNR.unsqueeze(-1) - looked_BNX.unsqueeze(-2))
+        for layer in self.layers:
+            state_BLD = state_BLD + layer(state_BLD, gap_BNRX, back)
+        return (state_BLD[:, :size],)
+
+
+class HstuLayer(nn.Module):
+    """One layer without the sum with its input.
+
+    Args:
+        width: D, of all heads together.
+        heads: H.
+        band: how many events an event attends to at most, itself included.
+    """
+
+    def __init__(self, width: int, *, heads: int, band: int) -> None:
+        super().__init__()
+        self.width, self.heads, self.band = width, heads, band
+        self.split = nn.Linear(width, 4 * width)
+        self.join = nn.Linear(width, width)
+        self.place_bias = nn.Parameter(torch.empty(band))
+        self.gap_bias = nn.Parameter(torch.empty(GAPS))
+        for bias in (self.place_bias, self.gap_bias):
+            nn.init.normal_(bias, std=0.02)
+
+    def forward(self, state_BLD: Tensor, gap_BNRX: Tensor, back: int) -> Tensor:
+        """What the layer adds to the states.
+
+        Args:
+            state_BLD: L is a multiple of `BLOCK`.
+            gap_BNRX: int64 bucket of the gap between two events.
+            back: how many blocks before its own a block looks at.
+
+        Source: equations 1-3.
+        """
+        gate_BLD, value_BLD, query_BLD, key_BLD = silu(self.split(self._norm(state_BLD))).chunk(4, dim=-1)
+        query_BNHRD = self._by_head(query_BLD.view(len(query_BLD), -1, BLOCK, self.width))
+        key_BNHXD, value_BNHXD = (self._by_head(looked_at(part, back)) for part in (key_BLD, value_BLD))
+        bias_BNRX = self._place_bias(back) + self.gap_bias.index_select(0, gap_BNRX.flatten()).view(gap_BNRX.shape)
+        weight_BNHRX = silu(query_BNHRD @ key_BNHXD.transpose(-1, -2) + bias_BNRX.unsqueeze(2))
+        seen_BNHRD = (weight_BNHRX * self._in_band(back)) @ value_BNHXD
+        seen_BLD = seen_BNHRD.transpose(2, 3).reshape(state_BLD.shape)
+        added_BLD: Tensor = self.join(self._norm(seen_BLD) * gate_BLD)
+        return added_BLD
+
+    def _norm(self, state_BLD: Tensor) -> Tensor:
+        return layer_norm(state_BLD, (self.width,))
+
+    def _by_head(self, value_BNXD: Tensor) -> Tensor:
+        return value_BNXD.view(*value_BNXD.shape[:3], self.heads, -1).transpose(2, 3)
+
+    def _distance(self, back: int) -> Tensor:
+        """How many events before each event of a block each one looked at stands, negative after it: `[R, X]`."""
+        device = self.place_bias.device
+        place_X = torch.arange((back + 1) * BLOCK, device=device)
+        return place_X[back * BLOCK :].unsqueeze(-1) - place_X
+
+    def _in_band(self, back: int) -> Tensor:
+        distance_RX = self._distance(back)
+        return (distance_RX >= 0) & (distance_RX < self.band)
+
+    def _place_bias(self, back: int) -> Tensor:
+        distance_RX = self._distance(back).clamp(0, self.band - 1)
+        return self.place_bias.index_select(0, distance_RX.flatten()).view(distance_RX.shape)
+
+
+def looked_at(value_BLD: Tensor, back: int) -> Tensor:
+    """What each block looks at, oldest first: the `back` blocks before it, zeros where there is none, and itself.
+
+    Args:
+        value_BLD: L is a multiple of `BLOCK`.
+        back: how many blocks before its own.
+
+    Returns:
+        `[B, N, X, D]` with X = (back + 1) * `BLOCK`.
+    """
+    block_BNRD = value_BLD.reshape(len(value_BLD), -1, BLOCK, value_BLD.shape[-1])
+    blocks = block_BNRD.shape[1]
+    filled = pad(block_BNRD, (0, 0, 0, 0, back, 0))
+    return torch.cat([filled[:, first : first + blocks] for first in range(back + 1)], dim=2)
+
+
+def gap_bucket(seconds: Tensor) -> Tensor:
+    """Bucket of a gap in seconds (int64): 0 up to 0 s, then k from 2^(k-1) s on."""
+    # The half keeps powers of two away from the edge of a bucket, where rounding would decide.
+    power = (seconds.clamp(min=0).double() + 0.5).log2().floor().long()
+    return (power + 1).clamp(0, GAPS - 1)
