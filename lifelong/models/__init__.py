@@ -34,6 +34,7 @@ from lifelong.models.lr import Lr
 from lifelong.models.lstm import Lstm
 from lifelong.models.memn2n import MemN2N
 from lifelong.models.mf import Mf
+from lifelong.models.mimn import Mimn
 from lifelong.models.mingru import MinGru
 from lifelong.models.popularity import Popularity
 from lifelong.models.sdim import Sdim
@@ -42,6 +43,7 @@ from lifelong.models.sim import Sim
 from lifelong.models.rum_feature import RumFeature
 from lifelong.models.rum_item import RumItem
 from lifelong.models.svdpp import Svdpp
+from lifelong.models.twin import Twin
 from lifelong.models.ubr4ctr import Ubr4Ctr
 
 MODELS: dict[str, type[Model] | type[FittedModel]] = {
@@ -54,8 +56,8 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "dnn": Dnn,
     "svdpp": Svdpp,
     "gru4rec": Gru4Rec,
-    "hstu": Hstu,
     "caser": Caser,
+    "hstu": Hstu,
     "shan": Shan,
     "memn2n": MemN2N,
     "attrec": AttRec,
@@ -65,8 +67,10 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "ubr4ctr": Ubr4Ctr,
     "eta": Eta,
     "sdim": Sdim,
+    "twin": Twin,
     "lstm": Lstm,
     "mingru": MinGru,
+    "mimn": Mimn,
     "rum_item": RumItem,
     "rum_feature": RumFeature,
 }

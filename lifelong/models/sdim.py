@@ -111,7 +111,7 @@ class Sdim(MemoryModel[SdimMemory]):
         rank_BC = order_BC.argsort(dim=1) + targets * torch.arange(users, device=position_BC.device).unsqueeze(-1)
         sum_NX = sum_BCX.flatten(0, 1).index_select(0, rank_BC.flatten())
         mean_NX = sum_NX / position_BC.flatten().clamp(min=1).unsqueeze(-1).to(sum_NX.dtype)
-        return SdimMemory(position_BC, mean_NX.view(users, targets, self.groups, self.buckets, -1))
+        return SdimMemory(position_BC, mean_NX.view(users, targets, self.groups, self.buckets, self.value.out_features))
 
     def _sums_between(self, event_BLE: Tensor, sorted_BC: Tensor) -> Tensor:
         """Bucket sums of the events from each position's predecessor (at first 0) to itself: `[B, C, G * K * D]`."""
@@ -126,7 +126,8 @@ class Sdim(MemoryModel[SdimMemory]):
         rows = users * (targets + 1) * self.groups * self.buckets
         sum_ND = value_BLGD.new_zeros(rows, value_BLGD.shape[-1])
         sum_ND = sum_ND.index_add(0, row_BLG.flatten(), value_BLGD.flatten(0, 2))
-        return sum_ND.view(users, targets + 1, -1)[:, :-1]
+        sum_BCX: Tensor = sum_ND.view(users, targets + 1, -1)[:, :-1]
+        return sum_BCX
 
     def read_vector(self, memory: SdimMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
         """Take the target's bucket of each group; source: equation 11."""
