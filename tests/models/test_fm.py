@@ -1,0 +1,91 @@
+"""FM against a naive transcription of equation 1: a loop over all pairs of features."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import Tensor
+
+from lifelong.data.batches import Batch
+from lifelong.models.fm import Fm
+from lifelong.testing.worlds import INPUTS, random_batch
+
+pytestmark = pytest.mark.torch
+K = 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make(seed: int = 0) -> Fm:
+    torch.manual_seed(seed)
+    model = Fm(INPUTS, factors=K, dropout=0.0).double().eval()
+    torch.nn.init.normal_(model.head.constant)
+    return model
+
+
+def features(model: Fm, batch: Batch, user: int, place: int) -> list[tuple[float, Tensor, Tensor]]:
+    """All (x, w, v): a row of a table holds w and v as target or context, then w and v in the bag."""
+    table = {field: part.weight for field, part in model.embed.tables.items()}
+    near = [table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(INPUTS.item)]
+    near += [table[f][batch.context_BCF[user, place, k]] for k, f in enumerate(INPUTS.context)]
+    count = int(batch.position_BC[user, place])
+    bag = [
+        table[f][batch.history_BLF[user, t, k]]
+        for t in range(count)
+        for k, f in enumerate([*INPUTS.item, *INPUTS.event])
+    ]
+    return [
+        *((1.0, row[0], row[1 : 1 + K]) for row in near),
+        *((1.0 / count, row[1 + K], row[2 + K :]) for row in bag),
+    ]
+
+
+def naive_logit(model: Fm, batch: Batch, user: int, place: int) -> Tensor:
+    """Scores w_0 + sum w_i x_i + sum over the pairs of v_i . v_j x_i x_j."""
+    found = features(model, batch, user, place)
+    logit = model.head.constant[0] + sum(x * w for x, w, _ in found)
+    for (x, _, v), (other_x, _, other_v) in itertools.combinations(found, 2):
+        logit = logit + x * other_x * (v * other_v).sum()
+    return logit
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_logits_and_gradients_are_those_of_all_pairs(seed: int) -> None:
+    model, batch = make(seed), random_batch([7, 0, 1, 4], targets=3, seed=seed)
+    naive = torch.stack([torch.stack([naive_logit(model, batch, user, c) for c in range(3)]) for user in range(4)])
+    logit_BC = model(batch).logit_BCT[..., 0]
+    torch.testing.assert_close(logit_BC, naive, rtol=0, atol=1e-12)
+    weight_BC = torch.rand(4, 3, dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad((weight_BC * value).sum(), list(model.parameters())) for value in (logit_BC, naive)
+    ]
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+
+
+def test_a_field_has_other_weights_in_the_bag_than_as_a_target() -> None:
+    model, batch = make(), random_batch([5], targets=1)
+    batch.position_BC[:] = 0
+    before = model(batch).logit_BCT
+    with torch.no_grad():
+        for table in model.embed.tables.values():
+            table.weight[:, 1 + K :] += 1.0
+    assert torch.equal(model(batch).logit_BCT, before), "weights of the bag reach a target without history"
+    batch.position_BC[:] = 5
+    assert not torch.equal(model(batch).logit_BCT, before)
+
+
+def test_two_tasks_are_two_machines() -> None:
+    inputs = replace(INPUTS, context={}, tasks=("click", "buy"))
+    torch.manual_seed(0)
+    model, batch = Fm(inputs, factors=K, dropout=0.0).double().eval(), random_batch([4], targets=2, inputs=inputs)
+    gradient = torch.autograd.grad(model(batch).logit_BCT[..., 1].sum(), model.embed.tables["item"].weight)[0]
+    used = gradient.ne(0).any(dim=0).tolist()
+    role = [False, True, *[False] * K, *[True] * K]
+    assert used == role * 2

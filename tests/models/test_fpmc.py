@@ -1,0 +1,82 @@
+"""FPMC against a naive transcription of equation 14: loops over users, targets and factors."""
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import Tensor
+
+from lifelong.data.batches import Batch
+from lifelong.models.fpmc import Fpmc
+from lifelong.testing.worlds import INPUTS, random_batch
+
+pytestmark = pytest.mark.torch
+K = 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make(seed: int = 0) -> Fpmc:
+    torch.manual_seed(seed)
+    model = Fpmc(INPUTS, factors=K, dropout=0.0).double().eval()
+    torch.nn.init.normal_(model.head.mean)
+    return model
+
+
+def naive_logit(model: Fpmc, batch: Batch, user: int, place: int) -> Tensor:
+    """Scores mu + b_i + v_i . v'_l, each a sum over fields; a row holds b, then v, then v'."""
+    table = {field: part.weight for field, part in model.embed.tables.items()}
+    target = [table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(INPUTS.item)]
+    around = [table[f][batch.context_BCF[user, place, k]] for k, f in enumerate(INPUTS.context)]
+    logit = model.head.mean[0] + sum(row[0] for row in target) + sum(row[0] for row in around)
+    before = int(batch.position_BC[user, place]) - 1
+    if before < 0:
+        return logit
+    last = [table[f][batch.history_BLF[user, before, k]] for k, f in enumerate([*INPUTS.item, *INPUTS.event])]
+    for k in range(K):
+        logit = logit + sum(row[1 + k] for row in target) * sum(row[1 + K + k] for row in last)
+    return logit
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_logits_and_gradients_are_those_of_the_equation(seed: int) -> None:
+    model, batch = make(seed), random_batch([7, 0, 1, 4], targets=4, seed=seed)
+    naive = torch.stack([torch.stack([naive_logit(model, batch, user, c) for c in range(4)]) for user in range(4)])
+    logit_BC = model(batch).logit_BCT[..., 0]
+    torch.testing.assert_close(logit_BC, naive, rtol=0, atol=1e-12)
+    weight_BC = torch.rand(4, 4, dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad((weight_BC * value).sum(), list(model.parameters())) for value in (logit_BC, naive)
+    ]
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+
+
+def test_only_the_last_event_counts() -> None:
+    model, batch = make(), random_batch([6], targets=2)
+    other = random_batch([6], targets=2, seed=9)
+    batch.position_BC[:] = 6
+    before = model(batch).logit_BCT
+    batch.history_BLF[:, :5] = other.history_BLF[:, :5]
+    assert torch.equal(model(batch).logit_BCT, before)
+
+
+def test_each_task_has_factors_of_its_own() -> None:
+    inputs = replace(INPUTS, context={}, tasks=("click", "buy"))
+    torch.manual_seed(0)
+    model = Fpmc(inputs, factors=K, dropout=0.0).double().eval()
+    batch = random_batch([3], targets=1, inputs=inputs)
+    batch.position_BC[:] = 3
+    before = model(batch).logit_BCT[0, 0].tolist()
+    with torch.no_grad():
+        for table in model.embed.tables.values():
+            # Two biases, three factors of the first task as a target, then those of the second.
+            table.weight[:, 5:8] = 0.0
+    after = model(batch).logit_BCT[0, 0].tolist()
+    assert after[0] == before[0]
+    assert after[1] != before[1]
