@@ -68,6 +68,8 @@ Check = Callable[[ModelCase], None]
 
 NOT_APPLICABLE: dict[tuple[str, str], str] = {
     ("hpmn-authors_mode", "check_context_is_used"): "the authors' graph has no context features",
+    ("mf", "check_earlier_events_are_used"): "it knows a user by her number alone and reads no history",
+    ("mf", "check_learns_a_tiny_world"): "the world's answer is in the history, and its users are new in every batch",
 }
 
 
