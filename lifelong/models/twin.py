@@ -58,7 +58,7 @@ class TwinConfig:
 
 
 class _Events(NamedTuple):
-    """What is projected once per event, for each head as if it were a user."""
+    """What is projected once per event, for each head as if it were a user: the first head's users come first."""
 
     key_NLD: Tensor
     value_NLD: Tensor
@@ -93,65 +93,59 @@ class Twin(HistoryModel):
         self.mix = nn.Linear(width, width, bias=False)
         own = self.event_width - self.target_width
         self.of_event = nn.Linear(own, heads, bias=False) if own else None
-        # One number per head and power of two, head after head.
-        self.of_age, self.of_place = nn.Embedding(heads * GAP_NUMBERS, 1), nn.Embedding(heads * GAP_NUMBERS, 1)
-        for table in (self.of_age, self.of_place):
-            nn.init.zeros_(table.weight)
+        # One number per head and power of two.
+        self.of_seconds = nn.Parameter(torch.zeros(heads, GAP_NUMBERS))
+        self.of_events = nn.Parameter(torch.zeros(heads, GAP_NUMBERS))
 
     def find(self, window: Window, query: Query) -> Found:
-        """Select by relevance, then weigh by it, both for a few targets at a time.
-
-        Each head is treated as a user of its own.
-        """
-        (users, length, _), targets = window.vector_BLE.shape, query.position_BC.shape[1]
+        """Select by relevance, then weigh by it, both for a few targets at a time."""
         events = self._project(window)
         query_NCD = self._by_head(self.query(query.vector_BCE))
-        asked = (query_NCD, *(part.repeat_interleave(self.heads, dim=0) for part in (query.time_BC, query.position_BC)))
-        rows = users * self.heads
-        found = in_chunks(partial(self._select, events), *asked, axis=1, numbers=rows * length)
-        numbers = rows * self.hits * query_NCD.shape[-1]
+        asked = query_NCD, query.time_BC, query.position_BC
+        rows, length, width = events.key_NLD.shape
+        select = partial(self._select, events, window.time_BL, query)
+        found = in_chunks(select, *asked, axis=1, numbers=rows * length)
+        numbers = rows * self.hits * width
         found_NCD, weight_NCM = in_chunks(partial(self._weigh, events), *asked, *found, axis=1, numbers=numbers)
-        found_BCD, attention_BCS = (
-            part.view(users, self.heads, targets, part.shape[-1]).transpose(1, 2).flatten(2)
-            for part in (found_NCD, weight_NCM / self.heads)
-        )
-        return Found(self.mix(found_BCD), attention_BCS)
+        return Found(self.mix(self._beside(found_NCD)), self._beside(weight_NCM) / self.heads)
 
     def _by_head(self, value: Tensor) -> Tensor:
         """`[B, X, H * D]` to `[N, X, D]`."""
-        users, size, width = value.shape
-        return value.view(users, size, self.heads, width // self.heads).transpose(1, 2).flatten(0, 1)
+        return value.view(*value.shape[:-1], self.heads, value.shape[-1] // self.heads).movedim(2, 0).flatten(0, 1)
+
+    def _beside(self, value: Tensor) -> Tensor:
+        """`[N, X, D]` to `[B, X, H * D]`."""
+        return value.view(self.heads, value.shape[0] // self.heads, *value.shape[1:]).movedim(0, 2).flatten(2)
 
     def _project(self, window: Window) -> _Events:
         """All that depends on events alone. Source: equations 5-7."""
         item_BLE, own_BLE = window.vector_BLE.tensor_split([self.target_width], dim=-1)
-        bias_BLH = (
-            item_BLE.new_zeros(*item_BLE.shape[:2], self.heads) if self.of_event is None else self.of_event(own_BLE)
-        )
+        none_BLH = item_BLE.new_zeros(*item_BLE.shape[:2], self.heads)
         return _Events(
             self._by_head(self.key(item_BLE)),
             self._by_head(self.value(window.vector_BLE)),
-            self._by_head(bias_BLH),
-            window.time_BL.repeat_interleave(self.heads, dim=0).unsqueeze(-1),
+            self._by_head(none_BLH if self.of_event is None else self.of_event(own_BLE)),
+            window.time_BL.repeat(self.heads, 1).unsqueeze(-1),
         )
 
     def _select(
-        self, events: _Events, query_NCD: Tensor, time_NC: Tensor, position_NC: Tensor
+        self, events: _Events, time_BL: Tensor, query: Query, query_NCD: Tensor, time_BC: Tensor, position_BC: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The first stage: places of the events of the largest relevance, and which are events `[N, C, M]`."""
-        product_NCL = query_NCD @ events.key_NLD.transpose(1, 2)
-        place_L = torch.arange(product_NCL.shape[-1], device=time_NC.device)
-        age_NCL = self._age(time_NC, position_NC, events.time_NL1.transpose(1, 2), place_L)
-        relevance_NCL = product_NCL / query_NCD.shape[-1] ** 0.5 + events.bias_NL1.transpose(1, 2) + age_NCL
-        visible_NCL = self.visible(Query(query_NCD, query_NCD, time_NC, position_NC), len(place_L))
-        return best_events(later_of_equal(relevance_NCL), visible_NCL, self.hits)
+        """The first stage: places of the events of the largest relevance, and which are events: `[N, C, M]`."""
+        place_L = torch.arange(time_BL.shape[1], device=time_BL.device)
+        product_NCL = query_NCD @ events.key_NLD.transpose(1, 2) / query_NCD.shape[-1] ** 0.5
+        age_HBCL = self._age(time_BC, position_BC, time_BL.unsqueeze(1), place_L)
+        relevance_HBCL = (product_NCL + events.bias_NL1.transpose(1, 2)).view_as(age_HBCL) + age_HBCL
+        visible_BCL = self.visible(query._replace(position_BC=position_BC), len(place_L))
+        place_HBCM, hit_HBCM = best_events(later_of_equal(relevance_HBCL), visible_BCL, self.hits)
+        return place_HBCM.flatten(0, 1), hit_HBCM.flatten(0, 1)
 
     def _weigh(
         self,
         events: _Events,
         query_NCD: Tensor,
-        time_NC: Tensor,
-        position_NC: Tensor,
+        time_BC: Tensor,
+        position_BC: Tensor,
         place_NCM: Tensor,
         hit_NCM: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -160,23 +154,24 @@ class Twin(HistoryModel):
         Source: equations 8-10.
         """
         key_NCMD, value_NCMD, bias_NCM1, time_NCM1 = (take_events(part, place_NCM, hit_NCM) for part in events)
-        product_NCM = (query_NCD.unsqueeze(2) * key_NCMD).sum(dim=-1)
-        age_NCM = self._age(time_NC, position_NC, time_NCM1.squeeze(-1), place_NCM)
-        relevance_NCM = product_NCM / query_NCD.shape[-1] ** 0.5 + bias_NCM1.squeeze(-1) + age_NCM
-        weight_NCM = masked_softmax(relevance_NCM, hit_NCM)
+        product_NCM = (query_NCD.unsqueeze(2) * key_NCMD).sum(dim=-1) / query_NCD.shape[-1] ** 0.5
+        by_head = (self.heads, *time_BC.shape, self.hits)
+        age_HBCM = self._age(time_BC, position_BC, time_NCM1.view(by_head), place_NCM.view(by_head))
+        weight_NCM = masked_softmax(product_NCM + bias_NCM1.squeeze(-1) + age_HBCM.flatten(0, 1), hit_NCM)
         return (weight_NCM.unsqueeze(-1) * value_NCMD).sum(dim=2), weight_NCM
 
-    def _age(self, time_NC: Tensor, position_NC: Tensor, earlier: Tensor, place: Tensor) -> Tensor:
-        """What the seconds and the events since an event add to its relevance, per head: `[N, C, X]`.
+    def _age(self, time_BC: Tensor, position_BC: Tensor, earlier: Tensor, place: Tensor) -> Tensor:
+        """What the seconds and the events since an event add to its relevance, per head: `[H, B, C, X]`.
 
         Args:
-            time_NC: of the targets.
-            position_NC: of the targets.
-            earlier: times of events, with X as the last axis.
-            place: places of events, with X as the last axis.
+            time_BC: of the targets.
+            position_BC: of the targets.
+            earlier: times of events, as `[H, B, C, X]` or without leading axes.
+            place: places of events, likewise.
         """
-        head_N11 = (torch.arange(len(time_NC), device=time_NC.device) % self.heads).view(-1, 1, 1)
-        row_NCX = head_N11 * GAP_NUMBERS
-        seconds: Tensor = self.of_age(row_NCX + gaps_since(time_NC.unsqueeze(-1), earlier))
-        events: Tensor = self.of_place(row_NCX + gaps_since(position_NC.unsqueeze(-1), place))
-        return (seconds + events).squeeze(-1)
+        seconds, events = gaps_since(time_BC.unsqueeze(-1), earlier), gaps_since(position_BC.unsqueeze(-1), place)
+        # Both in one look-up: a table of every pair of powers.
+        table_HXX = self.of_seconds.unsqueeze(-1) + self.of_events.unsqueeze(-2)
+        first_H111 = GAP_NUMBERS**2 * torch.arange(self.heads, device=time_BC.device).view(-1, 1, 1, 1)
+        row = first_H111 + seconds * GAP_NUMBERS + events
+        return table_HXX.flatten().index_select(0, row.flatten()).view(row.shape)
