@@ -26,6 +26,7 @@ from lifelong.models.dnn import Dnn
 from lifelong.models.eta import Eta
 from lifelong.models.fm import Fm
 from lifelong.models.fpmc import Fpmc
+from lifelong.models.gbdt import Gbdt
 from lifelong.models.gru4rec import Gru4Rec
 from lifelong.models.hpmn import Hpmn
 from lifelong.models.hpmn_authors import HpmnAuthors
@@ -49,6 +50,7 @@ from lifelong.models.ubr4ctr import Ubr4Ctr
 MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "popularity": Popularity,
     "counts": Counts,
+    "gbdt": Gbdt,
     "lr": Lr,
     "fm": Fm,
     "mf": Mf,
