@@ -6,7 +6,7 @@ McMahan et al., "Ad Click Prediction: a View from the Trenches", KDD 2013.
               + sum over the history's fields of the mean of w' of its values          the normalised bag
               + for each field f: a_f [target's value was seen] + c_f share of it      the crosses
 
-The model of section 2; a field's shared vector holds both weights, w and w'. Differs from the paper: Adam instead of
+The model of section 3; a field's shared vector holds both weights, w and w'. Differs from the paper: Adam instead of
 FTRL-Proximal, so that weights are not sparse; the user's number is no feature, since tomorrow's users have none; the
 crosses "target's value was seen in the history" and "share of the history with it" have one weight per field and not
 one per value. Crossed are the fields of an item, the item itself left out, of at most 10,000 values: up to 512 are
@@ -125,20 +125,20 @@ class Lr(MemoryModel[LrMemory]):
 
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> LrMemory:
         """Running sums, picked at each position and divided by it."""
-        weight_BLT, code_BLS = self._parts_of(clear_padding(event_BLE, length_B))
-        return LrMemory(position_BC, means_at(weight_BLT, position_BC), means_at(code_BLS, position_BC))
+        means = (means_at(clear_padding(part, length_B), position_BC) for part in self._parts_of(event_BLE))
+        return LrMemory(position_BC, *means)
 
     def _parts_of(self, event: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed w' and codes of events: `[..., T]`, `[..., S]`; no gradient reaches the codes, which are fixed."""
-        trained, code = self.embed.split(event, self.history_fields)
-        return trained[..., self.tasks :].sum(dim=-2), code.detach()
+        """Summed w' and codes of events: `[..., T]`, `[..., S]`."""
+        trained = self.embed.trained_part(event, self.history_fields)
+        return trained[..., self.tasks :].sum(dim=-2), self.embed.code_part(event, self.history_fields)
 
     def read_vector(self, memory: LrMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
         """The bag's part and the crosses: whether each crossed value of the target was seen, and its share."""
         bag_BCT = memory.bag_BT.expand(*target_BCE.shape[:-1], -1)
         if not self.crossed:
             return bag_BCT, None
-        _, code_BCS = self.embed.split(target_BCE, self.item_fields)
-        alike = torch.split(memory.share_BS * code_BCS.detach(), self.code_widths, dim=-1)
+        code_BCS = self.embed.code_part(target_BCE, self.item_fields)
+        alike = torch.split(memory.share_BS * code_BCS, self.code_widths, dim=-1)
         share_BCF = torch.stack([part.sum(dim=-1) for part in alike], dim=-1)
         return torch.cat([bag_BCT, (share_BCF > 0).to(share_BCF.dtype), share_BCF], dim=-1), None

@@ -29,8 +29,8 @@ from lifelong.nn.factors import FactorHead, sum_of_fields
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.means import mean_step, means_at
 
-STD = 0.1
-"""Of the initial factors."""
+STD = 0.03
+"""Of the initial factors: normalised sums of long histories grow with the root of their length."""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class FieldEmbedding(nn.Module):
         return found
 
     def forward(self, number: Tensor, fields: tuple[str, ...]) -> Tensor:
-        """Embed `number[..., F]` (int64), whose last axis holds `fields`, to `[..., F * dim]`."""
+        """Embed `number[..., F]` (int64), whose last axis holds `fields`, to `[..., sum of widths(fields)]`."""
         tables, codes, parts = self.tables, self.codes, []
         for place, field in enumerate(fields):
             parts.append(tables[field](number[..., place]))
@@ -80,11 +80,15 @@ class FieldEmbedding(nn.Module):
         vector: Tensor = self(torch.arange(len(weight), device=weight.device).unsqueeze(-1), (field,))
         return vector
 
-    def split(self, vector: Tensor, fields: Collection[str]) -> tuple[Tensor, Tensor]:
-        """The trained parts `[..., F, dim]` and the codes, one after another, of embedded `fields`."""
+    def trained_part(self, vector: Tensor, fields: Collection[str]) -> Tensor:
+        """What is trained of embedded `fields`: `[..., F, dim]`."""
         parts = torch.split(vector, self.widths(fields), dim=-1)
-        trained = torch.stack([part[..., : self.dim] for part in parts], dim=-2)
-        return trained, torch.cat([part[..., self.dim :] for part in parts], dim=-1)
+        return torch.stack([part[..., : self.dim] for part in parts], dim=-2)
+
+    def code_part(self, vector: Tensor, fields: Collection[str]) -> Tensor:
+        """The codes of embedded `fields`, one after another; no gradient reaches them, they are fixed."""
+        parts = torch.split(vector.detach(), self.widths(fields), dim=-1)
+        return torch.cat([part[..., self.dim :] for part in parts], dim=-1)
 
     def restart(self, std: float) -> None:
         """Draw all vectors anew, with one spread for all fields, as sums of many products of them need it."""

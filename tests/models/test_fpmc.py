@@ -1,4 +1,4 @@
-"""FPMC against a naive transcription of equation 14: loops over users, targets and factors."""
+"""FPMC against a naive transcription of its score: loops over users, targets and factors."""
 
 from dataclasses import replace
 

@@ -31,9 +31,8 @@ def test_a_code_stands_behind_its_fields_vector_and_is_split_off_again() -> None
     vector = embed(number, fields)
     assert embed.widths(fields) == [2, 4, 2]
     assert vector[:, 4:6].tolist() == [[1, 0], [0, 1]]
-    trained, code = embed.split(vector, fields)
-    assert torch.equal(trained[:, 1], embed.tables["category"].weight[[2, 3]])
-    assert code.tolist() == [[1, 0], [0, 1]]
+    assert torch.equal(embed.trained_part(vector, fields)[:, 1], embed.tables["category"].weight[[2, 3]])
+    assert embed.code_part(vector, fields).tolist() == [[1, 0], [0, 1]]
     assert torch.equal(embed.vectors("category")[[2, 3]], vector[:, 2:6])
 
 
