@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,6 +123,8 @@ class _Function:
     draw: Callable[[int, int], tuple[Tensor, ...]]
     second: Mapping[str, str] = field(default_factory=dict)
     """Inputs whose second axis is free -> what it is: C the candidate, L the event."""
+    fixed: _Function | None = None
+    """The same for histories of one length, for a module that cannot be traced with a free one."""
 
 
 _CANDIDATES = {"interest": "C", "target": "C", "target_number": "C", "context": "C"}
@@ -139,10 +142,24 @@ def write_graphs(model: MemoryModel | HistoryModel, folder: Path) -> None:
     model = copy.deepcopy(model).cpu()
     with torch.no_grad():
         for name, function in _functions(model).items():
-            path = folder / f"{name}.onnx"
-            _export(function, path)
-            _strip(path)
-            _check(function, path)
+            _write(function, folder / f"{name}.onnx")
+
+
+def _write(function: _Function, path: Path) -> None:
+    _export(function, path)
+    if function.fixed is not None and not _is_free(path, "history"):
+        # Not every operation can be traced for histories of any length: such a model always reads a full window.
+        function = function.fixed
+        _export(function, path)
+    _strip(path)
+    _check(function, path)
+
+
+def _is_free(path: Path, name: str) -> bool:
+    """Whether the second axis of an input is free in a graph."""
+    onnx = require("onnx", extra="train", purpose="exporting graphs")
+    (found,) = (part for part in onnx.load(path).graph.input if part.name == name)
+    return bool(found.type.tensor_type.shape.dim[1].dim_param)
 
 
 def _functions(model: MemoryModel | HistoryModel) -> dict[str, _Function]:
@@ -155,8 +172,9 @@ def _functions(model: MemoryModel | HistoryModel) -> dict[str, _Function]:
     )
     if isinstance(model, MemoryModel):
         return {**_memory_functions(model), "head": head}
-    inputs = [*_WINDOW, "target", "target_number"]
-    read = _Function(FindGraph(model), inputs, ["interest"], _Draw(model).find, _CANDIDATES | _EVENTS)
+    graph, inputs, outputs = FindGraph(model), [*_WINDOW, "target", "target_number"], ["interest"]
+    fixed = _Function(graph, inputs, outputs, _Draw(model, model.recent).find, _CANDIDATES)
+    read = _Function(graph, inputs, outputs, _Draw(model).find, _CANDIDATES | _EVENTS, fixed)
     return {"read": read, "head": head}
 
 
@@ -179,8 +197,8 @@ def _memory_functions(model: MemoryModel) -> dict[str, _Function]:
 class _Draw:
     """Random inputs of the functions of one model."""
 
-    def __init__(self, model: MemoryModel | HistoryModel) -> None:
-        self.model, self.generator = model, torch.Generator().manual_seed(0)
+    def __init__(self, model: MemoryModel | HistoryModel, events: int | None = None) -> None:
+        self.model, self.events, self.generator = model, events, torch.Generator().manual_seed(0)
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator)
@@ -192,7 +210,7 @@ class _Draw:
 
     def find(self, users: int, candidates: int) -> tuple[Tensor, ...]:
         """What `_WINDOW` names, targets and their numbers; the longer the history, the more of both."""
-        size = 6 * (users * candidates - 1) + 1
+        size = self.events or 6 * (users * candidates - 1) + 1
         length_B = torch.randint(0, size + 1, (users,), generator=self.generator)
         length_B[0] = size
         real_BL = length_mask(length_B, size)
@@ -267,7 +285,16 @@ def _strip(path: Path) -> None:
         part.doc_string = ""
         del part.metadata_props[:]
     del graph.value_info[:]
+    _drop_unused_inputs(graph)
     onnx.save(model, path)
+
+
+def _drop_unused_inputs(graph: Any) -> None:
+    """What a model does not look at need not be given."""
+    used = {name for node in graph.node for name in node.input} | {part.name for part in graph.output}
+    kept = [part for part in graph.input if part.name in used]
+    del graph.input[:]
+    graph.input.extend(kept)
 
 
 def _check(function: _Function, path: Path) -> None:

@@ -33,12 +33,12 @@ def append(states: States, number_BF: IntArray, time_B: IntArray) -> dict[str, n
     return {NUMBER: number, TIME: times}
 
 
-def unroll(states: States) -> Recent:
-    """The rings of B users as histories, padded to the longest of them, at least 1."""
+def unroll(states: States, size: int = 1) -> Recent:
+    """The rings of B users as histories, padded to the longest of them, or to `size` if that is more."""
     number, times = states.fields[NUMBER], states.fields[TIME]
     recent = times.shape[1]
     length_B = np.minimum(states.count_B, recent)
-    step_L = np.arange(max(1, int(length_B.max(initial=0))))
+    step_L = np.arange(max(size, int(length_B.max(initial=0))))
     place_BL = ((states.count_B - length_B)[:, None] + step_L) % recent
     user_B1, real_BL = np.arange(len(states))[:, None], step_L < length_B[:, None]
     return Recent(

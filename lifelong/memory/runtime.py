@@ -58,6 +58,9 @@ class Runtime:
         graphs = [name for name in GRAPHS if name != "write" or not self._recent]
         self._sessions = {name: _session(artifact, name, threads) for name in graphs}
         self._has_attention = any(part.name == "attention" for part in self._sessions["read"].get_outputs())
+        # A graph for histories of one length alone names it; else the axis is free.
+        sizes = [part.shape[1] for part in self._sessions["read"].get_inputs() if part.name == "history"]
+        self._window = sizes[0] if sizes and isinstance(sizes[0], int) else 1
         self._taken = {
             name: frozenset(part.name for part in session.get_inputs()) for name, session in self._sessions.items()
         }
@@ -167,7 +170,7 @@ class Runtime:
         """What the read graph takes of users, beside the targets."""
         if not self._recent:
             return {name: value[:, None] for name, value in self._memory(states, chosen).items()}
-        recent = unroll(states.take(np.arange(len(states))[chosen]))
+        recent = unroll(states.take(np.arange(len(states))[chosen]), self._window)
         return {
             "history": self._embed(recent.number_BLF, self._event),
             "history_number": recent.number_BLF,
