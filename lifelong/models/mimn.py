@@ -1,0 +1,237 @@
+"""MIMN: multi-channel user interest memory network.
+
+Pi et al., "Practice on Long Sequential User Behavior Modeling for Click-Through Rate Prediction", KDD 2019.
+
+    event --controller (GRU)--> keys, erase e, add a --> read weights w_r, write weights w_w over m slots M
+                                                           |                  |
+    S_i = GRU([M_i ; event], S_i)  <--the k best of w_r ---+                  +--> M = (1 - w~ e) M + w~ a
+    target --key--> softmax over M, attention over S --> [read ; induced] = interest
+
+Equations: addressing and read (1-2), write (3), utilisation (4-5): w~ = w_w P, P = softmax(W_g g), g = how much each
+slot was written so far, loss = variance of g over the slots; induction unit (6).
+
+Where the paper leaves things open, as in the authors' code: weights are softmax(beta cos), where cos is the mean of a
+slot's similarity and of that of a learned key of the slot (a new memory is zeros, and only the keys tell its slots
+apart), beta = 2 (1 + softplus) from the controller; read and write weights look at M before the write, and so does the
+induction unit; k = 1. Otherwise: P starts near the identity; g is the mean and not the sum of w~, so that it is bounded
+and its loss does not grow with the history; the controller reads no target: a target has its own map to a key, as it
+lacks the event's fields. The auxiliary loss over next events, an option of the authors' code, is left out.
+
+State: M, S, g, the controller's state and the last read: 584 numbers by default. A pass over a history is a loop of
+some fifty small operations per event; only states at the targets' positions are kept.
+
+Shapes: B users, L padded history length, C targets per user, S slots, D width of a slot, E width of an embedded event,
+X projected event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import MemoryModel
+from lifelong.nn.attention import PairScore
+from lifelong.nn.fold import State, fold_at
+from lifelong.nn.masks import clear_padding
+
+_SHARPNESS = 2.0
+_SMALL = 1e-3
+"""Added to squared lengths: the direction of a nearly empty slot is no information, and has no steep gradient."""
+_IDENTITY = 4.0
+"""Bias of P's diagonal at the start: nine tenths of a write go where the controller sends them."""
+
+
+@dataclass(frozen=True)
+class MimnConfig:
+    """Settings of `mimn`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a memory slot"})
+    slots: Annotated[int, Field(gt=0)] = field(default=8, metadata={"help": "m, number of slots of each memory"})
+    channels: Annotated[int, Field(gt=0)] = field(
+        default=1, metadata={"help": "k, slots of the induction unit that an event updates; at most `slots`"}
+    )
+    utilisation: Annotated[float, Field(ge=0)] = field(
+        default=0.1, metadata={"help": "weight of the term that spreads writes over the slots"}
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class MimnMemory(NamedTuple):
+    """All zeros before the first event."""
+
+    count_B: Tensor
+    slot_BSD: Tensor
+    """M, what was written."""
+    channel_BSD: Tensor
+    """S, the induction unit's states."""
+    used_BS: Tensor
+    """g, the mean of the write weights of all events."""
+    hidden_BD: Tensor
+    """State of the controller."""
+    last_BD: Tensor
+    """What the last event read."""
+
+
+class Mimn(MemoryModel[MimnMemory]):
+    """A neural Turing machine over events, with a recurrent channel of interest per slot."""
+
+    Config = MimnConfig
+    title = "MIMN"
+    source = "Pi et al., KDD 2019"
+    state = "memory slots, induction slots, controller"
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int = 16,
+        width: int = 32,
+        slots: int = 8,
+        channels: int = 1,
+        utilisation: float = 0.1,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(inputs, embedding=embedding, interest=2 * width, dropout=dropout)
+        self.width, self.slots, self.utilisation = width, slots, utilisation
+        self.channels = min(channels, slots)
+        # The event's part of the controller's and of the induction unit's gates: known for all events at once.
+        self.event_part = nn.Linear(self.event_width, 6 * width)
+        self.controller, self.induction = _Gru(width), _Gru(width)
+        self.key_SD = nn.Parameter(0.5 * torch.randn(slots, width))
+        # Read key, write key, erase, add; then the two strengths.
+        self.parts = nn.Linear(width, 4 * width + 2)
+        self.rebalance = nn.Linear(slots, slots * slots)
+        with torch.no_grad():
+            self.rebalance.bias.add_(_IDENTITY * torch.eye(slots).flatten())
+        self.read_key = nn.Linear(self.target_width, width + 1)
+        self.query, self.score = nn.Linear(self.target_width, width), PairScore(width)
+
+    def initial_memory(self, num_users: int) -> MimnMemory:
+        """Zeros."""
+        new, width = self.key_SD.new_zeros, self.width
+        return MimnMemory(
+            torch.zeros(num_users, dtype=torch.int64, device=self.key_SD.device),
+            new(num_users, self.slots, width),
+            new(num_users, self.slots, width),
+            new(num_users, self.slots),
+            new(num_users, width),
+            new(num_users, width),
+        )
+
+    def write_vector(self, memory: MimnMemory, event_BE: Tensor) -> MimnMemory:
+        """One step of controller, memory and induction unit."""
+        return self._step(_direction(self.key_SD), memory, self.event_part(event_BE))
+
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> MimnMemory:
+        """The event's part of all gates at once, then one fold."""
+        part_BLX = self.event_part(clear_padding(event_BLE, length_B))
+        step = partial(self._step, _direction(self.key_SD))
+        return MimnMemory(*fold_at(step, self.initial_memory(len(length_B)), part_BLX, position_BC))
+
+    def read_vector(self, memory: MimnMemory, target_BCE: Tensor) -> tuple[Tensor, Tensor]:
+        """A read of the slots by the target's key, and attention over the induction unit's states."""
+        key_BCD, strength_BC1 = torch.split(self.read_key(target_BCE), [self.width, 1], dim=-1)
+        slot_key_SD = _direction(self.key_SD)
+        weight_BCS = _address(key_BCD.unsqueeze(-2), strength_BC1, slot_key_SD, memory.slot_BSD).squeeze(-2)
+        read_BCD = (weight_BCS.unsqueeze(-2) @ memory.slot_BSD).squeeze(-2)
+        channel_BCS = torch.softmax(self.score(self.query(target_BCE), memory.channel_BSD), dim=-1)
+        induced_BCD = (channel_BCS.unsqueeze(-2) @ memory.channel_BSD).squeeze(-2)
+        return torch.cat([read_BCD, induced_BCD], dim=-1), weight_BCS
+
+    def auxiliary(self, memory: MimnMemory, mask_BC: Tensor) -> Mapping[str, Tensor]:
+        """The utilisation term, mean over the labelled positions, times its weight.
+
+        Source: equation 5, with mean weights in place of their sums.
+        """
+        if self.utilisation == 0:
+            return {}
+        used_BCS = memory.used_BS
+        term_BC = (used_BCS - used_BCS.mean(dim=-1, keepdim=True)).square().sum(dim=-1).masked_fill(~mask_BC, 0.0)
+        return {"utilisation": self.utilisation * term_BC.sum() / mask_BC.sum().clamp(min=1)}
+
+    def _step(self, slot_key_SD: Tensor, state: State, part_BX: Tensor) -> MimnMemory:
+        """Fold in one event, of which the parts of the gates are given."""
+        count_B, slot_BSD, channel_BSD, used_BS, hidden_BD, last_BD = state
+        count_B = count_B + 1
+        to_controller, to_induction = part_BX.chunk(2, dim=-1)
+        hidden_BD = self.controller(to_controller, last_BD, hidden_BD)
+        keys, change, strength_B2 = torch.split(self.parts(hidden_BD), [2 * self.width, 2 * self.width, 2], dim=-1)
+        weight_B2S = _address(keys.view(-1, 2, self.width), strength_B2, slot_key_SD, slot_BSD)
+        read_BS, write_BS = weight_B2S.unbind(1)
+        write_BS = self._spread(write_BS, used_BS)
+        used_BS = used_BS + (write_BS - used_BS) / count_B.unsqueeze(-1).to(used_BS.dtype)
+        return MimnMemory(
+            count_B,
+            self._write(slot_BSD, write_BS, change),
+            self._induce(channel_BSD, slot_BSD, read_BS, to_induction),
+            used_BS,
+            hidden_BD,
+            (read_BS.unsqueeze(1) @ slot_BSD).squeeze(1),
+        )
+
+    def _spread(self, write_BS: Tensor, used_BS: Tensor) -> Tensor:
+        """Write weights rebalanced by a matrix that depends on how much each slot was used.
+
+        Source: equation 4.
+        """
+        matrix_BSS = torch.softmax(self.rebalance(used_BS).view(-1, self.slots, self.slots), dim=-1)
+        return (write_BS.unsqueeze(1) @ matrix_BSS).squeeze(1)
+
+    def _write(self, slot_BSD: Tensor, write_BS: Tensor, change_BX: Tensor) -> Tensor:
+        """Erase, then add, each slot by its weight.
+
+        Source: equation 3.
+        """
+        erase, add = change_BX.unsqueeze(1).chunk(2, dim=-1)
+        write_BS1 = write_BS.unsqueeze(-1)
+        kept_BSD = slot_BSD - slot_BSD * (write_BS1 * torch.sigmoid(erase))
+        return torch.addcmul(kept_BSD, write_BS1, torch.tanh(add))
+
+    def _induce(self, channel_BSD: Tensor, slot_BSD: Tensor, read_BS: Tensor, part_BX: Tensor) -> Tensor:
+        """Step the channels of the best read slots, leave the others.
+
+        Source: equation 6.
+        """
+        row = read_BS.topk(self.channels).indices.unsqueeze(-1).expand(-1, -1, self.width)
+        chosen = self.induction(part_BX.unsqueeze(1), slot_BSD.gather(1, row), channel_BSD.gather(1, row))
+        return channel_BSD.scatter(1, row, chosen)
+
+
+class _Gru(nn.Module):
+    """A GRU whose input is in two parts: one whose gates are given, one that depends on the step before."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.of_input, self.of_state = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, 3 * width)
+
+    def forward(self, given: Tensor, other: Tensor, state: Tensor) -> Tensor:
+        reset_x, keep_x, new_x = (given + self.of_input(other)).chunk(3, dim=-1)
+        reset_h, keep_h, new_h = self.of_state(state).chunk(3, dim=-1)
+        new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+        return new + torch.sigmoid(keep_x + keep_h) * (state - new)
+
+
+def _address(key: Tensor, strength: Tensor, slot_key_SD: Tensor, slot: Tensor) -> Tensor:
+    """Weights `[..., K, S]` of keys `[..., K, D]` with strengths `[..., K]` over slots `[..., S, D]`.
+
+    Source: equation 1, sharpened and with the slots' own keys as in the authors' code.
+    """
+    cosine = _direction(key) @ (_direction(slot) + slot_key_SD).transpose(-1, -2) / 2
+    beta = _SHARPNESS * (1 + softplus(strength))
+    return torch.softmax(beta.unsqueeze(-1) * cosine, dim=-1)
+
+
+def _direction(vector: Tensor) -> Tensor:
+    """Unit vectors, shorter where a vector is nearly zero."""
+    return vector * torch.rsqrt(vector.square().sum(dim=-1, keepdim=True) + _SMALL)

@@ -1,0 +1,172 @@
+"""MIMN against a naive transcription of its equations: loops over users, events and slots, in float64."""
+
+import math
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import Tensor, nn
+
+from lifelong.models.mimn import Mimn, MimnMemory
+from lifelong.testing.worlds import INPUTS
+
+pytestmark = pytest.mark.torch
+
+LENGTHS = (9, 0, 1, 4)
+WIDTH, SLOTS = 5, 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make(*, channels: int = 2, utilisation: float = 0.5) -> Mimn:
+    torch.manual_seed(0)
+    model = Mimn(INPUTS, embedding=3, width=WIDTH, slots=SLOTS, channels=channels, utilisation=utilisation, dropout=0.0)
+    return model.double().eval()
+
+
+def zeros(*shape: int) -> Tensor:
+    return torch.zeros(*shape, dtype=torch.float64)
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    y = layer.weight @ x
+    return y if layer.bias is None else y + layer.bias
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return 1 / (1 + torch.exp(-x))
+
+
+def softmax(scores: list[Tensor]) -> list[Tensor]:
+    total = sum(torch.exp(score) for score in scores)
+    return [torch.exp(score) / total for score in scores]
+
+
+def naive_gru(cell: nn.Module, given: Tensor, x: Tensor, h: Tensor) -> Tensor:
+    r_x, u_x, n_x = (given + cell.of_input.weight @ x).chunk(3)
+    r_h, u_h, n_h = linear(cell.of_state, h).chunk(3)
+    u = sigmoid(u_x + u_h)
+    return (1 - u) * torch.tanh(n_x + sigmoid(r_x + r_h) * n_h) + u * h
+
+
+def naive_weights(model: Mimn, key: Tensor, strength: Tensor, slots: list[Tensor]) -> list[Tensor]:
+    def cosine(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b) / torch.sqrt((a @ a + 1e-3) * (b @ b + 1e-3))
+
+    beta = 2 * (1 + torch.log(1 + torch.exp(strength)))
+    return softmax(
+        [beta * (cosine(key, own) + cosine(key, slot)) / 2 for own, slot in zip(model.key_SD, slots, strict=True)]
+    )
+
+
+def naive_state(model: Mimn, events: list[Tensor]) -> dict[str, Tensor]:
+    """M, S, g, the controller and the last read after the events."""
+    slots, channels = [zeros(WIDTH) for _ in range(SLOTS)], [zeros(WIDTH) for _ in range(SLOTS)]
+    total, hidden, read = zeros(SLOTS), zeros(WIDTH), zeros(WIDTH)
+    for count, event in enumerate(events):
+        to_controller, to_induction = linear(model.event_part, event).chunk(2)
+        hidden = naive_gru(model.controller, to_controller, read, hidden)
+        parts = linear(model.parts, hidden)
+        read_key, write_key, erase, add = parts[: 4 * WIDTH].chunk(4)
+        w_r = naive_weights(model, read_key, parts[4 * WIDTH], slots)
+        w_w = naive_weights(model, write_key, parts[4 * WIDTH + 1], slots)
+        transfer = linear(model.rebalance, total / count if count else total).view(SLOTS, SLOTS)
+        rows = [softmax(list(row)) for row in transfer]
+        w = [sum(w_w[i] * rows[i][j] for i in range(SLOTS)) for j in range(SLOTS)]
+        total = total + torch.stack(w)
+        for i in sorted(range(SLOTS), key=lambda i: float(w_r[i].detach()), reverse=True)[: model.channels]:
+            channels[i] = naive_gru(model.induction, to_induction, slots[i], channels[i])
+        read = sum((w_r[i] * slots[i] for i in range(SLOTS)), zeros(WIDTH))
+        slots = [(1 - w[i] * sigmoid(erase)) * slots[i] + w[i] * torch.tanh(add) for i in range(SLOTS)]
+    used = total / max(1, len(events))
+    return {"slot": torch.stack(slots), "channel": torch.stack(channels), "used": used, "hidden": hidden, "last": read}
+
+
+def naive_interest(model: Mimn, state: dict[str, Tensor], target: Tensor) -> Tensor:
+    parts, query, score = linear(model.read_key, target), linear(model.query, target), model.score
+    weights = naive_weights(model, parts[:WIDTH], parts[WIDTH], list(state["slot"]))
+    scores = []
+    for entry in state["channel"]:
+        x = torch.relu(linear(score.first, torch.cat([query, entry, query - entry, query * entry])))
+        scores.append(linear(score.last, torch.relu(linear(score.second, x)))[0])
+    attention = softmax(scores)
+    read = sum((w * m for w, m in zip(weights, state["slot"], strict=True)), zeros(WIDTH))
+    induced = sum((a * s for a, s in zip(attention, state["channel"], strict=True)), zeros(WIDTH))
+    return torch.cat([read, induced])
+
+
+@pytest.mark.parametrize("channels", [1, 2, SLOTS])
+def test_state_and_interest_are_the_naive_loop_in_value_and_gradient(channels: int) -> None:
+    model, generator = make(channels=channels), torch.Generator().manual_seed(0)
+    length_B = torch.tensor(LENGTHS)
+    clean_BLE = torch.randn(4, 11, model.event_width, generator=generator, dtype=torch.float64)
+    padding_BL1 = (torch.arange(11) >= length_B[:, None])[..., None]
+    target_BCE = torch.randn(4, 1, model.target_width, generator=generator, dtype=torch.float64)
+    sizes = {"slot": (SLOTS, WIDTH), "channel": (SLOTS, WIDTH), "used": (SLOTS,), "hidden": (WIDTH,), "last": (WIDTH,)}
+    weights = {name: torch.randn(4, *size, generator=generator).double() for name, size in sizes.items()}
+    weight_BD = torch.randn(4, 2 * WIDTH, generator=generator, dtype=torch.float64)
+    results = []
+    for batched in (True, False):
+        leaves = [clean_BLE.clone().requires_grad_(), target_BCE.clone().requires_grad_()]
+        if batched:
+            dirty_BLE = leaves[0].masked_fill(padding_BL1, math.nan)
+            memory = model.encode_vector(dirty_BLE, length_B, length_B[:, None])
+            interest_BD = model.read_vector(memory, leaves[1])[0][:, 0]
+            fields = memory._asdict()
+            state = {name: next(v for k, v in fields.items() if k.startswith(f"{name}_"))[:, 0] for name in sizes}
+        else:
+            users = [naive_state(model, list(leaves[0][b, :length])) for b, length in enumerate(LENGTHS)]
+            interest_BD = torch.stack([naive_interest(model, users[b], leaves[1][b, 0]) for b in range(4)])
+            state = {name: torch.stack([user[name] for user in users]) for name in sizes}
+        body = [value for name, value in model.named_parameters() if not name.startswith(("embed.", "head."))]
+        loss = (interest_BD * weight_BD).sum() + sum((state[name] * weights[name]).sum() for name in sizes)
+        gradients = torch.autograd.grad(loss, [*leaves, *body])
+        results.append([interest_BD.detach(), *(state[name].detach() for name in sizes), *gradients])
+    for left, right in zip(*results, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
+
+
+def test_an_event_steps_only_the_channels_that_were_read_best() -> None:
+    model = make(channels=2)
+    memory = model.write_vector(model.initial_memory(3), torch.randn(3, model.event_width).double())
+    assert memory.channel_BSD.ne(0).any(dim=-1).sum(dim=-1).tolist() == [2, 2, 2]
+
+
+def test_more_channels_than_slots_are_all_slots() -> None:
+    model = make(channels=99)
+    memory = model.write_vector(model.initial_memory(1), torch.randn(1, model.event_width).double())
+    assert bool(memory.channel_BSD.ne(0).any(dim=-1).all())
+
+
+def test_use_of_the_slots_is_a_mean_and_does_not_grow_with_the_history() -> None:
+    model = make()
+    event_BLE = torch.randn(1, 300, model.event_width, dtype=torch.float64)
+    memory = model.encode_vector(event_BLE, torch.tensor([300]), torch.tensor([[1, 300]]))
+    torch.testing.assert_close(memory.used_BS.sum(dim=-1), torch.ones(1, 2, dtype=torch.float64))
+
+
+def test_utilisation_is_the_weighted_variance_over_slots_at_labelled_positions() -> None:
+    model = make(utilisation=0.5)
+    empty = model.initial_memory(1)
+    used_BCS = torch.tensor([[[1.0, 0.0, 0.0, 0.0], [0.25] * 4, [0.0, 0.0, 1.0, 0.0]]])
+    memory = MimnMemory(*(value.unsqueeze(1) for value in empty))._replace(used_BS=used_BCS)
+    loss = model.auxiliary(memory, torch.tensor([[True, True, False]]))["utilisation"]
+    # Squared distances from 1/4: 9/16 + 3/16, and 0.
+    assert loss.item() == pytest.approx(0.5 * (0.75 + 0.0) / 2)
+
+
+def test_utilisation_of_weight_zero_is_left_out() -> None:
+    model = make(utilisation=0.0)
+    assert model.auxiliary(model.initial_memory(1), torch.ones(1, 1, dtype=torch.bool)) == {}
+
+
+def test_a_new_memory_has_finite_gradients() -> None:
+    model = make()
+    memory = model.write_vector(model.initial_memory(1), torch.zeros(1, model.event_width).double())
+    memory = MimnMemory(*(value.unsqueeze(1) for value in memory))
+    model.read_vector(memory, zeros(1, 2, model.target_width))[0].sum().backward()
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
