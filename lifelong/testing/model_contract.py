@@ -176,10 +176,11 @@ def check_later_events_change_nothing(case: ModelCase) -> None:
 
 
 def check_earlier_events_are_used(case: ModelCase) -> None:
-    """The last event before a target changes its logit."""
+    """The last event before a target changes its logit, if it becomes one of the target's own item at the latest."""
     model, batch = case.build(), random_batch([12], targets=2)
     changed = batch.history_BLF.clone()
     changed[:, 11] = changed[:, 11] % 3 + 1
+    changed[:, 11, : batch.target_BCF.shape[-1]] = batch.target_BCF[:, -1]
     logit, other = model(batch).logit_BCT, model(replace(batch, history_BLF=changed)).logit_BCT
     assert not torch.equal(logit[:, -1], other[:, -1]), "the history is not read"
 

@@ -14,6 +14,8 @@ CASES = [
     *(ModelCase(name) for name in MODELS),
     ModelCase("hpmn", {"hops": 1, "periods": (1, 3, 6), "covariance": 0.0}),
     ModelCase("hpmn", {"authors_mode": True, "sequence": 40}),
+    ModelCase("din", {"normalise": True}),
+    *(ModelCase("sim", {"search": search}) for search in ("soft", "cluster")),
 ]
 PAIRS = [pytest.param(case, check, id=f"{case}-{check.__name__}") for case in CASES for check in checks_for(case)]
 

@@ -1,0 +1,95 @@
+"""DIN: deep interest network, the history summed with weights that depend on the target.
+
+Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018.
+
+    w_i = a(e_i, v)        activation unit, an MLP over both and what they have in common       (section 4.3, figure 2)
+    interest = sum_i w_i e_i                                                                    (equation 3)
+
+The weights are not normalised, as in the paper and unlike its public code: the interest in a target grows with the
+number of events that speak for it, and how often something was in the history says more than any share of it.
+`normalise` gives the softmax instead, which holds the interest within the events' own range.
+
+Differs from the paper: events have fields that targets lack, so the target is mapped into their space; the unit
+compares by difference and elementwise product (its public code's form) with ReLU; there is no activation that depends
+on the batch (Dice). The state is the recent history itself.
+
+Shapes: B users, L padded history length, C targets per user, E width of an embedded event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.nn.attention import PairScore
+from lifelong.nn.chunks import in_chunks
+from lifelong.nn.masks import masked_softmax
+from lifelong.nn.query import TargetQuery
+
+_HIDDEN = (80, 40)
+
+
+@dataclass(frozen=True)
+class DinConfig:
+    """Settings of `din`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    normalise: bool = field(
+        default=False, metadata={"help": "softmax over the weights of the events, instead of the paper's free sum"}
+    )
+    recent: Annotated[int, Field(gt=0)] = field(default=1000, metadata={"help": "last events that are read"})
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class Din(HistoryModel):
+    """Target attention over all recent events."""
+
+    Config = DinConfig
+    title = "DIN"
+    source = "Zhou et al., KDD 2018"
+    state = "last 1,000 events"
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int = 16,
+        normalise: bool = False,
+        recent: int = 1000,
+        dropout: float = 0.1,
+    ) -> None:
+        width = embedding * (len(inputs.item) + len(inputs.event))
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        self.recent, self.normalise = recent, normalise
+        self.query = TargetQuery(self.target_width, self.event_width)
+        self.score = PairScore(self.event_width, _HIDDEN)
+
+    def find(self, window: Window, query: Query) -> Found:
+        """Sums of the visible events, weighted for each target."""
+        event_BLE = window.vector_BLE
+        users, size, width = event_BLE.shape
+
+        def read(query_BCE: Tensor, visible_BCL: Tensor) -> tuple[Tensor, Tensor]:
+            score_BCL = self.score(query_BCE, event_BLE.unsqueeze(1))
+            if self.normalise:
+                weight_BCL = masked_softmax(score_BCL, visible_BCL)
+            else:
+                weight_BCL = score_BCL.masked_fill(~visible_BCL, 0.0)
+            return torch.matmul(weight_BCL, event_BLE), weight_BCL
+
+        interest_BCE, weight_BCL = in_chunks(
+            read,
+            self.query(query.vector_BCE),
+            self.visible(query, size),
+            axis=1,
+            numbers=users * size * max(width, _HIDDEN[0]),
+        )
+        return Found(interest_BCE, weight_BCL if self.normalise else None)

@@ -1,0 +1,240 @@
+"""SIM: search-based interest model, a search in the long history, then target attention over what was found.
+
+Pi et al., "Search-based User Interest Modeling with Lifelong Sequential Behavior Data for Click-Through Rate
+Prediction", CIKM 2020.
+
+    history --search unit--> M events --with their time gaps--> multi-head target attention --> interest
+
+General search unit (section 3.2), by the setting `search`:
+
+* hard: the events whose category (second item field; the item itself if it is the only field) is the target's;
+* soft: the largest inner products r_i = (W_b event_i) . (W_a target), trained by a loss of its own: a prediction from
+  the mean of r_i event_i over the whole history;
+* cluster: the events in those of K buckets of similar items whose centroids are nearest to the target, the nearest
+  bucket first. The centroids follow the items of the training batches (mini-batch k-means), are kept with the weights,
+  and stay put afterwards. (Not the paper's.)
+
+Of equally good events the latest M are taken. An unknown category matches nothing.
+
+Exact search unit (section 3.3): z_i = [event_i ; vector of its time gap to the target], per head h
+a_h = softmax_i(W_h target . z_i / sqrt(width of z)), head_h = sum_i a_hi z_i, interest = [head_1 ; head_2 ; ...]. The
+paper maps both sides; one matrix stands for the product of the two.
+
+Differs from the paper: no second model (DIEN) over the short history beside it; the soft search takes the mean of
+r_i event_i and not the sum, so that histories of all lengths are alike. The state is the recent history; an index of it
+would change speed alone.
+
+Shapes: B users, L padded history length, C targets per user, M events found, E width of an embedded event, Z with its
+time gap, H heads, K buckets, N events of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from lifelong.data.events import GAP_NUMBERS, InputSpec
+from lifelong.data.vocabulary import UNKNOWN
+from lifelong.models.base import Found, HistoryModel, Output, Query, Window
+from lifelong.nn.chunks import in_chunks
+from lifelong.nn.head import Head
+from lifelong.nn.hits import best_events, take_events
+from lifelong.nn.masks import clear_padding, length_mask, masked_softmax
+from lifelong.nn.query import TargetQuery
+from lifelong.nn.retrieval import gaps_since, later_of_equal
+
+if TYPE_CHECKING:
+    from lifelong.data.batches import Batch
+
+Search = Literal["hard", "soft", "cluster"]
+
+
+@dataclass(frozen=True)
+class SimConfig:
+    """Settings of `sim`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    search: Search = field(
+        default="hard",
+        metadata={"help": "what is found: `hard` same category, `soft` inner product, `cluster` near buckets of items"},
+    )
+    hits: Annotated[int, Field(gt=0)] = field(default=64, metadata={"help": "events found at most"})
+    heads: Annotated[int, Field(gt=0)] = field(default=2, metadata={"help": "attention heads over the events found"})
+    search_loss: Annotated[float, Field(ge=0)] = field(
+        default=1.0, metadata={"help": "weight of the loss of the search itself (soft)"}
+    )
+    buckets: Annotated[int, Field(gt=0)] = field(default=64, metadata={"help": "buckets of similar items (cluster)"})
+    near: Annotated[int, Field(gt=0)] = field(default=4, metadata={"help": "nearest buckets that are read (cluster)"})
+    recent: Annotated[int, Field(gt=0)] = field(default=1000, metadata={"help": "last events that are searched"})
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class SoftSearch(nn.Module):
+    """Inner products of target and events, and the prediction that trains them."""
+
+    def __init__(self, target: int, event: int, tasks: int, *, dropout: float) -> None:
+        super().__init__()
+        self.of_target, self.of_event = TargetQuery(target, target), nn.Linear(event, target, bias=False)
+        with torch.no_grad():
+            self.of_event.weight.copy_(torch.eye(target, event))
+        self.head = Head(event + target, tasks, dropout=dropout)
+
+    def forward(self, target_BCE: Tensor, event_BLE: Tensor) -> Tensor:
+        """Relevance `[B, C, L]` of each event."""
+        product_BCL: Tensor = self.of_target(target_BCE) @ self.of_event(event_BLE).transpose(1, 2)
+        return product_BCL / math.sqrt(target_BCE.shape[-1])
+
+    def predict(self, target_BCE: Tensor, event_BLE: Tensor, visible_BCL: Tensor) -> Tensor:
+        """Logits `[B, C, T]` from the mean of r_i e_i."""
+        relevance_BCL = self(target_BCE, event_BLE).masked_fill(~visible_BCL, 0.0)
+        mean_BCE = relevance_BCL @ event_BLE / visible_BCL.sum(dim=-1, keepdim=True).clamp(min=1)
+        logit: Tensor = self.head(mean_BCE, target_BCE, target_BCE[..., :0])
+        return logit
+
+
+class Buckets(nn.Module):
+    """Buckets of similar vectors: centroids that follow the vectors they are nearest to, without gradients."""
+
+    centroid_KE: Tensor
+    count_K: Tensor
+
+    def __init__(self, start_KE: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("centroid_KE", start_KE)
+        self.register_buffer("count_K", torch.ones(len(start_KE)))
+
+    def distance(self, vector: Tensor) -> Tensor:
+        """Squared distance of `vector[..., E]` to each centroid, less the vector's own square: `[..., K]`."""
+        square_K = self.centroid_KE.square().sum(dim=-1)
+        return square_K - 2 * vector.detach() @ self.centroid_KE.T
+
+    @torch.no_grad()
+    def follow(self, vector_NE: Tensor) -> None:
+        """Move each centroid towards the mean of its new vectors, by their share of all that it remembers.
+
+        What it remembers fades, as the vectors themselves move in training. Source: Sculley, WWW 2010.
+        """
+        bucket_N = self.distance(vector_NE).argmin(dim=-1)
+        new_K = torch.zeros_like(self.count_K).index_add_(0, bucket_N, torch.ones_like(vector_NE[:, 0]))
+        sum_KE = torch.zeros_like(self.centroid_KE).index_add_(0, bucket_N, vector_NE)
+        self.count_K.mul_(_MEMORY).add_(new_K)
+        step_KE = (sum_KE - new_K.unsqueeze(-1) * self.centroid_KE) / self.count_K.clamp(min=1).unsqueeze(-1)
+        self.centroid_KE.add_(step_KE)
+
+
+_MEMORY = 0.99
+"""What of a bucket's count is left after each batch."""
+
+
+class Sim(HistoryModel):
+    """A search in the history, then exact attention over the hits."""
+
+    Config = SimConfig
+    title = "SIM"
+    source = "Pi et al., CIKM 2020"
+    state = "last 1,000 events"
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int = 16,
+        search: Search = "hard",
+        hits: int = 64,
+        heads: int = 2,
+        search_loss: float = 1.0,
+        buckets: int = 64,
+        near: int = 4,
+        recent: int = 1000,
+        dropout: float = 0.1,
+    ) -> None:
+        width = embedding * (len(inputs.item) + len(inputs.event) + 1)
+        super().__init__(inputs, embedding=embedding, interest=heads * width, dropout=dropout)
+        self.recent, self.hits, self.heads = recent, hits, heads
+        self.search, self.search_loss, self.near = search, search_loss, near
+        self.gap = nn.Embedding(GAP_NUMBERS, embedding)
+        self.query = nn.ModuleList(TargetQuery(self.target_width, width) for _ in range(heads))
+        self.soft = (
+            SoftSearch(self.target_width, self.event_width, len(inputs.tasks), dropout=dropout)
+            if search == "soft"
+            else None
+        )
+        self.buckets = Buckets(self._some_items(buckets)) if search == "cluster" else None
+
+    def _some_items(self, count: int) -> Tensor:
+        """Vectors of random items, no two alike."""
+        numbers = [torch.randint(1, size, (count,)) for size in self.inputs.item.values()]
+        vector_KE: Tensor = self.embed(torch.stack(numbers, dim=-1), self.item_fields).detach()
+        return vector_KE + 0.01 * torch.randn_like(vector_KE)
+
+    def find(self, window: Window, query: Query) -> Found:
+        """Search, take the hits, attend."""
+        users, size = window.time_BL.shape
+        if self.buckets is not None and self.training:
+            real_BL = length_mask(window.length_B, size)
+            self.buckets.follow(window.vector_BLE[real_BL][:, : self.target_width].detach())
+
+        def read(target_BCE: Tensor, number_BCF: Tensor, time_BC: Tensor, visible_BCL: Tensor) -> tuple[Tensor, Tensor]:
+            score_BCL, match_BCL = self._search(window, target_BCE, number_BCF)
+            place_BCM, hit_BCM = best_events(later_of_equal(score_BCL), match_BCL & visible_BCL, self.hits)
+            time_BCM = take_events(window.time_BL.unsqueeze(-1), place_BCM, hit_BCM).squeeze(-1)
+            gap_BCME = self.gap(gaps_since(time_BC.unsqueeze(-1), time_BCM))
+            entry_BCMZ = torch.cat([take_events(window.vector_BLE, place_BCM, hit_BCM), gap_BCME], dim=-1)
+            return self._attend(target_BCE, entry_BCMZ, hit_BCM)
+
+        interest_BCD, attention_BCM = in_chunks(
+            read,
+            query.vector_BCE,
+            query.number_BCF,
+            query.time_BC,
+            self.visible(query, size),
+            axis=1,
+            numbers=users * max(size, self.hits * (self.event_width + self.gap.embedding_dim)),
+        )
+        return Found(interest_BCD, attention_BCM)
+
+    def _search(self, window: Window, target_BCE: Tensor, number_BCF: Tensor) -> tuple[Tensor, Tensor]:
+        """Score and mask `[B, C, L]` of the events that may be found; padding and later events among them."""
+        with torch.no_grad():
+            if self.soft is not None:
+                score_BCL = self.soft(target_BCE, window.vector_BLE)
+                return score_BCL, torch.ones_like(score_BCL, dtype=torch.bool)
+            if self.buckets is not None:
+                rank_BCK = self.buckets.distance(target_BCE).argsort(dim=-1).argsort(dim=-1)
+                bucket_BL = self.buckets.distance(window.vector_BLE[..., : self.target_width]).argmin(dim=-1)
+                each_BCL = bucket_BL.unsqueeze(1).expand(-1, target_BCE.shape[1], -1)
+                rank_BCL = rank_BCK.gather(-1, each_BCL)
+                return -rank_BCL.to(target_BCE.dtype), rank_BCL < self.near
+            place = min(1, len(self.item_fields) - 1)
+            own_BC1 = number_BCF[..., place].unsqueeze(-1)
+            match_BCL = (own_BC1 == window.number_BLF[..., place].unsqueeze(1)) & (own_BC1 > UNKNOWN)
+            return torch.zeros_like(match_BCL, dtype=target_BCE.dtype), match_BCL
+
+    def _attend(self, target_BCE: Tensor, entry_BCMZ: Tensor, hit_BCM: Tensor) -> tuple[Tensor, Tensor]:
+        """Heads `[B, C, H * Z]` and the mean of their weights `[B, C, M]`."""
+        query_BCHZ = torch.stack([head(target_BCE) for head in self.query], dim=2)
+        score_BCHM = query_BCHZ @ entry_BCMZ.transpose(-1, -2) / math.sqrt(entry_BCMZ.shape[-1])
+        weight_BCHM = masked_softmax(score_BCHM, hit_BCM.unsqueeze(2))
+        return (weight_BCHM @ entry_BCMZ).flatten(2), weight_BCHM.mean(dim=2)
+
+    def forward(self, batch: Batch) -> Output:
+        """As every history model; a soft search adds its own loss, where gradients are wanted."""
+        output = super().forward(batch)
+        if self.soft is None or self.search_loss == 0 or not torch.is_grad_enabled():
+            return output
+        event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
+        target_BCE = self.embed(batch.target_BCF, self.item_fields)
+        query = Query(target_BCE, batch.target_BCF, batch.target_time_BC, batch.position_BC)
+        logit_BCT = self.soft.predict(target_BCE, event_BLE, self.visible(query, event_BLE.shape[1]))
+        label_BCT = batch.label_BCT.to(logit_BCT.dtype)
+        loss_BC = binary_cross_entropy_with_logits(logit_BCT, label_BCT, reduction="none").mean(dim=-1)
+        loss = loss_BC.masked_fill(~batch.mask_BC, 0.0).sum() / batch.mask_BC.sum().clamp(min=1)
+        return replace(output, aux_losses={"search": self.search_loss * loss})

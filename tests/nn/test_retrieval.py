@@ -1,0 +1,37 @@
+"""Ties and time gaps."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import torch
+
+from lifelong.data.events import gap_numbers
+from lifelong.nn.query import TargetQuery
+from lifelong.nn.retrieval import gaps_since, later_of_equal
+
+pytestmark = pytest.mark.torch
+
+
+def test_of_equal_scores_the_later_event_is_better() -> None:
+    score = torch.tensor([[[2.0, 5.0, 2.0, -1.0, 5.0, -1.0]]])
+    assert later_of_equal(score).argsort(dim=-1, descending=True).tolist() == [[[4, 1, 2, 0, 5, 3]]]
+
+
+def test_rounding_errors_do_not_decide() -> None:
+    score = torch.tensor([[[3.0000001, 3.0, 2.9999999, 2.99]]], dtype=torch.float64)
+    assert later_of_equal(score).argsort(dim=-1, descending=True).tolist() == [[[2, 1, 0, 3]]]
+
+
+def test_gaps_are_numbered_as_those_of_events() -> None:
+    powers = 2 ** np.arange(62, dtype=np.int64)
+    seconds = np.concatenate([[-5, 0], powers, powers - 1, powers + 1])
+    wanted = gap_numbers(seconds, np.zeros_like(seconds))
+    found = gaps_since(torch.from_numpy(seconds), torch.zeros(len(seconds), dtype=torch.int64))
+    np.testing.assert_array_equal(found.numpy(), wanted)
+
+
+def test_a_query_starts_as_the_targets_own_fields() -> None:
+    target = torch.randn(2, 3)
+    query = TargetQuery(3, 5)(target)
+    torch.testing.assert_close(query, torch.cat([target, torch.zeros(2, 2)], dim=1))
