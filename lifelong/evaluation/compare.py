@@ -78,6 +78,44 @@ class ComparisonRow(_Record):
     """Of the first seeds' losses against the reference's."""
 
 
+class Cost(_Record):
+    """What one model took to train, and what it takes to serve; None where that is not measured or does not apply."""
+
+    parameters: int | None
+    examples_seen: int | None
+    train_seconds: float
+    examples_per_second: float | None
+    stopped_by: str
+    """As in the artifact's metrics: patience, examples, time, fitted."""
+    hit_limit: bool
+    """Whether a limit ended the training while validation still rose."""
+    state_bytes: int | None
+    """Of one user in a store."""
+    latency_ms: dict[int, float] | None
+    """Events of the history -> median milliseconds of one request with 100 candidates."""
+
+
+class SweepPoint(_Record):
+    """One model that sees only the most recent events before each target; None = all of them."""
+
+    model: str
+    title: str
+    events: int | None
+    examples: int
+    metrics: dict[str, Estimate]
+
+
+class AblationRow(_Record):
+    """A variant of the lifelong model beside its base."""
+
+    name: str
+    settings: dict[str, Any]
+    """What differs from the base; empty for the base."""
+    metrics: dict[str, Estimate]
+    difference: DifferenceEstimate | None
+    """Of AUC against the base; None for the base itself."""
+
+
 class Comparison(_Record):
     """What `lifelong compare` found; JSON in and out."""
 
@@ -88,6 +126,15 @@ class Comparison(_Record):
     rows: list[ComparisonRow]
     results: list[Result]
     """One per model and seed."""
+    equal_rows: list[ComparisonRow] = []
+    """The same models after equally many labelled examples, where that was asked for."""
+    equal_examples: int | None = None
+    costs: dict[str, Cost] = {}
+    """Model -> cost of its first seed."""
+    sweep: list[SweepPoint] = []
+    ablations: list[AblationRow] = []
+    command: str | None = None
+    """What made it, to be typed again."""
 
     def save(self, path: Path) -> None:
         """Write JSON."""
