@@ -38,7 +38,7 @@ def compare(
 ) -> Reply:
     """Train and score several models on the same examples; goes on where an earlier call stopped."""
     from lifelong.data.dataset import Dataset
-    from lifelong.evaluation.compare import Plan, run_all
+    from lifelong.evaluation.runs import Plan, run_all
     from lifelong.models import MODELS
     from lifelong.reports.page import write_report
     from lifelong.reports.tables import comparison_table

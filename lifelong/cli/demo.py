@@ -145,7 +145,7 @@ def _configs(minutes: float, changes: list[str], threads: int | None) -> dict[st
 
 
 def _compared(steps: _Steps, dataset: Dataset, out: Path, configs: dict[str, RunConfig]) -> Comparison:
-    from lifelong.evaluation.compare import Plan, run_all
+    from lifelong.evaluation.runs import Plan, run_all
     from lifelong.training.trainer import train
 
     steps.next("Train hpmn and fit the floors; measure all on the same test examples")

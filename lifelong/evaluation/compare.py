@@ -4,37 +4,27 @@ A model's value is the mean over its seeds; its interval and the p-value of a di
 over users, with the seeds' mean computed inside each resample. The spread over seeds stands beside them: users and
 seeds are two sources of doubt.
 
-    run_all(dataset, models, out, train=..) --> OUT/runs/<model>-seed<k>/{artifact/, logits-<split>.npy, result.json}
-                                            --> OUT/comparison.json
+    Runs of each model (`lifelong.evaluation.runs`) --compare--> rows --> Comparison, in OUT/comparison.json
 """
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lifelong.data.examples import Split
-from lifelong.errors import DataError, MismatchError, UsageError
+from lifelong.errors import DataError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.metrics import FloatArray, Sample
 from lifelong.evaluation.results import Estimate, Result, estimate
 from lifelong.evaluation.significance import RESAMPLES, bootstrap, interval, p_value, paper_tests
 
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
-
 FORMAT_VERSION = 1
-Train = Callable[[str, int, Path], "Artifact"]
-"""(model name, seed, artifact folder) -> trained artifact."""
 
 
 class _Record(BaseModel):
@@ -103,6 +93,8 @@ class SweepPoint(_Record):
     events: int | None
     examples: int
     metrics: dict[str, Estimate]
+    difference: DifferenceEstimate | None = None
+    """Of AUC against all events; None for all of them."""
 
 
 class AblationRow(_Record):
@@ -132,9 +124,13 @@ class Comparison(_Record):
     costs: dict[str, Cost] = {}
     """Model -> cost of its first seed."""
     sweep: list[SweepPoint] = []
+    sweep_at_least: int | None = None
+    """Events that every example of the sweep has before it."""
     ablations: list[AblationRow] = []
     command: str | None = None
     """What made it, to be typed again."""
+    notes: list[str] = []
+    """What was left out or did not succeed, and why."""
 
     def save(self, path: Path) -> None:
         """Write JSON."""
@@ -242,107 +238,6 @@ def _check_runs(runs: Mapping[str, Runs], reference: str) -> None:
                 raise DataError(
                     f"{model!r} and {reference!r} scored different examples", fix="score one split of one dataset"
                 )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What `run_all` runs.
-
-    Args:
-        models: names, in the order of the rows.
-        seeds: each model is trained once per seed.
-        reference: whom the others are compared with; the first model by default.
-        split: what is scored.
-        settings: model -> settings of its runs; kept beside each run, so that a run with other settings is not taken
-            for a finished one.
-        resamples: of the users.
-    """
-
-    models: Sequence[str]
-    seeds: Sequence[int] = (0,)
-    reference: str | None = None
-    split: Split = "test"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    resamples: int = RESAMPLES
-
-
-def run_all(
-    dataset: Dataset, out: Path, plan: Plan, *, train: Train, progress: Callable[[str], None] | None = None
-) -> Comparison:
-    """Train and score what is not finished in `out` yet, then compare.
-
-    Args:
-        dataset: prepared.
-        out: where runs and `comparison.json` are kept.
-        plan: models, seeds, split.
-        train: trains one model into a folder, or goes on where an interrupted run stopped.
-        progress: is told what starts.
-
-    Raises:
-        MismatchError: `out` holds runs on other data or with other settings.
-        UsageError: no models, or no seeds.
-    """
-    if not plan.models or not plan.seeds:
-        raise UsageError("nothing to compare", expected="at least one model and one seed")
-    results: dict[str, list[Result]] = {}
-    runs: dict[str, Runs] = {}
-    examples = dataset.examples(plan.split)
-    for model in dict.fromkeys(plan.models):
-        logits = []
-        for seed in plan.seeds:
-            folder = out / "runs" / f"{model}-seed{seed}"
-            if progress is not None:
-                progress(f"{model}, seed {seed}")
-            result, logit_NT = _finished_run(dataset, folder, model, seed, plan, train)
-            results.setdefault(model, []).append(result)
-            logits.append(logit_NT)
-        samples = [Sample.of(examples.label_NT[:, 0], logit_NT[:, 0], examples.user_N) for logit_NT in logits]
-        runs[model] = Runs(results[model][0].title, samples)
-    reference = plan.reference or plan.models[0]
-    rows = compare(runs, reference=reference, resamples=plan.resamples)
-    every = [result for of in results.values() for result in of]
-    comparison = Comparison(reference=reference, resamples=plan.resamples, seed=0, rows=rows, results=every)
-    comparison.save(out / "comparison.json")
-    return comparison
-
-
-def _finished_run(
-    dataset: Dataset, folder: Path, model: str, seed: int, plan: Plan, train: Train
-) -> tuple[Result, FloatArray]:
-    _claim(folder / "run.json", {"data_hash": dataset.manifest.data_hash, "settings": plan.settings.get(model)})
-    path, result_path = folder / f"logits-{plan.split}.npy", folder / f"result-{plan.split}.json"
-    if not (path.exists() and result_path.exists()):
-        _score_run(dataset, folder, train(model, seed, folder / "artifact"), plan)
-    return Result.load(result_path), np.load(path).astype(np.float64)
-
-
-def _score_run(dataset: Dataset, folder: Path, artifact: Artifact, plan: Plan) -> None:
-    from lifelong.artifact.export import load_model
-    from lifelong.evaluation import evaluate
-
-    evaluate.check_fits(artifact, dataset)
-    model, examples, start = load_model(artifact), dataset.examples(plan.split), time.perf_counter()
-    logit_NT = evaluate.predict(model, dataset, examples)
-    seconds = time.perf_counter() - start
-    scored = evaluate.scored_by(artifact, dataset, {0: logit_NT}, split=plan.split, seconds=seconds)
-    np.save(folder / f"logits-{plan.split}.npy", logit_NT)
-    # The result is written last: a run with a result is a finished one.
-    result = evaluate.record(scored, evaluate.origin_of(artifact), resamples=plan.resamples)
-    result.save(folder / f"result-{plan.split}.json")
-
-
-def _claim(path: Path, wanted: dict[str, Any]) -> None:
-    """Write what a run folder is for, or check that it is for the same."""
-    text = json.dumps(wanted, sort_keys=True, default=str, indent=2)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text + "\n")
-    elif json.loads(path.read_text()) != json.loads(text):
-        raise MismatchError(
-            f"{path.parent} holds a run on other data or with other settings",
-            expected="runs of this comparison alone",
-            fix="choose another --out, or delete that folder",
-        )
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -6,8 +6,9 @@ torch = pytest.importorskip("torch")
 from lifelong.artifact.export import write_artifact  # noqa: E402
 from lifelong.errors import DataError, MismatchError, UsageError  # noqa: E402
 from lifelong.evaluation import metrics  # noqa: E402
-from lifelong.evaluation.compare import Comparison, Plan, Runs, compare, run_all  # noqa: E402
+from lifelong.evaluation.compare import Comparison, Runs, compare  # noqa: E402
 from lifelong.evaluation.metrics import Sample  # noqa: E402
+from lifelong.evaluation.runs import Plan, run_all  # noqa: E402
 from lifelong.models import build  # noqa: E402
 from lifelong.testing.datasets import tiny_dataset  # noqa: E402
 
@@ -100,13 +101,13 @@ def test_a_second_call_trains_only_what_is_not_finished(dataset, tmp_path):
     assert second.rows[0] == first.rows[0]
 
 
-def test_a_run_that_was_not_scored_to_the_end_is_done_again(dataset, tmp_path):
+def test_a_run_that_was_trained_and_not_scored_to_the_end_is_only_scored_again(dataset, tmp_path):
     plan = Plan(models=["popularity"], resamples=5)
-    run_all(dataset, tmp_path, plan, train=Trainer(dataset))
+    first = run_all(dataset, tmp_path, plan, train=Trainer(dataset))
     (tmp_path / "runs" / "popularity-seed0" / "result-test.json").unlink()
     train = Trainer(dataset)
-    run_all(dataset, tmp_path, plan, train=train)
-    assert train.calls == [("popularity", 0)]
+    assert run_all(dataset, tmp_path, plan, train=train).rows == first.rows
+    assert train.calls == []
 
 
 def test_runs_with_other_settings_are_not_taken_for_finished(dataset, tmp_path):
