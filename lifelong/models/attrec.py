@@ -96,7 +96,7 @@ class AttRec(HistoryModel):
             x_BCND, projected_BCND = pair_BCND.chunk(2, dim=-1)
             return self._attend(x_BCND, projected_BCND, real_BCN)
 
-        numbers = len(x_BLD) * self.window * max(self.window, 2 * self.width)
+        numbers = x_BLD.shape[0] * self.window * max(self.window, 2 * self.width)
         short_BCD, attention_BCN = in_chunks(attend, query.position_BC, axis=1, numbers=numbers)
         target_BCD = query.vector_BCE @ self.short.weight[:, : self.target_width].T
         short_BC1 = self._distance(target_BCD, short_BCD)

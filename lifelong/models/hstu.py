@@ -7,15 +7,16 @@ Recommendations", ICML 2024.
     x + W2 (norm(SiLU(Q K^T + bias of place + bias of gap) V) * U) + b2          per layer
 
 Equations: projection, attention without softmax, gated output (1-3), with the relative bias by place and by time. From
-the authors' code: the norm before the projection, the sum with the input, and gaps in buckets of powers of two. Differs
-from the paper: an event, with its fields, is one place and not an item and an action in turn; a target is not put into
-the sequence but reads the state after the last event before it (the paper's retrieval form), so that one pass serves
-all targets of a user, and the shared head compares the two; a gap is that between two events, not that to the event
-after the later one; no dropout within the stack.
+the authors' code: the norm before the projection, the sum with the input, and one bias for all heads. Differs from the
+paper: gaps fall into buckets that double in length, where the authors' grow more slowly; an event, with its fields, is
+one place and not an item and an action in turn; a target is not put into the sequence but reads the state after the
+last event before it (the paper's retrieval form), so that one pass serves all targets of a user, and the shared head
+compares the two; a gap is that between two events, not that to the event after the later one; no dropout within the
+stack.
 
-What a target sees: an event attends to itself and to the events right before it, a band of (recent - 1) // layers + 1
-in all. A stack of K layers thus sees K (band - 1) + 1 events, which is `recent`, or up to K - 1 fewer: no event before a
-target's last `recent` ones has any influence on it.
+What a target sees: an event attends to itself and to those right before it, a band of (recent - 1) // layers + 1 events
+in all. A stack of K layers thus sees K (band - 1) + 1 events, which is `recent` or up to K - 1 fewer: no event before a
+target's last `recent` ones reaches it.
 
 State: the last `recent` events. Blocks of 64 events attend together: per head and layer a pass makes about
 64 + recent / layers scores per event of the history, 320 with the default settings; where that is much, a few
@@ -98,16 +99,23 @@ class Hstu(HistoryModel):
         return Found(states_at(state_BLD, query.position_BC))
 
     def _stack(self, state_BLD: Tensor, time_BL: Tensor) -> tuple[Tensor]:
-        """All layers, over histories filled up to whole blocks."""
-        size = state_BLD.shape[1]
-        state_BLD, time_BL = pad(state_BLD, (0, 0, 0, -size % BLOCK)), pad(time_BL, (0, -size % BLOCK))
-        blocks = state_BLD.shape[1] // BLOCK
-        back = min(-((1 - self.band) // BLOCK), blocks - 1)
-        time_BNR, looked_BNX = time_BL.view(-1, blocks, BLOCK), looked_at(time_BL.unsqueeze(-1), back).squeeze(-1)
+        """All layers, over histories that are cut into blocks, the last one filled up."""
+        users, size, width = state_BLD.shape
+        blocks, back = (size + BLOCK - 1) // BLOCK, -((1 - self.band) // BLOCK)
+        if torch.compiler.is_compiling():
+            # A graph that is exported reads histories of any length: none of its sizes may depend on there being one
+            # block, or few.
+            blocks = blocks + 1
+        else:
+            back = min(back, blocks - 1)
+        missing = blocks * BLOCK - size
+        state_BNRD = pad(state_BLD, (0, 0, 0, missing)).reshape(users, blocks, BLOCK, width)
+        time_BNR = pad(time_BL, (0, missing)).reshape(users, blocks, BLOCK)
+        looked_BNX = looked_at(time_BNR.unsqueeze(-1), back).squeeze(-1)
         gap_BNRX = gap_bucket(time_BNR.unsqueeze(-1) - looked_BNX.unsqueeze(-2))
         for layer in self.layers:
-            state_BLD = state_BLD + layer(state_BLD, gap_BNRX, back)
-        return (state_BLD[:, :size],)
+            state_BNRD = state_BNRD + layer(state_BNRD, gap_BNRX, back)
+        return (state_BNRD.flatten(1, 2),)
 
 
 class HstuLayer(nn.Module):
@@ -129,31 +137,30 @@ class HstuLayer(nn.Module):
         for bias in (self.place_bias, self.gap_bias):
             nn.init.normal_(bias, std=0.02)
 
-    def forward(self, state_BLD: Tensor, gap_BNRX: Tensor, back: int) -> Tensor:
-        """What the layer adds to the states.
+    def forward(self, state_BNRD: Tensor, gap_BNRX: Tensor, back: int) -> Tensor:
+        """What the layer adds to the states: `[B, N, R, D]`.
 
         Args:
-            state_BLD: L is a multiple of `BLOCK`.
+            state_BNRD: states of events in blocks of `BLOCK`.
             gap_BNRX: int64 bucket of the gap between two events.
             back: how many blocks before its own a block looks at.
 
         Source: equations 1-3.
         """
-        gate_BLD, value_BLD, query_BLD, key_BLD = silu(self.split(self._norm(state_BLD))).chunk(4, dim=-1)
-        query_BNHRD = self._by_head(query_BLD.view(len(query_BLD), -1, BLOCK, self.width))
-        key_BNHXD, value_BNHXD = (self._by_head(looked_at(part, back)) for part in (key_BLD, value_BLD))
+        gate_BNRD, value_BNRD, query_BNRD, key_BNRD = silu(self.split(self._norm(state_BNRD))).chunk(4, dim=-1)
+        key_BNHXD, value_BNHXD = (self._by_head(looked_at(part, back)) for part in (key_BNRD, value_BNRD))
         bias_BNRX = self._place_bias(back) + self.gap_bias.index_select(0, gap_BNRX.flatten()).view(gap_BNRX.shape)
-        weight_BNHRX = silu(query_BNHRD @ key_BNHXD.transpose(-1, -2) + bias_BNRX.unsqueeze(2))
-        seen_BNHRD = (weight_BNHRX * self._in_band(back)) @ value_BNHXD
-        seen_BLD = seen_BNHRD.transpose(2, 3).reshape(state_BLD.shape)
-        added_BLD: Tensor = self.join(self._norm(seen_BLD) * gate_BLD)
-        return added_BLD
+        score_BNHRX = self._by_head(query_BNRD) @ key_BNHXD.transpose(-1, -2) + bias_BNRX.unsqueeze(2)
+        seen_BNHRD = (silu(score_BNHRX) * self._in_band(back)) @ value_BNHXD
+        seen_BNRD = seen_BNHRD.transpose(2, 3).flatten(3, 4)
+        added_BNRD: Tensor = self.join(self._norm(seen_BNRD) * gate_BNRD)
+        return added_BNRD
 
-    def _norm(self, state_BLD: Tensor) -> Tensor:
-        return layer_norm(state_BLD, (self.width,))
+    def _norm(self, state_BNRD: Tensor) -> Tensor:
+        return layer_norm(state_BNRD, (self.width,))
 
     def _by_head(self, value_BNXD: Tensor) -> Tensor:
-        return value_BNXD.view(*value_BNXD.shape[:3], self.heads, -1).transpose(2, 3)
+        return value_BNXD.reshape(*value_BNXD.shape[:3], self.heads, self.width // self.heads).transpose(2, 3)
 
     def _distance(self, back: int) -> Tensor:
         """How many events before each event of a block each one looked at stands, negative after it: `[R, X]`."""
@@ -170,19 +177,14 @@ class HstuLayer(nn.Module):
         return self.place_bias.index_select(0, distance_RX.flatten()).view(distance_RX.shape)
 
 
-def looked_at(value_BLD: Tensor, back: int) -> Tensor:
+def looked_at(value_BNRD: Tensor, back: int) -> Tensor:
     """What each block looks at, oldest first: the `back` blocks before it, zeros where there is none, and itself.
 
-    Args:
-        value_BLD: L is a multiple of `BLOCK`.
-        back: how many blocks before its own.
-
     Returns:
-        `[B, N, X, D]` with X = (back + 1) * `BLOCK`.
+        `[B, N, X, D]` with X = (back + 1) R.
     """
-    block_BNRD = value_BLD.reshape(len(value_BLD), -1, BLOCK, value_BLD.shape[-1])
-    blocks = block_BNRD.shape[1]
-    filled = pad(block_BNRD, (0, 0, 0, 0, back, 0))
+    blocks = value_BNRD.shape[1]
+    filled = pad(value_BNRD, (0, 0, 0, 0, back, 0))
     return torch.cat([filled[:, first : first + blocks] for first in range(back + 1)], dim=2)
 
 

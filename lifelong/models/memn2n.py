@@ -84,7 +84,7 @@ class MemN2N(HistoryModel):
             entry_BCND, real_BCN = recent_events(entry_BLD, position_BC, self.recent)
             return self._read(self.query(target_BCE), entry_BCND + self.time, real_BCN)
 
-        numbers = len(entry_BLD) * self.recent * 2 * self.width
+        numbers = entry_BLD.shape[0] * self.recent * 2 * self.width
         interest_BCD, attention_BCN = in_chunks(read, query.vector_BCE, query.position_BC, axis=1, numbers=numbers)
         return Found(interest_BCD, attention_BCN)
 

@@ -27,9 +27,10 @@ def in_chunks(
         axis: along which to cut parts and results.
         numbers: how many numbers the largest intermediate tensor has per entry.
     """
-    size = max(1, NUMBERS_AT_ONCE // max(1, numbers))
-    if parts[0].shape[axis] <= size:
+    # A graph that is exported has sizes of its own, which do not say how to cut.
+    if torch.compiler.is_compiling() or parts[0].shape[axis] * numbers <= NUMBERS_AT_ONCE:
         return function(*parts)
+    size = max(1, NUMBERS_AT_ONCE // numbers)
     results = []
     for chunk in zip(*(torch.split(part, size, dim=axis) for part in parts), strict=True):
         if torch.is_grad_enabled():

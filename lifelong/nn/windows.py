@@ -39,8 +39,9 @@ def recent_mean(vector_BLE: Tensor, position_BC: Tensor, size: int) -> Tensor:
         position_BC: int64, at most L.
         size: most events of a mean.
     """
-    total_BLE = torch.cat([vector_BLE.new_zeros(len(vector_BLE), 1, vector_BLE.shape[2]), vector_BLE.cumsum(dim=1)], 1)
+    users, _, width = vector_BLE.shape
+    total_BLE = torch.cat([vector_BLE.new_zeros(users, 1, width), vector_BLE.cumsum(dim=1)], 1)
     start_BC = (position_BC - size).clamp(min=0)
-    ends = [place.unsqueeze(-1).expand(-1, -1, vector_BLE.shape[2]) for place in (position_BC, start_BC)]
+    ends = [place.unsqueeze(-1).expand(-1, -1, width) for place in (position_BC, start_BC)]
     sum_BCE = total_BLE.gather(1, ends[0]) - total_BLE.gather(1, ends[1])
     return sum_BCE / (position_BC - start_BC).clamp(min=1).unsqueeze(-1).to(sum_BCE.dtype)
