@@ -171,6 +171,22 @@ def plan_passes(
     return Passes(order, bounds, user[first], start, position[bounds[1:] - 1] - start)
 
 
+def recent_passes(examples: Examples, recent: int, *, max_targets: int) -> Passes:
+    """One pass per user and position, whose window holds the last `recent` events before it and no others.
+
+    A memory that reads such a window starts empty at its first event.
+    """
+    user, position = np.asarray(examples.user_N, np.int64), np.asarray(examples.position_N, np.int64)
+    order = np.lexsort((position, user))
+    user, position = user[order], position[order]
+    first = np.flatnonzero(_changes(user, position))
+    rank = np.arange(len(user)) - np.repeat(first, np.diff(np.append(first, len(user))))
+    first = np.flatnonzero(rank % max_targets == 0)
+    bounds = np.append(first, len(user)).astype(np.int64)
+    start = np.maximum(0, position[first] - recent)
+    return Passes(order, bounds, user[first], start, position[first] - start)
+
+
 def _window_step(max_history: int | None, phase: int, overlap: int) -> tuple[int | None, int]:
     if max_history is None:
         return None, 0
@@ -400,21 +416,28 @@ def evaluation_batches(
     dataset: Dataset,
     examples: Examples,
     *,
+    recent: int | None = None,
     max_events: int = EVALUATION_EVENTS,
     max_targets: int = EVALUATION_TARGETS,
     prefetch: int = 2,
 ) -> Iterator[Batch]:
-    """Every example once, each user's history from her first event; nothing is cut, hidden or drawn.
+    """Every example once, each user's history from her first event; nothing is hidden or drawn.
 
     Args:
         dataset: where the histories are.
         examples: in any order; `example_BC` are places in it. Their positions say which events are visible, so a delay
             is a matter of the positions that are given.
+        recent: each target sees only so many events, the last ones before it; an event keeps its gap to the one before
+            it. None = all of them.
         max_events: padded events of a batch; one longer history has a batch of its own.
         max_targets: padded targets of a batch.
         prefetch: how many batches wait at most.
     """
-    passes = plan_passes(examples, max_targets=max(1, max_targets // 4))
+    most = max(1, max_targets // 4)
+    if recent is None:
+        passes = plan_passes(examples, max_targets=most)
+    else:
+        passes = recent_passes(examples, recent, max_targets=most)
     gather = _Gather(dataset, examples, passes)
     by_length = np.argsort(passes.length_P, kind="stable")
     plan = pack(by_length, passes.length_P, passes.targets_P, (max_events, max_targets))

@@ -17,6 +17,7 @@ import torch
 
 from lifelong.data.batches import evaluation_batches
 from lifelong.data.examples import Examples, Split
+from lifelong.data.recent import recent_parts
 from lifelong.errors import DataError, MismatchError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.metrics import Sample
@@ -96,7 +97,13 @@ def delayed(dataset: Dataset, examples: Examples, delay: int) -> Examples:
 
 
 def predict(
-    model: Model | FittedModel, dataset: Dataset, examples: Examples, *, delay: int = 0, threads: int | None = None
+    model: Model | FittedModel,
+    dataset: Dataset,
+    examples: Examples,
+    *,
+    delay: int = 0,
+    recent: int | None = None,
+    threads: int | None = None,
 ) -> FloatArray:
     """Logits `[N, T]` in the order of the examples, each from the events before its target alone.
 
@@ -105,6 +112,7 @@ def predict(
         dataset: where the histories are; they are read from each user's first event.
         examples: the targets.
         delay: seconds; younger events are hidden.
+        recent: each target sees only so many events, the last ones before it; None = all of them.
         threads: of torch, only during this call; None leaves them.
 
     Raises:
@@ -113,7 +121,12 @@ def predict(
     """
     seen = delayed(dataset, examples, delay)
     with torch_threads(threads):
-        logit_NT = model.predict(dataset, seen) if isinstance(model, FittedModel) else _run(model, dataset, seen)
+        if isinstance(model, Model):
+            logit_NT = _run(model, dataset, seen, recent)
+        else:
+            logit_NT = (
+                model.predict(dataset, seen) if recent is None else _fitted_on_recent(model, dataset, seen, recent)
+            )
     if not np.isfinite(logit_NT).all():
         bad = int((~np.isfinite(logit_NT)).sum())
         raise DataError(
@@ -122,14 +135,21 @@ def predict(
     return logit_NT
 
 
-def _run(model: Model, dataset: Dataset, examples: Examples) -> FloatArray:
+def _fitted_on_recent(model: FittedModel, dataset: Dataset, examples: Examples, recent: int) -> FloatArray:
+    logit_NT = np.full((len(examples), len(dataset.schema.tasks)), np.nan)
+    for chosen_N, part, seen in recent_parts(dataset, examples, recent):
+        logit_NT[chosen_N] = model.predict(part, seen)
+    return logit_NT
+
+
+def _run(model: Model, dataset: Dataset, examples: Examples, recent: int | None) -> FloatArray:
     logit_NT = np.full((len(examples), len(dataset.schema.tasks)), np.nan)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            for batch in evaluation_batches(dataset, examples):
+            for batch in evaluation_batches(dataset, examples, recent=recent):
                 chosen_BC = batch.mask_BC & (batch.example_BC >= 0)
                 logit_BCT = model(batch.to(device)).logit_BCT.cpu()
                 logit_NT[batch.example_BC[chosen_BC].numpy()] = logit_BCT[chosen_BC].double().numpy()

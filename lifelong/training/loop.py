@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -122,7 +123,7 @@ class Loop:
         plan = self.batches.epoch(progress.epoch)
         for number, batch in stream:
             with self._timed("train"):
-                self._step(batch, number)
+                self._step(first_targets(batch, self.total - progress.examples), number)
             progress.batch = number + 1
             if progress.batch == len(plan):
                 progress.epoch, progress.batch = progress.epoch + 1, 0
@@ -247,6 +248,15 @@ def total_examples(settings: TrainSettings, per_epoch: int) -> int:
     """Examples after which a run ends at the latest."""
     total = settings.max_epochs * per_epoch
     return total if settings.max_examples is None else min(total, settings.max_examples)
+
+
+def first_targets(batch: Batch, most: int) -> Batch:
+    """The batch with at most so many real targets: a run ends after exactly as many examples as it was given."""
+    real_BC = batch.mask_BC
+    if int(real_BC.sum()) <= most:
+        return batch
+    rank_BC = real_BC.flatten().cumsum(0).view_as(real_BC)
+    return replace(batch, mask_BC=real_BC & (rank_BC <= most))
 
 
 def validation_subset(examples: Examples, settings: TrainSettings) -> Examples:

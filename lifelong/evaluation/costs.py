@@ -1,0 +1,51 @@
+"""What a model took to train, and takes to serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lifelong.evaluation.compare import Cost
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a service needs for one user and one request; measured outside of this package.
+
+    Args:
+        state_bytes: of one user in a store.
+        latency_ms: events of the history -> median milliseconds of one request with 100 candidates.
+    """
+
+    state_bytes: int
+    latency_ms: Mapping[int, float]
+
+
+def cost_of(artifact: Artifact, serving: Serving | None) -> Cost:
+    """The cost of a finished run, from what its training recorded.
+
+    Args:
+        artifact: of the run.
+        serving: None for a model that cannot be served, or where that is not measured.
+    """
+    record = artifact.metrics
+    return Cost(
+        parameters=record.get("parameters"),
+        examples_seen=record.get("examples_seen"),
+        train_seconds=float(record.get("seconds", {}).get("train", 0.0)),
+        examples_per_second=record.get("examples_per_second"),
+        stopped_by=str(record.get("stopped_by", "")),
+        hit_limit=hit_limit(record),
+        state_bytes=None if serving is None else serving.state_bytes,
+        latency_ms=None if serving is None else dict(serving.latency_ms),
+    )
+
+
+def hit_limit(record: Mapping[str, Any]) -> bool:
+    """Whether time or a number of examples ended the training while its last validation was the best so far."""
+    curve = record.get("learning_curve") or []
+    return record.get("stopped_by") in ("time", "examples") and bool(curve) and record.get("best") == curve[-1]

@@ -1,0 +1,53 @@
+"""Variants of a model that show what each of its parts is worth: one thing is changed, everything else stays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lifelong.errors import UsageError
+from lifelong.models import check_config
+
+Settings = Mapping[str, Any]
+
+
+def variants(model: str, base: Settings) -> dict[str, dict[str, Any]]:
+    """Name of a variant -> its complete `[model]` settings; a variant equal to the base is left out.
+
+    Args:
+        model: whose variants.
+        base: its settings; those left out have their defaults.
+
+    Raises:
+        UsageError: the model has no variants.
+    """
+    if model not in _VARIANTS:
+        raise UsageError(f"there are no ablations of {model!r}", expected=f"one of: {', '.join(_VARIANTS)}")
+    whole = check_config(model, base)
+    checked = {name: check_config(model, settings) for name, settings in _VARIANTS[model](whole).items()}
+    return {name: settings for name, settings in checked.items() if settings != whole}
+
+
+def changed(base: Settings, variant: Settings) -> dict[str, Any]:
+    """The settings of a variant that the base has not, or has otherwise."""
+    return {name: value for name, value in variant.items() if name not in base or base[name] != value}
+
+
+def _hpmn(base: Settings) -> dict[str, dict[str, Any]]:
+    """Slots, periods, hops, the covariance term, and the form of the authors' released code."""
+    made: dict[str, dict[str, Any]] = {}
+    for slots in (1, 2, 4, 6):
+        made[f"slots-{slots}"] = {**base, "periods": tuple(2**place for place in range(slots))}
+    made["periods-1-3-9-27"] = {**base, "periods": (1, 3, 9, 27)}
+    made["periods-1-4-16-64"] = {**base, "periods": (1, 4, 16, 64)}
+    for hops in (1, 3):
+        made[f"hops-{hops}"] = {**base, "hops": hops}
+    made["covariance-0"] = {**base, "covariance": 0.0}
+    # Widths as in the base; dropout, covariance and length of a sequence stay the authors'.
+    made["authors-mode"] = {"authors_mode": True, **{name: base[name] for name in ("embedding", "width")}}
+    return made
+
+
+_VARIANTS: dict[str, Callable[[Settings], dict[str, dict[str, Any]]]] = {"hpmn": _hpmn}
+ABLATED = tuple(_VARIANTS)
+"""Models that have variants."""

@@ -1,0 +1,209 @@
+"""Trainings of a comparison, one after another or in worker processes; a failed one leaves the others alone.
+
+Each worker process runs one training and its scoring. It leaves the terminal's process group, so that Ctrl-C reaches
+the parent alone, which then asks every worker to save its state; and it ends at once when its parent is gone, so that a
+killed comparison leaves nothing behind that would write beside the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lifelong.artifact.folder import Artifact
+from lifelong.config import RunConfig
+from lifelong.data.dataset import Dataset
+from lifelong.errors import LifelongError
+from lifelong.evaluation.runs import Run
+from lifelong.training import trainer
+
+logger = logging.getLogger(__name__)
+_FREE = ("threads", "prefetch")
+"""Settings that a finished run does not depend on."""
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run and the settings that it is trained with; its seed is among them."""
+
+    run: Run
+    config: RunConfig
+
+    @classmethod
+    def make(cls, folder: Path, model: str, config: RunConfig, *, seed: int, resamples: int) -> Job:
+        """A job whose folder remembers its settings."""
+        config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
+        kept = config.model_dump(mode="json")
+        kept["train"] = {name: value for name, value in kept["train"].items() if name not in _FREE}
+        return cls(Run(folder, model, seed, resamples=resamples, settings=kept), config)
+
+    def with_threads(self, threads: int) -> Job:
+        """The same on so many threads."""
+        train = self.config.train.model_copy(update={"threads": threads})
+        return Job(self.run, self.config.model_copy(update={"train": train}))
+
+    def do(self, dataset: Dataset, *, progress: bool) -> None:
+        """Train and score what is not there yet; an interrupted training goes on from its checkpoint."""
+
+        def train(model: str, seed: int, folder: Path) -> Artifact:
+            resume = (folder.with_name(f"{folder.name}.checkpoint") / "state.safetensors").exists()
+            return trainer.train(dataset, model, folder, config=self.config, resume=resume, progress=progress)
+
+        self.run.finish(dataset, train)
+
+
+def run_jobs(
+    dataset: Dataset,
+    jobs: Sequence[Job],
+    *,
+    workers: int = 1,
+    threads: int | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, str]:
+    """Do the jobs that are not finished.
+
+    Args:
+        dataset: prepared.
+        jobs: in the order in which they are begun.
+        workers: trainings at the same time; one = in this process.
+        threads: of all workers together; as many as there are cores if None.
+        progress: is told what starts and ends.
+
+    Returns:
+        Name of a failed run -> why.
+
+    Raises:
+        MismatchError: the folder of a run holds another; nothing was done.
+        KeyboardInterrupt: Ctrl-C; every running training saved its state.
+    """
+    say = progress or logger.info
+    for job in jobs:
+        job.run.claim(dataset)
+    open_ = [job for job in jobs if not job.run.finished]
+    if len(open_) < len(jobs):
+        say(f"{len(jobs) - len(open_)} of {len(jobs)} runs are finished already")
+    if workers > 1 and len(open_) > 1:
+        share = max(1, (threads or _cores()) // workers)
+        return _Workers(dataset, workers, say).run([job.with_threads(share) for job in open_])
+    failures = {}
+    for job in open_:
+        say(f"{job.run.name}: begins")
+        try:
+            job.do(dataset, progress=progress is not None)
+        except Exception as error:
+            failures[job.run.name] = _reason(error)
+            say(f"{job.run.name}: failed: {failures[job.run.name]}")
+    return failures
+
+
+class _Workers:
+    """Processes that each do one job, up to a number at the same time."""
+
+    def __init__(self, dataset: Dataset, workers: int, say: Callable[[str], None]) -> None:
+        self._folder, self._workers, self._say = dataset.folder.resolve(), workers, say
+        self._running: dict[int, tuple[SpawnProcess, Connection, Job, float]] = {}
+        self._failures: dict[str, str] = {}
+
+    def run(self, jobs: Sequence[Job]) -> dict[str, str]:
+        """Do all jobs; name of a failed run -> why."""
+        waiting = iter(jobs)
+        try:
+            self._fill(waiting)
+            while self._running:
+                for sentinel in wait(list(self._running)):
+                    assert isinstance(sentinel, int)
+                    self._ended(sentinel)
+                self._fill(waiting)
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+        finally:
+            for process, *_ in self._running.values():
+                process.terminate()
+        return self._failures
+
+    def _fill(self, waiting: Iterator[Job]) -> None:
+        while len(self._running) < self._workers and (job := next(waiting, None)) is not None:
+            context = multiprocessing.get_context("spawn")
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_work, args=(self._folder, job, sender), name=job.run.name, daemon=True)
+            process.start()
+            sender.close()
+            self._running[process.sentinel] = (process, receiver, job, time.monotonic())
+            self._say(f"{job.run.name}: begins")
+
+    def _ended(self, sentinel: int) -> None:
+        process, receiver, job, started = self._running.pop(sentinel)
+        process.join()
+        took = f"after {time.monotonic() - started:.0f} s"
+        if process.exitcode == 0:
+            self._say(f"{job.run.name}: finished {took}")
+        else:
+            # What was sent stays readable after the sender's end; an end without words is a kill.
+            reason = _received(receiver) or f"its process ended with exit code {process.exitcode}"
+            self._failures[job.run.name] = reason
+            self._say(f"{job.run.name}: failed {took}: {reason}")
+        receiver.close()
+        process.close()
+
+    def _stop(self) -> None:
+        """Ask every worker to save its state, and wait until all have ended."""
+        self._say("stopping; every training saves its state first")
+        for process, *_ in self._running.values():
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGINT)
+        for process, *_ in self._running.values():
+            process.join()
+
+
+def _work(folder: Path, job: Job, sender: Connection) -> None:
+    """What a worker process does; it ends with an exit code."""
+    os.setpgrp()
+    threading.Thread(target=_end_with_parent, name="lifelong-parent", daemon=True).start()
+    if job.config.train.threads is not None:
+        torch.set_num_threads(job.config.train.threads)
+    try:
+        job.do(Dataset(folder), progress=False)
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+    except Exception as error:
+        sender.send(_reason(error))
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(_INTERRUPTED)
+
+
+def _received(receiver: Connection) -> str:
+    try:
+        sent: Any = receiver.recv() if receiver.poll() else ""
+    except EOFError:
+        sent = ""
+    return str(sent)
+
+
+def _reason(error: Exception) -> str:
+    logger.debug("a run failed", exc_info=error)
+    return str(error) if isinstance(error, LifelongError) else f"{type(error).__name__}: {error}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,292 @@
+"""A whole comparison: which trainings it takes, and what is made of them.
+
+    Study --plan--> jobs (main, equal budget, variants) --run_jobs--> finished runs --> rows, costs, sweep, ablations
+
+Everything that is measured is kept beside its run, so that a second call, after an interruption or with more models,
+does only what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lifelong.config import RunConfig
+from lifelong.errors import LifelongError, UsageError
+from lifelong.evaluation.compare import AblationRow, Comparison, ComparisonRow, compare
+from lifelong.evaluation.costs import Serving, cost_of
+from lifelong.evaluation.runs import Run, gather
+from lifelong.evaluation.significance import RESAMPLES
+from lifelong.evaluation.sweep import choose, sweep
+from lifelong.models import check_config, model_class
+from lifelong.models.base import Model
+from lifelong.training.ablations import changed, variants
+from lifelong.training.jobs import Job, run_jobs
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.data.dataset import Dataset
+
+Measure = Callable[["Artifact"], Serving | None]
+_NEVER = 10**9
+
+
+class RunsFailedError(LifelongError):
+    """No run of a comparison succeeded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What `run_study` does.
+
+    Args:
+        configs: model -> settings of its runs, in the order of the rows.
+        seeds: each model is trained once per seed.
+        reference: whom the others are compared with; the first model by default.
+        max_minutes: of one main run at most; None = no limit but those of its settings.
+        examples: labelled examples of each run with an equal budget; None = no such runs.
+        only_equal: leave the main runs out.
+        ablations: the model whose variants are trained too, with the budget and the seed of its first run.
+        sweep: numbers of recent events that the models of the first seed are given; None = all.
+        sweep_examples: at most.
+        resamples: of the users.
+        workers: trainings at the same time.
+        threads: of all of them together.
+        notes: what was left out before it began, and why.
+    """
+
+    configs: Mapping[str, RunConfig]
+    seeds: Sequence[int] = (0,)
+    reference: str | None = None
+    max_minutes: float | None = None
+    examples: int | None = None
+    only_equal: bool = False
+    ablations: str | None = None
+    sweep: Sequence[int | None] = ()
+    sweep_examples: int = 20_000
+    resamples: int = RESAMPLES
+    workers: int = 1
+    threads: int | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The jobs of a study.
+
+    Args:
+        main: model -> one job per seed.
+        equal: the same with an equal budget.
+        variants: name of a variant -> its job; the base is the first.
+    """
+
+    main: Mapping[str, Sequence[Job]]
+    equal: Mapping[str, Sequence[Job]] = field(default_factory=dict)
+    variants: Mapping[str, Job] = field(default_factory=dict)
+
+    @property
+    def jobs(self) -> list[Job]:
+        """Each once, in the order in which they are begun: a first seed of every model comes before second ones."""
+        groups = [jobs for kind in (self.main, self.equal) for jobs in kind.values()]
+        by_seed = [jobs[place] for place in range(max(map(len, groups))) for jobs in groups if place < len(jobs)]
+        return list({job.run.name: job for job in [*by_seed, *self.variants.values()]}.values())
+
+
+def plan(study: Study, out: Path) -> Planned:
+    """Which trainings a study takes.
+
+    Raises:
+        UsageError: no models or seeds, or options that exclude each other.
+    """
+    if not study.configs or not study.seeds:
+        raise UsageError("nothing to compare", expected="at least one model and one seed")
+    if study.only_equal and study.examples is None:
+        raise UsageError("only equal budgets are asked for, and no budget is given", fix="add --examples N")
+    if study.reference is not None and study.reference not in study.configs:
+        raise UsageError(
+            f"the reference {study.reference!r} is not compared", expected=f"one of {', '.join(study.configs)}"
+        )
+    main = {model: _limited(model, config, study.max_minutes) for model, config in study.configs.items()}
+    equal = {model: equal_budget(model, config, study.examples) for model, config in study.configs.items()}
+    jobs = {model: _jobs(study, out, model, config, "") for model, config in main.items()}
+    # A model whose examples cannot be limited is fitted once, and stands in both tables.
+    budgeted = {model: _jobs(study, out, model, of, "-equal") if of else jobs[model] for model, of in equal.items()}
+    if study.examples is None:
+        return Planned(jobs, {}, _variant_jobs(study, out, jobs, main))
+    configs = {model: of or main[model] for model, of in equal.items()}
+    return Planned(
+        {} if study.only_equal else jobs, budgeted, _variant_jobs(study, out, budgeted, configs, suffix="-equal")
+    )
+
+
+def equal_budget(model: str, config: RunConfig, examples: int | None) -> RunConfig | None:
+    """The settings that make a run see exactly so many labelled examples; None where a model cannot be told.
+
+    A model that is fitted takes at most as many, and at most all that there are.
+    """
+    if examples is None:
+        return None
+    if not issubclass(model_class(model, config.model), Model):
+        if "max_examples" not in check_config(model, config.model):
+            return None
+        return config.model_copy(update={"model": {**config.model, "max_examples": examples}})
+    limits = {"max_examples": examples, "max_epochs": _NEVER, "max_minutes": None, "patience": _NEVER}
+    return config.model_copy(update={"train": config.train.model_copy(update=limits)})
+
+
+def _limited(model: str, config: RunConfig, minutes: float | None) -> RunConfig:
+    own, trained = config.train.max_minutes, issubclass(model_class(model, config.model), Model)
+    if not trained or minutes is None or (own is not None and own <= minutes):
+        return config
+    return config.model_copy(update={"train": config.train.model_copy(update={"max_minutes": minutes})})
+
+
+def _jobs(study: Study, out: Path, model: str, config: RunConfig, suffix: str) -> list[Job]:
+    runs = out / "runs"
+    return [
+        Job.make(runs / f"{model}-seed{seed}{suffix}", model, config, seed=seed, resamples=study.resamples)
+        for seed in study.seeds
+    ]
+
+
+def _variant_jobs(
+    study: Study,
+    out: Path,
+    jobs: Mapping[str, Sequence[Job]],
+    configs: Mapping[str, RunConfig],
+    suffix: str = "",
+) -> dict[str, Job]:
+    model = study.ablations
+    if model is None:
+        return {}
+    if model not in jobs:
+        raise UsageError(f"ablations of {model!r}, which is not compared", fix=f"add {model} to --models")
+    base, seed = configs[model], study.seeds[0]
+    made = {"base": jobs[model][0]}
+    for name, settings in variants(model, base.model).items():
+        folder = out / "runs" / f"{model}-seed{seed}-{name}{suffix}"
+        config = base.model_copy(update={"model": settings})
+        made[name] = Job.make(folder, model, config, seed=seed, resamples=study.resamples)
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a study found.
+
+    Args:
+        comparison: of the runs that succeeded.
+        failures: name of a failed run -> why.
+    """
+
+    comparison: Comparison
+    failures: Mapping[str, str]
+
+
+def run_study(
+    dataset: Dataset,
+    out: Path,
+    study: Study,
+    *,
+    measure: Measure | None = None,
+    command: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Outcome:
+    """Train, score and measure what is not in `out` yet; write `comparison.json`.
+
+    Args:
+        dataset: prepared.
+        out: where runs and the comparison are kept.
+        study: what to do.
+        measure: measures an artifact in service; None = costs without state and latency.
+        command: kept in the record.
+        progress: is told what starts and ends.
+
+    Raises:
+        MismatchError: `out` holds runs on other data or with other settings.
+        RunsFailedError: no run succeeded.
+        UsageError: see `plan`.
+    """
+    planned = plan(study, out)
+    failures = run_jobs(dataset, planned.jobs, workers=study.workers, threads=study.threads, progress=progress)
+    comparison = _Assembly(dataset, study, failures, progress or (lambda text: None)).make(planned, measure)
+    comparison = comparison.model_copy(update={"command": command})
+    comparison.save(out / "comparison.json")
+    return Outcome(comparison, failures)
+
+
+class _Assembly:
+    """Makes a comparison of the runs that are finished."""
+
+    def __init__(self, dataset: Dataset, study: Study, failures: Mapping[str, str], say: Callable[[str], None]) -> None:
+        self._dataset, self._study, self._say, self._failures = dataset, study, say, failures
+        self._notes = [*study.notes, *(f"{name} failed: {reason}" for name, reason in failures.items())]
+
+    def make(self, planned: Planned, measure: Measure | None) -> Comparison:
+        """Everything but the command."""
+        study = self._study
+        runs = self._finished(planned.main or planned.equal)
+        if not runs:
+            first = next(iter(self._failures.items()), ("", ""))
+            raise RunsFailedError(f"no run succeeded; {first[0]}: {first[1]}", fix="run it alone with `lifelong train`")
+        reference = study.reference or next(iter(study.configs))
+        if reference not in runs:
+            self._notes.append(f"{reference} has no finished run; the others are compared with {next(iter(runs))}")
+            reference = next(iter(runs))
+        rows = self._rows(runs, reference)
+        firsts = {model: of[0] for model, of in runs.items()}
+        equal = rows if not planned.main else self._rows(self._finished(planned.equal), reference)
+        chosen = choose(self._dataset.examples("test"), study.sweep, limit=study.sweep_examples)
+        swept = study.sweep and sweep(
+            self._dataset, firsts, chosen, steps=study.sweep, resamples=study.resamples, progress=self._say
+        )
+        return Comparison(
+            reference=reference,
+            resamples=study.resamples,
+            seed=0,
+            rows=rows,
+            results=[run.result for of in runs.values() for run in of],
+            equal_rows=equal,
+            equal_examples=study.examples,
+            costs={model: cost_of(run.artifact, self._served(run, measure)) for model, run in firsts.items()},
+            sweep=list(swept or []),
+            sweep_at_least=chosen.at_least if study.sweep else None,
+            ablations=self._ablations(planned.variants),
+            notes=self._notes,
+        )
+
+    def _finished(self, jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[Run]]:
+        found = {model: [job.run for job in of if job.run.finished] for model, of in jobs.items()}
+        return {model: runs for model, runs in found.items() if runs}
+
+    def _rows(self, runs: Mapping[str, Sequence[Run]], reference: str) -> list[ComparisonRow]:
+        if not runs:
+            return []
+        gathered = {model: gather(of, self._dataset) for model, of in runs.items()}
+        reference = reference if reference in gathered else next(iter(gathered))
+        return compare(gathered, reference=reference, resamples=self._study.resamples)
+
+    def _served(self, run: Run, measure: Measure | None) -> Serving | None:
+        if measure is None:
+            return None
+        self._say(f"{run.name}: what it costs to serve")
+        return measure(run.artifact)
+
+    def _ablations(self, jobs: Mapping[str, Job]) -> list[AblationRow]:
+        done = {name: job for name, job in jobs.items() if job.run.finished}
+        if "base" not in done:
+            return []
+        gathered = {name: gather([job.run], self._dataset) for name, job in done.items()}
+        rows = compare(gathered, reference="base", resamples=self._study.resamples)
+        base = check_config(jobs["base"].run.model, jobs["base"].config.model)
+        return [
+            AblationRow(
+                name=row.model,
+                settings=changed(base, check_config(done[row.model].run.model, done[row.model].config.model)),
+                metrics=row.metrics,
+                difference=None if row.differences is None else row.differences["auc"],
+            )
+            for row in rows
+        ]
