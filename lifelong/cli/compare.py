@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import tomllib
-from collections.abc import Mapping, Sequence
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lifelong.cli.model_settings import model_configs, without_unmet
 from lifelong.cli.options import DataPath, Settings, Threads, names
 from lifelong.cli.rendering import rich_table
 from lifelong.cli.terminal import Reply, Terminal
-from lifelong.errors import ConfigError, UsageError
+from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.config import RunConfig
-    from lifelong.data.dataset import Dataset
+    from lifelong.reports.figures import Curve
+    from lifelong.training.study import Outcome
+
+_SWEEP = "20,50,100,300,1000,all"
 
 
 def compare(
@@ -31,97 +30,117 @@ def compare(
     out: Annotated[Path, typer.Option("--out", metavar="REPORT", help="Folder of runs and report.")],
     reference: Annotated[str | None, typer.Option("--reference", help="Whom the others are compared with.")] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="Settings in TOML: [train], and [MODEL] each.")
-    ] = None,
+        list[Path],
+        typer.Option(
+            "--config",
+            help="Settings in TOML: [train], [MODEL] and [MODEL.train]; or what `tune` wrote. Repeatable.",
+        ),
+    ] = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
+    max_hours: Annotated[float, typer.Option("--max-hours", help="Of one training at most.")] = 3.0,
+    examples: Annotated[
+        int | None,
+        typer.Option("--examples", min=1, help="Train every model once more on exactly so many labelled examples."),
+    ] = None,
+    only_equal: Annotated[
+        bool, typer.Option("--only-equal", help="Only that, and not until validation stops improving.")
+    ] = False,
+    sweep: Annotated[
+        str, typer.Option("--sweep", help="Numbers of most recent events given to each model; none leaves it out.")
+    ] = _SWEEP,
+    sweep_examples: Annotated[
+        int, typer.Option("--sweep-examples", min=1, help="Test examples of the sweep at most.")
+    ] = 20_000,
+    ablations: Annotated[
+        str | None, typer.Option("--ablations", metavar="MODEL", help="Train variants of this model too: hpmn.")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at the same time, in processes.")] = 1,
     threads: Threads = None,
 ) -> Reply:
     """Train and score several models on the same examples; goes on where an earlier call stopped."""
+    from lifelong.cli.serving_cost import serving_of
     from lifelong.data.dataset import Dataset
-    from lifelong.evaluation.runs import Plan, run_all
+    from lifelong.evaluation.sweep import parse_steps
     from lifelong.models import MODELS
     from lifelong.reports.page import write_report
-    from lifelong.reports.tables import comparison_table
+    from lifelong.training.study import Study, plan, run_study
 
-    chosen = list(MODELS) if models == "all" else names(models)
-    dataset, settings = Dataset(data), _configs(chosen, config, changes, threads)
-    plan = Plan(
-        models=chosen,
+    if max_hours <= 0:
+        raise UsageError(f"--max-hours {max_hours:g}", expected="a number above 0")
+    configs = model_configs(list(MODELS) if models == "all" else names(models), config, changes, threads)
+    dataset, notes = Dataset(data), list[str]()
+    if models == "all":
+        configs, notes = without_unmet(dataset, configs)
+    study = Study(
+        configs=configs,
         seeds=range(seeds),
         reference=reference,
-        settings={name: of.model_dump(mode="json") for name, of in settings.items()},
+        max_minutes=60 * max_hours,
+        examples=examples,
+        only_equal=only_equal,
+        ablations=ablations,
+        sweep=() if sweep == "none" else parse_steps(sweep),
+        sweep_examples=sweep_examples,
+        workers=jobs,
+        threads=threads,
+        notes=notes,
     )
-    comparison = run_all(dataset, out, plan, train=_trainer(dataset, settings), progress=terminal.say)
-    page = write_report(out, comparison.results, comparison=comparison)
-    document = {**comparison.model_dump(mode="json"), "report": str(page)}
-    return Reply(document, [*rich_table(comparison_table(comparison)), f"Report: {page}"])
+    plan(study, out)
+    for note in notes:
+        terminal.say(note)
+    given = {
+        "--models": models,
+        "--seeds": seeds,
+        "--out": out,
+        "--reference": reference,
+        "--config": config,
+        "--set": changes,
+        "--max-hours": max_hours,
+        "--examples": examples,
+        "--only-equal": only_equal,
+        "--sweep": sweep,
+        "--sweep-examples": sweep_examples,
+        "--ablations": ablations,
+        "--jobs": jobs,
+        "--threads": threads,
+    }
+    command = command_line("compare", data, given)
+    outcome = run_study(dataset, out, study, measure=serving_of, command=command, progress=terminal.say)
+    comparison = outcome.comparison
+    page = write_report(out, comparison.results, comparison=comparison, curves=_curves(outcome), commands=[command])
+    return _reply(outcome, page)
 
 
-def _configs(
-    models: Sequence[str], path: Path | None, changes: Sequence[str], threads: int | None
-) -> dict[str, RunConfig]:
-    """The settings of each model: `--set train.x=..` for all, `--set hpmn.x=..` for one.
-
-    Raises:
-        UsageError: there is no such model.
-        ConfigError: names every problem.
-    """
-    from lifelong.config import load_config
-    from lifelong.models import MODELS, check_config
-
-    unknown = [name for name in models if name not in MODELS]
-    if unknown:
-        raise UsageError(f"there is no model {unknown[0]!r}", expected=", ".join(MODELS), fix="lifelong models")
-    own = [] if threads is None else [f"train.threads={threads}"]
-    everything = [*_file_changes(path, {"train", *models}), *changes, *own]
-    problems = [f"{change!r} is of no compared model" for change in everything if not _known(change, models)]
-    configs = {}
-    for name in models:
-        mine = [_mine(change, name) for change in everything if change.partition(".")[0] in ("train", name)]
-        try:
-            configs[name] = load_config(None, mine, check_model=functools.partial(check_config, name))
-        except ConfigError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    if problems:
-        raise ConfigError(problems, fix="docs/settings.md lists [train], `lifelong models` the settings of each model")
-    return configs
+def command_line(command: str, data: Path, given: dict[str, Any]) -> str:
+    """The command as it can be typed again: options without a value are left out."""
+    words = ["lifelong", command, str(data)]
+    for option, value in given.items():
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            for part in value if isinstance(value, list) else [value]:
+                words += [option, f"{part:g}" if isinstance(part, float) else str(part)]
+    return shlex.join(words)
 
 
-def _file_changes(path: Path | None, sections: set[str]) -> list[str]:
-    """A settings file as changes: `[train]` and one section per model.
+def _curves(outcome: Outcome) -> dict[str, Curve]:
+    """Title -> learning curve of the first seed of each trained model."""
+    from lifelong.reports.figures import Curve
 
-    Raises:
-        UsageError: the file cannot be read, or has another section.
-    """
-    if path is None:
-        return []
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the settings in {path}: {error}", expected="TOML") from error
-    wrong = [name for name, table in tables.items() if name not in sections or not isinstance(table, dict)]
-    if wrong:
-        raise UsageError(f"{path} has [{wrong[0]}]", expected=", ".join(sorted(sections)), fix="name the model")
-    return [f"{name}.{key}={json.dumps(value)}" for name, table in tables.items() for key, value in table.items()]
+    return {
+        title: Curve([point["examples"] for point in points], [point["auc"] for point in points])
+        for title, points in outcome.curves.items()
+        if points
+    }
 
 
-def _known(change: str, models: Sequence[str]) -> bool:
-    return change.partition(".")[0] in ("train", *models)
+def _reply(outcome: Outcome, page: Path) -> Reply:
+    from lifelong.reports.tables import comparison_table
 
-
-def _mine(change: str, name: str) -> str:
-    """The change as one model's `load_config` takes it."""
-    return f"model{change.removeprefix(name)}" if change.startswith(f"{name}.") else change
-
-
-def _trainer(dataset: Dataset, settings: Mapping[str, RunConfig]) -> Any:
-    from lifelong.training import trainer
-
-    def train(model: str, seed: int, folder: Path) -> Artifact:
-        config = settings[model]
-        config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
-        # An interrupted run leaves its checkpoint beside the artifact's place.
-        resume = folder.with_name(f"{folder.name}.checkpoint").exists()
-        return trainer.train(dataset, model, folder, config=config, resume=resume)
-
-    return train
+    comparison = outcome.comparison
+    document = {**comparison.model_dump(mode="json"), "report": str(page), "failures": dict(outcome.failures)}
+    limited = [model for model, cost in comparison.costs.items() if cost.hit_limit]
+    lines: list[Any] = [*rich_table(comparison_table(comparison)), *comparison.notes]
+    if limited:
+        lines.append(f"A limit ended these while validation still rose: {', '.join(limited)}")
+    return Reply(document, [*lines, f"Report: {page}"], exit_code=1 if outcome.failures else 0)

@@ -179,10 +179,12 @@ class Outcome:
     Args:
         comparison: of the runs that succeeded.
         failures: name of a failed run -> why.
+        curves: title of a model -> validations of its first seed; empty for one that is fitted.
     """
 
     comparison: Comparison
     failures: Mapping[str, str]
+    curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
 
 
 def run_study(
@@ -211,10 +213,10 @@ def run_study(
     """
     planned = plan(study, out)
     failures = run_jobs(dataset, planned.jobs, workers=study.workers, threads=study.threads, progress=progress)
-    comparison = _Assembly(dataset, study, failures, progress or (lambda text: None)).make(planned, measure)
-    comparison = comparison.model_copy(update={"command": command})
+    assembly = _Assembly(dataset, study, failures, progress or (lambda text: None))
+    comparison = assembly.make(planned, measure).model_copy(update={"command": command})
     comparison.save(out / "comparison.json")
-    return Outcome(comparison, failures)
+    return Outcome(comparison, failures, assembly.curves)
 
 
 class _Assembly:
@@ -222,6 +224,7 @@ class _Assembly:
 
     def __init__(self, dataset: Dataset, study: Study, failures: Mapping[str, str], say: Callable[[str], None]) -> None:
         self._dataset, self._study, self._say, self._failures = dataset, study, say, failures
+        self.curves: dict[str, Sequence[Mapping[str, float]]] = {}
         self._notes = [*study.notes, *(f"{name} failed: {reason}" for name, reason in failures.items())]
 
     def make(self, planned: Planned, measure: Measure | None) -> Comparison:
@@ -237,6 +240,7 @@ class _Assembly:
             reference = next(iter(runs))
         rows = self._rows(runs, reference)
         firsts = {model: of[0] for model, of in runs.items()}
+        self.curves = {run.result.title: run.artifact.metrics.get("learning_curve", []) for run in firsts.values()}
         equal = rows if not planned.main else self._rows(self._finished(planned.equal), reference)
         chosen = choose(self._dataset.examples("test"), study.sweep, limit=study.sweep_examples)
         swept = study.sweep and sweep(

@@ -1,0 +1,119 @@
+"""Settings of several models at once: `[train]` for all, `[MODEL]` for one, `[MODEL.train]` for its training.
+
+A file that `lifelong tune` wrote belongs to the one model that it names.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lifelong.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from lifelong.config import RunConfig
+    from lifelong.data.dataset import Dataset
+
+TUNED = "tuned"
+
+
+def model_configs(
+    models: Sequence[str], paths: Sequence[Path], changes: Sequence[str], threads: int | None
+) -> dict[str, RunConfig]:
+    """The settings of each model; later files and then `--set` come out on top.
+
+    Args:
+        models: names.
+        paths: files of settings.
+        changes: `train.x=..` for all, `MODEL.x=..` or `MODEL.train.x=..` for one.
+        threads: of the computation.
+
+    Raises:
+        UsageError: there is no such model, or a file cannot be read.
+        ConfigError: names every problem.
+    """
+    from lifelong.config import load_config
+    from lifelong.models import MODELS, check_config
+
+    unknown = [name for name in models if name not in MODELS]
+    if unknown:
+        raise UsageError(f"there is no model {unknown[0]!r}", expected=", ".join(MODELS), fix="lifelong models")
+    own = [] if threads is None else [f"train.threads={threads}"]
+    everything = [*(change for path in paths for change in _file_changes(path, models)), *changes, *own]
+    problems = [
+        f"{change!r} is of no compared model" for change in everything if _owner(change) not in ("train", *models)
+    ]
+    configs = {}
+    for name in models:
+        mine = [_mine(change, name) for change in everything if _owner(change) in ("train", name)]
+        try:
+            configs[name] = load_config(None, mine, check_model=functools.partial(check_config, name))
+        except ConfigError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise ConfigError(problems, fix="docs/settings.md lists [train], `lifelong models` the settings of each model")
+    return configs
+
+
+def without_unmet(dataset: Dataset, configs: Mapping[str, RunConfig]) -> tuple[dict[str, RunConfig], list[str]]:
+    """The models that a dataset can train, and a sentence for each that it cannot."""
+    from lifelong.errors import MismatchError
+    from lifelong.training.settings import build_model
+
+    kept, notes = {}, []
+    for name, config in configs.items():
+        try:
+            build_model(dataset, name, config.model)
+        except MismatchError as error:
+            notes.append(f"{name} is left out: {error.found}")
+        else:
+            kept[name] = config
+    return kept, notes
+
+
+def _file_changes(path: Path, models: Sequence[str]) -> list[str]:
+    """A settings file as changes.
+
+    Raises:
+        UsageError: the file cannot be read, or has another section.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read the settings in {path}: {error}", expected="TOML") from error
+    tuned = tables.pop(TUNED, None)
+    if isinstance(tuned, dict):
+        model = str(tuned.get("model"))
+        if model not in models:
+            # A folder of tuned settings serves comparisons of some of the models too.
+            return []
+        tables = {model: {**tables.get("model", {}), "train": tables.get("train", {})}}
+    sections = {"train", *models}
+    wrong = [name for name, table in tables.items() if name not in sections or not isinstance(table, dict)]
+    if wrong:
+        raise UsageError(f"{path} has [{wrong[0]}]", expected=", ".join(sorted(sections)), fix="name the model")
+    return [f"{name}={json.dumps(value)}" for name, value in _flat(tables)]
+
+
+def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _owner(change: str) -> str:
+    return change.partition("=")[0].partition(".")[0].strip()
+
+
+def _mine(change: str, name: str) -> str:
+    """The change as one model's `load_config` takes it."""
+    change = change.strip()
+    if change.startswith(f"{name}.train."):
+        return change.removeprefix(f"{name}.")
+    return f"model{change.removeprefix(name)}" if change.startswith(f"{name}.") else change
