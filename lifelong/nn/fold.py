@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-NUMBERS_AT_ONCE = 2**22
-"""Numbers in the states of the steps that a backward pass holds together, at most: 16 MiB in single precision.
+NUMBERS_AT_ONCE = 2**25
+"""Numbers in the states of the steps that a backward pass holds together, at most: 128 MiB in single precision.
 
-A step keeps some five to fifteen tensors of a state's size.
+What the steps keep for it is some six times that. Computing steps again doubles the time of a pass, so that it is left
+to batches that would not fit.
 """
 
 State = tuple[Tensor, ...]
