@@ -77,6 +77,8 @@ class Eta(HistoryModel):
         recent: int = 1000,
         dropout: float = 0.1,
     ) -> None:
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of {heads} heads; expected, for example, {8 * heads}")
         super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
         self.heads, self.hits, self.recent = heads, hits, recent
         self.register_buffer("plane_RE", hyperplanes(bits, self.target_width))

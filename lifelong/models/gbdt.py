@@ -102,9 +102,11 @@ class Gbdt(FittedModel):
         examples = labelled_training_examples(dataset, seed=seed, limit=self.settings.max_examples)
         validation = dataset.examples("validation")
         value_NK, held_NK = self._inputs(dataset, examples), self._inputs(dataset, validation)
+        # LightGBM wants a column of labels in one piece.
+        label_TN, held_TN = (np.ascontiguousarray(part.label_NT.T) for part in (examples, validation))
         self.trees_T = [
-            self._boost((value_NK, examples.label_NT[:, task]), (held_NK, validation.label_NT[:, task]), seed=seed)
-            for task in range(len(self.inputs.tasks))
+            self._boost((value_NK, label_N), (held_NK, held_N), seed=seed)
+            for label_N, held_N in zip(label_TN, held_TN, strict=True)
         ]
 
     def predict(self, dataset: Dataset, examples: Examples) -> npt.NDArray[np.float64]:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import pad
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel, Output
@@ -134,13 +134,13 @@ class Sdim(MemoryModel[SdimMemory]):
         mean_BCGKD, bucket_BCG = memory.mean_BGKD, self._bucket(target_BCE)
         wide = mean_BCGKD.expand(-1, bucket_BCG.shape[1], -1, -1, -1)
         place = bucket_BCG[..., None, None].expand(-1, -1, -1, 1, wide.shape[-1])
-        return _interest(wide.gather(3, place).squeeze(3)), None
+        return mean_direction(wide.gather(3, place).squeeze(3)), None
 
     def forward(self, batch: Batch) -> Output:
         """What `encode` and `respond` give, without making the buckets that no target reads."""
         event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
         target_BCE = self.embed(batch.target_BCF, self.item_fields)
-        interest_BCD = _interest(self.own_sums(event_BLE, target_BCE, batch.position_BC))
+        interest_BCD = mean_direction(self.own_sums(event_BLE, target_BCE, batch.position_BC))
         return Output(self.head(interest_BCD, target_BCE, self.embed_context(batch.context_BCF)))
 
     def own_sums(self, event_BLE: Tensor, target_BCE: Tensor, position_BC: Tensor) -> Tensor:
@@ -177,6 +177,12 @@ def _rows(running_BLD: Tensor, place_BC: Tensor) -> Tensor:
     return running_BLD.gather(1, place_BC.unsqueeze(-1).expand(-1, -1, running_BLD.shape[-1]))
 
 
-def _interest(sum_BCGD: Tensor) -> Tensor:
-    """Mean over groups of the sums, each scaled to length 1; an empty bucket stays 0. Source: equation 11."""
-    return normalize(sum_BCGD, dim=-1).mean(dim=2)
+def mean_direction(sum_BCGD: Tensor) -> Tensor:
+    """Mean over groups of the sums, each scaled to length 1; an empty bucket stays 0. Source: equation 11.
+
+    An empty bucket is divided by 1 and not by a tiny number, whose reciprocal would be its gradient: such gradients
+    cancel in the running sums, but for their rounding errors.
+    """
+    length_BCG1 = torch.linalg.vector_norm(sum_BCGD, dim=-1, keepdim=True)
+    direction_BCGD: Tensor = sum_BCGD / length_BCG1.masked_fill(length_BCG1 == 0, 1.0)
+    return direction_BCGD.mean(dim=2)

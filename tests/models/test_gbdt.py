@@ -1,0 +1,139 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("lightgbm")
+
+from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import SPLITS, Examples, Split
+from lifelong.errors import MissingExtraError
+from lifelong.models.gbdt import ACTIVITY_DAYS, Gbdt
+from lifelong.testing.datasets import tiny_dataset
+
+pytestmark = pytest.mark.torch
+
+DAY = 86_400
+SMALL = {"leaves": 7, "leaf_examples": 20, "rounds": 40}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return tiny_dataset(tmp_path / "data")
+
+
+def fitted(dataset: Dataset, **settings: int) -> Gbdt:
+    model = Gbdt(dataset.inputs, **{**SMALL, **settings})
+    model.fit(dataset)
+    return model
+
+
+def with_examples(dataset: Dataset, split: Split, examples: Examples) -> Dataset:
+    """The dataset with other examples; what is mapped from a file is copied before that is written anew."""
+    columns = ("user_N", "row_N", "time_N", "position_N", "label_NT")
+    Examples(*(np.array(getattr(examples, name)) for name in columns)).save(dataset.folder / "examples" / split)
+    return Dataset(dataset.folder)
+
+
+def ordered(model: Gbdt, dataset: Dataset) -> float:
+    """Share of pairs of a positive and a negative test example in the right order."""
+    examples = dataset.examples("test")
+    logit_N, label_N = model.predict(dataset, examples)[:, 0], examples.label_NT[:, 0]
+    positive_N1, negative_N = logit_N[label_N > 0][:, None], logit_N[label_N == 0]
+    return float(((positive_N1 > negative_N) + 0.5 * (positive_N1 == negative_N)).mean())
+
+
+def test_the_items_of_a_user_are_ranked_first(dataset: Dataset) -> None:
+    assert ordered(fitted(dataset), dataset) > 0.7
+
+
+def test_boosting_stops_when_validation_does_not_improve(dataset: Dataset) -> None:
+    impatient = fitted(dataset, patience=2, rounds=400).trees_T[0].num_trees()
+    assert 0 < impatient < 400
+
+
+def test_without_validation_all_rounds_are_boosted(dataset: Dataset) -> None:
+    none = dataset.examples("validation").take(slice(0, 0))
+    assert fitted(with_examples(dataset, "validation", none), rounds=15).trees_T[0].num_trees() == 15
+
+
+def test_the_test_split_is_never_read(dataset: Dataset) -> None:
+    before = fitted(dataset).trees_T[0].model_to_string()
+    for path in (dataset.folder / "examples" / "test").iterdir():
+        path.unlink()
+    assert fitted(Dataset(dataset.folder)).trees_T[0].model_to_string() == before
+
+
+def test_popularity_is_what_is_asked_about_in_training_and_the_mean_of_a_bucket(dataset: Dataset) -> None:
+    number_V = dataset.catalogue.number_VF[FIRST_ROW:, 0]
+    rare = FIRST_ROW + np.flatnonzero(number_V < dataset.vocabularies["item"].first_known)
+    bucket = int(number_V[rare[0] - FIRST_ROW])
+    members = int((number_V == bucket).sum())
+    rows = np.array([FIRST_ROW] * 5 + [rare[0]] * (3 * members), np.int32)
+    examples = dataset.examples("train").take(np.zeros(len(rows), np.int64))
+    changed = with_examples(dataset, "train", replace(examples, row_N=rows))
+    model = fitted(changed, leaf_examples=1)
+    known = int(dataset.catalogue.number_VF[FIRST_ROW, 0])
+    assert np.expm1(model.popularity_F[0][[known, bucket]]).tolist() == pytest.approx([5, 3])
+    category = int(dataset.catalogue.number_VF[FIRST_ROW, 1])
+    assert np.expm1(model.popularity_F[1][category]) >= 5
+
+
+def test_popularity_does_not_look_at_labels(dataset: Dataset) -> None:
+    before = fitted(dataset).popularity_F
+    examples = dataset.examples("train")
+    changed = with_examples(dataset, "train", replace(examples, label_NT=1 - examples.label_NT))
+    after = fitted(changed).popularity_F
+    assert all(np.array_equal(left, right) for left, right in zip(before, after, strict=True))
+
+
+def test_activity_is_what_a_loop_counts_among_visible_events(dataset: Dataset) -> None:
+    examples = dataset.examples("test")
+    hidden = replace(examples, position_N=np.maximum(examples.position_N - 2, 0).astype(np.int32))
+    for asked in (examples, hidden):
+        counted = []
+        for user, moment, position in zip(asked.user_N, asked.time_N, asked.position_N, strict=True):
+            times = dataset.histories.time_N[dataset.histories.of(int(user))][:position]
+            counted.append([int((times >= moment - days * DAY).sum()) for days in ACTIVITY_DAYS])
+        assert np.array_equal(activity_columns(dataset, asked), np.array(counted))
+
+
+def activity_columns(dataset: Dataset, examples: Examples) -> np.ndarray:
+    """The columns of the user's activity among a model's inputs: before those of popularity and categories."""
+    model = fitted(dataset, rounds=1)
+    behind = 2 + len(model._few)
+    value_NK = model._inputs(dataset, examples)
+    return value_NK[:, -behind - len(ACTIVITY_DAYS) : -behind]
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(0, []), (20, [1]), (1000, [0, 1])])
+def test_fields_with_few_values_are_inputs_themselves(dataset: Dataset, limit: int, expected: list[int]) -> None:
+    model = fitted(dataset, categories=limit)
+    assert model._few == expected
+    number_NF = dataset.catalogue.number_VF[dataset.examples("test").row_N]
+    if expected:
+        columns = model._inputs(dataset, dataset.examples("test"))[:, -len(expected) :]
+        assert np.array_equal(columns, number_NF[:, expected])
+
+
+def test_each_task_has_its_own_trees(dataset: Dataset) -> None:
+    inputs = replace(dataset.inputs, tasks=("click", "buy"))
+    for split in SPLITS:
+        examples = dataset.examples(split)
+        buys = np.where(np.arange(len(examples)) % 3 == 0, examples.label_NT[:, 0], 0)
+        both = np.stack([examples.label_NT[:, 0], buys], axis=1).astype(np.float32)
+        changed = with_examples(dataset, split, replace(examples, label_NT=both))
+    model = Gbdt(inputs, **SMALL)
+    model.fit(changed)
+    click_N, buy_N = model.predict(changed, changed.examples("test")).T
+    assert click_N.mean() > buy_N.mean()
+
+
+def test_without_lightgbm_the_extra_is_named(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    with pytest.raises(MissingExtraError, match=r"gbdt.*lightgbm.*lifelong\[gbdt\]"):
+        fitted(dataset)

@@ -1,0 +1,181 @@
+"""SDIM against a naive transcription: loops over users, targets, events and groups, in float64."""
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from lifelong.models.base import History, MemoryModel, Target
+from lifelong.models.sdim import Sdim, mean_direction
+from lifelong.testing.worlds import INPUTS, random_batch
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make(*, groups: int = 3, bits: int = 2, seed: int = 0) -> Sdim:
+    torch.manual_seed(seed)
+    return Sdim(INPUTS, embedding=3, width=4, groups=groups, bits=bits, dropout=0.0).double().eval()
+
+
+def sides(model: Sdim, vector: Tensor, group: int) -> list[bool]:
+    planes = model.plane_RE[group * model.bits : (group + 1) * model.bits].double()
+    return [float(plane @ vector.detach()) >= 0 for plane in planes]
+
+
+def naive_interest(model: Sdim, events: list[Tensor], target: Tensor) -> Tensor:
+    """Per group the sum of the values of all events with the target's signature, at length 1; their mean."""
+    total = torch.zeros(4, dtype=torch.float64)
+    for group in range(model.groups):
+        found = torch.zeros(4, dtype=torch.float64)
+        for event in events:
+            if sides(model, event[: model.target_width], group) == sides(model, target, group):
+                found = found + model.value.weight @ event
+        if found.any():
+            total = total + found / found.square().sum().sqrt()
+    return total / model.groups
+
+
+def naive_sums(model: Sdim, events: list[Tensor]) -> Tensor:
+    """The bucket sums after some events, `[G, K, D]`; the first bit of a bucket's number is worth 1."""
+    sums = torch.zeros(model.groups, 2**model.bits, 4, dtype=torch.float64)
+    for event in events:
+        for group in range(model.groups):
+            bucket = sum(2**bit * side for bit, side in enumerate(sides(model, event[: model.target_width], group)))
+            sums[group, bucket] += model.value.weight.detach() @ event
+    return sums
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 12), min_size=1, max_size=4),
+    groups=st.integers(1, 4),
+    bits=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_memory_and_own_buckets_and_naive_loop_agree_in_value_and_gradient(
+    lengths: list[int], groups: int, bits: int, seed: int
+) -> None:
+    model = make(groups=groups, bits=bits, seed=seed)
+    batch = random_batch(lengths, targets=3, size=max(lengths) + 2, seed=seed)
+    event_BLE = model.embed(batch.history_BLF, model.history_fields).detach().requires_grad_()
+    target_BCE = model.embed(batch.target_BCF, model.item_fields).detach()
+    weight_BCD = torch.rand(len(lengths), 3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+    def by_memory() -> Tensor:
+        memory = model.encode_vector(event_BLE, batch.length_B, batch.position_BC)
+        return model.read_vector(memory, target_BCE)[0]
+
+    def by_own_buckets() -> Tensor:
+        return mean_direction(model.own_sums(event_BLE, target_BCE, batch.position_BC))
+
+    def by_loop() -> Tensor:
+        return torch.stack(
+            [
+                torch.stack(
+                    [
+                        naive_interest(model, list(event_BLE[user, : batch.position_BC[user, place]]), target)
+                        for place, target in enumerate(target_BCE[user])
+                    ]
+                )
+                for user in range(len(lengths))
+            ]
+        )
+
+    results = []
+    for form in (by_loop, by_memory, by_own_buckets):
+        interest_BCD = form()
+        loss = (weight_BCD * interest_BCD).sum() + 0 * event_BLE.sum() + 0 * model.value.weight.sum()
+        results.append((interest_BCD.detach(), *torch.autograd.grad(loss, [event_BLE, model.value.weight])))
+    for other in results[1:]:
+        for left, right in zip(other, results[0], strict=True):
+            torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
+
+
+def test_memory_times_its_count_is_the_sum_of_the_events_of_each_bucket() -> None:
+    model, batch = make(), random_batch([9, 5], targets=4, size=11)
+    event_BLE = model.embed(batch.history_BLF, model.history_fields).detach()
+    memory = model.encode_vector(event_BLE, batch.length_B, batch.position_BC)
+    for user in range(2):
+        for place, count in enumerate(batch.position_BC[user].tolist()):
+            sums = naive_sums(model, list(event_BLE[user, :count]))
+            torch.testing.assert_close(memory.mean_BGKD[user, place] * count, sums, rtol=0, atol=1e-12)
+
+
+def test_sums_of_the_parts_of_a_history_add_up() -> None:
+    model, batch = make(), random_batch([9], targets=1)
+    event_BLE = model.embed(batch.history_BLF, model.history_fields).detach()
+    parts = [
+        model.encode_vector(part, torch.tensor([size]), torch.tensor([[size]])).mean_BGKD * size
+        for part, size in ((event_BLE[:, :4], 4), (event_BLE[:, 4:], 5), (event_BLE, 9))
+    ]
+    torch.testing.assert_close(parts[0] + parts[1], parts[2], rtol=0, atol=1e-12)
+
+
+def test_positions_may_be_asked_in_any_order_and_twice() -> None:
+    model, batch = make(), random_batch([9], targets=1)
+    event_BLE = model.embed(batch.history_BLF, model.history_fields).detach()
+    asked = [5, 0, 9, 5, 1]
+    together = model.encode_vector(event_BLE, batch.length_B, torch.tensor([asked])).mean_BGKD[0]
+    for place, position in enumerate(asked):
+        alone = model.encode_vector(event_BLE, batch.length_B, torch.tensor([[position]])).mean_BGKD[0, 0]
+        torch.testing.assert_close(together[place], alone, rtol=0, atol=1e-14)
+
+
+def test_a_bucket_without_events_gives_zero_and_no_nan_in_the_gradient() -> None:
+    model = make()
+    target_BCE = torch.ones(1, 2, model.target_width, dtype=torch.float64)
+    event_BLE = torch.ones(1, 3, model.event_width, dtype=torch.float64, requires_grad=True)
+    sums = model.own_sums(event_BLE, target_BCE, torch.tensor([[0, 3]]))
+    mean_direction(sums).sum().backward()
+    assert not sums[0, 0].any()
+    assert event_BLE.grad is not None
+    assert event_BLE.grad.isfinite().all()
+
+
+def test_gradients_of_empty_buckets_leave_no_rounding_errors_in_single_precision() -> None:
+    model, batch = make(groups=8, bits=3), random_batch([40, 7], targets=6)
+    gradients = []
+    for precision in (torch.float64, torch.float32):
+        model.zero_grad()
+        model.to(precision)(batch).logit_BCT.sum().backward()
+        gradients.append([value.grad.double() for value in model.parameters() if value.grad is not None])
+    for double, single in zip(*gradients, strict=True):
+        torch.testing.assert_close(single, double, rtol=1e-3, atol=1e-3)
+
+
+def test_an_old_event_is_found_exactly_behind_many_others_in_single_precision() -> None:
+    model = make(groups=4, bits=3).float()
+    generator = torch.Generator().manual_seed(0)
+    event_BLE = 100 * torch.randn(1, 5000, model.event_width, generator=generator)
+    target_BCE = event_BLE[:, :1, : model.target_width]
+    position_BC = torch.tensor([[1]])
+    single = model.own_sums(event_BLE, target_BCE, position_BC)
+    expected = model.value(event_BLE[:, 0]).view(1, 1, 1, -1).expand_as(single)
+    torch.testing.assert_close(single, expected, rtol=1e-6, atol=0)
+    late = model.own_sums(event_BLE, target_BCE, torch.tensor([[5000]]))
+    double = model.double().own_sums(event_BLE.double(), target_BCE.double(), torch.tensor([[5000]]))
+    torch.testing.assert_close(late.double(), double, rtol=1e-4, atol=1e-3)
+
+
+def test_forward_is_what_the_memory_gives_without_making_it() -> None:
+    model, batch = make(), random_batch([12, 0, 5], targets=4, size=14)
+    batch.mask_BC[0, 2] = False
+    memory = model.encode(History(batch.history_BLF, batch.time_BL, batch.length_B), batch.position_BC)
+    logit, _ = model.respond(memory, Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC))
+    torch.testing.assert_close(model(batch).logit_BCT, logit, rtol=0, atol=1e-12)
+    general = MemoryModel.forward(model, batch).logit_BCT
+    torch.testing.assert_close(model(batch).logit_BCT[batch.mask_BC], general[batch.mask_BC], rtol=0, atol=1e-12)
+
+
+def test_hyperplanes_are_saved_and_never_trained() -> None:
+    model = make()
+    assert "plane_RE" in model.state_dict()
+    assert "plane_RE" not in dict(model.named_parameters())
