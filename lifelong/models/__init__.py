@@ -21,6 +21,7 @@ from lifelong.models.attrec import AttRec
 from lifelong.models.base import FittedModel, HistoryModel, MemoryModel, Model
 from lifelong.models.caser import Caser
 from lifelong.models.counts import Counts
+from lifelong.models.dien import Dien
 from lifelong.models.din import Din
 from lifelong.models.dnn import Dnn
 from lifelong.models.eta import Eta
@@ -64,6 +65,7 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "memn2n": MemN2N,
     "attrec": AttRec,
     "din": Din,
+    "dien": Dien,
     "hpmn": Hpmn,
     "sim": Sim,
     "ubr4ctr": Ubr4Ctr,

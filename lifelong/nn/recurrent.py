@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lifelong.nn.traced import is_traced, traced_states
+
 
 def gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor) -> Tensor:
     """One step of a one-layer `nn.GRU`, written out with its own weights: `[B, D]`."""
@@ -21,7 +23,8 @@ def gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor) -> Tensor:
 def gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor) -> Tensor:
     """The state of a one-layer, batch-first `nn.GRU` after each of the first `length` steps: `[B, L, D]`; L may be 0.
 
-    In single precision on the CPU the compiled scan does it, else torch's own pass. What stands in padding is open.
+    In single precision on the CPU the compiled scan does it, else torch's own pass, in a traced graph a loop. What
+    stands in padding is open.
 
     Args:
         gru: the layer.
@@ -31,6 +34,11 @@ def gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor) -> Tensor:
     assert isinstance(gru, nn.GRU)
     if input_BLE.shape[1] == 0:
         return input_BLE.new_zeros(len(input_BLE), 0, gru.hidden_size)
+    if is_traced():
+        start_BD = input_BLE.new_zeros(input_BLE.shape[0], gru.hidden_size)
+        return traced_states(
+            lambda state, value: gru_step(gru, value, state), start_BD, input_BLE.transpose(0, 1)
+        ).transpose(0, 1)
     if input_BLE.device.type == "cpu" and input_BLE.dtype == gru.weight_hh_l0.dtype == torch.float32:
         # Compiling takes seconds where nothing is cached yet: whoever trains no recurrent model need not wait.
         from lifelong.nn.scan import gru_scan

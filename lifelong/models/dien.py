@@ -1,0 +1,167 @@
+"""DIEN: deep interest evolution network, a recurrent layer that steps by as much as an event matters to the target.
+
+Zhou et al., "Deep Interest Evolution Network for Click-Through Rate Prediction", AAAI 2019.
+
+    events --GRU--> h_1 ... h_L --attention with the target--> a_1 ... a_L
+                     |  |     |                                     |
+                     |  each h_t has to know event t + 1            |
+                     +------------------AUGRU-----------------------+--> interest
+
+Interest extractor layer: h_t = GRU(e_t, h_{t-1}), with the auxiliary loss: mean over t of - log s(h_t, e_{t+1})
+- log(1 - s(h_t, e')), where s is the sigmoid of an inner product, and e' a sampled event.
+Interest evolving layer: a_t = softmax_t(h_t W target) over the events that the target sees; AUGRU, a GRU over h_t whose
+update gate is scaled by a_t; the interest is its last state.
+
+The extractor's pass serves all targets of a user, and so does AUGRU's product with its inputs; AUGRU's states are a
+target's own, and stepped for a few targets at a time. An event that a target does not see has weight 0 and changes
+nothing. Where a history is longer than `recent`, each target has the window of its own last events, from a state of
+zeros.
+
+The sampled event e' is another one of the batch, from `torch`'s generator in training; in evaluation, where nothing is
+drawn, that half a batch of events away. One that is of the same item as e_{t+1} is left out.
+
+Differs from the paper: h_t is mapped linearly to the width of an item before the inner product, and e is the event's
+item fields alone, as the next event's type and gap are not what a target is asked about. The state is the recent
+history.
+
+Shapes: B users, L padded history length, C targets per user, N events of a target's own window, U users times targets,
+E width of an embedded event, D state width, G = 3 D gates, P pairs of an event and the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.nn.augru import Augru
+from lifelong.nn.chunks import in_chunks
+from lifelong.nn.masks import length_mask, masked_softmax
+from lifelong.nn.recurrent import gru_pass
+from lifelong.nn.traced import is_traced
+from lifelong.nn.windows import recent_events
+
+
+@dataclass(frozen=True)
+class DienConfig:
+    """Settings of `dien`."""
+
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of both layers' states"})
+    next_event: Annotated[float, Field(ge=0)] = field(
+        default=1.0, metadata={"help": "weight of the auxiliary loss: telling the next event from another one"}
+    )
+    recent: Annotated[int, Field(gt=0)] = field(default=1000, metadata={"help": "last events that are read"})
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class Dien(HistoryModel):
+    """Interests extracted by a GRU, and followed towards the target by AUGRU."""
+
+    Config = DienConfig
+    title = "DIEN"
+    source = "Zhou et al., AAAI 2019"
+    state = "last 1,000 events"
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int = 16,
+        width: int = 32,
+        next_event: float = 1.0,
+        recent: int = 1000,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        self.recent, self.next_event = recent, next_event
+        self.extractor = nn.GRU(self.event_width, width, batch_first=True)
+        self.attention = nn.Linear(self.target_width, width, bias=False)
+        self.augru = Augru(width, width)
+        self.expect = nn.Linear(width, self.target_width) if next_event > 0 else None
+
+    def find(self, window: Window, query: Query) -> Found:
+        """Extract once; follow the interests per target; tell next events from others."""
+        hidden_BLD = gru_pass(self.extractor, window.vector_BLE, window.length_B)
+        # A trace is of histories that a service keeps, which are never longer.
+        if is_traced() or window.time_BL.shape[1] <= self.recent:
+            interest_BCD, weight_BCL = self._evolve(
+                hidden_BLD, query.vector_BCE, self.visible(query, hidden_BLD.shape[1])
+            )
+        else:
+            interest_BCD, weight_BCL = self._evolve_own_windows(window, query)
+        return Found(interest_BCD, weight_BCL, self._auxiliary(window, hidden_BLD))
+
+    def _evolve(self, hidden_BLD: Tensor, target_BCE: Tensor, visible_BCL: Tensor) -> tuple[Tensor, Tensor]:
+        """Interest and attention, for a few targets at a time."""
+        users, size, width = hidden_BLD.shape
+        gate_LBG = self.augru.input(hidden_BLD.transpose(0, 1))
+
+        def evolve(query_BCD: Tensor, visible_BCL: Tensor) -> tuple[Tensor, Tensor]:
+            weight_BCL = masked_softmax(query_BCD @ hidden_BLD.transpose(1, 2), visible_BCL)
+            return self.augru(gate_LBG, weight_BCL), weight_BCL
+
+        interest_BCD, weight_BCL = in_chunks(
+            evolve, self.attention(target_BCE), visible_BCL, axis=1, numbers=users * size * width
+        )
+        return interest_BCD, weight_BCL
+
+    def _evolve_own_windows(self, window: Window, query: Query) -> tuple[Tensor, Tensor]:
+        """The same with the last events of each target as a history of its own; the attention is over these."""
+        width, size = self.attention.out_features, self.recent
+
+        def evolve(target_BCE: Tensor, position_BC: Tensor) -> tuple[Tensor, Tensor]:
+            event_BCNE, _ = recent_events(window.vector_BLE, position_BC, size)
+            length_BC = position_BC.clamp(max=size)
+            # From right-aligned to left-aligned, as the extractor starts at the first event.
+            place_BCN = torch.arange(size, device=length_BC.device) + (size - length_BC).unsqueeze(-1)
+            event_BCNE = event_BCNE.gather(2, (place_BCN % size).unsqueeze(-1).expand_as(event_BCNE))
+            event_UNE, length_U = event_BCNE.flatten(0, 1), length_BC.flatten()
+            hidden_UND = gru_pass(self.extractor, event_UNE, length_U)
+            visible_UCN = length_mask(length_U, size).unsqueeze(1)
+            interest_UCD, weight_UCN = self._evolve(hidden_UND, target_BCE.flatten(0, 1).unsqueeze(1), visible_UCN)
+            each = target_BCE.shape[:2]
+            return interest_UCD.view(*each, width), weight_UCN.view(*each, size)
+
+        interest_BCD, weight_BCN = in_chunks(
+            evolve,
+            query.vector_BCE,
+            query.position_BC,
+            axis=1,
+            numbers=len(window.length_B) * size * max(width, self.event_width),
+        )
+        return interest_BCD, weight_BCN
+
+    def _auxiliary(self, window: Window, hidden_BLD: Tensor) -> Mapping[str, Tensor]:
+        """The auxiliary loss, where gradients are wanted: mean over pairs of an event and the next."""
+        if self.expect is None or not torch.is_grad_enabled():
+            return {}
+        pair_BL = length_mask(window.length_B, hidden_BLD.shape[1])[:, 1:]
+        item_PE = window.vector_BLE[:, 1:, : self.target_width][pair_BL]
+        number_P = window.number_BLF[:, 1:, 0][pair_BL]
+        expected_PE = self.expect(hidden_BLD[:, :-1][pair_BL])
+        other_P = self._others(len(number_P), number_P.device)
+        fits_P, fits_other_P = (expected_PE * item_PE).sum(-1), (expected_PE * item_PE[other_P]).sum(-1)
+        differs_P = (number_P[other_P] != number_P).to(fits_P.dtype)
+        loss = softplus(-fits_P).sum() / max(1, len(fits_P))
+        loss = loss + (softplus(fits_other_P) * differs_P).sum() / differs_P.sum().clamp(min=1)
+        return {"next_event": self.next_event * loss}
+
+    def _others(self, pairs: int, device: torch.device) -> Tensor:
+        """For each pair the place of another one, whose event is the sampled one."""
+        own_P = torch.arange(pairs, device=device)
+        if pairs < 2:
+            return own_P
+        away_P = (
+            torch.randint(1, pairs, (pairs,), device=device) if self.training else torch.full_like(own_P, pairs // 2)
+        )
+        return (own_P + away_P) % pairs

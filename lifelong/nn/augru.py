@@ -1,0 +1,50 @@
+"""AUGRU: a GRU whose update gate is scaled by an attention weight per step.
+
+Shapes: B users, L padded history length, C targets per user, D state width; G = 3 D gates: reset, update, new.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lifelong.nn.traced import is_traced, traced_states
+
+
+class Augru(nn.Module):
+    """Steps a state of each target over its user's history; a step of weight 0 leaves the state as it is.
+
+    With a the weight, and u, r, n as in a GRU: h' = (1 - a u) h + a u n.
+
+    Source: Zhou et al., AAAI 2019, interest evolving layer.
+    """
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.input, self.recurrent = nn.Linear(inputs, 3 * width), nn.Linear(width, 3 * width)
+
+    def forward(self, gate_LBG: Tensor, weight_BCL: Tensor) -> Tensor:
+        """The state of each target after the last step, zeros before the first: `[B, C, D]`.
+
+        Args:
+            gate_LBG: `self.input` of the inputs, the same for all targets of a user; L may be 0.
+            weight_BCL: attention of each target.
+        """
+        state_BCD = gate_LBG.new_zeros(*weight_BCL.shape[:2], self.width)
+        # Rows of one step side by side in memory, cut once: `x[:, t]` in the loop would make the backward pass
+        # quadratic in L.
+        other_LB1G, new_LB1D = torch.split(gate_LBG.unsqueeze(2), [2 * self.width, self.width], dim=-1)
+        weight_LBC1 = weight_BCL.permute(2, 0, 1).contiguous().unsqueeze(-1)
+        rows = (other_LB1G, new_LB1D, weight_LBC1)
+        if is_traced():
+            return traced_states(self._step, state_BCD, *rows)[-1]
+        for row in zip(*(value.unbind(0) for value in rows), strict=True):
+            state_BCD = self._step(state_BCD, *row)
+        return state_BCD
+
+    def _step(self, state_BCD: Tensor, other_B1G: Tensor, new_B1D: Tensor, weight_BC1: Tensor) -> Tensor:
+        other_BCG, part_BCD = torch.split(self.recurrent(state_BCD), [2 * self.width, self.width], dim=-1)
+        reset_BCD, update_BCD = torch.sigmoid(other_B1G + other_BCG).chunk(2, dim=-1)
+        new_BCD = torch.tanh(torch.addcmul(new_B1D, reset_BCD, part_BCD))
+        return torch.lerp(state_BCD, new_BCD, weight_BC1 * update_BCD)
