@@ -117,6 +117,8 @@ def load_config(
         _apply(tables, override, problems)
     settings = _check_train(tables.pop("train", {}), problems)
     model = tables.pop("model", {})
+    # The record of `lifelong tune`, for people.
+    tables.pop("tuned", None)
     problems += [f"there is no section {name!r}{_suggest(name, RunConfig.model_fields)}" for name in tables]
     if not isinstance(model, dict):
         problems.append(f"model = {model!r} is not a table")
@@ -128,6 +130,15 @@ def load_config(
     if problems:
         raise ConfigError(problems, fix="docs/settings.md lists [train], `lifelong models` the settings of each model")
     return RunConfig(train=settings, model=model)
+
+
+def named_settings(path: Path | str | None, overrides: Sequence[str]) -> frozenset[str]:
+    """The settings that a file or an override names, as `section.key`; nothing is checked."""
+    tables = _read(path, [])
+    for override in overrides:
+        _apply(tables, override, [])
+    sections = ((name, table) for name, table in tables.items() if name in RunConfig.model_fields)
+    return frozenset(f"{name}.{key}" for name, table in sections if isinstance(table, dict) for key in table)
 
 
 def describe_settings() -> str:

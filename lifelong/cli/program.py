@@ -15,6 +15,7 @@ from lifelong.cli.terminal import INTERRUPTED, Reply, Terminal, report, run_comm
 
 COMMANDS = (
     "prepare",
+    "tune",
     "train",
     "evaluate",
     "compare",

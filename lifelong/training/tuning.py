@@ -1,0 +1,309 @@
+"""Looks for the settings of a model that are best on validation; the test split is never read.
+
+    space --Optuna--> settings --train for so many examples--> validation AUC --> next settings ... --> TUNED.toml
+
+A trial whose learning curve lies below the median of earlier ones at the same validation is given up. What was tried is
+kept in a journal beside the output, written after every validation: a second call goes on there, and a trial that was
+cut off is tried again with the same settings. What is drawn in a trial depends on (seed, number of the trial) and the
+trials before it alone. The first trial takes the settings as they come.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lifelong.config import RunConfig
+from lifelong.data.batches import TrainingBatches
+from lifelong.errors import LifelongError, MismatchError, UsageError, require
+from lifelong.evaluation import metrics
+from lifelong.evaluation.evaluate import predict, torch_threads
+from lifelong.models.base import FittedModel, Model
+from lifelong.training.checkpoint import Checkpoint, CurvePoint, Fingerprint, json_safe
+from lifelong.training.display import Display
+from lifelong.training.loop import Loop
+from lifelong.training.settings import build_model, largest_period
+from lifelong.training.space import Range, apply, defaults, space_of
+from lifelong.training.study import equal_budget
+from lifelong.training.trainer import make_fabric
+from lifelong.training.tuned import Trial, Tuned
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+
+VALIDATIONS = 8
+"""Of one trial."""
+_PATIENT_TRIALS = 5
+"""Trials before any is given up."""
+_PATIENT_VALIDATIONS = 2
+"""Validations of a trial before it is given up: long histories start on a plateau."""
+_CUT_OFF = "cut off"
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What `tune` does.
+
+    Args:
+        model: name.
+        trials: in all, those of an earlier call included.
+        examples: labelled examples of a trial at most.
+        seed: of what is drawn; trainings have `train.seed`.
+        fixed: settings, as `train.x` or `model.x`, that are not searched.
+        command: kept in the record.
+    """
+
+    model: str
+    trials: int
+    examples: int
+    seed: int = 0
+    fixed: Collection[str] = ()
+    command: str | None = None
+
+
+def tune(
+    dataset: Dataset,
+    search: Search,
+    out: Path,
+    *,
+    config: RunConfig | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Tuned:
+    """Search, and write the best settings with a record of all trials.
+
+    Args:
+        dataset: prepared.
+        search: model, number and size of trials.
+        out: TOML file that `--config` of `train` and `compare` reads; the journal stands beside it.
+        config: the settings that are not searched.
+        progress: is told what a trial reached.
+
+    Raises:
+        MismatchError: the dataset cannot train this model; or the journal is of another search.
+        MissingExtraError: Optuna is not installed.
+        UsageError: nothing is to be searched.
+        LifelongError: no trial reached its end.
+    """
+    optuna = require("optuna", extra="tune", purpose="tuning")
+    config = config or RunConfig()
+    build_model(dataset, search.model, config.model)
+    space = space_of(search.model, config, fixed=search.fixed)
+    if not space:
+        raise UsageError(f"{search.model} has no setting left to search", fix="leave a --set out")
+    study = _open_study(optuna, dataset, search, out, config, space)
+    _Tuner(optuna, study, dataset, search, config, space, progress or logging.getLogger(__name__).info).run()
+    tuned = _tuned(optuna, study, dataset, search, config)
+    tuned.save(out)
+    return tuned
+
+
+def _open_study(
+    optuna: ModuleType, dataset: Dataset, search: Search, out: Path, config: RunConfig, space: Mapping[str, Range]
+) -> Any:
+    """The study of an earlier call, or a new one.
+
+    Raises:
+        MismatchError: the journal is of another search.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    journal = out.with_name(f"{out.name}.journal")
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    kept = config.model_dump(mode="json")
+    kept["train"] = {name: value for name, value in kept["train"].items() if name not in ("threads", "prefetch")}
+    wanted = {
+        "data_hash": dataset.manifest.data_hash,
+        "model": search.model,
+        "examples": search.examples,
+        "seed": search.seed,
+        "settings": json_safe(kept),
+        "space": {name: repr(of) for name, of in space.items()},
+    }
+    pruner = optuna.pruners.MedianPruner(n_startup_trials=_PATIENT_TRIALS, n_warmup_steps=_PATIENT_VALIDATIONS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+        study = optuna.create_study(
+            storage=storage, study_name="lifelong", direction="maximize", pruner=pruner, load_if_exists=True
+        )
+    found = study.user_attrs.get("search")
+    if found is None:
+        study.set_user_attr("search", wanted)
+    elif found != wanted:
+        differing = [name for name, value in wanted.items() if found.get(name) != value]
+        raise MismatchError(
+            f"{journal} holds another search: {', '.join(differing)} differ",
+            fix="choose another --out, or delete that file",
+        )
+    return study
+
+
+def ended_trials(study: Any) -> list[Any]:
+    """The trials that count, in order: those that reached an end of their own, good or bad."""
+    cut_off = study.user_attrs.get(_CUT_OFF, [])
+    return [trial for trial in study.trials if trial.state.is_finished() and trial.number not in cut_off]
+
+
+class _Tuner:
+    """Does the trials that are missing."""
+
+    def __init__(
+        self,
+        optuna: ModuleType,
+        study: Any,
+        dataset: Dataset,
+        search: Search,
+        config: RunConfig,
+        space: Mapping[str, Range],
+        say: Callable[[str], None],
+    ) -> None:
+        self._optuna, self._study, self._dataset, self._search = optuna, study, dataset, search
+        self._config, self._space, self._say = config, space, say
+
+    def run(self) -> None:
+        """Until there are as many finished trials as asked for."""
+        study = self._study
+        for trial in study.get_trials(states=(self._optuna.trial.TrialState.RUNNING,)):
+            study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
+            self._cut_off(trial.number, trial.params)
+        if not study.trials:
+            study.enqueue_trial(defaults(self._search.model, self._config, self._space))
+        while (done := len(ended_trials(study))) < self._search.trials:
+            drawn = np.random.SeedSequence([self._search.seed, done]).generate_state(1)
+            study.sampler = self._optuna.samplers.TPESampler(seed=int(drawn[0]))
+            study.optimize(self._objective, n_trials=1, catch=(LifelongError,))
+
+    def _cut_off(self, number: int, parameters: Mapping[str, Any]) -> None:
+        """A trial was interrupted: it does not count, and its settings come first now."""
+        self._study.set_user_attr(_CUT_OFF, [*self._study.user_attrs.get(_CUT_OFF, []), number])
+        self._study.enqueue_trial(dict(parameters))
+
+    def _objective(self, trial: Any) -> float:
+        values = {name: of.draw(trial, name) for name, of in self._space.items()}
+        trial.set_user_attr("settings", values)
+        started, outcome = time.monotonic(), "given up"
+        try:
+            auc = self._score(trial, apply(self._config, values))
+            outcome = f"validation AUC {auc:.4f}"
+            return auc
+        except LifelongError as error:
+            outcome = f"failed: {error}"
+            trial.set_user_attr("error", str(error))
+            raise
+        except KeyboardInterrupt:
+            outcome = "interrupted"
+            self._cut_off(trial.number, trial.params)
+            raise
+        finally:
+            trial.set_user_attr("seconds", round(time.monotonic() - started, 3))
+            self._say(f"trial {len(ended_trials(self._study)) + 1}: {outcome}  {json.dumps(values)}")
+
+    def _score(self, trial: Any, config: RunConfig) -> float:
+        """Best validation AUC."""
+        limited = equal_budget(self._search.model, config, self._search.examples) or config
+        with torch_threads(config.train.threads), torch.random.fork_rng():
+            torch.manual_seed(config.train.seed)
+            model = build_model(self._dataset, self._search.model, limited.model)
+            if isinstance(model, FittedModel):
+                model.fit(self._dataset, seed=config.train.seed)
+                validation = self._dataset.examples("validation")
+                logit_N = predict(model, self._dataset, validation)[:, 0]
+                return metrics.auc(np.asarray(validation.label_NT[:, 0]), logit_N)
+            return self._train(trial, model, limited)
+
+    def _train(self, trial: Any, model: Model, config: RunConfig) -> float:
+        every = max(2, self._search.examples // VALIDATIONS)
+        settings = config.train.model_copy(update={"validate_every": every})
+        batches = TrainingBatches(self._dataset, settings, phase=largest_period(model))
+        with (
+            tempfile.TemporaryDirectory(prefix="lifelong-trial-") as folder,
+            _Watch(self._search.examples, trial, self._optuna) as watch,
+        ):
+            print_ = Fingerprint(data_hash="", model=self._search.model, settings={}, train={})
+            loop = Loop(
+                model,
+                self._dataset,
+                settings=settings,
+                batches=batches,
+                fabric=make_fabric(settings),
+                checkpoint=Checkpoint(Path(folder) / "trial", print_),
+                display=watch,
+            )
+            loop.run()
+        return max(point.auc for point in loop.progress.curve)
+
+
+class _Watch(Display):
+    """Tells the study what each validation reached, and ends a trial that is not worth going on with."""
+
+    def __init__(self, total: int, trial: Any, optuna: ModuleType) -> None:
+        super().__init__(total, enabled=False)
+        self._trial, self._optuna, self._validations = trial, optuna, 0
+
+    def validated(self, point: CurvePoint, *, best: bool) -> None:
+        """After a validation."""
+        super().validated(point, best=best)
+        self._validations += 1
+        self._trial.report(point.auc, self._validations)
+        self._trial.set_user_attr("examples", point.examples)
+        if self._trial.should_prune():
+            raise self._optuna.TrialPruned
+
+
+def _tuned(optuna: ModuleType, study: Any, dataset: Dataset, search: Search, config: RunConfig) -> Tuned:
+    """The best settings and what was tried.
+
+    Raises:
+        LifelongError: no trial reached its end.
+    """
+    states = optuna.trial.TrialState
+    words = {states.COMPLETE: "complete", states.PRUNED: "given up", states.FAIL: "failed"}
+    ended = ended_trials(study)
+    complete = [trial for trial in ended if trial.state == states.COMPLETE and np.isfinite(trial.value)]
+    if not complete:
+        errors = [trial.user_attrs.get("error") for trial in ended]
+        raise LifelongError(f"none of {len(ended)} trials reached its end: {next(filter(None, errors), 'unknown')}")
+    best = max(complete, key=lambda trial: (trial.value, -trial.number))
+    trials = [
+        Trial(
+            number=place,
+            state=words[trial.state],
+            auc=trial.value if trial in complete else max(trial.intermediate_values.values(), default=None),
+            examples=trial.user_attrs.get("examples"),
+            seconds=trial.user_attrs.get("seconds", 0.0),
+            settings=trial.user_attrs["settings"],
+        )
+        for place, trial in enumerate(ended)
+    ]
+    return Tuned(
+        model=search.model,
+        auc=best.value,
+        best=ended.index(best),
+        seed=search.seed,
+        examples=search.examples,
+        dataset=dataset.manifest.name,
+        data_hash=dataset.manifest.data_hash,
+        command=search.command,
+        trials=trials,
+        config=_chosen(config, search.fixed, best.user_attrs["settings"]),
+    )
+
+
+def _chosen(config: RunConfig, fixed: Collection[str], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """`[train]` and `[model]` of the output: what was searched, and what was set by hand."""
+    train = config.train.model_dump(mode="json")
+    tables = {"train": {key: train[key] for key in train if f"train.{key}" in fixed}, "model": dict(config.model)}
+    for name, value in values.items():
+        section, _, key = name.partition(".")
+        tables[section][key] = value
+    return tables
