@@ -140,15 +140,11 @@ def test_a_bucket_without_events_gives_zero_and_no_nan_in_the_gradient() -> None
     assert event_BLE.grad.isfinite().all()
 
 
-def test_gradients_of_empty_buckets_leave_no_rounding_errors_in_single_precision() -> None:
-    model, batch = make(groups=8, bits=3), random_batch([40, 7], targets=6)
-    gradients = []
-    for precision in (torch.float64, torch.float32):
-        model.zero_grad()
-        model.to(precision)(batch).logit_BCT.sum().backward()
-        gradients.append([value.grad.double() for value in model.parameters() if value.grad is not None])
-    for double, single in zip(*gradients, strict=True):
-        torch.testing.assert_close(single, double, rtol=1e-3, atol=1e-3)
+def test_the_gradient_of_an_empty_bucket_is_no_larger_than_that_of_others() -> None:
+    sum_BCGD = torch.zeros(1, 1, 2, 4, requires_grad=True)
+    mean_direction(sum_BCGD).sum().backward()
+    assert sum_BCGD.grad is not None
+    assert sum_BCGD.grad.flatten().tolist() == [0.5] * 8
 
 
 def test_an_old_event_is_found_exactly_behind_many_others_in_single_precision() -> None:
