@@ -194,9 +194,7 @@ def run_all(
         raise UsageError("nothing to compare", expected="at least one model and one seed")
     runs = {
         model: [
-            Run(
-                out / "runs" / f"{model}-seed{seed}", model, seed, plan.split, plan.resamples, plan.settings.get(model)
-            )
+            Run(out / "runs" / f"{model}-seed{seed}", model, seed, plan.split, plan.resamples, plan.settings.get(model))
             for seed in plan.seeds
         ]
         for model in dict.fromkeys(plan.models)
