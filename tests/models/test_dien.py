@@ -1,0 +1,137 @@
+"""DIEN against a naive transcription: loops over users, targets and events, in float64."""
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from finding import LENGTHS, assert_naive_agrees, inputs_of, last_events
+from torch import Tensor, nn
+
+from lifelong.models.base import Query, Window
+from lifelong.models.dien import Dien
+from lifelong.nn import chunks
+from lifelong.testing.worlds import INPUTS
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make(*, recent: int = 1000, next_event: float = 1.0) -> Dien:
+    torch.manual_seed(0)
+    return Dien(INPUTS, embedding=3, width=5, recent=recent, next_event=next_event, dropout=0.0).double().eval()
+
+
+def extract(gru: nn.GRU, events: list[Tensor]) -> list[Tensor]:
+    """h_1, h_2, ... of the interest extractor layer."""
+    (w_r, w_z, w_n), (u_r, u_z, u_n) = gru.weight_ih_l0.chunk(3), gru.weight_hh_l0.chunk(3)
+    (b_r, b_z, b_n), (c_r, c_z, c_n) = gru.bias_ih_l0.chunk(3), gru.bias_hh_l0.chunk(3)
+    h, states = torch.zeros(gru.hidden_size, dtype=torch.float64), []
+    for e in events:
+        u = 1 - torch.sigmoid(w_z @ e + b_z + u_z @ h + c_z)
+        r = torch.sigmoid(w_r @ e + b_r + u_r @ h + c_r)
+        h = (1 - u) * h + u * torch.tanh(w_n @ e + b_n + r * (u_n @ h + c_n))
+        states.append(h)
+    return states
+
+
+def naive(model: Dien, window: Window, query: Query, user: int, target: int) -> Tensor:
+    events = [window.vector_BLE[user, place] for place in last_events(model, query, user, target)]
+    hidden = extract(model.extractor, events)
+    fit = [torch.exp(h @ (model.attention.weight @ query.vector_BCE[user, target])) for h in hidden]
+    (w_r, w_u, w_n), (b_r, b_u, b_n) = model.augru.input.weight.chunk(3), model.augru.input.bias.chunk(3)
+    (u_r, u_u, u_n), (c_r, c_u, c_n) = model.augru.recurrent.weight.chunk(3), model.augru.recurrent.bias.chunk(3)
+    state = torch.zeros(5, dtype=torch.float64)
+    for h, e in zip(hidden, fit, strict=True):
+        a = e / sum(fit)
+        u = a * torch.sigmoid(w_u @ h + b_u + u_u @ state + c_u)
+        r = torch.sigmoid(w_r @ h + b_r + u_r @ state + c_r)
+        state = (1 - u) * state + u * torch.tanh(w_n @ h + b_n + r * (u_n @ state + c_n))
+    return state
+
+
+@pytest.mark.parametrize("recent", [1000, 9, 4, 1])
+def test_interest_is_that_of_the_papers_two_layers_over_the_last_events(recent: int) -> None:
+    model = make(recent=recent)
+    assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model))
+
+
+@pytest.mark.parametrize("recent", [1000, 4])
+def test_few_targets_at_a_time_give_the_same(recent: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(recent=recent)
+    monkeypatch.setattr(chunks, "NUMBERS_AT_ONCE", 1)
+    assert_naive_agrees(model, lambda *place: naive(model, *place), *inputs_of(model))
+
+
+def test_events_older_than_recent_change_nothing() -> None:
+    model = make(recent=3)
+    window, query = inputs_of(model, (8,), targets=2)
+    changed = window.vector_BLE.detach().clone()
+    changed[:, :5] += 1.0
+    last = model.find(window, query).interest_BCD[:, -1]
+    torch.testing.assert_close(model.find(window._replace(vector_BLE=changed), query).interest_BCD[:, -1], last)
+
+
+def naive_loss(model: Dien, window: Window) -> Tensor:
+    """The auxiliary loss with the sampled events of evaluation: half of all pairs further on."""
+    pairs = []
+    for user, length in enumerate(window.length_B.tolist()):
+        hidden = extract(model.extractor, list(window.vector_BLE[user, :length]))
+        pairs += [(hidden[t], window.vector_BLE[user, t + 1, :6], t, user) for t in range(length - 1)]
+    right, wrong = [], []
+    for place, (h, following, t, user) in enumerate(pairs):
+        expected = model.expect.weight @ h + model.expect.bias
+        right.append(-torch.log(torch.sigmoid(expected @ following)))
+        _, other, other_t, other_user = pairs[(place + len(pairs) // 2) % len(pairs)]
+        if window.number_BLF[user, t + 1, 0] != window.number_BLF[other_user, other_t + 1, 0]:
+            wrong.append(-torch.log(1 - torch.sigmoid(expected @ other)))
+    return torch.stack(right).mean() + torch.stack(wrong).mean()
+
+
+def test_auxiliary_loss_is_that_of_the_paper_in_value_and_gradient() -> None:
+    model = make(next_event=0.5)
+    window, query = inputs_of(model, (7, 0, 1, 5, 2))
+    losses = [model.find(window, query).aux_losses["next_event"], 0.5 * naive_loss(model, window)]
+    torch.testing.assert_close(losses[0], losses[1])
+    leaves = [window.vector_BLE, *model.extractor.parameters(), *model.expect.parameters()]
+    for left, right in zip(*(torch.autograd.grad(loss, leaves) for loss in losses), strict=True):
+        torch.testing.assert_close(left, right)
+
+
+def test_sampled_events_are_drawn_in_training_by_the_seed_and_not_in_evaluation() -> None:
+    model = make()
+    window, query = inputs_of(model, (9, 9))
+
+    def loss(seed: int) -> float:
+        torch.manual_seed(seed)
+        return model.find(window, query).aux_losses["next_event"].item()
+
+    assert loss(0) == loss(1)
+    model.train()
+    assert loss(0) == loss(0) != loss(1)
+
+
+def test_a_sampled_event_is_another_one_of_the_batch() -> None:
+    model = make().train()
+    for _ in range(20):
+        assert not model._others(3, torch.device("cpu")).eq(torch.arange(3)).any()
+
+
+@pytest.mark.parametrize("lengths", [(0, 0), (1, 0), (2, 0)])
+def test_auxiliary_loss_is_finite_where_there_is_nothing_to_tell_apart(lengths: tuple[int, int]) -> None:
+    model = make().train()
+    loss = model.find(*inputs_of(model, lengths)).aux_losses["next_event"]
+    loss.backward()
+    assert bool(loss.isfinite())
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_no_auxiliary_loss_of_weight_zero_or_without_gradients() -> None:
+    model = make(next_event=0.0)
+    assert model.find(*inputs_of(model)).aux_losses == {}
+    with torch.no_grad():
+        model = make()
+        assert model.find(*inputs_of(model, LENGTHS)).aux_losses == {}
