@@ -260,8 +260,8 @@ def _online_section(online: _Online) -> Section:
 def _attention_sections(made: _Demo, out: Path) -> list[Section]:
     import numpy as np
 
-    from lifelong.reports.figures import UserAttention, attention_timeline
     from lifelong.reports.page import Section
+    from lifelong.reports.timeline import UserAttention, attention_timeline
 
     explained, dataset = made.explained, made.dataset
     if not explained.candidates or not explained.candidates[0].slots:

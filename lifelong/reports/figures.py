@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-_LANES = 7
+
+CROWD = 8
+"""Series from which on only the best are coloured."""
+BEST = 6
+"""How many those are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,31 +35,6 @@ class Curve:
 
     examples: Sequence[float]
     value: Sequence[float]
-
-
-@dataclass(frozen=True, slots=True)
-class UserAttention:
-    """One user's history, and the attention of some targets over her slots.
-
-    Args:
-        user: her name in the figure.
-        time_L: UTC seconds of her events (or ordinals), oldest first.
-        group_L: what each event is counted under, such as its category.
-        periods: of the slots; slot j is written every `periods[j]` events.
-        targets: names of the targets.
-        attention_CS: first-hop attention; NaN or 0 for empty slots.
-        outcomes: for each target a word on what was predicted or what happened; may be empty.
-        time_unit: "seconds", or "ordinal" for logs without times.
-    """
-
-    user: str
-    time_L: npt.NDArray[np.int64]
-    group_L: Sequence[str]
-    periods: Sequence[int]
-    targets: Sequence[str]
-    attention_CS: npt.NDArray[np.floating]
-    outcomes: Sequence[str] = field(default_factory=tuple)
-    time_unit: str = "seconds"
 
 
 def metric_by_model(results: Sequence[Result], folder: Path, *, metric: str = "auc") -> Figure:
@@ -69,13 +47,17 @@ def metric_by_model(results: Sequence[Result], folder: Path, *, metric: str = "a
     if not shown:
         raise UsageError(f"no result has a value of {LABELS[metric]}", expected="at least one")
     shown.sort(key=lambda pair: pair[1].value or 0.0, reverse=metric == "log_loss")
+    crowded = len(shown) > CROWD
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
         for place, (_, value) in enumerate(shown):
             drawing.interval_mark(axes, place, value, colour=theme.series[0], paper=theme.paper, horizontal=True)
-            at = (value.value or 0.0, place)
-            axes.annotate(f"{value.value:.3f}", at, xytext=(0, 7), textcoords="offset points", ha="center")
+            # Beside the bar where rows are close.
+            end = value.high if value.high is not None else value.value
+            at, where = ((end, place), (6, 0)) if crowded else ((value.value, place), (0, 7))
+            look: dict[str, Any] = {"ha": "left", "va": "center"} if crowded else {"ha": "center"}
+            axes.annotate(f"{value.value:.3f}", at, xytext=where, textcoords="offset points", **look)
         axes.set_yticks(range(len(shown)), [drawing.short(name, 28) for name, _ in shown])
         axes.set_ylim(-0.6, len(shown) - 0.3)
         axes.tick_params(length=0)
@@ -92,11 +74,20 @@ def metric_by_model(results: Sequence[Result], folder: Path, *, metric: str = "a
         "mean that two models are equal: the paired difference decides.",
         f"{LABELS[metric]} per model. {spoken}.",
     )
-    return drawing.save(f"{metric}-by-model", draw, folder, size=(9.1, 1.2 + 0.5 * len(shown)), words=words)
+    height = 1.2 + (0.27 if crowded else 0.5) * len(shown)
+    return drawing.save(f"{metric}-by-model", draw, folder, size=(9.1, height), words=words)
 
 
-def metric_by_history(results: Sequence[Result], folder: Path, *, metric: str = "auc") -> Figure:
-    """Value per slice of history length, one series per model.
+def metric_by_history(
+    results: Sequence[Result], folder: Path, *, metric: str = "auc", always: Collection[str] = ()
+) -> Figure:
+    """Value per slice of history length, one series per model; of many models the best are coloured, the rest grey.
+
+    Args:
+        results: one per model.
+        folder: where to write.
+        metric: what is drawn.
+        always: titles of models that are coloured however good they are.
 
     Raises:
         UsageError: there is no result.
@@ -104,12 +95,16 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, metric: str = 
     if not results:
         raise UsageError("no result to draw", expected="at least one")
     slices = [place for place, part in enumerate(results[0].slices) if part.examples]
+    chosen = standing_out({result.title: result.metrics[metric].value for result in results}, metric, always)
+    front = [result for result in results if result.title in chosen]
+    back = [result for result in results if result.title not in chosen]
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
-        step = min(0.16, 0.7 / len(results))
-        for series, result in enumerate(results):
-            offset = (series - (len(results) - 1) / 2) * step
+        step = min(0.16, 0.7 / len(front))
+        _grey_marks(axes, theme, [[result.slices[place].metrics[metric].value for place in slices] for result in back])
+        for series, result in enumerate(front):
+            offset = (series - (len(front) - 1) / 2) * step
             look: dict[str, Any] = {"colour": theme.colour(series), "marker": drawing.marker(series)}
             for x, place in enumerate(slices):
                 value = result.slices[place].metrics[metric]
@@ -125,20 +120,28 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, metric: str = 
             drawing.chance_line(axes, theme, vertical=False)
         axes.set_xlabel("events of the user before the target")
         axes.set_ylabel(LABELS[metric])
-        drawing.legend(axes, len(results))
+        drawing.legend(axes, len(front) + bool(back))
 
-    spoken = "; ".join(f"{result.title}: {_spoken_slices(result, slices, metric)}" for result in results)
+    spoken = "; ".join(f"{result.title}: {_spoken_slices(result, slices, metric)}" for result in front)
     words = (
         f"{LABELS[metric]} by length of the history",
         "Targets are sorted by how many events the user had before them. Where long memory pays, a model rises above "
-        "the others to the right. Bars are 95 % intervals over users.",
-        f"{LABELS[metric]} by events before the target. {spoken}.",
+        f"the others to the right. Bars are 95 % intervals over users.{_crowd_note(back)}",
+        f"{LABELS[metric]} by events before the target. {spoken}.{_crowd_note(back)}",
     )
     return drawing.save(f"{metric}-by-history", draw, folder, size=(9.1, 4.5), words=words)
 
 
-def learning_curves(curves: Mapping[str, Curve], folder: Path, *, metric: str = "auc") -> Figure:
-    """Validation metric against training examples; the best check of each model is marked.
+def learning_curves(
+    curves: Mapping[str, Curve], folder: Path, *, metric: str = "auc", always: Collection[str] = ()
+) -> Figure:
+    """Validation metric against training examples; the best check of each coloured model is marked.
+
+    Args:
+        curves: title -> curve.
+        folder: where to write.
+        metric: what the values are.
+        always: titles that are coloured however good they are.
 
     Raises:
         UsageError: no curve has a point.
@@ -148,11 +151,16 @@ def learning_curves(curves: Mapping[str, Curve], folder: Path, *, metric: str = 
         raise UsageError("no learning curve to draw", expected="at least one validation check")
     choose = np.nanargmax if metric in ("auc", "gauc") else np.nanargmin
     best = {name: int(choose(np.asarray(curve.value, np.float64))) for name, curve in drawn.items()}
+    chosen = standing_out({name: drawn[name].value[at] for name, at in best.items()}, metric, always)
+    back = [name for name in drawn if name not in chosen]
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
-        for series, (name, curve) in enumerate(drawn.items()):
-            colour, at = theme.colour(series), best[name]
+        for place, name in enumerate(back):
+            grey: dict[str, Any] = {"color": theme.ink, "alpha": 0.22, "linewidth": 1.0}
+            axes.plot(drawn[name].examples, drawn[name].value, label=_others(back) if place == 0 else None, **grey)
+        for series, name in enumerate(name for name in drawn if name in chosen):
+            curve, colour, at = drawn[name], theme.colour(series), best[name]
             axes.plot(curve.examples, curve.value, color=colour, linewidth=1.8)
             kept = [curve.examples[at]], [curve.value[at]]
             style: dict[str, Any] = {"color": colour, "markersize": 8, "markeredgecolor": theme.paper}
@@ -162,7 +170,7 @@ def learning_curves(curves: Mapping[str, Curve], folder: Path, *, metric: str = 
         axes.xaxis.set_major_formatter(drawing.thousands)
         axes.set_xlabel("training examples (positives and negatives)")
         axes.set_ylabel(f"{LABELS[metric]} on validation")
-        drawing.legend(axes, len(drawn))
+        drawing.legend(axes, len(chosen) + bool(back))
 
     spoken = "; ".join(
         f"{name}: best {curve.value[best[name]]:.3f} after {curve.examples[best[name]]:,.0f} examples"
@@ -170,10 +178,38 @@ def learning_curves(curves: Mapping[str, Curve], folder: Path, *, metric: str = 
     )
     words = (
         "Learning curves",
-        f"{LABELS[metric]} on the validation split while training; the mark is the check whose weights were kept.",
+        f"{LABELS[metric]} on the validation split while training; the mark is the check whose weights were kept."
+        f"{_crowd_note(back)}",
         f"{LABELS[metric]} on validation against training examples. {spoken}.",
     )
-    return drawing.save(f"learning-{metric}", draw, folder, size=(9.1, 4.0), words=words)
+    return drawing.save(f"learning-{metric}", draw, folder, size=(9.1, 4.0 + 0.2 * bool(back)), words=words)
+
+
+def standing_out(values: Mapping[str, float | None], metric: str = "auc", always: Collection[str] = ()) -> set[str]:
+    """Which of many series are coloured: all of a few, else the best and those that always are."""
+    if len(values) <= CROWD:
+        return set(values)
+    sign = -1.0 if metric in ("auc", "gauc") else 1.0
+    known = [(sign * value, name) for name, value in values.items() if value is not None]
+    return {name for _, name in sorted(known)[:BEST]} | (set(values) & set(always))
+
+
+def _grey_marks(axes: Axes, theme: Theme, value_MX: Sequence[Sequence[float | None]]) -> None:
+    """A short grey line per model and place."""
+    look: dict[str, Any] = {"color": theme.ink, "alpha": 0.28, "linewidth": 1.2}
+    for row, values in enumerate(value_MX):
+        for x, value in enumerate(values):
+            if value is not None:
+                axes.plot([x - 0.42, x + 0.42], [value, value], **look)
+        axes.plot([], [], label=_others(value_MX) if row == 0 else None, **look)
+
+
+def _others(rest: Sequence[object]) -> str:
+    return f"{len(rest)} other model{'s' if len(rest) > 1 else ''}"
+
+
+def _crowd_note(rest: Sequence[object]) -> str:
+    return f" The best models are coloured, {_others(rest)} drawn in grey; the tables name them." if rest else ""
 
 
 def calibration(samples: Mapping[str, Sample], folder: Path, *, kind: str = "score") -> Figure:
@@ -222,97 +258,6 @@ def calibration_points(sample: Sample) -> tuple[npt.NDArray[np.float64], npt.NDA
     full = count > 0
     predicted = np.bincount(place, weights=probability)[full] / count[full]
     return predicted, np.bincount(place, weights=sample.label)[full] / count[full]
-
-
-def attention_timeline(attention: UserAttention, folder: Path) -> Figure:
-    """A user's events over time with the writes of each slot below, beside targets' attention over the slots.
-
-    Raises:
-        UsageError: the attention does not fit the targets and slots.
-    """
-    targets, slots = attention.attention_CS.shape
-    if (targets, slots) != (len(attention.targets), len(attention.periods)):
-        raise UsageError(
-            f"attention of shape {attention.attention_CS.shape}",
-            expected=f"{len(attention.targets)} targets and {len(attention.periods)} slots",
-        )
-    lanes = _lanes(attention.group_L)
-
-    def draw(canvas: Canvas, theme: Theme) -> None:
-        left, right = canvas.subplots(1, 2, width_ratios=[1.45, 1])
-        _draw_timeline(left, theme, attention, lanes)
-        _draw_attention(right, theme, attention)
-
-    strongest = [int(np.nanargmax(row)) if np.nansum(row) > 0 else None for row in attention.attention_CS]
-    spoken = "; ".join(
-        f"{name}: "
-        + ("no slot is filled" if at is None else f"most on the slot written {_slot(attention.periods[at])}")
-        for name, at in zip(attention.targets, strongest, strict=True)
-    )
-    words = (
-        f"Attention over time scales of user {attention.user}",
-        "Left: her events, one row per group of items, and below them when each memory slot was written. Right: how "
-        "much each target draws from each slot (first read; a row adds up to 1).",
-        f"History of {len(attention.time_L):,} events of user {attention.user}, and attention over {slots} memory "
-        f"slots. {spoken}.",
-    )
-    height = 1.6 + 0.34 * max(len(lanes) + slots + 1, 1.6 * targets)
-    return drawing.save("attention", draw, folder, size=(10.4, min(9.0, height)), words=words)
-
-
-def _lanes(groups: Sequence[str]) -> list[str]:
-    """The most frequent groups, and "other" for the rest."""
-    counted = [name for name, _ in Counter(groups).most_common()]
-    return counted if len(counted) <= _LANES else [*counted[: _LANES - 1], "other"]
-
-
-def _draw_timeline(axes: Axes, theme: Theme, attention: UserAttention, lanes: Sequence[str]) -> None:
-    time_L = np.asarray(attention.time_L, np.int64)
-    clock = attention.time_unit == "seconds"
-    x: Any = time_L.astype("datetime64[s]") if clock else time_L
-    lane_of = {name: -place for place, name in enumerate(lanes)}
-    tick: dict[str, Any] = {"linestyle": "none", "marker": "|", "markersize": 9, "markeredgewidth": 1.1, "alpha": 0.75}
-    y = [lane_of.get(name, 1 - len(lanes)) for name in attention.group_L]
-    axes.plot(x, y, color=theme.series[0], **tick)
-    below = [-(len(lanes) + 0.6 + slot) for slot in range(len(attention.periods))]
-    for height, period in zip(below, attention.periods, strict=True):
-        written = np.arange(1, len(time_L) + 1) % period == 0
-        axes.plot(x[written], np.full(int(written.sum()), height), color=theme.series[1], **tick)
-    names = [drawing.short(name, 22) for name in lanes] + [_slot(period) for period in attention.periods]
-    axes.set_yticks([*lane_of.values(), *below], names)
-    axes.axhline(-(len(lanes) - 0.2), color=theme.faint, linewidth=0.8)
-    axes.set_ylim(below[-1] - 0.6, 0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.set_title("events, and writes of each slot")
-    axes.set_xlabel(drawing.date_span(time_L) if clock else "place in the history (events)")
-    if clock and len(time_L):
-        drawing.date_axis(axes)
-
-
-def _draw_attention(axes: Axes, theme: Theme, attention: UserAttention) -> None:
-    from matplotlib.patches import Rectangle
-
-    for (row, slot), weight in np.ndenumerate(np.nan_to_num(np.asarray(attention.attention_CS, np.float64))):
-        # Opacity carries the value, so that one drawing fits light and dark paper; the number stands there too.
-        look: dict[str, Any] = {"facecolor": theme.series[1], "alpha": 0.06 + 0.6 * float(weight), "linewidth": 0}
-        axes.add_patch(Rectangle((slot - 0.46, row - 0.42), 0.92, 0.84, **look))
-        axes.text(slot, row, f"{weight:.2f}", ha="center", va="center", fontsize=10)
-    labels = [drawing.short(name, 24) for name in attention.targets]
-    if attention.outcomes:
-        labels = [f"{name}\n{word}" for name, word in zip(labels, attention.outcomes, strict=True)]
-    axes.set_yticks(range(len(labels)), labels)
-    axes.set_xticks(range(len(attention.periods)), [str(period) for period in attention.periods])
-    axes.set(xlim=(-0.5, len(attention.periods) - 0.5), ylim=(len(labels) - 0.5, -0.5))
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.set_title("attention of each target")
-    axes.set_xlabel("slot (events between writes)")
-
-
-def _slot(period: int) -> str:
-    return "every event" if period == 1 else f"every {period} events"
 
 
 def _spoken(name: str, value: Estimate) -> str:

@@ -1,18 +1,21 @@
-"""Results as tables: one `Table`, written as Markdown, CSV, LaTeX or HTML."""
+"""Results as tables: one `Table`, written as Markdown, CSV, JSON, LaTeX or HTML."""
 
 from __future__ import annotations
 
 import csv
 import html
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from lifelong.evaluation.compare import Comparison, DifferenceEstimate
 from lifelong.evaluation.results import Estimate, Result, format_duration
 
-Cell: TypeAlias = "str | int | Estimate | DifferenceEstimate | None"
+Cell: TypeAlias = "str | int | Quantity | Estimate | DifferenceEstimate | None"
+_WIDE = 8
+"""Columns from which a LaTeX table is scaled to the width of the text."""
 
 LABELS = {
     "auc": "AUC",
@@ -41,18 +44,28 @@ _LATEX = str.maketrans(
 
 
 @dataclass(frozen=True, slots=True)
+class Quantity:
+    """A number with the text that people read; files for machines hold the number."""
+
+    value: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A small table.
 
     Args:
         columns: headings; the first column names the row.
         rows: as many cells as columns.
-        caption: one sentence.
+        caption: one sentence or more.
+        name: stem of its files; by default that of its section.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
+    name: str = ""
 
     def to_markdown(self) -> str:
         """GitHub-flavoured Markdown."""
@@ -70,14 +83,22 @@ class Table:
             writer.writerow([_plain(cell, suffix) for cell, of in zip(row, suffixes, strict=True) for suffix in of])
         return buffer.getvalue()
 
+    def to_json(self) -> str:
+        """A list with one object per row, with full numbers."""
+        rows = [{name: _record(cell) for name, cell in zip(self.columns, row, strict=True)} for row in self.rows]
+        return json.dumps({"caption": self.caption, "rows": rows}, indent=2, ensure_ascii=False) + "\n"
+
     def to_latex(self) -> str:
-        """A `booktabs` table."""
+        """A `booktabs` table; a wide one is scaled to the text (`graphicx`)."""
         rows = [[text(cell) for cell in row] for row in [self.columns, *self.rows]]
         lines = [" & ".join(cell.translate(_LATEX).replace("−", "$-$") for cell in row) + r" \\" for row in rows]
         body = [r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule"]
         caption = [rf"\caption{{{self.caption.translate(_LATEX)}}}"] if self.caption else []
         begin = rf"\begin{{tabular}}{{l{'r' * (len(self.columns) - 1)}}}"
-        return "\n".join([r"\begin{table}", *caption, begin, *body, r"\end{tabular}", r"\end{table}"]) + "\n"
+        tabular = [begin, *body, r"\end{tabular}"]
+        if len(self.columns) >= _WIDE:
+            tabular = [r"\resizebox{\textwidth}{!}{%", *tabular, "}"]
+        return "\n".join([r"\begin{table}", *caption, *tabular, r"\end{table}"]) + "\n"
 
     def to_html(self) -> str:
         """A `<table>`; every text is escaped."""
@@ -101,6 +122,8 @@ def text(cell: Cell) -> str:
         return f"{cell:,}"
     if isinstance(cell, str):
         return cell
+    if isinstance(cell, Quantity):
+        return cell.text
     if cell.value is None:
         return (cell.reason if isinstance(cell, Estimate) else None) or "–"
     sign = "+" if isinstance(cell, DifferenceEstimate) else ""
@@ -188,8 +211,8 @@ def tests_table(comparison: Comparison) -> Table:
             [
                 row.title,
                 "–" if deviation is None else f"{deviation:.4f}",
-                _p_text(row.mann_whitney_p),
-                _p_text(row.t_p),
+                p_text(row.mann_whitney_p),
+                p_text(row.t_p),
             ]
         )
     columns = ["model", "AUC deviation over seeds", "Mann-Whitney U, p", "t test of losses, p"]
@@ -212,10 +235,11 @@ def _interval(cell: Estimate | DifferenceEstimate, sign: str) -> str:
 
 
 def _p(cell: Estimate | DifferenceEstimate) -> str:
-    return f", p {_p_text(cell.p_value, equals=True)}" if isinstance(cell, DifferenceEstimate) else ""
+    return f", p {p_text(cell.p_value, equals=True)}" if isinstance(cell, DifferenceEstimate) else ""
 
 
-def _p_text(value: float | None, *, equals: bool = False) -> str:
+def p_text(value: float | None, *, equals: bool = False) -> str:
+    """A p-value as people read it: `0.040`, or `< 0.001`; `= 0.040` in a sentence."""
     if value is None:
         return "–"
     if value < 0.001:
@@ -242,4 +266,9 @@ def _plain(cell: Cell, suffix: str) -> str | int | float | None:
     if isinstance(cell, Estimate | DifferenceEstimate):
         p = cell.p_value if isinstance(cell, DifferenceEstimate) else None
         return {"": cell.value, " low": cell.low, " high": cell.high, " p": p}[suffix]
-    return cell if suffix == "" else None
+    value = cell.value if isinstance(cell, Quantity) else cell
+    return value if suffix == "" else None
+
+
+def _record(cell: Cell) -> Any:
+    return cell.model_dump() if isinstance(cell, Estimate | DifferenceEstimate) else _plain(cell, "")

@@ -8,8 +8,9 @@ pytest.importorskip("matplotlib")
 
 from lifelong.errors import MissingExtraError, UsageError
 from lifelong.evaluation.metrics import Sample
-from lifelong.reports import drawing, figures
-from lifelong.reports.figures import Curve, UserAttention
+from lifelong.reports import drawing, figures, timeline
+from lifelong.reports.figures import Curve
+from lifelong.reports.timeline import UserAttention
 from lifelong.testing.results import made_result
 
 RESULTS = [made_result(auc=0.7), made_result("counts", title="Target counts", auc=0.8)]
@@ -134,7 +135,7 @@ def test_the_calibration_plot_says_when_the_share_is_a_samples(tmp_path):
 
 
 def test_the_attention_figure_shows_events_slots_and_weights(tmp_path):
-    figure = figures.attention_timeline(made_attention(outcomes=["bought", "not bought"]), tmp_path)
+    figure = timeline.attention_timeline(made_attention(outcomes=["bought", "not bought"]), tmp_path)
     words = words_in(figure)
     assert {"milk", "bread", "tea", "every event", "every 2 events", "0.25", "0.75"} <= set(words)
     assert "time (UTC), 1970-01-01 to 1970-01-31" in words
@@ -144,25 +145,25 @@ def test_the_attention_figure_shows_events_slots_and_weights(tmp_path):
 
 def test_a_log_without_clock_times_shows_places_in_the_history(tmp_path):
     attention = made_attention(time_L=np.arange(4), time_unit="ordinal")
-    assert "place in the history (events)" in words_in(figures.attention_timeline(attention, tmp_path))
+    assert "place in the history (events)" in words_in(timeline.attention_timeline(attention, tmp_path))
 
 
 def test_rare_groups_share_one_row(tmp_path):
     groups = [f"g{place}" for place in range(9) for _ in range(9 - place)]
     attention = made_attention(group_L=groups, time_L=np.arange(len(groups)) * 86_400)
-    words = words_in(figures.attention_timeline(attention, tmp_path))
+    words = words_in(timeline.attention_timeline(attention, tmp_path))
     assert {"g0", "g5", "other"} <= set(words)
     assert "g6" not in words
 
 
 def test_an_empty_history_can_be_drawn(tmp_path):
     attention = made_attention(time_L=np.empty(0, np.int64), group_L=[])
-    assert "time (UTC)" in words_in(figures.attention_timeline(attention, tmp_path))
+    assert "time (UTC)" in words_in(timeline.attention_timeline(attention, tmp_path))
 
 
 def test_attention_of_the_wrong_shape_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"shape \(2, 2\).*2 targets and 3 slots"):
-        figures.attention_timeline(made_attention(periods=[1, 2, 4]), tmp_path)
+        timeline.attention_timeline(made_attention(periods=[1, 2, 4]), tmp_path)
 
 
 @pytest.mark.parametrize(

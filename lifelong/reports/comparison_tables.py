@@ -1,0 +1,176 @@
+"""The tables of a comparison: quality, cost, sweep, ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lifelong.evaluation.compare import Comparison, ComparisonRow, Cost
+from lifelong.evaluation.results import Result
+from lifelong.reports.tables import LABELS, Cell, Quantity, Table, p_text
+
+MARK = " †"
+"""Behind the name of a model whose training a limit ended."""
+QUALITY = ("auc", "gauc", "log_loss", "normalised_entropy", "ece")
+LATENCIES = (100, 1_000, 10_000)
+_LIMIT = (
+    "† A limit ended the training of this model while its validation value still rose: with more training it may "
+    "do better."
+)
+
+
+def main_table(comparison: Comparison) -> Table:
+    """One row per model: quality with intervals, differences to the reference, the paper's tests, cost."""
+    quality_columns, quality = _quality(comparison, comparison.rows)
+    lengths = latency_lengths(comparison.costs.values())
+    columns = [*quality_columns, "parameters", "training time", "examples / s", "state, bytes a user"]
+    columns += [f"latency, {length:,} events" for length in lengths]
+    rows = [
+        [_name(row, comparison), *cells, *_cost(comparison.costs.get(row.model), lengths)]
+        for row, cells in zip(comparison.rows, quality, strict=True)
+    ]
+    marked = any(cost.hit_limit for cost in comparison.costs.values())
+    latency = "Latency: median milliseconds of one request with 100 candidates, by events of the history."
+    caption = " ".join([_tests(comparison), *([latency] if lengths else []), *([_LIMIT] if marked else [])])
+    return Table(columns, rows, caption, name="main")
+
+
+def equal_table(comparison: Comparison) -> Table | None:
+    """The same models after equally many labelled examples; None where that was not asked for."""
+    if not comparison.equal_rows:
+        return None
+    columns, quality = _quality(comparison, comparison.equal_rows)
+    rows: list[list[Cell]] = [[row.title, *cells] for row, cells in zip(comparison.equal_rows, quality, strict=True)]
+    budget = "" if comparison.equal_examples is None else f" {comparison.equal_examples:,}"
+    caption = (
+        f"Each model after the same{budget} labelled examples; models that are fitted at once saw what they are "
+        f"fitted on. {_tests(comparison)}"
+    )
+    return Table(columns, rows, caption, name="equal-examples")
+
+
+def sweep_table(comparison: Comparison) -> Table | None:
+    """AUC by number of most recent events, with the difference to all events; None without a sweep."""
+    if not comparison.sweep:
+        return None
+    points = sorted(comparison.sweep, key=lambda point: (point.model, point.events is None, point.events or 0))
+    rows: list[list[Cell]] = [
+        [
+            point.title,
+            events_name(point.events),
+            point.examples,
+            point.metrics.get("auc"),
+            point.metrics.get("log_loss"),
+            point.difference,
+        ]
+        for point in points
+    ]
+    columns = ["model", "most recent events", "examples", "AUC", "log loss", "AUC against all events"]
+    least = comparison.sweep_at_least
+    among = f" on targets with at least {least:,} events before them" if least else ""
+    caption = f"Each model is given only the most recent events before each target{among}; 95 % intervals over users."
+    return Table(columns, rows, caption, name="sweep")
+
+
+def ablation_table(comparison: Comparison) -> Table | None:
+    """Variants beside their base; None without ablations."""
+    if not comparison.ablations:
+        return None
+    rows: list[list[Cell]] = [
+        [
+            row.name,
+            "; ".join(f"{key} = {_setting(value)}" for key, value in row.settings.items()) or "the base",
+            row.metrics.get("auc"),
+            row.metrics.get("log_loss"),
+            row.difference,
+        ]
+        for row in comparison.ablations
+    ]
+    columns = ["variant", "what differs", "AUC", "log loss", "AUC against the base"]
+    return Table(columns, rows, "A negative difference says that the base is better.", name="ablations")
+
+
+def slices_by_model(results: Sequence[Result], metric: str = "auc") -> Table:
+    """One row per model, one column per slice of history length: for many models."""
+    parts = [(place, part) for place, part in enumerate(results[0].slices) if part.examples]
+    columns = ["model", *(f"{part.name} events" for _, part in parts), "item unseen in training"]
+    rows: list[list[Cell]] = [["examples", *(part.examples for _, part in parts), results[0].unseen.examples]]
+    rows += [
+        [
+            result.title,
+            *(result.slices[place].metrics.get(metric) for place, _ in parts),
+            result.unseen.metrics.get(metric),
+        ]
+        for result in results
+    ]
+    return Table(columns, rows, f"{LABELS[metric]} by length of the history at the target.", name="history-length")
+
+
+def latency_lengths(costs: Iterable[Cost]) -> list[int]:
+    """The history lengths at which some model's latency was measured, ascending; the usual ones first of all."""
+    found = {length for cost in costs for length in cost.latency_ms or {}}
+    return sorted(found | set(LATENCIES)) if found else []
+
+
+def events_name(events: int | None) -> str:
+    """A number of most recent events, or "all"."""
+    return "all" if events is None else f"{events:,}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: 42 s, 12.5 min, 1.5 h."""
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _quality(comparison: Comparison, given: Sequence[ComparisonRow]) -> tuple[list[str], list[list[Cell]]]:
+    """Columns (the first names the model), and the cells after the name."""
+    reference = next((row.title for row in comparison.rows if row.model == comparison.reference), comparison.reference)
+    columns = ["model", "seeds", *(LABELS[name] for name in QUALITY)]
+    columns += [f"AUC against {reference}", f"log loss against {reference}", "AUC deviation over seeds"]
+    columns += ["Mann-Whitney p", "t test p"]
+    return columns, [_quality_cells(row) for row in given]
+
+
+def _quality_cells(row: ComparisonRow) -> list[Cell]:
+    differences, spread = row.differences or {}, row.spread.get("auc")
+    deviation = None if spread is None else spread.deviation
+    return [
+        row.seeds,
+        *(row.metrics.get(name) for name in QUALITY),
+        differences.get("auc"),
+        differences.get("log_loss"),
+        None if deviation is None else Quantity(deviation, f"{deviation:.4f}"),
+        *(None if p is None else Quantity(p, p_text(p)) for p in (row.mann_whitney_p, row.t_p)),
+    ]
+
+
+def _cost(cost: Cost | None, lengths: Sequence[int]) -> list[Cell]:
+    if cost is None:
+        return [None] * (4 + len(lengths))
+    rate, latency = cost.examples_per_second, cost.latency_ms or {}
+    return [
+        cost.parameters,
+        Quantity(cost.train_seconds, duration(cost.train_seconds)),
+        None if rate is None else Quantity(rate, f"{rate:,.0f}"),
+        cost.state_bytes,
+        *(Quantity(latency[at], f"{latency[at]:.3g} ms") if at in latency else None for at in lengths),
+    ]
+
+
+def _name(row: ComparisonRow, comparison: Comparison) -> str:
+    cost = comparison.costs.get(row.model)
+    return row.title + (MARK if cost is not None and cost.hit_limit else "")
+
+
+def _tests(comparison: Comparison) -> str:
+    return (
+        f"Means over seeds. Brackets: 95 % intervals, bootstrap over users ({comparison.resamples:,} resamples); p of "
+        "differences: paired on the same users, not corrected for the number of models. Mann-Whitney U (scores of "
+        "positives above those of negatives) and t test (losses against the reference) are the HPMN paper's, of the "
+        "first seed; they take the examples of one user for independent."
+    )
+
+
+def _setting(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
