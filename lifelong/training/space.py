@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from lifelong.config import RunConfig, TrainSettings
@@ -41,6 +41,12 @@ class Reals:
         """A setting as Optuna keeps it; None if it cannot be drawn."""
         return float(value) if value is not None and self.low <= value <= self.high else None
 
+    def including(self, value: Any) -> Reals:
+        """The range, wide enough for a setting as it stands."""
+        if value is None or (self.log and value <= 0):
+            return self
+        return replace(self, low=min(self.low, value), high=max(self.high, value))
+
 
 @dataclass(frozen=True, slots=True)
 class Whole:
@@ -57,6 +63,12 @@ class Whole:
         """A setting as Optuna keeps it; None if it cannot be drawn."""
         return int(value) if value is not None and self.low <= value <= self.high else None
 
+    def including(self, value: Any) -> Whole:
+        """The range, wide enough for a setting as it stands."""
+        if value is None:
+            return self
+        return replace(self, low=min(self.low, value), high=max(self.high, value))
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -72,6 +84,10 @@ class Choice:
         """A setting as Optuna keeps it; None if it cannot be drawn."""
         text = json.dumps(value)
         return text if text in [json.dumps(known) for known in self.values] else None
+
+    def including(self, value: Any) -> Choice:
+        """The choice, with a setting as it stands among it."""
+        return self if self.parameter(value) is not None else Choice((*self.values, value))
 
 
 Range = Reals | Whole | Choice
@@ -136,16 +152,19 @@ def space_of(model: str, config: RunConfig, *, fixed: Collection[str] = ()) -> d
     trained = issubclass(model_class(model, config.model), Model)
     found = {f"train.{name}": of for name, of in TRAIN.items()} if trained else {}
     found |= {f"model.{name}": of for name, of in {**MODEL, **_OWN.get(model, {})}.items() if name in own}
-    return {name: of for name, of in found.items() if name not in fixed}
+    standing = {"train": config.train.model_dump(), "model": own}
+    return {name: of.including(_standing(standing, name)) for name, of in found.items() if name not in fixed}
+
+
+def _standing(settings: Mapping[str, Mapping[str, Any]], name: str) -> Any:
+    section, _, key = name.partition(".")
+    return settings[section][key]
 
 
 def defaults(model: str, config: RunConfig, space: Mapping[str, Range]) -> dict[str, Any]:
     """The settings as they stand, as far as they lie in the space, as Optuna keeps them."""
-    own = {"train": config.train.model_dump(), "model": check_config(model, config.model)}
-    found = {}
-    for name, of in space.items():
-        section, _, key = name.partition(".")
-        found[name] = of.parameter(own[section][key])
+    standing = {"train": config.train.model_dump(), "model": check_config(model, config.model)}
+    found = {name: of.parameter(_standing(standing, name)) for name, of in space.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -1,0 +1,204 @@
+"""What a comparison trains, and what it makes of it."""
+
+import pytest
+
+pytest.importorskip("torch")
+
+from lifelong.config import RunConfig, TrainSettings
+from lifelong.errors import UsageError
+from lifelong.evaluation.compare import Comparison
+from lifelong.evaluation.costs import Serving, hit_limit
+from lifelong.models import check_config
+from lifelong.testing.datasets import tiny_dataset
+from lifelong.training import trainer
+from lifelong.training.ablations import changed, variants
+from lifelong.training.study import RunsFailedError, Study, equal_budget, plan, run_study
+
+pytestmark = pytest.mark.torch
+TRAIN = TrainSettings(threads=1, max_examples=200, validate_every=100, batch_targets=64)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("data"), num_users=12, num_items=30, mean_events=20)
+
+
+def configs(*models):
+    return {model: RunConfig(train=TRAIN, model={"embedding": 4} if model == "dnn" else {}) for model in models}
+
+
+def names(planned):
+    return [job.run.name for job in planned.jobs]
+
+
+# the plan
+
+
+def test_first_seeds_of_all_models_come_before_second_ones(tmp_path):
+    planned = plan(Study(configs("popularity", "dnn"), seeds=range(2)), tmp_path)
+    assert names(planned) == ["popularity-seed0", "dnn-seed0", "popularity-seed1", "dnn-seed1"]
+
+
+def test_an_equal_budget_is_one_more_run_of_every_model_that_can_be_told(tmp_path):
+    planned = plan(Study(configs("popularity", "counts", "dnn"), examples=50), tmp_path)
+    main = ["popularity-seed0", "counts-seed0", "dnn-seed0"]
+    assert names(planned) == [*main, "counts-seed0-equal", "dnn-seed0-equal"]
+    assert planned.equal["popularity"][0] == planned.main["popularity"][0]
+    assert planned.equal["counts"][0].config.model == {"max_examples": 50}
+
+
+def test_only_equal_leaves_the_main_runs_out(tmp_path):
+    planned = plan(Study(configs("dnn"), examples=50, only_equal=True), tmp_path)
+    assert names(planned) == ["dnn-seed0-equal"]
+
+
+def test_an_equal_budget_ends_by_examples_alone():
+    config = RunConfig(train=TRAIN.model_copy(update={"max_minutes": 1.0, "patience": 1, "max_epochs": 1}))
+    train = equal_budget("dnn", config, 77).train
+    assert train.max_examples == 77
+    assert train.max_minutes is None
+    assert min(train.patience, train.max_epochs) > 10**6
+
+
+def test_a_limit_of_time_lowers_a_models_own_and_never_raises_it(tmp_path):
+    own = {"dnn": RunConfig(train=TrainSettings(max_minutes=5))}
+    assert plan(Study(own, max_minutes=180), tmp_path).main["dnn"][0].config.train.max_minutes == 5
+    assert plan(Study(own, max_minutes=1), tmp_path).main["dnn"][0].config.train.max_minutes == 1
+
+
+def test_variants_have_the_budget_and_the_seed_of_their_base(tmp_path):
+    planned = plan(Study(configs("dnn", "hpmn"), seeds=(3,), examples=50, ablations="hpmn"), tmp_path)
+    base, *others = planned.variants.values()
+    assert base == planned.equal["hpmn"][0]
+    assert others
+    assert all(job.config.train == base.config.train and job.run.seed == 3 for job in others)
+    assert all(job.run.name.startswith("hpmn-seed3-") and job.run.name.endswith("-equal") for job in others)
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"only_equal": True}, "no budget is given"),
+        ({"reference": "hpmn"}, "'hpmn' is not compared"),
+        ({"ablations": "hpmn"}, "'hpmn', which is not compared"),
+        ({"ablations": "dnn"}, "no ablations of 'dnn'"),
+        ({"seeds": ()}, "nothing to compare"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(tmp_path, change, found):
+    with pytest.raises(UsageError, match=found):
+        plan(Study(configs("dnn"), **change), tmp_path)
+
+
+def test_a_variant_changes_what_it_is_named_for_and_nothing_else():
+    base = check_config("hpmn", {"width": 48})
+    made = {name: changed(base, settings) for name, settings in variants("hpmn", {"width": 48}).items()}
+    assert made["slots-1"] == {"periods": (1,)}
+    assert made["periods-1-3-9-27"] == {"periods": (1, 3, 9, 27)}
+    assert made["hops-1"] == {"hops": 1}
+    assert made["covariance-0"] == {"covariance": 0.0}
+    assert made["authors-mode"]["authors_mode"] is True
+    assert "width" not in made["authors-mode"]
+    assert "slots-6" not in made and "hops-3" not in made, "a variant equal to the base is none"
+
+
+# the outcome
+
+
+@pytest.fixture(scope="module")
+def outcome(dataset, tmp_path_factory):
+    study = Study(
+        configs("popularity", "counts", "dnn"),
+        seeds=range(2),
+        examples=130,
+        sweep=(5, None),
+        resamples=20,
+        notes=("n",),
+    )
+    measure = lambda artifact: Serving(7, {100: 1.5}) if artifact.config.model == "dnn" else None  # noqa: E731
+    out = tmp_path_factory.mktemp("study")
+    return run_study(dataset, out, study, measure=measure, command="lifelong compare"), out, study
+
+
+def test_every_part_of_the_comparison_is_there_and_kept(outcome):
+    made, out, _ = outcome
+    comparison = made.comparison
+    assert made.failures == {}
+    assert Comparison.load(out / "comparison.json") == comparison
+    assert [row.model for row in comparison.rows] == [row.model for row in comparison.equal_rows]
+    assert [row.seeds for row in comparison.rows] == [2, 2, 2]
+    assert (comparison.equal_examples, comparison.command, comparison.notes) == (130, "lifelong compare", ["n"])
+    assert [(point.model, point.events) for point in comparison.sweep][:3] == [
+        ("popularity", 5),
+        ("popularity", None),
+        ("counts", 5),
+    ]
+
+
+def test_an_equal_run_sees_exactly_the_examples_of_the_budget(outcome, dataset):
+    _, out, study = outcome
+    run = plan(study, out).equal["dnn"][0].run
+    assert run.artifact.metrics["examples_seen"] == 130
+    assert run.artifact.metrics["stopped_by"] == "examples"
+
+
+def test_costs_are_of_the_first_seed_and_none_where_they_do_not_apply(outcome):
+    made, _, _ = outcome
+    costs = made.comparison.costs
+    assert costs["dnn"].examples_seen == 200
+    assert costs["dnn"].parameters > 0
+    assert (costs["dnn"].state_bytes, costs["dnn"].latency_ms) == (7, {100: 1.5})
+    counts = costs["counts"]
+    assert (counts.stopped_by, counts.hit_limit, counts.parameters, counts.latency_ms) == ("fitted", False, None, None)
+
+
+def test_a_second_call_trains_nothing_and_finds_the_same(outcome, dataset, monkeypatch):
+    made, out, study = outcome
+    monkeypatch.setattr(trainer, "train", None)
+    monkeypatch.setattr("lifelong.evaluation.sweep.evaluate.predict", None)
+    again = run_study(dataset, out, study, command="lifelong compare").comparison
+    assert again.rows == made.comparison.rows
+    assert again.sweep == made.comparison.sweep
+
+
+def test_a_model_that_fails_is_noted_and_another_takes_its_place_as_reference(dataset, tmp_path, monkeypatch):
+    real = trainer.train
+
+    def train(dataset, model, *words, **options):
+        if model == "popularity":
+            raise ValueError("no luck")
+        return real(dataset, model, *words, **options)
+
+    monkeypatch.setattr(trainer, "train", train)
+    made = run_study(dataset, tmp_path, Study(configs("popularity", "counts"), resamples=5))
+    assert made.failures == {"popularity-seed0": "ValueError: no luck"}
+    assert made.comparison.reference == "counts"
+    assert made.comparison.notes[0] == "popularity-seed0 failed: ValueError: no luck"
+
+
+def test_nothing_that_succeeds_is_an_error(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "train", None)
+    with pytest.raises(RunsFailedError, match="no run succeeded; popularity-seed0: TypeError"):
+        run_study(dataset, tmp_path, Study(configs("popularity")))
+
+
+@pytest.mark.slow
+def test_ablations_are_rows_beside_their_base(dataset, tmp_path, monkeypatch):
+    only = {"hops-1": check_config("hpmn", {"hops": 1, "width": 4}), "authors-mode": {"authors_mode": True, "width": 4}}
+    monkeypatch.setattr("lifelong.training.study.variants", lambda model, base: only)
+    study = Study({"hpmn": RunConfig(train=TRAIN, model={"width": 4})}, ablations="hpmn", resamples=10)
+    base, hops, authors = run_study(dataset, tmp_path, study).comparison.ablations
+    assert (base.name, base.settings, base.difference) == ("base", {}, None)
+    assert hops.settings == {"hops": 1}
+    assert hops.difference.value == pytest.approx(hops.metrics["auc"].value - base.metrics["auc"].value)
+    assert authors.settings["authors_mode"] is True
+
+
+@pytest.mark.parametrize(
+    ("stopped_by", "best", "expected"),
+    [("time", 2, True), ("examples", 2, True), ("examples", 1, False), ("patience", 2, False), ("fitted", None, False)],
+)
+def test_a_limit_was_hit_if_it_ended_a_training_that_was_still_rising(stopped_by, best, expected):
+    curve = [{"examples": n} for n in (10, 20, 30)] if best is not None else []
+    record = {"stopped_by": stopped_by, "learning_curve": curve, "best": None if best is None else curve[best]}
+    assert hit_limit(record) is expected

@@ -1,0 +1,182 @@
+"""The search for settings that are best on validation."""
+
+import tomllib
+from dataclasses import fields
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("optuna")
+
+import optuna
+
+from lifelong.config import RunConfig, TrainSettings
+from lifelong.errors import LifelongError, MismatchError, UsageError
+from lifelong.evaluation import metrics
+from lifelong.evaluation.evaluate import predict
+from lifelong.models import MODELS, build, check_config
+from lifelong.testing.datasets import tiny_dataset
+from lifelong.training import tuning
+from lifelong.training.loop import Loop
+from lifelong.training.settings import load_run_config
+from lifelong.training.space import apply, defaults, space_of
+from lifelong.training.tuning import Search, tune
+
+pytestmark = pytest.mark.torch
+CONFIG = RunConfig(train=TrainSettings(threads=1, batch_targets=64))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("data"), num_users=12, num_items=30, mean_events=20)
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_the_settings_as_they_come_lie_in_the_space_and_make_the_same_model(model):
+    space = space_of(model, RunConfig())
+    assert space, "nothing to search"
+    first = optuna.trial.FixedTrial(defaults(model, RunConfig(), space))
+    drawn = {name: of.draw(first, name) for name, of in space.items()}
+    config = apply(RunConfig(), drawn)
+    assert check_config(model, config.model) == check_config(model, {})
+    assert config.train == TrainSettings()
+
+
+@pytest.mark.parametrize("model", list(MODELS))
+def test_every_drawn_setting_is_one_that_the_model_takes(model):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for _ in range(20):
+        trial = study.ask()
+        config = apply(RunConfig(), {name: of.draw(trial, name) for name, of in space_of(model, RunConfig()).items()})
+        check_config(model, config.model)
+
+
+def test_what_was_set_by_hand_is_not_searched():
+    space = space_of("hpmn", RunConfig(), fixed={"model.width", "train.learning_rate"})
+    assert "model.hops" in space
+    assert not {"model.width", "train.learning_rate"} & set(space)
+
+
+def test_the_best_trial_is_written_so_that_training_reads_it(dataset, tmp_path):
+    config = RunConfig(train=CONFIG.train.model_copy(update={"clip": 0.5}), model={"dropout": 0.2})
+    search = Search("dnn", trials=3, examples=120, fixed={"train.clip", "model.dropout"}, command="lifelong tune")
+    tuned = tune(dataset, search, tmp_path / "dnn.toml", config=config)
+    best = max(trial.auc for trial in tuned.trials)
+    assert tuned.auc == best == tuned.trials[tuned.best].auc
+    assert all(trial.examples == 120 for trial in tuned.trials if trial.state == "complete")
+    read = load_run_config("dnn", tmp_path / "dnn.toml")
+    assert read.train.clip == 0.5
+    assert read.train.learning_rate == tuned.trials[tuned.best].settings["train.learning_rate"]
+    assert read.model == {"dropout": 0.2, "embedding": tuned.trials[tuned.best].settings["model.embedding"]}
+    record = tomllib.loads((tmp_path / "dnn.toml").read_text())["tuned"]
+    assert (record["model"], record["command"], len(record["trials"])) == ("dnn", "lifelong tune", 3)
+    assert record["trials"][0]["settings"]["train.learning_rate"] == TrainSettings().learning_rate
+
+
+def test_the_objective_is_auc_on_validation(dataset, tmp_path):
+    tuned = tune(dataset, Search("counts", trials=1, examples=10**6), tmp_path / "counts.toml", config=CONFIG)
+    model = build("counts", dataset.inputs, {"max_examples": 10**6})
+    model.fit(dataset, seed=0)
+    validation = dataset.examples("validation")
+    expected = metrics.auc(validation.label_NT[:, 0], predict(model, dataset, validation)[:, 0])
+    assert tuned.auc == pytest.approx(expected)
+
+
+def test_the_test_split_is_never_read(dataset, tmp_path, monkeypatch):
+    real = type(dataset).examples
+
+    def examples(self, split):
+        assert split != "test"
+        return real(self, split)
+
+    monkeypatch.setattr(type(dataset), "examples", examples)
+    tune(dataset, Search("dnn", trials=1, examples=50), tmp_path / "dnn.toml", config=CONFIG)
+
+
+def settings_of(tuned):
+    return [trial.settings for trial in tuned.trials]
+
+
+def test_a_second_call_goes_on_and_finds_what_one_would_have_found(dataset, tmp_path):
+    whole = tune(dataset, Search("dnn", trials=3, examples=60), tmp_path / "whole.toml", config=CONFIG)
+    tune(dataset, Search("dnn", trials=1, examples=60), tmp_path / "parts.toml", config=CONFIG)
+    parts = tune(dataset, Search("dnn", trials=3, examples=60), tmp_path / "parts.toml", config=CONFIG)
+    assert settings_of(parts) == settings_of(whole)
+    assert [trial.auc for trial in parts.trials] == [trial.auc for trial in whole.trials]
+
+
+def test_other_seeds_draw_other_settings(dataset, tmp_path):
+    first, second = (
+        tune(dataset, Search("dnn", trials=2, examples=60, seed=seed), tmp_path / f"{seed}.toml", config=CONFIG)
+        for seed in (0, 1)
+    )
+    assert settings_of(first)[1] != settings_of(second)[1]
+
+
+class Killed(BaseException):
+    """As from outside: nothing is tidied up."""
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, Killed])
+def test_a_trial_that_was_cut_off_is_tried_again_with_the_same_settings(dataset, tmp_path, monkeypatch, end):
+    search, out = Search("dnn", trials=3, examples=60), tmp_path / "dnn.toml"
+    whole = tune(dataset, search, tmp_path / "whole.toml", config=CONFIG)
+    real, calls = Loop.run, []
+
+    def run(self):
+        calls.append(1)
+        if len(calls) == 2:
+            raise end
+        return real(self)
+
+    monkeypatch.setattr(Loop, "run", run)
+    with pytest.raises(end):
+        tune(dataset, search, out, config=CONFIG)
+    again = tune(dataset, search, out, config=CONFIG)
+    assert settings_of(again) == settings_of(whole)
+    assert len(calls) == 4
+
+
+def test_a_journal_of_another_search_is_refused_by_what_differs(dataset, tmp_path):
+    tune(dataset, Search("dnn", trials=1, examples=60), tmp_path / "dnn.toml", config=CONFIG)
+    with pytest.raises(MismatchError, match=r"dnn\.toml\.journal holds another search: examples differ"):
+        tune(dataset, Search("dnn", trials=1, examples=70), tmp_path / "dnn.toml", config=CONFIG)
+
+
+def test_a_trial_below_the_median_of_the_earlier_ones_is_given_up(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_PATIENT_TRIALS", 1)
+    aucs = iter([*[0.9] * 8, *[0.1] * 8])
+    monkeypatch.setattr("lifelong.training.loop.metrics.auc", lambda label, logit: next(aucs))
+    search = Search("dnn", trials=2, examples=800)
+    config = RunConfig(train=CONFIG.train.model_copy(update={"batch_targets": 16, "max_targets": 8}))
+    tuned = tune(dataset, search, tmp_path / "dnn.toml", config=config)
+    assert [trial.state for trial in tuned.trials] == ["complete", "given up"]
+    assert tuned.trials[1].examples < 800
+    assert tuned.best == 0
+
+
+def test_a_setting_that_fails_is_noted_and_the_search_goes_on(dataset, tmp_path, monkeypatch):
+    real, calls = Loop.run, []
+
+    def run(self):
+        calls.append(1)
+        if len(calls) == 1:
+            raise LifelongError("the loss became nan")
+        return real(self)
+
+    monkeypatch.setattr(Loop, "run", run)
+    tuned = tune(dataset, Search("dnn", trials=2, examples=60), tmp_path / "dnn.toml", config=CONFIG)
+    assert [trial.state for trial in tuned.trials] == ["failed", "complete"]
+
+
+def test_no_setting_left_to_search_is_refused(dataset, tmp_path):
+    with pytest.raises(UsageError, match="popularity has no setting left to search"):
+        tune(dataset, Search("popularity", trials=1, examples=9, fixed={"model.smoothing"}), tmp_path / "x.toml")
+
+
+def test_ranges_are_of_settings_that_some_model_has():
+    from lifelong.training.space import MODEL
+
+    known = {field.name for entry in MODELS.values() for field in fields(entry.Config)}
+    assert set(MODEL) <= known
