@@ -1,0 +1,229 @@
+"""What a trained model's memory slots draw on: attention over slots, held against the ages of related events.
+
+A *related* event has the target's item, or its category (the item field whose name says so, else the first field).
+Its *age* is counted in events: 1 is the last event before the target.
+
+Shapes: N examples, S slots, L events before one target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lifelong.data.batches import evaluation_batches
+from lifelong.data.examples import Examples
+from lifelong.errors import UsageError
+from lifelong.evaluation.significance import RESAMPLES, draw_weights, interval, p_value
+from lifelong.models.base import Model
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.data.dataset import Dataset
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+EXAMPLES = 6_000
+"""How many examples are read, about; whole users, drawn at random."""
+AGE_BOUNDS = (1, 11, 33, 101, 301, 1001)
+"""Lower bounds of the age classes, in events."""
+SAME_CATEGORY, SAME_ITEM = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAttention:
+    """Targets of some users as one model reads them.
+
+    Args:
+        examples: the targets.
+        logit_N: of the first task.
+        attention_NS: first-hop attention; 0 for empty slots.
+        periods: of the slots, ascending.
+        count_N: related events before the target.
+        latest_N: age of the latest related event, 0 without one.
+        oldest_N: age of the oldest, 0 without one.
+    """
+
+    examples: Examples
+    logit_N: FloatArray
+    attention_NS: FloatArray
+    periods: tuple[int, ...]
+    count_N: IntArray
+    latest_N: IntArray
+    oldest_N: IntArray
+
+    @property
+    def filled_N(self) -> IntArray:
+        """Slots that were written at least once."""
+        position_N1 = np.asarray(self.examples.position_N)[:, None]
+        filled_N: IntArray = (position_N1 >= np.asarray(self.periods)).sum(1)
+        return filled_N
+
+
+@dataclass(frozen=True, slots=True)
+class AgeClass:
+    """Targets whose latest related event has a similar age.
+
+    Args:
+        name: of the class, such as "33-100"; "none" without a related event.
+        examples: how many.
+        attention_S: mean attention.
+    """
+
+    name: str
+    examples: int
+    attention_S: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class SlotContents:
+    """Attention by slot against the age of related events, over targets with all slots filled.
+
+    Args:
+        periods: of the slots.
+        classes: age classes that have an example.
+        examples: targets with a related event, which the correlation is measured on.
+        correlation: Spearman's, of the latest related event's age and the mean log period that is attended to; None if
+            it is not defined.
+        low: lower end of its 95 % interval over users.
+        high: upper end.
+        p_value: two-sided, of "no correlation".
+    """
+
+    periods: tuple[int, ...]
+    classes: tuple[AgeClass, ...]
+    examples: int
+    correlation: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+
+
+def sampled_users(examples: Examples, *, most: int = EXAMPLES, seed: int = 0) -> Examples:
+    """All examples of users drawn at random, until there are `most` examples."""
+    users, count = np.unique(np.asarray(examples.user_N), return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(users))
+    before = np.cumsum(count[order]) - count[order]
+    return examples.take(np.flatnonzero(np.isin(np.asarray(examples.user_N), users[order[before < most]])))
+
+
+def read_attention(artifact: Artifact, dataset: Dataset, examples: Examples) -> ReadAttention:
+    """Run a model over examples and note what each target draws from which slot.
+
+    Args:
+        artifact: of a model with periodic slots.
+        dataset: with the histories.
+        examples: the targets.
+
+    Raises:
+        UsageError: the model has no slots with periods.
+        MismatchError: the dataset does not fit the model.
+    """
+    from lifelong.artifact.export import load_model
+    from lifelong.evaluation.evaluate import check_fits
+
+    check_fits(artifact, dataset)
+    model = load_model(artifact)
+    periods = tuple(getattr(model, "periods", ()))
+    if not periods or not isinstance(model, Model):
+        raise UsageError(f"{artifact.config.title} has no slots with periods", expected="a model such as hpmn")
+    logit_N, attention_NS = np.zeros(len(examples)), np.zeros((len(examples), len(periods)))
+    with torch.inference_mode():
+        for batch in evaluation_batches(dataset, examples):
+            chosen_BC, output = batch.mask_BC & (batch.example_BC >= 0), model(batch)
+            place = batch.example_BC[chosen_BC].numpy()
+            logit_N[place] = output.logit_BCT[..., 0][chosen_BC].numpy()
+            attention_NS[place] = output.attention_BCS[chosen_BC].numpy()
+    ages = [_ages(dataset, examples, at) for at in range(len(examples))]
+    count_N, latest_N, oldest_N = np.array(ages, np.int64).reshape(-1, 3).T
+    return ReadAttention(examples, logit_N, attention_NS, periods, count_N, latest_N, oldest_N)
+
+
+def category_field(dataset: Dataset) -> str | None:
+    """The item field that makes events related: the one named so, else the first; None if items have none."""
+    fields = dataset.schema.item_fields[1:]
+    return next((name for name in fields if "categor" in name.lower()), fields[0] if fields else None)
+
+
+def relation(dataset: Dataset, examples: Examples, at: int) -> npt.NDArray[np.int8]:
+    """How each event before one target is related to it: `SAME_ITEM`, `SAME_CATEGORY` or 0; int8 `[L]`."""
+    start = dataset.histories.of(int(examples.user_N[at])).start
+    row_L = np.asarray(dataset.histories.row_N[start : start + int(examples.position_N[at])])
+    row, field = int(examples.row_N[at]), category_field(dataset)
+    related_L = np.zeros(len(row_L), np.int8)
+    if field is not None:
+        column = dataset.schema.item_fields.index(field)
+        number_V = dataset.catalogue.number_VF[:, column]
+        # Two unknown categories are not the same one.
+        if number_V[row] >= dataset.vocabularies[field].first_known:
+            related_L[number_V[row_L] == number_V[row]] = SAME_CATEGORY
+    related_L[row_L == row] = SAME_ITEM
+    return related_L
+
+
+def slot_contents(read: ReadAttention, *, resamples: int = RESAMPLES, seed: int = 0) -> SlotContents:
+    """Hold attention against ages, over the targets whose slots are all filled (so that length does not decide)."""
+    full_N = read.filled_N == len(read.periods)
+    class_N = np.searchsorted(AGE_BOUNDS, read.latest_N, side="right")
+    names = ["none", *(_bounds(place) for place in range(len(AGE_BOUNDS)))]
+    classes = [
+        AgeClass(names[place], int(chosen.sum()), read.attention_NS[chosen].mean(0))
+        for place in [*range(1, len(names)), 0]
+        if (chosen := full_N & (class_N == place)).any()
+    ]
+    used = np.flatnonzero(full_N & (read.count_N > 0))
+    scale_N = read.attention_NS[used] @ np.log2(np.asarray(read.periods, np.float64))
+    user_N = np.asarray(read.examples.user_N)[used]
+    value, drawn = _spearman(read.latest_N[used], scale_N, user_N, resamples, seed)
+    low, high = interval(drawn)
+    known = not np.isnan(value)
+    return SlotContents(
+        read.periods,
+        tuple(classes),
+        len(used),
+        value if known else None,
+        low if known else None,
+        high if known else None,
+        p_value(drawn) if known else None,
+    )
+
+
+def _ages(dataset: Dataset, examples: Examples, at: int) -> tuple[int, int, int]:
+    """Number of related events, age of the latest, age of the oldest."""
+    related_L = relation(dataset, examples, at)
+    place = np.flatnonzero(related_L)
+    return (len(place), len(related_L) - int(place[-1]), len(related_L) - int(place[0])) if len(place) else (0, 0, 0)
+
+
+def _bounds(place: int) -> str:
+    low = AGE_BOUNDS[place]
+    return f"{low}-{AGE_BOUNDS[place + 1] - 1}" if place + 1 < len(AGE_BOUNDS) else f"{low} and more"
+
+
+def _spearman(
+    first_N: npt.NDArray[np.generic], second_N: FloatArray, user_N: npt.NDArray[np.integer], resamples: int, seed: int
+) -> tuple[float, FloatArray]:
+    """Rank correlation, and its values under resampled users (ranks are those of the whole)."""
+    from scipy.stats import rankdata
+
+    if len(first_N) < 3:
+        return float("nan"), np.empty(0)
+    users, place_N = np.unique(user_N, return_inverse=True)
+    x, y = (rankdata(values) - (len(first_N) + 1) / 2 for values in (first_N, second_N))
+    columns = (np.ones(len(x)), x, y, x * x, y * y, x * y)
+    sum_UX = np.column_stack([np.bincount(place_N, weights=column, minlength=len(users)) for column in columns])
+    weight_RU = draw_weights(len(users), resamples, np.random.default_rng(seed))
+    value = _correlation(sum_UX.sum(0, keepdims=True))[0]
+    return float(value), _correlation(weight_RU @ sum_UX)
+
+
+def _correlation(sum_RX: FloatArray) -> FloatArray:
+    count, x, y, xx, yy, xy = sum_RX.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.sqrt(np.maximum(xx - x * x / count, 0) * np.maximum(yy - y * y / count, 0))
+        value: FloatArray = np.where(spread > 1e-9, (xy - x * y / count) / spread, np.nan)
+    return value

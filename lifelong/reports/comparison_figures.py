@@ -1,0 +1,188 @@
+"""The figures of a comparison: length sweep, ablations, quality against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lifelong.errors import UsageError
+from lifelong.evaluation.compare import AblationRow, Comparison, SweepPoint
+from lifelong.evaluation.results import Estimate
+from lifelong.reports import drawing
+from lifelong.reports.comparison_tables import events_name
+from lifelong.reports.drawing import Figure, Theme
+from lifelong.reports.labels import place_labels
+from lifelong.reports.tables import LABELS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+
+def sweep(comparison: Comparison, folder: Path, *, sentence: str, metric: str = "auc") -> Figure:
+    """A metric against the number of most recent events that a model is given, with 95 % intervals.
+
+    Args:
+        comparison: with a sweep.
+        folder: where to write.
+        sentence: what the figure shows, for its caption.
+        metric: what is drawn.
+
+    Raises:
+        UsageError: there is no sweep.
+    """
+    if not comparison.sweep:
+        raise UsageError("no sweep to draw", expected="at least one point")
+    ticks = sorted({point.events for point in comparison.sweep}, key=lambda events: (events is None, events or 0))
+    models = list(dict.fromkeys(point.model for point in comparison.sweep))
+
+    def draw(canvas: Canvas, theme: Theme) -> None:
+        axes = canvas.subplots()
+        for series, model in enumerate(models):
+            points = [point for point in comparison.sweep if point.model == model and _known(point, metric)]
+            _draw_sweep(axes, theme, series, sorted(points, key=lambda of: ticks.index(of.events)), ticks, metric)
+        axes.set_xticks(range(len(ticks)), [events_name(events) for events in ticks])
+        axes.set_xlim(-0.5, len(ticks) - 0.5)
+        axes.tick_params(length=0)
+        axes.grid(axis="y", linewidth=0.8)
+        axes.set_xlabel("most recent events given to the model")
+        axes.set_ylabel(LABELS[metric])
+        drawing.legend(axes, len(models))
+
+    spoken = "; ".join(
+        f"{point.title} with {events_name(point.events)}: {_value(point.metrics[metric])}"
+        for point in comparison.sweep
+        if _known(point, metric)
+    )
+    words = (
+        f"{LABELS[metric]} against the number of most recent events",
+        f"{sentence} Bars are 95 % intervals over users; steps are not to scale.",
+        f"{LABELS[metric]} by number of most recent events. {spoken}.",
+    )
+    return drawing.save(f"{metric}-by-events", draw, folder, size=(9.1, 4.3), words=words)
+
+
+def _draw_sweep(
+    axes: Axes, theme: Theme, series: int, points: Sequence[SweepPoint], ticks: Sequence[int | None], metric: str
+) -> None:
+    colour, marker = theme.colour(series), drawing.marker(series)
+    at = [ticks.index(point.events) + 0.05 * (series % 5 - 2) for point in points]
+    axes.plot(at, [point.metrics[metric].value or 0.0 for point in points], color=colour, linewidth=1.2, alpha=0.6)
+    for place, point in zip(at, points, strict=True):
+        drawing.interval_mark(axes, place, point.metrics[metric], colour=colour, paper=theme.paper, marker=marker)
+    axes.plot([], [], marker, color=colour, markersize=7, label=points[0].title if points else None)
+
+
+def ablations(rows: Sequence[AblationRow], folder: Path) -> Figure:
+    """The difference of each variant to the base, with its 95 % interval.
+
+    Raises:
+        UsageError: no variant has a difference.
+    """
+    shown = [(row.name, row.difference) for row in rows if row.difference is not None]
+    estimates = [
+        (name, Estimate(value=of.value, low=of.low, high=of.high), of.p_value)
+        for name, of in shown
+        if of.value is not None
+    ][::-1]
+    if not estimates:
+        raise UsageError("no ablation to draw", expected="at least one variant with a difference")
+    base = next((row for row in rows if row.difference is None), None)
+
+    def draw(canvas: Canvas, theme: Theme) -> None:
+        axes = canvas.subplots()
+        axes.axvline(0, color=theme.ink, linewidth=1, linestyle=(0, (4, 3)))
+        for place, (_, value, p) in enumerate(estimates):
+            # An interval across 0 is drawn in the quiet colour.
+            sure = p is not None and p < 0.05
+            colour = theme.series[0 if sure else 7]
+            drawing.interval_mark(axes, place, value, colour=colour, paper=theme.paper, horizontal=True)
+            low = value.value if value.low is None else value.low
+            look: dict[str, Any] = {"ha": "right", "va": "center", "textcoords": "offset points"}
+            axes.annotate(f"{value.value:+.4f}".replace("-", "−"), (low, place), xytext=(-6, 0), **look)
+        axes.set_yticks(range(len(estimates)), [drawing.short(name, 34) for name, _, _ in estimates])
+        axes.set_ylim(-0.6, len(estimates) - 0.4)
+        axes.margins(x=0.18)
+        axes.tick_params(length=0)
+        axes.grid(axis="x", linewidth=0.8)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("AUC of the variant minus AUC of the base (95 % interval over users)")
+
+    spoken = "; ".join(f"{name}: {value.value:+.4f}" for name, value, _ in reversed(estimates))
+    known = base is not None and base.metrics["auc"].value is not None
+    stands = f" The base is {base.name}, AUC {base.metrics['auc'].value:.4f}." if base is not None and known else ""
+    words = (
+        "Ablations",
+        "Each row changes what its name says and leaves the rest. Left of the dashed line a variant is worse than the "
+        f"base; grey where p is not below 0.05.{stands}",
+        f"Difference of AUC to the base. {spoken}.",
+    )
+    return drawing.save("ablations", draw, folder, size=(9.1, 1.2 + 0.42 * len(estimates)), words=words)
+
+
+def quality_against(
+    points: Mapping[str, tuple[float, float]], folder: Path, *, name: str, cost: str, left_out: Sequence[str] = ()
+) -> Figure:
+    """AUC against a cost on a logarithmic axis, one labelled point per model; the best trades are joined.
+
+    Args:
+        points: title -> (cost, AUC); costs above 0.
+        folder: where to write.
+        name: file stem.
+        cost: what the cost is, with its unit.
+        left_out: titles of models without this cost.
+
+    Raises:
+        UsageError: there is no point.
+    """
+    if not points:
+        raise UsageError(f"nothing to draw against {cost}", expected="at least one model with this cost")
+    front = best_trades(points)
+
+    def draw(canvas: Canvas, theme: Theme) -> None:
+        axes = canvas.subplots()
+        axes.set_xscale("log")
+        axes.plot(
+            *zip(*(points[title] for title in front), strict=True), color=theme.series[0], linewidth=1.2, alpha=0.6
+        )
+        for title, (x, y) in points.items():
+            at_front = title in front
+            look: dict[str, Any] = {"markersize": 8 if at_front else 6.5, "markeredgecolor": theme.paper}
+            axes.plot([x], [y], "o" if at_front else "s", color=theme.series[0 if at_front else 7], **look)
+        axes.grid(linewidth=0.8)
+        axes.margins(x=0.16, y=0.12)
+        axes.tick_params(length=0, which="both")
+        axes.set_xlabel(f"{cost} (logarithmic)")
+        axes.set_ylabel("AUC")
+        place_labels(canvas, axes, points, front, theme)
+
+    spoken = "; ".join(
+        f"{title}: {x:.3g}, AUC {y:.3f}" for title, (x, y) in sorted(points.items(), key=lambda of: of[1])
+    )
+    without = f" Not drawn, because it has none or it was not measured: {', '.join(left_out)}." if left_out else ""
+    words = (
+        f"AUC against {cost}",
+        "Further left is cheaper, further up is better. Round points, joined by the line, are the best trades: no "
+        f"model is both cheaper and better.{without}",
+        f"AUC against {cost}. {spoken}.",
+    )
+    return drawing.save(name, draw, folder, size=(9.1, 5.6), words=words)
+
+
+def best_trades(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """The points that no other beats in both cost (lower) and quality (higher), from cheap to dear."""
+    front: list[str] = []
+    for title, (_, quality) in sorted(points.items(), key=lambda of: (of[1][0], -of[1][1])):
+        if not front or quality > points[front[-1]][1]:
+            front.append(title)
+    return front
+
+
+def _known(point: SweepPoint, metric: str) -> bool:
+    return metric in point.metrics and point.metrics[metric].value is not None
+
+
+def _value(estimate: Estimate) -> str:
+    interval = "" if estimate.low is None else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
+    return f"{estimate.value:.3f}{interval}"
