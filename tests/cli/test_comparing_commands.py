@@ -1,0 +1,247 @@
+"""`compare` and `tune`: budgets, sweep, jobs, settings files, costs of serving."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+
+pytest.importorskip("torch", reason="torch is of the train extra")
+pytest.importorskip("matplotlib", reason="matplotlib is of the report extra")
+
+from lifelong.artifact.folder import Artifact
+from lifelong.cli.compare import command_line
+from lifelong.cli.model_settings import model_configs
+from lifelong.cli.serving_cost import serving_of
+from lifelong.errors import MismatchError, UsageError
+from lifelong.testing.artifacts import tiny_artifact
+
+pytestmark = pytest.mark.torch
+QUICK = ("--set", "train.max_examples=200", "--set", "train.validate_every=100", "--threads", "1")
+
+
+# compare
+
+
+@pytest.mark.slow
+def test_compare_fills_every_part_of_the_comparison(run, dataset, tmp_path):
+    words = ("--models", "counts,dnn", "--examples", "150", "--sweep", "5,all", "--sweep-examples", "50", *QUICK)
+    outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
+    assert outcome.code == 0
+    document = outcome.document
+    assert [row["model"] for row in document["equal_rows"]] == ["counts", "dnn"]
+    assert [(point["events"], point["examples"]) for point in document["sweep"]] == [(5, 50), (None, 50)] * 2
+    assert set(document["costs"]["dnn"]["latency_ms"]) == {"100", "1000", "10000"}
+    assert document["costs"]["counts"]["latency_ms"] is None
+    assert document["command"].startswith(f"lifelong compare {dataset.folder} --models counts,dnn")
+    assert "--examples 150" in document["command"]
+    folder = tmp_path / "report" / "runs" / "dnn-seed0-equal"
+    assert json.loads((folder / "artifact" / "metrics.json").read_text())["examples_seen"] == 150
+
+
+def test_a_model_that_fails_makes_the_exit_code_one_and_the_others_are_reported(run, dataset, tmp_path):
+    words = ("--models", "popularity,dnn", "--set", "dnn.train.device=cuda", "--sweep", "none", "--json")
+    outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words)
+    assert outcome.code == 1
+    assert list(outcome.document["failures"]) == ["dnn-seed0"]
+    assert [row["model"] for row in outcome.document["rows"]] == ["popularity"]
+    assert outcome.document["sweep"] == []
+
+
+def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, dataset, tmp_path, monkeypatch):
+    from lifelong import models
+    from lifelong.models.counts import Counts
+
+    few = {name: models.MODELS[name] for name in ("popularity", "counts")}
+    monkeypatch.setattr(models, "MODELS", few)
+    monkeypatch.setattr(Counts, "requirements", lambda self, dataset: ["it has no prices"])
+    words = ("compare", dataset.folder, "--sweep", "none", "--json")
+    document = run(*words, "--out", tmp_path / "all").document
+    assert [row["model"] for row in document["rows"]] == ["popularity"]
+    assert document["notes"] == ["counts is left out: counts cannot be trained on this dataset: it has no prices"]
+    named = run(*words, "--models", "popularity,counts", "--out", tmp_path / "named")
+    assert named.code == 1
+    assert "it has no prices" in named.document["failures"]["counts-seed0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--only-equal"], "no budget is given"),
+        (["--sweep", "few"], "--sweep 'few'"),
+        (["--ablations", "popularity"], "no ablations of 'popularity'"),
+        (["--max-hours", "0"], "--max-hours 0"),
+        (["--jobs", "0"], "jobs"),
+        (["--reference", "hpmn"], "'hpmn' is not compared"),
+    ],
+)
+def test_options_that_make_no_sense_are_bad_usage(run, dataset, tmp_path, words, found):
+    outcome = run("compare", dataset.folder, "--models", "popularity", "--out", tmp_path / "report", *words, "--json")
+    assert outcome.code == 2
+    assert found in outcome.error["found"]
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.slow
+def test_a_comparison_killed_with_two_jobs_goes_on_without_doing_a_finished_run_again(dataset, tmp_path):
+    out = tmp_path / "report"
+    words = [
+        sys.executable,
+        "-m",
+        "lifelong",
+        "compare",
+        dataset.folder,
+        "--models",
+        "popularity,gru4rec",
+        "--out",
+        out,
+    ]
+    options = ["--jobs", "2", "--sweep", "none", "--threads", "2", "--set", "train.validate_every=200"]
+    options += [
+        "--set",
+        "train.batch_targets=64",
+        "--set",
+        "train.patience=1000000",
+        "--set",
+        "train.max_examples=15000",
+    ]
+    command = [str(word) for word in [*words, *options, "--set", "gru4rec.width=4"]]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    result = out / "runs" / "popularity-seed0" / "result-test.json"
+    checkpoint = out / "runs" / "gru4rec-seed0" / "artifact.checkpoint" / "state.safetensors"
+    end = time.monotonic() + 120
+    while not (result.exists() and checkpoint.exists()):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    stamp = result.stat().st_mtime_ns
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert result.stat().st_mtime_ns == stamp
+    comparison = json.loads((out / "comparison.json").read_text())
+    assert [row["model"] for row in comparison["rows"]] == ["popularity", "gru4rec"]
+    assert comparison["costs"]["gru4rec"]["examples_seen"] == 15_000
+
+
+def test_a_command_can_be_typed_again(tmp_path):
+    given = {"--models": "a,b", "--set": ["x=[1, 2]", "y=1"], "--only-equal": True, "--jobs": None, "--max-hours": 3.0}
+    expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --only-equal --max-hours 3"
+    assert command_line("compare", tmp_path.__class__("data"), given) == expected
+
+
+# settings of several models
+
+
+def test_settings_reach_the_model_they_are_for(tmp_path):
+    (tmp_path / "all.toml").write_text("[train]\nclip = 0.5\n[dnn]\nembedding = 4\n[dnn.train]\nlearning_rate = 0.1\n")
+    made = model_configs(["dnn", "hpmn"], [tmp_path / "all.toml"], ["hpmn.train.seed=7", "hpmn.width=9"], 2)
+    assert made["dnn"].model == {"embedding": 4}
+    assert made["hpmn"].model == {"width": 9}
+    assert [of.train.learning_rate for of in made.values()] == [0.1, 0.003]
+    assert [of.train.seed for of in made.values()] == [0, 7]
+    assert [(of.train.clip, of.train.threads) for of in made.values()] == [(0.5, 2)] * 2
+
+
+def test_tuned_settings_reach_their_own_model_alone(tmp_path):
+    tuned = tmp_path / "hpmn.toml"
+    tuned.write_text('[train]\nlearning_rate = 0.1\n[model]\nwidth = 9\n[tuned]\nmodel = "hpmn"\n')
+    made = model_configs(["dnn", "hpmn"], [tuned], [], None)
+    assert (made["hpmn"].train.learning_rate, made["hpmn"].model) == (0.1, {"width": 9})
+    assert (made["dnn"].train.learning_rate, made["dnn"].model) == (0.003, {})
+    assert model_configs(["dnn"], [tuned], [], None)["dnn"].train.learning_rate == 0.003
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"no\.toml"):
+        model_configs(["dnn"], [tmp_path / "no.toml"], [], None)
+
+
+def test_a_requirement_is_an_error_of_the_dataset(dataset, monkeypatch):
+    from lifelong.models.counts import Counts
+    from lifelong.training.settings import build_model
+
+    monkeypatch.setattr(Counts, "requirements", lambda self, dataset: ["it has no prices"])
+    with pytest.raises(MismatchError, match="it has no prices"):
+        build_model(dataset, "counts", {})
+
+
+# costs of serving
+
+
+def test_a_memory_holds_the_events_behind_which_latency_is_measured(dataset, tmp_path, monkeypatch):
+    from lifelong.serving import scorer
+
+    artifact = tiny_artifact(tmp_path / "run" / "artifact", dataset)
+    counts, real = [], scorer.Scorer.answer_from
+
+    def answer_from(self, states, known, requests):
+        counts.append((int(states.count_B[0]), len(requests[0].items)))
+        return real(self, states, known, requests)
+
+    monkeypatch.setattr(scorer.Scorer, "answer_from", answer_from)
+    made = serving_of(artifact, events=(3, 20))
+    assert dict.fromkeys(counts) == dict.fromkeys([(3, 100), (20, 100)])
+    assert min(made.latency_ms.values()) > 0
+    # 24 bytes of header, three slots of six floats.
+    assert made.state_bytes == 24 + 3 * 6 * 4
+    counts.clear()
+    assert serving_of(Artifact.open(artifact.path), events=(3, 20)) == made
+    assert counts == [], "measured again"
+
+
+def test_a_history_model_is_measured_on_the_events_that_it_keeps(dataset, tmp_path):
+    artifact = tiny_artifact(tmp_path / "run" / "artifact", dataset, model="caser")
+    small, large = (serving_of(artifact, events=(count,)) for count in (10, 500))
+    assert small.state_bytes == large.state_bytes
+    assert set(large.latency_ms) == {500}
+
+
+def test_a_model_that_cannot_be_served_has_no_cost_of_serving(dataset, tmp_path):
+    assert serving_of(tiny_artifact(tmp_path / "run" / "artifact", dataset, model="popularity")) is None
+
+
+# tune
+
+
+@pytest.mark.slow
+def test_what_tune_writes_is_read_by_train_and_by_compare(run, dataset, tmp_path):
+    out = tmp_path / "dnn.toml"
+    words = ("--model", "dnn", "--trials", "2", "--examples", "100", "--set", "model.dropout=0.25", "--threads", "1")
+    outcome = run("tune", dataset.folder, *words, "--out", out, "--json")
+    assert outcome.code == 0
+    assert len(outcome.document["trials"]) == 2
+    assert "trial 2:" in outcome.stderr
+    tables = tomllib.loads(out.read_text())
+    assert tables["model"]["dropout"] == 0.25
+    assert "threads" not in tables["train"]
+    artifact = tmp_path / "artifact"
+    assert run("train", dataset.folder, "--model", "dnn", "--config", out, "--out", artifact, *QUICK).code == 0
+    trained = json.loads((artifact / "metrics.json").read_text())["config"]
+    assert trained["train"]["learning_rate"] == tables["train"]["learning_rate"]
+    assert trained["model"] == tables["model"]
+    words = ("--models", "popularity,dnn", "--config", out, "--sweep", "none", *QUICK)
+    assert run("compare", dataset.folder, *words, "--out", tmp_path / "report").code == 0
+    compared = json.loads((tmp_path / "report/runs/dnn-seed0/artifact/metrics.json").read_text())["config"]
+    assert compared["model"] == tables["model"]
+
+
+def test_tune_for_people_names_the_best_settings_and_what_comes_next(run, dataset, tmp_path):
+    out = tmp_path / "popularity.toml"
+    outcome = run("tune", dataset.folder, "--model", "popularity", "--trials", "2", "--out", out)
+    assert outcome.code == 0
+    assert "model.smoothing" in outcome.stdout
+    assert f"--model popularity --config {out}" in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [(["--model", "hpnm"], "hpnm"), (["--model", "dnn", "--trials", "0"], "trials")],
+)
+def test_a_wrong_option_of_tune_is_bad_usage(run, dataset, tmp_path, words, found):
+    outcome = run("tune", dataset.folder, *words, "--out", tmp_path / "x.toml", "--json")
+    assert outcome.code == 2
+    assert found in outcome.error["found"]
