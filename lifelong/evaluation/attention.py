@@ -57,7 +57,7 @@ class ReadAttention:
     oldest_N: IntArray
 
     @property
-    def filled_N(self) -> IntArray:
+    def filled(self) -> IntArray:
         """Slots that were written at least once."""
         position_N1 = np.asarray(self.examples.position_N)[:, None]
         filled_N: IntArray = (position_N1 >= np.asarray(self.periods)).sum(1)
@@ -69,7 +69,7 @@ class AgeClass:
     """Targets whose latest related event has a similar age.
 
     Args:
-        name: of the class, such as "33-100"; "none" without a related event.
+        name: of the class, such as "33 to 100"; "none" without a related event.
         examples: how many.
         attention_S: mean attention.
     """
@@ -167,7 +167,7 @@ def relation(dataset: Dataset, examples: Examples, at: int) -> npt.NDArray[np.in
 
 def slot_contents(read: ReadAttention, *, resamples: int = RESAMPLES, seed: int = 0) -> SlotContents:
     """Hold attention against ages, over the targets whose slots are all filled (so that length does not decide)."""
-    full_N = read.filled_N == len(read.periods)
+    full_N = read.filled == len(read.periods)
     class_N = np.searchsorted(AGE_BOUNDS, read.latest_N, side="right")
     names = ["none", *(_bounds(place) for place in range(len(AGE_BOUNDS)))]
     classes = [
@@ -201,7 +201,7 @@ def _ages(dataset: Dataset, examples: Examples, at: int) -> tuple[int, int, int]
 
 def _bounds(place: int) -> str:
     low = AGE_BOUNDS[place]
-    return f"{low}-{AGE_BOUNDS[place + 1] - 1}" if place + 1 < len(AGE_BOUNDS) else f"{low} and more"
+    return f"{low} to {AGE_BOUNDS[place + 1] - 1}" if place + 1 < len(AGE_BOUNDS) else f"{low} and more"
 
 
 def _spearman(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +10,9 @@ from lifelong.errors import UsageError
 from lifelong.evaluation.compare import AblationRow, Comparison, SweepPoint
 from lifelong.evaluation.results import Estimate
 from lifelong.reports import drawing
-from lifelong.reports.comparison_tables import events_name
+from lifelong.reports.comparison_tables import events_name, sweep_ticks
 from lifelong.reports.drawing import Figure, Theme
+from lifelong.reports.figures import crowd_note, others, standing_out
 from lifelong.reports.labels import place_labels
 from lifelong.reports.tables import LABELS
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 
-def sweep(comparison: Comparison, folder: Path, *, sentence: str, metric: str = "auc") -> Figure:
+def sweep(
+    comparison: Comparison, folder: Path, *, sentence: str, metric: str = "auc", always: Collection[str] = ()
+) -> Figure:
     """A metric against the number of most recent events that a model is given, with 95 % intervals.
 
     Args:
@@ -28,50 +31,67 @@ def sweep(comparison: Comparison, folder: Path, *, sentence: str, metric: str = 
         folder: where to write.
         sentence: what the figure shows, for its caption.
         metric: what is drawn.
+        always: models that are coloured however good they are.
 
     Raises:
-        UsageError: there is no sweep.
+        UsageError: no point has a value.
     """
-    if not comparison.sweep:
+    ticks, of_model = sweep_ticks(comparison), _sweep_lines(comparison, metric)
+    if not of_model:
         raise UsageError("no sweep to draw", expected="at least one point")
-    ticks = sorted({point.events for point in comparison.sweep}, key=lambda events: (events is None, events or 0))
-    models = list(dict.fromkeys(point.model for point in comparison.sweep))
+    # Judged by their last points: all events.
+    chosen = standing_out({model: of[-1].metrics[metric].value for model, of in of_model.items()}, metric, always)
+    back = [model for model in of_model if model not in chosen]
+    front = [model for model in of_model if model in chosen]
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
-        for series, model in enumerate(models):
-            points = [point for point in comparison.sweep if point.model == model and _known(point, metric)]
-            _draw_sweep(axes, theme, series, sorted(points, key=lambda of: ticks.index(of.events)), ticks, metric)
+        grey: dict[str, Any] = {"color": theme.ink, "alpha": 0.22, "linewidth": 1.0}
+        for place, model in enumerate(back):
+            at = [ticks.index(point.events) for point in of_model[model]]
+            values = [point.metrics[metric].value or 0.0 for point in of_model[model]]
+            axes.plot(at, values, label=others(back) if place == 0 else None, **grey)
+        for series, model in enumerate(front):
+            _draw_sweep(axes, theme, series, of_model[model], ticks, metric)
         axes.set_xticks(range(len(ticks)), [events_name(events) for events in ticks])
         axes.set_xlim(-0.5, len(ticks) - 0.5)
         axes.tick_params(length=0)
         axes.grid(axis="y", linewidth=0.8)
         axes.set_xlabel("most recent events given to the model")
         axes.set_ylabel(LABELS[metric])
-        drawing.legend(axes, len(models))
+        drawing.legend(axes, len(front) + bool(back))
 
     spoken = "; ".join(
         f"{point.title} with {events_name(point.events)}: {_value(point.metrics[metric])}"
-        for point in comparison.sweep
-        if _known(point, metric)
+        for model in front
+        for point in of_model[model]
     )
     words = (
         f"{LABELS[metric]} against the number of most recent events",
-        f"{sentence} Bars are 95 % intervals over users; steps are not to scale.",
+        f"{sentence} Bars are 95 % intervals over users; steps are not to scale.{crowd_note(back)}",
         f"{LABELS[metric]} by number of most recent events. {spoken}.",
     )
-    return drawing.save(f"{metric}-by-events", draw, folder, size=(9.1, 4.3), words=words)
+    return drawing.save(f"{metric}-by-events", draw, folder, size=(9.1, 4.6), words=words)
+
+
+def _sweep_lines(comparison: Comparison, metric: str) -> dict[str, list[SweepPoint]]:
+    """Model -> its points with a value, by number of events."""
+    ticks, lines = sweep_ticks(comparison), dict[str, list[SweepPoint]]()
+    for point in sorted(comparison.sweep, key=lambda of: ticks.index(of.events)):
+        if metric in point.metrics and point.metrics[metric].value is not None:
+            lines.setdefault(point.model, []).append(point)
+    return {model: lines[model] for model in dict.fromkeys(of.model for of in comparison.sweep) if model in lines}
 
 
 def _draw_sweep(
     axes: Axes, theme: Theme, series: int, points: Sequence[SweepPoint], ticks: Sequence[int | None], metric: str
 ) -> None:
     colour, marker = theme.colour(series), drawing.marker(series)
-    at = [ticks.index(point.events) + 0.05 * (series % 5 - 2) for point in points]
+    at = [ticks.index(point.events) + 0.06 * (series % 7 - 3) for point in points]
     axes.plot(at, [point.metrics[metric].value or 0.0 for point in points], color=colour, linewidth=1.2, alpha=0.6)
     for place, point in zip(at, points, strict=True):
         drawing.interval_mark(axes, place, point.metrics[metric], colour=colour, paper=theme.paper, marker=marker)
-    axes.plot([], [], marker, color=colour, markersize=7, label=points[0].title if points else None)
+    axes.plot([], [], marker, color=colour, markersize=7, label=points[0].title)
 
 
 def ablations(rows: Sequence[AblationRow], folder: Path) -> Figure:
@@ -177,10 +197,6 @@ def best_trades(points: Mapping[str, tuple[float, float]]) -> list[str]:
         if not front or quality > points[front[-1]][1]:
             front.append(title)
     return front
-
-
-def _known(point: SweepPoint, metric: str) -> bool:
-    return metric in point.metrics and point.metrics[metric].value is not None
 
 
 def _value(estimate: Estimate) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lifelong.evaluation.compare import Comparison, ComparisonRow, Cost
+from lifelong.evaluation.compare import Comparison, ComparisonRow, Cost, SweepPoint
 from lifelong.evaluation.results import Result
 from lifelong.reports.tables import LABELS, Cell, Quantity, Table, p_text
 
@@ -48,27 +48,41 @@ def equal_table(comparison: Comparison) -> Table | None:
     return Table(columns, rows, caption, name="equal-examples")
 
 
-def sweep_table(comparison: Comparison) -> Table | None:
-    """AUC by number of most recent events, with the difference to all events; None without a sweep."""
+def sweep_tables(comparison: Comparison) -> list[Table]:
+    """One row per model, one column per number of most recent events: AUC, and its difference to all events."""
     if not comparison.sweep:
-        return None
-    points = sorted(comparison.sweep, key=lambda point: (point.model, point.events is None, point.events or 0))
-    rows: list[list[Cell]] = [
-        [
-            point.title,
-            events_name(point.events),
-            point.examples,
-            point.metrics.get("auc"),
-            point.metrics.get("log_loss"),
-            point.difference,
-        ]
-        for point in points
+        return []
+    ticks = sweep_ticks(comparison)
+    by_model: dict[str, dict[int | None, SweepPoint]] = {}
+    for point in comparison.sweep:
+        by_model.setdefault(point.title, {})[point.events] = point
+    examples, least = comparison.sweep[0].examples, comparison.sweep_at_least
+    among = f", with at least {least:,} events before each" if least else ""
+    values: list[list[Cell]] = [
+        [title, *(points[tick].metrics.get("auc") if tick in points else None for tick in ticks)]
+        for title, points in by_model.items()
     ]
-    columns = ["model", "most recent events", "examples", "AUC", "log loss", "AUC against all events"]
-    least = comparison.sweep_at_least
-    among = f" on targets with at least {least:,} events before them" if least else ""
-    caption = f"Each model is given only the most recent events before each target{among}; 95 % intervals over users."
-    return Table(columns, rows, caption, name="sweep")
+    gaps: list[list[Cell]] = [
+        [title, *(points[tick].difference if tick in points else None for tick in ticks if tick is not None)]
+        for title, points in by_model.items()
+    ]
+    names = [f"last {events_name(tick)}" if tick is not None else "all" for tick in ticks]
+    tables = [Table(["model", *names], values, f"AUC on the same {examples:,} targets{among}.", name="sweep")]
+    if any(point.difference is not None for point in comparison.sweep):
+        caption = "AUC minus AUC with all events; below 0 says that all events are better. Paired over users."
+        tables.append(Table(["model", *(name for name in names if name != "all")], gaps, caption, "sweep-differences"))
+    return tables
+
+
+def sweep_ticks(comparison: Comparison) -> list[int | None]:
+    """The numbers of events of a sweep, ascending; None, all of them, last."""
+    return sorted({point.events for point in comparison.sweep}, key=lambda events: (events is None, events or 0))
+
+
+def usual_length(costs: Iterable[Cost]) -> int:
+    """The history length whose latency stands for all: the middle one of those measured."""
+    found = sorted({length for cost in costs for length in cost.latency_ms or {}}) or list(LATENCIES)
+    return found[len(found) // 2]
 
 
 def ablation_table(comparison: Comparison) -> Table | None:

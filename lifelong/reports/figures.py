@@ -126,8 +126,8 @@ def metric_by_history(
     words = (
         f"{LABELS[metric]} by length of the history",
         "Targets are sorted by how many events the user had before them. Where long memory pays, a model rises above "
-        f"the others to the right. Bars are 95 % intervals over users.{_crowd_note(back)}",
-        f"{LABELS[metric]} by events before the target. {spoken}.{_crowd_note(back)}",
+        f"the others to the right. Bars are 95 % intervals over users.{crowd_note(back)}",
+        f"{LABELS[metric]} by events before the target. {spoken}.{crowd_note(back)}",
     )
     return drawing.save(f"{metric}-by-history", draw, folder, size=(9.1, 4.5), words=words)
 
@@ -158,7 +158,7 @@ def learning_curves(
         axes = canvas.subplots()
         for place, name in enumerate(back):
             grey: dict[str, Any] = {"color": theme.ink, "alpha": 0.22, "linewidth": 1.0}
-            axes.plot(drawn[name].examples, drawn[name].value, label=_others(back) if place == 0 else None, **grey)
+            axes.plot(drawn[name].examples, drawn[name].value, label=others(back) if place == 0 else None, **grey)
         for series, name in enumerate(name for name in drawn if name in chosen):
             curve, colour, at = drawn[name], theme.colour(series), best[name]
             axes.plot(curve.examples, curve.value, color=colour, linewidth=1.8)
@@ -179,7 +179,7 @@ def learning_curves(
     words = (
         "Learning curves",
         f"{LABELS[metric]} on the validation split while training; the mark is the check whose weights were kept."
-        f"{_crowd_note(back)}",
+        f"{crowd_note(back)}",
         f"{LABELS[metric]} on validation against training examples. {spoken}.",
     )
     return drawing.save(f"learning-{metric}", draw, folder, size=(9.1, 4.0 + 0.2 * bool(back)), words=words)
@@ -201,15 +201,17 @@ def _grey_marks(axes: Axes, theme: Theme, value_MX: Sequence[Sequence[float | No
         for x, value in enumerate(values):
             if value is not None:
                 axes.plot([x - 0.42, x + 0.42], [value, value], **look)
-        axes.plot([], [], label=_others(value_MX) if row == 0 else None, **look)
+        axes.plot([], [], label=others(value_MX) if row == 0 else None, **look)
 
 
-def _others(rest: Sequence[object]) -> str:
+def others(rest: Sequence[object]) -> str:
+    """The models that are not coloured, in a legend."""
     return f"{len(rest)} other model{'s' if len(rest) > 1 else ''}"
 
 
-def _crowd_note(rest: Sequence[object]) -> str:
-    return f" The best models are coloured, {_others(rest)} drawn in grey; the tables name them." if rest else ""
+def crowd_note(rest: Sequence[object]) -> str:
+    """A sentence on the models that are not coloured; empty if all are."""
+    return f" The best models are coloured, {others(rest)} drawn in grey; the tables name them." if rest else ""
 
 
 def calibration(samples: Mapping[str, Sample], folder: Path, *, kind: str = "score") -> Figure:

@@ -3,16 +3,13 @@
 OUT/index.html      no outside address, no script; light and dark; readable on a telephone
 OUT/results.json    the result records
 OUT/figures/        every figure as SVG and PNG
-OUT/tables/         every table as Markdown, CSV and LaTeX
+OUT/tables/         every table as Markdown, CSV, LaTeX and JSON
 """
 
 from __future__ import annotations
 
-import html
 import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
@@ -21,34 +18,16 @@ from lifelong.evaluation.compare import Comparison
 from lifelong.evaluation.results import Estimate, Result, format_duration
 from lifelong.reports import figures as draw
 from lifelong.reports import tables
-from lifelong.reports.drawing import Figure, css_variables
+from lifelong.reports.dataset import NEGATIVES
+from lifelong.reports.drawing import css_variables
 from lifelong.reports.figures import Curve
+from lifelong.reports.sections import Section as Section
+from lifelong.reports.sections import safe, write_tables
+from lifelong.reports.study import Findings, study_sections
 from lifelong.reports.tables import Table
 
-_NEGATIVES = {
-    "popularity": "drawn in proportion to how often items occur in the target's own period",
-    "uniform": "drawn uniformly from the items of the target's own period",
-    "same_category": "drawn from the positive's own category",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the page.
-
-    Args:
-        title: heading.
-        paragraphs: plain sentences.
-        tables: shown in this order.
-        figures: shown after the tables.
-        code: commands or output, shown as it is.
-    """
-
-    title: str
-    paragraphs: Sequence[str] = ()
-    tables: Sequence[Table] = ()
-    figures: Sequence[Figure] = field(default_factory=tuple)
-    code: str = ""
+_NAMED = 6
+"""Models that the first sentences name at most."""
 
 
 def write_report(
@@ -83,20 +62,47 @@ def write_report(
     """
     if not results:
         raise UsageError("a report of no results", expected="at least one result")
-    shown = list({result.model: result for result in reversed(results)}.values())[::-1]
-    folder = out / "figures"
-    parts = [_results_section(shown, folder), *_comparison_sections(comparison), _history_section(shown, folder)]
-    parts += [*_delay_sections(shown), *_calibration_sections(shown), *_curve_sections(curves, folder), *sections]
+    shown, folder = first_seeds(results), out / "figures"
+    if comparison is not None and comparison.costs:
+        parts = study_sections(Findings(comparison, curves or {}), folder)
+    else:
+        parts = [_results_section(shown, folder), *_comparison_sections(comparison), _history_section(shown, folder)]
+        parts += [*_delay_sections(shown), *_calibration_sections(shown), *_curve_sections(curves, folder)]
+    parts += sections
     if commands:
         parts.append(Section("Commands", code="\n".join(commands)))
-    body = _header(title, [*lead, *summary(shown)], shown[0]) + "".join(_section_html(part) for part in parts)
+    return write_page(out, results, parts, title=title, lead=lead)
+
+
+def write_page(
+    out: Path, results: Sequence[Result], parts: Sequence[Section], *, title: str, lead: Sequence[str] = ()
+) -> Path:
+    """Write given parts, their tables, and the records of the results.
+
+    Args:
+        out: folder.
+        results: all that the page tells of.
+        parts: in their order; a part on the conditions follows.
+        title: of the page.
+        lead: sentences before the generated ones.
+
+    Returns:
+        The path of `index.html`.
+    """
+    shown = first_seeds(results)
+    body = _header(title, [*lead, *summary(shown)], shown[0]) + "".join(part.to_html() for part in parts)
     out.mkdir(parents=True, exist_ok=True)
-    _write_tables(out / "tables", parts)
+    write_tables(out / "tables", parts)
     records = [result.model_dump(mode="json") for result in results]
     (out / "results.json").write_text(json.dumps(records, indent=2) + "\n")
     path = out / "index.html"
     path.write_text(_document(title, body + _conditions(shown)), encoding="utf-8")
     return path
+
+
+def first_seeds(results: Sequence[Result]) -> list[Result]:
+    """One result per model: of several seeds, the first."""
+    return list({result.model: result for result in reversed(results)}.values())[::-1]
 
 
 def summary(results: Sequence[Result]) -> list[str]:
@@ -112,8 +118,9 @@ def summary(results: Sequence[Result]) -> list[str]:
         key=lambda result: -(result.metrics["auc"].value or 0.0),
     )
     if ranked:
-        named = [f"{result.title} {_words(result.metrics['auc'])}" for result in ranked]
-        sentences.append(f"AUC, from best to worst: {'; '.join(named)}.")
+        named = [f"{result.title} {_words(result.metrics['auc'])}" for result in ranked[:_NAMED]]
+        rest = f"; {len(ranked) - _NAMED} more stand in the table" if len(ranked) > _NAMED else ""
+        sentences.append(f"AUC, from best to worst: {'; '.join(named)}{rest}.")
         sentences.append(
             "AUC is the chance that a target with a response is scored above one without; 0.5 is guessing. "
             "The brackets are 95 % intervals over resampled users."
@@ -131,7 +138,7 @@ def _words(value: Estimate) -> str:
 def _meaning(result: Result) -> str:
     if result.kind == "probability":
         return "Labels are logged responses, so the models' numbers are probabilities of a response."
-    rule = _NEGATIVES.get(result.negatives.rule)
+    rule = NEGATIVES.get(result.negatives.rule)
     drawn = f" Negatives were {rule}, {result.negatives.ratio} per positive." if rule else ""
     return (
         "The models' numbers are scores: they rank, but they are not rates of response, because the share of positives "
@@ -195,38 +202,9 @@ def _header(title: str, lead: Sequence[str], result: Result) -> str:
         "Numbers are": {"score": "scores", "probability": "probabilities"}[result.kind],
         "Newest events hidden": format_duration(result.delay) if result.delay else "none",
     }
-    cells = "".join(f"<div><dt>{_safe(name)}</dt><dd>{_safe(value)}</dd></div>" for name, value in facts.items())
-    sentences = "".join(f'<p class="lead">{_safe(sentence)}</p>' for sentence in lead)
-    return f'<header><h1>{_safe(title)}</h1>{sentences}<dl class="facts">{cells}</dl></header>'
-
-
-def _section_html(section: Section) -> str:
-    paragraphs = "".join(f"<p>{_safe(paragraph)}</p>" for paragraph in section.paragraphs)
-    shown = "".join(table.to_html() for table in section.tables)
-    drawn = "".join(_figure_html(figure) for figure in section.figures)
-    code = f'<pre tabindex="0">{_safe(section.code)}</pre>' if section.code else ""
-    return f"<section><h2>{_safe(section.title)}</h2>{paragraphs}{shown}{drawn}{code}</section>"
-
-
-def _figure_html(figure: Figure) -> str:
-    scroll = f'<div class="scroll" tabindex="0" role="group" aria-label="{_safe(figure.title)}">'
-    return (
-        f"<figure>{scroll}{_inline(figure)}</div>"
-        f"<figcaption><strong>{_safe(figure.title)}.</strong> {_safe(figure.caption)}</figcaption></figure>"
-    )
-
-
-def _inline(figure: Figure) -> str:
-    """The SVG as part of the page: no prolog, no addresses, ids of its own, a width that follows the page."""
-    svg = figure.svg.read_text()
-    box = re.search(r'viewBox="([\d.]+ [\d.]+ ([\d.]+) [\d.]+)"', svg)
-    assert box is not None, f"{figure.svg} has no viewBox"
-    drawn = svg[svg.index(">", box.start()) + 1 :]
-    drawn = re.sub(r"<metadata>.*?</metadata>|<style>.*?</style>|<!--.*?-->", "", drawn, flags=re.DOTALL)
-    drawn = re.sub(r'((?: id=")|(?:href="#)|(?:url\(#))', rf"\g<1>{figure.name}-", drawn.replace("xlink:href", "href"))
-    # Points to CSS pixels: a figure never grows beyond its natural width.
-    width = round(float(box[2]) * 4 / 3)
-    return f'<svg viewBox="{box[1]}" role="img" aria-label="{_safe(figure.alt)}" style="max-width:{width}px">{drawn}'
+    cells = "".join(f"<div><dt>{safe(name)}</dt><dd>{safe(value)}</dd></div>" for name, value in facts.items())
+    sentences = "".join(f'<p class="lead">{safe(sentence)}</p>' for sentence in lead)
+    return f'<header><h1>{safe(title)}</h1>{sentences}<dl class="facts">{cells}</dl></header>'
 
 
 def _conditions(results: Sequence[Result]) -> str:
@@ -248,24 +226,13 @@ def _conditions(results: Sequence[Result]) -> str:
         f"Software: {software}.",
     ]
     settings = "".join(
-        f"<details><summary>Settings of {_safe(result.title)}</summary>"
-        f'<pre tabindex="0">{_safe(json.dumps(result.config, indent=2, default=str))}</pre></details>'
+        f"<details><summary>Settings of {safe(result.title)}</summary>"
+        f'<pre tabindex="0">{safe(json.dumps(result.config, indent=2, default=str))}</pre></details>'
         for result in results
         if result.config
     )
-    section = _section_html(Section("Conditions", paragraphs, [table]))
+    section = Section("Conditions", paragraphs, [table]).to_html()
     return section.replace("</section>", f"{settings}</section>")
-
-
-def _write_tables(folder: Path, parts: Sequence[Section]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in parts:
-        for place, table in enumerate(part.tables):
-            stem = re.sub(r"[^a-z0-9]+", "-", part.title.lower()).strip("-") or "table"
-            stem = f"{stem}-{place + 1}" if len(part.tables) > 1 else stem
-            (folder / f"{stem}.md").write_text(table.to_markdown())
-            (folder / f"{stem}.csv").write_text(table.to_csv())
-            (folder / f"{stem}.tex").write_text(table.to_latex())
 
 
 def _document(title: str, body: str) -> str:
@@ -274,9 +241,5 @@ def _document(title: str, body: str) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{_safe(title)}</title><style>{style}</style></head><body><main>{body}</main></body></html>\n"
+        f"<title>{safe(title)}</title><style>{style}</style></head><body><main>{body}</main></body></html>\n"
     )
-
-
-def _safe(value: str) -> str:
-    return html.escape(value, quote=True)

@@ -1,0 +1,234 @@
+"""The research questions of the HPMN paper, answered in words that follow the numbers, each with the test behind it.
+
+Does the whole history help? Is the lifelong model the best? What do its slots hold?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lifelong.evaluation.attention import SlotContents
+from lifelong.evaluation.compare import Comparison, ComparisonRow, DifferenceEstimate, SweepPoint
+from lifelong.evaluation.results import Estimate
+from lifelong.reports.sections import Answer
+from lifelong.reports.tables import p_text
+from lifelong.reports.timeline import slot_name
+
+SURE = 0.05
+"""A difference with a smaller p-value is called one."""
+WEAK = 0.1
+"""A rank correlation below this is called weak."""
+SHORT = 50
+"""Most recent events that count as a short window."""
+WHOLE, BEST, SLOTS = (
+    "Does the whole history help?",
+    "Is the lifelong model the best?",
+    "What do the slots of its memory hold?",
+)
+
+
+def whole_history(comparison: Comparison, lifelong: str) -> Answer:
+    """All events against each shorter window, by the paired test of the sweep."""
+    points = _points(comparison, lifelong)
+    whole = next((point for point in points if point.events is None), None)
+    shorter = [point for point in points if point.events is not None]
+    if whole is None or not shorter:
+        return Answer(
+            WHOLE, f"Not measured: no sweep over numbers of recent events holds {_title(comparison, lifelong)}."
+        )
+    details = "; ".join(f"with the last {point.events:,} {_words(_auc(point))}{_against(point)}" for point in shorter)
+    least = f" with at least {comparison.sweep_at_least:,} events before them" if comparison.sweep_at_least else ""
+    return Answer(
+        WHOLE,
+        f"{_verdict(shorter)} With all events {whole.title} has AUC {_words(_auc(whole))}; {details}. Paired bootstrap "
+        f"over users, two-sided, on the same {whole.examples:,} test examples{least}. "
+        f"{pays_from(comparison, lifelong)}",
+    )
+
+
+def pays_from(comparison: Comparison, lifelong: str) -> str:
+    """From how many events on the lifelong model pays: where its lower bound exceeds the best short window."""
+    every = [point for point in comparison.sweep if _value(point) is not None]
+    mine = [point for point in _points(comparison, lifelong) if point.events is None or point.events > SHORT]
+    short = [point for point in every if point.events is not None and point.events <= SHORT]
+    if not short or not mine:
+        return "From how many events on it pays was not measured."
+    best = max(short, key=lambda point: _value(point) or 0.0)
+    bar = _value(best) or 0.0
+    stands = (
+        f"The best with at most {SHORT} recent events is {best.title} with the last {best.events:,}, AUC {bar:.3f}."
+    )
+    first = next((point for point in mine if (_auc(point).low or 0.0) > bar), None)
+    if first is None:
+        top = max(mine, key=lambda point: _auc(point).low or 0.0)
+        return (
+            f"{stands} The lower bound of {top.title} exceeds that at no number of events (highest: "
+            f"{_auc(top).low or 0.0:.3f} with {_events(top)}), so it is not shown to pay here."
+        )
+    return (
+        f"{stands} {first.title} pays from {_events(first)} on: the lower bound of its interval there, "
+        f"{_auc(first).low:.3f}, exceeds that."
+    )
+
+
+def best(comparison: Comparison, lifelong: str, pair: DifferenceEstimate | None) -> Answer:
+    """The lifelong model against the best other one.
+
+    Args:
+        comparison: with both rows.
+        lifelong: name of the lifelong model.
+        pair: AUC of the lifelong model minus that of the best other; None if it was not tested.
+    """
+    mine, other = rivals(comparison, lifelong)
+    if mine is None or other is None:
+        missing = "it was not compared" if mine is None else "no other model has an AUC"
+        return Answer(BEST, f"Not measured: {_title(comparison, lifelong)}: {missing}.")
+    ahead = _row_auc(mine) > _row_auc(other)
+    rank = 1 + sum(_row_auc(row) > _row_auc(mine) for row in _ranked(comparison))
+    p = None if pair is None else pair.p_value
+    sure = p is not None and p < SURE
+    verdict = {
+        (True, True): f"Yes: {mine.title} is better than every other model.",
+        (True, False): f"Not shown: {mine.title} has the highest AUC, but the difference may be chance.",
+        (False, True): f"No: {other.title} is better.",
+        (False, False): f"Not shown: {other.title} has the higher AUC, but the difference may be chance.",
+    }[ahead, sure]
+    if p is None:
+        verdict = f"By value {'yes' if ahead else 'no'}, but the two were not tested against each other."
+    gap = "" if pair is None or pair.value is None else f" Difference {_signed(pair)}."
+    return Answer(
+        BEST,
+        f"{verdict} {mine.title} has AUC {_words(mine.metrics['auc'])}, place {rank} of {len(_ranked(comparison))}; "
+        f"the best other model, {other.title}, has {_words(other.metrics['auc'])}.{gap} Paired bootstrap over users, "
+        "two-sided; not corrected for choosing the best of the others on these examples."
+        f"{_limits(comparison, mine, other)}",
+    )
+
+
+def slots(contents: SlotContents | None, title: str, why_not: str) -> Answer:
+    """What attention by slot and the ages of related events say."""
+    if contents is None:
+        return Answer(SLOTS, f"Not measured: {why_not}.")
+    if contents.correlation is None or contents.p_value is None:
+        return Answer(SLOTS, f"Not measurable: too few targets of {title} have filled slots and related events.")
+    interval = f"{contents.correlation:+.3f} [{contents.low or 0.0:+.3f}, {contents.high or 0.0:+.3f}]"
+    return Answer(
+        SLOTS,
+        f"{_slots_verdict(contents)} Rank correlation of the latest related event's age with the mean log period that "
+        f"is attended to: {interval.replace('-', '−')}, p {p_text(contents.p_value, equals=True)} (bootstrap over "
+        f"users), on {contents.examples:,} test targets whose slots are all filled.{_extremes(contents)}",
+    )
+
+
+def rivals(comparison: Comparison, lifelong: str) -> tuple[ComparisonRow | None, ComparisonRow | None]:
+    """The lifelong model's row and that of the best other model; None where there is none with an AUC."""
+    ranked = _ranked(comparison)
+    mine = next((row for row in ranked if row.model == lifelong), None)
+    return mine, next((row for row in ranked if row.model != lifelong), None)
+
+
+def _verdict(shorter: Sequence[SweepPoint]) -> str:
+    tested = [point for point in shorter if point.difference is not None and point.difference.p_value is not None]
+    if not tested:
+        return "Not tested: the windows have no paired differences."
+    sure = [point for point in tested if (_p(point) or 0.0) < SURE]
+    losing = [point for point in sure if _gap(point) < 0]
+    winning = [point for point in sure if _gap(point) > 0]
+    if winning:
+        named = ", ".join(f"{point.events:,}" for point in winning)
+        return f"{'Not always' if losing else 'No'}: it does better with the last {named} alone."
+    if len(losing) == len(tested):
+        return "Yes: all events are better than every shorter window."
+    if losing:
+        named = ", ".join(f"{point.events:,}" for point in tested if point not in losing)
+        return (
+            f"In part: better than the last {max(point.events or 0 for point in losing):,}, no difference to {named}."
+        )
+    return "Not shown: no shorter window is measurably worse."
+
+
+def _limits(comparison: Comparison, *rows: ComparisonRow) -> str:
+    costs = {row.title: comparison.costs.get(row.model) for row in rows}
+    cut = [title for title, cost in costs.items() if cost is not None and cost.hit_limit]
+    return f" A limit ended the training of {' and '.join(cut)} while validation still rose." if cut else ""
+
+
+def _slots_verdict(contents: SlotContents) -> str:
+    correlation, p = contents.correlation or 0.0, contents.p_value
+    weakly = ", but weakly" if abs(correlation) < WEAK else ""
+    if p is None or p >= SURE:
+        return "No link between a slot's period and the age of related events was found."
+    if correlation > 0:
+        return f"Time scales: the older the related events, the more the slower slots are read{weakly}."
+    return f"Not the time scales of the paper: slower slots are read more where related events are younger{weakly}."
+
+
+def _extremes(contents: SlotContents) -> str:
+    """Attention of the fastest and the slowest slot in the youngest and the oldest class."""
+    aged = [part for part in contents.classes if part.name != "none"]
+    if len(aged) < 2:
+        return ""
+    young, old = aged[0], aged[-1]
+    fast, slow = slot_name(contents.periods[0]), slot_name(contents.periods[-1])
+    return (
+        f" Where the latest related event is {young.name} events old, the slot written {slow} gets "
+        f"{young.attention_S[-1]:.2f} of the attention and the one written {fast} {young.attention_S[0]:.2f}; where it "
+        f"is {old.name}, {old.attention_S[-1]:.2f} and {old.attention_S[0]:.2f}."
+    )
+
+
+def _points(comparison: Comparison, model: str) -> list[SweepPoint]:
+    points = [point for point in comparison.sweep if point.model == model and _value(point) is not None]
+    return sorted(points, key=lambda point: (point.events is None, point.events or 0))
+
+
+def _title(comparison: Comparison, model: str) -> str:
+    return next((row.title for row in comparison.rows if row.model == model), model)
+
+
+def _ranked(comparison: Comparison) -> list[ComparisonRow]:
+    return sorted(
+        (row for row in comparison.rows if row.metrics["auc"].value is not None), key=lambda row: -_row_auc(row)
+    )
+
+
+def _row_auc(row: ComparisonRow) -> float:
+    return row.metrics["auc"].value or 0.0
+
+
+def _auc(point: SweepPoint) -> Estimate:
+    return point.metrics["auc"]
+
+
+def _value(point: SweepPoint) -> float | None:
+    return point.metrics["auc"].value if "auc" in point.metrics else None
+
+
+def _gap(point: SweepPoint) -> float:
+    return (point.difference.value if point.difference else None) or 0.0
+
+
+def _p(point: SweepPoint) -> float | None:
+    return point.difference.p_value if point.difference else None
+
+
+def _against(point: SweepPoint) -> str:
+    if point.difference is None or point.difference.value is None:
+        return " (not tested)"
+    return f" ({_signed(point.difference)})"
+
+
+def _events(point: SweepPoint) -> str:
+    return "all events" if point.events is None else f"{point.events:,} events"
+
+
+def _words(value: Estimate) -> str:
+    interval = "" if value.low is None or value.high is None else f" [{value.low:.3f}, {value.high:.3f}]"
+    return f"{value.value:.3f}{interval}"
+
+
+def _signed(of: DifferenceEstimate) -> str:
+    text = f"{of.value:+.4f}"
+    if of.low is not None and of.high is not None:
+        text += f" [{of.low:+.4f}, {of.high:+.4f}]"
+    return f"{text}, p {p_text(of.p_value, equals=True)}".replace("-", "−")

@@ -1,0 +1,80 @@
+"""What a comparison was made on: the data set in one table."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lifelong.data.examples import SPLITS
+from lifelong.reports.sections import Section
+from lifelong.reports.tables import Cell, Quantity, Table
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+
+NEGATIVES = {
+    "popularity": "drawn in proportion to how often items occur in the target's own period",
+    "uniform": "drawn uniformly from the items of the target's own period",
+    "same_category": "drawn from the positive's own category",
+}
+"""How negatives are drawn, in words."""
+_QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+def dataset_section(dataset: Dataset) -> Section:
+    """Size, lengths of histories, ties, splits, negatives, cut times."""
+    manifest = dataset.manifest
+    note = f"{manifest.name}, read as {manifest.source}, split by the protocol {manifest.protocol}."
+    return Section("The data set", [note], [Table(["what", "how much"], _rows(dataset), name="dataset")])
+
+
+def _rows(dataset: Dataset) -> list[list[Cell]]:
+    manifest, counts = dataset.manifest, dataset.manifest.counts
+    rows: list[list[Cell]] = [[name, counts[name]] for name in ("users", "items", "events") if name in counts]
+    length_U = np.diff(np.asarray(dataset.histories.offset_U))
+    for quantile in _QUANTILES if len(length_U) else ():
+        name = {0.5: "median", 1.0: "longest"}.get(quantile, f"{quantile:.0%} quantile")
+        rows.append([f"events of a user, {name}", int(np.quantile(length_U, quantile))])
+    share = ties_share(dataset)
+    rows.append(["events that share their time with the user's event before", Quantity(share, f"{share:.1%}")])
+    for split in SPLITS:
+        if f"{split}_examples" in counts:
+            rows.append([f"{split} examples", counts[f"{split}_examples"]])
+            rows.append([f"{split} positives", counts[f"{split}_positives"]])
+    rows.append(["item fields", ", ".join(dataset.schema.item_fields)])
+    rows.append(["negatives", _negatives(dataset)])
+    rows.append(["cut times", _cuts(dataset)])
+    rows.append(["data hash", manifest.data_hash])
+    return rows
+
+
+def ties_share(dataset: Dataset) -> float:
+    """Share of events whose time is that of the user's event before; as recorded, else counted."""
+    recorded = dataset.manifest.record.get("ties_share")
+    if isinstance(recorded, int | float):
+        return float(recorded)
+    time_N, offset_U = np.asarray(dataset.histories.time_N), np.asarray(dataset.histories.offset_U)
+    same_N = np.zeros(len(time_N), bool)
+    same_N[1:] = time_N[1:] == time_N[:-1]
+    # The first event of a user has none before it.
+    same_N[offset_U[:-1][offset_U[:-1] < len(time_N)]] = False
+    return float(same_N.mean()) if len(same_N) else 0.0
+
+
+def _negatives(dataset: Dataset) -> str:
+    rule = dataset.manifest.negatives
+    if rule.rule == "none":
+        return "none drawn: the labels are logged"
+    field = f" ({rule.category_field})" if rule.category_field else ""
+    return f"{NEGATIVES[rule.rule]}{field}; {rule.ratio} per positive, seed {rule.seed}"
+
+
+def _cuts(dataset: Dataset) -> str:
+    cuts = dataset.manifest.cut_times
+    if not cuts:
+        return "none: the split is given"
+    if dataset.schema.time_unit != "seconds":
+        return ", ".join(str(cut) for cut in cuts)
+    return ", ".join(f"{datetime.datetime.fromtimestamp(cut, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC" for cut in cuts)
