@@ -24,8 +24,9 @@ Differs from the paper: h_t is mapped linearly to the width of an item before th
 item fields alone, as the next event's type and gap are not what a target is asked about. The state is the recent
 history.
 
-Shapes: B users, L padded history length, C targets per user, N events of a target's own window, U users times targets,
-E width of an embedded event, D state width, G = 3 D gates, P pairs of an event and the next.
+Shapes: B users, L padded history length, C targets per user, W events of a target's own window, U users times targets,
+E width of an embedded event, D state width, G = 3 D gates, P pairs of an
+event and the next (N all places for one).
 """
 
 from __future__ import annotations
@@ -120,38 +121,41 @@ class Dien(HistoryModel):
         width, size = self.attention.out_features, self.recent
 
         def evolve(target_BCE: Tensor, position_BC: Tensor) -> tuple[Tensor, Tensor]:
-            event_BCNE, _ = recent_events(window.vector_BLE, position_BC, size)
+            event_BCWE, _ = recent_events(window.vector_BLE, position_BC, size)
             length_BC = position_BC.clamp(max=size)
             # From right-aligned to left-aligned, as the extractor starts at the first event.
-            place_BCN = torch.arange(size, device=length_BC.device) + (size - length_BC).unsqueeze(-1)
-            event_BCNE = event_BCNE.gather(2, (place_BCN % size).unsqueeze(-1).expand_as(event_BCNE))
-            event_UNE, length_U = event_BCNE.flatten(0, 1), length_BC.flatten()
-            hidden_UND = gru_pass(self.extractor, event_UNE, length_U)
-            visible_UCN = length_mask(length_U, size).unsqueeze(1)
-            interest_UCD, weight_UCN = self._evolve(hidden_UND, target_BCE.flatten(0, 1).unsqueeze(1), visible_UCN)
+            place_BCW = torch.arange(size, device=length_BC.device) + (size - length_BC).unsqueeze(-1)
+            event_BCWE = event_BCWE.gather(2, (place_BCW % size).unsqueeze(-1).expand_as(event_BCWE))
+            event_UWE, length_U = event_BCWE.flatten(0, 1), length_BC.flatten()
+            hidden_UWD = gru_pass(self.extractor, event_UWE, length_U)
+            visible_UCW = length_mask(length_U, size).unsqueeze(1)
+            interest_UCD, weight_UCW = self._evolve(hidden_UWD, target_BCE.flatten(0, 1).unsqueeze(1), visible_UCW)
             each = target_BCE.shape[:2]
-            return interest_UCD.view(*each, width), weight_UCN.view(*each, size)
+            return interest_UCD.view(*each, width), weight_UCW.view(*each, size)
 
-        interest_BCD, weight_BCN = in_chunks(
+        interest_BCD, weight_BCW = in_chunks(
             evolve,
             query.vector_BCE,
             query.position_BC,
             axis=1,
             numbers=len(window.length_B) * size * max(width, self.event_width),
         )
-        return interest_BCD, weight_BCN
+        return interest_BCD, weight_BCW
 
     def _auxiliary(self, window: Window, hidden_BLD: Tensor) -> Mapping[str, Tensor]:
         """The auxiliary loss, where gradients are wanted: mean over pairs of an event and the next."""
         if self.expect is None or not torch.is_grad_enabled():
             return {}
-        pair_BL = length_mask(window.length_B, hidden_BLD.shape[1])[:, 1:]
-        item_PE = window.vector_BLE[:, 1:, : self.target_width][pair_BL]
-        number_P = window.number_BLF[:, 1:, 0][pair_BL]
-        expected_PE = self.expect(hidden_BLD[:, :-1][pair_BL])
-        other_P = self._others(len(number_P), number_P.device)
-        fits_P, fits_other_P = (expected_PE * item_PE).sum(-1), (expected_PE * item_PE[other_P]).sum(-1)
-        differs_P = (number_P[other_P] != number_P).to(fits_P.dtype)
+        # All places are computed, rows of real pairs are picked from the results: they are narrow, the vectors are not.
+        row_P = length_mask(window.length_B, hidden_BLD.shape[1])[:, 1:].flatten().nonzero().squeeze(-1)
+        other_P = row_P[self._others(len(row_P), row_P.device)]
+        item_NE = window.vector_BLE[:, 1:, : self.target_width].flatten(0, 1)
+        expected_NE = self.expect(hidden_BLD[:, :-1]).flatten(0, 1)
+        other_N = torch.zeros(len(item_NE), dtype=torch.int64, device=row_P.device).index_copy(0, row_P, other_P)
+        fits_P = (expected_NE * item_NE).sum(dim=-1)[row_P]
+        fits_other_P = (expected_NE * item_NE.index_select(0, other_N)).sum(dim=-1)[row_P]
+        number_N = window.number_BLF[:, 1:, 0].flatten()
+        differs_P = (number_N[other_P] != number_N[row_P]).to(fits_P.dtype)
         loss = softplus(-fits_P).sum() / max(1, len(fits_P))
         loss = loss + (softplus(fits_other_P) * differs_P).sum() / differs_P.sum().clamp(min=1)
         return {"next_event": self.next_event * loss}

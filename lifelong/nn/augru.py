@@ -22,7 +22,7 @@ class Augru(nn.Module):
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.width = width
-        self.input, self.recurrent = nn.Linear(inputs, 3 * width), nn.Linear(width, 3 * width)
+        self.input, self.recurrent = nn.Linear(inputs, 3 * width), nn.Linear(width, 3 * width, bias=False)
 
     def forward(self, gate_LBG: Tensor, weight_BCL: Tensor) -> Tensor:
         """The state of each target after the last step, zeros before the first: `[B, C, D]`.

@@ -43,13 +43,13 @@ def naive(model: Dien, window: Window, query: Query, user: int, target: int) -> 
     hidden = extract(model.extractor, events)
     fit = [torch.exp(h @ (model.attention.weight @ query.vector_BCE[user, target])) for h in hidden]
     (w_r, w_u, w_n), (b_r, b_u, b_n) = model.augru.input.weight.chunk(3), model.augru.input.bias.chunk(3)
-    (u_r, u_u, u_n), (c_r, c_u, c_n) = model.augru.recurrent.weight.chunk(3), model.augru.recurrent.bias.chunk(3)
+    u_r, u_u, u_n = model.augru.recurrent.weight.chunk(3)
     state = torch.zeros(5, dtype=torch.float64)
     for h, e in zip(hidden, fit, strict=True):
         a = e / sum(fit)
-        u = a * torch.sigmoid(w_u @ h + b_u + u_u @ state + c_u)
-        r = torch.sigmoid(w_r @ h + b_r + u_r @ state + c_r)
-        state = (1 - u) * state + u * torch.tanh(w_n @ h + b_n + r * (u_n @ state + c_n))
+        u = a * torch.sigmoid(w_u @ h + b_u + u_u @ state)
+        r = torch.sigmoid(w_r @ h + b_r + u_r @ state)
+        state = (1 - u) * state + u * torch.tanh(w_n @ h + b_n + r * (u_n @ state))
     return state
 
 

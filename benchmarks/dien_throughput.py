@@ -1,0 +1,119 @@
+"""Training steps of DIEN on long histories: the loop that unbinds once against the one that indexes at every step.
+
+    python benchmarks/dien_throughput.py
+    python benchmarks/dien_throughput.py --users 32 --events 300
+
+Whole steps (forward, backward, clip, Adam) with one target per user. `unbind` is the model as it stands. `index` is the
+same model with its two recurrences as they are often written: `x[:, t]` read and `out[:, t]` written inside the loop,
+each of which makes the backward pass touch the whole tensor at every step. Both give the same loss, which is checked.
+One thread: a step is tens of thousands of small operations, which a second OpenMP thread slows down, most of all beside
+another busy process. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+import lifelong.models.dien as dien
+from lifelong.data.batches import Batch
+from lifelong.models.dien import Dien
+from lifelong.nn.recurrent import gru_pass, gru_step
+from lifelong.testing.worlds import INPUTS, random_batch
+
+
+def index_gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor) -> Tensor:
+    """The extractor's pass, indexing."""
+    assert isinstance(gru, nn.GRU)
+    out_BLD = input_BLE.new_zeros(*input_BLE.shape[:2], gru.hidden_size)
+    state_BD = input_BLE.new_zeros(len(input_BLE), gru.hidden_size)
+    for t in range(input_BLE.shape[1]):
+        state_BD = gru_step(gru, input_BLE[:, t], state_BD)
+        out_BLD[:, t] = state_BD
+    return out_BLD
+
+
+class IndexAugru(dien.Augru):
+    """AUGRU, indexing."""
+
+    def forward(self, gate_LBG: Tensor, weight_BCL: Tensor) -> Tensor:
+        """The last state."""
+        gate_BLG = gate_LBG.transpose(0, 1)
+        users, size, _ = gate_BLG.shape
+        out_BLCD = gate_LBG.new_zeros(users, size, weight_BCL.shape[1], self.width)
+        state_BCD = gate_LBG.new_zeros(*weight_BCL.shape[:2], self.width)
+        for t in range(size):
+            gate_B1G = gate_BLG[:, t].unsqueeze(1)
+            other_B1G, new_B1D = gate_B1G[..., : 2 * self.width], gate_B1G[..., 2 * self.width :]
+            state_BCD = self._step(state_BCD, other_B1G, new_B1D, weight_BCL[:, :, t].unsqueeze(-1))
+            out_BLCD[:, t] = state_BCD
+        return out_BLCD[:, -1]
+
+
+def make(form: str) -> Dien:
+    """The model in one of the two forms, with the same weights."""
+    torch.manual_seed(0)
+    model = Dien(INPUTS, dropout=0.0)
+    if form == "index":
+        model.augru.__class__ = IndexAugru
+    return model.train()
+
+
+def step(model: Dien, batch: Batch, optimizer: torch.optim.Optimizer) -> float:
+    """One step of training; the loss before it."""
+    torch.manual_seed(1)
+    output = model(batch)
+    loss = sum(output.aux_losses.values(), binary_cross_entropy_with_logits(output.logit_BCT, batch.label_BCT))
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_value_(model.parameters(), 1.0)
+    optimizer.step()
+    return float(loss.detach())
+
+
+def measure(form: str, batch: Batch, steps: int, warm: int) -> tuple[float, float]:
+    """Samples per second of the best step, and the loss before the first."""
+    dien.gru_pass = index_gru_pass if form == "index" else gru_pass
+    model = make(form)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses, best = [], float("inf")
+    for number in range(warm + steps):
+        start = time.perf_counter()
+        losses.append(step(model, batch, optimizer))
+        seconds = time.perf_counter() - start
+        best = min(best, seconds) if number >= warm else best
+        print(f"{form:6} step {number}: {seconds:6.2f} s{'' if number >= warm else ' (not counted)'}", flush=True)
+    return len(batch.length_B) / best, losses[0]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in (("users", 128), ("events", 1000), ("threads", 1), ("steps", 5), ("index-steps", 1)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    batch = random_batch([arguments.events] * arguments.users, targets=2)
+    # The first target of a random batch stands before all events, the last behind them.
+    last = {name: getattr(batch, name)[:, -1:] for name in Batch.__slots__ if name.split("_")[-1].startswith("BC")}
+    batch = Batch(**{name: last.get(name, getattr(batch, name)) for name in Batch.__slots__})
+    good, loss = measure("unbind", batch, arguments.steps, warm=1)
+    bad, same = measure("index", batch, arguments.index_steps, warm=0)
+    assert abs(loss - same) < 1e-4, f"the two forms differ: loss {loss} and {same}"
+    record = {
+        "users": arguments.users,
+        "events": arguments.events,
+        "threads": arguments.threads,
+        "samples_per_second": {"unbind": round(good, 1), "index": round(bad, 1)},
+        "ratio": round(good / bad, 1),
+    }
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
