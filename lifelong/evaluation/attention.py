@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-EXAMPLES = 6_000
+EXAMPLES = 30_000
 """How many examples are read, about; whole users, drawn at random."""
 AGE_BOUNDS = (1, 11, 33, 101, 301, 1001)
 """Lower bounds of the age classes, in events."""

@@ -46,13 +46,14 @@ def sweep(
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
-        grey: dict[str, Any] = {"color": theme.ink, "alpha": 0.22, "linewidth": 1.0}
-        for place, model in enumerate(back):
+        grey = drawing.background(theme)
+        for model in back:
             at = [ticks.index(point.events) for point in of_model[model]]
             values = [point.metrics[metric].value or 0.0 for point in of_model[model]]
-            axes.plot(at, values, label=others(back) if place == 0 else None, **grey)
+            axes.plot(at, values, **grey)
         for series, model in enumerate(front):
             _draw_sweep(axes, theme, series, of_model[model], ticks, metric)
+        axes.plot([], [], label=others(back), **grey)
         axes.set_xticks(range(len(ticks)), [events_name(events) for events in ticks])
         axes.set_xlim(-0.5, len(ticks) - 0.5)
         axes.tick_params(length=0)
@@ -131,7 +132,7 @@ def ablations(rows: Sequence[AblationRow], folder: Path) -> Figure:
 
     spoken = "; ".join(f"{name}: {value.value:+.4f}" for name, value, _ in reversed(estimates))
     known = base is not None and base.metrics["auc"].value is not None
-    stands = f" The base is {base.name}, AUC {base.metrics['auc'].value:.4f}." if base is not None and known else ""
+    stands = f" The base has AUC {base.metrics['auc'].value:.4f}." if base is not None and known else ""
     words = (
         "Ablations",
         "Each row changes what its name says and leaves the rest. Left of the dashed line a variant is worse than the "
@@ -162,7 +163,7 @@ def quality_against(
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
-        axes.set_xscale("log")
+        drawing.log_axis(axes)
         axes.plot(
             *zip(*(points[title] for title in front), strict=True), color=theme.series[0], linewidth=1.2, alpha=0.6
         )

@@ -11,6 +11,8 @@ from lifelong.reports.tables import LABELS, Cell, Quantity, Table, p_text
 MARK = " †"
 """Behind the name of a model whose training a limit ended."""
 QUALITY = ("auc", "gauc", "log_loss", "normalised_entropy", "ece")
+TESTED = ("auc", "log_loss")
+"""Metrics whose difference to the reference stands beside them."""
 LATENCIES = (100, 1_000, 10_000)
 _LIMIT = (
     "† A limit ended the training of this model while its validation value still rose: with more training it may "
@@ -19,14 +21,15 @@ _LIMIT = (
 
 
 def main_table(comparison: Comparison) -> Table:
-    """One row per model: quality with intervals, differences to the reference, the paper's tests, cost."""
-    quality_columns, quality = _quality(comparison, comparison.rows)
+    """One row per model, best first: quality with intervals, differences to the reference, the paper's tests, cost."""
+    best_first = _by_auc(comparison.rows)
+    quality_columns, quality = _quality(comparison, best_first)
     lengths = latency_lengths(comparison.costs.values())
     columns = [*quality_columns, "parameters", "training time", "examples / s", "state, bytes a user"]
     columns += [f"latency, {length:,} events" for length in lengths]
     rows = [
         [_name(row, comparison), *cells, *_cost(comparison.costs.get(row.model), lengths)]
-        for row, cells in zip(comparison.rows, quality, strict=True)
+        for row, cells in zip(best_first, quality, strict=True)
     ]
     marked = any(cost.hit_limit for cost in comparison.costs.values())
     latency = "Latency: median milliseconds of one request with 100 candidates, by events of the history."
@@ -38,8 +41,9 @@ def equal_table(comparison: Comparison) -> Table | None:
     """The same models after equally many labelled examples; None where that was not asked for."""
     if not comparison.equal_rows:
         return None
-    columns, quality = _quality(comparison, comparison.equal_rows)
-    rows: list[list[Cell]] = [[row.title, *cells] for row, cells in zip(comparison.equal_rows, quality, strict=True)]
+    best_first = _by_auc(comparison.equal_rows)
+    columns, quality = _quality(comparison, best_first)
+    rows: list[list[Cell]] = [[row.title, *cells] for row, cells in zip(best_first, quality, strict=True)]
     budget = "" if comparison.equal_examples is None else f" {comparison.equal_examples:,}"
     caption = (
         f"Each model after the same{budget} labelled examples; models that are fitted at once saw what they are "
@@ -67,10 +71,16 @@ def sweep_tables(comparison: Comparison) -> list[Table]:
         for title, points in by_model.items()
     ]
     names = [f"last {events_name(tick)}" if tick is not None else "all" for tick in ticks]
-    tables = [Table(["model", *names], values, f"AUC on the same {examples:,} targets{among}.", name="sweep")]
+    tables = [
+        Table(["model", *names], values, f"AUC on the same {examples:,} targets{among}.", name="sweep", folded=True)
+    ]
     if any(point.difference is not None for point in comparison.sweep):
         caption = "AUC minus AUC with all events; below 0 says that all events are better. Paired over users."
-        tables.append(Table(["model", *(name for name in names if name != "all")], gaps, caption, "sweep-differences"))
+        tables.append(
+            Table(
+                ["model", *(name for name in names if name != "all")], gaps, caption, "sweep-differences", folded=True
+            )
+        )
     return tables
 
 
@@ -114,9 +124,11 @@ def slices_by_model(results: Sequence[Result], metric: str = "auc") -> Table:
             *(result.slices[place].metrics.get(metric) for place, _ in parts),
             result.unseen.metrics.get(metric),
         ]
-        for result in results
+        for result in sorted(results, key=lambda of: -(of.metrics[metric].value or 0.0))
     ]
-    return Table(columns, rows, f"{LABELS[metric]} by length of the history at the target.", name="history-length")
+    return Table(
+        columns, rows, f"{LABELS[metric]} by length of the history at the target.", name="history-length", folded=True
+    )
 
 
 def latency_lengths(costs: Iterable[Cost]) -> list[int]:
@@ -140,23 +152,25 @@ def duration(seconds: float) -> str:
 def _quality(comparison: Comparison, given: Sequence[ComparisonRow]) -> tuple[list[str], list[list[Cell]]]:
     """Columns (the first names the model), and the cells after the name."""
     reference = next((row.title for row in comparison.rows if row.model == comparison.reference), comparison.reference)
-    columns = ["model", "seeds", *(LABELS[name] for name in QUALITY)]
-    columns += [f"AUC against {reference}", f"log loss against {reference}", "AUC deviation over seeds"]
-    columns += ["Mann-Whitney p", "t test p"]
+    columns = ["model", "seeds"]
+    for name in QUALITY:
+        columns += [LABELS[name], *([f"{LABELS[name]} against {reference}"] if name in TESTED else [])]
+    columns += ["SD of AUC over seeds", "Mann-Whitney p", "t test p"]
     return columns, [_quality_cells(row) for row in given]
 
 
 def _quality_cells(row: ComparisonRow) -> list[Cell]:
-    differences, spread = row.differences or {}, row.spread.get("auc")
+    spread, cells = row.spread.get("auc"), list[Cell]([row.seeds])
+    for name in QUALITY:
+        cells += [row.metrics.get(name), *([(row.differences or {}).get(name)] if name in TESTED else [])]
     deviation = None if spread is None else spread.deviation
-    return [
-        row.seeds,
-        *(row.metrics.get(name) for name in QUALITY),
-        differences.get("auc"),
-        differences.get("log_loss"),
-        None if deviation is None else Quantity(deviation, f"{deviation:.4f}"),
-        *(None if p is None else Quantity(p, p_text(p)) for p in (row.mann_whitney_p, row.t_p)),
-    ]
+    cells.append(None if deviation is None else Quantity(deviation, f"{deviation:.4f}"))
+    return [*cells, *(None if p is None else Quantity(p, p_text(p)) for p in (row.mann_whitney_p, row.t_p))]
+
+
+def _by_auc(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
+    """Best first; those without a value last."""
+    return sorted(rows, key=lambda row: (row.metrics["auc"].value is None, -(row.metrics["auc"].value or 0.0)))
 
 
 def _cost(cost: Cost | None, lengths: Sequence[int]) -> list[Cell]:

@@ -205,6 +205,21 @@ def legend(axes: Axes, entries: int) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(5, entries), handletextpad=0.4, columnspacing=1.4)
 
 
+def background(theme: Theme) -> dict[str, Any]:
+    """Look of lines that stand behind the coloured ones."""
+    return {"color": theme.series[-1], "alpha": 0.4, "linewidth": 1.0}
+
+
+def log_axis(axes: Axes) -> None:
+    """A logarithmic x axis with plain numbers at 1, 2 and 5."""
+    from matplotlib import ticker
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
+
+
 def marker(series: int) -> str:
     """Marker of a series."""
     return MARKERS[series % len(MARKERS)]

@@ -111,6 +111,7 @@ def metric_by_history(
                 if value.value is not None:
                     drawing.interval_mark(axes, x + offset, value, paper=theme.paper, **look)
             axes.plot([], [], look["marker"], color=look["colour"], markersize=7, label=result.title)
+        axes.plot([], [], label=others(back), **drawing.background(theme))
         parts = [results[0].slices[place] for place in slices]
         axes.set_xticks(range(len(slices)), [f"{part.name}\n{part.examples:,} examples" for part in parts])
         axes.set_xlim(-0.6, len(slices) - 0.4)
@@ -156,15 +157,16 @@ def learning_curves(
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
-        for place, name in enumerate(back):
-            grey: dict[str, Any] = {"color": theme.ink, "alpha": 0.22, "linewidth": 1.0}
-            axes.plot(drawn[name].examples, drawn[name].value, label=others(back) if place == 0 else None, **grey)
+        grey = drawing.background(theme)
+        for name in back:
+            axes.plot(drawn[name].examples, drawn[name].value, **grey)
         for series, name in enumerate(name for name in drawn if name in chosen):
             curve, colour, at = drawn[name], theme.colour(series), best[name]
             axes.plot(curve.examples, curve.value, color=colour, linewidth=1.8)
             kept = [curve.examples[at]], [curve.value[at]]
             style: dict[str, Any] = {"color": colour, "markersize": 8, "markeredgecolor": theme.paper}
             axes.plot(*kept, drawing.marker(series), label=name, **style)
+        axes.plot([], [], label=others(back), **grey)
         axes.grid(linewidth=0.8)
         axes.tick_params(length=0)
         axes.xaxis.set_major_formatter(drawing.thousands)
@@ -196,17 +198,15 @@ def standing_out(values: Mapping[str, float | None], metric: str = "auc", always
 
 def _grey_marks(axes: Axes, theme: Theme, value_MX: Sequence[Sequence[float | None]]) -> None:
     """A short grey line per model and place."""
-    look: dict[str, Any] = {"color": theme.ink, "alpha": 0.28, "linewidth": 1.2}
-    for row, values in enumerate(value_MX):
+    for values in value_MX:
         for x, value in enumerate(values):
             if value is not None:
-                axes.plot([x - 0.42, x + 0.42], [value, value], **look)
-        axes.plot([], [], label=others(value_MX) if row == 0 else None, **look)
+                axes.plot([x - 0.42, x + 0.42], [value, value], **drawing.background(theme))
 
 
 def others(rest: Sequence[object]) -> str:
-    """The models that are not coloured, in a legend."""
-    return f"{len(rest)} other model{'s' if len(rest) > 1 else ''}"
+    """The models that are not coloured, in a legend; nothing where all are."""
+    return f"{len(rest)} other model{'s' if len(rest) > 1 else ''}" if rest else "_nolegend_"
 
 
 def crowd_note(rest: Sequence[object]) -> str:

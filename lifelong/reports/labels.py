@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 """left, bottom, right, top."""
 _LONGEST = 22
 _LEADER = 14.0
-"""Points of distance from which a thin line leads from the name to its point."""
+"""Points between a name and its point from which a thin line joins them."""
 
 
 def place_labels(
@@ -43,7 +43,7 @@ def place_labels(
         size = _size(canvas, axes, drawing.short(name, _LONGEST), text)
         dx, dy, box = _free_place(where[name], size, taken, limits, unit)
         taken.append(box)
-        if math.hypot(dx, dy) > _LEADER:
+        if max(abs(dx) - size[0] / unit / 2, abs(dy) - size[1] / unit / 2) > _LEADER:
             text["arrowprops"] = {"arrowstyle": "-", "color": theme.ink, "alpha": 0.35, "linewidth": 0.6, "shrinkB": 4}
         # The names keep their places when the layout is computed again.
         axes.annotate(

@@ -52,7 +52,7 @@ def slots_figure(contents: SlotContents, folder: Path) -> Figure:
             axes.plot(range(len(classes)), weights, label=slot_name(period), linewidth=1.4, markersize=7, **look)
         axes.set_xticks(range(len(classes)), [f"{part.name}\n{part.examples:,} targets" for part in classes])
         axes.set_xlim(-0.4, len(classes) - 0.6)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.08 * max(float(part.attention_S.max()) for part in classes))
         axes.tick_params(length=0)
         axes.grid(axis="y", linewidth=0.8)
         axes.set_xlabel("age of the latest related event, in events")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,4 +174,4 @@ def _ablations(comparison: Comparison, folder: Path) -> list[Section]:
 def _calibration(findings: Findings) -> list[Section]:
     table = tables.calibration_table(findings.results)
     note = "A calibrator maps raw scores to probabilities at the share of positives of these examples; ranks stay."
-    return [] if table is None else [Section("Calibration", [note], [table])]
+    return [] if table is None else [Section("Calibration", [note], [replace(table, folded=True)])]

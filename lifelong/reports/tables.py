@@ -60,12 +60,14 @@ class Table:
         rows: as many cells as columns.
         caption: one sentence or more.
         name: stem of its files; by default that of its section.
+        folded: shown on the page only when asked for, because it is long and a figure stands beside it.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
     name: str = ""
+    folded: bool = False
 
     def to_markdown(self) -> str:
         """GitHub-flavoured Markdown."""
@@ -107,11 +109,15 @@ class Table:
             f'<tr><th scope="row">{html.escape(text(row[0]))}</th>{"".join(_html_cell(cell) for cell in row[1:])}</tr>'
             for row in self.rows
         )
-        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
-        return (
-            f'<div class="scroll" tabindex="0" role="group" aria-label="{html.escape(self.caption or "table")}">'
-            f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        # Below the box that scrolls, so that a caption is read without scrolling.
+        caption = f'<p class="caption">{html.escape(self.caption)}</p>' if self.caption else ""
+        label = html.escape(self.caption or self.name or "table")
+        whole = (
+            f'<div class="table"><div class="scroll" tabindex="0" role="group" aria-label="{label}">'
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{caption}</div>"
         )
+        named = html.escape(self.caption or "the numbers")
+        return f"<details><summary>Table: {named}</summary>{whole}</details>" if self.folded else whole
 
 
 def text(cell: Cell) -> str:
@@ -250,8 +256,8 @@ def p_text(value: float | None, *, equals: bool = False) -> str:
 def _html_cell(cell: Cell) -> str:
     if isinstance(cell, Estimate | DifferenceEstimate) and cell.value is not None:
         sign = "+" if isinstance(cell, DifferenceEstimate) else ""
-        below = [_interval(cell, sign).strip(), _p(cell).removeprefix(", ")]
-        small = "".join(f"<small>{html.escape(line)}</small>" for line in below if line)
+        below = (_interval(cell, sign) + _p(cell)).strip(", ")
+        small = f"<small>{html.escape(below)}</small>" if below else ""
         return f"<td>{_number(cell.value, sign)}{small}</td>"
     return f"<td>{html.escape(text(cell))}</td>"
 

@@ -138,7 +138,9 @@ def _draw_attention(axes: Axes, theme: Theme, attention: UserAttention) -> None:
         labels = [f"{name}\n{word}" for name, word in zip(labels, attention.outcomes, strict=True)]
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xticks(range(len(attention.periods)), [str(period) for period in attention.periods])
-    axes.set(xlim=(-0.5, len(attention.periods) - 0.5), ylim=(len(labels) - 0.5, -0.5))
+    # A single target does not fill the height.
+    pad = max(0.0, 1.5 - len(labels) / 2)
+    axes.set(xlim=(-0.5, len(attention.periods) - 0.5), ylim=(len(labels) - 0.5 + pad, -0.5 - pad))
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
