@@ -1,0 +1,97 @@
+import csv
+import io
+import json
+
+from lifelong.reports import comparison_tables as made
+from lifelong.reports.tables import Quantity, Table, text
+from lifelong.testing.comparisons import made_study
+
+STUDY = made_study(models=12)
+
+
+def row_of(table, name):
+    found = next(row for row in table.rows if str(row[0]).startswith(name))
+    return dict(zip(table.columns, map(text, found), strict=True))
+
+
+def test_the_main_table_has_quality_tests_and_cost_of_each_model():
+    row = row_of(made.main_table(STUDY), "Target counts")
+    assert row["AUC"] == "0.6800 [0.6750, 0.6850]"
+    assert row["AUC against HPMN"] == "−0.0200 [−0.0240, −0.0160], p = 0.002"
+    assert (row["Mann-Whitney p"], row["t test p"], row["SD of AUC over seeds"]) == ("< 0.001", "0.030", "0.0014")
+    assert (row["parameters"], row["training time"], row["examples / s"]) == ("1,220,000", "30.0 min", "3,000")
+    assert (row["state, bytes a user"], row["latency, 1,000 events"]) == ("800", "1.2 ms")
+
+
+def test_the_best_model_stands_first():
+    reordered = STUDY.model_copy(update={"rows": STUDY.rows[::-1]})
+    assert made.main_table(reordered).rows[0][0] == "HPMN"
+
+
+def test_rows_that_hit_a_limit_are_marked_and_the_mark_is_explained():
+    table = made.main_table(STUDY)
+    assert [row[0] for row in table.rows if made.MARK in str(row[0])] == ["DNN †"]
+    assert "† A limit ended the training" in table.caption
+    without = STUDY.model_copy(
+        update={"costs": {name: cost.model_copy(update={"hit_limit": False}) for name, cost in STUDY.costs.items()}}
+    )
+    assert "†" not in made.main_table(without).caption
+
+
+def test_what_was_not_measured_is_a_dash_and_not_a_nought():
+    row = row_of(made.main_table(STUDY), "Item popularity")
+    assert row["parameters"] == row["examples / s"] == row["latency, 100 events"] == "–"
+    assert row["training time"] == "0.8 s"
+
+
+def test_without_any_latency_there_are_no_such_columns():
+    costs = {name: cost.model_copy(update={"latency_ms": None}) for name, cost in STUDY.costs.items()}
+    table = made.main_table(STUDY.model_copy(update={"costs": costs}))
+    assert not [name for name in table.columns if "latency" in name]
+    assert "Latency" not in table.caption
+
+
+def test_equal_budgets_are_a_table_of_their_own():
+    table = made.equal_table(STUDY)
+    assert row_of(table, "HPMN")["AUC"].startswith("0.6800")
+    assert "1,000,000 labelled examples" in table.caption
+    assert made.equal_table(STUDY.model_copy(update={"equal_rows": []})) is None
+
+
+def test_the_sweep_has_a_column_per_number_of_events_and_all_comes_last():
+    values, gaps = made.sweep_tables(STUDY)
+    assert list(values.columns) == ["model", "last 20", "last 50", "last 100", "last 300", "last 1,000", "all"]
+    assert [cell.value for cell in values.rows[0][1:]][-1] == 0.70
+    assert "20,000 targets, with at least 1,000 events before each" in values.caption
+    assert list(gaps.columns)[-1] == "last 1,000"
+    assert row_of(gaps, "HPMN")["last 1,000"] == "−0.0300 [−0.0340, −0.0260], p = 0.002"
+
+
+def test_the_ablation_table_says_what_differs():
+    rows = {row[0]: row for row in made.ablation_table(STUDY).rows}
+    assert rows["base"][1] == "the base"
+    assert rows["periods-1-3-9-27"][1] == "periods = 1, 3, 9, 27"
+    assert text(rows["hops-1"][-1]).startswith("−0.0100")
+
+
+def test_durations_are_read_by_people():
+    assert [made.duration(seconds) for seconds in (0.8, 42, 750, 5400)] == ["0.8 s", "42 s", "12.5 min", "1.5 h"]
+
+
+def test_machines_get_the_number_and_people_the_text():
+    table = Table(["model", "time"], [["a", Quantity(750.25, "12.5 min")]], "Sentence.")
+    assert list(csv.reader(io.StringIO(table.to_csv())))[1] == ["a", "750.25"]
+    assert "| a | 12.5 min |" in table.to_markdown()
+    assert json.loads(table.to_json()) == {"caption": "Sentence.", "rows": [{"model": "a", "time": 750.25}]}
+
+
+def test_json_keeps_intervals_and_p_values():
+    rows = json.loads(made.main_table(STUDY).to_json())["rows"]
+    assert rows[1]["AUC against HPMN"]["p_value"] == 0.002
+    assert rows[0]["AUC"]["low"] == 0.695
+
+
+def test_a_wide_table_is_scaled_to_the_page_in_latex():
+    latex = made.main_table(STUDY).to_latex()
+    assert r"\resizebox{\textwidth}{!}{%" in latex
+    assert "resizebox" not in made.ablation_table(STUDY).to_latex()
