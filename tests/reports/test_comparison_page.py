@@ -1,0 +1,173 @@
+import json
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from lifelong.evaluation.compare import Comparison, Runs, compare
+from lifelong.evaluation.metrics import Sample
+from lifelong.reports.comparison import pair_difference, write_comparison
+from lifelong.reports.dataset import dataset_section, ties_share
+from lifelong.reports.figures import Curve
+from lifelong.reports.page import write_report
+from lifelong.testing.artifacts import tiny_artifact
+from lifelong.testing.comparisons import made_study
+from lifelong.testing.datasets import tiny_dataset
+
+
+def text_of(path):
+    page = re.sub(r"<svg.*?</svg>|<style>.*?</style>", "", path.read_text(), flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]*>", " ", page).replace("&#x27;", "'").split())
+
+
+def headings(path):
+    return re.findall(r"<h2>(.*?)</h2>", path.read_text())
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return tiny_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def page(dataset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    tiny_artifact(out / "runs" / "hpmn-seed0" / "artifact", dataset)
+    curves = {"HPMN": Curve([1, 2], [0.5, 0.6])}
+    return write_comparison(out, made_study(models=12), dataset=dataset, runs=out / "runs", curves=curves)
+
+
+def test_the_page_has_all_parts_in_order(page):
+    assert headings(page) == [
+        "Three questions",
+        "Left out",
+        "All models",
+        "The same number of examples for all",
+        "By length of the history",
+        "By number of most recent events",
+        "Training",
+        "Quality against cost",
+        "Ablations",
+        "What the slots hold",
+        "Case studies",
+        "The data set",
+        "Calibration",
+        "Commands",
+        "Conditions",
+    ]
+
+
+def test_the_page_is_one_file_without_outside_addresses_and_shows_command_and_versions(page):
+    source = page.read_text()
+    assert "http" not in source
+    assert "<script" not in source
+    text = text_of(page)
+    assert "lifelong compare data --models all --seeds 2 --out report" in text
+    assert "python 3.11.0" in text
+    assert "spare is left out: the data has no event types" in text
+
+
+def test_ids_on_the_page_are_unique(page):
+    ids = re.findall(r' id="([^"]+)"', page.read_text())
+    assert len(ids) == len(set(ids))
+
+
+def test_every_table_lies_beside_the_page_in_four_formats(page):
+    folder = page.parent / "tables"
+    for name in ("main", "equal-examples", "history-length", "sweep", "sweep-differences", "ablations", "dataset"):
+        assert {path.suffix for path in folder.glob(f"{name}.*")} == {".md", ".csv", ".tex", ".json"}
+    assert json.loads((folder / "main.json").read_text())["rows"][0]["model"] == "HPMN"
+
+
+def test_tables_scroll_in_their_own_box_and_captions_do_not(page):
+    source = page.read_text()
+    assert source.count("<table>") == source.count('<div class="scroll" tabindex="0" role="group"') - source.count(
+        "<svg"
+    )
+    assert "<caption>" not in source
+    assert '</table></div><p class="caption">Means over seeds.' in source
+
+
+def test_the_record_alone_makes_a_page_that_says_what_it_lacks(tmp_path):
+    study = made_study(models=3)
+    path = write_report(tmp_path, study.results, comparison=study, curves={"HPMN": Curve([1], [0.5])})
+    text = text_of(path)
+    assert "Yes: all events are better than every shorter window." in text
+    assert "Not measured: the trained model and the data were not at hand when this page was written." in text
+    assert "Case studies None: the trained model" in text
+    assert "The data set" not in headings(path)
+
+
+def test_a_run_without_artifact_is_said_to_be_missing(dataset, tmp_path):
+    (tmp_path / "runs").mkdir()
+    path = write_comparison(tmp_path, made_study(models=3), dataset=dataset, runs=tmp_path / "runs")
+    assert "Not measured: there is no trained HPMN." in text_of(path)
+
+
+def test_an_artifact_of_other_data_is_not_read(dataset, tmp_path):
+    other = tiny_dataset(tmp_path / "other", num_items=30)
+    tiny_artifact(tmp_path / "runs" / "hpmn-seed0" / "artifact", other)
+    text = text_of(write_comparison(tmp_path, made_study(models=3), dataset=dataset, runs=tmp_path / "runs"))
+    assert "Not measured: the field 'item' has" in text
+
+
+def test_one_equal_budget_alone_is_one_table(tmp_path):
+    study = made_study(models=3)
+    study = study.model_copy(update={"equal_rows": study.rows})
+    path = write_comparison(tmp_path, study)
+    assert "The same number of examples for all" not in headings(path)
+    assert "Each model was trained on 1,000,000 labelled examples." in text_of(path)
+
+
+def test_the_pair_is_read_from_the_record_whoever_the_reference_is():
+    study = made_study(models=3)
+    pair = pair_difference(study, "hpmn")
+    assert (pair.value, pair.low, pair.high) == pytest.approx((0.01, 0.006, 0.014))
+    assert pair_difference(study, "counts").value == pytest.approx(-0.02)
+    assert pair_difference(study.model_copy(update={"reference": "counts"}), "hpmn") is None
+
+
+def test_a_pair_without_the_reference_is_tested_on_the_logits_of_their_runs(dataset, tmp_path):
+    examples = dataset.examples("test")
+    study = scored_study(dataset, tmp_path / "runs")
+    pair = pair_difference(study, "hpmn", dataset=dataset, runs=tmp_path / "runs")
+    samples = {
+        name: Sample.of(examples.label_NT[:, 0], np.load(tmp_path / "runs" / f"{name}-seed0" / "logits-test.npy")[:, 0],
+                        examples.user_N)
+        for name in ("hpmn", "popularity")
+    }  # fmt: skip
+    runs = {name: Runs(name, [sample]) for name, sample in samples.items()}
+    assert pair == compare(runs, reference="popularity", resamples=20)[0].differences["auc"]
+
+
+def scored_study(dataset, runs):
+    """HPMN and popularity have runs; the reference, counts, is worse than both."""
+    study = made_study(models=3)
+    labels, rng = dataset.examples("test").label_NT, np.random.default_rng(0)
+    for noise, name in enumerate(("hpmn", "popularity"), 1):
+        folder = runs / f"{name}-seed0"
+        folder.mkdir(parents=True)
+        np.save(folder / "logits-test.npy", labels + noise * rng.normal(size=labels.shape))
+        next(result for result in study.results if result.model == name).save(folder / "result-test.json")
+    return Comparison.model_validate({**study.model_dump(), "reference": "counts", "resamples": 20})
+
+
+def test_the_data_set_table_counts_what_is_there(dataset):
+    rows = {row[0]: row[1] for row in dataset_section(dataset).tables[0].rows}
+    lengths = np.diff(dataset.histories.offset_U)
+    assert rows["users"] == 40
+    assert rows["events of a user, median"] == int(np.median(lengths))
+    assert rows["events of a user, longest"] == lengths.max()
+    assert rows["test examples"] == len(dataset.examples("test"))
+    assert "in proportion to how often items occur" in rows["negatives"]
+    assert rows["cut times"].count("UTC") == 2
+
+
+def test_ties_are_counted_within_a_user_where_they_are_not_recorded(dataset):
+    histories, ties = dataset.histories, 0
+    for user in range(histories.num_users):
+        time = histories.time_N[histories.of(user)]
+        ties += int((time[1:] == time[:-1]).sum())
+    assert ties_share(dataset) == pytest.approx(ties / histories.num_events)
