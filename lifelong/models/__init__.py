@@ -39,11 +39,11 @@ from lifelong.models.mf import Mf
 from lifelong.models.mimn import Mimn
 from lifelong.models.mingru import MinGru
 from lifelong.models.popularity import Popularity
+from lifelong.models.rum_feature import RumFeature
+from lifelong.models.rum_item import RumItem
 from lifelong.models.sdim import Sdim
 from lifelong.models.shan import Shan
 from lifelong.models.sim import Sim
-from lifelong.models.rum_feature import RumFeature
-from lifelong.models.rum_item import RumItem
 from lifelong.models.svdpp import Svdpp
 from lifelong.models.twin import Twin
 from lifelong.models.ubr4ctr import Ubr4Ctr
