@@ -28,7 +28,9 @@ def compare(
     models: Annotated[str, typer.Option("--models", help="Names, as in hpmn,counts; or all.")] = "all",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each model, with seeds 0, 1, ...")] = 1,
     out: Annotated[Path, typer.Option("--out", metavar="REPORT", help="Folder of runs and report.")],
-    reference: Annotated[str | None, typer.Option("--reference", help="Whom the others are compared with.")] = None,
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="Whom the others are compared with; hpmn, or the first.")
+    ] = None,
     config: Annotated[
         list[Path],
         typer.Option(
@@ -62,7 +64,7 @@ def compare(
     from lifelong.data.dataset import Dataset
     from lifelong.evaluation.sweep import parse_steps
     from lifelong.models import MODELS
-    from lifelong.reports.page import write_report
+    from lifelong.reports.comparison import write_comparison
     from lifelong.training.study import Study, plan, run_study
 
     if max_hours <= 0:
@@ -74,7 +76,7 @@ def compare(
     study = Study(
         configs=configs,
         seeds=range(seeds),
-        reference=reference,
+        reference=reference or ("hpmn" if "hpmn" in configs else None),
         max_minutes=60 * max_hours,
         examples=examples,
         only_equal=only_equal,
@@ -107,7 +109,7 @@ def compare(
     command = command_line("compare", data, given)
     outcome = run_study(dataset, out, study, measure=serving_of, command=command, progress=terminal.say)
     comparison = outcome.comparison
-    page = write_report(out, comparison.results, comparison=comparison, curves=_curves(outcome), commands=[command])
+    page = write_comparison(out, comparison, dataset=dataset, runs=out / "runs", curves=_curves(outcome))
     return _reply(outcome, page)
 
 

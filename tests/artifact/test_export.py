@@ -15,7 +15,7 @@ from lifelong.artifact.export import load_model, write_artifact
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation.evaluate import predict
-from lifelong.models import MODELS, build
+from lifelong.models import MODELS, SERVED, build
 from lifelong.models.base import FittedModel, MemoryModel
 from lifelong.testing.artifacts import SETTINGS, tiny_artifact
 from lifelong.testing.datasets import tiny_dataset
@@ -52,7 +52,9 @@ def test_every_model_comes_back_with_the_same_logits(name, dataset, tmp_path):
     artifact = Artifact.open(tmp_path / "artifact")
     examples = dataset.examples("test")
     assert np.array_equal(predict(load_model(artifact), dataset, examples), predict(model, dataset, examples))
-    assert artifact.config.kind == ("fitted" if isinstance(model, FittedModel) else "memory")
+    expected = "fitted" if isinstance(model, FittedModel) else "memory" if isinstance(model, MemoryModel) else "history"
+    assert artifact.config.kind == expected
+    assert (artifact.config.memory is not None) == isinstance(model, SERVED)
 
 
 def test_a_form_that_cannot_be_served_is_kept_and_says_why(dataset, tmp_path):
