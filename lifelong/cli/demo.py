@@ -49,8 +49,8 @@ HPMN = (
 )
 """Small steps, which leave the plateau soonest, and the paper's single read, which makes them fast.
 
-Few validations, on part of the users. Two free cores see all examples in about four minutes, and the learning rate ends
-low; on slower ones the clock ends the run.
+Few validations, on part of the users. The learning rate falls with the examples; on slow or busy cores the clock ends
+the run before them.
 """
 _CANDIDATES = 5
 
