@@ -43,7 +43,8 @@ class ModelCase:
     config: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return "-".join([self.name, *(key for key, value in self.config.items() if value is True)])
+        flags = (key if value is True else value for key, value in self.config.items())
+        return "-".join([self.name, *(flag for flag in flags if isinstance(flag, str))])
 
     @property
     def entry(self) -> type[Model] | type[FittedModel]:
@@ -69,6 +70,11 @@ Check = Callable[[ModelCase], None]
 NOT_APPLICABLE: dict[tuple[str, str], str] = {
     ("hpmn-authors_mode", "check_context_is_used"): "the authors' graph has no context features",
     ("mf", "check_earlier_events_are_used"): "it knows a user by her number alone and reads no history",
+    ("mf", "check_earlier_events_of_the_target_are_used"): "it knows a user by her number alone and reads no history",
+    **{
+        (name, "check_earlier_events_are_used"): "its search finds nothing in a history that has nothing of the target"
+        for name in ("sim", "sim-cluster", "ubr4ctr")
+    },
     ("mf", "check_learns_a_tiny_world"): "the world's answer is in the history, and its users are new in every batch",
 }
 
@@ -176,10 +182,18 @@ def check_later_events_change_nothing(case: ModelCase) -> None:
 
 
 def check_earlier_events_are_used(case: ModelCase) -> None:
-    """The last event before a target changes its logit, if it becomes one of the target's own item at the latest."""
+    """The last event before a target changes its logit."""
     model, batch = case.build(), random_batch([12], targets=2)
     changed = batch.history_BLF.clone()
     changed[:, 11] = changed[:, 11] % 3 + 1
+    logit, other = model(batch).logit_BCT, model(replace(batch, history_BLF=changed)).logit_BCT
+    assert not torch.equal(logit[:, -1], other[:, -1]), "the history is not read"
+
+
+def check_earlier_events_of_the_target_are_used(case: ModelCase) -> None:
+    """The last event changes a target's logit when it becomes one of the target's own item."""
+    model, batch = case.build(), random_batch([12], targets=2)
+    changed = batch.history_BLF.clone()
     changed[:, 11, : batch.target_BCF.shape[-1]] = batch.target_BCF[:, -1]
     logit, other = model(batch).logit_BCT, model(replace(batch, history_BLF=changed)).logit_BCT
     assert not torch.equal(logit[:, -1], other[:, -1]), "the history is not read"
@@ -444,6 +458,7 @@ MODEL_CHECKS: list[Check] = [
     check_padding_vectors_change_nothing,
     check_later_events_change_nothing,
     check_earlier_events_are_used,
+    check_earlier_events_of_the_target_are_used,
     check_target_is_used,
     check_context_is_used,
     check_empty_histories_work,
