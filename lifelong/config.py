@@ -60,7 +60,7 @@ class TrainSettings(BaseModel):
         0.25, gt=0, description="validate after this share of an epoch (up to 1), or after so many examples (above 1)"
     )
     validation_examples: int | None = Field(
-        100_000, ge=1, description="examples used for stopping, of whole users chosen by seed; null takes all"
+        100_000, ge=1, description="examples used to stop and calibrate, of whole users chosen by seed; null takes all"
     )
     select_on: Literal["auc", "log_loss"] = Field("auc", description="what the kept weights are best in, on validation")
     patience: int = Field(8, ge=1, description="stop after so many validations in a row without a new best")

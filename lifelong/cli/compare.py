@@ -25,8 +25,10 @@ def compare(
     terminal: Terminal,
     data: DataPath,
     *,
-    models: Annotated[str, typer.Option("--models", help="Names, as in hpmn,counts; or all.")] = "all",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of each model, with seeds 0, 1, ...")] = 1,
+    models: Annotated[str, typer.Option("--models", help="Names, as in hpmn,sim_soft,counts; or all.")] = "all",
+    seeds: Annotated[
+        str, typer.Option("--seeds", help="Runs of each model, with seeds 0, 1, ...; or 2,hpmn=5 for more of some.")
+    ] = "1",
     out: Annotated[Path, typer.Option("--out", metavar="REPORT", help="Folder of runs and report.")],
     reference: Annotated[
         str | None, typer.Option("--reference", help="Whom the others are compared with; hpmn, or the first.")
@@ -43,6 +45,10 @@ def compare(
     examples: Annotated[
         int | None,
         typer.Option("--examples", min=1, help="Train every model once more on exactly so many labelled examples."),
+    ] = None,
+    equal_seeds: Annotated[
+        int | None,
+        typer.Option("--equal-seeds", min=1, help="Of those runs, at most; as many as --seeds if not given."),
     ] = None,
     only_equal: Annotated[
         bool, typer.Option("--only-equal", help="Only that, and not until validation stops improving.")
@@ -63,19 +69,24 @@ def compare(
     from lifelong.cli.serving_cost import serving_of
     from lifelong.data.dataset import Dataset
     from lifelong.evaluation.sweep import parse_steps
-    from lifelong.models import MODELS
+    from lifelong.models import FORMS, MODELS
     from lifelong.reports.comparison import write_comparison
     from lifelong.training.study import Study, plan, run_study
 
     if max_hours <= 0:
         raise UsageError(f"--max-hours {max_hours:g}", expected="a number above 0")
-    configs = model_configs(list(MODELS) if models == "all" else names(models), config, changes, threads)
+    forms = [form for form, (model, _) in FORMS.items() if model in MODELS]
+    every = [*MODELS, *forms] if models == "all" else names(models)
+    configs = model_configs(every, config, changes, threads)
+    usual, own = seed_counts(seeds)
     dataset, notes = Dataset(data), list[str]()
     if models == "all":
         configs, notes = without_unmet(dataset, configs)
     study = Study(
         configs=configs,
-        seeds=range(seeds),
+        seeds=range(usual),
+        own_seeds={model: range(count) for model, count in own.items()},
+        equal_seeds=equal_seeds,
         reference=reference or ("hpmn" if "hpmn" in configs else None),
         max_minutes=60 * max_hours,
         examples=examples,
@@ -99,6 +110,7 @@ def compare(
         "--set": changes,
         "--max-hours": max_hours,
         "--examples": examples,
+        "--equal-seeds": equal_seeds,
         "--only-equal": only_equal,
         "--sweep": sweep,
         "--sweep-examples": sweep_examples,
@@ -111,6 +123,24 @@ def compare(
     comparison = outcome.comparison
     page = write_comparison(out, comparison, dataset=dataset, runs=out / "runs", curves=_curves(outcome))
     return _reply(outcome, page)
+
+
+def seed_counts(text: str) -> tuple[int, dict[str, int]]:
+    """How many seeds every model has, and those that have another number: from "2" or "2,hpmn=5,sim=5".
+
+    Raises:
+        UsageError: a number is missing, below 1 or no number.
+    """
+    usual, own = 1, {}
+    for word in names(text):
+        model, equals, count = word.rpartition("=")
+        if not count.isdigit() or int(count) < 1 or bool(model) != bool(equals):
+            raise UsageError(f"--seeds {text}", expected="a number from 1 on, and models with more: 2,hpmn=5,sim=5")
+        if model:
+            own[model] = int(count)
+        else:
+            usual = int(count)
+    return usual, own
 
 
 def command_line(command: str, data: Path, given: dict[str, Any]) -> str:

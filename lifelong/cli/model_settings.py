@@ -37,11 +37,12 @@ def model_configs(
         ConfigError: names every problem.
     """
     from lifelong.config import load_config
-    from lifelong.models import MODELS, check_config
+    from lifelong.models import FORMS, MODELS, check_config
 
-    unknown = [name for name in models if name not in MODELS]
+    known = [*MODELS, *FORMS]
+    unknown = [name for name in models if name not in known]
     if unknown:
-        raise UsageError(f"there is no model {unknown[0]!r}", expected=", ".join(MODELS), fix="lifelong models")
+        raise UsageError(f"there is no model {unknown[0]!r}", expected=", ".join(known), fix="lifelong models")
     own = [] if threads is None else [f"train.threads={threads}"]
     everything = [*(change for path in paths for change in _file_changes(path, models)), *changes, *own]
     problems = [

@@ -22,7 +22,14 @@ from lifelong.errors import DataError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.metrics import FloatArray, Sample
 from lifelong.evaluation.results import Estimate, Result, estimate
-from lifelong.evaluation.significance import RESAMPLES, bootstrap, interval, p_value, paper_tests
+from lifelong.evaluation.significance import (
+    RESAMPLES,
+    bootstrap,
+    family_p_values,
+    interval,
+    p_value,
+    paper_tests,
+)
 
 FORMAT_VERSION = 1
 
@@ -38,6 +45,8 @@ class DifferenceEstimate(_Record):
     low: float | None
     high: float | None
     p_value: float | None
+    family_p: float | None = None
+    """The p-value corrected for the number of models that are compared with the reference."""
 
 
 class Spread(_Record):
@@ -174,27 +183,29 @@ def compare(
         DataError: two runs scored different examples.
     """
     _check_runs(runs, reference)
-    base = _drawn(runs[reference], resamples, seed)
-    rows = []
-    for model, run in runs.items():
-        drawn = base if model == reference else _drawn(run, resamples, seed)
-        first, versus = run.samples[0], None if model == reference else runs[reference].samples[0]
-        tests = paper_tests(first, versus)
-        rows.append(
-            ComparisonRow(
-                model=model,
-                title=run.title,
-                seeds=len(run.samples),
-                metrics={
-                    name: estimate(name, _mean(drawn.values[name]), drawn.resampled[name], first) for name in _NAMES
-                },
-                spread={name: Spread(values=[_number(value) for value in drawn.values[name]]) for name in _NAMES},
-                differences=None if model == reference else {name: _difference(drawn, base, name) for name in _NAMES},
-                mann_whitney_p=_number(tests.mann_whitney_p),
-                t_p=_number(tests.t_p),
-            )
-        )
-    return rows
+    drawn = {model: _drawn(run, resamples, seed) for model, run in runs.items()}
+    differences = _differences(drawn, reference)
+    return [
+        _row(model, run, drawn[model], differences.get(model), None if model == reference else runs[reference])
+        for model, run in runs.items()
+    ]
+
+
+def _row(
+    model: str, run: Runs, drawn: _Drawn, differences: dict[str, DifferenceEstimate] | None, reference: Runs | None
+) -> ComparisonRow:
+    first = run.samples[0]
+    tests = paper_tests(first, None if reference is None else reference.samples[0])
+    return ComparisonRow(
+        model=model,
+        title=run.title,
+        seeds=len(run.samples),
+        metrics={name: estimate(name, _mean(drawn.values[name]), drawn.resampled[name], first) for name in _NAMES},
+        spread={name: Spread(values=[_number(value) for value in drawn.values[name]]) for name in _NAMES},
+        differences=differences,
+        mann_whitney_p=_number(tests.mann_whitney_p),
+        t_p=_number(tests.t_p),
+    )
 
 
 _NAMES = metrics.METRICS
@@ -218,11 +229,28 @@ def _drawn(run: Runs, resamples: int, seed: int) -> _Drawn:
     )
 
 
-def _difference(drawn: _Drawn, base: _Drawn, name: str) -> DifferenceEstimate:
-    gap = drawn.resampled[name] - base.resampled[name]
-    low, high = interval(gap)
-    value = _mean(drawn.values[name]) - _mean(base.values[name])
-    return DifferenceEstimate(value=_number(value), low=_number(low), high=_number(high), p_value=_number(p_value(gap)))
+def _differences(drawn: Mapping[str, _Drawn], reference: str) -> dict[str, dict[str, DifferenceEstimate]]:
+    """Model -> metric -> its difference to the reference's, for all models but that one."""
+    base, found = drawn[reference], {model: dict[str, DifferenceEstimate]() for model in drawn if model != reference}
+    for name in _NAMES:
+        gaps = {
+            model: (
+                _mean(drawn[model].values[name]) - _mean(base.values[name]),
+                drawn[model].resampled[name] - base.resampled[name],
+            )
+            for model in found
+        }
+        family = family_p_values(gaps)
+        for model, (value, gap) in gaps.items():
+            low, high = interval(gap)
+            found[model][name] = DifferenceEstimate(
+                value=_number(value),
+                low=_number(low),
+                high=_number(high),
+                p_value=_number(p_value(gap)),
+                family_p=_number(family[model]),
+            )
+    return found
 
 
 def _check_runs(runs: Mapping[str, Runs], reference: str) -> None:

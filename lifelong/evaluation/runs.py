@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +127,8 @@ class Run:
         seconds = time.perf_counter() - start
         scored = evaluate.scored_by(artifact, dataset, {0: logit_NT}, split=self.split, seconds=seconds)
         np.save(self._logit_path, logit_NT)
-        result = evaluate.record(scored, evaluate.origin_of(artifact), resamples=self.resamples)
+        origin = replace(evaluate.origin_of(artifact), model=self.model)
+        result = evaluate.record(scored, origin, resamples=self.resamples)
         replace_text(self._result_path, result.model_dump_json(indent=2) + "\n")
 
     @property

@@ -7,9 +7,10 @@ All models and steps score the same examples under the same resampled users.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,61 +82,88 @@ def choose(examples: Examples, steps: Sequence[int | None], *, limit: int, seed:
     return Chosen(place_N, at_least)
 
 
-def sweep(
-    dataset: Dataset,
-    runs: Mapping[str, Run],
-    chosen: Chosen,
-    *,
-    steps: Sequence[int | None] = STEPS,
-    resamples: int = RESAMPLES,
-    progress: Callable[[str], None] | None = None,
-) -> list[SweepPoint]:
-    """Score and measure every model at every step; scores that are in a run's folder already are not made again.
+@dataclass(frozen=True, slots=True)
+class SweepTask:
+    """The scores of one run's model at every number of recent events, each kept in the run's folder.
+
+    Args:
+        run: finished.
+        chosen: which examples.
+        steps: numbers of recent events; None = all of them, which the run itself has.
+        threads: of torch.
+    """
+
+    run: Run
+    chosen: Chosen
+    steps: Sequence[int | None] = STEPS
+    threads: int | None = None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.run.name}, with the most recent events alone"
+
+    @property
+    def finished(self) -> bool:
+        """Whether every step is scored."""
+        return all(self._path(step).exists() for step in self.steps if step is not None)
+
+    def claim(self, dataset: Dataset) -> None:
+        """The run's folder is the run's already."""
+
+    def with_threads(self, threads: int) -> SweepTask:
+        """The same on so many threads."""
+        return replace(self, threads=threads)
+
+    def do(self, dataset: Dataset, *, progress: bool) -> None:
+        """Score the steps that are not scored yet."""
+        from lifelong.artifact.export import load_model
+
+        model, examples = load_model(self.run.artifact), self.examples(dataset)
+        for step in self.steps:
+            if step is None or (path := self._path(step)).exists():
+                continue
+            logit_NT = evaluate.predict(model, dataset, examples, recent=step, threads=self.threads)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = path.with_name(f"{path.stem}.unfinished.npy")
+            np.save(fresh, logit_NT)
+            fresh.replace(path)
+
+    def examples(self, dataset: Dataset) -> Examples:
+        """Those that are scored."""
+        return dataset.examples(self.run.split).take(self.chosen.place_N)
+
+    def logits(self, step: int | None) -> FloatArray:
+        """Scores `[N, T]` of the chosen examples at a finished step."""
+        kept: FloatArray = self.run.logits[self.chosen.place_N] if step is None else np.load(self._path(step))
+        return kept
+
+    def _path(self, step: int) -> Path:
+        """Scores of exactly these examples."""
+        digest = hashlib.sha256(self.chosen.place_N.astype("<i8").tobytes()).hexdigest()[:12]
+        return self.run.folder / "sweep" / digest / f"last-{step}.npy"
+
+
+def sweep(dataset: Dataset, tasks: Mapping[str, SweepTask], *, resamples: int = RESAMPLES) -> list[SweepPoint]:
+    """Measure every model at every step.
 
     Args:
         dataset: prepared.
-        runs: model -> its finished run.
-        chosen: which examples.
-        steps: numbers of recent events; None, all, must be among them.
+        tasks: model -> its scores, all of the same examples and steps (all events among these); what is missing is
+            scored first.
         resamples: of the users.
-        progress: is told what starts.
     """
-    examples = dataset.examples(next(iter(runs.values())).split).take(chosen.place_N)
     points = []
-    for model, run in runs.items():
-        samples = {}
-        for step in steps:
-            if progress is not None:
-                progress(f"{model}: {'all' if step is None else f'the last {step}'} events")
-            logit_NT = _logits(dataset, examples, run, chosen, step)
-            samples[_key(step)] = Sample.of(examples.label_NT[:, 0], logit_NT[:, 0], examples.user_N)
-        points += _points(model, run.result.title, samples, steps, resamples)
+    for model, task in tasks.items():
+        if not task.finished:
+            task.do(dataset, progress=False)
+        examples = task.examples(dataset)
+        samples = {
+            _key(step): Sample.of(examples.label_NT[:, 0], task.logits(step)[:, 0], examples.user_N)
+            for step in task.steps
+        }
+        points += _points(model, task.run.result.title, samples, task.steps, resamples)
     return points
-
-
-def _logits(dataset: Dataset, examples: Examples, run: Run, chosen: Chosen, step: int | None) -> FloatArray:
-    if step is None:
-        return run.logits[chosen.place_N]
-    from lifelong.artifact.export import load_model
-
-    path = _cache(run.folder / "sweep", chosen) / f"last-{step}.npy"
-    if not path.exists():
-        logit_NT = evaluate.predict(load_model(run.artifact), dataset, examples, recent=step)
-        fresh = path.with_name(f"{path.stem}.unfinished.npy")
-        np.save(fresh, logit_NT)
-        fresh.replace(path)
-    kept: FloatArray = np.load(path)
-    return kept
-
-
-def _cache(folder: Path, chosen: Chosen) -> Path:
-    """Where scores of exactly these examples are kept."""
-    import hashlib
-
-    digest = hashlib.sha256(chosen.place_N.astype("<i8").tobytes()).hexdigest()[:12]
-    place = folder / digest
-    place.mkdir(parents=True, exist_ok=True)
-    return place
 
 
 def _points(

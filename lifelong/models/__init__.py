@@ -83,14 +83,23 @@ MODES: dict[tuple[str, str], type[Model] | type[FittedModel]] = {("hpmn", "autho
 """(model, flag in its settings) -> the class that the flag selects, with settings of its own."""
 
 
+FORMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "hpmn_authors": ("hpmn", {"authors_mode": True}),
+    "sim_soft": ("sim", {"search": "soft"}),
+    "sim_cluster": ("sim", {"search": "cluster"}),
+}
+"""Name -> model and settings: forms of a model that are trained and compared under a name of their own."""
+
+
 def model_class(name: str, config: Mapping[str, Any]) -> type[Model] | type[FittedModel]:
     """The class behind a name and its settings (a flag can select another form of a model).
 
     Raises:
-        ConfigError: no model has this name.
+        ConfigError: no model or form has this name.
     """
+    name, config = _without_form(name, config)
     if name not in MODELS:
-        raise ConfigError([f"there is no model {name!r}"], fix=f"choose one of: {', '.join(MODELS)}")
+        raise ConfigError([f"there is no model {name!r}"], fix=f"choose one of: {', '.join([*MODELS, *FORMS])}")
     for (model, flag), chosen in MODES.items():
         if model == name and config.get(flag) is True:
             return chosen
@@ -103,6 +112,7 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: no such model, or settings unknown or out of range; names all of them.
     """
+    name, config = _without_form(name, config)
     config_class = model_class(name, config).Config
     known = [field.name for field in fields(config_class)]
     given = {key: value for key, value in config.items() if not ((name, key) in MODES and value is False)}
@@ -118,6 +128,20 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(checked)
 
 
+def _without_form(name: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The model behind a name, and its settings, those that make the form among them.
+
+    Raises:
+        ConfigError: the settings make another form.
+    """
+    model, settings = FORMS.get(name, (name, {}))
+    other = [key for key in settings if key in config and config[key] != settings[key]]
+    if other:
+        found = [f"model.{key}: {name} has {settings[key]!r} (found {config[key]!r})" for key in other]
+        raise ConfigError(found, fix=f"leave that out, or train {model}")
+    return model, {**config, **settings}
+
+
 def _problem(detail: Any) -> str:
     place = ".".join(str(part) for part in detail["loc"])
     return f"model.{place}: {detail['msg'].removeprefix('Value error, ')} (found {detail['input']!r})"
@@ -127,7 +151,7 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
     """A new model of a registered name.
 
     Args:
-        name: key of `MODELS`.
+        name: key of `MODELS` or `FORMS`.
         inputs: sizes of the dataset's fields.
         config: settings of the model; those left out have their defaults.
 

@@ -30,6 +30,7 @@ from typing_extensions import TypeVar
 from lifelong.data.events import InputSpec
 from lifelong.nn.embeddings import FieldEmbedding
 from lifelong.nn.head import Head
+from lifelong.nn.hits import over_events
 from lifelong.nn.masks import length_mask
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class Output:
     Args:
         logit_BCT: logits, also at padded targets (mask them).
         aux_losses: named terms, already weighted, that the trainer adds to the cross entropy.
-        attention_BCS: first-hop attention over the slots, for models that have one.
+        attention_BCS: first-hop attention over the slots, or over what a history model attends to, for models that
+            have one.
     """
 
     logit_BCT: Tensor
@@ -106,8 +108,8 @@ class Model(nn.Module, ABC):
     """
 
     Config: ClassVar[type[Any]]
-    title: ClassVar[str]
-    """The model's name in tables, such as "GRU4Rec"."""
+    title: str
+    """The model's name in tables, such as "GRU4Rec"; a form that settings choose may have its own."""
     source: ClassVar[str]
     """The paper: authors, venue."""
     state: ClassVar[str]
@@ -184,9 +186,17 @@ class Found(NamedTuple):
 
     interest_BCD: Tensor
     attention_BCS: Tensor | None = None
-    """At least 0, sum 1 (or all 0 without events), over whatever the model attends to."""
+    """Over whatever the model attends to; at least 0, sum 1 (or all 0 without events) unless its weights are free."""
     aux_losses: Mapping[str, Tensor] = {}
     """Already weighted."""
+    place_BCS: Tensor | None = None
+    """int64: of which event of the window each weight is; None where there is one for every event, in order."""
+
+    def attention_over(self, length: int) -> Tensor | None:
+        """The weight of each of the window's L events: `[B, C, L]`, 0 where the model did not look."""
+        if self.attention_BCS is None or self.place_BCS is None:
+            return self.attention_BCS
+        return over_events(self.attention_BCS, self.place_BCS, length)
 
 
 class HistoryModel(Model):
@@ -196,6 +206,8 @@ class HistoryModel(Model):
     """
 
     recent: int
+    free_weights: bool = False
+    """Whether its attention is of any size and sign, as in a plain sum, and no share of 1."""
 
     @abstractmethod
     def find(self, window: Window, query: Query) -> Found:
@@ -212,16 +224,21 @@ class HistoryModel(Model):
 
     def forward(self, batch: Batch) -> Output:
         """Embed, find, and respond."""
+        window, query = self.asked(batch)
+        found = self.find(window, query)
+        logit_BCT = self.head(found.interest_BCD, query.vector_BCE, self.embed_context(batch.context_BCF))
+        return Output(logit_BCT, found.aux_losses, found.attention_BCS)
+
+    def asked(self, batch: Batch) -> tuple[Window, Query]:
+        """A batch as `find` takes it."""
         real_BL1 = length_mask(batch.length_B, batch.history_BLF.shape[1]).unsqueeze(-1)
         event_BLE = self.embed(batch.history_BLF, self.history_fields).masked_fill(~real_BL1, 0.0)
         number_BLF = batch.history_BLF.masked_fill(~real_BL1, 0)
         target_BCE = self.embed(batch.target_BCF, self.item_fields)
-        found = self.find(
+        return (
             Window(event_BLE, number_BLF, batch.time_BL, batch.length_B),
             Query(target_BCE, batch.target_BCF, batch.target_time_BC, batch.position_BC),
         )
-        logit_BCT = self.head(found.interest_BCD, target_BCE, self.embed_context(batch.context_BCF))
-        return Output(logit_BCT, found.aux_losses, found.attention_BCS)
 
 
 class MemoryModel(Model, Generic[M]):

@@ -85,7 +85,8 @@ def best(comparison: Comparison, lifelong: str, pair: DifferenceEstimate | None)
         return Answer(BEST, f"Not measured: {_title(comparison, lifelong)}: {missing}.")
     ahead = _row_auc(mine) > _row_auc(other)
     rank = 1 + sum(_row_auc(row) > _row_auc(mine) for row in _ranked(comparison))
-    p = None if pair is None else pair.p_value
+    corrected = pair is not None and pair.family_p is not None
+    p = None if pair is None else pair.family_p if corrected else pair.p_value
     sure = p is not None and p < SURE
     verdict = {
         (True, True): f"Yes: {mine.title} is better than every other model.",
@@ -100,7 +101,7 @@ def best(comparison: Comparison, lifelong: str, pair: DifferenceEstimate | None)
         BEST,
         f"{verdict} {mine.title} has AUC {_words(mine.metrics['auc'])}, place {rank} of {len(_ranked(comparison))}; "
         f"the best other model, {other.title}, has {_words(other.metrics['auc'])}.{gap} Paired bootstrap over users, "
-        "two-sided; not corrected for choosing the best of the others on these examples."
+        f"two-sided; {_correction(pair)} for choosing the best of the others on these examples."
         f"{_limits(comparison, mine, other)}",
     )
 
@@ -125,6 +126,12 @@ def rivals(comparison: Comparison, lifelong: str) -> tuple[ComparisonRow | None,
     ranked = _ranked(comparison)
     mine = next((row for row in ranked if row.model == lifelong), None)
     return mine, next((row for row in ranked if row.model != lifelong), None)
+
+
+def _correction(pair: DifferenceEstimate | None) -> str:
+    if pair is None or pair.family_p is None:
+        return "not corrected"
+    return f"corrected (p {p_text(pair.family_p, equals=True)})"
 
 
 def _verdict(shorter: Sequence[SweepPoint]) -> str:

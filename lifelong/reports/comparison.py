@@ -134,4 +134,4 @@ def _reversed(of: DifferenceEstimate) -> DifferenceEstimate:
     def minus(value: float | None) -> float | None:
         return None if value is None else -value
 
-    return DifferenceEstimate(value=minus(of.value), low=minus(of.high), high=minus(of.low), p_value=of.p_value)
+    return of.model_copy(update={"value": minus(of.value), "low": minus(of.high), "high": minus(of.low)})

@@ -194,7 +194,8 @@ def _name(row: ComparisonRow, comparison: Comparison) -> str:
 def _tests(comparison: Comparison) -> str:
     return (
         f"Means over seeds. Brackets: 95 % intervals, bootstrap over users ({comparison.resamples:,} resamples); p of "
-        "differences: paired on the same users, not corrected for the number of models. Mann-Whitney U (scores of "
+        "differences: paired on the same users; (all ...): corrected for the number of models, by the largest "
+        "deviation of any of them (Westfall and Young). Mann-Whitney U (scores of "
         "positives above those of negatives) and t test (losses against the reference) are the HPMN paper's, of the "
         "first seed; they take the examples of one user for independent."
     )

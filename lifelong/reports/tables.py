@@ -76,7 +76,7 @@ class Table:
         return "\n".join([*lines, *(["", self.caption] if self.caption else [])]) + "\n"
 
     def to_csv(self) -> str:
-        """CSV with full numbers: an estimate takes the columns `name`, `name low`, `name high` (and `name p`)."""
+        """CSV with full numbers: an estimate has the columns `name`, `name low` and `name high`, a difference two p's."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         suffixes = [_suffixes([row[place] for row in self.rows]) for place in range(len(self.columns))]
@@ -241,7 +241,10 @@ def _interval(cell: Estimate | DifferenceEstimate, sign: str) -> str:
 
 
 def _p(cell: Estimate | DifferenceEstimate) -> str:
-    return f", p {p_text(cell.p_value, equals=True)}" if isinstance(cell, DifferenceEstimate) else ""
+    if not isinstance(cell, DifferenceEstimate):
+        return ""
+    family = "" if cell.family_p is None else f" (all {p_text(cell.family_p)})"
+    return f", p {p_text(cell.p_value, equals=True)}{family}"
 
 
 def p_text(value: float | None, *, equals: bool = False) -> str:
@@ -264,14 +267,14 @@ def _html_cell(cell: Cell) -> str:
 
 def _suffixes(cells: Sequence[Cell]) -> list[str]:
     if any(isinstance(cell, DifferenceEstimate) for cell in cells):
-        return ["", " low", " high", " p"]
+        return ["", " low", " high", " p", " p all"]
     return ["", " low", " high"] if any(isinstance(cell, Estimate) for cell in cells) else [""]
 
 
 def _plain(cell: Cell, suffix: str) -> str | int | float | None:
     if isinstance(cell, Estimate | DifferenceEstimate):
-        p = cell.p_value if isinstance(cell, DifferenceEstimate) else None
-        return {"": cell.value, " low": cell.low, " high": cell.high, " p": p}[suffix]
+        p, family = (cell.p_value, cell.family_p) if isinstance(cell, DifferenceEstimate) else (None, None)
+        return {"": cell.value, " low": cell.low, " high": cell.high, " p": p, " p all": family}[suffix]
     value = cell.value if isinstance(cell, Quantity) else cell
     return value if suffix == "" else None
 

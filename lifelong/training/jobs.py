@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -36,6 +36,31 @@ _FREE = ("threads", "prefetch")
 _INTERRUPTED = 130
 
 
+class Task(Protocol):
+    """Something that is done once, in this process or in another, and kept in a folder."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is done."""
+
+    @property
+    def threads(self) -> int | None:
+        """Of the computation; as many as torch chooses if None."""
+
+    def with_threads(self, threads: int) -> Task:
+        """The same on so many threads."""
+
+    def claim(self, dataset: Dataset) -> None:
+        """Refuse a folder that holds something else."""
+
+    def do(self, dataset: Dataset, *, progress: bool) -> None:
+        """Do what is not done yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A run and the settings that it is trained with; its seed is among them."""
@@ -50,6 +75,25 @@ class Job:
         kept = config.model_dump(mode="json")
         kept["train"] = {name: value for name, value in kept["train"].items() if name not in _FREE}
         return cls(Run(folder, model, seed, resamples=resamples, settings=kept), config)
+
+    @property
+    def name(self) -> str:
+        """Of its run."""
+        return self.run.name
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is trained and scored."""
+        return self.run.finished
+
+    @property
+    def threads(self) -> int | None:
+        """Of the training."""
+        return self.config.train.threads
+
+    def claim(self, dataset: Dataset) -> None:
+        """See `Run.claim`."""
+        self.run.claim(dataset)
 
     def with_threads(self, threads: int) -> Job:
         """The same on so many threads."""
@@ -68,7 +112,7 @@ class Job:
 
 def run_jobs(
     dataset: Dataset,
-    jobs: Sequence[Job],
+    jobs: Sequence[Task],
     *,
     workers: int = 1,
     threads: int | None = None,
@@ -92,21 +136,21 @@ def run_jobs(
     """
     say = progress or logger.info
     for job in jobs:
-        job.run.claim(dataset)
-    open_ = [job for job in jobs if not job.run.finished]
+        job.claim(dataset)
+    open_ = [job for job in jobs if not job.finished]
     if len(open_) < len(jobs):
-        say(f"{len(jobs) - len(open_)} of {len(jobs)} runs are finished already")
+        say(f"{len(jobs) - len(open_)} of {len(jobs)} are finished already")
     if workers > 1 and len(open_) > 1:
         share = max(1, (threads or _cores()) // workers)
         return _Workers(dataset, workers, say).run([job.with_threads(share) for job in open_])
     failures = {}
     for job in open_:
-        say(f"{job.run.name}: begins")
+        say(f"{job.name}: begins")
         try:
             job.do(dataset, progress=progress is not None)
         except Exception as error:
-            failures[job.run.name] = _reason(error)
-            say(f"{job.run.name}: failed: {failures[job.run.name]}")
+            failures[job.name] = _reason(error)
+            say(f"{job.name}: failed: {failures[job.name]}")
     return failures
 
 
@@ -115,10 +159,10 @@ class _Workers:
 
     def __init__(self, dataset: Dataset, workers: int, say: Callable[[str], None]) -> None:
         self._folder, self._workers, self._say = dataset.folder.resolve(), workers, say
-        self._running: dict[int, tuple[SpawnProcess, Connection, Job, float]] = {}
+        self._running: dict[int, tuple[SpawnProcess, Connection, Task, float]] = {}
         self._failures: dict[str, str] = {}
 
-    def run(self, jobs: Sequence[Job]) -> dict[str, str]:
+    def run(self, jobs: Sequence[Task]) -> dict[str, str]:
         """Do all jobs; name of a failed run -> why."""
         waiting = iter(jobs)
         try:
@@ -136,27 +180,27 @@ class _Workers:
                 process.terminate()
         return self._failures
 
-    def _fill(self, waiting: Iterator[Job]) -> None:
+    def _fill(self, waiting: Iterator[Task]) -> None:
         while len(self._running) < self._workers and (job := next(waiting, None)) is not None:
             context = multiprocessing.get_context("spawn")
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(self._folder, job, sender), name=job.run.name, daemon=True)
+            process = context.Process(target=_work, args=(self._folder, job, sender), name=job.name, daemon=True)
             process.start()
             sender.close()
             self._running[process.sentinel] = (process, receiver, job, time.monotonic())
-            self._say(f"{job.run.name}: begins")
+            self._say(f"{job.name}: begins")
 
     def _ended(self, sentinel: int) -> None:
         process, receiver, job, started = self._running.pop(sentinel)
         process.join()
         took = f"after {time.monotonic() - started:.0f} s"
         if process.exitcode == 0:
-            self._say(f"{job.run.name}: finished {took}")
+            self._say(f"{job.name}: finished {took}")
         else:
             # What was sent stays readable after the sender's end; an end without words is a kill.
             reason = _received(receiver) or f"its process ended with exit code {process.exitcode}"
-            self._failures[job.run.name] = reason
-            self._say(f"{job.run.name}: failed {took}: {reason}")
+            self._failures[job.name] = reason
+            self._say(f"{job.name}: failed {took}: {reason}")
         receiver.close()
         process.close()
 
@@ -170,12 +214,12 @@ class _Workers:
             process.join()
 
 
-def _work(folder: Path, job: Job, sender: Connection) -> None:
+def _work(folder: Path, job: Task, sender: Connection) -> None:
     """What a worker process does; it ends with an exit code."""
     os.setpgrp()
     threading.Thread(target=_end_with_parent, name="lifelong-parent", daemon=True).start()
-    if job.config.train.threads is not None:
-        torch.set_num_threads(job.config.train.threads)
+    if job.threads is not None:
+        torch.set_num_threads(job.threads)
     try:
         job.do(Dataset(folder), progress=False)
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from lifelong.evaluation.compare import AblationRow, Comparison, ComparisonRow, 
 from lifelong.evaluation.costs import Serving, cost_of
 from lifelong.evaluation.runs import Run, gather
 from lifelong.evaluation.significance import RESAMPLES
-from lifelong.evaluation.sweep import choose, sweep
+from lifelong.evaluation.sweep import SweepTask, choose, sweep
 from lifelong.models import check_config, model_class
 from lifelong.models.base import Model
 from lifelong.training.ablations import changed, variants
@@ -44,6 +45,8 @@ class Study:
     Args:
         configs: model -> settings of its runs, in the order of the rows.
         seeds: each model is trained once per seed.
+        own_seeds: model -> seeds of its own instead of those.
+        equal_seeds: how many of its seeds a model runs with an equal budget at most; None = all.
         reference: whom the others are compared with; the first model by default.
         max_minutes: of one main run at most; None = no limit but those of its settings.
         examples: labelled examples of each run with an equal budget; None = no such runs.
@@ -59,6 +62,8 @@ class Study:
 
     configs: Mapping[str, RunConfig]
     seeds: Sequence[int] = (0,)
+    own_seeds: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    equal_seeds: int | None = None
     reference: str | None = None
     max_minutes: float | None = None
     examples: int | None = None
@@ -70,6 +75,10 @@ class Study:
     workers: int = 1
     threads: int | None = None
     notes: Sequence[str] = ()
+
+    def seeds_of(self, model: str) -> Sequence[int]:
+        """The seeds of one model."""
+        return self.own_seeds.get(model, self.seeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +111,13 @@ def plan(study: Study, out: Path) -> Planned:
     """
     if not study.configs or not study.seeds:
         raise UsageError("nothing to compare", expected="at least one model and one seed")
-    if study.only_equal and study.examples is None:
-        raise UsageError("only equal budgets are asked for, and no budget is given", fix="add --examples N")
+    if (study.only_equal or study.equal_seeds is not None) and study.examples is None:
+        raise UsageError("equal budgets are asked for, and no budget is given", fix="add --examples N")
+    strangers = [model for model in study.own_seeds if model not in study.configs]
+    if strangers:
+        raise UsageError(
+            f"seeds of {strangers[0]!r}, which is not compared", expected=f"one of {', '.join(study.configs)}"
+        )
     if study.reference is not None and study.reference not in study.configs:
         raise UsageError(
             f"the reference {study.reference!r} is not compared", expected=f"one of {', '.join(study.configs)}"
@@ -112,7 +126,10 @@ def plan(study: Study, out: Path) -> Planned:
     equal = {model: equal_budget(model, config, study.examples) for model, config in study.configs.items()}
     jobs = {model: _jobs(study, out, model, config, "") for model, config in main.items()}
     # A model whose examples cannot be limited is fitted once, and stands in both tables.
-    budgeted = {model: _jobs(study, out, model, of, "-equal") if of else jobs[model] for model, of in equal.items()}
+    budgeted = {
+        model: (_jobs(study, out, model, of, "-equal") if of else jobs[model])[: study.equal_seeds]
+        for model, of in equal.items()
+    }
     if study.examples is None:
         return Planned(jobs, {}, _variant_jobs(study, out, jobs, main))
     configs = {model: of or main[model] for model, of in equal.items()}
@@ -147,7 +164,7 @@ def _jobs(study: Study, out: Path, model: str, config: RunConfig, suffix: str) -
     runs = out / "runs"
     return [
         Job.make(runs / f"{model}-seed{seed}{suffix}", model, config, seed=seed, resamples=study.resamples)
-        for seed in study.seeds
+        for seed in study.seeds_of(model)
     ]
 
 
@@ -163,7 +180,7 @@ def _variant_jobs(
         return {}
     if model not in jobs:
         raise UsageError(f"ablations of {model!r}, which is not compared", fix=f"add {model} to --models")
-    base, seed = configs[model], study.seeds[0]
+    base, seed = configs[model], study.seeds_of(model)[0]
     made = {"base": jobs[model][0]}
     for name, settings in variants(model, base.model).items():
         folder = out / "runs" / f"{model}-seed{seed}-{name}{suffix}"
@@ -212,11 +229,29 @@ def run_study(
         UsageError: see `plan`.
     """
     planned = plan(study, out)
-    failures = run_jobs(dataset, planned.jobs, workers=study.workers, threads=study.threads, progress=progress)
+    work = partial(run_jobs, dataset, workers=study.workers, threads=study.threads, progress=progress)
+    failures = work(planned.jobs)
+    swept = _sweep_tasks(dataset, study, planned)
+    failures |= work(list(swept.values()))
     assembly = _Assembly(dataset, study, failures, progress or (lambda text: None))
-    comparison = assembly.make(planned, measure).model_copy(update={"command": command})
+    comparison = assembly.make(planned, swept, measure).model_copy(update={"command": command})
     comparison.save(out / "comparison.json")
     return Outcome(comparison, failures, assembly.curves)
+
+
+def _sweep_tasks(dataset: Dataset, study: Study, planned: Planned) -> dict[str, SweepTask]:
+    """Model -> the sweep of its first finished run."""
+    if not study.sweep:
+        return {}
+    chosen = choose(dataset.examples("test"), study.sweep, limit=study.sweep_examples)
+    return {model: SweepTask(runs[0], chosen, study.sweep) for model, runs in _finished(planned).items()}
+
+
+def _finished(planned: Planned, *, equal: bool = False) -> dict[str, list[Run]]:
+    """Model -> its finished runs, of those with an equal budget or where there are no others."""
+    kind = planned.equal if equal or not planned.main else planned.main
+    found = {model: [job.run for job in jobs if job.finished] for model, jobs in kind.items()}
+    return {model: runs for model, runs in found.items() if runs}
 
 
 class _Assembly:
@@ -227,10 +262,10 @@ class _Assembly:
         self.curves: dict[str, Sequence[Mapping[str, float]]] = {}
         self._notes = [*study.notes, *(f"{name} failed: {reason}" for name, reason in failures.items())]
 
-    def make(self, planned: Planned, measure: Measure | None) -> Comparison:
+    def make(self, planned: Planned, swept: Mapping[str, SweepTask], measure: Measure | None) -> Comparison:
         """Everything but the command."""
         study = self._study
-        runs = self._finished(planned.main or planned.equal)
+        runs = _finished(planned)
         if not runs:
             first = next(iter(self._failures.items()), ("", ""))
             raise RunsFailedError(f"no run succeeded; {first[0]}: {first[1]}", fix="run it alone with `lifelong train`")
@@ -241,11 +276,8 @@ class _Assembly:
         rows = self._rows(runs, reference)
         firsts = {model: of[0] for model, of in runs.items()}
         self.curves = {run.result.title: run.artifact.metrics.get("learning_curve", []) for run in firsts.values()}
-        equal = rows if not planned.main else self._rows(self._finished(planned.equal), reference)
-        chosen = choose(self._dataset.examples("test"), study.sweep, limit=study.sweep_examples)
-        swept = study.sweep and sweep(
-            self._dataset, firsts, chosen, steps=study.sweep, resamples=study.resamples, progress=self._say
-        )
+        equal = self._rows(_finished(planned, equal=True), reference) if planned.main else rows
+        scored = {model: task for model, task in swept.items() if task.finished}
         return Comparison(
             reference=reference,
             resamples=study.resamples,
@@ -255,15 +287,11 @@ class _Assembly:
             equal_rows=equal,
             equal_examples=study.examples,
             costs={model: cost_of(run.artifact, self._served(run, measure)) for model, run in firsts.items()},
-            sweep=list(swept or []),
-            sweep_at_least=chosen.at_least if study.sweep else None,
+            sweep=sweep(self._dataset, scored, resamples=study.resamples),
+            sweep_at_least=next((task.chosen.at_least for task in scored.values()), None),
             ablations=self._ablations(planned.variants),
             notes=self._notes,
         )
-
-    def _finished(self, jobs: Mapping[str, Sequence[Job]]) -> dict[str, list[Run]]:
-        found = {model: [job.run for job in of if job.run.finished] for model, of in jobs.items()}
-        return {model: runs for model, runs in found.items() if runs}
 
     def _rows(self, runs: Mapping[str, Sequence[Run]], reference: str) -> list[ComparisonRow]:
         if not runs:

@@ -31,7 +31,7 @@ from lifelong.models import check_config
 from lifelong.models.base import FittedModel, Model
 from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe
 from lifelong.training.display import Display
-from lifelong.training.loop import Loop, total_examples
+from lifelong.training.loop import Loop, total_examples, validation_subset
 from lifelong.training.settings import build_model, largest_period
 
 if TYPE_CHECKING:
@@ -159,9 +159,10 @@ class _Run:
         return artifact
 
     def _calibrate(self, model: Model | FittedModel) -> tuple[Calibrator | None, dict[str, Any]]:
-        examples = self.dataset.examples("validation")
-        if not len(examples):
+        whole = self.dataset.examples("validation")
+        if not len(whole):
             return None, {"examples": 0}
+        examples = validation_subset(whole, self.config.train)
         logit_N = predict(model, self.dataset, examples)[:, 0]
         label_N = np.asarray(examples.label_NT[:, 0])
         calibrator = fit_calibrator(logit_N, label_N, logged=self.dataset.manifest.base_rate is not None)

@@ -14,7 +14,7 @@ pytest.importorskip("torch", reason="torch is of the train extra")
 pytest.importorskip("matplotlib", reason="matplotlib is of the report extra")
 
 from lifelong.artifact.folder import Artifact
-from lifelong.cli.compare import command_line
+from lifelong.cli.compare import command_line, seed_counts
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.serving_cost import serving_of
 from lifelong.errors import MismatchError, UsageError
@@ -72,6 +72,9 @@ def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, d
     ("words", "found"),
     [
         (["--only-equal"], "no budget is given"),
+        (["--seeds", "2,popularity"], "--seeds 2,popularity"),
+        (["--seeds", "0"], "--seeds 0"),
+        (["--seeds", "2,hpmn=3"], "seeds of 'hpmn', which is not compared"),
         (["--sweep", "few"], "--sweep 'few'"),
         (["--ablations", "popularity"], "no ablations of 'popularity'"),
         (["--max-hours", "0"], "--max-hours 0"),
@@ -125,6 +128,22 @@ def test_a_comparison_killed_with_two_jobs_goes_on_without_doing_a_finished_run_
     comparison = json.loads((out / "comparison.json").read_text())
     assert [row["model"] for row in comparison["rows"]] == ["popularity", "gru4rec"]
     assert comparison["costs"]["gru4rec"]["examples_seen"] == 15_000
+
+
+def test_seeds_are_a_number_and_numbers_of_single_models():
+    assert seed_counts("3") == (3, {})
+    assert seed_counts("2,hpmn=5, sim_soft=1") == (2, {"hpmn": 5, "sim_soft": 1})
+
+
+@pytest.mark.slow
+def test_a_form_of_a_model_is_compared_under_its_own_name(run, dataset, tmp_path):
+    words = ("--models", "sim,sim_soft", "--sweep", "none", "--set", "sim.embedding=3", *QUICK)
+    outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
+    assert [(row["model"], row["title"]) for row in outcome.document["rows"]] == [
+        ("sim", "SIM (hard)"),
+        ("sim_soft", "SIM (soft)"),
+    ]
+    assert [result["model"] for result in outcome.document["results"]] == ["sim", "sim_soft"]
 
 
 def test_a_command_can_be_typed_again(tmp_path):

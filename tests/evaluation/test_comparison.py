@@ -64,6 +64,17 @@ def test_a_worse_model_has_a_negative_auc_difference_with_a_small_p():
     assert difference.value == pytest.approx(worse.metrics["auc"].value - reference.metrics["auc"].value)
 
 
+def test_p_values_are_corrected_for_all_models_that_are_compared_with_the_reference():
+    many = {"reference": runs_of(1.0)} | {f"model {place}": runs_of(1.0 + 0.02 * place) for place in range(6)}
+    alone = compare({name: many[name] for name in ("reference", "model 1")}, reference="reference", resamples=200)
+    rows = compare(many, reference="reference", resamples=200)
+    found = [row.differences["auc"] for row in rows[1:]]
+    assert all(0 < difference.family_p <= 1 for difference in found)
+    single = alone[1].differences["auc"]
+    assert found[1].p_value == single.p_value
+    assert found[1].family_p >= single.family_p
+
+
 def test_rows_keep_the_order_they_were_given():
     rows = compare({"b": runs_of(1.0), "a": runs_of(2.0)}, reference="a", resamples=5)
     assert [row.model for row in rows] == ["b", "a"]

@@ -9,6 +9,7 @@ from lifelong.evaluation.significance import (
     bootstrap,
     compare_pair,
     draw_weights,
+    family_p_values,
     interval,
     p_value,
     paper_tests,
@@ -122,3 +123,28 @@ def test_the_papers_tests_see_a_good_model_and_a_difference():
     assert tests.mann_whitney_p < 1e-6
     assert tests.t_p < 1e-3
     assert paper_tests(good, good).t_p == 1.0
+
+
+def test_a_family_of_one_has_the_p_value_of_a_normal_deviate():
+    drawn = np.random.default_rng(0).normal(0.3, 0.1, 4000)
+    # The difference is twice its own spread: two-sided, .0455.
+    assert family_p_values({"a": (0.2, drawn - 0.1)})["a"] == pytest.approx(0.0455, abs=0.01)
+
+
+def test_independent_differences_are_corrected_as_sidak_does_and_equal_ones_not_at_all():
+    rng = np.random.default_rng(0)
+    drawn = {str(place): 0.25 + 0.1 * rng.normal(size=4000) for place in range(10)}
+    single = family_p_values({"0": (0.25, drawn["0"])})["0"]
+    apart = family_p_values({name: (0.25, values) for name, values in drawn.items()})["0"]
+    alike = family_p_values({name: (0.25, drawn["0"]) for name in drawn})["0"]
+    assert apart == pytest.approx(1 - (1 - single) ** 10, abs=0.03)
+    assert alike == single
+
+
+def test_a_difference_that_is_nothing_or_not_defined_does_not_disturb_the_family():
+    drawn = 0.25 + 0.1 * np.random.default_rng(0).normal(size=400)
+    nothing, undefined = np.zeros(400), np.full(400, np.nan)
+    found = family_p_values({"a": (0.25, drawn), "same": (0.0, nothing), "none": (float("nan"), undefined)})
+    assert found["a"] == family_p_values({"a": (0.25, drawn)})["a"]
+    assert found["same"] == 1
+    assert np.isnan(found["none"])

@@ -13,7 +13,7 @@ from lifelong.data.recent import recent_parts  # noqa: E402
 from lifelong.errors import UsageError  # noqa: E402
 from lifelong.evaluation import evaluate, metrics  # noqa: E402
 from lifelong.evaluation.runs import Run  # noqa: E402
-from lifelong.evaluation.sweep import choose, parse_steps, sweep  # noqa: E402
+from lifelong.evaluation.sweep import SweepTask, choose, parse_steps, sweep  # noqa: E402
 from lifelong.models import build  # noqa: E402
 from lifelong.testing.datasets import tiny_dataset  # noqa: E402
 
@@ -152,7 +152,10 @@ def test_points_are_paired_with_all_events_and_scores_are_kept(dataset, tmp_path
     artifact = write_artifact(run.folder / "artifact", model, dataset, run={}, metrics={}, calibrator=None)
     run.finish(dataset, lambda *_: artifact)
     chosen = choose(examples, (5, None), limit=40)
-    points = sweep(dataset, {"counts": run}, chosen, steps=(5, None), resamples=20)
+    task = SweepTask(run, chosen, (5, None))
+    assert not task.finished
+    points = sweep(dataset, {"counts": task}, resamples=20)
+    assert task.finished
     few = evaluate.predict(model, dataset, examples.take(chosen.place_N), recent=5)[:, 0]
     label = examples.label_NT[chosen.place_N, 0]
     assert [point.events for point in points] == [5, None]
@@ -161,4 +164,4 @@ def test_points_are_paired_with_all_events_and_scores_are_kept(dataset, tmp_path
     assert points[0].difference.value == pytest.approx(gap)
     assert points[1].difference is None
     monkeypatch.setattr(evaluate, "predict", None)
-    assert sweep(dataset, {"counts": run}, chosen, steps=(5, None), resamples=20) == points
+    assert sweep(dataset, {"counts": task}, resamples=20) == points

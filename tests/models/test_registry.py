@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("torch")
 
 from lifelong.errors import ConfigError, UsageError
-from lifelong.models import MODELS, MODES, build, check_config, models_page, models_table, require_served
+from lifelong.models import FORMS, MODELS, MODES, build, check_config, models_page, models_table, require_served
 from lifelong.models.hpmn import Hpmn
 from lifelong.models.hpmn_authors import HpmnAuthors
 from lifelong.testing.worlds import INPUTS
@@ -81,13 +81,26 @@ def test_all_wrong_settings_are_named_at_once() -> None:
 
 
 def test_an_unknown_model_is_refused_with_the_names_of_all() -> None:
-    with pytest.raises(ConfigError, match=f"no model 'dinn'.*{', '.join(NAMES)}"):
+    with pytest.raises(ConfigError, match=f"no model 'dinn'.*{', '.join([*NAMES, *FORMS])}"):
         build("dinn", INPUTS, {})
 
 
 @pytest.mark.parametrize(("flag", "expected"), [(True, HpmnAuthors), (False, Hpmn)])
 def test_authors_mode_selects_the_authors_form(flag: bool, expected: type) -> None:
     assert type(build("hpmn", INPUTS, {"authors_mode": flag})) is expected
+
+
+@pytest.mark.parametrize("name", list(FORMS))
+def test_a_form_is_its_model_with_the_settings_that_make_it(name: str) -> None:
+    model, settings = FORMS[name]
+    assert check_config(name, {}) == check_config(model, settings)
+    form = build(name, INPUTS, {})
+    assert form.title not in {entry.title for entry in MODELS.values()}
+
+
+def test_settings_that_make_another_form_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model.search: sim_soft has 'soft' \(found 'hard'\)"):
+        build("sim_soft", INPUTS, {"search": "hard"})
 
 
 def test_a_floor_keeps_no_memory_and_says_why() -> None:

@@ -42,8 +42,19 @@ def test_markdown_keeps_bars_of_names_inside_their_cell():
 
 def test_csv_has_full_numbers_in_columns_of_their_own():
     head, row = csv.reader(io.StringIO(TABLE.to_csv()))
-    assert head == ["model", "examples", "AUC", "AUC low", "AUC high", "gain", "gain low", "gain high", "gain p"]
-    assert row == ["A & B | <C>", "1234", "0.66912", "0.6618", "0.6759", "-0.0123", "-0.02", "-0.0041", "0.004"]
+    assert head == [
+        "model",
+        "examples",
+        "AUC",
+        "AUC low",
+        "AUC high",
+        "gain",
+        "gain low",
+        "gain high",
+        "gain p",
+        "gain p all",
+    ]
+    assert row == ["A & B | <C>", "1234", "0.66912", "0.6618", "0.6759", "-0.0123", "-0.02", "-0.0041", "0.004", ""]
 
 
 def test_latex_escapes_what_latex_reads_as_commands():
