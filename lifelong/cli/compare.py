@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from lifelong.training.study import Outcome
 
 _SWEEP = "20,50,100,300,1000,all"
+_OPTIONS = {"changes": "set"}
+"""Arguments whose option has another name."""
 
 
 def compare(
@@ -66,6 +69,7 @@ def compare(
     threads: Threads = None,
 ) -> Reply:
     """Train and score several models on the same examples; goes on where an earlier call stopped."""
+    command = command_line("compare", locals())
     from lifelong.cli.serving_cost import serving_of
     from lifelong.data.dataset import Dataset
     from lifelong.evaluation.sweep import parse_steps
@@ -101,24 +105,6 @@ def compare(
     plan(study, out)
     for note in notes:
         terminal.say(note)
-    given = {
-        "--models": models,
-        "--seeds": seeds,
-        "--out": out,
-        "--reference": reference,
-        "--config": config,
-        "--set": changes,
-        "--max-hours": max_hours,
-        "--examples": examples,
-        "--equal-seeds": equal_seeds,
-        "--only-equal": only_equal,
-        "--sweep": sweep,
-        "--sweep-examples": sweep_examples,
-        "--ablations": ablations,
-        "--jobs": jobs,
-        "--threads": threads,
-    }
-    command = command_line("compare", data, given)
     outcome = run_study(dataset, out, study, measure=serving_of, command=command, progress=terminal.say)
     comparison = outcome.comparison
     page = write_comparison(out, comparison, dataset=dataset, runs=out / "runs", curves=_curves(outcome))
@@ -143,13 +129,21 @@ def seed_counts(text: str) -> tuple[int, dict[str, int]]:
     return usual, own
 
 
-def command_line(command: str, data: Path, given: dict[str, Any]) -> str:
-    """The command as it can be typed again: options without a value are left out."""
-    words = ["lifelong", command, str(data)]
-    for option, value in given.items():
+def command_line(command: str, arguments: Mapping[str, Any]) -> str:
+    """A command on DATA as it can be typed again: options without a value are left out.
+
+    Args:
+        command: its name.
+        arguments: of the function behind it, by name.
+    """
+    words = ["lifelong", command, str(arguments["data"])]
+    for name, value in arguments.items():
+        option = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
+        if name in ("terminal", "data") or value is None or value is False:
+            continue
         if value is True:
             words.append(option)
-        elif value is not None and value is not False:
+        else:
             for part in value if isinstance(value, list) else [value]:
                 words += [option, f"{part:g}" if isinstance(part, float) else str(part)]
     return shlex.join(words)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -147,9 +148,9 @@ def test_a_form_of_a_model_is_compared_under_its_own_name(run, dataset, tmp_path
 
 
 def test_a_command_can_be_typed_again(tmp_path):
-    given = {"--models": "a,b", "--set": ["x=[1, 2]", "y=1"], "--only-equal": True, "--jobs": None, "--max-hours": 3.0}
+    given = {"models": "a,b", "changes": ["x=[1, 2]", "y=1"], "only_equal": True, "jobs": None, "max_hours": 3.0}
     expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --only-equal --max-hours 3"
-    assert command_line("compare", tmp_path.__class__("data"), given) == expected
+    assert command_line("compare", {"terminal": object(), "data": Path("data"), **given}) == expected
 
 
 # settings of several models
