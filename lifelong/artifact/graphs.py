@@ -7,8 +7,8 @@
 `count` is int64, everything else float32; B and C are free. A field is named as in the model's memory, without the
 shape letters. `context` is left out where the schema has no context fields.
 
-A history model has no write graph; its read graph takes the recent history instead of a memory (`_WINDOW`), and its
-attention, which is over events, is left out.
+A history model has no write graph; its read graph takes the recent history instead of a memory (`_WINDOW`), and gives
+the attention over its events, `[B, C, L]`: under the name `weight` where it is no share of 1 but free.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ class FindGraph(nn.Module):
         vector_BLE, number_BLF, time_BL, length_B, moment_B, target_BCE, number_BCF = parts
         each = target_BCE.shape[:2]
         query = Query(target_BCE, number_BCF, moment_B.unsqueeze(-1).expand(each), length_B.unsqueeze(-1).expand(each))
-        return (self.model.find(Window(vector_BLE, number_BLF, time_BL, length_B), query).interest_BCD,)
+        found = self.model.find(Window(vector_BLE, number_BLF, time_BL, length_B), query)
+        attention_BCL = found.attention_over(time_BL.shape[1])
+        return (found.interest_BCD,) if attention_BCL is None else (found.interest_BCD, attention_BCL)
 
 
 class HeadGraph(nn.Module):
@@ -172,7 +174,9 @@ def _functions(model: MemoryModel | HistoryModel) -> dict[str, _Function]:
     )
     if isinstance(model, MemoryModel):
         return {**_memory_functions(model), "head": head}
-    graph, inputs, outputs = FindGraph(model), [*_WINDOW, "target", "target_number"], ["interest"]
+    graph, inputs = FindGraph(model), [*_WINDOW, "target", "target_number"]
+    attention = graph(*_Draw(model).find(2, 2))[1:]
+    outputs = ["interest", "weight" if model.free_weights else "attention"] if attention else ["interest"]
     fixed = _Function(graph, inputs, outputs, _Draw(model, model.recent).find, _CANDIDATES)
     read = _Function(graph, inputs, outputs, _Draw(model).find, _CANDIDATES | _EVENTS, fixed)
     return {"read": read, "head": head}

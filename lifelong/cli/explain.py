@@ -1,4 +1,4 @@
-"""`lifelong explain`: attention over time scales, and the events behind a score."""
+"""`lifelong explain`: attention over time scales or events, and the events behind a score."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl, names
 from lifelong.cli.terminal import Reply, Terminal
 
 if TYPE_CHECKING:
-    from lifelong.serving.explain import CandidateExplanation, Explanation, Related
+    from rich.table import Table
+
+    from lifelong.serving.explain import CandidateExplanation, Explanation, Related, Seen
 
 _BAR = 24
 
@@ -41,30 +43,56 @@ def explain(
 
 def _summary(explanation: Explanation) -> list[Any]:
     known = "" if explanation.known_user else " (not known: the empty memory)"
-    lines: list[Any] = [f"User {explanation.user}{known}: {explanation.count:,} events; {explanation.events_note}."]
+    note = explanation.attention_note
+    lines: list[Any] = [
+        f"User {explanation.user}{known}: {explanation.count:,} events; {explanation.events_note}.",
+        f"{note[0].upper()}{note[1:]}.",
+    ]
     for candidate in explanation.candidates:
         lines += _candidate(explanation, candidate)
     return lines
 
 
 def _candidate(explanation: Explanation, candidate: CandidateExplanation) -> list[Any]:
+    title = f"\n{candidate.item}: score {candidate.score:.4f}"
+    if explanation.attention_over is None:
+        return [title]
+    return [title, _slots(explanation, candidate) if explanation.attention_over == "slots" else _events(candidate)]
+
+
+def _slots(explanation: Explanation, candidate: CandidateExplanation) -> Table:
     from rich.table import Table
 
-    title = f"\n{candidate.item}: score {candidate.score:.4f}"
-    if not candidate.slots:
-        return [title, "This model has no attention over slots."]
     table = Table("slot", "written", "attention", "", "events behind it")
     for slot, part in zip(explanation.slots, candidate.slots, strict=True):
         written = slot.written + (", empty" if slot.empty else "")
         bar = "█" * round(part.attention * _BAR)
         behind = "\n".join(_event(event) for event in part.related[:3]) or "-"
         table.add_row(f"{slot.field} {slot.slot + 1}", written, f"{part.attention:.3f}", bar, behind)
-    return [title, table]
+    return table
 
 
 def _event(event: Related) -> str:
-    ago = "" if event.seconds_ago is None else f", {ago_words(event.seconds_ago)} ago"
-    return f"{event.item} (same {', '.join(event.same)}{ago})"
+    return f"{event.item} (same {', '.join(event.same)}, {_when(event)})"
+
+
+def _when(event: Seen) -> str:
+    return f"at {event.time}" if event.seconds_ago is None else f"{ago_words(event.seconds_ago)} ago"
+
+
+def _events(candidate: CandidateExplanation) -> Table | str:
+    from rich.table import Table
+
+    if not candidate.events:
+        return "No event has a weight."
+    table = Table("event", "item", "when", "attention", "")
+    largest = abs(candidate.events[0].attention)
+    for event in candidate.events:
+        bar = "█" * round(abs(event.attention) / largest * _BAR)
+        table.add_row(f"{event.position:,}", event.item or "?", _when(event), f"{event.attention:.3f}", bar)
+    if candidate.rest is not None and candidate.rest.events:
+        table.add_row("", f"{candidate.rest.events:,} others", "", f"{candidate.rest.attention:.3f}", "")
+    return table
 
 
 def ago_words(seconds: int) -> str:

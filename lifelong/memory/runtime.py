@@ -4,14 +4,14 @@ number_BF --tables--> event_BE --write graph--> memory
 number_BCF --tables--> target_BCE --read graph, with memory--> interest --head graph, with context--> logit_BCT
 
 The memory of a history model is the recent history itself: a write appends the event, and the read graph takes the
-unrolled events, embedded.
+unrolled events, embedded. Its attention is over these events, the oldest first, and padding has no weight.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -57,13 +57,30 @@ class Runtime:
         self._recent = is_recent(self.layout)
         graphs = [name for name in GRAPHS if name != "write" or not self._recent]
         self._sessions = {name: _session(artifact, name, threads) for name in graphs}
-        self._has_attention = any(part.name == "attention" for part in self._sessions["read"].get_outputs())
+        given = {part.name for part in self._sessions["read"].get_outputs()} & {"attention", "weight"}
+        self._attention = next(iter(given), None)
         # A graph for histories of one length alone names it; else the axis is free.
         sizes = [part.shape[1] for part in self._sessions["read"].get_inputs() if part.name == "history"]
         self._window = sizes[0] if sizes and isinstance(sizes[0], int) else 1
         self._taken = {
             name: frozenset(part.name for part in session.get_inputs()) for name, session in self._sessions.items()
         }
+
+    @property
+    def attends_to(self) -> Literal["slots", "events"] | None:
+        """What the model's attention is over, None if it has none."""
+        if self._attention is None:
+            return None
+        return "events" if self._recent else "slots"
+
+    @property
+    def free_weights(self) -> bool:
+        """Whether its attention is of any size and sign, and no share of 1."""
+        return self._attention == "weight"
+
+    def stored(self, count: int) -> int:
+        """Events that a recent history holds after so many; 0 for a memory of another kind."""
+        return min(count, self.layout[0].shape[0]) if self._recent else 0
 
     def empty(self, num_users: int) -> States:
         """Memories of users without events."""
@@ -110,7 +127,13 @@ class Runtime:
         return dict(zip(names, self._run("write", [f"new_{name}" for name in names], feed), strict=True))
 
     def score(
-        self, states: States, number_BCF: IntArray, context_BCF: IntArray, time_B: IntArray
+        self,
+        states: States,
+        number_BCF: IntArray,
+        context_BCF: IntArray,
+        time_B: IntArray,
+        *,
+        attention: bool = False,
     ) -> tuple[FloatArray, FloatArray | None]:
         """Score C targets per user.
 
@@ -119,58 +142,69 @@ class Runtime:
             number_BCF: numbers of `schema.item_fields`.
             context_BCF: numbers of `schema.context_fields`; its second axis may be 1, for one moment per user.
             time_B: that moment, UTC seconds.
+            attention: whether it is wanted, too.
 
         Returns:
-            Logits `[B, C, T]`, and the first-hop attention `[B, C, S]` or None.
+            Logits `[B, C, T]`, and the first-hop attention `[B, C, S]`, over the slots or the events of the longest
+            recent history; or None.
         """
+        asked = ["interest", self._attention] if attention and self._attention else ["interest"]
         users, candidates = number_BCF.shape[:2]
         context_BCF = np.broadcast_to(context_BCF, (users, candidates, context_BCF.shape[2]))
         cells_at_once = self._cells_at_once(states)
         wide = min(max(candidates, 1), cells_at_once)
+        # Attention of all users is put together: over equally many events.
+        size = self._longest(states) if len(asked) > 1 else 1
         rows = []
         for chosen in _slices(users, max(1, cells_at_once // wide)):
-            memory = self._readable(states, chosen, time_B)
+            memory = self._readable(states, chosen, time_B, size)
             cells = [
-                self._score(memory, number_BCF[chosen, some], context_BCF[chosen, some])
+                self._score(memory, number_BCF[chosen, some], context_BCF[chosen, some], asked)
                 for some in _slices(candidates, wide)
             ]
             rows.append([np.concatenate(part, axis=1) for part in zip(*cells, strict=True)])
         if not rows or not candidates:
-            return self._nothing(users, candidates)
+            return self._nothing(users, candidates, asked)
         found = [np.concatenate(part) for part in zip(*rows, strict=True)]
-        return found[0], found[1] if self._has_attention else None
+        return found[0], found[1] if len(asked) > 1 else None
 
-    def _score(self, memory: dict[str, Any], number_BCF: IntArray, context_BCF: IntArray) -> list[FloatArray]:
+    def _score(
+        self, memory: dict[str, Any], number_BCF: IntArray, context_BCF: IntArray, asked: list[str]
+    ) -> list[FloatArray]:
+        """Logits, and what the read graph is asked for beside the interest."""
         target = self._embed(number_BCF, self._item)
-        names = ["interest", "attention"] if self._has_attention else ["interest"]
-        interest, *attention = self._run("read", names, memory | {"target": target, "target_number": number_BCF})
+        interest, *attention = self._run("read", asked, memory | {"target": target, "target_number": number_BCF})
         feed = {"interest": interest, "target": target}
         if self._context:
             feed["context"] = self._embed(context_BCF, self._context)
         return [*self._run("head", ["logit"], feed), *attention]
 
-    def _nothing(self, users: int, candidates: int) -> tuple[FloatArray, FloatArray | None]:
+    def _nothing(self, users: int, candidates: int, asked: list[str]) -> tuple[FloatArray, FloatArray | None]:
         """The answer where there is nothing to score: the axes that the graphs would give."""
         one = self._score(
-            self._readable(self.empty(1), slice(0, 1), np.zeros(1, np.int64)),
+            self._readable(self.empty(1), slice(0, 1), np.zeros(1, np.int64), 1),
             np.zeros((1, 1, len(self._item)), np.int64),
             np.zeros((1, 1, len(self._context)), np.int64),
+            asked,
         )
         empty = [np.zeros((users, candidates, part.shape[2]), np.float32) for part in one]
-        return empty[0], empty[1] if self._has_attention else None
+        return empty[0], empty[1] if len(asked) > 1 else None
 
     def _cells_at_once(self, states: States) -> int:
         """Targets that go through the read graph at once: few where histories are long."""
         if not self._recent:
             return _CELLS
-        longest = min(int(states.count_B.max(initial=0)), self.layout[0].shape[0])
-        return max(1, min(_CELLS, _PAIRS // max(1, longest)))
+        return max(1, min(_CELLS, _PAIRS // self._longest(states)))
 
-    def _readable(self, states: States, chosen: slice, time_B: IntArray) -> dict[str, Any]:
-        """What the read graph takes of users, beside the targets."""
+    def _longest(self, states: States) -> int:
+        """Events of the longest recent history, at least 1."""
+        return max(1, self.stored(int(states.count_B.max(initial=0))))
+
+    def _readable(self, states: States, chosen: slice, time_B: IntArray, size: int) -> dict[str, Any]:
+        """What the read graph takes of users, beside the targets; recent histories are padded to `size` at least."""
         if not self._recent:
             return {name: value[:, None] for name, value in self._memory(states, chosen).items()}
-        recent = unroll(states.take(np.arange(len(states))[chosen]), self._window)
+        recent = unroll(states.take(np.arange(len(states))[chosen]), max(size, self._window))
         return {
             "history": self._embed(recent.number_BLF, self._event),
             "history_number": recent.number_BLF,

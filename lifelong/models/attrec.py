@@ -34,7 +34,7 @@ from lifelong.data.events import InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.masks import masked_softmax
-from lifelong.nn.windows import recent_events, recent_mean
+from lifelong.nn.windows import recent_events, recent_mean, recent_places
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ class AttRec(HistoryModel):
         short_BCD, attention_BCN = in_chunks(attend, query.position_BC, axis=1, numbers=numbers)
         target_BCD = query.vector_BCE @ self.short.weight[:, : self.target_width].T
         short_BC1 = self._distance(target_BCD, short_BCD)
-        return Found(torch.cat([short_BCD, long_BC1, short_BC1], dim=-1), attention_BCN)
+        place_BCN = recent_places(query.position_BC, self.window)
+        return Found(torch.cat([short_BCD, long_BC1, short_BC1], dim=-1), attention_BCN, place_BCS=place_BCN)
 
     def _attend(self, x_BCND: Tensor, projected_BCND: Tensor, real_BCN: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of what the events of a window see of each other, and how much of each event is in it.

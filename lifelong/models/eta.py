@@ -106,7 +106,7 @@ class Eta(HistoryModel):
         found = in_chunks(nearest, query.vector_BCE, query.position_BC, axis=1, numbers=users * length)
         numbers = users * self.hits * self.mix.in_features
         interest_BCD, attention_BCM = in_chunks(attend, query.vector_BCE, *found, axis=1, numbers=numbers)
-        return Found(interest_BCD, attention_BCM)
+        return Found(interest_BCD, attention_BCM, place_BCS=found[0])
 
     def _side(self, vector: Tensor) -> Tensor:
         """Signature of a target, or of what an event has in common with one: bool `[..., R]`.

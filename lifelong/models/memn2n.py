@@ -31,7 +31,7 @@ from lifelong.data.events import InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.masks import masked_softmax
-from lifelong.nn.windows import recent_events
+from lifelong.nn.windows import recent_events, recent_places
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class MemN2N(HistoryModel):
 
         numbers = entry_BLD.shape[0] * self.recent * 2 * self.width
         interest_BCD, attention_BCN = in_chunks(read, query.vector_BCE, query.position_BC, axis=1, numbers=numbers)
-        return Found(interest_BCD, attention_BCN)
+        return Found(interest_BCD, attention_BCN, place_BCS=recent_places(query.position_BC, self.recent))
 
     def _read(self, query_BCD: Tensor, entry_BCND: Tensor, real_BCN: Tensor) -> tuple[Tensor, Tensor]:
         """K hops over entries, whose first half is the key and whose second the value; the first hop's attention.

@@ -158,6 +158,7 @@ class Sim(HistoryModel):
     ) -> None:
         width = embedding * (len(inputs.item) + len(inputs.event) + 1)
         super().__init__(inputs, embedding=embedding, interest=heads * width, dropout=dropout)
+        self.title = f"SIM ({search})"
         self.recent, self.hits, self.heads = recent, hits, heads
         self.search, self.search_loss, self.near = search, search_loss, near
         self.gap = nn.Embedding(GAP_NUMBERS, embedding)
@@ -182,15 +183,17 @@ class Sim(HistoryModel):
             real_BL = length_mask(window.length_B, size)
             self.buckets.follow(window.vector_BLE[real_BL][:, : self.target_width].detach())
 
-        def read(target_BCE: Tensor, number_BCF: Tensor, time_BC: Tensor, visible_BCL: Tensor) -> tuple[Tensor, Tensor]:
+        def read(
+            target_BCE: Tensor, number_BCF: Tensor, time_BC: Tensor, visible_BCL: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor]:
             score_BCL, match_BCL = self._search(window, target_BCE, number_BCF)
             place_BCM, hit_BCM = best_events(later_of_equal(score_BCL), match_BCL & visible_BCL, self.hits)
             time_BCM = take_events(window.time_BL.unsqueeze(-1), place_BCM, hit_BCM).squeeze(-1)
             gap_BCME = self.gap(gaps_since(time_BC.unsqueeze(-1), time_BCM))
             entry_BCMZ = torch.cat([take_events(window.vector_BLE, place_BCM, hit_BCM), gap_BCME], dim=-1)
-            return self._attend(target_BCE, entry_BCMZ, hit_BCM)
+            return *self._attend(target_BCE, entry_BCMZ, hit_BCM), place_BCM
 
-        interest_BCD, attention_BCM = in_chunks(
+        interest_BCD, attention_BCM, place_BCM = in_chunks(
             read,
             query.vector_BCE,
             query.number_BCF,
@@ -199,7 +202,7 @@ class Sim(HistoryModel):
             axis=1,
             numbers=users * max(size, self.hits * (self.event_width + self.gap.embedding_dim)),
         )
-        return Found(interest_BCD, attention_BCM)
+        return Found(interest_BCD, attention_BCM, place_BCS=place_BCM)
 
     def _search(self, window: Window, target_BCE: Tensor, number_BCF: Tensor) -> tuple[Tensor, Tensor]:
         """Score and mask `[B, C, L]` of the events that may be found; padding and later events among them."""

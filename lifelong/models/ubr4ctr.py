@@ -84,15 +84,15 @@ class Ubr4Ctr(HistoryModel):
 
         def read(
             target_BCE: Tensor, number_BCF: Tensor, share_BCF: Tensor, visible_BCL: Tensor
-        ) -> tuple[Tensor, Tensor]:
+        ) -> tuple[Tensor, Tensor, Tensor]:
             score_BCL = relevance(window.number_BLF, number_BCF, share_BCF, visible_BCL)
             place_BCM, hit_BCM = best_events(later_of_equal(score_BCL), visible_BCL & (score_BCL > 0), self.hits)
             event_BCME = take_events(window.vector_BLE, place_BCM, hit_BCM)
             score_BCM = pad(score_BCL, (0, 1)).gather(-1, place_BCM)
             weight_BCM = masked_softmax(self.score(self.query(target_BCE), event_BCME) + score_BCM, hit_BCM)
-            return (weight_BCM.unsqueeze(-2) @ event_BCME).squeeze(-2), weight_BCM
+            return (weight_BCM.unsqueeze(-2) @ event_BCME).squeeze(-2), weight_BCM, place_BCM
 
-        interest_BCE, attention_BCM = in_chunks(
+        interest_BCE, attention_BCM, place_BCM = in_chunks(
             read,
             query.vector_BCE,
             query.number_BCF,
@@ -101,7 +101,7 @@ class Ubr4Ctr(HistoryModel):
             axis=1,
             numbers=users * max(size, self.hits * 2 * self.event_width),
         )
-        return Found(interest_BCE, attention_BCM)
+        return Found(interest_BCE, attention_BCM, place_BCS=place_BCM)
 
     def shares(self, target_BCE: Tensor) -> Tensor:
         """Weight of each field in the query, between 0 and 1."""

@@ -1,4 +1,4 @@
-"""The best events for each target, and what stands at them.
+"""The best events for each target, what stands at them, and what the rest of the history sees of their weights.
 
 Shapes: B users, L padded history length, C targets per user, M retrieved events, D width.
 """
@@ -44,3 +44,16 @@ def take_events(value_BLD: Tensor, place_BCM: Tensor, hit_BCM: Tensor) -> Tensor
     first_B11 = 1 + length * torch.arange(users, device=place_BCM.device).view(-1, 1, 1)
     row_BCM = (first_B11 + place_BCM).masked_fill(~hit_BCM, 0)
     return table_ND.index_select(0, row_BCM.flatten()).view(*row_BCM.shape, width)
+
+
+def over_events(weight_BCM: Tensor, place_BCM: Tensor, length: int) -> Tensor:
+    """Weights of hits at the places of their events, those of one event summed, 0 elsewhere: `[B, C, L]`.
+
+    Args:
+        weight_BCM: 0 where there is no hit.
+        place_BCM: int64, from 0 and below L where there is a hit, and at most L elsewhere.
+        length: L.
+    """
+    # One place more than there are events, so that there is one where L is 0.
+    weight_BCX = weight_BCM.new_zeros(*weight_BCM.shape[:-1], length + 1)
+    return weight_BCX.scatter_add(-1, place_BCM, weight_BCM)[..., :length]

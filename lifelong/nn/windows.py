@@ -31,6 +31,11 @@ def recent_events(vector_BLE: Tensor, position_BC: Tensor, size: int) -> tuple[T
     return table.index_select(0, row_BCN.flatten()).view(*row_BCN.shape, width), mask_BCN
 
 
+def recent_places(position_BC: Tensor, size: int) -> Tensor:
+    """Places in the history of what `recent_events` takes, 0 where there is no event: int64 `[B, C, N]`."""
+    return (position_BC.unsqueeze(-1) + torch.arange(-size, 0, device=position_BC.device)).clamp(min=0)
+
+
 def recent_mean(vector_BLE: Tensor, position_BC: Tensor, size: int) -> Tensor:
     """The mean of the last `size` events before each position, zeros where there is none: `[B, C, E]`.
 

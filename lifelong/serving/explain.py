@@ -1,5 +1,8 @@
 """Which time scales and which past events stand behind a score.
 
+A model that reads the recent history itself says which of those events its weight falls on. One with a memory says
+which slots, and what is named beside them is what the slots were made of.
+
 A slot with period t was last written by the event at position w = floor(n / t) * t; what it took in since its write
 before are the t events up to w, but through its own state it covers everything up to w. So the related events of that
 window are named first, then earlier ones.
@@ -10,7 +13,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 
 RELATED = 5
 """How many related events are named for a slot."""
+WEIGHED = 10
+"""How many events are named with their weight; the others are summed."""
 RECENT = 20
 """How many of the latest events are shown."""
 
@@ -35,7 +40,7 @@ class Seen:
 
     Args:
         position: 1 is the user's first event.
-        item: its item.
+        item: its item; empty where only its number is known, and that is no item's own.
         time: its time.
         event_type: its type, None if the log has none or it is not known.
         seconds_ago: before the request; None for a log without times.
@@ -81,10 +86,42 @@ class SlotAttention:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed(Seen):
+    """A past event that the model attends to.
+
+    Args:
+        attention: its weight.
+    """
+
+    attention: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """The events with a weight that are not named.
+
+    Args:
+        events: how many.
+        attention: their weights, summed.
+    """
+
+    events: int
+    attention: float
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateExplanation(Score):
-    """One candidate: its score, and what each slot gave to it."""
+    """One candidate: its score, and what each slot or event gave to it.
+
+    Args:
+        slots: all slots; [] for a model that does not attend to slots.
+        events: the events of the largest weights, whatever their sign; [] for a model that does not attend to events.
+        rest: the other events; None for such a model.
+    """
 
     slots: list[SlotAttention] = field(default_factory=list)
+    events: list[Weighed] = field(default_factory=list)
+    rest: Rest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +135,10 @@ class Explanation:
         last_time: time of the last of them.
         slots: her memory.
         candidates: one per item, in order.
-        events_from: where the events come from: "data", "store", "data and store", or None.
+        attention_over: what the candidates' weights are of: "slots", "events", or None if the model has none.
+        attention_note: the same in words, and whether they are shares of 1.
+        events_from: where the events come from: "data", "store", "memory", or several with "and"; None if nothing is
+            known of them.
         events_note: the same in words, with what is missing.
         recent: her latest events, the latest first.
     """
@@ -109,6 +149,8 @@ class Explanation:
     last_time: int | None
     slots: list[Slot]
     candidates: list[CandidateExplanation]
+    attention_over: Literal["slots", "events"] | None
+    attention_note: str
     events_from: str | None
     events_note: str
     recent: list[Seen]
@@ -125,9 +167,9 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
     moment = int(clock.time()) if request.time is None else request.time
     request = replace(request, time=moment)
     states, known = scorer.states([request.user])
-    answer = scorer.answer_from(states, known, [request])[0]
+    answer = scorer.answer_from(states, known, [request], attention=True)[0]
     slots = slots_of(scorer.artifact, states, 0)
-    past = past_of(scorer, request.user, answer.count, dataset=dataset)
+    past = past_of(scorer, request.user, states, dataset=dataset)
     number_CF = scorer.overlay.numbers(request.items, request.fields)
     seen = _Shown(scorer, past, moment)
     return Explanation(
@@ -137,15 +179,11 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
         last_time=answer.last_time,
         slots=slots,
         candidates=[
-            CandidateExplanation(
-                score.item,
-                score.score,
-                score.probability,
-                score.reason,
-                _slot_attentions(answer, place, slots, seen, number_CF[place]),
-            )
-            for place, score in enumerate(answer.scores)
+            _candidate(scorer, answer, place, slots=slots, shown=seen, number_F=number_CF[place])
+            for place in range(len(answer.scores))
         ],
+        attention_over=scorer.runtime.attends_to,
+        attention_note=_attention_note(scorer, answer.count),
         events_from=past.source,
         events_note=past.note,
         recent=[seen.event(at) for at in range(len(past.items) - 1, -1, -1)[:RECENT]],
@@ -186,18 +224,59 @@ class _Shown:
         return same_NF
 
 
-def _slot_attentions(
-    answer: Answer, place: int, slots: Sequence[Slot], shown: _Shown, number_F: npt.NDArray[np.int64]
-) -> list[SlotAttention]:
-    """What each slot gave to one candidate; [] for a model without attention."""
+def _candidate(
+    scorer: Scorer,
+    answer: Answer,
+    place: int,
+    *,
+    slots: Sequence[Slot],
+    shown: _Shown,
+    number_F: npt.NDArray[np.int64],
+) -> CandidateExplanation:
+    """One candidate with what the attention, if there is any, fell on."""
+    score = answer.scores[place]
     if answer.attention_CS is None:
-        return []
-    same_NF = shown.same(answer.scores[place].item, number_F)
+        return CandidateExplanation(**asdict(score))
     weights = answer.attention_CS[place]
-    return [
+    if scorer.runtime.attends_to == "events":
+        events, rest = _weighed(weights, scorer.runtime.stored(answer.count), shown)
+        return CandidateExplanation(**asdict(score), events=events, rest=rest)
+    same_NF = shown.same(score.item, number_F)
+    parts = [
         SlotAttention(slot.field, slot.slot, float(weight), _related(slot, shown, same_NF))
         for slot, weight in zip(slots, weights, strict=True)
     ]
+    return CandidateExplanation(**asdict(score), slots=parts)
+
+
+def _weighed(weight_L: npt.NDArray[np.float32], stored: int, shown: _Shown) -> tuple[list[Weighed], Rest]:
+    """The events of the largest weights, and the others.
+
+    Args:
+        weight_L: of the stored events, the oldest first, and of padding.
+        stored: how many events are stored: the last ones that are known of the user.
+        shown: her past.
+    """
+    weight_L = weight_L[:stored]
+    # Of equal weights the later event first.
+    order = np.lexsort((np.arange(stored), np.abs(weight_L)))[::-1][: np.count_nonzero(weight_L)]
+    first = len(shown.past.items) - stored
+    named, others = order[:WEIGHED].tolist(), order[WEIGHED:]
+    events = [Weighed(**asdict(shown.event(first + at)), attention=float(weight_L[at])) for at in named]
+    return events, Rest(len(others), float(weight_L[others].sum()))
+
+
+def _attention_note(scorer: Scorer, count: int) -> str:
+    """What the weights of candidates are of, in words."""
+    runtime = scorer.runtime
+    if runtime.attends_to is None:
+        return f"{scorer.artifact.config.title} has no attention: it does not tell which events stand behind a score"
+    if runtime.attends_to == "slots":
+        return "the weights of the slots, which sum to 1 unless all slots are empty"
+    stored = runtime.stored(count)
+    if runtime.free_weights:
+        return f"the weights of her last {stored:,} events, which are free: of any size and sign, no shares of 1"
+    return f"the weights of her last {stored:,} events, which sum to 1 unless the model looked at none of them"
 
 
 def _related(slot: Slot, shown: _Shown, same_NF: npt.NDArray[np.bool_]) -> list[Related]:

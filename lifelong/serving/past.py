@@ -1,4 +1,8 @@
-"""The events behind a memory, for people: from a prepared dataset, from the store's event log, or from both."""
+"""The events behind a memory, for people: from a prepared dataset, the store's event log, a recent history itself.
+
+The log knows most of an event and wins, then the dataset. A recent history knows only numbers: an item that the model
+has no number of its own for has no name there.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.memory.recent import unroll
 from lifelong.memory.updater import decode_event
 
 if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
+    from lifelong.memory.state import States
     from lifelong.serving.scorer import Scorer
 
 
@@ -21,11 +27,11 @@ class Past:
 
     Args:
         position_N: int64, 1 is the user's first event.
-        items: item ids.
+        items: item ids; empty where not known.
         time_N: int64.
         types: event types.
         number_NF: int64, item field numbers.
-        source: "data", "store", "data and store", or None.
+        source: "data", "store", "memory", or several with "and"; or None.
         note: the same in words, with what is missing.
     """
 
@@ -46,19 +52,23 @@ class _Row:
     fields: dict[str, str | None] | None = None
 
 
-def past_of(scorer: Scorer, user: str, count: int, *, dataset: Dataset | None) -> Past:
-    """What is known of one user's past.
+def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | None) -> Past:
+    """What is known of one user's past; of a recent history at least all that it holds.
 
     Args:
         scorer: artifact and store.
         user: her id.
-        count: events in her memory; later ones of the dataset are left out.
+        states: her memory alone; later events of the dataset are left out.
         dataset: its first `count` events of the user are taken as the memory's; the store's own log wins.
     """
+    count = int(states.count_B[0])
     from_data = _from_dataset(dataset, user, count) if dataset is not None else {}
     from_store = _from_store(scorer, user, count)
-    rows = dict(sorted({**from_data, **from_store}.items()))
-    sources = [name for name, found in (("data", from_data), ("store", from_store)) if found]
+    logged = {**from_data, **from_store}
+    from_memory = {at: row for at, row in _from_memory(scorer, states).items() if at not in logged}
+    rows = dict(sorted({**logged, **from_memory}.items()))
+    found = {"data": from_data, "store": from_store, "memory": from_memory}
+    sources = [name for name in found if found[name]]
     events = list(rows.values())
     items = [row.item for row in events]
     return Past(
@@ -99,6 +109,24 @@ def _from_store(scorer: Scorer, user: str, count: int) -> dict[int, _Row]:
     }
 
 
+def _from_memory(scorer: Scorer, states: States) -> dict[int, _Row]:
+    """The events that a recent history holds, by position; none for a memory of another kind."""
+    schema, vocabularies = scorer.schema, scorer.artifact.vocabularies
+    types = scorer.artifact.event_types if schema.event_types else None
+    count = int(states.count_B[0])
+    stored = scorer.runtime.stored(count)
+    if not stored:
+        return {}
+    recent, found = unroll(states), {}
+    for place in range(stored):
+        number = dict(zip(schema.history_fields, recent.number_BLF[0, place].tolist(), strict=True))
+        values = {name: vocabularies[name].value_of(number[name]) for name in schema.item_fields}
+        item = values.pop("item") or ""
+        event_type = None if types is None else types.value_of(number["event_type"])
+        found[count - stored + 1 + place] = _Row(item, int(recent.time_BL[0, place]), event_type, values)
+    return found
+
+
 def _note(count: int, found: int, sources: list[str], *, asked_data: bool) -> str:
     """Where the events come from, and what is missing, in words."""
     if not count:
@@ -106,6 +134,7 @@ def _note(count: int, found: int, sources: list[str], *, asked_data: bool) -> st
     if not found:
         fix = "" if asked_data else "; a prepared dataset (--data) would give them"
         return f"none of the {count} events behind this memory is known{fix}"
-    where = " and ".join({"data": "the dataset", "store": "the store's event log"}[name] for name in sources)
+    words = {"data": "the dataset", "store": "the store's event log", "memory": "the stored recent history"}
+    where = " and ".join(words[name] for name in sources)
     missing = f"; {count - found} of {count} are not known" if found < count else ""
     return f"events from {where}{missing}"

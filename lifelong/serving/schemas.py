@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
@@ -211,7 +211,7 @@ class SeenReply(_Reply):
     """One past event."""
 
     position: int = Field(description="1 is the user's first event")
-    item: str
+    item: str = Field(description="empty where only its number is known, and that is no item's own")
     time: int
     event_type: str | None
     seconds_ago: int | None
@@ -234,10 +234,27 @@ class SlotAttentionReply(_Reply):
     related: list[RelatedReply]
 
 
+class WeighedReply(SeenReply):
+    """A past event that the model attends to."""
+
+    attention: float = Field(description="its weight")
+
+
+class RestReply(_Reply):
+    """The events with a weight that are not named."""
+
+    events: int = Field(description="how many")
+    attention: float = Field(description="their weights, summed")
+
+
 class CandidateReply(ScoreReply):
     """One candidate's answer and what stands behind it."""
 
-    slots: list[SlotAttentionReply]
+    slots: list[SlotAttentionReply] = Field(description="empty unless the model attends to slots")
+    events: list[WeighedReply] = Field(
+        description="the events of the largest weights, whatever their sign; empty unless the model attends to events"
+    )
+    rest: RestReply | None = Field(description="the other events; null unless the model attends to events")
 
 
 class CoveredSlotReply(SlotReply):
@@ -256,6 +273,8 @@ class ExplainReply(_Reply):
     last_time: int | None
     slots: list[CoveredSlotReply]
     candidates: list[CandidateReply]
+    attention_over: Literal["slots", "events"] | None = Field(description="what the candidates' weights are of")
+    attention_note: str = Field(description="the same in words, and whether they are shares of 1")
     events_from: str | None
     events_note: str
     recent: list[SeenReply]

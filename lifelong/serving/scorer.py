@@ -74,7 +74,8 @@ class Answer:
         count: events in the memory that was read.
         last_time: time of the last of them, None without events.
         scores: one per candidate, in order.
-        attention_CS: first-hop attention over the slots, None if the model has none.
+        attention_CS: first-hop attention over the slots, or over the events of a recent history and padding behind
+            them; None if the model has none, or none was asked for.
     """
 
     user: str
@@ -128,7 +129,7 @@ class Scorer:
         return [answer.scores for answer in self.answer(requests)]
 
     def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
-        """The same with what is known of each user, and the attention.
+        """The same with what is known of each user.
 
         Raises:
             RequestError: a field that came with a candidate is not an item field.
@@ -143,7 +144,7 @@ class Scorer:
     def explain(
         self, user: str, items: Sequence[str], *, time: int | None = None, dataset: Dataset | None = None
     ) -> Explanation:
-        """Attention over the slots, and the events behind it.
+        """Attention over the slots or the recent events, and the events behind it.
 
         Args:
             user: her id.
@@ -160,20 +161,23 @@ class Scorer:
         encoded = self.store.read_many(users)
         return self.runtime.decode(encoded), [value is not None for value in encoded]
 
-    def answer_from(self, states: States, known: Sequence[bool], requests: Sequence[ScoreRequest]) -> list[Answer]:
+    def answer_from(
+        self, states: States, known: Sequence[bool], requests: Sequence[ScoreRequest], *, attention: bool = False
+    ) -> list[Answer]:
         """Answer requests from memories that were read, in one pass.
 
         Args:
             states: one memory per request.
             known: whether the store had it.
             requests: padded to the longest of them.
+            attention: whether it is wanted, too.
         """
         number_BCF = self._targets(requests)
         now = int(clock.time())
         time_B = np.array([now if request.time is None else request.time for request in requests], np.int64)
         # One moment for all candidates of a request.
         context_BCF = context_numbers(self.schema, time_B, states.last_time_B)[:, None, :]
-        logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, context_BCF, time_B)
+        logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, context_BCF, time_B, attention=attention)
         answers = []
         for place, request in enumerate(requests):
             size, last = len(request.items), int(states.last_time_B[place])

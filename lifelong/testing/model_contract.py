@@ -23,7 +23,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from lifelong.data.batches import Batch
 from lifelong.data.events import InputSpec
 from lifelong.models import build, model_class
-from lifelong.models.base import Event, FittedModel, History, MemoryModel, Model, Target
+from lifelong.models.base import Event, FittedModel, History, HistoryModel, MemoryModel, Model, Target
 from lifelong.testing.fitted_contract import FITTED_CHECKS
 from lifelong.testing.worlds import INPUTS, loyal_batch, random_batch
 
@@ -310,12 +310,27 @@ def check_auxiliary_losses_are_scalars(case: ModelCase) -> None:
 
 
 def check_attention_is_a_distribution(case: ModelCase) -> None:
-    """Where a model has attention: weights of at least 0 that sum to 1, or all 0 without events."""
-    attention = case.build()(random_batch(LENGTHS, targets=5)).attention_BCS
-    if attention is not None:
+    """Where a model has attention, unless it is free: weights of at least 0 that sum to 1, or all 0 without events."""
+    model = case.build()
+    attention = model(random_batch(LENGTHS, targets=5)).attention_BCS
+    if attention is not None and not (isinstance(model, HistoryModel) and model.free_weights):
         total = attention.sum(dim=-1)
         assert bool((attention >= 0).all())
         assert bool(((total - 1).abs().lt(TIGHT) | total.eq(0)).all())
+
+
+def check_attention_is_of_events_that_the_target_sees(case: ModelCase) -> None:
+    """Where a model attends to events: nothing but those before the target has a weight, and no weight is lost."""
+    model, batch = case.build(), random_batch(LENGTHS, targets=5)
+    if not isinstance(model, HistoryModel):
+        return
+    found, size = model.find(*model.asked(batch)), max(LENGTHS)
+    attention_BCL = found.attention_over(size)
+    if found.attention_BCS is not None and attention_BCL is not None:
+        seen_BCL = torch.arange(size) < batch.position_BC.unsqueeze(-1)
+        assert attention_BCL.shape == seen_BCL.shape
+        assert not bool(attention_BCL[~seen_BCL].any()), "an event that the target does not see has a weight"
+        _assert_near(attention_BCL.sum(dim=-1), found.attention_BCS.sum(dim=-1), "sum of the weights")
 
 
 def check_learns_a_tiny_world(case: ModelCase) -> None:
@@ -472,6 +487,7 @@ MODEL_CHECKS: list[Check] = [
     check_one_logit_per_task,
     check_auxiliary_losses_are_scalars,
     check_attention_is_a_distribution,
+    check_attention_is_of_events_that_the_target_sees,
     check_learns_a_tiny_world,
     check_learns_nothing_from_noise,
 ]

@@ -224,6 +224,20 @@ def test_explain_for_machines_is_what_the_service_answers(run, artifact, filled)
     assert document["events_from"] == "store"
 
 
+@pytest.mark.torch
+def test_explain_names_the_events_that_a_history_model_attends_to(run, dataset, url, events, tmp_path):
+    pytest.importorskip("torch")
+    from lifelong.testing.artifacts import tiny_artifact
+
+    folder = tiny_artifact(tmp_path / "sim", dataset, model="sim").path
+    assert run("ingest", folder, "--store", url, "--from", events).code == 0
+    outcome = run("explain", folder, "--store", url, "--user", "u1", "--items", "i1,i5", "--time", TIME)
+    assert "The weights of her last 3 events, which sum to 1" in outcome.stdout
+    attended, nothing = outcome.stdout.split("i5: score")
+    assert "1 day ago" in attended and "i11" in attended and "i2 " not in attended
+    assert "No event has a weight." in nothing
+
+
 def test_explain_takes_events_of_a_dataset(run, artifact, filled, dataset):
     words = ("--user", "u1", "--items", "i1", "--data", dataset.folder, "--json")
     assert run("explain", artifact, "--store", filled, *words).document["events_from"] == "data and store"

@@ -56,31 +56,31 @@ def test_only_slots_whose_period_divides_the_count_are_written(runtime):
 def test_chunks_of_users_and_candidates_change_nothing(runtime, monkeypatch):
     states = written(runtime, 7)
     questions = targets(7, 11)
-    whole, attention = runtime.score(states, *questions)
+    whole, attention = runtime.score(states, *questions, attention=True)
     after = runtime.write(states, *events(7)).fields["slot"]
     monkeypatch.setattr(running, "_USERS", 3)
     monkeypatch.setattr(running, "_CELLS", 4)
-    parts, attention_parts = runtime.score(states, *questions)
+    parts, attention_parts = runtime.score(states, *questions, attention=True)
     np.testing.assert_allclose(parts, whole, atol=1e-5)
     np.testing.assert_allclose(attention_parts, attention, atol=1e-5)
     np.testing.assert_allclose(runtime.write(states, *events(7)).fields["slot"], after, atol=1e-5)
 
 
 def test_attention_over_the_written_slots_sums_to_one(runtime):
-    attention = runtime.score(written(runtime, 2, rounds=2), *targets(2, 3))[1]
+    attention = runtime.score(written(runtime, 2, rounds=2), *targets(2, 3), attention=True)[1]
     np.testing.assert_allclose(attention.sum(-1), 1, atol=1e-6)
     assert not attention[..., 2].any()
 
 
 def test_an_empty_memory_gives_a_score_and_no_attention(runtime):
-    logit, attention = runtime.score(runtime.empty(1), *targets(1, 4))
+    logit, attention = runtime.score(runtime.empty(1), *targets(1, 4), attention=True)
     assert np.isfinite(logit).all()
     assert not attention.any()
 
 
 @pytest.mark.parametrize(("users", "candidates"), [(0, 3), (2, 0)])
 def test_nothing_to_score_gives_empty_arrays_of_the_right_shape(runtime, users, candidates):
-    logit, attention = runtime.score(runtime.empty(users), *targets(users, candidates))
+    logit, attention = runtime.score(runtime.empty(users), *targets(users, candidates), attention=True)
     assert logit.shape == (users, candidates, 1)
     assert attention.shape == (users, candidates, 3)
 

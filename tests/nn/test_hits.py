@@ -3,7 +3,7 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from lifelong.nn.hits import best_events, take_events
+from lifelong.nn.hits import best_events, over_events, take_events
 
 pytestmark = pytest.mark.torch
 
@@ -51,3 +51,13 @@ def test_the_gradient_of_what_is_taken_counts_how_often_it_was() -> None:
     take_events(value, torch.tensor([[[2, 2, 0, 1]]]), hit).sum().backward()
     assert value.grad is not None
     assert value.grad.flatten().tolist() == [1.0, 0.0, 2.0]
+
+
+def test_weights_go_back_to_their_events_and_those_of_one_event_are_summed() -> None:
+    weight = torch.tensor([[[0.5, 0.25, 0.25, 0.0]]])
+    place = torch.tensor([[[2, 0, 2, 0]]])
+    assert over_events(weight, place, 4).tolist() == [[[0.25, 0.0, 0.75, 0.0]]]
+
+
+def test_without_events_there_is_nothing_to_give_a_weight_to() -> None:
+    assert over_events(torch.zeros(1, 2, 3), torch.zeros(1, 2, 3, dtype=torch.int64), 0).shape == (1, 2, 0)

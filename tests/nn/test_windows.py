@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lifelong.nn import chunks
 from lifelong.nn.chunks import in_chunks
-from lifelong.nn.windows import recent_events, recent_mean
+from lifelong.nn.windows import recent_events, recent_mean, recent_places
 
 pytestmark = pytest.mark.torch
 
@@ -18,6 +18,10 @@ def test_windows_end_right_before_each_position_and_start_with_zeros() -> None:
     found_BCNE, mask_BCN = recent_events(vector_BLE, torch.tensor([[0, 2], [4, 3]]), 3)
     assert found_BCNE.squeeze(-1).tolist() == [[[0, 0, 0], [0, 1, 2]], [[6, 7, 8], [5, 6, 7]]]
     assert mask_BCN.tolist() == [[[False] * 3, [False, True, True]], [[True] * 3, [True] * 3]]
+
+
+def test_places_of_a_window_are_those_of_its_events_and_0_where_there_is_none() -> None:
+    assert recent_places(torch.tensor([[0, 2, 5]]), 3).tolist() == [[[0, 0, 0], [0, 0, 1], [2, 3, 4]]]
 
 
 def test_events_from_the_position_on_may_be_nan_and_get_no_gradient() -> None:

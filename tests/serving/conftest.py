@@ -77,9 +77,9 @@ def empty_store() -> Iterator[Any]:
 def make_client(artifact) -> Iterator[Callable[..., Client]]:
     apps, stores = [], []
 
-    def make(**options: Any) -> Client:
+    def make(served: Artifact = artifact, **options: Any) -> Client:
         stores.append(open_store("memory://"))
-        apps.append(create_app(artifact, stores[-1], **options))
+        apps.append(create_app(served, stores[-1], **options))
         return Client(apps[-1])
 
     yield make

@@ -166,6 +166,7 @@ def test_an_explanation_names_slots_and_events(client):
     assert [candidate["item"] for candidate in reply["candidates"]] == ["i1", "i3"]
     assert reply["candidates"][0]["slots"][1]["related"][0]["seconds_ago"] == 120
     assert (reply["events_from"], len(reply["recent"])) == ("store", 2)
+    assert (reply["attention_over"], reply["candidates"][0]["events"]) == ("slots", [])
 
 
 # Errors and limits
