@@ -6,16 +6,20 @@ AUC that anyone can reach is computed from those probabilities, not guessed (`be
 
     name          says yes when                                                  who can know it
     checkerboard  the item's group has the parity of the user's                  any summary of the history
-    markov        the item is the successor of her last event                    the last event
-    period        the item is the one she returns to every `period` events,      only a memory of about `period / 2`
-                  and not her other one, seen as often, half a period later      events that keeps their order
-    lag           the item's colour is that of the event `lag` positions ago     only a memory of over `lag` events
-                                                                                 that keeps their order
+    markov        the item is the successor of her last event,                   the last event
+                  and not of the one before
+    period        the item is the one due, seen twice, `period` events apart,    a memory of about `period / 2` events
+                  and not the other one, seen as often, half a period later      that keeps their order
+    lag           the item's colour is that of the event `lag` positions ago     a memory of `lag` events that keeps
+                                                                                 their order
     noise         never known: the answer is a coin                              nobody
 
-In `period` and `lag` the two things that compete were seen equally often whenever the user is asked, so a pooled (order
-free) history of any length is at chance, and so is any model of only the recent events; all else is noise. Her events
-come one an hour, so times say nothing either.
+What cannot know is at AUC .5 exactly: the two things that compete change places with equal probability, and nothing
+else changes with them. In `period` and `lag` they were seen equally often whenever the user is asked, so a pooled
+(order free) history is at chance, and so are the recent events alone; in `markov` the last two events are drawn at
+random, and the successors of both are asked about. Answers are new at every moment of asking, so that earlier ones tell
+nothing (but in the checkerboard, where half of the users have either parity). Events come one an hour.
+`lifelong.testing.knowledge` says of every model what it can know.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ class WorldSettings:
         groups: checkerboard: groups of items.
         predictability: markov: 0 is a coin, 1 certain: probability that the next event is the successor (else it is
             any), and the excess of responses where the world says yes.
-        period: period: events between two returns; even.
+        period: period: events between two visits of the item that is due; even.
         personal: period: items that users can return to.
         crossed: period and lag: share of questions that show the blue item, or the higher of the user's two; at 0.5 the
             history says nothing without the item, which takes far longer to learn.
@@ -64,7 +68,7 @@ class WorldSettings:
     asked: int = 4
     groups: int = 8
     predictability: float = 0.8
-    period: int = 100
+    period: int = 60
     personal: int = 2
     crossed: float = 0.0
     lag: int = 60
@@ -168,7 +172,8 @@ def _moments(users: int, positions: IntArray, asked: int) -> tuple[IntArray, Int
 
 def checkerboard(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
     """A user's events are items of groups of her parity; she responds to such items."""
-    parity_U = rng.integers(2, size=users)
+    # As many of either parity: no item is more popular than another.
+    parity_U = rng.permutation(np.arange(users) % 2)
     own = rng.integers((settings.groups + 1) // 2, size=(users, settings.events)) * 2 + parity_U[:, None]
     own = np.where(own < settings.groups, own, parity_U[:, None])
     rows = settings.items // settings.groups
@@ -180,48 +185,62 @@ def checkerboard(settings: WorldSettings, users: int, rng: np.random.Generator) 
 
 
 def markov(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
-    """A chain over the items; half of the questions show the successor of the last event."""
-    successor = np.roll(np.arange(settings.items), -1)
-    shuffled = np.random.default_rng([settings.seed, 1, 0]).permutation(settings.items)
-    successor_V = np.empty(settings.items, np.int64)
-    successor_V[shuffled] = shuffled[successor]
-    item_UN = rng.integers(settings.items, size=(users, settings.events))
-    follows_UN = rng.random(item_UN.shape) < settings.predictability
+    """A chain over the items; half of the questions show the successor of the last event, half of the one before.
+
+    Those two events are drawn anew, so that nothing but their order tells which is the last. Neither is the successor
+    of the other: how long ago the item shown was seen itself tells nothing.
+    """
+    items, positions = settings.items, np.arange(5, settings.events, 10)
+    # The chain runs through all items, in an order that is the same for all users.
+    item_P = np.random.default_rng([settings.seed, 1, 0]).permutation(items)
+    place_UN = rng.integers(items, size=(users, settings.events))
+    follows_UN = rng.random(place_UN.shape) < settings.predictability
+    apart = rng.integers(2, items - 1, size=(users, len(positions)))
+    drawn = np.isin(np.arange(settings.events), [positions - 2, positions - 1])
     for position in range(1, settings.events):
-        item_UN[:, position] = np.where(
-            follows_UN[:, position], successor_V[item_UN[:, position - 1]], item_UN[:, position]
-        )
-    user_Q, position_Q = _moments(users, np.arange(5, settings.events, 10), settings.asked)
-    next_Q = successor_V[item_UN[user_Q, position_Q - 1]]
-    other_Q = (next_Q + rng.integers(1, settings.items, size=len(user_Q))) % settings.items
+        if not drawn[position]:
+            place_UN[:, position] = np.where(
+                follows_UN[:, position], (place_UN[:, position - 1] + 1) % items, place_UN[:, position]
+            )
+    place_UN[:, positions - 2] = (place_UN[:, positions - 1] + apart) % items
+    user_Q, position_Q = _moments(users, positions, settings.asked)
     yes_Q = rng.random(len(user_Q)) < 0.5
-    return item_UN, (user_Q, position_Q, np.where(yes_Q, next_Q, other_Q), yes_Q)
+    asked_Q = (place_UN[user_Q, position_Q - np.where(yes_Q, 1, 2)] + 1) % items
+    return item_P[place_UN], (user_Q, position_Q, item_P[asked_Q], yes_Q)
 
 
 def period(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
-    """She returns to one item every `period` events, to another half a period later; asked just before a return.
+    """Rounds of two periods; in each she returns to one item and, half a period later, to another; asked at the end.
 
-    The other was last seen `period / 2 - burst + 1` events ago.
+    The one is due again then; the other was last seen `period / 2 - burst + 1` events ago.
     """
-    half = settings.period // 2
+    half, length = settings.period // 2, 2 * settings.period
+    start_UR = _starts(settings, users, length, half // 2, rng)
     item_UN = rng.integers(settings.personal, settings.items, size=(users, settings.events))
-    own_U = rng.integers(settings.personal, size=users)
-    other_U = (own_U + rng.integers(1, settings.personal, size=users)) % settings.personal
-    phase_U = rng.integers(half, size=users)
-    turn_UN = np.arange(settings.events) - phase_U[:, None]
-    into_UN = turn_UN % settings.period
-    # Neither stands before the phase, so that both were seen equally often at every return.
-    own_UN = (into_UN < settings.burst) & (turn_UN >= 0)
-    other_UN = (into_UN >= half) & (into_UN < half + settings.burst) & (turn_UN >= 0)
-    item_UN = np.where(own_UN, own_U[:, None], np.where(other_UN, other_U[:, None], item_UN))
-    returns = np.arange(1, (settings.events - half) // settings.period + 1) * settings.period
-    user_Q, turn_Q = _moments(users, returns, settings.asked)
-    position_Q = turn_Q + phase_U[user_Q]
+    due_UR = rng.integers(settings.personal, size=start_UR.shape)
+    other_UR = (due_UR + rng.integers(1, settings.personal, size=start_UR.shape)) % settings.personal
+    user_U1 = np.arange(users)[:, None]
+    for first in range(0, length, settings.period):
+        for place in range(first, first + settings.burst):
+            item_UN[user_U1, start_UR + place] = due_UR
+            item_UN[user_U1, start_UR + half + place] = other_UR
+    user_Q = np.repeat(np.arange(users), start_UR.shape[1] * settings.asked)
+    position_Q, due_Q, other_Q = (
+        np.repeat(part.ravel(), settings.asked) for part in (start_UR + length, due_UR, other_UR)
+    )
     crossed_Q = rng.random(len(user_Q)) < settings.crossed
-    item_Q = np.where(crossed_Q, np.maximum(own_U, other_U)[user_Q], np.minimum(own_U, other_U)[user_Q])
-    kept_Q = position_Q <= settings.events
-    asked_Q = (user_Q[kept_Q], position_Q[kept_Q], item_Q[kept_Q])
-    return item_UN, (*asked_Q, asked_Q[2] == own_U[asked_Q[0]])
+    item_Q = np.where(crossed_Q, np.maximum(due_Q, other_Q), np.minimum(due_Q, other_Q))
+    return item_UN, (user_Q, position_Q, item_Q, item_Q == due_Q)
+
+
+def _starts(settings: WorldSettings, users: int, length: int, slack: int, rng: np.random.Generator) -> IntArray:
+    """Where the rounds of each user start, one after another: anywhere, at random distances.
+
+    So a model that learns positions by heart learns nothing. `slack` events are left for each on average.
+    """
+    rounds = max(1, settings.events // (length + slack))
+    space = settings.events - rounds * length
+    return np.sort(rng.integers(space + 1, size=(users, rounds)), axis=1) + np.arange(rounds) * length
 
 
 def _markers(settings: WorldSettings) -> int:
@@ -232,13 +251,10 @@ def _markers(settings: WorldSettings) -> int:
 def lag(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
     """Rounds of plain events; each holds a red and a blue burst; the end of the later one decides, `lag` events on."""
     markers, spread, burst = _markers(settings), settings.spread, settings.burst
-    length = spread + settings.lag
-    rounds = max(1, settings.events // (length + spread // 2))
+    start_UR = _starts(settings, users, spread + settings.lag, spread // 2, rng)
+    rounds = start_UR.shape[1]
     item_UN = rng.integers(markers, settings.items, size=(users, settings.events))
     later_UR = rng.integers(2, size=(users, rounds))
-    # Rounds start anywhere, at random distances: a model that learns positions by heart learns nothing.
-    space = settings.events - rounds * length
-    start_UR = np.sort(rng.integers(space + 1, size=(users, rounds)), axis=1) + np.arange(rounds) * length
     # The deciding burst ends at start + spread, the other stands well before it: side by side they would cancel out in
     # any memory that fades, and nothing would start to learn.
     before_UR = start_UR + rng.integers((spread - 2 * burst) // 2 + 1, size=(users, rounds))
@@ -272,7 +288,7 @@ WORLDS: dict[str, World] = {
 KNOWN_BY = {
     "checkerboard": "any summary of the history",
     "markov": "the last event",
-    "period": "only an ordered memory of more than period / 2 - burst events",
-    "lag": "only an ordered memory of more than lag events",
+    "period": "an ordered memory of more than period / 2 - burst events, and how long ago each item was last seen",
+    "lag": "an ordered memory of at least lag events, and how long ago each colour was last seen",
     "noise": "nobody",
 }

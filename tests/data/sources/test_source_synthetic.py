@@ -69,6 +69,14 @@ def test_an_order_free_history_and_recent_events_know_nothing(name: str, crossed
         assert history[-nearest] < rivals
 
 
+@pytest.mark.parametrize("name", ["markov", "period", "lag"])
+def test_what_a_user_answered_before_tells_nothing(name: str) -> None:
+    _, block = world(name, users=250, asked=1)
+    yes_Q = block.probability_Q > 0.5
+    same_user_Q = block.user_Q[1:] == block.user_Q[:-1]
+    assert (yes_Q[1:] == yes_Q[:-1])[same_user_Q].mean() == pytest.approx(0.5, abs=0.1)
+
+
 def test_in_the_lag_world_the_event_lag_positions_ago_decides() -> None:
     settings, block = world("lag", lag=50, spread=12, crossed=0.3)
     decider = block.item_UN[block.user_Q, block.position_Q - settings.lag]
@@ -77,15 +85,16 @@ def test_in_the_lag_world_the_event_lag_positions_ago_decides() -> None:
     assert 0.2 < (block.item_Q % 2).mean() < 0.4
 
 
-def test_in_the_period_world_her_item_comes_back_every_period() -> None:
-    settings, block = world("period", period=40, events=200, crossed=0.5)
+def test_in_the_period_world_the_item_due_was_seen_one_and_two_periods_ago() -> None:
+    settings, block = world("period", period=40, events=200, crossed=0.5, personal=4)
     for user, position, item, probability in zip(
         block.user_Q, block.position_Q, block.item_Q, block.probability_Q, strict=True
     ):
-        due = block.item_UN[user, position - settings.period]
+        due, before, other = (block.item_UN[user, position - events] for events in (40, 80, 20))
+        assert due == before != other
+        assert item in (due, other)
         assert (item == due) == (probability > 0.5)
-        if position < settings.events:
-            assert block.item_UN[user, position] == due
+        assert settings.personal > max(due, other)
 
 
 def test_questions_of_the_lag_and_period_worlds_stand_at_many_positions() -> None:
@@ -100,14 +109,35 @@ def test_in_the_checkerboard_a_history_shows_the_users_parity() -> None:
     assert (parity == parity[:, :1]).all()
     yes = block.item_Q % settings.groups % 2 == parity[block.user_Q, 0]
     assert np.array_equal(yes, block.probability_Q > 0.5)
+    assert parity[:, 0].mean() == 0.5
 
 
 @pytest.mark.parametrize(("predictability", "best"), [(0.0, 0.5), (0.5, 0.75), (1.0, 1.0)])
 def test_the_dial_of_the_markov_world_sets_what_can_be_known(predictability: float, best: float) -> None:
     settings, block = world("markov", predictability=predictability)
     assert best_auc(block.probability_Q) == pytest.approx(best, abs=0.01)
-    pairs = {(a, b) for row in block.item_UN for a, b in zip(row[:-1].tolist(), row[1:].tolist(), strict=True)}
-    assert (len(pairs) <= settings.items) == (predictability == 1.0)
+    place = np.arange(1, settings.events)
+    chained = ~np.isin(place % 10, [3, 4])
+    follows = successors(block)[block.item_UN[:, place - 1]] == block.item_UN[:, place]
+    assert follows[:, chained].mean() == pytest.approx(predictability, abs=0.02)
+
+
+def test_in_the_markov_world_only_the_order_of_the_last_two_events_tells() -> None:
+    _, block = world("markov", users=250)
+    following, yes_Q = successors(block), block.probability_Q > 0.5
+    last_Q, before_Q = (block.item_UN[block.user_Q, block.position_Q - back] for back in (1, 2))
+    assert np.array_equal(block.item_Q, np.where(yes_Q, following[last_Q], following[before_Q]))
+    assert not ((block.item_Q == last_Q) | (block.item_Q == before_Q)).any()
+    assert yes_Q.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def successors(block: Block) -> Any:
+    """Successor of every item, from the questions that the world answers with yes."""
+    yes_Q = block.probability_Q >= 0.5
+    last_Q = block.item_UN[block.user_Q, block.position_Q - 1][yes_Q]
+    following = np.zeros(block.item_UN.max() + 1, np.int64)
+    following[last_Q] = block.item_Q[yes_Q]
+    return following
 
 
 def test_noise_is_a_coin() -> None:
