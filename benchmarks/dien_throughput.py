@@ -1,13 +1,12 @@
-"""Training steps of DIEN on long histories: the loop that unbinds once against the one that indexes at every step.
+"""Training steps of DIEN on long histories: compiled recurrences against loops that index at every step.
 
     python benchmarks/dien_throughput.py
     python benchmarks/dien_throughput.py --users 32 --events 300
 
-Whole steps (forward, backward, clip, Adam) with one target per user. `unbind` is the model as it stands. `index` is the
-same model with its two recurrences as they are often written: `x[:, t]` read and `out[:, t]` written inside the loop,
-each of which makes the backward pass touch the whole tensor at every step. Both give the same loss, which is checked.
-One thread: a step is tens of thousands of small operations, which a second OpenMP thread slows down, most of all beside
-another busy process. The last line is JSON.
+Whole steps (forward, backward, clip, Adam) with one target per user. `compiled` is the model as it stands. `index` is
+the same model with its two recurrences as they are often written: `x[:, t]` read and `out[:, t]` written inside the
+loop, each of which makes the backward pass touch the whole tensor at every step. Both give the same loss, which is
+checked. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -41,12 +40,11 @@ def index_gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor) -> Tenso
 class IndexAugru(dien.Augru):
     """AUGRU, indexing."""
 
-    def forward(self, gate_LBG: Tensor, weight_BCL: Tensor) -> Tensor:
+    def forward(self, gate_BLG: Tensor, weight_BCL: Tensor, end_BC: Tensor) -> Tensor:
         """The last state."""
-        gate_BLG = gate_LBG.transpose(0, 1)
         users, size, _ = gate_BLG.shape
-        out_BLCD = gate_LBG.new_zeros(users, size, weight_BCL.shape[1], self.width)
-        state_BCD = gate_LBG.new_zeros(*weight_BCL.shape[:2], self.width)
+        out_BLCD = gate_BLG.new_zeros(users, size, weight_BCL.shape[1], self.width)
+        state_BCD = gate_BLG.new_zeros(*weight_BCL.shape[:2], self.width)
         for t in range(size):
             gate_B1G = gate_BLG[:, t].unsqueeze(1)
             other_B1G, new_B1D = gate_B1G[..., : 2 * self.width], gate_B1G[..., 2 * self.width :]
@@ -87,7 +85,7 @@ def measure(form: str, batch: Batch, steps: int, warm: int) -> tuple[float, floa
         losses.append(step(model, batch, optimizer))
         seconds = time.perf_counter() - start
         best = min(best, seconds) if number >= warm else best
-        print(f"{form:6} step {number}: {seconds:6.2f} s{'' if number >= warm else ' (not counted)'}", flush=True)
+        print(f"{form:8} step {number}: {seconds:6.2f} s{'' if number >= warm else ' (not counted)'}", flush=True)
     return len(batch.length_B) / best, losses[0]
 
 
@@ -102,14 +100,14 @@ def main() -> None:
     # The first target of a random batch stands before all events, the last behind them.
     last = {name: getattr(batch, name)[:, -1:] for name in Batch.__slots__ if name.split("_")[-1].startswith("BC")}
     batch = Batch(**{name: last.get(name, getattr(batch, name)) for name in Batch.__slots__})
-    good, loss = measure("unbind", batch, arguments.steps, warm=1)
+    good, loss = measure("compiled", batch, arguments.steps, warm=1)
     bad, same = measure("index", batch, arguments.index_steps, warm=0)
     assert abs(loss - same) < 1e-4, f"the two forms differ: loss {loss} and {same}"
     record = {
         "users": arguments.users,
         "events": arguments.events,
         "threads": arguments.threads,
-        "samples_per_second": {"unbind": round(good, 1), "index": round(bad, 1)},
+        "samples_per_second": {"compiled": round(good, 1), "index": round(bad, 1)},
         "ratio": round(good / bad, 1),
     }
     print(json.dumps(record))

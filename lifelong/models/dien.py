@@ -13,9 +13,8 @@ Interest evolving layer: a_t = softmax_t(h_t W target) over the events that the 
 update gate is scaled by a_t; the interest is its last state.
 
 The extractor's pass serves all targets of a user, and so does AUGRU's product with its inputs; AUGRU's states are a
-target's own, and stepped for a few targets at a time. An event that a target does not see has weight 0 and changes
-nothing. Where a history is longer than `recent`, each target has the window of its own last events, from a state of
-zeros.
+target's own. An event that a target does not see has weight 0 and changes nothing. Where a history is longer than
+`recent`, each target has the window of its own last events, from a state of zeros.
 
 The sampled event e' is another one of the batch, from `torch`'s generator in training; in evaluation, where nothing is
 drawn, that half a batch of events away. One that is of the same item as e_{t+1} is left out.
@@ -90,31 +89,28 @@ class Dien(HistoryModel):
         self.augru = Augru(width, width)
         self.expect = nn.Linear(width, self.target_width) if next_event > 0 else None
 
+    @property
+    def divisible(self) -> bool:
+        """Not where the sampled events of the auxiliary loss are other users'."""
+        return self.expect is None
+
     def find(self, window: Window, query: Query) -> Found:
         """Extract once; follow the interests per target; tell next events from others."""
         hidden_BLD = gru_pass(self.extractor, window.vector_BLE, window.length_B)
         # A trace is of histories that a service keeps, which are never longer.
         if is_traced() or window.time_BL.shape[1] <= self.recent:
-            interest_BCD, weight_BCL = self._evolve(
-                hidden_BLD, query.vector_BCE, self.visible(query, hidden_BLD.shape[1])
-            )
+            interest_BCD, weight_BCL = self._evolve(hidden_BLD, query.vector_BCE, query.position_BC)
         else:
             interest_BCD, weight_BCL = self._evolve_own_windows(window, query)
         return Found(interest_BCD, weight_BCL, self._auxiliary(window, hidden_BLD))
 
-    def _evolve(self, hidden_BLD: Tensor, target_BCE: Tensor, visible_BCL: Tensor) -> tuple[Tensor, Tensor]:
-        """Interest and attention, for a few targets at a time."""
-        users, size, width = hidden_BLD.shape
-        gate_LBG = self.augru.input(hidden_BLD.transpose(0, 1))
-
-        def evolve(query_BCD: Tensor, visible_BCL: Tensor) -> tuple[Tensor, Tensor]:
-            weight_BCL = masked_softmax(query_BCD @ hidden_BLD.transpose(1, 2), visible_BCL)
-            return self.augru(gate_LBG, weight_BCL), weight_BCL
-
-        interest_BCD, weight_BCL = in_chunks(
-            evolve, self.attention(target_BCE), visible_BCL, axis=1, numbers=users * size * width
-        )
-        return interest_BCD, weight_BCL
+    def _evolve(self, hidden_BLD: Tensor, target_BCE: Tensor, end_BC: Tensor) -> tuple[Tensor, Tensor]:
+        """Interest and attention of targets that see the first `end` events."""
+        size = hidden_BLD.shape[1]
+        end_BC = end_BC.clamp(max=size)
+        visible_BCL = torch.arange(size, device=end_BC.device) < end_BC.unsqueeze(-1)
+        weight_BCL = masked_softmax(self.attention(target_BCE) @ hidden_BLD.transpose(1, 2), visible_BCL)
+        return self.augru(self.augru.input(hidden_BLD), weight_BCL, end_BC), weight_BCL
 
     def _evolve_own_windows(self, window: Window, query: Query) -> tuple[Tensor, Tensor]:
         """The same with the last events of each target as a history of its own; the attention is over these."""
@@ -128,8 +124,8 @@ class Dien(HistoryModel):
             event_BCWE = event_BCWE.gather(2, (place_BCW % size).unsqueeze(-1).expand_as(event_BCWE))
             event_UWE, length_U = event_BCWE.flatten(0, 1), length_BC.flatten()
             hidden_UWD = gru_pass(self.extractor, event_UWE, length_U)
-            visible_UCW = length_mask(length_U, size).unsqueeze(1)
-            interest_UCD, weight_UCW = self._evolve(hidden_UWD, target_BCE.flatten(0, 1).unsqueeze(1), visible_UCW)
+            target_UCE, length_UC = target_BCE.flatten(0, 1).unsqueeze(1), length_U.unsqueeze(1)
+            interest_UCD, weight_UCW = self._evolve(hidden_UWD, target_UCE, length_UC)
             each = target_BCE.shape[:2]
             return interest_UCD.view(*each, width), weight_UCW.view(*each, size)
 

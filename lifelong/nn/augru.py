@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lifelong.nn.chunks import in_chunks
 from lifelong.nn.traced import is_traced, traced_states
 
 
@@ -24,19 +25,33 @@ class Augru(nn.Module):
         self.width = width
         self.input, self.recurrent = nn.Linear(inputs, 3 * width), nn.Linear(width, 3 * width, bias=False)
 
-    def forward(self, gate_LBG: Tensor, weight_BCL: Tensor) -> Tensor:
+    def forward(self, gate_BLG: Tensor, weight_BCL: Tensor, end_BC: Tensor) -> Tensor:
         """The state of each target after the last step, zeros before the first: `[B, C, D]`.
 
+        In single precision on the CPU the compiled scan does it, else a loop for a few targets at a time.
+
         Args:
-            gate_LBG: `self.input` of the inputs, the same for all targets of a user; L may be 0.
-            weight_BCL: attention of each target.
+            gate_BLG: `self.input` of the inputs, the same for all targets of a user; L may be 0.
+            weight_BCL: attention of each target, 0 from step `end` on.
+            end_BC: int64.
         """
-        state_BCD = gate_LBG.new_zeros(*weight_BCL.shape[:2], self.width)
+        if not is_traced() and gate_BLG.device.type == "cpu" and gate_BLG.dtype == torch.float32:
+            # Compiling takes seconds where nothing is cached yet: whoever trains no such model need not wait.
+            from lifelong.nn.augru_scan import augru_scan
+
+            return augru_scan(gate_BLG, weight_BCL, end_BC, self.recurrent.weight)
+        numbers = gate_BLG.shape[0] * gate_BLG.shape[1] * self.width
+        (state_BCD,) = in_chunks(lambda some: (self.loop(gate_BLG, some),), weight_BCL, axis=1, numbers=numbers)
+        return state_BCD
+
+    def loop(self, gate_BLG: Tensor, weight_BCL: Tensor) -> Tensor:
+        """The same, step after step: the specification."""
+        state_BCD = gate_BLG.new_zeros(*weight_BCL.shape[:2], self.width)
         # Rows of one step side by side in memory, cut once: `x[:, t]` in the loop would make the backward pass
         # quadratic in L.
-        other_LB1G, new_LB1D = torch.split(gate_LBG.unsqueeze(2), [2 * self.width, self.width], dim=-1)
+        gate_LB1G = gate_BLG.transpose(0, 1).contiguous().unsqueeze(2)
         weight_LBC1 = weight_BCL.permute(2, 0, 1).contiguous().unsqueeze(-1)
-        rows = (other_LB1G, new_LB1D, weight_LBC1)
+        rows = (*torch.split(gate_LB1G, [2 * self.width, self.width], dim=-1), weight_LBC1)
         if is_traced():
             return traced_states(self._step, state_BCD, *rows)[-1]
         for row in zip(*(value.unbind(0) for value in rows), strict=True):

@@ -3,9 +3,8 @@
     events --one matrix product--> gates' part from the input --compiled loop--> state after each event
 
 `torch.nn.GRU` calls a dozen small operations per step; for the small batches that learn best, their overhead is most of
-the time. Here a user's events are one loop, no event of padding is touched, and users of other threads run beside it:
-the loops hold no lock. Numba compiles them when first called and keeps them on disk. `recurrent.gru_pass` decides when
-they are used; `recurrent.gru_step` is the specification.
+the time. Here a user's events are one loop, and no event of padding is touched. `recurrent.gru_pass` decides when it is
+used; `recurrent.gru_step` is the specification.
 
 Shapes: B users, L padded history length, D state width; gates stand in torch's order: reset, update, new.
 """
@@ -16,58 +15,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from numba import njit
 from torch import Tensor, nn
 
-Array = npt.NDArray[Any]
+from lifelong.nn.compiled import Array, add_product, as_array, jit, tanh
+
 _EVENTS_AT_ONCE = 4096
 """Whose gates fit into a processor's second cache."""
 
-# Everything but the assumptions that nothing is NaN or infinite: a run that diverges must be seen to.
-_jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
 
-
-@_jit
-def _tanh(x: Any) -> Any:
-    """Hyperbolic tangent as x P(x^2) / Q(x^2), within 4e-7; a quotient runs in vector registers, `np.tanh` does not.
-
-    The coefficients are a least-squares fit of the relative error on [-8, 8]; beyond, tanh is 1 to single precision.
-    """
-    x = np.float32(8.0) if x > np.float32(8.0) else x
-    x = np.float32(-8.0) if x < np.float32(-8.0) else x
-    u = x * x
-    top = np.float32(-1.1640163541305154e-13)
-    top = top * u + np.float32(6.390518851636582e-11)
-    top = top * u + np.float32(-2.2359829762688776e-08)
-    top = top * u + np.float32(1.1652544866145498e-05)
-    top = top * u + np.float32(0.0031502832634595634)
-    top = top * u + np.float32(0.13125160535494496)
-    top = top * u + np.float32(0.9999999982581651)
-    bottom = np.float32(0.00026143380810825153)
-    bottom = bottom * u + np.float32(0.024678620960015652)
-    bottom = bottom * u + np.float32(0.4645849207717111)
-    bottom = bottom * u + np.float32(1.0)
-    return x * top / bottom
-
-
-@_jit
-def _add_product(total: Array, value: Array, weight: Array) -> None:
-    """total[j] += sum_i value[i] weight[i, j], four rows of the weight at a time."""
-    rows, columns = weight.shape
-    whole = rows - rows % 4
-    for i in range(0, whole, 4):
-        a, b, c, d = value[i], value[i + 1], value[i + 2], value[i + 3]
-        for j in range(columns):
-            total[j] += a * weight[i, j] + b * weight[i + 1, j] + c * weight[i + 2, j] + d * weight[i + 3, j]
-    for i in range(whole, rows):
-        a = value[i]
-        for j in range(columns):
-            total[j] += a * weight[i, j]
-
-
-@_jit
+@jit
 def _forward(gate_BLG: Array, length_B: Array, weight_DG: Array, bias_G: Array, hidden_BLD: Array) -> None:
     """Fill the states, and turn the gates' part from the input into the gates, in place.
 
@@ -80,12 +37,12 @@ def _forward(gate_BLG: Array, length_B: Array, weight_DG: Array, bias_G: Array, 
         last[:] = 0
         for t in range(length_B[b]):
             part[:] = bias_G
-            _add_product(part, last, weight_DG)
+            add_product(part, last, weight_DG)
             gate, hidden = gate_BLG[b, t], hidden_BLD[b, t]
             for j in range(2 * width):
-                part[j] = half * _tanh(half * (gate[j] + part[j])) + half
+                part[j] = half * tanh(half * (gate[j] + part[j])) + half
             for j in range(width):
-                part[2 * width + j] = _tanh(gate[2 * width + j] + part[j] * part[2 * width + j])
+                part[2 * width + j] = tanh(gate[2 * width + j] + part[j] * part[2 * width + j])
             for j in range(width):
                 last[j] = (one - part[width + j]) * part[2 * width + j] + part[width + j] * last[j]
             gate[:] = part
@@ -93,7 +50,7 @@ def _forward(gate_BLG: Array, length_B: Array, weight_DG: Array, bias_G: Array, 
         hidden_BLD[b, length_B[b] :] = 0
 
 
-@_jit
+@jit
 def _backward(
     grad_BLD: Array,
     length_B: Array,
@@ -138,8 +95,8 @@ def _backward(
             for j in range(width):
                 new_part[j] *= gate[j]
             share_BLD[b, t] = new_part
-            _add_product(back, other_part, weight_GD[: 2 * width])
-            _add_product(back, new_part, weight_GD[2 * width :])
+            add_product(back, other_part, weight_GD[: 2 * width])
+            add_product(back, new_part, weight_GD[2 * width :])
 
 
 class _Scan(torch.autograd.Function):
@@ -154,7 +111,7 @@ class _Scan(torch.autograd.Function):
         users, steps, _ = input_BLE.shape
         gate_BLG = input_BLE.new_empty(users, steps, len(bias_h))
         hidden_BLD = input_BLE.new_empty(users, steps, weight_h.shape[1])
-        recurrent = _array(weight_h.t()), _array(bias_h)
+        recurrent = as_array(weight_h.t()), as_array(bias_h)
         for some in _few_users(users, steps):
             events = input_BLE[some].flatten(0, 1)
             torch.addmm(bias_x, events, weight_x.t(), out=gate_BLG[some].flatten(0, 1))
@@ -167,7 +124,7 @@ class _Scan(torch.autograd.Function):
         input_BLE, length_B, weight_x, weight_h, bias_h, gate_BLG, hidden_BLD = ctx.saved_tensors
         users, steps, width = hidden_BLD.shape
         bias_D, weight_new = bias_h[2 * width :], weight_h[2 * width :].t()
-        recurrent, grad_BLD = (_array(weight_h), _array(bias_D)), _array(grad_outputs[0])
+        recurrent, grad_BLD = (as_array(weight_h), as_array(bias_D)), as_array(grad_outputs[0])
         grad_input = torch.empty_like(input_BLE) if ctx.needs_input_grad[0] else None
         grad_x, grad_h = torch.zeros_like(weight_x), torch.zeros_like(weight_h)
         grad_bias_x, grad_bias_h = torch.zeros_like(bias_h), torch.zeros_like(bias_h)
@@ -202,11 +159,6 @@ def _from_last(grad_BLG: Tensor, hidden_BLD: Tensor) -> Tensor:
     """
     product = grad_BLG.flatten(0, 1)[1:].t() @ hidden_BLD.flatten(0, 1)[:-1]
     return product - grad_BLG[1:, 0].t() @ hidden_BLD[:-1, -1]
-
-
-def _array(value: Tensor) -> Array:
-    array: Array = value.detach().contiguous().numpy()
-    return array
 
 
 def gru_scan(gru: nn.GRU, input_BLE: Tensor, length_B: Tensor) -> Tensor:
