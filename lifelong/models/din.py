@@ -70,7 +70,7 @@ class Din(HistoryModel):
     ) -> None:
         width = embedding * (len(inputs.item) + len(inputs.event))
         super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
-        self.recent, self.normalise = recent, normalise
+        self.recent, self.normalise, self.free_weights = recent, normalise, not normalise
         self.query = TargetQuery(self.target_width, self.event_width)
         self.score = PairScore(self.event_width, _HIDDEN)
 
@@ -82,5 +82,6 @@ class Din(HistoryModel):
         visible_BCL = self.visible(query, event_BLE.shape[1])
         if self.normalise:
             weight_BCL = masked_softmax(score_BCL, visible_BCL)
-            return Found(weight_BCL @ event_BLE, weight_BCL)
-        return Found((_UNIT * score_BCL).masked_fill(~visible_BCL, 0.0) @ event_BLE)
+        else:
+            weight_BCL = (_UNIT * score_BCL).masked_fill(~visible_BCL, 0.0)
+        return Found(weight_BCL @ event_BLE, weight_BCL)
