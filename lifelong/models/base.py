@@ -146,6 +146,15 @@ class Model(nn.Module, ABC):
     def forward(self, batch: Batch) -> Output:
         """Logits of all targets of a batch."""
 
+    @property
+    def divisible(self) -> bool:
+        """Whether a batch's users may be trained in parts.
+
+        Then `forward` treats them independently and changes nothing in the model, and auxiliary losses are means over
+        labelled positions.
+        """
+        return False
+
     def embed_context(self, context_BCF: Tensor) -> Tensor:
         """Embedded context, width 0 if the schema has none."""
         if not self.context_fields:
@@ -209,6 +218,11 @@ class HistoryModel(Model):
     free_weights: bool = False
     """Whether its attention is of any size and sign, as in a plain sum, and no share of 1."""
 
+    @property
+    def divisible(self) -> bool:
+        """Users have nothing to do with each other."""
+        return True
+
     @abstractmethod
     def find(self, window: Window, query: Query) -> Found:
         """Interest in each target, from the last `recent` events before its position alone.
@@ -246,6 +260,11 @@ class MemoryModel(Model, Generic[M]):
 
     The law: `encode` at position n = folding `write` over the first n events.
     """
+
+    @property
+    def divisible(self) -> bool:
+        """Users have nothing to do with each other."""
+        return True
 
     @abstractmethod
     def initial_memory(self, num_users: int) -> M:

@@ -170,6 +170,11 @@ class Sim(HistoryModel):
         )
         self.buckets = Buckets(self._some_items(buckets)) if search == "cluster" else None
 
+    @property
+    def divisible(self) -> bool:
+        """Not where centroids follow the events of a whole batch."""
+        return self.buckets is None
+
     def _some_items(self, count: int) -> Tensor:
         """Vectors of random items, no two alike."""
         numbers = [torch.randint(1, size, (count,)) for size in self.inputs.item.values()]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lifelong.data.batches import Batch
-from lifelong.models.base import MemoryModel, Model
+from lifelong.models.base import Model
 from lifelong.training.losses import Loss, loss_of
 
 _USERS = 2
@@ -31,16 +31,15 @@ _PER_USER = ("length_B", "user_B")
 class ParallelGradients:
     """Computes the gradients of batches in threads; until it is closed, torch has one thread in the caller's.
 
-    Auxiliary losses must be means over labelled positions, as those of memory models are: a part's loss counts by its
-    share of the batch's targets.
+    A part's loss, auxiliary losses too, counts by its share of the batch's targets.
 
     Args:
-        model: in training.
+        model: in training, `divisible`.
         threads: parts of a batch at most.
         autocast: context of the forward pass.
     """
 
-    def __init__(self, model: MemoryModel, threads: int, autocast: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, model: Model, threads: int, autocast: Callable[[], AbstractContextManager[None]]) -> None:
         self._model, self._threads, self._autocast = model, threads, autocast
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # Idle threads of torch's own pool spin for a while and would take a core from the parts, so the caller does
@@ -82,7 +81,7 @@ def parallel_gradients(
 ) -> ParallelGradients | None:
     """Threads for the steps of a model, or None where it has to take a batch as a whole."""
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or not isinstance(model, MemoryModel):
+    if device.type != "cpu" or threads == 1 or not model.divisible:
         return None
     return ParallelGradients(model, threads, autocast)
 

@@ -10,7 +10,7 @@ import torch
 
 from lifelong.data.batches import Batch
 from lifelong.models import build
-from lifelong.models.base import MemoryModel, Model
+from lifelong.models.base import Model
 from lifelong.testing.worlds import INPUTS, random_batch
 from lifelong.training.losses import loss_of
 from lifelong.training.parallel import ParallelGradients, parallel_gradients, split
@@ -34,10 +34,11 @@ def ragged() -> Batch:
     return batch
 
 
-def memory_model(name: str) -> MemoryModel:
+def divisible(name: str, **config: object) -> Model:
     torch.manual_seed(0)
-    model = build(name, INPUTS, {"dropout": 0.0})
-    assert isinstance(model, MemoryModel)
+    model = build(name, INPUTS, {"dropout": 0.0, **config})
+    assert isinstance(model, Model)
+    assert model.divisible
     return model.double()
 
 
@@ -51,16 +52,33 @@ def test_parts_hold_all_users_and_no_more_padding_than_they_need() -> None:
     assert sum(int(part.mask_BC.sum()) for part in parts) == int(batch.mask_BC.sum())
 
 
-@pytest.mark.parametrize("name", ["hpmn", "gru4rec", "dnn"])
+DIVISIBLE = {
+    "hpmn": {},
+    "gru4rec": {},
+    "dnn": {},
+    "din": {},
+    "twin": {},
+    "eta": {},
+    "sim": {"search": "soft"},
+    "dien": {"next_event": 0.0},
+}
+
+
+@pytest.mark.parametrize("name", DIVISIBLE)
 @pytest.mark.parametrize("count", [2, 3])
 def test_gradients_and_loss_are_those_of_the_whole_batch(name: str, count: int) -> None:
-    model, batch = memory_model(name), ragged()
+    model, batch = divisible(name, **DIVISIBLE[name]), ragged()
     whole = loss_of(model(batch), batch)
-    expected = torch.autograd.grad(whole.total, list(model.parameters()))
+    parameters = list(model.parameters())
+    expected = torch.autograd.grad(whole.total, parameters, allow_unused=True)
     parallel = ParallelGradients(model, count, nullcontext)
     loss = parallel.backward(batch)
     parallel.close()
-    for gradient, parameter in zip(expected, model.parameters(), strict=True):
+    for gradient, parameter in zip(expected, parameters, strict=True):
+        # The hard search and the hashes give none to what only searches.
+        if gradient is None:
+            assert parameter.grad is None
+            continue
         assert parameter.grad is not None
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(loss.total, whole.total.detach(), rtol=1e-5, atol=0)
@@ -68,14 +86,14 @@ def test_gradients_and_loss_are_those_of_the_whole_batch(name: str, count: int) 
 
 
 def test_one_user_is_one_part() -> None:
-    model, batch = memory_model("dnn"), random_batch([4], targets=3)
+    model, batch = divisible("dnn"), random_batch([4], targets=3)
     parallel = ParallelGradients(model, 2, nullcontext)
     torch.testing.assert_close(parallel.backward(batch).total, loss_of(model(batch), batch).total.detach())
     parallel.close()
 
 
 def test_two_calls_give_the_same_bits() -> None:
-    model, batch = memory_model("hpmn"), ragged()
+    model, batch = divisible("hpmn"), ragged()
     found = []
     for _ in range(2):
         parallel = ParallelGradients(model, 3, nullcontext)
@@ -86,7 +104,7 @@ def test_two_calls_give_the_same_bits() -> None:
 
 
 def test_error_in_a_part_is_raised() -> None:
-    parallel = ParallelGradients(memory_model("dnn"), 2, nullcontext)
+    parallel = ParallelGradients(divisible("dnn"), 2, nullcontext)
     batch = ragged()
     batch.target_BCF[:] = 10_000
     with pytest.raises(IndexError):
@@ -96,18 +114,25 @@ def test_error_in_a_part_is_raised() -> None:
 
 def test_threads_of_the_caller_are_as_before() -> None:
     with threads(2):
-        ParallelGradients(memory_model("dnn"), 2, nullcontext).close()
+        ParallelGradients(divisible("dnn"), 2, nullcontext).close()
         assert torch.get_num_threads() == 2
 
 
-def test_only_memory_models_on_several_cores_are_divided() -> None:
-    authors = build("hpmn", INPUTS, {"authors_mode": True})
-    assert isinstance(authors, Model)
-    cpu, dnn = torch.device("cpu"), memory_model("dnn")
+@pytest.mark.parametrize(
+    ("name", "config"), [("hpmn", {"authors_mode": True}), ("sim", {"search": "cluster"}), ("dien", {})]
+)
+def test_a_model_whose_users_depend_on_each_other_is_taken_whole(name: str, config: dict[str, object]) -> None:
+    model = build(name, INPUTS, config)
+    assert isinstance(model, Model)
+    with threads(2):
+        assert parallel_gradients(model, torch.device("cpu"), nullcontext) is None
+
+
+def test_batches_are_divided_on_several_cores_alone() -> None:
+    cpu, dnn = torch.device("cpu"), divisible("dnn")
     with threads(1):
         assert parallel_gradients(dnn, cpu, nullcontext) is None
     with threads(2):
-        assert parallel_gradients(authors, cpu, nullcontext) is None
         assert parallel_gradients(dnn, torch.device("cuda"), nullcontext) is None
         divided = parallel_gradients(dnn, cpu, nullcontext)
         assert divided is not None
