@@ -18,6 +18,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hpmn": {"embedding": 3, "width": 6, "periods": [1, 2, 4], "hops": 2},
     "gru4rec": {"embedding": 4, "width": 8},
     "dnn": {"embedding": 4},
+    "din": {"embedding": 4, "recent": 12},
     "shan": {"embedding": 4, "recent": 12, "short": 4},
     "sim": {"embedding": 4, "recent": 6, "hits": 3},
 }

@@ -28,7 +28,7 @@ NOW = START + 50 * DAY
 
 @pytest.fixture(scope="module")
 def made(dataset, tmp_path_factory) -> Callable[[str], Any]:
-    """The artifact of a model, with random weights; SIM keeps 6 events and finds 3, SHAN keeps 12."""
+    """The artifact of a model, with random weights; SIM keeps 6 events and finds 3, SHAN and DIN keep 12."""
     artifacts: dict[str, Any] = {}
 
     def make(model: str) -> Any:
@@ -75,7 +75,7 @@ def test_a_search_names_the_events_that_it_found_the_largest_weight_first(made, 
     assert (candidate.rest.events, candidate.rest.attention) == (0, 0.0)
 
 
-@pytest.mark.parametrize("model", ["sim", "shan"])
+@pytest.mark.parametrize("model", ["sim", "shan", "din"])
 def test_each_events_weight_is_the_models_own(made, store, model):
     candidate = explained(made(model), store, VISITS)[1]
     wanted = weights_of(made(model), store, "i1")
@@ -86,8 +86,8 @@ def test_each_events_weight_is_the_models_own(made, store, model):
 
 
 def test_the_events_that_are_not_named_are_summed(made, store):
-    candidate = explained(made("shan"), store, [f"i{k}" for k in range(20)])[1]
-    wanted = weights_of(made("shan"), store, "i1")
+    candidate = explained(made("din"), store, [f"i{k}" for k in range(20)])[1]
+    wanted = weights_of(made("din"), store, "i1")
     assert (len(candidate.events), candidate.rest.events) == (WEIGHED, 2)
     total = sum(event.attention for event in candidate.events) + candidate.rest.attention
     assert total == pytest.approx(wanted.sum(), abs=1e-5)
@@ -96,9 +96,10 @@ def test_the_events_that_are_not_named_are_summed(made, store):
     assert all(event.position > 8 for event in candidate.events)
 
 
-def test_it_says_what_the_weights_are(made, store):
-    note = explained(made("sim"), store, VISITS)[0].attention_note
-    assert note.startswith("the weights of her last 6 events, which sum to 1")
+def test_it_says_whether_weights_are_shares(made, store, empty_store):
+    shares, free = explained(made("sim"), store, VISITS)[0], explained(made("din"), empty_store, VISITS)[0]
+    assert shares.attention_note.startswith("the weights of her last 6 events, which sum to 1")
+    assert free.attention_note.startswith("the weights of her last 7 events, which are free")
 
 
 def test_a_model_without_attention_says_so(made, store):
