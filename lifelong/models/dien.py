@@ -20,12 +20,13 @@ The sampled event e' is another one of the batch, from `torch`'s generator in tr
 drawn, that half a batch of events away. One that is of the same item as e_{t+1} is left out.
 
 Differs from the paper: h_t is mapped linearly to the width of an item before the inner product, and e is the event's
-item fields alone, as the next event's type and gap are not what a target is asked about. The state is the recent
-history.
+item fields alone, as the next event's type and gap are not what a target is asked about.
+
+State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
+1,000.
 
 Shapes: B users, L padded history length, C targets per user, W events of a target's own window, U users times targets,
-E width of an embedded event, D state width, G = 3 D gates, P pairs of an
-event and the next (N all places for one).
+E width of an embedded event, D state width, G = 3 D gates, P pairs of an event and the next (N all places for one).
 """
 
 from __future__ import annotations
@@ -96,13 +97,15 @@ class Dien(HistoryModel):
 
     def find(self, window: Window, query: Query) -> Found:
         """Extract once; follow the interests per target; tell next events from others."""
-        hidden_BLD = gru_pass(self.extractor, window.vector_BLE, window.length_B)
+        hidden_BLD, place_BCW = gru_pass(self.extractor, window.vector_BLE, window.length_B), None
         # A trace is of histories that a service keeps, which are never longer.
         if is_traced() or window.time_BL.shape[1] <= self.recent:
             interest_BCD, weight_BCL = self._evolve(hidden_BLD, query.vector_BCE, query.position_BC)
         else:
             interest_BCD, weight_BCL = self._evolve_own_windows(window, query)
-        return Found(interest_BCD, weight_BCL, self._auxiliary(window, hidden_BLD))
+            first_BC1 = (query.position_BC - self.recent).clamp(min=0).unsqueeze(-1)
+            place_BCW = first_BC1 + torch.arange(self.recent, device=first_BC1.device)
+        return Found(interest_BCD, weight_BCL, self._auxiliary(window, hidden_BLD), place_BCW)
 
     def _evolve(self, hidden_BLD: Tensor, target_BCE: Tensor, end_BC: Tensor) -> tuple[Tensor, Tensor]:
         """Interest and attention of targets that see the first `end` events."""

@@ -75,6 +75,16 @@ def test_events_older_than_recent_change_nothing() -> None:
     torch.testing.assert_close(model.find(window._replace(vector_BLE=changed), query).interest_BCD[:, -1], last)
 
 
+@pytest.mark.parametrize("recent", [1000, 3])
+def test_attention_is_over_the_last_events_before_the_target(recent: int) -> None:
+    model = make(recent=recent)
+    window, query = inputs_of(model)
+    attention_BCL = model.find(window, query).attention_over(9)
+    assert attention_BCL is not None
+    assert torch.equal(attention_BCL > 0, model.visible(query, 9))
+    torch.testing.assert_close(attention_BCL.sum(dim=-1), query.position_BC.clamp(max=1).double())
+
+
 def naive_loss(model: Dien, window: Window) -> Tensor:
     """The auxiliary loss with the sampled events of evaluation: half of all pairs further on."""
     pairs = []
