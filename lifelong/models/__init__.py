@@ -207,7 +207,8 @@ def settings_table(config_class: type[Any]) -> str:
 
 def models_page() -> str:
     """All of `docs/models.md`."""
-    parts = ["# Models\n", models_table()]
+    bytes_note = "Bytes of a state are those of the `fp32` codec, beside the 24 of a record's header."
+    parts = ["# Models\n", models_table(), f"{bytes_note}\n"]
     for name, entry in _entries():
         paragraphs = (sys.modules[entry.__module__].__doc__ or "").strip().split("\n\n")
         parts.append(f"## `{name}`\n")

@@ -6,14 +6,15 @@ Tang and Wang, "Personalized Top-N Sequential Recommendation via Convolutional S
                   --filters of N events x one number---> weighted sums of the events ----> m vectors
     interest = ReLU(W [both] + b)
 
-Implemented: the horizontal convolutions and their pooling, the vertical ones (section 3.2), and the layer that joins
-them (section 3.3). As in the paper, a history of fewer than N events has zeros before it. Differs from the paper: N is
-50 and the heights are a few, where the paper has all from 1 to an N below 10; the user's vector is left out, because
-the user's id is not an input: a vector that all users share is a constant, and the head has one; the head stands in the
-place of the paper's output layer, and dropout is the head's alone.
+Implemented: the horizontal convolutions and their pooling, the vertical ones ("Convolutional Layers"), and the layer
+that joins them ("Fully-connected Layers"). As in the paper, a history of fewer than N events has zeros before it.
+Differs from the paper: N is 50 and the heights are a few, where the paper has all from 1 to an N below 10; the user's
+vector is left out, because the user's id is not an input: a vector that all users share is a constant, and the head has
+one; the head stands in the place of the paper's output layer, and dropout is the head's alone.
 
-State: the last N events. Windows of targets overlap: each filter runs over the history once, and a target picks what it
-needs at its position, so a pass costs O(L) whatever the number of targets.
+State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 1,200 bytes for four and the default of
+50. Windows of targets overlap: each filter runs over the history once, and a target picks what it needs at its
+position, so a pass costs O(L) whatever the number of targets.
 
 Shapes: B users, L padded history length, C targets per user, E width of an embedded event, D width of the interest.
 """
@@ -104,7 +105,7 @@ class Caser(HistoryModel):
     def _horizontal(self, event_BEL: Tensor) -> list[Tensor]:
         """The largest response of each filter in each window, per height: `[B, filters, L + 1]`.
 
-        Source: section 3.2, horizontal convolutional layer.
+        Source: horizontal convolutional layer.
         """
         return [
             max_pool1d(torch.relu(convolution(event_BEL)), self.recent - height + 1, stride=1)
@@ -114,7 +115,7 @@ class Caser(HistoryModel):
     def _vertical(self, event_BEL: Tensor) -> Tensor:
         """Weighted sums of the events of each window, one per filter: `[B, filters * E, L + 1]`.
 
-        Source: section 3.2, vertical convolutional layer.
+        Source: vertical convolutional layer.
         """
         users, width, _ = event_BEL.shape
         sum_NFL: Tensor = self.vertical(event_BEL.flatten(0, 1).unsqueeze(1))

@@ -2,6 +2,9 @@
 
 The upper floor: no embedding, no sequence, exact counts (`lifelong.data.counts`). Every comparison shows it.
 
+State: for every value of every item field that the user met its counts and its last time. It grows with the history,
+and no service keeps it.
+
 Shapes: N examples, K features, T tasks.
 """
 

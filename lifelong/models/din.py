@@ -2,7 +2,7 @@
 
 Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018.
 
-    w_i = a(e_i, v)        activation unit, an MLP over both and what they have in common       (section 4.3, figure 2)
+    w_i = a(e_i, v)        activation unit, an MLP over both and what they have in common  (local activation unit)
     interest = sum_i w_i e_i                                                                    (equation 3)
 
 The weights are not normalised, as in the paper and unlike its public code: the interest in a target grows with the
@@ -13,7 +13,10 @@ large as a single one; without it the model stays at chance.
 
 Differs from the paper: events have fields that targets lack, so the target is mapped into their space; the unit
 compares by difference and elementwise product (its public code's form) with ReLU; there is no activation that depends
-on the batch (Dice). The state is the recent history itself.
+on the batch (Dice).
+
+State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
+1,000.
 
 Shapes: B users, L padded history length, C targets per user, E width of an embedded event.
 """

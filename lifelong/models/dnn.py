@@ -1,7 +1,10 @@
 """DNN: the mean of the embedded history, then the head.
 
 Covington et al., "Deep Neural Networks for YouTube Recommendations", RecSys 2016; the base model of Zhou et al., "Deep
-Interest Network", KDD 2018. The state is kept as the running mean: the running sum divided by the count, but bounded.
+Interest Network", KDD 2018.
+
+State: the running mean, which is the running sum divided by the count, but bounded: `embedding` numbers for each field
+of an event, 64 numbers, 256 bytes, for four fields by default.
 
 Shapes: B users, L padded history length, C targets per user, E width of an embedded event.
 """

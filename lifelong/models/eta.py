@@ -6,15 +6,16 @@ Chen et al., "End-to-End User Behavior Retrieval in Click-Through Rate Predictio
     item vector of target  --signs of R random projections--> signature  --+--> k nearest by Hamming distance
     target --query--> multi-head attention over the k events --> interest
 
-Equations: the signature (4), the Hamming distance between signatures (5), the k nearest events, multi-head target
-attention over them (2-3). The hyperplanes are drawn once, kept with the weights and never trained; signatures follow
-the vectors as these are trained, which is what makes the retrieval end-to-end. Events at the same distance: the later
-one wins.
+Implemented: the SimHash signature, the Hamming distance between signatures, the k nearest events, multi-head target
+attention over them. The hyperplanes are drawn once, kept with the weights and never trained; signatures follow the
+vectors as these are trained, which is what makes the retrieval end-to-end. Events at the same distance: the later one
+wins.
 
 Differs from the paper: only what an event shares with a target, its item fields, is hashed, so that both lie in one
 space; the recent history has no second attention of its own, so that retrieval alone is compared.
 
-State: the last 1,000 events; a service that wants the paper's speed keeps R bits for each beside them.
+State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
+1,000. A service that wants the paper's speed would keep R bits for each beside them, 6 bytes by default.
 
 Shapes: B users, L padded history length, C targets per user, E width of a vector, R hash bits, M retrieved events,
 H heads, D width of the interest.
@@ -62,7 +63,7 @@ class Eta(HistoryModel):
     Config = EtaConfig
     title = "ETA"
     source = "Chen et al., 2021"
-    state = "last 1,000 events, and a signature each"
+    state = "last 1,000 events"
     plane_RE: Tensor
 
     def __init__(
@@ -111,7 +112,7 @@ class Eta(HistoryModel):
     def _side(self, vector: Tensor) -> Tensor:
         """Signature of a target, or of what an event has in common with one: bool `[..., R]`.
 
-        Source: equation 4.
+        Source: SimHash.
         """
         return signature(vector[..., : self.target_width], self.plane_RE)
 
@@ -120,7 +121,7 @@ class Eta(HistoryModel):
     ) -> tuple[Tensor, Tensor]:
         """Scaled dot product attention of each head over the hits; the weights are the mean of the heads'.
 
-        Source: equations 2-3.
+        Source: multi-head target attention.
         """
         query_BCHD = _split(self.query(target_BCE), self.heads)
         key_BCMHD, value_BCMHD = _split(key_BCMD, self.heads), _split(value_BCMD, self.heads)

@@ -5,12 +5,14 @@ WWW 2010.
 
     logit = mu + b_i + v_i . v'_l        l the last event, v of an item as next, v' of an event as last
 
-The score of section 4 through a sigmoid, where the paper ranks. Differs from the paper: the basket is the last event
-alone; the user's factors are left out, since tomorrow's users have none and a memory is read without the user's number:
-with one factor that all users share, the term of user and item is the bias b_i of the item, which stands for it (the
-term of user and last event does not rank items; the paper drops it, too). Factors of an item and of an event are sums
-over their fields, each field's shared vector holding both roles; context fields add biases; several tasks have factors
-of their own. The state is v' of the last event, one number per factor and task.
+The paper's score through a sigmoid, where the paper ranks. Differs from the paper: the basket is the last event alone;
+the user's factors are left out, since tomorrow's users have none and a memory is read without the user's number: with
+one factor that all users share, the term of user and item is the bias b_i of the item, which stands for it (the term of
+user and last event does not rank items; the paper drops it, too). Factors of an item and of an event are sums over
+their fields, each field's shared vector holding both roles; context fields add biases; several tasks have factors of
+their own.
+
+State: v' of the last event, `factors` numbers per task: 16 numbers, 64 bytes, by default.
 
 Shapes: B users, L padded history length, C targets per user, D = tasks x factors, E width of an embedded event.
 """

@@ -1,8 +1,8 @@
 """GBDT: boosted trees on exact counts of the target's fields in the history.
 
-He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 2014, on what its section 5 calls
-historical features; the trees' sum is the logit itself and feeds no linear model. Trees: Ke et al., "LightGBM: A Highly
-Efficient Gradient Boosting Decision Tree", NeurIPS 2017.
+He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 2014, on what it calls historical
+features; the trees' sum is the logit itself and feeds no linear model. Trees: Ke et al., "LightGBM: A Highly Efficient
+Gradient Boosting Decision Tree", NeurIPS 2017.
 
 Inputs of a target, all from before it: for every item field how often its value stands in the history, in the last 5,
 20 and 100 events and decayed by half-lives, and how long ago it last stood there (`lifelong.data.counts`); how many
@@ -11,7 +11,8 @@ period, whoever the user and whatever she answered; the value itself, as a categ
 Boosting stops when the log loss on validation has not improved for a number of trees; with an empty validation split
 it does not stop.
 
-State: counters for every value of every item field that the user met.
+State: for every value of every item field that the user met its counts and its last time. It grows with the history,
+and no service keeps it.
 
 Shapes: N examples, K features, T tasks, F item fields, V numbers of a field.
 """

@@ -4,6 +4,8 @@ Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", I
 loss and output: like all models here it scores given targets through the shared head, and its "session" is the whole
 history.
 
+State: the hidden state, `width` numbers: 32 numbers, 128 bytes, by default.
+
 Shapes: B users, L padded history length, C targets per user, D state width, E width of an embedded event.
 """
 

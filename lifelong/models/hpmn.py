@@ -5,9 +5,11 @@ Ren et al., "Lifelong Sequential Modeling with Personalized Memorization for Use
     event --GRU_1--> slot 1 --every 2nd--> GRU_2 --> slot 2 --every 2nd--> GRU_3 --> slot 3 ...      write
     target --W_q--> q --hops--> softmax over the non-empty slots of MLP(q, slot) --> interest        read
 
-Equations: the periodic write (4-5), the attention read (6-8), the covariance term (9-10). This is the clean form: the
-target is never written, periods count from the user's first event, so the memory can be kept and updated per event.
+Implemented: the periodic memory update, the attentional read, the covariance regularisation. This is the clean form:
+the target is never written, periods count from the user's first event, so the memory can be kept and updated per event.
 `hpmn_authors.py` is the form of the authors' released code.
+
+State: one slot per period, `width` numbers each: 192 numbers, 768 bytes, by default.
 
 Shapes: B users, L padded history length, C targets per user, S slots, D slot width, E width of an embedded event.
 """
@@ -119,7 +121,7 @@ class Hpmn(MemoryModel[HpmnMemory]):
         Periods are nested: where layer j is due, all layers below are, so looking at j's own period is the same as
         stopping at the first layer that is not due.
 
-        Source: equations 4-5.
+        Source: the periodic memory update.
         """
         count_B = memory.count_B + 1
         layer_input, slots = event_BE, []
@@ -141,7 +143,7 @@ class Hpmn(MemoryModel[HpmnMemory]):
     def read_vector(self, memory: HpmnMemory, target_BCE: Tensor) -> tuple[Tensor, Tensor]:
         """K hops of attention over the slots, empty ones masked; the attention is the first hop's.
 
-        Source: equations 6-8; several hops as in the authors' code.
+        Source: the attentional read; several hops as in the authors' code.
         """
         slot_BCSD, filled_BCS = memory.slot_BSD, self.filled(memory)
         query_BCD = self.query(target_BCE)
@@ -169,7 +171,7 @@ class Hpmn(MemoryModel[HpmnMemory]):
 def slot_covariance(slot_BSD: Tensor, filled_BS: Tensor) -> Tensor:
     """Half the squared off-diagonal of the slots' covariance over the feature axis, empty slots left out: `[B...]`.
 
-    Source: equations 9-10.
+    Source: the covariance regularisation.
     """
     centred = (slot_BSD - slot_BSD.mean(dim=-1, keepdim=True)) * filled_BS.unsqueeze(-1)
     covariance_BSS = centred @ centred.transpose(-1, -2) / slot_BSD.shape[-1]

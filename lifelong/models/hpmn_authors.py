@@ -15,6 +15,8 @@ Ren et al., SIGIR 2019, and the released TensorFlow graph. What differs from `hp
 
 (f), selection on the test set, is not reproduced. No event fields and no context: the authors have none.
 
+State: the whole history, as the memory depends on the target. It grows with the history, and no service keeps it.
+
 Shapes: N targets, T length of a sequence (history and target), S slots, D slot width, E width of an embedded event.
 """
 

@@ -6,21 +6,21 @@ Recommendations", ICML 2024.
     U, V, Q, K = split(SiLU(W1 norm(x) + b1))
     x + W2 (norm(SiLU(Q K^T + bias of place + bias of gap) V) * U) + b2          per layer
 
-Equations: projection, attention without softmax, gated output (1-3), with the relative bias by place and by time. From
-the authors' code: the norm before the projection, the sum with the input, and one bias for all heads. Differs from the
-paper: gaps fall into buckets that double in length, where the authors' grow more slowly; an event, with its fields, is
-one place and not an item and an action in turn; a target is not put into the sequence but reads the state after the
-last event before it (the paper's retrieval form), so that one pass serves all targets of a user, and the shared head
-compares the two; a gap is that between two events, not that to the event after the later one; no dropout within the
-stack.
+Implemented: pointwise projection, spatial aggregation (attention without softmax), pointwise transformation (the gated
+output), with the relative bias by place and by time. From the authors' code: the norm before the projection, the sum
+with the input, and one bias for all heads. Differs from the paper: gaps fall into buckets that double in length, where
+the authors' grow more slowly; an event, with its fields, is one place and not an item and an action in turn; a target
+is not put into the sequence but reads the state after the last event before it (the paper's retrieval form), so that
+one pass serves all targets of a user, and the shared head compares the two; a gap is that between two events, not that
+to the event after the later one; no dropout within the stack.
 
 What a target sees: an event attends to itself and to those right before it, a band of (recent - 1) // layers + 1 events
 in all. A stack of K layers thus sees K (band - 1) + 1 events, which is `recent` or up to K - 1 fewer: no event before a
 target's last `recent` ones reaches it.
 
-State: the last `recent` events. Blocks of 64 events attend together: per head and layer a pass makes about
-64 + recent / layers scores per event of the history, 320 with the default settings; where that is much, a few
-users at a time.
+State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 12,288 bytes for four and the default of
+512. Blocks of 64 events attend together: per head and layer a pass makes about 64 + recent / layers scores per event of
+the history, 320 with the default settings; where that is much, a few users at a time.
 
 Shapes: B users, L padded history length, C targets per user, N blocks, R events of a block, X events that a block looks
 at, H heads, D width, E width of an embedded event.
@@ -145,7 +145,7 @@ class HstuLayer(nn.Module):
             gap_BNRX: int64 bucket of the gap between two events.
             back: how many blocks before its own a block looks at.
 
-        Source: equations 1-3.
+        Source: pointwise projection, spatial aggregation, pointwise transformation.
         """
         gate_BNRD, value_BNRD, query_BNRD, key_BNRD = silu(self.split(self._norm(state_BNRD))).chunk(4, dim=-1)
         key_BNHXD, value_BNHXD = (self._by_head(looked_at(part, back)) for part in (key_BNRD, value_BNRD))

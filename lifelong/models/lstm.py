@@ -10,7 +10,7 @@ Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 1997, w
 gates, and the cells are a linear recurrence: a scan. Differs from the paper in its output: the shared head scores given
 targets.
 
-State: h and c, 64 numbers by default.
+State: h and c, 2 x `width` numbers: 64 numbers, 256 bytes, by default.
 
 Shapes: B users, L padded history length, C targets per user, D state width, E width of an embedded event.
 """

@@ -6,13 +6,15 @@ Sukhbaatar, Szlam, Weston and Fergus, "End-To-End Memory Networks", NeurIPS 2015
     per hop:   p = softmax_i(u_k . m_i),   o_k = sum_i p_i c_i,   u_{k+1} = H u_k + o_k
     interest = u_{K+1}
 
-Equations: one hop (1-2), several (4) with layer-wise tying (section 2.2: A and C are the same in all hops, H maps the
-query between them), temporal encoding (section 4.1): T_A(i) and T_C(i) are learned vectors per place, counted back from
-the target. Differs from the paper: the question is the target; an event is embedded by its fields, so there is no
-encoding of words within a sentence; the last matrix, which scores all answers, is the shared head on one target; no
-linear start and no random empty memories in training. Without an event, o_k is zero. H starts as the identity.
+Implemented: one hop ("Single Layer"), several with layer-wise tying ("Multiple Layers": A and C are the same in all
+hops, H maps the query between them), temporal encoding (section 4.1): T_A(i) and T_C(i) are learned vectors per place,
+counted back from the target. Differs from the paper: the question is the target; an event is embedded by its fields, so
+there is no encoding of words within a sentence; the last matrix, which scores all answers, is the shared head on one
+target; no linear start and no random empty memories in training. Without an event, o_k is zero. H starts as the
+identity.
 
-State: the last N events. A target costs O(K N) beside the projections, which all targets share.
+State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 1,200 bytes for four and the default of
+50. A target costs O(K N) beside the projections, which all targets share.
 
 Shapes: B users, L padded history length, C targets per user, N events of a window, D width of the memory, E width of an
 embedded event.
@@ -91,7 +93,7 @@ class MemN2N(HistoryModel):
     def _read(self, query_BCD: Tensor, entry_BCND: Tensor, real_BCN: Tensor) -> tuple[Tensor, Tensor]:
         """K hops over entries, whose first half is the key and whose second the value; the first hop's attention.
 
-        Source: equations 1, 2 and 4.
+        Source: "Single Layer" and "Multiple Layers", layer-wise.
         """
         key_BCND, value_BCND = entry_BCND.chunk(2, dim=-1)
         attentions = []

@@ -2,14 +2,16 @@
 
 Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 2009.
 
-    logit = mu + b_u + b_i + q_i . p_u                                                    equation 4, through a sigmoid
-    loss  = cross entropy + decay (|p_u|^2 + |q_i|^2 + b_u^2 + b_i^2), mean over the labelled pairs          equation 5
+    logit = mu + b_u + b_i + q_i . p_u             the model with biases, through a sigmoid
+    loss  = cross entropy + decay (|p_u|^2 + |q_i|^2 + b_u^2 + b_i^2), mean over the labelled pairs
 
 Differs from the paper: labels are 0 and 1 and the loss is the cross entropy; factors and bias of an item are sums over
-its fields; context fields add biases; several tasks have factors of their own. It is the only model here that takes
-the user's number: a user who is not in training stays at zeros, and gets what the items' biases say. So it is a floor
-for protocols whose test users are in training, and no more than popularity where they are not. A user's state is
-factors + 1 trained numbers a task, which no event updates; histories are not read.
+its fields; context fields add biases; several tasks have factors of their own. It is the only model here that takes the
+user's number: a user who is not in training stays at zeros, and gets what the items' biases say. So it is a floor for
+protocols whose test users are in training, and no more than popularity where they are not. Histories are not read.
+
+State: a trained row of 1 + `factors` numbers per task, 17 numbers, 68 bytes, by default. No event updates it, and no
+service keeps it.
 
 Shapes: B users, C targets per user, D = tasks x factors, T tasks.
 """
@@ -80,7 +82,7 @@ class Mf(Model):
     def _decayed(self, user_B1E: Tensor, target_BCE: Tensor, mask_BC: Tensor) -> Mapping[str, Tensor]:
         """The squares of what each labelled pair uses, times their weight.
 
-        Source: equation 5.
+        Source: the regularisation of the model with biases.
         """
         if self.decay == 0:
             return {}

@@ -7,8 +7,8 @@ Pi et al., "Practice on Long Sequential User Behavior Modeling for Click-Through
     S_i = GRU([M_i ; event], S_i)  <--the k best of w_r ---+                  +--> M = (1 - w~ e) M + w~ a
     target --key--> softmax over M, attention over S --> [read ; induced] = interest
 
-Equations: addressing and read (1-2), write (3), utilisation (4-5): w~ = w_w P, P = softmax(W_g g), g = how much each
-slot was written so far, loss = variance of g over the slots; induction unit (6).
+Equations: addressing and read (1-3), write (4), utilisation (5-8): w~ = w_w P, P = softmax(W_g g), g = how much each
+slot was written so far, loss = variance of g over the slots; induction unit (9).
 
 Where the paper leaves things open, as in the authors' code: weights are softmax(beta cos), where cos is the mean of a
 slot's similarity and of that of a learned key of the slot (a new memory is zeros, and only the keys tell its slots
@@ -17,8 +17,9 @@ induction unit; k = 1. Otherwise: P starts near the identity; g is the mean and 
 and its loss does not grow with the history; the controller reads no target: a target has its own map to a key, as it
 lacks the event's fields. The auxiliary loss over next events, an option of the authors' code, is left out.
 
-State: M, S, g, the controller's state and the last read: 584 numbers by default. A pass over a history is a loop of
-some fifty small operations per event; only states at the targets' positions are kept.
+State: M, S, g, the controller's state and the last read, m (2 D + 1) + 2 D numbers: 584 numbers, 2,336 bytes, by
+default. A pass over a history is a loop of some fifty small operations per event; only states at the targets' positions
+are kept.
 
 Shapes: B users, L padded history length, C targets per user, S slots, D width of a slot, E width of an embedded event,
 X projected event.
@@ -152,7 +153,7 @@ class Mimn(MemoryModel[MimnMemory]):
     def auxiliary(self, memory: MimnMemory, mask_BC: Tensor) -> Mapping[str, Tensor]:
         """The utilisation term, mean over the labelled positions, times its weight.
 
-        Source: equation 5, with mean weights in place of their sums.
+        Source: equations 7-8, with mean weights in place of their sums.
         """
         if self.utilisation == 0:
             return {}
@@ -183,7 +184,7 @@ class Mimn(MemoryModel[MimnMemory]):
     def _spread(self, write_BS: Tensor, used_BS: Tensor) -> Tensor:
         """Write weights rebalanced by a matrix that depends on how much each slot was used.
 
-        Source: equation 4.
+        Source: equations 5-6.
         """
         matrix_BSS = torch.softmax(self.rebalance(used_BS).view(-1, self.slots, self.slots), dim=-1)
         return (write_BS.unsqueeze(1) @ matrix_BSS).squeeze(1)
@@ -191,7 +192,7 @@ class Mimn(MemoryModel[MimnMemory]):
     def _write(self, slot_BSD: Tensor, write_BS: Tensor, change_BX: Tensor) -> Tensor:
         """Erase, then add, each slot by its weight.
 
-        Source: equation 3.
+        Source: equation 4.
         """
         erase, add = change_BX.unsqueeze(1).chunk(2, dim=-1)
         write_BS1 = write_BS.unsqueeze(-1)
@@ -201,7 +202,7 @@ class Mimn(MemoryModel[MimnMemory]):
     def _induce(self, channel_BSD: Tensor, slot_BSD: Tensor, read_BS: Tensor, part_BX: Tensor) -> Tensor:
         """Step the channels of the best read slots, leave the others.
 
-        Source: equation 6.
+        Source: equation 9.
         """
         row = read_BS.topk(self.channels).indices.unsqueeze(-1).expand(-1, -1, self.width)
         chosen = self.induction(part_BX.unsqueeze(1), slot_BSD.gather(1, row), channel_BSD.gather(1, row))
@@ -225,7 +226,7 @@ class _Gru(nn.Module):
 def _address(key: Tensor, strength: Tensor, slot_key_SD: Tensor, slot: Tensor) -> Tensor:
     """Weights `[..., K, S]` of keys `[..., K, D]` with strengths `[..., K]` over slots `[..., S, D]`.
 
-    Source: equation 1, sharpened and with the slots' own keys as in the authors' code.
+    Source: equations 1-2, sharpened and with the slots' own keys as in the authors' code.
     """
     cosine = _direction(key) @ (_direction(slot) + slot_key_SD).transpose(-1, -2) / 2
     beta = _SHARPNESS * (1 + softplus(strength))

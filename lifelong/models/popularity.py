@@ -4,6 +4,8 @@ Where labels are logged: the item's smoothed response rate, as log-odds. Where n
 nothing beyond the sampling rule, so it is the log of the item's smoothed count of responses; under popularity negatives
 its AUC is therefore near one half.
 
+State: nothing, as it knows nothing of users.
+
 Shapes: N examples, V item numbers, T tasks.
 """
 

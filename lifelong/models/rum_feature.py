@@ -14,7 +14,7 @@ absorbed by the head. The values of a new user are zeros.
 Nothing in a write looks at the memory, so weights, erase and add of all events are computed at once; the fold itself
 takes a few small operations per event and keeps the values at the targets' positions alone.
 
-State: K vectors, 640 numbers by default.
+State: K vectors, `slots` x `width` numbers: 640 numbers, 2,560 bytes, by default.
 
 Shapes: B users, L padded history length, C targets per user, S features, D width of a key and of a value, E width of an
 embedded event, X numbers of a change.

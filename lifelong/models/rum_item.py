@@ -10,7 +10,7 @@ space; both maps start equal on the item's fields, so that a target begins by fi
 times this interest to a vector of the user: the user's number is not an input here, and a constant vector and a factor
 would be absorbed by the head, so the interest is the memory's part alone. Places that no event has filled take no part.
 
-State: K vectors, 640 numbers by default.
+State: K vectors, `slots` x `width` numbers: 640 numbers, 2,560 bytes, by default.
 
 Shapes: B users, L padded history length, C targets per user, S places of the memory (the latest event last), D width of
 a place, E width of an embedded event.

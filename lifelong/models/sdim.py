@@ -5,18 +5,19 @@ Cao et al., "Sampling Is All You Need on Modeling Long-Term User Behaviors for C
     event  --item vector--> G groups of t hash bits --> adds its value to one of the 2^t buckets of each group     write
     target --item vector--> G groups of t hash bits --> mean over groups of (bucket / length of bucket)            read
 
-Equations: signatures from m = G t random hyperplanes (5), groups of t bits and the sum of the values that share the
-target's bucket (8-10), each scaled to length 1, and their mean over groups (11). An event at angle a to the target is
-in its bucket with probability (1 - a / pi)^t, so the mean over groups is attention by angle that computes no weights.
-The hyperplanes are drawn once, kept with the weights and never trained.
+Equations: signatures from m = G t random hyperplanes (5, 7), groups of t bits (8, 11), the sum of the values that share
+the target's bucket, scaled to length 1 (9), and the mean of these over groups (12). An event at angle a to the target
+is in its bucket with probability (1 - a / pi)^t, so the mean over groups is attention by angle that computes no
+weights. The hyperplanes are drawn once, kept with the weights and never trained.
 
 Differs from the paper: only what an event shares with a target, its item fields, is hashed, so that both lie in one
 space; what is summed is a linear map of the whole event, so that the state does not grow with the number of fields; the
 recent history has no attention of its own. The state holds the sums divided by the number of all events: the lengths of
 buckets cancel in the read, numbers do not grow, and times the count it is the sum again.
 
-State: G 2^t D numbers, 16 x 8 x 32 = 4,096 by default, with the paper's m = 48 and t = 3; but for the common divisor an
-event changes one bucket of each group, so maintenance is O(1) and sums of parts of a history add up.
+State: the sums, G 2^t D numbers: 4,096 numbers, 16,384 bytes, by default, with the paper's m = 48 and t = 3; but for
+the common divisor an event changes one bucket of each group, so maintenance is O(1) and sums of parts of a history add
+up.
 
 Training reads only the targets' own buckets: events sorted by bucket, running sums, and a difference of two of them.
 
@@ -130,7 +131,7 @@ class Sdim(MemoryModel[SdimMemory]):
         return sum_BCX
 
     def read_vector(self, memory: SdimMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
-        """Take the target's bucket of each group; source: equation 11."""
+        """Take the target's bucket of each group; source: equations 9 and 11."""
         mean_BCGKD, bucket_BCG = memory.mean_BGKD, self._bucket(target_BCE)
         wide = mean_BCGKD.expand(-1, bucket_BCG.shape[1], -1, -1, -1)
         place = bucket_BCG[..., None, None].expand(-1, -1, -1, 1, wide.shape[-1])
@@ -178,7 +179,7 @@ def _rows(running_BLD: Tensor, place_BC: Tensor) -> Tensor:
 
 
 def mean_direction(sum_BCGD: Tensor) -> Tensor:
-    """Mean over groups of the sums, each scaled to length 1; an empty bucket stays 0. Source: equation 11.
+    """Mean over groups of the sums, each scaled to length 1; an empty bucket stays 0. Source: equation 12.
 
     An empty bucket is divided by 1 and not by a tiny number, whose reciprocal would be its gradient: such gradients
     cancel in the running sums, but for their rounding errors.

@@ -5,14 +5,14 @@ Ying et al., "Sequential Recommender System based on Hierarchical Attention Netw
     long part  --softmax of u . ReLU(W1 x + b1)--> summary --+
     short part ----------------------------------------------+--softmax of u . ReLU(W2 x + b2)--> interest
 
-Implemented: the long-term attention layer and the layer over its summary and the short part (section 3.3). Differs from
+Implemented: the long-term attention-based pooling layer and the one over its summary and the short part. Differs from
 the paper: its query u is a free vector per user; the user's id is not an input here, so u is a projection of the mean
 of the user's recent events, in which a learned constant stands for an empty history. The short part is the last events
 and not the items of the current session; without a long part there is no summary to attend to. Events are what is
 summed, at their embedded width; the head stands in the place of the inner product with the target.
 
-State: the last `recent` events. The vectors of the events are made once for all targets; a target costs two inner
-products per event.
+State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
+1,000. The vectors of the events are made once for all targets; a target costs two inner products per event.
 
 Shapes: B users, L padded history length, C targets per user, D width of the queries, E width of an embedded event.
 """
@@ -102,7 +102,7 @@ class Shan(HistoryModel):
     ) -> tuple[Tensor, Tensor]:
         """Weights of the summary, if there is a long part, and of each event of the short part.
 
-        Source: section 3.3, the second attention layer.
+        Source: long- and short-term attention-based pooling layer.
         """
         summary_score_BC1 = (user_BCD * torch.relu(self.second(summary_BCE))).sum(dim=-1, keepdim=True)
         weight_BCX = masked_softmax(

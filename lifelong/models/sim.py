@@ -20,9 +20,11 @@ Exact search unit (section 3.3): z_i = [event_i ; vector of its time gap to the 
 a_h = softmax_i(W_h target . z_i / sqrt(width of z)), head_h = sum_i a_hi z_i, interest = [head_1 ; head_2 ; ...]. The
 paper maps both sides; one matrix stands for the product of the two.
 
-Differs from the paper: no second model (DIEN) over the short history beside it; the soft search takes the mean of
-r_i event_i and not the sum, so that histories of all lengths are alike. The state is the recent history; an index of it
-would change speed alone.
+Differs from the paper: no second model (DIEN) over the short history beside it; the soft search takes the mean of r_i
+event_i and not the sum, so that histories of all lengths are alike.
+
+State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
+1,000. An index of them would change speed alone.
 
 Shapes: B users, L padded history length, C targets per user, M events found, E width of an embedded event, Z with its
 time gap, H heads, K buckets, N events of a batch.

@@ -4,11 +4,13 @@ Koren, "Factorization Meets the Neighborhood: a Multifaceted Collaborative Filte
 
     logit = mu + b_i + q_i . ( |N|^(-1/2) sum of y_j over the history N )
 
-Equation 15, through a sigmoid. Differs from the paper: the user's own b_u and p_u are left out, since tomorrow's users
-have none (the paper's asymmetric model does without them, too); N counts an event as often as it happened; q, b and y
-of an item are sums over its fields, each field's shared vector holding all three, and of an event over the event's
-fields; context fields add biases; several tasks have factors of their own. The target is never in N: events of its own
-moment are not seen. The state is the running mean of y, one number per factor and task; the root of the count makes
+The model that the paper calls SVD++, through a sigmoid. Differs from the paper: the user's own b_u and p_u are left
+out, since tomorrow's users have none (the paper's asymmetric model does without them, too); N counts an event as often
+as it happened; q, b and y of an item are sums over its fields, each field's shared vector holding all three, and of an
+event over the event's fields; context fields add biases; several tasks have factors of their own. The target is never
+in N: events of its own moment are not seen.
+
+State: the running mean of y, `factors` numbers per task: 16 numbers, 64 bytes, by default. The root of the count makes
 the normalised sum of it.
 
 Shapes: B users, L padded history length, C targets per user, D = tasks x factors, E width of an embedded event.
@@ -90,7 +92,7 @@ class Svdpp(MemoryModel[SvdppMemory]):
     def read_vector(self, memory: SvdppMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
         """The normalised sum |N|^(-1/2) sum y = |N|^(1/2) mean y, whatever the target.
 
-        Source: equation 15.
+        Source: the model that the paper calls SVD++.
         """
         root_BC1 = memory.count_B.unsqueeze(-1).to(memory.mean_BD.dtype).sqrt()
         return (root_BC1 * memory.mean_BD).expand(*target_BCE.shape[:-1], -1), None
