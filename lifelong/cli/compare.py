@@ -65,6 +65,9 @@ def compare(
     ablations: Annotated[
         str | None, typer.Option("--ablations", metavar="MODEL", help="Train variants of this model too: hpmn.")
     ] = None,
+    ablation_examples: Annotated[
+        int | None, typer.Option("--ablation-examples", min=1, help="Labelled examples of each variant, and of a base.")
+    ] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at the same time, in processes.")] = 1,
     threads: Threads = None,
 ) -> Reply:
@@ -96,6 +99,7 @@ def compare(
         examples=examples,
         only_equal=only_equal,
         ablations=ablations,
+        ablation_examples=ablation_examples,
         sweep=() if sweep == "none" else parse_steps(sweep),
         sweep_examples=sweep_examples,
         workers=jobs,

@@ -89,9 +89,9 @@ def _events(candidate: CandidateExplanation) -> Table | str:
     largest = abs(candidate.events[0].attention)
     for event in candidate.events:
         bar = "█" * round(abs(event.attention) / largest * _BAR)
-        table.add_row(f"{event.position:,}", event.item or "?", _when(event), f"{event.attention:.3f}", bar)
+        table.add_row(f"{event.position:,}", event.item or "?", _when(event), f"{event.attention:.3g}", bar)
     if candidate.rest is not None and candidate.rest.events:
-        table.add_row("", f"{candidate.rest.events:,} others", "", f"{candidate.rest.attention:.3f}", "")
+        table.add_row("", f"{candidate.rest.events:,} others", "", f"{candidate.rest.attention:.3g}", "")
     return table
 
 

@@ -77,11 +77,13 @@ def without_unmet(dataset: Dataset, configs: Mapping[str, RunConfig]) -> tuple[d
 
 
 def _file_changes(path: Path, models: Sequence[str]) -> list[str]:
-    """A settings file as changes.
+    """A settings file as changes; sections of models that are not compared are left out.
 
     Raises:
         UsageError: the file cannot be read, or has another section.
     """
+    from lifelong.models import FORMS, MODELS
+
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -90,14 +92,14 @@ def _file_changes(path: Path, models: Sequence[str]) -> list[str]:
     if isinstance(tuned, dict):
         model = str(tuned.get("model"))
         if model not in models:
-            # A folder of tuned settings serves comparisons of some of the models too.
             return []
         tables = {model: {**tables.get("model", {}), "train": tables.get("train", {})}}
-    sections = {"train", *models}
+    sections = {"train", *MODELS, *FORMS}
     wrong = [name for name, table in tables.items() if name not in sections or not isinstance(table, dict)]
     if wrong:
         raise UsageError(f"{path} has [{wrong[0]}]", expected=", ".join(sorted(sections)), fix="name the model")
-    return [f"{name}={json.dumps(value)}" for name, value in _flat(tables)]
+    compared = {name: table for name, table in tables.items() if name in ("train", *models)}
+    return [f"{name}={json.dumps(value)}" for name, value in _flat(compared)]
 
 
 def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

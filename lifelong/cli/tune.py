@@ -34,6 +34,7 @@ def tune(
     threads: Threads = None,
 ) -> Reply:
     """Try settings of a model and keep the best on validation; goes on where an earlier call stopped."""
+    command = command_line("tune", locals())
     from lifelong.config import load_config, named_settings
     from lifelong.data.dataset import Dataset
     from lifelong.models import check_config
@@ -42,23 +43,13 @@ def tune(
 
     own = [] if threads is None else [f"train.threads={threads}"]
     settings = load_config(config, [*changes, *own], check_model=functools.partial(check_config, model))
-    given = {
-        "--model": model,
-        "--trials": trials,
-        "--out": out,
-        "--examples": examples,
-        "--config": config,
-        "--set": changes,
-        "--seed": seed,
-        "--threads": threads,
-    }
     wanted = Search(
         model=model,
         trials=trials,
         examples=examples,
         seed=seed,
         fixed=named_settings(config, changes),
-        command=command_line("tune", data, given),
+        command=command,
     )
     tuned = search(Dataset(data), wanted, out, config=settings, progress=terminal.say)
     document = {**tuned.model_dump(mode="json"), "out": str(out)}

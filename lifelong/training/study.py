@@ -52,6 +52,7 @@ class Study:
         examples: labelled examples of each run with an equal budget; None = no such runs.
         only_equal: leave the main runs out.
         ablations: the model whose variants are trained too, with the budget and the seed of its first run.
+        ablation_examples: labelled examples of the variants and of a base of their own, instead of that budget.
         sweep: numbers of recent events that the models of the first seed are given; None = all.
         sweep_examples: at most.
         resamples: of the users.
@@ -69,6 +70,7 @@ class Study:
     examples: int | None = None
     only_equal: bool = False
     ablations: str | None = None
+    ablation_examples: int | None = None
     sweep: Sequence[int | None] = ()
     sweep_examples: int = 20_000
     resamples: int = RESAMPLES
@@ -113,6 +115,8 @@ def plan(study: Study, out: Path) -> Planned:
         raise UsageError("nothing to compare", expected="at least one model and one seed")
     if (study.only_equal or study.equal_seeds is not None) and study.examples is None:
         raise UsageError("equal budgets are asked for, and no budget is given", fix="add --examples N")
+    if study.ablation_examples is not None and study.ablations is None:
+        raise UsageError("a budget of ablations is given, and none are asked for", fix="add --ablations hpmn")
     strangers = [model for model in study.own_seeds if model not in study.configs]
     if strangers:
         raise UsageError(
@@ -130,12 +134,9 @@ def plan(study: Study, out: Path) -> Planned:
         model: (_jobs(study, out, model, of, "-equal") if of else jobs[model])[: study.equal_seeds]
         for model, of in equal.items()
     }
-    if study.examples is None:
-        return Planned(jobs, {}, _variant_jobs(study, out, jobs, main))
-    configs = {model: of or main[model] for model, of in equal.items()}
-    return Planned(
-        {} if study.only_equal else jobs, budgeted, _variant_jobs(study, out, budgeted, configs, suffix="-equal")
-    )
+    shown = {} if study.only_equal else jobs
+    ablated = {} if study.ablations is None else _variant_jobs(study, out, study.ablations, shown or budgeted)
+    return Planned(shown, {} if study.examples is None else budgeted, ablated)
 
 
 def equal_budget(model: str, config: RunConfig, examples: int | None) -> RunConfig | None:
@@ -168,24 +169,22 @@ def _jobs(study: Study, out: Path, model: str, config: RunConfig, suffix: str) -
     ]
 
 
-def _variant_jobs(
-    study: Study,
-    out: Path,
-    jobs: Mapping[str, Sequence[Job]],
-    configs: Mapping[str, RunConfig],
-    suffix: str = "",
-) -> dict[str, Job]:
-    model = study.ablations
-    if model is None:
-        return {}
+def _variant_jobs(study: Study, out: Path, model: str, jobs: Mapping[str, Sequence[Job]]) -> dict[str, Job]:
+    """Name of a variant -> its job, with the seed and the budget of the base, which is the first."""
     if model not in jobs:
         raise UsageError(f"ablations of {model!r}, which is not compared", fix=f"add {model} to --models")
-    base, seed = configs[model], study.seeds_of(model)[0]
-    made = {"base": jobs[model][0]}
-    for name, settings in variants(model, base.model).items():
-        folder = out / "runs" / f"{model}-seed{seed}-{name}{suffix}"
-        config = base.model_copy(update={"model": settings})
-        made[name] = Job.make(folder, model, config, seed=seed, resamples=study.resamples)
+    base, suffix = jobs[model][0], "-equal" if study.only_equal else ""
+    if study.ablation_examples is not None:
+        config, suffix = equal_budget(model, base.config, study.ablation_examples), "-ablation"
+        if config is None:
+            raise UsageError(f"the examples of {model!r} cannot be limited", fix="leave --ablation-examples out")
+        folder = out / "runs" / f"{model}-seed{base.run.seed}{suffix}"
+        base = Job.make(folder, model, config, seed=base.run.seed, resamples=study.resamples)
+    made = {"base": base}
+    for name, settings in variants(model, base.config.model).items():
+        folder = out / "runs" / f"{model}-seed{base.run.seed}-{name}{suffix}"
+        config = base.config.model_copy(update={"model": settings})
+        made[name] = Job.make(folder, model, config, seed=base.run.seed, resamples=study.resamples)
     return made
 
 

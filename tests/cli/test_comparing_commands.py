@@ -166,6 +166,18 @@ def test_settings_reach_the_model_they_are_for(tmp_path):
     assert [(of.train.clip, of.train.threads) for of in made.values()] == [(0.5, 2)] * 2
 
 
+def test_one_file_serves_comparisons_of_some_of_its_models_too(tmp_path):
+    (tmp_path / "all.toml").write_text("[train]\nclip = 0.5\n[sim_soft]\nhits = 8\n[dnn]\nembedding = 4\n")
+    made = model_configs(["dnn"], [tmp_path / "all.toml"], [], None)
+    assert {name: (of.model, of.train.clip) for name, of in made.items()} == {"dnn": ({"embedding": 4}, 0.5)}
+
+
+def test_a_section_of_no_model_is_refused(tmp_path):
+    (tmp_path / "all.toml").write_text("[dnm]\nembedding = 4\n")
+    with pytest.raises(UsageError, match=r"all\.toml has \[dnm\]"):
+        model_configs(["dnn"], [tmp_path / "all.toml"], [], None)
+
+
 def test_tuned_settings_reach_their_own_model_alone(tmp_path):
     tuned = tmp_path / "hpmn.toml"
     tuned.write_text('[train]\nlearning_rate = 0.1\n[model]\nwidth = 9\n[tuned]\nmodel = "hpmn"\n')

@@ -1,5 +1,7 @@
 """What a comparison trains, and what it makes of it."""
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("torch")
@@ -75,12 +77,22 @@ def test_a_limit_of_time_lowers_a_models_own_and_never_raises_it(tmp_path):
 
 
 def test_variants_have_the_budget_and_the_seed_of_their_base(tmp_path):
-    planned = plan(Study(configs("dnn", "hpmn"), seeds=(3,), examples=50, ablations="hpmn"), tmp_path)
+    study = Study(configs("dnn", "hpmn"), seeds=(3,), examples=50, only_equal=True, ablations="hpmn")
+    planned = plan(study, tmp_path)
     base, *others = planned.variants.values()
     assert base == planned.equal["hpmn"][0]
     assert others
     assert all(job.config.train == base.config.train and job.run.seed == 3 for job in others)
     assert all(job.run.name.startswith("hpmn-seed3-") and job.run.name.endswith("-equal") for job in others)
+    assert next(iter(plan(replace(study, only_equal=False), tmp_path).variants.values())).run.name == "hpmn-seed3"
+
+
+def test_variants_may_have_a_budget_of_their_own_and_a_base_beside_the_main_run(tmp_path):
+    planned = plan(Study(configs("hpmn"), ablations="hpmn", ablation_examples=70), tmp_path)
+    base, *others = planned.variants.values()
+    assert base.run.name == "hpmn-seed0-ablation"
+    assert all(job.config.train.max_examples == 70 for job in (base, *others))
+    assert planned.main["hpmn"][0].config.train.max_examples == 200
 
 
 @pytest.mark.parametrize(
@@ -92,6 +104,7 @@ def test_variants_have_the_budget_and_the_seed_of_their_base(tmp_path):
         ({"reference": "hpmn"}, "'hpmn' is not compared"),
         ({"ablations": "hpmn"}, "'hpmn', which is not compared"),
         ({"ablations": "dnn"}, "no ablations of 'dnn'"),
+        ({"ablation_examples": 5}, "none are asked for"),
         ({"seeds": ()}, "nothing to compare"),
     ],
 )
