@@ -1,5 +1,8 @@
 """Tiny worlds as batches, for tests of models alone: random inputs, and a world whose answer is known.
 
+The planted worlds that are prepared as logs are in `lifelong.data.sources.worlds`; which model can know which of them,
+and why, is the table in `lifelong.testing.knowledge`.
+
 Shapes: B users, L padded history length, C targets per user, F fields, T tasks.
 """
 

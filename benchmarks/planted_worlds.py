@@ -1,0 +1,93 @@
+"""What models know of the planted worlds, against what they can know (`lifelong.testing.knowledge`).
+
+Trains each chosen model in each chosen world, prints a Markdown table, and JSON last. Without options: the whole table,
+about an hour on one core.
+
+    python benchmarks/planted_worlds.py --worlds lag --models hpmn,memn2n --seed 3 --world lag=45 --world users=4000
+    python benchmarks/planted_worlds.py --worlds lag --models memn2n --set model.recent=20
+
+`--world` changes a dial of the chosen worlds, `--set` a setting of the run or of the chosen models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from lifelong.config import load_config
+from lifelong.data.sources.synthetic import world_settings
+from lifelong.data.sources.worlds import WorldSettings
+from lifelong.testing.planted import CHECKED, Cell, Measured, cells, measure, prepare_world
+
+HEADER = "| world | model | AUC | best possible | share of the lift | can know | because it | holds | seconds |"
+WORDS = {True: "can", False: "cannot", None: "in part"}
+
+
+def row(found: Measured) -> str:
+    knowledge = found.cell.knowledge
+    model = " ".join([found.cell.model, *(f"{key}={value}" for key, value in found.cell.settings.items())])
+    share, verdict = f"{found.share:.0%}", "yes" if found.holds else "**no**"
+    return (
+        f"| {found.cell.world.world} | {model} | {found.auc:.3f} | {found.best:.3f} | {share} | {WORDS[knowledge.can]} "
+        f"| {knowledge.reason} | {verdict} | {found.seconds:.0f} |"
+    )
+
+
+def record(found: Measured) -> dict[str, Any]:
+    cell, knowledge = found.cell, found.cell.knowledge
+    named = {"world": cell.world.world, "model": cell.model, "settings": dict(cell.settings), "can": knowledge.can}
+    return {**named, "auc": found.auc, "best": found.best, "holds": found.holds, "seconds": round(found.seconds, 1)}
+
+
+def chosen(arguments: argparse.Namespace) -> dict[str, WorldSettings]:
+    """The worlds, with the dials that were given."""
+    dials = dict(pair.split("=", 1) for pair in arguments.world)
+    worlds = {}
+    for name in arguments.worlds.split(","):
+        options = {key: str(value) for key, value in asdict(CHECKED[name]).items()}
+        worlds[name] = replace(world_settings({**options, **dials}), seed=arguments.seed)
+    return worlds
+
+
+def measured(arguments: argparse.Namespace, work: Path) -> Iterator[Measured]:
+    """Each chosen cell, one after another."""
+    models = arguments.models.split(",") if arguments.models else None
+    given = load_config(None, arguments.set).model
+    for name, world in chosen(arguments).items():
+        dataset = prepare_world(world, work / name)
+        for cell in cells({name: world}):
+            if models and cell.model not in models:
+                continue
+            named = Cell(world, cell.model, {**cell.settings, **given})
+            yield measure(dataset, named, work / named.name, seed=arguments.seed, run=tuple(arguments.set))
+
+
+def main() -> int:
+    """Measure and print; 1 if a cell does not hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worlds", default=",".join(CHECKED))
+    parser.add_argument("--models", help="names of models and forms; all if left out")
+    parser.add_argument("--seed", type=int, default=0, help="of the world and of the training")
+    parser.add_argument("--world", action="append", default=[], help="a dial of the worlds, such as lag=45")
+    parser.add_argument("--set", action="append", default=[], help="such as train.max_examples=500000, model.width=48")
+    arguments = parser.parse_args()
+    print(HEADER)
+    print("| --- " * HEADER.count(" | ") + "| --- |")
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for one in measured(arguments, Path(folder)):
+            found.append(one)
+            print(row(one), flush=True)
+    worlds = {name: asdict(world) for name, world in chosen(arguments).items()}
+    print(json.dumps({"worlds": worlds, "cells": [record(one) for one in found]}))
+    return 0 if all(one.holds for one in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
