@@ -23,9 +23,10 @@ from typing import Any
 from lifelong.config import load_config
 from lifelong.data.sources.synthetic import world_settings
 from lifelong.data.sources.worlds import WorldSettings
-from lifelong.testing.planted import CHECKED, Cell, Measured, cells, measure, prepare_world
+from lifelong.models import FORMS, MODELS
+from lifelong.testing.planted import CHECKED, Measured, cells, measure, prepare_world
 
-HEADER = "| world | model | AUC | best possible | share of the lift | can know | because it | holds | seconds |"
+HEADER = "| world | model | AUC | best possible | share of the lift | can know | reason | holds | seconds |"
 WORDS = {True: "can", False: "cannot", None: "in part"}
 
 
@@ -57,15 +58,13 @@ def chosen(arguments: argparse.Namespace) -> dict[str, WorldSettings]:
 
 def measured(arguments: argparse.Namespace, work: Path) -> Iterator[Measured]:
     """Each chosen cell, one after another."""
-    models = arguments.models.split(",") if arguments.models else None
+    models = arguments.models.split(",") if arguments.models else [*MODELS, *FORMS]
     given = load_config(None, arguments.set).model
     for name, world in chosen(arguments).items():
         dataset = prepare_world(world, work / name)
-        for cell in cells({name: world}):
-            if models and cell.model not in models:
-                continue
-            named = Cell(world, cell.model, {**cell.settings, **given})
-            yield measure(dataset, named, work / named.name, seed=arguments.seed, run=tuple(arguments.set))
+        named = [replace(cell, settings={**cell.settings, **given}) for cell in cells({name: world})]
+        for cell in {cell.name: cell for cell in named if cell.model in models}.values():
+            yield measure(dataset, cell, work / cell.name, seed=arguments.seed, run=tuple(arguments.set))
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
 
 CHECKED: dict[str, WorldSettings] = {
-    "checkerboard": WorldSettings(world="checkerboard", users=2500, events=100, items=40, asked=4),
+    "checkerboard": WorldSettings(world="checkerboard", users=2000, events=100, items=40, asked=4),
     "markov": WorldSettings(world="markov", users=10_000, events=60, items=20, asked=1),
     "period": WorldSettings(world="period", users=10_000, events=216, items=40, period=32, burst=4, asked=2),
     "lag": WorldSettings(world="lag", users=8000, events=240, items=40, lag=30, spread=20, burst=5, asked=2),
@@ -40,16 +40,16 @@ CUTS = (0.5, 0.7)
 RUN = (
     "train.threads=1",
     "train.batch_events=4096",
-    "train.validate_every=20000",
-    "train.validation_examples=4000",
-    "train.patience=3",
+    "train.validate_every=10000",
+    "train.validation_examples=3000",
+    "train.patience=5",
 )
 """Settings of every run."""
 BUDGETS: dict[str, tuple[str, ...]] = {
     "checkerboard": ("train.max_examples=600000", "train.min_steps=100"),
     "markov": ("train.max_examples=200000", "train.min_steps=400"),
-    "period": ("train.max_examples=300000", "train.min_steps=1200"),
-    "lag": ("train.max_examples=300000", "train.min_steps=1200"),
+    "period": ("train.batch_events=2048", "train.max_examples=160000", "train.min_steps=1200"),
+    "lag": ("train.batch_events=2048", "train.max_examples=160000", "train.min_steps=1200"),
     "noise": ("train.max_examples=60000", "train.min_steps=0"),
 }
 """Further settings by world: it takes some hundred steps before anything is learnt where the deciding event is far."""
