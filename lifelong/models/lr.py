@@ -6,13 +6,14 @@ McMahan et al., "Ad Click Prediction: a View from the Trenches", KDD 2013.
               + sum over the history's fields of the mean of w' of its values          the normalised bag
               + for each field f: a_f [target's value was seen] + c_f share of it      the crosses
 
-The model of section 3; a field's shared vector holds both weights, w and w'. Differs from the paper: Adam instead of
+The paper's model; a field's shared vector holds both weights, w and w'. Differs from the paper: Adam instead of
 FTRL-Proximal, so that weights are not sparse; the user's number is no feature, since tomorrow's users have none; the
 crosses "target's value was seen in the history" and "share of the history with it" have one weight per field and not
 one per value. Crossed are the fields of an item, the item itself left out, of at most 10,000 values: up to 512 are
-told apart, more share 512 hash buckets, and unknown values are never alike. Several tasks are several regressions. The
-state is the mean of w', one number per task, and the share of each value or bucket: at most 512 numbers per crossed
-field.
+told apart, more share 512 hash buckets, and unknown values are never alike. Several tasks are several regressions.
+
+State: the mean of w', one number per task, and the share of each value or bucket, at most 512 numbers for each of F
+crossed fields: at most 2,048 F + 4 bytes with one task.
 
 Shapes: B users, L padded history length, C targets per user, S values of the crossed fields, T tasks, E width of an
 embedded event.

@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -46,7 +46,7 @@ from lifelong.data.vocabulary import UNKNOWN
 from lifelong.models.base import Found, HistoryModel, Output, Query, Window
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.head import Head
-from lifelong.nn.hits import best_events, take_events
+from lifelong.nn.hits import best_events, products_at, sums_at, take_events
 from lifelong.nn.masks import clear_padding, length_mask, masked_softmax
 from lifelong.nn.query import TargetQuery
 from lifelong.nn.retrieval import gaps_since, later_of_equal
@@ -136,6 +136,16 @@ _MEMORY = 0.99
 """What of a bucket's count is left after each batch."""
 
 
+class Hits(NamedTuple):
+    """What a search found."""
+
+    place_BCM: Tensor
+    """int64 places in the history; 0 where there is no hit."""
+    hit_BCM: Tensor
+    gap_BCM: Tensor
+    """int64 numbers of the time gaps to the target; anything where there is no hit."""
+
+
 class Sim(HistoryModel):
     """A search in the history, then exact attention over the hits."""
 
@@ -196,9 +206,8 @@ class Sim(HistoryModel):
             score_BCL, match_BCL = self._search(window, target_BCE, number_BCF)
             place_BCM, hit_BCM = best_events(later_of_equal(score_BCL), match_BCL & visible_BCL, self.hits)
             time_BCM = take_events(window.time_BL.unsqueeze(-1), place_BCM, hit_BCM).squeeze(-1)
-            gap_BCME = self.gap(gaps_since(time_BC.unsqueeze(-1), time_BCM))
-            entry_BCMZ = torch.cat([take_events(window.vector_BLE, place_BCM, hit_BCM), gap_BCME], dim=-1)
-            return *self._attend(target_BCE, entry_BCMZ, hit_BCM), place_BCM
+            gap_BCM = gaps_since(time_BC.unsqueeze(-1), time_BCM)
+            return *self._attend(target_BCE, window.vector_BLE, Hits(place_BCM, hit_BCM, gap_BCM)), place_BCM
 
         interest_BCD, attention_BCM, place_BCM = in_chunks(
             read,
@@ -207,7 +216,7 @@ class Sim(HistoryModel):
             query.time_BC,
             self.visible(query, size),
             axis=1,
-            numbers=users * max(size, self.hits * (self.event_width + self.gap.embedding_dim)),
+            numbers=users * self.heads * max(size, self.hits, self.event_width + self.gap.embedding_dim),
         )
         return Found(interest_BCD, attention_BCM, place_BCS=place_BCM)
 
@@ -228,12 +237,22 @@ class Sim(HistoryModel):
             match_BCL = (own_BC1 == window.number_BLF[..., place].unsqueeze(1)) & (own_BC1 > UNKNOWN)
             return torch.zeros_like(match_BCL, dtype=target_BCE.dtype), match_BCL
 
-    def _attend(self, target_BCE: Tensor, entry_BCMZ: Tensor, hit_BCM: Tensor) -> tuple[Tensor, Tensor]:
-        """Heads `[B, C, H * Z]` and the mean of their weights `[B, C, M]`."""
+    def _attend(self, target_BCE: Tensor, event_BLE: Tensor, hits: Hits) -> tuple[Tensor, Tensor]:
+        """Heads `[B, C, H * Z]` and the mean of their weights `[B, C, M]`.
+
+        z = [event ; gap vector] is never made: products and sums of its two parts are.
+        """
         query_BCHZ = torch.stack([head(target_BCE) for head in self.query], dim=2)
-        score_BCHM = query_BCHZ @ entry_BCMZ.transpose(-1, -2) / math.sqrt(entry_BCMZ.shape[-1])
-        weight_BCHM = masked_softmax(score_BCHM, hit_BCM.unsqueeze(2))
-        return (weight_BCHM @ entry_BCMZ).flatten(2), weight_BCHM.mean(dim=2)
+        of_event, of_gap = torch.split(query_BCHZ, [event_BLE.shape[-1], self.gap.embedding_dim], dim=-1)
+        score_BCHM = products_at(of_event, event_BLE, hits.place_BCM) + products_at(
+            of_gap, self.gap.weight, hits.gap_BCM
+        )
+        weight_BCHM = masked_softmax(score_BCHM / math.sqrt(query_BCHZ.shape[-1]), hits.hit_BCM.unsqueeze(2))
+        found = (
+            sums_at(weight_BCHM, event_BLE, hits.place_BCM),
+            sums_at(weight_BCHM, self.gap.weight, hits.gap_BCM),
+        )
+        return torch.cat(found, dim=-1).flatten(2), weight_BCHM.mean(dim=2)
 
     def forward(self, batch: Batch) -> Output:
         """As every history model; a soft search adds its own loss, where gradients are wanted."""

@@ -7,15 +7,16 @@ KDD 2023.
     target --q W_q--------------------------------------- a = key q / sqrt(d) + biases --> k largest --> softmax --> sum
     event's own fields, age, events since --a number each--+                              of the same a
 
-Equations: behaviour features split into inherent ones (the item's) and cross ones (the event's), the former projected
-once whoever asks, the latter to one number each (5-7); the relevance a (8); the k events of the largest a; softmax over
-these and the weighted sum of their values, heads side by side through W_o (9-10).
+Implemented: behaviour features split into inherent ones (the item's) and cross ones (the event's), the former projected
+once whoever asks, the latter to one number each (section 3.3.1); the relevance a (equation 6); the k events of the
+largest a; softmax over these and the weighted sum of their values, heads side by side through W_o (section 3.3.3).
 
 Differs from the paper: cross features are the fields of the event itself, the time since it and the number of events
 since it, both in powers of two; each head selects its own k events, so that what selects is in every head what weighs;
 events with nearly the same relevance: the later one wins. The recent history has no attention of its own.
 
-State: the last 1,000 events; a service that wants the paper's speed keeps their keys and values.
+State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
+1,000. A service that wants the paper's speed would keep their keys and values beside them.
 
 Shapes: B users, L padded history length, C targets per user, E width of a vector, M retrieved events, H heads, D width
 of a head, N = B x H.
@@ -34,7 +35,7 @@ from torch import Tensor, nn
 from lifelong.data.events import GAP_NUMBERS, InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
 from lifelong.nn.chunks import in_chunks
-from lifelong.nn.hits import best_events, take_events
+from lifelong.nn.hits import best_events, products_at, sums_at, take_events
 from lifelong.nn.masks import masked_softmax
 from lifelong.nn.retrieval import gaps_since, later_of_equal
 
@@ -72,7 +73,7 @@ class Twin(HistoryModel):
     Config = TwinConfig
     title = "TWIN"
     source = "Chang et al., KDD 2023"
-    state = "last 1,000 events, projected"
+    state = "last 1,000 events"
 
     def __init__(
         self,
@@ -104,12 +105,13 @@ class Twin(HistoryModel):
         events = self._project(window)
         query_NCD = self._by_head(self.query(query.vector_BCE))
         asked = query_NCD, query.time_BC, query.position_BC
-        rows, length, width = events.key_NLD.shape
+        rows, length, _ = events.key_NLD.shape
         select = partial(self._select, events, window.time_BL, query)
         found = in_chunks(select, *asked, axis=1, numbers=rows * length)
-        numbers = rows * self.hits * width
+        numbers = rows * max(length, self.hits)
         found_NCD, weight_NCM = in_chunks(partial(self._weigh, events), *asked, *found, axis=1, numbers=numbers)
-        return Found(self.mix(self._beside(found_NCD)), self._beside(weight_NCM) / self.heads)
+        weight_BCS, place_BCS = self._beside(weight_NCM) / self.heads, self._beside(found[0])
+        return Found(self.mix(self._beside(found_NCD)), weight_BCS, place_BCS=place_BCS)
 
     def _by_head(self, value: Tensor) -> Tensor:
         """`[B, X, H * D]` to `[N, X, D]`."""
@@ -120,7 +122,7 @@ class Twin(HistoryModel):
         return value.view(self.heads, value.shape[0] // self.heads, *value.shape[1:]).movedim(0, 2).flatten(2)
 
     def _project(self, window: Window) -> _Events:
-        """All that depends on events alone. Source: equations 5-7."""
+        """All that depends on events alone. Source: section 3.3.1."""
         item_BLE, own_BLE = window.vector_BLE.tensor_split([self.target_width], dim=-1)
         none_BLH = item_BLE.new_zeros(*item_BLE.shape[:2], self.heads)
         return _Events(
@@ -153,14 +155,15 @@ class Twin(HistoryModel):
     ) -> tuple[Tensor, Tensor]:
         """The second stage: the same relevance, of the selected events alone, and their weighted values.
 
-        Source: equations 8-10.
+        Source: equation 6 and section 3.3.3.
         """
-        key_NCMD, value_NCMD, bias_NCM1, time_NCM1 = (take_events(part, place_NCM, hit_NCM) for part in events)
-        product_NCM = (query_NCD.unsqueeze(2) * key_NCMD).sum(dim=-1) / query_NCD.shape[-1] ** 0.5
+        bias_NCM1, time_NCM1 = (take_events(part, place_NCM, hit_NCM) for part in (events.bias_NL1, events.time_NL1))
+        product_NC1M = products_at(query_NCD.unsqueeze(2), events.key_NLD, place_NCM) / query_NCD.shape[-1] ** 0.5
         by_head = (self.heads, *time_BC.shape, self.hits)
         age_HBCM = self._age(time_BC, position_BC, time_NCM1.view(by_head), place_NCM.view(by_head))
-        weight_NCM = masked_softmax(product_NCM + bias_NCM1.squeeze(-1) + age_HBCM.flatten(0, 1), hit_NCM)
-        return (weight_NCM.unsqueeze(-1) * value_NCMD).sum(dim=2), weight_NCM
+        relevance_NCM = product_NC1M.squeeze(2) + bias_NCM1.squeeze(-1) + age_HBCM.flatten(0, 1)
+        weight_NCM = masked_softmax(relevance_NCM, hit_NCM)
+        return sums_at(weight_NCM.unsqueeze(2), events.value_NLD, place_NCM).squeeze(2), weight_NCM
 
     def _age(self, time_BC: Tensor, position_BC: Tensor, earlier: Tensor, place: Tensor) -> Tensor:
         """What the seconds and the events since an event add to its relevance, per head: `[H, B, C, X]`.

@@ -1,6 +1,6 @@
 """The best events for each target, what stands at them, and what the rest of the history sees of their weights.
 
-Shapes: B users, L padded history length, C targets per user, M retrieved events, D width.
+Shapes: B users, L padded history length, C targets per user, M retrieved events, H heads, D width.
 """
 
 from __future__ import annotations
@@ -57,3 +57,35 @@ def over_events(weight_BCM: Tensor, place_BCM: Tensor, length: int) -> Tensor:
     # One place more than there are events, so that there is one where L is 0.
     weight_BCX = weight_BCM.new_zeros(*weight_BCM.shape[:-1], length + 1)
     return weight_BCX.scatter_add(-1, place_BCM, weight_BCM)[..., :length]
+
+
+def products_at(query_BCHD: Tensor, value_BLD: Tensor, place_BCM: Tensor) -> Tensor:
+    """Inner products of a target's queries with the values at its hits: `[B, C, H, M]`.
+
+    All products are made and those of the hits picked: a copy of the values for each target would be far larger.
+
+    Args:
+        query_BCHD: queries.
+        value_BLD: one row per event, or `[L, D]` for all users; L may be 0.
+        place_BCM: int64, below L where there is a hit, and 0 elsewhere.
+    """
+    users, targets, heads, _ = query_BCHD.shape
+    # A row more than there are events, so that there is one where L is 0.
+    row_BLD = pad(value_BLD, (0, 0, 0, 1))
+    product_BNL = query_BCHD.flatten(1, 2) @ row_BLD.transpose(-1, -2)
+    place_BCHM = place_BCM.unsqueeze(2).expand(-1, -1, heads, -1)
+    return product_BNL.view(users, targets, heads, -1).gather(-1, place_BCHM)
+
+
+def sums_at(weight_BCHM: Tensor, value_BLD: Tensor, place_BCM: Tensor) -> Tensor:
+    """Sums of the values at the hits under each head's weights: `[B, C, H, D]`.
+
+    Args:
+        weight_BCHM: 0 where there is no hit.
+        value_BLD: one row per event, or `[L, D]` for all users; L may be 0.
+        place_BCM: int64, as `over_events` takes them.
+    """
+    users, targets, heads, _ = weight_BCHM.shape
+    place_BCHM = place_BCM.unsqueeze(2).expand(-1, -1, heads, -1)
+    weight_BCHL = over_events(weight_BCHM, place_BCHM, value_BLD.shape[-2])
+    return (weight_BCHL.flatten(1, 2) @ value_BLD).view(users, targets, heads, -1)

@@ -76,7 +76,7 @@ class Table:
         return "\n".join([*lines, *(["", self.caption] if self.caption else [])]) + "\n"
 
     def to_csv(self) -> str:
-        """CSV with full numbers: an estimate has the columns `name`, `name low` and `name high`, a difference two p's."""
+        """CSV with full numbers: an estimate has the columns `name`, `name low`, `name high`, and two of p."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         suffixes = [_suffixes([row[place] for row in self.rows]) for place in range(len(self.columns))]

@@ -5,7 +5,9 @@ import pytest
 
 pytest.importorskip("torch")
 
+from lifelong.artifact.graphs import memory_layout
 from lifelong.errors import ConfigError, UsageError
+from lifelong.memory.codec import make_codec
 from lifelong.models import FORMS, MODELS, MODES, build, check_config, models_page, models_table, require_served
 from lifelong.models.hpmn import Hpmn
 from lifelong.models.hpmn_authors import HpmnAuthors
@@ -47,6 +49,14 @@ NAMES = [
     "rum_feature",
 ]
 SERVED_NAMES = [name for name in NAMES if name not in ("popularity", "counts", "gbdt", "mf")]
+
+
+@pytest.mark.parametrize("name", [name for name in SERVED_NAMES if name != "lr"])
+def test_header_states_the_bytes_of_a_state_of_four_fields_with_default_settings(name: str) -> None:
+    # Those of `lr` depend on the data set.
+    size = make_codec("fp32", memory_layout(require_served(build(name, INPUTS, {}), purpose="test"))).size
+    header = " ".join((inspect.getmodule(MODELS[name]).__doc__ or "").split())
+    assert f"{size - make_codec('fp32', ()).size:,} bytes" in header
 
 
 def test_all_models_are_registered_in_this_order() -> None:
