@@ -77,6 +77,9 @@ class MemN2N(HistoryModel):
         nn.init.normal_(self.time, std=0.1)
         self.pass_on = nn.Linear(width, width, bias=False)
         nn.init.eye_(self.pass_on.weight)
+        with torch.no_grad():
+            # B starts as A, so that a target and the memory of the same item are near each other from the first step.
+            self.query.weight.copy_(self.entry.weight[:width, : self.target_width])
 
     def find(self, window: Window, query: Query) -> Found:
         """Project all events once, then read each target's last ones."""

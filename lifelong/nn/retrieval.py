@@ -14,6 +14,8 @@ _STEPS = 4096
 """Of a score, per unit."""
 _PLACES = 2**24
 """Events of a history at most."""
+_ROUGH = 1e-3
+"""More than any logarithm is wrong by."""
 
 
 def later_of_equal(score_BCL: Tensor) -> Tensor:
@@ -32,7 +34,9 @@ def later_of_equal(score_BCL: Tensor) -> Tensor:
 def gaps_since(time: Tensor, earlier: Tensor) -> Tensor:
     """Bucket of the seconds from `earlier` to `time`, both known: as `events.gap_numbers` has it, 2 and up."""
     seconds = (time - earlier).clamp(min=0)
-    # The logarithm of a power of two may come out a little too small; up to 2^33, where the last bucket has begun, no
-    # other whole number is as near to the next one.
-    exponent = torch.floor(torch.log2(seconds.clamp(min=1).double()) + 1e-11).long()
+    size = seconds.clamp(min=1).double()
+    # Logarithms of powers of two come out a little too small or too large, in an exported graph more so: the exponent
+    # is taken rather too small, and held against the power itself, which is exact.
+    low = torch.floor(torch.log2(size) - _ROUGH)
+    exponent = low.long() + (size >= torch.exp2(low + 1)).long()
     return torch.where(seconds > 0, 3 + exponent, 2).clamp(max=GAP_NUMBERS - 1)
