@@ -5,8 +5,8 @@
 A model that can know reaches at least `SHARE` of the possible lift in AUC, given time to train. One that cannot is at
 AUC .5: in these worlds nothing that it sees depends on the answer, so it stays within `MARGIN` of that. Both follow
 from what a model sees and from how a world is made (`lifelong.data.sources.worlds`), not from measurements; those are
-in `docs/results.md`, made by `lifelong.testing.planted`. Where a model sees what decides in some cases only, no bar can
-be given.
+in `docs/results.md`, made by `lifelong.testing.planted`. Where a model sees what decides in some cases only, or
+hardly, no bar can be given.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Knowledge:
     """What a model can know of a world.
 
     Args:
-        can: None where it sees what decides in some cases only, so that no bar holds.
+        can: None where it sees what decides in some cases only, or hardly, so that no bar holds.
         reason: in words.
     """
 
@@ -55,6 +55,7 @@ class Sight:
     Args:
         user: a vector of the user herself, made of her answers in training.
         ordered: so many last events, in order.
+        blurred: their order shows in the weights of one mean alone.
         pooled: windows of so many last events whose order is lost.
         aged: of so many last events those that the model finds, each with its age in powers of two.
         counts_events: the age is known in events, too.
@@ -64,6 +65,7 @@ class Sight:
 
     user: bool = False
     ordered: int = 0
+    blurred: bool = False
     pooled: tuple[int, ...] = ()
     aged: int = 0
     counts_events: bool = False
@@ -115,7 +117,7 @@ SIGHTS: dict[str, Callable[[Mapping[str, Any], int], Sight]] = {
     "Shan": lambda settings, events: Sight(pooled=(min(settings["short"], settings["recent"]), settings["recent"])),
     "MemN2N": _recent,
     "AttRec": lambda settings, events: Sight(
-        ordered=min(settings["window"], settings["recent"]), pooled=(settings["recent"],)
+        ordered=min(settings["window"], settings["recent"]), blurred=True, pooled=(settings["recent"],)
     ),
     "Din": _recent_pooled,
     "Dien": _recent,
@@ -177,6 +179,8 @@ def _noise(sight: Sight, world: WorldSettings) -> Knowledge:
 
 
 def _markov(sight: Sight, world: WorldSettings) -> Knowledge:
+    if sight.blurred and sight.ordered > 1:
+        return Knowledge(None, "both of the last two events are in one mean, and place moves their weights a little")
     if sight.ordered:
         return Knowledge(True, "sees which event is the last")
     if sight.aged and sight.finds_like:

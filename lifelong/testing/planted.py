@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 CHECKED: dict[str, WorldSettings] = {
     "checkerboard": WorldSettings(world="checkerboard", users=2000, events=100, items=40, asked=4),
     "markov": WorldSettings(world="markov", users=10_000, events=60, items=20, asked=1),
-    "period": WorldSettings(world="period", users=10_000, events=216, items=40, period=32, burst=4, asked=2),
-    "lag": WorldSettings(world="lag", users=8000, events=240, items=40, lag=30, spread=20, burst=5, asked=2),
+    "period": WorldSettings(world="period", users=10_000, events=162, items=40, period=24, burst=4, asked=2),
+    "lag": WorldSettings(world="lag", users=8000, events=160, items=40, lag=16, spread=16, burst=4, asked=2),
     "noise": WorldSettings(world="noise", users=10_000, events=60, items=40, asked=1),
 }
 """The worlds of the table."""
@@ -42,29 +42,33 @@ RUN = (
     "train.batch_events=4096",
     "train.validate_every=10000",
     "train.validation_examples=3000",
-    "train.patience=5",
+    "train.patience=3",
 )
 """Settings of every run."""
 BUDGETS: dict[str, tuple[str, ...]] = {
     "checkerboard": ("train.max_examples=600000", "train.min_steps=100"),
-    "markov": ("train.max_examples=200000", "train.min_steps=400"),
-    "period": ("train.batch_events=2048", "train.max_examples=160000", "train.min_steps=1200"),
-    "lag": ("train.batch_events=2048", "train.max_examples=160000", "train.min_steps=1200"),
+    "markov": ("train.max_examples=120000", "train.min_steps=300"),
+    "period": ("train.batch_events=2048", "train.max_examples=150000", "train.min_steps=600"),
+    "lag": ("train.batch_events=2048", "train.max_examples=150000", "train.min_steps=600"),
     "noise": ("train.max_examples=60000", "train.min_steps=0"),
 }
 """Further settings by world: it takes some hundred steps before anything is learnt where the deciding event is far."""
-CHOSEN: dict[tuple[str, str], dict[str, Any]] = {("markov", "sim_cluster"): {"near": 64}}
-"""(world, model) -> settings of the table, where defaults would see the deciding event in some cases only."""
-NARROW: dict[str, dict[str, Any]] = {
-    "caser": {"recent": 20},
-    "hstu": {"recent": 20},
-    "memn2n": {"recent": 20},
-    "attrec": {"window": 20},
-    "dien": {"recent": 20},
-    "sim": {"recent": 20},
-    "rum_item": {"slots": 36},
+CHOSEN: dict[tuple[str, str], dict[str, Any]] = {
+    ("markov", "attrec"): {"window": 1},
+    ("markov", "sim_cluster"): {"near": 64},
 }
-"""Settings with which models are checked in `lag` once more: windows that end before what decides, or let it in."""
+"""(world, model) -> settings of the table, where with the defaults no bar can be given."""
+NARROW: dict[str, dict[str, Any]] = {
+    "shan": {"short": 12},
+    "caser": {"recent": 12},
+    "hstu": {"recent": 12},
+    "memn2n": {"recent": 12},
+    "attrec": {"window": 12},
+    "dien": {"recent": 12},
+    "sim": {"recent": 12},
+    "rum_item": {"slots": 12},
+}
+"""Settings with which models are checked in `lag` once more: windows that end before what decides."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Such as `lag-caser-recent=20`."""
+        """Such as `lag-caser-recent=12`."""
         return "-".join([self.world.world, self.model, *(f"{key}={value}" for key, value in self.settings.items())])
 
     @property

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
-from lifelong.errors import StoreError, StoreForeignError
+from lifelong.errors import StoreConflictError, StoreError, StoreForeignError
 from lifelong.memory.store import Commit, MemoryStore, StoreIdentity
 
 Open = Callable[[], MemoryStore]
 Check = Callable[[Open], None]
+E = TypeVar("E", bound=Exception)
 
 IDENTITY = StoreIdentity("a" * 64, "fp32", '[{"name":"slot","shape":[2,3]}]')
 STRANGE = ["u", "u/1", "u\x001", "", "e", "ü", "日本", "a:b", "a b\n", "\x00", "u" * 500, "u\xff"]
@@ -59,7 +60,7 @@ def check_any_text_is_an_id(open_store: Open) -> None:
             items=value,
             events={(name, 1): text for name, text in value.items()},
             watermarks={(name, 3): place for place, name in enumerate(STRANGE)},
-            event_ids=dict.fromkeys(STRANGE, 50),
+            event_ids=dict.fromkeys(zip(STRANGE, reversed(STRANGE), strict=True), 50),
         )
     )
     assert store.read_many(STRANGE) == list(value.values())
@@ -67,7 +68,10 @@ def check_any_text_is_an_id(open_store: Open) -> None:
     assert dict(store.users()) == value and dict(store.items()) == value
     assert [store.events(name) for name in STRANGE] == [[text] for text in value.values()]
     assert [store.watermark(name, 3) for name in STRANGE] == list(range(len(STRANGE)))
-    assert store.seen(STRANGE, now=10) == [True] * len(STRANGE)
+    assert [store.positions(name, 3, [name]) for name in STRANGE] == [[place] for place in range(len(STRANGE))]
+    pairs = [(name, other) for name in STRANGE for other in STRANGE]
+    written = set(zip(STRANGE, reversed(STRANGE), strict=True))
+    assert store.seen(pairs, now=10) == [pair in written for pair in pairs]
     store.close()
 
 
@@ -100,20 +104,23 @@ def check_watermarks_are_kept_by_source_and_partition(open_store: Open) -> None:
 def check_event_ids_are_seen_until_they_expire(open_store: Open) -> None:
     """At its expiry an id is not known any more."""
     store = open_store()
-    store.commit(Commit(event_ids={"x": 100, "y": 200}))
-    assert store.seen(["x", "y", "z"], now=99) == [True, True, False]
-    assert store.seen(["x", "y"], now=100) == [False, True]
+    x, y = ("u", "x"), ("v", "y")
+    store.commit(Commit(event_ids={x: 100, y: 200}))
+    assert store.seen([x, y, ("u", "z"), ("v", "x")], now=99) == [True, True, False, False]
+    assert store.seen([x, y], now=100) == [False, True]
+    assert store.seen([], now=100) == []
     store.close()
 
 
 def check_an_event_id_can_come_again_after_it_expired(open_store: Open) -> None:
     """The later expiry counts, also once the earlier one is cleared away."""
     store = open_store()
-    store.commit(Commit(event_ids={"x": 100}))
-    assert store.seen(["x"], now=150) == [False]
-    store.commit(Commit(event_ids={"x": 300}))
-    store.commit(Commit(event_ids={"y": 400}))
-    assert store.seen(["x", "y"], now=200) == [True, True]
+    x, y = ("u", "x"), ("u", "y")
+    store.commit(Commit(event_ids={x: 100}))
+    assert store.seen([x], now=150) == [False]
+    store.commit(Commit(event_ids={x: 300}))
+    store.commit(Commit(event_ids={y: 400}))
+    assert store.seen([x, y], now=200) == [True, True]
     store.close()
 
 
@@ -129,11 +136,14 @@ def check_the_log_is_ordered_by_count(open_store: Open) -> None:
     store.close()
 
 
-def check_deleting_erases_memory_and_events(open_store: Open) -> None:
+def check_deleting_erases_memory_events_and_ids(open_store: Open) -> None:
     """Of this user alone, and not what has no user."""
     store = open_store()
-    store.commit(Commit(states={"u": b"1", "uu": b"2"}, events={("u", 1): b"e", ("uu", 1): b"f"}, items={"u": b"i"}))
+    ids = {("u", "x"): 100, ("uu", "x"): 100}
+    log = {("u", 1): b"e", ("uu", 1): b"f"}
+    store.commit(Commit(states={"u": b"1", "uu": b"2"}, events=log, event_ids=ids, items={"u": b"i"}))
     store.commit(Commit(deleted=["u", "nobody"]))
+    assert store.seen(list(ids), now=1) == [False, True]
     assert store.read_many(["u", "uu"]) == [None, b"2"]
     assert (store.events("u"), store.events("uu")) == ([], [b"f"])
     assert dict(store.items()) == {"u": b"i"} and dict(store.users()) == {"uu": b"2"}
@@ -157,6 +167,57 @@ def check_items_are_kept_and_replaced(open_store: Open) -> None:
     store.commit(Commit(items={"i": b"2"}))
     assert store.read_items(["j", "x", "i"]) == [b"1", None, b"2"]
     assert dict(store.items()) == {"i": b"2", "j": b"1"}
+    store.close()
+
+
+def check_a_memory_made_from_an_older_one_is_refused(open_store: Open) -> None:
+    """With all that was written beside it; the error names the user."""
+    store = open_store()
+    store.commit(Commit(states={"u": b"1"}, based_on={"u": None}))
+    store.commit(Commit(states={"u": b"2"}, based_on={"u": b"1"}))
+    for base in (None, b"1", b"22"):
+        marks, log = {("s", 0): 7}, {("u", 3): b"e"}
+        change = Commit(states={"u": b"3"}, watermarks=marks, events=log, based_on={"u": base})
+        assert "u" in _raises(StoreConflictError, store.commit, change).users
+        assert (store.read_many(["u"]), store.events("u")) == ([b"2"], [])
+        assert (store.watermark("s", 0), store.positions("s", 0, ["u"])) == (-1, [-1])
+    store.commit(Commit(deleted=["u"]))
+    _raises(StoreConflictError, store.commit, Commit(states={"u": b"3"}, based_on={"u": b"2"}))
+    store.commit(Commit(states={"u": b"3"}, based_on={"u": None}))
+    assert store.read_many(["u"]) == [b"3"]
+    store.close()
+
+
+def check_a_refused_memory_leaves_its_users_whole_and_says_who_they_are(open_store: Open) -> None:
+    """Whoever is not named in the error has been written; the watermark waits for all."""
+    store = open_store()
+    users = [f"u{place}" for place in range(50)]
+    store.commit(Commit(states={"u7": b"other"}))
+    change = Commit(
+        states=dict.fromkeys(users, b"new"),
+        watermarks={("s", 1): 9},
+        events={(user, 1): b"e" for user in users},
+        event_ids={(user, "x"): 100 for user in users},
+        based_on=dict.fromkeys(users),
+    )
+    refused = _raises(StoreConflictError, store.commit, change).users
+    assert "u7" in refused and store.watermark("s", 1) == -1
+    for user in users:
+        kept = user not in refused
+        assert store.read_many([user]) == [b"new" if kept else b"other" if user == "u7" else None]
+        assert store.events(user) == [b"e"] * kept and store.seen([(user, "x")], now=1) == [kept]
+        assert store.positions("s", 1, [user]) == [9 if kept else -1]
+    store.close()
+
+
+def check_an_item_made_from_older_fields_is_refused(open_store: Open) -> None:
+    """As a memory is."""
+    store = open_store()
+    store.commit(Commit(items={"i": b"1"}, items_based_on={"i": None}))
+    store.commit(Commit(items={"i": b"2"}, items_based_on={"i": b"1"}))
+    for base in (None, b"1"):
+        _raises(StoreConflictError, store.commit, Commit(items={"i": b"3"}, items_based_on={"i": base}))
+    assert store.read_items(["i"]) == [b"2"]
     store.close()
 
 
@@ -225,7 +286,7 @@ def check_reopened_store_holds_everything(open_store: Open) -> None:
         Commit(
             states={"u": b"1"},
             watermarks={("s", 2): 5},
-            event_ids={"x": 100},
+            event_ids={("u", "x"): 100},
             events={("u", 1): b"e"},
             items={"i": b"{}"},
         )
@@ -233,7 +294,7 @@ def check_reopened_store_holds_everything(open_store: Open) -> None:
     store.close()
     store = open_store()
     assert store.identity == IDENTITY
-    assert (store.read_many(["u"]), store.watermark("s", 2), store.seen(["x"], now=1)) == ([b"1"], 5, [True])
+    assert (store.read_many(["u"]), store.watermark("s", 2), store.seen([("u", "x")], now=1)) == ([b"1"], 5, [True])
     assert (store.events("u"), store.read_items(["i"])) == ([b"e"], [b"{}"])
     store.close()
 
@@ -262,9 +323,9 @@ def check_reopened_after_closing_under_a_reader(open_store: Open) -> None:
     store.close()
 
 
-def _raises(kind: type[Exception], call: Callable[..., object], *arguments: object) -> None:
+def _raises(kind: type[E], call: Callable[..., object], *arguments: object) -> E:
     try:
         call(*arguments)
-    except kind:
-        return
+    except kind as error:
+        return error
     raise AssertionError(f"{kind.__name__} was expected")
