@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, Late, StoreUrl, pairs
+from lifelong.cli.options import ArtifactPath, Late, NewCodec, StoreUrl, pairs
 from lifelong.cli.terminal import Reply, Terminal
 
 
@@ -28,6 +28,7 @@ def ingest(
     late: Annotated[
         Late, typer.Option("--late", help="What happens to an event older than the user's last.")
     ] = "apply",
+    codec: NewCodec = None,
 ) -> Reply:
     """Fold the events of a file into the memories; a second run of the same file changes nothing."""
     from lifelong.cli.opening import open_pair
@@ -42,6 +43,7 @@ def ingest(
             source=source,
             columns=pairs(column, option="--column"),
             late=late,
+            codec=codec,
         )
     counts = asdict(applied)
     return Reply(counts, [", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in counts.items())])

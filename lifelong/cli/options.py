@@ -20,6 +20,10 @@ Until = Annotated[int | None, typer.Option("--until", help="Only events before t
 BaseRate = Annotated[
     float | None, typer.Option("--base-rate", help="Share of positives in the world, for probabilities.")
 ]
+NewCodec = Annotated[
+    Literal["fp32", "fp16", "int8"] | None,
+    typer.Option("--codec", help="How a new store keeps memories; each command then uses the store's own."),
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the computation.")]
 
 

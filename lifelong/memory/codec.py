@@ -1,7 +1,7 @@
 """Memories as bytes. One record is self-contained: a header, then the fields one after another.
 
     offset  0   version   uint8    1
-            1   codec     uint8    0 = fp32
+            1   codec     uint8    0 = fp32, 1 = fp16, 2 = int8
             2   reserved  uint16   0
             4   checksum  uint32   CRC-32 of everything else
             8   count     int64    events folded in
@@ -9,6 +9,11 @@
            24   fields             each field of the layout, in its order; floats as the codec keeps them
 
 All numbers are little-endian. Many records are encoded and decoded at once, as one structured array.
+
+With a codec that rounds, the rounded state *is* the state: every write folds one event into what was rounded before,
+and rounds again, so that a memory does not depend on which events came together. Counts, times and whole numbers (the
+events of a recent history) are kept bit for bit by every codec, and so are the means of `RUNNING`. What a codec gives
+back it would round to itself: a slot that a write leaves alone never wanders.
 """
 
 from __future__ import annotations
@@ -21,8 +26,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.errors import StoreCorruptError, UsageError
+from lifelong.errors import StoreCorruptError, StoreError, UsageError
 from lifelong.memory.state import FieldLayout, States
+
+FloatArray = npt.NDArray[np.float32]
 
 VERSION = 1
 _HEADER = (
@@ -35,6 +42,11 @@ _HEADER = (
 )
 _CHECKSUM = slice(4, 8)
 _FIX = "restore the store from a backup, or build it anew with `lifelong backfill`"
+_LARGEST = float(np.finfo(np.float32).max)
+
+RUNNING = frozenset({"mean", "linear", "factor", "square", "bag", "share", "used"})
+"""Names of fields that are means over all of a user's events. The n-th event moves such a mean by 1/n of its distance,
+which is soon less than half a rounded step: rounded, the field would stand still."""
 
 
 class Codec(ABC):
@@ -47,17 +59,27 @@ class Codec(ABC):
     name: ClassVar[str]
     number: ClassVar[int]
     """What stands in the header."""
-    element: ClassVar[str]
-    """Type of one stored float."""
+    largest: ClassVar[float] = _LARGEST
+    """Magnitude up to which a rounded field can be kept; beyond it is an error, never infinity."""
+    memory_tolerance: ClassVar[float]
+    """How far a memory that was rounded at every write may be from one that was rounded once, at the end (see
+    `allowed`); each codec says why so far."""
+    logit_tolerance: ClassVar[float]
+    """The same of a score."""
 
     def __init__(self, layout: Sequence[FieldLayout]) -> None:
         self.layout = tuple(layout)
+        # A number alone is no vector.
+        self.rounded = frozenset(
+            part.name for part in layout if part.dtype == "float32" and part.shape and part.name not in RUNNING
+        )
         # Prefixed, so that a field of a memory may be called like one of the header's.
-        fields = [(f"field {part.name}", self._element(part), part.shape) for part in self.layout]
-        self._record = np.dtype([*_HEADER, *fields])
+        self._record = np.dtype([*_HEADER, *((f"field {part.name}", self._stored(part)) for part in self.layout)])
 
-    def _element(self, part: FieldLayout) -> str:
-        return self.element if part.dtype == "float32" else np.dtype(part.dtype).newbyteorder("<").str
+    def _stored(self, part: FieldLayout) -> np.dtype[Any]:
+        if part.name in self.rounded:
+            return self.packed(part.shape)
+        return np.dtype((np.dtype(part.dtype).newbyteorder("<"), part.shape))
 
     @property
     def size(self) -> int:
@@ -65,21 +87,53 @@ class Codec(ABC):
         return self._record.itemsize
 
     @abstractmethod
-    def pack(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-        """One float field of B users as it is stored."""
+    def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
+        """Type of one user's rounded field."""
 
     @abstractmethod
-    def unpack(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def pack(self, values: FloatArray) -> npt.NDArray[Any]:
+        """One rounded field of B users as it is stored."""
+
+    @abstractmethod
+    def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
         """The inverse of `pack`, as far as the codec keeps it."""
 
+    def allowed(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """For each vector of a field, how far the same state may be that came by another path.
+
+        0 for whole numbers; else `memory_tolerance` times (1 + the largest magnitude of the vector).
+        """
+        if np.issubdtype(values.dtype, np.integer):
+            return np.zeros(1)
+        allowed: npt.NDArray[Any] = 1 + np.abs(values).max(axis=-1, keepdims=True, initial=0)
+        return self.memory_tolerance * allowed
+
+    def round(self, states: States) -> States:
+        """What would come back of these memories from a store.
+
+        Raises:
+            StoreError: a number cannot be kept.
+        """
+        self._check_values(states)
+        fields = {
+            name: self.unpack(self.pack(value)) if name in self.rounded else value
+            for name, value in states.fields.items()
+        }
+        return States(states.count_B, states.last_time_B, fields)
+
     def encode(self, states: States) -> list[bytes]:
-        """One record per user."""
+        """One record per user.
+
+        Raises:
+            StoreError: a number cannot be kept.
+        """
+        self._check_values(states)
         record_B = np.zeros(len(states), self._record)
         record_B["version"], record_B["codec"] = VERSION, self.number
         record_B["count"], record_B["last_time"] = states.count_B, states.last_time_B
         for part in self.layout:
             values = states.fields[part.name]
-            record_B[f"field {part.name}"] = self.pack(values) if part.dtype == "float32" else values
+            record_B[f"field {part.name}"] = self.pack(values) if part.name in self.rounded else values
         view, size = memoryview(record_B.tobytes()), self.size
         record_B["checksum"] = [_checksum(view[at : at + size]) for at in range(0, len(view), size)]
         whole = record_B.tobytes()
@@ -103,8 +157,21 @@ class Codec(ABC):
         states.last_time_B[place_N] = record_N["last_time"]
         for part in self.layout:
             stored = record_N[f"field {part.name}"]
-            states.fields[part.name][place_N] = self.unpack(stored) if part.dtype == "float32" else stored
+            states.fields[part.name][place_N] = self.unpack(stored) if part.name in self.rounded else stored
         return states
+
+    def _check_values(self, states: States) -> None:
+        for part in self.layout:
+            values, largest = states.fields[part.name], self.largest if part.name in self.rounded else _LARGEST
+            # False for what is no number, too.
+            fits = np.abs(values) <= largest
+            if not fits.all():
+                at = tuple(int(place) for place in np.argwhere(~fits)[0])
+                raise StoreError(
+                    f"memory {at[0]} of those to be written has {values[at]} in its field {part.name!r}",
+                    expected=f"numbers up to {largest:.5g}, for codec {self.name}",
+                    fix="look for a model that diverged; or build a new store with codec fp32",
+                )
 
     def _check(self, record: bytes, place: int) -> None:
         if len(record) != self.size:
@@ -122,20 +189,70 @@ class Codec(ABC):
 
 
 class Fp32(Codec):
-    """Keeps every bit."""
+    """Keeps every bit. Its tolerance is that of sums in another order, as batches of another size make them."""
 
-    name, number, element = "fp32", 0, "<f4"
+    name, number, memory_tolerance, logit_tolerance = "fp32", 0, 1e-5, 1e-4
 
-    def pack(self, values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
+        """Four bytes a number."""
+        return np.dtype(("<f4", shape))
+
+    def pack(self, values: FloatArray) -> npt.NDArray[Any]:
         """The values themselves."""
         return values
 
-    def unpack(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
         """The values themselves."""
         return stored.astype(np.float32)
 
 
-CODECS: dict[str, type[Codec]] = {Fp32.name: Fp32}
+class Fp16(Codec):
+    """IEEE half precision: two bytes a number, magnitudes up to 65,504."""
+
+    name, number, largest, memory_tolerance, logit_tolerance = "fp16", 1, 65_504.0, 1e-2, 1e-1
+
+    def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
+        """Two bytes a number."""
+        return np.dtype(("<f2", shape))
+
+    def pack(self, values: FloatArray) -> npt.NDArray[Any]:
+        """To the nearest half."""
+        return values.astype("<f2")
+
+    def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
+        """Exact."""
+        return stored.astype(np.float32)
+
+
+class Int8(Codec):
+    """One byte a number and one scale a vector (the last axis of a field: a slot), symmetric about 0.
+
+    A number is kept as the nearest of -127 .. 127 scales, the scale being 1/127 of the vector's largest magnitude: one
+    rounding moves it by at most 1/254 of that magnitude. Scales are fp32, rounded up to 16 significant bits, so that
+    their multiples are exact and the largest magnitude is always 127 of them: rounding again changes nothing. Vectors
+    below 1e-30 are kept as zeros.
+    """
+
+    name, number, largest, memory_tolerance, logit_tolerance = "int8", 2, 1e38, 1e-1, 1.0
+
+    def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
+        """A scale per vector, then a byte a number."""
+        return np.dtype([("scale", "<f4", shape[:-1]), ("step", "i1", shape)])
+
+    def pack(self, values: FloatArray) -> npt.NDArray[Any]:
+        """Scales, and how many of them each number is."""
+        scale = _rounded_up(np.abs(values).max(axis=-1, initial=0) / np.float32(127))
+        stored = np.empty(len(values), self.packed(values.shape[1:]))
+        stored["scale"] = scale
+        stored["step"] = np.rint(values / np.where(scale > 0, scale, np.inf)[..., None])
+        return stored
+
+    def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
+        """So many scales; exact."""
+        return stored["step"] * stored["scale"][..., None].astype(np.float32)
+
+
+CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (Fp32, Fp16, Int8)}
 
 
 def make_codec(name: str, layout: Sequence[FieldLayout]) -> Codec:
@@ -147,6 +264,12 @@ def make_codec(name: str, layout: Sequence[FieldLayout]) -> Codec:
     if name not in CODECS:
         raise UsageError(f"there is no codec {name!r}", expected=f"one of: {', '.join(CODECS)}")
     return CODECS[name](layout)
+
+
+def _rounded_up(scale: FloatArray) -> FloatArray:
+    """To 16 significant bits; 0 where the 127-fold is below 1e-30."""
+    up = ((scale.view(np.uint32) + np.uint32(0xFF)) & np.uint32(0xFFFFFF00)).view(np.float32)
+    return np.where(scale < 1e-30 / 127, np.float32(0), up)
 
 
 def _checksum(record: bytes | memoryview) -> int:

@@ -55,6 +55,7 @@ def ingest(
     columns: Mapping[str, str] | None = None,
     late: str = "apply",
     event_log: bool = True,
+    codec: str | None = None,
 ) -> Applied:
     """Fold the events of a file into the memories of a store.
 
@@ -68,6 +69,7 @@ def ingest(
         columns: our name -> the file's name, for columns that are called otherwise.
         late: see `Updater`.
         event_log: see `Updater`.
+        codec: see `Updater`.
 
     Returns:
         What became of the lines; those of an earlier run count as duplicates.
@@ -77,7 +79,7 @@ def ingest(
         UsageError: the file's ending names no format, or `columns` names no column of ours.
     """
     reader = _Reader(path, artifact.config.dataset_schema, columns or {})
-    updater = Updater(artifact, store, late=late, event_log=event_log)
+    updater = Updater(artifact, store, late=late, event_log=event_log, codec=codec)
     name = content_source(path) if source is None else source
     mark, size, total = store.watermark(name, 0), reader.size(), Applied()
     with closing(_batches(reader)) as batches:

@@ -91,7 +91,7 @@ class RocksDbStore:
     def identity(self) -> StoreIdentity | None:
         """Who wrote it; None while it is new."""
         value = self._get(_IDENTITY)
-        return None if value is None else StoreIdentity(**json.loads(value))
+        return None if value is None else StoreIdentity.from_json(value)
 
     def bind(self, identity: StoreIdentity) -> None:
         """Claim a new store, or check an old one; a store for reading is only checked.

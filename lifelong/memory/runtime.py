@@ -25,6 +25,7 @@ from lifelong.memory.store import StoreIdentity
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
+    from lifelong.memory.store import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -44,14 +45,16 @@ class Runtime:
     Args:
         artifact: of a memory model.
         threads: threads of one graph; one is the fastest for single requests.
+        codec: of the store; the artifact's own if None.
 
     Raises:
         ArtifactError: the model cannot be served, and why; or a graph does not fit its layout.
+        UsageError: there is no such codec.
     """
 
-    def __init__(self, artifact: Artifact, threads: int = 1) -> None:
+    def __init__(self, artifact: Artifact, threads: int = 1, *, codec: str | None = None) -> None:
         self.layout, schema = artifact.require_memory(), artifact.config.dataset_schema
-        self.codec = make_codec(artifact.config.codec, self.layout)
+        self.codec = make_codec(codec or artifact.config.codec, self.layout)
         self._item, self._event, self._context = schema.item_fields, schema.history_fields, schema.context_fields
         self._tables = artifact.tables
         self._recent = is_recent(self.layout)
@@ -107,7 +110,10 @@ class Runtime:
             time_B: times of the events.
 
         Returns:
-            Memories after the event: count one higher, last time the later of the two.
+            Memories after the event, as the codec keeps them: count one higher, last time the later of the two.
+
+        Raises:
+            StoreError: the codec cannot keep a number.
         """
         if self._recent:
             fields = append(states, number_BF, time_B)
@@ -119,7 +125,7 @@ class Runtime:
                 )
                 for part in self.layout
             }
-        return States(states.count_B + 1, np.maximum(states.last_time_B, time_B), fields)
+        return self.codec.round(States(states.count_B + 1, np.maximum(states.last_time_B, time_B), fields))
 
     def _write(self, states: States, number_BF: IntArray, chosen: slice) -> dict[str, FloatArray]:
         feed = self._memory(states, chosen) | {"event": self._embed(number_BF[chosen], self._event)}
@@ -228,14 +234,22 @@ class Runtime:
         return found
 
 
-def identity_of(artifact: Artifact) -> StoreIdentity:
-    """How a store knows its artifact.
+def identity_of(artifact: Artifact, store: MemoryStore, codec: str | None = None) -> StoreIdentity:
+    """How a store is to know its artifact.
+
+    Args:
+        artifact: of a memory model.
+        store: its own codec is taken, if it is not new.
+        codec: of a new store, the artifact's own if None; a store that has another one will refuse it.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
+        UsageError: there is no such codec in this release.
     """
-    layout = [part.model_dump() for part in artifact.require_memory()]
-    return StoreIdentity(artifact.id, artifact.config.codec, json.dumps(layout, separators=(",", ":")))
+    known = store.identity
+    name = codec or (artifact.config.codec if known is None else known.codec)
+    layout = make_codec(name, artifact.require_memory()).layout
+    return StoreIdentity(artifact.id, name, json.dumps([part.model_dump() for part in layout], separators=(",", ":")))
 
 
 def _session(artifact: Artifact, name: Any, threads: int) -> Any:

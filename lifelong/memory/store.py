@@ -6,6 +6,7 @@ together or not at all. Values are bytes (the codec's business is elsewhere); us
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,11 @@ class StoreIdentity:
     codec: str
     layout: str
     """Canonical JSON of the memory layout."""
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> StoreIdentity:
+        """What a store wrote down, as an object; where no codec is named, memories are fp32."""
+        return cls(**{"codec": "fp32", **json.loads(text)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +147,15 @@ def check_identity(place: str, known: StoreIdentity, wanted: StoreIdentity) -> N
             expected=f"artifact {wanted.artifact_id[:12]}",
             fix=fix,
         )
+    if known.codec != wanted.codec:
+        raise StoreForeignError(
+            f"{place} holds memories in codec {known.codec}",
+            expected=f"codec {wanted.codec}",
+            fix="name no codec to use the store's own, or build a new store",
+        )
     if known != wanted:
         raise StoreForeignError(
-            f"{place} holds memories in codec {known.codec} and layout {known.layout}",
-            expected=f"codec {wanted.codec} and layout {wanted.layout}",
-            fix=fix,
+            f"{place} holds memories of layout {known.layout}", expected=f"layout {wanted.layout}", fix=fix
         )
 
 

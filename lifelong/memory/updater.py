@@ -106,11 +106,12 @@ class Updater:
         late: what happens to an event that is older than the user's last one: "apply" folds it in now (the order of
             arrival is the order of the memory), "refuse" leaves it out.
         event_log: whether the store keeps the events, for explanations.
+        codec: of a new store; see `lifelong.memory.codec`. None for the store's own.
         now: gives the current UTC second, for the expiry of event ids.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
-        StoreForeignError: another artifact wrote the store.
+        StoreForeignError: another artifact wrote the store, or it has another codec.
     """
 
     def __init__(
@@ -120,15 +121,17 @@ class Updater:
         *,
         late: str = "apply",
         event_log: bool = True,
+        codec: str | None = None,
         now: Callable[[], int] | None = None,
     ) -> None:
         if late not in ("apply", "refuse"):
             raise UsageError(f"late = {late!r}", expected='"apply" or "refuse"')
-        self.artifact, self.store, self.runtime = artifact, store, Runtime(artifact)
+        identity = identity_of(artifact, store, codec)
+        self.artifact, self.store, self.runtime = artifact, store, Runtime(artifact, codec=identity.codec)
         self._late: Literal["apply", "refuse"] = "apply" if late == "apply" else "refuse"
         self._event_log, self._now = event_log, now or (lambda: int(clock.time()))
         self._schema, self._lock = artifact.config.dataset_schema, threading.Lock()
-        store.bind(identity_of(artifact))
+        store.bind(identity)
 
     def apply(
         self,

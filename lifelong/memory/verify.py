@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
-MEMORY_TOLERANCE = {"fp32": 1e-5}
-"""Codec -> largest difference of a memory, absolute and relative."""
-LOGIT_TOLERANCE = 1e-4
 _USERS = 1_024
 """Users who are folded together."""
 _TARGETS = 8
@@ -49,7 +46,7 @@ class VerifyReport:
         count: users whose number of events differs.
         last_time: users whose last time differs, counts being equal.
         memory: users whose memory differs by more than the codec's tolerance.
-        score: users with a score that differs by more than the tolerance.
+        score: users with a score that differs by more than that.
         memory_difference: the largest.
         score_difference: the largest, in logits.
         examples: some of the users who differ.
@@ -84,8 +81,9 @@ def verify(
 ) -> VerifyReport:
     """Compare the memories and scores of a store with a replay of a log.
 
-    Counts and times must be equal, memories within the codec's tolerance, scores within 1e-4. Items that were put
-    online are not in the log: users who had such items after that differ.
+    Counts and times must be equal, memories and scores within the tolerances of the store's codec: the replay rounds at
+    every event, and a backfill rounded once. Items that were put online are not in the log: users who had such items
+    after that differ.
 
     Args:
         artifact: that wrote the store.
@@ -103,10 +101,11 @@ def verify(
         StoreCorruptError: a memory cannot be decoded.
     """
     _check_fits(artifact, dataset)
-    store.bind(identity_of(artifact))
+    identity = identity_of(artifact, store)
+    store.bind(identity)
     rng = np.random.default_rng(seed)
     chosen = _choose(dataset, users, rng)
-    replay = _Replay(Runtime(artifact), dataset, until)
+    replay = _Replay(Runtime(artifact, codec=identity.codec), dataset, until)
     # Users of similar length together: long ones do not wait for short ones.
     chosen = chosen[np.argsort(replay.count_U[chosen], kind="stable")]
     report, done = VerifyReport(), 0
@@ -227,12 +226,11 @@ class _Replay:
         return np.concatenate(columns, axis=1), time_B
 
     def _memories(self, kept: States, wanted: States, same_B: BoolArray) -> tuple[BoolArray, float]:
-        tolerance, differs_B, largest = MEMORY_TOLERANCE[self.runtime.codec.name], np.zeros(len(kept), bool), 0.0
+        differs_B, largest = np.zeros(len(kept), bool), 0.0
         for name, value in wanted.fields.items():
             found = kept.fields[name]
             difference = np.where(same_B.reshape(-1, *[1] * (value.ndim - 1)), np.abs(found - value), 0)
-            exact = np.issubdtype(value.dtype, np.integer)
-            beyond = ~(difference <= (0 if exact else tolerance) * (1 + np.abs(value)))
+            beyond = ~(difference <= self.runtime.codec.allowed(value))
             differs_B |= beyond.reshape(len(kept), -1).any(axis=1)
             largest = max(largest, float(difference.max(initial=0)))
         return differs_B, largest
@@ -251,7 +249,7 @@ class _Replay:
             - self.runtime.score(wanted, number_BCF, context_BCF, time_B)[0]
         )
         difference_B = np.where(same_B, difference_BCT.reshape(size, -1).max(axis=1, initial=0), 0)
-        return ~(difference_B <= LOGIT_TOLERANCE), float(difference_B.max(initial=0))
+        return ~(difference_B <= self.runtime.codec.logit_tolerance), float(difference_B.max(initial=0))
 
 
 def _merge(one: VerifyReport, other: VerifyReport) -> VerifyReport:

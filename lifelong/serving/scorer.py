@@ -109,8 +109,9 @@ class Scorer:
         base_rate: float | None = None,
     ) -> None:
         self.artifact, self.store, self.base_rate = artifact, store, base_rate
-        self.runtime = Runtime(artifact)
-        store.bind(identity_of(artifact))
+        identity = identity_of(artifact, store)
+        self.runtime = Runtime(artifact, codec=identity.codec)
+        store.bind(identity)
         self.overlay = overlay or ItemOverlay(artifact.catalogue, store)
         self.schema = artifact.config.dataset_schema
 

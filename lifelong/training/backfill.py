@@ -19,7 +19,7 @@ from lifelong.artifact.graphs import field_name
 from lifelong.data.batches import Batch, evaluation_batches
 from lifelong.data.examples import Examples
 from lifelong.evaluation.evaluate import check_fits
-from lifelong.memory.codec import make_codec
+from lifelong.memory.codec import Codec, make_codec
 from lifelong.memory.recent import roll
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.state import States
@@ -68,10 +68,12 @@ def backfill(
     until: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     event_log: bool = False,
+    codec: str | None = None,
 ) -> BackfillReport:
     """Write the memory of every user of a dataset, from her first event on.
 
-    A second run writes the same again. A user of whom the store holds more events than the dataset is left alone.
+    A second run writes the same again. A user of whom the store holds more events than the dataset is left alone. A
+    codec that rounds does so once, at the end, and not at every event as an updater does.
 
     Args:
         artifact: of a model that is served.
@@ -80,19 +82,22 @@ def backfill(
         until: only events with an earlier time, UTC seconds; None for all.
         progress: called with (users done, users in all).
         event_log: also write the events into the store's log, for explanations.
+        codec: of a new store; see `lifelong.memory.codec`. None for the store's own.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
         MismatchError: the dataset does not fit the model.
-        StoreForeignError: another artifact wrote the store.
+        StoreForeignError: another artifact wrote the store, or it has another codec.
+        StoreError: the codec cannot keep a number.
     """
-    identity = identity_of(artifact)
+    identity = identity_of(artifact, store, codec)
     check_fits(artifact, dataset)
     store.bind(identity)
     started = time.perf_counter()
     count_U = counts_until(dataset, until)
     users, done, newer, events, size = np.flatnonzero(count_U), 0, 0, 0, 0
-    writer = _Writer(artifact, dataset, store, event_log=event_log)
+    chosen = make_codec(identity.codec, artifact.require_memory())
+    writer = _Writer(artifact, dataset, store, codec=chosen, event_log=event_log)
     for batch in evaluation_batches(dataset, _examples(users, count_U[users]), max_events=_EVENTS):
         written = writer.write(batch)
         done += len(batch.user_B)
@@ -126,10 +131,11 @@ class _Written:
 class _Writer:
     """Encodes batches and writes them."""
 
-    def __init__(self, artifact: Artifact, dataset: Dataset, store: MemoryStore, *, event_log: bool) -> None:
+    def __init__(
+        self, artifact: Artifact, dataset: Dataset, store: MemoryStore, *, codec: Codec, event_log: bool
+    ) -> None:
         self.model = require_served(load_model(artifact), purpose="backfill")
-        self.codec = make_codec(artifact.config.codec, artifact.require_memory())
-        self.dataset, self.store, self.event_log = dataset, store, event_log
+        self.dataset, self.store, self.codec, self.event_log = dataset, store, codec, event_log
 
     def write(self, batch: Batch) -> _Written:
         """Memories of one batch of users, in one commit."""

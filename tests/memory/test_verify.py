@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lifelong.errors import MismatchError, StoreForeignError, UsageError
+from lifelong.memory.codec import Fp32
 from lifelong.memory.store import Commit, StoreIdentity
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.memory.verify import counts_until, verify
@@ -57,7 +58,9 @@ def test_another_memory_is_found_with_its_scores(artifact, dataset, updater):
     assert report.memory_difference == pytest.approx(0.5, abs=1e-4)
 
 
-def test_a_memory_that_is_no_number_is_found(artifact, dataset, updater):
+def test_a_memory_that_is_no_number_is_found(artifact, dataset, updater, monkeypatch):
+    # As a store of an earlier release may hold it.
+    monkeypatch.setattr(Fp32, "_check_values", lambda self, states: None)
     slot = np.full_like(updater.runtime.empty(1).fields["slot"], np.nan)
     change(updater, "u3", fields={"slot": slot})
     assert verify(artifact, dataset, updater.store).memory == 1
