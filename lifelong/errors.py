@@ -11,6 +11,7 @@
     |-- StoreError
     |   |-- StoreLockedError       another process owns the store
     |   |-- StoreForeignError      the store was written by another artifact
+    |   |-- StoreConflictError     what a write was made from has changed since it was read
     |   |-- StoreCorruptError      a stored value cannot be decoded
     |   `-- StoreUnavailableError  the disk is full or the server does not answer
     |-- RequestError          a scoring or event request that cannot be served
@@ -108,6 +109,21 @@ class StoreLockedError(StoreError):
 
 class StoreForeignError(StoreError):
     """The store was written by another artifact."""
+
+
+class StoreConflictError(StoreError):
+    """What a write was made from has changed since it was read.
+
+    Args:
+        found: what has changed.
+        users: those of whom nothing was kept; of the write's other users all was.
+        expected: see `LifelongError`.
+        fix: see `LifelongError`.
+    """
+
+    def __init__(self, found: str, *, users: frozenset[str], expected: str = "", fix: str = "") -> None:
+        self.users = users
+        super().__init__(found, expected=expected, fix=fix)
 
 
 class StoreCorruptError(StoreError):

@@ -8,8 +8,8 @@ FOLDER/
     m name                                     meta: the identity
     s user                                     encoded memory
     w partition (8) source                     watermark (8)
-    d event id                                 expiry (8)
-    x expiry (8) event id                      the same by expiry, so that old ones are found
+    d length of user (4) user event id         expiry (8)
+    x expiry (8) length of user (4) user event id   the same by expiry, so that old ones are found
     e length of user (4) user count (8)        event log
     i item                                     fields, JSON
 
@@ -45,7 +45,7 @@ from lifelong.errors import (
     StoreUnavailableError,
     require,
 )
-from lifelong.memory.store import Commit, StoreIdentity, check_identity, refuse_write
+from lifelong.memory.store import Commit, StoreIdentity, check_bases, check_identity, refuse_write
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,8 @@ class RocksDbStore:
         StoreUnavailableError: the disk is full or cannot be read.
         StoreError: it is not there (read_only), or of another format.
     """
+
+    shared = False
 
     def __init__(self, path: Path, *, read_only: bool = False, sync: bool = True) -> None:
         self.path, self._read_only, self._sync = path, read_only, sync
@@ -115,27 +117,37 @@ class RocksDbStore:
         """Apply one write, all of it or nothing; see the module for what it survives.
 
         Raises:
+            StoreConflictError: what it was made from has changed; nothing was kept.
             StoreUnavailableError: the disk is full or fails; nothing was kept.
         """
         if self._read_only:
             raise refuse_write(str(self.path))
         batch = self._batch()
         with self._lock:
+            states = self.read_many(list(change.based_on))
+            check_bases(str(self.path), change, states, self.read_items(list(change.items_based_on)))
             for user in change.deleted:
-                batch.delete(_state_key(user))
-                for key, _ in self._scan(_log_prefix(user)):
-                    batch.delete(key)
+                self._erase(batch, user)
             for user, value in change.states.items():
                 batch.put(_state_key(user), value)
             for (source, partition), offset in change.watermarks.items():
                 batch.put(_watermark_key(source, partition), _NUMBER.pack(offset))
             for (user, count), value in change.events.items():
-                batch.put(_log_prefix(user) + _NUMBER.pack(count), value)
+                batch.put(_of_user(b"e", user) + _NUMBER.pack(count), value)
             for item, value in change.items.items():
                 batch.put(b"i" + item.encode(), value)
             self._remember(batch, change)
             self._write(batch)
             self._has_items = self._has_items or bool(change.items)
+
+    def _erase(self, batch: Any, user: str) -> None:
+        """Take everything of a user out."""
+        batch.delete(_state_key(user))
+        for key, _ in self._scan(_of_user(b"e", user)):
+            batch.delete(key)
+        for key, expiry in self._scan(_of_user(b"d", user)):
+            batch.delete(key)
+            batch.delete(b"x" + expiry + key[1:])
 
     def _remember(self, batch: Any, change: Commit) -> None:
         """Put new event ids into a batch, and take expired ones out."""
@@ -149,25 +161,29 @@ class RocksDbStore:
             # An id that came again after it had expired stands under a later expiry too.
             if self._get(b"d" + key[9:]) == key[1:9]:
                 batch.delete(b"d" + key[9:])
-        for event_id, expiry in change.event_ids.items():
-            packed, name = _NUMBER.pack(expiry), event_id.encode()
-            batch.put(b"d" + name, packed)
-            batch.put(b"x" + packed + name, b"")
+        for (user, event_id), expiry in change.event_ids.items():
+            packed, key = _NUMBER.pack(expiry), _of_user(b"d", user) + event_id.encode()
+            batch.put(key, packed)
+            batch.put(b"x" + packed + key[1:], b"")
 
     def watermark(self, source: str, partition: int) -> int:
-        """Offset of the last event applied, -1 if none."""
+        """Offset up to which all events were applied, -1 if none."""
         value = self._get(_watermark_key(source, partition))
         return -1 if value is None else int(_NUMBER.unpack(value)[0])
 
-    def seen(self, event_ids: Sequence[str], *, now: int) -> list[bool]:
+    def positions(self, source: str, partition: int, users: Sequence[str]) -> list[int]:
+        """The watermark, for each user."""
+        return [self.watermark(source, partition)] * len(users)
+
+    def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
         """Which client event ids were applied and have not expired; those that have are forgotten at later writes."""
         self._now = max(self._now, now)
-        found = self._get_many([b"d" + event_id.encode() for event_id in event_ids])
+        found = self._get_many([_of_user(b"d", user) + event_id.encode() for user, event_id in event_ids])
         return [value is not None and _NUMBER.unpack(value)[0] > now for value in found]
 
     def events(self, user: str, *, last: int | None = None) -> list[bytes]:
         """The user's event log, oldest first."""
-        prefix = _log_prefix(user)
+        prefix = _of_user(b"e", user)
         if last is None:
             return [value for _, value in self._scan(prefix)]
         return [value for _, value in self._scan(prefix, most=last, backwards=True)][::-1]
@@ -294,9 +310,10 @@ def _state_key(user: str) -> bytes:
     return b"s" + user.encode()
 
 
-def _log_prefix(user: str) -> bytes:
+def _of_user(kind: bytes, user: str) -> bytes:
+    """What the keys of a kind begin with that are a user's; no user's is another's prefix."""
     name = user.encode()
-    return b"e" + _LENGTH.pack(len(name)) + name
+    return kind + _LENGTH.pack(len(name)) + name
 
 
 def _watermark_key(source: str, partition: int) -> bytes:

@@ -1,7 +1,9 @@
 """Where memories live: the `MemoryStore` protocol, opening by URL, and the in-RAM store.
 
-One write is one `Commit`: memories, the position in each event source, seen event ids and the event log go to disk
-together or not at all. Values are bytes (the codec's business is elsewhere); users are strings.
+One write is one `Commit`: memories, the position in each event source, seen event ids and the event log are kept
+together or not at all. A memory that was made from another one names it in `based_on`: where that is no longer what the
+store holds, the write is refused, so that of two writers none loses the other's events. Values are bytes (the codec's
+business is elsewhere); users are strings.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lifelong.errors import StoreError, StoreForeignError, UsageError
+from lifelong.errors import StoreConflictError, StoreError, StoreForeignError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,22 +40,36 @@ class Commit:
     Args:
         states: user -> encoded memory.
         watermarks: (source, partition) -> offset of the last event applied.
-        event_ids: client event id -> expiry (UTC seconds).
+        event_ids: (user, client event id) -> expiry (UTC seconds).
         events: (user, count after the event) -> encoded event, for the event log.
         items: item id -> fields (JSON), for items added or changed online.
-        deleted: users to erase, with their events.
+        deleted: users to erase, with their events and event ids.
+        based_on: user -> the encoded memory that the change was made from, None for none.
+        items_based_on: item -> the fields that the change was made from, None for none.
     """
 
     states: Mapping[str, bytes] = field(default_factory=dict)
     watermarks: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    event_ids: Mapping[str, int] = field(default_factory=dict)
+    event_ids: Mapping[tuple[str, str], int] = field(default_factory=dict)
     events: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
     items: Mapping[str, bytes] = field(default_factory=dict)
     deleted: Sequence[str] = ()
+    based_on: Mapping[str, bytes | None] = field(default_factory=dict)
+    items_based_on: Mapping[str, bytes | None] = field(default_factory=dict)
+
+    @property
+    def users(self) -> frozenset[str]:
+        """All users of whom it keeps or erases something."""
+        named = {user for user, _ in (*self.event_ids, *self.events)}
+        return frozenset({*self.states, *named, *self.deleted, *self.based_on})
 
 
 class MemoryStore(Protocol):
     """A durable user -> memory map. What "durable" survives is said by each store."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write to it while it is open."""
 
     @property
     def identity(self) -> StoreIdentity | None:
@@ -72,15 +88,25 @@ class MemoryStore(Protocol):
     def commit(self, change: Commit) -> None:
         """Apply one write, all of it or nothing.
 
+        A store of several servers may apply it for some users and not for others, but never a part of a user's, and
+        `watermarks` only when it was applied for all.
+
         Raises:
-            StoreUnavailableError: nothing was kept.
+            StoreConflictError: what it was made from has changed; names the users of whom nothing was kept.
+            StoreUnavailableError: the error says what was kept, if anything.
         """
 
     def watermark(self, source: str, partition: int) -> int:
-        """Offset of the last event applied, -1 if none."""
+        """Offset up to which all events were applied, -1 if none."""
 
-    def seen(self, event_ids: Sequence[str], *, now: int) -> list[bool]:
-        """Which client event ids were applied and have not expired."""
+    def positions(self, source: str, partition: int, users: Sequence[str]) -> list[int]:
+        """Per user the offset up to which her events were applied: the watermark, or one behind it.
+
+        To be read after the memories that it is compared with: then a write that came between is a conflict.
+        """
+
+    def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
+        """Of which users which client event ids were applied and have not expired; read it after the memories too."""
 
     def events(self, user: str, *, last: int | None = None) -> list[bytes]:
         """The user's event log, oldest first; [] if the store keeps none."""
@@ -159,6 +185,43 @@ def check_identity(place: str, known: StoreIdentity, wanted: StoreIdentity) -> N
         )
 
 
+def check_bases(place: str, change: Commit, states: Sequence[bytes | None], items: Sequence[bytes | None]) -> None:
+    """Refuse a write whose bases are not what the store holds.
+
+    Args:
+        place: the store, for the message.
+        change: the write.
+        states: the memories that there are of the users of `change.based_on`, in its order.
+        items: the same of `change.items_based_on`.
+
+    Raises:
+        StoreConflictError: one of them differs.
+    """
+    if list(change.based_on.values()) != list(states) or list(change.items_based_on.values()) != list(items):
+        raise conflict(place, change.users)
+
+
+def check_values(change: Commit) -> None:
+    """Refuse values that a store cannot keep.
+
+    Raises:
+        TypeError: one is not bytes.
+    """
+    for values in (change.states, change.events, change.items):
+        if not all(isinstance(value, bytes) for value in values.values()):
+            raise TypeError("a store keeps bytes")
+
+
+def conflict(place: str, users: frozenset[str]) -> StoreConflictError:
+    """What a store answers to a write whose bases have changed."""
+    return StoreConflictError(
+        f"{place} holds memories or items that were written since this change was made from them",
+        users=users,
+        expected="what the change was made from",
+        fix="read them again, and make the change again",
+    )
+
+
 def refuse_write(place: str) -> StoreError:
     """What a store opened for reading answers to a write."""
     return StoreError(f"{place} is open for reading only", fix="open it without read_only")
@@ -167,11 +230,13 @@ def refuse_write(place: str) -> StoreError:
 class InMemoryStore:
     """A store in RAM: survives nothing, for tests and one-off work. Threads may share it."""
 
+    shared = False
+
     def __init__(self, *, read_only: bool = False) -> None:
         self._read_only, self._lock, self._identity = read_only, threading.Lock(), None
         self._states: dict[str, bytes] = {}
         self._watermarks: dict[tuple[str, int], int] = {}
-        self._event_ids: dict[str, int] = {}
+        self._event_ids: dict[tuple[str, str], int] = {}
         self._events: dict[str, dict[int, bytes]] = {}
         self._items: dict[str, bytes] = {}
         self._now = 0
@@ -206,18 +271,21 @@ class InMemoryStore:
         """Apply one write.
 
         Raises:
+            StoreConflictError: what it was made from has changed; nothing was kept.
             TypeError: a value is not bytes; nothing was kept.
         """
         self._check_open()
         if self._read_only:
             raise refuse_write("the store")
-        for values in (change.states, change.events, change.items):
-            if not all(isinstance(value, bytes) for value in values.values()):
-                raise TypeError("a store keeps bytes")
+        check_values(change)
         with self._lock:
+            states, items = map(self._states.get, change.based_on), map(self._items.get, change.items_based_on)
+            check_bases("the store", change, list(states), list(items))
             for user in change.deleted:
                 self._states.pop(user, None)
                 self._events.pop(user, None)
+            if gone := set(change.deleted):
+                self._event_ids = {key: expiry for key, expiry in self._event_ids.items() if key[0] not in gone}
             self._states.update(change.states)
             self._watermarks.update(change.watermarks)
             self._items.update(change.items)
@@ -228,11 +296,15 @@ class InMemoryStore:
                 self._event_ids.update(change.event_ids)
 
     def watermark(self, source: str, partition: int) -> int:
-        """Offset of the last event applied, -1 if none."""
+        """Offset up to which all events were applied, -1 if none."""
         self._check_open()
         return self._watermarks.get((source, partition), -1)
 
-    def seen(self, event_ids: Sequence[str], *, now: int) -> list[bool]:
+    def positions(self, source: str, partition: int, users: Sequence[str]) -> list[int]:
+        """The watermark, for each user."""
+        return [self.watermark(source, partition)] * len(users)
+
+    def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
         """Which client event ids were applied and have not expired; those that have are forgotten at the next write."""
         self._check_open()
         self._now = max(self._now, now)

@@ -4,7 +4,9 @@
              |  (source, partition, offset) at or below the watermark
              `  client's event id, remembered for a day
 
-Memories, log, ids and watermarks of one `apply` are one commit: after a crash all of it is there or nothing.
+Memories, log, ids and watermarks of one `apply` are one commit: after a crash all of it is there or nothing (of a user,
+where the store is a cluster of servers). Where another process wrote one of the users in between, the store refuses
+what was made from the older memory, and it is made again from the newer one.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.events import gap_numbers
-from lifelong.errors import RequestError, UsageError
+from lifelong.errors import RequestError, StoreConflictError, StoreUnavailableError, UsageError
 from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
 from lifelong.memory.store import Commit
@@ -34,6 +36,8 @@ IntArray = npt.NDArray[np.int64]
 
 REMEMBER = 24 * 3600
 """Seconds for which client event ids are remembered."""
+ATTEMPTS = 100
+"""How often a batch is made again because other processes wrote its users."""
 MAX_ID = 1_024
 """Longest id of a user, item or event, in characters."""
 _TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -51,7 +55,7 @@ class UserEvent:
         time: UTC seconds (or the ordinal of a log without times).
         event_type: click, buy ...; None where it is not known.
         fields: item fields that came with the event; they win over items put online and over the catalogue.
-        event_id: the client's own id; a second event with it changes nothing.
+        event_id: the client's own id; a second event of this user with it changes nothing.
     """
 
     user: str
@@ -152,7 +156,8 @@ class Updater:
 
         Raises:
             RequestError: an event is not valid; says which and why. Nothing was kept.
-            StoreUnavailableError: nothing was kept.
+            StoreUnavailableError: the error says what was kept, if anything; what was is a duplicate when it is sent
+                again with offsets or event ids.
         """
         check_events(events, time_unit=self._schema.time_unit)
         _check_offsets(events, offsets)
@@ -162,63 +167,91 @@ class Updater:
     def _apply(
         self, events: Sequence[UserEvent], source: str, partition: int, offsets: Sequence[int] | None
     ) -> Applied:
+        marks = {(source, partition): int(offsets[-1])} if offsets is not None and len(offsets) else {}
+        applied = Applied()
+        for _ in range(ATTEMPTS):
+            step = self._step(events, source, partition, offsets, marks)
+            try:
+                if step.change != Commit():
+                    self.store.commit(step.change)
+            except StoreConflictError as conflict:
+                applied += step.outcome(without=conflict.users)
+                places = [place for place, event in enumerate(events) if event.user in conflict.users]
+                events = [events[place] for place in places]
+                offsets = None if offsets is None else [offsets[place] for place in places]
+            else:
+                return applied + step.outcome()
+        raise StoreUnavailableError(
+            f"{len(events)} events were not kept: other processes wrote their users {ATTEMPTS} times in between",
+            expected="few processes that write the same users at once",
+            fix="send them again",
+        )
+
+    def _step(
+        self,
+        events: Sequence[UserEvent],
+        source: str,
+        partition: int,
+        offsets: Sequence[int] | None,
+        marks: Mapping[tuple[str, int], int],
+    ) -> _Step:
+        """Fold events into the memories that the store holds now."""
         now = self._now()
+        # The memories first: what another process writes after this line makes the commit a conflict, and what it wrote
+        # before is found in the positions and ids.
+        everyone = list(dict.fromkeys(event.user for event in events))
+        record_of = dict(zip(everyone, self.store.read_many(everyone), strict=True))
         fresh = self._fresh(events, source, partition, offsets, now)
         users = list(dict.fromkeys(events[place].user for place in fresh))
-        before = self.runtime.decode(self.store.read_many(users))
+        before = self.runtime.decode([record_of[user] for user in users])
         plan = _plan([events[place] for place in fresh], users, before.last_time_B, refuse=self._late == "refuse")
-        kept = [events[fresh[place]] for place in plan.kept_N.tolist()]
+        places = [fresh[place] for place in plan.kept_N.tolist()]
+        kept = [events[place] for place in places]
         number_NF, unknown = self._numbers(kept, plan)
         states, count_N = self._fold(before, plan, number_NF)
-        ids = {event.event_id: now + REMEMBER for event in kept if event.event_id is not None}
         touched = np.unique(plan.user_N)
-        marks = {(source, partition): int(offsets[-1])} if offsets is not None and len(offsets) else {}
+        names = [users[place] for place in touched.tolist()]
         log = zip(kept, count_N.tolist(), strict=True) if self._event_log else ()
-        encoded = self.runtime.encode(states.take(touched))
         change = Commit(
-            states={users[place]: value for place, value in zip(touched.tolist(), encoded, strict=True)},
+            states=dict(zip(names, self.runtime.encode(states.take(touched)), strict=True)),
             watermarks={key: value for key, value in marks.items() if value > self.store.watermark(*key)},
-            event_ids=ids,
+            event_ids={(event.user, event.event_id): now + REMEMBER for event in kept if event.event_id is not None},
             events={(event.user, count): encode_event(event) for event, count in log},
+            based_on={user: record_of[user] for user in names},
         )
-        if change != Commit():
-            self.store.commit(change)
-        return Applied(
-            applied=len(kept),
-            duplicates=len(events) - len(fresh),
-            late=plan.late,
-            refused=len(fresh) - len(kept),
-            no_dedup=0 if offsets is not None else sum(event.event_id is None for event in kept),
-            unknown_types=unknown,
-        )
+        late = [fresh[place] for place in plan.late]
+        return _Step(change, events, offsets is not None, fresh, places, late, [places[at] for at in unknown])
 
     def _fresh(
         self, events: Sequence[UserEvent], source: str, partition: int, offsets: Sequence[int] | None, now: int
     ) -> list[int]:
         """Places of the events that were not applied before."""
-        mark = self.store.watermark(source, partition) if offsets is not None else -1
-        places = [place for place in range(len(events)) if offsets is None or offsets[place] > mark]
-        named = list(dict.fromkeys(name for place in places if (name := events[place].event_id) is not None))
-        known = {name for name, seen in zip(named, self.store.seen(named, now=now), strict=True) if seen}
+        places = list(range(len(events)))
+        if offsets is not None:
+            marks = self.store.positions(source, partition, [event.user for event in events])
+            places = [place for place in places if offsets[place] > marks[place]]
+        named = list(dict.fromkeys(key for place in places if (key := _identity(events[place])) is not None))
+        known = {key for key, seen in zip(named, self.store.seen(named, now=now), strict=True) if seen}
         fresh = []
         for place in places:
-            name = events[place].event_id
-            if name in known:
+            key = _identity(events[place])
+            if key in known:
                 continue
-            if name is not None:
-                known.add(name)
+            if key is not None:
+                known.add(key)
             fresh.append(place)
         return fresh
 
-    def _numbers(self, events: Sequence[UserEvent], plan: _Plan) -> tuple[IntArray, int]:
-        """Numbers `[N, F]` of `schema.history_fields`, and how many event types were new."""
-        columns, unknown = [self._item_numbers(events)], 0
+    def _numbers(self, events: Sequence[UserEvent], plan: _Plan) -> tuple[IntArray, list[int]]:
+        """Numbers `[N, F]` of `schema.history_fields`, and which of the N have a new event type."""
+        unknown: list[int] = []
+        columns = [self._item_numbers(events)]
         types = self.artifact.event_types
         if types is not None:
             values = list(dict.fromkeys(event.event_type for event in events))
             number_of = dict(zip(values, types.numbers(values).tolist(), strict=True))
             new = {value for value in values if value is not None and number_of[value] < types.first_known}
-            unknown = sum(event.event_type in new for event in events)
+            unknown = [place for place, event in enumerate(events) if event.event_type in new]
             number_N = np.array([number_of[event.event_type] for event in events], np.int64)
             columns.append(number_N[:, None])
         if "gap" in self._schema.event_fields:
@@ -250,6 +283,46 @@ class Updater:
 
 
 @dataclass(frozen=True, slots=True)
+class _Step:
+    """What a batch of events makes of the memories, and what became of each event.
+
+    Args:
+        change: what is to be written.
+        events: the batch.
+        placed: whether the events came with offsets.
+        fresh: places of those that were not applied before.
+        kept: of those that are folded in.
+        late: of those that are older than their user's last one.
+        unknown: of those whose type is new.
+    """
+
+    change: Commit
+    events: Sequence[UserEvent]
+    placed: bool
+    fresh: Sequence[int]
+    kept: Sequence[int]
+    late: Sequence[int]
+    unknown: Sequence[int]
+
+    def outcome(self, *, without: frozenset[str] = frozenset()) -> Applied:
+        """How many events had which outcome, some users' left out."""
+
+        def count(places: Sequence[int]) -> int:
+            return sum(self.events[place].user not in without for place in places)
+
+        kept, fresh = count(self.kept), count(self.fresh)
+        nameless = [] if self.placed else [place for place in self.kept if self.events[place].event_id is None]
+        return Applied(
+            applied=kept,
+            duplicates=count(range(len(self.events))) - fresh,
+            late=count(self.late),
+            refused=fresh - kept,
+            no_dedup=count(nameless),
+            unknown_types=count(self.unknown),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
     """N events that will be folded in, in their order.
 
@@ -259,7 +332,7 @@ class _Plan:
         rank_N: how many events of the user come before, in this batch.
         time_N: times.
         previous_N: latest time of the user's events before, `NO_TIME` if none.
-        late: events older than that, refused ones too.
+        late: places among the fresh events of those that are older than that, refused ones too.
     """
 
     kept_N: IntArray
@@ -267,7 +340,7 @@ class _Plan:
     rank_N: IntArray
     time_N: IntArray
     previous_N: IntArray
-    late: int
+    late: list[int]
 
     def rounds(self) -> list[IntArray]:
         """The first events of all users, then the second ones ..."""
@@ -279,12 +352,13 @@ class _Plan:
 def _plan(events: Sequence[UserEvent], users: Sequence[str], last_time_U: IntArray, *, refuse: bool) -> _Plan:
     place_of = {user: place for place, user in enumerate(users)}
     latest, seen = last_time_U.tolist(), [0] * len(users)
-    kept, late = [], 0
+    kept, late = [], []
     for place, event in enumerate(events):
         user = place_of[event.user]
         before = latest[user]
         is_late = event.time < before
-        late += is_late
+        if is_late:
+            late.append(place)
         if is_late and refuse:
             continue
         kept.append((place, user, seen[user], event.time, before))
@@ -292,6 +366,11 @@ def _plan(events: Sequence[UserEvent], users: Sequence[str], last_time_U: IntArr
         seen[user] += 1
     columns = np.array(kept, np.int64).reshape(-1, 5).T
     return _Plan(columns[0], columns[1], columns[2], columns[3], columns[4], late)
+
+
+def _identity(event: UserEvent) -> tuple[str, str] | None:
+    """The name under which an event is known again, None if it has none."""
+    return None if event.event_id is None else (event.user, event.event_id)
 
 
 def check_events(events: Sequence[UserEvent], *, time_unit: str = "seconds") -> None:

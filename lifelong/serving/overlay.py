@@ -1,4 +1,4 @@
-"""Items that were added or changed online: durable in the store, kept in memory for look-ups."""
+"""Items that were added or changed online: durable in the store, and kept in memory where no other process adds any."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.errors import RequestError
+from lifelong.errors import RequestError, StoreConflictError, StoreUnavailableError
 from lifelong.memory.store import Commit
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lifelong.memory.store import MemoryStore
 
 Fields = Mapping[str, str | None]
+_ATTEMPTS = 100
+"""How often items are merged again because other processes put the same ones."""
 
 
 class ItemOverlay:
@@ -24,16 +26,17 @@ class ItemOverlay:
 
     Args:
         catalogue: of the artifact.
-        store: where they are kept; read once, at the start.
+        store: where they are kept; read once, at the start, and at each look-up if other processes write to it.
     """
 
     def __init__(self, catalogue: Catalogue, store: MemoryStore) -> None:
         self.catalogue, self.store = catalogue, store
-        self._fields: dict[str, Fields] = {item: json.loads(value) for item, value in store.items()}
+        rows = () if store.shared else store.items()
+        self._fields: dict[str, Fields] = {item: json.loads(value) for item, value in rows}
 
     def of(self, item: str) -> Fields | None:
         """Fields put online, None if the item has none."""
-        return self._fields.get(item)
+        return self._online([item])[0]
 
     def put(self, items: Mapping[str, Fields]) -> int:
         """Add items or change their fields, durably; fields that are not named keep their value.
@@ -43,13 +46,33 @@ class ItemOverlay:
 
         Raises:
             RequestError: a field is not an item field; nothing was kept.
+            StoreUnavailableError: nothing was kept.
         """
         self.check(field for fields in items.values() for field in fields)
-        merged = {item: {**self._fields.get(item, {}), **fields} for item, fields in items.items()}
-        self.store.commit(Commit(items={item: json.dumps(fields).encode() for item, fields in merged.items()}))
-        # One assignment per item: a reader sees an item's old fields or its new ones.
-        self._fields.update(merged)
-        return len(merged)
+        for _ in range(_ATTEMPTS):
+            try:
+                merged = self._put(items)
+            except StoreConflictError:
+                continue
+            if not self.store.shared:
+                # One assignment per item: a reader sees an item's old fields or its new ones.
+                self._fields.update(merged)
+            return len(merged)
+        raise StoreUnavailableError("other processes put the same items again and again", fix="put them again")
+
+    def _put(self, items: Mapping[str, Fields]) -> dict[str, Fields]:
+        """Merge fields into those that the store holds, and write them."""
+        before = dict(zip(items, self.store.read_items(list(items)), strict=True))
+        merged: dict[str, Fields] = {item: {**_decode(before[item]), **fields} for item, fields in items.items()}
+        values = {item: json.dumps(fields).encode() for item, fields in merged.items()}
+        self.store.commit(Commit(items=values, items_based_on=before))
+        return merged
+
+    def _online(self, items: Sequence[str]) -> list[Fields | None]:
+        """Fields put online of each item, None where there are none."""
+        if not self.store.shared:
+            return [self._fields.get(item) for item in items]
+        return [None if value is None else _decode(value) for value in self.store.read_items(items)]
 
     def check(self, fields: object) -> None:
         """Refuse fields that an item cannot have.
@@ -76,8 +99,14 @@ class ItemOverlay:
         Raises:
             RequestError: a given field is not an item field.
         """
-        if not self._fields:
+        online = self._online(items) if self._fields or self.store.shared else []
+        if not any(online):
             return self.catalogue.numbers(items, given)
         inline = given or [None] * len(items)
-        merged = [{**(self._fields.get(item) or {}), **(own or {})} for item, own in zip(items, inline, strict=True)]
+        merged = [{**(fields or {}), **(own or {})} for fields, own in zip(online, inline, strict=True)]
         return self.catalogue.numbers(items, merged)
+
+
+def _decode(value: bytes | None) -> Fields:
+    fields: Fields = {} if value is None else json.loads(value)
+    return fields

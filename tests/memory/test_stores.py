@@ -158,7 +158,7 @@ def test_expired_event_ids_do_not_pile_up(url):
     assert isinstance(store, RocksDbStore)
     for second in range(50):
         store.seen([], now=second)
-        store.commit(Commit(event_ids={f"id{second}": second + 10}))
+        store.commit(Commit(event_ids={("u", f"id{second}"): second + 10}))
     assert len(list(store._scan(b"d"))) <= 12
     assert len(list(store._scan(b"x"))) <= 12
     store.close()

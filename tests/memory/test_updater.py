@@ -5,7 +5,14 @@ import threading
 import numpy as np
 import pytest
 
-from lifelong.errors import ArtifactError, RequestError, StoreForeignError, StoreUnavailableError, UsageError
+from lifelong.errors import (
+    ArtifactError,
+    RequestError,
+    StoreConflictError,
+    StoreForeignError,
+    StoreUnavailableError,
+    UsageError,
+)
 from lifelong.memory.store import Commit, InMemoryStore, StoreIdentity
 from lifelong.memory.updater import LoggedEvent, Updater, UserEvent, decode_event, encode_event
 
@@ -193,6 +200,67 @@ def test_an_erased_user_starts_anew(updater, artifact):
     fresh.apply(visits("u", ["i3"]))
     assert memory(updater, "u").count_B == 1
     np.testing.assert_array_equal(slots(updater, "u"), slots(fresh, "u"))
+
+
+def test_what_another_process_wrote_in_between_is_kept(updater, artifact, monkeypatch):
+    other, commit = Updater(artifact, updater.store), updater.store.commit
+
+    def interrupted(change):
+        monkeypatch.setattr(updater.store, "commit", commit)
+        other.apply(visits("u", ["i5", "i6"], start=START - 300))
+        commit(change)
+
+    monkeypatch.setattr(updater.store, "commit", interrupted)
+    applied = updater.apply([*visits("u", ["i1", "i2"]), *visits("v", ["i3"])])
+    alone = Updater(artifact, InMemoryStore())
+    alone.apply([*visits("u", ["i5", "i6"], start=START - 300), *visits("u", ["i1", "i2"])])
+    assert (applied.applied, applied.no_dedup) == (3, 3)
+    assert memory(updater, "u").count_B == 4
+    np.testing.assert_allclose(slots(updater, "u"), slots(alone, "u"), atol=1e-5)
+
+
+def test_what_another_process_applied_of_the_same_source_is_a_duplicate(updater, artifact, monkeypatch):
+    events = [*visits("u", ["i1", "i2"]), *visits("v", ["i3"], event_id="e")]
+    other, read_many = Updater(artifact, updater.store), updater.store.read_many
+
+    def interrupted(users):
+        monkeypatch.setattr(updater.store, "read_many", read_many)
+        records = read_many(users)
+        other.apply(events, source="s", offsets=[0, 1, 2])
+        return records
+
+    for source, offsets in (("s", [0, 1, 2]), ("http", None)):
+        monkeypatch.setattr(updater.store, "read_many", interrupted)
+        applied = updater.apply(events if offsets else events[2:], source=source, offsets=offsets)
+        assert applied.applied == 0
+    assert [int(memory(updater, user).count_B[0]) for user in ("u", "v")] == [2, 1]
+
+
+def test_after_a_conflict_of_some_users_only_their_events_are_applied_again(updater, monkeypatch):
+    commit, marks = updater.store.commit, []
+
+    def partly(change):
+        monkeypatch.setattr(updater.store, "commit", commit)
+        mine = Commit(states={"v": change.states["v"]}, events={("v", 1): change.events["v", 1]})
+        marks.append(dict(change.watermarks))
+        commit(mine)
+        raise StoreConflictError("u has changed", users=frozenset({"u"}))
+
+    monkeypatch.setattr(updater.store, "commit", partly)
+    events = [*visits("u", ["i1", "i2"]), UserEvent("v", "i3", START, "wink")]
+    applied = updater.apply(events, source="s", offsets=[4, 5, 6])
+    assert (applied.applied, applied.duplicates, applied.unknown_types) == (3, 0, 1)
+    assert [int(memory(updater, user).count_B[0]) for user in ("u", "v")] == [2, 1]
+    assert updater.store.watermark("s", 0) == 6
+
+
+def test_endless_conflicts_end_with_an_error_that_says_so(updater, monkeypatch):
+    def refuse(change):
+        raise StoreConflictError("u has changed", users=change.users)
+
+    monkeypatch.setattr(updater.store, "commit", refuse)
+    with pytest.raises(StoreUnavailableError, match="2 events were not kept"):
+        updater.apply(visits("u", ["i1", "i2"]))
 
 
 def test_threads_take_turns(updater):
