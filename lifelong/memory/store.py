@@ -128,8 +128,9 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
     """Open a store, or make a new one.
 
     Args:
-        url: `memory://` (gone with the process) or `rocksdb:///path` (see `lifelong.memory.rocksdb_store`).
-        read_only: a fixed view of an existing store; another process may own it.
+        url: `memory://` (gone with the process), `rocksdb:///path` (see `lifelong.memory.rocksdb_store`) or
+            `redis://host:port/database` (see `lifelong.memory.redis_client` and `.redis_store`).
+        read_only: an existing store that another process may own; of a folder a fixed view, of a server what it has.
 
     Raises:
         UsageError: the URL names no store that there is.
@@ -137,7 +138,7 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
         StoreError: it cannot be opened.
     """
     scheme, found, place = url.partition("://")
-    expected = "memory:// or rocksdb:///path"
+    expected = "memory://, rocksdb:///path or redis://host:port/database"
     if not found:
         raise UsageError(f"{url!r} is not the URL of a store", expected=expected, fix=f"write rocksdb://{url}")
     if scheme == "memory":
@@ -151,7 +152,10 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
 
         return RocksDbStore(Path(place), read_only=read_only)
     if scheme in ("redis", "rediss"):
-        raise UsageError(f"{scheme}:// is not supported in this release", expected=expected)
+        from lifelong.memory.redis_client import parse
+        from lifelong.memory.redis_store import RedisStore
+
+        return RedisStore(parse(url), read_only=read_only)
     raise UsageError(f"there is no store {scheme}://", expected=expected)
 
 

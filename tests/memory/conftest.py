@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,9 @@ from lifelong.data.dataset import Dataset
 from lifelong.memory.store import open_store
 from lifelong.memory.updater import UserEvent
 from lifelong.testing.datasets import tiny_dataset
+from lifelong.testing.valkey import Server, cluster, server
+
+_NUMBER = count()
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +35,40 @@ def store():
     opened = open_store("memory://")
     yield opened
     opened.close()
+
+
+def _needs_valkey() -> None:
+    pytest.importorskip("redis")
+    if not (shutil.which("valkey-server") and shutil.which("valkey-cli")):
+        pytest.skip("valkey-server and valkey-cli are not installed (Debian: valkey-server, valkey-tools)")
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory) -> Iterator[Server]:
+    """A server that keeps nothing on disk."""
+    _needs_valkey()
+    with server(tmp_path_factory.mktemp("valkey")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory) -> Iterator[list[Server]]:
+    _needs_valkey()
+    with cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture
+def redis_url(valkey: Server) -> str:
+    """Of a store that no other test uses."""
+    return f"redis://127.0.0.1:{valkey.port}/0?prefix=test-{next(_NUMBER)}"
+
+
+@pytest.fixture
+def cluster_url(valkey_cluster: list[Server]) -> str:
+    """Of a store that no other test uses."""
+    hosts = ",".join(f"127.0.0.1:{one.port}" for one in valkey_cluster)
+    return f"redis://{hosts}/?cluster=true&prefix=test-{next(_NUMBER)}"
 
 
 @pytest.fixture(scope="session")

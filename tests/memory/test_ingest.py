@@ -159,11 +159,20 @@ def test_progress_goes_up_to_the_size_of_the_file(artifact, store, tmp_path, mon
     assert told[-1] == (path.stat().st_size, path.stat().st_size)
 
 
+@pytest.fixture(params=["rocksdb", "redis", "cluster"])
+def durable_url(request, tmp_path):
+    if request.param == "rocksdb":
+        pytest.importorskip("rocksdict")
+        return f"rocksdb://{tmp_path / 'store'}"
+    return request.getfixturevalue(f"{request.param}_url")
+
+
 @pytest.mark.parametrize(
     ("starts", "longest"), [pytest.param(4, 0.15, id="few"), pytest.param(60, 0.02, id="many", marks=pytest.mark.soak)]
 )
-def test_ingestion_killed_at_random_moments_and_started_again_equals_one_run(artifact, log, tmp_path, starts, longest):
-    pytest.importorskip("rocksdict")
+def test_ingestion_killed_at_random_moments_and_started_again_equals_one_run(
+    artifact, log, tmp_path, durable_url, starts, longest
+):
     rows = [{"user": e.user, "item": e.item, "time": e.time, "event_type": e.event_type} for e in log]
     path = write_csv(tmp_path / "log.csv", rows)
     # Small batches, so that a kill falls between commits.
@@ -175,7 +184,7 @@ def test_ingestion_killed_at_random_moments_and_started_again_equals_one_run(art
         "ingest.ingest(Artifact.open(sys.argv[1]), open_store(sys.argv[2]), Path(sys.argv[3]),\n"
         "              progress=lambda done, total: print(done, flush=True))\n"
     )
-    url, chance, kills = f"rocksdb://{tmp_path / 'store'}", random.Random(5), 0
+    url, chance, kills = durable_url, random.Random(5), 0
     command = [sys.executable, "-c", code, str(artifact.path), url, str(path)]
     for _ in range(starts):
         process = subprocess.Popen(command, stdout=subprocess.PIPE)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lifelong.memory.store import InMemoryStore
+from lifelong.memory.store import InMemoryStore, open_store
 from lifelong.testing.store_contract import Check, checks_for
 
 
@@ -19,3 +19,13 @@ def test_the_rocksdb_store_keeps_the_contract(check: Check, tmp_path: Path) -> N
     from lifelong.memory.rocksdb_store import RocksDbStore
 
     check(lambda: RocksDbStore(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("check", checks_for(durable=True), ids=lambda check: check.__name__)
+def test_the_store_on_a_redis_server_keeps_the_contract(check: Check, redis_url: str) -> None:
+    check(lambda: open_store(redis_url))
+
+
+@pytest.mark.parametrize("check", checks_for(durable=True), ids=lambda check: check.__name__)
+def test_the_store_on_a_redis_cluster_keeps_the_contract(check: Check, cluster_url: str) -> None:
+    check(lambda: open_store(cluster_url))

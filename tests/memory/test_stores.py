@@ -47,7 +47,7 @@ def open_files() -> set[str]:
     [
         ("store", "not the URL"),
         ("rocksdb://", "no folder"),
-        ("redis://host", "not supported in this release"),
+        ("redis://", "no server"),
         ("mongo://host", "no store mongo"),
         ("memory://x", "no place"),
     ],

@@ -1,0 +1,385 @@
+"""Memories in a Redis or Valkey server, or in a cluster of them; any number of processes may read and write.
+
+Users are divided into groups, by a hash of their id: one group on a single server, 256 in a cluster. All keys of a
+group have one hash tag, so they stand in one hash slot, on one server, and one script reads and writes them atomically.
+
+    PREFIX:{0}:store       what this is: format version, number of groups
+    PREFIX:{0}:identity    whose it is
+    PREFIX:{0}:watermarks  hash: "partition:source" -> offset up to which the events of all groups were applied
+    PREFIX:{0}:items       hash: item -> fields, JSON
+    PREFIX:{g}:marks       hash: "partition:source" -> offset up to which the events of this group were applied
+    PREFIX:{g}:s:USER      mark of the memory (8), encoded memory
+    PREFIX:{g}:e:USER      sorted set: count (8) and event, by count
+    PREFIX:{g}:d:USER      sorted set: client event id, by expiry
+    PREFIX:{g}:c:NAME      a commit that was applied; kept for ten minutes
+
+A commit is one script per group that it touches. The script applies nothing where a memory is not the one that the new
+one was made from (their marks are compared), else all of the group: memories, log, ids and the group's position. A
+position of a group is thus always that of its memories, whatever became of the other groups; `docs/store.md` has the
+argument. The watermark of the whole store follows when every group is written.
+
+A commit has a name. The script notes it, so that one that is sent again, because the answer to it was lost, changes
+nothing.
+
+What a commit survives, once `commit` has returned, is the server's setting: a crash of our process always; of the
+server's process with `appendonly yes`; a crash of the operating system and a loss of power with `appendfsync always`
+(with `everysec` the last second can be lost, without `appendonly` everything since the last snapshot). A failover to a
+replica can lose what had not reached it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import struct
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from lifelong.errors import StoreCorruptError, StoreError
+from lifelong.memory.redis_client import Address, connect, translated
+from lifelong.memory.store import Commit, StoreIdentity, check_identity, check_values, conflict, refuse_write
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+GROUPS = 256
+"""Groups of a new store in a cluster."""
+_MARK = 8
+"""Bytes before a memory that stand for its content."""
+_MOST = 1_000
+"""Keys of one command at most, so that the server does not make others wait."""
+_REMEMBERED = 600
+"""Seconds for which a commit's name is kept: longer than it is sent again for."""
+_COUNT = struct.Struct(">q")
+_SCRIPT = f"""
+if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
+local at = 2
+for _ = 1, tonumber(ARGV[1]) do
+  local key, item, base = KEYS[tonumber(ARGV[at])], ARGV[at + 1], ARGV[at + 2]
+  local found
+  if item == '' then
+    found = redis.call('GETRANGE', key, 0, {_MARK - 1})
+  else
+    found = redis.call('HGET', key, string.sub(item, 2)) or ''
+  end
+  if found ~= base then return 0 end
+  at = at + 3
+end
+redis.call('SET', KEYS[1], '', 'EX', {_REMEMBERED})
+while ARGV[at] do
+  local command, key, last = ARGV[at], KEYS[tonumber(ARGV[at + 1])], at + 2 + tonumber(ARGV[at + 2])
+  if command == 'RAISE' then
+    local known = redis.call('HGET', key, ARGV[at + 3])
+    if not known or tonumber(known) < tonumber(ARGV[last]) then redis.call('HSET', key, ARGV[at + 3], ARGV[last]) end
+  else
+    redis.call(command, key, unpack(ARGV, at + 3, last))
+  end
+  at = last + 1
+end
+return 1
+"""
+"""Takes the commit's name and the keys; the number of bases, each (key, '' or '=' and item, mark); then writes, each
+(command, key, number of arguments, arguments). The name comes first: a server without memory refuses it, and so all."""
+
+
+class RedisStore:
+    """A store on a server; processes and threads may share it.
+
+    Args:
+        address: of the server or the cluster.
+        read_only: refuses writes; what other processes write is seen.
+
+    Raises:
+        StoreUnavailableError: the server does not answer.
+        StoreCorruptError: what stands under the prefix is no store.
+        StoreError: it lets nobody in, may throw memories away, or has no store (read_only) or one of another format.
+    """
+
+    shared = True
+
+    def __init__(self, address: Address, *, read_only: bool = False) -> None:
+        self.name, self._read_only, self._now = address.name, read_only, 0
+        self._prefix = address.prefix.encode()
+        self._client: Any = connect(address)
+        try:
+            if not read_only:
+                self._check_eviction(cluster=address.cluster)
+            self._groups = self._head(GROUPS if address.cluster else 1)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def identity(self) -> StoreIdentity | None:
+        """Who wrote it; None while it is new."""
+        value = self._ask([("GET", self._key(0, "identity"))])[0]
+        return None if value is None else StoreIdentity.from_json(value)
+
+    def bind(self, identity: StoreIdentity) -> None:
+        """Claim a new store, or check an old one; a store for reading is only checked.
+
+        Raises:
+            StoreForeignError: another artifact wrote it.
+        """
+        if not self._read_only:
+            # Of two that claim it at once the first one has it.
+            self._ask([("SET", self._key(0, "identity"), json.dumps(asdict(identity)), "NX")])
+        known = self.identity
+        if known is not None:
+            check_identity(self.name, known, identity)
+
+    def read_many(self, users: Sequence[str]) -> list[bytes | None]:
+        """Encoded memories, as many as asked, None where a user is absent."""
+        places = defaultdict(list)
+        for place, user in enumerate(users):
+            places[self._group(user)].append(place)
+        parts = [part for one in places.values() for part in _split(one, _MOST)]
+        found = self._ask([("MGET", *(self._of(users[place], "s") for place in part)) for part in parts])
+        records: list[bytes | None] = [None] * len(users)
+        for part, values in zip(parts, found, strict=True):
+            for place, value in zip(part, values, strict=True):
+                records[place] = None if value is None else value[_MARK:]
+        return records
+
+    def commit(self, change: Commit) -> None:
+        """Apply one write; all of it or nothing on a single server, of each group in a cluster.
+
+        Raises:
+            StoreConflictError: what it was made from has changed; names the users of whom nothing was kept.
+            StoreUnavailableError: the server takes no writes, or does not answer; the error says which.
+        """
+        if self._read_only:
+            raise refuse_write(self.name)
+        check_values(change)
+        parts = self._parts(change)
+        for group, part in parts.items():
+            for mark in change.watermarks.items():
+                part.raise_mark(self._key(group, "marks") if self._groups > 1 else self._key(0, "watermarks"), *mark)
+        refused = self._apply(parts)
+        if refused:
+            raise conflict(self.name, frozenset(user for user in change.users if self._group(user) in refused))
+        if change.watermarks and (self._groups > 1 or not parts):
+            whole = _Part()
+            for mark in change.watermarks.items():
+                whole.raise_mark(self._key(0, "watermarks"), *mark)
+            self._apply({0: whole})
+
+    def watermark(self, source: str, partition: int) -> int:
+        """Offset up to which all events were applied, -1 if none."""
+        value = self._ask([("HGET", self._key(0, "watermarks"), _source(source, partition))])[0]
+        return -1 if value is None else int(value)
+
+    def positions(self, source: str, partition: int, users: Sequence[str]) -> list[int]:
+        """Per user the offset up to which the events of her group were applied."""
+        whole = self.watermark(source, partition)
+        if self._groups == 1:
+            return [whole] * len(users)
+        groups = list(dict.fromkeys(map(self._group, users)))
+        name = _source(source, partition)
+        found = self._ask([("HGET", self._key(group, "marks"), name) for group in groups])
+        mark_of = {group: max(whole, int(value or -1)) for group, value in zip(groups, found, strict=True)}
+        return [mark_of[self._group(user)] for user in users]
+
+    def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
+        """Of which users which client event ids were applied and have not expired."""
+        self._now = max(self._now, now)
+        found = self._ask([("ZSCORE", self._of(user, "d"), event_id.encode()) for user, event_id in event_ids])
+        return [value is not None and float(value) > now for value in found]
+
+    def events(self, user: str, *, last: int | None = None) -> list[bytes]:
+        """The user's event log, oldest first."""
+        if last == 0:
+            return []
+        found = self._ask([("ZRANGE", self._of(user, "e"), 0 if last is None else -last, -1)])[0]
+        return [event[_COUNT.size :] for event in found]
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """Items added or changed online, as they are now."""
+        found = self._ask([("HGETALL", self._key(0, "items"))])[0]
+        pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
+        return iter([(item.decode(), value) for item, value in pairs])
+
+    def read_items(self, items: Sequence[str]) -> list[bytes | None]:
+        """What was put online of some items, as many as asked."""
+        key = self._key(0, "items")
+        parts = [("HMGET", key, *(item.encode() for item in part)) for part in _split(items, _MOST)]
+        return [value for values in self._ask(parts) for value in values]
+
+    def users(self) -> Iterator[tuple[str, bytes]]:
+        """All users and their encoded memories, read as a whole when this is called: they must fit into RAM.
+
+        What other processes commit during the call may be in it for some users and not for others.
+        """
+        pattern = self._prefix + b":{*}:s:*"
+        with translated(self.name):
+            names = {key.split(b":", 3)[3].decode() for key in self._opened().scan_iter(match=pattern, count=_MOST)}
+        ordered = sorted(names)
+        return self._rows(list(zip(ordered, self.read_many(ordered), strict=True)))
+
+    def close(self) -> None:
+        """Let go of the connections; a second call does nothing."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            client.close()
+
+    def _rows(self, rows: list[tuple[str, bytes | None]]) -> Iterator[tuple[str, bytes]]:
+        for user, value in rows:
+            self._opened()
+            if value is not None:
+                yield user, value
+
+    def _parts(self, change: Commit) -> dict[int, _Part]:
+        """What a commit does in each group, the positions left out."""
+        parts: dict[int, _Part] = defaultdict(_Part)
+        for user, base in change.based_on.items():
+            parts[self._group(user)].require(self._of(user, "s"), b"", _mark(base))
+        for item, base in change.items_based_on.items():
+            parts[0].require(self._key(0, "items"), b"=" + item.encode(), base or b"")
+        for user in change.deleted:
+            for kind in ("s", "e", "d"):
+                parts[self._group(user)].write("DEL", self._of(user, kind))
+        for user, record in change.states.items():
+            parts[self._group(user)].write("SET", self._of(user, "s"), _mark(record) + record)
+        for (user, count), event in change.events.items():
+            part, key = parts[self._group(user)], self._of(user, "e")
+            part.write("ZREMRANGEBYSCORE", key, count, count)
+            part.write("ZADD", key, count, _COUNT.pack(count) + event)
+        for item, value in change.items.items():
+            parts[0].write("HSET", self._key(0, "items"), item.encode(), value)
+        self._remember(parts, change)
+        return parts
+
+    def _remember(self, parts: dict[int, _Part], change: Commit) -> None:
+        """Put event ids in, and take those of the same users out that have expired."""
+        ids_of = defaultdict(list)
+        for (user, event_id), expiry in change.event_ids.items():
+            ids_of[user].append((expiry, event_id.encode()))
+        for owner, ids in ids_of.items():
+            part, key = parts[self._group(owner)], self._of(owner, "d")
+            part.write("ZREMRANGEBYSCORE", key, "-inf", self._now)
+            for expiry, name in ids:
+                part.write("ZADD", key, expiry, name)
+            # A user who does not come again leaves nothing behind.
+            part.write("EXPIRE", key, max(1, max(expiry for expiry, _ in ids) - self._now))
+
+    def _apply(self, parts: dict[int, _Part]) -> set[int]:
+        """Run the script in each group; the groups that refused it."""
+        name = secrets.token_hex(8)
+        scripts = [part.script(self._key(group, "c:" + name)) for group, part in parts.items()]
+        return {group for group, done in zip(parts, self._ask(scripts), strict=True) if not done}
+
+    def _head(self, groups: int) -> int:
+        """Make a new store, or check an old one; its number of groups."""
+        key = self._key(0, "store")
+        if not self._read_only:
+            head = {"format": "lifelong-store", "version": FORMAT_VERSION, "groups": groups}
+            self._ask([("SET", key, json.dumps(head), "NX")])
+        value = self._ask([("GET", key)])[0]
+        if value is None:
+            raise StoreError(f"there is no store in {self.name}", fix="make one with `lifelong backfill` or `ingest`")
+        try:
+            known = json.loads(value)
+            version, size = known["version"], int(known["groups"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreCorruptError(f"{self.name} holds no store", fix="choose another ?prefix=") from error
+        if version != FORMAT_VERSION:
+            raise StoreError(f"{self.name} has store format {version}", expected=f"{FORMAT_VERSION}, of this release")
+        return size
+
+    def _check_eviction(self, *, cluster: bool) -> None:
+        """Refuse a server that throws memories away when it is full.
+
+        Raises:
+            StoreError: one that does.
+        """
+        with translated(self.name):
+            client = self._opened()
+            found = client.info("memory", target_nodes="primaries") if cluster else {self.name: client.info("memory")}
+        for memory in found.values():
+            policy = memory.get("maxmemory_policy", "noeviction")
+            if memory.get("maxmemory") and policy != "noeviction":
+                raise StoreError(
+                    f"{self.name} throws keys away when its memory is full (maxmemory-policy {policy})",
+                    expected="maxmemory-policy noeviction",
+                    fix="set it: a memory that was thrown away is lost",
+                )
+
+    def _opened(self) -> Any:
+        if self._client is None:
+            raise StoreError(f"{self.name} is closed", fix="open it again")
+        return self._client
+
+    def _ask(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+        """Send commands together, and wait for their answers; each may be sent again if the connection is lost.
+
+        Raises:
+            StoreError: one of them failed.
+        """
+        with translated(self.name):
+            pipeline = self._opened().pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            answers: list[Any] = pipeline.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+            return answers
+
+    def _group(self, user: str) -> int:
+        return zlib.crc32(user.encode()) % self._groups
+
+    def _key(self, group: int, name: str) -> bytes:
+        return b"%s:{%d}:%s" % (self._prefix, group, name.encode())
+
+    def _of(self, user: str, kind: str) -> bytes:
+        return self._key(self._group(user), f"{kind}:{user}")
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one script is given."""
+
+    keys: list[bytes] = field(default_factory=list)
+    bases: list[Any] = field(default_factory=list)
+    writes: list[Any] = field(default_factory=list)
+
+    def require(self, key: bytes, item: bytes, base: bytes) -> None:
+        """Refuse all of it unless a memory (no item) has this mark, or `=item` these fields; empty for none."""
+        self.bases += [self._place(key), item, base]
+
+    def write(self, command: str, key: bytes, *arguments: Any) -> None:
+        """Run a command."""
+        self.writes += [command, self._place(key), len(arguments), *arguments]
+
+    def raise_mark(self, key: bytes, mark: tuple[str, int], offset: int) -> None:
+        """Move a position up; one that is further stays."""
+        self.write("RAISE", key, _source(*mark), offset)
+
+    def script(self, name: bytes) -> tuple[Any, ...]:
+        """The command that does it, under the name of a commit."""
+        keys = [name, *self.keys]
+        return ("EVAL", _SCRIPT, len(keys), *keys, len(self.bases) // 3, *self.bases, *self.writes)
+
+    def _place(self, key: bytes) -> int:
+        """Number of a key; the name of the commit is the first one."""
+        if not self.keys or self.keys[-1] != key:
+            self.keys.append(key)
+        return len(self.keys) + 1
+
+
+def _mark(record: bytes | None) -> bytes:
+    """What stands for a memory: of another content, another one."""
+    return b"" if record is None else blake2b(record, digest_size=_MARK).digest()
+
+
+def _source(source: str, partition: int) -> bytes:
+    return f"{partition}:{source}".encode()
+
+
+def _split(values: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
+    return (values[start : start + most] for start in range(0, len(values), most))

@@ -1,0 +1,56 @@
+"""URLs of shared stores."""
+
+import pytest
+
+from lifelong.errors import UsageError
+from lifelong.memory.redis_client import Address, parse, without_password
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("redis://h", Address((("h", 6379),))),
+        ("redis://h:1/3?prefix=p&timeout=0.5", Address((("h", 1),), database=3, prefix="p", timeout=0.5)),
+        ("rediss://h/?ca=/a/b.pem", Address((("h", 6379),), tls=True, ca="/a/b.pem")),
+        ("redis://a:1,b:2/?cluster=true", Address((("a", 1), ("b", 2)), cluster=True)),
+        ("redis://[::1]:7/0", Address((("::1", 7),))),
+        ("redis://u:p%40ss@h", Address((("h", 6379),), user="u", password="p@ss")),
+        ("redis://:p@h", Address((("h", 6379),), password="p")),
+    ],
+)
+def test_a_url_names_a_place(url, address):
+    assert parse(url, {}) == address
+
+
+def test_user_and_password_can_come_from_the_environment_and_the_url_wins():
+    environment = {"LIFELONG_REDIS_USER": "e", "LIFELONG_REDIS_PASSWORD": "f"}
+    assert (parse("redis://h", environment).user, parse("redis://h", environment).password) == ("e", "f")
+    assert parse("redis://u:p@h", environment).password == "p"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://", "no server"),
+        ("redis://u:secret@h:port", "'h:port'"),
+        ("redis://u:secret@a,b", "no cluster"),
+        ("redis://u:secret@h/one", "'one'"),
+        ("redis://u:secret@h/1?cluster=true", "a cluster has one"),
+        ("redis://u:secret@h?colour=red", "colour.*prefix"),
+        ("redis://u:secret@h?cluster=1", "true or false"),
+        ("redis://u:secret@h?prefix=a{b", "prefix"),
+        ("redis://u:secret@h?timeout=0", "timeout"),
+    ],
+)
+def test_a_url_that_names_no_place_says_why_without_the_password(url, said):
+    with pytest.raises(UsageError, match=said) as caught:
+        parse(url, {})
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_shown_of_a_place_holds_no_password():
+    url = "rediss://u:secret@a:1,b:2/?cluster=true"
+    address = parse(url, {})
+    assert address.name == "rediss://a:1,b:2/?cluster=true"
+    assert "secret" not in repr(address) + without_password(url)
+    assert without_password("rocksdb:///a@b") == "rocksdb:///a@b"
