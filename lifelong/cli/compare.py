@@ -63,7 +63,10 @@ def compare(
         int, typer.Option("--sweep-examples", min=1, help="Test examples of the sweep at most.")
     ] = 20_000,
     ablations: Annotated[
-        str | None, typer.Option("--ablations", metavar="MODEL", help="Train variants of this model too: hpmn.")
+        str | None,
+        typer.Option(
+            "--ablations", metavar="MODEL[=VARIANTS]", help="Train variants too: hpmn, or hpmn=slots-1,hops-3."
+        ),
     ] = None,
     ablation_examples: Annotated[
         int | None, typer.Option("--ablation-examples", min=1, help="Labelled examples of each variant, and of a base.")
@@ -86,6 +89,7 @@ def compare(
     every = [*MODELS, *forms] if models == "all" else names(models)
     configs = model_configs(every, config, changes, threads)
     usual, own = seed_counts(seeds)
+    ablated, _, variants = (ablations or "").partition("=")
     dataset, notes = Dataset(data), list[str]()
     if models == "all":
         configs, notes = without_unmet(dataset, configs)
@@ -98,7 +102,8 @@ def compare(
         max_minutes=60 * max_hours,
         examples=examples,
         only_equal=only_equal,
-        ablations=ablations,
+        ablations=ablated or None,
+        variants=names(variants) if variants else None,
         ablation_examples=ablation_examples,
         sweep=() if sweep == "none" else parse_steps(sweep),
         sweep_examples=sweep_examples,

@@ -52,6 +52,7 @@ class Study:
         examples: labelled examples of each run with an equal budget; None = no such runs.
         only_equal: leave the main runs out.
         ablations: the model whose variants are trained too, with the budget and the seed of its first run.
+        variants: names of those variants; None = all.
         ablation_examples: labelled examples of the variants and of a base of their own, instead of that budget.
         sweep: numbers of recent events that the models of the first seed are given; None = all.
         sweep_examples: at most.
@@ -70,6 +71,7 @@ class Study:
     examples: int | None = None
     only_equal: bool = False
     ablations: str | None = None
+    variants: Sequence[str] | None = None
     ablation_examples: int | None = None
     sweep: Sequence[int | None] = ()
     sweep_examples: int = 20_000
@@ -180,8 +182,13 @@ def _variant_jobs(study: Study, out: Path, model: str, jobs: Mapping[str, Sequen
             raise UsageError(f"the examples of {model!r} cannot be limited", fix="leave --ablation-examples out")
         folder = out / "runs" / f"{model}-seed{base.run.seed}{suffix}"
         base = Job.make(folder, model, config, seed=base.run.seed, resamples=study.resamples)
-    made = {"base": base}
-    for name, settings in variants(model, base.config.model).items():
+    made, every = {"base": base}, variants(model, base.config.model)
+    unknown = [name for name in study.variants or () if name not in every]
+    if unknown:
+        raise UsageError(f"there is no variant {unknown[0]!r} of {model}", expected=f"some of {', '.join(every)}")
+    for name, settings in every.items():
+        if study.variants is not None and name not in study.variants:
+            continue
         folder = out / "runs" / f"{model}-seed{base.run.seed}-{name}{suffix}"
         config = base.config.model_copy(update={"model": settings})
         made[name] = Job.make(folder, model, config, seed=base.run.seed, resamples=study.resamples)

@@ -95,6 +95,11 @@ def test_variants_may_have_a_budget_of_their_own_and_a_base_beside_the_main_run(
     assert planned.main["hpmn"][0].config.train.max_examples == 200
 
 
+def test_some_of_the_variants_may_be_chosen(tmp_path):
+    planned = plan(Study(configs("hpmn"), ablations="hpmn", variants=["hops-1", "slots-2"]), tmp_path)
+    assert list(planned.variants) == ["base", "slots-2", "hops-1"]
+
+
 @pytest.mark.parametrize(
     ("change", "found"),
     [
@@ -105,12 +110,13 @@ def test_variants_may_have_a_budget_of_their_own_and_a_base_beside_the_main_run(
         ({"ablations": "hpmn"}, "'hpmn', which is not compared"),
         ({"ablations": "dnn"}, "no ablations of 'dnn'"),
         ({"ablation_examples": 5}, "none are asked for"),
+        ({"configs": configs("hpmn"), "ablations": "hpmn", "variants": ["hop"]}, "no variant 'hop' of hpmn"),
         ({"seeds": ()}, "nothing to compare"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(tmp_path, change, found):
     with pytest.raises(UsageError, match=found):
-        plan(Study(configs("dnn"), **change), tmp_path)
+        plan(Study(**{"configs": configs("dnn"), **change}), tmp_path)
 
 
 def test_a_variant_changes_what_it_is_named_for_and_nothing_else():
