@@ -14,6 +14,7 @@ from lifelong.cli.terminal import Reply, Terminal
 EXTRAS = {
     "train": ("torch", "lightning", "safetensors", "ibis", "duckdb", "pyarrow", "scipy", "onnx", "onnxscript"),
     "serve": ("onnxruntime", "rocksdict", "fastapi", "uvicorn", "prometheus_client"),
+    "redis": ("redis",),
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),
     "report": ("matplotlib",),

@@ -2,20 +2,24 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 
 from lifelong.errors import UsageError
 from lifelong.serving.run import check_workers, listen, read_keys, run
+from lifelong.testing.valkey import server
 
 
-def test_one_worker_is_always_fine():
+def test_one_worker_is_always_fine_and_several_on_a_shared_store():
     check_workers(1, "rocksdb:///x")
+    check_workers(3, "redis://host")
 
 
 @pytest.mark.parametrize(("url", "reason"), [("rocksdb:///x", "one owner"), ("memory://", "own process")])
@@ -86,3 +90,38 @@ def test_a_stopped_service_has_kept_what_it_accepted(artifact, tmp_path):
             process.stdout.close()
             process.wait()
     assert counts == [1, 2]
+
+
+def test_several_workers_share_a_store_and_one_that_dies_is_replaced(artifact, tmp_path):
+    pytest.importorskip("redis")
+    if not shutil.which("valkey-server"):
+        pytest.skip("valkey-server is not installed (Debian: valkey-server)")
+    with server(tmp_path) as valkey:
+        url = f"redis://:secret@127.0.0.1:{valkey.port}"
+        valkey.call("config", "set", "requirepass", "secret")
+        command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--store", url]
+        command += ["--workers", "2", "--port", "0", "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            announced = process.stdout.readline()
+            assert "secret" not in announced
+            address = json.loads(announced)["address"]
+
+            def post(path, body):
+                head = {"content-type": "application/json", "connection": "close"}
+                request = urllib.request.Request(address + path, json.dumps(body).encode(), headers=head)
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.load(answer)
+
+            for number in range(8):
+                post("/v1/events", {"events": [{"user": "u", "item": "i1", "time": 1_700_000_000 + number}]})
+                assert post("/v1/score", {"user": "u", "items": ["i1"]})["count"] == number + 1
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            os.kill(int(children[-1]), signal.SIGKILL)
+            assert post("/v1/score", {"user": "u", "items": ["i1"]})["count"] == 8
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.wait(timeout=60) == 0
+        finally:
+            process.kill()
+            process.stdout.close()
+            process.wait()
