@@ -14,7 +14,9 @@ from lifelong.errors import UsageError
 Late = Literal["apply", "refuse"]
 ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Folder that `lifelong train` wrote.")]
 DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="Folder that `lifelong prepare` wrote.")]
-StoreUrl = Annotated[str, typer.Option("--store", metavar="URL", help="rocksdb:///path, redis://host:port/database or memory://")]
+StoreUrl = Annotated[
+    str, typer.Option("--store", metavar="URL", help="rocksdb:///path, redis://host:port/database or memory://")
+]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
 Until = Annotated[int | None, typer.Option("--until", help="Only events before this time, UTC seconds.")]
 BaseRate = Annotated[
