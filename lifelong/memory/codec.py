@@ -207,9 +207,14 @@ class Fp32(Codec):
 
 
 class Fp16(Codec):
-    """IEEE half precision: two bytes a number, magnitudes up to 65,504."""
+    """IEEE half precision: two bytes a number, magnitudes up to 65,504.
 
-    name, number, largest, memory_tolerance, logit_tolerance = "fp16", 1, 65_504.0, 1e-2, 1e-1
+    One rounding moves a number by 2^-11 of itself at most. A write that keeps a share k of a memory keeps that share of
+    its error and adds one rounding: errors stay below 2^-11 / (1 - k) of the vector's largest number, and the tolerance
+    is that of k = .99. `docs/results.md` has what was measured, half of it; and a third of what a score may differ.
+    """
+
+    name, number, largest, memory_tolerance, logit_tolerance = "fp16", 1, 65_504.0, 5e-2, 1e-1
 
     def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
         """Two bytes a number."""
@@ -231,9 +236,12 @@ class Int8(Codec):
     rounding moves it by at most 1/254 of that magnitude. Scales are fp32, rounded up to 16 significant bits, so that
     their multiples are exact and the largest magnitude is always 127 of them: rounding again changes nothing. Vectors
     below 1e-30 are kept as zeros.
+
+    The tolerance is, as for fp16, one rounding / (1 - k) with k = .99. It is wide: a gate that would move a number by
+    less than half a scale does not move it. A memory that chooses by its content where it writes (MIMN) can go beyond.
     """
 
-    name, number, largest, memory_tolerance, logit_tolerance = "int8", 2, 1e38, 1e-1, 1.0
+    name, number, largest, memory_tolerance, logit_tolerance = "int8", 2, 1e38, 4e-1, 1.0
 
     def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
         """A scale per vector, then a byte a number."""

@@ -46,6 +46,14 @@ def test_a_bad_line_is_named(run, artifact, url, tmp_path):
     assert "line 2" in outcome.error["found"] and "time" in outcome.error["found"]
 
 
+def test_a_store_keeps_the_codec_it_was_made_with(run, artifact, url, events):
+    assert run("ingest", artifact, "--store", url, "--from", events, "--codec", "int8").code == 0
+    assert score(run, artifact, url, "--json").document["known_user"]
+    outcome = run("ingest", artifact, "--store", url, "--from", events, "--codec", "fp16", "--json")
+    assert outcome.code == 1
+    assert "codec int8" in outcome.error["found"] and outcome.error["expected"] == "codec fp16"
+
+
 # score
 
 

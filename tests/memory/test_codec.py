@@ -1,15 +1,22 @@
 """Memories as bytes and back."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from lifelong.artifact.folder import recent_layout
+from lifelong.cli.options import NewCodec
 from lifelong.data.events import NO_TIME
-from lifelong.errors import StoreCorruptError, UsageError
-from lifelong.memory.codec import Fp32, make_codec
+from lifelong.errors import StoreCorruptError, StoreError, UsageError
+from lifelong.memory.codec import CODECS, RUNNING, Fp32, make_codec
 from lifelong.memory.state import FieldLayout, States
 
 LAYOUT = [FieldLayout(name="slot", shape=(2, 3)), FieldLayout(name="count", shape=(1,))]
 CODEC = Fp32(LAYOUT)
+LOSSY = ("fp16", "int8")
 
 
 def some_states():
@@ -68,3 +75,114 @@ def test_a_record_of_another_codec_is_refused_by_name(monkeypatch):
 def test_an_unknown_codec_names_those_there_are():
     with pytest.raises(UsageError, match="fp32"):
         make_codec("int3", LAYOUT)
+
+
+# Codecs that round
+
+
+def slots(values):
+    """Memories of one slot each."""
+    slot_BSD = np.asarray(values, np.float32)[:, None, :]
+    layout = [FieldLayout(name="slot", shape=slot_BSD.shape[1:])]
+    states = States.empty(layout, len(slot_BSD))
+    states.fields["slot"][:] = slot_BSD
+    return layout, states
+
+
+def kept(name, layout, states):
+    codec = make_codec(name, layout)
+    return codec.decode(codec.encode(states))
+
+
+VECTORS = st.lists(st.floats(-60_000, 60_000, width=32), min_size=4, max_size=4).map(lambda vector: [vector])
+
+
+@settings(deadline=None)
+@given(VECTORS)
+def test_fp16_moves_a_number_by_one_part_in_2048_at_most(vector):
+    values = np.array(vector)
+    found = kept("fp16", *slots(vector)).fields["slot"][:, 0]
+    assert (np.abs(found - values) <= np.abs(values) * 2.0**-11 + 2.0**-25).all()
+
+
+@settings(deadline=None)
+@given(VECTORS)
+def test_int8_moves_a_number_by_half_a_254th_of_the_largest_of_its_vector_at_most(vector):
+    values = np.array(vector)
+    found = kept("int8", *slots(vector)).fields["slot"][:, 0]
+    # Scales are rounded up to 16 bits.
+    assert (np.abs(found - values) <= np.abs(values).max() / 254 * (1 + 2.0**-15) + 1e-30).all()
+
+
+@pytest.mark.parametrize("name", CODECS)
+@settings(deadline=None)
+@given(vector=VECTORS)
+def test_what_a_codec_gave_back_it_keeps_bit_for_bit(name, vector):
+    codec = make_codec(name, slots(vector)[0])
+    records = codec.encode(slots(vector)[1])
+    again = codec.decode(records)
+    assert codec.encode(again) == records
+    assert np.array_equal(codec.round(again).fields["slot"], again.fields["slot"])
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_rounding_a_state_is_what_comes_back_from_a_store(name):
+    codec, states = make_codec(name, LAYOUT), some_states()
+    found, rounded = codec.decode(codec.encode(states)), codec.round(states)
+    for field, value in found.fields.items():
+        assert np.array_equal(rounded.fields[field], value)
+
+
+@pytest.mark.parametrize(("name", "size"), [("fp32", 792), ("fp16", 408), ("int8", 24 + 6 * (32 + 4))])
+def test_a_memory_of_six_slots_of_32_takes_so_many_bytes(name, size):
+    assert make_codec(name, [FieldLayout(name="slot", shape=(6, 32))]).size == size
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_counts_times_and_the_events_of_a_recent_history_stay_exact(name):
+    layout, rng = recent_layout(3, 2), np.random.default_rng(0)
+    fields = {
+        "number": rng.integers(0, 2**31, (2, 3, 2)).astype(np.int32),
+        "time": rng.integers(0, 253_402_300_799, (2, 3)),
+    }
+    states = States(np.array([2**53 + 1, 7]), np.array([NO_TIME, 253_402_300_799]), fields)
+    found = kept(name, layout, states)
+    assert found.count_B.tolist() == states.count_B.tolist()
+    assert found.last_time_B.tolist() == states.last_time_B.tolist()
+    assert all(np.array_equal(found.fields[field], value) for field, value in fields.items())
+    assert make_codec(name, layout).size == make_codec("fp32", layout).size
+
+
+@pytest.mark.parametrize("name", LOSSY)
+@pytest.mark.parametrize("field", sorted(RUNNING))
+def test_means_over_all_events_stay_exact(name, field):
+    layout = [FieldLayout(name=field, shape=(2, 3))]
+    states = States.empty(layout, 1)
+    states.fields[field][:] = np.random.default_rng(0).normal(size=(2, 3))
+    assert np.array_equal(kept(name, layout, states).fields[field], states.fields[field])
+
+
+@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_refused_with_its_place(name, value):
+    layout, states = slots([[1, 2], [3, value]])
+    for refused in (make_codec(name, layout).encode, make_codec(name, layout).round):
+        with pytest.raises(StoreError, match=f"memory 1 of those to be written has {value} in its field 'slot'"):
+            refused(states)
+
+
+@pytest.mark.parametrize(("name", "value"), [("fp16", 65_520), ("fp16", -1e6), ("int8", 2e38)])
+def test_a_number_beyond_the_range_is_refused_and_never_infinite(name, value):
+    layout, states = slots([[1, value]])
+    with pytest.raises(StoreError, match=f"for codec {name}"):
+        make_codec(name, layout).encode(states)
+    assert np.array_equal(kept("fp32", layout, states).fields["slot"], states.fields["slot"])
+
+
+def test_zeros_and_numbers_near_zero_are_kept_as_zeros_by_int8():
+    found = kept("int8", *slots([[0, 0], [1e-38, -1e-44]]))
+    assert not found.fields["slot"].any()
+
+
+def test_the_command_line_offers_every_codec():
+    assert get_args(get_args(get_args(NewCodec)[0])[0]) == tuple(CODECS)

@@ -1,0 +1,170 @@
+"""Stores whose codec rounds: the rounded state is the state, and the store's own codec is the one that counts."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lifelong.errors import StoreForeignError, UsageError
+from lifelong.memory.codec import CODECS, make_codec
+from lifelong.memory.runtime import identity_of
+from lifelong.memory.state import States
+from lifelong.memory.store import Commit, InMemoryStore, StoreIdentity, open_store
+from lifelong.memory.updater import Updater
+from lifelong.memory.verify import verify
+from lifelong.serving.scorer import Scorer
+
+LOSSY = ("fp16", "int8")
+STEP = {"fp16": 2.0**-11, "int8": 1 / 250}
+"""What one rounding moves a number by at most, as a part of the largest of its vector."""
+
+
+@pytest.fixture(params=LOSSY)
+def codec(request):
+    return request.param
+
+
+def states_of(updater, users):
+    return updater.runtime.decode(updater.store.read_many(users))
+
+
+def test_it_makes_no_difference_which_events_came_together(artifact, dataset, log, store, codec):
+    whole, single = Updater(artifact, store, codec=codec), Updater(artifact, InMemoryStore(), codec=codec)
+    whole.apply(log)
+    for event in log:
+        single.apply([event])
+    found, wanted = (states_of(updater, dataset.users.ids()) for updater in (whole, single))
+    assert found.count_B.tolist() == wanted.count_B.tolist()
+    # Sums in another order may fall on the other side of a step.
+    np.testing.assert_allclose(found.fields["slot"], wanted.fields["slot"], atol=STEP[codec])
+
+
+def test_what_was_written_comes_back_bit_for_bit_after_reopening(artifact, dataset, log, tmp_path, codec):
+    pytest.importorskip("rocksdict")
+    url, kept = f"rocksdb://{tmp_path / 'store'}", InMemoryStore()
+    Updater(artifact, kept, codec=codec).apply(log)
+    store = open_store(url)
+    Updater(artifact, store, codec=codec).apply(log)
+    store.close()
+    store = open_store(url, read_only=True)
+    assert store.identity.codec == codec
+    assert dict(store.users()) == dict(kept.users())
+    store.close()
+
+
+def test_a_store_that_was_kept_up_event_by_event_equals_the_replay(artifact, dataset, log, store, codec):
+    Updater(artifact, store, codec=codec).apply(log)
+    report = verify(artifact, dataset, store)
+    assert report.equal
+    assert report.memory_difference <= STEP[codec]
+
+
+@pytest.mark.torch
+def test_a_backfill_rounds_once_and_is_within_the_tolerance_of_the_replay(artifact, dataset, log, store, codec):
+    pytest.importorskip("torch")
+    from lifelong.training.backfill import backfill
+
+    until = int(dataset.manifest.cut_times[0])
+    backfill(artifact, dataset, store, until=until, codec=codec)
+    report = verify(artifact, dataset, store, until=until)
+    assert report.equal
+    assert report.memory_difference > CODECS["fp32"].memory_tolerance
+    Updater(artifact, store).apply([event for event in log if event.time >= until])
+    assert verify(artifact, dataset, store).equal
+
+
+def test_a_memory_beyond_the_tolerance_is_found(artifact, dataset, log, store, codec):
+    updater = Updater(artifact, store, codec=codec)
+    updater.apply(log)
+    tolerance = updater.runtime.codec.memory_tolerance
+    states = states_of(updater, ["u3"])
+    moved = np.where(states.fields["slot"] > 0, -1, 1) * np.float32(3 * tolerance)
+    states.fields["slot"][:] += moved
+    store.commit(Commit(states={"u3": updater.runtime.encode(states)[0]}))
+    assert verify(artifact, dataset, store).memory == 1
+
+
+# Which codec
+
+
+def test_every_part_takes_the_codec_of_the_store(artifact, store, codec):
+    Updater(artifact, store, codec=codec)
+    assert store.identity.codec == codec
+    assert Updater(artifact, store).runtime.codec.name == codec
+    assert Scorer(artifact, store).runtime.codec.name == codec
+
+
+def test_another_codec_than_the_stores_is_refused_with_both_names(artifact, store, codec):
+    Updater(artifact, store, codec=codec)
+    with pytest.raises(StoreForeignError, match=f"holds memories in codec {codec}. Expected: codec fp32"):
+        Updater(artifact, store, codec="fp32")
+    assert store.identity.codec == codec
+
+
+def test_an_unknown_codec_is_refused_before_the_store_is_claimed(artifact, store):
+    with pytest.raises(UsageError, match=r"no codec 'int3'\. Expected: one of: fp32, fp16, int8"):
+        Updater(artifact, store, codec="int3")
+    assert store.identity is None
+
+
+def test_a_store_of_a_codec_that_this_release_has_not_is_refused(artifact, store):
+    layout = identity_of(artifact, store).layout
+    store.bind(StoreIdentity(artifact.id, "int3", layout))
+    for opener in (Updater, Scorer):
+        with pytest.raises(UsageError, match="no codec 'int3'"):
+            opener(artifact, store)
+
+
+def test_a_store_that_names_no_codec_is_fp32(artifact, dataset, log, tmp_path):
+    pytest.importorskip("rocksdict")
+    url = f"rocksdb://{tmp_path / 'store'}"
+    store = open_store(url)
+    Updater(artifact, store).apply(log)
+    old = {"artifact_id": artifact.id, "layout": store.identity.layout}
+    batch = store._batch()
+    batch.put(b"midentity", json.dumps(old).encode())
+    store._write(batch)
+    store.close()
+    store = open_store(url)
+    assert store.identity.codec == "fp32"
+    assert verify(artifact, dataset, store).equal
+    with pytest.raises(StoreForeignError, match="codec fp32"):
+        Updater(artifact, store, codec="fp16")
+    store.close()
+
+
+# Every registered layout
+
+
+@pytest.fixture(scope="module")
+def layouts():
+    """Of each served model, with its default settings."""
+    pytest.importorskip("torch")
+    from lifelong.artifact.graphs import memory_layout
+    from lifelong.models import MODELS, SERVED, build
+    from lifelong.testing.worlds import INPUTS
+
+    names = [name for name, entry in MODELS.items() if issubclass(entry, SERVED)]
+    return {name: memory_layout(build(name, INPUTS, {})) for name in names}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", LOSSY)
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32 - 1), power=st.integers(-6, 4))
+def test_every_models_memory_comes_back_within_one_rounding(layouts, name, seed, power):
+    rng = np.random.default_rng(seed)
+    for model, layout in layouts.items():
+        codec = make_codec(name, layout)
+        states = States.empty(layout, 2)
+        for part in layout:
+            values = states.fields[part.name]
+            values[:] = (rng.uniform(-1, 1, values.shape) * 10.0**power).astype(part.dtype)
+        found = codec.decode(codec.encode(states))
+        for part in layout:
+            value = states.fields[part.name]
+            largest = np.abs(value).max(axis=-1, keepdims=True)
+            bound = STEP[name] * largest + 2.0**-25 if part.name in codec.rounded else 0
+            assert (np.abs(found.fields[part.name] - value) <= bound).all(), (model, part.name)
