@@ -97,7 +97,7 @@ def replay(
             started = time.perf_counter()
             _score(scorer, dataset, examples, step.examples, logit_N)
             scored = time.perf_counter()
-            events = _user_events(dataset, step.events)
+            events = user_events(dataset, step.events)
             updater.apply(events, source="replay", offsets=range(written, written + len(events)))
             written += len(events)
             score_seconds += scored - started
@@ -175,7 +175,7 @@ def _score(
         logit_N[group] = [score.score for score in scores]
 
 
-def _user_events(dataset: Dataset, chosen: npt.NDArray[np.int64]) -> list[UserEvent]:
+def user_events(dataset: Dataset, chosen: npt.NDArray[np.int64]) -> list[UserEvent]:
     """Events of the log as a client would send them."""
     histories, types = dataset.histories, dataset.event_types
     users = np.searchsorted(histories.offset_U, chosen, side="right") - 1
