@@ -1,7 +1,7 @@
 """What models know of the planted worlds, against what they can know (`lifelong.testing.knowledge`).
 
 Trains each chosen model in each chosen world, prints a Markdown table, and JSON last. Without options: the whole table,
-about an hour on one core.
+by the parts measured one to two hours on a free core.
 
     python benchmarks/planted_worlds.py --worlds lag --models hpmn,memn2n --seed 3 --world lag=45 --world users=4000
     python benchmarks/planted_worlds.py --worlds lag --models memn2n --set model.recent=20
