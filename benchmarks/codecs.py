@@ -162,7 +162,7 @@ def main() -> None:
         found = {name: measure(artifact, dataset, name, Path(folder) / name) for name in CODECS}
     rows = {name: compare(found["fp32"], part) for name, part in found.items()}
     print("\n".join([HEADER, *(line(name, row) for name, row in rows.items())]))
-    counts = {"users": int(dataset.chosen_U.sum()), "examples": len(dataset.examples("test"))}
+    counts = {"users": int(dataset.chosen_U.sum()), "examples": len(found["fp32"].sample)}
     print(json.dumps({"artifact": artifact.id, "model": artifact.config.model, **counts, "codecs": rows}))
 
 
