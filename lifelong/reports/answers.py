@@ -18,6 +18,8 @@ SURE = 0.05
 """A difference with a smaller p-value is called one."""
 WEAK = 0.1
 """A rank correlation below this is called weak."""
+WITHOUT_EVENTS = ("popularity", "mf")
+"""Models that read no events of a user: how many they are given says nothing of them."""
 SHORT = 50
 """Most recent events that count as a short window."""
 WHOLE, BEST, SLOTS = (
@@ -50,7 +52,11 @@ def pays_from(comparison: Comparison, lifelong: str) -> str:
     """From how many events on the lifelong model pays: where its lower bound exceeds the best short window."""
     every = [point for point in comparison.sweep if _value(point) is not None]
     mine = [point for point in _points(comparison, lifelong) if point.events is None or point.events > SHORT]
-    short = [point for point in every if point.events is not None and point.events <= SHORT]
+    short = [
+        point
+        for point in every
+        if point.events is not None and point.events <= SHORT and point.model not in WITHOUT_EVENTS
+    ]
     if not short or not mine:
         return "From how many events on it pays was not measured."
     best = max(short, key=lambda point: _value(point) or 0.0)
