@@ -148,12 +148,17 @@ def test_after_a_kill_nothing_finished_is_redone_and_the_running_one_goes_on_to_
     np.testing.assert_array_equal(*logits)
 
 
+def heed_interrupts():
+    """Ctrl-C reaches a new process also where the tests themselves were started in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_an_interrupt_makes_every_worker_save_its_state(dataset, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(dataset.folder), str(tmp_path / "out"), "10000000", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, preexec_fn=heed_interrupts)
     checkpoint = tmp_path / "out" / "gru4rec-seed0" / "artifact.checkpoint" / "state.safetensors"
     until(checkpoint.exists)
     before = checkpoint.stat().st_mtime_ns
