@@ -83,6 +83,9 @@ class TrainSettings(BaseModel):
     hide_fields: FiniteFloat = Field(
         0.01, ge=0, lt=1, description="share of occurrences of each other item field that become unknown"
     )
+    answer_minutes: FiniteFloat = Field(
+        10.0, gt=0, description="a process gives up after waiting so long for the others of its run (under torchrun)"
+    )
     prefetch: int = Field(3, ge=1, description="batches prepared ahead, in a thread")
 
 

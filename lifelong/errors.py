@@ -15,6 +15,7 @@
     |   |-- StoreCorruptError      a stored value cannot be decoded
     |   `-- StoreUnavailableError  the disk is full or the server does not answer
     |-- RequestError          a scoring or event request that cannot be served
+    |-- LostProcessError      another process of the same run has ended or does not answer
     `-- MissingExtraError     an optional dependency is not installed, and which extra brings it
 
 A message has three parts: what was found, what was expected, what to do.
@@ -136,6 +137,10 @@ class StoreUnavailableError(StoreError):
 
 class RequestError(LifelongError):
     """A scoring or event request that cannot be served."""
+
+
+class LostProcessError(LifelongError):
+    """Another process of the same run has ended or does not answer."""
 
 
 class MissingExtraError(LifelongError):

@@ -34,6 +34,7 @@ def evaluate(
     from lifelong.data.dataset import Dataset
     from lifelong.evaluation import evaluate as evaluation
     from lifelong.evaluation.results import parse_duration
+    from lifelong.launch import launch
 
     delays = [parse_duration(part) for part in names(delay)]
 
@@ -47,7 +48,7 @@ def evaluate(
         seed=seed,
         threads=threads,
     )
-    if out is not None:
+    if out is not None and launch().first:
         result.save(out)
     return Reply(result.model_dump(mode="json"), _summary(result))
 

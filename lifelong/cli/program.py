@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from lifelong.cli.terminal import INTERRUPTED, Reply, Terminal, report, run_command
+from lifelong.errors import UsageError
+from lifelong.launch import launch
 
 COMMANDS = (
     "prepare",
@@ -31,6 +33,9 @@ COMMANDS = (
     "demo",
 )
 """Names of the commands, in the order of the data's journey; `lifelong.cli.<name>` holds the function `<name>`."""
+
+TOGETHER = ("train", "evaluate")
+"""Commands that several processes of torchrun do together."""
 
 _JSON = inspect.Parameter(
     "as_json",
@@ -87,6 +92,7 @@ def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
 
     def call(*, as_json: bool, debug: bool, **options: Any) -> int:
         def body(terminal: Terminal) -> Reply:
+            _check_processes(function.__name__)
             return function(terminal, **options)
 
         return run_command(body, as_json=as_json, debug=debug)
@@ -96,6 +102,15 @@ def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
     call.__signature__ = signature.replace(parameters=parameters, return_annotation=int)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call
+
+
+def _check_processes(command: str) -> None:
+    if launch().several and command not in TOGETHER:
+        raise UsageError(
+            f"torchrun started {launch().count} processes of `lifelong {command}`",
+            expected=f"one process; only {' and '.join(TOGETHER)} share their work",
+            fix=f"lifelong {command}, without torchrun",
+        )
 
 
 def _show_version(wanted: bool) -> None:

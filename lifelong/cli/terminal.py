@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from lifelong.errors import LifelongError, MissingExtraError
+from lifelong.errors import LifelongError, LostProcessError, MissingExtraError
+from lifelong.launch import Launch, launch
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -43,10 +44,11 @@ class Terminal:
 
     Args:
         as_json: whether stdout is kept for one JSON document.
+        silent: say nothing, as another process speaks for all.
     """
 
-    def __init__(self, *, as_json: bool) -> None:
-        self.as_json = as_json
+    def __init__(self, *, as_json: bool, silent: bool = False) -> None:
+        self.as_json, self._silent = as_json, silent
         self._stdout: IO[str] = sys.stdout
 
     @property
@@ -56,11 +58,12 @@ class Terminal:
 
     def say(self, message: str) -> None:
         """One line of progress."""
-        self.console.print(message, markup=False, highlight=False)
+        if not self._silent:
+            self.console.print(message, markup=False, highlight=False)
 
     def emit(self, document: Mapping[str, Any], *, indent: int | None = None) -> None:
         """Print the JSON document; on one line for a command that goes on afterwards, such as `serve`."""
-        if self.as_json:
+        if self.as_json and not self._silent:
             self._stdout.write(json.dumps(finite(document), indent=indent, default=str) + "\n")
             self._stdout.flush()
 
@@ -75,7 +78,7 @@ class Terminal:
         """Print a command's outcome."""
         if reply.document is not None:
             self.emit(reply.document, indent=2)
-        if not self.as_json:
+        if not self.as_json and not self._silent:
             console = _console(stderr=False)
             for part in reply.summary:
                 console.print(part, markup=False, highlight=False)
@@ -84,33 +87,48 @@ class Terminal:
 
 def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: bool) -> int:
     """Run a command's body, print its reply or its error, and give the exit code."""
-    terminal = Terminal(as_json=as_json)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO if debug else logging.WARNING, format="%(name)s: %(message)s"
     )
+    place = Launch()
     try:
+        place = launch()
+        terminal = Terminal(as_json=as_json, silent=not place.first)
         # Libraries that print must not spoil the document.
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             reply = function(terminal)
-    except KeyboardInterrupt:
-        report({"type": "Interrupted", "found": "interrupted", "expected": "", "fix": ""}, as_json=as_json)
+    except KeyboardInterrupt as error:
+        found = str(error) or "interrupted"
+        if place.first:
+            report({"type": "Interrupted", "found": found, "expected": "", "fix": ""}, as_json=as_json)
         return INTERRUPTED
     except ModuleNotFoundError as error:
         _trace(debug=debug)
-        report(error_document(_missing(error)), as_json=as_json)
+        _report_from(place, error_document(_missing(error)), as_json=as_json)
         return 1
     except LifelongError as error:
         _trace(debug=debug)
-        report(error_document(error), as_json=as_json)
+        # What is wrong with the command or the data is wrong in all processes of a machine: one of them says it.
+        if place.local_rank == 0 or isinstance(error, LostProcessError):
+            _report_from(place, error_document(error), as_json=as_json)
         return error.exit_code
     except Exception as error:
         logger.debug("a command failed", exc_info=True)
         _trace(debug=debug)
         fix = "" if debug else "run again with --debug to see where it happened"
         found = f"{type(error).__name__}: {error}"
-        report({"type": "Internal", "found": found, "expected": "", "fix": fix}, as_json=as_json)
+        _report_from(place, {"type": "Internal", "found": found, "expected": "", "fix": fix}, as_json=as_json)
         return 1
     return terminal.finish(reply)
+
+
+def _report_from(place: Launch, parts: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print an error of one of several processes; stdout belongs to the first."""
+    if place.first:
+        report(parts, as_json=as_json)
+    else:
+        names = [f"{place}: {found}" for found in parts.get("problems") or [parts["found"]]]
+        report({**parts, "problems": names}, as_json=False)
 
 
 def _missing(error: ModuleNotFoundError) -> LifelongError:

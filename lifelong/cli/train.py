@@ -32,11 +32,16 @@ def train(
     from lifelong.data.dataset import Dataset
     from lifelong.models import check_config
     from lifelong.training import trainer
+    from lifelong.training.trainer import ElsewhereError
 
     own = {"train.threads": threads, "train.seed": seed}
     overrides = [*changes, *(f"{key}={value}" for key, value in own.items() if value is not None)]
     settings = load_config(config, overrides, check_model=functools.partial(check_config, model))
-    artifact = trainer.train(Dataset(data), model, out, config=settings, resume=resume, progress=True)
+    try:
+        artifact = trainer.train(Dataset(data), model, out, config=settings, resume=resume, progress=True)
+    except ElsewhereError:
+        # All is well: the first process, on another machine, speaks for all.
+        return Reply(None)
     return Reply(_document(artifact), _summary(artifact, data))
 
 

@@ -420,6 +420,7 @@ def evaluation_batches(
     max_events: int = EVALUATION_EVENTS,
     max_targets: int = EVALUATION_TARGETS,
     prefetch: int = 2,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """Every example once, each user's history from her first event; nothing is hidden or drawn.
 
@@ -432,6 +433,8 @@ def evaluation_batches(
         max_events: padded events of a batch; one longer history has a batch of its own.
         max_targets: padded targets of a batch.
         prefetch: how many batches wait at most.
+        share: (place, count): only every `count`-th of these batches, from the one at `place` on. The batches of all
+            places are those of a call without.
     """
     most = max(1, max_targets // 4)
     if recent is None:
@@ -440,7 +443,9 @@ def evaluation_batches(
         passes = recent_passes(examples, recent, max_targets=most)
     gather = _Gather(dataset, examples, passes)
     by_length = np.argsort(passes.length_P, kind="stable")
-    plan = pack(by_length, passes.length_P, passes.targets_P, (max_events, max_targets))
+    place, count = share
+    # Neighbours are of nearly the same length, so that shares take nearly the same time.
+    plan = pack(by_length, passes.length_P, passes.targets_P, (max_events, max_targets))[place::count]
     yield from prefetched((gather.batch(pass_B, gather.targets(pass_B)) for pass_B in plan), prefetch)
 
 

@@ -21,6 +21,7 @@ from lifelong.data.recent import recent_parts
 from lifelong.errors import DataError, MismatchError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.metrics import Sample
+from lifelong.evaluation.processes import Processes, open_fabric
 from lifelong.evaluation.results import (
     Counts,
     DelayResult,
@@ -32,6 +33,7 @@ from lifelong.evaluation.results import (
     versions,
 )
 from lifelong.evaluation.significance import RESAMPLES, bootstrap
+from lifelong.launch import launch
 from lifelong.models.base import FittedModel, Model
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ def predict(
     delay: int = 0,
     recent: int | None = None,
     threads: int | None = None,
+    processes: Processes | None = None,
 ) -> FloatArray:
     """Logits `[N, T]` in the order of the examples, each from the events before its target alone.
 
@@ -114,15 +117,18 @@ def predict(
         delay: seconds; younger events are hidden.
         recent: each target sees only so many events, the last ones before it; None = all of them.
         threads: of torch, only during this call; None leaves them.
+        processes: that all call this with the same; each scores its share of the batches and gets all logits. A batch
+            is the same whoever scores it, and so are its logits. Fitted models are scored as a whole by each.
 
     Raises:
         DataError: the model gave a logit that is not a finite number.
         UsageError: see `delayed`.
+        LostProcessError: another process does not answer.
     """
     seen = delayed(dataset, examples, delay)
     with torch_threads(threads):
         if isinstance(model, Model):
-            logit_NT = _run(model, dataset, seen, recent)
+            logit_NT = _run(model, dataset, seen, recent, processes or Processes())
         else:
             logit_NT = (
                 model.predict(dataset, seen) if recent is None else _fitted_on_recent(model, dataset, seen, recent)
@@ -142,19 +148,22 @@ def _fitted_on_recent(model: FittedModel, dataset: Dataset, examples: Examples, 
     return logit_NT
 
 
-def _run(model: Model, dataset: Dataset, examples: Examples, recent: int | None) -> FloatArray:
-    logit_NT = np.full((len(examples), len(dataset.schema.tasks)), np.nan)
+def _run(model: Model, dataset: Dataset, examples: Examples, recent: int | None, processes: Processes) -> FloatArray:
+    # Zeros where other processes score: the sum of all is then exact.
+    logit_NT = np.full((len(examples), len(dataset.schema.tasks)), 0.0 if processes.several else np.nan)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            for batch in evaluation_batches(dataset, examples, recent=recent):
+            share = (processes.rank, processes.count)
+            for batch in evaluation_batches(dataset, examples, recent=recent, share=share):
                 chosen_BC = batch.mask_BC & (batch.example_BC >= 0)
                 logit_BCT = model(batch.to(device)).logit_BCT.cpu()
                 logit_NT[batch.example_BC[chosen_BC].numpy()] = logit_BCT[chosen_BC].double().numpy()
     finally:
         model.train(was_training)
+    processes.sum([torch.from_numpy(logit_NT)])
     return logit_NT
 
 
@@ -224,9 +233,12 @@ def evaluate(
         seed: of the resampling.
         threads: of torch.
 
+    Under torchrun all processes score together; each returns the same record, which the first one made.
+
     Raises:
-        MismatchError: the dataset does not fit the model.
+        MismatchError: the dataset does not fit the model, or processes have different ones.
         UsageError: a delay on data without clock times.
+        LostProcessError: another process does not answer.
     """
     from lifelong.artifact.export import load_model
 
@@ -235,11 +247,27 @@ def evaluate(
     check_fits(artifact, dataset)
     model, examples = load_model(artifact), dataset.examples(split)
     _check_requirements(model, dataset)
+    processes = _joined(artifact, dataset)
     start = time.perf_counter()
-    logits = {delay: predict(model, dataset, examples, delay=delay, threads=threads) for delay in dict.fromkeys(delays)}
+    logits = {
+        delay: predict(model, dataset, examples, delay=delay, threads=threads, processes=processes)
+        for delay in dict.fromkeys(delays)
+    }
     seconds = time.perf_counter() - start
     scored = scored_by(artifact, dataset, logits, split=split, seconds=seconds)
-    return record(scored, origin_of(artifact), resamples=bootstrap, seed=seed)
+    return processes.on_first(lambda: record(scored, origin_of(artifact), resamples=bootstrap, seed=seed))
+
+
+def _joined(artifact: Artifact, dataset: Dataset) -> Processes:
+    """The processes that evaluate together: one, or those of torchrun."""
+    place = launch()
+    if place.several:
+        open_fabric("cpu", "32-true")
+    processes = Processes(place)
+    processes.check_same(
+        {"the artifact": artifact.id[:12], "the dataset's hash": dataset.manifest.data_hash[:12], **versions()}
+    )
+    return processes
 
 
 def scored_by(

@@ -48,11 +48,13 @@ class Output:
         aux_losses: named terms, already weighted, that the trainer adds to the cross entropy.
         attention_BCS: first-hop attention over the slots, or over what a history model attends to, for models that
             have one.
+        aux_sizes: over how many things the terms of `Model.aux_means` are means.
     """
 
     logit_BCT: Tensor
     aux_losses: Mapping[str, Tensor] = field(default_factory=dict)
     attention_BCS: Tensor | None = None
+    aux_sizes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Event(NamedTuple):
@@ -116,6 +118,10 @@ class Model(nn.Module, ABC):
     """What a service must keep for a user."""
     not_served: ClassVar[str] = "it reads the whole history at every request"
     """Why a model that is not a `MemoryModel` cannot be served from memories."""
+    aux_means: ClassVar[tuple[str, ...]] = ()
+    """Auxiliary losses that are means over something else than labelled targets; see `Output.aux_sizes`."""
+    aux_sums: ClassVar[tuple[str, ...]] = ()
+    """Auxiliary losses that are sums over the batch."""
 
     head: nn.Module
     """`head(interest, target, context)` -> logits `[..., T]`; linear models put their own in its place."""
@@ -154,6 +160,11 @@ class Model(nn.Module, ABC):
         labelled positions.
         """
         return False
+
+    @property
+    def undivided(self) -> str:
+        """Why the users of a batch cannot be trained in several processes; empty if they can."""
+        return ""
 
     def embed_context(self, context_BCF: Tensor) -> Tensor:
         """Embedded context, width 0 if the schema has none."""
@@ -200,6 +211,8 @@ class Found(NamedTuple):
     """Already weighted."""
     place_BCS: Tensor | None = None
     """int64: of which event of the window each weight is; None where there is one for every event, in order."""
+    aux_sizes: Mapping[str, Tensor] = {}
+    """See `Output`."""
 
     def attention_over(self, length: int) -> Tensor | None:
         """The weight of each of the window's L events: `[B, C, L]`, 0 where the model did not look."""
@@ -241,7 +254,7 @@ class HistoryModel(Model):
         window, query = self.asked(batch)
         found = self.find(window, query)
         logit_BCT = self.head(found.interest_BCD, query.vector_BCE, self.embed_context(batch.context_BCF))
-        return Output(logit_BCT, found.aux_losses, found.attention_BCS)
+        return Output(logit_BCT, found.aux_losses, found.attention_BCS, found.aux_sizes)
 
     def asked(self, batch: Batch) -> tuple[Window, Query]:
         """A batch as `find` takes it."""

@@ -17,7 +17,8 @@ target's own. An event that a target does not see has weight 0 and changes nothi
 `recent`, each target has the window of its own last events, from a state of zeros.
 
 The sampled event e' is another one of the batch, from `torch`'s generator in training; in evaluation, where nothing is
-drawn, that half a batch of events away. One that is of the same item as e_{t+1} is left out.
+drawn, that half a batch of events away. One that is of the same item as e_{t+1} is left out. Where several processes
+share a batch, it is another one of the process's own part.
 
 Differs from the paper: h_t is mapped linearly to the width of an item before the inner product, and e is the event's
 item fields alone, as the next event's type and gap are not what a target is asked about.
@@ -72,6 +73,7 @@ class Dien(HistoryModel):
     title = "DIEN"
     source = "Zhou et al., AAAI 2019"
     state = "last 1,000 events"
+    aux_means = ("next_event", "other_event")
 
     def __init__(
         self,
@@ -105,7 +107,8 @@ class Dien(HistoryModel):
             interest_BCD, weight_BCL = self._evolve_own_windows(window, query)
             first_BC1 = (query.position_BC - self.recent).clamp(min=0).unsqueeze(-1)
             place_BCW = first_BC1 + torch.arange(self.recent, device=first_BC1.device)
-        return Found(interest_BCD, weight_BCL, self._auxiliary(window, hidden_BLD), place_BCW)
+        losses, sizes = self._auxiliary(window, hidden_BLD)
+        return Found(interest_BCD, weight_BCL, losses, place_BCW, sizes)
 
     def _evolve(self, hidden_BLD: Tensor, target_BCE: Tensor, end_BC: Tensor) -> tuple[Tensor, Tensor]:
         """Interest and attention of targets that see the first `end` events."""
@@ -141,10 +144,13 @@ class Dien(HistoryModel):
         )
         return interest_BCD, weight_BCW
 
-    def _auxiliary(self, window: Window, hidden_BLD: Tensor) -> Mapping[str, Tensor]:
-        """The auxiliary loss, where gradients are wanted: mean over pairs of an event and the next."""
+    def _auxiliary(self, window: Window, hidden_BLD: Tensor) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """The two halves of the auxiliary loss, where gradients are wanted, and over how many pairs each is a mean.
+
+        A pair is an event and the next.
+        """
         if self.expect is None or not torch.is_grad_enabled():
-            return {}
+            return {}, {}
         # All places are computed, rows of real pairs are picked from the results: they are narrow, the vectors are not.
         row_P = length_mask(window.length_B, hidden_BLD.shape[1])[:, 1:].flatten().nonzero().squeeze(-1)
         other_P = row_P[self._others(len(row_P), row_P.device)]
@@ -156,8 +162,9 @@ class Dien(HistoryModel):
         number_N = window.number_BLF[:, 1:, 0].flatten()
         differs_P = (number_N[other_P] != number_N[row_P]).to(fits_P.dtype)
         loss = softplus(-fits_P).sum() / max(1, len(fits_P))
-        loss = loss + (softplus(fits_other_P) * differs_P).sum() / differs_P.sum().clamp(min=1)
-        return {"next_event": self.next_event * loss}
+        other_loss = (softplus(fits_other_P) * differs_P).sum() / differs_P.sum().clamp(min=1)
+        losses = {"next_event": self.next_event * loss, "other_event": self.next_event * other_loss}
+        return losses, {"next_event": differs_P.new_tensor(len(fits_P)), "other_event": differs_P.sum()}
 
     def _others(self, pairs: int, device: torch.device) -> Tensor:
         """For each pair the place of another one, whose event is the sampled one."""

@@ -122,6 +122,7 @@ class HpmnAuthors(Model):
     title = "HPMN (authors' code)"
     source = "Ren et al., SIGIR 2019, released code"
     state = "history"
+    aux_sums = ("covariance",)
     not_served = "its memory depends on the target, which the authors write as the last event"
 
     def __init__(

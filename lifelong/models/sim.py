@@ -187,6 +187,11 @@ class Sim(HistoryModel):
         """Not where centroids follow the events of a whole batch."""
         return self.buckets is None
 
+    @property
+    def undivided(self) -> str:
+        """Centroids are no part of the gradients that processes add up."""
+        return "" if self.buckets is None else "the centroids of search = 'cluster' follow the events of a whole batch"
+
     def _some_items(self, count: int) -> Tensor:
         """Vectors of random items, no two alike."""
         numbers = [torch.randint(1, size, (count,)) for size in self.inputs.item.values()]

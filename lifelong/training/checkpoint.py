@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from lifelong.errors import ConfigError, DataError, UsageError, require
+from lifelong.evaluation.processes import Processes
 
-_FREE = {"threads", "prefetch", "max_minutes"}
+_FREE = {"threads", "prefetch", "max_minutes", "answer_minutes"}
 """Settings that may differ when a run goes on: the numbers do not depend on them."""
 
 
@@ -194,6 +195,36 @@ def _state(progress: Progress, tensors: Mapping[str, Tensor]) -> State:
         place, _, key = name.partition("/")
         optimiser[int(place), key] = value
     return State(progress, parts["model"], parts["best"], optimiser)
+
+
+def shared_state(load: Callable[[], State], processes: Processes) -> State:
+    """The state that the first process loads, in all; the best weights stay with the first, which alone keeps them.
+
+    Raises:
+        LostProcessError: the first could not load it; itself raises the error of `load`.
+    """
+    if not processes.several:
+        return load()
+    loaded: list[State] = []
+
+    def describe() -> tuple[str, list[tuple[str, str | tuple[int, str], torch.Size, torch.dtype]]]:
+        loaded.append(load())
+        state = loaded[0]
+        parts: dict[str, Mapping[Any, Tensor]] = {"model": state.model, "optimiser": state.optimiser}
+        found = [
+            (part, name, value.shape, value.dtype) for part, named in parts.items() for name, value in named.items()
+        ]
+        return state.progress.model_dump_json(), found
+
+    progress, described = processes.on_first(describe)
+    parts: dict[str, dict[Any, Tensor]] = {"model": {}, "optimiser": {}}
+    if loaded:
+        parts = {"model": dict(loaded[0].model), "optimiser": dict(loaded[0].optimiser)}
+    for part, name, shape, dtype in described:
+        tensor = parts[part].setdefault(name, torch.empty(shape, dtype=dtype))
+        processes.spread([tensor])
+    best = loaded[0].best if loaded else {}
+    return State(Progress.model_validate_json(progress), parts["model"], best, parts["optimiser"])
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[tuple[int, str], Tensor]:

@@ -31,7 +31,7 @@ from lifelong.evaluation.runs import Run
 from lifelong.training import trainer
 
 logger = logging.getLogger(__name__)
-_FREE = ("threads", "prefetch")
+FREE = ("threads", "prefetch", "answer_minutes")
 """Settings that a finished run does not depend on."""
 _INTERRUPTED = 130
 
@@ -73,7 +73,7 @@ class Job:
         """A job whose folder remembers its settings."""
         config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
         kept = config.model_dump(mode="json")
-        kept["train"] = {name: value for name, value in kept["train"].items() if name not in _FREE}
+        kept["train"] = {name: value for name, value in kept["train"].items() if name not in FREE}
         return cls(Run(folder, model, seed, resamples=resamples, settings=kept), config)
 
     @property

@@ -3,6 +3,7 @@
     batch --forward, backward, clip, Adam--> weights     every `validate_every`: score validation -> best? -> checkpoint
 
 What is drawn in a step depends on (seed, epoch, batch) alone, so that a resumed run goes on with the same numbers.
+Where several processes train one model, the first decides when to stop and what is best, and alone keeps checkpoints.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from lifelong.data.batches import Batch, TrainingBatches, training_batches
 from lifelong.errors import LifelongError, MismatchError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.evaluate import predict
+from lifelong.evaluation.processes import Processes
 from lifelong.models.base import Model
 from lifelong.training.checkpoint import (
     Checkpoint,
@@ -34,11 +36,12 @@ from lifelong.training.checkpoint import (
     State,
     optimiser_tensors,
     restore_optimiser,
+    shared_state,
 )
 from lifelong.training.display import Display
-from lifelong.training.losses import Loss, loss_of
-from lifelong.training.optimiser import build_optimiser, learning_rate
-from lifelong.training.parallel import parallel_gradients
+from lifelong.training.gradients import Gradients
+from lifelong.training.losses import Loss
+from lifelong.training.optimiser import build_optimiser, clip_gradients, learning_rate
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -62,6 +65,10 @@ class Loop:
         fabric: device and precision.
         checkpoint: where the state is kept.
         display: where progress is shown.
+        processes: that train the model together; each has a loop of its own.
+
+    Raises:
+        MismatchError: several processes cannot train this model, or validation examples all have the same label.
     """
 
     def __init__(
@@ -74,15 +81,18 @@ class Loop:
         fabric: Fabric,
         checkpoint: Checkpoint,
         display: Display,
+        processes: Processes | None = None,
     ) -> None:
         self.dataset, self.settings, self.batches = dataset, settings, batches
         self.checkpoint, self.display, self.fabric = checkpoint, display, fabric
+        self.processes = processes or Processes()
         self.progress, self.stopped_by = Progress(), ""
         self.total = total_examples(settings, batches.examples_per_epoch)
-        self._model, self._best = model, dict[str, Tensor]()
-        self._wrapped, self._optimiser = fabric.setup(model, build_optimiser(model, settings))
+        self._model, self._best, self._late = model.to(fabric.device), dict[str, Tensor](), False
+        self.processes.spread(model.state_dict().values())
+        self._optimiser = build_optimiser(model, settings)
         self._threads = torch.get_num_threads()
-        self._parallel = parallel_gradients(model, fabric.device, fabric.autocast)
+        self._gradients = Gradients(model, fabric, self.processes)
         self._validation = validation_subset(dataset.examples("validation"), settings)
 
     @property
@@ -95,8 +105,9 @@ class Loop:
 
         Raises:
             UsageError, ConfigError, DataError: see `Checkpoint.load`.
+            LostProcessError: one of these in the first process, which alone reads it.
         """
-        state = self.checkpoint.load()
+        state = shared_state(self.checkpoint.load, self.processes)
         self.progress, self._best = state.progress, dict(state.best)
         self._model.load_state_dict(dict(state.model))
         restore_optimiser(self._optimiser, state.optimiser)
@@ -104,17 +115,19 @@ class Loop:
     def run(self) -> Mapping[str, Tensor]:
         """Train until a limit or the patience is reached; the weights of the best validation.
 
+        They are kept in the first process; the others return none.
+
         Raises:
             DivergedError: the loss is not finite.
             KeyboardInterrupt: Ctrl-C; the state was saved first.
+            LostProcessError: another process does not answer.
         """
         try:
             with _interruptible() as interrupted:
                 while not self._finished():
                     self._run_epoch(interrupted)
         finally:
-            if self._parallel is not None:
-                self._parallel.close()
+            self._gradients.close()
         return self._best
 
     def _run_epoch(self, interrupted: Callable[[], bool]) -> None:
@@ -123,14 +136,14 @@ class Loop:
         plan = self.batches.epoch(progress.epoch)
         for number, batch in stream:
             with self._timed("train"):
-                self._step(first_targets(batch, self.total - progress.examples), number)
+                asked = self._step(first_targets(batch, self.total - progress.examples), number, interrupted)
             progress.batch = number + 1
             if progress.batch == len(plan):
                 progress.epoch, progress.batch = progress.epoch + 1, 0
             if self._due() or self._at_limit():
                 self._validate()
                 self._save()
-            if interrupted():
+            if asked or (not self.processes.several and interrupted()):
                 self._save()
                 raise KeyboardInterrupt(
                     f"stopped after {progress.examples:,} examples; the state is in {self.checkpoint.folder}, "
@@ -140,29 +153,21 @@ class Loop:
                 stream.close()
                 return
 
-    def _step(self, batch: Batch, number: int) -> None:
+    def _step(self, batch: Batch, number: int, interrupted: Callable[[], bool]) -> bool:
+        """One step on a whole batch; whether the run was interrupted in any process by then."""
         settings, progress = self.settings, self.progress
-        torch.manual_seed(_step_seed(settings.seed, progress.epoch, number))
+        torch.manual_seed(_step_seed(settings.seed, progress.epoch, number, self.processes.rank))
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(settings, progress.examples, self.total)
         self._model.train()
-        loss = self._backward(batch)
+        step = self._gradients.backward(batch, lambda: (interrupted(), self._overdue()))
+        asked, self._late = step.answers
         if settings.clip:
-            self.fabric.clip_gradients(self._wrapped, self._optimiser, clip_val=settings.clip)
+            clip_gradients(self._model.parameters(), settings.clip)
         self._optimiser.step()
         self._optimiser.zero_grad()
-        self._record_step(loss, int(batch.mask_BC.sum()))
-
-    def _backward(self, batch: Batch) -> Loss:
-        if self._parallel is not None:
-            return self._parallel.backward(batch)
-        batch = batch.to(self.fabric.device)
-        # The wrapped module would take the batch apart to convert it; autocast is all that precision needs here.
-        with self.fabric.autocast():
-            output = self._model(batch)
-        loss = loss_of(output, batch)
-        self.fabric.backward(loss.total)
-        return loss
+        self._record_step(step.loss, int(batch.mask_BC.sum()))
+        return asked
 
     def _record_step(self, loss: Loss, examples: int) -> None:
         progress, value = self.progress, float(loss.total.detach())
@@ -183,9 +188,10 @@ class Loop:
         progress = self.progress
         self.display.stage("validating")
         with self._timed("validate"):
-            logit_N = predict(self._model, self.dataset, self._validation, threads=self._threads)[:, 0]
-            label_N = np.asarray(self._validation.label_NT[:, 0])
-            auc, log_loss = metrics.auc(label_N, logit_N), metrics.log_loss(label_N, logit_N)
+            logit_NT = predict(
+                self._model, self.dataset, self._validation, threads=self._threads, processes=self.processes
+            )
+            auc, log_loss = self.processes.on_first(lambda: _measured(logit_NT[:, 0], self._validation))
         progress.curve.append(
             CurvePoint(
                 examples=progress.examples,
@@ -199,6 +205,7 @@ class Loop:
         better = progress.best is None or self._score(-1) > self._score(progress.best)
         if better:
             progress.best = len(progress.curve) - 1
+        if better and self.processes.first:
             self._best = {name: value.detach().cpu().clone() for name, value in self._model.state_dict().items()}
         self.display.validated(progress.curve[-1], best=better)
         self.display.stage("training")
@@ -211,6 +218,8 @@ class Loop:
         return self.progress.loss_sum / max(1, self.progress.loss_examples)
 
     def _save(self) -> None:
+        if not self.processes.first:
+            return
         with self._timed("checkpoint"):
             tensors = optimiser_tensors(self._optimiser)
             self.checkpoint.save(State(self.progress, self._model.state_dict(), self._best, tensors))
@@ -221,15 +230,21 @@ class Loop:
             every *= self.batches.examples_per_epoch
         return self.progress.loss_examples >= every
 
+    def _overdue(self) -> bool:
+        """Whether the first process's clock says that the time is over."""
+        minutes = self.settings.max_minutes
+        return self.processes.first and minutes is not None and self.progress.elapsed >= 60 * minutes
+
     def _at_limit(self) -> bool:
-        settings, progress = self.settings, self.progress
-        minutes = settings.max_minutes
-        return progress.examples >= self.total or (minutes is not None and progress.elapsed >= 60 * minutes)
+        # Alone, a process looks at its own clock at any time; several look at one clock at the same steps.
+        late = self._late if self.processes.several else self._overdue()
+        return late or self.progress.examples >= self.total
 
     def _finished(self) -> bool:
         """Whether the run is over, and by what; never with steps that were not validated."""
         if self.progress.loss_examples:
             return False
+        self._late = self.processes.share(self._late or self._overdue())
         if self._at_limit():
             reached = self.progress.examples >= self.total
             self.stopped_by = "examples" if reached else "time"
@@ -281,8 +296,16 @@ def validation_subset(examples: Examples, settings: TrainSettings) -> Examples:
     return chosen
 
 
-def _step_seed(seed: int, epoch: int, number: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch, number]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _measured(logit_N: metrics.FloatArray, examples: Examples) -> tuple[float, float]:
+    """AUC and log loss."""
+    label_N = np.asarray(examples.label_NT[:, 0])
+    return metrics.auc(label_N, logit_N), metrics.log_loss(label_N, logit_N)
+
+
+def _step_seed(seed: int, epoch: int, number: int, rank: int) -> int:
+    """Of what a process draws in a step; the first one's are those of a process that is alone."""
+    sequence = np.random.SeedSequence([seed, epoch, number, rank][: 4 if rank else 3])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager

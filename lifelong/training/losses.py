@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -25,12 +26,19 @@ class Loss:
     cross_entropy: Tensor
 
 
-def loss_of(output: Output, batch: Batch) -> Loss:
-    """Cross entropy of the real targets plus the auxiliary losses, in float32 whatever the model computed in."""
-    cross_entropy = masked_cross_entropy(output.logit_BCT.float(), batch.label_BCT, batch.mask_BC)
+def loss_of(output: Output, batch: Batch, share: float = 1.0, *, aux_shares: Mapping[str, float] | None = None) -> Loss:
+    """Cross entropy of the real targets plus the auxiliary losses, in float32 whatever the model computed in.
+
+    Args:
+        output: of the model.
+        batch: a batch, or a part of one.
+        share: of the whole batch's labelled targets that are in this part; the losses of the parts add up.
+        aux_shares: the same for auxiliary losses that are no means over labelled targets.
+    """
+    cross_entropy = share * masked_cross_entropy(output.logit_BCT.float(), batch.label_BCT, batch.mask_BC)
     total = cross_entropy
-    for term in output.aux_losses.values():
-        total = total + term.float()
+    for name, term in output.aux_losses.items():
+        total = total + (aux_shares or {}).get(name, share) * term.float()
     return Loss(total, cross_entropy)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -27,6 +28,11 @@ def build_optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Ad
         {"params": [part for part in parameters if id(part) not in tables], "weight_decay": settings.weight_decay},
     ]
     return torch.optim.Adam([group for group in groups if group["params"]], lr=settings.learning_rate, fused=True)
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:
+    """Clip every number of every gradient to +-largest."""
+    torch.nn.utils.clip_grad_value_(list(parameters), largest)
 
 
 def learning_rate(settings: TrainSettings, examples: int, total: int) -> float:

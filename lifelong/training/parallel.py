@@ -55,11 +55,16 @@ class ParallelGradients:
         self._pool.shutdown()
         torch.set_num_threads(self._before)
 
-    def backward(self, batch: Batch) -> Loss:
-        """Set the gradients of all parameters to those of the batch's loss; the loss itself is detached."""
+    def backward(self, batch: Batch, share: float = 1.0) -> Loss:
+        """Set the gradients of all parameters to those of the batch's loss; the loss itself is detached.
+
+        Args:
+            batch: any.
+            share: what the batch counts, if it is itself a part of one.
+        """
         parts = split(batch, min(self._threads, max(1, len(batch.length_B) // _USERS)))
         counts = torch.stack([part.mask_BC.sum() for part in parts])
-        shares = (counts / counts.sum().clamp(min=1)).tolist()
+        shares = (share * counts / counts.sum().clamp(min=1)).tolist()
         results = list(self._pool.map(self._part, parts, shares))
         for parameter, gradients in zip(
             self._parameters, zip(*(found for found, _ in results), strict=True), strict=True
@@ -71,9 +76,9 @@ class ParallelGradients:
     def _part(self, part: Batch, share: float) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, Tensor]]:
         with self._autocast():
             output = self._model(part)
-        loss = loss_of(output, part)
-        gradients = torch.autograd.grad(loss.total * share, self._parameters, allow_unused=True)
-        return gradients, (loss.total.detach() * share, loss.cross_entropy.detach() * share)
+        loss = loss_of(output, part, share)
+        gradients = torch.autograd.grad(loss.total, self._parameters, allow_unused=True)
+        return gradients, (loss.total.detach(), loss.cross_entropy.detach())
 
 
 def parallel_gradients(
@@ -91,6 +96,13 @@ def split(batch: Batch, parts: int) -> list[Batch]:
     users = len(batch.length_B)
     bounds = [users * part // parts for part in range(parts + 1)]
     return [_take(batch, slice(low, high)) for low, high in itertools.pairwise(bounds)]
+
+
+def part_of(batch: Batch, place: int, parts: int) -> Batch | None:
+    """One of so many parts of a batch; None where the batch has fewer users than parts and this one gets none."""
+    users = len(batch.length_B)
+    chosen = slice(users * place // parts, users * (place + 1) // parts)
+    return None if chosen.start == chosen.stop else _take(batch, chosen)
 
 
 def _take(batch: Batch, users: slice) -> Batch:

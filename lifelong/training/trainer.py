@@ -2,13 +2,14 @@
 
     Dataset --build_model--> model --Loop | fit--> weights --validation--> calibrator --write_artifact--> ARTIFACT
 
-The test split is never read.
+The test split is never read. Under torchrun all processes train and score validation together; the first one alone
+writes and speaks.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -17,16 +18,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lifelong.artifact.export import write_artifact
+from lifelong.artifact.folder import Artifact
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.batches import TrainingBatches
-from lifelong.errors import UsageError, require
+from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.calibration import calibration_errors, fit_calibrator
 from lifelong.evaluation.evaluate import predict, torch_threads
+from lifelong.evaluation.processes import Processes, open_fabric
 from lifelong.evaluation.results import peak_memory, versions
+from lifelong.launch import launch
 from lifelong.models import check_config
 from lifelong.models.base import FittedModel, Model
 from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe
@@ -38,8 +41,12 @@ if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
     from lifelong.artifact.calibration import Calibrator
-    from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import Examples
+
+
+class ElsewhereError(ArtifactError):
+    """The artifact was written, and this machine does not see its folder."""
 
 
 def train(
@@ -58,10 +65,13 @@ def train(
         model: a name of `MODELS`.
         out: folder of the artifact; an older artifact there is replaced at the end.
         config: settings of the run and of the model; defaults if None.
-        resume: go on from the checkpoint that an interrupted run left beside `out`.
+        resume: go on from the checkpoint that an interrupted run left beside `out`. A run that torchrun has started
+            anew goes on by itself.
         progress: show a bar and validations on stderr.
 
     Raises:
+        ElsewhereError: only under torchrun on several machines, at the end: the artifact is on the first one.
+        LostProcessError: only under torchrun: another process has ended or does not answer.
         ConfigError: a setting of the model is wrong, or a resumed run has other settings or data.
         MismatchError: the dataset cannot train this model, and why.
         UsageError: `out` holds something else, or there is nothing to resume.
@@ -69,7 +79,8 @@ def train(
         KeyboardInterrupt: Ctrl-C; a checkpoint was left.
     """
     out, config = Path(out), config or RunConfig()
-    _check_out(out)
+    if launch().first:
+        _check_out(out)
     run = _Run(dataset, model, out, config)
     with torch_threads(config.train.threads), torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
@@ -77,6 +88,8 @@ def train(
         if isinstance(built, FittedModel):
             if resume:
                 raise UsageError(f"{model} is fitted at once, there is nothing to resume", fix="train without --resume")
+            if launch().several:
+                raise UsageError(f"{model} is fitted at once, by one process", fix="train without torchrun")
             run.fit(built)
         else:
             run.optimise(built, resume=resume, progress=progress)
@@ -92,6 +105,7 @@ class _Run:
         self.started = datetime.now(UTC)
         self.seconds: dict[str, float] = {}
         self.record: dict[str, Any] = {}
+        self.processes = Processes(launch(), minutes=config.train.answer_minutes)
         fingerprint = Fingerprint(
             data_hash=dataset.manifest.data_hash,
             model=name,
@@ -111,9 +125,13 @@ class _Run:
         settings = self.config.train
         with self._timed("open"):
             fabric = make_fabric(settings)
+            self._check_same()
             batches = TrainingBatches(self.dataset, settings, phase=largest_period(model))
-        with Display(total_examples(settings, batches.examples_per_epoch), enabled=progress) as display:
-            if self.checkpoint.exists() and not resume:
+        total, shown = total_examples(settings, batches.examples_per_epoch), progress and self.processes.first
+        with Display(total, enabled=shown) as display:
+            left = self.processes.share(self.checkpoint.exists())
+            resume = resume or (left and self.processes.place.restarts > 0)
+            if left and not resume:
                 display.say(f"the state of an interrupted run in {self.checkpoint.folder} is not used (no --resume)")
             loop = Loop(
                 model,
@@ -123,19 +141,51 @@ class _Run:
                 fabric=fabric,
                 checkpoint=self.checkpoint,
                 display=display,
+                processes=self.processes,
             )
             if resume:
                 loop.restore()
                 display.say(f"going on after {loop.progress.examples:,} examples")
             best = loop.run()
-        _load(model, best)
+        if best:
+            model.load_state_dict(dict(best))
+        self.processes.spread(model.state_dict().values())
+        model.cpu().eval()
         self.seconds |= loop.progress.seconds
         self.record = _loop_record(loop, fabric)
 
+    def _check_same(self) -> None:
+        """Refuse processes that train something else than the others."""
+        dataset, config = self.dataset.manifest, self.config.train.model_dump(exclude={"threads", "prefetch"})
+        self.processes.check_same(
+            {
+                "the dataset's hash": dataset.data_hash[:12],
+                "the model": self.name,
+                **{f"model.{key}": value for key, value in self.settings.items()},
+                **{f"train.{key}": value for key, value in config.items()},
+                **versions(),
+            }
+        )
+
     def finish(self, model: Model | FittedModel) -> Artifact:
-        """Score validation, fit the calibrator, write the artifact, forget the checkpoint."""
+        """Score validation, fit the calibrator, write the artifact, forget the checkpoint.
+
+        Raises:
+            ElsewhereError: in processes on another machine.
+        """
         with self._timed("calibrate"):
-            calibrator, validation = self._calibrate(model)
+            logit_N = self._validation_logits(model)
+        written: list[Artifact] = []
+        self.processes.on_first(lambda: written.append(self._write(model, logit_N)))
+        if written:
+            return written[0]
+        if not (self.out / "manifest.json").is_file():
+            raise ElsewhereError(f"the artifact is in {self.out} on the machine of process 0, which alone writes it")
+        return Artifact.open(self.out, verify="sizes")
+
+    def _write(self, model: Model | FittedModel, logit_N: metrics.FloatArray) -> Artifact:
+        with self._timed("calibrate"):
+            calibrator, validation = self._calibrate(logit_N)
         manifest = self.dataset.manifest
         document = {
             "model": self.name,
@@ -146,6 +196,7 @@ class _Run:
             "config": {"train": self.config.train.model_dump(), "model": self.settings},
             "seed": self.config.train.seed,
             "threads": torch.get_num_threads(),
+            "processes": self.processes.count,
             "versions": versions(),
             "started": self.started.isoformat(timespec="seconds"),
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
@@ -158,12 +209,20 @@ class _Run:
         self.checkpoint.delete()
         return artifact
 
-    def _calibrate(self, model: Model | FittedModel) -> tuple[Calibrator | None, dict[str, Any]]:
+    def _validation_logits(self, model: Model | FittedModel) -> metrics.FloatArray:
+        examples = self._validation()
+        if not len(examples):
+            return np.empty(0)
+        return predict(model, self.dataset, examples, processes=self.processes)[:, 0]
+
+    def _validation(self) -> Examples:
         whole = self.dataset.examples("validation")
-        if not len(whole):
+        return validation_subset(whole, self.config.train) if len(whole) else whole
+
+    def _calibrate(self, logit_N: metrics.FloatArray) -> tuple[Calibrator | None, dict[str, Any]]:
+        examples = self._validation()
+        if not len(examples):
             return None, {"examples": 0}
-        examples = validation_subset(whole, self.config.train)
-        logit_N = predict(model, self.dataset, examples)[:, 0]
         label_N = np.asarray(examples.label_NT[:, 0])
         calibrator = fit_calibrator(logit_N, label_N, logged=self.dataset.manifest.base_rate is not None)
         measured: dict[str, Any] = {
@@ -184,21 +243,20 @@ class _Run:
 
 
 def make_fabric(settings: TrainSettings) -> Fabric:
-    """Device and precision of a run.
+    """Device and precision of a run; under torchrun the processes find each other here.
 
     Raises:
-        UsageError: a GPU is asked for and there is none.
+        UsageError: a GPU is asked for and there is none, or too few for the processes of a machine.
         MissingExtraError: lightning is not installed.
+        LostProcessError: not all processes have come.
     """
-    fabric = require("lightning.fabric", extra="train", purpose="training")
     device = settings.device
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("train.device = 'cuda', but torch finds no GPU", fix="set train.device=auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     half = settings.precision == "bf16" or (settings.precision == "auto" and device == "cuda")
-    made: Fabric = fabric.Fabric(accelerator=device, devices=1, precision="bf16-mixed" if half else "32-true")
-    return made
+    return open_fabric(device, "bf16-mixed" if half else "32-true", minutes=settings.answer_minutes)
 
 
 def _loop_record(loop: Loop, fabric: Fabric) -> dict[str, Any]:
@@ -217,11 +275,6 @@ def _loop_record(loop: Loop, fabric: Fabric) -> dict[str, Any]:
         "learning_curve": [point.model_dump() for point in progress.curve],
         "cut": asdict(loop.batches.cut),
     }
-
-
-def _load(model: Model, weights: Mapping[str, Tensor]) -> None:
-    model.load_state_dict(dict(weights))
-    model.cpu().eval()
 
 
 def _check_out(out: Path) -> None:

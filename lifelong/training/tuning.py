@@ -32,6 +32,7 @@ from lifelong.evaluation.evaluate import predict, torch_threads
 from lifelong.models.base import FittedModel, Model
 from lifelong.training.checkpoint import Checkpoint, CurvePoint, Fingerprint, json_safe
 from lifelong.training.display import Display
+from lifelong.training.jobs import FREE
 from lifelong.training.loop import Loop
 from lifelong.training.settings import build_model, largest_period
 from lifelong.training.space import Range, apply, defaults, space_of
@@ -120,7 +121,7 @@ def _open_study(
     journal = out.with_name(f"{out.name}.journal")
     journal.parent.mkdir(parents=True, exist_ok=True)
     kept = config.model_dump(mode="json")
-    kept["train"] = {name: value for name, value in kept["train"].items() if name not in ("threads", "prefetch")}
+    kept["train"] = {name: value for name, value in kept["train"].items() if name not in FREE}
     wanted = {
         "data_hash": dataset.manifest.data_hash,
         "model": search.model,

@@ -1,0 +1,147 @@
+"""The gradients of a whole batch, of which each process works on the users of its own part.
+
+    batch --part_of--> own users --forward, backward, by their share--> .grad --sum over the processes--> .grad
+
+Every process makes the same whole batch (its users, targets and negatives depend on the seed alone) and takes its own
+users from it. A part's losses count by its share of what the whole batch has of them: labelled targets, or for an
+auxiliary loss that is a mean over something else, of that. So the sum is the gradient of the whole batch, up to
+rounding, whatever the number of processes; a mean of the processes' means would not be.
+
+Dropout is drawn anew in each process and is the one thing that a number of processes changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lifelong.data.batches import Batch
+from lifelong.errors import MismatchError
+from lifelong.evaluation.processes import Processes
+from lifelong.models.base import Model, Output
+from lifelong.training.losses import Loss, loss_of
+from lifelong.training.parallel import parallel_gradients, part_of
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+_LARGE = 1 << 16
+"""Numbers of a gradient from which it is sent by itself; smaller ones travel together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What the backward pass of a batch gave, the same in all processes.
+
+    Args:
+        loss: of the whole batch, detached.
+        answers: to each question, whether a process said yes.
+    """
+
+    loss: Loss
+    answers: tuple[bool, ...]
+
+
+class Gradients:
+    """Sets the gradients of a model to those of whole batches.
+
+    Args:
+        model: in training, on the device of `fabric`.
+        fabric: device and precision.
+        processes: that share the batches.
+
+    Raises:
+        MismatchError: the model cannot be trained by several processes, and why.
+    """
+
+    def __init__(self, model: Model, fabric: Fabric, processes: Processes) -> None:
+        if processes.several and model.undivided:
+            raise MismatchError(
+                f"{model.title} cannot be trained by several processes: {model.undivided}", fix="train without torchrun"
+            )
+        self._model, self._fabric, self._processes = model, fabric, processes
+        self._parallel = parallel_gradients(model, fabric.device, fabric.autocast)
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._parallel is not None:
+            self._parallel.close()
+
+    def backward(self, batch: Batch, ask: Callable[[], Sequence[bool]]) -> Step:
+        """Set `.grad` of every parameter.
+
+        Args:
+            batch: the whole one, on the CPU.
+            ask: questions that one process's yes answers for all; asked at the end.
+
+        Raises:
+            LostProcessError: another process does not answer.
+        """
+        if not self._processes.several:
+            return Step(self._own(batch, 1.0), tuple(ask()))
+        labelled = max(1, int(batch.mask_BC.sum()))
+        part = part_of(batch, self._processes.rank, self._processes.count)
+        if part is None:
+            self._aux_shares(None)
+            nothing = torch.zeros((), device=self._fabric.device)
+            loss = Loss(nothing, nothing)
+        else:
+            loss = self._own(part, int(part.mask_BC.sum()) / labelled)
+        return self._sum(loss, ask())
+
+    def _own(self, batch: Batch, share: float) -> Loss:
+        if self._parallel is not None:
+            return self._parallel.backward(batch, share)
+        batch = batch.to(self._fabric.device)
+        # The model itself, not a wrapper that would take the batch apart to convert it: autocast is all that precision
+        # needs here.
+        with self._fabric.autocast():
+            output = self._model(batch)
+        loss = loss_of(output, batch, share, aux_shares=self._aux_shares(output))
+        torch.autograd.backward(loss.total)
+        return Loss(loss.total.detach(), loss.cross_entropy.detach())
+
+    def _aux_shares(self, output: Output | None) -> dict[str, float]:
+        """The shares of the auxiliary losses that are no means over labelled targets; None = of no users."""
+        shares = dict.fromkeys(self._model.aux_sums, 1.0)
+        names = self._model.aux_means
+        if not self._processes.several or not names:
+            return shares
+        own = [0.0 if output is None else float(output.aux_sizes.get(name, 0)) for name in names]
+        size_N = torch.tensor(own, dtype=torch.float64)
+        self._processes.sum([size_N])
+        return shares | {
+            name: mine / max(1.0, whole) for name, mine, whole in zip(names, own, size_N.tolist(), strict=True)
+        }
+
+    def _sum(self, loss: Loss, answers: Sequence[bool]) -> Step:
+        """Add up gradients, losses and answers over the processes; what none has a gradient of keeps none."""
+        device = self._fabric.device
+        small = [parameter for parameter in self._parameters if parameter.numel() < _LARGE]
+        large = [parameter for parameter in self._parameters if parameter.numel() >= _LARGE]
+        said = [float(parameter.grad is not None) for parameter in self._parameters] + [float(yes) for yes in answers]
+        head_N = torch.cat([torch.stack([loss.total, loss.cross_entropy]).float(), torch.tensor(said, device=device)])
+        small_N = torch.cat([_gradient(parameter).flatten() for parameter in small] or [head_N[:0]])
+        sent_N = torch.cat([head_N, small_N])
+        for parameter in large:
+            parameter.grad = _gradient(parameter)
+        self._processes.sum([sent_N, *(_gradient(parameter) for parameter in large)])
+        head_N, small_N = sent_N[: len(head_N)], sent_N[len(head_N) :]
+        parts = torch.split(small_N, [parameter.numel() for parameter in small])
+        for parameter, part in zip(small, parts, strict=True):
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)
+        total, cross_entropy, *said = head_N.tolist()
+        for parameter, present in zip(self._parameters, said, strict=False):
+            if not present:
+                parameter.grad = None
+        yes = tuple(number > 0 for number in said[len(self._parameters) :])
+        return Step(Loss(torch.tensor(total), torch.tensor(cross_entropy)), yes)
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -1,0 +1,230 @@
+"""What two processes of torchrun do together in `test_processes.py`: each writes what it saw to OUT/<rank>.json."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lifelong.artifact import export
+from lifelong.artifact.export import load_model
+from lifelong.artifact.folder import Artifact
+from lifelong.cli import main
+from lifelong.config import RunConfig, TrainSettings
+from lifelong.data.batches import Batch
+from lifelong.data.dataset import Dataset
+from lifelong.errors import LifelongError
+from lifelong.evaluation.evaluate import evaluate, predict
+from lifelong.evaluation.processes import Processes, open_fabric
+from lifelong.launch import launch
+from lifelong.models import build
+from lifelong.models.base import Model
+from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.training.display import Display
+from lifelong.training.gradients import Gradients
+from lifelong.training.loop import first_targets
+from lifelong.training.losses import loss_of
+from lifelong.training.trainer import train
+
+SETTINGS = {
+    "min_steps": 0,
+    "seed": 3,
+    "threads": 1,
+    "max_epochs": 2,
+    "max_targets": 10,
+    "batch_targets": 200,
+    "validate_every": 0.5,
+    "answer_minutes": 2.0,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "hpmn": {"covariance": 0.5},
+    "mimn": {"utilisation": 1.0},
+    "hpmn_authors": {"authors_mode": True, "covariance": 0.1},
+    "dien": {},
+    "din": {},
+    "sim": {"search": "soft"},
+    "mf": {},
+}
+
+
+def run_config(**changes: Any) -> RunConfig:
+    return RunConfig(train=TrainSettings.model_validate({**SETTINGS, **changes}), model={"dropout": 0.0})
+
+
+def make_model(name: str) -> Model:
+    torch.manual_seed(0)
+    model = build("hpmn" if name == "hpmn_authors" else name, INPUTS, {"dropout": 0.0, **MODELS[name]})
+    assert isinstance(model, Model)
+    return model.double().eval()
+
+
+def ragged() -> Batch:
+    """Five users; targets of some are padding, so that the processes have different numbers of them."""
+    batch = random_batch([40, 3, 17, 33, 9], targets=6)
+    for user, real in enumerate([6, 1, 2, 6, 3]):
+        batch.mask_BC[user, real:] = False
+    return batch
+
+
+BATCHES: dict[str, Callable[[], Batch]] = {
+    "ragged": ragged,
+    "one user": lambda: random_batch([12], targets=3),
+    "a part without targets": lambda: first_targets(ragged(), 4),
+}
+
+
+def gradients(model: Model) -> list[torch.Tensor]:
+    return [
+        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in model.parameters()
+    ]
+
+
+def gradient_errors(processes: Processes) -> dict[str, Any]:
+    """By model and batch: how far loss and gradients are from those of the whole batch."""
+    fabric = open_fabric("cpu", "32-true")
+    found: dict[str, Any] = {}
+    for name in MODELS:
+        for kind, make in BATCHES.items():
+            model, batch = make_model(name), make()
+            if name == "dien":
+                # No events are sampled here from other users than the process's own.
+                model._others = lambda pairs, device: torch.arange(pairs, device=device)
+            whole = loss_of(model(batch), batch)
+            torch.autograd.backward(whole.total)
+            expected = gradients(model)
+            model.zero_grad()
+            step = Gradients(model, fabric, processes).backward(batch, lambda: (processes.rank == 1, False))
+            error = max(float((one - two).abs().max()) for one, two in zip(gradients(model), expected, strict=True))
+            size = max(float(part.abs().max()) for part in expected)
+            found[f"{name}, {kind}"] = {
+                "gradient": error / size,
+                "loss": abs(float(step.loss.total) - whole.total.item()) / abs(whole.total.item()),
+                "answers": step.answers,
+            }
+    return found
+
+
+def rows(processes: Processes) -> list[Any]:
+    """Process 0 has one row, process 1 three."""
+    index = torch.arange(1 + 2 * processes.rank) + 10 * processes.rank
+    where, value = processes.rows(index, index.float().unsqueeze(-1))
+    return [where.tolist(), value[:, 0].tolist()]
+
+
+def failures(processes: Processes) -> dict[str, str]:
+    """What each process gets told when the first fails, and when they do not agree."""
+
+    def fail() -> None:
+        raise LifelongError("the disk is full")
+
+    told = {}
+    for name, call in {
+        "first": lambda: processes.on_first(fail),
+        "same": lambda: processes.check_same({"the data": processes.rank}),
+        "sim": lambda: Gradients(cluster_sim(), open_fabric("cpu", "32-true"), processes),
+    }.items():
+        try:
+            call()
+        except LifelongError as error:
+            told[name] = f"{type(error).__name__}: {error}"
+    return told
+
+
+def cluster_sim() -> Model:
+    model = build("sim", INPUTS, {"search": "cluster"})
+    assert isinstance(model, Model)
+    return model
+
+
+def interrupted(dataset: Dataset, out: Path, rank: int) -> str:
+    """Ctrl-C in process 1 alone, after its third step."""
+    step, count = Display.step, 0
+
+    def counting(self: Display, examples: int, speed: float, loss: float) -> None:
+        nonlocal count
+        count += 1
+        step(self, examples, speed, loss)
+        if count == 3 and rank == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    Display.step = counting
+    try:
+        train(dataset, "dnn", out, config=run_config(), progress=False)
+    except KeyboardInterrupt as error:
+        return str(error)
+    finally:
+        Display.step = step
+    return "not interrupted"
+
+
+def command(*words: object) -> list[Any]:
+    """Exit code and stdout of a command."""
+    with contextlib.redirect_stdout(io.StringIO()) as stdout:
+        code = main([str(word) for word in words])
+    return [code, stdout.getvalue()]
+
+
+def summary(artifact: Artifact) -> dict[str, Any]:
+    record = artifact.metrics
+    names = ("examples_seen", "steps", "stopped_by", "processes", "learning_curve", "validation")
+    return {"id": artifact.id, **{name: record[name] for name in names}}
+
+
+def together(data: Path, out: Path) -> None:
+    """Everything, once."""
+    export.write_graphs = lambda *given, **named: None
+    dataset, place = Dataset(data), launch()
+    processes = Processes(place)
+    found: dict[str, Any] = {"gradients": gradient_errors(processes), "rows": rows(processes)}
+    found["failures"] = failures(processes)
+    trained = train(dataset, "dnn", out / "two", config=run_config(), progress=False)
+    found["two"] = summary(trained)
+    found["late"] = summary(train(dataset, "dnn", out / "late", config=run_config(max_minutes=1e-6), progress=False))
+    found["resumed"] = summary(
+        train(dataset, "dnn", out / "begun-alone", config=run_config(), resume=True, progress=False)
+    )
+    found["interrupted"] = interrupted(dataset, out / "begun-together", place.rank)
+    alone = Artifact.open(out / "alone")
+    examples = dataset.examples("test")
+    logit_NT = predict(load_model(alone), dataset, examples, processes=processes)
+    np.save(out / f"logits-{place.rank}.npy", logit_NT)
+    found["record"] = evaluate(alone, dataset, delays=(0, 86_400), bootstrap=20).model_dump(mode="json")
+    found["evaluate"] = command("evaluate", out / "alone", data, "--bootstrap", 0, "--json", "--out", out / "r.json")
+    found["models"] = command("models", "--json")
+    (out / f"{place.rank}.json").write_text(json.dumps(found))
+
+
+def lonely(data: Path, out: Path, fate: str) -> None:
+    """Process 1 ends, or hangs, in the middle of a training."""
+    step = Display.step
+    place = launch()
+
+    def ending(self: Display, examples: int, speed: float, loss: float) -> None:
+        step(self, examples, speed, loss)
+        if place.rank == 1:
+            print("gone", flush=True)
+            if fate == "dies":
+                os._exit(9)
+            signal.pause()
+
+    Display.step = ending
+    words = [f"train.{name}={value}" for name, value in {**SETTINGS, "answer_minutes": 0.05}.items()]
+    sets = [part for word in words for part in ("--set", word)]
+    sys.exit(main(["train", str(data), "--model", "dnn", "--out", str(out), *sets, "--json"]))
+
+
+if __name__ == "__main__":
+    data, out = Path(sys.argv[1]), Path(sys.argv[2])
+    if len(sys.argv) == 3:
+        together(data, out)
+    else:
+        lonely(data, out, sys.argv[3])
