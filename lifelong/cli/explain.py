@@ -64,7 +64,8 @@ def _slots(explanation: Explanation, candidate: CandidateExplanation) -> Table:
     from rich.table import Table
 
     table = Table("slot", "written", "attention", "", "events behind it")
-    for slot, part in zip(explanation.slots, candidate.slots, strict=True):
+    # The slots that are read come first; a memory may hold more.
+    for slot, part in zip(explanation.slots, candidate.slots, strict=False):
         written = slot.written + (", empty" if slot.empty else "")
         bar = "█" * round(part.attention * _BAR)
         behind = "\n".join(_event(event) for event in part.related[:3]) or "-"

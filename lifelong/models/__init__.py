@@ -21,6 +21,7 @@ from lifelong.models.attrec import AttRec
 from lifelong.models.base import FittedModel, HistoryModel, MemoryModel, Model
 from lifelong.models.caser import Caser
 from lifelong.models.counts import Counts
+from lifelong.models.delta import GatedDelta
 from lifelong.models.dien import Dien
 from lifelong.models.din import Din
 from lifelong.models.dnn import Dnn
@@ -74,6 +75,7 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "twin": Twin,
     "lstm": Lstm,
     "mingru": MinGru,
+    "gated_delta": GatedDelta,
     "mimn": Mimn,
     "rum_item": RumItem,
     "rum_feature": RumFeature,

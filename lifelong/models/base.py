@@ -338,11 +338,10 @@ class MemoryModel(Model, Generic[M]):
         target = _pick(Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC), real_N)
         logit_BNT, attention_BNS = self.respond(memory, target)
         aux_losses = self.auxiliary(memory, real_N.new_ones(1, len(real_N), dtype=torch.bool))
-        size = batch.mask_BC.shape
         return Output(
-            _spread(logit_BNT, real_N, size),
+            spread_targets(logit_BNT.squeeze(0), batch.mask_BC),
             aux_losses,
-            None if attention_BNS is None else _spread(attention_BNS, real_N, size),
+            None if attention_BNS is None else spread_targets(attention_BNS.squeeze(0), batch.mask_BC),
         )
 
 
@@ -355,11 +354,11 @@ def _pick(fields: _Fields, real_N: Tensor) -> _Fields:
     return type(fields)(*(value.flatten(0, 1)[real_N].unsqueeze(0) for value in fields))
 
 
-def _spread(value_BNX: Tensor, real_N: Tensor, size: torch.Size) -> Tensor:
-    """Values of the real targets back at their places, 0 elsewhere: `[B, C, X]`."""
-    value_NX = value_BNX.squeeze(0)
-    whole = value_NX.new_zeros(size.numel(), value_NX.shape[1]).index_copy(0, real_N, value_NX)
-    return whole.view(*size, -1)
+def spread_targets(value_NX: Tensor, mask_BC: Tensor) -> Tensor:
+    """Values of the real targets, in order, back at their places, 0 elsewhere: `[B, C, X]`."""
+    real_N = mask_BC.flatten().nonzero().squeeze(-1)
+    whole = value_NX.new_zeros(mask_BC.numel(), value_NX.shape[1]).index_copy(0, real_N, value_NX)
+    return whole.view(*mask_BC.shape, -1)
 
 
 class FittedModel(ABC):

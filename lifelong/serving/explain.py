@@ -242,9 +242,11 @@ def _candidate(
         events, rest = _weighed(weights, scorer.runtime.stored(answer.count), shown)
         return CandidateExplanation(**asdict(score), events=events, rest=rest)
     same_NF = shown.same(score.item, number_F)
+    # What is read is the memory's first field; others steer its writes.
+    read = [slot for slot in slots if slot.field == slots[0].field]
     parts = [
         SlotAttention(slot.field, slot.slot, float(weight), _related(slot, shown, same_NF))
-        for slot, weight in zip(slots, weights, strict=True)
+        for slot, weight in zip(read, weights, strict=True)
     ]
     return CandidateExplanation(**asdict(score), slots=parts)
 

@@ -130,6 +130,7 @@ SIGHTS: dict[str, Callable[[Mapping[str, Any], int], Sight]] = {
     "Twin": lambda settings, events: Sight(aged=settings["recent"], counts_events=True),
     "Lstm": _WHOLE,
     "MinGru": _WHOLE,
+    "GatedDelta": _WHOLE,
     "Mimn": _WHOLE,
     "RumItem": lambda settings, events: Sight(pooled=(settings["slots"],)),
     "RumFeature": _WHOLE,

@@ -44,6 +44,7 @@ NAMES = [
     "twin",
     "lstm",
     "mingru",
+    "gated_delta",
     "mimn",
     "rum_item",
     "rum_feature",

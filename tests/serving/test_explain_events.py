@@ -148,3 +148,12 @@ def test_the_service_answers_the_same(made, make_client):
     assert reply["attention_over"] == "events"
     assert {event["item"] for event in reply["candidates"][0]["events"]} == {"i21", "i31", "i41"}
     assert reply["candidates"][0]["rest"] == {"events": 0, "attention": 0.0}
+
+
+@pytest.mark.parametrize(("model", "field", "slots"), [("gated_delta", "state", 2), ("mimn", "slot", 8)])
+def test_the_slots_that_a_model_reads_have_the_weights_and_its_other_parts_have_none(made, store, model, field, slots):
+    explanation, candidate = explained(made(model), store, ["i1", "i2", "i3"])
+    assert explanation.attention_over == "slots"
+    assert [(part.field, part.slot) for part in candidate.slots] == [(field, slot) for slot in range(slots)]
+    assert sum(part.attention for part in candidate.slots) == pytest.approx(1, abs=1e-5)
+    assert [part.related[0].item for part in candidate.slots] == ["i1"] * slots

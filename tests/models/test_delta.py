@@ -1,0 +1,130 @@
+"""The gated delta memory against a naive transcription of its equations, in float64."""
+
+import math
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import Tensor, nn
+
+from lifelong.models.delta import GatedDelta, GatedDeltaMemory
+from lifelong.testing.worlds import INPUTS, random_batch
+
+pytestmark = pytest.mark.torch
+
+LENGTHS = (9, 0, 1, 4)
+WIDTH, HEADS = 4, 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make(chunk: int = 4) -> GatedDelta:
+    torch.manual_seed(0)
+    model = GatedDelta(INPUTS, embedding=3, width=WIDTH, heads=HEADS, chunk=chunk, dropout=0.0)
+    return model.double().eval()
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    return layer.weight @ x if layer.bias is None else layer.weight @ x + layer.bias
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / torch.sqrt(x @ x + 1e-6)
+
+
+def naive_state(model: GatedDelta, events: list[Tensor]) -> list[Tensor]:
+    """S of each head: decay by the event, take out what is under its key, put its value there."""
+    states = [torch.zeros(WIDTH, WIDTH, dtype=torch.float64) for _ in range(HEADS)]
+    for x in events:
+        gates, keys, values = linear(model.gates, x), linear(model.key, x), linear(model.value, x)
+        for h in range(HEADS):
+            part = slice(h * WIDTH, (h + 1) * WIDTH)
+            k, v = unit(keys[part]), values[part]
+            a = torch.exp(-torch.exp(model.rate_H[h]) * torch.log(1 + torch.exp(gates[h])))
+            b = 1 / (1 + torch.exp(-gates[HEADS + h]))
+            states[h] = a * states[h] @ (torch.eye(WIDTH) - b * torch.outer(k, k)) + b * torch.outer(v, k)
+    return states
+
+
+def naive_interest(model: GatedDelta, states: list[Tensor], count: int, target: Tensor) -> Tensor:
+    queries = linear(model.query, target)
+    found = [states[h] @ unit(queries[h * WIDTH : (h + 1) * WIDTH]) for h in range(HEADS)]
+    scores = torch.exp(linear(model.share, torch.cat([target, *found])))
+    shares = scores / scores.sum() if count else torch.zeros(HEADS, dtype=torch.float64)
+    return torch.cat([HEADS * shares[h] * found[h] for h in range(HEADS)])
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 64])
+def test_state_and_interest_are_the_naive_loop_in_value_and_gradient(chunk: int) -> None:
+    model, generator = make(chunk), torch.Generator().manual_seed(0)
+    length_B = torch.tensor(LENGTHS)
+    clean_BLE = torch.randn(4, 11, model.event_width, generator=generator, dtype=torch.float64)
+    padding_BL1 = (torch.arange(11) >= length_B[:, None])[..., None]
+    target_BCE = torch.randn(4, 1, model.target_width, generator=generator, dtype=torch.float64)
+    state_weight = torch.randn(4, HEADS, WIDTH, WIDTH, generator=generator, dtype=torch.float64)
+    weight = torch.randn(4, HEADS * WIDTH, generator=generator, dtype=torch.float64)
+    results = []
+    for chunked in (True, False):
+        leaves = [clean_BLE.clone().requires_grad_(), target_BCE.clone().requires_grad_()]
+        if chunked:
+            dirty_BLE = leaves[0].masked_fill(padding_BL1, math.nan)
+            memory = model.encode_vector(dirty_BLE, length_B, length_B[:, None])
+            state, interest = memory.state_BHDK[:, 0], model.read_vector(memory, leaves[1])[0][:, 0]
+        else:
+            users = [naive_state(model, list(leaves[0][b, :length])) for b, length in enumerate(LENGTHS)]
+            state = torch.stack([torch.stack(user) for user in users])
+            rows = [naive_interest(model, users[b], n, leaves[1][b, 0]) for b, n in enumerate(LENGTHS)]
+            interest = torch.stack(rows)
+        body = [value for name, value in model.named_parameters() if not name.startswith(("embed.", "head."))]
+        loss = (state * state_weight).sum() + (interest * weight).sum()
+        results.append([state.detach(), interest.detach(), *torch.autograd.grad(loss, [*leaves, *body])])
+    for left, right in zip(*results, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
+
+
+def test_the_size_of_a_chunk_changes_nothing() -> None:
+    batch = random_batch(LENGTHS, targets=5)
+    torch.testing.assert_close(make(1)(batch).logit_BCT, make(7)(batch).logit_BCT, rtol=0, atol=1e-12)
+
+
+def test_an_item_seen_again_is_held_once_and_its_new_value_takes_the_place_of_the_old() -> None:
+    model = make()
+    with torch.no_grad():
+        # Full strength and no decay.
+        model.gates.weight.zero_()
+        model.gates.bias[:HEADS], model.gates.bias[HEADS:] = -200.0, 200.0
+        model.key.weight[:, model.target_width :] = 0.0
+    first, second = torch.randn(2, 1, model.event_width, dtype=torch.float64)
+    second[:, : model.target_width] = first[:, : model.target_width]
+    memory = model.initial_memory(1)
+    for event in (first, first, first, second):
+        memory = model.write_vector(memory, event)
+    model.query.weight.data.copy_(model.key.weight[:, : model.target_width])
+    query = model._query(first[:, : model.target_width])
+    found = (memory.state_BHDK @ query.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(found.flatten(), model.value(second)[0], rtol=0, atol=1e-4)
+
+
+def test_an_event_can_clear_a_head() -> None:
+    model = make()
+    with torch.no_grad():
+        model.gates.weight.zero_()
+        model.gates.bias[:HEADS] = 1e5
+        model.gates.bias[HEADS:] = 0.0
+    one, other = torch.randn(2, 1, model.event_width, dtype=torch.float64)
+    both = model.write_vector(model.write_vector(model.initial_memory(1), one), other)
+    alone = model.write_vector(model.initial_memory(1), other)
+    torch.testing.assert_close(both.state_BHDK, alone.state_BHDK)
+
+
+def test_shares_before_the_first_event_are_zero_without_nan_in_the_gradient() -> None:
+    model = make()
+    memory = GatedDeltaMemory(*(value.unsqueeze(1) for value in model.initial_memory(2)))
+    interest, share = model.read_vector(memory, torch.ones(2, 3, model.target_width).double())
+    interest.sum().backward()
+    assert not bool(share.any())
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
