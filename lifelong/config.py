@@ -47,6 +47,11 @@ class TrainSettings(BaseModel):
         "constant", description="cosine falls to a hundredth at the end of the run (by max_examples or max_epochs)"
     )
     warmup: int = Field(0, ge=0, description="labelled examples during which the learning rate rises from 0")
+    embeddings: Literal["auto", "dense", "sparse"] = Field(
+        "auto",
+        description="sparse: a step reads and moves only the rows of embedding tables that its batch has (SparseAdam); "
+        "dense: all rows (Adam); auto: sparse for tables of a million rows or more",
+    )
     weight_decay: FiniteFloat = Field(
         0.0, ge=0, description="mu: half mu times the squared weights is added to the loss, embedding tables left out"
     )

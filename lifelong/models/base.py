@@ -161,6 +161,10 @@ class Model(nn.Module, ABC):
         """
         return False
 
+    def tables(self) -> list[nn.Embedding]:
+        """The tables that grow with the data; `forward` takes rows from them by calling them, and no other way."""
+        return list(self.embed.tables.values())
+
     @property
     def undivided(self) -> str:
         """Why the users of a batch cannot be trained in several processes; empty if they can."""

@@ -70,6 +70,10 @@ class Mf(Model):
         self.users = nn.Embedding(inputs.users, width, padding_idx=0)
         nn.init.zeros_(self.users.weight)
 
+    def tables(self) -> list[nn.Embedding]:
+        """The users' too."""
+        return [*super().tables(), self.users]
+
     def forward(self, batch: Batch) -> Output:
         """The user's and the targets' factors and biases; padded targets give any number."""
         tasks = len(self.inputs.tasks)

@@ -227,20 +227,6 @@ def shared_state(load: Callable[[], State], processes: Processes) -> State:
     return State(Progress.model_validate_json(progress), parts["model"], best, parts["optimiser"])
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[tuple[int, str], Tensor]:
-    """The tensors of an optimiser's state."""
-    state = optimiser.state_dict()["state"]
-    return {(place, name): value for place, entry in state.items() for name, value in entry.items()}
-
-
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[tuple[int, str], Tensor]) -> None:
-    """Put back what `optimiser_tensors` gave."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for (place, name), value in tensors.items():
-        state.setdefault(place, {})[name] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-
-
 def json_safe(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as JSON gives them back (tuples become lists), so that they can be compared."""
     plain: dict[str, Any] = json.loads(json.dumps(settings))

@@ -66,6 +66,7 @@ class Gradients:
         self._model, self._fabric, self._processes = model, fabric, processes
         self._parallel = parallel_gradients(model, fabric.device, fabric.autocast)
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._sparse = {id(table.weight) for table in model.tables() if table.sparse}
 
     def close(self) -> None:
         """End the threads."""
@@ -122,8 +123,9 @@ class Gradients:
     def _sum(self, loss: Loss, answers: Sequence[bool]) -> Step:
         """Add up gradients, losses and answers over the processes; what none has a gradient of keeps none."""
         device = self._fabric.device
-        small = [parameter for parameter in self._parameters if parameter.numel() < _LARGE]
-        large = [parameter for parameter in self._parameters if parameter.numel() >= _LARGE]
+        dense = [parameter for parameter in self._parameters if id(parameter) not in self._sparse]
+        small = [parameter for parameter in dense if parameter.numel() < _LARGE]
+        large = [parameter for parameter in dense if parameter.numel() >= _LARGE]
         said = [float(parameter.grad is not None) for parameter in self._parameters] + [float(yes) for yes in answers]
         head_N = torch.cat([torch.stack([loss.total, loss.cross_entropy]).float(), torch.tensor(said, device=device)])
         small_N = torch.cat([_gradient(parameter).flatten() for parameter in small] or [head_N[:0]])
@@ -131,6 +133,9 @@ class Gradients:
         for parameter in large:
             parameter.grad = _gradient(parameter)
         self._processes.sum([sent_N, *(_gradient(parameter) for parameter in large)])
+        for parameter in self._parameters:
+            if id(parameter) in self._sparse:
+                parameter.grad = self._sum_rows(parameter)
         head_N, small_N = sent_N[: len(head_N)], sent_N[len(head_N) :]
         parts = torch.split(small_N, [parameter.numel() for parameter in small])
         for parameter, part in zip(small, parts, strict=True):
@@ -141,6 +146,17 @@ class Gradients:
                 parameter.grad = None
         yes = tuple(number > 0 for number in said[len(self._parameters) :])
         return Step(Loss(torch.tensor(total), torch.tensor(cross_entropy)), yes)
+
+    def _sum_rows(self, parameter: Tensor) -> Tensor:
+        """The sparse gradients of all processes, added up: only the rows that they have travel."""
+        own = parameter.grad
+        if own is None:
+            index_N, value_ND = torch.zeros(0, dtype=torch.int64, device=parameter.device), parameter.detach()[:0]
+        else:
+            own = own.coalesce()
+            index_N, value_ND = own.indices()[0], own.values()
+        index_N, value_ND = self._processes.rows(index_N, value_ND)
+        return torch.sparse_coo_tensor(index_N.unsqueeze(0), value_ND, parameter.shape).coalesce()
 
 
 def _gradient(parameter: Tensor) -> Tensor:

@@ -34,14 +34,12 @@ from lifelong.training.checkpoint import (
     CurvePoint,
     Progress,
     State,
-    optimiser_tensors,
-    restore_optimiser,
     shared_state,
 )
 from lifelong.training.display import Display
 from lifelong.training.gradients import Gradients
 from lifelong.training.losses import Loss
-from lifelong.training.optimiser import build_optimiser, clip_gradients, learning_rate
+from lifelong.training.optimiser import build_optimiser, clip_gradients, learning_rate, use_sparse_tables
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -90,6 +88,7 @@ class Loop:
         self.total = total_examples(settings, batches.examples_per_epoch)
         self._model, self._best, self._late = model.to(fabric.device), dict[str, Tensor](), False
         self.processes.spread(model.state_dict().values())
+        use_sparse_tables(model, settings)
         self._optimiser = build_optimiser(model, settings)
         self._threads = torch.get_num_threads()
         self._gradients = Gradients(model, fabric, self.processes)
@@ -110,7 +109,7 @@ class Loop:
         state = shared_state(self.checkpoint.load, self.processes)
         self.progress, self._best = state.progress, dict(state.best)
         self._model.load_state_dict(dict(state.model))
-        restore_optimiser(self._optimiser, state.optimiser)
+        self._optimiser.restore(state.optimiser)
 
     def run(self) -> Mapping[str, Tensor]:
         """Train until a limit or the patience is reached; the weights of the best validation.
@@ -221,8 +220,8 @@ class Loop:
         if not self.processes.first:
             return
         with self._timed("checkpoint"):
-            tensors = optimiser_tensors(self._optimiser)
-            self.checkpoint.save(State(self.progress, self._model.state_dict(), self._best, tensors))
+            state = State(self.progress, self._model.state_dict(), self._best, self._optimiser.tensors())
+            self.checkpoint.save(state)
 
     def _due(self) -> bool:
         every = self.settings.validate_every

@@ -54,6 +54,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "sim": {"search": "soft"},
     "mf": {},
 }
+SPARSE = ("din", "mf")
+"""Those of them that are tried with sparse tables."""
 
 
 def run_config(**changes: Any) -> RunConfig:
@@ -84,7 +86,8 @@ BATCHES: dict[str, Callable[[], Batch]] = {
 
 def gradients(model: Model) -> list[torch.Tensor]:
     return [
-        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad for parameter in model.parameters()
+        torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
+        for parameter in model.parameters()
     ]
 
 
@@ -95,6 +98,8 @@ def gradient_errors(processes: Processes) -> dict[str, Any]:
     for name in MODELS:
         for kind, make in BATCHES.items():
             model, batch = make_model(name), make()
+            for table in model.tables():
+                table.sparse = name in SPARSE
             if name == "dien":
                 # No events are sampled here from other users than the process's own.
                 model._others = lambda pairs, device: torch.arange(pairs, device=device)

@@ -16,10 +16,8 @@ from lifelong.training.checkpoint import (
     Fingerprint,
     Progress,
     State,
-    optimiser_tensors,
-    restore_optimiser,
 )
-from lifelong.training.optimiser import build_optimiser
+from lifelong.training.optimiser import Optimiser, build_optimiser
 
 pytestmark = pytest.mark.torch
 
@@ -101,7 +99,7 @@ def test_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_optimiser_steps_on_as_if_never_interrupted() -> None:
-    def step(model: nn.Linear, optimiser: torch.optim.Optimizer) -> None:
+    def step(model: nn.Linear, optimiser: Optimiser) -> None:
         optimiser.zero_grad()
         torch.autograd.backward(model(torch.tensor([[1.0, -2.0]])).square().sum())
         optimiser.step()
@@ -113,7 +111,7 @@ def test_optimiser_steps_on_as_if_never_interrupted() -> None:
     resumed = nn.Linear(2, 1)
     resumed.load_state_dict(straight.state_dict())
     second = build_optimiser(resumed, TrainSettings())
-    restore_optimiser(second, {key: value.clone() for key, value in optimiser_tensors(first).items()})
+    second.restore({key: value.clone() for key, value in first.tensors().items()})
     step(straight, first)
     step(resumed, second)
     assert torch.equal(straight.weight, resumed.weight)

@@ -1,0 +1,171 @@
+"""Training steps with an embedding table of millions of rows: sparse gradients and SparseAdam against dense ones.
+
+    python benchmarks/large_tables.py
+    python benchmarks/large_tables.py --items 10000 100000 1000000 --rounds 3
+    python benchmarks/large_tables.py --quality
+
+Whole steps (forward, backward, clip, optimiser) of `hpmn` on random batches of 8,192 events and 4,096 targets, whose
+items are drawn by popularity (Zipf); fewer rows are touched than there are numbers in a batch. `dense` is Adam in its
+fused form, as for small tables. Every size and form runs in a process of its own, whose peak of resident memory is
+measured; forms take turns. `--quality` trains both forms on the Complete Journey log instead, with the settings of the
+demo and several seeds, and compares the AUC on validation.
+
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+FORMS = ("dense", "sparse")
+USERS, EVENTS, TARGETS = 16, 512, 256
+
+
+def measure(form: str, items: int, width: int, steps: int) -> dict[str, float]:
+    """Steps a second and peak memory of this process."""
+    import torch
+
+    from lifelong.config import TrainSettings
+    from lifelong.data.batches import Batch
+    from lifelong.data.events import InputSpec
+    from lifelong.evaluation.processes import Processes, open_fabric
+    from lifelong.models import build
+    from lifelong.models.base import Model
+    from lifelong.testing.worlds import random_batch
+    from lifelong.training.gradients import Gradients
+    from lifelong.training.optimiser import build_optimiser, clip_gradients, use_sparse_tables
+
+    inputs = InputSpec(item={"item": items, "category": 5_000}, event={"event_type": 6}, context={}, users=100)
+    settings = TrainSettings.model_validate({"embeddings": form})
+    torch.manual_seed(0)
+    model = build("hpmn", inputs, {"embedding": width})
+    assert isinstance(model, Model)
+    use_sparse_tables(model, settings)
+    optimiser = build_optimiser(model, settings)
+    gradients = Gradients(model.train(), open_fabric("cpu", "32-true"), Processes())
+
+    def batch(seed: int) -> Batch:
+        made = random_batch([EVENTS] * USERS, targets=TARGETS, inputs=inputs, seed=seed)
+        generator = torch.Generator().manual_seed(seed)
+        for numbers in (made.history_BLF[..., 0], made.target_BCF[..., 0]):
+            # Rank r has a share of about 1 / r.
+            rank = (items ** torch.rand(numbers.shape, generator=generator, dtype=torch.float64)).long()
+            numbers.copy_(rank.clamp(2, items - 1))
+        return made
+
+    batches = [batch(seed) for seed in range(steps + 2)]
+    seconds = []
+    for one in batches:
+        start = time.perf_counter()
+        gradients.backward(one, lambda: (False, False))
+        clip_gradients(model.parameters(), settings.clip)
+        optimiser.step()
+        optimiser.zero_grad()
+        seconds.append(time.perf_counter() - start)
+    gradients.close()
+    rows = statistics.mean(len(one.history_BLF[..., 0].flatten().unique()) for one in batches)
+    # The first steps make the optimiser's state and compile.
+    return {
+        "steps_per_second": 1 / statistics.median(seconds[2:]),
+        "best_steps_per_second": 1 / min(seconds[2:]),
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+        "rows_of_histories": rows,
+    }
+
+
+def quality(seed: int, form: str, data: str, examples: int) -> dict[str, float]:
+    """Validation AUC of one training."""
+    from lifelong.cli.demo import HPMN
+    from lifelong.config import load_config
+    from lifelong.data.dataset import Dataset
+    from lifelong.training.trainer import train
+
+    own = [f"train.seed={seed}", f"train.embeddings={form}", f"train.max_examples={examples}", "train.threads=1"]
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = train(Dataset(data), "hpmn", f"{folder}/a", config=load_config(None, [*HPMN, *own]), progress=False)
+    return {"auc": artifact.metrics["validation"]["auc"], "log_loss": artifact.metrics["validation"]["log_loss"]}
+
+
+def child(*words: object) -> dict[str, float]:
+    """The JSON that this script prints in another process."""
+    command = [sys.executable, __file__, "--child", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def compare_speed(sizes: list[int], width: int, steps: int, rounds: int) -> dict[str, Any]:
+    """Both forms in turns."""
+    found: dict[str, Any] = {}
+    for items in sizes:
+        runs: dict[str, list[dict[str, float]]] = {form: [] for form in FORMS}
+        for _ in range(rounds):
+            for form in FORMS:
+                runs[form].append(child("speed", form, items, width, steps))
+        row: dict[str, Any] = {
+            form: {name: round(statistics.median(run[name] for run in part), 3) for name in part[0]}
+            for form, part in runs.items()
+        }
+        row["speed_up"] = round(row["sparse"]["steps_per_second"] / row["dense"]["steps_per_second"], 2)
+        row["memory_ratio"] = round(row["sparse"]["peak_gb"] / row["dense"]["peak_gb"], 2)
+        found[str(items)] = row
+        print(f"{items:>10,} items: {row}", flush=True)
+    return found
+
+
+def compare_quality(data: Path | None, seeds: int, examples: int) -> dict[str, Any]:
+    """Validation AUC of both forms by seed."""
+    with tempfile.TemporaryDirectory() as folder:
+        if data is None:
+            from lifelong.data.prepare import prepare
+
+            data = prepare("completejourney", [], Path(folder) / "data").folder
+        found: dict[str, list[float]] = {form: [] for form in FORMS}
+        for seed in range(seeds):
+            for form in FORMS:
+                found[form].append(round(child("quality", seed, form, data, examples)["auc"], 4))
+            print(f"seed {seed}: { ({form: part[-1] for form, part in found.items()}) }", flush=True)
+    gaps = [sparse - dense for dense, sparse in zip(found["dense"], found["sparse"], strict=True)]
+    return {"auc": found, "mean_gap": round(statistics.mean(gaps), 4), "examples": examples}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, nargs="+", default=[5_000_000])
+    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--quality", action="store_true")
+    parser.add_argument("--data", type=Path, help="a prepared dataset for --quality")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--examples", type=int, default=300_000)
+    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        kind, *words = arguments.child
+        if kind == "speed":
+            found = measure(words[0], *map(int, words[1:]))
+        else:
+            found = quality(int(words[0]), words[1], words[2], int(words[3]))
+        print(json.dumps(found))
+    elif arguments.quality:
+        print(json.dumps(compare_quality(arguments.data, arguments.seeds, arguments.examples)))
+    else:
+        found = compare_speed(arguments.items, arguments.width, arguments.steps, arguments.rounds)
+        print(json.dumps({"width": arguments.width, "items": found}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Sparse tables: gradients and steps of the rows alone that a batch touches."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import nn
+
+from lifelong.artifact import export
+from lifelong.config import RunConfig, TrainSettings
+from lifelong.data.dataset import Dataset
+from lifelong.evaluation.processes import Processes, open_fabric
+from lifelong.models import MODELS, build
+from lifelong.models.base import Model
+from lifelong.testing.datasets import tiny_dataset
+from lifelong.testing.worlds import INPUTS, random_batch
+from lifelong.training import optimiser as optimisers
+from lifelong.training.display import Display
+from lifelong.training.gradients import Gradients
+from lifelong.training.optimiser import Optimiser, build_optimiser, clip_gradients, use_sparse_tables
+from lifelong.training.trainer import train
+
+pytestmark = pytest.mark.torch
+TRAINED = [name for name, entry in MODELS.items() if issubclass(entry, Model)]
+
+
+def made(name: str, embeddings: str, **changes: Any) -> tuple[Model, Optimiser]:
+    torch.manual_seed(0)
+    model = build(name, INPUTS, {"dropout": 0.0})
+    assert isinstance(model, Model)
+    settings = TrainSettings.model_validate({"embeddings": embeddings, **changes})
+    use_sparse_tables(model, settings)
+    return model.train(), build_optimiser(model, settings)
+
+
+def backward(model: Model, seed: int = 0) -> None:
+    torch.manual_seed(1)
+    gradients = Gradients(model, open_fabric("cpu", "32-true"), Processes())
+    gradients.backward(random_batch([5, 9, 2], targets=3, seed=seed), lambda: (False,))
+    gradients.close()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_gradients_of_every_model_are_those_of_dense_tables(name: str) -> None:
+    found = []
+    for form in ("dense", "sparse"):
+        model, _ = made(name, form)
+        backward(model)
+        found.append([part.grad for part in model.parameters()])
+        own = {id(table.weight) for table in model.tables()}
+        for part in model.parameters():
+            if id(part) in own and part.grad is not None:
+                assert part.grad.is_sparse == (form == "sparse")
+    for dense, sparse in zip(*found, strict=True):
+        if dense is None or sparse is None:
+            # A table that nothing was looked up in.
+            assert all(part is None or not part.to_dense().any() for part in (dense, sparse))
+        else:
+            torch.testing.assert_close(sparse.to_dense(), dense.to_dense())
+
+
+def test_first_step_is_adams_and_later_ones_leave_other_rows_alone() -> None:
+    after = {}
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        table = nn.Embedding(5, 3, sparse=sparse)
+        optimiser, after[sparse] = build_optimiser(table, TrainSettings()), [table.weight.detach().clone()]
+        for rows in ([1, 2], [2, 3]):
+            torch.autograd.backward(table(torch.tensor(rows)).square().sum())
+            optimiser.step()
+            optimiser.zero_grad()
+            after[sparse].append(table.weight.detach().clone())
+    torch.testing.assert_close(after[False][1], after[True][1], rtol=0, atol=1e-6)
+    moved = {sparse: (steps[2] != steps[1]).any(dim=1).tolist() for sparse, steps in after.items()}
+    assert moved[True] == [False, False, True, True, False]
+    # Adam moves the row of the first step on, by its momentum.
+    assert moved[False] == [False, True, True, True, False]
+
+
+def test_padding_stays_zero() -> None:
+    model, optimiser = made("hpmn", "sparse")
+    for seed in range(3):
+        backward(model, seed)
+        optimiser.step()
+    assert not any(table.weight[0].any() for table in model.tables())
+
+
+def test_clipping_is_by_value_of_the_summed_row() -> None:
+    table = nn.Embedding(4, 2, sparse=True)
+    torch.autograd.backward(
+        (table(torch.tensor([1, 1, 2])) * torch.tensor([[3.0, 0.2], [3.0, 0.2], [-9.0, 0.1]])).sum()
+    )
+    clip_gradients(table.parameters(), 1.0)
+    assert table.weight.grad is not None
+    expected = torch.tensor([[0.0, 0.0], [1.0, 0.4], [-1.0, 0.1], [0.0, 0.0]])
+    torch.testing.assert_close(table.weight.grad.to_dense(), expected)
+
+
+def test_auto_makes_large_tables_sparse_and_leaves_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimisers, "SPARSE_FROM", 30)
+    model, optimiser = made("dnn", "auto")
+    assert [table.sparse for table in model.tables()] == [table.num_embeddings >= 30 for table in model.tables()]
+    assert {table.sparse for table in model.tables()} == {True, False}
+    backward(model)
+    clip_gradients(model.parameters(), 1.0)
+    optimiser.step()
+
+
+def test_users_table_of_mf_may_be_sparse() -> None:
+    model, optimiser = made("mf", "sparse")
+    assert len(model.tables()) == 1 + len(model.embed.tables)
+    backward(model)
+    optimiser.step()
+
+
+def test_state_comes_back_exactly() -> None:
+    model, first = made("dnn", "sparse")
+    for seed in range(2):
+        backward(model, seed)
+        first.step()
+        first.zero_grad()
+    other, second = made("dnn", "sparse")
+    other.load_state_dict(model.state_dict())
+    second.restore({key: value.clone() for key, value in first.tensors().items()})
+    for one, optimiser in ((model, first), (other, second)):
+        backward(one, 2)
+        optimiser.step()
+    for mine, theirs in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "write_graphs", lambda *given, **named: None)
+    dataset = tiny_dataset(tmp_path / "data", num_users=20)
+    straight = run(dataset, tmp_path / "straight")
+    step, count = Display.step, 0
+
+    def dying(self: Display, examples: int, speed: float, loss: float) -> None:
+        nonlocal count
+        count += 1
+        step(self, examples, speed, loss)
+        if count == 8:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "step", dying)
+        with pytest.raises(KeyboardInterrupt):
+            run(dataset, tmp_path / "resumed")
+    resumed = run(dataset, tmp_path / "resumed", resume=True)
+    weights = [(artifact.path / "weights.safetensors").read_bytes() for artifact in (straight, resumed)]
+    assert weights[0] == weights[1]
+
+
+def run(dataset: Dataset, out: Path, *, resume: bool = False, embeddings: str = "sparse") -> Any:
+    train_settings = TrainSettings.model_validate(
+        {
+            "embeddings": embeddings,
+            "min_steps": 0,
+            "threads": 1,
+            "max_epochs": 2,
+            "max_targets": 10,
+            "batch_targets": 200,
+            "validate_every": 0.5,
+        }
+    )
+    return train(dataset, "dnn", out, config=RunConfig(train=train_settings), resume=resume, progress=False)
