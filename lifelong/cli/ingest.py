@@ -1,15 +1,23 @@
-"""`lifelong ingest`: events of a file -> memories in a store."""
+"""`lifelong ingest`: events of a file or a topic -> memories in a store."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lifelong.cli.options import ArtifactPath, Late, NewCodec, StoreUrl, pairs
+from lifelong.cli.streaming import Column, DeadLetter, OnBad, OnGap, Patience, open_letters
 from lifelong.cli.terminal import Reply, Terminal
+from lifelong.errors import UsageError, require
+
+if TYPE_CHECKING:
+    from lifelong.memory.kafka import Followed, Stream
+    from lifelong.memory.updater import Applied
 
 
 def ingest(
@@ -17,33 +25,135 @@ def ingest(
     artifact: ArtifactPath,
     *,
     store: StoreUrl,
-    file: Annotated[Path, typer.Option("--from", metavar="FILE", help="Events: csv or jsonl (also .gz), or parquet.")],
-    column: Annotated[
-        list[str],
-        typer.Option("--column", metavar="OURS=THEIRS", help="A column with another name, as in user=visitor."),
-    ] = [],  # noqa: B006
+    place: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="FILE|URL",
+            help="Events: csv or jsonl (also .gz), or parquet; or kafka://host:port,host:port/topic?group=NAME.",
+        ),
+    ],
+    column: Column = [],  # noqa: B006
     source: Annotated[
-        str | None, typer.Option("--source", help="Name of the source, for a file that grows; by default its content.")
+        str | None,
+        typer.Option(
+            "--source", help="Name of the source, for a file that grows; by default its content, or the topic's name."
+        ),
     ] = None,
     late: Annotated[
         Late, typer.Option("--late", help="What happens to an event older than the user's last.")
     ] = "apply",
     codec: NewCodec = None,
+    on_bad: OnBad = "stop",
+    dead_letter: DeadLetter = None,
+    on_gap: OnGap = "stop",
+    patience: Patience = 60,
+    idle: Annotated[
+        float | None, typer.Option("--idle", min=0, help="End when a topic gave nothing for so many seconds.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", min=0, max=65535, help="Port for Prometheus while a topic is followed."),
+    ] = None,
 ) -> Reply:
-    """Fold the events of a file into the memories; a second run of the same file changes nothing."""
+    """Fold the events of a file or a topic into the memories, each once, however often this is started.
+
+    A topic is followed until SIGTERM or Ctrl-C; the batch in hand is then finished.
+    """
     from lifelong.cli.opening import open_pair
     from lifelong.memory import ingest as ingestion
+    from lifelong.memory.kafka_client import is_kafka, parse
 
-    with open_pair(artifact, store, read_only=False) as (opened, memories), terminal.progress("reading") as advance:
-        applied = ingestion.ingest(
-            opened,
-            memories,
-            file,
-            progress=advance,
-            source=source,
-            columns=pairs(column, option="--column"),
-            late=late,
-            codec=codec,
-        )
-    counts = asdict(applied)
-    return Reply(counts, [", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in counts.items())])
+    columns = pairs(column, option="--column")
+    if not is_kafka(place):
+        for option, value in (("--idle", idle), ("--metrics-port", metrics_port)):
+            if value is not None:
+                raise UsageError(f"{option} with a file", expected=f"{option} with --from kafka://...")
+        with (
+            open_pair(artifact, store, read_only=False) as (opened, memories),
+            open_letters(dead_letter) as letters,
+            terminal.progress("reading") as advance,
+        ):
+            applied = ingestion.ingest(
+                opened,
+                memories,
+                Path(place),
+                progress=advance,
+                source=source,
+                columns=columns,
+                late=late,
+                codec=codec,
+                on_bad=on_bad,
+                dead_letters=letters,
+                patience=patience,
+            )
+        return Reply(asdict(applied), [_sentence(applied)])
+
+    from lifelong.memory.kafka import Stream, StreamSettings
+    from lifelong.memory.updater import Updater
+
+    address = parse(place)
+    settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle)
+    with open_pair(artifact, store, read_only=False) as (opened, memories), open_letters(dead_letter) as letters:
+        updater = Updater(opened, memories, late=late, codec=codec)
+        schema = opened.config.dataset_schema
+        stream = Stream(address, memories, updater.apply, schema, settings=settings, letters=letters)
+        with _metrics(terminal, stream, metrics_port):
+            followed = _follow(terminal, stream)
+    return Reply(_document(followed), [_sentence(followed.applied), *_places(followed)])
+
+
+def _follow(terminal: Terminal, stream: Stream) -> Followed:
+    """Follow a topic until the end or a signal, and show how far it is."""
+    from lifelong.serving.run import signals_end_here
+
+    terminal.say(f"Following {stream.address.name} as group {stream.address.group}  (Ctrl-C stops)")
+    with signals_end_here(stream.stop), terminal.progress("messages") as advance:
+        return stream.run(lambda followed: advance(*_progress(followed)))
+
+
+@contextlib.contextmanager
+def _metrics(terminal: Terminal, stream: Stream, port: int | None) -> Iterator[None]:
+    """Tell Prometheus the numbers."""
+    if port is None:
+        yield
+        return
+    prometheus = require("prometheus_client", extra="serve", purpose="--metrics-port")
+    from lifelong.serving.following import StreamCollector
+
+    registry = prometheus.CollectorRegistry()
+    registry.register(StreamCollector(stream.report, lambda: True))
+    try:
+        server, thread = prometheus.start_http_server(port, addr="127.0.0.1", registry=registry)
+    except OSError as error:
+        raise UsageError(f"cannot listen on 127.0.0.1:{port}: {error.strerror or error}", fix="another port") from error
+    terminal.say(f"Metrics at http://127.0.0.1:{server.server_port}/metrics")
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _progress(followed: Followed) -> tuple[int, int]:
+    counts = asdict(followed.applied)
+    done = sum(counts[name] for name in ("applied", "duplicates", "refused", "bad"))
+    return done, done + sum(place.lag or 0 for place in followed.places.values())
+
+
+def _document(followed: Followed) -> dict[str, Any]:
+    places = {str(partition): asdict(place) for partition, place in sorted(followed.places.items())}
+    return {**asdict(followed.applied), "lost": followed.lost, "partitions": places}
+
+
+def _sentence(applied: Applied) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in asdict(applied).items())
+
+
+def _places(followed: Followed) -> list[str]:
+    lost = [f"lost {followed.lost:,}: Kafka had deleted them"] if followed.lost else []
+    return lost + [
+        f"partition {partition}: through offset {place.offset:,}, {'?' if place.lag is None else f'{place.lag:,}'} left"
+        for partition, place in sorted(followed.places.items())
+    ]

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, BaseRate, Late, StoreUrl
+from lifelong.cli.options import ArtifactPath, BaseRate, Late, StoreUrl, pairs
+from lifelong.cli.streaming import Column, DeadLetter, OnBad, OnGap, open_letters
 from lifelong.cli.terminal import Reply, Terminal
-from lifelong.errors import require
+from lifelong.errors import UsageError, require
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from lifelong.memory.kafka import StreamSettings
+    from lifelong.memory.kafka_client import KafkaAddress
     from lifelong.serving.service import ServiceSettings
 
 
@@ -34,8 +38,16 @@ def serve(
         Late, typer.Option("--late", help="What happens to an event older than the user's last.")
     ] = "apply",
     base_rate: BaseRate = None,
+    place: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL", help="Follow a topic too: kafka://host:port,host:port/topic?group=NAME."),
+    ] = None,
+    column: Column = [],  # noqa: B006
+    on_bad: OnBad = "stop",
+    dead_letter: DeadLetter = None,
+    on_gap: OnGap = "stop",
 ) -> Reply:
-    """Serve scores and take events over HTTP, until it is stopped."""
+    """Serve scores and take events over HTTP, and from a topic if one is named, until it is stopped."""
     from lifelong.memory.redis_client import without_password
     from lifelong.serving.run import check_workers, read_keys, run, run_workers
 
@@ -44,7 +56,9 @@ def serve(
     require("fastapi", extra="serve", purpose="serving")
     from lifelong.serving.service import ServiceSettings
 
-    make_app = partial(_open_app, artifact, store, keys, data, ServiceSettings(late=late, base_rate=base_rate))
+    following = None if place is None else _following(place, column, on_bad, on_gap, dead_letter)
+    settings = ServiceSettings(late=late, base_rate=base_rate)
+    make_app = partial(_open_app, artifact, store, keys, data, settings, following)
     shown = {"store": without_password(store), "keys": keys is not None}
 
     def ready(artifact_id: str, address: str) -> None:
@@ -60,9 +74,38 @@ def serve(
     return Reply(None, ["Stopped; every accepted event is in the store."])
 
 
+@dataclass(frozen=True, slots=True)
+class _Following:
+    """A topic that is followed, and how."""
+
+    address: KafkaAddress
+    settings: StreamSettings
+    dead_letter: str | None
+
+
+def _following(place: str, column: list[str], on_bad: str, on_gap: str, dead_letter: str | None) -> _Following:
+    """The topic that a URL names.
+
+    Raises:
+        UsageError: it names none.
+    """
+    from lifelong.memory.kafka import StreamSettings
+    from lifelong.memory.kafka_client import EXPECTED, is_kafka, parse
+
+    if not is_kafka(place):
+        raise UsageError(f"--from {place}", expected=EXPECTED, fix="fill the store from files with `lifelong ingest`")
+    columns = pairs(column, option="--column")
+    return _Following(parse(place), StreamSettings(None, columns, on_bad, on_gap), dead_letter)
+
+
 @contextlib.contextmanager
 def _open_app(
-    artifact: Path, store: str, keys: list[str] | None, data: Path | None, settings: ServiceSettings
+    artifact: Path,
+    store: str,
+    keys: list[str] | None,
+    data: Path | None,
+    settings: ServiceSettings,
+    following: _Following | None,
 ) -> Iterator[FastAPI]:
     """The app of one process, on a store that is open as long."""
     from lifelong.cli.opening import open_pair
@@ -70,8 +113,14 @@ def _open_app(
     from lifelong.serving.app import create_app
 
     dataset = None if data is None else Dataset(data)
-    with open_pair(artifact, store, read_only=False) as (opened, memories):
-        yield create_app(opened, memories, api_keys=keys, dataset=dataset, settings=settings)
+    with (
+        open_pair(artifact, store, read_only=False) as (opened, memories),
+        open_letters(None if following is None else following.dead_letter) as letters,
+    ):
+        app = create_app(opened, memories, api_keys=keys, dataset=dataset, settings=settings)
+        if following is not None:
+            app.state.service.follow(following.address, following.settings, letters)
+        yield app
 
 
 def _announce(terminal: Terminal, document: dict[str, Any]) -> None:

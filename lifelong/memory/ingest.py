@@ -6,6 +6,9 @@ grew is another one. A file that grows at its end is given a name of its own (`s
 applied. In parquet the offset is the number of the row.
 
 csv and jsonl are read with the standard library, also as `.gz`; parquet needs pyarrow.
+
+A line that is no event stops the run, or is left out and kept as a dead letter; the position moves past it together
+with the memories.
 """
 
 from __future__ import annotations
@@ -14,18 +17,21 @@ import csv
 import gzip
 import hashlib
 import io
-import json
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lifelong.errors import SourceError, UsageError, require
-from lifelong.memory.updater import Applied, Updater, UserEvent, event_problem
+from lifelong.memory.dead_letters import DeadLetter, DeadLetters
+from lifelong.memory.patience import Patience
+from lifelong.memory.rows import EventRows, Problem, json_row
+from lifelong.memory.updater import Applied, Updater, UserEvent
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -33,15 +39,16 @@ if TYPE_CHECKING:
     from lifelong.memory.store import MemoryStore
 
 BATCH = 4_096
-COLUMNS = ("user", "item", "time", "event_type")
+PATIENCE = 60.0
+"""Seconds for which a shared store that does not answer is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """One line, as it stands in the file, and how far the file was read with it."""
+    """One line, as it stands in the file or what is wrong with it, and how far the file was read with it."""
 
     number: int
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] | Problem
     done: int
 
 
@@ -56,6 +63,9 @@ def ingest(
     late: str = "apply",
     event_log: bool = True,
     codec: str | None = None,
+    on_bad: str = "stop",
+    dead_letters: DeadLetters | None = None,
+    patience: float = PATIENCE,
 ) -> Applied:
     """Fold the events of a file into the memories of a store.
 
@@ -66,27 +76,46 @@ def ingest(
             there are such `event_type` and item fields. Other columns are left out.
         progress: called with (done, total): bytes of the file, or rows of parquet.
         source: name of the source; after the content of the file by default.
-        columns: our name -> the file's name, for columns that are called otherwise.
+        columns: our name -> the file's name, for columns that are called otherwise; see `EventRows`.
         late: see `Updater`.
         event_log: see `Updater`.
         codec: see `Updater`.
+        on_bad: what happens at a line that is no event: "stop", or "skip" leaves it out.
+        dead_letters: where those that were left out are kept; flushed here, not closed.
+        patience: seconds for which a shared store that does not answer is waited for.
 
     Returns:
         What became of the lines; those of an earlier run count as duplicates.
 
     Raises:
-        SourceError: a line is not what it should be; names file, line and column. All lines before it are applied.
+        SourceError: a line is not what it should be; names file, line and column. All lines before it are applied. Also
+            with "skip" where what comes after it cannot be read.
         UsageError: the file's ending names no format, or `columns` names no column of ours.
+        StoreUnavailableError: the store does not answer; a second run goes on where it stopped.
     """
+    if on_bad not in ("stop", "skip"):
+        raise UsageError(f"on_bad = {on_bad!r}", expected='"stop" or "skip"')
     reader = _Reader(path, artifact.config.dataset_schema, columns or {})
     updater = Updater(artifact, store, late=late, event_log=event_log, codec=codec)
     name = content_source(path) if source is None else source
+    waiting = Patience(patience if store.shared else 0)
     mark, size, total = store.watermark(name, 0), reader.size(), Applied()
-    with closing(_batches(reader)) as batches:
+    with closing(_batches(reader, skip=on_bad == "skip")) as batches:
         for batch in batches:
+            letters = [letter for letter in batch.bad if letter.offset > mark]
+            if dead_letters is not None:
+                for letter in letters:
+                    dead_letters.put(letter)
+                dead_letters.flush()
             known = bisect_right(batch.offsets, mark)
-            total += updater.apply(batch.events[known:], source=name, offsets=batch.offsets[known:])
-            total += Applied(duplicates=known)
+            apply = partial(
+                updater.apply,
+                batch.events[known:],
+                source=name,
+                offsets=batch.offsets[known:],
+                through=batch.through,
+            )
+            total += waiting(apply) + Applied(duplicates=known, bad=len(letters))
             if progress is not None:
                 progress(batch.done, size)
     return total
@@ -94,30 +123,46 @@ def ingest(
 
 @dataclass(slots=True)
 class _Batch:
-    """Events, their line numbers, and how far the file was read with them."""
+    """Events, their line numbers, and how far the file was read with them.
+
+    Args:
+        events: of the lines that are such.
+        offsets: their line numbers.
+        bad: the other lines.
+        through: number of the last line.
+        done: how far the file was read.
+    """
 
     events: list[UserEvent] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
+    bad: list[DeadLetter] = field(default_factory=list)
+    through: int = -1
     done: int = 0
 
 
-def _batches(reader: _Reader) -> Generator[_Batch]:
+def _batches(reader: _Reader, *, skip: bool) -> Generator[_Batch]:
     """The events of a file; those before a bad line come first, then its error is raised."""
     batch = _Batch()
     with closing(reader.lines()) as lines:
         try:
             for line in lines:
-                batch.events.append(reader.event(line))
-                batch.offsets.append(line.number)
-                batch.done = line.done
-                if len(batch.events) == BATCH:
+                event = line.values if isinstance(line.values, Problem) else reader.rows.event(line.values)
+                if not isinstance(event, Problem):
+                    batch.events.append(event)
+                    batch.offsets.append(line.number)
+                elif skip:
+                    batch.bad.append(reader.letter(line, event))
+                else:
+                    raise reader.bad(line.number, event)
+                batch.through, batch.done = line.number, line.done
+                if len(batch.events) + len(batch.bad) >= BATCH:
                     yield batch
                     batch = _Batch()
         except SourceError:
-            if batch.events:
+            if batch.through >= 0:
                 yield batch
             raise
-    if batch.events:
+    if batch.through >= 0:
         yield batch
 
 
@@ -144,12 +189,7 @@ class _Reader:
     """
 
     def __init__(self, path: Path, schema: Schema, columns: Mapping[str, str]) -> None:
-        self.path, self.fields, self.time_unit = path, schema.item_fields[1:], schema.time_unit
-        names = (*COLUMNS, *self.fields)
-        unknown = sorted(set(columns) - set(names))
-        if unknown:
-            raise UsageError(f"there is no column {unknown[0]!r} to map", expected=f"one of: {', '.join(names)}")
-        self.column = {name: columns.get(name, name) for name in names}
+        self.path, self.rows = path, EventRows(schema, columns)
         self._format, self._zipped = _format_of(path)
 
     def size(self) -> int:
@@ -167,29 +207,14 @@ class _Reader:
         """
         return self._parquet_lines() if self._format == "parquet" else self._text_lines()
 
-    def event(self, line: _Line) -> UserEvent:
-        """The event of a line.
+    def letter(self, line: _Line, problem: Problem) -> DeadLetter:
+        """A line that is left out."""
+        values = None if isinstance(line.values, Problem) else line.values
+        return DeadLetter(str(self.path), 0, line.number, str(problem), value=values)
 
-        Raises:
-            SourceError: names line and column.
-        """
-        values = line.values
-        nested = next((name for name in self.column.values() if isinstance(values.get(name), list | dict)), None)
-        if nested is not None:
-            raise self._bad(line.number, "a list or an object", column=nested, expected="text or a number")
-        fields = {name: value for name in self.fields if (value := _text(values.get(self.column[name]))) is not None}
-        event = UserEvent(
-            user=_text(values.get(self.column["user"])) or "",
-            item=_text(values.get(self.column["item"])) or "",
-            time=_whole(values.get(self.column["time"])),
-            event_type=_text(values.get(self.column["event_type"])),
-            fields=fields or None,
-        )
-        problem = event_problem(event, time_unit=self.time_unit)
-        if problem is not None:
-            column, found, expected = problem
-            raise self._bad(line.number, f"{column} {found}", column=self.column[column], expected=expected)
-        return event
+    def bad(self, line: int, problem: Problem) -> SourceError:
+        """The error of a line."""
+        return self._bad(line, problem.found, column=problem.column, expected=problem.expected)
 
     def _text_lines(self) -> Generator[_Line]:
         number = 0
@@ -202,28 +227,20 @@ class _Reader:
         except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
             raise self._bad(number + 1, str(error)) from error
 
-    def _csv(self, text: io.TextIOWrapper) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    def _csv(self, text: io.TextIOWrapper) -> Iterator[tuple[int, Mapping[str, Any] | Problem]]:
         reader = csv.DictReader(text, strict=True)
-        needed = [self.column[name] for name in COLUMNS[:3]]
+        needed = self.rows.needed
         missing = [name for name in needed if name not in (reader.fieldnames or ())]
         if missing:
             raise self._bad(1, f"there is no column {missing[0]!r}", expected=f"a head with {', '.join(needed)}")
         for values in reader:
-            if None in values or None in values.values():
-                raise self._bad(reader.line_num, "not as many columns as the head")
-            yield reader.line_num, values
+            uneven = None in values or None in values.values()
+            yield reader.line_num, Problem("not as many columns as the head") if uneven else values
 
-    def _jsonl(self, text: io.TextIOWrapper) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    def _jsonl(self, text: io.TextIOWrapper) -> Iterator[tuple[int, Mapping[str, Any] | Problem]]:
         for number, line in enumerate(text, start=1):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line)
-            except ValueError as error:
-                raise self._bad(number, f"not JSON: {error}") from error
-            if not isinstance(values, dict):
-                raise self._bad(number, "not a JSON object", expected='{"user": .., "item": .., "time": ..}')
-            yield number, values
+            if line.strip():
+                yield number, json_row(line)
 
     def _parquet_lines(self) -> Generator[_Line]:
         with self._open_parquet() as table:
@@ -261,20 +278,6 @@ def _format_of(path: Path) -> tuple[str, bool]:
             fix="rename the file",
         )
     return ending.removeprefix("."), zipped
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None or value == "" else str(value)
-
-
-def _whole(value: Any) -> Any:
-    """A whole number, from text too; anything else as it is, to be refused."""
-    if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            return value
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _unreadable(path: Path, error: OSError) -> SourceError:

@@ -87,6 +87,7 @@ class Applied:
         refused: late and not applied.
         no_dedup: applied without offset or event id, so that a repetition would count twice.
         unknown_types: applied with an event type that training had not seen.
+        bad: lines of a file or messages of a stream that are no events, and were left out.
     """
 
     applied: int = 0
@@ -95,6 +96,7 @@ class Applied:
     refused: int = 0
     no_dedup: int = 0
     unknown_types: int = 0
+    bad: int = 0
 
     def __add__(self, other: Applied) -> Applied:
         """Both together."""
@@ -144,6 +146,7 @@ class Updater:
         source: str = "http",
         partition: int = 0,
         offsets: Sequence[int] | None = None,
+        through: int | None = None,
     ) -> Applied:
         """Fold events in, in their order; all of it is written at once, or nothing.
 
@@ -153,6 +156,7 @@ class Updater:
             partition: of the source.
             offsets: strictly increasing place of each event in its partition; those at or below the stored watermark
                 were applied before. None for sources without places.
+            through: how far the partition was read, where what follows the last event is none; in the same write.
 
         Raises:
             RequestError: an event is not valid; says which and why. Nothing was kept.
@@ -161,13 +165,19 @@ class Updater:
         """
         check_events(events, time_unit=self._schema.time_unit)
         _check_offsets(events, offsets)
+        last = max(-1 if through is None else through, int(offsets[-1]) if offsets is not None and len(offsets) else -1)
         with self._lock:
-            return self._apply(events, source, partition, offsets)
+            marks = {} if last < 0 else {(source, partition): last}
+            return self._apply(events, source, partition, offsets, marks)
 
     def _apply(
-        self, events: Sequence[UserEvent], source: str, partition: int, offsets: Sequence[int] | None
+        self,
+        events: Sequence[UserEvent],
+        source: str,
+        partition: int,
+        offsets: Sequence[int] | None,
+        marks: Mapping[tuple[str, int], int],
     ) -> Applied:
-        marks = {(source, partition): int(offsets[-1])} if offsets is not None and len(offsets) else {}
         applied = Applied()
         for _ in range(ATTEMPTS):
             step = self._step(events, source, partition, offsets, marks)

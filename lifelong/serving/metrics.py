@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
@@ -34,6 +35,10 @@ class Metrics:
             registry=self._registry,
         )
         self.waiting_writes = Gauge("lifelong_waiting_writes", "Writes that wait or run", registry=self._registry)
+
+    def add(self, collector: Collector) -> None:
+        """Tell these numbers too."""
+        self._registry.register(collector)
 
     def text(self) -> bytes:
         """All of them in Prometheus' text format."""

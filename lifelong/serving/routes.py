@@ -44,7 +44,7 @@ operations = APIRouter(tags=["operations"])
 async def post_events(body: s.EventsBody, service: Served) -> s.EventsReply:
     """All events of the batch are written in one commit, or none of them."""
     applied = await service.add_events([UserEvent(**event.model_dump()) for event in body.events])
-    counts = asdict(applied)
+    counts = {name: count for name, count in asdict(applied).items() if name in s.EventsReply.model_fields}
     return s.EventsReply(**counts, note=_note(counts))
 
 

@@ -42,7 +42,7 @@ def run(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> 
     uvicorn = require("uvicorn", extra="serve", purpose="serving")
     with listen(host, port) as listening:
         ready(f"http://{host}:{listening.getsockname()[1]}")
-        with _signals_end_here():
+        with signals_end_here():
             uvicorn.Server(_config(app)).run(sockets=[listening])
 
 
@@ -67,7 +67,7 @@ def run_workers(
         UsageError: the address cannot be used.
     """
     context, stopping = multiprocessing.get_context("spawn"), threading.Event()
-    with listen(host, port) as listening, _signals_end_here(stopping.set):
+    with listen(host, port) as listening, signals_end_here(stopping.set):
 
         def start() -> SpawnProcess:
             process = context.Process(target=_work, args=(make_app, listening))
@@ -90,7 +90,7 @@ def run_workers(
 def _work(make_app: Callable[[], contextlib.AbstractContextManager[FastAPI]], listening: socket.socket) -> None:
     """What one of several processes does."""
     uvicorn = require("uvicorn", extra="serve", purpose="serving")
-    with make_app() as app, _signals_end_here():
+    with make_app() as app, signals_end_here():
         uvicorn.Server(_config(app)).run(sockets=[listening])
 
 
@@ -102,7 +102,7 @@ def _config(app: FastAPI) -> Any:
 
 
 @contextlib.contextmanager
-def _signals_end_here(then: Callable[[], None] = lambda: None) -> Iterator[None]:
+def signals_end_here(then: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Let the caller go on after the server has stopped; `then` is called at a signal that no server takes.
 
     uvicorn raises the signal that stopped it once more at its end; by default that would end the process before the

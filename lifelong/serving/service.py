@@ -28,9 +28,13 @@ from lifelong.serving.slots import Slot, slots_of
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
+    from lifelong.memory.dead_letters import DeadLetters
+    from lifelong.memory.kafka import StreamSettings
+    from lifelong.memory.kafka_client import KafkaAddress
     from lifelong.memory.store import MemoryStore
     from lifelong.memory.updater import Applied
     from lifelong.serving.explain import Explanation
+    from lifelong.serving.following import Follower
 
 T = TypeVar("T")
 
@@ -114,6 +118,7 @@ class Service:
         self.scorer = Scorer(artifact, store, overlay=self.overlay, base_rate=settings.base_rate)
         self.metrics = Metrics()
         self.stopping = False
+        self.follower: Follower | None = None
         self._readers = ThreadPoolExecutor(settings.threads, thread_name_prefix="lifelong-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lifelong-write")
 
@@ -134,6 +139,30 @@ class Service:
         for part in fields(applied):
             self.metrics.events.labels(part.name).inc(getattr(applied, part.name))
         return applied
+
+    def apply(
+        self, events: Sequence[UserEvent], *, source: str, partition: int, offsets: Sequence[int], through: int
+    ) -> Applied:
+        """Fold events of a stream in, in turn with those of requests; for another thread than the event loop's."""
+        return self._writer.submit(
+            lambda: self.updater.apply(events, source=source, partition=partition, offsets=offsets, through=through)
+        ).result()
+
+    def follow(self, address: KafkaAddress, settings: StreamSettings, letters: DeadLetters | None) -> None:
+        """Follow a topic from `start` to `close`."""
+        from lifelong.memory.kafka import Stream
+        from lifelong.serving.following import Follower, StreamCollector
+
+        schema = self.artifact.config.dataset_schema
+        stream = Stream(address, self.store, self.apply, schema, settings=settings, letters=letters)
+        follower = Follower(stream, again=self.store.shared)
+        self.metrics.add(StreamCollector(stream.report, lambda: follower.up))
+        self.follower = follower
+
+    def start(self) -> None:
+        """Begin to follow the topic, if there is one."""
+        if self.follower is not None:
+            self.follower.start()
 
     async def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
         """Score many users' candidates."""
@@ -176,6 +205,8 @@ class Service:
     def close(self) -> None:
         """Finish what was accepted; the store stays open."""
         self.stopping = True
+        if self.follower is not None:
+            self.follower.stop()
         self._writer.shutdown(wait=True)
         self._readers.shutdown(wait=True)
 

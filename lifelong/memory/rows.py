@@ -1,0 +1,109 @@
+"""Rows of files and messages of streams -> events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lifelong.errors import UsageError
+from lifelong.memory.updater import UserEvent, event_problem
+
+if TYPE_CHECKING:
+    from lifelong.data.events import Schema
+
+COLUMNS = ("user", "item", "time", "event_type")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a row.
+
+    Args:
+        found: what was found.
+        expected: what was expected, "" where `found` says it all.
+        column: the row's name of it, None where it is the whole row.
+    """
+
+    found: str
+    expected: str = ""
+    column: str | None = None
+
+    def __str__(self) -> str:
+        place = "" if self.column is None else f"column {self.column}: "
+        return f"{place}{self.found}" + (f" (expected {self.expected})" if self.expected else "")
+
+
+class EventRows:
+    """Makes events of rows that name their values.
+
+    Args:
+        schema: of the artifact; its item fields may stand in a row.
+        columns: our name -> the rows' name, for columns that are called otherwise. `event_id` is read only where it is
+            named here: a column that is called so may hold anything.
+
+    Raises:
+        UsageError: `columns` names no column of ours.
+    """
+
+    def __init__(self, schema: Schema, columns: Mapping[str, str]) -> None:
+        self.fields, self.time_unit = schema.item_fields[1:], schema.time_unit
+        names = (*COLUMNS, *self.fields)
+        unknown = sorted(set(columns) - {*names, "event_id"})
+        if unknown:
+            expected = f"one of: {', '.join((*names, 'event_id'))}"
+            raise UsageError(f"there is no column {unknown[0]!r} to map", expected=expected)
+        self.column = {name: columns.get(name, name) for name in names}
+        self._event_id = columns.get("event_id")
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that every row has."""
+        return [self.column[name] for name in COLUMNS[:3]]
+
+    def event(self, values: Mapping[str, Any]) -> UserEvent | Problem:
+        """The event of a row, or what is wrong with it."""
+        read = self.column.values() if self._event_id is None else (*self.column.values(), self._event_id)
+        nested = next((name for name in read if isinstance(values.get(name), list | dict)), None)
+        if nested is not None:
+            return Problem("a list or an object", "text or a number", nested)
+        fields = {name: value for name in self.fields if (value := _text(values.get(self.column[name]))) is not None}
+        event = UserEvent(
+            user=_text(values.get(self.column["user"])) or "",
+            item=_text(values.get(self.column["item"])) or "",
+            time=_whole(values.get(self.column["time"])),
+            event_type=_text(values.get(self.column["event_type"])),
+            fields=fields or None,
+            event_id=None if self._event_id is None else _text(values.get(self._event_id)),
+        )
+        problem = event_problem(event, time_unit=self.time_unit)
+        if problem is None:
+            return event
+        column, found, expected = problem
+        return Problem(f"{column} {found}", expected, self.column.get(column, self._event_id))
+
+
+def json_row(text: str | bytes) -> Mapping[str, Any] | Problem:
+    """The values of a JSON object, or what is wrong with it."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Problem(f"not JSON: {error}")
+    if not isinstance(values, dict):
+        return Problem("not a JSON object", '{"user": .., "item": .., "time": ..}')
+    return values
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number, from text too; anything else as it is, to be refused."""
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
