@@ -273,8 +273,8 @@ class Stream:
                 fix="if it is another topic of that name, name it with --source; all of its messages are then applied",
             )
         if wanted >= first:
-            # It was deleted, or was there again, in between.
-            client.seek(self._kafka.TopicPartition(self.address.topic, partition, wanted))
+            # It was there again in between.
+            self.begin_again(client, partition)
             return
         if self.settings.on_gap == "stop":
             raise StreamError(
@@ -286,7 +286,7 @@ class Stream:
         logger.warning("%s: %d messages from offset %d on were deleted and are left out", place, first - wanted, wanted)
         self._patiently(lambda: self._store.commit(Commit(watermarks={(self.source, partition): first - 1})))
         self._lost += first - wanted
-        client.seek(self._kafka.TopicPartition(self.address.topic, partition, first))
+        self.begin_again(client, partition)
 
     def _bounds(self, client: Any, partition: int) -> tuple[int, int]:
         """First offset of a partition, and the one behind the last.
@@ -430,6 +430,15 @@ class Stream:
             )
             for partition, offset in found.items()
         ]
+
+    def begin_again(self, client: Any, partition: int) -> None:
+        """Read a partition, or with it all that this process has, from the store's position on."""
+        if self._store.shared and self.address.assignment == "range":
+            # The group's protocol allows no change of one alone; what comes twice is known by its offset.
+            client.assign(self.starts([place.partition for place in client.assignment()]))
+        else:
+            client.incremental_unassign([self._kafka.TopicPartition(self.address.topic, partition)])
+            client.incremental_assign(self.starts([partition]))
 
     def drop(self, partitions: Sequence[int]) -> None:
         """Forget partitions that another process has now."""

@@ -5,6 +5,7 @@
     ?group=NAME         consumer group, also the name under which the lag can be watched; "lifelong" if left out
     ?start=beginning    or end: where a store begins that has seen nothing of the topic; "beginning" if left out
     ?assignment=cooperative   or range: how a group of processes shares the partitions
+    ?session=SECONDS    after which the partitions of a process that died are given to others; 10 if left out
     ?security=plaintext       or ssl, sasl_plaintext, sasl_ssl; sasl_ssl if left out where there is a user
     ?sasl=PLAIN               or SCRAM-SHA-256, SCRAM-SHA-512
     ?ca=FILE            certificate authority of the brokers, where the system does not know it
@@ -31,7 +32,7 @@ _CHOICES = {
     "security": ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl"),
     "sasl": ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
 }
-_OPTIONS = ("group", *_CHOICES, "ca")
+_OPTIONS = ("group", *_CHOICES, "session", "ca")
 _PORT = 9092
 _REFRESH = 10
 """Seconds after which new partitions are found."""
@@ -49,6 +50,7 @@ class KafkaAddress:
         group: of the consumers.
         start: "beginning" or "end".
         assignment: "cooperative" or "range".
+        session: seconds after which a process that says nothing is taken for dead.
         security: protocol of the connection.
         sasl: mechanism of the login.
         ca: file of the certificate authority.
@@ -61,6 +63,7 @@ class KafkaAddress:
     group: str = "lifelong"
     start: str = "beginning"
     assignment: str = "cooperative"
+    session: float = 10.0
     security: str = "plaintext"
     sasl: str = "PLAIN"
     ca: str | None = None
@@ -116,6 +119,7 @@ def parse(url: str, environment: Mapping[str, str] = os.environ) -> KafkaAddress
         topic=topic,
         user=user or None,
         password=unquote(password) or environment.get("LIFELONG_KAFKA_PASSWORD") or None,
+        session=_session(options.pop("session", "10")),
         **({"security": "sasl_ssl"} if user else {}) | options,
     )
 
@@ -142,7 +146,7 @@ def consumer(address: KafkaAddress, *, on_error: Callable[[Any], None]) -> Any:
         "auto.offset.reset": "error",
         "isolation.level": "read_committed",
         "topic.metadata.refresh.interval.ms": _REFRESH * 1000,
-        "session.timeout.ms": 10_000,
+        "session.timeout.ms": round(1000 * address.session),
         "heartbeat.interval.ms": 1_000,
         "reconnect.backoff.max.ms": 2_000,
         "fetch.wait.max.ms": 100,
@@ -201,6 +205,16 @@ def _host(text: str) -> str:
     if not host:
         raise _bad("no broker")
     return f"{f'[{host}]' if ':' in host else host}:{_PORT if port is None else port}"
+
+
+def _session(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 3 < seconds < 3600:
+        raise _bad(f"a session of {text!r}", expected="seconds, more than 3")
+    return seconds
 
 
 def _bad(found: str, *, expected: str = EXPECTED) -> UsageError:

@@ -324,3 +324,22 @@ def test_these_commands_run_without_torch(artifact, events, tmp_path):
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "lifelong[train]" in done.stdout
+
+
+def test_a_file_is_no_topic_and_a_topic_needs_brokers(run, artifact, url, events):
+    outcome = run("ingest", artifact, "--store", url, "--from", events, "--idle", "1", "--json")
+    assert outcome.code == 2 and "--from kafka://" in outcome.error["expected"]
+    outcome = run("ingest", artifact, "--store", url, "--from", "kafka://h:1", "--json")
+    assert outcome.code == 2 and "no topic" in outcome.error["found"]
+    outcome = run("serve", artifact, "--store", url, "--from", events, "--json")
+    assert outcome.code == 2 and "kafka://" in outcome.error["expected"]
+
+
+def test_bad_lines_are_left_out_where_that_is_wanted(run, artifact, url, events):
+    events.write_text(events.read_text() + "u9,i1,soon,view\n")
+    letters = events.parent / "bad.jsonl"
+    outcome = run(
+        "ingest", artifact, "--store", url, "--from", events, "--on-bad", "skip", "--dead-letter", letters, "--json"
+    )
+    assert (outcome.document["applied"], outcome.document["bad"]) == (4, 1)
+    assert json.loads(letters.read_text())["offset"] == 6

@@ -14,6 +14,7 @@ import pytest
 
 from lifelong.errors import SourceError, UsageError
 from lifelong.memory import ingest as ingestion
+from lifelong.memory.dead_letters import FileLetters
 from lifelong.memory.ingest import content_source, ingest
 from lifelong.memory.store import InMemoryStore, open_store
 from lifelong.memory.updater import Applied, Updater, decode_event
@@ -121,6 +122,39 @@ def test_a_mended_line_is_applied_with_those_behind_it(artifact, store, tmp_path
         ingest(artifact, store, path, source="shop")
     applied = ingest(artifact, store, write_csv(path), source="shop")
     assert (applied.applied, applied.duplicates) == (6, 4)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_bad_lines_are_left_out_kept_and_passed_for_good(artifact, store, tmp_path, ending):
+    path, letters = tmp_path / f"log.{ending}", FileLetters(tmp_path / "bad.jsonl")
+    rows = [ROWS[0], {**ROWS[1], "time": "?"}, ROWS[2], {**ROWS[3], "user": ""}]
+    if ending == "csv":
+        path.write_text(write_csv(path, rows).read_text() + "u,i\n")
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\n")
+    applied = ingest(artifact, store, path, on_bad="skip", dead_letters=letters)
+    assert (applied.applied, applied.bad) == (2, 3)
+    # The last line is none, and its place is kept too.
+    last = 6 if ending == "csv" else 5
+    assert store.watermark(content_source(path), 0) == last
+    assert ingest(artifact, store, path, on_bad="skip", dead_letters=letters) == Applied(duplicates=2)
+    letters.close()
+    kept = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    assert [letter["offset"] for letter in kept] == [last - 3, last - 1, last]
+    assert "time is '?'" in kept[0]["reason"] and kept[0]["value"]["user"] == "u1"
+
+
+def test_an_event_id_column_is_read_where_it_is_named_and_else_left_alone(artifact, tmp_path):
+    rows = [{**row, "event_id": f"{k % 5}", "user": "u"} for k, row in enumerate(ROWS)]
+    path = write_csv(tmp_path / "log.csv", rows, ("user", "item", "time", "event_id"))
+    assert ingest(artifact, open_store("memory://"), path).applied == 10
+    applied = ingest(artifact, open_store("memory://"), path, columns={"event_id": "event_id"})
+    assert (applied.applied, applied.duplicates) == (5, 5)
+
+
+def test_dead_letters_that_cannot_be_written_are_said(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot be written.*--dead-letter"):
+        FileLetters(tmp_path / "none" / "bad.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""Processes that follow a topic: they share it, die, stop, and lose their broker; memories equal a replay of the log."""
+"""Processes that follow a topic: they share it, die, and lose their broker; memories equal a replay of the log."""
 
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,16 +85,17 @@ def applied(store, topic, partitions=3):
 def test_two_processes_share_a_topic_and_one_dies(artifact, dataset, log, kafka, topic, redis_url, ingest, assignment):
     rows, store = rows_of(log), open_store(redis_url)
     third = len(rows) // 3
-    place = kafka.url(topic, group=topic, assignment=assignment)
+    place = kafka.url(topic, group=topic, assignment=assignment, session="6")
     one = ingest(redis_url, place)
     kafka.send(topic, rows[:third])
     wait_until(lambda: applied(store, topic) == third, one)
-    other = ingest(redis_url, place)
+    other = ingest(redis_url, place, "--debug")
+    wait_until(lambda: re.search(r"takes the partitions \[\d", other.errors.read_text()), one, other)
     for start in range(third, 2 * third, 10):
         kafka.send(topic, rows[start : min(start + 10, 2 * third)])
         time.sleep(0.05)
     wait_until(lambda: applied(store, topic) == 2 * third, one, other)
-    # Both have some of the partitions by now; those of the dead one are taken over.
+    # Both have some of the partitions now; those of the dead one are taken over.
     one.kill()
     kafka.send(topic, rows[2 * third :])
     wait_until(lambda: applied(store, topic) == len(rows), other)
