@@ -37,6 +37,10 @@ def prepare(
     ] = None,
     negatives: Annotated[Rule | None, typer.Option("--negatives", help="How negatives are sampled.")] = None,
     engine: Annotated[Engine | None, typer.Option("--engine", help="Table engine.")] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="DATA|ARTIFACT", help="Keep the numbers of its values; new ones come behind."),
+    ] = None,
     option: Annotated[list[str], typer.Option("--option", metavar="KEY=VALUE", help="Option of the source.")] = [],  # noqa: B006
     changes: OtherSettings = [],  # noqa: B006
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is already there.")] = False,
@@ -44,7 +48,7 @@ def prepare(
     """Turn a raw log into a prepared dataset: histories, examples, vocabularies."""
     from lifelong.data import prepare as preparing
 
-    named = {"protocol": protocol, "negatives": negatives, "engine": engine, "mapping": mapping}
+    named = {"protocol": protocol, "negatives": negatives, "engine": engine, "mapping": mapping, "start": start}
     given: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}
     given |= {key: value for key, value in named.items() if value is not None}
     given |= {"options": pairs(option, option="--option"), "overwrite": overwrite}

@@ -1,8 +1,9 @@
-"""`lifelong train`: dataset + model -> artifact."""
+"""`lifelong train`: dataset + model, or an artifact to go on from -> artifact."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +20,18 @@ def train(
     terminal: Terminal,
     data: DataPath,
     *,
-    model: Annotated[str, typer.Option("--model", help="Name of the model; see `lifelong models`.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="Name of the model, see `lifelong models`; not needed with --from.")
+    ] = None,
     out: Annotated[Path, typer.Option("--out", metavar="ARTIFACT", help="Folder of the artifact.")],
+    start: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="ARTIFACT", help="Begin with its model and weights, carried over by id."),
+    ] = None,
+    users_from: Annotated[
+        Path | None,
+        typer.Option("--users-from", metavar="DATA", help="What --from was trained on, if it has a vector per user."),
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="Settings in TOML.")] = None,
     changes: Settings = [],  # noqa: B006
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
@@ -30,15 +41,34 @@ def train(
     """Train a model, select on validation, fit the calibrator, write the artifact."""
     from lifelong.config import load_config
     from lifelong.data.dataset import Dataset
+    from lifelong.errors import UsageError
     from lifelong.models import check_config
     from lifelong.training import trainer
     from lifelong.training.trainer import ElsewhereError
 
+    if model is None and start is None:
+        raise UsageError(
+            "neither --model nor --from is given",
+            expected="a model, or an artifact to go on from",
+            fix="add --model hpmn; `lifelong models` lists all",
+        )
+
     own = {"train.threads": threads, "train.seed": seed}
     overrides = [*changes, *(f"{key}={value}" for key, value in own.items() if value is not None)]
-    settings = load_config(config, overrides, check_model=functools.partial(check_config, model))
+    # With --from the trainer compares the settings with the artifact's.
+    check = functools.partial(check_config, model) if model is not None and start is None else None
+    settings = load_config(config, overrides, check_model=check)
     try:
-        artifact = trainer.train(Dataset(data), model, out, config=settings, resume=resume, progress=True)
+        artifact = trainer.train(
+            Dataset(data),
+            model,
+            out,
+            config=settings,
+            start=start,
+            users_from=None if users_from is None else Dataset(users_from),
+            resume=resume,
+            progress=True,
+        )
     except ElsewhereError:
         # All is well: the first process, on another machine, speaks for all.
         return Reply(None)
@@ -50,7 +80,29 @@ def _document(artifact: Artifact) -> dict[str, Any]:
 
 
 def _summary(artifact: Artifact, data: Path) -> list[Any]:
-    return [
-        f"Artifact {artifact.id[:12]} is in {artifact.path}",
-        f"Next: lifelong evaluate {artifact.path} {data}",
-    ]
+    lines: list[Any] = [f"Artifact {artifact.id[:12]} is in {artifact.path}"]
+    if "start" in artifact.metrics:
+        lines += _change(artifact.metrics)
+    return [*lines, f"Next: lifelong evaluate {artifact.path} {data}"]
+
+
+def _change(measured: Mapping[str, Any]) -> list[Any]:
+    """What became of the artifact that training began with."""
+    from rich.table import Table
+
+    start, now = measured["start"], measured["validation"]
+    table = Table("field", "ids kept", "new", "gone", "hash buckets")
+    for field, found in start["fields"].items():
+        before, after = found["buckets"]
+        buckets = f"{before:,}" if before == after else f"{before:,} -> {after:,}"
+        table.add_row(field, f"{found['kept']:,}", f"{found['new']:,}", f"{found['gone']:,}", buckets)
+    lines = [f"It began with the weights of artifact {start['artifact'][:12]}", table]
+    if start["validation"] and now.get("auc") is not None:
+        before = start["validation"]
+        lines.append(
+            f"On {now['examples']:,} validation examples: AUC {before['auc']:.4f} before, {now['auc']:.4f} now; "
+            f"log loss {before['log_loss']:.4f} before, {now['log_loss']:.4f} now"
+        )
+    if (measured.get("best") or {}).get("examples") == 0:
+        lines.append("No validation was better than the one before training: the earlier weights were kept")
+    return lines

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from lifelong.data.catalogue import FIRST_ROW, Catalogue
 from lifelong.data.choices import check_fields, choose_protocol, choose_rule
 from lifelong.data.dataset import FORMAT_VERSION, Manifest, NegativeRule
+from lifelong.data.earlier import Earlier
 from lifelong.data.engine import kth_smallest
 from lifelong.data.events import Schema
 from lifelong.data.examples import SPLITS, Examples, Split
@@ -47,6 +48,7 @@ class Job:
         folder: of the dataset; its `work` folder is for what goes afterwards.
         settings: how.
         progress: called at every stage.
+        earlier: what an earlier dataset or artifact knows, whose numbers are kept.
     """
 
     connection: Any
@@ -54,6 +56,7 @@ class Job:
     folder: Path
     settings: PrepareSettings
     progress: Callable[[str], None]
+    earlier: Earlier | None = None
 
     @property
     def work(self) -> Path:
@@ -80,6 +83,8 @@ def assemble(job: Job) -> Manifest:
     protocol = choose_protocol(log, job.settings)
     rule = choose_rule(log, protocol, job.settings)
     check_fields(log, job.settings)
+    if job.earlier is not None:
+        job.earlier.check_fields(log.item_fields, log.event_types)
     span = check_log(log)
     job.progress(f"numbering the users and items of {span['events']:,} events")
     numbered = number_ids(job.connection, log)
@@ -109,8 +114,13 @@ def assemble(job: Job) -> Manifest:
         "vocabulary": {
             field: {"known": len(each.index), "buckets": each.buckets} for field, each in catalogue.vocabularies.items()
         },
-        "settings": job.settings.model_dump(mode="json", exclude={"overwrite", "options", "mapping"}),
+        "settings": job.settings.model_dump(mode="json", exclude={"overwrite", "options", "mapping", "start"}),
     }
+    if job.earlier is not None:
+        record["from"] = {
+            **job.earlier.origin,
+            "known_before": {field: len(each.index) for field, each in job.earlier.vocabularies.items()},
+        }
     counts = {"users": len(users), "events": histories.num_events, "items": len(ids)}
     return make_manifest(job, protocol, rule, plan.cut_times, counts, record)
 
@@ -209,6 +219,7 @@ def save_catalogue(job: Job, numbered: Numbered, ids: IdIndex, count_V: npt.NDAr
         count_V,
         min_count=dict.fromkeys(fields, settings.field_min_count) | {"item": settings.min_count},
         buckets=settings.buckets_of(),
+        earlier=None if job.earlier is None else job.earlier.vocabularies,
     )
     for field, vocabulary in catalogue.vocabularies.items():
         vocabulary.save(job.folder / "vocabulary" / field)
@@ -221,7 +232,13 @@ def save_event_types(job: Job, plan: Plan, histories: Histories, types: tuple[st
     code = job.work / "type_code.npy"
     count = plan.training_counts(histories, len(types), values=np.load(code, mmap_mode="r"))
     vocabulary, number = field_vocabulary(
-        "event_type", np.arange(len(types)), list(types), count, min_count=1, buckets=0
+        "event_type",
+        np.arange(len(types)),
+        list(types),
+        count,
+        min_count=1,
+        buckets=0,
+        earlier=None if job.earlier is None else job.earlier.vocabularies["event_type"],
     )
     vocabulary.save(job.folder / "vocabulary" / "event_type")
     write_event_types(code, job.folder / "histories" / "event_type.npy", number)

@@ -22,6 +22,7 @@ from typing import Any
 
 from lifelong.data.assemble import Job, assemble
 from lifelong.data.dataset import Dataset, array_hash, write_manifest
+from lifelong.data.earlier import Earlier
 from lifelong.data.engine import clear_errors, open_engine
 from lifelong.data.folders import put_in_place
 from lifelong.data.prepare_settings import PrepareSettings
@@ -49,7 +50,8 @@ def prepare(
         progress: called with plain words at every stage.
 
     Raises:
-        UsageError: the source, engine or protocol is not one, or `out` is taken.
+        UsageError: the source, engine or protocol is not one, `out` is taken, or the earlier dataset or artifact is
+            none or has other fields.
         SourceError: a file is not what it should be.
         DataError: the log cannot be prepared, or the disk is full; nothing is left behind.
     """
@@ -59,6 +61,7 @@ def prepare(
     files = expand(paths)
     out = Path(out)
     _check_out(out, settings.overwrite)
+    earlier = None if settings.start is None else Earlier.open(settings.start)
     started = time.monotonic()
     with clear_errors(out.parent), _beside(out) as folder:
         work = folder / "work"
@@ -71,7 +74,7 @@ def prepare(
         ) as connection:
             tell(f"reading {source}" + (f": {len(files)} file(s)" if files else ""))
             log = SOURCES[source](connection, files, options)
-            manifest = assemble(Job(connection, log, folder, settings, tell))
+            manifest = assemble(Job(connection, log, folder, settings, tell, earlier))
         shutil.rmtree(work)
         tell("hashing the dataset")
         record = {**manifest.record, "files": [path.name for path in files], "options": settings.options}

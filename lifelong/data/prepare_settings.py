@@ -41,6 +41,9 @@ class PrepareSettings(BaseModel):
     threads: int | None = Field(None, ge=1, description="threads of the table engine; default: one per core")
     options: dict[str, str] = Field(default_factory=dict, description="options of the source")
     mapping: Path | None = Field(None, description="mapping file of the source `table`")
+    start: Path | None = Field(
+        None, description="earlier dataset or artifact (--from) whose known values and hash buckets keep their numbers"
+    )
     overwrite: bool = Field(False, description="replace a dataset that is already there")
 
     @field_validator("cuts")

@@ -1,7 +1,8 @@
 """Vocabularies from the training period, and the catalogue that is written in their numbers.
 
 Known values are numbered by descending count in the training period, then by id. An item with fewer than `min_count`
-training events has the number of its hash bucket, and so has every item that comes later.
+training events has the number of its hash bucket, and so has every item that comes later. With an earlier vocabulary
+its values come first, with the numbers that they had, whether this log holds them or not.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def default_buckets(field: str, known: int) -> int:
 
 
 def item_vocabulary(
-    ids: IdIndex, count_V: IntArray, *, min_count: int, buckets: int | None
+    ids: IdIndex, count_V: IntArray, *, min_count: int, buckets: int | None, earlier: Vocabulary | None = None
 ) -> tuple[Vocabulary, IntArray]:
     """The vocabulary of items, and the number of each item.
 
@@ -39,24 +40,36 @@ def item_vocabulary(
         ids: all items, in order of their rows.
         count_V: events in the training period per catalogue row.
         min_count: an item with fewer is left to its bucket.
-        buckets: None = `default_buckets`.
+        buckets: None = as in `earlier`, or `default_buckets`.
+        earlier: known values that keep their numbers.
 
     Returns:
         The vocabulary; int64 numbers of `ids`.
     """
     count = count_V[FIRST_ROW:]
-    known = np.flatnonzero(count >= max(min_count, 1))
+    before = np.full(len(ids), -1) if earlier is None else earlier.index.find(ids.ids())
+    known = np.flatnonzero((count >= max(min_count, 1)) & (before < 0))
     known = known[np.argsort(-count[known], kind="stable")]
-    vocabulary = Vocabulary(
-        ids.take(known), buckets=default_buckets("item", len(known)) if buckets is None else buckets
-    )
+    index = ids.take(known)
+    if earlier is not None:
+        index, buckets = earlier.index.followed_by(index), earlier.buckets if buckets is None else buckets
+    vocabulary = Vocabulary(index, buckets=default_buckets("item", len(index)) if buckets is None else buckets)
     number = vocabulary.fallback_numbers(ids.hashes())
-    number[known] = vocabulary.first_known + np.arange(len(known))
+    number[known] = vocabulary.size - len(known) + np.arange(len(known))
+    kept = np.flatnonzero(before >= 0)
+    number[kept] = vocabulary.first_known + before[kept]
     return vocabulary, number
 
 
 def field_vocabulary(
-    field: str, codes: IntArray, values: list[str], count_V: IntArray, *, min_count: int, buckets: int | None
+    field: str,
+    codes: IntArray,
+    values: list[str],
+    count_V: IntArray,
+    *,
+    min_count: int,
+    buckets: int | None,
+    earlier: Vocabulary | None = None,
 ) -> tuple[Vocabulary, IntArray]:
     """The vocabulary of a field whose values are counted by `codes`, and the number of each value.
 
@@ -66,20 +79,21 @@ def field_vocabulary(
         values: distinct values.
         count_V: events in the training period.
         min_count: a value with fewer is left to its bucket.
-        buckets: None = `default_buckets`.
+        buckets: None = as in `earlier`, or `default_buckets`.
+        earlier: known values that keep their numbers.
     """
     held = codes >= 0
     count = np.bincount(codes[held], weights=count_V[held], minlength=len(values)).astype(np.int64)
-    known = [place for place in range(len(values)) if count[place] >= max(min_count, 1)]
-    known.sort(key=lambda place: (-count[place], values[place]))
-    vocabulary = Vocabulary.build(
-        [values[place] for place in known], buckets=default_buckets(field, len(known)) if buckets is None else buckets
+    first = [] if earlier is None else earlier.index.ids()
+    held_before = set(first)
+    known = sorted(
+        (place for place, n in enumerate(count) if n >= max(min_count, 1) and values[place] not in held_before),
+        key=lambda place: (-count[place], values[place]),
     )
-    number = np.full(len(values), UNKNOWN, np.int64)
-    if vocabulary.buckets:
-        number[:] = [vocabulary.fallback_number(value) for value in values]
-    number[known] = vocabulary.first_known + np.arange(len(known))
-    return vocabulary, number
+    if buckets is None:
+        buckets = default_buckets(field, len(known)) if earlier is None else earlier.buckets
+    vocabulary = Vocabulary.build([*first, *(values[place] for place in known)], buckets=buckets)
+    return vocabulary, vocabulary.numbers(values)
 
 
 def field_codes(items: Any, field: str) -> tuple[IntArray, list[str]]:
@@ -108,6 +122,7 @@ def build_catalogue(
     *,
     min_count: Mapping[str, int],
     buckets: Mapping[str, int],
+    earlier: Mapping[str, Vocabulary] | None = None,
 ) -> Catalogue:
     """Vocabularies of all item fields, and all items in their numbers.
 
@@ -117,9 +132,13 @@ def build_catalogue(
         ids: the same items in order of their rows.
         count_V: events of each row in the training period.
         min_count: per field, 1 where it is not named.
-        buckets: per field, `default_buckets` where it is not named.
+        buckets: per field; as in `earlier`, or `default_buckets`, where it is not named.
+        earlier: field -> known values that keep their numbers.
     """
-    vocabulary, number = item_vocabulary(ids, count_V, min_count=min_count.get("item", 1), buckets=buckets.get("item"))
+    before = earlier or {}
+    vocabulary, number = item_vocabulary(
+        ids, count_V, min_count=min_count.get("item", 1), buckets=buckets.get("item"), earlier=before.get("item")
+    )
     vocabularies = {"item": vocabulary}
     number_VF = np.zeros((FIRST_ROW + len(ids), 1 + len(fields)), np.int32)
     number_VF[UNKNOWN] = UNKNOWN
@@ -133,6 +152,7 @@ def build_catalogue(
             count_V[FIRST_ROW:],
             min_count=min_count.get(field, 1),
             buckets=buckets.get(field),
+            earlier=before.get(field),
         )
         # A missing value has code -1, which picks the last entry.
         number_VF[FIRST_ROW:, column] = np.append(of_value, UNKNOWN)[codes]

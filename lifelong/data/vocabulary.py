@@ -110,6 +110,16 @@ class IdIndex:
         place = np.arange(offset[-1]) + np.repeat(start - offset[:-1], length)
         return self._of(self._text[place], offset, self.hashes()[index])
 
+    def followed_by(self, other: IdIndex) -> IdIndex:
+        """These ids, then the other ones.
+
+        Raises:
+            DatasetError: an id is in both.
+        """
+        offset = np.concatenate([self._offset, self._offset[-1] + other._offset[1:]])
+        text, hashes = np.concatenate([self._text, other._text]), np.concatenate([self.hashes(), other.hashes()])
+        return self._of(text, offset, hashes)
+
     def hashes(self) -> npt.NDArray[np.uint64]:
         """`id_hash` of every id, in order of their index."""
         hashes = np.empty(len(self), np.uint64)

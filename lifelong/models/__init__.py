@@ -99,7 +99,7 @@ def model_class(name: str, config: Mapping[str, Any]) -> type[Model] | type[Fitt
     Raises:
         ConfigError: no model or form has this name.
     """
-    name, config = _without_form(name, config)
+    name, config = without_form(name, config)
     if name not in MODELS:
         raise ConfigError([f"there is no model {name!r}"], fix=f"choose one of: {', '.join([*MODELS, *FORMS])}")
     for (model, flag), chosen in MODES.items():
@@ -114,7 +114,7 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: no such model, or settings unknown or out of range; names all of them.
     """
-    name, config = _without_form(name, config)
+    name, config = without_form(name, config)
     config_class = model_class(name, config).Config
     known = [field.name for field in fields(config_class)]
     given = {key: value for key, value in config.items() if not ((name, key) in MODES and value is False)}
@@ -130,7 +130,7 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return asdict(checked)
 
 
-def _without_form(name: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+def without_form(name: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """The model behind a name, and its settings, those that make the form among them.
 
     Raises:

@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lifelong.data.batches import Batch
     from lifelong.data.dataset import Dataset
     from lifelong.data.examples import Examples
+    from lifelong.data.renumbering import Renumbering
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,9 @@ class Memory(Protocol):
 
     def _asdict(self) -> dict[str, Any]: ...
 
+
+USER_NUMBER = "user number"
+"""What the rows of a table of users are called, in place of a field."""
 
 M = TypeVar("M", bound=Memory, default=Any)
 """The NamedTuple of one memory model."""
@@ -169,6 +173,11 @@ class Model(nn.Module, ABC):
     def undivided(self) -> str:
         """Why the users of a batch cannot be trained in several processes; empty if they can."""
         return ""
+
+    @property
+    def number_tables(self) -> dict[str, str]:
+        """Names of the saved weights that hold a row per number -> the field, or `USER_NUMBER`."""
+        return {f"embed.table_list.{place}.weight": field for place, field in enumerate(self.embed.fields)}
 
     def embed_context(self, context_BCF: Tensor) -> Tensor:
         """Embedded context, width 0 if the schema has none."""
@@ -374,6 +383,8 @@ class FittedModel(ABC):
     state: ClassVar[str]
     not_served: ClassVar[str] = "it reads the raw history"
     """Why no service can score with it."""
+    not_continued: ClassVar[str] = "it is fitted at once, and nothing of an earlier fit would be left"
+    """Why a fit cannot go on from an earlier one."""
 
     def __init__(self, inputs: InputSpec) -> None:
         """Subclasses take their settings as keyword arguments after `inputs`, as models do."""
@@ -382,6 +393,15 @@ class FittedModel(ABC):
     @abstractmethod
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Fit on the training period only."""
+
+    def start_from(self, earlier: Self, fields: Mapping[str, Renumbering]) -> list[str]:
+        """Let `fit` go on from an earlier model, or say why it cannot, in words.
+
+        Args:
+            earlier: of the same settings.
+            fields: what became of the numbers of each field.
+        """
+        return [self.not_continued]
 
     @abstractmethod
     def predict(self, dataset: Dataset, examples: Examples) -> npt.NDArray[np.float64]:

@@ -51,6 +51,7 @@ class Counts(FittedModel):
     source = "floor"
     state = "counters"
     not_served = "it counts in the raw history"
+    not_continued = "its loss has one minimum, which a fit finds from anywhere"
 
     def __init__(self, inputs: InputSpec, *, max_examples: int = 200_000, l2: float = 1.0) -> None:
         super().__init__(inputs)

@@ -20,10 +20,11 @@ Shapes: N examples, K features, T tasks, F item fields, V numbers of a field.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ from lifelong.models.base import FittedModel
 if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
     from lifelong.data.examples import Examples
+    from lifelong.data.renumbering import Renumbering
 
 FloatArray = npt.NDArray[np.float32]
 _Labelled = tuple[FloatArray, FloatArray]
@@ -94,6 +96,8 @@ class Gbdt(FittedModel):
         super().__init__(inputs)
         self.settings = GbdtConfig(max_examples, rounds, patience, learning_rate, leaves, leaf_examples, categories)
         self.trees_T: list[Any] = []
+        self._start_T: list[Any] | None = None
+        """Trees of an earlier fit that boosting goes on from."""
         self.popularity_F: list[FloatArray] = []
         """Of each item field: log of 1 + how often each number is asked about in training, `[V]`."""
 
@@ -106,9 +110,31 @@ class Gbdt(FittedModel):
         # LightGBM wants a column of labels in one piece.
         label_TN, held_TN = (np.ascontiguousarray(part.label_NT.T) for part in (examples, validation))
         self.trees_T = [
-            self._boost((value_NK, label_N), (held_NK, held_N), seed=seed)
-            for label_N, held_N in zip(label_TN, held_TN, strict=True)
+            self._boost((value_NK, label_N), (held_NK, held_N), seed=seed, start=start)
+            for label_N, held_N, start in zip(label_TN, held_TN, self._start_T or [None] * len(label_TN), strict=True)
         ]
+
+    def start_from(self, earlier: Self, fields: Mapping[str, Renumbering]) -> list[str]:
+        """Begin with the earlier trees; the numbers that they split by must still mean the same."""
+        names = list(self.inputs.item)
+        problems = [
+            f"its trees split by the numbers of {name!r}, which mean other values now: prepare the new data with"
+            " `--from` the earlier dataset or artifact"
+            for name in (names[place] for place in self._few)
+            if not fields[name].grown
+        ]
+        if self._few != earlier._few:
+            others = ", ".join(names[place] for place in sorted({*self._few} ^ {*earlier._few}))
+            problems.append(
+                f"its inputs differ: model.categories is {self.settings.categories}, on one side of {others}"
+            )
+        if not problems:
+            self._start_T = self.trees_T = earlier.trees_T
+            self.popularity_F = [
+                fields[name].carry(popularity_V, np.zeros(fields[name].size, np.float32))
+                for name, popularity_V in zip(names, earlier.popularity_F, strict=True)
+            ]
+        return problems
 
     def predict(self, dataset: Dataset, examples: Examples) -> npt.NDArray[np.float64]:
         """Logits `[N, T]`."""
@@ -144,8 +170,11 @@ class Gbdt(FittedModel):
         ]
         return model
 
-    def _boost(self, train: _Labelled, held: _Labelled, *, seed: int) -> Any:
-        """Trees of one task, from inputs and labels of training and validation."""
+    def _boost(self, train: _Labelled, held: _Labelled, *, seed: int, start: Any) -> Any:
+        """Trees of one task, from inputs and labels of training and validation; the earlier ones come first.
+
+        Earlier trees are kept alone where no further one makes validation better.
+        """
         lightgbm, settings = _lightgbm(), self.settings
         options = {
             # Labels may be graded; where they are 0 and 1 this is the binary log loss.
@@ -165,7 +194,9 @@ class Gbdt(FittedModel):
         watched, stop = [], []
         if len(held[0]):
             watched, stop = [data.create_valid(*held)], [lightgbm.early_stopping(settings.patience, verbose=False)]
-        trees = lightgbm.train(options, data, settings.rounds, valid_sets=watched, callbacks=stop)
+        trees = lightgbm.train(options, data, settings.rounds, valid_sets=watched, callbacks=stop, init_model=start)
+        if start is not None and watched and _log_loss(trees, held) >= _log_loss(start, held):
+            return start
         # Read back from its text, a model is what a saved one will be, and lets go of the training data.
         return lightgbm.Booster(model_str=trees.model_to_string())
 
@@ -180,6 +211,12 @@ class Gbdt(FittedModel):
         popularity = [popularity_V[number_NF[:, place]] for place, popularity_V in enumerate(self.popularity_F)]
         columns = [*_activity(dataset, examples), *popularity, *number_NF[:, self._few].T]
         return np.concatenate([count_features(dataset, examples), np.stack(columns, axis=1)], axis=1, dtype=np.float32)
+
+
+def _log_loss(trees: Any, held: _Labelled) -> float:
+    """Mean log loss on validation; labels may be graded."""
+    logit_N = trees.predict(held[0], raw_score=True, num_threads=torch.get_num_threads())
+    return float((np.logaddexp(0.0, logit_N) - held[1] * logit_N).mean())
 
 
 def _lightgbm() -> ModuleType:

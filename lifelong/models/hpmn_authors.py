@@ -31,14 +31,12 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
-from lifelong.models.base import Model, Output
+from lifelong.models.base import USER_NUMBER, Model, Output
 from lifelong.nn.attention import PairScore
 from lifelong.nn.periods import check_periods
 
 if TYPE_CHECKING:
     from lifelong.data.batches import Batch
-
-_USER = "user number"
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ class HpmnAuthors(Model):
         query_before: bool = False,
     ) -> None:
         # The user's number is one more field of every event and target; event and context fields are not used.
-        own = replace(inputs, item={**inputs.item, _USER: inputs.users}, event={}, context={})
+        own = replace(inputs, item={**inputs.item, USER_NUMBER: inputs.users}, event={}, context={})
         super().__init__(own, embedding=embedding, interest=width, dropout=dropout)
         self.inputs = inputs
         self.periods, self.covariance, self.query_before = check_periods(tuple(periods)), covariance, query_before

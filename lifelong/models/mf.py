@@ -26,7 +26,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
-from lifelong.models.base import Model, Output
+from lifelong.models.base import USER_NUMBER, Model, Output
 from lifelong.nn.factors import FactorHead, sum_of_fields
 
 if TYPE_CHECKING:
@@ -73,6 +73,11 @@ class Mf(Model):
     def tables(self) -> list[nn.Embedding]:
         """The users' too."""
         return [*super().tables(), self.users]
+
+    @property
+    def number_tables(self) -> dict[str, str]:
+        """The users' table too."""
+        return {**super().number_tables, "users.weight": USER_NUMBER}
 
     def forward(self, batch: Batch) -> Output:
         """The user's and the targets' factors and biases; padded targets give any number."""

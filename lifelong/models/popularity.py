@@ -46,6 +46,7 @@ class Popularity(FittedModel):
     source = "floor"
     state = "nothing"
     not_served = "it knows nothing of users"
+    not_continued = "it counts the training period anew, and a day that stands in both would count twice"
 
     def __init__(self, inputs: InputSpec, *, smoothing: float = 10.0) -> None:
         super().__init__(inputs)

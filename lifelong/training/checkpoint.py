@@ -35,8 +35,8 @@ class CurvePoint(BaseModel):
     """Labelled training examples until then, negatives included."""
     seconds: float
     """Since the start of the run, validation included."""
-    train_loss: float
-    """Mean cross entropy since the validation before."""
+    train_loss: float | None
+    """Mean cross entropy since the validation before; None before the first batch."""
     auc: float
     log_loss: float
 
@@ -82,6 +82,8 @@ class Fingerprint(BaseModel):
     settings: dict[str, Any]
     """Of the model."""
     train: dict[str, Any]
+    start: str | None = None
+    """Id of the artifact that the weights came from."""
 
     def differences(self, other: Fingerprint) -> list[str]:
         """What differs, in words; self is the checkpoint's."""
@@ -90,6 +92,7 @@ class Fingerprint(BaseModel):
             for name, mine, theirs in (
                 ("the dataset's hash", self.data_hash[:12], other.data_hash[:12]),
                 ("the model", self.model, other.model),
+                ("the start", self._start(), other._start()),
             )
             if mine != theirs
         ]
@@ -100,6 +103,9 @@ class Fingerprint(BaseModel):
                 if mine.get(key) != theirs.get(key) and key not in _FREE
             ]
         return found
+
+    def _start(self) -> str:
+        return "initial weights" if self.start is None else f"artifact {self.start[:12]}"
 
 
 @dataclass(frozen=True, slots=True)

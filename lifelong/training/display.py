@@ -56,8 +56,9 @@ class Display:
     def validated(self, point: CurvePoint, *, best: bool) -> None:
         """After a validation."""
         self._update(validation=f"validation AUC {point.auc:.4f}")
+        loss = "before training" if point.train_loss is None else f"loss {point.train_loss:.4f}"
         self.say(
-            f"{point.examples:>12,} examples  {point.seconds:7.1f} s  loss {point.train_loss:.4f}  "
+            f"{point.examples:>12,} examples  {point.seconds:7.1f} s  {loss}  "
             f"validation: AUC {point.auc:.4f}  log loss {point.log_loss:.4f}{'  best' if best else ''}"
         )
 

@@ -64,6 +64,7 @@ class Loop:
         checkpoint: where the state is kept.
         display: where progress is shown.
         processes: that train the model together; each has a loop of its own.
+        started: the model begins with trained weights: they are validated first, and kept if nothing gets better.
 
     Raises:
         MismatchError: several processes cannot train this model, or validation examples all have the same label.
@@ -80,10 +81,11 @@ class Loop:
         checkpoint: Checkpoint,
         display: Display,
         processes: Processes | None = None,
+        started: bool = False,
     ) -> None:
         self.dataset, self.settings, self.batches = dataset, settings, batches
         self.checkpoint, self.display, self.fabric = checkpoint, display, fabric
-        self.processes = processes or Processes()
+        self.processes, self._started = processes or Processes(), started
         self.progress, self.stopped_by = Progress(), ""
         self.total = total_examples(settings, batches.examples_per_epoch)
         self._model, self._best, self._late = model.to(fabric.device), dict[str, Tensor](), False
@@ -123,6 +125,9 @@ class Loop:
         """
         try:
             with _interruptible() as interrupted:
+                if self._started and not self.progress.curve:
+                    self._validate()
+                    self._save()
                 while not self._finished():
                     self._run_epoch(interrupted)
         finally:
@@ -195,7 +200,7 @@ class Loop:
             CurvePoint(
                 examples=progress.examples,
                 seconds=progress.elapsed,
-                train_loss=self._train_loss(),
+                train_loss=self._train_loss() if progress.loss_examples else None,
                 auc=auc,
                 log_loss=log_loss,
             )

@@ -36,6 +36,7 @@ from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe
 from lifelong.training.display import Display
 from lifelong.training.loop import Loop, total_examples, validation_subset
 from lifelong.training.settings import build_model, largest_period
+from lifelong.training.start import Start
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -51,10 +52,12 @@ class ElsewhereError(ArtifactError):
 
 def train(
     dataset: Dataset,
-    model: str,
+    model: str | None,
     out: Path | str,
     *,
     config: RunConfig | None = None,
+    start: Artifact | Path | str | None = None,
+    users_from: Dataset | None = None,
     resume: bool = False,
     progress: bool = True,
 ) -> Artifact:
@@ -62,9 +65,11 @@ def train(
 
     Args:
         dataset: prepared.
-        model: a name of `MODELS`.
+        model: a name of `MODELS`; may be None with a start, whose model it is then.
         out: folder of the artifact; an older artifact there is replaced at the end.
         config: settings of the run and of the model; defaults if None.
+        start: an artifact whose weights training begins with, carried over by id; the settings of the model are its.
+        users_from: the dataset that `start` was trained on, for models that keep a vector of each user.
         resume: go on from the checkpoint that an interrupted run left beside `out`. A run that torchrun has started
             anew goes on by itself.
         progress: show a bar and validations on stderr.
@@ -72,7 +77,9 @@ def train(
     Raises:
         ElsewhereError: only under torchrun on several machines, at the end: the artifact is on the first one.
         LostProcessError: only under torchrun: another process has ended or does not answer.
-        ConfigError: a setting of the model is wrong, or a resumed run has other settings or data.
+        ConfigError: a setting of the model is wrong or not that of the start, or a resumed run has other settings, data
+            or start.
+        ArtifactError: the start is absent or damaged.
         MismatchError: the dataset cannot train this model, and why.
         UsageError: `out` holds something else, or there is nothing to resume.
         DivergedError: the loss is not a finite number any more.
@@ -81,7 +88,13 @@ def train(
     out, config = Path(out), config or RunConfig()
     if launch().first:
         _check_out(out)
-    run = _Run(dataset, model, out, config)
+    begin = None
+    if start is not None:
+        begin = Start.open(start, dataset, model=model, settings=config.model, users_from=users_from)
+        model, config = model or begin.name, config.model_copy(update={"model": begin.settings})
+    if model is None:
+        raise UsageError("no model was named", expected="a model, or an artifact to start from", fix="name a model")
+    run = _Run(dataset, model, out, config, begin)
     with torch_threads(config.train.threads), torch.random.fork_rng():
         torch.manual_seed(config.train.seed)
         built = build_model(dataset, model, config.model)
@@ -99,8 +112,8 @@ def train(
 class _Run:
     """One call of `train`: its times, its record, its checkpoint."""
 
-    def __init__(self, dataset: Dataset, name: str, out: Path, config: RunConfig) -> None:
-        self.dataset, self.name, self.out, self.config = dataset, name, out, config
+    def __init__(self, dataset: Dataset, name: str, out: Path, config: RunConfig, start: Start | None = None) -> None:
+        self.dataset, self.name, self.out, self.config, self.start = dataset, name, out, config, start
         self.settings = check_config(name, config.model)
         self.started = datetime.now(UTC)
         self.seconds: dict[str, float] = {}
@@ -111,19 +124,25 @@ class _Run:
             model=name,
             settings=json_safe(self.settings),
             train=json_safe(config.train.model_dump(mode="json")),
+            start=None if start is None else start.artifact.id,
         )
         self.checkpoint = Checkpoint(out, fingerprint)
 
     def fit(self, model: FittedModel) -> None:
         """Fit a model that has no loop."""
+        self.record = {"examples_seen": None, "learning_curve": [], "stopped_by": "fitted"}
+        if self.start is not None:
+            self.start.carry_into_fitted(model)
+            self.record["start"] = self.start.record(self._measured(self._validation_logits(model)))
         with self._timed("train"):
             model.fit(self.dataset, seed=self.config.train.seed)
-        self.record = {"examples_seen": None, "learning_curve": [], "stopped_by": "fitted"}
 
     def optimise(self, model: Model, *, resume: bool, progress: bool) -> None:
         """Train by gradient; leaves the best weights in the model."""
         settings = self.config.train
         with self._timed("open"):
+            if self.start is not None:
+                self.start.carry_into(model)
             fabric = make_fabric(settings)
             self._check_same()
             batches = TrainingBatches(self.dataset, settings, phase=largest_period(model))
@@ -142,6 +161,7 @@ class _Run:
                 checkpoint=self.checkpoint,
                 display=display,
                 processes=self.processes,
+                started=self.start is not None,
             )
             if resume:
                 loop.restore()
@@ -153,6 +173,9 @@ class _Run:
         model.cpu().eval()
         self.seconds |= loop.progress.seconds
         self.record = _loop_record(loop, fabric)
+        if self.start is not None:
+            before = loop.progress.curve[0]
+            self.record["start"] = self.start.record({"auc": before.auc, "log_loss": before.log_loss})
 
     def _check_same(self) -> None:
         """Refuse processes that train something else than the others."""
@@ -161,6 +184,7 @@ class _Run:
             {
                 "the dataset's hash": dataset.data_hash[:12],
                 "the model": self.name,
+                "the start": None if self.start is None else self.start.artifact.id[:12],
                 **{f"model.{key}": value for key, value in self.settings.items()},
                 **{f"train.{key}": value for key, value in config.items()},
                 **versions(),
@@ -205,6 +229,8 @@ class _Run:
             **self.record,
         }
         run = {"model": self.settings, "train": self.config.train.model_dump()}
+        if self.start is not None:
+            run["start"] = {"artifact": self.start.artifact.id}
         artifact = write_artifact(self.out, model, self.dataset, run=run, metrics=document, calibrator=calibrator)
         self.checkpoint.delete()
         return artifact
@@ -219,17 +245,19 @@ class _Run:
         whole = self.dataset.examples("validation")
         return validation_subset(whole, self.config.train) if len(whole) else whole
 
+    def _measured(self, logit_N: metrics.FloatArray) -> dict[str, float]:
+        label_N = np.asarray(self._validation().label_NT[:, 0])
+        if not len(label_N):
+            return {}
+        return {"auc": metrics.auc(label_N, logit_N), "log_loss": metrics.log_loss(label_N, logit_N)}
+
     def _calibrate(self, logit_N: metrics.FloatArray) -> tuple[Calibrator | None, dict[str, Any]]:
         examples = self._validation()
         if not len(examples):
             return None, {"examples": 0}
         label_N = np.asarray(examples.label_NT[:, 0])
         calibrator = fit_calibrator(logit_N, label_N, logged=self.dataset.manifest.base_rate is not None)
-        measured: dict[str, Any] = {
-            "examples": len(examples),
-            "auc": metrics.auc(label_N, logit_N),
-            "log_loss": metrics.log_loss(label_N, logit_N),
-        }
+        measured: dict[str, Any] = {"examples": len(label_N), **self._measured(logit_N)}
         if calibrator is not None:
             before, after = calibration_errors(calibrator, logit_N, label_N)
             measured |= {"calibration_error": before, "calibration_error_calibrated": after}
@@ -268,7 +296,7 @@ def _loop_record(loop: Loop, fabric: Fabric) -> dict[str, Any]:
         "parameters": loop.parameters,
         "examples_seen": progress.examples,
         "steps": progress.steps,
-        "examples_per_second": round(progress.examples / max(1e-9, progress.seconds["train"]), 1),
+        "examples_per_second": round(progress.examples / max(1e-9, progress.seconds.get("train", 0.0)), 1),
         "epochs": progress.examples / loop.batches.examples_per_epoch,
         "stopped_by": loop.stopped_by,
         "best": None if best is None else best.model_dump(),

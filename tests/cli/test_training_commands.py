@@ -141,6 +141,36 @@ def test_all_wrong_settings_are_named_at_once(run, dataset, tmp_path):
     assert len(outcome.error["problems"]) == 2
 
 
+@pytest.mark.slow
+def test_training_goes_on_from_an_artifact_and_says_what_changed(run, log, tmp_path):
+    """The daily refresh: newer rows, the numbers and the weights of the day before."""
+    small = ("--set", "model.embedding=4", "--set", "train.max_examples=40", "--threads", "1")
+    settings = ("--set", "min_count=1", "--set", "buckets=4")
+    assert run("prepare", "taobao", log, "--out", tmp_path / "old", *settings).code == 0
+    assert run("train", tmp_path / "old", "--model", "dnn", "--out", tmp_path / "monday", *small).code == 0
+    log.write_text(TAOBAO + "".join(f"{user},77,100,pv,{1511605000 + 100 * user}\n" for user in range(1, 40)))
+    words = ("--from", tmp_path / "monday", "--set", "min_count=1", "--set", "cuts=[0.6,0.8]")
+    assert run("prepare", "taobao", log, "--out", tmp_path / "new", *words).code == 0
+    outcome = run("train", tmp_path / "new", "--from", tmp_path / "monday", "--out", tmp_path / "tuesday", *small)
+    assert outcome.code == 0, outcome.stderr
+    assert "ids kept" in outcome.stdout and "before," in outcome.stdout and "log loss" in outcome.stdout
+    found = json.loads((tmp_path / "tuesday" / "metrics.json").read_text())["start"]["fields"]["item"]
+    assert (found["new"], found["gone"], found["buckets"]) == (1, 0, [4, 4])
+
+
+def test_a_start_of_another_model_is_bad_usage(run, trained, dataset, tmp_path):
+    words = ("--from", trained, "--model", "dnn", "--out", tmp_path / "artifact", "--json")
+    outcome = run("train", dataset.folder, *words)
+    assert outcome.code == 2
+    assert outcome.error["problems"] == ["the model is 'dnn', the artifact's is 'popularity'"]
+
+
+def test_a_training_needs_a_model_or_a_start(run, dataset, tmp_path):
+    outcome = run("train", dataset.folder, "--out", tmp_path / "artifact", "--json")
+    assert outcome.code == 2
+    assert "neither --model nor --from" in outcome.error["found"]
+
+
 def test_a_folder_that_is_no_dataset_is_named(run, tmp_path):
     outcome = run("train", tmp_path, "--model", "hpmn", "--out", tmp_path / "a", "--json")
     assert outcome.code == 1

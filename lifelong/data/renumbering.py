@@ -1,0 +1,107 @@
+"""What the numbers of one vocabulary mean in another: rows of a table are carried over by id, not by number.
+
+    before   padding  unknown | bucket x 2 | a b c d        known values of the earlier vocabulary
+    now      padding  unknown | bucket x 4 | b d e f        b and d keep their rows, e and f are new, a and c are gone
+
+A value without a number of its own has that of its hash bucket (see `vocabulary`), so buckets are carried over too:
+
+    as many buckets    each keeps its row
+    k times as many    each starts from the bucket that it was part of
+    else               each starts from the mean of the buckets that its values can have been in; values that were in
+                       no bucket were unknown, and start from that row
+
+Shapes: V numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.vocabulary import FIRST_BUCKET, UNKNOWN, Vocabulary
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Renumbering:
+    """One field's numbers, before and now.
+
+    Args:
+        size: numbers now.
+        earlier_size: numbers before.
+        source_K: number before of each known value now, -1 where it is new.
+        buckets: hash buckets now.
+        earlier_buckets: hash buckets before.
+        gone: known values of before that are no known values now.
+    """
+
+    size: int
+    earlier_size: int
+    source_K: IntArray
+    buckets: int
+    earlier_buckets: int
+    gone: int
+
+    @classmethod
+    def of(cls, earlier: Vocabulary, now: Vocabulary) -> Renumbering:
+        """Compare two vocabularies of one field, value by value."""
+        found_K = earlier.index.find(now.index.ids())
+        source_K = np.where(found_K >= 0, found_K + earlier.first_known, -1)
+        gone = len(earlier.index) - int((found_K >= 0).sum())
+        return cls(now.size, earlier.size, source_K, now.buckets, earlier.buckets, gone)
+
+    @classmethod
+    def none(cls, size: int) -> Renumbering:
+        """Of a field whose numbers never change, such as the hour of the day."""
+        return cls(size, size, np.arange(FIRST_BUCKET, size), 0, 0, 0)
+
+    @property
+    def kept(self) -> int:
+        """Known values of both."""
+        return int((self.source_K >= 0).sum())
+
+    @property
+    def new(self) -> int:
+        """Known values that were none before."""
+        return len(self.source_K) - self.kept
+
+    @property
+    def grown(self) -> bool:
+        """Whether each number of before still means the same; new ones may stand behind."""
+        first = FIRST_BUCKET + self.earlier_buckets
+        same = np.array_equal(self.source_K[: self.kept], first + np.arange(self.kept))
+        return same and not self.gone and self.buckets == self.earlier_buckets
+
+    def carry(self, earlier_VX: npt.NDArray[np.float32], fresh_VX: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A table for the numbers of now: rows of before where there are some, else the fresh ones."""
+        table_VX = np.array(fresh_VX)
+        table_VX[:FIRST_BUCKET] = earlier_VX[:FIRST_BUCKET]
+        first = FIRST_BUCKET + self.buckets
+        table_VX[FIRST_BUCKET:first] = self._bucket_rows(earlier_VX)
+        known = np.flatnonzero(self.source_K >= 0)
+        table_VX[first + known] = earlier_VX[self.source_K[known]]
+        return table_VX
+
+    def _bucket_rows(self, earlier_VX: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """The row that each bucket starts from: `[buckets, ...]`."""
+        if not self.earlier_buckets:
+            return earlier_VX[UNKNOWN : UNKNOWN + 1]
+        # A hash is in bucket b of n and in bucket c of m exactly if b and c agree modulo the divisor of n and m.
+        divisor = math.gcd(self.buckets, self.earlier_buckets)
+        row_BX = earlier_VX[FIRST_BUCKET : FIRST_BUCKET + self.earlier_buckets]
+        mean_GX = row_BX.reshape(-1, divisor, *row_BX.shape[1:]).mean(axis=0)
+        found: npt.NDArray[np.float32] = mean_GX[np.arange(self.buckets) % divisor]
+        return found
+
+    def record(self) -> dict[str, object]:
+        """Counts for `metrics.json`."""
+        return {
+            "kept": self.kept,
+            "new": self.new,
+            "gone": self.gone,
+            "buckets": [self.earlier_buckets, self.buckets],
+        }
