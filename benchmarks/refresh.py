@@ -4,7 +4,7 @@ The log is The Complete Journey: everything before a day is the old log, everyth
 which is prepared with `--from` the old artifact. Each number is measured on the validation examples of the new dataset,
 which lie after its training period.
 
-    python benchmarks/refresh.py --model lr --old-days 180 --new-days 208 --examples 100000
+    python benchmarks/refresh.py --model sim --old-days 180 --new-days 208 --examples 60000
 
 The last line is JSON.
 """
@@ -65,12 +65,12 @@ def run(dataset: Dataset, out: Path, options: argparse.Namespace, examples: int,
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="lr")
+    parser.add_argument("--model", default="sim")
     parser.add_argument("--households", type=int, default=600)
     parser.add_argument("--old-days", type=int, default=180)
     parser.add_argument("--new-days", type=int, default=208)
-    parser.add_argument("--old-examples", type=int, default=600_000)
-    parser.add_argument("--examples", type=int, default=100_000, help="of the refresh, and of the training from none")
+    parser.add_argument("--old-examples", type=int, default=300_000)
+    parser.add_argument("--examples", type=int, default=60_000, help="of the refresh, and of the training from none")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
