@@ -7,6 +7,7 @@ hash buckets) and yet different categories.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from lifelong.data.vocabulary import UNKNOWN, IdIndex, Vocabulary
 from lifelong.errors import DatasetError, RequestError
 
 FIRST_ROW = 2
+_RECENT = 131_072
+"""Items whose numbers are kept at hand: a look-up on disk costs fifty times as much."""
 
 
 class Catalogue:
@@ -31,6 +34,7 @@ class Catalogue:
 
     def __init__(self, ids: IdIndex, number_VF: npt.NDArray[np.int32], vocabularies: Mapping[str, Vocabulary]) -> None:
         self.ids, self.number_VF, self.vocabularies = ids, number_VF, dict(vocabularies)
+        self._lock, self._recent = threading.Lock(), _Recent(len(self.vocabularies))
 
     @classmethod
     def open(cls, folder: Path, vocabularies: Mapping[str, Vocabulary]) -> Catalogue:
@@ -90,14 +94,62 @@ class Catalogue:
         Raises:
             RequestError: a given field is not an item field.
         """
+        number_BF = self._known_numbers(items)
+        for field, (places, values) in _by_field(given or ()).items():
+            if field == "item" or field not in self.vocabularies:
+                raise RequestError(
+                    f"{field!r} is not a field that an item can be given",
+                    expected=", ".join(self.fields[1:]) or "no fields: this dataset has only item ids",
+                )
+            number_BF[places, self.fields.index(field)] = self.vocabularies[field].numbers(values)
+        return number_BF
+
+    def _known_numbers(self, items: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Numbers of items by what the catalogue alone knows of them; those asked lately are looked up in RAM."""
+        recent = self._recent
+        places = [recent.place.get(item, -1) for item in items]
+        if -1 not in places:
+            return recent.number_RF[places]
+        unique = list(dict.fromkeys(items))
+        if len(unique) > _RECENT:
+            return self._looked_up(items)
+        recent = self._remember(unique)
+        return recent.number_RF[list(map(recent.place.__getitem__, items))]
+
+    def _remember(self, items: list[str]) -> _Recent:
+        """A table that holds the items; a new one where the old one is full."""
+        with self._lock:
+            recent = self._recent
+            new = [item for item in items if item not in recent.place]
+            if len(recent.place) + len(new) > _RECENT:
+                recent, new = _Recent(len(self.vocabularies)), items
+            first = len(recent.place)
+            recent.number_RF[first : first + len(new)] = self._looked_up(new)
+            # Places last: another thread reads without the lock.
+            recent.place.update(zip(new, range(first, first + len(new)), strict=True))
+            self._recent = recent
+            return recent
+
+    def _looked_up(self, items: Sequence[str]) -> npt.NDArray[np.int64]:
         number_BF = np.array(self.number_VF[self.rows(items)], np.int64)
         number_BF[:, 0] = self.vocabularies["item"].numbers(items)
-        for place, values in enumerate(given or ()):
-            for field, value in (values or {}).items():
-                if field == "item" or field not in self.vocabularies:
-                    raise RequestError(
-                        f"{field!r} is not a field that an item can be given",
-                        expected=", ".join(self.fields[1:]) or "no fields: this dataset has only item ids",
-                    )
-                number_BF[place, self.fields.index(field)] = self.vocabularies[field].numbers([value])[0]
         return number_BF
+
+
+class _Recent:
+    """Numbers of items that were asked lately."""
+
+    def __init__(self, fields: int) -> None:
+        self.place: dict[str, int] = {}
+        self.number_RF = np.zeros((_RECENT, fields), np.int64)
+
+
+def _by_field(given: Sequence[Mapping[str, str | None] | None]) -> dict[str, tuple[list[int], list[str | None]]]:
+    """Field -> places of the items that have a value for it, and the values."""
+    found: dict[str, tuple[list[int], list[str | None]]] = {}
+    for place, values in enumerate(given):
+        for field, value in (values or {}).items():
+            places, of_field = found.setdefault(field, ([], []))
+            places.append(place)
+            of_field.append(value)
+    return found

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +34,6 @@ IntArray = npt.NDArray[np.int64]
 def id_hash(value: str) -> int:
     """64-bit hash of an id, the same on every machine and in every release (BLAKE2b, little-endian)."""
     return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little")
-
-
-def _hashes(values: Iterable[str]) -> npt.NDArray[np.uint64]:
-    return np.fromiter((id_hash(value) for value in values), dtype=np.uint64)
 
 
 def _text_hashes(text: npt.NDArray[np.uint8], offset: IntArray) -> npt.NDArray[np.uint64]:
@@ -170,19 +166,38 @@ class IdIndex:
         found = np.full(len(ids), -1, np.int64)
         if not len(self):
             return found
-        hashes = _hashes(ids)
+        encoded = [value.encode() for value in ids]
+        hashes = np.fromiter(map(id_hash, ids), np.uint64, len(ids))
         start = np.searchsorted(self._hash, hashes)
-        held = self._hash[np.minimum(start, len(self) - 1)] == hashes
-        for place in np.flatnonzero(held).tolist():
-            value, hashed, at = ids[place], hashes[place], int(start[place])
-            # Distinct ids with one hash stand side by side; walk over them.
-            while at < len(self._hash) and self._hash[at] == hashed:
-                index = int(self._order[at])
-                if self.id_at(index) == value:
-                    found[place] = index
-                    break
-                at += 1
+        place_N = np.flatnonzero(self._hash[np.minimum(start, len(self) - 1)] == hashes)
+        index_N = self._order[start[place_N]]
+        same_N = self._is_text(index_N, [encoded[place] for place in place_N.tolist()])
+        found[place_N[same_N]] = index_N[same_N]
+        for place in place_N[~same_N].tolist():
+            found[place] = self._walk(ids[place], hashes[place], int(start[place]))
         return found
+
+    def _is_text(self, index_N: IntArray, encoded: Sequence[bytes]) -> npt.NDArray[np.bool_]:
+        """Whether the id of each index is the text beside it; empty texts are left to `_walk`."""
+        size_N, begin_N = np.fromiter(map(len, encoded), np.int64, len(encoded)), self._offset[index_N]
+        same_N: npt.NDArray[np.bool_] = (self._offset[index_N + 1] - begin_N == size_N) & (size_N > 0)
+        if not same_N.any():
+            return same_N
+        size, begin = size_N[same_N], begin_N[same_N]
+        first = np.cumsum(size) - size
+        text = np.frombuffer(b"".join(itertools.compress(encoded, same_N.tolist())), np.uint8)
+        held = self._text[np.arange(len(text)) + np.repeat(begin - first, size)]
+        same_N[same_N] = np.logical_and.reduceat(held == text, first)
+        return same_N
+
+    def _walk(self, value: str, hashed: np.uint64, at: int) -> int:
+        """Index of an id among distinct ids with one hash, which stand side by side; -1 if it is none of them."""
+        while at < len(self._hash) and self._hash[at] == hashed:
+            index = int(self._order[at])
+            if self.id_at(index) == value:
+                return index
+            at += 1
+        return -1
 
 
 class Vocabulary:

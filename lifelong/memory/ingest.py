@@ -13,43 +13,32 @@ with the memories.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import io
-import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lifelong.errors import SourceError, UsageError, require
+from lifelong.errors import SourceError, UsageError
 from lifelong.memory.dead_letters import DeadLetter, DeadLetters
+from lifelong.memory.event_table import EventTable
+from lifelong.memory.file_reader import FileReader, Lines, unreadable
+from lifelong.memory.overlapped import Overlapped
 from lifelong.memory.patience import Patience
-from lifelong.memory.rows import EventRows, Problem, json_row
+from lifelong.memory.rows import Problem
 from lifelong.memory.updater import Applied, Updater, UserEvent
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.data.events import Schema
     from lifelong.memory.store import MemoryStore
 
-BATCH = 4_096
+BATCH = 16_384
+"""Events of one commit. A user's events of a batch are written once, and the disk is waited for once."""
 PATIENCE = 60.0
 """Seconds for which a shared store that does not answer is waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """One line, as it stands in the file or what is wrong with it, and how far the file was read with it."""
-
-    number: int
-    values: Mapping[str, Any] | Problem
-    done: int
 
 
 def ingest(
@@ -95,12 +84,12 @@ def ingest(
     """
     if on_bad not in ("stop", "skip"):
         raise UsageError(f"on_bad = {on_bad!r}", expected='"stop" or "skip"')
-    reader = _Reader(path, artifact.config.dataset_schema, columns or {})
+    reader = FileReader(path, artifact.config.dataset_schema, columns or {}, size=BATCH)
     updater = Updater(artifact, store, late=late, event_log=event_log, codec=codec)
     name = content_source(path) if source is None else source
     waiting = Patience(patience if store.shared else 0)
     mark, size, total = store.watermark(name, 0), reader.size(), Applied()
-    with closing(_batches(reader, skip=on_bad == "skip")) as batches:
+    with closing(_batches(reader, skip=on_bad == "skip")) as batches, Overlapped(updater, name) as writer:
         for batch in batches:
             letters = [letter for letter in batch.bad if letter.offset > mark]
             if dead_letters is not None:
@@ -108,62 +97,68 @@ def ingest(
                     dead_letters.put(letter)
                 dead_letters.flush()
             known = bisect_right(batch.offsets, mark)
-            apply = partial(
-                updater.apply,
-                batch.events[known:],
-                source=name,
-                offsets=batch.offsets[known:],
-                through=batch.through,
-            )
+            apply = partial(writer.apply, batch.table.behind(known), batch.offsets[known:], through=batch.through)
             total += waiting(apply) + Applied(duplicates=known, bad=len(letters))
             if progress is not None:
                 progress(batch.done, size)
-    return total
+        return total + waiting(writer.settle)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Batch:
     """Events, their line numbers, and how far the file was read with them.
 
     Args:
-        events: of the lines that are such.
+        table: of the lines that are such.
         offsets: their line numbers.
         bad: the other lines.
         through: number of the last line.
         done: how far the file was read.
     """
 
-    events: list[UserEvent] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    bad: list[DeadLetter] = field(default_factory=list)
-    through: int = -1
-    done: int = 0
+    table: EventTable
+    offsets: Sequence[int]
+    bad: Sequence[DeadLetter]
+    through: int
+    done: int
 
 
-def _batches(reader: _Reader, *, skip: bool) -> Generator[_Batch]:
+def _batches(reader: FileReader, *, skip: bool) -> Generator[_Batch]:
     """The events of a file; those before a bad line come first, then its error is raised."""
-    batch = _Batch()
-    with closing(reader.lines()) as lines:
-        try:
-            for line in lines:
-                event = line.values if isinstance(line.values, Problem) else reader.rows.event(line.values)
-                if not isinstance(event, Problem):
-                    batch.events.append(event)
-                    batch.offsets.append(line.number)
-                elif skip:
-                    batch.bad.append(reader.letter(line, event))
-                else:
-                    raise reader.bad(line.number, event)
-                batch.through, batch.done = line.number, line.done
-                if len(batch.events) + len(batch.bad) >= BATCH:
-                    yield batch
-                    batch = _Batch()
-        except SourceError:
-            if batch.through >= 0:
-                yield batch
-            raise
-    if batch.through >= 0:
-        yield batch
+    with closing(reader.lines()) as parts:
+        for lines in parts:
+            table = None if lines.columns is None else reader.rows.table(lines.columns)
+            if table is not None:
+                yield _Batch(table, lines.number, (), lines.number[-1], lines.done)
+            else:
+                yield from _one_by_one(reader, lines, skip=skip)
+
+
+def _one_by_one(reader: FileReader, lines: Lines, *, skip: bool) -> Generator[_Batch]:
+    """The same of lines among which there may be a bad one."""
+    events: list[UserEvent] = []
+    offsets: list[int] = []
+    bad: list[DeadLetter] = []
+    error: SourceError | None = None
+    through = -1
+    for place, number in enumerate(lines.number):
+        row = lines.row(place)
+        event = row if isinstance(row, Problem) else reader.rows.event(row)
+        if not isinstance(event, Problem):
+            events.append(event)
+            offsets.append(number)
+        elif skip:
+            values = None if isinstance(row, Problem) else row
+            bad.append(DeadLetter(str(reader.path), 0, number, str(event), value=values))
+        else:
+            error = reader.bad(number, event.found, column=event.column, expected=event.expected)
+            break
+        through = number
+    if through >= 0:
+        table = EventTable.of(events, time_unit=reader.rows.time_unit)
+        yield _Batch(table, offsets, bad, through, lines.done)
+    if error is not None:
+        raise error
 
 
 def content_source(path: Path) -> str:
@@ -176,109 +171,4 @@ def content_source(path: Path) -> str:
         with path.open("rb") as file:
             return f"file:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-class _Reader:
-    """Reads one file.
-
-    Args:
-        path: the file.
-        schema: of the artifact; its item fields may stand in the file.
-        columns: our name -> the file's.
-    """
-
-    def __init__(self, path: Path, schema: Schema, columns: Mapping[str, str]) -> None:
-        self.path, self.rows = path, EventRows(schema, columns)
-        self._format, self._zipped = _format_of(path)
-
-    def size(self) -> int:
-        """What `done` of the lines counts up to."""
-        if self._format == "parquet":
-            with self._open_parquet() as table:
-                return int(table.metadata.num_rows)
-        return self.path.stat().st_size
-
-    def lines(self) -> Generator[_Line]:
-        """All lines.
-
-        Raises:
-            SourceError: the file cannot be read, or a line of it.
-        """
-        return self._parquet_lines() if self._format == "parquet" else self._text_lines()
-
-    def letter(self, line: _Line, problem: Problem) -> DeadLetter:
-        """A line that is left out."""
-        values = None if isinstance(line.values, Problem) else line.values
-        return DeadLetter(str(self.path), 0, line.number, str(problem), value=values)
-
-    def bad(self, line: int, problem: Problem) -> SourceError:
-        """The error of a line."""
-        return self._bad(line, problem.found, column=problem.column, expected=problem.expected)
-
-    def _text_lines(self) -> Generator[_Line]:
-        number = 0
-        try:
-            with self.path.open("rb") as file:
-                stream: Any = gzip.GzipFile(fileobj=file) if self._zipped else file
-                with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
-                    for number, values in self._csv(text) if self._format == "csv" else self._jsonl(text):
-                        yield _Line(number, values, file.tell())
-        except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-            raise self._bad(number + 1, str(error)) from error
-
-    def _csv(self, text: io.TextIOWrapper) -> Iterator[tuple[int, Mapping[str, Any] | Problem]]:
-        reader = csv.DictReader(text, strict=True)
-        needed = self.rows.needed
-        missing = [name for name in needed if name not in (reader.fieldnames or ())]
-        if missing:
-            raise self._bad(1, f"there is no column {missing[0]!r}", expected=f"a head with {', '.join(needed)}")
-        for values in reader:
-            uneven = None in values or None in values.values()
-            yield reader.line_num, Problem("not as many columns as the head") if uneven else values
-
-    def _jsonl(self, text: io.TextIOWrapper) -> Iterator[tuple[int, Mapping[str, Any] | Problem]]:
-        for number, line in enumerate(text, start=1):
-            if line.strip():
-                yield number, json_row(line)
-
-    def _parquet_lines(self) -> Generator[_Line]:
-        with self._open_parquet() as table:
-            rows = chain.from_iterable(batch.to_pylist() for batch in table.iter_batches(batch_size=BATCH))
-            for number, values in enumerate(rows, start=1):
-                yield _Line(number, values, number)
-
-    def _open_parquet(self) -> Any:
-        parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet")
-        try:
-            return parquet.ParquetFile(self.path)
-        except OSError as error:
-            raise _unreadable(self.path, error) from error
-        except ValueError as error:
-            raise SourceError(f"not a parquet file: {error}", file=str(self.path)) from error
-
-    def _bad(self, line: int, found: str, *, column: str | None = None, expected: str = "") -> SourceError:
-        fix = "mend the file and run again; the lines before it are applied"
-        return SourceError(found, file=str(self.path), line=line, column=column, expected=expected, fix=fix)
-
-
-def _format_of(path: Path) -> tuple[str, bool]:
-    """Format by the ending, and whether it is compressed.
-
-    Raises:
-        UsageError: no known format.
-    """
-    ending, zipped = path.suffix.lower(), False
-    if ending == ".gz":
-        ending, zipped = path.with_suffix("").suffix.lower(), True
-    if ending not in (".csv", ".jsonl", ".parquet") or (zipped and ending == ".parquet"):
-        raise UsageError(
-            f"{path}: the ending names no known format",
-            expected=".csv, .jsonl, .csv.gz, .jsonl.gz or .parquet",
-            fix="rename the file",
-        )
-    return ending.removeprefix("."), zipped
-
-
-def _unreadable(path: Path, error: OSError) -> SourceError:
-    return SourceError(f"cannot be read: {error.strerror or error}", file=str(path), fix="check the path")
+        raise unreadable(path, error) from error

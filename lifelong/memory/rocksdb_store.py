@@ -21,7 +21,8 @@ what it said it wrote. With `sync=False` the commits of the last seconds before 
 never a part of one. A commit is all there or not at all, the watermarks of its events included.
 
 Where the disk is full or fails, the commit is refused and nothing of it is kept. RocksDB then refuses every further
-write, also after space was freed, until the store is opened again; reading goes on.
+write, also after space was freed, until the store is opened again; reading goes on. Only where the disk takes a write
+and then fails to sync it nobody knows whether it is there: the error says so, and neither writes nor reads go on.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from lifelong.errors import (
     StoreUnavailableError,
     require,
 )
+from lifelong.memory.record_cache import RecordCache
 from lifelong.memory.store import Commit, StoreIdentity, check_bases, check_identity, refuse_write
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,8 @@ FORMAT_VERSION = 1
 _IDENTITY = b"midentity"
 _NUMBER = struct.Struct(">q")
 _LENGTH = struct.Struct(">I")
+CACHE = 128 * 2**20
+"""Bytes of memories that a store keeps in RAM, unless it is told otherwise."""
 _PURGE = 10_000
 """Expired event ids that one commit removes at most."""
 
@@ -64,6 +68,7 @@ class RocksDbStore:
         path: the folder; made if it is not there.
         read_only: a fixed view of the store as it is now; works beside a writing process.
         sync: whether each commit waits for the disk; see the module.
+        cache: bytes of memories that are kept in RAM, about; beside it RocksDB has a cache of its own.
 
     Raises:
         StoreLockedError: another process has it open; names the process.
@@ -74,11 +79,12 @@ class RocksDbStore:
 
     shared = False
 
-    def __init__(self, path: Path, *, read_only: bool = False, sync: bool = True) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, sync: bool = True, cache: int = CACHE) -> None:
         self.path, self._read_only, self._sync = path, read_only, sync
         self._rocksdict: Any = require("rocksdict", extra="serve", purpose="a rocksdb:// store")
         self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
         self._lock, self._now, self._db = threading.Lock(), 0, None
+        self._cache = RecordCache(cache)
         if not read_only:
             _prepare(path)
         _check_folder(path, read_only=read_only)
@@ -88,6 +94,8 @@ class RocksDbStore:
         self._has_items = next(self._scan(b"i"), None) is not None
 
     _db: Any
+    _doubt: str | None = None
+    """Why nobody knows what of the last write is on the disk; None where all is well."""
 
     @property
     def identity(self) -> StoreIdentity | None:
@@ -111,7 +119,16 @@ class RocksDbStore:
 
     def read_many(self, users: Sequence[str]) -> list[bytes | None]:
         """Encoded memories, as many as asked, None where a user is absent."""
-        return self._get_many([_state_key(user) for user in users])
+        self._opened()
+        moment, found = self._cache.moment, self._cache.get(users)
+        missing = [place for place, record in enumerate(found) if record is None]
+        if missing:
+            names = [users[place] for place in missing]
+            read = self._get_many(list(map(_state_key, names)))
+            for place, record in zip(missing, read, strict=True):
+                found[place] = record
+            self._cache.offer(moment, names, read)
+        return [record or None for record in found]
 
     def commit(self, change: Commit) -> None:
         """Apply one write, all of it or nothing; see the module for what it survives.
@@ -126,19 +143,27 @@ class RocksDbStore:
         with self._lock:
             states = self.read_many(list(change.based_on))
             check_bases(str(self.path), change, states, self.read_items(list(change.items_based_on)))
-            for user in change.deleted:
-                self._erase(batch, user)
-            for user, value in change.states.items():
-                batch.put(_state_key(user), value)
-            for (source, partition), offset in change.watermarks.items():
-                batch.put(_watermark_key(source, partition), _NUMBER.pack(offset))
-            for (user, count), value in change.events.items():
-                batch.put(_of_user(b"e", user) + _NUMBER.pack(count), value)
-            for item, value in change.items.items():
-                batch.put(b"i" + item.encode(), value)
-            self._remember(batch, change)
+            self._fill(batch, change)
             self._write(batch)
+            self._cache.wrote(change.states, change.deleted)
             self._has_items = self._has_items or bool(change.items)
+
+    def _fill(self, batch: Any, change: Commit) -> None:
+        """Put a change into a batch."""
+        put = batch.put
+        for user in change.deleted:
+            self._erase(batch, user)
+        for user, value in change.states.items():
+            put(_state_key(user), value)
+        for (source, partition), offset in change.watermarks.items():
+            put(_watermark_key(source, partition), _NUMBER.pack(offset))
+        pack = _NUMBER.pack
+        prefix_of = {user: _of_user(b"e", user) for user in dict.fromkeys(user for user, _ in change.events)}
+        for (user, count), value in change.events.items():
+            put(prefix_of[user] + pack(count), value)
+        for item, value in change.items.items():
+            put(b"i" + item.encode(), value)
+        self._remember(batch, change)
 
     def _erase(self, batch: Any, user: str) -> None:
         """Take everything of a user out."""
@@ -246,6 +271,8 @@ class RocksDbStore:
     def _opened(self) -> Any:
         if self._db is None:
             raise StoreError(f"{self.path} is closed", fix="open it again")
+        if self._doubt is not None:
+            raise self._in_doubt()
         return self._db
 
     def _get(self, key: bytes) -> bytes | None:
@@ -262,10 +289,32 @@ class RocksDbStore:
         return self._rocksdict.WriteBatch(raw_mode=True)
 
     def _write(self, batch: Any) -> None:
-        options = self._rocksdict.WriteOptions()
-        options.sync = self._sync
-        with _translated(self.path):
-            self._opened().write(batch, options)
+        """Write a batch, and wait for the disk.
+
+        The wait comes as a call of its own: a synced write would hold all threads of the process for as long. What is
+        read before it returns is in the log and may be lost with the machine, as may be the answer.
+        """
+        try:
+            with _translated(self.path):
+                self._opened().write(batch, self._rocksdict.WriteOptions())
+        except StoreError:
+            self._cache.forget()
+            raise
+        if not self._sync:
+            return
+        try:
+            with _translated(self.path):
+                self._opened().flush_wal(True)
+        except StoreError as error:
+            # Readers would find what may not be on the disk, a repetition would be called a duplicate.
+            self._doubt = error.found
+            raise self._in_doubt() from error
+
+    def _in_doubt(self) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"{self.path} could not bring its last write to the disk, which may or may not be there: {self._doubt}",
+            fix="check the disk, open the store again (restart the service that owns it), then send it again",
+        )
 
     def _scan(self, prefix: bytes, *, most: int | None = None, backwards: bool = False) -> _Scan:
         start = prefix + b"\xff" * 8 if backwards else prefix

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lifelong.errors import UsageError
-from lifelong.memory.updater import UserEvent, event_problem
+from lifelong.memory.event import UserEvent, event_problem
+from lifelong.memory.event_table import EventTable, texts_hold, times_hold
 
 if TYPE_CHECKING:
     from lifelong.data.events import Schema
@@ -62,10 +65,45 @@ class EventRows:
         """The columns that every row has."""
         return [self.column[name] for name in COLUMNS[:3]]
 
+    @property
+    def read(self) -> list[str]:
+        """The columns that are looked at."""
+        return [*self.column.values(), *([] if self._event_id is None else [self._event_id])]
+
+    def table(self, columns: Mapping[str, Sequence[Any]]) -> EventTable | None:
+        """The events of rows that are given as columns; None where `event` has to look at each."""
+        try:
+            return self._table(columns)
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+    def _table(self, columns: Mapping[str, Sequence[Any]]) -> EventTable | None:
+        def texts(theirs: str | None) -> list[str | None] | None:
+            return None if theirs is None or theirs not in columns else _texts(columns[theirs])
+
+        user, item, types, times = (self.column[name] for name in ("user", "item", "event_type", "time"))
+        user_N, item_N, type_N, name_N = texts(user), texts(item), texts(types), texts(self._event_id)
+        time_N = columns.get(times)
+        if user_N is None or item_N is None or time_N is None or not texts_hold((user_N, item_N), (type_N, name_N)):
+            return None
+        if set(map(type, time_N)) == {str}:
+            time_N = list(map(int, time_N))
+        if not times_hold(time_N, self.time_unit):
+            return None
+        given = {name: found for name in self.fields if (found := texts(self.column[name])) is not None}
+        # `texts_hold` has found text in each place of both.
+        return EventTable(
+            user_N,  # type: ignore[arg-type]
+            item_N,  # type: ignore[arg-type]
+            np.array(time_N, np.int64),
+            type_N,
+            _fields(given),
+            name_N,
+        )
+
     def event(self, values: Mapping[str, Any]) -> UserEvent | Problem:
         """The event of a row, or what is wrong with it."""
-        read = self.column.values() if self._event_id is None else (*self.column.values(), self._event_id)
-        nested = next((name for name in read if isinstance(values.get(name), list | dict)), None)
+        nested = next((name for name in self.read if isinstance(values.get(name), list | dict)), None)
         if nested is not None:
             return Problem("a list or an object", "text or a number", nested)
         fields = {name: value for name in self.fields if (value := _text(values.get(self.column[name]))) is not None}
@@ -93,6 +131,34 @@ def json_row(text: str | bytes) -> Mapping[str, Any] | Problem:
     if not isinstance(values, dict):
         return Problem("not a JSON object", '{"user": .., "item": .., "time": ..}')
     return values
+
+
+def _fields(columns: Mapping[str, Sequence[str | None]]) -> list[Mapping[str, str | None] | None] | None:
+    """Item fields that stand in the rows; one object for all rows that have the same."""
+    if not columns:
+        return None
+    rows = list(zip(*columns.values(), strict=True))
+    made: dict[tuple[str | None, ...], Mapping[str, str | None]] = {
+        row: {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+        for row in dict.fromkeys(rows)
+    }
+    return [made[row] or None for row in rows]
+
+
+def _texts(values: Sequence[Any]) -> list[str | None] | None:
+    """`_text` of a column; None where nothing stands in it.
+
+    Raises:
+        TypeError: a value is a list or an object.
+    """
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        found: list[str | None] = list(values) if "" not in values else [value or None for value in values]
+    elif kinds & {list, dict}:
+        raise TypeError("a list or an object")
+    else:
+        found = list(map(_text, values))
+    return found if any(found) else None
 
 
 def _text(value: Any) -> str | None:

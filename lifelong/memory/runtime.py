@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
-_USERS = 2_048
-"""Memories that go through the write graph at once."""
+_USERS = 512
+"""Memories that go through the write graph at once: what it works on then stays in the processor's cache."""
 _CELLS = 8_192
 """Targets that go through the read graph at once."""
 _PAIRS = 1_048_576

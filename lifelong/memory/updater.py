@@ -23,7 +23,18 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.events import gap_numbers
-from lifelong.errors import RequestError, StoreConflictError, StoreUnavailableError, UsageError
+from lifelong.errors import StoreConflictError, StoreUnavailableError, UsageError
+
+# What others import from here, beside the updater itself.
+from lifelong.memory.event import LAST_SECOND as LAST_SECOND
+from lifelong.memory.event import LoggedEvent as LoggedEvent
+from lifelong.memory.event import UserEvent as UserEvent
+from lifelong.memory.event import decode_event as decode_event
+from lifelong.memory.event import encode_event as encode_event
+from lifelong.memory.event import event_problem as event_problem
+from lifelong.memory.event_table import EventTable
+from lifelong.memory.event_table import check_events as check_events
+from lifelong.memory.plan import Plan, make_plan
 from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
 from lifelong.memory.store import Commit
@@ -38,42 +49,8 @@ REMEMBER = 24 * 3600
 """Seconds for which client event ids are remembered."""
 ATTEMPTS = 100
 """How often a batch is made again because other processes wrote its users."""
-MAX_ID = 1_024
-"""Longest id of a user, item or event, in characters."""
-_TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-LAST_SECOND = 253_402_300_799
-"""End of the year 9999; a larger time is in milliseconds by mistake."""
-
-
-@dataclass(frozen=True, slots=True)
-class UserEvent:
-    """One thing a user did to one item.
-
-    Args:
-        user: her id; any text that is not empty.
-        item: its id; need not be known.
-        time: UTC seconds (or the ordinal of a log without times).
-        event_type: click, buy ...; None where it is not known.
-        fields: item fields that came with the event; they win over items put online and over the catalogue.
-        event_id: the client's own id; a second event of this user with it changes nothing.
-    """
-
-    user: str
-    item: str
-    time: int
-    event_type: str | None = None
-    fields: Mapping[str, str | None] | None = None
-    event_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LoggedEvent:
-    """One event as the store's log keeps it."""
-
-    item: str
-    time: int
-    event_type: str | None = None
-    fields: Mapping[str, str | None] | None = None
+_GIVEN = 65_536
+"""Items with fields of their own whose numbers are kept at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +114,7 @@ class Updater:
         self._late: Literal["apply", "refuse"] = "apply" if late == "apply" else "refuse"
         self._event_log, self._now = event_log, now or (lambda: int(clock.time()))
         self._schema, self._lock = artifact.config.dataset_schema, threading.Lock()
+        self._given: dict[tuple[object, ...], IntArray] = {}
         store.bind(identity)
 
     def apply(
@@ -163,126 +141,160 @@ class Updater:
             StoreUnavailableError: the error says what was kept, if anything; what was is a duplicate when it is sent
                 again with offsets or event ids.
         """
-        check_events(events, time_unit=self._schema.time_unit)
-        _check_offsets(events, offsets)
-        last = max(-1 if through is None else through, int(offsets[-1]) if offsets is not None and len(offsets) else -1)
-        with self._lock:
-            marks = {} if last < 0 else {(source, partition): last}
-            return self._apply(events, source, partition, offsets, marks)
+        table = EventTable.of(events, time_unit=self._schema.time_unit)
+        return self.apply_table(table, source=source, partition=partition, offsets=offsets, through=through)
 
-    def _apply(
+    def apply_table(
         self,
-        events: Sequence[UserEvent],
-        source: str,
-        partition: int,
-        offsets: Sequence[int] | None,
-        marks: Mapping[tuple[str, int], int],
+        table: EventTable,
+        *,
+        source: str = "http",
+        partition: int = 0,
+        offsets: Sequence[int] | IntArray | None = None,
+        through: int | None = None,
     ) -> Applied:
+        """`apply` for events in columns, which were checked."""
+        batch = Batch.of(table, source, partition, offsets, through=through)
+        with self._lock:
+            return self.finish(batch, self.make(batch))
+
+    def finish(self, batch: Batch, step: Step) -> Applied:
+        """Write what was made of a batch; what another process overtook is made again.
+
+        Raises:
+            StoreUnavailableError: see `apply`.
+        """
         applied = Applied()
         for _ in range(ATTEMPTS):
-            step = self._step(events, source, partition, offsets, marks)
             try:
                 if step.change != Commit():
                     self.store.commit(step.change)
             except StoreConflictError as conflict:
                 applied += step.outcome(without=conflict.users)
-                places = [place for place, event in enumerate(events) if event.user in conflict.users]
-                events = [events[place] for place in places]
-                offsets = None if offsets is None else [offsets[place] for place in places]
+                batch = batch.only(conflict.users)
+                step = self.make(batch)
             else:
                 return applied + step.outcome()
         raise StoreUnavailableError(
-            f"{len(events)} events were not kept: other processes wrote their users {ATTEMPTS} times in between",
+            f"{len(batch.table)} events were not kept: other processes wrote their users {ATTEMPTS} times in between",
             expected="few processes that write the same users at once",
             fix="send them again",
         )
 
-    def _step(
-        self,
-        events: Sequence[UserEvent],
-        source: str,
-        partition: int,
-        offsets: Sequence[int] | None,
-        marks: Mapping[tuple[str, int], int],
-    ) -> _Step:
-        """Fold events into the memories that the store holds now."""
+    def make(self, batch: Batch, newer: Mapping[str, bytes] | None = None) -> Step:
+        """Fold events into the memories that the store holds now.
+
+        Args:
+            batch: the events.
+            newer: user -> the memory that the store is about to hold.
+        """
         now = self._now()
+        table = batch.table
         # The memories first: what another process writes after this line makes the commit a conflict, and what it wrote
         # before is found in the positions and ids.
-        everyone = list(dict.fromkeys(event.user for event in events))
-        record_of = dict(zip(everyone, self.store.read_many(everyone), strict=True))
-        fresh = self._fresh(events, source, partition, offsets, now)
-        users = list(dict.fromkeys(events[place].user for place in fresh))
-        before = self.runtime.decode([record_of[user] for user in users])
-        plan = _plan([events[place] for place in fresh], users, before.last_time_B, refuse=self._late == "refuse")
-        places = [fresh[place] for place in plan.kept_N.tolist()]
-        kept = [events[place] for place in places]
-        number_NF, unknown = self._numbers(kept, plan)
+        everyone = list(dict.fromkeys(table.user))
+        place_of = dict(zip(everyone, itertools.count(), strict=False))
+        user_N = np.fromiter(map(place_of.__getitem__, table.user), np.int64, len(table))
+        records = self._records(everyone, newer or {})
+        fresh_N = self._fresh(batch, everyone, user_N, now)
+        # Users of whom nothing is new stay as they are.
+        used_U, user_N = np.unique(user_N[fresh_N], return_inverse=True)
+        before = self.runtime.decode([records[place] for place in used_U.tolist()])
+        plan = make_plan(user_N, table.time_N[fresh_N], before.last_time_B, refuse=self._late == "refuse")
+        kept_N = fresh_N[plan.kept_N]
+        kept = table.take(kept_N)
+        number_NF, unknown_N = self._numbers(kept, plan)
         states, count_N = self._fold(before, plan, number_NF)
+        # With late events refused, a user may have none that counts.
         touched = np.unique(plan.user_N)
-        names = [users[place] for place in touched.tolist()]
-        log = zip(kept, count_N.tolist(), strict=True) if self._event_log else ()
+        names = [everyone[place] for place in used_U[touched].tolist()]
+        bases = [records[place] for place in used_U[touched].tolist()]
+        log = zip(zip(kept.user, count_N.tolist(), strict=True), kept.logged(), strict=True) if self._event_log else ()
         change = Commit(
             states=dict(zip(names, self.runtime.encode(states.take(touched)), strict=True)),
-            watermarks={key: value for key, value in marks.items() if value > self.store.watermark(*key)},
-            event_ids={(event.user, event.event_id): now + REMEMBER for event in kept if event.event_id is not None},
-            events={(event.user, count): encode_event(event) for event, count in log},
-            based_on={user: record_of[user] for user in names},
+            watermarks={key: value for key, value in batch.marks.items() if value > self.store.watermark(*key)},
+            event_ids=_expiries(kept, now + REMEMBER),
+            events=dict(log),
+            based_on=dict(zip(names, bases, strict=True)),
         )
-        late = [fresh[place] for place in plan.late]
-        return _Step(change, events, offsets is not None, fresh, places, late, [places[at] for at in unknown])
+        return Step(change, batch, fresh_N, kept_N, fresh_N[plan.late], kept_N[unknown_N])
 
-    def _fresh(
-        self, events: Sequence[UserEvent], source: str, partition: int, offsets: Sequence[int] | None, now: int
-    ) -> list[int]:
+    def _records(self, users: Sequence[str], newer: Mapping[str, bytes]) -> list[bytes | None]:
+        """Encoded memories; the newer ones are not read."""
+        if not newer:
+            return self.store.read_many(users)
+        found: list[bytes | None] = [newer.get(user) for user in users]
+        missing = [place for place, record in enumerate(found) if record is None]
+        read = self.store.read_many([users[place] for place in missing])
+        for place, record in zip(missing, read, strict=True):
+            found[place] = record
+        return found
+
+    def _fresh(self, batch: Batch, everyone: Sequence[str], user_N: IntArray, now: int) -> IntArray:
         """Places of the events that were not applied before."""
-        places = list(range(len(events)))
-        if offsets is not None:
-            marks = self.store.positions(source, partition, [event.user for event in events])
-            places = [place for place in places if offsets[place] > marks[place]]
-        named = list(dict.fromkeys(key for place in places if (key := _identity(events[place])) is not None))
+        table, place_N = batch.table, np.arange(len(batch.table))
+        if batch.offset_N is not None:
+            position_U = np.array(self.store.positions(batch.source, batch.partition, everyone), np.int64)
+            place_N = np.flatnonzero(batch.offset_N > position_U[user_N])
+        if table.event_id is None:
+            return place_N
+        keys = [_identity(table, place) for place in place_N.tolist()]
+        named = list(dict.fromkeys(key for key in keys if key is not None))
         known = {key for key, seen in zip(named, self.store.seen(named, now=now), strict=True) if seen}
         fresh = []
-        for place in places:
-            key = _identity(events[place])
+        for place, key in zip(place_N.tolist(), keys, strict=True):
             if key in known:
                 continue
             if key is not None:
                 known.add(key)
             fresh.append(place)
-        return fresh
+        return np.array(fresh, np.int64)
 
-    def _numbers(self, events: Sequence[UserEvent], plan: _Plan) -> tuple[IntArray, list[int]]:
+    def _numbers(self, events: EventTable, plan: Plan) -> tuple[IntArray, IntArray]:
         """Numbers `[N, F]` of `schema.history_fields`, and which of the N have a new event type."""
-        unknown: list[int] = []
+        unknown_N = np.zeros(0, np.int64)
         columns = [self._item_numbers(events)]
         types = self.artifact.event_types
         if types is not None:
-            values = list(dict.fromkeys(event.event_type for event in events))
-            number_of = dict(zip(values, types.numbers(values).tolist(), strict=True))
-            new = {value for value in values if value is not None and number_of[value] < types.first_known}
-            unknown = [place for place, event in enumerate(events) if event.event_type in new]
-            number_N = np.array([number_of[event.event_type] for event in events], np.int64)
+            values = list(dict.fromkeys(events.event_type or [None] * min(len(events), 1)))
+            of_type = dict(zip(values, types.numbers(values).tolist(), strict=True))
+            kinds = events.event_type or [None] * len(events)
+            number_N = np.fromiter(map(of_type.__getitem__, kinds), np.int64, len(events))
+            new = {value for value in values if value is not None and of_type[value] < types.first_known}
+            if new:
+                unknown_N = np.array([place for place, kind in enumerate(kinds) if kind in new], np.int64)
             columns.append(number_N[:, None])
         if "gap" in self._schema.event_fields:
             columns.append(gap_numbers(plan.time_N, plan.previous_N)[:, None])
-        return np.concatenate(columns, axis=1), unknown
+        return np.concatenate(columns, axis=1), unknown_N
 
-    def _item_numbers(self, events: Sequence[UserEvent]) -> IntArray:
+    def _item_numbers(self, events: EventTable) -> IntArray:
         """Numbers `[N, F]` of the item fields; each item is looked up once."""
-        items = list(dict.fromkeys(event.item for event in events))
-        place_of = {item: place for place, item in enumerate(items)}
+        items = list(dict.fromkeys(events.item))
+        place_of = dict(zip(items, itertools.count(), strict=False))
         online = [None if value is None else json.loads(value) for value in self.store.read_items(items)]
-        catalogue = self.artifact.catalogue
-        number_VF = catalogue.numbers(items, online if any(online) else None)
-        number_NF = number_VF[[place_of[event.item] for event in events]]
-        for place, event in enumerate(events):
-            if event.fields:
-                given = {**(online[place_of[event.item]] or {}), **event.fields}
-                number_NF[place] = catalogue.numbers([event.item], [given])[0]
+        number_VF = self.artifact.catalogue.numbers(items, online if any(online) else None)
+        number_NF = number_VF[np.fromiter(map(place_of.__getitem__, events.item), np.int64, len(events))]
+        if events.fields is not None:
+            given = [place for place, fields in enumerate(events.fields) if fields]
+            rows = [self._given_numbers(events, place, online[place_of[events.item[place]]]) for place in given]
+            number_NF[given] = np.reshape(rows, (-1, number_NF.shape[1]))
         return number_NF
 
-    def _fold(self, states: States, plan: _Plan, number_NF: IntArray) -> tuple[States, IntArray]:
+    def _given_numbers(self, events: EventTable, place: int, online: Mapping[str, str | None] | None) -> IntArray:
+        """Numbers `[F]` of an item whose event brought fields; these win over those put online."""
+        assert events.fields is not None
+        item, fields = events.item[place], {**(online or {}), **(events.fields[place] or {})}
+        key = (item, *fields.items())
+        row = self._given.get(key)
+        if row is None:
+            row = self.artifact.catalogue.numbers([item], [fields])[0]
+            if len(self._given) >= _GIVEN:
+                self._given.clear()
+            self._given[key] = row
+        return row
+
+    def _fold(self, states: States, plan: Plan, number_NF: IntArray) -> tuple[States, IntArray]:
         """Memories after all events, and each event's place in its user's history (from 1)."""
         states = states.take(np.arange(len(states)))
         count_N = states.count_B[plan.user_N] + plan.rank_N + 1
@@ -293,13 +305,58 @@ class Updater:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class Batch:
+    """Events that are written together.
+
+    Args:
+        table: the events.
+        source: where they come from.
+        partition: of the source.
+        offset_N: their places in it; None for a source without places.
+        marks: (source, partition) -> offset of the last event, to be kept with them.
+    """
+
+    table: EventTable
+    source: str
+    partition: int
+    offset_N: IntArray | None
+    marks: Mapping[tuple[str, int], int]
+
+    @classmethod
+    def of(
+        cls,
+        table: EventTable,
+        source: str,
+        partition: int,
+        offsets: Sequence[int] | IntArray | None,
+        *,
+        through: int | None = None,
+    ) -> Batch:
+        """Events with their places, checked.
+
+        Raises:
+            UsageError: the places do not increase, or are not as many as the events.
+        """
+        offset_N = None if offsets is None else _checked_offsets(table, offsets)
+        last = -1 if through is None else through
+        if offset_N is not None and len(offset_N):
+            last = max(last, int(offset_N[-1]))
+        return cls(table, source, partition, offset_N, {} if last < 0 else {(source, partition): last})
+
+    def only(self, users: frozenset[str]) -> Batch:
+        """The events of some users; the mark stays, for with them all is written."""
+        place_N = np.array([place for place, user in enumerate(self.table.user) if user in users], np.int64)
+        offset_N = None if self.offset_N is None else self.offset_N[place_N]
+        return Batch(self.table.take(place_N), self.source, self.partition, offset_N, self.marks)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
     """What a batch of events makes of the memories, and what became of each event.
 
     Args:
         change: what is to be written.
-        events: the batch.
-        placed: whether the events came with offsets.
+        batch: the events.
         fresh: places of those that were not applied before.
         kept: of those that are folded in.
         late: of those that are older than their user's last one.
@@ -307,136 +364,53 @@ class _Step:
     """
 
     change: Commit
-    events: Sequence[UserEvent]
-    placed: bool
-    fresh: Sequence[int]
-    kept: Sequence[int]
-    late: Sequence[int]
-    unknown: Sequence[int]
+    batch: Batch
+    fresh: IntArray
+    kept: IntArray
+    late: IntArray
+    unknown: IntArray
 
     def outcome(self, *, without: frozenset[str] = frozenset()) -> Applied:
         """How many events had which outcome, some users' left out."""
+        users = self.batch.table.user
 
-        def count(places: Sequence[int]) -> int:
-            return sum(self.events[place].user not in without for place in places)
+        def count(places: IntArray) -> int:
+            return sum(users[place] not in without for place in places.tolist()) if without else len(places)
 
-        kept, fresh = count(self.kept), count(self.fresh)
-        nameless = [] if self.placed else [place for place in self.kept if self.events[place].event_id is None]
+        kept, fresh, names = count(self.kept), count(self.fresh), self.batch.table.event_id
+        nameless = 0
+        if self.batch.offset_N is None:
+            nameless = kept
+            if names is not None:
+                nameless = count(self.kept[[names[place] is None for place in self.kept.tolist()]])
         return Applied(
             applied=kept,
-            duplicates=count(range(len(self.events))) - fresh,
+            duplicates=count(np.arange(len(users))) - fresh,
             late=count(self.late),
             refused=fresh - kept,
-            no_dedup=count(nameless),
+            no_dedup=nameless,
             unknown_types=count(self.unknown),
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """N events that will be folded in, in their order.
-
-    Args:
-        kept_N: their places among the fresh events.
-        user_N: place of the user.
-        rank_N: how many events of the user come before, in this batch.
-        time_N: times.
-        previous_N: latest time of the user's events before, `NO_TIME` if none.
-        late: places among the fresh events of those that are older than that, refused ones too.
-    """
-
-    kept_N: IntArray
-    user_N: IntArray
-    rank_N: IntArray
-    time_N: IntArray
-    previous_N: IntArray
-    late: list[int]
-
-    def rounds(self) -> list[IntArray]:
-        """The first events of all users, then the second ones ..."""
-        order_N = np.argsort(self.rank_N, kind="stable")
-        bounds = np.flatnonzero(np.diff(self.rank_N[order_N])) + 1
-        return [part for part in np.split(order_N, bounds) if len(part)]
-
-
-def _plan(events: Sequence[UserEvent], users: Sequence[str], last_time_U: IntArray, *, refuse: bool) -> _Plan:
-    place_of = {user: place for place, user in enumerate(users)}
-    latest, seen = last_time_U.tolist(), [0] * len(users)
-    kept, late = [], []
-    for place, event in enumerate(events):
-        user = place_of[event.user]
-        before = latest[user]
-        is_late = event.time < before
-        if is_late:
-            late.append(place)
-        if is_late and refuse:
-            continue
-        kept.append((place, user, seen[user], event.time, before))
-        latest[user] = max(before, event.time)
-        seen[user] += 1
-    columns = np.array(kept, np.int64).reshape(-1, 5).T
-    return _Plan(columns[0], columns[1], columns[2], columns[3], columns[4], late)
-
-
-def _identity(event: UserEvent) -> tuple[str, str] | None:
+def _identity(table: EventTable, place: int) -> tuple[str, str] | None:
     """The name under which an event is known again, None if it has none."""
-    return None if event.event_id is None else (event.user, event.event_id)
+    name = None if table.event_id is None else table.event_id[place]
+    return None if name is None else (table.user[place], name)
 
 
-def check_events(events: Sequence[UserEvent], *, time_unit: str = "seconds") -> None:
-    """Refuse events that cannot be what was meant.
-
-    Raises:
-        RequestError: says which event and why.
-    """
-    for place, event in enumerate(events):
-        problem = event_problem(event, time_unit=time_unit)
-        if problem is not None:
-            column, found, expected = problem
-            raise RequestError(f"event {place}: {column} {found}", expected=expected, fix="mend it; nothing was kept")
+def _expiries(table: EventTable, second: int) -> dict[tuple[str, str], int]:
+    """(user, event id) of the events that have one -> when it is forgotten."""
+    if table.event_id is None:
+        return {}
+    pairs = zip(table.user, table.event_id, strict=True)
+    return {(user, name): second for user, name in pairs if name is not None}
 
 
-def event_problem(event: UserEvent, *, time_unit: str = "seconds") -> tuple[str, str, str] | None:
-    """What is wrong with an event: (column, what was found, what was expected), or None."""
-    texts = (("user", event.user), ("item", event.item), ("event_type", event.event_type), ("event_id", event.event_id))
-    for column, value in texts:
-        if value is None and column.startswith("event_"):
-            continue
-        if not isinstance(value, str) or not 0 < len(value) <= MAX_ID:
-            return column, f"is {_short(value)}", f"text of 1 to {MAX_ID} characters"
-        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            return column, f"is {_short(value)}, which is no valid text", "Unicode text"
-    if type(event.time) is not int:
-        return "time", f"is {_short(event.time)}", "a whole number"
-    if not 0 <= event.time <= LAST_SECOND and time_unit == "seconds":
-        return "time", f"is {event.time}", f"UTC seconds, 0 to {LAST_SECOND} (not milliseconds)"
-    if time_unit != "seconds" and not 0 <= event.time < 2**62:
-        return "time", f"is {event.time}", "the ordinal of the event, 0 or more"
-    return None
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _check_offsets(events: Sequence[UserEvent], offsets: Sequence[int] | None) -> None:
-    if offsets is None:
-        return
-    if len(offsets) != len(events):
-        raise UsageError(f"{len(offsets)} offsets for {len(events)} events", expected="one offset per event")
-    if any(after <= before for before, after in itertools.pairwise(offsets)) or (len(offsets) and offsets[0] < 0):
+def _checked_offsets(table: EventTable, offsets: Sequence[int] | IntArray) -> IntArray:
+    offset_N = np.asarray(offsets, np.int64)
+    if len(offset_N) != len(table):
+        raise UsageError(f"{len(offset_N)} offsets for {len(table)} events", expected="one offset per event")
+    if len(offset_N) and (offset_N[0] < 0 or (np.diff(offset_N) <= 0).any()):
         raise UsageError("the offsets do not increase", expected="strictly increasing offsets from 0 on")
-
-
-def encode_event(event: UserEvent | LoggedEvent) -> bytes:
-    """One event for the log: a JSON list [item, time, type, fields], without empty parts at its end."""
-    parts = [event.item, event.time, event.event_type, dict(event.fields) if event.fields else None]
-    while parts[-1] is None:
-        parts.pop()
-    return _TO_JSON(parts).encode()
-
-
-def decode_event(value: bytes) -> LoggedEvent:
-    """The inverse of `encode_event`."""
-    return LoggedEvent(*json.loads(value))
+    return offset_N

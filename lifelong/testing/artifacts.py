@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Small settings by model; others have their defaults."""
 
 
-def tiny_artifact(out: Path, dataset: Dataset, *, model: str = "hpmn", seed: int = 0) -> Artifact:
+def tiny_artifact(
+    out: Path, dataset: Dataset, *, model: str = "hpmn", seed: int = 0, settings: Mapping[str, Any] | None = None
+) -> Artifact:
     """Write and open an artifact with random weights, and a calibrator without base rate where the model has logits.
 
     Args:
@@ -33,8 +36,9 @@ def tiny_artifact(out: Path, dataset: Dataset, *, model: str = "hpmn", seed: int
         dataset: what it would have been trained on; see `lifelong.testing.datasets.tiny_dataset`.
         model: its name in the registry.
         seed: of the weights.
+        settings: of the model; small ones if None.
     """
-    settings = SETTINGS.get(model, {})
+    settings = dict(SETTINGS.get(model, {}) if settings is None else settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         built = build(model, dataset.inputs, settings)

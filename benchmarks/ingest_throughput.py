@@ -1,0 +1,163 @@
+"""Events a second of `lifelong ingest` into RocksDB, beside the limits of its parts, measured in the same run.
+
+HPMN with six layers of width 32 and initial weights, on a synthetic catalogue; a csv of events over many users,
+drawn uniformly or by Zipf's law. Every commit waits for the disk. The limits, each measured alone:
+
+    cells    the write graph through onnxruntime, in batches of the size that suits it, on the cells that are due
+    writes   memories put into RocksDB in batches of 4,096, one fsync a batch
+    reads    memories got from RocksDB, 4,096 keys at a time
+
+Their serial composition, 1 / (sum of the times of one event), is what a program would reach that did nothing else and
+one thing after another. End to end there are parsing, look-ups, the log of events and all checks, too; but parts
+overlap, and a user's events of a batch are written once.
+
+    python benchmarks/ingest_throughput.py --events 1000000 --users 100000 --repeats 3
+
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lifelong.artifact.folder import Artifact
+from lifelong.memory.ingest import ingest
+from lifelong.memory.rocksdb_store import RocksDbStore
+from lifelong.memory.runtime import Runtime
+from lifelong.testing.artifacts import tiny_artifact
+from lifelong.testing.datasets import tiny_dataset
+
+START, ITEMS = 1_700_000_000, 50_000
+BATCH = 4_096
+
+
+def make_artifact(folder: Path) -> Artifact:
+    """HPMN with its default settings: six slots of 32, initial weights."""
+    dataset = tiny_dataset(folder / "data", num_users=500, num_items=ITEMS, mean_events=20)
+    return tiny_artifact(folder / "artifact", dataset, settings={})
+
+
+def write_log(path: Path, events: int, users: int, skew: str, seed: int = 0) -> None:
+    """A csv of events in the order of time."""
+    rng = np.random.default_rng(seed)
+    if skew == "uniform":
+        user_N = rng.integers(0, users, events)
+    else:
+        share = 1 / np.arange(1, users + 1)
+        user_N = rng.choice(users, events, p=share / share.sum())
+    item_N, time_N = (ITEMS * rng.random(events) ** 2).astype(np.int64), START + np.arange(events) // 50
+    with path.open("w") as file:
+        file.write("user,item,time,event_type\n")
+        rows = zip(user_N.tolist(), item_N.tolist(), time_N.tolist(), rng.random(events).tolist(), strict=True)
+        file.writelines(
+            f"u{user},i{item},{second},{'view' if kind < 0.9 else 'buy'}\n" for user, item, second, kind in rows
+        )
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def cells(artifact: Artifact) -> float:
+    """Seconds an event: every memory at its own count, as in a batch of users."""
+    runtime, rng = Runtime(artifact), np.random.default_rng(1)
+    states = runtime.empty(BATCH)
+    states.count_B[:] = rng.integers(0, 1_000, BATCH)
+    number_BF = np.ones((BATCH, len(artifact.config.dataset_schema.history_fields)), np.int64)
+    return min(timed(lambda: runtime.write(states, number_BF, states.count_B)) for _ in range(5)) / BATCH
+
+
+def writes_and_reads(folder: Path, users: int, size: int) -> tuple[float, float]:
+    """Seconds a row of synced batches, and of multi-gets, through rocksdict alone."""
+    import rocksdict
+
+    options = rocksdict.Options(raw_mode=True)
+    options.create_if_missing(True)
+    database, sync = rocksdict.Rdict(str(folder), options), rocksdict.WriteOptions()
+    sync.sync = True
+    keys, rng = [f"su{user}".encode() for user in range(users)], np.random.default_rng(2)
+    rows = [rng.bytes(size) for _ in range(64)]
+
+    def put(some: list[bytes]) -> None:
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        for place, key in enumerate(some):
+            batch.put(key, rows[place % 64])
+        database.write(batch, sync)
+
+    parts = [keys[at : at + BATCH] for at in range(0, users, BATCH)]
+    writes = sum(timed(lambda part=part: put(part)) for part in parts) / users  # type: ignore[misc]
+    asked = [[keys[place] for place in rng.integers(0, users, BATCH)] for _ in range(10)]
+    reads = statistics.median(timed(lambda some=some: database.get(some)) for some in asked) / BATCH  # type: ignore[misc]
+    database.close()
+    return writes, reads
+
+
+def end_to_end(artifact: Artifact, log: Path, folder: Path, events: int, *, event_log: bool) -> float:
+    """Events a second, from opening the store to the last commit."""
+
+    def run() -> None:
+        store = RocksDbStore(folder)
+        applied = ingest(artifact, store, log, event_log=event_log)
+        assert applied.applied == events, applied
+        store.close()
+
+    return events / timed(run)
+
+
+def measure(artifact: Artifact, log: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """The limits and both ways of keeping events, once."""
+    folder.mkdir()
+    size = Runtime(artifact).codec.size
+    part = {"cells": cells(artifact)}
+    part["writes"], part["reads"] = writes_and_reads(folder / "limits", arguments.users, size)
+    found = {f"{name} alone, events/s": 1 / seconds for name, seconds in part.items()}
+    found["serial composition, events/s"] = 1 / sum(part.values())
+    for name, event_log in (("memories and log", True), ("memories", False)):
+        found[f"{name}, events/s"] = end_to_end(artifact, log, folder / name, arguments.events, event_log=event_log)
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--skew", choices=["uniform", "zipf", "both"], default="both")
+    parser.add_argument("--dir", type=Path, default=None, help="where to put the temporary folder: a real disk")
+    arguments = parser.parse_args()
+    document: dict[str, Any] = {"events": arguments.events, "users": arguments.users, "cores": os.cpu_count()}
+    with tempfile.TemporaryDirectory(prefix="ingest-", dir=arguments.dir) as name:
+        folder = Path(name)
+        artifact = make_artifact(folder)
+        for skew in ("uniform", "zipf") if arguments.skew == "both" else (arguments.skew,):
+            log = folder / f"{skew}.csv"
+            write_log(log, arguments.events, arguments.users, skew)
+            runs = [
+                measure(artifact, log, folder / f"{skew}-{repeat}", arguments) for repeat in range(arguments.repeats)
+            ]
+            found: dict[str, float] = {key: round(statistics.median(run[key] for run in runs)) for key in runs[0]}
+            limit = found["serial composition, events/s"]
+            for kind in ("memories and log", "memories"):
+                found[f"{kind}, share of the composition"] = round(found[f"{kind}, events/s"] / limit, 2)
+            document[skew] = found
+            print(f"{skew}:", *(f"  {key:40s} {value:>12,}" for key, value in found.items()), sep="\n", flush=True)
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""In which order events of a batch are folded in: the first ones of all users together, then the second ones ..."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """N events that will be folded in, in their order.
+
+    Args:
+        kept_N: their places among the events given.
+        user_N: place of the user.
+        rank_N: how many events of the user come before, in this batch.
+        time_N: times.
+        previous_N: latest time of the user's events before, `NO_TIME` if none.
+        late: places among the events given of those that are older than that, refused ones too.
+    """
+
+    kept_N: IntArray
+    user_N: IntArray
+    rank_N: IntArray
+    time_N: IntArray
+    previous_N: IntArray
+    late: IntArray
+
+    def rounds(self) -> list[IntArray]:
+        """Places of the first events of all users, then of the second ones ..."""
+        order_N = np.argsort(self.rank_N, kind="stable")
+        bounds = np.cumsum(np.bincount(self.rank_N)) if len(order_N) else ()
+        return np.split(order_N, bounds)[:-1] if len(order_N) else []
+
+
+def make_plan(user_N: IntArray, time_N: IntArray, last_time_U: IntArray, *, refuse: bool) -> Plan:
+    """Plan events of users.
+
+    Args:
+        user_N: place of each event's user.
+        time_N: times.
+        last_time_U: of each user's last event so far, `NO_TIME` if none.
+        refuse: whether events older than their user's last one are left out.
+    """
+    order_N = np.argsort(user_N, kind="stable")
+    user, time = user_N[order_N], time_N[order_N]
+    first = np.flatnonzero(np.diff(user, prepend=-1))
+    previous = np.empty_like(time)
+    previous[1:] = time[:-1]
+    previous[first] = last_time_U[user[first]]
+    if (time < previous).any():
+        return _with_late(user_N, time_N, last_time_U, refuse=refuse)
+    rank = np.arange(len(user)) - np.repeat(first, np.diff(first, append=len(user)))
+    rank_N, previous_N = np.empty_like(user_N), np.empty_like(time_N)
+    rank_N[order_N], previous_N[order_N] = rank, previous
+    return Plan(np.arange(len(user_N)), user_N, rank_N, time_N, previous_N, np.zeros(0, np.int64))
+
+
+def _with_late(user_N: IntArray, time_N: IntArray, last_time_U: IntArray, *, refuse: bool) -> Plan:
+    """The same where events are late: one after another, since a refused event changes what is late behind it."""
+    latest, seen = last_time_U.tolist(), [0] * len(last_time_U)
+    kept, late = [], []
+    for place, (user, time) in enumerate(zip(user_N.tolist(), time_N.tolist(), strict=True)):
+        before = latest[user]
+        is_late = time < before
+        if is_late:
+            late.append(place)
+        if is_late and refuse:
+            continue
+        kept.append((place, user, seen[user], time, before))
+        latest[user] = max(before, time)
+        seen[user] += 1
+    columns = np.array(kept, np.int64).reshape(-1, 5).T
+    return Plan(columns[0], columns[1], columns[2], columns[3], columns[4], np.array(late, np.int64))
