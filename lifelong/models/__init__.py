@@ -28,6 +28,7 @@ from lifelong.models.dnn import Dnn
 from lifelong.models.eta import Eta
 from lifelong.models.fm import Fm
 from lifelong.models.fpmc import Fpmc
+from lifelong.models.fpmc_users import FpmcUsers
 from lifelong.models.gbdt import Gbdt
 from lifelong.models.gru4rec import Gru4Rec
 from lifelong.models.hpmn import Hpmn
@@ -81,12 +82,16 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "rum_feature": RumFeature,
 }
 
-MODES: dict[tuple[str, str], type[Model] | type[FittedModel]] = {("hpmn", "authors_mode"): HpmnAuthors}
+MODES: dict[tuple[str, str], type[Model] | type[FittedModel]] = {
+    ("hpmn", "authors_mode"): HpmnAuthors,
+    ("fpmc", "user_factors"): FpmcUsers,
+}
 """(model, flag in its settings) -> the class that the flag selects, with settings of its own."""
 
 
 FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "hpmn_authors": ("hpmn", {"authors_mode": True}),
+    "fpmc_users": ("fpmc", {"user_factors": True}),
     "sim_soft": ("sim", {"search": "soft"}),
     "sim_cluster": ("sim", {"search": "cluster"}),
 }

@@ -29,6 +29,7 @@ from typing_extensions import TypeVar
 
 from lifelong.data.events import InputSpec
 from lifelong.nn.embeddings import FieldEmbedding
+from lifelong.nn.factors import UserFactors
 from lifelong.nn.head import Head
 from lifelong.nn.hits import over_events
 from lifelong.nn.masks import length_mask
@@ -189,6 +190,22 @@ class Model(nn.Module, ABC):
     def requirements(self, dataset: Dataset) -> list[str]:
         """What this model misses in a dataset, in words; empty if it can be trained on it."""
         return []
+
+
+class UserModel(Model):
+    """A model with a trained vector per user, of those who are in training."""
+
+    not_served = "its user vectors are trained, not updated by events"
+    users: UserFactors
+
+    def tables(self) -> list[nn.Embedding]:
+        """The users' too."""
+        return [*super().tables(), self.users]
+
+    @property
+    def number_tables(self) -> dict[str, str]:
+        """The users' table too."""
+        return {**super().number_tables, "users.weight": USER_NUMBER}
 
 
 class Window(NamedTuple):

@@ -6,9 +6,10 @@ WWW 2010.
     logit = mu + b_i + v_i . v'_l        l the last event, v of an item as next, v' of an event as last
 
 The paper's score through a sigmoid, where the paper ranks. Differs from the paper: the basket is the last event alone;
-the user's factors are left out, since tomorrow's users have none and a memory is read without the user's number: with
-one factor that all users share, the term of user and item is the bias b_i of the item, which stands for it (the term of
-user and last event does not rank items; the paper drops it, too). Factors of an item and of an event are sums over
+the user's factors are left out, since tomorrow's users have none and a memory is read without the user's number
+(`user_factors = true` trains the form that has them, `fpmc_users.py`): with one factor that all users share, the term
+of user and item is the bias b_i of the item, which stands for it (the term of user and last event does not rank items;
+the paper drops it, too). Factors of an item and of an event are sums over
 their fields, each field's shared vector holding both roles; context fields add biases; several tasks have factors of
 their own.
 

@@ -18,16 +18,14 @@ Shapes: B users, C targets per user, D = tasks x factors, T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
-from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
-from lifelong.models.base import USER_NUMBER, Model, Output
-from lifelong.nn.factors import FactorHead, sum_of_fields
+from lifelong.models.base import Output, UserModel
+from lifelong.nn.factors import FactorHead, UserFactors, sum_of_fields
 
 if TYPE_CHECKING:
     from lifelong.data.batches import Batch
@@ -49,35 +47,24 @@ class MfConfig:
     )
 
 
-class Mf(Model):
+class Mf(UserModel):
     """Who the user is, as far as training knew, and nothing of what she did."""
 
     Config = MfConfig
     title = "MF"
     source = "Koren et al., IEEE Computer 2009"
     state = "trained user vector"
-    not_served = "its user vectors are trained, not updated by events"
 
     def __init__(self, inputs: InputSpec, *, factors: int = 16, decay: float = 0.01, dropout: float = 0.0) -> None:
         tasks = len(inputs.tasks)
-        self.factors, self.decay = tasks * factors, decay
+        self.factors = tasks * factors
         width = tasks + self.factors
         # Events are not read: their fields have no vectors.
         super().__init__(replace(inputs, event={}), embedding=width, interest=self.factors, dropout=dropout)
         self.inputs = inputs
         self.embed.restart(STD)
         self.head = FactorHead(width=width, tasks=tasks, dropout=dropout)
-        self.users = nn.Embedding(inputs.users, width, padding_idx=0)
-        nn.init.zeros_(self.users.weight)
-
-    def tables(self) -> list[nn.Embedding]:
-        """The users' too."""
-        return [*super().tables(), self.users]
-
-    @property
-    def number_tables(self) -> dict[str, str]:
-        """The users' table too."""
-        return {**super().number_tables, "users.weight": USER_NUMBER}
+        self.users = UserFactors(inputs.users, width, decay=decay)
 
     def forward(self, batch: Batch) -> Output:
         """The user's and the targets' factors and biases; padded targets give any number."""
@@ -86,15 +73,5 @@ class Mf(Model):
         user_B1E = self.users(batch.user_B).unsqueeze(1)
         factor_BCD = user_B1E[..., tasks:].expand(-1, target_BCE.shape[1], -1)
         fit_BCT = self.head(factor_BCD, target_BCE, self.embed_context(batch.context_BCF))
-        return Output(user_B1E[..., :tasks] + fit_BCT, self._decayed(user_B1E, target_BCE, batch.mask_BC))
-
-    def _decayed(self, user_B1E: Tensor, target_BCE: Tensor, mask_BC: Tensor) -> Mapping[str, Tensor]:
-        """The squares of what each labelled pair uses, times their weight.
-
-        Source: the regularisation of the model with biases.
-        """
-        if self.decay == 0:
-            return {}
         item_BCE = sum_of_fields(target_BCE, self.embed.dim)
-        square_BC = (item_BCE.square() + user_B1E.square()).sum(dim=-1).masked_fill(~mask_BC, 0.0)
-        return {"decay": self.decay * square_BC.sum() / mask_BC.sum().clamp(min=1)}
+        return Output(user_B1E[..., :tasks] + fit_BCT, self.users.decayed(user_B1E, item_BCE, batch.mask_BC))

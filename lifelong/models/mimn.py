@@ -117,6 +117,24 @@ class Mimn(MemoryModel[MimnMemory]):
             self.rebalance.bias.add_(_IDENTITY * torch.eye(slots).flatten())
         self.read_key = nn.Linear(self.target_width, width + 1)
         self.query, self.score = nn.Linear(self.target_width, width), PairScore(width)
+        self._align()
+
+    def _align(self) -> None:
+        """Start with targets and what is written of events in one space, so that they can be compared.
+
+        A target's query begins as what the induction unit makes of the same item fields, its read key as what the
+        controller makes of them, and a write begins by passing on the controller's state.
+        """
+        width, items = self.width, slice(None, self.target_width)
+        # Rows: reset, keep, new of the controller, then of the induction unit; columns begin with the item fields.
+        controller_new, induction_new = (self.event_part.weight[row : row + width] for row in (2 * width, 5 * width))
+        with torch.no_grad():
+            self.query.weight.copy_(induction_new[:, items])
+            self.query.bias.zero_()
+            self.read_key.weight[:width] = controller_new[:, items]
+            for key in range(2):
+                self.parts.weight[key * width : (key + 1) * width] = torch.eye(width)
+            self.parts.weight[3 * width : 4 * width] = torch.eye(width)
 
     def initial_memory(self, num_users: int) -> MimnMemory:
         """Zeros."""

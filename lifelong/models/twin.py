@@ -39,6 +39,9 @@ from lifelong.nn.hits import best_events, products_at, sums_at, take_events
 from lifelong.nn.masks import masked_softmax
 from lifelong.nn.retrieval import gaps_since, later_of_equal
 
+_SHARPNESS = 4.0
+"""Of the initial keys. Validation AUC after 300,000 examples of Complete Journey, 1, 2, 4, 8: .58, .62, .64, .59."""
+
 
 @dataclass(frozen=True)
 class TwinConfig:
@@ -99,6 +102,11 @@ class Twin(HistoryModel):
         # One number per head and power of two.
         self.of_seconds = nn.Parameter(torch.zeros(heads, GAP_NUMBERS))
         self.of_events = nn.Parameter(torch.zeros(heads, GAP_NUMBERS))
+        with torch.no_grad():
+            # Queries and keys start in one space, and sharp enough that a target's own item outweighs the other hits.
+            self.key.weight.mul_(_SHARPNESS)
+            self.query.weight.copy_(self.key.weight)
+            self.mix.weight.copy_(torch.eye(width))
 
     def find(self, window: Window, query: Query) -> Found:
         """Select by relevance, then weigh by it, both for a few targets at a time."""

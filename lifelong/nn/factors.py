@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -38,3 +40,29 @@ class FactorHead(nn.Module):
         fit = product.reshape(*product.shape[:-1], self.tasks, product.shape[-1] // self.tasks).sum(dim=-1)
         logit: Tensor = self.mean + own[..., : self.tasks] + around[..., : self.tasks] + fit
         return logit
+
+
+class UserFactors(nn.Embedding):
+    """A trained vector per user, zeros for whoever is not in training, and the term that keeps factors small.
+
+    Args:
+        users: how many, the padding included.
+        width: of a vector.
+        decay: weight of the squares; 0: no term.
+    """
+
+    def __init__(self, users: int, width: int, *, decay: float) -> None:
+        super().__init__(users, width, padding_idx=0)
+        self.decay = decay
+        nn.init.zeros_(self.weight)
+
+    def decayed(self, user_B1E: Tensor, item_BCE: Tensor, mask_BC: Tensor) -> Mapping[str, Tensor]:
+        """The squares of what each labelled pair uses, mean over pairs, times their weight.
+
+        Source: Koren et al., IEEE Computer 2009, the regularisation of the model with biases.
+        """
+        if self.decay == 0:
+            return {}
+        square_BC = item_BCE.square().sum(dim=-1) + user_B1E.square().sum(dim=-1)
+        total = square_BC.masked_fill(~mask_BC, 0.0).sum()
+        return {"decay": self.decay * total / mask_BC.sum().clamp(min=1)}

@@ -107,6 +107,7 @@ SIGHTS: dict[str, Callable[[Mapping[str, Any], int], Sight]] = {
     "Fm": _BAG,
     "Mf": _fixed(Sight(user=True)),
     "Fpmc": _fixed(Sight(ordered=1)),
+    "FpmcUsers": _fixed(Sight(user=True, ordered=1)),
     "Dnn": _BAG,
     "Svdpp": _BAG,
     "Gru4Rec": _WHOLE,

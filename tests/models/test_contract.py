@@ -14,6 +14,7 @@ CASES = [
     *(ModelCase(name) for name in MODELS),
     ModelCase("hpmn", {"hops": 1, "periods": (1, 3, 6), "covariance": 0.0}),
     ModelCase("hpmn", {"authors_mode": True, "sequence": 40}),
+    ModelCase("fpmc", {"user_factors": True}),
     ModelCase("din", {"normalise": True}),
     *(ModelCase("sim", {"search": search}) for search in ("soft", "cluster")),
 ]

@@ -1,0 +1,86 @@
+"""FPMC with the user's factors against a naive transcription: loops over users, targets and factors."""
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import Tensor
+
+from lifelong.data.batches import Batch
+from lifelong.models import build
+from lifelong.models.fpmc_users import FpmcUsers
+from lifelong.testing.worlds import INPUTS, random_batch
+
+pytestmark = pytest.mark.torch
+K, DECAY = 3, 0.7
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make(seed: int = 0) -> FpmcUsers:
+    """A model with random users: new ones are zeros."""
+    torch.manual_seed(seed)
+    model = FpmcUsers(INPUTS, factors=K, decay=DECAY, dropout=0.0).double().eval()
+    torch.nn.init.normal_(model.head.mean)
+    torch.nn.init.normal_(model.users.weight)
+    return model
+
+
+def naive(model: FpmcUsers, batch: Batch, user: int, place: int) -> tuple[Tensor, Tensor]:
+    """A target's logit, and the squares of what it uses; a row holds b, then q, v and v'."""
+    table = {field: part.weight for field, part in model.embed.tables.items()}
+    target = [table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(INPUTS.item)]
+    around = [table[f][batch.context_BCF[user, place, k]] for k, f in enumerate(INPUTS.context)]
+    before, own = int(batch.position_BC[user, place]) - 1, model.users.weight[batch.user_B[user]]
+    last = [table[f][batch.history_BLF[user, before, k]] for k, f in enumerate([*INPUTS.item, *INPUTS.event])]
+    bias = sum(row[0] for row in target)
+    logit = model.head.mean[0] + own[0] + bias + sum(row[0] for row in around)
+    squares = own[0] ** 2 + bias**2
+    for k in range(1, K + 1):
+        q, v = sum(row[k] for row in target), sum(row[K + k] for row in target)
+        logit = logit + own[k] * q
+        if before >= 0:
+            logit = logit + v * sum(row[2 * K + k] for row in last)
+        squares = squares + own[k] ** 2 + q**2 + v**2
+    return logit, squares
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_logits_loss_and_gradients_are_those_of_the_equations(seed: int) -> None:
+    model, batch = make(seed), random_batch([7, 0, 1], targets=4, seed=seed)
+    batch.mask_BC[1, 2] = False
+    output, cells = model(batch), [(user, place) for user in range(3) for place in range(4)]
+    scored = {cell: naive(model, batch, *cell) for cell in cells}
+    naive_BC = torch.stack([scored[cell][0] for cell in cells]).view(3, 4)
+    naive_decay = DECAY * sum(squares for cell, (_, squares) in scored.items() if cell != (1, 2)) / 11
+    torch.testing.assert_close(output.logit_BCT[..., 0], naive_BC, rtol=0, atol=1e-12)
+    torch.testing.assert_close(output.aux_losses["decay"], naive_decay, rtol=0, atol=1e-12)
+    weight_BC = torch.rand(3, 4, dtype=torch.float64)
+    losses = (
+        (weight_BC * output.logit_BCT[..., 0]).sum() + output.aux_losses["decay"],
+        (weight_BC * naive_BC).sum() + naive_decay,
+    )
+    gradients = [torch.autograd.grad(loss, list(model.parameters())) for loss in losses]
+    for left, right in zip(*gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
+
+
+def test_the_form_is_what_fpmc_with_its_flag_builds() -> None:
+    assert isinstance(build("fpmc", INPUTS, {"user_factors": True}), FpmcUsers)
+    assert not isinstance(build("fpmc", INPUTS, {"user_factors": False}), FpmcUsers)
+
+
+def test_a_user_without_factors_has_transitions_and_biases_alone() -> None:
+    model, batch = make(), random_batch([5], targets=2)
+    with torch.no_grad():
+        model.users.weight.zero_()
+    batch.position_BC[:] = 5
+    before = model(batch).logit_BCT
+    last = batch.history_BLF[0, 4].clone()
+    batch.history_BLF[0, 4] = batch.history_BLF[0, 3]
+    changed = not torch.equal(last, batch.history_BLF[0, 4])
+    assert changed
+    assert not torch.equal(model(batch).logit_BCT, before)
