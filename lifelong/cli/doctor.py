@@ -6,8 +6,11 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from lifelong.cli.terminal import Reply, Terminal
 
@@ -42,10 +45,18 @@ NEEDS = {
 """Command -> extras that it needs."""
 
 
-def doctor(terminal: Terminal) -> Reply:
-    """Say what is installed, on what machine, and which commands can run."""
+def doctor(
+    terminal: Terminal,
+    *,
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="URL", help="Look at this store instead: what does it survive?")
+    ] = None,
+) -> Reply:
+    """Say what is installed, on what machine, and which commands can run; or what a store survives."""
     from lifelong import __version__
 
+    if store is not None:
+        return _store(store)
     missing = {extra: [name for name in modules if not _installed(name)] for extra, modules in EXTRAS.items()}
     commands = {name: [extra for extra in extras if missing[extra]] for name, extras in NEEDS.items()}
     document = {
@@ -59,6 +70,16 @@ def doctor(terminal: Terminal) -> Reply:
         "commands": {name: {"possible": not extras, "needs": extras} for name, extras in commands.items()},
     }
     return Reply(document, _summary(document))
+
+
+def _store(url: str) -> Reply:
+    """What a store survives; the exit code is 1 where something should be changed."""
+    from lifelong.memory.checkup import check_store, describe
+    from lifelong.memory.redis_client import without_password
+
+    checkup = check_store(url)
+    document = {"store": without_password(url), **asdict(checkup)}
+    return Reply(document, [document["store"], *describe(checkup)], exit_code=1 if checkup.problems else 0)
 
 
 def _summary(document: dict[str, Any]) -> list[Any]:

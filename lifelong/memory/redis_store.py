@@ -38,6 +38,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 from lifelong.errors import StoreCorruptError, StoreError
@@ -211,27 +212,33 @@ class RedisStore:
         return [value for values in self._ask(parts) for value in values]
 
     def users(self) -> Iterator[tuple[str, bytes]]:
-        """All users and their encoded memories, read as a whole when this is called: they must fit into RAM.
+        """All users and their encoded memories, some at a time and in no order.
 
-        What other processes commit during the call may be in it for some users and not for others.
+        A user who is there all the while comes, with the memory that she has when she comes, and can come twice where
+        others are added meanwhile. What is committed during the reading may be in it or not.
         """
+        self._opened()
+        return self._scan()
+
+    def _scan(self) -> Iterator[tuple[str, bytes]]:
+        names = self._names()
+        while some := list(islice(names, _MOST)):
+            for user, value in zip(some, self.read_many(some), strict=True):
+                self._opened()
+                if value is not None:
+                    yield user, value
+
+    def _names(self) -> Iterator[str]:
         pattern = self._prefix + b":{*}:s:*"
         with translated(self.name):
-            names = {key.split(b":", 3)[3].decode() for key in self._opened().scan_iter(match=pattern, count=_MOST)}
-        ordered = sorted(names)
-        return self._rows(list(zip(ordered, self.read_many(ordered), strict=True)))
+            for key in self._opened().scan_iter(match=pattern, count=_MOST):
+                yield key.split(b":", 3)[3].decode()
 
     def close(self) -> None:
         """Let go of the connections; a second call does nothing."""
         if self._client is not None:
             client, self._client = self._client, None
             client.close()
-
-    def _rows(self, rows: list[tuple[str, bytes | None]]) -> Iterator[tuple[str, bytes]]:
-        for user, value in rows:
-            self._opened()
-            if value is not None:
-                yield user, value
 
     def _parts(self, change: Commit) -> dict[int, _Part]:
         """What a commit does in each group, the positions left out."""

@@ -118,7 +118,10 @@ class MemoryStore(Protocol):
         """What was put online of some items, as many as asked, None where nothing was."""
 
     def users(self) -> Iterator[tuple[str, bytes]]:
-        """All users and their encoded memories: one consistent view."""
+        """All users and their encoded memories, not all in RAM at once; one consistent view unless it is shared.
+
+        In a shared store each user who is there all the while comes at least once, as she is then.
+        """
 
     def close(self) -> None:
         """Release everything; a second call does nothing."""

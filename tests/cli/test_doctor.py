@@ -24,3 +24,12 @@ def test_a_missing_extra_rules_its_commands_out_and_says_how_to_get_it(run, monk
 
 def test_every_command_is_judged():
     assert set(COMMANDS) - {"doctor"} <= set(doctor.NEEDS)
+
+
+def test_a_store_is_looked_at_and_a_problem_is_a_no(run, filled, tmp_path, monkeypatch):
+    found = run("doctor", "--store", filled, "--json")
+    assert found.code in (0, 1) and "nothing is lost" in found.document["survives"]["kill of a process that writes"]
+    monkeypatch.setattr("lifelong.memory.checkup._FREE", 2.0)
+    found = run("doctor", "--store", filled)
+    assert found.code == 1 and "To do: the disk of" in found.stdout
+    assert run("doctor", "--store", f"rocksdb://{tmp_path}/none").code == 1

@@ -254,3 +254,16 @@ def test_expired_event_ids_do_not_pile_up(url):
     assert store._ask([("ZCARD", store._of("u", "d"))])[0] <= 11
     assert 0 < store._ask([("TTL", store._of("u", "d"))])[0] <= 10
     store.close()
+
+
+def test_users_are_read_some_at_a_time(url, monkeypatch):
+    store, asked = open_store(url), []
+    store.commit(Commit(states={f"u{place}": b"1" for place in range(5_000)}))
+    read_many = store.read_many
+    monkeypatch.setattr(store, "read_many", lambda users: asked.append(len(users)) or read_many(users))
+    view = store.users()
+    assert asked == []
+    next(view)
+    assert asked == [1_000]
+    assert len({user for user, _ in view}) in (4_999, 5_000) and max(asked) == 1_000
+    store.close()
