@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from lifelong.errors import LostProcessError, MismatchError, UsageError, require
 from lifelong.launch import Launch, launch
@@ -160,10 +161,16 @@ class Processes:
         # What the backends raise where a peer has gone or is silent.
         except RuntimeError as error:
             raise LostProcessError(
-                f"{self.place} was not answered by the others: {str(error).splitlines()[0]}",
+                f"{self.place} was not answered by the others: {_reason(error)}",
                 expected=f"all processes alive, and an answer within {self._minutes:g} minutes",
                 fix="look for the process that ended first (torchrun names it), then go on with --resume",
             ) from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first sentence of an error of gloo or NCCL, without the place in their code."""
+    line = str(error).splitlines()[0].rpartition(".cc:")[2].partition("] ")
+    return (line[2] or line[0]).partition(". ")[0]
 
 
 def open_fabric(device: Literal["cpu", "cuda"], precision: Any, *, minutes: float = TIMEOUT) -> Fabric:
@@ -181,16 +188,36 @@ def open_fabric(device: Literal["cpu", "cuda"], precision: Any, *, minutes: floa
         return alone
     _check_place(place, device)
     strategies = require("lightning.fabric.strategies", extra="train", purpose="training")
+    timeout = timedelta(minutes=minutes)
     fabric: Fabric = module.Fabric(
         accelerator=device,
         devices=place.local_count,
         num_nodes=place.count // place.local_count,
-        strategy=strategies.DDPStrategy(timeout=timedelta(minutes=minutes)),
+        strategy=strategies.DDPStrategy(timeout=timeout),
         precision=precision,
     )
     with Processes(place, minutes=minutes)._asking(), _no_banner():
+        if place.restarts and not dist.is_initialized():
+            _meet_again(place, device, timeout)
         fabric.launch()
     return fabric
+
+
+def _meet_again(place: Launch, device: str, timeout: timedelta) -> None:
+    """Form the group of a run that torchrun has started anew.
+
+    Its store outlives the processes of the attempt before, and the new ones would look for these at their addresses.
+    """
+    store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
+    own = torch.device("cuda", place.local_rank) if device == "cuda" else None
+    dist.init_process_group(
+        "gloo" if own is None else "nccl",
+        store=dist.PrefixStore(f"attempt-{place.restarts}", store),  # type: ignore[attr-defined]
+        rank=place.rank,
+        world_size=place.count,
+        timeout=timeout,
+        device_id=own,
+    )
 
 
 @contextmanager

@@ -170,7 +170,6 @@ class _Run:
         if best:
             model.load_state_dict(dict(best))
         self.processes.spread(model.state_dict().values())
-        model.cpu().eval()
         self.seconds |= loop.progress.seconds
         self.record = _loop_record(loop, fabric)
         if self.start is not None:
@@ -199,6 +198,8 @@ class _Run:
         """
         with self._timed("calibrate"):
             logit_N = self._validation_logits(model)
+        if isinstance(model, Model):
+            model.cpu().eval()
         written: list[Artifact] = []
         self.processes.on_first(lambda: written.append(self._write(model, logit_N)))
         if written:

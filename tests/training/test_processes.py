@@ -223,6 +223,23 @@ def test_process_whose_peer_is_lost_says_so_and_ends(dataset: Dataset, tmp_path:
     assert "--resume" in error["fix"]
 
 
+def test_run_that_torchrun_starts_anew_goes_on_from_its_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1", SCRIPT]
+    done = subprocess.run(
+        [sys.executable, *words, str(dataset.folder), str(tmp_path / "out"), "dies once"],
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    record = Artifact.open(tmp_path / "out").metrics
+    assert record["examples_seen"] == 4 * len(dataset.examples("train"))
+    assert done.stdout.count("Artifact ") == 1
+    assert done.stderr.count("going on after") == 1
+    assert "exitcode: 9" in done.stderr
+    assert not (tmp_path / "out.checkpoint").exists()
+
+
 def test_without_torchrun_there_is_one_process() -> None:
     assert launch({}) == Launch()
     assert launch({"RANK": "3"}) == Launch()
