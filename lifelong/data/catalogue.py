@@ -79,6 +79,10 @@ class Catalogue:
         """Item id of a row, None for padding and unknown."""
         return self.ids.id_at(row - FIRST_ROW) if row >= FIRST_ROW else None
 
+    def only_known(self, fields: Mapping[str, str | None]) -> dict[str, str | None]:
+        """Those of an item's fields that an item of this catalogue can be given."""
+        return {name: value for name, value in fields.items() if name in self.fields[1:]}
+
     def numbers(
         self, items: Sequence[str], given: Sequence[Mapping[str, str | None] | None] | None = None
     ) -> npt.NDArray[np.int64]:

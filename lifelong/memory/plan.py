@@ -30,6 +30,11 @@ class Plan:
     previous_N: IntArray
     late: IntArray
 
+    def take(self, place_N: IntArray) -> Plan:
+        """The events at some places alone, of each user all or none; the places are then among these."""
+        user_N, rank_N, time_N = self.user_N[place_N], self.rank_N[place_N], self.time_N[place_N]
+        return Plan(self.kept_N[place_N], user_N, rank_N, time_N, self.previous_N[place_N], self.late[:0])
+
     def rounds(self) -> list[IntArray]:
         """Places of the first events of all users, then of the second ones ..."""
         order_N = np.argsort(self.rank_N, kind="stable")

@@ -4,11 +4,13 @@ Users are divided into groups, by a hash of their id: one group on a single serv
 group have one hash tag, so they stand in one hash slot, on one server, and one script reads and writes them atomically.
 
     PREFIX:{0}:store       what this is: format version, number of groups
-    PREFIX:{0}:identity    whose it is
+    PREFIX:{0}:identity    the artifact that made it
+    PREFIX:{0}:roster      all artifacts whose memories it holds, once there were two
     PREFIX:{0}:watermarks  hash: "partition:source" -> offset up to which the events of all groups were applied
     PREFIX:{0}:items       hash: item -> fields, JSON
     PREFIX:{g}:marks       hash: "partition:source" -> offset up to which the events of this group were applied
-    PREFIX:{g}:s:USER      mark of the memory (8), encoded memory
+    PREFIX:{g}:epoch       of the list of artifacts; older commits are refused
+    PREFIX:{g}:s:USER      mark of the memory (8), encoded memory, in slot 0; s1:USER in slot 1 ...
     PREFIX:{g}:e:USER      sorted set: count (8) and event, by count
     PREFIX:{g}:d:USER      sorted set: client event id, by expiry
     PREFIX:{g}:c:NAME      a commit that was applied; kept for ten minutes
@@ -43,7 +45,8 @@ from typing import Any
 
 from lifelong.errors import StoreCorruptError, StoreError
 from lifelong.memory.redis_client import Address, connect, translated
-from lifelong.memory.store import Commit, StoreIdentity, check_identity, check_values, conflict, refuse_write
+from lifelong.memory.roster import Roster, StoreIdentity, slot_of
+from lifelong.memory.store import Commit, check_values, conflict, refuse_write
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +68,9 @@ for _ = 1, tonumber(ARGV[1]) do
   local found
   if item == '' then
     found = redis.call('GETRANGE', key, 0, {_MARK - 1})
+  elseif item == '<' then
+    found = base
+    if tonumber(redis.call('GET', key) or '0') > tonumber(base) then return 0 end
   else
     found = redis.call('HGET', key, string.sub(item, 2)) or ''
   end
@@ -77,6 +83,8 @@ while ARGV[at] do
   if command == 'RAISE' then
     local known = redis.call('HGET', key, ARGV[at + 3])
     if not known or tonumber(known) < tonumber(ARGV[last]) then redis.call('HSET', key, ARGV[at + 3], ARGV[last]) end
+  elseif command == 'EPOCH' then
+    if tonumber(redis.call('GET', key) or '0') < tonumber(ARGV[last]) then redis.call('SET', key, ARGV[last]) end
   else
     redis.call(command, key, unpack(ARGV, at + 3, last))
   end
@@ -84,8 +92,19 @@ while ARGV[at] do
 end
 return 1
 """
-"""Takes the commit's name and the keys; the number of bases, each (key, '' or '=' and item, mark); then writes, each
-(command, key, number of arguments, arguments). The name comes first: a server without memory refuses it, and so all."""
+"""Takes the commit's name and the keys; the number of bases, each (key, '' or '=' and item, mark) or (key, '<', epoch);
+then writes, each (command, key, number of arguments, arguments). The name comes first: a server without memory refuses
+it, and so all."""
+_SWAP = """
+local found = redis.call('GET', KEYS[1])
+local epoch = 0
+if found then epoch = cjson.decode(found)['epoch'] end
+if found == ARGV[2] then return 1 end
+if epoch ~= tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+"""Puts a list of artifacts (ARGV[2]) in the place of the one with the epoch ARGV[1]; sent again, it changes nothing."""
 
 
 class RedisStore:
@@ -117,30 +136,63 @@ class RedisStore:
 
     @property
     def identity(self) -> StoreIdentity | None:
-        """Who wrote it; None while it is new."""
-        value = self._ask([("GET", self._key(0, "identity"))])[0]
-        return None if value is None else StoreIdentity.from_json(value)
+        """The artifact that is served from it; None while it is new."""
+        served = self.roster().served
+        return None if served is None else served.identity
 
-    def bind(self, identity: StoreIdentity) -> None:
+    def bind(self, identity: StoreIdentity) -> int:
         """Claim a new store, or check an old one; a store for reading is only checked.
 
         Raises:
-            StoreForeignError: another artifact wrote it.
+            StoreForeignError: it holds no memories of this artifact, or they are not complete.
         """
         if not self._read_only:
             # Of two that claim it at once the first one has it.
             self._ask([("SET", self._key(0, "identity"), json.dumps(asdict(identity)), "NX")])
-        known = self.identity
-        if known is not None:
-            check_identity(self.name, known, identity)
+        known = self.roster()
+        return slot_of(self.name, known, identity) if known.members else 0
 
-    def read_many(self, users: Sequence[str]) -> list[bytes | None]:
+    def roster(self) -> Roster:
+        """Whose memories it holds."""
+        written, value = self._ask([("GET", self._key(0, "roster")), ("GET", self._key(0, "identity"))])
+        if written is not None:
+            return Roster.from_json(written)
+        return Roster.of(None if value is None else StoreIdentity.from_json(value))
+
+    def change_roster(self, before: Roster, after: Roster) -> None:
+        """Write another list, then its epoch into every group.
+
+        Raises:
+            StoreConflictError: the list is another one by now; nothing was kept.
+        """
+        if self._read_only:
+            raise refuse_write(self.name)
+        if after != before:
+            key, text = self._key(0, "roster"), after.to_json()
+            if not self._ask([("EVAL", _SWAP, 1, key, before.epoch, text)])[0]:
+                raise conflict(self.name, frozenset())
+        parts: dict[int, _Part] = defaultdict(_Part)
+        for group in range(self._groups):
+            parts[group].write("EPOCH", self._key(group, "epoch"), after.epoch)
+        self._apply(parts)
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot, key by key."""
+        if self._read_only:
+            raise refuse_write(self.name)
+        keys = self._keys(slot)
+        while part := list(islice(keys, _MOST)):
+            # A command per key: in a cluster they stand in different hash slots.
+            self._ask([("UNLINK", key) for key in part])
+
+    def read_many(self, users: Sequence[str], *, slot: int = 0) -> list[bytes | None]:
         """Encoded memories, as many as asked, None where a user is absent."""
         places = defaultdict(list)
         for place, user in enumerate(users):
             places[self._group(user)].append(place)
         parts = [part for one in places.values() for part in _split(one, _MOST)]
-        found = self._ask([("MGET", *(self._of(users[place], "s") for place in part)) for part in parts])
+        kind = _kind(slot)
+        found = self._ask([("MGET", *(self._of(users[place], kind) for place in part)) for part in parts])
         records: list[bytes | None] = [None] * len(users)
         for part, values in zip(parts, found, strict=True):
             for place, value in zip(part, values, strict=True):
@@ -199,6 +251,14 @@ class RedisStore:
         found = self._ask([("ZRANGE", self._of(user, "e"), 0 if last is None else -last, -1)])[0]
         return [event[_COUNT.size :] for event in found]
 
+    def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
+        """Per (user, count) her logged events after the first `count`."""
+        found = self._ask([("ZRANGEBYSCORE", self._of(user, "e"), f"({count}", "+inf") for user, count in asked])
+        return [
+            [(int(_COUNT.unpack(event[: _COUNT.size])[0]), event[_COUNT.size :]) for event in events]
+            for events in found
+        ]
+
     def items(self) -> Iterator[tuple[str, bytes]]:
         """Items added or changed online, as they are now."""
         found = self._ask([("HGETALL", self._key(0, "items"))])[0]
@@ -211,28 +271,32 @@ class RedisStore:
         parts = [("HMGET", key, *(item.encode() for item in part)) for part in _split(items, _MOST)]
         return [value for values in self._ask(parts) for value in values]
 
-    def users(self) -> Iterator[tuple[str, bytes]]:
+    def users(self, *, slot: int = 0) -> Iterator[tuple[str, bytes]]:
         """All users and their encoded memories, some at a time and in no order.
 
         A user who is there all the while comes, with the memory that she has when she comes, and can come twice where
         others are added meanwhile. What is committed during the reading may be in it or not.
         """
         self._opened()
-        return self._scan()
+        return self._scan(slot)
 
-    def _scan(self) -> Iterator[tuple[str, bytes]]:
-        names = self._names()
+    def _scan(self, slot: int) -> Iterator[tuple[str, bytes]]:
+        names = self._names(slot)
         while some := list(islice(names, _MOST)):
-            for user, value in zip(some, self.read_many(some), strict=True):
+            for user, value in zip(some, self.read_many(some, slot=slot), strict=True):
                 self._opened()
                 if value is not None:
                     yield user, value
 
-    def _names(self) -> Iterator[str]:
-        pattern = self._prefix + b":{*}:s:*"
+    def _names(self, slot: int) -> Iterator[str]:
+        for key in self._keys(slot):
+            yield key.split(b":", 3)[3].decode()
+
+    def _keys(self, slot: int) -> Iterator[bytes]:
+        """Keys of all memories in a slot."""
+        pattern = b"%s:{*}:%s:*" % (self._prefix, _kind(slot).encode())
         with translated(self.name):
-            for key in self._opened().scan_iter(match=pattern, count=_MOST):
-                yield key.split(b":", 3)[3].decode()
+            yield from self._opened().scan_iter(match=pattern, count=_MOST)
 
     def close(self) -> None:
         """Let go of the connections; a second call does nothing."""
@@ -243,15 +307,20 @@ class RedisStore:
     def _parts(self, change: Commit) -> dict[int, _Part]:
         """What a commit does in each group, the positions left out."""
         parts: dict[int, _Part] = defaultdict(_Part)
-        for user, base in change.based_on.items():
-            parts[self._group(user)].require(self._of(user, "s"), b"", _mark(base))
+        for (slot, user), base in change.bases.items():
+            parts[self._group(user)].require(self._of(user, _kind(slot)), b"", _mark(base))
         for item, base in change.items_based_on.items():
             parts[0].require(self._key(0, "items"), b"=" + item.encode(), base or b"")
-        for user in change.deleted:
-            for kind in ("s", "e", "d"):
-                parts[self._group(user)].write("DEL", self._of(user, kind))
-        for user, record in change.states.items():
-            parts[self._group(user)].write("SET", self._of(user, "s"), _mark(record) + record)
+        epoch = change.epoch
+        if change.deleted:
+            roster = self.roster()
+            epoch = roster.epoch if epoch is None else epoch
+            kinds = ("e", "d", *map(_kind, roster.slots))
+            for user in change.deleted:
+                for kind in kinds:
+                    parts[self._group(user)].write("DEL", self._of(user, kind))
+        for (slot, user), record in change.records.items():
+            parts[self._group(user)].write("SET", self._of(user, _kind(slot)), _mark(record) + record)
         for (user, count), event in change.events.items():
             part, key = parts[self._group(user)], self._of(user, "e")
             part.write("ZREMRANGEBYSCORE", key, count, count)
@@ -259,6 +328,9 @@ class RedisStore:
         for item, value in change.items.items():
             parts[0].write("HSET", self._key(0, "items"), item.encode(), value)
         self._remember(parts, change)
+        if epoch is not None:
+            for group, part in parts.items():
+                part.require(self._key(group, "epoch"), b"<", b"%d" % epoch)
         return parts
 
     def _remember(self, parts: dict[int, _Part], change: Commit) -> None:
@@ -386,6 +458,11 @@ def _mark(record: bytes | None) -> bytes:
 
 def _source(source: str, partition: int) -> bytes:
     return f"{partition}:{source}".encode()
+
+
+def _kind(slot: int) -> str:
+    """What the keys of the memories in a slot are called."""
+    return f"s{slot}" if slot else "s"
 
 
 def _split(values: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:

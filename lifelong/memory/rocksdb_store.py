@@ -5,8 +5,9 @@ FOLDER/
   owner.json    process that has the store open for writing
   db/           RocksDB, raw mode; one key space, the first byte says what a key is
 
-    m name                                     meta: the identity
-    s user                                     encoded memory
+    m name                                     meta: the identity; the list of artifacts, once there were two
+    s user                                     encoded memory, in slot 0
+    t slot (4) user                            encoded memory, in another slot
     w partition (8) source                     watermark (8)
     d length of user (4) user event id         expiry (8)
     x expiry (8) length of user (4) user event id   the same by expiry, so that old ones are found
@@ -47,12 +48,14 @@ from lifelong.errors import (
     require,
 )
 from lifelong.memory.record_cache import RecordCache
-from lifelong.memory.store import Commit, StoreIdentity, check_bases, check_identity, refuse_write
+from lifelong.memory.roster import Roster, StoreIdentity, slot_of
+from lifelong.memory.store import Commit, check_bases, conflict, refuse_write
 
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 _IDENTITY = b"midentity"
+_ROSTER = b"mroster"
 _NUMBER = struct.Struct(">q")
 _LENGTH = struct.Struct(">I")
 CACHE = 128 * 2**20
@@ -84,13 +87,15 @@ class RocksDbStore:
         self._rocksdict: Any = require("rocksdict", extra="serve", purpose="a rocksdb:// store")
         self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
         self._lock, self._now, self._db = threading.Lock(), 0, None
-        self._cache = RecordCache(cache)
+        self._cache_size, self._caches = cache, dict[int, RecordCache]()
         if not read_only:
             _prepare(path)
         _check_folder(path, read_only=read_only)
         self._db = self._open()
         if not read_only:
             self._own()
+        roster = self.roster()
+        self._epoch, self._slots = roster.epoch, roster.slots
         self._has_items = next(self._scan(b"i"), None) is not None
 
     _db: Any
@@ -99,36 +104,85 @@ class RocksDbStore:
 
     @property
     def identity(self) -> StoreIdentity | None:
-        """Who wrote it; None while it is new."""
-        value = self._get(_IDENTITY)
-        return None if value is None else StoreIdentity.from_json(value)
+        """The artifact that is served from it; None while it is new."""
+        served = self.roster().served
+        return None if served is None else served.identity
 
-    def bind(self, identity: StoreIdentity) -> None:
+    def bind(self, identity: StoreIdentity) -> int:
         """Claim a new store, or check an old one; a store for reading is only checked.
 
         Raises:
-            StoreForeignError: another artifact wrote it.
+            StoreForeignError: it holds no memories of this artifact, or they are not complete.
         """
-        known = self.identity
-        if known is not None:
-            check_identity(str(self.path), known, identity)
-        elif not self._read_only:
-            batch = self._batch()
-            batch.put(_IDENTITY, json.dumps(asdict(identity)).encode())
-            self._write(batch)
+        known = self.roster()
+        slot = slot_of(str(self.path), known, identity) if known.members else 0
+        member = known.find(identity.artifact_id)
+        if self._read_only or (member is not None and member.identity.path == identity.path):
+            return slot
+        if known.epoch:
+            self.change_roster(known, known.renew(identity))
+        else:
+            self._put_meta(_IDENTITY, json.dumps(asdict(identity)))
+        return slot
 
-    def read_many(self, users: Sequence[str]) -> list[bytes | None]:
+    def roster(self) -> Roster:
+        """Whose memories it holds."""
+        written = self._get(_ROSTER)
+        if written is not None:
+            return Roster.from_json(written)
+        value = self._get(_IDENTITY)
+        return Roster.of(None if value is None else StoreIdentity.from_json(value))
+
+    def change_roster(self, before: Roster, after: Roster) -> None:
+        """Write another list.
+
+        Raises:
+            StoreConflictError: the list is another one by now; nothing was kept.
+        """
+        if self._read_only:
+            raise refuse_write(str(self.path))
+        with self._lock:
+            if self.roster().epoch != before.epoch:
+                raise conflict(str(self.path), frozenset())
+            self._put_meta(_ROSTER, after.to_json())
+            self._epoch, self._slots = after.epoch, after.slots
+
+    def _put_meta(self, key: bytes, text: str) -> None:
+        batch = self._batch()
+        batch.put(key, text.encode())
+        self._write(batch)
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot: one range of keys."""
+        if self._read_only:
+            raise refuse_write(str(self.path))
+        first = _state_key("", slot)
+        last = first[:-1] + bytes([first[-1] + 1]) if slot == 0 else _state_key("", slot + 1)
+        with _translated(self.path):
+            self._opened().delete_range(first, last)
+            self._opened().compact_range(first, last)
+        self._caches.pop(slot, None)
+
+    def read_many(self, users: Sequence[str], *, slot: int = 0) -> list[bytes | None]:
         """Encoded memories, as many as asked, None where a user is absent."""
         self._opened()
-        moment, found = self._cache.moment, self._cache.get(users)
+        cache = self._cache_of(slot)
+        moment, found = cache.moment, cache.get(users)
         missing = [place for place, record in enumerate(found) if record is None]
         if missing:
             names = [users[place] for place in missing]
-            read = self._get_many(list(map(_state_key, names)))
+            read = self._get_many([_state_key(name, slot) for name in names])
             for place, record in zip(missing, read, strict=True):
                 found[place] = record
-            self._cache.offer(moment, names, read)
+            cache.offer(moment, names, read)
         return [record or None for record in found]
+
+    def _cache_of(self, slot: int) -> RecordCache:
+        """Memories of one artifact that are kept in RAM."""
+        cache = self._caches.get(slot)
+        if cache is None:
+            cache = self._caches.setdefault(slot, RecordCache(self._cache_size))
+        return cache
 
     def commit(self, change: Commit) -> None:
         """Apply one write, all of it or nothing; see the module for what it survives.
@@ -141,11 +195,12 @@ class RocksDbStore:
             raise refuse_write(str(self.path))
         batch = self._batch()
         with self._lock:
-            states = self.read_many(list(change.based_on))
-            check_bases(str(self.path), change, states, self.read_items(list(change.items_based_on)))
+            check_bases(
+                str(self.path), change, self._epoch, self._bases(change), self.read_items(list(change.items_based_on))
+            )
             self._fill(batch, change)
             self._write(batch)
-            self._cache.wrote(change.states, change.deleted)
+            self._keep(change)
             self._has_items = self._has_items or bool(change.items)
 
     def _fill(self, batch: Any, change: Commit) -> None:
@@ -153,8 +208,8 @@ class RocksDbStore:
         put = batch.put
         for user in change.deleted:
             self._erase(batch, user)
-        for user, value in change.states.items():
-            put(_state_key(user), value)
+        for (slot, user), value in change.records.items():
+            put(_state_key(user, slot), value)
         for (source, partition), offset in change.watermarks.items():
             put(_watermark_key(source, partition), _NUMBER.pack(offset))
         pack = _NUMBER.pack
@@ -165,9 +220,26 @@ class RocksDbStore:
             put(b"i" + item.encode(), value)
         self._remember(batch, change)
 
+    def _bases(self, change: Commit) -> list[bytes | None]:
+        """The memories that there are of those that a change was made from, in its order."""
+        users_of = dict[int, list[str]]()
+        for slot, user in change.bases:
+            users_of.setdefault(slot, []).append(user)
+        found = {slot: iter(self.read_many(users, slot=slot)) for slot, users in users_of.items()}
+        return [next(found[slot]) for slot, _ in change.bases]
+
+    def _keep(self, change: Commit) -> None:
+        """Let the memories in RAM be what was written."""
+        written: dict[int, dict[str, bytes]] = {slot: {} for slot in self._slots}
+        for (slot, user), value in change.records.items():
+            written.setdefault(slot, {})[user] = value
+        for slot, states in written.items():
+            self._cache_of(slot).wrote(states, change.deleted)
+
     def _erase(self, batch: Any, user: str) -> None:
         """Take everything of a user out."""
-        batch.delete(_state_key(user))
+        for slot in self._slots:
+            batch.delete(_state_key(user, slot))
         for key, _ in self._scan(_of_user(b"e", user)):
             batch.delete(key)
         for key, expiry in self._scan(_of_user(b"d", user)):
@@ -213,6 +285,15 @@ class RocksDbStore:
             return [value for _, value in self._scan(prefix)]
         return [value for _, value in self._scan(prefix, most=last, backwards=True)][::-1]
 
+    def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
+        """Per (user, count) her logged events after the first `count`."""
+        found = []
+        for user, count in asked:
+            prefix = _of_user(b"e", user)
+            rows = self._scan(prefix, start=prefix + _NUMBER.pack(count + 1))
+            found.append([(int(_NUMBER.unpack(key[len(prefix) :])[0]), value) for key, value in rows])
+        return found
+
     def items(self) -> Iterator[tuple[str, bytes]]:
         """Items added or changed online, as they are now."""
         return ((key[1:].decode(), value) for key, value in self._scan(b"i"))
@@ -224,10 +305,11 @@ class RocksDbStore:
             return [None] * len(items)
         return self._get_many([b"i" + item.encode() for item in items])
 
-    def users(self) -> Iterator[tuple[str, bytes]]:
+    def users(self, *, slot: int = 0) -> Iterator[tuple[str, bytes]]:
         """All users and their encoded memories: the view is fixed when this is called; later commits do not show."""
-        scan = self._scan(b"s")
-        return ((key[1:].decode(), value) for key, value in scan)
+        prefix = _state_key("", slot)
+        scan = self._scan(prefix)
+        return ((key[len(prefix) :].decode(), value) for key, value in scan)
 
     def close(self) -> None:
         """Release the store and its lock; views that are still read end with an error. A second call does nothing."""
@@ -298,7 +380,8 @@ class RocksDbStore:
             with _translated(self.path):
                 self._opened().write(batch, self._rocksdict.WriteOptions())
         except StoreError:
-            self._cache.forget()
+            for cache in self._caches.values():
+                cache.forget()
             raise
         if not self._sync:
             return
@@ -316,8 +399,10 @@ class RocksDbStore:
             fix="check the disk, open the store again (restart the service that owns it), then send it again",
         )
 
-    def _scan(self, prefix: bytes, *, most: int | None = None, backwards: bool = False) -> _Scan:
-        start = prefix + b"\xff" * 8 if backwards else prefix
+    def _scan(
+        self, prefix: bytes, *, most: int | None = None, backwards: bool = False, start: bytes | None = None
+    ) -> _Scan:
+        start = prefix + b"\xff" * 8 if backwards else start or prefix
         with _translated(self.path):
             rows = self._opened().items(backwards=backwards, from_key=start)
         scan = _Scan(rows, prefix, most, self.path)
@@ -355,8 +440,8 @@ class _Scan:
         self._stopped, self._rows = self._rows is not None, None
 
 
-def _state_key(user: str) -> bytes:
-    return b"s" + user.encode()
+def _state_key(user: str, slot: int = 0) -> bytes:
+    return (b"t" + _LENGTH.pack(slot) if slot else b"s") + user.encode()
 
 
 def _of_user(kind: bytes, user: str) -> bytes:

@@ -246,10 +246,21 @@ def identity_of(artifact: Artifact, store: MemoryStore, codec: str | None = None
         ArtifactError: the model cannot be served, and why.
         UsageError: there is no such codec in this release.
     """
-    known = store.identity
-    name = codec or (artifact.config.codec if known is None else known.codec)
-    layout = make_codec(name, artifact.require_memory()).layout
-    return StoreIdentity(artifact.id, name, json.dumps([part.model_dump() for part in layout], separators=(",", ":")))
+    roster = store.roster()
+    known = roster.find(artifact.id) or roster.served
+    return identity_with(artifact, codec or (artifact.config.codec if known is None else known.identity.codec))
+
+
+def identity_with(artifact: Artifact, codec: str) -> StoreIdentity:
+    """How a store is to know an artifact whose memories it keeps in a codec.
+
+    Raises:
+        ArtifactError: the model cannot be served, and why.
+        UsageError: there is no such codec in this release.
+    """
+    layout = make_codec(codec, artifact.require_memory()).layout
+    text = json.dumps([part.model_dump() for part in layout], separators=(",", ":"))
+    return StoreIdentity(artifact.id, codec, text, str(artifact.path.resolve()))
 
 
 def _session(artifact: Artifact, name: Any, threads: int) -> Any:

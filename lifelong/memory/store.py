@@ -8,29 +8,16 @@ business is elsewhere); users are strings.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from lifelong.errors import StoreConflictError, StoreError, StoreForeignError, UsageError
+from lifelong.errors import StoreConflictError, StoreError, UsageError
+from lifelong.memory.roster import Roster, StoreIdentity, check_identity, slot_of
 
-
-@dataclass(frozen=True, slots=True)
-class StoreIdentity:
-    """What a store remembers of its maker; another identity is refused."""
-
-    artifact_id: str
-    codec: str
-    layout: str
-    """Canonical JSON of the memory layout."""
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> StoreIdentity:
-        """What a store wrote down, as an object; where no codec is named, memories are fp32."""
-        return cls(**{"codec": "fp32", **json.loads(text)})
+__all__ = ["Commit", "InMemoryStore", "MemoryStore", "StoreIdentity", "check_identity", "open_store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +25,18 @@ class Commit:
     """One atomic write.
 
     Args:
-        states: user -> encoded memory.
+        states: user -> encoded memory, of the artifact in `slot`.
         watermarks: (source, partition) -> offset of the last event applied.
         event_ids: (user, client event id) -> expiry (UTC seconds).
         events: (user, count after the event) -> encoded event, for the event log.
         items: item id -> fields (JSON), for items added or changed online.
-        deleted: users to erase, with their events and event ids.
+        deleted: users to erase, with their events and event ids, and their memories of every artifact.
         based_on: user -> the encoded memory that the change was made from, None for none.
         items_based_on: item -> the fields that the change was made from, None for none.
+        slot: of `states` and `based_on`; see `lifelong.memory.roster`.
+        beside: (slot, user) -> encoded memory, of other artifacts.
+        beside_based_on: (slot, user) -> the encoded memory that the change was made from, None for none.
+        epoch: of the list of artifacts that it was made for; None where that does not matter.
     """
 
     states: Mapping[str, bytes] = field(default_factory=dict)
@@ -56,12 +47,27 @@ class Commit:
     deleted: Sequence[str] = ()
     based_on: Mapping[str, bytes | None] = field(default_factory=dict)
     items_based_on: Mapping[str, bytes | None] = field(default_factory=dict)
+    slot: int = 0
+    beside: Mapping[tuple[int, str], bytes] = field(default_factory=dict)
+    beside_based_on: Mapping[tuple[int, str], bytes | None] = field(default_factory=dict)
+    epoch: int | None = None
 
     @property
     def users(self) -> frozenset[str]:
         """All users of whom it keeps or erases something."""
         named = {user for user, _ in (*self.event_ids, *self.events)}
-        return frozenset({*self.states, *named, *self.deleted, *self.based_on})
+        beside = {user for _, user in (*self.beside, *self.beside_based_on)}
+        return frozenset({*self.states, *named, *self.deleted, *self.based_on, *beside})
+
+    @property
+    def records(self) -> dict[tuple[int, str], bytes]:
+        """All memories to write, by slot and user."""
+        return {**{(self.slot, user): value for user, value in self.states.items()}, **self.beside}
+
+    @property
+    def bases(self) -> dict[tuple[int, str], bytes | None]:
+        """All memories that it was made from, by slot and user."""
+        return {**{(self.slot, user): value for user, value in self.based_on.items()}, **self.beside_based_on}
 
 
 class MemoryStore(Protocol):
@@ -73,17 +79,34 @@ class MemoryStore(Protocol):
 
     @property
     def identity(self) -> StoreIdentity | None:
-        """Who wrote it; None while it is new."""
+        """The artifact that is served from it; None while it is new."""
 
-    def bind(self, identity: StoreIdentity) -> None:
-        """Claim a new store, or check an old one.
+    def bind(self, identity: StoreIdentity) -> int:
+        """Claim a new store, or check an old one; the slot of the artifact's memories.
 
         Raises:
-            StoreForeignError: another artifact wrote it.
+            StoreForeignError: it holds no memories of this artifact, or they are not complete.
         """
 
-    def read_many(self, users: Sequence[str]) -> list[bytes | None]:
-        """Encoded memories, as many as asked, None where a user is absent."""
+    def roster(self) -> Roster:
+        """Whose memories it holds."""
+
+    def change_roster(self, before: Roster, after: Roster) -> None:
+        """Write another list, at once; commits of an earlier epoch are refused when this returns.
+
+        Args:
+            before: what the change was made from.
+            after: the new list; the same one brings to an end what an interrupted call has left undone.
+
+        Raises:
+            StoreConflictError: the list is another one by now; nothing was kept.
+        """
+
+    def clear(self, slot: int) -> None:
+        """Empty a slot, in steps; to be called again where it was interrupted."""
+
+    def read_many(self, users: Sequence[str], *, slot: int = 0) -> list[bytes | None]:
+        """Encoded memories of one artifact, as many as asked, None where a user is absent."""
 
     def commit(self, change: Commit) -> None:
         """Apply one write, all of it or nothing.
@@ -111,14 +134,17 @@ class MemoryStore(Protocol):
     def events(self, user: str, *, last: int | None = None) -> list[bytes]:
         """The user's event log, oldest first; [] if the store keeps none."""
 
+    def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
+        """Per (user, count) her logged events after the first `count`, each with the count after it, oldest first."""
+
     def items(self) -> Iterator[tuple[str, bytes]]:
         """Items added or changed online."""
 
     def read_items(self, items: Sequence[str]) -> list[bytes | None]:
         """What was put online of some items, as many as asked, None where nothing was."""
 
-    def users(self) -> Iterator[tuple[str, bytes]]:
-        """All users and their encoded memories, not all in RAM at once; one consistent view unless it is shared.
+    def users(self, *, slot: int = 0) -> Iterator[tuple[str, bytes]]:
+        """All users and their encoded memories of one artifact, not all in RAM at once; one consistent view unless it is shared.
 
         In a shared store each user who is there all the while comes at least once, as she is then.
         """
@@ -162,49 +188,23 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
     raise UsageError(f"there is no store {scheme}://", expected=expected)
 
 
-def check_identity(place: str, known: StoreIdentity, wanted: StoreIdentity) -> None:
-    """Refuse a store of another artifact.
-
-    Args:
-        place: the store, for the message.
-        known: who wrote it.
-        wanted: who wants to use it.
-
-    Raises:
-        StoreForeignError: they differ; says in what.
-    """
-    fix = "use the artifact that wrote the store, or build a new store with `lifelong backfill`"
-    if known.artifact_id != wanted.artifact_id:
-        raise StoreForeignError(
-            f"{place} was written by artifact {known.artifact_id[:12]}",
-            expected=f"artifact {wanted.artifact_id[:12]}",
-            fix=fix,
-        )
-    if known.codec != wanted.codec:
-        raise StoreForeignError(
-            f"{place} holds memories in codec {known.codec}",
-            expected=f"codec {wanted.codec}",
-            fix="name no codec to use the store's own, or build a new store",
-        )
-    if known != wanted:
-        raise StoreForeignError(
-            f"{place} holds memories of layout {known.layout}", expected=f"layout {wanted.layout}", fix=fix
-        )
-
-
-def check_bases(place: str, change: Commit, states: Sequence[bytes | None], items: Sequence[bytes | None]) -> None:
+def check_bases(
+    place: str, change: Commit, epoch: int, states: Sequence[bytes | None], items: Sequence[bytes | None]
+) -> None:
     """Refuse a write whose bases are not what the store holds.
 
     Args:
         place: the store, for the message.
         change: the write.
-        states: the memories that there are of the users of `change.based_on`, in its order.
-        items: the same of `change.items_based_on`.
+        epoch: of the store's list of artifacts.
+        states: the memories that there are of `change.bases`, in its order.
+        items: the fields that there are of `change.items_based_on`, in its order.
 
     Raises:
-        StoreConflictError: one of them differs.
+        StoreConflictError: one of them differs, or the write was made for an earlier list.
     """
-    if list(change.based_on.values()) != list(states) or list(change.items_based_on.values()) != list(items):
+    late = change.epoch is not None and change.epoch < epoch
+    if late or list(change.bases.values()) != list(states) or list(change.items_based_on.values()) != list(items):
         raise conflict(place, change.users)
 
 
@@ -214,7 +214,7 @@ def check_values(change: Commit) -> None:
     Raises:
         TypeError: one is not bytes.
     """
-    for values in (change.states, change.events, change.items):
+    for values in (change.records, change.events, change.items):
         if not all(isinstance(value, bytes) for value in values.values()):
             raise TypeError("a store keeps bytes")
 
@@ -240,8 +240,9 @@ class InMemoryStore:
     shared = False
 
     def __init__(self, *, read_only: bool = False) -> None:
-        self._read_only, self._lock, self._identity = read_only, threading.Lock(), None
-        self._states: dict[str, bytes] = {}
+        self._read_only, self._lock = read_only, threading.Lock()
+        self._roster = Roster()
+        self._states: dict[tuple[int, str], bytes] = {}
         self._watermarks: dict[tuple[str, int], int] = {}
         self._event_ids: dict[tuple[str, str], int] = {}
         self._events: dict[str, dict[int, bytes]] = {}
@@ -249,30 +250,51 @@ class InMemoryStore:
         self._now = 0
         self._closed = False
 
-    _identity: StoreIdentity | None
-
     @property
     def identity(self) -> StoreIdentity | None:
-        """Who wrote it; None while it is new."""
-        self._check_open()
-        return self._identity
+        """The artifact that is served from it; None while it is new."""
+        served = self.roster().served
+        return None if served is None else served.identity
 
-    def bind(self, identity: StoreIdentity) -> None:
+    def bind(self, identity: StoreIdentity) -> int:
         """Claim a new store, or check an old one; a store for reading is only checked.
 
         Raises:
-            StoreForeignError: another artifact wrote it.
+            StoreForeignError: it holds no memories of this artifact, or they are not complete.
+        """
+        known = self.roster()
+        if known.members:
+            return slot_of("the store", known, identity)
+        if not self._read_only:
+            self._roster = Roster.of(identity)
+        return 0
+
+    def roster(self) -> Roster:
+        """Whose memories it holds."""
+        self._check_open()
+        return self._roster
+
+    def change_roster(self, before: Roster, after: Roster) -> None:
+        """Write another list.
+
+        Raises:
+            StoreConflictError: the list is another one by now; nothing was kept.
         """
         self._check_open()
-        if self._identity is not None:
-            check_identity("the store", self._identity, identity)
-        elif not self._read_only:
-            self._identity = identity
+        with self._lock:
+            if self._roster.epoch != before.epoch:
+                raise conflict("the store", frozenset())
+            self._roster = after
 
-    def read_many(self, users: Sequence[str]) -> list[bytes | None]:
+    def clear(self, slot: int) -> None:
+        """Empty a slot."""
+        with self._lock:
+            self._states = {key: value for key, value in self._states.items() if key[0] != slot}
+
+    def read_many(self, users: Sequence[str], *, slot: int = 0) -> list[bytes | None]:
         """Encoded memories, as many as asked, None where a user is absent."""
         self._check_open()
-        return [self._states.get(user) for user in users]
+        return [self._states.get((slot, user)) for user in users]
 
     def commit(self, change: Commit) -> None:
         """Apply one write.
@@ -286,14 +308,15 @@ class InMemoryStore:
             raise refuse_write("the store")
         check_values(change)
         with self._lock:
-            states, items = map(self._states.get, change.based_on), map(self._items.get, change.items_based_on)
-            check_bases("the store", change, list(states), list(items))
+            states, items = map(self._states.get, change.bases), map(self._items.get, change.items_based_on)
+            check_bases("the store", change, self._roster.epoch, list(states), list(items))
             for user in change.deleted:
-                self._states.pop(user, None)
+                for slot in self._roster.slots:
+                    self._states.pop((slot, user), None)
                 self._events.pop(user, None)
             if gone := set(change.deleted):
                 self._event_ids = {key: expiry for key, expiry in self._event_ids.items() if key[0] not in gone}
-            self._states.update(change.states)
+            self._states.update(change.records)
             self._watermarks.update(change.watermarks)
             self._items.update(change.items)
             for (user, count), event in change.events.items():
@@ -324,6 +347,15 @@ class InMemoryStore:
             log = sorted(self._events.get(user, {}).items())
         return [event for _, event in (log if last is None else log[len(log) - min(last, len(log)) :])]
 
+    def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
+        """Per (user, count) her logged events after the first `count`."""
+        self._check_open()
+        with self._lock:
+            return [
+                [(at, event) for at, event in sorted(self._events.get(user, {}).items()) if at > count]
+                for user, count in asked
+            ]
+
     def items(self) -> Iterator[tuple[str, bytes]]:
         """Items added or changed online."""
         self._check_open()
@@ -335,11 +367,11 @@ class InMemoryStore:
         self._check_open()
         return [self._items.get(item) for item in items]
 
-    def users(self) -> Iterator[tuple[str, bytes]]:
+    def users(self, *, slot: int = 0) -> Iterator[tuple[str, bytes]]:
         """All users and their encoded memories, as they are now."""
         self._check_open()
         with self._lock:
-            return iter(sorted(self._states.items()))
+            return iter(sorted((user, value) for (at, user), value in self._states.items() if at == slot))
 
     def close(self) -> None:
         """Forget everything; a second call does nothing."""

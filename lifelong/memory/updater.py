@@ -5,14 +5,14 @@
              `  client's event id, remembered for a day
 
 Memories, log, ids and watermarks of one `apply` are one commit: after a crash all of it is there or nothing (of a user,
-where the store is a cluster of servers). Where another process wrote one of the users in between, the store refuses
-what was made from the older memory, and it is made again from the newer one.
+where the store is a cluster of servers); while a new artifact takes over, the memories of both. Where another process
+wrote one of the users in between, the store refuses what was made from the older memory, and it is made again from the
+newer one.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import threading
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data.events import gap_numbers
 from lifelong.errors import StoreConflictError, StoreUnavailableError, UsageError
 
 # What others import from here, beside the updater itself.
@@ -34,9 +33,10 @@ from lifelong.memory.event import encode_event as encode_event
 from lifelong.memory.event import event_problem as event_problem
 from lifelong.memory.event_table import EventTable
 from lifelong.memory.event_table import check_events as check_events
-from lifelong.memory.plan import Plan, make_plan
-from lifelong.memory.runtime import Runtime, identity_of
-from lifelong.memory.state import States
+from lifelong.memory.folding import Folder
+from lifelong.memory.members import Group, Members
+from lifelong.memory.plan import make_plan
+from lifelong.memory.runtime import identity_of
 from lifelong.memory.store import Commit
 
 if TYPE_CHECKING:
@@ -49,8 +49,6 @@ REMEMBER = 24 * 3600
 """Seconds for which client event ids are remembered."""
 ATTEMPTS = 100
 """How often a batch is made again because other processes wrote its users."""
-_GIVEN = 65_536
-"""Items with fields of their own whose numbers are kept at hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +108,13 @@ class Updater:
         if late not in ("apply", "refuse"):
             raise UsageError(f"late = {late!r}", expected='"apply" or "refuse"')
         identity = identity_of(artifact, store, codec)
-        self.artifact, self.store, self.runtime = artifact, store, Runtime(artifact, codec=identity.codec)
+        folder = Folder(artifact, identity.codec, store)
+        self.artifact, self.store, self.runtime = artifact, store, folder.runtime
         self._late: Literal["apply", "refuse"] = "apply" if late == "apply" else "refuse"
         self._event_log, self._now = event_log, now or (lambda: int(clock.time()))
-        self._schema, self._lock = artifact.config.dataset_schema, threading.Lock()
-        self._given: dict[tuple[object, ...], IntArray] = {}
+        self._lock = threading.Lock()
         store.bind(identity)
+        self.members = Members(store, [folder])
 
     def apply(
         self,
@@ -141,7 +140,7 @@ class Updater:
             StoreUnavailableError: the error says what was kept, if anything; what was is a duplicate when it is sent
                 again with offsets or event ids.
         """
-        table = EventTable.of(events, time_unit=self._schema.time_unit)
+        table = EventTable.of(events, time_unit=self.members.now.leader.schema.time_unit)
         return self.apply_table(table, source=source, partition=partition, offsets=offsets, through=through)
 
     def apply_table(
@@ -167,7 +166,7 @@ class Updater:
         applied = Applied()
         for _ in range(ATTEMPTS):
             try:
-                if step.change != Commit():
+                if step.change.users or step.change.watermarks:
                     self.store.commit(step.change)
             except StoreConflictError as conflict:
                 applied += step.outcome(without=conflict.users)
@@ -181,51 +180,60 @@ class Updater:
             fix="send them again",
         )
 
-    def make(self, batch: Batch, newer: Mapping[str, bytes] | None = None) -> Step:
+    def make(self, batch: Batch, newer: Commit | None = None) -> Step:
         """Fold events into the memories that the store holds now.
 
         Args:
             batch: the events.
-            newer: user -> the memory that the store is about to hold.
+            newer: what the store is about to hold.
         """
-        now = self._now()
-        table = batch.table
+        now, crew = self._now(), self.members.follow()
+        table, leader = batch.table, crew.leader
         # The memories first: what another process writes after this line makes the commit a conflict, and what it wrote
         # before is found in the positions and ids.
         everyone = list(dict.fromkeys(table.user))
         place_of = dict(zip(everyone, itertools.count(), strict=False))
         user_N = np.fromiter(map(place_of.__getitem__, table.user), np.int64, len(table))
-        records = self._records(everyone, newer or {})
+        coming = {} if newer is None else newer.records
+        records = self._records(everyone, crew.slot, coming)
+        beside = [self._records(everyone, slot, coming) for slot in crew.slots]
         fresh_N = self._fresh(batch, everyone, user_N, now)
         # Users of whom nothing is new stay as they are.
         used_U, user_N = np.unique(user_N[fresh_N], return_inverse=True)
-        before = self.runtime.decode([records[place] for place in used_U.tolist()])
+        before = leader.runtime.decode([records[place] for place in used_U.tolist()])
         plan = make_plan(user_N, table.time_N[fresh_N], before.last_time_B, refuse=self._late == "refuse")
         kept_N = fresh_N[plan.kept_N]
         kept = table.take(kept_N)
-        number_NF, unknown_N = self._numbers(kept, plan)
-        states, count_N = self._fold(before, plan, number_NF)
+        number_NF, unknown_N = leader.numbers(kept, plan)
+        states, count_N = leader.fold(before, plan, number_NF)
         # With late events refused, a user may have none that counts.
         touched = np.unique(plan.user_N)
         names = [everyone[place] for place in used_U[touched].tolist()]
         bases = [records[place] for place in used_U[touched].tolist()]
         log = zip(zip(kept.user, count_N.tolist(), strict=True), kept.logged(), strict=True) if self._event_log else ()
+        used = [everyone[place] for place in used_U.tolist()]
+        read = [[records_[place] for place in used_U.tolist()] for records_ in beside]
+        followed = crew.fold(Group(used, before, kept, plan), read)
         change = Commit(
-            states=dict(zip(names, self.runtime.encode(states.take(touched)), strict=True)),
+            states=dict(zip(names, leader.runtime.encode(states.take(touched)), strict=True)),
             watermarks={key: value for key, value in batch.marks.items() if value > self.store.watermark(*key)},
             event_ids=_expiries(kept, now + REMEMBER),
             events=dict(log),
             based_on=dict(zip(names, bases, strict=True)),
+            slot=crew.slot,
+            beside=followed.records,
+            beside_based_on=followed.based_on,
+            epoch=crew.roster.epoch,
         )
         return Step(change, batch, fresh_N, kept_N, fresh_N[plan.late], kept_N[unknown_N])
 
-    def _records(self, users: Sequence[str], newer: Mapping[str, bytes]) -> list[bytes | None]:
-        """Encoded memories; the newer ones are not read."""
+    def _records(self, users: Sequence[str], slot: int, newer: Mapping[tuple[int, str], bytes]) -> list[bytes | None]:
+        """Encoded memories of an artifact; the newer ones are not read."""
         if not newer:
-            return self.store.read_many(users)
-        found: list[bytes | None] = [newer.get(user) for user in users]
+            return self.store.read_many(users, slot=slot)
+        found: list[bytes | None] = [newer.get((slot, user)) for user in users]
         missing = [place for place, record in enumerate(found) if record is None]
-        read = self.store.read_many([users[place] for place in missing])
+        read = self.store.read_many([users[place] for place in missing], slot=slot)
         for place, record in zip(missing, read, strict=True):
             found[place] = record
         return found
@@ -249,59 +257,6 @@ class Updater:
                 known.add(key)
             fresh.append(place)
         return np.array(fresh, np.int64)
-
-    def _numbers(self, events: EventTable, plan: Plan) -> tuple[IntArray, IntArray]:
-        """Numbers `[N, F]` of `schema.history_fields`, and which of the N have a new event type."""
-        unknown_N = np.zeros(0, np.int64)
-        columns = [self._item_numbers(events)]
-        types = self.artifact.event_types
-        if types is not None:
-            values = list(dict.fromkeys(events.event_type or [None] * min(len(events), 1)))
-            of_type = dict(zip(values, types.numbers(values).tolist(), strict=True))
-            kinds = events.event_type or [None] * len(events)
-            number_N = np.fromiter(map(of_type.__getitem__, kinds), np.int64, len(events))
-            new = {value for value in values if value is not None and of_type[value] < types.first_known}
-            if new:
-                unknown_N = np.array([place for place, kind in enumerate(kinds) if kind in new], np.int64)
-            columns.append(number_N[:, None])
-        if "gap" in self._schema.event_fields:
-            columns.append(gap_numbers(plan.time_N, plan.previous_N)[:, None])
-        return np.concatenate(columns, axis=1), unknown_N
-
-    def _item_numbers(self, events: EventTable) -> IntArray:
-        """Numbers `[N, F]` of the item fields; each item is looked up once."""
-        items = list(dict.fromkeys(events.item))
-        place_of = dict(zip(items, itertools.count(), strict=False))
-        online = [None if value is None else json.loads(value) for value in self.store.read_items(items)]
-        number_VF = self.artifact.catalogue.numbers(items, online if any(online) else None)
-        number_NF = number_VF[np.fromiter(map(place_of.__getitem__, events.item), np.int64, len(events))]
-        if events.fields is not None:
-            given = [place for place, fields in enumerate(events.fields) if fields]
-            rows = [self._given_numbers(events, place, online[place_of[events.item[place]]]) for place in given]
-            number_NF[given] = np.reshape(rows, (-1, number_NF.shape[1]))
-        return number_NF
-
-    def _given_numbers(self, events: EventTable, place: int, online: Mapping[str, str | None] | None) -> IntArray:
-        """Numbers `[F]` of an item whose event brought fields; these win over those put online."""
-        assert events.fields is not None
-        item, fields = events.item[place], {**(online or {}), **(events.fields[place] or {})}
-        key = (item, *fields.items())
-        row = self._given.get(key)
-        if row is None:
-            row = self.artifact.catalogue.numbers([item], [fields])[0]
-            if len(self._given) >= _GIVEN:
-                self._given.clear()
-            self._given[key] = row
-        return row
-
-    def _fold(self, states: States, plan: Plan, number_NF: IntArray) -> tuple[States, IntArray]:
-        """Memories after all events, and each event's place in its user's history (from 1)."""
-        states = states.take(np.arange(len(states)))
-        count_N = states.count_B[plan.user_N] + plan.rank_N + 1
-        for place_N in plan.rounds():
-            user_B = plan.user_N[place_N]
-            states.put(user_B, self.runtime.write(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
-        return states, count_N
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ def verify(
     """
     _check_fits(artifact, dataset)
     identity = identity_of(artifact, store)
-    store.bind(identity)
+    slot = store.bind(identity)
     rng = np.random.default_rng(seed)
     chosen = _choose(dataset, users, rng)
     replay = _Replay(Runtime(artifact, codec=identity.codec), dataset, until)
@@ -111,7 +111,7 @@ def verify(
     report, done = VerifyReport(), 0
     for start in range(0, len(chosen), _USERS):
         some = chosen[start : start + _USERS]
-        report = _merge(report, replay.compare(some, store, rng))
+        report = _merge(report, replay.compare(some, store, slot, rng))
         done += len(some)
         if progress is not None:
             progress(done, len(chosen))
@@ -172,10 +172,10 @@ class _Replay:
         self.first_U = np.asarray(histories.offset_U, np.int64)[:-1]
         self.count_U = counts_until(dataset, until)
 
-    def compare(self, user_B: IntArray, store: MemoryStore, rng: np.random.Generator) -> VerifyReport:
+    def compare(self, user_B: IntArray, store: MemoryStore, slot: int, rng: np.random.Generator) -> VerifyReport:
         """Fold some users anew, and compare each with the store."""
         names = [self.dataset.users.id_at(int(user)) for user in user_B]
-        records = store.read_many(names)
+        records = store.read_many(names, slot=slot)
         kept, wanted = self.runtime.decode(records), self.fold(user_B)
         absent_B = np.array([record is None for record in records], bool)
         missing_B = absent_B & (wanted.count_B > 0)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.events import NO_TIME, context_numbers
+from lifelong.memory.roster import slot_of
 from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
 from lifelong.serving.overlay import ItemOverlay
@@ -109,9 +110,9 @@ class Scorer:
         base_rate: float | None = None,
     ) -> None:
         self.artifact, self.store, self.base_rate = artifact, store, base_rate
-        identity = identity_of(artifact, store)
+        self.identity = identity = identity_of(artifact, store)
         self.runtime = Runtime(artifact, codec=identity.codec)
-        store.bind(identity)
+        self.slot = store.bind(identity)
         self.overlay = overlay or ItemOverlay(artifact.catalogue, store)
         self.schema = artifact.config.dataset_schema
 
@@ -158,8 +159,15 @@ class Scorer:
         return explain(self, ScoreRequest(user, items, time), dataset=dataset)
 
     def states(self, users: Sequence[str]) -> tuple[States, list[bool]]:
-        """Memories of users, empty where a user is unknown, and who is known."""
-        encoded = self.store.read_many(users)
+        """Memories of users, empty where a user is unknown, and who is known.
+
+        Raises:
+            StoreForeignError: the artifact's memories were dropped meanwhile.
+        """
+        encoded = self.store.read_many(users, slot=self.slot)
+        # A user whom nobody knows looks like one whose memory was dropped: the list is changed before that.
+        if None in encoded and (roster := self.store.roster()).members:
+            slot_of("the store", roster, self.identity)
         return self.runtime.decode(encoded), [value is not None for value in encoded]
 
     def answer_from(

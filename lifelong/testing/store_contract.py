@@ -20,6 +20,7 @@ Check = Callable[[Open], None]
 E = TypeVar("E", bound=Exception)
 
 IDENTITY = StoreIdentity("a" * 64, "fp32", '[{"name":"slot","shape":[2,3]}]')
+OTHER = StoreIdentity("b" * 64, "fp16", '[{"name":"slot","shape":[4,3]}]')
 STRANGE = ["u", "u/1", "u\x001", "", "e", "ü", "日本", "a:b", "a b\n", "\x00", "u" * 500, "u\xff"]
 """Ids that are no trouble, separators and prefixes of each other among them."""
 
@@ -133,6 +134,9 @@ def check_the_log_is_ordered_by_count(open_store: Open) -> None:
     assert store.events("u", last=2) == [b"11", b"300"]
     assert store.events("u", last=9) == [b"1", b"2", b"11", b"300"]
     assert store.events("u", last=0) == [] and store.events("nobody") == []
+    asked = [("u", 0), ("u", 2), ("v", 9), ("nobody", 0), ("u", 10)]
+    later = [(11, b"11"), (300, b"300")]
+    assert store.logs(asked) == [[(1, b"1"), (2, b"2"), *later], later, [], [], later] and store.logs([]) == []
     store.close()
 
 
@@ -256,6 +260,107 @@ def check_another_identity_is_refused(open_store: Open) -> None:
         _raises(StoreForeignError, store.bind, replace(IDENTITY, **change))
     assert store.identity == IDENTITY
     store.close()
+
+
+def check_memories_of_several_artifacts_stand_side_by_side(open_store: Open) -> None:
+    """Strange ids too; one commit writes them, one erasure takes all of them, and clearing a slot leaves the others."""
+    store = open_store()
+    _with_two(store)
+    store.commit(
+        Commit(
+            states=dict.fromkeys(STRANGE, b"a"),
+            beside={(1, name): b"b" for name in STRANGE},
+            beside_based_on={(1, name): None for name in STRANGE},
+        )
+    )
+    assert store.read_many(STRANGE) == [b"a"] * len(STRANGE)
+    assert store.read_many(STRANGE, slot=1) == [b"b"] * len(STRANGE)
+    assert dict(store.users(slot=1)) == dict.fromkeys(STRANGE, b"b") and dict(store.users(slot=2)) == {}
+    store.commit(Commit(states={"u": b"c"}, slot=1))
+    store.commit(Commit(deleted=["e"]))
+    assert store.read_many(["u", "e"]) == [b"a", None] and store.read_many(["u", "e"], slot=1) == [b"c", None]
+    store.clear(1)
+    assert dict(store.users(slot=1)) == {} and len(dict(store.users())) == len(STRANGE) - 1
+    store.clear(0)
+    assert dict(store.users()) == {}
+    store.close()
+
+
+def check_a_commit_made_from_an_older_memory_of_another_artifact_is_refused(open_store: Open) -> None:
+    """With all of it."""
+    store = open_store()
+    _with_two(store)
+    store.commit(Commit(states={"u": b"1"}, beside={(1, "u"): b"x"}))
+    change = Commit(states={"u": b"2"}, based_on={"u": b"1"}, beside_based_on={(1, "u"): None})
+    assert "u" in _raises(StoreConflictError, store.commit, change).users
+    assert (store.read_many(["u"]), store.read_many(["u"], slot=1)) == ([b"1"], [b"x"])
+    store.commit(replace(change, beside={(1, "u"): b"y"}, beside_based_on={(1, "u"): b"x"}))
+    assert (store.read_many(["u"]), store.read_many(["u"], slot=1)) == ([b"2"], [b"y"])
+    store.close()
+
+
+def check_a_commit_for_an_older_list_of_artifacts_is_refused(open_store: Open) -> None:
+    """So no writer leaves out the memories of an artifact that it does not know of."""
+    store = open_store()
+    store.bind(IDENTITY)
+    store.commit(Commit(states={"u": b"1"}, epoch=store.roster().epoch))
+    old = store.roster().epoch
+    _with_two(store)
+    _raises(StoreConflictError, store.commit, Commit(states={"u": b"2"}, epoch=old))
+    store.commit(Commit(states={"u": b"3"}, epoch=store.roster().epoch))
+    assert store.read_many(["u"]) == [b"3"]
+    store.close()
+
+
+def check_of_two_changes_of_the_list_the_first_one_counts(open_store: Open) -> None:
+    """The other one is told; the same change again is no harm."""
+    store = open_store()
+    store.bind(IDENTITY)
+    before = store.roster()
+    after = before.add(OTHER)
+    store.change_roster(before, after)
+    _raises(StoreConflictError, store.change_roster, before, before.add(replace(OTHER, artifact_id="c" * 64)))
+    store.change_roster(after, after)
+    assert store.roster() == after
+    store.close()
+
+
+def check_the_served_artifact_is_the_stores_identity(open_store: Open) -> None:
+    """Both are welcome while their memories are complete; who is not on the list is refused."""
+    store = open_store()
+    _with_two(store, finished=False)
+    _raises(StoreForeignError, store.bind, OTHER)
+    roster = store.roster()
+    store.change_roster(roster, roster.turn(OTHER.artifact_id, "ready").serve(OTHER.artifact_id))
+    assert store.identity == OTHER and (store.bind(IDENTITY), store.bind(OTHER)) == (0, 1)
+    roster = store.roster()
+    store.change_roster(roster, roster.drop(IDENTITY.artifact_id))
+    _raises(StoreForeignError, store.bind, IDENTITY)
+    store.close()
+
+
+def check_reopened_the_list_of_artifacts_is_there(open_store: Open) -> None:
+    """With the memories of each."""
+    store = open_store()
+    _with_two(store)
+    store.commit(Commit(states={"u": b"1"}, beside={(1, "u"): b"x"}))
+    roster = store.roster()
+    store.close()
+    store = open_store()
+    assert store.roster() == roster
+    assert (store.read_many(["u"]), store.read_many(["u"], slot=1)) == ([b"1"], [b"x"])
+    _raises(StoreConflictError, store.commit, Commit(states={"u": b"2"}, epoch=roster.epoch - 1))
+    store.commit(Commit(deleted=["u"]))
+    assert store.read_many(["u"], slot=1) == [None]
+    store.close()
+
+
+def _with_two(store: MemoryStore, *, finished: bool = True) -> None:
+    """Give a store a second artifact."""
+    store.bind(IDENTITY)
+    roster = store.roster()
+    added = roster.add(OTHER)
+    store.change_roster(roster, added.turn(OTHER.artifact_id, "ready") if finished else added)
 
 
 def check_a_failed_commit_keeps_nothing(open_store: Open) -> None:

@@ -223,9 +223,9 @@ def test_what_another_process_applied_of_the_same_source_is_a_duplicate(updater,
     events = [*visits("u", ["i1", "i2"]), *visits("v", ["i3"], event_id="e")]
     other, read_many = Updater(artifact, updater.store), updater.store.read_many
 
-    def interrupted(users):
+    def interrupted(users, **where):
         monkeypatch.setattr(updater.store, "read_many", read_many)
-        records = read_many(users)
+        records = read_many(users, **where)
         other.apply(events, source="s", offsets=[0, 1, 2])
         return records
 

@@ -1,0 +1,102 @@
+"""Folds events, given by ids, into the memories of one artifact.
+
+events --numbers of the artifact's vocabularies--> write graph, the k-th events of all users together
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.events import gap_numbers
+from lifelong.memory.runtime import Runtime
+from lifelong.memory.state import States
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.memory.event_table import EventTable
+    from lifelong.memory.plan import Plan
+    from lifelong.memory.store import MemoryStore
+
+IntArray = npt.NDArray[np.int64]
+_GIVEN = 65_536
+"""Items with fields of their own whose numbers are kept at hand."""
+
+
+class Folder:
+    """Folds events into memories of an artifact.
+
+    Args:
+        artifact: of a model that is served.
+        codec: of its memories.
+        store: where items were put online.
+
+    Raises:
+        ArtifactError: the model cannot be served, and why.
+    """
+
+    def __init__(self, artifact: Artifact, codec: str, store: MemoryStore) -> None:
+        self.artifact, self.store, self.runtime = artifact, store, Runtime(artifact, codec=codec)
+        self.schema = artifact.config.dataset_schema
+        self._given: dict[tuple[object, ...], IntArray] = {}
+
+    def numbers(self, events: EventTable, plan: Plan) -> tuple[IntArray, IntArray]:
+        """Numbers `[N, F]` of `schema.history_fields`, and which of the N have a new event type."""
+        unknown_N = np.zeros(0, np.int64)
+        columns = [self._item_numbers(events)]
+        types = self.artifact.event_types
+        if types is not None:
+            values = list(dict.fromkeys(events.event_type or [None] * min(len(events), 1)))
+            of_type = dict(zip(values, types.numbers(values).tolist(), strict=True))
+            kinds = events.event_type or [None] * len(events)
+            number_N = np.fromiter(map(of_type.__getitem__, kinds), np.int64, len(events))
+            new = {value for value in values if value is not None and of_type[value] < types.first_known}
+            if new:
+                unknown_N = np.array([place for place, kind in enumerate(kinds) if kind in new], np.int64)
+            columns.append(number_N[:, None])
+        if "gap" in self.schema.event_fields:
+            columns.append(gap_numbers(plan.time_N, plan.previous_N)[:, None])
+        return np.concatenate(columns, axis=1), unknown_N
+
+    def _item_numbers(self, events: EventTable) -> IntArray:
+        """Numbers `[N, F]` of the item fields; each item is looked up once."""
+        items = list(dict.fromkeys(events.item))
+        place_of = dict(zip(items, itertools.count(), strict=False))
+        catalogue = self.artifact.catalogue
+        # An item may have been put with fields that another artifact has and this one not.
+        kept = self.store.read_items(items)
+        online = [None if value is None else catalogue.only_known(json.loads(value)) for value in kept]
+        number_VF = catalogue.numbers(items, online if any(online) else None)
+        number_NF = number_VF[np.fromiter(map(place_of.__getitem__, events.item), np.int64, len(events))]
+        if events.fields is not None:
+            given = [place for place, fields in enumerate(events.fields) if fields]
+            rows = [self._given_numbers(events, place, online[place_of[events.item[place]]]) for place in given]
+            number_NF[given] = np.reshape(rows, (-1, number_NF.shape[1]))
+        return number_NF
+
+    def _given_numbers(self, events: EventTable, place: int, online: Mapping[str, str | None] | None) -> IntArray:
+        """Numbers `[F]` of an item whose event brought fields; these win over those put online."""
+        assert events.fields is not None
+        item, fields = events.item[place], {**(online or {}), **(events.fields[place] or {})}
+        key = (item, *fields.items())
+        row = self._given.get(key)
+        if row is None:
+            row = self.artifact.catalogue.numbers([item], [fields])[0]
+            if len(self._given) >= _GIVEN:
+                self._given.clear()
+            self._given[key] = row
+        return row
+
+    def fold(self, states: States, plan: Plan, number_NF: IntArray) -> tuple[States, IntArray]:
+        """Memories after all events, and each event's place in its user's history (from 1)."""
+        states = states.take(np.arange(len(states)))
+        count_N = states.count_B[plan.user_N] + plan.rank_N + 1
+        for place_N in plan.rounds():
+            user_B = plan.user_N[place_N]
+            states.put(user_B, self.runtime.write(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
+        return states, count_N
