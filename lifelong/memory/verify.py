@@ -7,7 +7,7 @@ dataset --fold, one event of each user at a time--> memory  ==  memory <--decode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.events import NO_TIME, context_numbers, gap_numbers
-from lifelong.errors import MismatchError, UsageError
+from lifelong.data.events import NO_TIME, context_numbers
+from lifelong.errors import UsageError
+from lifelong.memory.histories import HistoryFold, check_fits
+from lifelong.memory.histories import counts_until as counts_until
 from lifelong.memory.runtime import Runtime, identity_of
 
 if TYPE_CHECKING:
@@ -100,12 +102,12 @@ def verify(
         StoreForeignError: another artifact wrote the store.
         StoreCorruptError: a memory cannot be decoded.
     """
-    _check_fits(artifact, dataset)
+    check_fits(artifact, dataset)
     identity = identity_of(artifact, store)
     slot = store.bind(identity)
     rng = np.random.default_rng(seed)
     chosen = _choose(dataset, users, rng)
-    replay = _Replay(Runtime(artifact, codec=identity.codec), dataset, until)
+    replay = _Replay(artifact, Runtime(artifact, codec=identity.codec), dataset, until)
     # Users of similar length together: long ones do not wait for short ones.
     chosen = chosen[np.argsort(replay.count_U[chosen], kind="stable")]
     report, done = VerifyReport(), 0
@@ -116,29 +118,6 @@ def verify(
         if progress is not None:
             progress(done, len(chosen))
     return report
-
-
-def _check_fits(artifact: Artifact, dataset: Dataset) -> None:
-    """Refuse a dataset whose numbers mean something else than the model's.
-
-    Raises:
-        MismatchError: other fields, or other values in a vocabulary.
-    """
-    fix = "give the dataset of the training, or one prepared with its vocabularies"
-    if dataset.schema != artifact.config.dataset_schema:
-        raise MismatchError(
-            "this dataset has other fields than the model", expected=str(artifact.config.dataset_schema), fix=fix
-        )
-    pairs = [(name, mine, dataset.vocabularies[name]) for name, mine in artifact.vocabularies.items()]
-    if artifact.event_types is not None and dataset.event_types is not None:
-        pairs.append(("event_type", artifact.event_types, dataset.event_types))
-    for name, mine, theirs in pairs:
-        if mine.content_hash() != theirs.content_hash():
-            raise MismatchError(
-                f"the numbers of the field {name!r} stand for other values in this dataset",
-                expected="the vocabulary of the training",
-                fix=fix,
-            )
 
 
 def _choose(dataset: Dataset, users: int | Sequence[str] | None, rng: np.random.Generator) -> IntArray:
@@ -153,30 +132,19 @@ def _choose(dataset: Dataset, users: int | Sequence[str] | None, rng: np.random.
     return found
 
 
-def counts_until(dataset: Dataset, until: int | None) -> IntArray:
-    """For each user the number of events with an earlier time, of all if None."""
-    histories = dataset.histories
-    offset_U = np.asarray(histories.offset_U, np.int64)
-    if until is None:
-        return offset_U[1:] - offset_U[:-1]
-    every = np.arange(histories.num_users)
-    return histories.positions(every, np.full(len(every), until, np.int64))
-
-
 class _Replay:
     """Folds users of a dataset and compares."""
 
-    def __init__(self, runtime: Runtime, dataset: Dataset, until: int | None) -> None:
+    def __init__(self, artifact: Artifact, runtime: Runtime, dataset: Dataset, until: int | None) -> None:
         self.runtime, self.dataset, self.schema = runtime, dataset, dataset.schema
-        histories = dataset.histories
-        self.first_U = np.asarray(histories.offset_U, np.int64)[:-1]
+        self.histories = HistoryFold(artifact, runtime, dataset)
         self.count_U = counts_until(dataset, until)
 
     def compare(self, user_B: IntArray, store: MemoryStore, slot: int, rng: np.random.Generator) -> VerifyReport:
         """Fold some users anew, and compare each with the store."""
         names = [self.dataset.users.id_at(int(user)) for user in user_B]
         records = store.read_many(names, slot=slot)
-        kept, wanted = self.runtime.decode(records), self.fold(user_B)
+        kept, wanted = self.runtime.decode(records), self.histories.fold(user_B, self.count_U[user_B])
         absent_B = np.array([record is None for record in records], bool)
         missing_B = absent_B & (wanted.count_B > 0)
         count_B = ~absent_B & (kept.count_B != wanted.count_B)
@@ -197,33 +165,6 @@ class _Replay:
             score_difference=score_difference,
             examples=[names[place] for place in np.flatnonzero(differs_B)[:_NAMED]],
         )
-
-    def fold(self, user_B: IntArray) -> States:
-        """Memories of users after their events, folded one by one."""
-        order = np.argsort(-self.count_U[user_B], kind="stable")
-        states = self.runtime.empty(len(user_B))
-        for step, active in self._steps(self.count_U[user_B][order]):
-            place_B = order[:active]
-            event_B = self.first_U[user_B[place_B]] + step
-            number_BF, time_B = self._numbers(event_B, states.last_time_B[place_B])
-            states.put(place_B, self.runtime.write(states.take(place_B), number_BF, time_B))
-        return states
-
-    def _steps(self, count_B: IntArray) -> Iterator[tuple[int, int]]:
-        """(step, number of users who have such an event), users sorted by falling counts."""
-        for step in range(int(count_B[0]) if len(count_B) else 0):
-            yield step, int(np.searchsorted(-count_B, -step, side="left"))
-
-    def _numbers(self, event_B: IntArray, previous_B: IntArray) -> tuple[IntArray, IntArray]:
-        """Numbers of `schema.history_fields`, and times."""
-        histories = self.dataset.histories
-        time_B = np.asarray(histories.time_N[event_B], np.int64)
-        columns = [np.asarray(self.dataset.catalogue.number_VF[histories.row_N[event_B]], np.int64)]
-        if histories.event_type_N is not None and self.schema.event_types:
-            columns.append(np.asarray(histories.event_type_N[event_B], np.int64)[:, None])
-        if "gap" in self.schema.event_fields:
-            columns.append(gap_numbers(time_B, previous_B)[:, None])
-        return np.concatenate(columns, axis=1), time_B
 
     def _memories(self, kept: States, wanted: States, same_B: BoolArray) -> tuple[BoolArray, float]:
         differs_B, largest = np.zeros(len(kept), bool), 0.0

@@ -18,14 +18,15 @@ from lifelong.artifact.export import load_model
 from lifelong.artifact.graphs import field_name
 from lifelong.data.batches import Batch, evaluation_batches
 from lifelong.data.examples import Examples
+from lifelong.errors import StoreForeignError
 from lifelong.evaluation.evaluate import check_fits
 from lifelong.memory.codec import Codec, make_codec
+from lifelong.memory.histories import counts_until
 from lifelong.memory.recent import roll
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.state import States
 from lifelong.memory.store import Commit
 from lifelong.memory.updater import LoggedEvent, encode_event
-from lifelong.memory.verify import counts_until
 from lifelong.models import require_served
 from lifelong.models.base import History, HistoryModel
 
@@ -92,12 +93,18 @@ def backfill(
     """
     identity = identity_of(artifact, store, codec)
     check_fits(artifact, dataset)
-    store.bind(identity)
+    slot = store.bind(identity)
+    if len(store.roster().members) > 1:
+        raise StoreForeignError(
+            "the store keeps memories of several artifacts, and this would fill one artifact's alone",
+            expected="a new store, or one of a single artifact",
+            fix="drop the others with `lifelong switch --drop`, or send the events with `lifelong ingest`",
+        )
     started = time.perf_counter()
     count_U = counts_until(dataset, until)
     users, done, newer, events, size = np.flatnonzero(count_U), 0, 0, 0, 0
     chosen = make_codec(identity.codec, artifact.require_memory())
-    writer = _Writer(artifact, dataset, store, codec=chosen, event_log=event_log)
+    writer = _Writer(artifact, dataset, store, slot=slot, codec=chosen, event_log=event_log)
     for batch in evaluation_batches(dataset, _examples(users, count_U[users]), max_events=_EVENTS):
         written = writer.write(batch)
         done += len(batch.user_B)
@@ -132,24 +139,27 @@ class _Writer:
     """Encodes batches and writes them."""
 
     def __init__(
-        self, artifact: Artifact, dataset: Dataset, store: MemoryStore, *, codec: Codec, event_log: bool
+        self, artifact: Artifact, dataset: Dataset, store: MemoryStore, *, slot: int, codec: Codec, event_log: bool
     ) -> None:
         self.model = require_served(load_model(artifact), purpose="backfill")
-        self.dataset, self.store, self.codec, self.event_log = dataset, store, codec, event_log
+        self.dataset, self.store, self.slot = dataset, store, slot
+        self.codec, self.event_log = codec, event_log
 
     def write(self, batch: Batch) -> _Written:
         """Memories of one batch of users, in one commit."""
         user_B = batch.user_B.numpy() - 2
         states = self._encode(batch, user_B)
         names = [self.dataset.users.id_at(int(user)) for user in user_B]
-        known = self.codec.decode(self.store.read_many(names)).count_B
+        known = self.codec.decode(self.store.read_many(names, slot=self.slot)).count_B
         records = self.codec.encode(states)
         chosen = np.flatnonzero(known <= states.count_B).tolist()
         events: dict[tuple[str, int], bytes] = {}
         if self.event_log:
             for place in chosen:
                 events.update(self._log(names[place], int(user_B[place]), int(states.count_B[place])))
-        self.store.commit(Commit(states={names[place]: records[place] for place in chosen}, events=events))
+        self.store.commit(
+            Commit(states={names[place]: records[place] for place in chosen}, events=events, slot=self.slot)
+        )
         return _Written(len(chosen), int(states.count_B[chosen].sum()), len(chosen) * self.codec.size)
 
     def _encode(self, batch: Batch, user_B: IntArray) -> States:
