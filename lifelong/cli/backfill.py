@@ -1,29 +1,123 @@
-"""`lifelong backfill`: every user's memory at once, by the batch path."""
+"""`lifelong backfill`: every user's memory at once, of a new store or beside the memories that there are."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from lifelong.cli.options import ArtifactPath, DataPath, NewCodec, StoreUrl, Until
+import typer
+
+from lifelong.cli.options import ArtifactPath, KeyFile, NewCodec, ServiceUrl, StoreOrNone, Until, one_of
 from lifelong.cli.terminal import Reply, Terminal
+from lifelong.errors import LifelongError, UsageError
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.memory.store import MemoryStore
+
+_LOOK = 0.5
+"""Seconds between two questions to a service."""
 
 
 def backfill(
     terminal: Terminal,
     artifact: ArtifactPath,
-    data: DataPath,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA", help="Folder that `lifelong prepare` wrote; not needed where the store has every event."
+        ),
+    ] = None,
     *,
-    store: StoreUrl,
+    store: StoreOrNone = None,
+    service: ServiceUrl = None,
+    key_file: KeyFile = None,
     until: Until = None,
+    event_log: Annotated[
+        bool, typer.Option("--event-log", help="Keep the events in the store's log, too: for the next artifact.")
+    ] = False,
     codec: NewCodec = None,
 ) -> Reply:
-    """Build the memory of every user of a dataset and write them to a store."""
+    """Build every user's memory: in a new store from DATA, beside another artifact's from its event log and DATA."""
+    one_of(store=store, service=service)
+    if service is not None:
+        return _remote(terminal, artifact, data, service, key_file, codec)
     from lifelong.cli.opening import open_pair
+
+    with open_pair(artifact, store or "", read_only=False) as (opened, memories):
+        roster = memories.roster()
+        member = roster.find(opened.id)
+        if roster.members and (member is None or not member.ready):
+            return _beside(terminal, opened, memories, data, codec)
+        if data is None:
+            raise UsageError("found no DATA", expected="a dataset: the store has no events of its own to build from")
+        return _batch(terminal, opened, memories, data, until=until, codec=codec, event_log=event_log)
+
+
+def _batch(
+    terminal: Terminal,
+    artifact: Artifact,
+    store: MemoryStore,
+    data: Path,
+    *,
+    until: int | None,
+    codec: str | None,
+    event_log: bool,
+) -> Reply:
+    """By the batch path."""
     from lifelong.data.dataset import Dataset
     from lifelong.training import backfill as backfilling
 
-    dataset = Dataset(data)
-    with open_pair(artifact, store, read_only=False) as (opened, memories), terminal.progress("users") as advance:
-        report = backfilling.backfill(opened, dataset, memories, until=until, progress=advance, codec=codec)
-    document = asdict(report)
-    return Reply(document, [", ".join(f"{name.replace('_', ' ')} {number}" for name, number in document.items())])
+    with terminal.progress("users") as advance:
+        report = backfilling.backfill(
+            artifact, Dataset(data), store, until=until, progress=advance, codec=codec, event_log=event_log
+        )
+    return _told(asdict(report), [])
+
+
+def _beside(terminal: Terminal, artifact: Artifact, store: MemoryStore, data: Path | None, codec: str | None) -> Reply:
+    """Beside the memories of the artifact that is served."""
+    from lifelong.data.dataset import Dataset
+    from lifelong.memory import takeover
+    from lifelong.memory.builder import Builder
+    from lifelong.memory.folding import Folder
+
+    dataset = None if data is None else Dataset(data)
+    member = takeover.add(store, artifact, codec=codec)
+    with terminal.progress("users") as advance:
+        builder = Builder(store, Folder(artifact, member.identity.codec, store), dataset=dataset)
+        report = builder.build(progress=lambda looked, _: advance(looked, looked))
+    return _told(asdict(report), [f"Serve it with: lifelong switch {artifact.id[:12]}"])
+
+
+def _remote(
+    terminal: Terminal, artifact: Path, data: Path | None, service: str, key_file: Path | None, codec: str | None
+) -> Reply:
+    """Let the service build, and wait for it."""
+    from lifelong.artifact.folder import read_manifest
+    from lifelong.cli.remote import Remote
+
+    remote, wanted = Remote.of(service, key_file), read_manifest(artifact).id
+    body: dict[str, Any] = {"path": str(artifact.resolve()), "codec": codec}
+    body["data"] = None if data is None else str(data.resolve())
+    found = remote.ask("POST", "/v1/admin/artifacts", body)
+    with terminal.progress("users") as advance:
+        while True:
+            state = next((one for one in found["artifacts"] if one["id"] == wanted), None)
+            if state is None or state["error"]:
+                why = "it was dropped" if state is None else state["error"]
+                raise LifelongError(f"the build of {wanted[:12]} has stopped: {why}", fix="mend it, and start it again")
+            advance(state["looked"], state["looked"])
+            if state["phase"] == "ready" and not state["running"]:
+                break
+            time.sleep(_LOOK)
+            found = remote.ask("GET", "/v1/admin/artifacts")
+    return _told(
+        {"artifact": wanted, "users": state["built"]}, [f"Serve it with: lifelong switch {wanted[:12]} --service ..."]
+    )
+
+
+def _told(document: dict[str, Any], more: list[str]) -> Reply:
+    return Reply(document, [", ".join(f"{name.replace('_', ' ')} {value}" for name, value in document.items()), *more])

@@ -17,6 +17,14 @@ DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="Folder that `lif
 StoreUrl = Annotated[
     str, typer.Option("--store", metavar="URL", help="rocksdb:///path, redis://host:port/database or memory://")
 ]
+ServiceUrl = Annotated[
+    str | None,
+    typer.Option("--service", metavar="URL", help="Ask the service that owns the store, as in http://127.0.0.1:8000."),
+]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key-file", help="File whose first key opens the service's administration.")
+]
+StoreOrNone = Annotated[str | None, typer.Option("--store", metavar="URL", help="The store, if no service owns it.")]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
 Until = Annotated[int | None, typer.Option("--until", help="Only events before this time, UTC seconds.")]
 BaseRate = Annotated[
@@ -57,3 +65,16 @@ def literal(text: str) -> Any:
 def names(text: str) -> list[str]:
     """The parts of a comma-separated list."""
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def one_of(*, store: str | None, service: str | None) -> None:
+    """Refuse a command that names neither a store nor a service, or both.
+
+    Raises:
+        UsageError: it does.
+    """
+    if (store is None) == (service is None):
+        raise UsageError(
+            "found neither --store nor --service" if store is None else "found both --store and --service",
+            expected="--store URL, or --service URL where a service owns the store",
+        )

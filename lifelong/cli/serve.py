@@ -33,6 +33,9 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
     api_key_file: Annotated[Path | None, typer.Option("--api-key-file", help="File with one key a line.")] = None,
+    admin_key_file: Annotated[
+        Path | None, typer.Option("--admin-key-file", help="File with one key a line, for /v1/admin/ and all else.")
+    ] = None,
     data: Annotated[Path | None, typer.Option("--data", metavar="DATA", help="Dataset for explanations.")] = None,
     late: Annotated[
         Late, typer.Option("--late", help="What happens to an event older than the user's last.")
@@ -46,6 +49,9 @@ def serve(
     on_bad: OnBad = "stop",
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
+    forget_after: Annotated[
+        float | None, typer.Option("--forget-after", metavar="DAYS", help="Forget users so long without an event.")
+    ] = None,
 ) -> Reply:
     """Serve scores and take events over HTTP, and from a topic if one is named, until it is stopped."""
     from lifelong.memory.redis_client import without_password
@@ -53,12 +59,13 @@ def serve(
 
     check_workers(workers, store)
     keys = None if api_key_file is None else read_keys(api_key_file)
+    admin_keys = None if admin_key_file is None else read_keys(admin_key_file)
     require("fastapi", extra="serve", purpose="serving")
     from lifelong.serving.service import ServiceSettings
 
     following = None if place is None else _following(place, column, on_bad, on_gap, dead_letter)
-    settings = ServiceSettings(late=late, base_rate=base_rate)
-    make_app = partial(_open_app, artifact, store, keys, data, settings, following)
+    settings = ServiceSettings(late=late, base_rate=base_rate, forget_after=forget_after)
+    make_app = partial(_open_app, artifact, store, keys, admin_keys, data, settings, following)
     shown = {"store": without_password(store), "keys": keys is not None}
 
     def ready(artifact_id: str, address: str) -> None:
@@ -66,7 +73,10 @@ def serve(
 
     with make_app() as app:
         # Where there are more workers, this one only finds out what is wrong with the artifact or the store.
-        announce = partial(ready, app.state.service.artifact.id)
+        served = app.state.service.artifact
+        if served.path.resolve() != artifact.resolve():
+            terminal.say(f"The store was switched to {served.path}: that artifact is served.")
+        announce = partial(ready, served.id)
         if workers == 1:
             run(app, host=host, port=port, ready=announce)
     if workers > 1:
@@ -103,6 +113,7 @@ def _open_app(
     artifact: Path,
     store: str,
     keys: list[str] | None,
+    admin_keys: list[str] | None,
     data: Path | None,
     settings: ServiceSettings,
     following: _Following | None,
@@ -117,7 +128,7 @@ def _open_app(
         open_pair(artifact, store, read_only=False) as (opened, memories),
         open_letters(None if following is None else following.dead_letter) as letters,
     ):
-        app = create_app(opened, memories, api_keys=keys, dataset=dataset, settings=settings)
+        app = create_app(opened, memories, api_keys=keys, admin_keys=admin_keys, dataset=dataset, settings=settings)
         if following is not None:
             app.state.service.follow(following.address, following.settings, letters)
         yield app

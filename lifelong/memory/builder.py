@@ -9,7 +9,6 @@ stays so. A built memory is written only if both memories are still those that w
 
 from __future__ import annotations
 
-import json
 import time as clock
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,9 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import FieldLayout
 from lifelong.errors import StoreConflictError, StoreError, StoreUnavailableError
-from lifelong.memory.codec import Codec, make_codec
+from lifelong.memory.codec import codec_of
 from lifelong.memory.replaying import Replayer
 from lifelong.memory.roster import Member, Roster
 from lifelong.memory.store import Commit
@@ -160,7 +158,7 @@ class Builder:
         served, member = _served(roster), self._member(roster)
         leading = self.store.read_many(users, slot=served.slot)
         built = self.store.read_many(users, slot=member.slot)
-        wanted, states = _codec(served).decode(leading), self.folder.runtime.decode(built)
+        wanted, states = codec_of(served.identity).decode(leading), self.folder.runtime.decode(built)
         known_B = np.array([record is not None for record in leading], bool)
         behind = np.flatnonzero(known_B & (states.count_B != wanted.count_B))
         if not len(behind):
@@ -219,8 +217,3 @@ def _served(roster: Roster) -> Member:
     if served is None:
         raise StoreError("the store is new", expected="one that an artifact has claimed")
     return served
-
-
-def _codec(member: Member) -> Codec:
-    layout = [FieldLayout.model_validate(part) for part in json.loads(member.identity.layout)]
-    return make_codec(member.identity.codec, layout)

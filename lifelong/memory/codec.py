@@ -18,16 +18,20 @@ back it would round to itself: a slot that a write leaves alone never wanders.
 
 from __future__ import annotations
 
+import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lifelong.errors import StoreCorruptError, StoreError, UsageError
 from lifelong.memory.state import FieldLayout, States
+
+if TYPE_CHECKING:
+    from lifelong.memory.roster import StoreIdentity
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -287,6 +291,12 @@ def make_codec(name: str, layout: Sequence[FieldLayout]) -> Codec:
     if name not in CODECS:
         raise UsageError(f"there is no codec {name!r}", expected=f"one of: {', '.join(CODECS)}")
     return CODECS[name](layout)
+
+
+def codec_of(identity: StoreIdentity) -> Codec:
+    """The codec of an artifact's memories in a store; the artifact itself need not be there."""
+    layout = [FieldLayout.model_validate(part) for part in json.loads(identity.layout)]
+    return make_codec(identity.codec, layout)
 
 
 def _rounded_up(scale: FloatArray) -> FloatArray:

@@ -45,6 +45,10 @@ class Folder:
         self.schema = artifact.config.dataset_schema
         self._given: dict[tuple[object, ...], IntArray] = {}
 
+    def known(self, fields: Mapping[str, str | None]) -> dict[str, str | None]:
+        """Those of an item's fields that the artifact has."""
+        return self.artifact.catalogue.only_known(fields)
+
     def numbers(self, events: EventTable, plan: Plan) -> tuple[IntArray, IntArray]:
         """Numbers `[N, F]` of `schema.history_fields`, and which of the N have a new event type."""
         unknown_N = np.zeros(0, np.int64)

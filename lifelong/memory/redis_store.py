@@ -251,6 +251,16 @@ class RedisStore:
         found = self._ask([("ZRANGE", self._of(user, "e"), 0 if last is None else -last, -1)])[0]
         return [event[_COUNT.size :] for event in found]
 
+    def event_ids(self, user: str) -> list[tuple[str, int]]:
+        """A user's client event ids and when each expires; expired ones too, until a later write removes them."""
+        found = self._ask([("ZRANGE", self._of(user, "d"), 0, -1, "WITHSCORES")])[0]
+        pairs = found if found and isinstance(found[0], list | tuple) else zip(found[::2], found[1::2], strict=True)
+        return [(name.decode(), int(float(expiry))) for name, expiry in pairs]
+
+    def purge(self) -> bool:
+        """False: the server keeps files of its own, which it rewrites at `BGREWRITEAOF` and at its next snapshot."""
+        return False
+
     def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
         """Per (user, count) her logged events after the first `count`."""
         found = self._ask([("ZRANGEBYSCORE", self._of(user, "e"), f"({count}", "+inf") for user, count in asked])

@@ -34,6 +34,7 @@ import logging
 import os
 import struct
 import threading
+import time as clock
 import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -56,6 +57,7 @@ logger = logging.getLogger(__name__)
 FORMAT_VERSION = 1
 _IDENTITY = b"midentity"
 _ROSTER = b"mroster"
+_PURGED = b"mpurged"
 _NUMBER = struct.Struct(">q")
 _LENGTH = struct.Struct(">I")
 CACHE = 128 * 2**20
@@ -94,11 +96,10 @@ class RocksDbStore:
         self._db = self._open()
         if not read_only:
             self._own()
-        roster = self.roster()
-        self._epoch, self._slots = roster.epoch, roster.slots
         self._has_items = next(self._scan(b"i"), None) is not None
 
     _db: Any
+    _roster: Roster | None = None
     _doubt: str | None = None
     """Why nobody knows what of the last write is on the disk; None where all is well."""
 
@@ -123,15 +124,17 @@ class RocksDbStore:
             self.change_roster(known, known.renew(identity))
         else:
             self._put_meta(_IDENTITY, json.dumps(asdict(identity)))
+            self._roster = Roster.of(identity)
         return slot
 
     def roster(self) -> Roster:
-        """Whose memories it holds."""
-        written = self._get(_ROSTER)
-        if written is not None:
-            return Roster.from_json(written)
-        value = self._get(_IDENTITY)
-        return Roster.of(None if value is None else StoreIdentity.from_json(value))
+        """Whose memories it holds: of this process alone, or as it was when the store was opened for reading."""
+        self._opened()
+        if self._roster is None:
+            written, value = self._get(_ROSTER), self._get(_IDENTITY)
+            identity = None if value is None else StoreIdentity.from_json(value)
+            self._roster = Roster.of(identity) if written is None else Roster.from_json(written)
+        return self._roster
 
     def change_roster(self, before: Roster, after: Roster) -> None:
         """Write another list.
@@ -145,7 +148,7 @@ class RocksDbStore:
             if self.roster().epoch != before.epoch:
                 raise conflict(str(self.path), frozenset())
             self._put_meta(_ROSTER, after.to_json())
-            self._epoch, self._slots = after.epoch, after.slots
+            self._roster = after
 
     def _put_meta(self, key: bytes, text: str) -> None:
         batch = self._batch()
@@ -196,7 +199,11 @@ class RocksDbStore:
         batch = self._batch()
         with self._lock:
             check_bases(
-                str(self.path), change, self._epoch, self._bases(change), self.read_items(list(change.items_based_on))
+                str(self.path),
+                change,
+                self.roster().epoch,
+                self._bases(change),
+                self.read_items(list(change.items_based_on)),
             )
             self._fill(batch, change)
             self._write(batch)
@@ -230,7 +237,7 @@ class RocksDbStore:
 
     def _keep(self, change: Commit) -> None:
         """Let the memories in RAM be what was written."""
-        written: dict[int, dict[str, bytes]] = {slot: {} for slot in self._slots}
+        written: dict[int, dict[str, bytes]] = {slot: {} for slot in self.roster().slots}
         for (slot, user), value in change.records.items():
             written.setdefault(slot, {})[user] = value
         for slot, states in written.items():
@@ -238,7 +245,7 @@ class RocksDbStore:
 
     def _erase(self, batch: Any, user: str) -> None:
         """Take everything of a user out."""
-        for slot in self._slots:
+        for slot in self.roster().slots:
             batch.delete(_state_key(user, slot))
         for key, _ in self._scan(_of_user(b"e", user)):
             batch.delete(key)
@@ -284,6 +291,26 @@ class RocksDbStore:
         if last is None:
             return [value for _, value in self._scan(prefix)]
         return [value for _, value in self._scan(prefix, most=last, backwards=True)][::-1]
+
+    def event_ids(self, user: str) -> list[tuple[str, int]]:
+        """A user's client event ids and when each expires; expired ones too, until a later write removes them."""
+        prefix = _of_user(b"d", user)
+        rows = self._scan(prefix)
+        return [(key[len(prefix) :].decode(), int(_NUMBER.unpack(value)[0])) for key, value in rows]
+
+    def purge(self) -> bool:
+        """Rewrite all files, so that no byte of what was erased is left in them; always done when this returns."""
+        if self._read_only:
+            raise refuse_write(str(self.path))
+        with _translated(self.path):
+            # The first flush closes the write-ahead log of the erasure; its files go when their content is in tables.
+            self._opened().flush()
+            self._opened().compact_range(None, None)
+            # The list of files still names the first and last keys of those that went; the next change of the files
+            # writes it anew, from those that there are now.
+            self._put_meta(_PURGED, str(int(clock.time())))
+            self._opened().flush()
+        return True
 
     def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
         """Per (user, count) her logged events after the first `count`."""
@@ -346,6 +373,9 @@ class RocksDbStore:
         kit = self._rocksdict
         options = kit.Options(raw_mode=True)
         options.create_if_missing(not self._read_only)
+        # Every change of the files writes the list of them anew: it names the first and last key of each, and must not
+        # name erased users for long.
+        options.set_max_manifest_file_size(1)
         access = kit.AccessType.read_only(False) if self._read_only else kit.AccessType.read_write()
         with _translated(self.path):
             return kit.Rdict(str(self.path / "db"), options, access_type=access)
@@ -544,7 +574,7 @@ def _as_ours(path: Path, text: str) -> StoreError:
         return StoreLockedError(
             f"{path} is open in {_owner(path)}",
             expected="one process that writes to a store",
-            fix="stop that process, send events to it over HTTP if it is a service, or open the store read_only",
+            fix="stop that process; or ask it, if it is a service (--service URL); or open the store read_only",
         )
     if "Corruption" in text or "corrupt" in text.lower():
         return StoreCorruptError(f"{path} is damaged: {text}", fix="restore a backup, or build the store anew")

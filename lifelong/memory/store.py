@@ -134,6 +134,12 @@ class MemoryStore(Protocol):
     def events(self, user: str, *, last: int | None = None) -> list[bytes]:
         """The user's event log, oldest first; [] if the store keeps none."""
 
+    def event_ids(self, user: str) -> list[tuple[str, int]]:
+        """A user's client event ids and when each expires; expired ones too, until a later write removes them."""
+
+    def purge(self) -> bool:
+        """Take what was erased out of the store's own files; False where these are not the store's business."""
+
     def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
         """Per (user, count) her logged events after the first `count`, each with the count after it, oldest first."""
 
@@ -144,9 +150,9 @@ class MemoryStore(Protocol):
         """What was put online of some items, as many as asked, None where nothing was."""
 
     def users(self, *, slot: int = 0) -> Iterator[tuple[str, bytes]]:
-        """All users and their encoded memories of one artifact, not all in RAM at once; one consistent view unless it is shared.
+        """All users and their encoded memories of one artifact, not all in RAM at once.
 
-        In a shared store each user who is there all the while comes at least once, as she is then.
+        It is one consistent view unless the store is shared. In a shared store each user who is there all the while comes at least once, as she is then.
         """
 
     def close(self) -> None:
@@ -346,6 +352,16 @@ class InMemoryStore:
         with self._lock:
             log = sorted(self._events.get(user, {}).items())
         return [event for _, event in (log if last is None else log[len(log) - min(last, len(log)) :])]
+
+    def event_ids(self, user: str) -> list[tuple[str, int]]:
+        """A user's client event ids and when each expires."""
+        self._check_open()
+        with self._lock:
+            return sorted((name, expiry) for (owner, name), expiry in self._event_ids.items() if owner == user)
+
+    def purge(self) -> bool:
+        """There are no files."""
+        return True
 
     def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
         """Per (user, count) her logged events after the first `count`."""

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI
 
 from lifelong import __version__
+from lifelong.serving.admin import admin
 from lifelong.serving.errors import install
 from lifelong.serving.middleware import BodyLimit, KeyGate, Measure
 from lifelong.serving.routes import api, operations
 from lifelong.serving.service import Service, ServiceSettings
+from lifelong.serving.sweeper import Sweeper
+from lifelong.serving.takeovers import Takeovers
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -28,6 +31,7 @@ def create_app(
     store: MemoryStore,
     *,
     api_keys: Sequence[str] | None = None,
+    admin_keys: Sequence[str] | None = None,
     dataset: Dataset | None = None,
     settings: ServiceSettings | None = None,
 ) -> FastAPI:
@@ -37,19 +41,27 @@ def create_app(
         artifact: the model.
         store: an opened store of it; it is not closed here, since its owner may go on with it.
         api_keys: keys of which a request to `/v1/` must bring one; None lets every request in.
+        admin_keys: keys of which a request to `/v1/admin/` must bring one, and that open all else; None where there are
+            `api_keys` closes it.
         dataset: where explanations look up past events, beside the store's log.
         settings: limits and threads.
 
     Raises:
         StoreForeignError: another artifact wrote the store.
+        UsageError: users are to be forgotten after a time, and the artifact's events have no times.
     """
     settings = settings or ServiceSettings()
     service = Service(artifact, store, settings=settings, dataset=dataset)
+    takeovers, sweeper = Takeovers(service), Sweeper(service)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service.start()
+        takeovers.start()
+        sweeper.start()
         yield
+        sweeper.close()
+        takeovers.close()
         service.close()
 
     app = FastAPI(
@@ -60,27 +72,35 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service = service
+    app.state.service, app.state.takeovers = service, takeovers
+    app.include_router(admin)
     app.include_router(api)
     app.include_router(operations)
     install(app)
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimit, limit=settings.max_body)
-    if api_keys is not None:
-        app.add_middleware(KeyGate, keys=list(api_keys))
+    if api_keys is not None or admin_keys is not None:
+        app.add_middleware(
+            KeyGate, keys=None if api_keys is None else list(api_keys), admin_keys=list(admin_keys or ())
+        )
     app.add_middleware(Measure, metrics=service.metrics)
-    _describe(app, artifact, keys=api_keys is not None)
+    _describe(app, service, keys=api_keys is not None or admin_keys is not None)
     return app
 
 
-def _describe(app: FastAPI, artifact: Artifact, *, keys: bool) -> None:
-    """Make the OpenAPI document say what this artifact takes: its item fields, and the key."""
+def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
+    """Make the OpenAPI document say what the artifact takes that is served: its item fields, and the key."""
     generate = app.openapi
+
+    def anew() -> None:
+        app.openapi_schema = None
+
+    service.on_switch = anew
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = generate()
-            names = list(artifact.config.dataset_schema.item_fields[1:])
+            names = list(service.artifact.config.dataset_schema.item_fields[1:])
             for model in ("EventBody", "CandidateBody", "ItemBody"):
                 _name_fields(document["components"]["schemas"][model]["properties"]["fields"], names)
             if keys:

@@ -141,6 +141,7 @@ class Explanation:
             known of them.
         events_note: the same in words, with what is missing.
         recent: her latest events, the latest first.
+        artifact: id of the one that scored.
     """
 
     user: str
@@ -154,6 +155,7 @@ class Explanation:
     events_from: str | None
     events_note: str
     recent: list[Seen]
+    artifact: str
 
 
 def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = None) -> Explanation:
@@ -187,6 +189,7 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
         events_from=past.source,
         events_note=past.note,
         recent=[seen.event(at) for at in range(len(past.items) - 1, -1, -1)[:RECENT]],
+        artifact=answer.artifact,
     )
 
 

@@ -34,6 +34,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self.forgotten = Counter(
+            "lifelong_forgotten_users", "Users who were forgotten", ("reason",), registry=self._registry
+        )
         self.waiting_writes = Gauge("lifelong_waiting_writes", "Writes that wait or run", registry=self._registry)
 
     def add(self, collector: Collector) -> None:

@@ -18,26 +18,38 @@ _DRAINED = 8
 
 
 class KeyGate:
-    """Lets only requests with an API key to `/v1/`: `X-API-Key: KEY` or `Authorization: Bearer KEY`."""
+    """Lets only requests with an API key to `/v1/`: `X-API-Key: KEY` or `Authorization: Bearer KEY`.
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
-        self.app, self.keys = app, [key.encode() for key in keys]
+    Args:
+        app: behind it.
+        keys: that open `/v1/`; None where all may use it.
+        admin_keys: that open `/v1/admin/` too.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str] | None, admin_keys: Sequence[str] = ()) -> None:
+        self.app, self.admin_keys = app, [key.encode() for key in admin_keys]
+        self.keys = None if keys is None else [*(key.encode() for key in keys), *self.admin_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or pass on."""
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/") or self._allowed(Headers(scope=scope)):
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self.app(scope, receive, send)
             return
-        found = "no valid API key came with the request"
+        admin = scope["path"].startswith("/v1/admin/")
+        keys = self.admin_keys if admin else self.keys
+        if keys is None or self._allowed(Headers(scope=scope), keys):
+            await self.app(scope, receive, send)
+            return
+        found = f"no valid {'admin' if admin else 'API'} key came with the request"
         error = UnauthorizedError(
             found, expected="X-API-Key: KEY or Authorization: Bearer KEY", fix="ask the owner for a key"
         )
         await error_response(error)(scope, receive, send)
 
-    def _allowed(self, headers: Headers) -> bool:
+    def _allowed(self, headers: Headers, keys: Sequence[bytes]) -> bool:
         given = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
         # Every key is compared, so that the time tells nothing.
-        matches = [hmac.compare_digest(given.encode("latin-1"), key) for key in self.keys]
+        matches = [hmac.compare_digest(given.encode("latin-1"), key) for key in keys]
         return any(matches)
 
 

@@ -34,6 +34,12 @@ class ItemOverlay:
         rows = () if store.shared else store.items()
         self._fields: dict[str, Fields] = {item: json.loads(value) for item, value in rows}
 
+    def beside(self, catalogue: Catalogue) -> ItemOverlay:
+        """The same items for another artifact: what is put through one is seen through both."""
+        other = ItemOverlay.__new__(ItemOverlay)
+        other.catalogue, other.store, other._fields = catalogue, self.store, self._fields
+        return other
+
     def of(self, item: str) -> Fields | None:
         """Fields put online, None if the item has none."""
         return self._online([item])[0]
@@ -103,7 +109,9 @@ class ItemOverlay:
         if not any(online):
             return self.catalogue.numbers(items, given)
         inline = given or [None] * len(items)
-        merged = [{**(fields or {}), **(own or {})} for fields, own in zip(online, inline, strict=True)]
+        # An item may have been put with fields that another artifact has and this one not.
+        known = [fields and self.catalogue.only_known(fields) for fields in online]
+        merged = [{**(fields or {}), **(own or {})} for fields, own in zip(known, inline, strict=True)]
         return self.catalogue.numbers(items, merged)
 
 

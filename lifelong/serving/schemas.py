@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from lifelong.memory.updater import LAST_SECOND
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
+Path_ = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 def _whole(value: Any) -> Any:
@@ -144,6 +145,7 @@ class OneReply(_Reply):
     user: str
     known_user: bool = Field(description="false: scored from the empty memory")
     count: int = Field(description="events in the memory that was read")
+    artifact: str = Field(description="id of the artifact that scored: memory and weights are both its own")
     scores: list[ScoreReply]
 
 
@@ -201,6 +203,61 @@ class ErasedReply(_Reply):
 
     user: str
     erased: bool = Field(description="false: there was nothing")
+
+
+class ArtifactBody(_Body):
+    """An artifact whose memories are to be built beside the others."""
+
+    model_config = ConfigDict(json_schema_extra=_example({"path": "/models/new"}))
+
+    path: Path_ = Field(description="its folder, on the machine of the service")
+    data: Path_ | None = Field(
+        None, description="a dataset with each user's first events, where the event log lacks them"
+    )
+    codec: Literal["fp32", "fp16", "int8"] | None = Field(None, description="of its memories; its own if left out")
+
+
+class SwitchBody(_Body):
+    """Which artifact is to be served."""
+
+    model_config = ConfigDict(json_schema_extra=_example({"back": True}))
+
+    artifact: Id | None = Field(None, description="its id, or how it begins")
+    back: bool = Field(False, description="the one that was served before")
+
+
+class MemberReply(_Reply):
+    """One artifact whose memories the store holds."""
+
+    id: str
+    model: str | None = Field(description="null where it is not open in this process")
+    path: str
+    codec: str
+    phase: str = Field(description="ready: can be served; building; behind: catches up without being waited for")
+    served: bool
+    built: int = Field(description="users built by this process")
+    looked: int = Field(description="users looked at in this pass of its build")
+    running: bool = Field(description="whether this process is building it")
+    error: str | None = Field(description="why its build has stopped")
+
+
+class MembersReply(_Reply):
+    """All of them."""
+
+    served: str
+    previous: str | None = Field(description="the way back")
+    artifacts: list[MemberReply]
+
+
+class ForgottenReply(_Reply):
+    """What became of a user who is to be forgotten."""
+
+    user: str
+    erased: bool = Field(description="false: there was nothing in the store")
+    impressions: int = Field(description="rows taken out of the impressions log")
+    purged: bool = Field(
+        description="no byte of her is left in the store's files; false where a server keeps files of its own"
+    )
 
 
 class ExplainBody(OneBody):
@@ -278,6 +335,7 @@ class ExplainReply(_Reply):
     events_from: str | None
     events_note: str
     recent: list[SeenReply]
+    artifact: str
 
 
 class StateReply(_Reply):

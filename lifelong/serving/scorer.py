@@ -75,6 +75,7 @@ class Answer:
         count: events in the memory that was read.
         last_time: time of the last of them, None without events.
         scores: one per candidate, in order.
+        artifact: id of the one that scored; memory and weights are both its own.
         attention_CS: first-hop attention over the slots, or over the events of a recent history and padding behind
             them; None if the model has none, or none was asked for.
     """
@@ -84,6 +85,7 @@ class Answer:
     count: int
     last_time: int | None
     scores: list[Score]
+    artifact: str
     attention_CS: npt.NDArray[np.float32] | None
 
 
@@ -197,6 +199,7 @@ class Scorer:
                     count=int(states.count_B[place]),
                     last_time=None if last == NO_TIME else last,
                     scores=self._scores(request.items, logit_BCT[place, :size, 0]),
+                    artifact=self.artifact.id,
                     attention_CS=None if attention_BCS is None else attention_BCS[place, :size],
                 )
             )

@@ -2,6 +2,7 @@
 
     events, items, erasures --one thread, in order--> store          scores --several threads, no lock--> store
 
+Which artifact scores is one reference: a request takes it once, and with it memories and weights that belong together.
 Memories are read without a lock: a write is one commit of whole memories, so a reader sees a user's state before or
 after it. All writes go through one thread, so two batches never fold into the same memory at once.
 """
@@ -9,15 +10,16 @@ after it. All writes go through one thread, so two batches never fold into the s
 from __future__ import annotations
 
 import asyncio
+import logging
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lifelong.data.events import NO_TIME
-from lifelong.errors import StoreUnavailableError
-from lifelong.memory.store import Commit
+from lifelong.errors import StoreForeignError, StoreUnavailableError
+from lifelong.memory.forgetting import export, forget
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.serving.errors import NotFoundError, TooLargeError
 from lifelong.serving.metrics import Metrics
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from lifelong.serving.following import Follower
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class ServiceSettings:
         late: what happens to an event that is older than the user's last one: "apply" or "refuse".
         event_log: whether the store keeps the events, for explanations.
         base_rate: share of positives in the world, for probabilities.
+        forget_after: days without an event after which a user is forgotten; None for never.
     """
 
     max_body: int = 8 * 2**20
@@ -64,6 +68,7 @@ class ServiceSettings:
     late: Literal["apply", "refuse"] = "apply"
     event_log: bool = True
     base_rate: float | None = None
+    forget_after: float | None = None
 
     def allow(self, kind: str, number: int) -> None:
         """Refuse a request that is too large.
@@ -94,11 +99,30 @@ class Kept:
     artifact: str
 
 
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What became of a user who is to be forgotten; see `ForgottenReply`."""
+
+    user: str
+    erased: bool
+    impressions: int
+    purged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What answers a request: an artifact, its memories and its items. It is replaced as a whole."""
+
+    artifact: Artifact
+    scorer: Scorer
+    overlay: ItemOverlay
+
+
 class Service:
     """Answers requests from one artifact and one store.
 
     Args:
-        artifact: the model.
+        artifact: the model; where the store was switched to another artifact, that one is served.
         store: an opened store of it; not closed here.
         settings: limits and threads.
         dataset: where explanations look up past events, beside the store's log.
@@ -112,15 +136,44 @@ class Service:
         settings: ServiceSettings,
         dataset: Dataset | None = None,
     ) -> None:
-        self.artifact, self.store, self.settings, self.dataset = artifact, store, settings, dataset
+        self.store, self.settings, self.dataset = store, settings, dataset
         self.updater = Updater(artifact, store, late=settings.late, event_log=settings.event_log)
-        self.overlay = ItemOverlay(artifact.catalogue, store)
-        self.scorer = Scorer(artifact, store, overlay=self.overlay, base_rate=settings.base_rate)
+        leader = self.updater.members.now.leader.artifact
+        self._served = self._made(leader, ItemOverlay(leader.catalogue, store))
         self.metrics = Metrics()
         self.stopping = False
         self.follower: Follower | None = None
+        self.on_switch: Callable[[], None] = lambda: None
         self._readers = ThreadPoolExecutor(settings.threads, thread_name_prefix="lifelong-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lifelong-write")
+        self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="lifelong-clean")
+
+    @property
+    def artifact(self) -> Artifact:
+        """The one that is served."""
+        return self._served.artifact
+
+    @property
+    def scorer(self) -> Scorer:
+        """Its scorer."""
+        return self._served.scorer
+
+    @property
+    def overlay(self) -> ItemOverlay:
+        """Items put online, as it sees them."""
+        return self._served.overlay
+
+    def _made(self, artifact: Artifact, overlay: ItemOverlay) -> Served:
+        scorer = Scorer(artifact, self.store, overlay=overlay, base_rate=self.settings.base_rate)
+        return Served(artifact, scorer, overlay)
+
+    def refresh(self) -> None:
+        """Serve the artifact that the store's list names now; what was begun ends with the one before."""
+        leader = self.updater.members.follow().leader.artifact
+        if leader.id != self.artifact.id:
+            self._served = self._made(leader, self.overlay.beside(leader.catalogue))
+            self.on_switch()
+            logger.info("artifact %s is served now", leader.id[:12])
 
     async def check(self) -> None:
         """Whether requests can be answered now.
@@ -144,6 +197,9 @@ class Service:
         self, events: Sequence[UserEvent], *, source: str, partition: int, offsets: Sequence[int], through: int
     ) -> Applied:
         """Fold events of a stream in, in turn with those of requests; for another thread than the event loop's."""
+        # The stream is read with the fields of the artifact that was served at its start.
+        known = self.updater.members.now.leader.known
+        events = [replace(event, fields=known(event.fields)) if event.fields else event for event in events]
         return self._writer.submit(
             lambda: self.updater.apply(events, source=source, partition=partition, offsets=offsets, through=through)
         ).result()
@@ -167,7 +223,7 @@ class Service:
     async def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
         """Score many users' candidates."""
         self._allow(requests)
-        answers = await self._read(lambda: self.scorer.answer(requests))
+        answers = await self._ask(lambda served: served.scorer.answer(requests))
         self.metrics.candidates.inc(sum(len(answer.scores) for answer in answers))
         self.metrics.unknown_users.inc(sum(not answer.known_user for answer in answers))
         return answers
@@ -177,7 +233,7 @@ class Service:
         from lifelong.serving.explain import explain
 
         self._allow([request])
-        return await self._read(lambda: explain(self.scorer, request, dataset=self.dataset))
+        return await self._ask(lambda served: explain(served.scorer, request, dataset=self.dataset))
 
     async def put_items(self, items: Mapping[str, Fields]) -> int:
         """Add items or change their fields, durably."""
@@ -190,47 +246,50 @@ class Service:
         Raises:
             NotFoundError: nothing.
         """
-        return await self._read(lambda: self._kept(user))
+        return await self._ask(lambda served: _kept(served, user))
 
     async def erase(self, user: str) -> bool:
         """Erase a user's memory and events; whether there was one."""
+        return await self._write(lambda: forget(self.store, user))
 
-        def erased() -> bool:
-            known = self.store.read_many([user])[0] is not None
-            self.store.commit(Commit(deleted=[user]))
-            return known
+    async def forget(self, user: str) -> Forgotten:
+        """Erase a user, and take what is left of her out of the files; the store answers meanwhile."""
+        erased = await self.erase(user)
+        rest = await asyncio.get_running_loop().run_in_executor(self._cleaner, lambda: self._clean(user))
+        self.metrics.forgotten.labels("asked").inc(erased)
+        return Forgotten(user, erased, *rest)
 
-        return await self._write(erased)
+    def _clean(self, user: str) -> tuple[int, bool]:
+        return 0, self.store.purge()
+
+    async def export(self, user: str) -> dict[str, Any]:
+        """All that is kept of a user."""
+        found = await self._read(lambda: export(self.store, user))
+        return {**found, "impressions": []}
 
     def close(self) -> None:
         """Finish what was accepted; the store stays open."""
         self.stopping = True
         if self.follower is not None:
             self.follower.stop()
+        self._cleaner.shutdown(wait=True)
         self._writer.shutdown(wait=True)
         self._readers.shutdown(wait=True)
-
-    def _kept(self, user: str) -> Kept:
-        value = self.store.read_many([user])[0]
-        if value is None:
-            raise NotFoundError(
-                f"nothing is kept of user {user!r}", expected="a user with events", fix="POST /v1/events"
-            )
-        states = self.scorer.runtime.decode([value])
-        last = int(states.last_time_B[0])
-        slots = slots_of(self.artifact, states, 0)
-        return Kept(
-            user=user,
-            count=int(states.count_B[0]),
-            last_time=None if last == NO_TIME else last,
-            bytes=len(value),
-            slots=slots,
-            artifact=self.artifact.id,
-        )
 
     def _allow(self, requests: Sequence[ScoreRequest]) -> None:
         self.settings.allow("users", len(requests))
         self.settings.allow("candidates", sum(len(request.items) for request in requests))
+
+    async def _ask(self, work: Callable[[Served], T]) -> T:
+        """Ask the artifact that is served; once more where its memories were dropped in between."""
+        served = self._served
+        try:
+            return await self._read(lambda: work(served))
+        except StoreForeignError:
+            await self._read(self.refresh)
+            if self._served is served:
+                raise
+            return await self._read(lambda: work(self._served))
 
     async def _read(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
@@ -242,3 +301,18 @@ class Service:
             result = await asyncio.get_running_loop().run_in_executor(self._writer, work)
         self.metrics.write_seconds.observe(clock.perf_counter() - started)
         return result
+
+
+def _kept(served: Served, user: str) -> Kept:
+    states, known = served.scorer.states([user])
+    if not known[0]:
+        raise NotFoundError(f"nothing is kept of user {user!r}", expected="a user with events", fix="POST /v1/events")
+    last = int(states.last_time_B[0])
+    return Kept(
+        user=user,
+        count=int(states.count_B[0]),
+        last_time=None if last == NO_TIME else last,
+        bytes=served.scorer.runtime.codec.size,
+        slots=slots_of(served.artifact, states, 0),
+        artifact=served.artifact.id,
+    )

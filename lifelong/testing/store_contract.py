@@ -146,7 +146,10 @@ def check_deleting_erases_memory_events_and_ids(open_store: Open) -> None:
     ids = {("u", "x"): 100, ("uu", "x"): 100}
     log = {("u", 1): b"e", ("uu", 1): b"f"}
     store.commit(Commit(states={"u": b"1", "uu": b"2"}, events=log, event_ids=ids, items={"u": b"i"}))
+    assert store.event_ids("u") == [("x", 100)]
     store.commit(Commit(deleted=["u", "nobody"]))
+    assert store.event_ids("u") == [] and store.event_ids("uu") == [("x", 100)]
+    store.purge()
     assert store.seen(list(ids), now=1) == [False, True]
     assert store.read_many(["u", "uu"]) == [None, b"2"]
     assert (store.events("u"), store.events("uu")) == ([], [b"f"])

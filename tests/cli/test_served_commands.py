@@ -279,6 +279,81 @@ def test_verify_says_no_with_exit_code_one(run, artifact, filled, dataset):
     assert "differs from the log" in outcome.stdout
 
 
+# backfill beside, switch
+
+
+@pytest.fixture
+def newer(artifact, tmp_path):
+    from lifelong.artifact.folder import Artifact
+    from lifelong.testing.variants import other_artifact
+
+    return other_artifact(Artifact.open(artifact), tmp_path / "newer").path
+
+
+def test_a_new_artifact_takes_over_and_the_way_back_is_open(run, artifact, newer, filled):
+    before = score(run, artifact, filled, "--json").document["scores"]
+    document = run("backfill", newer, "--store", filled, "--json").document
+    assert (document["users"], document["events"]) == (2, 4)
+    assert score(run, artifact, filled, "--json").document["scores"] == before
+    outcome = run("switch", newer, "--store", filled, "--json").document
+    assert [one["served"] for one in outcome["artifacts"]] == [False, True]
+    assert score(run, newer, filled, "--json").document["count"] == 3
+    assert run("switch", "--back", "--store", filled, "--json").document["previous"] == outcome["served"]
+    assert run("switch", "--drop", newer, "--store", filled).code == 0
+    assert score(run, artifact, filled, "--json").document["scores"] == before
+    assert score(run, newer, filled, "--json").error["type"] == "StoreForeignError"
+
+
+def test_the_list_of_artifacts_is_for_people_too(run, artifact, newer, filled):
+    assert run("backfill", newer, "--store", filled).code == 0
+    outcome = run("switch", "--store", filled)
+    assert outcome.stdout.count("ready") == 2 and outcome.stdout.count("served") == 1
+    assert str(newer) in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--store", "memory://", "--service", "http://x"], ["--store", "memory://", "--back", "--drop", "x"]],
+)
+def test_a_switch_that_says_too_little_or_too_much_is_bad_usage(run, words):
+    assert run("switch", *words, "--json").code == 2
+
+
+def test_a_service_that_does_not_answer_is_named(run):
+    outcome = run("switch", "--service", "http://127.0.0.1:9", "--json")
+    assert outcome.code == 1 and "does not answer" in outcome.error["found"]
+    assert run("switch", "--service", "nonsense", "--json").code == 2
+
+
+# forget, export
+
+
+def test_forget_takes_users_out_of_the_store_and_its_files(run, artifact, filled, tmp_path):
+    document = run("forget", "u1", "nobody", "--store", filled, "--json").document
+    assert document == {"users": 2, "erased": 1, "purged": True}
+    assert not score(run, artifact, filled, "--json").document["known_user"]
+    assert run("forget", "--inactive", "365", "--store", filled, "--json").document["erased"] == 1
+
+
+@pytest.mark.parametrize("words", [[], ["u1", "--inactive", "3"], ["--inactive", "0"]])
+def test_forget_wants_users_or_a_time(run, filled, words):
+    assert run("forget", *words, "--store", filled, "--json").code == 2
+
+
+def test_export_gives_a_user_or_everyones_events(run, artifact, filled, tmp_path):
+    assert len(run("export", "--user", "u1", "--store", filled, "--json").document["events"]) == 3
+    out, again = tmp_path / "events.csv", f"rocksdb://{tmp_path}/again"
+    assert run("export", "--events", out, "--store", filled, "--json").document == {"events": 4, "out": str(out)}
+    assert run("ingest", artifact, "--store", again, "--from", out).code == 0
+    wanted = score(run, artifact, filled, "--json").document
+    assert score(run, artifact, again, "--json").document == wanted
+    lines = tmp_path / "events.jsonl"
+    assert run("export", "--events", lines, "--store", filled).code == 0
+    assert json.loads(lines.read_text().splitlines()[0])["user"] == "u1"
+    assert run("export", "--events", tmp_path / "x.xls", "--store", filled).code == 2
+    assert run("export", "--store", filled).code == 2
+
+
 # bench, serve
 
 

@@ -1,0 +1,152 @@
+"""Takes users out of a store with all that is kept of them, and says beforehand what that is.
+
+Of a user a store keeps: her memory of each artifact, her event log, her client event ids. One commit erases all of it;
+`purge` then rewrites the files of an embedded store, in which erased bytes may stand for a while.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lifelong.data.events import NO_TIME
+from lifelong.errors import StoreConflictError, StoreUnavailableError, UsageError
+from lifelong.memory.codec import codec_of
+from lifelong.memory.event import decode_event
+from lifelong.memory.store import Commit
+
+if TYPE_CHECKING:
+    from lifelong.memory.store import MemoryStore
+
+_ATTEMPTS = 100
+
+
+def forget(store: MemoryStore, user: str) -> bool:
+    """Erase a user: her memories of every artifact, her event log and her event ids.
+
+    Returns:
+        Whether there was anything.
+
+    Raises:
+        StoreUnavailableError: the store does not answer, or the list of artifacts changes again and again.
+    """
+    for _ in range(_ATTEMPTS):
+        known = _holds(store, user)
+        try:
+            store.commit(Commit(deleted=[user]))
+        except StoreConflictError:
+            # An artifact came or went in between.
+            continue
+        return known
+    raise StoreUnavailableError("the store's list of artifacts changes again and again", fix="erase her again")
+
+
+def _holds(store: MemoryStore, user: str) -> bool:
+    if any(store.read_many([user], slot=slot)[0] is not None for slot in store.roster().slots):
+        return True
+    return bool(store.events(user, last=1) or store.event_ids(user))
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What a search for inactive users found.
+
+    Args:
+        users: looked at.
+        forgotten: erased, since their last event was before the limit.
+        active: had an event between the look and the erasure, and stay.
+    """
+
+    users: int
+    forgotten: int
+    active: int
+
+
+def forget_inactive(
+    store: MemoryStore,
+    before: int,
+    *,
+    pause: Callable[[], bool] = lambda: False,
+    on_forgotten: Callable[[str], None] = lambda user: None,
+) -> Sweep:
+    """Erase all users whose last event is older than a moment.
+
+    Args:
+        store: open for writing; its times are UTC seconds.
+        before: the moment.
+        pause: called after each user who was erased; True ends the sweep.
+        on_forgotten: called with each of them.
+    """
+    served = store.roster().served
+    if served is None:
+        return Sweep(0, 0, 0)
+    codec, looked, forgotten, active = codec_of(served.identity), 0, 0, 0
+    for user, record in store.users(slot=served.slot):
+        looked += 1
+        last = int(codec.decode([record]).last_time_B[0])
+        if last == NO_TIME or last >= before:
+            continue
+        try:
+            store.commit(Commit(deleted=[user], slot=served.slot, based_on={user: record}))
+        except StoreConflictError:
+            active += 1
+            continue
+        forgotten += 1
+        on_forgotten(user)
+        if pause():
+            break
+    return Sweep(looked, forgotten, active)
+
+
+def moment_before(days: float, *, now: Callable[[], float] = clock.time) -> int:
+    """The UTC second so many days ago.
+
+    Raises:
+        UsageError: the number is not positive.
+    """
+    if not days > 0:
+        raise UsageError(f"{days} days without an event", expected="a number of days above 0")
+    return int(now() - days * 86_400)
+
+
+def export(store: MemoryStore, user: str) -> dict[str, Any]:
+    """All that a store keeps of a user, as JSON.
+
+    Returns:
+        `user`, `known`, `memories` (per artifact: id, phase, codec, count, last_time, and its numbers by field),
+        `events` (her log, oldest first) and `event_ids` with the UTC second at which each is forgotten.
+    """
+    memories = []
+    for member in store.roster().members:
+        record = store.read_many([user], slot=member.slot)[0]
+        if record is None:
+            continue
+        states = codec_of(member.identity).decode([record])
+        last = int(states.last_time_B[0])
+        memories.append(
+            {
+                "artifact": member.id,
+                "phase": member.phase,
+                "codec": member.identity.codec,
+                "count": int(states.count_B[0]),
+                "last_time": None if last == NO_TIME else last,
+                "bytes": len(record),
+                "fields": {name: value[0].tolist() for name, value in states.fields.items()},
+            }
+        )
+    events = [{"position": count, **_plain(value)} for count, value in store.logs([(user, 0)])[0]]
+    ids = [{"event_id": name, "forgotten_at": expiry} for name, expiry in store.event_ids(user)]
+    known = bool(memories or events or ids)
+    return {"user": user, "known": known, "memories": memories, "events": events, "event_ids": ids}
+
+
+def _plain(value: bytes) -> dict[str, Any]:
+    event = decode_event(value)
+    return {
+        "item": event.item,
+        "time": event.time,
+        "event_type": event.event_type,
+        "fields": None if event.fields is None else dict(event.fields),
+    }

@@ -1,0 +1,62 @@
+"""Endpoints of the operator: artifacts that take over, and users who are forgotten. They want an admin key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi import Path as PathPart
+
+from lifelong.serving import schemas as s
+from lifelong.serving.errors import DOCUMENTED
+from lifelong.serving.routes import Served, User
+from lifelong.serving.takeovers import Takeovers
+
+admin = APIRouter(prefix="/v1/admin", responses=DOCUMENTED, tags=["administration"])
+Name = Annotated[str, PathPart(min_length=1, max_length=64, description="id of an artifact, or how it begins")]
+
+
+async def _takeovers(request: Request) -> Takeovers:
+    takeovers: Takeovers = request.app.state.takeovers
+    return takeovers
+
+
+Asked = Annotated[Takeovers, Depends(_takeovers)]
+
+
+@admin.get("/artifacts", summary="Artifacts whose memories are kept")
+async def get_artifacts(takeovers: Asked) -> s.MembersReply:
+    """Which one is served, which ones could be, and how far a build is."""
+    return s.MembersReply.model_validate(await takeovers.look())
+
+
+@admin.post("/artifacts", summary="Build the memories of a new artifact", status_code=202)
+async def post_artifact(body: s.ArtifactBody, takeovers: Asked) -> s.MembersReply:
+    """They are built beside the others while requests and events go on; see the list for how far it is."""
+    data = None if body.data is None else Path(body.data)
+    return s.MembersReply.model_validate(await takeovers.add(Path(body.path), data, body.codec))
+
+
+@admin.post("/switch", summary="Serve another artifact")
+async def post_switch(body: s.SwitchBody, takeovers: Asked) -> s.MembersReply:
+    """At once and as a whole; the one before is kept up to date, so that `back` is the way back."""
+    return s.MembersReply.model_validate(await takeovers.switch(body.artifact, back=body.back))
+
+
+@admin.delete("/artifacts/{artifact}", summary="Drop the memories of an artifact")
+async def delete_artifact(artifact: Name, takeovers: Asked) -> s.MembersReply:
+    """Of one that is not served."""
+    return s.MembersReply.model_validate(await takeovers.drop(artifact))
+
+
+@admin.get("/users/{user:text}", summary="All that is kept of a user")
+async def get_user(user: User, service: Served) -> dict[str, Any]:
+    """Her memory of each artifact, number by number, her event log, her event ids, and her logged impressions."""
+    return await service.export(user)
+
+
+@admin.delete("/users/{user:text}", summary="Forget a user")
+async def delete_user(user: User, service: Served) -> s.ForgottenReply:
+    """Erases all of it, and rewrites the store's files, so that nothing of her is left in them."""
+    return s.ForgottenReply.model_validate(await service.forget(user))

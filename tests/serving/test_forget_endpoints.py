@@ -1,0 +1,42 @@
+"""Forgetting over HTTP: by request, and after a time without events."""
+
+import time
+
+import pytest
+
+from lifelong.errors import UsageError
+from lifelong.serving.app import create_app
+from lifelong.serving.service import ServiceSettings
+from lifelong.serving.sweeper import Sweeper
+
+
+def test_a_user_is_exported_and_forgotten(client):
+    event = {"user": "a/b", "item": "i1", "time": 1_700_000_000, "event_type": "view", "event_id": "e"}
+    client.post("/v1/events", {"events": [event]})
+    found = client.get("/v1/admin/users/a/b").json()
+    assert (found["known"], found["memories"][0]["count"], found["events"][0]["item"]) == (True, 1, "i1")
+    assert found["event_ids"][0]["event_id"] == "e"
+    reply = client.delete("/v1/admin/users/a/b").json()
+    assert reply == {"user": "a/b", "erased": True, "impressions": 0, "purged": True}
+    assert client.delete("/v1/admin/users/a/b").json()["erased"] is False
+    assert client.get("/v1/admin/users/a/b").json()["known"] is False
+    assert 'lifelong_forgotten_users_total{reason="asked"} 1.0' in client.get("/metrics").text
+
+
+def test_inactive_users_are_forgotten_and_counted(make_client):
+    client = make_client(settings=ServiceSettings(forget_after=30))
+    now = int(time.time())
+    for user, age in (("old", 31), ("new", 29)):
+        client.post("/v1/events", {"events": [{"user": user, "item": "i1", "time": now - age * 86_400}]})
+    sweep = Sweeper(client.app.state.service).sweep()
+    assert (sweep.users, sweep.forgotten) == (2, 1)
+    assert [client.get(f"/v1/users/{user}/memory").status_code for user in ("old", "new")] == [404, 200]
+    assert 'lifelong_forgotten_users_total{reason="inactive"} 1.0' in client.get("/metrics").text
+
+
+def test_a_sweep_needs_times(artifact, store):
+    schema = artifact.config.dataset_schema.model_copy(update={"time_unit": "ordinal"})
+    config = artifact.config.model_copy(update={"dataset_schema": schema})
+    ordinal = type(artifact)(artifact.path, artifact.manifest, config)
+    with pytest.raises(UsageError, match="--forget-after"):
+        create_app(ordinal, store, settings=ServiceSettings(forget_after=3))

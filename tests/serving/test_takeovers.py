@@ -1,0 +1,331 @@
+"""A service goes on while an artifact takes over: no request fails, each answer is of one of them, nothing is lost."""
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from lifelong.artifact.folder import Artifact
+from lifelong.cli import main
+from lifelong.memory.runtime import Runtime
+from lifelong.memory.store import InMemoryStore, open_store
+from lifelong.memory.updater import Updater, UserEvent, decode_event
+from lifelong.testing.valkey import server
+from lifelong.testing.variants import other_artifact
+
+START = 1_700_000_000
+ITEMS = ["i1", "i2", "i3"]
+
+
+@pytest.fixture(scope="module")
+def newer(artifact, tmp_path_factory) -> Artifact:
+    return other_artifact(artifact, tmp_path_factory.mktemp("newer") / "artifact")
+
+
+@contextlib.contextmanager
+def service(artifact, url, *options):
+    """A running `lifelong serve`: its process and address."""
+    command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--store", url, "--port", "0", "--json"]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield process, json.loads(process.stdout.readline())["address"]
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+def call(address, path, body=None, method=None):
+    request = urllib.request.Request(
+        address + path,
+        None if body is None else json.dumps(body).encode(),
+        headers={"content-type": "application/json", "connection": "close"},
+        method=method,
+    )
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def ready(address, artifact, seconds=60):
+    """Wait until the memories of an artifact are complete."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        state = next(one for one in call(address, "/v1/admin/artifacts")["artifacts"] if one["id"] == artifact.id)
+        assert state["error"] is None
+        if state["phase"] == "ready":
+            return
+        time.sleep(0.05)
+    raise AssertionError("the memories were not built in time")
+
+
+class Load:
+    """Clients that post events and ask for scores, and note what they got."""
+
+    def __init__(self, address, users=20):
+        self.address, self.users, self.stop = address, users, threading.Event()
+        self.sent, self.failures, self.seen = [], [], Counter()
+        self.scores = []
+        self.threads = [threading.Thread(target=self._post), *(threading.Thread(target=self._ask) for _ in range(2))]
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+
+    def _post(self):
+        for number in itertools.count():
+            if self.stop.is_set():
+                return
+            event = {"user": f"u{number % self.users}", "item": f"i{number % 50}", "time": START + number}
+            event |= {"event_type": "view", "event_id": f"e{number}"}
+            self._noted(lambda event=event: call(self.address, "/v1/events", {"events": [event]}))
+            self.sent.append(event)
+
+    def _ask(self):
+        rng = random.Random(threading.get_ident())
+        while not self.stop.is_set():
+            body = {"user": f"u{rng.randrange(self.users)}", "items": ITEMS, "time": START + 10**6}
+            reply = self._noted(lambda body=body: call(self.address, "/v1/score", body))
+            if reply:
+                self.seen[reply["artifact"]] += 1
+                scores = [one["score"] for one in reply["scores"]]
+                self.scores.append((reply["artifact"], reply["user"], reply["count"], scores))
+
+    def _noted(self, work):
+        try:
+            return work()
+        except Exception as error:
+            self.failures.append(error)
+
+    def wait(self, number):
+        """Until so many more events were posted."""
+        goal, deadline = len(self.sent) + number, time.monotonic() + 120
+        while len(self.sent) < goal and time.monotonic() < deadline and not self.failures:
+            time.sleep(0.02)
+
+
+def assert_replay(url, artifact, events):
+    """Every memory of an artifact is what the events give under it, one after another."""
+    alone = InMemoryStore()
+    Updater(artifact, alone).apply([UserEvent(**event) for event in events])
+    store = open_store(url, read_only=True)
+    try:
+        slot = store.roster().find(artifact.id).slot
+        found, wanted = dict(store.users(slot=slot)), dict(alone.users())
+    finally:
+        store.close()
+    assert found.keys() == wanted.keys()
+    runtime = Runtime(artifact)
+    one, other = (runtime.decode([rows[user] for user in wanted]) for rows in (found, wanted))
+    assert one.count_B.tolist() == other.count_B.tolist() and one.last_time_B.tolist() == other.last_time_B.tolist()
+    np.testing.assert_allclose(one.fields["slot"], other.fields["slot"], atol=1e-5)
+
+
+def assert_never_mixed(load, artifacts):
+    """Each answer equals what its artifact gives for a memory of its own with as many events."""
+    from lifelong.serving.scorer import Scorer, ScoreRequest
+
+    by_user = {}
+    for event in load.sent:
+        by_user.setdefault(event["user"], []).append(UserEvent(**event))
+    for artifact in artifacts:
+        answers = {(user, count): scores for id_, user, count, scores in load.scores if id_ == artifact.id}
+        store = InMemoryStore()
+        updater = Updater(artifact, store)
+        scorer = Scorer(artifact, store)
+        for user, events in by_user.items():
+            for count in range(len(events) + 1):
+                if count:
+                    updater.apply([events[count - 1]])
+                if (user, count) in answers:
+                    answer = scorer.answer([ScoreRequest(user, ITEMS, START + 10**6)])[0]
+                    np.testing.assert_allclose([one.score for one in answer.scores], answers[user, count], atol=1e-4)
+
+
+def take_over(address, artifact, newer, load):
+    """A whole takeover by the commands, with the way back, under load."""
+    load.wait(30)
+    assert main(["backfill", str(newer.path), "--service", address]) == 0
+    load.wait(10)
+    assert main(["switch", str(newer.path), "--service", address]) == 0
+    load.wait(30)
+    assert main(["switch", "--back", "--service", address]) == 0
+    load.wait(30)
+    assert main(["switch", newer.id[:10], "--service", address]) == 0
+    load.wait(10)
+
+
+def test_a_takeover_under_load_fails_no_request_and_loses_no_event(artifact, newer, tmp_path):
+    url = f"rocksdb://{tmp_path}/store"
+    with service(artifact, url) as (process, address):
+        with Load(address) as load:
+            take_over(address, artifact, newer, load)
+        assert load.failures == []
+        assert load.seen[artifact.id] > 0 and load.seen[newer.id] > 0 and len(load.seen) == 2
+        assert call(address, "/v1/score", {"user": "u1", "items": ITEMS})["artifact"] == newer.id
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+    for one in (artifact, newer):
+        assert_replay(url, one, load.sent)
+    assert_never_mixed(load, [artifact, newer])
+
+
+def test_a_takeover_of_several_workers_on_a_shared_store(artifact, newer, tmp_path):
+    pytest.importorskip("redis")
+    if not shutil.which("valkey-server"):
+        pytest.skip("valkey-server is not installed (Debian: valkey-server)")
+    with server(tmp_path) as valkey:
+        url = f"redis://127.0.0.1:{valkey.port}"
+        with service(artifact, url, "--workers", "2") as (_, address):
+            with Load(address) as load:
+                load.wait(30)
+                # Any process may build and switch.
+                assert main(["backfill", str(newer.path), "--store", url]) == 0
+                load.wait(10)
+                assert main(["switch", newer.id, "--store", url]) == 0
+                load.wait(20)
+                time.sleep(2.5)
+                load.seen.clear()
+                load.wait(20)
+                assert set(load.seen) == {newer.id}
+                assert main(["switch", "--drop", artifact.id, "--store", url]) == 0
+                load.wait(20)
+            assert load.failures == []
+        assert_replay(url, newer, load.sent)
+        assert_never_mixed(load, [artifact, newer])
+
+
+def test_a_kill_at_any_point_leaves_a_store_that_serves_one_artifact_whole(artifact, newer, tmp_path):
+    url, rng = f"rocksdb://{tmp_path}/store", random.Random(5)
+    steps, epochs = ["add", "switch", "back", "switch", "drop"], set()
+    for round_ in range(6):
+        with service(artifact if round_ == 0 else Artifact.open(served(url)), url) as (process, address):
+            killer = threading.Timer(0.05 + rng.random() * 1.2, lambda p=process: os.kill(p.pid, signal.SIGKILL))
+            killer.start()
+            with contextlib.suppress(urllib.error.URLError, OSError, ValueError, StopIteration, AssertionError):
+                for number in range(40):
+                    event = {"user": f"u{number % 7}", "item": f"i{number}", "time": START + 100 * round_ + number}
+                    call(address, "/v1/events", {"events": [event]})
+                for step in steps:
+                    if step == "add":
+                        call(address, "/v1/admin/artifacts", {"path": str(newer.path)})
+                        ready(address, newer)
+                    elif step == "drop":
+                        call(address, f"/v1/admin/artifacts/{artifact.id}", method="DELETE")
+                    else:
+                        call(address, "/v1/admin/switch", {"back": True} if step == "back" else {"artifact": newer.id})
+                    call(address, "/v1/events", {"events": [event | {"event_id": f"{round_}{step}"}]})
+            killer.join()
+            process.wait(timeout=30)
+        epochs.add(check_whole(url, {artifact.id: artifact, newer.id: newer}))
+    assert len(epochs) > 2, "the kills came before anything had happened"
+
+
+def served(url):
+    store = open_store(url, read_only=True)
+    try:
+        return store.identity.path
+    finally:
+        store.close()
+
+
+def check_whole(url, artifacts):
+    """Each artifact that could be served has every memory, as the store's own log gives it."""
+    store = open_store(url)
+    try:
+        roster = store.roster()
+        users = [user for user, _ in store.users(slot=roster.served.slot)]
+        events = [
+            (user, count, decode_event(value))
+            for user, log in zip(users, store.logs([(user, 0) for user in users]), strict=True)
+            for count, value in log
+        ]
+        assert roster.served.ready
+    finally:
+        store.close()
+    for member in roster.members:
+        if member.ready:
+            sent = [
+                {"user": user, "item": event.item, "time": event.time, "event_type": event.event_type}
+                for user, _, event in events
+            ]
+            assert_replay(url, artifacts[member.id], sent)
+    return roster.epoch
+
+
+# in process
+
+
+def test_an_artifact_that_is_not_there_is_refused_and_nothing_changes(client, tmp_path):
+    reply = client.post("/v1/admin/artifacts", {"path": str(tmp_path)})
+    assert reply.status_code == 422
+    assert "manifest.json" in reply.json()["error"]["found"]
+    assert len(client.get("/v1/admin/artifacts").json()["artifacts"]) == 1
+
+
+def test_an_unknown_artifact_cannot_be_switched_to(client):
+    reply = client.post("/v1/admin/switch", {"artifact": "feed"})
+    assert reply.status_code == 422 and "no artifact 'feed'" in reply.json()["error"]["found"]
+    assert client.post("/v1/admin/switch", {}).status_code == 422
+    assert client.post("/v1/admin/switch", {"artifact": "a", "back": True}).status_code == 422
+    assert client.post("/v1/admin/switch", {"back": True}).status_code == 422
+
+
+def test_the_served_artifact_cannot_be_dropped(client, artifact):
+    reply = client.delete(f"/v1/admin/artifacts/{artifact.id[:8]}")
+    assert reply.status_code == 422 and "is served" in reply.json()["error"]["found"]
+
+
+def test_only_an_admin_key_opens_the_administration(make_client):
+    client = make_client(api_keys=["user"], admin_keys=["admin"])
+    for key, status in ((None, 401), ("user", 401), ("admin", 200)):
+        headers = {} if key is None else {"x-api-key": key}
+        assert client.request("GET", "/v1/admin/artifacts", headers=headers).status_code == status
+    for key in ("user", "admin"):
+        reply = client.request("GET", "/v1/users/u/memory", headers={"x-api-key": key})
+        assert reply.status_code == 404
+    closed = make_client(api_keys=["user"])
+    assert closed.request("GET", "/v1/admin/artifacts", headers={"x-api-key": "user"}).status_code == 401
+    open_for_all = make_client(admin_keys=["admin"])
+    assert open_for_all.get("/v1/users/u/memory").status_code == 404
+    assert open_for_all.get("/v1/admin/artifacts").status_code == 401
+
+
+def test_items_put_before_a_switch_are_known_after_it(app, client, artifact, newer):
+    client.put("/v1/items", {"items": [{"item": "new", "fields": {"category": "c1"}}]})
+    client.post("/v1/events", {"events": [{"user": "u", "item": "new", "time": START, "event_type": "view"}]})
+    client.post("/v1/admin/artifacts", {"path": str(newer.path)})
+    deadline = time.monotonic() + 60
+    while client.get("/v1/admin/artifacts").json()["artifacts"][1]["phase"] != "ready":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert client.post("/v1/admin/switch", {"artifact": newer.id}).json()["previous"] == artifact.id
+    client.put("/v1/items", {"items": [{"item": "later", "fields": {"category": "c1"}}]})
+
+    def score(item):
+        body = {"user": "u", "items": [item], "time": START + 60}
+        return client.post("/v1/score", body).json()
+
+    assert score("new")["artifact"] == newer.id
+    assert score({"item": "later"})["scores"][0]["score"] == pytest.approx(
+        score({"item": "later", "fields": {"category": "c1"}})["scores"][0]["score"], abs=1e-6
+    )
+    app.state.takeovers.close()
