@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Body, Depends, Request
 from fastapi import Path as PathPart
 
 from lifelong.serving import schemas as s
@@ -13,7 +13,10 @@ from lifelong.serving.errors import DOCUMENTED
 from lifelong.serving.routes import Served, User
 from lifelong.serving.takeovers import Takeovers
 
-admin = APIRouter(prefix="/v1/admin", responses=DOCUMENTED, tags=["administration"])
+_REFUSED: dict[int | str, dict[str, Any]] = {
+    409: {"model": s.ErrorReply, "description": "cannot be done as things are; nothing was changed"}
+}
+admin = APIRouter(prefix="/v1/admin", responses=DOCUMENTED | _REFUSED, tags=["administration"])
 Name = Annotated[str, PathPart(min_length=1, max_length=64, description="id of an artifact, or how it begins")]
 
 
@@ -39,9 +42,10 @@ async def post_artifact(body: s.ArtifactBody, takeovers: Asked) -> s.MembersRepl
 
 
 @admin.post("/switch", summary="Serve another artifact")
-async def post_switch(body: s.SwitchBody, takeovers: Asked) -> s.MembersReply:
+async def post_switch(body: Annotated[s.SwitchBody, Body()], takeovers: Asked) -> s.MembersReply:
     """At once and as a whole; the one before is kept up to date, so that `back` is the way back."""
-    return s.MembersReply.model_validate(await takeovers.switch(body.artifact, back=body.back))
+    to = body.artifact if isinstance(body, s.ToBody) else None
+    return s.MembersReply.model_validate(await takeovers.switch(to))
 
 
 @admin.delete("/artifacts/{artifact}", summary="Drop the memories of an artifact")

@@ -22,6 +22,10 @@ class NotFoundError(RequestError):
     """The thing that the address names is not there."""
 
 
+class RefusedError(RequestError):
+    """What is asked for cannot be done as things are; nothing was changed."""
+
+
 class TooLargeError(RequestError):
     """A request is larger than the service takes; nothing of it was kept."""
 
@@ -32,6 +36,7 @@ class UnauthorizedError(RequestError):
 
 _STATUS: tuple[tuple[type[LifelongError], int], ...] = (
     (NotFoundError, 404),
+    (RefusedError, 409),
     (TooLargeError, 413),
     (UnauthorizedError, 401),
     (RequestError, 422),

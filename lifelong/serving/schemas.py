@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Fiel
 from lifelong.memory.updater import LAST_SECOND
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
-Path_ = Annotated[str, Field(min_length=1, max_length=4096)]
+Folder = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 def _whole(value: Any) -> Any:
@@ -210,20 +210,31 @@ class ArtifactBody(_Body):
 
     model_config = ConfigDict(json_schema_extra=_example({"path": "/models/new"}))
 
-    path: Path_ = Field(description="its folder, on the machine of the service")
-    data: Path_ | None = Field(
+    path: Folder = Field(description="its folder, on the machine of the service")
+    data: Folder | None = Field(
         None, description="a dataset with each user's first events, where the event log lacks them"
     )
     codec: Literal["fp32", "fp16", "int8"] | None = Field(None, description="of its memories; its own if left out")
 
 
-class SwitchBody(_Body):
-    """Which artifact is to be served."""
+class ToBody(_Body):
+    """The artifact that is to be served."""
+
+    artifact: Id = Field(description="its id, or how it begins")
+
+
+class BackBody(_Body):
+    """The artifact that was served before."""
 
     model_config = ConfigDict(json_schema_extra=_example({"back": True}))
 
-    artifact: Id | None = Field(None, description="its id, or how it begins")
-    back: bool = Field(False, description="the one that was served before")
+    back: Literal[True]
+
+
+SwitchBody = Annotated[
+    Annotated[ToBody, Tag("one")] | Annotated[BackBody, Tag("many")],
+    Discriminator(lambda value: "many" if _has(value, "back") else "one"),
+]
 
 
 class MemberReply(_Reply):

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from lifelong.artifact.folder import Artifact
-from lifelong.errors import ArtifactError, DataError, LifelongError, RequestError, StoreForeignError
+from lifelong.errors import ArtifactError, DataError, LifelongError, StoreForeignError, UsageError
 from lifelong.memory import takeover
 from lifelong.memory.builder import Builder
 from lifelong.memory.folding import Folder
 from lifelong.memory.members import open_member
+from lifelong.serving.errors import RefusedError
 
 if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
@@ -104,18 +105,8 @@ class Takeovers:
         """Put an artifact on the list and build its memories in the background."""
         return await self._step(lambda: self._add(path, data, codec))
 
-    async def switch(self, artifact: str | None, *, back: bool) -> MemberStates:
-        """Serve another artifact, or the one before.
-
-        Raises:
-            RequestError: neither is asked for, or both.
-        """
-        if back == (artifact is not None):
-            raise RequestError(
-                "found neither an artifact nor back" if not back else "found both an artifact and back",
-                expected='{"artifact": ID} or {"back": true}',
-                fix="GET /v1/admin/artifacts lists the ids",
-            )
+    async def switch(self, artifact: str | None) -> MemberStates:
+        """Serve another artifact; None for the one before."""
 
         def step() -> MemberStates:
             if artifact is None:
@@ -165,7 +156,7 @@ class Takeovers:
         )
 
     def _add(self, path: Path, data: Path | None, codec: str | None) -> MemberStates:
-        artifact, dataset = Artifact.open(path), None
+        artifact, dataset = _opened(path), None
         if data is not None:
             from lifelong.data.dataset import Dataset
 
@@ -216,6 +207,14 @@ class Takeovers:
     async def _step(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._steps, work)
-        except (ArtifactError, DataError, StoreForeignError) as error:
-            # What was asked for cannot be done; the service itself is well.
-            raise RequestError(error.found, expected=error.expected, fix=error.fix) from error
+        except (ArtifactError, DataError, StoreForeignError, UsageError) as error:
+            # The service itself is well.
+            raise RefusedError(error.found, expected=error.expected, fix=error.fix) from error
+
+
+def _opened(path: Path) -> Artifact:
+    try:
+        return Artifact.open(path)
+    except (OSError, ValueError) as error:
+        # A name that no folder can have.
+        raise ArtifactError(f"{str(path)[:100]!r} is no folder: {error}", expected="an artifact folder") from error

@@ -14,6 +14,12 @@ PATHS = [
     ("PUT", "/v1/items"),
     ("GET", "/v1/users/{user}/memory"),
     ("DELETE", "/v1/users/{user}/memory"),
+    ("GET", "/v1/admin/artifacts"),
+    ("POST", "/v1/admin/artifacts"),
+    ("DELETE", "/v1/admin/artifacts/{artifact}"),
+    ("POST", "/v1/admin/switch"),
+    ("GET", "/v1/admin/users/{user}"),
+    ("DELETE", "/v1/admin/users/{user}"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
     ("GET", "/metrics"),
@@ -50,6 +56,10 @@ def test_requests_that_fit_the_document_are_served(operation, operations, client
     keeps_to_its_document(client, operations[operation], schemathesis.GenerationMode.POSITIVE)
 
 
-@pytest.mark.parametrize("operation", [path for path in PATHS if path[1].startswith("/v1/")], ids=" ".join)
+# A request without body and parameters cannot be wrong.
+TAKING = [path for path in PATHS if path[1].startswith("/v1/") and path != ("GET", "/v1/admin/artifacts")]
+
+
+@pytest.mark.parametrize("operation", TAKING, ids=" ".join)
 def test_requests_that_do_not_fit_the_document_are_refused(operation, operations, client):
     keeps_to_its_document(client, operations[operation], schemathesis.GenerationMode.NEGATIVE)

@@ -276,22 +276,22 @@ def check_whole(url, artifacts):
 
 def test_an_artifact_that_is_not_there_is_refused_and_nothing_changes(client, tmp_path):
     reply = client.post("/v1/admin/artifacts", {"path": str(tmp_path)})
-    assert reply.status_code == 422
+    assert reply.status_code == 409
     assert "manifest.json" in reply.json()["error"]["found"]
     assert len(client.get("/v1/admin/artifacts").json()["artifacts"]) == 1
 
 
 def test_an_unknown_artifact_cannot_be_switched_to(client):
     reply = client.post("/v1/admin/switch", {"artifact": "feed"})
-    assert reply.status_code == 422 and "no artifact 'feed'" in reply.json()["error"]["found"]
+    assert reply.status_code == 409 and "no artifact 'feed'" in reply.json()["error"]["found"]
     assert client.post("/v1/admin/switch", {}).status_code == 422
     assert client.post("/v1/admin/switch", {"artifact": "a", "back": True}).status_code == 422
-    assert client.post("/v1/admin/switch", {"back": True}).status_code == 422
+    assert client.post("/v1/admin/switch", {"back": True}).status_code == 409
 
 
 def test_the_served_artifact_cannot_be_dropped(client, artifact):
     reply = client.delete(f"/v1/admin/artifacts/{artifact.id[:8]}")
-    assert reply.status_code == 422 and "is served" in reply.json()["error"]["found"]
+    assert reply.status_code == 409 and "is served" in reply.json()["error"]["found"]
 
 
 def test_only_an_admin_key_opens_the_administration(make_client):
