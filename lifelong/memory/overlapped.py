@@ -64,7 +64,7 @@ class Overlapped:
             # Others may write in between, and who is told to try again must not leave out a batch; ids that clients
             # give are looked up in the store.
             return self.settle() + self.updater.finish(batch, self.updater.make(batch))
-        newer = {} if self._running is None else self._running[1].change.states
+        newer = None if self._running is None else self._running[1].change
         step = self.updater.make(batch, newer)
         outcome = self.settle()
         self._running = batch, step, self._writer.submit(self.updater.finish, batch, step)

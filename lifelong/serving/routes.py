@@ -150,7 +150,8 @@ def _one(answer: Answer) -> dict[str, object]:
         {"item": score.item, "score": score.score, "probability": score.probability, "reason": score.reason}
         for score in answer.scores
     ]
-    return {"user": answer.user, "known_user": answer.known_user, "count": answer.count, "scores": scores}
+    head = {"user": answer.user, "known_user": answer.known_user, "count": answer.count, "artifact": answer.artifact}
+    return head | {"scores": scores}
 
 
 def _json(document: dict[str, object]) -> Response:

@@ -11,9 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections import Counter
+from http.client import HTTPException
 
 import numpy as np
 import pytest
@@ -214,29 +214,37 @@ def test_a_takeover_of_several_workers_on_a_shared_store(artifact, newer, tmp_pa
 
 
 def test_a_kill_at_any_point_leaves_a_store_that_serves_one_artifact_whole(artifact, newer, tmp_path):
-    url, rng = f"rocksdb://{tmp_path}/store", random.Random(5)
-    steps, epochs = ["add", "switch", "back", "switch", "drop"], set()
-    for round_ in range(6):
-        with service(artifact if round_ == 0 else Artifact.open(served(url)), url) as (process, address):
-            killer = threading.Timer(0.05 + rng.random() * 1.2, lambda p=process: os.kill(p.pid, signal.SIGKILL))
-            killer.start()
-            with contextlib.suppress(urllib.error.URLError, OSError, ValueError, StopIteration, AssertionError):
-                for number in range(40):
-                    event = {"user": f"u{number % 7}", "item": f"i{number}", "time": START + 100 * round_ + number}
-                    call(address, "/v1/events", {"events": [event]})
-                for step in steps:
-                    if step == "add":
-                        call(address, "/v1/admin/artifacts", {"path": str(newer.path)})
-                        ready(address, newer)
-                    elif step == "drop":
-                        call(address, f"/v1/admin/artifacts/{artifact.id}", method="DELETE")
-                    else:
-                        call(address, "/v1/admin/switch", {"back": True} if step == "back" else {"artifact": newer.id})
-                    call(address, "/v1/events", {"events": [event | {"event_id": f"{round_}{step}"}]})
+    url, rng, epochs = f"rocksdb://{tmp_path}/store", random.Random(5), []
+    steps = ["events", "add", "switch", "back", "switch", "drop"]
+    for last in range(len(steps)):
+        with service(Artifact.open(served(url)) if last else artifact, url) as (process, address):
+            for at, step in enumerate(steps[: last + 1]):
+                if at == last:
+                    delay = rng.random() * 0.1
+                    killer = threading.Timer(delay, lambda p=process: os.kill(p.pid, signal.SIGKILL))
+                    killer.start()
+                with (
+                    contextlib.suppress(OSError, ValueError, HTTPException) if at == last else contextlib.nullcontext()
+                ):
+                    take(step, address, artifact, newer, START + 1_000 * last + 100 * at)
             killer.join()
             process.wait(timeout=30)
-        epochs.add(check_whole(url, {artifact.id: artifact, newer.id: newer}))
-    assert len(epochs) > 2, "the kills came before anything had happened"
+        epochs.append(check_whole(url, {artifact.id: artifact, newer.id: newer}))
+    assert epochs == sorted(epochs) and epochs[-1] > 3
+
+
+def take(step, address, artifact, newer, moment):
+    """One step of a takeover, with events before and behind it."""
+    events = [{"user": f"u{number % 7}", "item": f"i{number}", "time": moment + number} for number in range(40)]
+    call(address, "/v1/events", {"events": events[:20]})
+    if step == "add":
+        call(address, "/v1/admin/artifacts", {"path": str(newer.path)})
+        ready(address, newer)
+    elif step == "drop":
+        call(address, f"/v1/admin/artifacts/{artifact.id}", method="DELETE")
+    elif step != "events":
+        call(address, "/v1/admin/switch", {"back": True} if step == "back" else {"artifact": newer.id})
+    call(address, "/v1/events", {"events": events[20:]})
 
 
 def served(url):
