@@ -152,7 +152,8 @@ class MemoryStore(Protocol):
     def users(self, *, slot: int = 0) -> Iterator[tuple[str, bytes]]:
         """All users and their encoded memories of one artifact, not all in RAM at once.
 
-        It is one consistent view unless the store is shared. In a shared store each user who is there all the while comes at least once, as she is then.
+        It is one consistent view, unless the store is shared: there each user who is there all the while comes at least
+        once, as she is then.
         """
 
     def close(self) -> None:
