@@ -51,7 +51,7 @@ class FieldLayout(BaseModel):
 
     name: str
     shape: tuple[int, ...]
-    dtype: Literal["float32", "int32", "int64"] = "float32"
+    dtype: Literal["float32", "int16", "int32", "int64"] = "float32"
     """Floats may be stored with fewer bits, by choice of a codec; whole numbers are stored as they are."""
 
     @property

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ of large numbers that comes out small is as uncertain as they are.
 """
 _WINDOW = ("history", "history_number", "history_time", "length", "moment")
 """Embedded events [B, L, E], their numbers [B, L, F] and times [B, L]; how many are real and when it is asked [B]."""
+_DRAWN_EVENTS, _DRAWN_NUMBERS = 300, 400
 _SIZES = ((1, 1), (1, 7), (5, 1), (3, 4))
 """(B, C) at which graphs are checked."""
 _TRACED = (2, 3)
@@ -57,10 +58,14 @@ def memory_layout(model: MemoryModel | HistoryModel) -> tuple[FieldLayout, ...]:
         return recent_layout(model.recent, len(model.history_fields))
     fields = model.initial_memory(1)._asdict()
     return tuple(
-        FieldLayout(name=field_name(name), shape=tuple(value.shape[1:]))
+        FieldLayout(name=field_name(name), shape=tuple(value.shape[1:]), dtype=_dtype(value))
         for name, value in fields.items()
         if name != "count_B"
     )
+
+
+def _dtype(value: Tensor) -> Literal["float32", "int16"]:
+    return "float32" if value.is_floating_point() else "int16"
 
 
 class WriteGraph(nn.Module):
@@ -240,20 +245,44 @@ class _Draw:
         empty: Memory = self.model.initial_memory(users)
         # Small and large counts: with and without empty slots.
         count_B = torch.randint(0, 100, (users, *axes), generator=self.generator)
-        floats = [value for name, value in empty._asdict().items() if name != "count_B"]
-        return [count_B, *(self._normal(users, *axes, *value.shape[1:]) for value in floats)]
+        drawn = [
+            self._normal(users, *axes, *value.shape[1:]) if value.is_floating_point() else self._whole(name, users, axes)
+            for name, value in empty._asdict().items()
+            if name != "count_B"
+        ]
+        return [count_B, *drawn]
+
+    def _whole(self, name: str, users: int, axes: tuple[int, ...]) -> Tensor:
+        """A field of whole numbers as random events make it: not all numbers are possible."""
+        assert isinstance(self.model, MemoryModel)
+        event_BLE = self._embedded(self.model.history_fields, users, _DRAWN_EVENTS)
+        length_B = torch.full((users,), _DRAWN_EVENTS)
+        memory = self.model.encode_vector(event_BLE, length_B, length_B.unsqueeze(-1))
+        value: Tensor = memory._asdict()[name][:, 0]
+        return value.unsqueeze(1) if axes else value
+
+    def _embedded(self, fields: Sequence[str], *shape: int) -> Tensor:
+        """Random events or targets, some of them alike: `[..., E]`."""
+        embedded: Tensor = self.model.embed(self._number(fields, *shape).clamp(max=_DRAWN_NUMBERS), tuple(fields))
+        return embedded
 
     def write(self, users: int, candidates: int) -> tuple[Tensor, ...]:
         """Memories and one event each."""
-        return (*self._memory(users), self._normal(users, self.model.event_width))
+        return (*self._memory(users), self._vectors(self.model.history_fields, users))
 
     def read(self, users: int, candidates: int) -> tuple[Tensor, ...]:
         """Memories `[B, 1, ...]` and targets."""
-        return (*self._memory(users, (1,)), self._normal(users, candidates, self.model.target_width))
+        return (*self._memory(users, (1,)), self._vectors(self.model.item_fields, users, candidates))
+
+    def _vectors(self, fields: Sequence[str], *shape: int) -> Tensor:
+        """Embedded events or targets: any numbers, but those of real ones where whole numbers are in them."""
+        if self.model.embed.keyed:
+            return self._embedded(fields, *shape)
+        return self._normal(*shape, sum(self.model.embed.widths(fields)))
 
     def head(self, users: int, candidates: int) -> tuple[Tensor, ...]:
         """Interest, target, context."""
-        parts = [self._interest(users, candidates), self._normal(users, candidates, self.model.target_width)]
+        parts = [self._interest(users, candidates), self._vectors(self.model.item_fields, users, candidates)]
         if self.model.context_width:
             parts.append(self._normal(users, candidates, self.model.context_width))
         return tuple(parts)

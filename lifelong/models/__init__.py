@@ -47,6 +47,7 @@ from lifelong.models.sdim import Sdim
 from lifelong.models.shan import Shan
 from lifelong.models.sim import Sim
 from lifelong.models.svdpp import Svdpp
+from lifelong.models.tally import Tally
 from lifelong.models.twin import Twin
 from lifelong.models.ubr4ctr import Ubr4Ctr
 
@@ -69,6 +70,7 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "din": Din,
     "dien": Dien,
     "hpmn": Hpmn,
+    "tally": Tally,
     "sim": Sim,
     "ubr4ctr": Ubr4Ctr,
     "eta": Eta,

@@ -132,7 +132,14 @@ class Model(nn.Module, ABC):
     """`head(interest, target, context)` -> logits `[..., T]`; linear models put their own in its place."""
 
     def __init__(
-        self, inputs: InputSpec, *, embedding: int, interest: int, dropout: float, codes: Collection[str] = ()
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int,
+        interest: int,
+        dropout: float,
+        codes: Collection[str] = (),
+        keys: Collection[str] = (),
     ) -> None:
         """Build the parts that all models share: embeddings and head.
 
@@ -142,12 +149,13 @@ class Model(nn.Module, ABC):
             interest: width D of what `read` returns.
             dropout: of the head.
             codes: fields whose vectors also hold a fixed code of their number.
+            keys: fields whose vectors also hold the key of their number.
         """
         super().__init__()
         self.inputs = inputs
         self.item_fields, self.context_fields = tuple(inputs.item), tuple(inputs.context)
         self.history_fields = self.item_fields + tuple(inputs.event)
-        self.embed = FieldEmbedding({**inputs.item, **inputs.event, **inputs.context}, embedding, codes=codes)
+        self.embed = FieldEmbedding({**inputs.item, **inputs.event, **inputs.context}, embedding, codes=codes, keys=keys)
         self.event_width, self.target_width, self.context_width = (
             sum(self.embed.widths(fields)) for fields in (self.history_fields, self.item_fields, self.context_fields)
         )
@@ -364,8 +372,8 @@ class MemoryModel(Model, Generic[M]):
         """One history pass, then a read per real target; padded targets get logit 0."""
         history = History(batch.history_BLF, batch.time_BL, batch.length_B)
         real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
-        memory = _pick(self.encode(history, batch.position_BC), real_N)
-        target = _pick(Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC), real_N)
+        memory = pick(self.encode(history, batch.position_BC), real_N)
+        target = pick(Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC), real_N)
         logit_BNT, attention_BNS = self.respond(memory, target)
         aux_losses = self.auxiliary(memory, real_N.new_ones(1, len(real_N), dtype=torch.bool))
         return Output(
@@ -378,7 +386,7 @@ class MemoryModel(Model, Generic[M]):
 _Fields = TypeVar("_Fields")
 
 
-def _pick(fields: _Fields, real_N: Tensor) -> _Fields:
+def pick(fields: _Fields, real_N: Tensor) -> _Fields:
     """A NamedTuple `[B, C, ...]` of the real targets alone, as if they were one user's: `[1, N, ...]`."""
     assert isinstance(fields, tuple)
     return type(fields)(*(value.flatten(0, 1)[real_N].unsqueeze(0) for value in fields))

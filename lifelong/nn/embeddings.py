@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from lifelong.data.vocabulary import FIRST_BUCKET
+from lifelong.nn.cells import key_table
 
 FEW = 10_000
 """Numbers of a field up to which its vectors start at `STD_FEW`."""
@@ -25,6 +26,7 @@ class FieldEmbedding(nn.Module):
         dim: width of each field's trained vector.
         codes: fields whose vectors end in a fixed code of their number, see `code_table`: sums of it say which values
             were there.
+        keys: fields whose vectors end in the number's key, see `nn.cells.key_table`, instead.
 
     The padding number (0) embeds to zeros and is not trained. Initial vectors are wide where numbers are few:
     what a history and a target have in common reaches the loss through products of the two, so that small vectors leave
@@ -32,7 +34,7 @@ class FieldEmbedding(nn.Module):
     initial vector, which is noise: such fields start small.
     """
 
-    def __init__(self, sizes: Mapping[str, int], dim: int, *, codes: Collection[str] = ()) -> None:
+    def __init__(self, sizes: Mapping[str, int], dim: int, *, codes: Collection[str] = (), keys: Collection[str] = ()) -> None:
         super().__init__()
         self.fields, self.dim = tuple(sizes), dim
         # A list and not a dictionary of modules: a field of a log may be called `type` or `a.b`, a module may not.
@@ -41,10 +43,13 @@ class FieldEmbedding(nn.Module):
             nn.init.normal_(table.weight, std=STD_FEW if table.num_embeddings <= FEW else STD_MANY)
             with torch.no_grad():
                 table.weight[0].zero_()
+        self.keyed = bool(keys)
+        """Whether any vector ends in a key, a whole number."""
         # Made of the sizes alone: no part of the saved weights.
-        self._code_names = {field: f"code_{place}" for place, field in enumerate(self.fields) if field in codes}
+        self._code_names = {field: f"code_{place}" for place, field in enumerate(self.fields) if field in {*codes, *keys}}
         for field, name in self._code_names.items():
-            self.register_buffer(name, code_table(sizes[field]), persistent=False)
+            made = key_table(sizes[field]) if field in keys else code_table(sizes[field])
+            self.register_buffer(name, made, persistent=False)
 
     @property
     def tables(self) -> dict[str, nn.Embedding]:

@@ -385,12 +385,13 @@ def check_write_embeds_the_event(case: ModelCase) -> None:
 
 
 def check_memory_is_a_tuple_of_user_rows(case: ModelCase) -> None:
-    """A NamedTuple: int64 count first, then float tensors; the first axis is the user; a new memory counts 0."""
+    """A NamedTuple: int64 count first, then floats or 16-bit numbers, a row per user; a new memory counts 0."""
     model = case.build_memory()
     memory = model.initial_memory(3)
     assert next(iter(memory._asdict())) == "count_B"
     assert memory.count_B.dtype == torch.int64 and memory.count_B.tolist() == [0, 0, 0]
-    assert all(value.is_floating_point() and len(value) == 3 for value in _floats(memory))
+    kinds = [value.is_floating_point() or value.dtype == torch.int16 for value in _floats(memory)]
+    assert all(kinds) and all(len(value) == 3 for value in _floats(memory))
 
 
 def check_memory_is_bounded(case: ModelCase) -> None:

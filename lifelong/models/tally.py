@@ -1,0 +1,308 @@
+"""Tally: the periodic slots of HPMN, and beside them a table that counts, in a memory of fixed size.
+
+Slots: Ren et al., "Lifelong Sequential Modeling with Personalized Memorization for User Response Prediction", SIGIR
+2019. Counting cells and faded bits: this package (`nn/cells.py`), after Bloom, CACM 1970.
+
+    event --vectors--> GRU_1 --> slot 1 --every k-th--> GRU_2 --> slot 2 ...                      write
+          `--keys----> one cell of each field: count + 1, age 0; the stalest gives way, and leaves two bits
+    target --keys----> count, age, faded of each of its values --decays, logarithms--> c
+           `-[; c]---> attention over the slots --> [interest ; c]                                 read
+
+A recurrent state cannot hold how often a user met each of a hundred thousand items, and how often and how long ago is
+what predicts her next response best. The cells hold just that, for the values that she meets most and of late, for the
+item and for each of its other fields; slots hold what sequences tell beyond. What is in the cells does not depend on
+learned weights: training reads it off a compiled replay of the history, and learns only what to make of it.
+
+State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot; of what remains, `faded` of it bits for
+values that fell out, and the rest cells of 4 bytes, shared out over the item fields.
+
+Shapes: B users, L padded history length, C targets per user, S slots, D slot width, E width of an embedded event, F
+item fields, K cells, W words of faded bits, P features of a field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+
+from lifelong.data.events import InputSpec
+from lifelong.models.base import MemoryModel, Output, pick, spread_targets
+from lifelong.nn.attention import PairScore
+from lifelong.nn.cells import (
+    CellPlan,
+    Found,
+    ages,
+    empty_cells,
+    find_cells,
+    share_out,
+    write_cells,
+)
+from lifelong.nn.head import Head
+from lifelong.nn.masks import clear_padding, masked_softmax
+from lifelong.nn.periods import check_periods
+from lifelong.nn.recurrent import gru_pass, gru_step, states_at
+
+if TYPE_CHECKING:
+    from lifelong.data.batches import Batch
+
+HALF_LIVES = (10.0, 50.0, 250.0, 1250.0)
+"""In events: by how much a count weighs less with its age."""
+FEATURES = 4 + len(HALF_LIVES)
+"""P."""
+_CELL_BYTES, _WORD_BYTES, _NUMBER_BYTES = 4, 2, 4
+
+
+def _periods_or_none(periods: tuple[int, ...]) -> tuple[int, ...]:
+    return check_periods(periods) if periods else periods
+
+
+@dataclass(frozen=True)
+class TallyConfig:
+    """Settings of `tally`."""
+
+    state: Annotated[int, Field(ge=512, le=2**16)] = field(
+        default=4096, metadata={"help": "bytes of a memory at most, slots, cells and bits together"}
+    )
+    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
+    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a memory slot"})
+    periods: Annotated[tuple[int, ...], AfterValidator(_periods_or_none)] = field(
+        default=(1, 3, 9, 27), metadata={"help": "slot j is written every periods[j] events; [] for no slots"}
+    )
+    faded: Annotated[float, Field(ge=0, le=0.9)] = field(
+        default=0.33, metadata={"help": "share of the counting part that are bits of values without a cell"}
+    )
+    shares: tuple[Annotated[float, Field(gt=0)], ...] = field(
+        default=(), metadata={"help": "how cells are shared out over the item fields; [] for 1, 1/2, 1/3 ..."}
+    )
+    patience: Annotated[int, Field(ge=0)] = field(
+        default=400, metadata={"help": "events for which a doubled count holds a cell; 0 keeps the latest values"}
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
+        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
+    )
+
+
+class TallyMemory(NamedTuple):
+    """Slots, cells, and bits of values that lost their cell."""
+
+    count_B: Tensor
+    slot_BSD: Tensor
+    cell_BKX: Tensor
+    faded_BW: Tensor
+
+
+class CountMemory(NamedTuple):
+    """The same without slots."""
+
+    count_B: Tensor
+    cell_BKX: Tensor
+    faded_BW: Tensor
+
+
+class _Seen(NamedTuple):
+    """What a read needs of a memory."""
+
+    count_BC: Tensor
+    slot_BCSD: Tensor
+    times_BCF: Tensor
+    age_BCF: Tensor
+    faded_BCF: Tensor
+
+
+class _Asked(NamedTuple):
+    """Embedded targets and contexts."""
+
+    target_BCE: Tensor
+    context_BCE: Tensor
+
+
+class TallyHead(nn.Module):
+    """The head, from what is trained of the target's vectors: their keys are no quantities.
+
+    Args:
+        head: the head that all models share.
+        fields: item fields.
+        dim: width of each field's trained vector; one column more is the key.
+    """
+
+    def __init__(self, head: Head, *, fields: int, dim: int) -> None:
+        super().__init__()
+        self.head, self.fields, self.dim = head, fields, dim
+
+    def forward(self, interest: Tensor, target: Tensor, context: Tensor) -> Tensor:
+        """Logits `[..., T]`."""
+        logit: Tensor = self.head(interest, trained(target, self.fields, self.dim), context)
+        return logit
+
+
+def trained(vector: Tensor, fields: int, dim: int) -> Tensor:
+    """Embedded events or targets without the keys of their item fields, which come first."""
+    item, other = vector[..., : fields * (dim + 1)], vector[..., fields * (dim + 1) :]
+    item = item.unflatten(-1, (fields, dim + 1))[..., :dim].flatten(-2)
+    return torch.cat([item, other], dim=-1)
+
+
+class Tally(MemoryModel[Any]):
+    """Counts of what the user meets most and of late, and slots for the sequence."""
+
+    Config = TallyConfig
+    title = "Tally"
+    source = "this package; slots of Ren et al., SIGIR 2019"
+    state = "slots, and a bounded table of counters"
+    period_S: Tensor
+    stale_N: Tensor
+    age_A: Tensor
+
+    def __init__(
+        self,
+        inputs: InputSpec,
+        *,
+        state: int = 4096,
+        embedding: int = 16,
+        width: int = 32,
+        periods: tuple[int, ...] = (1, 3, 9, 27),
+        faded: float = 0.33,
+        shares: tuple[float, ...] = (),
+        patience: int = 400,
+        dropout: float = 0.1,
+    ) -> None:
+        fields = len(inputs.item)
+        counted = fields * FEATURES + 1
+        interest = counted + (width if periods else 0)
+        super().__init__(inputs, embedding=embedding, interest=interest, dropout=dropout, keys=tuple(inputs.item))
+        self.dim, self.width, self.periods = embedding, width, _periods_or_none(tuple(periods))
+        left = state - _NUMBER_BYTES * width * len(periods)
+        self.plan = _plan(inputs, left, faded=faded, shares=shares, patience=patience)
+        event, target = self.event_width - fields, self.target_width - fields
+        # In place of the one that counts the keys as quantities.
+        plain = Head(interest + target + self.context_width, len(inputs.tasks), dropout=dropout)
+        self.head = TallyHead(plain, fields=fields, dim=embedding)
+        sizes = [event, *[width] * (len(periods) - 1)] if periods else []
+        self.layers = nn.ModuleList(nn.GRU(size, width, batch_first=True) for size in sizes)
+        if periods:
+            self.query = nn.Linear(target + counted, width)
+            self.score = PairScore(width)
+        self.register_buffer("period_S", torch.tensor(self.periods, dtype=torch.int64), persistent=False)
+        self.register_buffer("stale_N", self.plan.staleness(), persistent=False)
+        self.register_buffer("age_A", ages(), persistent=False)
+
+    def initial_memory(self, num_users: int) -> Any:
+        """Empty slots and cells."""
+        weight = next(self.head.parameters())
+        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
+        cells = empty_cells(num_users, self.plan, device=weight.device)
+        if not self.periods:
+            return CountMemory(count_B, *cells)
+        return TallyMemory(count_B, weight.new_zeros(num_users, len(self.periods), self.width), *cells)
+
+    def write_vector(self, memory: Any, event_BE: Tensor) -> Any:
+        """Step the slots that are due, and count."""
+        count_B = memory.count_B + 1
+        cells = write_cells(
+            memory.cell_BKX, memory.faded_BW, self.keys(event_BE), count_B, stale_N=self.stale_N, plan=self.plan
+        )
+        if not self.periods:
+            return CountMemory(count_B, *cells)
+        layer_input, slots = self._trained(event_BE), []
+        for layer, period, slot_BD in zip(self.layers, self.periods, memory.slot_BSD.unbind(1), strict=True):
+            due_B1 = (count_B % period == 0).unsqueeze(-1)
+            layer_input = torch.where(due_B1, gru_step(layer, layer_input, slot_BD), slot_BD)
+            slots.append(layer_input)
+        return TallyMemory(count_B, torch.stack(slots, dim=1), *cells)
+
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Any:
+        """Slots layer by layer, cells by the compiled replay."""
+        from lifelong.nn.cell_replay import cells_at
+
+        event_BLE = clear_padding(event_BLE, length_B)
+        cells = cells_at(self.keys(event_BLE), position_BC, self.stale_N, self.plan)
+        if not self.periods:
+            return CountMemory(position_BC, *cells)
+        return TallyMemory(position_BC, self._slots_at(event_BLE, length_B, position_BC), *cells)
+
+    def _slots_at(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Tensor:
+        """Each layer runs over every k-th output of the layer below: `[B, C, S, D]`."""
+        if not self.periods:
+            return event_BLE.new_zeros(*position_BC.shape, 0, self.width)
+        hidden_BLD, slots = self._trained(event_BLE), []
+        for layer, below, period in zip(self.layers, (1, *self.periods[:-1]), self.periods, strict=True):
+            stride = period // below
+            hidden_BLD = gru_pass(layer, hidden_BLD[:, stride - 1 :: stride], length_B // period)
+            slots.append(states_at(hidden_BLD, position_BC // period))
+        return torch.stack(slots, dim=2)
+
+    def read_vector(self, memory: Any, target_BCE: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the cells know of the target, and attention over the slots that are not empty."""
+        found = find_cells(memory.cell_BKX, memory.faded_BW, self.keys(target_BCE), self.plan)
+        slot_BCSD = memory.slot_BSD if self.periods else target_BCE.new_zeros(1, 1, 0, self.width)
+        return self._interest(_Seen(memory.count_B, slot_BCSD, *found), target_BCE)
+
+    def _interest(self, seen: _Seen, target_BCE: Tensor) -> tuple[Tensor, Tensor | None]:
+        counted_BCX = self._features(seen, target_BCE)
+        if not self.periods:
+            return counted_BCX, None
+        query_BCD = self.query(torch.cat([self._trained(target_BCE), counted_BCX], dim=-1))
+        filled_BCS = seen.count_BC.unsqueeze(-1) >= self.period_S
+        weight_BCS = masked_softmax(self.score(query_BCD, seen.slot_BCSD), filled_BCS)
+        found_BCD = (weight_BCS.unsqueeze(-1) * seen.slot_BCSD).sum(dim=-2)
+        return torch.cat([found_BCD, counted_BCX], dim=-1), weight_BCS
+
+    def _features(self, seen: _Seen, target_BCE: Tensor) -> Tensor:
+        """Of each field: has a cell, faded, log of count, log of age, the log of count at four decays; and activity."""
+        kind = target_BCE.dtype
+        cell_BCF = (seen.times_BCF > 0).to(kind)
+        times_BCF = torch.log1p(seen.times_BCF.to(kind))
+        age_BCF = self.age_A[seen.age_BCF].to(kind)
+        parts = [cell_BCF, seen.faded_BCF.to(kind), times_BCF, cell_BCF * torch.log1p(age_BCF) / 4]
+        parts += [times_BCF * torch.exp2(-age_BCF / half_life) for half_life in HALF_LIVES]
+        active_BC = torch.log1p(seen.count_BC.to(kind)) / 4
+        active_BC1 = active_BC.unsqueeze(-1).expand(*target_BCE.shape[:-1], 1)
+        return torch.cat([torch.stack(parts, dim=-1).flatten(-2), active_BC1], dim=-1)
+
+    def forward(self, batch: Batch) -> Output:
+        """What `encode` and `respond` give, without making the cells that no target reads."""
+        from lifelong.nn.cell_replay import cells_found
+
+        event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
+        target_BCE = self.embed(batch.target_BCF, self.item_fields)
+        found = cells_found(self.keys(event_BLE), batch.position_BC, self.keys(target_BCE), self.stale_N, self.plan)
+        seen = _Seen(batch.position_BC, self._slots_at(event_BLE, batch.length_B, batch.position_BC), *found)
+        real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
+        context_BCE = self.embed_context(batch.context_BCF)
+        target_1NE, context_1NE = pick(_Asked(target_BCE, context_BCE), real_N)
+        interest_1ND, attention_1NS = self._interest(pick(seen, real_N), target_1NE)
+        logit_1NT = self.head(interest_1ND, target_1NE, context_1NE)
+        attention = None if attention_1NS is None else spread_targets(attention_1NS.squeeze(0), batch.mask_BC)
+        return Output(spread_targets(logit_1NT.squeeze(0), batch.mask_BC), attention_BCS=attention)
+
+    def keys(self, vector: Tensor) -> Tensor:
+        """Keys of embedded events or targets: int64 `[..., F]`."""
+        fields = len(self.item_fields)
+        item = vector[..., : fields * (self.dim + 1)].detach().unflatten(-1, (fields, self.dim + 1))
+        return item[..., self.dim].round().long()
+
+    def _trained(self, vector: Tensor) -> Tensor:
+        return trained(vector, len(self.item_fields), self.dim)
+
+
+def _plan(
+    inputs: InputSpec, left: int, *, faded: float, shares: tuple[float, ...], patience: int
+) -> CellPlan:
+    """Cells and bits in `left` bytes.
+
+    Raises:
+        ValueError: too few bytes, or shares of another number of fields.
+    """
+    sizes = list(inputs.item.values())
+    words = max(1, int(left * faded) // _WORD_BYTES)
+    cells = (left - words * _WORD_BYTES) // _CELL_BYTES
+    if cells < len(sizes):
+        raise ValueError(f"the slots leave {left} bytes of state; expected at least one cell for each item field")
+    weights = shares or tuple(1 / (rank + 1) for rank in range(len(sizes)))
+    if len(weights) != len(sizes):
+        raise ValueError(f"{len(shares)} shares for {len(sizes)} item fields; expected as many")
+    return CellPlan(share_out(cells, sizes, weights), words, patience)
