@@ -246,7 +246,9 @@ class _Draw:
         # Small and large counts: with and without empty slots.
         count_B = torch.randint(0, 100, (users, *axes), generator=self.generator)
         drawn = [
-            self._normal(users, *axes, *value.shape[1:]) if value.is_floating_point() else self._whole(name, users, axes)
+            self._normal(users, *axes, *value.shape[1:])
+            if value.is_floating_point()
+            else self._whole(name, users, axes)
             for name, value in empty._asdict().items()
             if name != "count_B"
         ]

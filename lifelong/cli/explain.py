@@ -13,6 +13,7 @@ from lifelong.cli.terminal import Reply, Terminal
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from lifelong.serving.counted import Counted
     from lifelong.serving.explain import CandidateExplanation, Explanation, Related, Seen
 
 _BAR = 24
@@ -54,10 +55,26 @@ def _summary(explanation: Explanation) -> list[Any]:
 
 
 def _candidate(explanation: Explanation, candidate: CandidateExplanation) -> list[Any]:
-    title = f"\n{candidate.item}: score {candidate.score:.4f}"
-    if explanation.attention_over is None:
-        return [title]
-    return [title, _slots(explanation, candidate) if explanation.attention_over == "slots" else _events(candidate)]
+    lines: list[Any] = [f"\n{candidate.item}: score {candidate.score:.4f}"]
+    if candidate.counted is not None:
+        lines.append(_counted(candidate.counted))
+    if explanation.attention_over is not None:
+        over_slots = explanation.attention_over == "slots"
+        lines.append(_slots(explanation, candidate) if over_slots else _events(candidate))
+    return lines
+
+
+def _counted(counted: Counted) -> Table:
+    from rich.table import Table
+
+    table = Table("field", "value", "met", "last", "effect on the score")
+    for value in counted.values:
+        times = {"counted": f"{value.times:,} times", "faded": "long ago", "new": "never", "unknown": "not counted"}
+        last = "" if value.events_ago is None else f"{value.events_ago:,} events ago"
+        table.add_row(value.field, value.value or "?", times[value.state], last, f"{value.effect:+.3f}")
+    if counted.slots_effect is not None:
+        table.add_row("slots", "", "", "", f"{counted.slots_effect:+.3f}")
+    return table
 
 
 def _slots(explanation: Explanation, candidate: CandidateExplanation) -> Table:

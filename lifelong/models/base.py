@@ -155,7 +155,9 @@ class Model(nn.Module, ABC):
         self.inputs = inputs
         self.item_fields, self.context_fields = tuple(inputs.item), tuple(inputs.context)
         self.history_fields = self.item_fields + tuple(inputs.event)
-        self.embed = FieldEmbedding({**inputs.item, **inputs.event, **inputs.context}, embedding, codes=codes, keys=keys)
+        self.embed = FieldEmbedding(
+            {**inputs.item, **inputs.event, **inputs.context}, embedding, codes=codes, keys=keys
+        )
         self.event_width, self.target_width, self.context_width = (
             sum(self.embed.widths(fields)) for fields in (self.history_fields, self.item_fields, self.context_fields)
         )

@@ -29,18 +29,12 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
+from lifelong.data.cell_plan import ages, plan_of
 from lifelong.data.events import InputSpec
+from lifelong.errors import ConfigError
 from lifelong.models.base import MemoryModel, Output, pick, spread_targets
 from lifelong.nn.attention import PairScore
-from lifelong.nn.cells import (
-    CellPlan,
-    Found,
-    ages,
-    empty_cells,
-    find_cells,
-    share_out,
-    write_cells,
-)
+from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
 from lifelong.nn.head import Head
 from lifelong.nn.masks import clear_padding, masked_softmax
 from lifelong.nn.periods import check_periods
@@ -53,7 +47,6 @@ HALF_LIVES = (10.0, 50.0, 250.0, 1250.0)
 """In events: by how much a count weighs less with its age."""
 FEATURES = 4 + len(HALF_LIVES)
 """P."""
-_CELL_BYTES, _WORD_BYTES, _NUMBER_BYTES = 4, 2, 4
 
 
 def _periods_or_none(periods: tuple[int, ...]) -> tuple[int, ...]:
@@ -142,7 +135,7 @@ class TallyHead(nn.Module):
 def trained(vector: Tensor, fields: int, dim: int) -> Tensor:
     """Embedded events or targets without the keys of their item fields, which come first."""
     item, other = vector[..., : fields * (dim + 1)], vector[..., fields * (dim + 1) :]
-    item = item.unflatten(-1, (fields, dim + 1))[..., :dim].flatten(-2)
+    item = item.reshape(*item.shape[:-1], fields, dim + 1)[..., :dim].flatten(-2)
     return torch.cat([item, other], dim=-1)
 
 
@@ -175,8 +168,13 @@ class Tally(MemoryModel[Any]):
         interest = counted + (width if periods else 0)
         super().__init__(inputs, embedding=embedding, interest=interest, dropout=dropout, keys=tuple(inputs.item))
         self.dim, self.width, self.periods = embedding, width, _periods_or_none(tuple(periods))
-        left = state - _NUMBER_BYTES * width * len(periods)
-        self.plan = _plan(inputs, left, faded=faded, shares=shares, patience=patience)
+        settings = {"state": state, "width": width, "periods": periods, "faded": faded, "shares": shares}
+        try:
+            self.plan = plan_of({**settings, "patience": patience}, list(inputs.item.values()))
+        except ValueError as error:
+            raise ConfigError(
+                [f"model of {fields} item fields: {error}"], fix="change model.state or model.shares"
+            ) from error
         event, target = self.event_width - fields, self.target_width - fields
         # In place of the one that counts the keys as quantities.
         plain = Head(interest + target + self.context_width, len(inputs.tasks), dropout=dropout)
@@ -187,8 +185,8 @@ class Tally(MemoryModel[Any]):
             self.query = nn.Linear(target + counted, width)
             self.score = PairScore(width)
         self.register_buffer("period_S", torch.tensor(self.periods, dtype=torch.int64), persistent=False)
-        self.register_buffer("stale_N", self.plan.staleness(), persistent=False)
-        self.register_buffer("age_A", ages(), persistent=False)
+        self.register_buffer("stale_N", staleness(self.plan), persistent=False)
+        self.register_buffer("age_A", torch.tensor(ages()), persistent=False)
 
     def initial_memory(self, num_users: int) -> Any:
         """Empty slots and cells."""
@@ -281,28 +279,8 @@ class Tally(MemoryModel[Any]):
 
     def keys(self, vector: Tensor) -> Tensor:
         """Keys of embedded events or targets: int64 `[..., F]`."""
-        fields = len(self.item_fields)
-        item = vector[..., : fields * (self.dim + 1)].detach().unflatten(-1, (fields, self.dim + 1))
-        return item[..., self.dim].round().long()
+        last = len(self.item_fields) * (self.dim + 1)
+        return vector.detach()[..., self.dim : last : self.dim + 1].round().long()
 
     def _trained(self, vector: Tensor) -> Tensor:
         return trained(vector, len(self.item_fields), self.dim)
-
-
-def _plan(
-    inputs: InputSpec, left: int, *, faded: float, shares: tuple[float, ...], patience: int
-) -> CellPlan:
-    """Cells and bits in `left` bytes.
-
-    Raises:
-        ValueError: too few bytes, or shares of another number of fields.
-    """
-    sizes = list(inputs.item.values())
-    words = max(1, int(left * faded) // _WORD_BYTES)
-    cells = (left - words * _WORD_BYTES) // _CELL_BYTES
-    if cells < len(sizes):
-        raise ValueError(f"the slots leave {left} bytes of state; expected at least one cell for each item field")
-    weights = shares or tuple(1 / (rank + 1) for rank in range(len(sizes)))
-    if len(weights) != len(sizes):
-        raise ValueError(f"{len(shares)} shares for {len(sizes)} item fields; expected as many")
-    return CellPlan(share_out(cells, sizes, weights), words, patience)

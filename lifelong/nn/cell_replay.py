@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lifelong.nn.cells import AGES, KEYS, MOST, STEPS, WORD, CellPlan, Found
+from lifelong.data.cell_plan import AGES, KEYS, MOST, STEPS, WORD, CellPlan
+from lifelong.nn.cells import Found
 from lifelong.nn.compiled import Array, jit
 
 
@@ -116,9 +117,7 @@ def _replay(
         for c in order_BC[b]:
             while n < position_BC[b, c]:
                 n += 1
-                _write(
-                    key_BLF[b, n - 1], n, start_F, base_F, used_F, place_V, key_K, count_K, last_K, bit_N, stale_N
-                )
+                _write(key_BLF[b, n - 1], n, start_F, base_F, used_F, place_V, key_K, count_K, last_K, bit_N, stale_N)
             for f in range(asked_BCF.shape[2]):
                 key = asked_BCF[b, c, f]
                 if key < 0:
@@ -150,12 +149,14 @@ def cells_found(key_BLF: Tensor, position_BC: Tensor, asked_BCF: Tensor, stale_N
         key_BLF: int64 keys of the events; anything valid in padding, which is not read.
         position_BC: int64, at most L.
         asked_BCF: int64 keys of the targets.
-        stale_N: `plan.staleness()`.
+        stale_N: `cells.staleness(plan)`.
         plan: the sizes.
     """
     found = np.zeros((*asked_BCF.shape, 3), np.int64)
     shape = (asked_BCF.shape[0], 0, plan.cells, 2)
-    _run(key_BLF, position_BC, asked_BCF, stale_N, plan, found, np.zeros(shape, np.int16), np.zeros(shape[:3], np.int16))
+    _run(
+        key_BLF, position_BC, asked_BCF, stale_N, plan, found, np.zeros(shape, np.int16), np.zeros(shape[:3], np.int16)
+    )
     count, age, faded = torch.from_numpy(found).to(asked_BCF.device).unbind(-1)
     return Found(count, age, faded.bool())
 
@@ -180,8 +181,11 @@ def _run(
     faded: Array,
 ) -> None:
     keys, asked = key_BLF.cpu().numpy(), asked_BCF.cpu().numpy()
-    highest = [max(int(part[..., f].max(initial=0)) for part in (keys, asked) if f < part.shape[-1]) for f in range(len(plan.cells_F))]
-    base_F = np.concatenate([[0], np.cumsum([high + 1 for high in highest])]).astype(np.int64)
+    # Keys of a batch are few where a field has few values: a table of their places is soon cleared.
+    highest_F = keys.max(axis=(0, 1), initial=0)
+    if asked.shape[-1]:
+        highest_F = np.maximum(highest_F, asked.max(axis=(0, 1), initial=0))
+    base_F = np.concatenate([[0], np.cumsum(highest_F + 1)]).astype(np.int64)
     start_F = np.concatenate([[0], np.cumsum(plan.cells_F)]).astype(np.int64)
     position = position_BC.cpu().numpy()
     order = np.argsort(position, axis=1, kind="stable")

@@ -34,7 +34,9 @@ class FieldEmbedding(nn.Module):
     initial vector, which is noise: such fields start small.
     """
 
-    def __init__(self, sizes: Mapping[str, int], dim: int, *, codes: Collection[str] = (), keys: Collection[str] = ()) -> None:
+    def __init__(
+        self, sizes: Mapping[str, int], dim: int, *, codes: Collection[str] = (), keys: Collection[str] = ()
+    ) -> None:
         super().__init__()
         self.fields, self.dim = tuple(sizes), dim
         # A list and not a dictionary of modules: a field of a log may be called `type` or `a.b`, a module may not.
@@ -46,7 +48,9 @@ class FieldEmbedding(nn.Module):
         self.keyed = bool(keys)
         """Whether any vector ends in a key, a whole number."""
         # Made of the sizes alone: no part of the saved weights.
-        self._code_names = {field: f"code_{place}" for place, field in enumerate(self.fields) if field in {*codes, *keys}}
+        self._code_names = {
+            field: f"code_{place}" for place, field in enumerate(self.fields) if field in {*codes, *keys}
+        }
         for field, name in self._code_names.items():
             made = key_table(sizes[field]) if field in keys else code_table(sizes[field])
             self.register_buffer(name, made, persistent=False)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.serving.counted import Counted, counted_of
 from lifelong.serving.past import Past, past_of
 from lifelong.serving.scorer import Score, ScoreRequest
 from lifelong.serving.slots import Slot, slots_of
@@ -117,11 +118,13 @@ class CandidateExplanation(Score):
         slots: all slots; [] for a model that does not attend to slots.
         events: the events of the largest weights, whatever their sign; [] for a model that does not attend to events.
         rest: the other events; None for such a model.
+        counted: what a memory with counters knows of it; None for another memory.
     """
 
     slots: list[SlotAttention] = field(default_factory=list)
     events: list[Weighed] = field(default_factory=list)
     rest: Rest | None = None
+    counted: Counted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,7 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
     past = past_of(scorer, request.user, states, dataset=dataset)
     number_CF = scorer.overlay.numbers(request.items, request.fields)
     seen = _Shown(scorer, past, moment)
+    counted = counted_of(scorer, states, number_CF, answer.scores, moment)
     return Explanation(
         user=answer.user,
         known_user=answer.known_user,
@@ -181,7 +185,10 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
         last_time=answer.last_time,
         slots=slots,
         candidates=[
-            _candidate(scorer, answer, place, slots=slots, shown=seen, number_F=number_CF[place])
+            replace(
+                _candidate(scorer, answer, place, slots=slots, shown=seen, number_F=number_CF[place]),
+                counted=counted[place],
+            )
             for place in range(len(answer.scores))
         ],
         attention_over=scorer.runtime.attends_to,

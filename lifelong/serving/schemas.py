@@ -315,6 +315,26 @@ class RestReply(_Reply):
     attention: float = Field(description="their weights, summed")
 
 
+class CountedValueReply(_Reply):
+    """What is counted of one value of a candidate."""
+
+    field: str
+    value: str | None
+    state: Literal["counted", "faded", "new", "unknown"] = Field(
+        description="has a cell; had one, by all signs; never seen; a value that is not counted"
+    )
+    times: int = Field(description="how often the user met it, 0 without a cell; counting stops at 127")
+    events_ago: int | None = Field(description="about how many events ago she last did; null without a cell")
+    effect: float = Field(description="the score less what it would be without this")
+
+
+class CountedReply(_Reply):
+    """What a memory with counters knows of a candidate."""
+
+    values: list[CountedValueReply]
+    slots_effect: float | None = Field(description="the score less what it would be with empty slots")
+
+
 class CandidateReply(ScoreReply):
     """One candidate's answer and what stands behind it."""
 
@@ -323,6 +343,7 @@ class CandidateReply(ScoreReply):
         description="the events of the largest weights, whatever their sign; empty unless the model attends to events"
     )
     rest: RestReply | None = Field(description="the other events; null unless the model attends to events")
+    counted: CountedReply | None = Field(description="null unless the memory has counters")
 
 
 class CoveredSlotReply(SlotReply):

@@ -60,6 +60,9 @@ def slots_of(artifact: Artifact, states: States, place: int) -> list[Slot]:
     if is_recent(artifact.config.memory or ()):
         return [Slot("history", 0, None, count == 0, 0.0, count)]
     for part in artifact.config.memory or ():
+        if part.dtype != "float32":
+            # Counters are no vectors: see `lifelong.serving.counted`.
+            continue
         vectors = states.fields[part.name][place]
         rows = vectors if len(part.shape) > 1 else vectors[None]
         periods = _periods(artifact.config.settings, len(rows))

@@ -17,6 +17,7 @@ from lifelong.models.base import Model
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "hpmn": {"embedding": 3, "width": 6, "periods": [1, 2, 4], "hops": 2},
+    "tally": {"embedding": 3, "width": 6, "periods": [1, 2, 4], "state": 512},
     "gru4rec": {"embedding": 4, "width": 8},
     "dnn": {"embedding": 4},
     "din": {"embedding": 4, "recent": 12},

@@ -124,6 +124,7 @@ SIGHTS: dict[str, Callable[[Mapping[str, Any], int], Sight]] = {
     "Dien": _recent,
     "Hpmn": _WHOLE,
     "HpmnAuthors": lambda settings, events: Sight(user=True, ordered=settings["sequence"] - 1),
+    "Tally": lambda settings, events: Sight(ordered=ALL if settings["periods"] else 0, counted=True),
     "Sim": _sim,
     "Ubr4Ctr": _recent_pooled,
     "Eta": _recent_pooled,

@@ -107,6 +107,8 @@ def test_models_see_what_their_settings_let_them() -> None:
     assert sight_of("popularity") == Sight()
     assert sight_of("shan", {"short": 5}) == Sight(pooled=(5, 1000))
     assert sight_of("hpmn") == Sight(ordered=ALL)
+    assert sight_of("tally") == Sight(ordered=ALL, counted=True)
+    assert sight_of("tally", {"periods": []}) == Sight(counted=True)
     assert sight_of("hpmn_authors", {"sequence": 24}) == Sight(user=True, ordered=23)
 
 

@@ -1,0 +1,163 @@
+"""Tally against a naive transcription: loops over users, events, fields and slots, in float64."""
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import Tensor, nn
+
+from lifelong.artifact.graphs import memory_layout
+from lifelong.data.cell_plan import ages, key_of
+from lifelong.models import build
+from lifelong.models.base import Event, History, Target
+from lifelong.models.tally import Tally
+from lifelong.testing.worlds import INPUTS, random_batch
+
+pytestmark = pytest.mark.torch
+HALF_LIVES = (10, 50, 250, 1250)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make(**settings: object) -> Tally:
+    torch.manual_seed(0)
+    model = build("tally", INPUTS, {"embedding": 3, "width": 4, "periods": [1, 3], "dropout": 0.0, **settings})
+    assert isinstance(model, Tally)
+    return model.double().eval()
+
+
+def vector(model: Tally, numbers: list[int], fields: tuple[str, ...]) -> Tensor:
+    return torch.cat([model.embed.tables[field].weight[number] for field, number in zip(fields, numbers, strict=True)])
+
+
+def naive_slots(model: Tally, events: list[list[int]]) -> list[Tensor]:
+    slots = [torch.zeros(4, dtype=torch.float64) for _ in model.periods]
+    for count, event in enumerate(events, start=1):
+        x = vector(model, event, model.history_fields)
+        for j, period in enumerate(model.periods):
+            if count % period:
+                break
+            layer = model.layers[j]
+            assert isinstance(layer, nn.GRU)
+            cell = nn.GRUCell(layer.input_size, layer.hidden_size, dtype=torch.float64)
+            for own, theirs in zip(cell.parameters(), layer.parameters(), strict=True):
+                own.data.copy_(theirs.data)
+            x = slots[j] = cell(x.unsqueeze(0), slots[j].unsqueeze(0))[0]
+    return slots
+
+
+def naive_counts(model: Tally, events: list[list[int]], target: list[int]) -> list[float]:
+    """Features where every value has a cell: exact counts, and ages on the scale."""
+    features: list[float] = []
+    for place in range(len(model.item_fields)):
+        hits = [at for at, event in enumerate(events, start=1) if event[place] == target[place] > 1]
+        if not hits:
+            features += [0.0] * 8
+            continue
+        step, level_end = 0, hits[-1]
+        for now in range(hits[-1] + 1, len(events) + 1):
+            step += now % 2 ** (step // 16) == 0
+        assert level_end <= len(events)
+        age, times = ages()[step], math.log(1 + len(hits))
+        features += [1.0, 0.0, times, math.log(1 + age) / 4]
+        features += [times * 2 ** (-age / half_life) for half_life in HALF_LIVES]
+    return [*features, math.log(1 + len(events)) / 4]
+
+
+def naive_logit(model: Tally, events: list[list[int]], target: list[int], context: list[int]) -> Tensor:
+    counted = torch.tensor(naive_counts(model, events, target), dtype=torch.float64)
+    of_target = vector(model, target, model.item_fields)
+    query = model.query(torch.cat([of_target, counted]))
+    weights, total = [], 0.0
+    slots = naive_slots(model, events)
+    for slot, period in zip(slots, model.periods, strict=True):
+        score = model.score(query, slot.unsqueeze(0))[0].exp() if len(events) >= period else torch.zeros(())
+        weights.append(score)
+        total = total + score
+    found = sum((w / total * slot for w, slot in zip(weights, slots, strict=True) if w > 0), torch.zeros(4))
+    assert isinstance(found, Tensor)
+    of_context = vector(model, context, model.context_fields)
+    logit: Tensor = model.head.head.layers(torch.cat([found, counted, of_target, of_context]))
+    return logit
+
+
+def test_logits_are_those_of_loops_over_events_fields_and_slots() -> None:
+    model = make()
+    batch = random_batch([60, 2, 0, 1, 90], targets=4)
+    whole = model(batch).logit_BCT
+    for user in range(5):
+        for target in range(4):
+            events = batch.history_BLF[user, : int(batch.position_BC[user, target])].tolist()
+            wanted = naive_logit(
+                model, events, batch.target_BCF[user, target].tolist(), batch.context_BCF[user, target].tolist()
+            )
+            assert torch.allclose(whole[user, target], wanted, atol=1e-10), (user, target)
+
+
+@pytest.mark.parametrize("state", [512, 1024, 4096, 16_384])
+@pytest.mark.parametrize("periods", [[1, 3, 9, 27], []])
+def test_a_memory_takes_no_more_bytes_than_its_state(state: int, periods: list[int]) -> None:
+    inputs = random_inputs()
+    model = build("tally", inputs, {"state": state, "periods": periods, "width": 8})
+    assert isinstance(model, Tally)
+    size = sum(np.dtype(part.dtype).itemsize * part.size for part in memory_layout(model))
+    assert state - 32 < size <= state
+
+
+def random_inputs() -> object:
+    from dataclasses import replace
+
+    return replace(INPUTS, item={"item": 90_000, "category": 5_000})
+
+
+def test_without_slots_it_counts_alone_and_the_law_holds() -> None:
+    model = make(periods=[], state=600, faded=0.2)
+    batch = random_batch([200, 30], targets=5)
+    memory = model.initial_memory(2)
+    for place in range(30):
+        memory = model.write(memory, Event(batch.history_BLF[:, place], batch.time_BL[:, place]))
+    history = History(batch.history_BLF, batch.time_BL, batch.length_B)
+    encoded = model.encode(history, torch.full((2, 1), 30))
+    assert all(torch.equal(one, other[:, 0]) for one, other in zip(memory, encoded, strict=True))
+    whole = model.encode(history, batch.position_BC)
+    logit, attention = model.respond(whole, Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC))
+    assert attention is None
+    assert torch.allclose(logit, model(batch).logit_BCT, atol=1e-12)
+
+
+def test_more_values_than_cells_still_obey_the_law() -> None:
+    from dataclasses import replace
+
+    inputs = replace(INPUTS, item={"item": 3_000, "category": 400})
+    torch.manual_seed(0)
+    model = build("tally", inputs, {"state": 512, "width": 4, "periods": [1, 3], "dropout": 0.0})
+    assert isinstance(model, Tally)
+    model = model.double().eval()
+    batch = random_batch([500], targets=30, inputs=inputs)
+    history = History(batch.history_BLF, batch.time_BL, batch.length_B)
+    memory = model.initial_memory(1)
+    for place in range(500):
+        memory = model.write(memory, Event(batch.history_BLF[:, place], batch.time_BL[:, place]))
+    encoded = model.encode(history, torch.tensor([[500]]))
+    assert torch.equal(memory.cell_BKX, encoded.cell_BKX[:, 0])
+    assert torch.equal(memory.faded_BW, encoded.faded_BW[:, 0])
+    whole = model.encode(history, batch.position_BC)
+    logit, _ = model.respond(whole, Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC))
+    assert torch.allclose(logit, model(batch).logit_BCT, atol=1e-10)
+
+
+def test_a_state_without_room_for_cells_is_refused() -> None:
+    with pytest.raises(ValueError, match="set a larger state, or fewer or narrower slots"):
+        build("tally", INPUTS, {"state": 512, "width": 64})
+
+
+def test_keys_of_unknown_values_are_none_and_known_ones_are_those_of_the_plan() -> None:
+    model = make()
+    numbers = torch.tensor([[0, 1], [2, 5]])
+    assert model.keys(model.embed(numbers, model.item_fields)).tolist() == [[-1, -1], [key_of(2), key_of(5)]]
