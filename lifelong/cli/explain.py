@@ -9,6 +9,7 @@ import typer
 
 from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl, names
 from lifelong.cli.terminal import Reply, Terminal
+from lifelong.data.cell_plan import MOST
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,12 +70,18 @@ def _counted(counted: Counted) -> Table:
 
     table = Table("field", "value", "met", "last", "effect on the score")
     for value in counted.values:
-        times = {"counted": f"{value.times:,} times", "faded": "long ago", "new": "never", "unknown": "not counted"}
-        last = "" if value.events_ago is None else f"{value.events_ago:,} events ago"
-        table.add_row(value.field, value.value or "?", times[value.state], last, f"{value.effect:+.3f}")
+        met = {"counted": _times(value.times), "faded": "long ago", "new": "never", "unknown": "not counted"}
+        last = {None: "", 1: "the last event"}.get(value.events_ago, f"{value.events_ago} events ago")
+        table.add_row(value.field, value.value or "?", met[value.state], last, f"{value.effect:+.3f}")
     if counted.slots_effect is not None:
         table.add_row("slots", "", "", "", f"{counted.slots_effect:+.3f}")
     return table
+
+
+def _times(times: int) -> str:
+    if times == MOST:
+        return f"{MOST} times or more"
+    return "once" if times == 1 else f"{times} times"
 
 
 def _slots(explanation: Explanation, candidate: CandidateExplanation) -> Table:
