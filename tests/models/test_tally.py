@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lifelong.artifact.graphs import memory_layout
 from lifelong.data.cell_plan import ages, key_of
+from lifelong.errors import ConfigError
 from lifelong.models import build
 from lifelong.models.base import Event, History, Target
 from lifelong.models.tally import Tally
@@ -153,7 +154,7 @@ def test_more_values_than_cells_still_obey_the_law() -> None:
 
 
 def test_a_state_without_room_for_cells_is_refused() -> None:
-    with pytest.raises(ValueError, match="set a larger state, or fewer or narrower slots"):
+    with pytest.raises(ConfigError, match="set a larger state, or fewer or narrower slots"):
         build("tally", INPUTS, {"state": 512, "width": 64})
 
 
