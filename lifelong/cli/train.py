@@ -80,7 +80,10 @@ def _document(artifact: Artifact) -> dict[str, Any]:
 
 
 def _summary(artifact: Artifact, data: Path) -> list[Any]:
-    lines: list[Any] = [f"Artifact {artifact.id[:12]} is in {artifact.path}"]
+    from lifelong.evaluation.facts import in_words
+
+    lines: list[Any] = [f"{line[0].upper()}{line[1:]}" for line in in_words(artifact.metrics.get("facts", {}))]
+    lines.append(f"Artifact {artifact.id[:12]} is in {artifact.path}")
     if "start" in artifact.metrics:
         lines += _change(artifact.metrics)
     return [*lines, f"Next: lifelong evaluate {artifact.path} {data}"]

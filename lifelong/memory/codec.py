@@ -48,9 +48,9 @@ _CHECKSUM = slice(4, 8)
 _FIX = "restore the store from a backup, or build it anew with `lifelong backfill`"
 _LARGEST = float(np.finfo(np.float32).max)
 
-RUNNING = frozenset({"mean", "linear", "factor", "square", "bag", "share", "used"})
-"""Names of fields that are means over all of a user's events. The n-th event moves such a mean by 1/n of its distance,
-which is soon less than half a rounded step: rounded, the field would stand still."""
+RUNNING = frozenset({"mean", "linear", "factor", "square", "bag", "share", "used", "rate", "age", "waited"})
+"""Names of fields that are means over all of a user's events, or count events. The n-th event moves such a mean by 1/n
+of its distance, which is soon less than half a rounded step: rounded, the field would stand still."""
 
 
 class Codec(ABC):

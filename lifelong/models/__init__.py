@@ -33,6 +33,7 @@ from lifelong.models.gbdt import Gbdt
 from lifelong.models.gru4rec import Gru4Rec
 from lifelong.models.hpmn import Hpmn
 from lifelong.models.hpmn_authors import HpmnAuthors
+from lifelong.models.hpmn_dynamic import HpmnDynamic
 from lifelong.models.hstu import Hstu
 from lifelong.models.lr import Lr
 from lifelong.models.lstm import Lstm
@@ -71,6 +72,7 @@ MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "dien": Dien,
     "hpmn": Hpmn,
     "tally": Tally,
+    "hpmn_dynamic": HpmnDynamic,
     "sim": Sim,
     "ubr4ctr": Ubr4Ctr,
     "eta": Eta,

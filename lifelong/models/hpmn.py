@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel
 from lifelong.nn.attention import PairScore
-from lifelong.nn.masks import clear_padding, masked_softmax
+from lifelong.nn.masks import clear_padding
 from lifelong.nn.periods import check_periods
 from lifelong.nn.recurrent import gru_pass, gru_step, states_at
+from lifelong.nn.slots import align_slots, read_slots, slot_covariance
 
 
 @dataclass(frozen=True)
@@ -89,23 +90,7 @@ class Hpmn(MemoryModel[HpmnMemory]):
         # The single read of the paper returns the weighted slots alone: no query passes on.
         self.pass_on = nn.Linear(width, width, bias=False) if hops > 1 else None
         self.register_buffer("period_S", torch.tensor(self.periods), persistent=False)
-        self._align()
-
-    def _align(self) -> None:
-        """Start with queries and slots in one space, so that a candidate and what the slots hold can be compared.
-
-        The query begins as what layer 1 makes of the same item fields, upper layers and hops begin by passing on. From
-        independent random maps a model needs twice as many examples to leave its first plateau.
-        """
-        first, *upper = (dict(layer.named_parameters())["weight_ih_l0"] for layer in self.layers)
-        with torch.no_grad():
-            # Rows of an `nn.GRU` weight: reset, update, new state; columns begin with the item fields.
-            self.query.weight.copy_(first[2 * self.width :, : self.target_width])
-            self.query.bias.zero_()
-            for weight in upper:
-                weight[2 * self.width :] = torch.eye(self.width)
-            if self.pass_on is not None:
-                self.pass_on.weight.copy_(torch.eye(self.width))
+        align_slots(self.layers, self.query, self.pass_on)
 
     def initial_memory(self, num_users: int) -> HpmnMemory:
         """Zeros: all slots empty."""
@@ -147,14 +132,7 @@ class Hpmn(MemoryModel[HpmnMemory]):
         """
         slot_BCSD, filled_BCS = memory.slot_BSD, self.filled(memory)
         query_BCD = self.query(target_BCE)
-        attentions, found_BCD = [], query_BCD
-        for score in self.scores:
-            weight_BCS = masked_softmax(score(query_BCD, slot_BCSD), filled_BCS)
-            attentions.append(weight_BCS)
-            found_BCD = (weight_BCS.unsqueeze(-1) * slot_BCSD).sum(dim=-2)
-            if self.pass_on is not None:
-                query_BCD = found_BCD = self.pass_on(query_BCD) + found_BCD
-        return found_BCD, attentions[0]
+        return read_slots(query_BCD, slot_BCSD, filled_BCS, scores=self.scores, pass_on=self.pass_on)
 
     def filled(self, memory: HpmnMemory) -> Tensor:
         """Mask of the slots that were written at least once."""
@@ -166,14 +144,3 @@ class Hpmn(MemoryModel[HpmnMemory]):
             return {}
         term_BC = slot_covariance(memory.slot_BSD, self.filled(memory)).masked_fill(~mask_BC, 0.0)
         return {"covariance": self.covariance * term_BC.sum() / mask_BC.sum().clamp(min=1)}
-
-
-def slot_covariance(slot_BSD: Tensor, filled_BS: Tensor) -> Tensor:
-    """Half the squared off-diagonal of the slots' covariance over the feature axis, empty slots left out: `[B...]`.
-
-    Source: the covariance regularisation.
-    """
-    centred = (slot_BSD - slot_BSD.mean(dim=-1, keepdim=True)) * filled_BS.unsqueeze(-1)
-    covariance_BSS = centred @ centred.transpose(-1, -2) / slot_BSD.shape[-1]
-    diagonal_BS = covariance_BSS.diagonal(dim1=-2, dim2=-1)
-    return 0.5 * (covariance_BSS.square().sum(dim=(-1, -2)) - diagonal_BS.square().sum(dim=-1))

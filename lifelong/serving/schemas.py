@@ -182,6 +182,9 @@ class SlotReply(_Reply):
     field: str
     slot: int
     period: int | None = Field(description="written every so many events; null if the model has no periods")
+    rate: float | None = Field(
+        description="share of her events that wrote it, if the model decides that itself; else null"
+    )
     written: str
     empty: bool
     norm: float = Field(description="Euclidean length of the slot's vector")

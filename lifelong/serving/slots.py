@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.memory.state import States
 
+_WRITES = ("rate", "age")
+"""Fields of a memory that say how its slots were written."""
+LONGEST_AGE = 1024
+"""Events of an age of 1."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slot:
@@ -26,6 +31,7 @@ class Slot:
         empty: not written yet.
         norm: Euclidean length of its vector; 0 for a recent history, which is no vector.
         covers: events folded into it, counted from the user's first.
+        rate: share of her events that wrote it, of a model that decides that itself; None of others.
     """
 
     field: str
@@ -34,10 +40,13 @@ class Slot:
     empty: bool
     norm: float
     covers: int
+    rate: float | None = None
 
     @property
     def written(self) -> str:
         """When it is written, in words."""
+        if self.rate is not None and self.rate < 1:
+            return f"at {self.rate:.0%} of the events"
         if self.period is None or self.period == 1:
             return "at every event"
         return f"every {self.period} events"
@@ -45,7 +54,9 @@ class Slot:
     @property
     def window(self) -> tuple[int, int] | None:
         """First and last position (from 1) of the events of its last write; None while empty."""
-        return None if self.empty else (self.covers - (self.period or 1) + 1, self.covers)
+        # Of a slot without a period: as many as it takes in on average.
+        size = self.period or (round(1 / self.rate) if self.rate else 1)
+        return None if self.empty else (max(1, self.covers - size + 1), self.covers)
 
 
 def slots_of(artifact: Artifact, states: States, place: int) -> list[Slot]:
@@ -59,6 +70,8 @@ def slots_of(artifact: Artifact, states: States, place: int) -> list[Slot]:
     count, slots = int(states.count_B[place]), []
     if is_recent(artifact.config.memory or ()):
         return [Slot("history", 0, None, count == 0, 0.0, count)]
+    if {"slot", *_WRITES} <= states.fields.keys():
+        return _dynamic(states, place)
     for part in artifact.config.memory or ():
         if part.dtype != "float32":
             # Counters are no vectors: see `lifelong.serving.counted`.
@@ -70,6 +83,18 @@ def slots_of(artifact: Artifact, states: States, place: int) -> list[Slot]:
             covers = count // (period or 1) * (period or 1)
             slots.append(Slot(part.name, slot, period, covers == 0, float(np.linalg.norm(row)), covers))
     return slots
+
+
+def _dynamic(states: States, place: int) -> list[Slot]:
+    """Slots of a model that decides when it writes, and keeps of each how often and when it last did."""
+    count, vectors = int(states.count_B[place]), states.fields["slot"][place]
+    found = []
+    for slot, (row, rate, age) in enumerate(
+        zip(vectors, *(states.fields[name][place] for name in _WRITES), strict=True)
+    ):
+        covers = max(0, count - round(float(age) * LONGEST_AGE))
+        found.append(Slot("slot", slot, None, rate == 0, float(np.linalg.norm(row)), covers, float(rate)))
+    return found
 
 
 def _periods(model: Mapping[str, object], rows: int) -> Sequence[int | None]:

@@ -123,6 +123,7 @@ SIGHTS: dict[str, Callable[[Mapping[str, Any], int], Sight]] = {
     "Din": _recent_pooled,
     "Dien": _recent,
     "Hpmn": _WHOLE,
+    "HpmnDynamic": _WHOLE,
     "HpmnAuthors": lambda settings, events: Sight(user=True, ordered=settings["sequence"] - 1),
     "Tally": lambda settings, events: Sight(ordered=ALL if settings["periods"] else 0, counted=True),
     "Sim": _sim,

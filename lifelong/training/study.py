@@ -18,6 +18,7 @@ from lifelong.config import RunConfig
 from lifelong.errors import LifelongError, UsageError
 from lifelong.evaluation.compare import AblationRow, Comparison, ComparisonRow, compare
 from lifelong.evaluation.costs import Serving, cost_of
+from lifelong.evaluation.facts import in_words
 from lifelong.evaluation.runs import Run, gather
 from lifelong.evaluation.significance import RESAMPLES
 from lifelong.evaluation.sweep import SweepTask, choose, sweep
@@ -282,6 +283,8 @@ class _Assembly:
         rows = self._rows(runs, reference)
         firsts = {model: of[0] for model, of in runs.items()}
         self.curves = {run.result.title: run.artifact.metrics.get("learning_curve", []) for run in firsts.values()}
+        for run in firsts.values():
+            self._notes += [f"{run.result.title}: {line}" for line in in_words(run.artifact.metrics.get("facts", {}))]
         equal = self._rows(_finished(planned, equal=True), reference) if planned.main else rows
         scored = {model: task for model, task in swept.items() if task.finished}
         return Comparison(

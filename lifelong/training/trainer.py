@@ -27,6 +27,7 @@ from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.calibration import calibration_errors, fit_calibrator
 from lifelong.evaluation.evaluate import predict, torch_threads
+from lifelong.evaluation.facts import facts_of
 from lifelong.evaluation.processes import Processes, open_fabric
 from lifelong.evaluation.results import peak_memory, versions
 from lifelong.launch import launch
@@ -227,6 +228,7 @@ class _Run:
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "peak_memory": peak_memory(),
             "validation": validation,
+            "facts": facts_of(model, self.dataset, self._validation()),
             **self.record,
         }
         run = {"model": self.settings, "train": self.config.train.model_dump()}

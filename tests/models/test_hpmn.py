@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lifelong.models.hpmn import Hpmn, HpmnMemory, slot_covariance
+from lifelong.models.hpmn import Hpmn, HpmnMemory
+from lifelong.nn.slots import slot_covariance
 from lifelong.testing.worlds import INPUTS
 
 pytestmark = pytest.mark.torch

@@ -38,6 +38,7 @@ NAMES = [
     "dien",
     "hpmn",
     "tally",
+    "hpmn_dynamic",
     "sim",
     "ubr4ctr",
     "eta",

@@ -1,0 +1,46 @@
+"""What a memory model learned about its own memory, such as how often it writes each slot; for reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from lifelong.data.batches import evaluation_batches
+from lifelong.models.base import FittedModel, History, MemoryModel, Model
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import Examples
+
+TITLES = {"write_rate": "share of the events that write each slot"}
+"""Name of a fact -> what it is."""
+
+
+def facts_of(model: Model | FittedModel, dataset: Dataset, examples: Examples) -> dict[str, list[float]]:
+    """The mean over examples of what a model reports of its memories; nothing of most models.
+
+    Args:
+        model: on any device; it is not changed.
+        dataset: whose histories are read.
+        examples: at whose positions.
+    """
+    if not isinstance(model, MemoryModel) or not len(examples) or type(model).facts is MemoryModel.facts:
+        return {}
+    total, device = dict[str, torch.Tensor](), next(model.parameters()).device
+    with torch.inference_mode():
+        for batch in evaluation_batches(dataset, examples):
+            batch = batch.to(device)
+            history = History(batch.history_BLF, batch.time_BL, batch.length_B)
+            chosen_BC = batch.mask_BC & (batch.example_BC >= 0)
+            for name, value_BCX in model.facts(model.encode(history, batch.position_BC)).items():
+                total[name] = total.get(name, torch.zeros(())) + value_BCX[chosen_BC].double().sum(0).cpu()
+    return {name: [round(value, 6) for value in (found / len(examples)).tolist()] for name, found in total.items()}
+
+
+def in_words(facts: Mapping[str, list[float]]) -> list[str]:
+    """One sentence for each fact."""
+    return [
+        f"{TITLES.get(name, name)}: {', '.join(f'{value:.3g}' for value in values)}" for name, values in facts.items()
+    ]

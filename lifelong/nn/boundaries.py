@@ -1,0 +1,89 @@
+"""Layers that are written where a boundary is seen.
+
+    what a layer is fed, and how long it has waited --Boundary--> logit --above 0?--> update, else copy
+
+The decision is hard, forward; its gradient is that of the logit's sigmoid (straight-through).
+
+Source: Bengio et al., 2013; for boundaries of recurrent layers Chung et al., ICLR 2017.
+
+Shapes: B users, L padded history length, D state width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lifelong.nn.recurrent import gru_step
+
+LONGEST_WAIT = 1024
+"""Steps of waiting that count at most."""
+
+
+class Boundary(nn.Module):
+    """The logit of a boundary: linear in what the layer is fed and in the steps that it has waited, this one included.
+
+    It starts as a clock: a boundary at every `period`-th step, whatever the layer is fed.
+
+    Args:
+        width: of what the layer is fed.
+        period: of the clock.
+    """
+
+    def __init__(self, width: int, period: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 1)
+        self.slope = nn.Parameter(torch.ones(()))
+        with torch.no_grad():
+            self.linear.weight.zero_()
+            # Half-way between the steps before the boundary and at it.
+            self.linear.bias.fill_(0.5 - period)
+
+    def forward(self, fed_BD: Tensor, waited_B: Tensor) -> Tensor:
+        """1 at a boundary, else 0, with a gradient: `[B]`."""
+        logit_B = self.linear(fed_BD).squeeze(-1) + self.slope * waited_B
+        return straight_through(logit_B, logit_B.detach() > 0)
+
+    def over(self, fed_BLD: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
+        """The same over whole histories, and the steps waited, int64: `[B, L]`; 0 in padding."""
+        from lifelong.nn.gated_scan import decide
+
+        logit_BL = self.linear(fed_BLD).squeeze(-1)
+        waited_BL, hard_BL = decide(logit_BL, float(self.slope.detach()), length_B, LONGEST_WAIT)
+        write_BL = straight_through(logit_BL + self.slope * waited_BL, hard_BL)
+        return write_BL.masked_fill(waited_BL == 0, 0.0), waited_BL
+
+
+def straight_through(logit: Tensor, hard: Tensor) -> Tensor:
+    """1 where `hard`, else 0; backward the sigmoid of the logit."""
+    soft = torch.sigmoid(logit)
+    return hard.to(logit.dtype) + (soft - soft.detach())
+
+
+def gated_gru_step(gru: nn.Module, input_BE: Tensor, write_B: Tensor, state_BD: Tensor) -> Tensor:
+    """One step of a one-layer `nn.GRU` where the gate is 1, a copy where it is 0: h + g (GRU(x, h) - h)."""
+    return state_BD + write_B.unsqueeze(-1) * (gru_step(gru, input_BE, state_BD) - state_BD)
+
+
+def gated_gru_pass(gru: nn.Module, input_BLE: Tensor, write_BL: Tensor, length_B: Tensor) -> Tensor:
+    """The state after each of the first `length` steps: `[B, L, D]`. What stands in padding is open.
+
+    In single precision on the CPU a compiled scan does it, else a loop.
+
+    Args:
+        gru: one layer, batch first.
+        input_BLE: finite in padding, too; L is at least 1.
+        write_BL: the gate, 0 to 1.
+        length_B: int64 real steps of each row.
+    """
+    assert isinstance(gru, nn.GRU)
+    if input_BLE.device.type == "cpu" and input_BLE.dtype == write_BL.dtype == gru.weight_hh_l0.dtype == torch.float32:
+        # Compiling takes seconds where nothing is cached yet: who trains no such model need not wait.
+        from lifelong.nn.gated_scan import gated_gru_scan
+
+        return gated_gru_scan(gru, input_BLE, write_BL, length_B)
+    state_BD, states = input_BLE.new_zeros(len(input_BLE), gru.hidden_size), []
+    for input_BE, write_B in zip(input_BLE.unbind(1), write_BL.unbind(1), strict=True):
+        state_BD = gated_gru_step(gru, input_BE, write_B, state_BD)
+        states.append(state_BD)
+    return torch.stack(states, dim=1)

@@ -1,0 +1,156 @@
+"""HPMN with dynamic periods against a naive transcription: loops over users, events and layers, in float64."""
+
+import math
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+from torch import Tensor, nn
+
+from lifelong.models.hpmn import Hpmn
+from lifelong.models.hpmn_dynamic import HpmnDynamic, HpmnDynamicMemory
+from lifelong.testing.worlds import INPUTS, random_batch
+
+pytestmark = pytest.mark.torch
+
+LENGTHS = (40, 0, 1, 17)
+WIDTH, PERIODS = 5, (1, 2, 6)
+FIELDS = ("slot_BSD", "rate_BS", "age_BS", "waited_BS")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def make(*, learned: bool = True, **settings: object) -> HpmnDynamic:
+    torch.manual_seed(0)
+    model = HpmnDynamic(INPUTS, **{"embedding": 3, "width": WIDTH, "periods": PERIODS, "dropout": 0.0, **settings})
+    if learned:
+        for boundary in model.boundaries:
+            nn.init.normal_(boundary.linear.weight, std=4.0)
+    return model.double().eval()
+
+
+def naive_gru(layer: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
+    w_r, w_z, w_m = layer.weight_ih_l0.chunk(3)
+    u_r, u_z, u_m = layer.weight_hh_l0.chunk(3)
+    b_r, b_z, b_m = layer.bias_ih_l0.chunk(3)
+    c_r, c_z, c_m = layer.bias_hh_l0.chunk(3)
+    z = torch.sigmoid(-(w_z @ x + b_z + u_z @ h + c_z))
+    r = torch.sigmoid(w_r @ x + b_r + u_r @ h + c_r)
+    return (1 - z) * h + z * torch.tanh(w_m @ x + b_m + r * (u_m @ h + c_m))
+
+
+def naive_memory(model: HpmnDynamic, events: list[Tensor]) -> dict[str, Tensor]:
+    """Layer after layer, an event at a time, and a break where there is no boundary."""
+    layers, size = range(len(model.periods)), max(1, len(events))
+    slots = [torch.zeros(WIDTH, dtype=torch.float64) for _ in layers]
+    writes = [torch.zeros((), dtype=torch.float64) for _ in layers]
+    last, waited = [0 for _ in layers], [0 for _ in layers]
+    for n, event in enumerate(events, start=1):
+        x = event
+        for j in layers:
+            waited[j] += 1
+            if j == 0:
+                step = torch.ones((), dtype=torch.float64)
+            else:
+                boundary = model.boundaries[j - 1]
+                logit = boundary.linear.weight[0] @ x + boundary.linear.bias[0] + boundary.slope * waited[j]
+                soft = torch.sigmoid(logit)
+                step = float(logit > 0) + soft - soft.detach()
+            new = naive_gru(model.layers[j], x, slots[j])
+            slots[j], writes[j] = slots[j] + step * (new - slots[j]), writes[j] + step
+            if float(step.detach()) == 0:
+                break
+            last[j], waited[j], x = n, 0, slots[j]
+    return {
+        "slot_BSD": torch.stack(slots),
+        "rate_BS": torch.stack(writes) / size,
+        "age_BS": torch.tensor([(len(events) - at) / 1024 for at in last], dtype=torch.float64),
+        "waited_BS": torch.tensor([steps / 1024 for steps in waited], dtype=torch.float64),
+    }
+
+
+def test_memory_is_the_naive_loop_in_value_and_gradient() -> None:
+    model, generator = make(), torch.Generator().manual_seed(0)
+    length_B = torch.tensor(LENGTHS)
+    clean_BLE = torch.randn(4, 43, model.event_width, generator=generator, dtype=torch.float64)
+    padding_BL1 = (torch.arange(43) >= length_B[:, None])[..., None]
+    slot_weight = torch.randn(4, 3, WIDTH, generator=generator, dtype=torch.float64)
+    rate_weight = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    results = []
+    for fast in (True, False):
+        event_BLE = clean_BLE.clone().requires_grad_()
+        if fast:
+            dirty_BLE = event_BLE.masked_fill(padding_BL1, math.nan)
+            memory = model.encode_vector(dirty_BLE, length_B, length_B[:, None])
+            found = {name: getattr(memory, name)[:, 0] for name in FIELDS}
+        else:
+            users = [naive_memory(model, list(event_BLE[b, :length])) for b, length in enumerate(LENGTHS)]
+            found = {name: torch.stack([user[name] for user in users]) for name in FIELDS}
+        leaves = [event_BLE, *model.layers.parameters(), *model.boundaries.parameters()]
+        loss = (found["slot_BSD"] * slot_weight).sum() + (found["rate_BS"] * rate_weight).sum()
+        results.append([*(found[name].detach() for name in FIELDS), *torch.autograd.grad(loss, leaves)])
+    rate_S = results[0][1][0]
+    assert 0 < rate_S[1] < 1 and rate_S[1] != 0.5, f"nothing dynamic is tested: {rate_S}"
+    for left, right in zip(*results, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("hops", [1, 3])
+def test_before_training_it_is_hpmn_with_its_periods(hops: int) -> None:
+    model = make(learned=False, hops=hops, covariance=0.0)
+    torch.manual_seed(0)
+    fixed = Hpmn(INPUTS, embedding=3, width=WIDTH, periods=PERIODS, hops=hops, covariance=0.0, dropout=0.0).double()
+    missing = model.load_state_dict(fixed.state_dict(), strict=False)
+    assert all(name.startswith("boundaries.") for name in missing.missing_keys) and not missing.unexpected_keys
+    batch = random_batch([70, 3, 0, 33], targets=5)
+    output, wanted = model(batch), fixed.eval()(batch)
+    torch.testing.assert_close(output.logit_BCT, wanted.logit_BCT, rtol=0, atol=1e-12)
+    torch.testing.assert_close(output.attention_BCS, wanted.attention_BCS, rtol=0, atol=1e-12)
+    assert output.aux_losses["budget"].item() == 0
+
+
+def test_single_precision_makes_the_decisions_of_double_precision() -> None:
+    model, batch = make(), random_batch([300, 100], targets=4)
+    double = model(batch).logit_BCT
+    torch.testing.assert_close(model.float()(batch).logit_BCT.double(), double, rtol=0, atol=1e-4)
+
+
+def test_a_slot_is_empty_until_its_first_write() -> None:
+    model = make(learned=False)
+    memory = model.write_vector(model.initial_memory(1), torch.ones(1, model.event_width).double())
+    attention = model.read_vector(
+        HpmnDynamicMemory(*(value.unsqueeze(1) for value in memory)), torch.ones(1, 1, model.target_width).double()
+    )[1]
+    assert attention.tolist() == [[[1.0, 0.0, 0.0]]]
+
+
+def over_budget(rates: list[float], count: int, slack: float) -> float:
+    model = make(slack=slack)
+    memory = HpmnDynamicMemory(*(value.unsqueeze(1) for value in model.initial_memory(1)))
+    rate = torch.tensor([[rates]], dtype=torch.float64)
+    return model.over_budget(memory._replace(count_B=torch.tensor([[count]]), rate_BS=rate)).item()
+
+
+def test_rates_within_the_slack_cost_nothing_and_others_their_squared_excess() -> None:
+    assert over_budget([1.0, 0.7, 1 / 6], 100, slack=0.5) == 0
+    # 0.9 is 0.4 above 1/2, of which 0.25 are free; 0 is 1/6 below 1/6, of which 1/12 are free.
+    wanted = (2 * 0.15**2 + 6 * (1 / 12) ** 2) / 3
+    assert over_budget([1.0, 0.9, 0.0], 100, slack=0.5) == pytest.approx(wanted)
+
+
+def test_a_slot_that_is_not_due_yet_costs_nothing() -> None:
+    assert over_budget([1.0, 0.5, 0.0], 5, slack=0.0) == 0
+
+
+def test_the_budget_pulls_a_layer_that_always_writes_back() -> None:
+    model = make(learned=False, budget=1.0, slack=0.0, covariance=0.0)
+    with torch.no_grad():
+        for boundary in model.boundaries:
+            boundary.linear.bias.fill_(1.0)
+    batch = random_batch([60], targets=3)
+    model(batch).aux_losses["budget"].backward()
+    assert all(float(boundary.linear.bias.grad) > 0 for boundary in model.boundaries)
