@@ -2,8 +2,8 @@
 
 Writes the events of some test users into a store, one by one as a service would; in the test period each moment is
 scored before it is written. fp32 is what the others are compared with, on the same examples. Beside it, how far the
-memories at the start of that period, and scores from them, are from those of a backfill, which rounds once and not at
-every event. Without an artifact, a short hpmn is trained on the dataset given, or on the planted world
+memories at the start of that period, and scores from them, are from those of a backfill, which folds users in other
+batches. Without an artifact, a short hpmn is trained on the dataset given, or on the planted world
 `lag`.
 
     python benchmarks/codecs.py --artifact ARTIFACT --data DATA --users 150

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, DataPath, StoreUrl, Until
+from lifelong.cli.options import ArtifactPath, StoreUrl, Until
 from lifelong.cli.terminal import Reply, Terminal
+
+if TYPE_CHECKING:
+    from lifelong.memory.verify import VerifyReport
 
 
 def verify(
     terminal: Terminal,
     artifact: ArtifactPath,
-    data: DataPath,
+    data: Annotated[
+        Path | None,
+        typer.Argument(metavar="DATA", help="The events that the store must hold; without it, those of its own log."),
+    ] = None,
     *,
     store: StoreUrl,
     until: Until = None,
@@ -28,9 +35,25 @@ def verify(
 
     with open_pair(artifact, store, read_only=True) as (opened, memories), terminal.progress("users") as advance:
         report = verification.verify(
-            opened, Dataset(data), memories, until=until, users=users, seed=seed, progress=advance
+            opened,
+            None if data is None else Dataset(data),
+            memories,
+            until=until,
+            users=users,
+            seed=seed,
+            progress=advance,
         )
     document = {**asdict(report), "equal": report.equal}
-    verdict = "The store holds what the log gives." if report.equal else "The store differs from the log."
-    lines = [f"{name.replace('_', ' ')}: {value}" for name, value in asdict(report).items()]
-    return Reply(document, [verdict, *lines], exit_code=0 if report.equal else 1)
+    counts = {name: value for name, value in asdict(report).items() if name != "reasons"}
+    lines = [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()]
+    lines += [f"{user}: {why}" for user, why in report.reasons.items()]
+    return Reply(document, [_verdict(report, data is None), *lines], exit_code=0 if report.equal else 1)
+
+
+def _verdict(report: VerifyReport, own: bool) -> str:
+    log = "its own log" if own else "DATA"
+    if report.equal:
+        return f"The store holds what the log gives ({log})."
+    if report.untold == report.users:
+        return f"Nothing can be told: {log} does not have the events."
+    return f"The store differs from the log ({log}), or some of it cannot be told."

@@ -1,14 +1,18 @@
-"""Replays a log through the write graph, event by event, and compares with what a store holds.
+"""Folds events anew through the write graph, one by one, and compares with what a store holds.
 
-dataset --fold, one event of each user at a time--> memory  ==  memory <--decode-- store
-                                                      |           |
-                                                      `- scores ==-'
+    DATA, the event log --fold, rounding at every event as the store does--> memory  ==  memory <--decode-- store
+                                                                               |           |
+                                                                               `- scores ==-'
+
+With DATA, the store must hold DATA's events and no others. Without it, each memory must be what its own user's log
+gives: as many events as the memory has, in the order in which they arrived.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,10 +20,12 @@ import numpy.typing as npt
 
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.events import NO_TIME, context_numbers
-from lifelong.errors import UsageError
+from lifelong.errors import StoreCorruptError, UsageError
+from lifelong.memory.folding import Folder
 from lifelong.memory.histories import HistoryFold, check_fits
 from lifelong.memory.histories import counts_until as counts_until
-from lifelong.memory.runtime import Runtime, identity_of
+from lifelong.memory.replaying import Replayer
+from lifelong.memory.runtime import identity_of
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -45,35 +51,49 @@ class VerifyReport:
         users: compared.
         events: folded anew.
         missing: users with events whom the store does not hold.
+        corrupt: users whose record cannot be decoded.
         count: users whose number of events differs.
+        extra: of those, users of whom the store holds more.
         last_time: users whose last time differs, counts being equal.
-        memory: users whose memory differs by more than the codec's tolerance.
+        memory: users whose memory differs by more than sums in another order make.
         score: users with a score that differs by more than that.
+        untold: users whose events are known from nowhere: neither equal nor different.
+        exact: users whose memory is equal bit for bit.
         memory_difference: the largest.
         score_difference: the largest, in logits.
-        examples: some of the users who differ.
+        reasons: some of the users who differ or cannot be told, and why.
     """
 
     users: int = 0
     events: int = 0
     missing: int = 0
+    corrupt: int = 0
     count: int = 0
+    extra: int = 0
     last_time: int = 0
     memory: int = 0
     score: int = 0
+    untold: int = 0
+    exact: int = 0
     memory_difference: float = 0.0
     score_difference: float = 0.0
-    examples: list[str] = field(default_factory=list)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def equal(self) -> bool:
-        """Whether the store holds what the log gives."""
-        return not (self.missing or self.count or self.last_time or self.memory or self.score)
+        """Whether the store holds what the events give, of every user."""
+        differs = self.missing or self.corrupt or self.count or self.last_time or self.memory or self.score
+        return not (differs or self.untold)
+
+    @property
+    def examples(self) -> list[str]:
+        """Some of the users who differ."""
+        return list(self.reasons)
 
 
 def verify(
     artifact: Artifact,
-    dataset: Dataset,
+    dataset: Dataset | None,
     store: MemoryStore,
     *,
     until: int | None = None,
@@ -81,17 +101,17 @@ def verify(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifyReport:
-    """Compare the memories and scores of a store with a replay of a log.
+    """Compare the memories and scores of a store with a replay.
 
-    Counts and times must be equal, memories and scores within the tolerances of the store's codec: the replay rounds at
-    every event, and a backfill rounded once. Items that were put online are not in the log: users who had such items
-    after that differ.
+    Counts and times must be equal. The replay rounds at every event, as the store's codec does, so memories may differ
+    only by what sums in another order make. Items that were put online are seen as they are now, and not in DATA at
+    all: users who had such items may differ.
 
     Args:
-        artifact: that wrote the store.
-        dataset: the log; with the fields of training.
+        artifact: whose memories are compared.
+        dataset: the events that the store must hold, with the fields of training; None for the store's own log.
         store: opened, for reading alone is enough.
-        until: only events with an earlier time are in the store; None for all.
+        until: only events of the dataset with an earlier time are in the store; None for all.
         users: how many users, drawn at random, or which; None for all.
         seed: of the draw, and of the targets that are scored.
         progress: called with (users done, users in all).
@@ -99,88 +119,188 @@ def verify(
     Raises:
         ArtifactError: the model cannot be served, and why.
         MismatchError: the dataset has other fields or vocabularies than the model.
-        StoreForeignError: another artifact wrote the store.
-        StoreCorruptError: a memory cannot be decoded.
+        StoreForeignError: the store holds no memories of this artifact, or they are not complete.
+        UsageError: `until` without a dataset, or a user whom the dataset or the store does not hold.
     """
-    check_fits(artifact, dataset)
     identity = identity_of(artifact, store)
-    slot = store.bind(identity)
-    rng = np.random.default_rng(seed)
-    chosen = _choose(dataset, users, rng)
-    replay = _Replay(artifact, Runtime(artifact, codec=identity.codec), dataset, until)
-    # Users of similar length together: long ones do not wait for short ones.
-    chosen = chosen[np.argsort(replay.count_U[chosen], kind="stable")]
-    report, done = VerifyReport(), 0
-    for start in range(0, len(chosen), _USERS):
-        some = chosen[start : start + _USERS]
-        report = _merge(report, replay.compare(some, store, slot, rng))
+    if dataset is not None:
+        # Before the store is claimed, in case that it is new.
+        check_fits(artifact, dataset)
+    slot, rng = store.bind(identity), np.random.default_rng(seed)
+    folder = Folder(artifact, identity.codec, store)
+    compare = _Comparison(folder, rng)
+    expected: _FromData | _FromLog
+    if dataset is not None:
+        expected = _FromData(folder, dataset, store, slot, until)
+    elif until is not None:
+        raise UsageError("until without a dataset", expected="a dataset whose later events are left out")
+    else:
+        expected = _FromLog(folder, store, slot)
+    names, report, done = expected.choose(users, rng), VerifyReport(), 0
+    for start in range(0, len(names), _USERS):
+        some = names[start : start + _USERS]
+        records = store.read_many(some, slot=slot)
+        report = _merge(report, compare.of(some, records, expected))
         done += len(some)
         if progress is not None:
-            progress(done, len(chosen))
+            progress(done, len(names))
     return report
 
 
-def _choose(dataset: Dataset, users: int | Sequence[str] | None, rng: np.random.Generator) -> IntArray:
-    every = dataset.histories.num_users
-    if users is None:
-        return np.arange(every)
-    if isinstance(users, int):
-        return np.sort(rng.choice(every, min(users, every), replace=False))
-    found = dataset.users.find(users)
-    if len(found) and found.min() < 0:
-        raise UsageError(f"user {users[int(found.argmin())]!r} is not in the dataset", fix="check the id")
-    return found
+class _FromData:
+    """A dataset says which events there are."""
 
-
-class _Replay:
-    """Folds users of a dataset and compares."""
-
-    def __init__(self, artifact: Artifact, runtime: Runtime, dataset: Dataset, until: int | None) -> None:
-        self.runtime, self.dataset, self.schema = runtime, dataset, dataset.schema
-        self.histories = HistoryFold(artifact, runtime, dataset)
+    def __init__(self, folder: Folder, dataset: Dataset, store: MemoryStore, slot: int, until: int | None) -> None:
+        self.dataset, self.histories = dataset, HistoryFold(folder.artifact, folder.runtime, dataset)
         self.count_U = counts_until(dataset, until)
+        self.replayer = Replayer(store, folder, dataset)
 
-    def compare(self, user_B: IntArray, store: MemoryStore, slot: int, rng: np.random.Generator) -> VerifyReport:
-        """Fold some users anew, and compare each with the store."""
-        names = [self.dataset.users.id_at(int(user)) for user in user_B]
-        records = store.read_many(names, slot=slot)
-        kept, wanted = self.runtime.decode(records), self.histories.fold(user_B, self.count_U[user_B])
+    def choose(self, users: int | Sequence[str] | None, rng: np.random.Generator) -> list[str]:
+        """Users, those of similar length together: long ones do not wait for short ones."""
+        every = self.dataset.histories.num_users
+        if users is None:
+            found = np.arange(every)
+        elif isinstance(users, int):
+            found = np.sort(rng.choice(every, min(users, every), replace=False))
+        else:
+            found = self.dataset.users.find(users)
+            if len(found) and found.min() < 0:
+                raise UsageError(f"user {users[int(found.argmin())]!r} is not in the dataset", fix="check the id")
+        found = found[np.argsort(self.count_U[found], kind="stable")]
+        return [self.dataset.users.id_at(int(user)) for user in found]
+
+    def states(self, users: Sequence[str], kept: States) -> tuple[States, Mapping[int, str]]:
+        """Memories of users, and of whom they cannot be told."""
+        user_B = self.histories.find(users)
+        return self.histories.fold(user_B, self.count_U[user_B]), {}
+
+    def why(self, user: str, kept: States, wanted: States) -> str:
+        """What another number of events means: whether the log has the others."""
+        more = int(kept.count_B[0] - wanted.count_B[0])
+        if more < 0:
+            return f"{-more} events of DATA are missing"
+        replayed = self.replayer.replay([user], self.replayer.folder.runtime.empty(1), kept)
+        if replayed.unknown:
+            return f"{more} extra events, {replayed.unknown[0]}"
+        codec, same = self.replayer.folder.runtime.codec, replayed.states
+        beyond = any(
+            (np.abs(kept.fields[name] - value) > codec.allowed(name, value)).any()
+            for name, value in same.fields.items()
+        )
+        if beyond:
+            return f"{more} extra events, and the memory is not what DATA and the log give"
+        return f"{more} extra events, which are in the log"
+
+
+class _FromLog:
+    """The store's own event log says it, as far as it goes."""
+
+    def __init__(self, folder: Folder, store: MemoryStore, slot: int) -> None:
+        self.store, self.slot, self.replayer = store, slot, Replayer(store, folder)
+
+    def choose(self, users: int | Sequence[str] | None, rng: np.random.Generator) -> list[str]:
+        """Users of the store."""
+        if users is not None and not isinstance(users, int):
+            records = self.store.read_many(users, slot=self.slot)
+            if None in records:
+                raise UsageError(f"user {users[records.index(None)]!r} is not in the store", fix="check the id")
+            return list(users)
+        names = sorted({user for user, _ in self.store.users(slot=self.slot)})
+        if users is None:
+            return names
+        return [names[at] for at in np.sort(rng.choice(len(names), min(users, len(names)), replace=False)).tolist()]
+
+    def states(self, users: Sequence[str], kept: States) -> tuple[States, Mapping[int, str]]:
+        """Memories of users, and of whom they cannot be told."""
+        found = self.replayer.replay(users, self.replayer.folder.runtime.empty(len(users)), kept)
+        later = self.store.logs(list(zip(users, kept.count_B.tolist(), strict=True)))
+        for at, log in enumerate(later):
+            if log and at not in found.unknown:
+                found.states.count_B[at] = log[-1][0]
+        return found.states, found.unknown
+
+    def why(self, user: str, kept: States, wanted: States) -> str:
+        """What another number of events means."""
+        return f"the log holds {int(wanted.count_B[0] - kept.count_B[0])} events that are not in her memory"
+
+
+class _Comparison:
+    """Compares memories and scores of one artifact."""
+
+    def __init__(self, folder: Folder, rng: np.random.Generator) -> None:
+        self.runtime, self.schema, self.catalogue = folder.runtime, folder.schema, folder.artifact.catalogue
+        self.rng = rng
+
+    def of(self, users: Sequence[str], records: Sequence[bytes | None], expected: _FromData | _FromLog) -> VerifyReport:
+        """Compare some users with what is expected of them."""
+        kept, reasons = self._decoded(records)
+        corrupt_B = np.isin(np.arange(len(users)), list(reasons))
+        wanted, unknown = expected.states(users, kept)
+        reasons |= {at: why for at, why in unknown.items() if at not in reasons}
+        told_B = ~np.isin(np.arange(len(users)), list(reasons))
         absent_B = np.array([record is None for record in records], bool)
-        missing_B = absent_B & (wanted.count_B > 0)
-        count_B = ~absent_B & (kept.count_B != wanted.count_B)
-        time_B = ~absent_B & ~count_B & (kept.last_time_B != wanted.last_time_B)
-        same_B = ~absent_B & ~count_B
+        missing_B = told_B & absent_B & (wanted.count_B > 0)
+        count_B = told_B & ~absent_B & (kept.count_B != wanted.count_B)
+        same_B = told_B & ~absent_B & ~count_B
+        time_B = same_B & (kept.last_time_B != wanted.last_time_B)
         memory_B, memory_difference = self._memories(kept, wanted, same_B)
-        score_B, score_difference = self._scores(kept, wanted, same_B & ~time_B, rng)
-        differs_B = missing_B | count_B | time_B | memory_B | score_B
+        score_B, score_difference = self._scores(kept, wanted, same_B & ~time_B)
+        exact = zip(records, self.runtime.encode(wanted), same_B.tolist(), strict=True)
+        for at in np.flatnonzero(missing_B | count_B | time_B | memory_B | score_B).tolist()[:_NAMED]:
+            one = np.array([at])
+            if missing_B[at]:
+                reasons[at] = f"the store lacks her and her {int(wanted.count_B[at])} events"
+            elif count_B[at]:
+                reasons[at] = expected.why(users[at], kept.take(one), wanted.take(one))
+            elif time_B[at]:
+                reasons[at] = f"her last time is {int(kept.last_time_B[at])}, and not {int(wanted.last_time_B[at])}"
+            else:
+                reasons[at] = f"her {'memory' if memory_B[at] else 'score'} is not what her events give"
         return VerifyReport(
-            users=len(user_B),
-            events=int(wanted.count_B.sum()),
+            users=len(users),
+            events=int(wanted.count_B[told_B].sum()),
             missing=int(missing_B.sum()),
+            corrupt=int(corrupt_B.sum()),
             count=int(count_B.sum()),
+            extra=int((count_B & (kept.count_B > wanted.count_B)).sum()),
             last_time=int(time_B.sum()),
             memory=int(memory_B.sum()),
             score=int(score_B.sum()),
+            untold=len(set(unknown) - set(np.flatnonzero(corrupt_B).tolist())),
+            exact=sum(same and one == other for one, other, same in exact),
             memory_difference=memory_difference,
             score_difference=score_difference,
-            examples=[names[place] for place in np.flatnonzero(differs_B)[:_NAMED]],
+            reasons=dict(islice(((users[at], why) for at, why in sorted(reasons.items())), _NAMED)),
         )
+
+    def _decoded(self, records: Sequence[bytes | None]) -> tuple[States, dict[int, str]]:
+        """Memories, and which of them cannot be decoded."""
+        try:
+            return self.runtime.decode(records), {}
+        except StoreCorruptError:
+            bad = {at: why for at, why in enumerate(map(self._damage, records)) if why is not None}
+            return self.runtime.decode([None if at in bad else record for at, record in enumerate(records)]), bad
+
+    def _damage(self, record: bytes | None) -> str | None:
+        try:
+            self.runtime.decode([record])
+        except StoreCorruptError as error:
+            return f"corrupt: {error.found.replace('memory 0 of those that were read', 'her record')}"
+        return None
 
     def _memories(self, kept: States, wanted: States, same_B: BoolArray) -> tuple[BoolArray, float]:
         differs_B, largest = np.zeros(len(kept), bool), 0.0
         for name, value in wanted.fields.items():
             found = kept.fields[name]
             difference = np.where(same_B.reshape(-1, *[1] * (value.ndim - 1)), np.abs(found - value), 0)
-            beyond = ~(difference <= self.runtime.codec.allowed(value))
+            beyond = ~(difference <= self.runtime.codec.allowed(name, value))
             differs_B |= beyond.reshape(len(kept), -1).any(axis=1)
             largest = max(largest, float(difference.max(initial=0)))
         return differs_B, largest
 
-    def _scores(
-        self, kept: States, wanted: States, same_B: BoolArray, rng: np.random.Generator
-    ) -> tuple[BoolArray, float]:
-        size, catalogue = len(kept), self.dataset.catalogue
-        row_BC = rng.integers(min(FIRST_ROW, len(catalogue) - 1), len(catalogue), (size, _TARGETS))
+    def _scores(self, kept: States, wanted: States, same_B: BoolArray) -> tuple[BoolArray, float]:
+        size, catalogue = len(kept), self.catalogue
+        row_BC = self.rng.integers(min(FIRST_ROW, len(catalogue) - 1), len(catalogue), (size, _TARGETS))
         number_BCF = np.asarray(catalogue.number_VF[row_BC], np.int64)
         last_B = wanted.last_time_B
         time_B = np.where(last_B == NO_TIME, 0, last_B) + 3600
@@ -194,13 +314,8 @@ class _Replay:
 
 
 def _merge(one: VerifyReport, other: VerifyReport) -> VerifyReport:
-    totals = {
-        name: getattr(one, name) + getattr(other, name)
-        for name in ("users", "events", "missing", "count", "last_time", "memory", "score")
-    }
-    return VerifyReport(
-        **totals,
-        memory_difference=max(one.memory_difference, other.memory_difference),
-        score_difference=max(one.score_difference, other.score_difference),
-        examples=[*one.examples, *other.examples][:_NAMED],
-    )
+    largest = ("memory_difference", "score_difference")
+    merged = {name: max(getattr(one, name), getattr(other, name)) for name in largest}
+    counts = [part.name for part in fields(VerifyReport) if part.name not in (*largest, "reasons")]
+    merged |= {name: getattr(one, name) + getattr(other, name) for name in counts}
+    return VerifyReport(**merged, reasons=dict(islice({**one.reasons, **other.reasons}.items(), _NAMED)))

@@ -21,9 +21,9 @@ from lifelong.data.examples import Examples
 from lifelong.errors import StoreForeignError
 from lifelong.evaluation.evaluate import check_fits
 from lifelong.memory.codec import Codec, make_codec
-from lifelong.memory.histories import counts_until
+from lifelong.memory.histories import HistoryFold, counts_until
 from lifelong.memory.recent import roll
-from lifelong.memory.runtime import identity_of
+from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
 from lifelong.memory.store import Commit
 from lifelong.memory.updater import LoggedEvent, encode_event
@@ -74,7 +74,7 @@ def backfill(
     """Write the memory of every user of a dataset, from her first event on.
 
     A second run writes the same again. A user of whom the store holds more events than the dataset is left alone. A
-    codec that rounds does so once, at the end, and not at every event as an updater does.
+    codec that rounds does so at every event, as an updater does: there the events go through the write graph.
 
     Args:
         artifact: of a model that is served.
@@ -144,6 +144,7 @@ class _Writer:
         self.model = require_served(load_model(artifact), purpose="backfill")
         self.dataset, self.store, self.slot = dataset, store, slot
         self.codec, self.event_log = codec, event_log
+        self.rounding = HistoryFold(artifact, Runtime(artifact, codec=codec.name), dataset) if codec.rounds else None
 
     def write(self, batch: Batch) -> _Written:
         """Memories of one batch of users, in one commit."""
@@ -164,6 +165,8 @@ class _Writer:
 
     def _encode(self, batch: Batch, user_B: IntArray) -> States:
         count_B, histories = batch.position_BC[:, 0].numpy(), self.dataset.histories
+        if self.rounding is not None:
+            return self.rounding.fold(user_B, count_B.astype(np.int64))
         if isinstance(self.model, HistoryModel):
             fields = roll(batch.history_BLF.numpy(), batch.time_BL.numpy(), count_B, self.model.recent)
         else:

@@ -279,6 +279,12 @@ def test_verify_says_no_with_exit_code_one(run, artifact, filled, dataset):
     assert "differs from the log" in outcome.stdout
 
 
+def test_verify_takes_the_stores_own_log(run, artifact, filled):
+    outcome = run("verify", artifact, "--store", filled)
+    assert outcome.code == 0 and "its own log" in outcome.stdout
+    assert run("verify", artifact, "--store", filled, "--json").document["exact"] == 2
+
+
 # backfill beside, switch
 
 

@@ -104,3 +104,85 @@ def test_a_dataset_with_other_fields_is_refused(artifact, dataset, store):
     )
     with pytest.raises(MismatchError, match="fields"):
         verify(type(artifact)(artifact.path, artifact.manifest, config), dataset, store)
+
+
+# Reasons
+
+
+def test_every_reason_is_told(artifact, dataset, updater):
+    updater.store.commit(Commit(deleted=["u3"]))
+    updater.apply([UserEvent("u4", "i1", 1_900_000_000, "view"), UserEvent("u4", "i2", 1_900_000_001, "view")])
+    record = bytearray(updater.store.read_many(["u5"])[0])
+    record[30] ^= 1
+    updater.store.commit(Commit(states={"u5": bytes(record), "u6": updater.store.read_many(["u6"])[0][:-1]}))
+    change(updater, "u7", last_time_B=np.array([5]))
+    slot = updater.runtime.decode(updater.store.read_many(["u8"])).fields["slot"] + np.float32(0.5)
+    change(updater, "u8", fields={"slot": slot})
+    report = verify(artifact, dataset, updater.store)
+    counts = (report.missing, report.count, report.extra, report.corrupt, report.last_time, report.memory)
+    assert counts == (1, 1, 1, 2, 1, 1)
+    assert not report.equal and report.exact == report.users - 7 + 1
+    reasons = dict(report.reasons)
+    assert reasons["u3"].startswith("the store lacks her and her ")
+    assert reasons["u4"] == "2 extra events, which are in the log"
+    assert reasons["u5"] == "corrupt: her record fails its checksum"
+    assert "bytes" in reasons["u6"]
+    assert "last time is 5" in reasons["u7"] and reasons["u8"] == "her memory is not what her events give"
+
+
+def test_fewer_events_than_the_dataset_are_told(artifact, dataset, store, log):
+    Updater(artifact, store).apply([event for event in log if event.user == "u3"][:-2])
+    report = verify(artifact, dataset, store, users=["u3"])
+    assert report.reasons == {"u3": "2 events of DATA are missing"}
+
+
+# Against the store's own log
+
+
+def test_the_stores_own_log_says_whether_memories_are_right(artifact, updater):
+    assert verify(artifact, None, updater.store).equal
+    slot = updater.runtime.decode(updater.store.read_many(["u8"])).fields["slot"] + np.float32(0.5)
+    change(updater, "u8", fields={"slot": slot})
+    report = verify(artifact, None, updater.store)
+    assert (report.memory, report.examples) == (1, ["u8"])
+    assert verify(artifact, None, updater.store, users=["u7"]).equal
+    assert verify(artifact, None, updater.store, users=5).users == 5
+    with pytest.raises(UsageError, match="'nobody' is not in the store"):
+        verify(artifact, None, updater.store, users=["nobody"])
+    with pytest.raises(UsageError, match="until"):
+        verify(artifact, None, updater.store, until=3)
+
+
+def test_a_memory_that_lacks_logged_events_is_found(artifact, updater):
+    before = updater.store.read_many(["u8"])[0]
+    updater.apply([UserEvent("u8", "i1", 1_900_000_000, "view")])
+    updater.store.commit(Commit(states={"u8": before}))
+    report = verify(artifact, None, updater.store)
+    assert (report.count, dict(report.reasons)) == (1, {"u8": "the log holds 1 events that are not in her memory"})
+
+
+def test_what_the_log_does_not_know_cannot_be_told(artifact, dataset, store, log):
+    Updater(artifact, store, event_log=False).apply(log[:800])
+    Updater(artifact, store).apply(log[800:])
+    report = verify(artifact, None, store)
+    assert report.untold > 0 and not report.equal
+    assert "the log lacks her first" in next(iter(report.reasons.values()))
+
+
+def test_each_artifact_of_a_store_is_compared_by_itself(artifact, dataset, store, log, tmp_path):
+    from lifelong.memory import takeover
+    from lifelong.memory.builder import Builder
+    from lifelong.memory.folding import Folder
+    from lifelong.testing.variants import other_artifact
+
+    newer = other_artifact(artifact, tmp_path / "newer")
+    Updater(artifact, store).apply(log[:300])
+    with pytest.raises(StoreForeignError):
+        verify(newer, None, store)
+    takeover.add(store, newer)
+    with pytest.raises(StoreForeignError, match="not complete"):
+        verify(newer, None, store)
+    Builder(store, Folder(newer, "fp32", store)).build()
+    Updater(artifact, store).apply(log[300:])
+    for one in (artifact, newer):
+        assert verify(one, None, store).equal and verify(one, dataset, store).equal
