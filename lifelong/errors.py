@@ -12,6 +12,7 @@
     |   |-- StoreLockedError       another process owns the store
     |   |-- StoreForeignError      the store was written by another artifact
     |   |-- StoreConflictError     what a write was made from has changed since it was read
+    |   |-- StoreBehindError       the store has lost commits that it had acknowledged
     |   |-- StoreCorruptError      a stored value cannot be decoded
     |   `-- StoreUnavailableError  the disk is full or the server does not answer
     |-- StreamError           a stream of events cannot be followed: no topic, no right to it, a place that is gone
@@ -127,6 +128,10 @@ class StoreConflictError(StoreError):
     def __init__(self, found: str, *, users: frozenset[str], expected: str = "", fix: str = "") -> None:
         self.users = users
         super().__init__(found, expected=expected, fix=fix)
+
+
+class StoreBehindError(StoreError):
+    """The store has lost commits that it had acknowledged, as a server may that was started again."""
 
 
 class StoreCorruptError(StoreError):

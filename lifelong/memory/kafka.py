@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lifelong.errors import SourceError, StreamError, StreamUnavailableError, UsageError, require
+from lifelong.errors import SourceError, StoreBehindError, StreamError, StreamUnavailableError, UsageError, require
 from lifelong.memory.dead_letters import DeadLetter, DeadLetters
 from lifelong.memory.kafka_client import KafkaAddress, consumer, partitions_of
 from lifelong.memory.patience import Patience
@@ -54,7 +54,14 @@ class Apply(Protocol):
     """What folds events in: `Updater.apply`, or what does it in another thread."""
 
     def __call__(
-        self, events: Sequence[UserEvent], *, source: str, partition: int, offsets: Sequence[int], through: int
+        self,
+        events: Sequence[UserEvent],
+        *,
+        source: str,
+        partition: int,
+        offsets: Sequence[int],
+        through: int,
+        after: int,
     ) -> Applied:
         """See `Updater.apply`."""
 
@@ -310,7 +317,11 @@ class Stream:
             if not part or message.offset() > part[-1].offset():
                 part.append(message)
         for partition, part in parts.items():
-            self._take_part(partition, part)
+            try:
+                self._take_part(partition, part)
+            except StoreBehindError as error:
+                logger.warning("%s Reading from there.", error.found)
+                self.begin_again(client, partition)
         self._commit_offsets(client, list(parts))
 
     def _take_part(self, partition: int, messages: Sequence[Any]) -> None:
@@ -337,9 +348,17 @@ class Stream:
         if bad and self._letters is not None:
             self._letters.flush()
         if through >= 0:
-            applied = self._patiently(
-                lambda: self._apply(events, source=self.source, partition=partition, offsets=offsets, through=through)
+            place = self._place_of.get(partition)
+            apply = partial(
+                self._apply,
+                events,
+                source=self.source,
+                partition=partition,
+                offsets=offsets,
+                through=through,
+                after=-1 if place is None else place.offset,
             )
+            applied = self._patiently(apply)
             self._applied += applied + Applied(bad=bad)
             self._place_of[partition] = Place(through, None)
         if stopped is not None:

@@ -31,6 +31,7 @@ class Overlapped:
     def __init__(self, updater: Updater, source: str, partition: int = 0) -> None:
         self.updater, self.source, self.partition = updater, source, partition
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lifelong-commit")
+        self._reached = -1
         self._running: tuple[Batch, Step, Future[Applied]] | None = None
 
     def __enter__(self) -> Overlapped:
@@ -59,11 +60,17 @@ class Overlapped:
         Raises:
             StoreUnavailableError: see `Updater.apply`; of the batch before, or of this one.
         """
-        batch = Batch.of(table, self.source, self.partition, np.asarray(offsets, np.int64), through=through)
+        batch = Batch.of(
+            table, self.source, self.partition, np.asarray(offsets, np.int64), through=through, after=self._reached
+        )
         if self.updater.store.shared or table.event_id is not None:
             # Others may write in between, and who is told to try again must not leave out a batch; ids that clients
             # give are looked up in the store.
-            return self.settle() + self.updater.finish(batch, self.updater.make(batch))
+            done = self.settle() + self.updater.finish(batch, self.updater.make(batch))
+            if self.updater.store.shared:
+                # Others can lose it: see `Updater.apply`.
+                self._reached = max(self._reached, *batch.marks.values())
+            return done
         newer = None if self._running is None else self._running[1].change
         step = self.updater.make(batch, newer)
         outcome = self.settle()

@@ -71,6 +71,9 @@ for _ = 1, tonumber(ARGV[1]) do
   elseif item == '<' then
     found = base
     if tonumber(redis.call('GET', key) or '0') > tonumber(base) then return 0 end
+  elseif string.sub(item, 1, 1) == '#' then
+    found = redis.call('HGET', key, string.sub(item, 2)) or '-1'
+    if tonumber(found) >= tonumber(base) then found = base end
   else
     found = redis.call('HGET', key, string.sub(item, 2)) or ''
   end
@@ -92,9 +95,9 @@ while ARGV[at] do
 end
 return 1
 """
-"""Takes the commit's name and the keys; the number of bases, each (key, '' or '=' and item, mark) or (key, '<', epoch);
-then writes, each (command, key, number of arguments, arguments). The name comes first: a server without memory refuses
-it, and so all."""
+"""Takes the commit's name and the keys; the number of bases, each (key, '' or '=' and item, mark), (key, '<', epoch) or
+(key, '#' and source, least offset); then writes, each (command, key, number of arguments, arguments). The name comes
+first: a server without memory refuses it, and so all."""
 _SWAP = """
 local found = redis.call('GET', KEYS[1])
 local epoch = 0
@@ -147,6 +150,7 @@ class RedisStore:
             StoreForeignError: it holds no memories of this artifact, or they are not complete.
         """
         if not self._read_only:
+            self._head(self._groups)
             # Of two that claim it at once the first one has it.
             self._ask([("SET", self._key(0, "identity"), json.dumps(asdict(identity)), "NX")])
         known = self.roster()
@@ -218,9 +222,11 @@ class RedisStore:
             raise conflict(self.name, frozenset(user for user in change.users if self._group(user) in refused))
         if change.watermarks and (self._groups > 1 or not parts):
             whole = _Part()
+            self._require_reached(whole, change)
             for mark in change.watermarks.items():
                 whole.raise_mark(self._key(0, "watermarks"), *mark)
-            self._apply({0: whole})
+            if self._apply({0: whole}):
+                raise conflict(self.name, frozenset())
 
     def watermark(self, source: str, partition: int) -> int:
         """Offset up to which all events were applied, -1 if none."""
@@ -319,6 +325,8 @@ class RedisStore:
         parts: dict[int, _Part] = defaultdict(_Part)
         for (slot, user), base in change.bases.items():
             parts[self._group(user)].require(self._of(user, _kind(slot)), b"", _mark(base))
+        if self._groups == 1 and parts:
+            self._require_reached(parts[0], change)
         for item, base in change.items_based_on.items():
             parts[0].require(self._key(0, "items"), b"=" + item.encode(), base or b"")
         epoch = change.epoch
@@ -342,6 +350,11 @@ class RedisStore:
             for group, part in parts.items():
                 part.require(self._key(group, "epoch"), b"<", b"%d" % epoch)
         return parts
+
+    def _require_reached(self, part: _Part, change: Commit) -> None:
+        """Refuse a write to a server that has lost what it had acknowledged."""
+        for key, offset in change.reached.items():
+            part.require(self._key(0, "watermarks"), b"#" + _source(*key), offset)
 
     def _remember(self, parts: dict[int, _Part], change: Commit) -> None:
         """Put event ids in, and take those of the same users out that have expired."""
@@ -437,8 +450,11 @@ class _Part:
     bases: list[Any] = field(default_factory=list)
     writes: list[Any] = field(default_factory=list)
 
-    def require(self, key: bytes, item: bytes, base: bytes) -> None:
-        """Refuse all of it unless a memory (no item) has this mark, or `=item` these fields; empty for none."""
+    def require(self, key: bytes, item: bytes, base: bytes | int) -> None:
+        """Refuse all of it unless a memory (no item) has this mark, or `=item` these fields; empty for none.
+
+        `#source` must have reached an offset.
+        """
         self.bases += [self._place(key), item, base]
 
     def write(self, command: str, key: bytes, *arguments: Any) -> None:

@@ -50,7 +50,7 @@ from lifelong.errors import (
 )
 from lifelong.memory.record_cache import RecordCache
 from lifelong.memory.roster import Roster, StoreIdentity, slot_of
-from lifelong.memory.store import Commit, check_bases, conflict, refuse_write
+from lifelong.memory.store import Commit, check_bases, check_reached, conflict, refuse_write
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +205,7 @@ class RocksDbStore:
                 self._bases(change),
                 self.read_items(list(change.items_based_on)),
             )
+            check_reached(str(self.path), change, self.watermark)
             self._fill(batch, change)
             self._write(batch)
             self._keep(change)
@@ -362,8 +363,6 @@ class RocksDbStore:
         """
         try:
             (self.path / "owner.json").write_text(json.dumps({"pid": os.getpid()}) + "\n")
-            # Without this file an intact database cannot be opened, so it must survive what the commits survive.
-            _sync(self.path / "db" / "rocksdict-config.json")
             _sync(self.path / "db")
         except OSError as error:
             self.close()
@@ -552,8 +551,10 @@ def _check_raw(path: Path, *, read_only: bool) -> None:
         return
     try:
         raw = json.loads(settings.read_text())["raw_mode"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreCorruptError(f"{settings} cannot be read: {error}", fix="restore a backup") from error
+    except (OSError, ValueError, KeyError, TypeError):
+        # Each opening, for reading too, empties this file and writes it again: one that was killed, or is under way,
+        # leaves it empty or half. RocksDB does not need it, and store.json says whose the folder is.
+        return
     if raw is not True:
         raise StoreCorruptError(f"{settings} says that another program wrote this database", fix="check the path")
 

@@ -9,7 +9,7 @@ business is elsewhere); users are strings.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +37,8 @@ class Commit:
         beside: (slot, user) -> encoded memory, of other artifacts.
         beside_based_on: (slot, user) -> the encoded memory that the change was made from, None for none.
         epoch: of the list of artifacts that it was made for; None where that does not matter.
+        reached: (source, partition) -> offset that the watermark has reached at least, or the change is refused: a
+            server that was started again may have lost what it had acknowledged.
     """
 
     states: Mapping[str, bytes] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class Commit:
     beside: Mapping[tuple[int, str], bytes] = field(default_factory=dict)
     beside_based_on: Mapping[tuple[int, str], bytes | None] = field(default_factory=dict)
     epoch: int | None = None
+    reached: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     @property
     def users(self) -> frozenset[str]:
@@ -215,6 +218,21 @@ def check_bases(
         raise conflict(place, change.users)
 
 
+def check_reached(place: str, change: Commit, watermark: Callable[[str, int], int]) -> None:
+    """Refuse a write to a store that stands behind where its maker has seen it.
+
+    Args:
+        place: the store, for the message.
+        change: the write.
+        watermark: gives where it stands.
+
+    Raises:
+        StoreConflictError: it does.
+    """
+    if any(watermark(*key) < offset for key, offset in change.reached.items()):
+        raise conflict(place, change.users)
+
+
 def check_values(change: Commit) -> None:
     """Refuse values that a store cannot keep.
 
@@ -317,6 +335,7 @@ class InMemoryStore:
         with self._lock:
             states, items = map(self._states.get, change.bases), map(self._items.get, change.items_based_on)
             check_bases("the store", change, self._roster.epoch, list(states), list(items))
+            check_reached("the store", change, self.watermark)
             for user in change.deleted:
                 for slot in self._roster.slots:
                     self._states.pop((slot, user), None)

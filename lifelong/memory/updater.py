@@ -16,13 +16,13 @@ import itertools
 import threading
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.errors import StoreConflictError, StoreUnavailableError, UsageError
+from lifelong.errors import StoreBehindError, StoreConflictError, StoreUnavailableError, UsageError
 
 # What others import from here, beside the updater itself.
 from lifelong.memory.event import LAST_SECOND as LAST_SECOND
@@ -113,6 +113,7 @@ class Updater:
         self._late: Literal["apply", "refuse"] = "apply" if late == "apply" else "refuse"
         self._event_log, self._now = event_log, now or (lambda: int(clock.time()))
         self._lock = threading.Lock()
+        self._identity = identity
         store.bind(identity)
         self.members = Members(store, [folder])
 
@@ -124,6 +125,7 @@ class Updater:
         partition: int = 0,
         offsets: Sequence[int] | None = None,
         through: int | None = None,
+        after: int = -1,
     ) -> Applied:
         """Fold events in, in their order; all of it is written at once, or nothing.
 
@@ -134,14 +136,18 @@ class Updater:
             offsets: strictly increasing place of each event in its partition; those at or below the stored watermark
                 were applied before. None for sources without places.
             through: how far the partition was read, where what follows the last event is none; in the same write.
+            after: offset that the store's watermark has reached, as far as the caller knows.
 
         Raises:
             RequestError: an event is not valid; says which and why. Nothing was kept.
+            StoreBehindError: it has not, so that events in between would be left out. Nothing was kept.
             StoreUnavailableError: the error says what was kept, if anything; what was is a duplicate when it is sent
                 again with offsets or event ids.
         """
         table = EventTable.of(events, time_unit=self.members.now.leader.schema.time_unit)
-        return self.apply_table(table, source=source, partition=partition, offsets=offsets, through=through)
+        return self.apply_table(
+            table, source=source, partition=partition, offsets=offsets, through=through, after=after
+        )
 
     def apply_table(
         self,
@@ -151,9 +157,10 @@ class Updater:
         partition: int = 0,
         offsets: Sequence[int] | IntArray | None = None,
         through: int | None = None,
+        after: int = -1,
     ) -> Applied:
         """`apply` for events in columns, which were checked."""
-        batch = Batch.of(table, source, partition, offsets, through=through)
+        batch = Batch.of(table, source, partition, offsets, through=through, after=after)
         with self._lock:
             return self.finish(batch, self.make(batch))
 
@@ -187,6 +194,7 @@ class Updater:
             batch: the events.
             newer: what the store is about to hold.
         """
+        self._check_reached(batch)
         now, crew = self._now(), self.members.follow()
         table, leader = batch.table, crew.leader
         # The memories first: what another process writes after this line makes the commit a conflict, and what it wrote
@@ -224,8 +232,27 @@ class Updater:
             beside=followed.records,
             beside_based_on=followed.based_on,
             epoch=crew.roster.epoch,
+            reached=batch.reached,
         )
         return Step(change, batch, fresh_N, kept_N, fresh_N[plan.late], kept_N[unknown_N])
+
+    def _check_reached(self, batch: Batch) -> None:
+        """Refuse a batch that does not follow what the store holds.
+
+        Raises:
+            StoreBehindError: it has lost what it had acknowledged.
+        """
+        for (source, partition), offset in batch.reached.items():
+            found = self.store.watermark(source, partition)
+            if found >= offset:
+                continue
+            # A server that came back empty knows nothing of its maker.
+            self.store.bind(self._identity)
+            raise StoreBehindError(
+                f"the store stands at offset {found} of {source}, partition {partition}; it had acknowledged {offset}",
+                expected="a server that keeps what it acknowledges: see `lifelong doctor --store`",
+                fix="run again: the source is read from where the store stands",
+            )
 
     def _records(self, users: Sequence[str], slot: int, newer: Mapping[tuple[int, str], bytes]) -> list[bytes | None]:
         """Encoded memories of an artifact; the newer ones are not read."""
@@ -269,6 +296,7 @@ class Batch:
         partition: of the source.
         offset_N: their places in it; None for a source without places.
         marks: (source, partition) -> offset of the last event, to be kept with them.
+        reached: (source, partition) -> offset that the store has reached.
     """
 
     table: EventTable
@@ -276,6 +304,7 @@ class Batch:
     partition: int
     offset_N: IntArray | None
     marks: Mapping[tuple[str, int], int]
+    reached: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -286,6 +315,7 @@ class Batch:
         offsets: Sequence[int] | IntArray | None,
         *,
         through: int | None = None,
+        after: int = -1,
     ) -> Batch:
         """Events with their places, checked.
 
@@ -296,13 +326,16 @@ class Batch:
         last = -1 if through is None else through
         if offset_N is not None and len(offset_N):
             last = max(last, int(offset_N[-1]))
-        return cls(table, source, partition, offset_N, {} if last < 0 else {(source, partition): last})
+        key = source, partition
+        return cls(
+            table, source, partition, offset_N, {} if last < 0 else {key: last}, {} if after < 0 else {key: after}
+        )
 
     def only(self, users: frozenset[str]) -> Batch:
         """The events of some users; the mark stays, for with them all is written."""
         place_N = np.array([place for place, user in enumerate(self.table.user) if user in users], np.int64)
         offset_N = None if self.offset_N is None else self.offset_N[place_N]
-        return Batch(self.table.take(place_N), self.source, self.partition, offset_N, self.marks)
+        return replace(self, table=self.table.take(place_N), offset_N=offset_N)
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,15 +194,21 @@ class Service:
         return applied
 
     def apply(
-        self, events: Sequence[UserEvent], *, source: str, partition: int, offsets: Sequence[int], through: int
+        self,
+        events: Sequence[UserEvent],
+        *,
+        source: str,
+        partition: int,
+        offsets: Sequence[int],
+        through: int,
+        after: int,
     ) -> Applied:
         """Fold events of a stream in, in turn with those of requests; for another thread than the event loop's."""
         # The stream is read with the fields of the artifact that was served at its start.
         known = self.updater.members.now.leader.known
         events = [replace(event, fields=known(event.fields)) if event.fields else event for event in events]
-        return self._writer.submit(
-            lambda: self.updater.apply(events, source=source, partition=partition, offsets=offsets, through=through)
-        ).result()
+        place: dict[str, Any] = {"source": source, "partition": partition, "offsets": offsets}
+        return self._writer.submit(lambda: self.updater.apply(events, **place, through=through, after=after)).result()
 
     def follow(self, address: KafkaAddress, settings: StreamSettings, letters: DeadLetters | None) -> None:
         """Follow a topic from `start` to `close`."""

@@ -228,6 +228,19 @@ def check_an_item_made_from_older_fields_is_refused(open_store: Open) -> None:
     store.close()
 
 
+def check_a_write_to_a_store_that_stands_behind_is_refused(open_store: Open) -> None:
+    """Its maker has seen a watermark that the store no longer has; one that is further is fine."""
+    store = open_store()
+    store.commit(Commit(states={"u": b"1"}, watermarks={("s", 0): 7}))
+    for offset in (-1, 6, 7):
+        store.commit(Commit(states={"u": b"2"}, watermarks={("s", 0): 9}, reached={("s", 0): offset}))
+    late = Commit(states={"u": b"3"}, watermarks={("s", 0): 12}, based_on={"u": b"2"}, reached={("s", 0): 10})
+    for change in (late, Commit(watermarks={("s", 1): 5}, reached={("s", 1): 4})):
+        _raises(StoreConflictError, store.commit, change)
+    assert store.watermark("s", 0) == 9 and store.watermark("s", 1) == -1
+    store.close()
+
+
 def check_users_is_one_view(open_store: Open) -> None:
     """Commits that come while it is read do not show in it; where others may write, each user is old or new."""
     store = open_store()

@@ -202,3 +202,27 @@ def test_a_store_that_stays_away_ends_it_with_a_clear_error_and_nothing_is_lost(
         wait_until(lambda: applied(store, topic) == len(rows), again)
         assert verify(artifact, dataset, store).equal
         store.close()
+
+
+def test_a_server_that_comes_back_without_its_last_commits_is_filled_again_from_the_topic(
+    artifact, dataset, log, kafka, topic, tmp_path, ingest
+):
+    rows = rows_of(log)
+    with server(tmp_path / "valkey") as valkey:
+        url = f"redis://127.0.0.1:{valkey.port}?timeout=1"
+        store = open_store(url)
+        process = ingest(url, kafka.url(topic, group=topic))
+        kafka.send(topic, rows[:300])
+        wait_until(lambda: applied(store, topic) == 300, process)
+        valkey.call("save")
+        kafka.send(topic, rows[300:600])
+        wait_until(lambda: applied(store, topic) == 600, process)
+        valkey.kill()
+        valkey.start()
+        assert applied(store, topic) == 300
+        kafka.send(topic, rows[600:])
+        wait_until(lambda: applied(store, topic) == len(rows), process)
+        assert verify(artifact, dataset, store).equal
+        process.stop()
+        assert "it had acknowledged" in process.errors.read_text()
+        store.close()

@@ -8,11 +8,12 @@ import time
 
 import pytest
 
-from lifelong.errors import StoreCorruptError, StoreError, StoreUnavailableError
+from lifelong.errors import StoreBehindError, StoreCorruptError, StoreError, StoreUnavailableError
 from lifelong.memory import redis_client
+from lifelong.memory.patience import Patience
 from lifelong.memory.store import Commit, InMemoryStore, open_store
 from lifelong.memory.updater import Updater, UserEvent
-from lifelong.testing.valkey import free_port, server
+from lifelong.testing.valkey import cluster, free_port, server
 
 START = 1_700_000_000
 WRITER = """
@@ -267,3 +268,88 @@ def test_users_are_read_some_at_a_time(url, monkeypatch):
     assert asked == [1_000]
     assert len({user for user, _ in view}) in (4_999, 5_000) and max(asked) == 1_000
     store.close()
+
+
+def test_a_server_that_comes_back_without_its_last_commits_is_noticed_by_who_follows_a_source(artifact, tmp_path):
+    events = [UserEvent(f"u{k % 5}", f"i{k}", START + k, "view") for k in range(60)]
+    with server(tmp_path) as one:
+        store = open_store(f"redis://127.0.0.1:{one.port}")
+        updater = Updater(artifact, store)
+
+        def apply(first, last, after):
+            return updater.apply(events[first:last], source="s", offsets=range(first, last), after=after)
+
+        apply(0, 20, -1)
+        one.call("save")
+        apply(20, 40, 19)
+        one.kill()
+        one.start()
+        with pytest.raises(StoreBehindError, match=r"stands at offset 19 of s, partition 0.*acknowledged 39"):
+            apply(40, 60, 39)
+        assert store.watermark("s", 0) == 19
+        apply(20, 60, store.watermark("s", 0))
+        once = InMemoryStore()
+        Updater(artifact, once).apply(events)
+        users = [f"u{k}" for k in range(5)]
+        found, wanted = updater.runtime.decode(store.read_many(users)), updater.runtime.decode(once.read_many(users))
+        assert found.count_B.tolist() == wanted.count_B.tolist() == [12] * 5
+        store.close()
+
+
+def test_a_write_that_meets_a_server_without_its_last_commits_leaves_nothing(artifact, tmp_path, monkeypatch):
+    events = [UserEvent(f"u{k}", "i1", START, "view") for k in range(3)]
+    with server(tmp_path) as one:
+        store = open_store(f"redis://127.0.0.1:{one.port}")
+        updater, commit = Updater(artifact, store), store.commit
+        updater.apply(events[:1], source="s", offsets=[0])
+
+        def late(change):
+            monkeypatch.setattr(store, "commit", commit)
+            one.kill()
+            one.start()
+            commit(change)
+
+        monkeypatch.setattr(store, "commit", late)
+        with pytest.raises(StoreBehindError):
+            updater.apply(events[1:], source="s", offsets=[1, 2], after=0)
+        # Nobody's memory; the server is empty, and belongs to this artifact again.
+        assert store.read_many(["u0", "u1", "u2"]) == [None] * 3
+        assert store.identity is not None
+        store.close()
+
+
+def test_a_cluster_of_which_a_server_stops_and_starts_loses_nothing_and_applies_nothing_twice(
+    artifact, tmp_path, impatient, valkey
+):
+    options = ("--appendonly", "yes", "--appendfsync", "always", "--cluster-node-timeout", "1000")
+    events = [UserEvent(f"u{k % 40}", f"i{k}", START + k, "view") for k in range(240)]
+    with cluster(tmp_path, *options) as some:
+        hosts = ",".join(f"127.0.0.1:{one.port}" for one in some)
+        store = open_store(f"redis://{hosts}/?cluster=true&timeout=1")
+        updater = Updater(artifact, store)
+        updater.apply(events[:120], source="s", offsets=range(120))
+        some[1].kill()
+        with pytest.raises(StoreUnavailableError, match="does not answer"):
+            updater.apply(events[120:], source="s", offsets=range(120, 240))
+        assert store_answers(lambda: store.watermark("s", 0)) in (None, 119)
+        some[1].start()
+        end = time.monotonic() + 60
+        while not all("cluster_state:ok" in one.call("cluster", "info") for one in some):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        Patience(60)(lambda: updater.apply(events[120:], source="s", offsets=range(120, 240), after=119))
+        once = InMemoryStore()
+        Updater(artifact, once).apply(events)
+        users = [f"u{k}" for k in range(40)]
+        found, wanted = updater.runtime.decode(store.read_many(users)), updater.runtime.decode(once.read_many(users))
+        assert found.count_B.tolist() == wanted.count_B.tolist()
+        assert abs(found.fields["slot"] - wanted.fields["slot"]).max() < 1e-5
+        store.close()
+
+
+def store_answers(call):
+    """What a call gives, None where the servers do not answer."""
+    try:
+        return call()
+    except StoreUnavailableError:
+        return None

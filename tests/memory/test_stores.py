@@ -115,6 +115,20 @@ def test_a_folder_with_other_things_is_not_touched(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
+@pytest.mark.parametrize("left", [None, "", '{"raw_mo'])
+def test_a_process_that_was_killed_while_it_opened_a_store_leaves_it_whole(filled, left):
+    settings = Path(filled.removeprefix("rocksdb://")) / "db" / "rocksdict-config.json"
+    for read_only in (True, False):
+        if left is None:
+            settings.unlink()
+        else:
+            settings.write_text(left)
+        store = open_store(filled, read_only=read_only)
+        assert [user for user, _ in store.users()]
+        store.close()
+    assert json.loads(settings.read_text())["raw_mode"] is True
+
+
 def test_a_database_of_another_program_is_refused_before_it_is_opened(filled):
     settings = Path(filled.removeprefix("rocksdb://")) / "db" / "rocksdict-config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "raw_mode": False}))
