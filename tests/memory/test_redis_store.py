@@ -261,7 +261,7 @@ def test_users_are_read_some_at_a_time(url, monkeypatch):
     store, asked = open_store(url), []
     store.commit(Commit(states={f"u{place}": b"1" for place in range(5_000)}))
     read_many = store.read_many
-    monkeypatch.setattr(store, "read_many", lambda users: asked.append(len(users)) or read_many(users))
+    monkeypatch.setattr(store, "read_many", lambda users, slot: asked.append(len(users)) or read_many(users))
     view = store.users()
     assert asked == []
     next(view)
