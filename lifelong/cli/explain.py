@@ -9,7 +9,6 @@ import typer
 
 from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl, names
 from lifelong.cli.terminal import Reply, Terminal
-from lifelong.data.cell_plan import MOST
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,6 +78,8 @@ def _counted(counted: Counted) -> Table:
 
 
 def _times(times: int) -> str:
+    from lifelong.data.cell_plan import MOST
+
     if times == MOST:
         return f"{MOST} times or more"
     return "once" if times == 1 else f"{times} times"
