@@ -18,6 +18,7 @@ EXTRAS = {
     "train": ("torch", "lightning", "safetensors", "ibis", "duckdb", "pyarrow", "scipy", "onnx", "onnxscript"),
     "serve": ("onnxruntime", "rocksdict", "fastapi", "uvicorn", "prometheus_client"),
     "redis": ("redis",),
+    "impressions": ("pyarrow",),
     "kafka": ("confluent_kafka",),
     "gbdt": ("lightgbm",),
     "tune": ("optuna",),

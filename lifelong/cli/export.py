@@ -54,13 +54,18 @@ def export(
             found = everything(opened, user)
             return Reply(found, [json.dumps(found, indent=2)])
         assert events is not None
-        return _log(opened, events)
+        number = write_log(opened, events)
+        return Reply({"events": number, "out": str(events)}, [f"Wrote {number:,} events into {events}"])
     finally:
         opened.close()
 
 
-def _log(store: MemoryStore, path: Path) -> Reply:
-    """Write all events; the file appears only when it is complete."""
+def write_log(store: MemoryStore, path: Path) -> int:
+    """Write all events, and say how many; the file appears only when it is complete.
+
+    Raises:
+        UsageError: the ending names no format.
+    """
     writers = {".csv": _csv, ".jsonl": _jsonl}
     if path.suffix not in writers:
         raise UsageError(f"{path}: the ending says no known format", expected=".csv or .jsonl", fix="rename it")
@@ -68,7 +73,7 @@ def _log(store: MemoryStore, path: Path) -> Reply:
     rows = list(_fields(store))
     number = writers[path.suffix](draft, _rows(store), rows)
     draft.rename(path)
-    return Reply({"events": number, "out": str(path)}, [f"Wrote {number:,} events into {path}"])
+    return number
 
 
 def _csv(path: Path, rows: Iterator[dict[str, Any]], fields: list[str]) -> int:

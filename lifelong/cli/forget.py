@@ -23,11 +23,14 @@ def forget(
     store: StoreOrNone = None,
     service: ServiceUrl = None,
     key_file: KeyFile = None,
+    impressions_log: Annotated[
+        Path | None, typer.Option("--impressions-log", metavar="DIR", help="Take them out of these files, too.")
+    ] = None,
     inactive: Annotated[
         float | None, typer.Option("--inactive", metavar="DAYS", help="All who had no event for so long.")
     ] = None,
 ) -> Reply:
-    """Erase users: memories of every artifact, events, event ids; then rewrite the store's files."""
+    """Erase users: memories of every artifact, events, event ids, impressions; then rewrite the store's files."""
     one_of(store=store, service=service)
     if bool(users) == (inactive is not None):
         raise UsageError(
@@ -42,7 +45,7 @@ def forget(
 
     opened = open_store(store or "")
     try:
-        return _told(_inactive(opened, inactive) if inactive is not None else _named(opened, users))
+        return _told(_inactive(opened, inactive) if inactive is not None else _named(opened, users, impressions_log))
     finally:
         opened.close()
 
@@ -60,18 +63,20 @@ def _asked(service: str, key_file: Path | None, users: list[str]) -> dict[str, A
     }
 
 
-def _named(store: MemoryStore, users: list[str]) -> dict[str, Any]:
+def _named(store: MemoryStore, users: list[str], log: Path | None) -> dict[str, Any]:
     from lifelong.memory.forgetting import forget
+    from lifelong.serving.impressions import forget_impressions
 
     erased = sum(forget(store, user) for user in users)
-    return {"users": len(users), "erased": erased, "purged": store.purge()}
+    rows = 0 if log is None else sum(forget_impressions(log, user) for user in users)
+    return {"users": len(users), "erased": erased, "impressions": rows, "purged": store.purge()}
 
 
 def _inactive(store: MemoryStore, days: float) -> dict[str, Any]:
     from lifelong.memory.forgetting import forget_inactive, moment_before
 
     sweep = forget_inactive(store, moment_before(days))
-    return {"users": sweep.users, "erased": sweep.forgotten, "purged": store.purge()}
+    return {"users": sweep.users, "erased": sweep.forgotten, "impressions": 0, "purged": store.purge()}
 
 
 def _told(document: dict[str, Any]) -> Reply:

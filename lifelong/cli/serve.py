@@ -49,6 +49,10 @@ def serve(
     on_bad: OnBad = "stop",
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
+    impressions_log: Annotated[
+        Path | None,
+        typer.Option("--impressions-log", metavar="DIR", help="Write every scored request there, as parquet."),
+    ] = None,
     forget_after: Annotated[
         float | None, typer.Option("--forget-after", metavar="DAYS", help="Forget users so long without an event.")
     ] = None,
@@ -64,7 +68,9 @@ def serve(
     from lifelong.serving.service import ServiceSettings
 
     following = None if place is None else _following(place, column, on_bad, on_gap, dead_letter)
-    settings = ServiceSettings(late=late, base_rate=base_rate, forget_after=forget_after)
+    settings = ServiceSettings(
+        late=late, base_rate=base_rate, forget_after=forget_after, impressions_log=impressions_log
+    )
     make_app = partial(_open_app, artifact, store, keys, admin_keys, data, settings, following)
     shown = {"store": without_password(store), "keys": keys is not None}
 

@@ -37,6 +37,9 @@ class Metrics:
         self.forgotten = Counter(
             "lifelong_forgotten_users", "Users who were forgotten", ("reason",), registry=self._registry
         )
+        self.impressions = Counter(
+            "lifelong_impressions", "Scored candidates for the impressions log", ("outcome",), registry=self._registry
+        )
         self.waiting_writes = Gauge("lifelong_waiting_writes", "Writes that wait or run", registry=self._registry)
 
     def add(self, collector: Collector) -> None:

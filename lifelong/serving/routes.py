@@ -151,7 +151,7 @@ def _one(answer: Answer) -> dict[str, object]:
         for score in answer.scores
     ]
     head = {"user": answer.user, "known_user": answer.known_user, "count": answer.count, "artifact": answer.artifact}
-    return head | {"scores": scores}
+    return head | {"request_id": answer.request_id, "scores": scores}
 
 
 def _json(document: dict[str, object]) -> Response:

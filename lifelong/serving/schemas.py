@@ -146,6 +146,7 @@ class OneReply(_Reply):
     known_user: bool = Field(description="false: scored from the empty memory")
     count: int = Field(description="events in the memory that was read")
     artifact: str = Field(description="id of the artifact that scored: memory and weights are both its own")
+    request_id: str | None = Field(description="name of the request in the impressions log; null without one")
     scores: list[ScoreReply]
 
 

@@ -76,6 +76,7 @@ class Answer:
         last_time: time of the last of them, None without events.
         scores: one per candidate, in order.
         artifact: id of the one that scored; memory and weights are both its own.
+        request_id: under which the request is in the impressions log; None where there is none.
         attention_CS: first-hop attention over the slots, or over the events of a recent history and padding behind
             them; None if the model has none, or none was asked for.
     """
@@ -87,6 +88,7 @@ class Answer:
     scores: list[Score]
     artifact: str
     attention_CS: npt.NDArray[np.float32] | None
+    request_id: str | None = None
 
 
 class Scorer:

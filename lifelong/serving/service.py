@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time as clock
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lifelong.data.events import NO_TIME
@@ -22,6 +24,7 @@ from lifelong.errors import StoreForeignError, StoreUnavailableError
 from lifelong.memory.forgetting import export, forget
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.serving.errors import NotFoundError, TooLargeError
+from lifelong.serving.impressions import ImpressionsLog, Scored
 from lifelong.serving.metrics import Metrics
 from lifelong.serving.overlay import Fields, ItemOverlay
 from lifelong.serving.scorer import Answer, Scorer, ScoreRequest
@@ -56,6 +59,7 @@ class ServiceSettings:
         late: what happens to an event that is older than the user's last one: "apply" or "refuse".
         event_log: whether the store keeps the events, for explanations.
         base_rate: share of positives in the world, for probabilities.
+        impressions_log: folder for what was scored; None to keep nothing.
         forget_after: days without an event after which a user is forgotten; None for never.
     """
 
@@ -69,6 +73,7 @@ class ServiceSettings:
     event_log: bool = True
     base_rate: float | None = None
     forget_after: float | None = None
+    impressions_log: Path | None = None
 
     def allow(self, kind: str, number: int) -> None:
         """Refuse a request that is too large.
@@ -143,6 +148,7 @@ class Service:
         self.metrics = Metrics()
         self.stopping = False
         self.follower: Follower | None = None
+        self.impressions = self._impressions_log()
         self.on_switch: Callable[[], None] = lambda: None
         self._readers = ThreadPoolExecutor(settings.threads, thread_name_prefix="lifelong-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lifelong-write")
@@ -229,7 +235,7 @@ class Service:
     async def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
         """Score many users' candidates."""
         self._allow(requests)
-        answers = await self._ask(lambda served: served.scorer.answer(requests))
+        answers = await self._ask(lambda served: self._logged(served, requests, served.scorer.answer(requests)))
         self.metrics.candidates.inc(sum(len(answer.scores) for answer in answers))
         self.metrics.unknown_users.inc(sum(not answer.known_user for answer in answers))
         return answers
@@ -266,12 +272,35 @@ class Service:
         return Forgotten(user, erased, *rest)
 
     def _clean(self, user: str) -> tuple[int, bool]:
-        return 0, self.store.purge()
+        impressions = 0 if self.impressions is None else self.impressions.forget(user)
+        return impressions, self.store.purge()
+
+    def _impressions_log(self) -> ImpressionsLog | None:
+        if self.settings.impressions_log is None:
+            return None
+
+        def count(outcome: str, candidates: int) -> None:
+            self.metrics.impressions.labels(outcome).inc(candidates)
+
+        return ImpressionsLog(self.settings.impressions_log, count=count)
+
+    def _logged(self, served: Served, requests: Sequence[ScoreRequest], answers: list[Answer]) -> list[Answer]:
+        """Offer what was scored to the log, without waiting for it."""
+        if self.impressions is None:
+            return answers
+        now, named = int(clock.time()), []
+        for request, answer in zip(requests, answers, strict=True):
+            named.append(replace(answer, request_id=uuid.uuid4().hex))
+            moment = now if request.time is None else request.time
+            self.impressions.offer(Scored(str(named[-1].request_id), served.scorer, request, answer, moment))
+        return named
 
     async def export(self, user: str) -> dict[str, Any]:
         """All that is kept of a user."""
         found = await self._read(lambda: export(self.store, user))
-        return {**found, "impressions": []}
+        log = self.impressions
+        rows = [] if log is None else await asyncio.get_running_loop().run_in_executor(self._cleaner, log.of, user)
+        return {**found, "known": found["known"] or bool(rows), "impressions": rows}
 
     def close(self) -> None:
         """Finish what was accepted; the store stays open."""
@@ -281,6 +310,8 @@ class Service:
         self._cleaner.shutdown(wait=True)
         self._writer.shutdown(wait=True)
         self._readers.shutdown(wait=True)
+        if self.impressions is not None:
+            self.impressions.close()
 
     def _allow(self, requests: Sequence[ScoreRequest]) -> None:
         self.settings.allow("users", len(requests))

@@ -336,7 +336,7 @@ def test_a_service_that_does_not_answer_is_named(run):
 
 def test_forget_takes_users_out_of_the_store_and_its_files(run, artifact, filled, tmp_path):
     document = run("forget", "u1", "nobody", "--store", filled, "--json").document
-    assert document == {"users": 2, "erased": 1, "purged": True}
+    assert document == {"users": 2, "erased": 1, "impressions": 0, "purged": True}
     assert not score(run, artifact, filled, "--json").document["known_user"]
     assert run("forget", "--inactive", "365", "--store", filled, "--json").document["erased"] == 1
 

@@ -51,6 +51,7 @@ SOURCES: dict[str, Source] = {
         _Format("completejourney", "The Complete Journey: the parquet files of the pip package"),
         _Format("movielens", "MovieLens ratings and movies, csv or ::"),
         _Format("table", "any csv or parquet with a mapping file"),
+        _Format("served", "the impressions log of `lifelong serve`, with events or labels"),
         _Format("synthetic", "worlds with known answers; no files"),
     )
     if isinstance(source, _Format)
