@@ -38,9 +38,9 @@ class Remote:
             raise UsageError(f"{address!r} is no address of a service", expected="as in http://127.0.0.1:8000")
         if key_file is None:
             return cls(address.rstrip("/"))
-        from lifelong.serving.run import read_keys
+        from lifelong.serving.keys import read_keys
 
-        return cls(address.rstrip("/"), read_keys(key_file)[0])
+        return cls(address.rstrip("/"), next(iter(read_keys(key_file))))
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """One call; the reply.

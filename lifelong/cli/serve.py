@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from lifelong.memory.kafka import StreamSettings
     from lifelong.memory.kafka_client import KafkaAddress
+    from lifelong.serving.keys import Keys
+    from lifelong.serving.logs import LogFormat
     from lifelong.serving.service import ServiceSettings
 
 
@@ -32,10 +34,21 @@ def serve(
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
-    api_key_file: Annotated[Path | None, typer.Option("--api-key-file", help="File with one key a line.")] = None,
+    api_key_file: Annotated[
+        Path | None, typer.Option("--api-key-file", help="File with one key a line, and its scopes behind it.")
+    ] = None,
     admin_key_file: Annotated[
         Path | None, typer.Option("--admin-key-file", help="File with one key a line, for /v1/admin/ and all else.")
     ] = None,
+    no_keys: Annotated[bool, typer.Option("--no-keys", help="Let other machines in without a key.")] = False,
+    rate: Annotated[
+        float | None, typer.Option("--rate", min=0.01, help="Requests a second that one caller may make.")
+    ] = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds until a request is answered.")] = 30.0,
+    log: Annotated[
+        Literal["text", "json"], typer.Option("--log", help="Form of the log; json has a line for each request.")
+    ] = "text",
+    log_users: Annotated[bool, typer.Option("--log-users", help="Let the log name users.")] = False,
     data: Annotated[Path | None, typer.Option("--data", metavar="DATA", help="Dataset for explanations.")] = None,
     late: Annotated[
         Late, typer.Option("--late", help="What happens to an event older than the user's last.")
@@ -59,9 +72,11 @@ def serve(
 ) -> Reply:
     """Serve scores and take events over HTTP, and from a topic if one is named, until it is stopped."""
     from lifelong.memory.redis_client import without_password
-    from lifelong.serving.run import check_workers, read_keys, run, run_workers
+    from lifelong.serving.keys import check_exposure, read_keys
+    from lifelong.serving.run import check_workers, run, run_workers
 
     check_workers(workers, store)
+    check_exposure(host, keys=api_key_file is not None, open_to_all=no_keys)
     keys = None if api_key_file is None else read_keys(api_key_file)
     admin_keys = None if admin_key_file is None else read_keys(admin_key_file)
     require("fastapi", extra="serve", purpose="serving")
@@ -69,9 +84,15 @@ def serve(
 
     following = None if place is None else _following(place, column, on_bad, on_gap, dead_letter)
     settings = ServiceSettings(
-        late=late, base_rate=base_rate, forget_after=forget_after, impressions_log=impressions_log
+        late=late,
+        base_rate=base_rate,
+        forget_after=forget_after,
+        impressions_log=impressions_log,
+        timeout=timeout,
+        rate=rate,
+        log_users=log_users,
     )
-    make_app = partial(_open_app, artifact, store, keys, admin_keys, data, settings, following)
+    make_app = partial(_open_app, artifact, store, keys, admin_keys, data, settings, following, log)
     shown = {"store": without_password(store), "keys": keys is not None}
 
     def ready(artifact_id: str, address: str) -> None:
@@ -118,23 +139,33 @@ def _following(place: str, column: list[str], on_bad: str, on_gap: str, dead_let
 def _open_app(
     artifact: Path,
     store: str,
-    keys: list[str] | None,
-    admin_keys: list[str] | None,
+    keys: Keys | None,
+    admin_keys: Keys | None,
     data: Path | None,
     settings: ServiceSettings,
     following: _Following | None,
+    log: LogFormat,
 ) -> Iterator[FastAPI]:
     """The app of one process, on a store that is open as long."""
     from lifelong.cli.opening import open_pair
     from lifelong.data.dataset import Dataset
     from lifelong.serving.app import create_app
+    from lifelong.serving.logs import log_as
 
+    log_as(log)
     dataset = None if data is None else Dataset(data)
     with (
         open_pair(artifact, store, read_only=False) as (opened, memories),
         open_letters(None if following is None else following.dead_letter) as letters,
     ):
-        app = create_app(opened, memories, api_keys=keys, admin_keys=admin_keys, dataset=dataset, settings=settings)
+        app = create_app(
+            opened,
+            memories,
+            api_keys=keys,
+            admin_keys=None if admin_keys is None else list(admin_keys),
+            dataset=dataset,
+            settings=settings,
+        )
         if following is not None:
             app.state.service.follow(following.address, following.settings, letters)
         yield app

@@ -47,8 +47,11 @@ class RecordCache:
         """Keep what was written."""
         with self._lock:
             self.moment += 1
+            gone = dict.fromkeys(deleted, ABSENT)
+            for user in gone:
+                self._old.pop(user, None)
             # Erased first: a commit may erase a user and write her anew.
-            self._put({**dict.fromkeys(deleted, ABSENT), **records})
+            self._put({**gone, **records})
 
     def forget(self) -> None:
         """Keep nothing."""

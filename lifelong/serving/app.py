@@ -1,12 +1,13 @@
 """The service as an ASGI app.
 
-request -> Measure -> KeyGate -> BodyLimit -> route -> Service -> threads -> store
+request -> Measure -> AccessLog -> KeyGate -> RateLimit -> ScopeGate -> Deadline -> BodyLimit -> route -> Service
+        -> threads -> store
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
@@ -14,6 +15,8 @@ from fastapi import FastAPI
 from lifelong import __version__
 from lifelong.serving.admin import admin
 from lifelong.serving.errors import install
+from lifelong.serving.guards import Deadline, RateLimit, ScopeGate
+from lifelong.serving.logs import AccessLog
 from lifelong.serving.middleware import BodyLimit, KeyGate, Measure
 from lifelong.serving.routes import api, operations
 from lifelong.serving.service import Service, ServiceSettings
@@ -30,7 +33,7 @@ def create_app(
     artifact: Artifact,
     store: MemoryStore,
     *,
-    api_keys: Sequence[str] | None = None,
+    api_keys: Sequence[str] | Mapping[str, frozenset[str]] | None = None,
     admin_keys: Sequence[str] | None = None,
     dataset: Dataset | None = None,
     settings: ServiceSettings | None = None,
@@ -40,9 +43,10 @@ def create_app(
     Args:
         artifact: the model.
         store: an opened store of it; it is not closed here, since its owner may go on with it.
-        api_keys: keys of which a request to `/v1/` must bring one; None lets every request in.
+        api_keys: keys of which a request to `/v1/` must bring one, with the scopes of each if it does not open all
+            but the administration (see `lifelong.serving.keys`); None lets every request in.
         admin_keys: keys of which a request to `/v1/admin/` must bring one, and that open all else; None where there are
-            `api_keys` closes it.
+            `api_keys` and none of them has the scope closes it.
         dataset: where explanations look up past events, beside the store's log.
         settings: limits and threads.
 
@@ -79,10 +83,16 @@ def create_app(
     install(app)
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimit, limit=settings.max_body)
+    app.add_middleware(Deadline, seconds=settings.timeout)
+    owners = list(admin_keys or ())
+    if isinstance(api_keys, Mapping):
+        owners += [key for key, scopes in api_keys.items() if "admin" in scopes]
+        app.add_middleware(ScopeGate, keys={**api_keys, **dict.fromkeys(owners, frozenset({"admin"}))})
+    if settings.rate is not None:
+        app.add_middleware(RateLimit, rate=settings.rate, keyed=api_keys is not None)
     if api_keys is not None or admin_keys is not None:
-        app.add_middleware(
-            KeyGate, keys=None if api_keys is None else list(api_keys), admin_keys=list(admin_keys or ())
-        )
+        app.add_middleware(KeyGate, keys=None if api_keys is None else list(api_keys), admin_keys=owners)
+    app.add_middleware(AccessLog, users=settings.log_users)
     app.add_middleware(Measure, metrics=service.metrics)
     _describe(app, service, keys=api_keys is not None or admin_keys is not None)
     return app

@@ -34,11 +34,26 @@ class UnauthorizedError(RequestError):
     """The request brings no API key, or a wrong one."""
 
 
+class ForbiddenError(RequestError):
+    """The API key does not open what was asked for."""
+
+
+class TooManyError(RequestError):
+    """A caller asks too often."""
+
+
+class DeadlineError(LifelongError):
+    """A request took too long; whether events of it were kept is not known."""
+
+
 _STATUS: tuple[tuple[type[LifelongError], int], ...] = (
     (NotFoundError, 404),
     (RefusedError, 409),
     (TooLargeError, 413),
     (UnauthorizedError, 401),
+    (ForbiddenError, 403),
+    (TooManyError, 429),
+    (DeadlineError, 504),
     (RequestError, 422),
     (UsageError, 422),
     (StoreUnavailableError, 503),
@@ -46,18 +61,21 @@ _STATUS: tuple[tuple[type[LifelongError], int], ...] = (
 
 DOCUMENTED: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorReply, "description": "no API key, or a wrong one"},
+    403: {"model": ErrorReply, "description": "an API key of another scope"},
     413: {"model": ErrorReply, "description": "larger than the service takes; nothing was kept"},
     422: {"model": ErrorReply, "description": "the body is not what it should be; nothing was kept"},
+    429: {"model": ErrorReply, "description": "too many requests from one caller; Retry-After says how long to wait"},
     500: {"model": ErrorReply, "description": "a fault of the service"},
     503: {"model": ErrorReply, "description": "the store does not answer, or the service stops"},
+    504: {"model": ErrorReply, "description": "not answered in time; with an event_id it can be sent again"},
 }
 """Error answers that every endpoint can give."""
 
 
-def error_response(error: LifelongError) -> JSONResponse:
+def error_response(error: LifelongError, *, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error of ours as an answer."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    headers = {"www-authenticate": "Bearer"} if status == 401 else None
+    headers = {"www-authenticate": "Bearer"} if status == 401 else headers
     return _json(status, type(error).__name__, error.found, error.expected, error.fix, headers=headers)
 
 
@@ -80,7 +98,7 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, LifelongError)
     response = error_response(error)
     if response.status_code >= 500:
-        logger.error("%s %s: %s", request.method, request.url.path, error)
+        logger.error("%s %s: %s", request.method, _route(request), error)
     return response
 
 
@@ -124,5 +142,10 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    logger.error("%s %s failed", request.method, _route(request), exc_info=error)
     return _json(500, "Internal", f"{type(error).__name__} in the service", "", "look into the log of the service")
+
+
+def _route(request: Request) -> str:
+    """A route's pattern, since a path can hold the id of a user."""
+    return str(getattr(request.scope.get("route"), "path", "an unknown address"))

@@ -44,7 +44,9 @@ operations = APIRouter(tags=["operations"])
 @api.post("/events", summary="Fold events into the memories")
 async def post_events(body: s.EventsBody, service: Served) -> s.EventsReply:
     """All events of the batch are written in one commit, or none of them."""
-    applied = await service.add_events([UserEvent(**event.model_dump()) for event in body.events])
+    applied = await service.add_events(
+        [UserEvent(one.user, one.item, one.time, one.event_type, one.fields, one.event_id) for one in body.events]
+    )
     counts = {name: count for name, count in asdict(applied).items() if name in s.EventsReply.model_fields}
     return s.EventsReply(**counts, note=_note(counts))
 

@@ -7,9 +7,9 @@ import logging
 import multiprocessing
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lifelong.errors import UsageError, require
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _LOOK = 0.5
 """Seconds between two looks at the workers."""
+SWITCH_SECONDS = 0.0005
+"""How long one thread may keep the others waiting."""
 STOP_SECONDS = 30
 """How long requests that were accepted may take after the signal to stop."""
 
@@ -95,6 +97,8 @@ def _work(make_app: Callable[[], contextlib.AbstractContextManager[FastAPI]], li
 
 
 def _config(app: FastAPI) -> Any:
+    # A thread that folds events hands over after half a millisecond, not after five: scores wait for it many times.
+    sys.setswitchinterval(SWITCH_SECONDS)
     uvicorn = require("uvicorn", extra="serve", purpose="serving")
     return uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, lifespan="on"
@@ -162,21 +166,3 @@ def check_workers(workers: int, url: str) -> None:
         expected="--workers 1",
         fix="run one worker, or put the memories into a shared store (redis://host:port/database)",
     )
-
-
-def read_keys(path: Path) -> list[str]:
-    """API keys of a file: one a line; empty lines and lines that start with # are left out.
-
-    Raises:
-        UsageError: the file cannot be read or holds no key.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the API keys: {error}", expected="a text file, one key a line") from error
-    keys = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not keys:
-        raise UsageError(
-            f"{path} holds no API key", expected="one key a line", fix="add a key, or leave the option out"
-        )
-    return keys

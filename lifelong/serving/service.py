@@ -61,6 +61,9 @@ class ServiceSettings:
         base_rate: share of positives in the world, for probabilities.
         impressions_log: folder for what was scored; None to keep nothing.
         forget_after: days without an event after which a user is forgotten; None for never.
+        timeout: seconds until a request must be answered.
+        rate: requests a second that one caller may make, None without a limit.
+        log_users: whether the log may name users.
     """
 
     max_body: int = 8 * 2**20
@@ -74,6 +77,9 @@ class ServiceSettings:
     base_rate: float | None = None
     forget_after: float | None = None
     impressions_log: Path | None = None
+    timeout: float = 30.0
+    rate: float | None = None
+    log_users: bool = False
 
     def allow(self, kind: str, number: int) -> None:
         """Refuse a request that is too large.

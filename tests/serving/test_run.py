@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lifelong.errors import UsageError
-from lifelong.serving.run import check_workers, listen, read_keys, run
+from lifelong.serving.run import check_workers, listen, run
 from lifelong.testing.valkey import server
 
 
@@ -26,24 +26,6 @@ def test_one_worker_is_always_fine_and_several_on_a_shared_store():
 def test_more_workers_are_refused_with_the_reason_and_the_way_out(url, reason):
     with pytest.raises(UsageError, match=rf"{reason}.*redis://"):
         check_workers(2, url)
-
-
-def test_keys_stand_one_a_line(tmp_path):
-    path = tmp_path / "keys"
-    path.write_text("# ours\none\n\n two \n")
-    assert read_keys(path) == ["one", "two"]
-
-
-def test_a_file_without_keys_is_refused(tmp_path):
-    path = tmp_path / "keys"
-    path.write_text("# nothing\n")
-    with pytest.raises(UsageError, match="holds no API key"):
-        read_keys(path)
-
-
-def test_a_missing_key_file_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="cannot read the API keys"):
-        read_keys(tmp_path / "none")
 
 
 def test_answers_are_not_delayed_by_the_sockets_buffer():

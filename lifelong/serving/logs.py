@@ -1,0 +1,81 @@
+"""The service's log: text, or one JSON object a line. It names no user, unless that is asked for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from datetime import UTC, datetime
+from typing import IO, Literal
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LogFormat = Literal["text", "json"]
+access = logging.getLogger("lifelong.access")
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object: time, level, logger, message, and what was given as `extra={"data": {...}}`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "data", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def log_as(form: LogFormat, *, stream: IO[str] | None = None) -> None:
+    """Write all logs to stderr in a format; `json` has a line for each request, too."""
+    if form == "text":
+        return
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    access.setLevel(logging.INFO)
+
+
+class AccessLog:
+    """Logs each request: method, route, status, milliseconds.
+
+    Args:
+        app: behind it.
+        users: whether the address itself is logged, which can hold the id of a user.
+    """
+
+    def __init__(self, app: ASGIApp, *, users: bool = False) -> None:
+        self.app, self.users = app, users
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on and log."""
+        if scope["type"] != "http" or not access.isEnabledFor(logging.INFO):
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noted)
+        finally:
+            # A route's pattern and not the path, which can hold the id of a user.
+            data = {
+                "method": scope["method"],
+                "route": getattr(scope.get("route"), "path", None),
+                "status": status or 500,
+                "milliseconds": round(1e3 * (time.perf_counter() - started), 3),
+            }
+            if self.users:
+                data["path"] = scope["path"]
+            access.info("request", extra={"data": data})

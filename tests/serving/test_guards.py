@@ -1,0 +1,225 @@
+"""Keys with scopes, rates, deadlines."""
+
+import asyncio
+import io
+import json
+import logging
+
+import pytest
+
+from lifelong.errors import UsageError
+from lifelong.serving.guards import Deadline, RateLimit
+from lifelong.serving.keys import check_exposure, read_keys, scope_of
+from lifelong.serving.logs import JsonLines, access, log_as
+from lifelong.serving.service import ServiceSettings
+
+EVENTS = {"events": [{"user": "u-secret", "item": "i1", "time": 5}]}
+SCORE = {"user": "u-secret", "items": ["i1"]}
+
+
+def test_keys_are_read_with_their_scopes(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("# who may\n\none\ntwo score\nthree events, score\ntwo admin\n")
+    found = read_keys(path)
+    assert found["one"] == {"events", "score", "users"}
+    assert found["two"] == {"score", "admin"}
+    assert found["three"] == {"events", "score"}
+
+
+@pytest.mark.parametrize("text", ["", "# one\n\n"])
+def test_a_file_without_keys_is_refused(tmp_path, text):
+    (tmp_path / "keys").write_text(text)
+    with pytest.raises(UsageError, match="no API key"):
+        read_keys(tmp_path / "keys")
+
+
+def test_a_file_of_keys_that_cannot_be_read_is_said(tmp_path):
+    with pytest.raises(UsageError, match="cannot read the API keys"):
+        read_keys(tmp_path / "none")
+
+
+def test_a_scope_that_there_is_not_is_named_and_the_key_is_not(tmp_path):
+    (tmp_path / "keys").write_text("hidden\nhidden2 scores\n")
+    with pytest.raises(UsageError, match="line 2: there is no scope 'scores'") as caught:
+        read_keys(tmp_path / "keys")
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "scope"),
+    [
+        ("/v1/events", "events"),
+        ("/v1/items", "events"),
+        ("/v1/score", "score"),
+        ("/v1/explain", "score"),
+        ("/v1/users/x/memory", "users"),
+        ("/v1/admin/artifacts", "admin"),
+        ("/v1/anything", "admin"),
+        ("/metrics", None),
+        ("/healthz", None),
+    ],
+)
+def test_each_address_has_a_scope_and_a_new_one_is_for_admins(path, scope):
+    assert scope_of(path) == scope
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_a_loopback_address_needs_no_keys(host):
+    check_exposure(host, keys=False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "service.example"])
+def test_other_machines_are_let_in_with_keys_only_or_on_purpose(host):
+    with pytest.raises(UsageError, match="api-key-file"):
+        check_exposure(host, keys=False)
+    check_exposure(host, keys=True)
+    check_exposure(host, keys=False, open_to_all=True)
+
+
+def test_a_key_opens_its_scopes_and_no_other(make_client):
+    keys = {"writer": frozenset({"events"}), "reader": frozenset({"score"}), "owner": frozenset({"admin"})}
+    keys["keeper"] = frozenset({"users"})
+    client = make_client(api_keys=keys)
+
+    def status(method, path, key, body=None):
+        return client.request(method, path, json=body, headers={"X-API-Key": key} if key else {}).status_code
+
+    calls = [("POST", "/v1/events", EVENTS), ("POST", "/v1/score", SCORE), ("GET", "/v1/users/u-secret/memory", None)]
+    found = {key: [status(method, path, key, body) for method, path, body in calls] for key in (*keys, "wrong", "")}
+    assert found == {
+        "writer": [200, 403, 403],
+        "reader": [403, 200, 403],
+        "owner": [200, 200, 200],
+        "keeper": [403, 403, 200],
+        "wrong": [401] * 3,
+        "": [401] * 3,
+    }
+    answer = client.request("POST", "/v1/score", json=SCORE, headers={"X-API-Key": "writer"}).json()["error"]
+    assert (answer["type"], answer["expected"]) == ("ForbiddenError", "a key with the scope score")
+
+
+def test_a_caller_who_asks_too_often_is_told_how_long_to_wait(make_client):
+    client = make_client(settings=ServiceSettings(rate=2))
+    answers = [client.post("/v1/score", SCORE) for _ in range(6)]
+    assert [answer.status_code for answer in answers[:2]] == [200, 200]
+    refused = [answer for answer in answers if answer.status_code == 429]
+    assert refused
+    assert refused[0].headers["retry-after"] == "1"
+    assert refused[0].json()["error"]["type"] == "TooManyError"
+    assert client.get("/metrics").status_code == 200
+
+
+def call(app, path="/v1/score", client="a", headers=()):
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": list(headers), "client": (client, 1)}
+    asyncio.run(app(scope, receive, send))
+    return sent
+
+
+async def inner(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def test_a_rate_comes_back_with_time_and_each_caller_has_her_own():
+    second = [0.0]
+    app = RateLimit(inner, 2, now=lambda: second[0])
+    assert [call(app)[0]["status"] for _ in range(3)] == [200, 200, 429]
+    assert call(app, client="b")[0]["status"] == 200
+    second[0] = 0.5
+    assert [call(app)[0]["status"] for _ in range(2)] == [200, 429]
+
+
+def test_without_keys_a_header_makes_no_new_caller():
+    app = RateLimit(inner, 1, now=lambda: 0.0)
+    statuses = [call(app, headers=[(b"x-api-key", b"%d" % number)])[0]["status"] for number in range(3)]
+    assert statuses == [200, 429, 429]
+
+
+def test_the_callers_that_are_remembered_are_bounded():
+    app = RateLimit(inner, 1, now=lambda: 0.0)
+    for number in range(10_050):
+        app._take(str(number))
+    assert len(app._left) == 10_000
+
+
+def test_a_request_that_takes_too_long_ends_with_504():
+    async def slow(scope, receive, send):
+        await asyncio.sleep(30)
+
+    sent = call(Deadline(slow, 0.02))
+    assert sent[0]["status"] == 504
+    assert json.loads(sent[1]["body"])["error"]["type"] == "DeadlineError"
+
+
+def test_an_answer_that_is_under_way_is_not_cut_off():
+    async def long_answer(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(0.1)
+        await send({"type": "http.response.body", "body": b"whole"})
+
+    assert call(Deadline(long_answer, 0.02))[-1]["body"] == b"whole"
+
+
+def test_a_body_that_never_ends_is_not_waited_for(make_client):
+    client = make_client(settings=ServiceSettings(timeout=0.1))
+
+    async def endless():
+        yield b'{"user":'
+        await asyncio.sleep(30)
+
+    answer = client.run(lambda http: http.post("/v1/score", content=endless()))
+    assert answer.status_code == 504
+
+
+@pytest.fixture
+def log_lines():
+    root, before = logging.getLogger(), list(logging.getLogger().handlers)
+    stream = io.StringIO()
+    log_as("json", stream=stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.handlers[:] = before
+    access.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_log_has_a_line_for_each_request_and_names_users_only_if_asked(make_client, log_lines, named):
+    client = make_client(settings=ServiceSettings(log_users=named))
+    client.post("/v1/events", EVENTS)
+    client.get("/v1/users/u-secret/memory")
+    client.get("/v1/users/u-unknown/memory")
+    lines = [line for line in log_lines() if line["logger"] == "lifelong.access"]
+    assert [(line["route"], line["status"]) for line in lines] == [
+        ("/v1/events", 200),
+        ("/v1/users/{user:text}/memory", 200),
+        ("/v1/users/{user:text}/memory", 404),
+    ]
+    assert ("u-secret" in json.dumps(lines)) == named
+
+
+def test_a_fault_of_the_service_is_logged_without_the_user_and_told_without_a_trace(
+    make_client, log_lines, monkeypatch
+):
+    client = make_client()
+    monkeypatch.setattr(client.app.state.service.store, "read_many", lambda *_, **__: 1 / 0)
+    answer = client.get("/v1/users/u-secret/memory")
+    assert answer.status_code == 500
+    assert "Traceback" not in answer.text
+    assert "division" not in answer.text
+    faults = [line for line in log_lines() if line["level"] == "error"]
+    assert "ZeroDivisionError" in faults[0]["traceback"]
+    assert "u-secret" not in json.dumps(faults)
+
+
+def test_a_line_of_the_log_is_one_object_whatever_it_says():
+    record = logging.LogRecord("name", logging.INFO, "file", 1, "two\nlines %s", ("ü",), None)
+    line = JsonLines().format(record)
+    assert "\n" not in line
+    assert json.loads(line)["message"] == "two\nlines ü"
