@@ -106,7 +106,7 @@ def in_process(artifact: Artifact, folder: Path) -> dict[str, float]:
 @contextlib.contextmanager
 def service(artifact: Artifact, folder: Path) -> Iterator[str]:
     """`lifelong serve` on a free port; its address."""
-    command = [sys.executable, "-m", "lifelong", "--json", "serve", str(artifact.path), "--port", "0"]
+    command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--json", "--port", "0"]
     process = subprocess.Popen([*command, "--store", f"rocksdb://{folder}"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
