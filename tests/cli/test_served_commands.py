@@ -363,10 +363,28 @@ def test_export_gives_a_user_or_everyones_events(run, artifact, filled, tmp_path
 # bench, serve
 
 
-def test_bench_measures_reading_and_writing(run, artifact):
-    document = run("bench", artifact, "--requests", "5", "--users", "2", "--candidates", "3", "--json").document
-    for part in ("score", "write"):
-        assert 0 < document[part]["median_ms"] <= document[part]["p99_ms"]
+SMALL = ("--requests", "5", "--users", "4", "--events", "40", "--candidates", "3")
+
+
+def test_bench_measures_a_file_single_calls_and_http(run, artifact):
+    document = run("bench", artifact, *SMALL, "--rate", "20", "--seconds", "1", "--json").document
+    for part in ("score", "write", "http"):
+        assert 0 < document[part]["p50_ms"] <= document[part]["p95_ms"] <= document[part]["p99_ms"]
+    assert document["ingest"]["events_per_second"] > 0
+    assert (document["http"]["failed"], document["bytes"]["memory"]) == (0, 24 + 3 * 6 * 4)
+    assert document["bytes"]["disk_with_log"] > document["bytes"]["memory"]
+
+
+def test_bench_says_it_to_people_too(run, artifact):
+    outcome = run("bench", artifact, *SMALL, "--seconds", "0", "--store", "memory://")
+    assert "a file of 40 events into memory" in outcome.stdout
+    assert "HTTP" not in outcome.stdout
+
+
+def test_bench_leaves_a_store_alone_that_holds_memories(run, artifact, filled):
+    outcome = run("bench", artifact, *SMALL, "--store", filled, "--json")
+    assert outcome.code == 2
+    assert "holds memories" in outcome.error["found"]
 
 
 def test_more_workers_on_an_embedded_store_are_bad_usage(run, artifact, url):
