@@ -5,21 +5,41 @@ Numba compiles them when first called and keeps them on disk. They hold no lock,
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+from numba import float32, njit
+from numba.extending import overload
 from torch import Tensor
 
 Array = npt.NDArray[Any]
 
 # Everything but the assumptions that nothing is NaN or infinite: a run that diverges must be seen to.
-jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"}}
+jit = njit(nogil=True, cache=True, **_OPTIONS)
+
+
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent in compiled code: `tanh_single` of a number in single precision, else the exact one."""
+    return math.tanh(x)
+
+
+@overload(tanh, jit_options=_OPTIONS)
+def _tanh(x: Any) -> Callable[[Any], Any]:
+    def single(x: Any) -> Any:
+        return tanh_single(x)
+
+    def exact(x: Any) -> Any:
+        return math.tanh(x)
+
+    return single if x == float32 else exact
 
 
 @jit
-def tanh(x: Any) -> Any:
+def tanh_single(x: Any) -> Any:
     """Hyperbolic tangent as x P(x^2) / Q(x^2), within 4e-7; a quotient runs in vector registers, `np.tanh` does not.
 
     The coefficients are a least-squares fit of the relative error on [-8, 8]; beyond, tanh is 1 to single precision.
