@@ -134,7 +134,7 @@ def own_steps(model: str, targets: int, data: Path, users: int, threads: int) ->
     )
     for epoch in range(1_000_000):
         for number, batch in training_batches(batches, epoch=epoch):
-            loop._step(batch, number)
+            loop._step(batch, number, lambda: False)
             yield int(batch.mask_BC.sum()), int(batch.length_B.sum())
 
 

@@ -83,10 +83,20 @@ def _summary(artifact: Artifact, data: Path) -> list[Any]:
     from lifelong.evaluation.facts import in_words
 
     lines: list[Any] = [f"{line[0].upper()}{line[1:]}" for line in in_words(artifact.metrics.get("facts", {}))]
+    if "shares" in artifact.metrics:
+        lines.append(_time(artifact.metrics))
     lines.append(f"Artifact {artifact.id[:12]} is in {artifact.path}")
     if "start" in artifact.metrics:
         lines += _change(artifact.metrics)
     return [*lines, f"Next: lifelong evaluate {artifact.path} {data}"]
+
+
+def _time(measured: Mapping[str, Any]) -> str:
+    """Where the time of training went."""
+    words = {"wait": "waiting for batches", "validate": "validation", "optimiser": "optimiser", "other": "other"}
+    shares = {stage: measured["shares"].get(stage, 0.0) for stage in ("forward", "backward", *words)}
+    parts = ", ".join(f"{words.get(stage, stage)} {share:.1%}" for stage, share in shares.items())
+    return f"{measured['examples_per_second']:,.0f} examples a second in steps; of the time: {parts}"
 
 
 def _change(measured: Mapping[str, Any]) -> list[Any]:

@@ -54,6 +54,8 @@ class Progress(BaseModel):
     """Batches trained on."""
     seconds: dict[str, float] = {}
     """Stage -> seconds, of interrupted parts of the run too."""
+    inside: dict[str, float] = {}
+    """Stage of a step -> seconds; they are part of those of `train`."""
     loss_sum: float = 0.0
     """Cross entropy since the last validation, summed over examples."""
     loss_examples: int = 0
@@ -70,6 +72,17 @@ class Progress(BaseModel):
     def elapsed(self) -> float:
         """Seconds of all stages."""
         return sum(self.seconds.values())
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Count seconds of one stage of a step."""
+        self.inside[stage] = self.inside.get(stage, 0.0) + seconds
+
+    def shares(self) -> dict[str, float]:
+        """Share of each stage in the whole time: `wait` for batches, the three stages of steps, `validate`, `other`."""
+        whole = max(1e-9, self.elapsed)
+        spent = {stage: self.seconds.get(stage, 0.0) for stage in ("wait", "validate")} | self.inside
+        shares = {stage: round(seconds / whole, 4) for stage, seconds in spent.items()}
+        return {**shares, "other": round(max(0.0, 1.0 - sum(spent.values()) / whole), 4)}
 
 
 class Fingerprint(BaseModel):

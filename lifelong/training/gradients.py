@@ -12,6 +12,7 @@ Dropout is drawn anew in each process and is the one thing that a number of proc
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from lifelong.errors import MismatchError
 from lifelong.evaluation.processes import Processes
 from lifelong.models.base import Model, Output
 from lifelong.training.losses import Loss, loss_of
-from lifelong.training.parallel import parallel_gradients, part_of
+from lifelong.training.parallel import Passes, parallel_gradients, part_of
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -47,7 +48,7 @@ class Step:
 
 
 class Gradients:
-    """Sets the gradients of a model to those of whole batches.
+    """Sets the gradients of a model to those of whole batches; `passes` says what the two passes took.
 
     Args:
         model: in training, on the device of `fabric`.
@@ -65,6 +66,7 @@ class Gradients:
             )
         self._model, self._fabric, self._processes = model, fabric, processes
         self._parallel = parallel_gradients(model, fabric.device, fabric.autocast)
+        self.passes = Passes() if self._parallel is None else self._parallel.passes
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._sparse = {id(table.weight) for table in model.tables() if table.sparse}
 
@@ -98,13 +100,17 @@ class Gradients:
     def _own(self, batch: Batch, share: float) -> Loss:
         if self._parallel is not None:
             return self._parallel.backward(batch, share)
+        start = time.perf_counter()
         batch = batch.to(self._fabric.device)
         # The model itself, not a wrapper that would take the batch apart to convert it: autocast is all that precision
         # needs here.
         with self._fabric.autocast():
             output = self._model(batch)
         loss = loss_of(output, batch, share, aux_shares=self._aux_shares(output))
+        middle = time.perf_counter()
         torch.autograd.backward(loss.total)
+        end = time.perf_counter()
+        self.passes.add(end - start, [(middle - start, end - middle)])
         return Loss(loss.total.detach(), loss.cross_entropy.detach())
 
     def _aux_shares(self, output: Output | None) -> dict[str, float]:

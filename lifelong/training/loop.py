@@ -138,7 +138,11 @@ class Loop:
         settings, progress = self.settings, self.progress
         stream = training_batches(self.batches, epoch=progress.epoch, first=progress.batch, prefetch=settings.prefetch)
         plan = self.batches.epoch(progress.epoch)
-        for number, batch in stream:
+        while True:
+            with self._timed("wait"):
+                number, batch = next(stream, (-1, None))
+            if batch is None:
+                return
             with self._timed("train"):
                 asked = self._step(first_targets(batch, self.total - progress.examples), number, interrupted)
             progress.batch = number + 1
@@ -164,12 +168,18 @@ class Loop:
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(settings, progress.examples, self.total)
         self._model.train()
+        passes = self._gradients.passes
+        before = replace(passes)
         step = self._gradients.backward(batch, lambda: (interrupted(), self._overdue()))
+        progress.spend("forward", passes.forward - before.forward)
+        progress.spend("backward", passes.backward - before.backward)
         asked, self._late = step.answers
+        start = time.perf_counter()
         if settings.clip:
             clip_gradients(self._model.parameters(), settings.clip)
         self._optimiser.step()
         self._optimiser.zero_grad()
+        progress.spend("optimiser", time.perf_counter() - start)
         self._record_step(step.loss, int(batch.mask_BC.sum()))
         return asked
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -26,6 +27,20 @@ _USERS = 2
 """Users of one part at least."""
 _PER_EVENT = ("history_BLF", "time_BL")
 _PER_USER = ("length_B", "user_B")
+
+
+@dataclass(slots=True)
+class Passes:
+    """Seconds by the clock that the two passes took so far."""
+
+    forward: float = 0.0
+    backward: float = 0.0
+
+    def add(self, seconds: float, spent: Sequence[tuple[float, float]]) -> None:
+        """Divide seconds by the clock as the parts, which ran side by side, divided theirs (forward, backward)."""
+        forward, backward = (sum(part) for part in zip(*spent, strict=True))
+        self.forward += seconds * forward / max(1e-9, forward + backward)
+        self.backward += seconds * backward / max(1e-9, forward + backward)
 
 
 class ParallelGradients:
@@ -42,6 +57,7 @@ class ParallelGradients:
     def __init__(self, model: Model, threads: int, autocast: Callable[[], AbstractContextManager[None]]) -> None:
         self._model, self._threads, self._autocast = model, threads, autocast
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.passes = Passes()
         # Idle threads of torch's own pool spin for a while and would take a core from the parts, so the caller does
         # with one thread too, until the end. The number is a thread's own; the barrier starts every thread now.
         self._before = torch.get_num_threads()
@@ -65,20 +81,27 @@ class ParallelGradients:
         parts = split(batch, min(self._threads, max(1, len(batch.length_B) // _USERS)))
         counts = torch.stack([part.mask_BC.sum() for part in parts])
         shares = (share * counts / counts.sum().clamp(min=1)).tolist()
+        start = time.perf_counter()
         results = list(self._pool.map(self._part, parts, shares))
+        self.passes.add(time.perf_counter() - start, [spent for _, _, spent in results])
         for parameter, gradients in zip(
-            self._parameters, zip(*(found for found, _ in results), strict=True), strict=True
+            self._parameters, zip(*(found for found, _, _ in results), strict=True), strict=True
         ):
             parameter.grad = _sum(gradients)
-        total, cross_entropy = torch.stack([torch.stack(losses) for _, losses in results]).sum(dim=0)
+        total, cross_entropy = torch.stack([torch.stack(losses) for _, losses, _ in results]).sum(dim=0)
         return Loss(total, cross_entropy)
 
-    def _part(self, part: Batch, share: float) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, Tensor]]:
+    def _part(
+        self, part: Batch, share: float
+    ) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, Tensor], tuple[float, float]]:
+        start = time.perf_counter()
         with self._autocast():
             output = self._model(part)
         loss = loss_of(output, part, share)
+        middle = time.perf_counter()
         gradients = torch.autograd.grad(loss.total, self._parameters, allow_unused=True)
-        return gradients, (loss.total.detach(), loss.cross_entropy.detach())
+        spent = middle - start, time.perf_counter() - middle
+        return gradients, (loss.total.detach(), loss.cross_entropy.detach()), spent
 
 
 def parallel_gradients(

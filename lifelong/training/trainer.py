@@ -300,6 +300,7 @@ def _loop_record(loop: Loop, fabric: Fabric) -> dict[str, Any]:
         "examples_seen": progress.examples,
         "steps": progress.steps,
         "examples_per_second": round(progress.examples / max(1e-9, progress.seconds.get("train", 0.0)), 1),
+        "shares": progress.shares(),
         "epochs": progress.examples / loop.batches.examples_per_epoch,
         "stopped_by": loop.stopped_by,
         "best": None if best is None else best.model_dump(),

@@ -125,6 +125,19 @@ def test_record_says_what_was_done(dataset: Dataset, tmp_path: Path) -> None:
     assert all(math.isfinite(point["train_loss"]) for point in record["learning_curve"])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_record_says_where_the_time_went(dataset: Dataset, tmp_path: Path, threads: int) -> None:
+    record = run(dataset, tmp_path / "out", threads=threads).metrics
+    shares = record["shares"]
+    assert shares.keys() == {"wait", "forward", "backward", "optimiser", "validate", "other"}
+    assert all(shares[stage] > 0 for stage in ("forward", "backward", "optimiser", "validate"))
+    assert sum(shares.values()) == pytest.approx(1.0, abs=0.01)
+    inside = sum(shares[stage] for stage in ("forward", "backward", "optimiser"))
+    seconds = record["seconds"]
+    whole = sum(seconds[stage] for stage in ("wait", "train", "validate", "checkpoint"))
+    assert inside <= seconds["train"] / whole + 0.01
+
+
 def test_no_checkpoint_is_left_behind(dataset: Dataset, tmp_path: Path) -> None:
     run(dataset, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
