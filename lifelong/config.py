@@ -76,6 +76,11 @@ class TrainSettings(BaseModel):
     max_history: int | None = Field(
         1024, ge=1, description="events of one window; longer histories are cut in training; null never cuts"
     )
+    history: Literal["cut", "chunks"] = Field(
+        "cut",
+        description="longer histories in training: cut to windows of max_history events, or whole, so many events at a "
+        "time with the memory carried on and no gradient between them (hpmn, gru4rec)",
+    )
     overlap: int = Field(
         0, ge=0, description="events that a target behind a cut still sees at least; never below the largest period"
     )

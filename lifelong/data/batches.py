@@ -350,13 +350,17 @@ class TrainingBatches:
 
     def __init__(self, dataset: Dataset, settings: TrainSettings, *, phase: int = 1) -> None:
         examples = dataset.examples("train")
-        passes = plan_passes(
-            examples,
-            max_targets=settings.max_targets,
-            max_history=settings.max_history,
-            phase=phase,
-            overlap=settings.overlap,
-        )
+        if settings.history == "chunks":
+            # All of a user's targets, or her history would be gone through once for each part of them.
+            passes = plan_passes(examples, max_targets=max(1, len(examples)))
+        else:
+            passes = plan_passes(
+                examples,
+                max_targets=settings.max_targets,
+                max_history=settings.max_history,
+                phase=phase,
+                overlap=settings.overlap,
+            )
         self.cut, self._settings = passes.cut(), settings
         self._gather = _Gather(dataset, examples, passes)
         self._hide = _Hide(dataset.vocabularies["item"].fallback, len(dataset.schema.item_fields), settings)

@@ -314,6 +314,9 @@ class MemoryModel(Model, Generic[M]):
     The law: `encode` at position n = folding `write` over the first n events.
     """
 
+    continues: ClassVar[bool] = False
+    """Whether a pass can begin with a memory: `continue_vector` is there."""
+
     @property
     def divisible(self) -> bool:
         """Users have nothing to do with each other."""
@@ -333,6 +336,17 @@ class MemoryModel(Model, Generic[M]):
 
         Padding (places from `length_B` on) may hold anything, NaN too, and changes neither values nor gradients.
         """
+
+    def continue_vector(self, memory: M, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> M:
+        """As `encode_vector`, from memories after a multiple of the largest period of events, one per user.
+
+        Args:
+            memory: fields `[B, ...]`.
+            event_BLE: what comes after them.
+            length_B: of these events.
+            position_BC: from the first of these events on.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def read_vector(self, memory: M, target_BCE: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -377,8 +391,20 @@ class MemoryModel(Model, Generic[M]):
     def forward(self, batch: Batch) -> Output:
         """One history pass, then a read per real target; padded targets get logit 0."""
         history = History(batch.history_BLF, batch.time_BL, batch.length_B)
+        return self._answer(self.encode(history, batch.position_BC), batch)
+
+    def go_on(self, memory: M, batch: Batch) -> tuple[Output, M]:
+        """The same from memories, and the memories after each user's last event, without gradient."""
+        event_BLE = self.embed(batch.history_BLF, self.history_fields)
+        position_BC = torch.cat([batch.position_BC, batch.length_B.unsqueeze(1)], dim=1)
+        found = self.continue_vector(memory, event_BLE, batch.length_B, position_BC)
+        at, last = (type(found)(*(value[:, place] for value in found)) for place in (slice(-1), -1))
+        return self._answer(at, batch), type(found)(*(value.detach() for value in last))
+
+    def _answer(self, memory: M, batch: Batch) -> Output:
+        """Read the memory at each target, and respond."""
         real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
-        memory = pick(self.encode(history, batch.position_BC), real_N)
+        memory = pick(memory, real_N)
         target = pick(Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC), real_N)
         logit_BNT, attention_BNS = self.respond(memory, target)
         aux_losses = self.auxiliary(memory, real_N.new_ones(1, len(real_N), dtype=torch.bool))

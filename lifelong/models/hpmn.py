@@ -16,7 +16,7 @@ Shapes: B users, L padded history length, C targets per user, S slots, D slot wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
@@ -68,6 +68,7 @@ class Hpmn(MemoryModel[HpmnMemory]):
     title = "HPMN"
     source = "Ren et al., SIGIR 2019"
     state = "one slot per layer"
+    continues = True
     period_S: Tensor
 
     def __init__(
@@ -118,12 +119,27 @@ class Hpmn(MemoryModel[HpmnMemory]):
 
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> HpmnMemory:
         """Run each layer over every k-th output of the layer below, k = ratio of their periods, and pick."""
+        starts: list[Tensor | None] = [None] * len(self.periods)
+        return HpmnMemory(position_BC, self._slots(starts, event_BLE, length_B, position_BC))
+
+    def continue_vector(
+        self, memory: HpmnMemory, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor
+    ) -> HpmnMemory:
+        """The same, each layer from its slot."""
+        starts = memory.slot_BSD.unbind(1)
+        slot_BCSD = self._slots(starts, event_BLE, length_B, position_BC)
+        return HpmnMemory(memory.count_B.unsqueeze(1) + position_BC, slot_BCSD)
+
+    def _slots(
+        self, starts: Sequence[Tensor | None], event_BLE: Tensor, length_B: Tensor, position_BC: Tensor
+    ) -> Tensor:
         hidden_BLD, slots = clear_padding(event_BLE, length_B), []
-        for layer, below, period in zip(self.layers, (1, *self.periods[:-1]), self.periods, strict=True):
+        ratios = zip(self.layers, starts, (1, *self.periods[:-1]), self.periods, strict=True)
+        for layer, start_BD, below, period in ratios:
             stride = period // below
-            hidden_BLD = gru_pass(layer, hidden_BLD[:, stride - 1 :: stride], length_B // period)
-            slots.append(states_at(hidden_BLD, position_BC // period))
-        return HpmnMemory(position_BC, torch.stack(slots, dim=2))
+            hidden_BLD = gru_pass(layer, hidden_BLD[:, stride - 1 :: stride], length_B // period, start_BD)
+            slots.append(states_at(hidden_BLD, position_BC // period, start_BD))
+        return torch.stack(slots, dim=2)
 
     def read_vector(self, memory: HpmnMemory, target_BCE: Tensor) -> tuple[Tensor, Tensor]:
         """K hops of attention over the slots, empty ones masked; the attention is the first hop's.

@@ -18,8 +18,8 @@ from torch import Tensor
 Array = npt.NDArray[Any]
 
 # Everything but the assumptions that nothing is NaN or infinite: a run that diverges must be seen to.
-_OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"reassoc", "contract", "arcp", "nsz"}}
-jit = njit(nogil=True, cache=True, **_OPTIONS)
+_FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
+jit = njit(nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH)
 
 
 def tanh(x: Any) -> Any:
@@ -27,7 +27,7 @@ def tanh(x: Any) -> Any:
     return math.tanh(x)
 
 
-@overload(tanh, jit_options=_OPTIONS)
+@overload(tanh, jit_options={"error_model": "numpy", "fastmath": _FASTMATH})
 def _tanh(x: Any) -> Callable[[Any], Any]:
     def single(x: Any) -> Any:
         return tanh_single(x)

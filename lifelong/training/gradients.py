@@ -24,7 +24,8 @@ from lifelong.data.batches import Batch
 from lifelong.errors import MismatchError
 from lifelong.evaluation.processes import Processes
 from lifelong.models.base import Model, Output
-from lifelong.training.losses import Loss, loss_of
+from lifelong.training.chunks import losses_of
+from lifelong.training.losses import Loss
 from lifelong.training.parallel import Passes, parallel_gradients, part_of
 
 if TYPE_CHECKING:
@@ -54,18 +55,19 @@ class Gradients:
         model: in training, on the device of `fabric`.
         fabric: device and precision.
         processes: that share the batches.
+        chunk: events of a chunk, see `lifelong.training.chunks`; None takes histories whole.
 
     Raises:
         MismatchError: the model cannot be trained by several processes, and why.
     """
 
-    def __init__(self, model: Model, fabric: Fabric, processes: Processes) -> None:
+    def __init__(self, model: Model, fabric: Fabric, processes: Processes, *, chunk: int | None = None) -> None:
         if processes.several and model.undivided:
             raise MismatchError(
                 f"{model.title} cannot be trained by several processes: {model.undivided}", fix="train without torchrun"
             )
-        self._model, self._fabric, self._processes = model, fabric, processes
-        self._parallel = parallel_gradients(model, fabric.device, fabric.autocast)
+        self._model, self._fabric, self._processes, self._chunk = model, fabric, processes, chunk
+        self._parallel = parallel_gradients(model, fabric.device, fabric.autocast, chunk=chunk)
         self.passes = Passes() if self._parallel is None else self._parallel.passes
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._sparse = {id(table.weight) for table in model.tables() if table.sparse}
@@ -102,16 +104,26 @@ class Gradients:
             return self._parallel.backward(batch, share)
         start = time.perf_counter()
         batch = batch.to(self._fabric.device)
+        nothing = torch.zeros((), device=self._fabric.device)
+        total, cross_entropy = nothing, nothing
         # The model itself, not a wrapper that would take the batch apart to convert it: autocast is all that precision
         # needs here.
-        with self._fabric.autocast():
-            output = self._model(batch)
-        loss = loss_of(output, batch, share, aux_shares=self._aux_shares(output))
-        middle = time.perf_counter()
-        torch.autograd.backward(loss.total)
-        end = time.perf_counter()
-        self.passes.add(end - start, [(middle - start, end - middle)])
-        return Loss(loss.total.detach(), loss.cross_entropy.detach())
+        losses = losses_of(
+            self._model,
+            batch,
+            share,
+            chunk=self._chunk,
+            autocast=self._fabric.autocast,
+            aux_shares=self._aux_shares,
+        )
+        for loss in losses:
+            middle = time.perf_counter()
+            torch.autograd.backward(loss.total)
+            total, cross_entropy = total + loss.total.detach(), cross_entropy + loss.cross_entropy.detach()
+            end = time.perf_counter()
+            self.passes.add(end - start, [(middle - start, end - middle)])
+            start = end
+        return Loss(total, cross_entropy)
 
     def _aux_shares(self, output: Output | None) -> dict[str, float]:
         """The shares of the auxiliary losses that are no means over labelled targets; None = of no users."""

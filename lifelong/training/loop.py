@@ -36,6 +36,7 @@ from lifelong.training.checkpoint import (
     State,
     shared_state,
 )
+from lifelong.training.chunks import chunk_size
 from lifelong.training.display import Display
 from lifelong.training.gradients import Gradients
 from lifelong.training.losses import Loss
@@ -67,6 +68,7 @@ class Loop:
         started: the model begins with trained weights: they are validated first, and kept if nothing gets better.
 
     Raises:
+        ConfigError: the model cannot be trained in chunks of histories, which the settings ask for.
         MismatchError: several processes cannot train this model, or validation examples all have the same label.
     """
 
@@ -93,7 +95,7 @@ class Loop:
         use_sparse_tables(model, settings)
         self._optimiser = build_optimiser(model, settings)
         self._threads = torch.get_num_threads()
-        self._gradients = Gradients(model, fabric, self.processes)
+        self._gradients = Gradients(model, fabric, self.processes, chunk=chunk_size(model, settings))
         self._validation = validation_subset(dataset.examples("validation"), settings)
 
     @property

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from lifelong.data.batches import Batch
 from lifelong.models.base import Model
-from lifelong.training.losses import Loss, loss_of
+from lifelong.training.chunks import losses_of
+from lifelong.training.losses import Loss
 
 _USERS = 2
 """Users of one part at least."""
@@ -52,10 +53,18 @@ class ParallelGradients:
         model: in training, `divisible`.
         threads: parts of a batch at most.
         autocast: context of the forward pass.
+        chunk: events of a chunk, see `lifelong.training.chunks`.
     """
 
-    def __init__(self, model: Model, threads: int, autocast: Callable[[], AbstractContextManager[None]]) -> None:
-        self._model, self._threads, self._autocast = model, threads, autocast
+    def __init__(
+        self,
+        model: Model,
+        threads: int,
+        autocast: Callable[[], AbstractContextManager[None]],
+        *,
+        chunk: int | None = None,
+    ) -> None:
+        self._model, self._threads, self._autocast, self._chunk = model, threads, autocast, chunk
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.passes = Passes()
         # Idle threads of torch's own pool spin for a while and would take a core from the parts, so the caller does
@@ -94,24 +103,34 @@ class ParallelGradients:
     def _part(
         self, part: Batch, share: float
     ) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, Tensor], tuple[float, float]]:
+        gradients: tuple[Tensor | None, ...] = (None,) * len(self._parameters)
+        total, cross_entropy, forward, backward = torch.zeros(()), torch.zeros(()), 0.0, 0.0
         start = time.perf_counter()
-        with self._autocast():
-            output = self._model(part)
-        loss = loss_of(output, part, share)
-        middle = time.perf_counter()
-        gradients = torch.autograd.grad(loss.total, self._parameters, allow_unused=True)
-        spent = middle - start, time.perf_counter() - middle
-        return gradients, (loss.total.detach(), loss.cross_entropy.detach()), spent
+        for loss in losses_of(self._model, part, share, chunk=self._chunk, autocast=self._autocast):
+            middle = time.perf_counter()
+            found = torch.autograd.grad(loss.total, self._parameters, allow_unused=True)
+            gradients = tuple(_sum(pair) for pair in zip(gradients, found, strict=True))
+            total, cross_entropy = total + loss.total.detach(), cross_entropy + loss.cross_entropy.detach()
+            forward, backward, start = (
+                forward + middle - start,
+                backward + time.perf_counter() - middle,
+                time.perf_counter(),
+            )
+        return gradients, (total, cross_entropy), (forward, backward)
 
 
 def parallel_gradients(
-    model: Model, device: torch.device, autocast: Callable[[], AbstractContextManager[None]]
+    model: Model,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[None]],
+    *,
+    chunk: int | None = None,
 ) -> ParallelGradients | None:
     """Threads for the steps of a model, or None where it has to take a batch as a whole."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1 or not model.divisible:
         return None
-    return ParallelGradients(model, threads, autocast)
+    return ParallelGradients(model, threads, autocast, chunk=chunk)
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
