@@ -398,8 +398,8 @@ class MemoryModel(Model, Generic[M]):
         event_BLE = self.embed(batch.history_BLF, self.history_fields)
         position_BC = torch.cat([batch.position_BC, batch.length_B.unsqueeze(1)], dim=1)
         found = self.continue_vector(memory, event_BLE, batch.length_B, position_BC)
-        at, last = (type(found)(*(value[:, place] for value in found)) for place in (slice(-1), -1))
-        return self._answer(at, batch), type(found)(*(value.detach() for value in last))
+        at, last = _split_last(found)
+        return self._answer(at, batch), last
 
     def _answer(self, memory: M, batch: Batch) -> Output:
         """Read the memory at each target, and respond."""
@@ -422,6 +422,14 @@ def pick(fields: _Fields, real_N: Tensor) -> _Fields:
     """A NamedTuple `[B, C, ...]` of the real targets alone, as if they were one user's: `[1, N, ...]`."""
     assert isinstance(fields, tuple)
     return type(fields)(*(value.flatten(0, 1)[real_N].unsqueeze(0) for value in fields))
+
+
+def _split_last(fields: _Fields) -> tuple[_Fields, _Fields]:
+    """A NamedTuple `[B, C, ...]` without the last place, and that place `[B, ...]` without gradient."""
+    assert isinstance(fields, tuple)
+    return type(fields)(*(value[:, :-1] for value in fields)), type(fields)(
+        *(value[:, -1].detach() for value in fields)
+    )
 
 
 def spread_targets(value_NX: Tensor, mask_BC: Tensor) -> Tensor:

@@ -160,7 +160,7 @@ class _Scan(torch.autograd.Function):
             count = rows.stop - rows.start
             share_ND, grad_NG = hidden_ND.new_empty(count, width), hidden_ND.new_empty(count, 3 * width)
             torch.mm(hidden_ND[rows], weight_new, out=share_ND)
-            of_users = (grad[some], length[some], tuple(part[some] for part in starts))
+            of_users = grad[some], length[some], (starts[0][some], starts[1][some], starts[2][some])
             _backward(*of_users, *recurrent, hidden[some], gate[some], share_ND.numpy(), grad_NG.numpy())
             if grad_input is not None:
                 torch.mm(grad_NG, weight_x, out=grad_input.flatten(0, 1)[rows])
