@@ -113,6 +113,7 @@ def compare_speed(sizes: list[int], width: int, steps: int, rounds: int) -> dict
         for _ in range(rounds):
             for form in FORMS:
                 runs[form].append(child("speed", form, items, width, steps))
+                print(f"{items:>10,} items, {form}: {runs[form][-1]}", flush=True)
         row: dict[str, Any] = {
             form: {name: round(statistics.median(run[name] for run in part), 3) for name in part[0]}
             for form, part in runs.items()

@@ -32,7 +32,8 @@ from lifelong.testing.worlds import INPUTS, random_batch
 from lifelong.training.display import Display
 from lifelong.training.gradients import Gradients
 from lifelong.training.loop import first_targets
-from lifelong.training.losses import loss_of
+from lifelong.training.losses import loss_of, masked_cross_entropy
+from lifelong.training.parallel import part_of
 from lifelong.training.trainer import train
 
 SETTINGS = {
@@ -100,11 +101,8 @@ def gradient_errors(processes: Processes) -> dict[str, Any]:
             model, batch = make_model(name), make()
             for table in model.tables():
                 table.sparse = name in SPARSE
-            if name == "dien":
-                # No events are sampled here from other users than the process's own.
-                model._others = lambda pairs, device: torch.arange(pairs, device=device)
-            whole = loss_of(model(batch), batch)
-            torch.autograd.backward(whole.total)
+            whole = dien_loss(model, batch) if name == "dien" else loss_of(model(batch), batch).total
+            torch.autograd.backward(whole)
             expected = gradients(model)
             model.zero_grad()
             step = Gradients(model, fabric, processes).backward(batch, lambda: (processes.rank == 1, False))
@@ -112,10 +110,26 @@ def gradient_errors(processes: Processes) -> dict[str, Any]:
             size = max(float(part.abs().max()) for part in expected)
             found[f"{name}, {kind}"] = {
                 "gradient": error / size,
-                "loss": abs(float(step.loss.total) - whole.total.item()) / abs(whole.total.item()),
+                "loss": abs(float(step.loss.total) - whole.item()) / abs(whole.item()),
                 "answers": step.answers,
             }
     return found
+
+
+def dien_loss(model: Model, batch: Batch) -> torch.Tensor:
+    """Of a whole batch whose sampled events come from the processes' own parts: each mean over all of its things."""
+    parts = [part for place in range(2) if (part := part_of(batch, place, 2)) is not None]
+    outputs = [model(part) for part in parts]
+    loss = torch.zeros(())
+    for output, part in zip(outputs, parts, strict=True):
+        own = masked_cross_entropy(output.logit_BCT, part.label_BCT, part.mask_BC)
+        loss = loss + own * part.mask_BC.sum() / batch.mask_BC.sum()
+    for name in ("next_event", "other_event"):
+        size = sum(float(output.aux_sizes[name]) for output in outputs)
+        assert size > 0
+        for output in outputs:
+            loss = loss + output.aux_losses[name] * output.aux_sizes[name] / size
+    return loss
 
 
 def rows(processes: Processes) -> list[Any]:
@@ -208,42 +222,28 @@ def together(data: Path, out: Path) -> None:
     (out / f"{place.rank}.json").write_text(json.dumps(found))
 
 
-def lonely(data: Path, out: Path, fate: str) -> None:
-    """Process 1 ends, or hangs, in the middle of a training."""
+def lonely(data: Path, out: Path, fate: str) -> int:
+    """A training, of which process 1 meets a fate; its exit code."""
     export.write_graphs = lambda *given, **named: None
-    step = Display.step
-    place = launch()
+    step, place = Display.step, launch()
 
     def ending(self: Display, examples: int, speed: float, loss: float) -> None:
         step(self, examples, speed, loss)
         # Not before the first checkpoint, where another attempt has to go on.
-        if place.rank == 1:
-            if fate == "dies once" and (place.restarts or examples < 1_500):
-                return
-            if fate != "hangs":
-                os._exit(9)
+        if fate == "dies" or (fate == "dies once" and place.restarts == 0 and examples > 1_500):
+            os._exit(9)
+        if fate == "hangs":
             signal.pause()
 
-    Display.step = ending
-    words = [
-        f"train.{name}={value}"
-        for name, value in {**SETTINGS, "answer_minutes": 0.5 if fate == "dies once" else 0.05}.items()
-    ]
-    sets = [part for word in words for part in ("--set", word)]
-    sys.exit(
-        main(
-            [
-                "train",
-                str(data),
-                "--model",
-                "dnn",
-                "--out",
-                str(out),
-                *sets,
-                *(["--json"] if fate != "dies once" else []),
-            ]
-        )
-    )
+    if place.rank == 1:
+        Display.step = ending
+        # As on a machine that does not share the first one's disk.
+        out = out.with_name("elsewhere") if fate == "is elsewhere" else out
+    minutes = 0.05 if fate in ("dies", "hangs") else 0.5
+    settings = {**SETTINGS, "answer_minutes": minutes}
+    sets = [part for name, value in settings.items() for part in ("--set", f"train.{name}={value}")]
+    as_json = [] if fate == "dies once" else ["--json"]
+    return main(["train", str(data), "--model", "dnn", "--out", str(out), *sets, *as_json])
 
 
 if __name__ == "__main__":
@@ -251,4 +251,4 @@ if __name__ == "__main__":
     if len(sys.argv) == 3:
         together(data, out)
     else:
-        lonely(data, out, sys.argv[3])
+        sys.exit(lonely(data, out, sys.argv[3]))

@@ -195,6 +195,26 @@ def test_model_that_needs_whole_batches_is_refused_with_the_reason(seen: list[di
 @pytest.mark.parametrize("fate", ["dies", "hangs"])
 def test_process_whose_peer_is_lost_says_so_and_ends(dataset: Dataset, tmp_path: Path, fate: str) -> None:
     """As on two machines: nobody is there who would end the survivor."""
+    (code, said, errors), _ = on_two_machines(dataset, tmp_path / "out", fate)
+    assert code == 1, errors
+    error = json.loads(said)["error"]
+    assert error["type"] == "LostProcessError"
+    assert "process 0 of 2" in error["found"]
+    assert "--resume" in error["fix"]
+
+
+def test_machine_without_the_first_ones_disk_ends_well_and_writes_nothing(dataset: Dataset, tmp_path: Path) -> None:
+    (code, said, errors), (other_code, other_said, other_errors) = on_two_machines(
+        dataset, tmp_path / "out", "is elsewhere"
+    )
+    assert (code, other_code) == (0, 0), errors + other_errors
+    assert json.loads(said)["artifact"] == str(tmp_path / "out")
+    assert (other_said, other_errors) == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def on_two_machines(dataset: Dataset, out: Path, fate: str) -> list[tuple[int, str, str]]:
+    """Exit code, stdout and stderr of two processes that torchrun starts on machines of their own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -202,7 +222,7 @@ def test_process_whose_peer_is_lost_says_so_and_ends(dataset: Dataset, tmp_path:
     shared |= {"MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "x"}
     started = [
         subprocess.Popen(
-            [sys.executable, SCRIPT, str(dataset.folder), str(tmp_path / "out"), fate],
+            [sys.executable, SCRIPT, str(dataset.folder), str(out), fate],
             env=os.environ | shared | {"RANK": str(rank), "GROUP_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -211,16 +231,14 @@ def test_process_whose_peer_is_lost_says_so_and_ends(dataset: Dataset, tmp_path:
         for rank in range(2)
     ]
     try:
-        said, errors = started[0].communicate(timeout=300)
+        texts = [started[0].communicate(timeout=300)]
+        if fate == "hangs":
+            started[1].kill()
+        texts.append(started[1].communicate(timeout=60))
     finally:
         for process in started:
             process.kill()
-        started[1].communicate()
-    assert started[0].returncode == 1, errors
-    error = json.loads(said)["error"]
-    assert error["type"] == "LostProcessError"
-    assert "process 0 of 2" in error["found"]
-    assert "--resume" in error["fix"]
+    return [(process.returncode, *text) for process, text in zip(started, texts, strict=True)]
 
 
 def test_run_that_torchrun_starts_anew_goes_on_from_its_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
