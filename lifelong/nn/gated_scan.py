@@ -145,7 +145,9 @@ def gated_gru_scan(gru: nn.GRU, input_BLE: Tensor, write_BL: Tensor, length_B: T
         length_B: int64 real events of each user.
     """
     apply: Callable[..., Tensor] = _Scan.apply
-    return apply(input_BLE.contiguous(), write_BL.contiguous(), length_B, *gru.all_weights[0])
+    # The compiled loops are of single precision, also where the rest is mixed.
+    with torch.autocast("cpu", enabled=False):
+        return apply(input_BLE.contiguous(), write_BL.contiguous(), length_B, *gru.all_weights[0])
 
 
 @jit
@@ -173,5 +175,7 @@ def decide(logit_BL: Tensor, slope: float, length_B: Tensor, longest: int) -> tu
         The steps that each waited, itself included, int64; and whether it writes.
     """
     waited_BL, hard_BL = np.zeros(logit_BL.shape, np.int64), np.zeros(logit_BL.shape, np.bool_)
-    _wait(as_array(logit_BL.cpu()), slope, as_array(length_B.cpu()), longest, waited_BL, hard_BL)
+    # NumPy knows no bfloat16, which mixed precision computes in.
+    plain_BL = logit_BL if logit_BL.dtype == torch.float64 else logit_BL.float()
+    _wait(as_array(plain_BL.cpu()), slope, as_array(length_B.cpu()), longest, waited_BL, hard_BL)
     return torch.from_numpy(waited_BL).to(logit_BL.device), torch.from_numpy(hard_BL).to(logit_BL.device)
