@@ -1,6 +1,6 @@
 """From a finished model to an artifact folder, and back to a model.
 
-    model --settings, weights, tables, graphs--> ARTIFACT.unfinished --rename--> ARTIFACT --load_model--> model
+    model --settings, weights, tables, graphs--> .ARTIFACT.<token>.unfinished --rename--> ARTIFACT --load_model--> model
 
 The folder appears complete or not at all. Graphs take vectors: events and targets are embedded outside of them, by
 look-up in the tables.
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +20,7 @@ import torch
 
 from lifelong.artifact.folder import FORMAT, Artifact, ArtifactConfig, Kind, make_manifest
 from lifelong.artifact.graphs import memory_layout, write_graphs
-from lifelong.data.folders import put_in_place
+from lifelong.data.folders import building, full_disk, put_in_place, remove_remains
 from lifelong.errors import ArtifactError, UsageError, require
 from lifelong.models import MODELS, MODES, SERVED, build, check_config
 from lifelong.models.base import FittedModel, MemoryModel, Model
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from lifelong.artifact.calibration import Calibrator
 from lifelong.data.dataset import Dataset
 
+_KEPT = "free some space; an earlier artifact is still there, and a training goes on with --resume from its last state"
 _VERSIONED = ("lifelong", "torch", "numpy", "onnx", "onnxruntime")
 
 
@@ -55,14 +54,13 @@ def write_artifact(
 
     Raises:
         ArtifactError: `out` holds something that is not an artifact, or an exported graph differs from the model.
+        DataError: the disk is full; what was in `out` is still there.
         UsageError: `run["model"]` is not how this model was built.
     """
     _check_replaceable(out)
     settings = _settings(model, run.get("model", {}))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.unfinished-", dir=out.parent) as holder:
-        folder = Path(holder) / "artifact"
-        folder.mkdir()
+    remove_remains(out)
+    with full_disk(out.parent, kept=_KEPT), building(out) as folder:
         _copy_data(dataset, folder)
         if isinstance(model, FittedModel):
             model.save(folder / "fitted")
@@ -72,9 +70,7 @@ def write_artifact(
         (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
         (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
         (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json(indent=2) + "\n")
-        _sync(folder)
         put_in_place(folder, out)
-        _sync_folder(out.parent)
     return Artifact.open(out, verify="sizes")
 
 
@@ -232,22 +228,3 @@ def _check_replaceable(out: Path) -> None:
     raise ArtifactError(
         f"{out} exists and is not an artifact", expected="a new folder, or an artifact to replace", fix="choose another"
     )
-
-
-def _sync(folder: Path) -> None:
-    """Bring all files and folders below a folder to the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            _sync_folder(path)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

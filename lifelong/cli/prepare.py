@@ -37,6 +37,12 @@ def prepare(
     ] = None,
     negatives: Annotated[Rule | None, typer.Option("--negatives", help="How negatives are sampled.")] = None,
     engine: Annotated[Engine | None, typer.Option("--engine", help="Table engine.")] = None,
+    master: Annotated[
+        str | None,
+        typer.Option(
+            "--master", metavar="URL", help="Spark cluster, such as spark://host:7077; or LIFELONG_SPARK_MASTER is set."
+        ),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option("--from", metavar="DATA|ARTIFACT", help="Keep the numbers of its values; new ones come behind."),
@@ -48,7 +54,14 @@ def prepare(
     """Turn a raw log into a prepared dataset: histories, examples, vocabularies."""
     from lifelong.data import prepare as preparing
 
-    named = {"protocol": protocol, "negatives": negatives, "engine": engine, "mapping": mapping, "start": start}
+    named = {
+        "protocol": protocol,
+        "negatives": negatives,
+        "engine": engine,
+        "master": master,
+        "mapping": mapping,
+        "start": start,
+    }
     given: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}
     given |= {key: value for key, value in named.items() if value is not None}
     given |= {"options": pairs(option, option="--option"), "overwrite": overwrite}

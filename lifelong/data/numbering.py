@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from lifelong.data.arrays import CHUNK, ArrayWriter, read_slice
 from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.engine import batches, scalars
+from lifelong.data.engine import batches, materialise, scalars
 from lifelong.data.histories import DTYPES
 from lifelong.data.sources import RawLog
 from lifelong.data.vocabulary import UNKNOWN, IdIndex
@@ -85,22 +85,22 @@ def number_ids(connection: Any, log: RawLog) -> Numbered:
     given = None
     if log.items is not None:
         # Written once: the source may have to work through the whole log for it.
-        given = connection.create_table("lifelong_given", log.items.select("item", *log.item_fields))
+        given = materialise(connection, "lifelong_given", log.items.select("item", *log.item_fields))
     users = distinct("user", [log.events, log.impressions])
     users = users.mutate(user_index=ibis.row_number().over(order_by="user").cast("int32"))
     items = distinct("item", [log.events, log.impressions, given])
     items = items.mutate(row=(ibis.row_number().over(order_by="item") + FIRST_ROW).cast("int32"))
-    items = connection.create_table("lifelong_items", items)
+    items = materialise(connection, "lifelong_items", items)
     if given is not None:
         number = int(items.count().to_pyarrow().as_py())
-        items = connection.create_table("lifelong_item_fields", items.left_join(given, "item").drop("item_right"))
+        items = materialise(connection, "lifelong_item_fields", items.left_join(given, "item").drop("item_right"))
         if int(items.count().to_pyarrow().as_py()) != number:
             raise DataError("the item table names an item twice", expected="one row per item")
     types: tuple[str, ...] = ()
     if log.event_types:
         column = log.events.select("event_type").distinct().to_pyarrow().column("event_type")
         types = tuple(sorted(value for value in column.to_pylist() if value is not None))
-    return Numbered(connection.create_table("lifelong_users", users), items, types)
+    return Numbered(materialise(connection, "lifelong_users", users), items, types)
 
 
 def id_index(connection: Any, table: Any, column: str, order: str) -> IdIndex:

@@ -3,20 +3,18 @@
     files --source--> RawLog --number, sort, stream--> histories --protocol--> targets --negatives--> examples
                                                            `--training period--> vocabularies, catalogue
 
-The dataset is built in a hidden folder beside its place and renamed at the end: an error or a kill leaves nothing that
-looks finished. The same rows and settings give the same arrays (`data_hash`), whatever the number of threads.
+The dataset is built in a hidden folder beside its place and renamed at the end: an error leaves nothing, a kill nothing
+that looks finished. The same rows and settings give the same arrays (`data_hash`), whatever the number of threads.
 """
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import json
-import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from lifelong.data.assemble import Job, assemble
 from lifelong.data.dataset import Dataset, array_hash, write_manifest
 from lifelong.data.earlier import Earlier
 from lifelong.data.engine import clear_errors, open_engine
-from lifelong.data.folders import put_in_place
+from lifelong.data.folders import building, in_use, put_in_place, remove_remains
 from lifelong.data.prepare_settings import PrepareSettings
 from lifelong.data.sources import SOURCES
 from lifelong.errors import SourceError, UsageError
@@ -58,19 +56,32 @@ def prepare(
     settings, tell = settings or PrepareSettings(), progress or (lambda _: None)
     if source not in SOURCES:
         raise UsageError(f"there is no source {source!r}", expected=", ".join(sorted(SOURCES)))
+    engines = getattr(SOURCES[source], "engines", (settings.engine,))
+    if settings.engine not in engines:
+        raise UsageError(
+            f"the source {source!r} is read by the engine {' or '.join(engines)} alone",
+            expected=f"--engine {engines[0]}",
+            fix="leave out --engine",
+        )
     files = expand(paths)
     out = Path(out)
     _check_out(out, settings.overwrite)
     earlier = None if settings.start is None else Earlier.open(settings.start)
     started = time.monotonic()
-    with clear_errors(out.parent), _beside(out) as folder:
+    for remains in remove_remains(out):
+        tell(f"removed {remains}, which a killed run had left; beginning anew")
+    with clear_errors(out.parent), building(out) as folder:
         work = folder / "work"
         work.mkdir()
         options = dict(settings.options)
         if settings.mapping is not None:
             options["mapping"] = str(settings.mapping)
         with open_engine(
-            settings.engine, work, memory_limit=settings.memory_limit, threads=settings.threads
+            settings.engine,
+            work,
+            memory_limit=settings.memory_limit,
+            threads=settings.threads,
+            master=settings.master,
         ) as connection:
             tell(f"reading {source}" + (f": {len(files)} file(s)" if files else ""))
             log = SOURCES[source](connection, files, options)
@@ -109,6 +120,12 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
+    if (busy := in_use(out)) is not None:
+        raise UsageError(
+            f"another process is writing {out} now (in {busy.name})",
+            expected="one process for a folder",
+            fix="wait until it has ended, or choose another --out",
+        )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / "dataset.json").exists():
@@ -117,18 +134,6 @@ def _check_out(out: Path, overwrite: bool) -> None:
         raise UsageError(
             f"{out} already holds a dataset", expected="a new folder", fix="choose another --out, or --overwrite"
         )
-
-
-@contextlib.contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A hidden folder on the same disk as `out`, deleted on any error."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.parent / f".{out.name}.{os.getpid()}-{time.monotonic_ns():x}.preparing"
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def prepare_frame(

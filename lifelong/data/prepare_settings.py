@@ -24,6 +24,9 @@ class PrepareSettings(BaseModel):
     ratio: int = Field(1, ge=1, le=1000, description="negatives per positive")
     seed: int = Field(0, ge=0, description="of all that is drawn")
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="table engine")
+    master: str | None = Field(
+        None, description="address of a Spark cluster, such as spark://host:7077; default: this machine"
+    )
     cuts: tuple[float, float] = Field((0.8, 0.9), description="shares of the times before validation and before test")
     min_count: int = Field(2, ge=1, description="items with fewer training events use their hash bucket")
     field_min_count: int = Field(1, ge=1, description="the same for the values of other item fields")

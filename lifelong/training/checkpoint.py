@@ -8,7 +8,6 @@ One file, so that replacing it is one rename: after a crash the older or the new
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from lifelong.data.folders import full_disk, sync
 from lifelong.errors import ConfigError, DataError, UsageError, require
 from lifelong.evaluation.processes import Processes
 
@@ -155,7 +155,11 @@ class Checkpoint:
         return self.path.exists()
 
     def save(self, state: State) -> None:
-        """Replace the state; after a crash the old or the new one is there."""
+        """Replace the state; after a crash the old or the new one is there.
+
+        Raises:
+            DataError: the disk is full; the old one is still there.
+        """
         save_file = require("safetensors.torch", extra="train", purpose="a checkpoint").save_file
         tensors = {f"model/{name}": value for name, value in state.model.items()}
         tensors |= {f"best/{name}": value for name, value in state.best.items()}
@@ -163,10 +167,16 @@ class Checkpoint:
         header = {"progress": state.progress.model_dump_json(), "fingerprint": self._fingerprint.model_dump_json()}
         self.folder.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_suffix(".unfinished")
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, fresh, metadata=header)
-        with fresh.open("rb") as file:
-            os.fsync(file.fileno())
+        whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        try:
+            with full_disk(self.folder, kept="free some space, then train again with --resume"):
+                save_file(whole, fresh, metadata=header)
+                sync(self.folder)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
         fresh.replace(self.path)
+        sync(self.folder)
 
     def load(self) -> State:
         """The saved state.

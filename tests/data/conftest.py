@@ -51,11 +51,17 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
     """Prepare literal rows; keyword arguments are those of `RawLog`, and `settings` those of `PrepareSettings`."""
 
     def prepare_rows(
-        events: Sequence[Event], *, out: str = "data", settings: Mapping[str, Any] | None = None, **log: Any
+        events: Sequence[Event],
+        *,
+        out: str = "data",
+        settings: Mapping[str, Any] | None = None,
+        progress: Any = None,
+        **log: Any,
     ) -> Dataset:
         monkeypatch.setitem(
             SOURCES, "rows", lambda connection, paths, options: read_rows(connection, events, **dict(log))
         )
-        return prepare("rows", [], tmp_path / out, settings=PrepareSettings(**{"threads": 1, **(settings or {})}))
+        chosen = PrepareSettings(**{"threads": 1, **(settings or {})})
+        return prepare("rows", [], tmp_path / out, settings=chosen, progress=progress)
 
     return prepare_rows

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lifelong.data import arrays
+from lifelong.data import arrays, folders
 from lifelong.data import prepare as prepare_module
 from lifelong.data.dataset import Dataset
 from lifelong.errors import DataError, DatasetError, UsageError
@@ -99,14 +99,47 @@ def test_a_failure_between_the_two_renames_brings_the_old_dataset_back(
     rename = Path.rename
 
     def second_fails(self: Path, target: Path) -> Path:
-        if self.name.endswith(".preparing"):
+        if self.name.endswith(".unfinished"):
             raise OSError(errno.EIO, "broken")
         return rename(self, target)
 
+    monkeypatch.setattr(folders, "exchange", lambda one, other: False)
     monkeypatch.setattr(Path, "rename", second_fails)
     with pytest.raises(OSError, match="broken"):
         make(LOG[:50], settings={"overwrite": True})
     assert Dataset(tmp_path / "data").manifest == before
+
+
+def test_two_folders_change_names_in_one_step(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "name.txt").write_text(name)
+    if not folders.exchange(tmp_path / "one", tmp_path / "two"):
+        pytest.skip("this system or disk cannot exchange two names")
+    assert [(tmp_path / name / "name.txt").read_text() for name in ("one", "two")] == ["two", "one"]
+
+
+def test_a_folder_that_is_being_written_is_refused_and_not_removed(make: Any, tmp_path: Path) -> None:
+    with folders.building(tmp_path / "data") as busy:
+        with pytest.raises(UsageError, match=r"another process is writing .*data now"):
+            make(LOG)
+        assert busy.exists()
+        assert folders.remove_remains(tmp_path / "data") == []
+    assert make(LOG).manifest.counts["events"] == 100
+
+
+def test_what_a_killed_run_left_is_removed_and_said(make: Any, tmp_path: Path) -> None:
+    left = tmp_path / ".data.0123456789ab.unfinished"
+    (left / "work").mkdir(parents=True)
+    (left / "dataset.json").write_text("{}")
+    others = [tmp_path / name for name in (".data.old.0123456789ab.unfinished", ".data.mine.unfinished")]
+    for path in others:
+        path.mkdir()
+    said: list[str] = []
+    make(LOG, progress=said.append)
+    assert any("removed .data.0123456789ab.unfinished" in text and "beginning anew" in text for text in said)
+    assert not left.exists()
+    assert all(path.exists() for path in others), "these are of something else"
 
 
 KILLED = """

@@ -222,7 +222,6 @@ def test_the_training_period_of_a_given_split_ends_with_each_users_last_training
         ({}, {"negatives": "same_category"}, "need an item field for it"),
         ({"time_unit": "ordinal", "protocol": "given"}, {"protocol": "temporal"}, "has no times"),
         ({}, {"buckets": {"colour": 4}}, "has no item field 'colour'"),
-        ({}, {"engine": "spark"}, "the engine 'spark' is not available"),
     ],
 )
 def test_choices_that_do_not_fit_are_refused(make: Any, log: Any, settings: Any, message: str) -> None:

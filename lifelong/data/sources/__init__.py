@@ -28,10 +28,12 @@ class _Format:
     Args:
         module: name of the module in this package.
         summary: what it reads, for the command line's help.
+        engines: that can read it.
     """
 
     module: str
     summary: str
+    engines: tuple[str, ...] = ("duckdb", "spark")
 
     def __call__(self, connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
         for library in ("ibis", "pyarrow"):
@@ -47,7 +49,7 @@ SOURCES: dict[str, Source] = {
         _Format("amazon", "Amazon 2014 reviews and meta, JSON and Python-literal lines"),
         _Format("xlong", "XLong: 1,000 events a line, given positive, negative and split"),
         _Format("taobao_ad", "Taobao Ad: raw_sample, ad_feature, behavior_log csv; real impressions"),
-        _Format("ebnerd", "EB-NeRD behaviors, history and articles parquet; real impressions"),
+        _Format("ebnerd", "EB-NeRD behaviors, history and articles parquet; real impressions", ("duckdb",)),
         _Format("completejourney", "The Complete Journey: the parquet files of the pip package"),
         _Format("movielens", "MovieLens ratings and movies, csv or ::"),
         _Format("table", "any csv or parquet with a mapping file"),

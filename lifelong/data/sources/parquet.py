@@ -11,6 +11,7 @@ import ibis
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lifelong.data import engine, spark
 from lifelong.errors import SourceError
 
 Kind = Literal["any", "integer", "text", "number", "time", "ids", "times"]
@@ -92,7 +93,7 @@ def scan(
     """Rows of several files of one shape, with `sequence`: the running row number over all of them.
 
     Args:
-        connection: an Ibis DuckDB backend.
+        connection: of `open_engine`.
         columns: wanted columns and their kinds.
         names: column of the file -> name in the result, where it is another.
 
@@ -102,7 +103,8 @@ def scan(
     tables, first = [], 0
     for file in files:
         file.require(columns)
-        table = connection.read_parquet(_literal(file.path), file_row_number=True)
+        _check_engine(connection, file, columns)
+        table = engine.read_parquet(connection, file.path)
         chosen = {(names or {}).get(name, name): table[name] for name in columns}
         tables.append(table.select(**chosen, sequence=table["file_row_number"] + first))
         first += file.rows
@@ -135,6 +137,18 @@ def locate(files: Sequence[ParquetFile], sequence: int) -> tuple[str, int]:
     raise IndexError(sequence)
 
 
-def _literal(path: Path) -> str:
-    """The path with the engine's wildcards made plain."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
+def _check_engine(connection: Any, file: ParquetFile, columns: Mapping[str, Kind]) -> None:
+    """Refuse what one engine would read in another way than the other.
+
+    Raises:
+        SourceError: a column has such a type.
+    """
+    found = spark.unfit(file.schema, columns) if engine.is_spark(connection) else None
+    if found is not None:
+        raise SourceError(
+            f"its type is {found[1]}, which Spark does not read as DuckDB does",
+            file=str(file.path),
+            column=found[0],
+            expected="whole numbers, text, dates, or timestamps in microseconds or more",
+            fix="write the column in one of these types, or leave out --engine spark",
+        )

@@ -13,7 +13,9 @@ from typing import Any
 import ibis
 import pyarrow as pa
 
+from lifelong.data import engine
 from lifelong.data.sources.rawlog import RawLog
+from lifelong.data.spark import java_layout
 from lifelong.errors import ConfigError, SourceError
 
 
@@ -21,7 +23,7 @@ def stage(connection: Any, batches: Iterable[pa.RecordBatch | pa.Table], schema:
     """Write batches into a new table of the connection.
 
     Args:
-        connection: an Ibis DuckDB backend.
+        connection: of `open_engine`.
         batches: produced lazily; an error in them comes out as it is.
         schema: their columns.
 
@@ -38,18 +40,13 @@ def stage(connection: Any, batches: Iterable[pa.RecordBatch | pa.Table], schema:
             failures.append(error)
             raise
 
-    name, stream = ibis.util.gen_name("lifelong"), ibis.util.gen_name("lifelong_stream")
-    connection.con.register(stream, pa.RecordBatchReader.from_batches(schema, guarded()))
     try:
-        connection.raw_sql(f'CREATE TABLE "{name}" AS SELECT * FROM "{stream}"')
+        return engine.stage(connection, guarded(), schema)
     except Exception:
         # The engine wraps what the generator raised; the caller wants the error itself.
         if failures:
             raise failures[0] from None
         raise
-    finally:
-        connection.con.unregister(stream)
-    return connection.table(name)
 
 
 def check_files(paths: Sequence[Path], *, source: str) -> list[Path]:
@@ -120,6 +117,15 @@ epoch_us: Any = ibis.udf.scalar.builtin(lambda moment: None, name="epoch_us", si
 try_strptime: Any = ibis.udf.scalar.builtin(
     lambda text, layout: None, name="try_strptime", signature=(("string", "string"), "timestamp")
 )
+
+
+def parsed(text: Any, layout: str) -> Any:
+    """Timestamps from texts in a strptime layout, null where a text does not fit.
+
+    Raises:
+        UsageError: the engine does not know the layout.
+    """
+    return try_strptime(text, java_layout(layout) if engine.is_spark(text.get_backend()) else layout)
 
 
 def to_seconds(moment: Any) -> Any:

@@ -26,10 +26,10 @@ from lifelong.data.sources.staging import (
     count_quirks,
     expand,
     one_row_per_item,
+    parsed,
     require_events,
     stage,
     to_seconds,
-    try_strptime,
     without_meta,
 )
 from lifelong.data.sources.text import Column, Layout, Places, rows
@@ -167,7 +167,7 @@ def _times(opened: _Opened, mapping: TableMapping) -> Any:
     if column.type().is_timestamp() or column.type().is_date():
         time = to_seconds(column.cast("timestamp"))
     elif mapping.time_format:
-        time = to_seconds(try_strptime(column.cast("string"), mapping.time_format))
+        time = to_seconds(parsed(column.cast("string"), mapping.time_format))
     elif mapping.time_unit == "iso":
         time = to_seconds(column.cast("string").try_cast("timestamp('UTC')"))
     elif mapping.time_unit == "ordinal":
