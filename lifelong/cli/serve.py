@@ -62,6 +62,9 @@ def serve(
     on_bad: OnBad = "stop",
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
+    shadow: Annotated[
+        Path | None, typer.Option("--shadow", metavar="ARTIFACT", help="Score with this one too, for comparison only.")
+    ] = None,
     impressions_log: Annotated[
         Path | None,
         typer.Option("--impressions-log", metavar="DIR", help="Write every scored request there, as parquet."),
@@ -92,7 +95,7 @@ def serve(
         rate=rate,
         log_users=log_users,
     )
-    make_app = partial(_open_app, artifact, store, keys, admin_keys, data, settings, following, log)
+    make_app = partial(_open_app, artifact, store, keys, admin_keys, data, shadow, settings, following, log)
     shown = {"store": without_password(store), "keys": keys is not None}
 
     def ready(artifact_id: str, address: str) -> None:
@@ -142,17 +145,20 @@ def _open_app(
     keys: Keys | None,
     admin_keys: Keys | None,
     data: Path | None,
+    shadow: Path | None,
     settings: ServiceSettings,
     following: _Following | None,
     log: LogFormat,
 ) -> Iterator[FastAPI]:
     """The app of one process, on a store that is open as long."""
+    from lifelong.artifact.folder import Artifact
     from lifelong.cli.opening import open_pair
     from lifelong.data.dataset import Dataset
     from lifelong.serving.app import create_app
     from lifelong.serving.logs import log_as
 
     log_as(log)
+    beside = None if shadow is None else Artifact.open(shadow)
     dataset = None if data is None else Dataset(data)
     with (
         open_pair(artifact, store, read_only=False) as (opened, memories),
@@ -164,6 +170,7 @@ def _open_app(
             api_keys=keys,
             admin_keys=None if admin_keys is None else list(admin_keys),
             dataset=dataset,
+            shadow=beside,
             settings=settings,
         )
         if following is not None:

@@ -36,6 +36,7 @@ def create_app(
     api_keys: Sequence[str] | Mapping[str, frozenset[str]] | None = None,
     admin_keys: Sequence[str] | None = None,
     dataset: Dataset | None = None,
+    shadow: Artifact | None = None,
     settings: ServiceSettings | None = None,
 ) -> FastAPI:
     """Build the service around one artifact and one store.
@@ -48,6 +49,7 @@ def create_app(
         admin_keys: keys of which a request to `/v1/admin/` must bring one, and that open all else; None where there are
             `api_keys` and none of them has the scope closes it.
         dataset: where explanations look up past events, beside the store's log.
+        shadow: another artifact, which scores the same requests; no client gets its answers.
         settings: limits and threads.
 
     Raises:
@@ -56,6 +58,8 @@ def create_app(
     """
     settings = settings or ServiceSettings()
     service = Service(artifact, store, settings=settings, dataset=dataset)
+    if shadow is not None:
+        service.watch(shadow)
     takeovers, sweeper = Takeovers(service), Sweeper(service)
 
     @contextlib.asynccontextmanager

@@ -42,6 +42,11 @@ class Metrics:
         )
         self.waiting_writes = Gauge("lifelong_waiting_writes", "Writes that wait or run", registry=self._registry)
 
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where other parts of the service put their numbers."""
+        return self._registry
+
     def add(self, collector: Collector) -> None:
         """Tell these numbers too."""
         self._registry.register(collector)

@@ -99,6 +99,7 @@ class Scorer:
         store: an opened store; not closed here.
         overlay: items put online; read from the store if None.
         base_rate: share of positives in the world, if it is known and the artifact does not hold it.
+        complete: False for an artifact in shadow, whose memories may be behind.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
@@ -112,11 +113,13 @@ class Scorer:
         *,
         overlay: ItemOverlay | None = None,
         base_rate: float | None = None,
+        complete: bool = True,
     ) -> None:
         self.artifact, self.store, self.base_rate = artifact, store, base_rate
         self.identity = identity = identity_of(artifact, store)
         self.runtime = Runtime(artifact, codec=identity.codec)
-        self.slot = store.bind(identity)
+        behind = None if complete else store.roster().find(artifact.id)
+        self.slot, self._complete = store.bind(identity) if behind is None else behind.slot, complete
         self.overlay = overlay or ItemOverlay(artifact.catalogue, store)
         self.schema = artifact.config.dataset_schema
 
@@ -170,7 +173,7 @@ class Scorer:
         """
         encoded = self.store.read_many(users, slot=self.slot)
         # A user whom nobody knows looks like one whose memory was dropped: the list is changed before that.
-        if None in encoded and (roster := self.store.roster()).members:
+        if self._complete and None in encoded and (roster := self.store.roster()).members:
             slot_of("the store", roster, self.identity)
         return self.runtime.decode(encoded), [value is not None for value in encoded]
 

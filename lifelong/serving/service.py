@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lifelong.memory.updater import Applied
     from lifelong.serving.explain import Explanation
     from lifelong.serving.following import Follower
+    from lifelong.serving.shadow import Shadow
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
@@ -155,6 +156,7 @@ class Service:
         self.stopping = False
         self.follower: Follower | None = None
         self.impressions = self._impressions_log()
+        self.shadow: Shadow | None = None
         self.on_switch: Callable[[], None] = lambda: None
         self._readers = ThreadPoolExecutor(settings.threads, thread_name_prefix="lifelong-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lifelong-write")
@@ -201,6 +203,7 @@ class Service:
         """Fold events in; all of them are written at once, or none."""
         self.settings.allow("events", len(events))
         applied = await self._write(lambda: self.updater.apply(events))
+        self._touched(events)
         for part in fields(applied):
             self.metrics.events.labels(part.name).inc(getattr(applied, part.name))
         return applied
@@ -220,7 +223,15 @@ class Service:
         known = self.updater.members.now.leader.known
         events = [replace(event, fields=known(event.fields)) if event.fields else event for event in events]
         place: dict[str, Any] = {"source": source, "partition": partition, "offsets": offsets}
-        return self._writer.submit(lambda: self.updater.apply(events, **place, through=through, after=after)).result()
+        work = self._writer.submit(lambda: self.updater.apply(events, **place, through=through, after=after))
+        applied = work.result()
+        self._touched(events)
+        return applied
+
+    def _touched(self, events: Sequence[UserEvent]) -> None:
+        """Tell the artifact in shadow who had an event."""
+        if self.shadow is not None:
+            self.shadow.touch(event.user for event in events)
 
     def follow(self, address: KafkaAddress, settings: StreamSettings, letters: DeadLetters | None) -> None:
         """Follow a topic from `start` to `close`."""
@@ -234,7 +245,9 @@ class Service:
         self.follower = follower
 
     def start(self) -> None:
-        """Begin to follow the topic, if there is one."""
+        """Begin to follow the topic, and to score in shadow, if there is such."""
+        if self.shadow is not None:
+            self.shadow.start()
         if self.follower is not None:
             self.follower.start()
 
@@ -281,6 +294,16 @@ class Service:
         impressions = 0 if self.impressions is None else self.impressions.forget(user)
         return impressions, self.store.purge()
 
+    def watch(self, artifact: Artifact) -> None:
+        """Let another artifact score in shadow, from `start` to `close`."""
+        from lifelong.serving.shadow import Shadow
+
+        if artifact.id == self.artifact.id:
+            # The same command after a switch.
+            logger.warning("artifact %s is served, and so in no shadow", artifact.id[:12])
+            return
+        self.shadow = Shadow(self, artifact)
+
     def _impressions_log(self) -> ImpressionsLog | None:
         if self.settings.impressions_log is None:
             return None
@@ -291,14 +314,19 @@ class Service:
         return ImpressionsLog(self.settings.impressions_log, count=count)
 
     def _logged(self, served: Served, requests: Sequence[ScoreRequest], answers: list[Answer]) -> list[Answer]:
-        """Offer what was scored to the log, without waiting for it."""
-        if self.impressions is None:
+        """Offer what was scored to the log and to the artifact in shadow, without waiting for them."""
+        if self.impressions is None and self.shadow is None:
             return answers
         now, named = int(clock.time()), []
         for request, answer in zip(requests, answers, strict=True):
             named.append(replace(answer, request_id=uuid.uuid4().hex))
             moment = now if request.time is None else request.time
-            self.impressions.offer(Scored(str(named[-1].request_id), served.scorer, request, answer, moment))
+            scored = Scored(str(named[-1].request_id), served.scorer, request, answer, moment)
+            if self.impressions is not None:
+                self.impressions.offer(scored)
+            if self.shadow is not None:
+                # Of the same moment, whenever it is scored.
+                self.shadow.offer(replace(scored, request=replace(request, time=moment)))
         return named
 
     async def export(self, user: str) -> dict[str, Any]:
@@ -313,6 +341,8 @@ class Service:
         self.stopping = True
         if self.follower is not None:
             self.follower.stop()
+        if self.shadow is not None:
+            self.shadow.close()
         self._cleaner.shutdown(wait=True)
         self._writer.shutdown(wait=True)
         self._readers.shutdown(wait=True)
