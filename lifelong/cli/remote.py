@@ -40,7 +40,10 @@ class Remote:
             return cls(address.rstrip("/"))
         from lifelong.serving.keys import read_keys
 
-        return cls(address.rstrip("/"), next(iter(read_keys(key_file))))
+        keys = read_keys(key_file)
+        return cls(
+            address.rstrip("/"), next((key for key, scopes in keys.items() if "admin" in scopes), next(iter(keys)))
+        )
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """One call; the reply.
