@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 IntArray = npt.NDArray[np.int64]
 _GIVEN = 65_536
 """Items with fields of their own whose numbers are kept at hand."""
+_FEW = 2
+"""Users of whom a run of events is folded in by itself, and not the k-th events of all together."""
 
 
 class Folder:
@@ -100,7 +102,14 @@ class Folder:
         """Memories after all events, and each event's place in its user's history (from 1)."""
         states = states.take(np.arange(len(states)))
         count_N = states.count_B[plan.user_N] + plan.rank_N + 1
-        for place_N in plan.rounds():
+        rounds = plan.rounds()
+        wide = next((at for at, place_N in enumerate(rounds) if len(place_N) <= _FEW), len(rounds))
+        for place_N in rounds[:wide]:
             user_B = plan.user_N[place_N]
             states.put(user_B, self.runtime.write(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
+        # What is left are long runs of a few users, each of which goes on by itself.
+        left_N = np.flatnonzero(plan.rank_N >= wide)
+        for user in np.unique(plan.user_N[left_N]).tolist():
+            place_N, user_B = left_N[plan.user_N[left_N] == user], np.array([user])
+            states.put(user_B, self.runtime.write_run(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
         return states, count_N

@@ -1,0 +1,56 @@
+"""Long runs of events of one user."""
+
+import numpy as np
+import pytest
+
+from lifelong.memory.codec import CODECS
+from lifelong.memory.runtime import Runtime
+from lifelong.memory.store import InMemoryStore
+from lifelong.memory.updater import Updater, UserEvent
+
+
+def numbers(runtime, length, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(1, len(runtime._tables[field]), length) for field in runtime._event]
+    return np.stack(rows, axis=1), 1_700_000_000 + np.arange(length)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("length", [0, 1, 37])
+def test_a_run_is_what_single_writes_give_bit_for_bit(artifact, codec, length):
+    runtime = Runtime(artifact, codec=codec)
+    number_LF, time_L = numbers(runtime, length)
+    states = runtime.write(runtime.empty(1), *(part[:1] for part in numbers(runtime, 1, seed=1)))
+    wanted = states
+    for place in range(length):
+        wanted = runtime.write(wanted, number_LF[place : place + 1], time_L[place : place + 1])
+    found = runtime.write_run(states, number_LF, time_L)
+    assert runtime.encode(found) == runtime.encode(wanted)
+
+
+def test_a_late_event_in_a_run_leaves_the_last_time(artifact):
+    runtime = Runtime(artifact)
+    number_LF, time_L = numbers(runtime, 3)
+    assert runtime.write_run(runtime.empty(1), number_LF, time_L[::-1]).last_time_B.tolist() == [int(time_L[-1])]
+
+
+def test_a_user_who_dominates_a_batch_and_the_others_get_what_single_events_give(artifact):
+    rng = np.random.default_rng(3)
+    users = [f"u{rng.integers(0, 9)}" if chance < 0.2 else "busy" for chance in rng.random(400)]
+    events = [
+        UserEvent(user, f"i{item}", 1_700_000_000 + place, "view")
+        for place, (user, item) in enumerate(zip(users, rng.integers(0, 60, 400).tolist(), strict=True))
+    ]
+    together, single = Updater(artifact, InMemoryStore()), Updater(artifact, InMemoryStore())
+    together.apply(events)
+    for event in events:
+        single.apply([event])
+    names = sorted(set(users))
+    found, wanted = (updater.runtime.decode(updater.store.read_many(names)) for updater in (together, single))
+    assert (found.count_B.tolist(), found.last_time_B.tolist()) == (
+        wanted.count_B.tolist(),
+        wanted.last_time_B.tolist(),
+    )
+    np.testing.assert_allclose(found.fields["slot"], wanted.fields["slot"], atol=1e-5)
+    for name in names:
+        assert together.store.events(name) == single.store.events(name)
