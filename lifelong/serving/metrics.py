@@ -25,6 +25,9 @@ class Metrics:
         )
         self.events = Counter("lifelong_events", "Events by outcome", ("outcome",), registry=self._registry)
         self.candidates = Counter("lifelong_candidates", "Scored candidates", registry=self._registry)
+        self.unknown_items = Counter(
+            "lifelong_unknown_items", "Scored candidates that training did not know", registry=self._registry
+        )
         self.unknown_users = Counter(
             "lifelong_unknown_users", "Requests scored from the empty memory", registry=self._registry
         )

@@ -79,6 +79,7 @@ class Answer:
         request_id: under which the request is in the impressions log; None where there is none.
         attention_CS: first-hop attention over the slots, or over the events of a recent history and padding behind
             them; None if the model has none, or none was asked for.
+        unknown_items: candidates that training did not know.
     """
 
     user: str
@@ -88,6 +89,7 @@ class Answer:
     scores: list[Score]
     artifact: str
     attention_CS: npt.NDArray[np.float32] | None
+    unknown_items: int = 0
     request_id: str | None = None
 
 
@@ -122,6 +124,7 @@ class Scorer:
         self.slot, self._complete = store.bind(identity) if behind is None else behind.slot, complete
         self.overlay = overlay or ItemOverlay(artifact.catalogue, store)
         self.schema = artifact.config.dataset_schema
+        self._first_known = artifact.vocabularies["item"].first_known
 
     def score(self, user: str, items: Sequence[str], *, time: int | None = None) -> list[Score]:
         """Scores of one user's candidates, in their order.
@@ -206,6 +209,7 @@ class Scorer:
                     scores=self._scores(request.items, logit_BCT[place, :size, 0]),
                     artifact=self.artifact.id,
                     attention_CS=None if attention_BCS is None else attention_BCS[place, :size],
+                    unknown_items=int((number_BCF[place, :size, 0] < self._first_known).sum()),
                 )
             )
         return answers

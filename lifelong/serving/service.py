@@ -256,6 +256,7 @@ class Service:
         self._allow(requests)
         answers = await self._ask(lambda served: self._logged(served, requests, served.scorer.answer(requests)))
         self.metrics.candidates.inc(sum(len(answer.scores) for answer in answers))
+        self.metrics.unknown_items.inc(sum(answer.unknown_items for answer in answers))
         self.metrics.unknown_users.inc(sum(not answer.known_user for answer in answers))
         return answers
 

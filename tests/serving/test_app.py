@@ -286,12 +286,13 @@ def test_a_service_that_stops_is_not_ready(client, app):
 
 def test_metrics_are_at_their_address_and_carry_no_ids(client):
     client.post("/v1/events", {"events": [event("a-user", event_id="x"), event("a-user")]})
-    one(client, "a-user", ["i1", "i2"])
+    one(client, "a-user", ["i1", "never seen"])
     client.get("/v1/users/a-user/memory")
     answer = client.get("/metrics")
     assert answer.status_code == 200
     assert 'lifelong_events_total{outcome="applied"} 2.0' in answer.text
     assert "lifelong_candidates_total 2.0" in answer.text
+    assert "lifelong_unknown_items_total 1.0" in answer.text
     assert 'lifelong_request_seconds_count{method="POST",route="/v1/score"} 1.0' in answer.text
     assert 'route="/v1/users/{user:text}/memory"' in answer.text
     assert "a-user" not in answer.text
