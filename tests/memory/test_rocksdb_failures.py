@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -135,3 +136,25 @@ def test_a_killed_writer_loses_no_acknowledged_commit_and_leaves_no_half_one(tmp
         assert {value for _, value in store.users()} == {b"%d" % mark}
         assert len(store.events("u0")) == mark + 1
         store.close()
+
+
+@pytest.mark.parametrize("sync", [True, False])
+def test_each_commit_waits_for_the_disk_unless_it_is_told_not_to(tmp_path: Path, sync: bool) -> None:
+    if not shutil.which("strace"):
+        pytest.skip("strace is not installed (Debian: strace)")
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from lifelong.memory.rocksdb_store import RocksDbStore\n"
+        "from lifelong.memory.store import Commit\n"
+        f"store = RocksDbStore(Path(sys.argv[1]), sync={sync})\n"
+        "for number in range(100):\n"
+        "    store.commit(Commit(states={'u': b'%d' % number}))\n"
+    )
+    trace = tmp_path / "trace"
+    command = ["strace", "-f", "-o", trace, "-e", "trace=fsync,fdatasync", sys.executable, "-c", code, tmp_path / "s"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "PTRACE" in done.stderr or "ptrace" in done.stderr:
+        pytest.skip("processes cannot be traced here")
+    assert done.returncode == 0, done.stderr
+    calls = sum("sync(" in line for line in trace.read_text().splitlines())
+    assert calls >= 100 if sync else calls < 50, calls
