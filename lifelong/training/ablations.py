@@ -48,6 +48,15 @@ def _hpmn(base: Settings) -> dict[str, dict[str, Any]]:
     return made
 
 
-_VARIANTS: dict[str, Callable[[Settings], dict[str, dict[str, Any]]]] = {"hpmn": _hpmn}
+def _tally(base: Settings) -> dict[str, dict[str, Any]]:
+    """Bytes of the state; no slots; no bits for what fell out; the latest values instead of those met most."""
+    made = {f"state-{state}": {**base, "state": state} for state in (1024, 2048, 4096, 8192, 16_384, 65_536)}
+    made["no-slots"] = {**base, "periods": ()}
+    made["faded-0"] = {**base, "faded": 0.0}
+    made["patience-0"] = {**base, "patience": 0}
+    return made
+
+
+_VARIANTS: dict[str, Callable[[Settings], dict[str, dict[str, Any]]]] = {"hpmn": _hpmn, "tally": _tally}
 ABLATED = tuple(_VARIANTS)
 """Models that have variants."""

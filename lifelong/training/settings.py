@@ -48,7 +48,7 @@ def build_model(dataset: Dataset, name: str, config: Mapping[str, Any]) -> Model
 def largest_period(model: Model) -> int:
     """The number of events after which all parts of a model's memory have been written; 1 without periods."""
     periods: Sequence[int] = getattr(model, "periods", (1,))
-    return max(periods)
+    return max(periods, default=1)
 
 
 def _split_problems(dataset: Dataset, *, needs_validation: bool) -> list[str]:

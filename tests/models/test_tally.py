@@ -14,7 +14,7 @@ from lifelong.data.cell_plan import ages, key_of
 from lifelong.errors import ConfigError
 from lifelong.models import build
 from lifelong.models.base import Event, History, Target
-from lifelong.models.tally import Tally
+from lifelong.models.tally import Tally, TallyHead
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -34,7 +34,9 @@ def make(**settings: object) -> Tally:
 
 
 def vector(model: Tally, numbers: list[int], fields: tuple[str, ...]) -> Tensor:
-    return torch.cat([model.embed.tables[field].weight[number] for field, number in zip(fields, numbers, strict=True)])
+    return torch.cat(
+        [model.embed.tables[name].weight[number][:3] for name, number in zip(fields, numbers, strict=True)]
+    )
 
 
 def naive_slots(model: Tally, events: list[list[int]]) -> list[Tensor]:
@@ -54,21 +56,30 @@ def naive_slots(model: Tally, events: list[list[int]]) -> list[Tensor]:
 
 
 def naive_counts(model: Tally, events: list[list[int]], target: list[int]) -> list[float]:
-    """Features where every value has a cell: exact counts, and ages on the scale."""
+    """What a read sees of counts where every value has a cell: exact counts, and ages on the scale."""
     features: list[float] = []
+    kinds: list[float] = []
     for place in range(len(model.item_fields)):
         hits = [at for at, event in enumerate(events, start=1) if event[place] == target[place] > 1]
+        key = max(target[place] - 2, 0)
+        rank = math.log(1 + key) / math.log(list(model.inputs.item.values())[place])
         if not hits:
-            features += [0.0] * 8
+            features += [0.0] * 4 + [rank] + [0.0] * 4
+            kinds += model.kind.weight[place * model.kinds].tolist()
             continue
-        step, level_end = 0, hits[-1]
+        step = 0
         for now in range(hits[-1] + 1, len(events) + 1):
             step += now % 2 ** (step // 16) == 0
-        assert level_end <= len(events)
         age, times = ages()[step], math.log(1 + len(hits))
-        features += [1.0, 0.0, times, math.log(1 + age) / 4]
+        above = sum(len(hits) >= first for first in (2, 3, 4, 6, 9, 14, 25, 60))
+        kinds += model.kind.weight[place * model.kinds + 2 + above * 32 + step // 8].tolist()
+        features += [1.0, 0.0, times, math.log(1 + age) / 4, rank]
         features += [times * 2 ** (-age / half_life) for half_life in HALF_LIVES]
-    return [*features, math.log(1 + len(events)) / 4]
+    weighted = []
+    for place, name in enumerate(model.item_fields):
+        weight = model.embed.tables[name].weight.detach()[target[place]][3:]
+        weighted.append(sum(float(w) * c for w, c in zip(weight, features[9 * place : 9 * place + 9], strict=True)))
+    return [*features, *kinds, math.log(1 + len(events)) / 4, *weighted]
 
 
 def naive_logit(model: Tally, events: list[list[int]], target: list[int], context: list[int]) -> Tensor:
@@ -83,9 +94,12 @@ def naive_logit(model: Tally, events: list[list[int]], target: list[int], contex
         total = total + score
     found = sum((w / total * slot for w, slot in zip(weights, slots, strict=True) if w > 0), torch.zeros(4))
     assert isinstance(found, Tensor)
-    of_context = vector(model, context, model.context_fields)
-    logit: Tensor = model.head.head.layers(torch.cat([found, counted, of_target, of_context]))
-    return logit
+    of_context = torch.cat(
+        [model.embed.tables[name].weight[n] for name, n in zip(model.context_fields, context, strict=True)]
+    )
+    assert isinstance(model.head, TallyHead)
+    logit: Tensor = model.head.head.layers(torch.cat([found, query * found, counted, of_target, of_context]))
+    return logit + model.head.direct.weight @ counted[-2:]
 
 
 def test_logits_are_those_of_loops_over_events_fields_and_slots() -> None:
@@ -161,4 +175,4 @@ def test_a_state_without_room_for_cells_is_refused() -> None:
 def test_keys_of_unknown_values_are_none_and_known_ones_are_those_of_the_plan() -> None:
     model = make()
     numbers = torch.tensor([[0, 1], [2, 5]])
-    assert model.keys(model.embed(numbers, model.item_fields)).tolist() == [[-1, -1], [key_of(2), key_of(5)]]
+    assert model.split.keys(model.embed(numbers, model.item_fields)).tolist() == [[-1, -1], [key_of(2), key_of(5)]]
