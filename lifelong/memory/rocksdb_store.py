@@ -36,8 +36,9 @@ import struct
 import threading
 import time as clock
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -434,17 +435,36 @@ class RocksDbStore:
         start = prefix + b"\xff" * 8 if backwards else start or prefix
         with _translated(self.path):
             rows = self._opened().items(backwards=backwards, from_key=start)
-        scan = _Scan(rows, prefix, most, self.path)
+        scan = _Scan(rows, prefix, most, self.path, partial(self._check_end, start, backwards))
         self._scans.add(scan)
         return scan
+
+    def _check_end(self, start: bytes, backwards: bool, last: bytes | None) -> None:
+        """Whether a scan that found no more rows is through: at damage RocksDB's rows end, too, and say nothing.
+
+        Raises:
+            StoreCorruptError: it is not.
+        """
+        probe = self._opened().iter()
+        if backwards:
+            probe.seek_for_prev(start if last is None else last)
+        else:
+            probe.seek(start if last is None else last)
+        if last is not None and probe.valid():
+            probe.prev() if backwards else probe.next()
+        # Raises what stopped the probe, if it was not the end.
+        probe.status()
 
 
 class _Scan:
     """Keys with a prefix and their values, in a view fixed at the start; the store can stop it from outside."""
 
-    def __init__(self, rows: Any, prefix: bytes, most: int | None, path: Path) -> None:
+    def __init__(
+        self, rows: Any, prefix: bytes, most: int | None, path: Path, check_end: Callable[[bytes | None], None]
+    ) -> None:
         self._rows, self._prefix, self._left, self._path = rows, prefix, most, path
-        self._stopped = False
+        self._stopped, self._check_end = False, check_end
+        self._last: bytes | None = None
 
     def __iter__(self) -> _Scan:
         return self
@@ -457,11 +477,14 @@ class _Scan:
             raise StopIteration
         with _translated(self._path):
             row: tuple[bytes, bytes] | None = next(self._rows, None)
+            if row is None:
+                self._check_end(self._last)
         if row is None or not row[0].startswith(self._prefix):
             self._rows = None
             raise StopIteration
         if self._left is not None:
             self._left -= 1
+        self._last = row[0]
         return row
 
     def stop(self) -> None:

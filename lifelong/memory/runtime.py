@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.artifact.folder import GRAPHS, is_recent
-from lifelong.errors import ArtifactError, require
+from lifelong.errors import ArtifactError, StoreCorruptError, require
 from lifelong.memory.codec import make_codec
 from lifelong.memory.recent import append, unroll
 from lifelong.memory.state import States
@@ -93,13 +93,33 @@ class Runtime:
         """Memories as a store keeps them."""
         return self.codec.encode(states)
 
-    def decode(self, records: Sequence[bytes | None]) -> States:
+    def decode(self, records: Sequence[bytes | None], users: Sequence[str] | None = None) -> States:
         """Memories from a store; empty ones where a user is absent.
+
+        Args:
+            records: as the store gave them.
+            users: whose they are, so that an error can say it.
 
         Raises:
             StoreCorruptError: a record cannot be decoded.
         """
-        return self.codec.decode(records)
+        try:
+            return self.codec.decode(records)
+        except StoreCorruptError:
+            if users is None:
+                raise
+            raise self._damaged(records, users) from None
+
+    def _damaged(self, records: Sequence[bytes | None], users: Sequence[str]) -> StoreCorruptError:
+        """The error of the first record that cannot be decoded, with her name."""
+        for user, record in zip(users, records, strict=True):
+            try:
+                self.codec.decode([record])
+            except StoreCorruptError as error:
+                found = error.found.removeprefix("memory 0 of those that were read ")
+                fix = "restore a backup, or erase this user: all others are as they were"
+                return StoreCorruptError(f"the memory of user {user!r} {found}", expected=error.expected, fix=fix)
+        return StoreCorruptError("a memory cannot be decoded", fix="restore a backup")
 
     def write(self, states: States, number_BF: IntArray, time_B: IntArray) -> States:
         """Fold one event per user in.

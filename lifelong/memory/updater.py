@@ -208,7 +208,8 @@ class Updater:
         fresh_N = self._fresh(batch, everyone, user_N, now)
         # Users of whom nothing is new stay as they are.
         used_U, user_N = np.unique(user_N[fresh_N], return_inverse=True)
-        before = leader.runtime.decode([records[place] for place in used_U.tolist()])
+        places = used_U.tolist()
+        before = leader.runtime.decode([records[place] for place in places], [everyone[place] for place in places])
         plan = make_plan(user_N, table.time_N[fresh_N], before.last_time_B, refuse=self._late == "refuse")
         kept_N = fresh_N[plan.kept_N]
         kept = table.take(kept_N)

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from lifelong.errors import LifelongError, RequestError, StoreUnavailableError, UsageError
+from lifelong.errors import LifelongError, RequestError, StoreCorruptError, StoreUnavailableError, UsageError
 from lifelong.serving.schemas import ErrorReply
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,9 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, LifelongError)
     response = error_response(error)
     if response.status_code >= 500:
-        logger.error("%s %s: %s", request.method, _route(request), error)
+        # The error itself can name a user; it is in the answer.
+        told = "a stored memory is damaged" if isinstance(error, StoreCorruptError) else str(error)
+        logger.error("%s %s: %s", request.method, _route(request), told)
     return response
 
 

@@ -178,7 +178,7 @@ class Scorer:
         # A user whom nobody knows looks like one whose memory was dropped: the list is changed before that.
         if self._complete and None in encoded and (roster := self.store.roster()).members:
             slot_of("the store", roster, self.identity)
-        return self.runtime.decode(encoded), [value is not None for value in encoded]
+        return self.runtime.decode(encoded, users), [value is not None for value in encoded]
 
     def answer_from(
         self, states: States, known: Sequence[bool], requests: Sequence[ScoreRequest], *, attention: bool = False
