@@ -167,6 +167,10 @@ class Checkpoint:
         header = {"progress": state.progress.model_dump_json(), "fingerprint": self._fingerprint.model_dump_json()}
         self.folder.mkdir(parents=True, exist_ok=True)
         fresh = self.path.with_suffix(".unfinished")
+        for remains in self.folder.iterdir():
+            # A killed process can have left half a file, also under a name that the library chose.
+            if remains != self.path:
+                remains.unlink()
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         try:
             with full_disk(self.folder, kept="free some space, then train again with --resume"):
