@@ -36,6 +36,9 @@ def prepare(
         Protocol | None, typer.Option("--protocol", help="What is a target, and how it is split.")
     ] = None,
     negatives: Annotated[Rule | None, typer.Option("--negatives", help="How negatives are sampled.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", help="Event types to predict side by side, as in any,cart,buy.")
+    ] = None,
     engine: Annotated[Engine | None, typer.Option("--engine", help="Table engine.")] = None,
     master: Annotated[
         str | None,
@@ -61,6 +64,7 @@ def prepare(
         "master": master,
         "mapping": mapping,
         "start": start,
+        "tasks": tasks,
     }
     given: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}
     given |= {key: value for key, value in named.items() if value is not None}

@@ -37,6 +37,9 @@ from lifelong.data.training_vocabulary import build_catalogue, field_vocabulary
 from lifelong.data.vocabulary import IdIndex
 from lifelong.errors import DataError, UsageError
 
+ANY = "any"
+"""Name of the task of an event of any type."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -102,7 +105,8 @@ def assemble(job: Job) -> Manifest:
     if log.event_types:
         save_event_types(job, plan, histories, numbered.types)
     drawn = write_examples(job.folder, plan, rule, histories, catalogue, job.progress)
-    splits = count_splits(job.folder, count_V > 0)
+    tasks = (job.settings.tasks or ()) if rule.rule != "none" else log.tasks
+    splits = count_splits(job.folder, count_V > 0, tasks=tasks)
     record = {
         "read": log.record,
         **span,
@@ -114,7 +118,9 @@ def assemble(job: Job) -> Manifest:
         "vocabulary": {
             field: {"known": len(each.index), "buckets": each.buckets} for field, each in catalogue.vocabularies.items()
         },
-        "settings": job.settings.model_dump(mode="json", exclude={"overwrite", "options", "mapping", "start"}),
+        "settings": job.settings.model_dump(
+            mode="json", exclude={"overwrite", "options", "mapping", "start", *_unset(job.settings)}
+        ),
     }
     if job.earlier is not None:
         record["from"] = {
@@ -123,6 +129,10 @@ def assemble(job: Job) -> Manifest:
         }
     counts = {"users": len(users), "events": histories.num_events, "items": len(ids)}
     return make_manifest(job, protocol, rule, plan.cut_times, counts, record)
+
+
+def _unset(settings: PrepareSettings) -> tuple[str, ...]:
+    return () if settings.tasks else ("tasks",)
 
 
 def make_manifest(
@@ -146,7 +156,7 @@ def make_manifest(
             item_fields=("item", *log.item_fields),
             event_types=log.event_types,
             time_unit=log.time_unit,
-            tasks=log.tasks if rule.rule == "none" else ("response",),
+            tasks=log.tasks if rule.rule == "none" else job.settings.tasks or ("response",),
         ),
         negatives=rule,
         cut_times=cut_times,
@@ -170,10 +180,12 @@ def make_plan(job: Job, protocol: Protocol, histories: Histories, types: tuple[s
         return given(histories, job.work, users.hashes())
     if protocol == "impressions":
         return impressions(histories, job.work, _cuts(log.impressions, settings))
-    moments = Moments(job.folder / "histories")
+    tasks = task_codes(log, settings, types)
+    moments = Moments(job.folder / "histories", None, job.type_code, tasks)
     if log.target_types is not None:
         codes = tuple(place for place, value in enumerate(types) if value in log.target_types)
-        moments = Moments(job.folder / "histories", codes, job.type_code)
+        codes = tuple(sorted({*codes, *(code for task in tasks for code in task)})) if codes else codes
+        moments = Moments(job.folder / "histories", codes, job.type_code, tasks)
         if not codes:
             raise UsageError(
                 f"no event has a target type ({', '.join(log.target_types)})", expected=f"some of {', '.join(types)}"
@@ -181,6 +193,26 @@ def make_plan(job: Job, protocol: Protocol, histories: Histories, types: tuple[s
     if protocol == "paper":
         return paper(moments, histories.num_users)
     return temporal(moments, _cuts(log.events, settings))
+
+
+def task_codes(log: RawLog, settings: PrepareSettings, types: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    """Codes of the event types of each task; `any` has all of them that make a target.
+
+    Raises:
+        UsageError: the log has no such type.
+    """
+    if settings.tasks is None:
+        return ()
+    unknown = [task for task in settings.tasks if task not in (ANY, *types)]
+    if unknown:
+        raise UsageError(
+            f"tasks {', '.join(unknown)}, and no event of {log.name} has such a type",
+            expected=f"some of {', '.join([ANY, *types])}",
+            fix="name event types of this log",
+        )
+    named = {*settings.tasks, *(log.target_types or types)}
+    any_type = tuple(place for place, value in enumerate(types) if value in named)
+    return tuple(any_type if task == ANY else (types.index(task),) for task in settings.tasks)
 
 
 def _cuts(table: Any, settings: PrepareSettings) -> tuple[int, int]:
@@ -244,14 +276,19 @@ def save_event_types(job: Job, plan: Plan, histories: Histories, types: tuple[st
     write_event_types(code, job.folder / "histories" / "event_type.npy", number)
 
 
-def count_splits(folder: Path, trained_V: npt.NDArray[np.bool_]) -> Mapping[Split, dict[str, int]]:
-    """Counts of all splits' examples.
+def count_splits(
+    folder: Path, trained_V: npt.NDArray[np.bool_], *, tasks: tuple[str, ...]
+) -> Mapping[Split, dict[str, int]]:
+    """Counts of all splits' examples, with the positives of each task where there are several.
 
     Raises:
         DataError: a split has none.
     """
     splits = {split: count_split(Examples.open(folder / "examples" / split), trained_V) for split in SPLITS}
     for split, found in splits.items():
+        if len(tasks) > 1:
+            label_NT = Examples.open(folder / "examples" / split).label_NT
+            found |= {f"positives_{task}": int((label_NT[:, at] > 0).sum()) for at, task in enumerate(tasks)}
         if not found["examples"]:
             raise DataError(
                 f"the split {split!r} has no target",

@@ -27,6 +27,13 @@ def choose_protocol(log: RawLog, settings: PrepareSettings) -> Protocol:
             expected="impressions, temporal or paper",
             fix="--protocol impressions cuts by time",
         )
+    if settings.tasks and (protocol in ("impressions", "given") or not log.event_types):
+        why = "whose labels are logged" if log.event_types else "and the events have no types"
+        raise UsageError(
+            f"tasks {', '.join(settings.tasks)} with the protocol {protocol!r}, {why}",
+            expected="a log whose events have types, and the protocol temporal or paper",
+            fix="leave out --tasks; logged labels are tasks by themselves",
+        )
     if protocol in ("temporal", "paper") and log.time_unit == "ordinal" and log.protocol != protocol:
         raise UsageError(
             f"{log.name} has no times, only an order within each user, so the protocol {protocol!r} cannot cut it",

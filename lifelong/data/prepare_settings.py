@@ -21,6 +21,11 @@ class PrepareSettings(BaseModel):
         None,
         description="how negatives are sampled; default: the source's, else popularity (temporal), uniform (paper)",
     )
+    tasks: tuple[str, ...] | None = Field(
+        None,
+        description="event types to be predicted side by side, such as buy,cart; `any` is an event of any type; "
+        "default: one task, whether there is an event",
+    )
     ratio: int = Field(1, ge=1, le=1000, description="negatives per positive")
     seed: int = Field(0, ge=0, description="of all that is drawn")
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="table engine")
@@ -48,6 +53,14 @@ class PrepareSettings(BaseModel):
         None, description="earlier dataset or artifact (--from) whose known values and hash buckets keep their numbers"
     )
     overwrite: bool = Field(False, description="replace a dataset that is already there")
+
+    @field_validator("tasks", mode="before")
+    @classmethod
+    def _names(cls, tasks: object) -> object:
+        names = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else tasks
+        if isinstance(names, list | tuple) and (not names or "" in names or len(set(names)) < len(names)):
+            raise ValueError("tasks are different event types with commas between, such as buy,cart")
+        return names
 
     @field_validator("cuts")
     @classmethod

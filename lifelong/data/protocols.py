@@ -13,7 +13,7 @@ or to training (paper).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -66,11 +66,13 @@ class Moments:
         folder: histories.
         target_codes: codes of event types that make a target; None = every event.
         type_code: file of the codes.
+        tasks: codes of the event types of each task; () = one task, 1 for every target.
     """
 
     folder: Path
     target_codes: tuple[int, ...] | None = None
     type_code: Path | None = None
+    tasks: tuple[tuple[int, ...], ...] = ()
 
     def targets(self) -> Iterator[Examples]:
         """Every target of the log as a positive, users in order."""
@@ -84,10 +86,38 @@ class Moments:
             examples = Examples(
                 user_N, row_N, time_N, position_N.astype(np.int32), np.ones((len(user_N), 1), np.float32)
             )
-            if self.target_codes is not None and self.type_code is not None:
-                wanted = np.isin(read_slice(self.type_code, low, high), self.target_codes)
+            if self.type_code is not None and (self.tasks or self.target_codes is not None):
+                code_N = read_slice(self.type_code, low, high)
+                wanted = np.ones(len(code_N), bool)
+                if self.target_codes is not None:
+                    wanted = np.isin(code_N, self.target_codes)
+                if self.tasks:
+                    examples, code_N = examples.take(np.flatnonzero(wanted)), code_N[wanted]
+                    label_NT = np.stack([np.isin(code_N, codes) for codes in self.tasks], axis=1).astype(np.float32)
+                    yield joined(replace(examples, label_NT=label_NT))
+                    continue
                 examples = examples.take(np.flatnonzero(wanted))
             yield examples
+
+
+def joined(examples: Examples) -> Examples:
+    """One example for each item of a moment, at the place of its first event: with the labels of all its events.
+
+    Args:
+        examples: of whole users, in order; one for each event.
+    """
+    columns = (examples.row_N, examples.position_N, examples.user_N)
+    order_N = np.lexsort(columns)
+    fresh_N = np.ones(len(order_N), bool)
+    fresh_N[1:] = np.logical_or.reduce([column[order_N][1:] != column[order_N][:-1] for column in columns])
+    start_G = np.flatnonzero(fresh_N)
+    if not len(start_G):
+        return examples
+    # The sort is stable: the first of a group is its first event.
+    label_GT = np.maximum.reduceat(examples.label_NT[order_N], start_G, axis=0)
+    first_G = order_N[start_G]
+    back_G = np.argsort(first_G)
+    return replace(examples.take(first_G[back_G]), label_NT=label_GT[back_G])
 
 
 def moment_starts(user_N: npt.NDArray[np.integer], time_N: IntArray) -> IntArray:

@@ -57,11 +57,11 @@ def write_examples(
 
 
 def add_negatives(examples: Examples, sampler: NegativeSampler, rng: np.random.Generator) -> Examples:
-    """Each positive, then its negatives with label 0."""
+    """Each positive, then its negatives with label 0 for every task."""
     row_NR = np.column_stack([examples.row_N, sampler.draw(examples, rng)])
     each = np.repeat(np.arange(len(examples)), row_NR.shape[1])
-    label_NT = np.zeros((row_NR.size, 1), np.float32)
-    label_NT[:: row_NR.shape[1]] = 1
+    label_NT = np.zeros((row_NR.size, examples.label_NT.shape[1]), np.float32)
+    label_NT[:: row_NR.shape[1]] = examples.label_NT
     return Examples(
         examples.user_N[each],
         row_NR.reshape(-1).astype(np.int32),
@@ -75,7 +75,8 @@ def flip(examples: Examples, sampler: NegativeSampler, rng: np.random.Generator)
     """A coin per example: heads, it stays (label 1); tails, another item stands in its place (label 0)."""
     heads_N = rng.integers(0, 2, len(examples)).astype(bool)
     row_N = np.where(heads_N, examples.row_N, sampler.draw(examples, rng)[:, 0]).astype(np.int32)
-    return Examples(examples.user_N, row_N, examples.time_N, examples.position_N, heads_N[:, None].astype(np.float32))
+    label_NT = examples.label_NT * heads_N[:, None].astype(np.float32)
+    return Examples(examples.user_N, row_N, examples.time_N, examples.position_N, label_NT)
 
 
 def _sampler(
