@@ -68,6 +68,9 @@ class TrainSettings(BaseModel):
         100_000, ge=1, description="examples used to stop and calibrate, of whole users chosen by seed; null takes all"
     )
     select_on: Literal["auc", "log_loss"] = Field("auc", description="what the kept weights are best in, on validation")
+    select_task: str | None = Field(
+        None, description="the task whose value counts, or `mean` for the mean over all; null takes the first"
+    )
     patience: int = Field(8, ge=1, description="stop after so many validations in a row without a new best")
     min_steps: int = Field(
         1000, ge=0, description="batches before which patience does not end a run: long histories start on a plateau"

@@ -41,6 +41,7 @@ def write_artifact(
     run: Mapping[str, Any],
     metrics: Mapping[str, Any],
     calibrator: Calibrator | None,
+    other_calibrators: Mapping[str, Calibrator | None] | None = None,
 ) -> Artifact:
     """Write a model with everything that scoring needs; replaces an older artifact in `out`.
 
@@ -51,6 +52,7 @@ def write_artifact(
         run: settings of the run; `run["model"]` are the model's own, those left out have their defaults.
         metrics: what training measured.
         calibrator: fitted on validation, or None.
+        other_calibrators: of the tasks behind the first.
 
     Raises:
         ArtifactError: `out` holds something that is not an artifact, or an exported graph differs from the model.
@@ -66,7 +68,7 @@ def write_artifact(
             model.save(folder / "fitted")
         else:
             _write_weights(model.eval(), settings, folder)
-        config = _config(model, settings, dataset, run=run, calibrator=calibrator)
+        config = _config(model, settings, dataset, run=run, calibrator=calibrator, others=other_calibrators or {})
         (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
         (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
         (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json(indent=2) + "\n")
@@ -141,6 +143,7 @@ def _config(
     *,
     run: Mapping[str, Any],
     calibrator: Calibrator | None,
+    others: Mapping[str, Calibrator | None],
 ) -> ArtifactConfig:
     inputs, manifest = model.inputs, dataset.manifest
     layout = memory_layout(model) if isinstance(model, SERVED) else None
@@ -162,6 +165,7 @@ def _config(
         base_rate=manifest.base_rate,
         data_hash=manifest.data_hash,
         calibrator=calibrator,
+        other_calibrators=dict(others),
         run=_plain(run),
         versions={name: _version(name) for name in _VERSIONED},
     )

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lifelong.artifact.calibration import Calibrator
 from lifelong.data.catalogue import Catalogue
@@ -126,6 +127,9 @@ class ArtifactConfig(BaseModel):
     """Share of positives among the training examples where labels are logged, else None."""
     data_hash: str
     calibrator: Calibrator | None = None
+    """Of the first task."""
+    other_calibrators: dict[str, Calibrator | None] = Field(default_factory=dict, exclude_if=operator.not_)
+    """Of the other tasks, where there are several."""
     run: dict[str, Any]
     """Settings of the run that made it."""
     versions: dict[str, str]
@@ -245,17 +249,24 @@ class Artifact:
         return found
 
     def probability(
-        self, logit: npt.ArrayLike, base_rate: float | None = None
+        self, logit: npt.ArrayLike, base_rate: float | None = None, *, task: str | None = None
     ) -> tuple[npt.NDArray[np.float64] | None, str | None]:
-        """Probabilities of logits of the first task, or the reason why there are none.
+        """Probabilities of logits of one task, or the reason why there are none.
 
         Args:
             logit: raw logits, any shape.
             base_rate: share of positives in the world, if the caller knows it.
+            task: its name; the first if None.
         """
-        if self.config.calibrator is None:
+        calibrator = self.calibrator(task)
+        if calibrator is None:
             return None, "this artifact has no calibrator: its validation examples did not allow to fit one"
-        return self.config.calibrator.probability(logit, base_rate)
+        return calibrator.probability(logit, base_rate)
+
+    def calibrator(self, task: str | None = None) -> Calibrator | None:
+        """The calibrator of a task, of the first if None."""
+        first = task in (None, self.config.dataset_schema.tasks[0])
+        return self.config.calibrator if first else self.config.other_calibrators.get(task or "")
 
 
 def read_manifest(folder: Path) -> ArtifactManifest:

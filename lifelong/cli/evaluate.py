@@ -54,7 +54,7 @@ def evaluate(
 
 
 def _summary(result: Result) -> list[Any]:
-    from lifelong.reports.tables import calibration_table, delays_table, metrics_table, slices_table
+    from lifelong.reports.tables import calibration_table, delays_table, metrics_table, slices_table, tasks_table
 
     counts = result.counts
     meaning = "scores (negatives were sampled)" if result.kind == "score" else "probabilities (labels are logged)"
@@ -64,6 +64,7 @@ def _summary(result: Result) -> list[Any]:
     )
     tables = [
         metrics_table([result]),
+        tasks_table(result),
         slices_table([result]),
         delays_table([result]),
         calibration_table([result]),

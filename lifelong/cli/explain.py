@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl, names
+from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl, base_rate_of, names
 from lifelong.cli.terminal import Reply, Terminal
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def explain(
     from lifelong.serving.schemas import ExplainReply
 
     dataset = None if data is None else Dataset(data)
-    with open_scorer(artifact, store, base_rate=base_rate) as scorer:
+    with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
         explanation = scorer.explain(user, names(items), time=time, dataset=dataset)
     document = ExplainReply.model_validate(explanation).model_dump(mode="json")
     return Reply(document, _summary(explanation))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ def open_pair(artifact: Path, url: str, *, read_only: bool) -> Iterator[tuple[Ar
 
 
 @contextlib.contextmanager
-def open_scorer(artifact: Path, url: str, *, base_rate: float | None) -> Iterator[Scorer]:
+def open_scorer(artifact: Path, url: str, *, base_rate: float | Mapping[str, float] | None) -> Iterator[Scorer]:
     """A scorer on a store that is only read, so that a running service may own it."""
     with open_pair(artifact, url, read_only=True) as (opened, store):
         from lifelong.serving.scorer import Scorer

@@ -28,7 +28,10 @@ StoreOrNone = Annotated[str | None, typer.Option("--store", metavar="URL", help=
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
 Until = Annotated[int | None, typer.Option("--until", help="Only events before this time, UTC seconds.")]
 BaseRate = Annotated[
-    float | None, typer.Option("--base-rate", help="Share of positives in the world, for probabilities.")
+    str | None,
+    typer.Option(
+        "--base-rate", help="Share of positives in the world, for probabilities; of tasks, as in buy=0.01,any=0.2."
+    ),
 ]
 NewCodec = Annotated[
     Literal["fp32", "fp16", "int8"] | None,
@@ -52,6 +55,26 @@ def pairs(words: Sequence[str], *, option: str) -> dict[str, str]:
             raise UsageError(f"{option} names {key!r} twice", expected="each key once", fix="leave one of them out")
         found[key.strip()] = value
     return found
+
+
+def base_rate_of(text: str | None) -> float | dict[str, float] | None:
+    """The value of `--base-rate`: one share, or one for each task that is named.
+
+    Raises:
+        UsageError: a share is no number between 0 and 1.
+    """
+    if text is None:
+        return None
+    given = pairs(names(text), option="--base-rate") if "=" in text else {"": text}
+    found = {}
+    for task, share in given.items():
+        try:
+            found[task] = float(share)
+        except ValueError:
+            found[task] = -1.0
+        if not 0 < found[task] < 1:
+            raise UsageError(f"a base rate of {share}", expected="a share between 0 and 1, without the ends")
+    return found.get("", found)
 
 
 def literal(text: str) -> Any:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl, names
+from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl, base_rate_of, names
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
-    from lifelong.serving.scorer import Answer, Scorer
+    from lifelong.serving.scorer import Answer, Score, Scorer, TaskScore
 
 
 def score(
@@ -32,7 +33,7 @@ def score(
     _check(user=user, items=items, source=source, out=out)
     from lifelong.cli.opening import open_scorer
 
-    with open_scorer(artifact, store, base_rate=base_rate) as scorer:
+    with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
         if source is not None and out is not None:
             return _file(terminal, scorer, source, out)
         return _one(scorer, user or "", names(items or ""), time)
@@ -65,11 +66,24 @@ def _one(scorer: Scorer, user: str, items: list[str], time: int | None) -> Reply
     if not items:
         raise UsageError("--items names no item", expected="at least one item id", fix="--items I1,I2")
     answer = scorer.answer([ScoreRequest(user, items, time)])[0]
-    table = Table("item", "score", "probability")
+    several = list(answer.scores[0].tasks or {})
+    heads = [f"{word}, {task}" for task in several for word in ("score", "probability")] or ["score", "probability"]
+    table = Table("item", *heads)
     for one in sorted(answer.scores, key=lambda one: -one.score):
-        table.add_row(one.item, f"{one.score:.4f}", "-" if one.probability is None else f"{one.probability:.4f}")
-    notes = sorted({one.reason for one in answer.scores if one.reason})
-    return Reply(_document(answer), [_sentence(answer), table, *(f"No probability: {reason}" for reason in notes)])
+        cells = [(of.score, of.probability) for of in _tasks(one).values()]
+        table.add_row(one.item, *(_number(value) for cell in cells for value in cell))
+    reasons = {(task, of.reason) for one in answer.scores for task, of in _tasks(one).items() if of.reason}
+    notes = [f"No probability{f' of {task}' if task else ''}: {reason}" for task, reason in sorted(reasons)]
+    return Reply(_document(answer), [_sentence(answer), table, *notes])
+
+
+def _tasks(score: Score) -> Mapping[str, Score | TaskScore]:
+    """Each task's answer; that of the only one under no name."""
+    return score.tasks or {"": score}
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
 
 
 def _document(answer: Answer) -> dict[str, Any]:
@@ -77,8 +91,14 @@ def _document(answer: Answer) -> dict[str, Any]:
         "user": answer.user,
         "known_user": answer.known_user,
         "count": answer.count,
-        "scores": [asdict(score) for score in answer.scores],
+        "scores": [_score(score) for score in answer.scores],
     }
+
+
+def _score(score: Score) -> dict[str, Any]:
+    found = asdict(score)
+    # Of a model with one task everything is said beside it.
+    return found if score.tasks else {key: value for key, value in found.items() if key != "tasks"}
 
 
 def _sentence(answer: Answer) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, BaseRate, Late, StoreUrl, pairs
+from lifelong.cli.options import ArtifactPath, BaseRate, Late, StoreUrl, base_rate_of, pairs
 from lifelong.cli.streaming import Column, DeadLetter, OnBad, OnGap, open_letters
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError, require
@@ -88,7 +88,7 @@ def serve(
     following = None if place is None else _following(place, column, on_bad, on_gap, dead_letter)
     settings = ServiceSettings(
         late=late,
-        base_rate=base_rate,
+        base_rate=base_rate_of(base_rate),
         forget_after=forget_after,
         impressions_log=impressions_log,
         timeout=timeout,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lifelong.errors import SourceError, UsageError, require
 
 if TYPE_CHECKING:
-    from lifelong.serving.scorer import Answer, Scorer, ScoreRequest
+    from lifelong.serving.scorer import Answer, Score, Scorer, ScoreRequest
 
 COLUMNS = ("user", "item", "score", "probability", "reason", "known_user", "count")
 """Columns of the output."""
@@ -62,7 +62,7 @@ def score_table(scorer: Scorer, source: Path, out: Path, *, progress: Callable[[
     """
     format_of(out)
     rows, done = read_rows(source, fields=scorer.schema.item_fields[1:]), 0
-    with _writer(out) as write:
+    with _writer(out, scorer.schema.tasks) as write:
         while chunk := list(islice(rows, _ROWS)):
             requests = _requests(chunk)
             for answer in scorer.answer(requests):
@@ -182,18 +182,34 @@ def _lines(answer: Answer) -> list[dict[str, Any]]:
             "reason": score.reason,
             "known_user": answer.known_user,
             "count": answer.count,
+            **_of_tasks(score),
         }
         for score in answer.scores
     ]
 
 
+def _of_tasks(score: Score) -> dict[str, float | None]:
+    """Columns of each task, of a model with several."""
+    found: dict[str, float | None] = {}
+    for task, of in (score.tasks or {}).items():
+        found |= {f"score_{task}": of.score, f"probability_{task}": of.probability}
+    return found
+
+
+def _task_columns(tasks: Sequence[str]) -> tuple[str, ...]:
+    several = tasks if len(tasks) > 1 else ()
+    return tuple(f"{word}_{task}" for task in several for word in ("score", "probability"))
+
+
 @contextmanager
-def _writer(out: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _writer(out: Path, tasks: Sequence[str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     """Write beside the target, and put it in place at the end."""
     unfinished = out.with_name(f".{out.name}.unfinished")
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with {"csv": _to_csv, "jsonl": _to_jsonl, "parquet": _to_parquet}[format_of(out)](unfinished) as write:
+        with {"csv": _to_csv, "jsonl": _to_jsonl, "parquet": _to_parquet}[format_of(out)](
+            unfinished, _task_columns(tasks)
+        ) as write:
             yield write
         unfinished.replace(out)
     finally:
@@ -201,22 +217,22 @@ def _writer(out: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
 
 
 @contextmanager
-def _to_csv(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _to_csv(path: Path, more: Sequence[str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, [*COLUMNS, *more])
         writer.writeheader()
         # Booleans as in JSON and SQL, not as in Python.
         yield lambda lines: writer.writerows({**line, "known_user": str(line["known_user"]).lower()} for line in lines)
 
 
 @contextmanager
-def _to_jsonl(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _to_jsonl(path: Path, more: Sequence[str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     with path.open("w", encoding="utf-8") as file:
         yield lambda lines: file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 @contextmanager
-def _to_parquet(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
+def _to_parquet(path: Path, more: Sequence[str]) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
     arrow = require("pyarrow", extra="train", purpose="writing parquet")
     parquet = require("pyarrow.parquet", extra="train", purpose="writing parquet")
     types = (
@@ -228,6 +244,7 @@ def _to_parquet(path: Path) -> Iterator[Callable[[list[dict[str, Any]]], None]]:
         arrow.bool_(),
         arrow.int64(),
     )
-    schema = arrow.schema(list(zip(COLUMNS, types, strict=True)))
+    columns = [*zip(COLUMNS, types, strict=True), *((name, arrow.float64()) for name in more)]
+    schema = arrow.schema(columns)
     with parquet.ParquetWriter(path, schema) as writer:
         yield lambda lines: writer.write_table(arrow.Table.from_pylist(lines, schema=schema))

@@ -37,6 +37,7 @@ from lifelong.launch import launch
 from lifelong.models.base import FittedModel, Model
 
 if TYPE_CHECKING:
+    from lifelong.artifact.calibration import Calibrator
     from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
 
@@ -275,7 +276,7 @@ def scored_by(
 ) -> Scored:
     """What `record` takes, from delay -> logits; the first delay is the main one."""
     delay, logit_NT = next(iter(logits.items()))
-    calibrator = artifact.config.calibrator
+    calibrators = [artifact.calibrator(task) for task in dataset.schema.tasks]
     return Scored(
         dataset,
         split,
@@ -283,9 +284,17 @@ def scored_by(
         logit_NT,
         delay=delay,
         delayed=logits if len(logits) > 1 else {},
-        calibrated_NT=None if calibrator is None else calibrator.logit(logit_NT),
+        calibrated_NT=_calibrated(calibrators, logit_NT),
         seconds=seconds,
     )
+
+
+def _calibrated(calibrators: Sequence[Calibrator | None], logit_NT: FloatArray) -> FloatArray | None:
+    """Logits after the calibrators, unchanged where a task beside the first has none."""
+    if calibrators[0] is None:
+        return None
+    columns = zip(calibrators, logit_NT.T, strict=True)
+    return np.stack([logit_N if of is None else of.logit(logit_N) for of, logit_N in columns], axis=1)
 
 
 def origin_of(artifact: Artifact) -> Origin:

@@ -51,6 +51,9 @@ from lifelong.models.svdpp import Svdpp
 from lifelong.models.tally import Tally
 from lifelong.models.twin import Twin
 from lifelong.models.ubr4ctr import Ubr4Ctr
+from lifelong.nn import tasks as task_heads
+from lifelong.nn.head import Head
+from lifelong.nn.tasks import HEADS, TaskHead
 
 MODELS: dict[str, type[Model] | type[FittedModel]] = {
     "popularity": Popularity,
@@ -127,6 +130,7 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     config_class = model_class(name, config).Config
     known = [field.name for field in fields(config_class)]
     given = {key: value for key, value in config.items() if not ((name, key) in MODES and value is False)}
+    head = given.pop("head", SHARED_HEAD) if issubclass(model_class(name, config), Model) else SHARED_HEAD
     problems = [
         f"model.{key}: {name} has no such setting (it has: {', '.join(known)})" for key in given.keys() - set(known)
     ]
@@ -134,9 +138,12 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         checked = TypeAdapter(config_class).validate_python({key: given[key] for key in known if key in given})
     except ValidationError as error:
         problems += [_problem(detail) for detail in error.errors()]
+    if head not in HEADS:
+        problems.append(f"model.head: there is no head {head!r} (there are: {', '.join(HEADS)})")
     if problems:
         raise ConfigError(sorted(problems), fix="lifelong models shows every model's settings")
-    return asdict(checked)
+    # Where tasks share all but their last layer, nothing is said of it.
+    return asdict(checked) | ({} if head == SHARED_HEAD else {"head": head})
 
 
 def without_form(name: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -170,10 +177,33 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
         ConfigError: no such model, or settings unknown or out of range; names all of them.
     """
     checked = check_config(name, config)
+    head = HEADS[checked.pop("head", SHARED_HEAD)]
     model: Model | FittedModel = model_class(name, config)(inputs, **checked)
+    if head is not None and isinstance(model, Model):
+        _put_head(model, head, dropout=checked.get("dropout", 0.0))
     return model
 
 
+def _put_head(model: Model, head: type[TaskHead], *, dropout: float) -> None:
+    """Give a model a head of several tasks.
+
+    Raises:
+        ConfigError: there is one task, or the model's own head is another than the common one.
+    """
+    tasks, name = len(model.inputs.tasks), next(name for name, entry in HEADS.items() if entry is head)
+    if tasks < 2:
+        raise ConfigError(
+            [f"model.head: {name!r} is for several tasks, and this data has one"],
+            fix="leave it out, or prepare --tasks",
+        )
+    if type(model.head) is not Head:
+        raise ConfigError([f"model.head: {model.title} has a head of its own"], fix="leave it out")
+    width = model.head.layers[0].in_features
+    assert isinstance(width, int)
+    model.head = head(width, tasks, dropout=dropout)
+
+
+SHARED_HEAD = "shared"
 SERVED = (MemoryModel, HistoryModel)
 """Models that a service can run: from a memory, or from the recent history that it keeps."""
 
@@ -225,6 +255,12 @@ def models_page() -> str:
         parts.append(f"## `{name}`\n")
         parts += [_markdown(paragraph) for paragraph in paragraphs if not paragraph.startswith("Shapes:")]
         parts.append(settings_table(entry.Config))
+    parts += ["## Heads of several tasks\n"]
+    parts += [_markdown(paragraph) for paragraph in (task_heads.__doc__ or "").strip().split("\n\n")]
+    parts.append(
+        f"Chosen with `--set model.head={'|'.join(HEADS)}`, for data that was prepared with several tasks "
+        "(`prepare --tasks`, or several logged labels); of every model that has the common head.\n"
+    )
     return "\n".join(parts)
 
 

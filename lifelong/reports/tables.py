@@ -144,6 +144,15 @@ def metrics_table(results: Sequence[Result]) -> Table:
     )
 
 
+def tasks_table(result: Result) -> Table | None:
+    """One row per task: all metrics with intervals; None if there is one task."""
+    if not result.other_tasks:
+        return None
+    tasks = {result.task: result.metrics, **result.other_tasks}
+    rows: list[list[Cell]] = [[task, *(found.get(name) for name in LABELS)] for task, found in tasks.items()]
+    return Table(["task", *LABELS.values()], rows, "The same of each task.", name="tasks")
+
+
 def slices_table(results: Sequence[Result], metric: str = "auc") -> Table:
     """One row per slice of history length, and one for targets unseen in training; one column per result."""
     names = [part.name for part in results[0].slices] if results else []

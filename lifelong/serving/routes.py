@@ -148,10 +148,13 @@ def _request(body: s.OneBody) -> ScoreRequest:
 
 def _one(answer: Answer) -> dict[str, object]:
     """A reply as `OneReply` describes it; a model of each of a hundred scores would take as long as the scores."""
-    scores = [
+    scores: list[dict[str, object]] = [
         {"item": score.item, "score": score.score, "probability": score.probability, "reason": score.reason}
         for score in answer.scores
     ]
+    for one, score in zip(scores, answer.scores, strict=True):
+        if score.tasks is not None:
+            one["tasks"] = {task: asdict(of) for task, of in score.tasks.items()}
     head = {"user": answer.user, "known_user": answer.known_user, "count": answer.count, "artifact": answer.artifact}
     return head | {"request_id": answer.request_id, "scores": scores}
 

@@ -130,6 +130,14 @@ def _has(value: Any, key: str) -> bool:
     return key in value if isinstance(value, dict) else hasattr(value, key)
 
 
+class TaskScoreReply(_Reply):
+    """One candidate's answer for one task."""
+
+    score: float = Field(description="raw logit")
+    probability: float | None = Field(description="calibrated; null where no base rate is known")
+    reason: str | None = Field(description="why there is no probability")
+
+
 class ScoreReply(_Reply):
     """One candidate's answer."""
 
@@ -137,6 +145,11 @@ class ScoreReply(_Reply):
     score: float = Field(description="raw logit; orders the candidates of one user")
     probability: float | None = Field(description="calibrated; null where no base rate is known")
     reason: str | None = Field(description="why there is no probability")
+    tasks: dict[str, TaskScoreReply] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="the same for each task, of a model with several; the values beside it are of the first",
+    )
 
 
 class OneReply(_Reply):

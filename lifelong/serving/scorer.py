@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.events import NO_TIME, context_numbers
+from lifelong.errors import UsageError
 from lifelong.memory.roster import slot_of
 from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
@@ -49,20 +50,37 @@ class ScoreRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskScore:
+    """One candidate's answer for one of several tasks.
+
+    Args:
+        score: raw logit.
+        probability: calibrated and corrected to the base rate, or None.
+        reason: why there is no probability.
+    """
+
+    score: float
+    probability: float | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """One candidate's answer.
 
     Args:
         item: its id.
         score: raw logit of the first task.
-        probability: calibrated and corrected to the base rate, or None.
+        probability: of the first task, calibrated and corrected to the base rate, or None.
         reason: why there is no probability.
+        tasks: the same for each task, where the model has several; None where it has one.
     """
 
     item: str
     score: float
     probability: float | None = None
     reason: str | None = None
+    tasks: Mapping[str, TaskScore] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +118,8 @@ class Scorer:
         artifact: the model; the store must be its own.
         store: an opened store; not closed here.
         overlay: items put online; read from the store if None.
-        base_rate: share of positives in the world, if it is known and the artifact does not hold it.
+        base_rate: share of positives in the world, if it is known and the artifact does not hold it: of the first
+            task, or task -> share.
         complete: False for an artifact in shadow, whose memories may be behind.
 
     Raises:
@@ -114,10 +133,10 @@ class Scorer:
         store: MemoryStore,
         *,
         overlay: ItemOverlay | None = None,
-        base_rate: float | None = None,
+        base_rate: float | Mapping[str, float] | None = None,
         complete: bool = True,
     ) -> None:
-        self.artifact, self.store, self.base_rate = artifact, store, base_rate
+        self.artifact, self.store, self.base_rate = artifact, store, base_rates(artifact, base_rate)
         self.identity = identity = identity_of(artifact, store)
         self.runtime = Runtime(artifact, codec=identity.codec)
         behind = None if complete else store.roster().find(artifact.id)
@@ -206,7 +225,7 @@ class Scorer:
                     known_user=known[place],
                     count=int(states.count_B[place]),
                     last_time=None if last == NO_TIME else last,
-                    scores=self._scores(request.items, logit_BCT[place, :size, 0]),
+                    scores=self._scores(request.items, logit_BCT[place, :size]),
                     artifact=self.artifact.id,
                     attention_CS=None if attention_BCS is None else attention_BCS[place, :size],
                     unknown_items=int((number_BCF[place, :size, 0] < self._first_known).sum()),
@@ -222,13 +241,51 @@ class Scorer:
             number_BCF[place, : len(request.items)] = self.overlay.numbers(request.items, request.fields)
         return number_BCF
 
-    def _scores(self, items: Sequence[str], logit_C: npt.NDArray[np.floating]) -> list[Score]:
+    def _scores(self, items: Sequence[str], logit_CT: npt.NDArray[np.floating]) -> list[Score]:
         """Scores with probabilities, or the reason why there are none."""
-        probability_C, reason = self.artifact.probability(logit_C, self.base_rate)
+        found = {task: self._of_task(task, logit_CT[:, at]) for at, task in enumerate(self.schema.tasks)}
+        first = found[self.schema.tasks[0]]
+        several = len(found) > 1
         return [
-            Score(item, float(logit), None if probability_C is None else float(probability_C[place]), reason)
-            for place, (item, logit) in enumerate(zip(items, logit_C, strict=True))
+            Score(
+                item,
+                one.score,
+                one.probability,
+                one.reason,
+                {task: scores[place] for task, scores in found.items()} if several else None,
+            )
+            for place, (item, one) in enumerate(zip(items, first, strict=True))
         ]
+
+    def _of_task(self, task: str, logit_C: npt.NDArray[np.floating]) -> list[TaskScore]:
+        probability_C, reason = self.artifact.probability(logit_C, self.base_rate.get(task), task=task)
+        return [
+            TaskScore(float(logit), None if probability_C is None else float(probability_C[place]), reason)
+            for place, logit in enumerate(logit_C)
+        ]
+
+
+def base_rates(artifact: Artifact, given: float | Mapping[str, float] | None) -> Mapping[str, float]:
+    """Task -> share of positives in the world, as far as they are given.
+
+    Args:
+        artifact: whose tasks they are.
+        given: of the first task alone, or by task.
+
+    Raises:
+        UsageError: a task is named that is none of the artifact's.
+    """
+    tasks = artifact.config.dataset_schema.tasks
+    if given is None or isinstance(given, float | int):
+        return {} if given is None else {tasks[0]: float(given)}
+    unknown = [task for task in given if task not in tasks]
+    if unknown:
+        raise UsageError(
+            f"a base rate of {', '.join(unknown)}",
+            expected=f"tasks of this model: {', '.join(tasks)}",
+            fix="name its tasks, as in buy=0.01,cart=0.03",
+        )
+    return given
 
 
 def _chunks(sizes: Sequence[int]) -> Iterator[list[int]]:

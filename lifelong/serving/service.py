@@ -59,7 +59,7 @@ class ServiceSettings:
         threads: readers at the same time.
         late: what happens to an event that is older than the user's last one: "apply" or "refuse".
         event_log: whether the store keeps the events, for explanations.
-        base_rate: share of positives in the world, for probabilities.
+        base_rate: share of positives in the world, for probabilities: of the first task, or task -> share.
         impressions_log: folder for what was scored; None to keep nothing.
         forget_after: days without an event after which a user is forgotten; None for never.
         timeout: seconds until a request must be answered.
@@ -75,7 +75,7 @@ class ServiceSettings:
     threads: int = 2
     late: Literal["apply", "refuse"] = "apply"
     event_log: bool = True
-    base_rate: float | None = None
+    base_rate: float | Mapping[str, float] | None = None
     forget_after: float | None = None
     impressions_log: Path | None = None
     timeout: float = 30.0

@@ -46,4 +46,7 @@ def tiny_artifact(
     if not isinstance(built, Model):
         built.fit(dataset, seed=seed)
     calibrator = Calibrator(a=1.0, b=0.0, sampled_rate=0.5)
-    return write_artifact(out, built, dataset, run={"model": settings}, metrics={}, calibrator=calibrator)
+    others = dict.fromkeys(dataset.schema.tasks[1:], calibrator)
+    return write_artifact(
+        out, built, dataset, run={"model": settings}, metrics={}, calibrator=calibrator, other_calibrators=others
+    )

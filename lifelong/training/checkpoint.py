@@ -8,6 +8,7 @@ One file, so that replacing it is one rename: after a crash the older or the new
 from __future__ import annotations
 
 import json
+import operator
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from lifelong.data.folders import full_disk, sync
@@ -38,7 +39,10 @@ class CurvePoint(BaseModel):
     train_loss: float | None
     """Mean cross entropy since the validation before; None before the first batch."""
     auc: float
+    """Of the task, or mean over tasks, that `train.select_task` names."""
     log_loss: float
+    tasks: dict[str, dict[str, float]] = Field(default_factory=dict, exclude_if=operator.not_)
+    """Task -> auc and log_loss, where there are several."""
 
 
 class Progress(BaseModel):

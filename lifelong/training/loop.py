@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lifelong.config import TrainSettings
 from lifelong.data.batches import Batch, TrainingBatches, training_batches
-from lifelong.errors import LifelongError, MismatchError
+from lifelong.errors import ConfigError, LifelongError, MismatchError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.evaluate import predict
 from lifelong.evaluation.processes import Processes
@@ -47,6 +47,10 @@ if TYPE_CHECKING:
 
     from lifelong.data.dataset import Dataset
     from lifelong.data.examples import Examples
+
+
+MEAN = "mean"
+"""In place of a task: the mean over all."""
 
 
 class DivergedError(LifelongError):
@@ -85,6 +89,7 @@ class Loop:
         processes: Processes | None = None,
         started: bool = False,
     ) -> None:
+        check_task(settings.select_task, dataset.schema.tasks)
         self.dataset, self.settings, self.batches = dataset, settings, batches
         self.checkpoint, self.display, self.fabric = checkpoint, display, fabric
         self.processes, self._started = processes or Processes(), started
@@ -207,7 +212,9 @@ class Loop:
             logit_NT = predict(
                 self._model, self.dataset, self._validation, threads=self._threads, processes=self.processes
             )
-            auc, log_loss = self.processes.on_first(lambda: _measured(logit_NT[:, 0], self._validation))
+            tasks = self.dataset.schema.tasks
+            found = self.processes.on_first(lambda: measure_tasks(logit_NT, self._validation, tasks))
+            auc, log_loss = selected(found, self.settings.select_task)
         progress.curve.append(
             CurvePoint(
                 examples=progress.examples,
@@ -215,6 +222,7 @@ class Loop:
                 train_loss=self._train_loss() if progress.loss_examples else None,
                 auc=auc,
                 log_loss=log_loss,
+                tasks=found if len(found) > 1 else {},
             )
         )
         progress.loss_sum, progress.loss_examples = 0.0, 0
@@ -303,19 +311,47 @@ def validation_subset(examples: Examples, settings: TrainSettings) -> Examples:
     order = np.random.default_rng([settings.seed, 1]).permutation(len(user_U))
     fitting = max(1, int(np.searchsorted(np.cumsum(count_U[order]), limit, side="right")))
     chosen = examples.take(np.flatnonzero(np.isin(np.asarray(examples.user_N), user_U[order[:fitting]])))
-    positive = np.asarray(chosen.label_NT[:, 0]) >= 0.5
-    if positive.all() or not positive.any():
+    positive_NT = np.asarray(chosen.label_NT) >= 0.5
+    if (positive_NT.all(0) | ~positive_NT.any(0)).any():
         raise MismatchError(
-            f"the {len(chosen)} validation examples used for stopping all have the same label",
+            f"the {len(chosen)} validation examples used for stopping all have the same label"
+            + (" for one of the tasks" if positive_NT.shape[1] > 1 else ""),
             fix="raise train.validation_examples",
         )
     return chosen
 
 
-def _measured(logit_N: metrics.FloatArray, examples: Examples) -> tuple[float, float]:
-    """AUC and log loss."""
-    label_N = np.asarray(examples.label_NT[:, 0])
-    return metrics.auc(label_N, logit_N), metrics.log_loss(label_N, logit_N)
+def check_task(task: str | None, tasks: Sequence[str]) -> None:
+    """Refuse to select by a task that is none.
+
+    Raises:
+        ConfigError: the dataset has no such task.
+    """
+    if task not in (None, MEAN, *tasks):
+        raise ConfigError(
+            [f"train.select_task: the dataset has no task {task!r}"], fix=f"one of {', '.join([*tasks, MEAN])}"
+        )
+
+
+def measure_tasks(
+    logit_NT: metrics.FloatArray, examples: Examples, tasks: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Task -> AUC and log loss."""
+    label_NT = np.asarray(examples.label_NT)
+    return {
+        task: {
+            "auc": metrics.auc(label_NT[:, at], logit_NT[:, at]),
+            "log_loss": metrics.log_loss(label_NT[:, at], logit_NT[:, at]),
+        }
+        for at, task in enumerate(tasks)
+    }
+
+
+def selected(measured: Mapping[str, Mapping[str, float]], task: str | None) -> tuple[float, float]:
+    """AUC and log loss of a task, of the first (None), or their mean over all tasks (`mean`)."""
+    chosen = list(measured.values()) if task == MEAN else [measured[task or next(iter(measured))]]
+    auc, log_loss = (sum(found[name] for found in chosen) / len(chosen) for name in ("auc", "log_loss"))
+    return auc, log_loss
 
 
 def _step_seed(seed: int, epoch: int, number: int, rank: int) -> int:

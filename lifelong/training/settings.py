@@ -58,15 +58,27 @@ def _split_problems(dataset: Dataset, *, needs_validation: bool) -> list[str]:
         problems.append("its training split has no examples")
     elif train.label_NT.shape[1] != len(dataset.schema.tasks):
         problems.append(f"its examples have {train.label_NT.shape[1]} labels for {len(dataset.schema.tasks)} tasks")
-    elif not dataset.manifest.negatives.drawn_in_training and _one_class(train):
-        problems.append("its training examples all have the same label")
+    elif not dataset.manifest.negatives.drawn_in_training:
+        problems += [f"its training examples all have the same label{of}" for of in _one_class(train, dataset)]
+    else:
+        label_NT, tasks = np.asarray(train.label_NT), dataset.schema.tasks
+        problems += [
+            f"its training split has no event of task {task!r}"
+            for at, task in enumerate(tasks)
+            if not label_NT[:, at].any()
+        ]
     if needs_validation and not len(validation):
         problems.append("its validation split has no examples, and the best weights are chosen on it")
-    elif needs_validation and _one_class(validation):
-        problems.append("its validation examples all have the same label")
+    elif needs_validation:
+        problems += [f"its validation examples all have the same label{of}" for of in _one_class(validation, dataset)]
     return problems
 
 
-def _one_class(examples: Examples) -> bool:
-    positive = np.asarray(examples.label_NT[:, 0]) >= 0.5
-    return bool(positive.all() or not positive.any())
+def _one_class(examples: Examples, dataset: Dataset) -> list[str]:
+    """The tasks for which all labels are the same, in words; "" for the only one."""
+    positive_NT, tasks = np.asarray(examples.label_NT) >= 0.5, dataset.schema.tasks
+    return [
+        f" for task {task!r}" if len(tasks) > 1 else ""
+        for at, task in enumerate(tasks[: positive_NT.shape[1]])
+        if positive_NT[:, at].all() or not positive_NT[:, at].any()
+    ]

@@ -35,7 +35,7 @@ from lifelong.models import check_config
 from lifelong.models.base import FittedModel, Model
 from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe
 from lifelong.training.display import Display
-from lifelong.training.loop import Loop, total_examples, validation_subset
+from lifelong.training.loop import Loop, measure_tasks, selected, total_examples, validation_subset
 from lifelong.training.settings import build_model, largest_period
 from lifelong.training.start import Start
 
@@ -198,20 +198,21 @@ class _Run:
             ElsewhereError: in processes on another machine.
         """
         with self._timed("calibrate"):
-            logit_N = self._validation_logits(model)
+            logit_NT = self._validation_logits(model)
         if isinstance(model, Model):
             model.cpu().eval()
         written: list[Artifact] = []
-        self.processes.on_first(lambda: written.append(self._write(model, logit_N)))
+        self.processes.on_first(lambda: written.append(self._write(model, logit_NT)))
         if written:
             return written[0]
         if not (self.out / "manifest.json").is_file():
             raise ElsewhereError(f"the artifact is in {self.out} on the machine of process 0, which alone writes it")
         return Artifact.open(self.out, verify="sizes")
 
-    def _write(self, model: Model | FittedModel, logit_N: metrics.FloatArray) -> Artifact:
+    def _write(self, model: Model | FittedModel, logit_NT: metrics.FloatArray) -> Artifact:
         with self._timed("calibrate"):
-            calibrator, validation = self._calibrate(logit_N)
+            calibrators, validation = self._calibrate(logit_NT)
+        first = self.dataset.schema.tasks[0]
         manifest = self.dataset.manifest
         document = {
             "model": self.name,
@@ -234,37 +235,54 @@ class _Run:
         run = {"model": self.settings, "train": self.config.train.model_dump()}
         if self.start is not None:
             run["start"] = {"artifact": self.start.artifact.id}
-        artifact = write_artifact(self.out, model, self.dataset, run=run, metrics=document, calibrator=calibrator)
+        artifact = write_artifact(
+            self.out,
+            model,
+            self.dataset,
+            run=run,
+            metrics=document,
+            calibrator=calibrators.pop(first),
+            other_calibrators=calibrators,
+        )
         self.checkpoint.delete()
         return artifact
 
     def _validation_logits(self, model: Model | FittedModel) -> metrics.FloatArray:
         examples = self._validation()
         if not len(examples):
-            return np.empty(0)
-        return predict(model, self.dataset, examples, processes=self.processes)[:, 0]
+            return np.empty((0, len(self.dataset.schema.tasks)))
+        return predict(model, self.dataset, examples, processes=self.processes)
 
     def _validation(self) -> Examples:
         whole = self.dataset.examples("validation")
         return validation_subset(whole, self.config.train) if len(whole) else whole
 
-    def _measured(self, logit_N: metrics.FloatArray) -> dict[str, float]:
-        label_N = np.asarray(self._validation().label_NT[:, 0])
-        if not len(label_N):
+    def _measured(self, logit_NT: metrics.FloatArray) -> dict[str, float]:
+        if not len(logit_NT):
             return {}
-        return {"auc": metrics.auc(label_N, logit_N), "log_loss": metrics.log_loss(label_N, logit_N)}
+        found = measure_tasks(logit_NT, self._validation(), self.dataset.schema.tasks)
+        auc, log_loss = selected(found, self.config.train.select_task)
+        return {"auc": auc, "log_loss": log_loss}
 
-    def _calibrate(self, logit_N: metrics.FloatArray) -> tuple[Calibrator | None, dict[str, Any]]:
-        examples = self._validation()
+    def _calibrate(self, logit_NT: metrics.FloatArray) -> tuple[dict[str, Calibrator | None], dict[str, Any]]:
+        """A calibrator for each task, and what was measured: of what selects, and of each task if there are several."""
+        examples, tasks = self._validation(), self.dataset.schema.tasks
         if not len(examples):
-            return None, {"examples": 0}
-        label_N = np.asarray(examples.label_NT[:, 0])
-        calibrator = fit_calibrator(logit_N, label_N, logged=self.dataset.manifest.base_rate is not None)
-        measured: dict[str, Any] = {"examples": len(label_N), **self._measured(logit_N)}
-        if calibrator is not None:
-            before, after = calibration_errors(calibrator, logit_N, label_N)
-            measured |= {"calibration_error": before, "calibration_error_calibrated": after}
-        return calibrator, measured
+            return dict.fromkeys(tasks), {"examples": 0}
+        measured: dict[str, dict[str, Any]] = dict(measure_tasks(logit_NT, examples, tasks))
+        logged = self.dataset.manifest.base_rate is not None
+        calibrators: dict[str, Calibrator | None] = {}
+        for at, task in enumerate(tasks):
+            logit_N, label_N = logit_NT[:, at], np.asarray(examples.label_NT[:, at])
+            calibrator = fit_calibrator(logit_N, label_N, logged=logged)
+            calibrators[task] = calibrator
+            if calibrator is not None:
+                before, after = calibration_errors(calibrator, logit_N, label_N)
+                measured[task] |= {"calibration_error": before, "calibration_error_calibrated": after}
+        auc, log_loss = selected(measured, self.config.train.select_task)
+        first = measured[tasks[0]] if len(tasks) == 1 else {}
+        each = {"tasks": measured} if len(tasks) > 1 else {}
+        return calibrators, {"examples": len(examples), **first, "auc": auc, "log_loss": log_loss, **each}
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:
