@@ -46,6 +46,8 @@ _WAIT, _GATHER = 0.5, 0.01
 """Seconds that one look for messages waits for the first one, and for those behind it."""
 _LOOK = 10.0
 """Seconds between two looks for new partitions, and for what else no message tells."""
+_REMIND = 30.0
+"""Seconds between two warnings that something is waited for."""
 _ANSWER = 5.0
 """Seconds for one answer of a broker."""
 
@@ -155,7 +157,7 @@ class Stream:
         self._patiently = Patience(self.settings.patience if store.shared else 0, stopping=self._stopping)
         self._applied, self._lost, self._warned = Applied(), 0, False
         self._place_of: dict[int, Place] = {}
-        self._trouble = ""
+        self._trouble, self._told = "", -_REMIND
 
     def stop(self) -> None:
         """Let `run` end after the batch in hand; from any thread or a signal handler."""
@@ -429,11 +431,11 @@ class Stream:
             self._place_of[partition] = Place(place.offset, max(0, end - place.offset - 1) if end >= 0 else None)
 
     def _note(self, error: Any) -> None:
-        """What librdkafka mends itself."""
-        text = error.str()
-        if text != self._trouble:
-            logger.warning("%s: %s; waiting", self.address.name, text)
-        self._trouble = text
+        """What librdkafka mends itself, said now and then: it tells each of its attempts."""
+        self._trouble, now = error.str(), clock.monotonic()
+        if now - self._told > _REMIND:
+            self._told = now
+            logger.warning("%s: %s; waiting", self.address.name, self._trouble)
 
     def position(self, partition: int) -> int:
         """Offset of a partition that the store has reached."""

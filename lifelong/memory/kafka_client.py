@@ -81,6 +81,8 @@ class KafkaAddress:
             "bootstrap.servers": ",".join(self.hosts),
             "client.id": "lifelong",
             "security.protocol": self.security,
+            # What goes wrong comes as an error too; this is librdkafka's own account of each attempt.
+            "log_level": 2,
             "logger": logging.getLogger("lifelong.kafka"),
         }
         if self.user is not None:

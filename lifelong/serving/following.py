@@ -35,7 +35,7 @@ class Follower:
     def __init__(self, stream: Stream, *, again: bool) -> None:
         self.stream, self._again = stream, again
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lifelong-stream")
+        self._thread = threading.Thread(target=self._run, name="lifelong-stream", daemon=True)
         self.up = False
 
     def start(self) -> None:
