@@ -7,8 +7,8 @@
 Whole steps (forward, backward, clip, optimiser) of `hpmn` on random batches of 8,192 events and 4,096 targets, whose
 items are drawn by popularity (Zipf); fewer rows are touched than there are numbers in a batch. `dense` is Adam in its
 fused form, as for small tables. Every size and form runs in a process of its own, whose peak of resident memory is
-measured; forms take turns. `--quality` trains `dnn` in both forms on the Complete Journey log instead, with several
-seeds, and compares the AUC on 20,000 examples of validation.
+measured; forms take turns. `--quality` trains `dnn` in both forms instead, with several seeds, on a small log of users
+who come back to their own few items (`lifelong.testing.datasets`) or on `--data`, and compares the AUC on validation.
 
 The last line is JSON.
 """
@@ -89,7 +89,7 @@ def quality(seed: int, form: str, data: str, examples: int) -> dict[str, float]:
     from lifelong.training.trainer import train
 
     own = [f"train.seed={seed}", f"train.embeddings={form}", f"train.max_examples={examples}", "train.threads=1"]
-    own += [f"train.validate_every={examples // 3 + 1}", "train.validation_examples=20000"]
+    own += [f"train.validate_every={examples // 10 + 1}", "train.validation_examples=20000", "train.batch_targets=400"]
     with tempfile.TemporaryDirectory() as folder:
         artifact = train(Dataset(data), "dnn", f"{folder}/a", config=load_config(None, own), progress=False)
         found: dict[str, float] = artifact.metrics["validation"]
@@ -130,16 +130,22 @@ def compare_quality(data: Path | None, seeds: int, examples: int) -> dict[str, A
     """Validation AUC of both forms by seed."""
     with tempfile.TemporaryDirectory() as folder:
         if data is None:
-            from lifelong.data.prepare import prepare
+            from lifelong.testing.datasets import tiny_dataset
 
-            data = prepare("completejourney", [], Path(folder) / "data").folder
+            data = tiny_dataset(Path(folder) / "data", num_users=200, num_items=300).folder
         found: dict[str, list[float]] = {form: [] for form in FORMS}
         for seed in range(seeds):
             for form in FORMS:
                 found[form].append(round(child("quality", seed, form, data, examples)["auc"], 4))
             print(f"seed {seed}: { ({form: part[-1] for form, part in found.items()}) }", flush=True)
     gaps = [sparse - dense for dense, sparse in zip(found["dense"], found["sparse"], strict=True)]
-    return {"auc": found, "mean_gap": round(statistics.mean(gaps), 4), "examples": examples}
+    spread = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else None
+    return {
+        "auc": found,
+        "mean_gap": round(statistics.mean(gaps), 4),
+        "standard_error": None if spread is None else round(spread, 4),
+        "examples": examples,
+    }
 
 
 def main() -> None:
@@ -151,8 +157,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--data", type=Path, help="a prepared dataset for --quality")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--examples", type=int, default=300_000)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--examples", type=int, default=200_000)
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
