@@ -56,7 +56,8 @@ def test_an_unknown_option_is_bad_usage_also_for_machines(run):
     ("command", "missing"),
     [
         (["prepare", "taobao"], "--out"),
-        (["train", "data"], "--model"),
+        (["train", "data"], "--out"),
+        (["train", "data", "--out", "artifact"], "--model"),
         (["evaluate", "artifact"], "DATA"),
         (["compare", "data"], "--out"),
         (["backfill", "artifact", "data"], "--store"),
