@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import subprocess
@@ -82,6 +83,14 @@ class _Connection:
             self.close()
             raise
 
+    async def end(self) -> None:
+        """Hang up, and wait until that is done."""
+        writer = self.writer
+        self.close()
+        if writer is not None:
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
     def close(self) -> None:
         """Hang up."""
         if self.writer is not None:
@@ -153,7 +162,7 @@ async def run(
         number += 1
     await asyncio.gather(*tasks)
     for connection in every:
-        connection.close()
+        await connection.end()
     return summary(took, failed[0], max(1e-9, time.perf_counter() - started - warm_up))
 
 
