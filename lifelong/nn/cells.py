@@ -106,10 +106,15 @@ def _write_field(cell_BXX: Tensor, key_B: Tensor, count_B: Tensor, stale_N: Tens
 
 
 def _older(packed_BX: Tensor, filled_BX: Tensor, count_B: Tensor) -> Tensor:
-    """Cells one event later, `count` being its number."""
+    """Cells one event later, `count` being its number.
+
+    Steps of 2^j events are due where 2^j divides it: all sizes up to the largest that does.
+    """
     age_BX = packed_BX % AGES
-    due_BX = count_B.unsqueeze(-1) % 2 ** (age_BX // STEPS) == 0
-    return packed_BX + (filled_BX & due_BX & (age_BX < AGES - 1)).long()
+    size_J = 2 ** torch.arange(1, AGES // STEPS, device=count_B.device)
+    sizes_B = 1 + (count_B.unsqueeze(-1) % size_J == 0).sum(dim=-1)
+    due_BX = age_BX < (sizes_B * STEPS).clamp(max=AGES - 1).unsqueeze(-1)
+    return packed_BX + (filled_BX & due_BX).long()
 
 
 def _fade(faded_BW: Tensor, gone_B: Tensor, field: int, count_B: Tensor, plan: CellPlan) -> Tensor:
@@ -119,11 +124,11 @@ def _fade(faded_BW: Tensor, gone_B: Tensor, field: int, count_B: Tensor, plan: C
         *((bit, True) for bit in faded_bits(gone_B.clamp(min=0), field, plan.bits)),
     )
     for bit_B, wanted in steps:
-        word_B, worth_B = bit_B // WORD, 2 ** (bit_B % WORD)
-        here_BW = torch.arange(plan.words, device=bit_B.device) == word_B.unsqueeze(-1)
-        is_set_BW = faded_BW // worth_B.unsqueeze(-1) % 2 == 1
-        change_BW = here_BW & (is_set_BW != wanted) & (gone_B != NO_KEY).unsqueeze(-1)
-        faded_BW = faded_BW + torch.where(change_BW, (1 if wanted else -1) * worth_B.unsqueeze(-1), 0)
+        word_B1, worth_B = (bit_B // WORD).unsqueeze(-1), 2 ** (bit_B % WORD)
+        value_B = faded_BW.gather(1, word_B1).squeeze(-1)
+        change_B = (value_B // worth_B % 2 != int(wanted)) & (gone_B != NO_KEY)
+        value_B = value_B + torch.where(change_B, worth_B if wanted else -worth_B, 0)
+        faded_BW = faded_BW.scatter(1, word_B1, value_B.unsqueeze(-1))
     return faded_BW
 
 
