@@ -72,7 +72,11 @@ def open_spark(folder: Path, *, master: str | None, memory_limit: str, threads: 
 
 def _start(spark: Any, folder: Path, master: str | None, memory_limit: str, threads: int | None) -> Any:
     _require_java()
-    settings = {"spark.ui.showConsoleProgress": "false", "spark.local.dir": str(folder / "spill")}
+    settings = {
+        "spark.log.level": "ERROR",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.local.dir": str(folder / "spill"),
+    }
     local = master is None or master.startswith("local")
     if local:
         settings |= {
@@ -88,12 +92,14 @@ def _start(spark: Any, folder: Path, master: str | None, memory_limit: str, thre
     try:
         session = builder.getOrCreate()
     except Exception as error:
+        # The first line of an error of Java says only where it was called from.
+        lines = [line.lstrip(": ") for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = lines[1] if len(lines) > 1 and lines[0].startswith("An error occurred while calling") else lines[0]
         raise UsageError(
-            f"Spark did not start with the master {master or 'local'}: {str(error).splitlines()[0]}",
+            f"Spark did not start with the master {master or 'local'}: {reason}",
             expected="the address of a master that answers, such as spark://host:7077, and Java 17 or 21",
             fix=f"check --master (or {MASTER}), or leave out --engine spark",
         ) from error
-    session.sparkContext.setLogLevel("ERROR")
     return session
 
 
