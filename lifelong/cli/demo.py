@@ -1,7 +1,7 @@
 """`lifelong demo`: a real log all the way, from raw rows to scored requests and a report.
 
-prepare -> train floors and hpmn -> evaluate -> backfill to the test cut -> replay the test period through the store,
-scoring before writing -> compare with the offline scores -> explain one user -> report
+prepare -> train tally and hpmn, fit floors -> evaluate -> backfill to the test cut -> replay the test period through
+the store, scoring before writing -> compare with the offline scores -> explain one user -> report
 """
 
 from __future__ import annotations
@@ -30,27 +30,44 @@ if TYPE_CHECKING:
     from lifelong.serving.explain import Explanation
     from lifelong.serving.replay import Replay
 
-MODELS = ("hpmn", "counts", "popularity")
+SERVED = "tally"
+"""The model whose memories are stored, replayed and explained."""
+MODELS = (SERVED, "hpmn", "counts", "popularity")
 TOLERANCE = 1e-4
 """Largest difference allowed between an online and an offline logit."""
-HPMN = (
-    "train.batch_events=4096",
-    "train.batch_targets=2048",
-    "train.max_history=512",
+_COMMON = (
     "train.max_targets=128",
-    "train.max_examples=9000000",
     'train.schedule="cosine"',
-    "model.width=48",
-    "model.hops=1",
-    "model.dropout=0.0",
-    "train.validate_every=400000",
     "train.validation_examples=40000",
     "train.patience=100",
+    "model.dropout=0.0",
 )
-"""Small steps, which leave the plateau soonest, and the paper's single read, which makes them fast.
+TRAINED = {
+    "tally": (
+        *_COMMON,
+        "train.batch_events=16384",
+        "train.batch_targets=1024",
+        "train.max_history=8192",
+        "train.max_examples=1000000",
+        "train.learning_rate=0.002",
+        "train.validate_every=250000",
+    ),
+    "hpmn": (
+        *_COMMON,
+        "train.batch_events=4096",
+        "train.batch_targets=2048",
+        "train.max_history=512",
+        "train.max_examples=3000000",
+        "train.validate_every=400000",
+        "model.width=48",
+        "model.hops=1",
+    ),
+}
+"""Settings of the models that are trained.
 
-Few validations, on part of the users. The learning rate falls with the examples; on slow or busy cores the clock ends
-the run before them.
+Whole histories for tally, whose counts gain from all of them; for hpmn small steps, which leave the plateau soonest,
+and the paper's single read, which makes them fast. Few validations, on part of the users. The learning rate falls with
+the examples; on slow or busy cores the clock ends a run before them.
 """
 _CANDIDATES = 5
 
@@ -59,7 +76,9 @@ def demo(
     terminal: Terminal,
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder of everything that the demo makes.")] = Path("demo-output"),
-    minutes: Annotated[float, typer.Option("--minutes", min=0.01, help="Of training hpmn, at most.")] = 5.0,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0.01, help="Of training each of two models, at most.")
+    ] = 2.5,
     source: Annotated[str, typer.Option("--source", help="Source of the log.")] = "completejourney",
     options: Annotated[list[str], typer.Option("--option", help="Of the source: key=value.")] = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
@@ -147,15 +166,15 @@ def _configs(minutes: float, changes: list[str], threads: int | None) -> dict[st
     from lifelong.config import load_config
 
     common = [] if threads is None else [f"train.threads={threads}"]
-    hpmn = [*HPMN, f"train.max_minutes={minutes}", *common, *changes]
-    return {model: load_config(None, hpmn if model == "hpmn" else common) for model in MODELS}
+    trained = {name: [*of, f"train.max_minutes={minutes}", *common, *changes] for name, of in TRAINED.items()}
+    return {model: load_config(None, trained.get(model, common)) for model in MODELS}
 
 
 def _compared(steps: _Steps, dataset: Dataset, out: Path, configs: dict[str, RunConfig]) -> Comparison:
     from lifelong.evaluation.runs import Plan, run_all
     from lifelong.training.trainer import train
 
-    steps.next("Train hpmn and fit the floors; measure all on the same test examples")
+    steps.next("Train tally and hpmn, fit the floors; measure all on the same test examples")
     shutil.rmtree(out / "runs", ignore_errors=True)
     plan = Plan(models=MODELS, settings={name: of.model_dump(mode="json") for name, of in configs.items()})
 
@@ -176,7 +195,7 @@ def _online(steps: _Steps, dataset: Dataset, out: Path) -> _Online:
     from lifelong.serving.replay import replay
     from lifelong.training.backfill import backfill
 
-    artifact = Artifact.open(out / "runs" / "hpmn-seed0" / "artifact")
+    artifact = Artifact.open(out / "runs" / f"{SERVED}-seed0" / "artifact")
     shutil.rmtree(out / "store", ignore_errors=True)
     url = f"rocksdb://{(out / 'store').resolve()}"
     steps.next("Backfill: one memory per user, all events before the test period")
@@ -190,7 +209,7 @@ def _online(steps: _Steps, dataset: Dataset, out: Path) -> _Online:
     steps.next("Replay the test period: every basket is scored first and written then, half-way the store is reopened")
     with steps.terminal.progress("  rounds") as advance:
         done = replay(artifact, dataset, lambda: open_store(url), progress=advance)
-    offline = np.load(out / "runs" / "hpmn-seed0" / "logits-test.npy").astype(np.float64)[:, 0]
+    offline = np.load(out / "runs" / f"{SERVED}-seed0" / "logits-test.npy").astype(np.float64)[:, 0]
     online = _Online(artifact, url, done, len(sizes), round(float(np.mean(sizes))), offline)
     steps.terminal.say(f"  {_equality(online)}")
     return online
@@ -203,7 +222,7 @@ def _explained(steps: _Steps, online: _Online, dataset: Dataset, out: Path) -> E
     from lifelong.memory.store import open_store
     from lifelong.serving.scorer import Scorer
 
-    steps.next("Explain: one user's attention over time scales")
+    steps.next("Explain: what one user's memory says of some candidates")
     examples = dataset.examples("test")
     positive = np.flatnonzero(np.asarray(examples.label_NT[:, 0]) > 0)
     longest = positive[np.argsort(np.asarray(examples.position_N)[positive], kind="stable")]
@@ -220,12 +239,16 @@ def _explained(steps: _Steps, online: _Online, dataset: Dataset, out: Path) -> E
 
 
 def _report(steps: _Steps, made: _Demo, out: Path) -> Path:
+    from lifelong.artifact.folder import Artifact
     from lifelong.reports.figures import Curve
     from lifelong.reports.page import write_report
 
     steps.next("Report")
-    curve = made.online.artifact.metrics["learning_curve"]
-    curves = {"HPMN": Curve([point["examples"] for point in curve], [point["auc"] for point in curve])}
+    curves = {}
+    for model in TRAINED:
+        artifact = Artifact.open(out / "runs" / f"{model}-seed0" / "artifact")
+        curve = artifact.metrics["learning_curve"]
+        curves[artifact.config.title] = Curve([point["examples"] for point in curve], [point["auc"] for point in curve])
     return write_report(
         out / "report",
         made.comparison.results,
@@ -235,7 +258,7 @@ def _report(steps: _Steps, made: _Demo, out: Path) -> Path:
         ],
         comparison=made.comparison,
         curves=curves,
-        sections=[_online_section(made.online), *_attention_sections(made, out)],
+        sections=[_online_section(made.online), *_counted_sections(made), *_attention_sections(made, out)],
         commands=_commands(made.online, made.explained, out),
     )
 
@@ -255,6 +278,24 @@ def _online_section(online: _Online) -> Section:
         ["examples scored a second", f"{len(replay.logit_N) / max(replay.score_seconds, 1e-9):,.0f}"],
     ]
     return Section("The same scores online", [_equality(online)], [Table(["what", "how much"], rows)])
+
+
+def _counted_sections(made: _Demo) -> list[Section]:
+    """What is behind the score of the candidate that the memory thinks likeliest."""
+    from lifelong.cli.explain import COUNTED, counted_rows
+    from lifelong.reports.page import Section
+    from lifelong.reports.tables import Table
+
+    counted = [candidate for candidate in made.explained.candidates if candidate.counted is not None]
+    if not counted:
+        return []
+    best = max(counted, key=lambda candidate: candidate.score)
+    assert best.counted is not None
+    words = (
+        "Tally counts, in a memory of fixed size, how often and how long ago a user met each value. This is what it "
+        f"holds of {_item_name(made.dataset, best.item)} for one user, and what each part adds to the score."
+    )
+    return [Section("What the memory counted", [words], [Table(list(COUNTED), counted_rows(best.counted))])]
 
 
 def _attention_sections(made: _Demo, out: Path) -> list[Section]:
@@ -280,7 +321,7 @@ def _attention_sections(made: _Demo, out: Path) -> list[Section]:
     )
     figure = attention_timeline(attention, out / "report" / "figures")
     words = (
-        "HPMN keeps one slot per time scale: the first is written at every event, the last only every so many events. "
+        "As in HPMN, there is one slot per time scale: the first is written at every event, the last every so many. "
         "The first read of the memory says how much each slot counts for a candidate."
     )
     return [Section("One user's attention over time scales", [words, explained.events_note], figures=[figure])]

@@ -67,14 +67,26 @@ def _candidate(explanation: Explanation, candidate: CandidateExplanation) -> lis
 def _counted(counted: Counted) -> Table:
     from rich.table import Table
 
-    table = Table("field", "value", "met", "last", "effect on the score")
+    table = Table(*COUNTED)
+    for row in counted_rows(counted):
+        table.add_row(*row)
+    return table
+
+
+COUNTED = ("field", "value", "met", "last", "effect on the score")
+"""Head of `counted_rows`."""
+
+
+def counted_rows(counted: Counted) -> list[list[str]]:
+    """What a memory counted of a candidate's values, in words, one row a field; then its slots."""
+    rows = []
     for value in counted.values:
         met = {"counted": _times(value.times), "faded": "long ago", "new": "never", "unknown": "not counted"}
         last = {None: "", 1: "the last event"}.get(value.events_ago, f"{value.events_ago} events ago")
-        table.add_row(value.field, value.value or "?", met[value.state], last, f"{value.effect:+.3f}")
+        rows.append([value.field, value.value or "?", met[value.state], last, f"{value.effect:+.3f}"])
     if counted.slots_effect is not None:
-        table.add_row("slots", "", "", "", f"{counted.slots_effect:+.3f}")
-    return table
+        rows.append(["slots", "", "", "", f"{counted.slots_effect:+.3f}"])
+    return rows
 
 
 def _times(times: int) -> str:

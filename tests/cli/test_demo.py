@@ -21,10 +21,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_report_holds_the_equality_and_the_attention(made: Path) -> None:
+def test_report_holds_the_equality_the_counts_and_the_attention(made: Path) -> None:
     page = (made / "report" / "index.html").read_text()
     assert "Online and offline scores are equal" in page
     assert "attention over time scales" in page
+    assert "What the memory counted" in page
 
 
 def test_printed_request_is_one_that_the_service_takes(made: Path) -> None:
@@ -40,5 +41,5 @@ def test_printed_request_is_one_that_the_service_takes(made: Path) -> None:
 
 def test_every_model_was_measured_on_the_same_examples(made: Path) -> None:
     results = json.loads((made / "report" / "results.json").read_text())
-    assert [result["model"] for result in results] == ["hpmn", "counts", "popularity"]
+    assert [result["model"] for result in results] == ["tally", "hpmn", "counts", "popularity"]
     assert len({json.dumps(result["counts"]) for result in results}) == 1
