@@ -23,6 +23,7 @@ NEAR = {
     "markov": replace(CHECKED["markov"], items=16, seed=7),
     "period": replace(CHECKED["period"], period=20, burst=3, events=130, seed=7),
     "lag": replace(CHECKED["lag"], lag=10, spread=10, burst=4, events=100, seed=7),
+    "daytime": replace(CHECKED["daytime"], users=4000, seed=7),
     "noise": replace(CHECKED["noise"], seed=7),
 }
 """Worlds whose deciding events are near, so that they are learnt in seconds."""
@@ -33,6 +34,8 @@ QUICK = [
     Cell(NEAR["lag"], "gbdt"),
     Cell(NEAR["lag"], "memn2n", {"recent": 9}),
     Cell(NEAR["lag"], "memn2n", {"recent": 10}),
+    *(Cell(NEAR["daytime"], "mf", {"context": fields}) for fields in ([], ["gap"], ["hour"], ["time_of_day"])),
+    Cell(NEAR["daytime"], "counts"),
     Cell(NEAR["noise"], "gbdt"),
 ]
 OTHER_SEED = {name: replace(world, seed=31) for name, world in CHECKED.items()}

@@ -138,8 +138,14 @@ class ArtifactConfig(BaseModel):
     @property
     def input_spec(self) -> InputSpec:
         """Sizes of all input fields."""
+        chosen = self.settings.get("context")
         return InputSpec(
-            self.inputs["item"], self.inputs["event"], self.inputs["context"], self.users, self.dataset_schema.tasks
+            self.inputs["item"],
+            self.inputs["event"],
+            self.inputs["context"],
+            self.users,
+            self.dataset_schema.tasks,
+            None if chosen is None else tuple(chosen),
         )
 
 
@@ -203,7 +209,8 @@ class Artifact:
             ArtifactError: the model cannot be served, or a table has not as many rows as the field has numbers.
         """
         self.require_memory()
-        sizes = {field: size for part in self.config.inputs.values() for field, size in part.items()}
+        spec = self.config.input_spec
+        sizes = {**spec.item, **spec.event, **{field: spec.context[field] for field in spec.context_fields}}
         return {field: self._table(field, size) for field, size in sizes.items()}
 
     def _table(self, field: str, size: int) -> npt.NDArray[np.float32]:

@@ -286,7 +286,7 @@ class _Gather:
         last_BC = self._first_event(pass_B)[:, None] + position_BC - 1
         known_BC = position_BC > 0
         last_time_BC = np.where(known_BC, self._time_N[np.where(known_BC, last_BC, 0)], NO_TIME)
-        return context_numbers(self.schema, time_BC, last_time_BC)
+        return context_numbers(self.schema.context_fields, time_BC, last_time_BC)
 
     def _first_event(self, pass_B: IntArray) -> IntArray:
         return self._offset_U[self.passes.user_P[pass_B]]

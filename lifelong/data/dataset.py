@@ -23,6 +23,7 @@ from lifelong.data.catalogue import Catalogue
 from lifelong.data.events import GAP_NUMBERS, HOUR_NUMBERS, WEEKDAY_NUMBERS, InputSpec, Schema
 from lifelong.data.examples import Examples, Split
 from lifelong.data.histories import Histories
+from lifelong.data.scales import SCALES
 from lifelong.data.vocabulary import IdIndex, Vocabulary
 from lifelong.errors import DatasetError
 
@@ -137,6 +138,7 @@ class Dataset:
     def inputs(self) -> InputSpec:
         """Sizes of all input fields."""
         sizes = {"gap": GAP_NUMBERS, "hour": HOUR_NUMBERS, "weekday": WEEKDAY_NUMBERS}
+        sizes |= {field: scale.size for field, scale in SCALES.items()}
         if self.event_types is not None:
             sizes["event_type"] = self.event_types.size
         return InputSpec(

@@ -6,6 +6,7 @@ time. Times are int64 UTC seconds; a source without times counts events instead 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,11 +14,15 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
+from lifelong.data.scales import SCALES, SINCE, TIME_OF_DAY, TIME_OF_WEEK
+
 GAP_NUMBERS = 36
 HOUR_NUMBERS = 26
 WEEKDAY_NUMBERS = 9
 NO_TIME = np.iinfo(np.int64).min
 """`last_time` of a user without events."""
+USUAL_CONTEXT = ("gap", "hour", "weekday")
+"""Context fields that a model reads unless it is told others."""
 
 IntArray = npt.NDArray[np.int64]
 
@@ -48,8 +53,11 @@ class Schema(BaseModel):
 
     @property
     def context_fields(self) -> tuple[str, ...]:
-        """Columns of `context_BCF`: gap since the last event, hour of day and weekday (UTC) of the target."""
-        return ("gap", "hour", "weekday") if self.time_unit == "seconds" else ()
+        """Columns of `context_BCF`, from which a model takes those that it reads.
+
+        Gap since the last event, hour of day and weekday (UTC) of the target, as buckets; then the same on `SCALES`.
+        """
+        return (*USUAL_CONTEXT, *SCALES) if self.time_unit == "seconds" else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +67,10 @@ class InputSpec:
     Args:
         item: item field -> size, in the schema's order.
         event: event field -> size.
-        context: context field -> size.
+        context: context field -> size, of all that the data has, in the order of a batch's columns.
         users: size of the user numbers (padding and unknown included).
         tasks: names of the labels.
+        chosen: context fields that the model reads; None for the usual ones.
     """
 
     item: dict[str, int]
@@ -69,6 +78,14 @@ class InputSpec:
     context: dict[str, int]
     users: int
     tasks: tuple[str, ...] = ("response",)
+    chosen: tuple[str, ...] | None = None
+
+    @property
+    def context_fields(self) -> tuple[str, ...]:
+        """Context fields that the model reads, in its order."""
+        if self.chosen is not None:
+            return self.chosen
+        return tuple(field for field in self.context if field in USUAL_CONTEXT)
 
 
 def gap_numbers(time: IntArray, previous: IntArray) -> IntArray:
@@ -83,19 +100,35 @@ def gap_numbers(time: IntArray, previous: IntArray) -> IntArray:
     return np.where(first, 1, np.minimum(bucket, GAP_NUMBERS - 1)).astype(np.int64)
 
 
-def context_numbers(schema: Schema, time: IntArray, last_time: IntArray) -> IntArray:
+def context_numbers(fields: Sequence[str], time: IntArray, last_time: IntArray) -> IntArray:
     """Context numbers of targets.
 
     Args:
+        fields: which, of `Schema.context_fields`.
         time: the targets' times, any shape.
         last_time: time of the user's last event before each, `NO_TIME` if none; same shape.
 
     Returns:
-        Same shape plus one axis of `len(schema.context_fields)`.
+        Same shape plus one axis, one column a field.
     """
-    if not schema.context_fields:
-        return np.zeros((*time.shape, 0), np.int64)
-    hour = 2 + (time // 3600) % 24
-    # 1970-01-01 was a Thursday; Monday is 0.
-    weekday = 2 + (time // 86400 + 3) % 7
-    return np.stack([gap_numbers(time, last_time), hour, weekday], axis=-1)
+    columns = [_context_column(field, time, last_time) for field in fields]
+    return np.stack(columns, axis=-1) if columns else np.zeros((*time.shape, 0), np.int64)
+
+
+def _context_column(field: str, time: IntArray, last_time: IntArray) -> IntArray:
+    match field:
+        case "gap":
+            return gap_numbers(time, last_time)
+        case "hour":
+            return 2 + (time // 3600) % 24
+        case "weekday":
+            # 1970-01-01 was a Thursday; Monday is 0.
+            return 2 + (time // 86400 + 3) % 7
+        case "time_of_day":
+            return TIME_OF_DAY.numbers(time)
+        case "time_of_week":
+            return TIME_OF_WEEK.numbers(time)
+        case "since_event":
+            known = last_time != NO_TIME
+            return SINCE.numbers(time - np.where(known, last_time, time), known)
+    raise AssertionError(field)

@@ -55,7 +55,8 @@ class Runtime:
     def __init__(self, artifact: Artifact, threads: int = 1, *, codec: str | None = None) -> None:
         self.layout, schema = artifact.require_memory(), artifact.config.dataset_schema
         self.codec = make_codec(codec or artifact.config.codec, self.layout)
-        self._item, self._event, self._context = schema.item_fields, schema.history_fields, schema.context_fields
+        self._item, self._event = schema.item_fields, schema.history_fields
+        self.context_fields = artifact.config.input_spec.context_fields
         self._tables = artifact.tables
         self._recent = is_recent(self.layout)
         graphs = [name for name in GRAPHS if name != "write" or not self._recent]
@@ -197,7 +198,7 @@ class Runtime:
         Args:
             states: memories of B users; not changed.
             number_BCF: numbers of `schema.item_fields`.
-            context_BCF: numbers of `schema.context_fields`; its second axis may be 1, for one moment per user.
+            context_BCF: numbers of `context_fields`; its second axis may be 1, for one moment per user.
             time_B: that moment, UTC seconds.
             attention: whether it is wanted, too.
 
@@ -232,8 +233,8 @@ class Runtime:
         target = self._embed(number_BCF, self._item)
         interest, *attention = self._run("read", asked, memory | {"target": target, "target_number": number_BCF})
         feed = {"interest": interest, "target": target}
-        if self._context:
-            feed["context"] = self._embed(context_BCF, self._context)
+        if self.context_fields:
+            feed["context"] = self._embed(context_BCF, self.context_fields)
         return [*self._run("head", ["logit"], feed), *attention]
 
     def _nothing(self, users: int, candidates: int, asked: list[str]) -> tuple[FloatArray, FloatArray | None]:
@@ -241,7 +242,7 @@ class Runtime:
         one = self._score(
             self._readable(self.empty(1), slice(0, 1), np.zeros(1, np.int64), 1),
             np.zeros((1, 1, len(self._item)), np.int64),
-            np.zeros((1, 1, len(self._context)), np.int64),
+            np.zeros((1, 1, len(self.context_fields)), np.int64),
             asked,
         )
         empty = [np.zeros((users, candidates, part.shape[2]), np.float32) for part in one]

@@ -304,7 +304,7 @@ class _Comparison:
         number_BCF = np.asarray(catalogue.number_VF[row_BC], np.int64)
         last_B = wanted.last_time_B
         time_B = np.where(last_B == NO_TIME, 0, last_B) + 3600
-        context_BCF = context_numbers(self.schema, time_B, last_B)[:, None]
+        context_BCF = context_numbers(self.runtime.context_fields, time_B, last_B)[:, None]
         difference_BCT = np.abs(
             self.runtime.score(kept, number_BCF, context_BCF, time_B)[0]
             - self.runtime.score(wanted, number_BCF, context_BCF, time_B)[0]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from textwrap import dedent
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from lifelong.data.events import InputSpec
+from lifelong.data.events import USUAL_CONTEXT, InputSpec
 from lifelong.errors import ConfigError, UsageError
 from lifelong.models.attrec import AttRec
 from lifelong.models.base import FittedModel, HistoryModel, MemoryModel, Model
@@ -130,7 +130,9 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     config_class = model_class(name, config).Config
     known = [field.name for field in fields(config_class)]
     given = {key: value for key, value in config.items() if not ((name, key) in MODES and value is False)}
-    head = given.pop("head", SHARED_HEAD) if issubclass(model_class(name, config), Model) else SHARED_HEAD
+    entry = model_class(name, config)
+    head = given.pop("head", SHARED_HEAD) if issubclass(entry, Model) else SHARED_HEAD
+    context = given.pop("context", None) if issubclass(entry, Model) and entry.reads_context else None
     problems = [
         f"model.{key}: {name} has no such setting (it has: {', '.join(known)})" for key in given.keys() - set(known)
     ]
@@ -140,10 +142,13 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         problems += [_problem(detail) for detail in error.errors()]
     if head not in HEADS:
         problems.append(f"model.head: there is no head {head!r} (there are: {', '.join(HEADS)})")
+    if context is not None and not (isinstance(context, list | tuple) and all(isinstance(one, str) for one in context)):
+        problems.append(f"model.context: a list of context fields is expected (found {context!r})")
     if problems:
         raise ConfigError(sorted(problems), fix="lifelong models shows every model's settings")
-    # Where tasks share all but their last layer, nothing is said of it.
-    return asdict(checked) | ({} if head == SHARED_HEAD else {"head": head})
+    # Of what all models have in common nothing is said where it is as usual.
+    common = {"head": None if head == SHARED_HEAD else head, "context": None if context is None else list(context)}
+    return asdict(checked) | {key: value for key, value in common.items() if value is not None}
 
 
 def without_form(name: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -178,10 +183,30 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
     """
     checked = check_config(name, config)
     head = HEADS[checked.pop("head", SHARED_HEAD)]
+    if (context := checked.pop("context", None)) is not None:
+        inputs = _choose_context(inputs, context)
     model: Model | FittedModel = model_class(name, config)(inputs, **checked)
     if head is not None and isinstance(model, Model):
         _put_head(model, head, dropout=checked.get("dropout", 0.0))
     return model
+
+
+def _choose_context(inputs: InputSpec, chosen: Sequence[str]) -> InputSpec:
+    """The inputs of a model that reads the chosen context fields.
+
+    Raises:
+        ConfigError: the data lacks one, or one is named twice; names all of them.
+    """
+    there = ", ".join(inputs.context) or "none: this data has no clock times"
+    problems = [
+        f"model.context: there is no context field {field!r} (there are: {there})"
+        for field in chosen
+        if field not in inputs.context
+    ]
+    problems += [f"model.context: {field!r} stands there twice" for field in set(chosen) if chosen.count(field) > 1]
+    if problems:
+        raise ConfigError(sorted(problems), fix="docs/context.md says what each field is")
+    return replace(inputs, chosen=tuple(chosen))
 
 
 def _put_head(model: Model, head: type[TaskHead], *, dropout: float) -> None:
@@ -261,6 +286,12 @@ def models_page() -> str:
         f"Chosen with `--set model.head={'|'.join(HEADS)}`, for data that was prepared with several tasks "
         "(`prepare --tasks`, or several logged labels); of every model that has the common head.\n"
     )
+    parts += [
+        "## Context\n",
+        "Every model that is trained by gradient, but for `authors_mode`, reads the context of a request in its head: "
+        f"{', '.join(f'`{field}`' for field in USUAL_CONTEXT)}, or the fields that are listed in `model.context` "
+        "instead, for all models the same: see [context](context.md).\n",
+    ]
     return "\n".join(parts)
 
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from lifelong.data.events import InputSpec
+from lifelong.data.scales import SCALES
 from lifelong.nn.embeddings import FieldEmbedding
 from lifelong.nn.factors import UserFactors
 from lifelong.nn.head import Head
@@ -125,6 +126,8 @@ class Model(nn.Module, ABC):
     """Why a model that is not a `MemoryModel` cannot be served from memories."""
     aux_means: ClassVar[tuple[str, ...]] = ()
     """Auxiliary losses that are means over something else than labelled targets; see `Output.aux_sizes`."""
+    reads_context: ClassVar[bool] = True
+    """Whether `model.context` is a setting of it."""
     aux_sums: ClassVar[tuple[str, ...]] = ()
     """Auxiliary losses that are sums over the batch."""
 
@@ -153,10 +156,16 @@ class Model(nn.Module, ABC):
         """
         super().__init__()
         self.inputs = inputs
-        self.item_fields, self.context_fields = tuple(inputs.item), tuple(inputs.context)
+        self.item_fields, self.context_fields = tuple(inputs.item), inputs.context_fields
+        # A batch has all context fields that the data has.
+        self._context_at = [list(inputs.context).index(field) for field in self.context_fields]
         self.history_fields = self.item_fields + tuple(inputs.event)
         self.embed = FieldEmbedding(
-            {**inputs.item, **inputs.event, **inputs.context}, embedding, codes=codes, keys=keys
+            {**inputs.item, **inputs.event, **{field: inputs.context[field] for field in self.context_fields}},
+            embedding,
+            codes=codes,
+            keys=keys,
+            scales=SCALES,
         )
         self.event_width, self.target_width, self.context_width = (
             sum(self.embed.widths(fields)) for fields in (self.history_fields, self.item_fields, self.context_fields)
@@ -188,13 +197,13 @@ class Model(nn.Module, ABC):
     @property
     def number_tables(self) -> dict[str, str]:
         """Names of the saved weights that hold a row per number -> the field, or `USER_NUMBER`."""
-        return {f"embed.table_list.{place}.weight": field for place, field in enumerate(self.embed.fields)}
+        return {f"embed.table_list.{place}.weight": field for place, field in enumerate(self.embed.tables)}
 
     def embed_context(self, context_BCF: Tensor) -> Tensor:
-        """Embedded context, width 0 if the schema has none."""
+        """Embedded context, width 0 if the model reads none."""
         if not self.context_fields:
             return torch.zeros(*context_BCF.shape[:-1], 0, device=context_BCF.device)
-        embedded: Tensor = self.embed(context_BCF, self.context_fields)
+        embedded: Tensor = self.embed(context_BCF[..., self._context_at], self.context_fields)
         return embedded
 
     def requirements(self, dataset: Dataset) -> list[str]:

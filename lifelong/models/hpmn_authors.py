@@ -121,6 +121,7 @@ class HpmnAuthors(Model):
     source = "Ren et al., SIGIR 2019, released code"
     state = "history"
     aux_sums = ("covariance",)
+    reads_context = False
     not_served = "its memory depends on the target, which the authors write as the last event"
 
     def __init__(
@@ -138,7 +139,7 @@ class HpmnAuthors(Model):
         query_before: bool = False,
     ) -> None:
         # The user's number is one more field of every event and target; event and context fields are not used.
-        own = replace(inputs, item={**inputs.item, USER_NUMBER: inputs.users}, event={}, context={})
+        own = replace(inputs, item={**inputs.item, USER_NUMBER: inputs.users}, event={}, context={}, chosen=None)
         super().__init__(own, embedding=embedding, interest=width, dropout=dropout)
         self.inputs = inputs
         self.periods, self.covariance, self.query_before = check_periods(tuple(periods)), covariance, query_before

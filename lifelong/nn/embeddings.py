@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from lifelong.data.scales import Scale
 from lifelong.data.vocabulary import FIRST_BUCKET
 from lifelong.nn.cells import key_table
 
@@ -27,6 +28,7 @@ class FieldEmbedding(nn.Module):
         codes: fields whose vectors end in a fixed code of their number, see `code_table`: sums of it say which values
             were there.
         keys: fields whose vectors end in the number's key, see `nn.cells.key_table`, instead.
+        scales: fields whose numbers are levels of a scale, and whose trained vectors are made of its codes.
 
     The padding number (0) embeds to zeros and is not trained. Initial vectors are wide where numbers are few:
     what a history and a target have in common reaches the loss through products of the two, so that small vectors leave
@@ -35,16 +37,26 @@ class FieldEmbedding(nn.Module):
     """
 
     def __init__(
-        self, sizes: Mapping[str, int], dim: int, *, codes: Collection[str] = (), keys: Collection[str] = ()
+        self,
+        sizes: Mapping[str, int],
+        dim: int,
+        *,
+        codes: Collection[str] = (),
+        keys: Collection[str] = (),
+        scales: Mapping[str, Scale] | None = None,
     ) -> None:
         super().__init__()
         self.fields, self.dim = tuple(sizes), dim
+        scales = {field: scale for field, scale in (scales or {}).items() if field in sizes}
+        self._in_table = tuple(field for field in sizes if field not in scales)
         # A list and not a dictionary of modules: a field of a log may be called `type` or `a.b`, a module may not.
-        self.table_list = nn.ModuleList(nn.Embedding(size, dim, padding_idx=0) for size in sizes.values())
+        self.table_list = nn.ModuleList(nn.Embedding(sizes[field], dim, padding_idx=0) for field in self._in_table)
+        self._on_scale, self.scale_list = tuple(scales), nn.ModuleList()
         for table in self.tables.values():
             nn.init.normal_(table.weight, std=STD_FEW if table.num_embeddings <= FEW else STD_MANY)
             with torch.no_grad():
                 table.weight[0].zero_()
+        self.scale_list.extend(ScaleVectors(scale, dim) for scale in scales.values())
         self.keyed = bool(keys)
         """Whether any vector ends in a key, a whole number."""
         # Made of the sizes alone: no part of the saved weights.
@@ -57,16 +69,25 @@ class FieldEmbedding(nn.Module):
 
     @property
     def tables(self) -> dict[str, nn.Embedding]:
-        """Field -> its table."""
+        """Field -> its table, of the fields that have one."""
         found = {}
-        for field, table in zip(self.fields, self.table_list, strict=True):
+        for field, table in zip(self._in_table, self.table_list, strict=True):
             assert isinstance(table, nn.Embedding)
             found[field] = table
         return found
 
+    @property
+    def scales(self) -> dict[str, ScaleVectors]:
+        """Field -> its vectors, of the fields that are on a scale."""
+        found = {}
+        for field, vectors in zip(self._on_scale, self.scale_list, strict=True):
+            assert isinstance(vectors, ScaleVectors)
+            found[field] = vectors
+        return found
+
     def forward(self, number: Tensor, fields: tuple[str, ...]) -> Tensor:
         """Embed `number[..., F]` (int64), whose last axis holds `fields`, to `[..., sum of widths(fields)]`."""
-        tables, codes, parts = self.tables, self.codes, []
+        tables, codes, parts = self.tables | self.scales, self.codes, []
         for place, field in enumerate(fields):
             parts.append(tables[field](number[..., place]))
             if field in codes:
@@ -85,8 +106,9 @@ class FieldEmbedding(nn.Module):
 
     def vectors(self, field: str) -> Tensor:
         """What each number of a field embeds to, its code included: `[V, width]`."""
-        weight = self.tables[field].weight
-        vector: Tensor = self(torch.arange(len(weight), device=weight.device).unsqueeze(-1), (field,))
+        part = (self.tables | self.scales)[field]
+        number = torch.arange(part.num_embeddings, device=part.weight.device)
+        vector: Tensor = self(number.unsqueeze(-1), (field,))
         return vector
 
     def trained_part(self, vector: Tensor, fields: Collection[str]) -> Tensor:
@@ -105,6 +127,36 @@ class FieldEmbedding(nn.Module):
             nn.init.normal_(table.weight, std=std)
             with torch.no_grad():
                 table.weight[0].zero_()
+        for vectors in self.scales.values():
+            vectors.restart(std)
+
+
+class ScaleVectors(nn.Module):
+    """The vectors of a scale's numbers: their fixed codes times one trained matrix, so that near numbers are alike.
+
+    Args:
+        scale: whose codes they are.
+        dim: width of a vector.
+    """
+
+    code_VK: Tensor
+
+    def __init__(self, scale: Scale, dim: int) -> None:
+        super().__init__()
+        self.num_embeddings = scale.size
+        # Made of the scale alone: no part of the saved weights.
+        self.register_buffer("code_VK", torch.from_numpy(scale.codes()).to(torch.float32), persistent=False)
+        self.weight = nn.Parameter(torch.empty(self.code_VK.shape[1], dim))
+        self.restart(STD_FEW)
+
+    def restart(self, std: float) -> None:
+        """Draw the matrix anew: vectors are about as long as those of a table that is drawn so."""
+        length = float(self.code_VK[1:].square().sum(dim=1).mean().sqrt())
+        nn.init.normal_(self.weight, std=std / length)
+
+    def forward(self, number: Tensor) -> Tensor:
+        """Vectors `[..., dim]` of numbers."""
+        return embedding(number, self.code_VK) @ self.weight
 
 
 def code_table(size: int) -> Tensor:

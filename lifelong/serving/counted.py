@@ -134,7 +134,7 @@ class _Cells:
             if self.has_slots:
                 states.fields["slot"][candidate * variants + fields] = 0
         time_B = np.full(len(states), time, np.int64)
-        context_BCF = context_numbers(self.scorer.schema, time_B, states.last_time_B)[:, None]
+        context_BCF = context_numbers(self.scorer.runtime.context_fields, time_B, states.last_time_B)[:, None]
         number_BCF = np.repeat(number_CF, variants, axis=0)[:, None]
         logit_BCT = self.scorer.runtime.score(states, number_BCF, context_BCF, time_B)[0]
         return logit_BCT[:, 0, 0].reshape(candidates, variants)

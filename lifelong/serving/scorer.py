@@ -214,7 +214,7 @@ class Scorer:
         now = int(clock.time())
         time_B = np.array([now if request.time is None else request.time for request in requests], np.int64)
         # One moment for all candidates of a request.
-        context_BCF = context_numbers(self.schema, time_B, states.last_time_B)[:, None, :]
+        context_BCF = context_numbers(self.runtime.context_fields, time_B, states.last_time_B)[:, None, :]
         logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, context_BCF, time_B, attention=attention)
         answers = []
         for place, request in enumerate(requests):

@@ -12,14 +12,16 @@ hardly, no bar can be given.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import floor, log2
 from typing import Any
 
+from lifelong.data.events import USUAL_CONTEXT
 from lifelong.data.sources.synthetic import STEP
 from lifelong.data.sources.worlds import WorldSettings
 from lifelong.models import check_config, model_class
+from lifelong.models.base import FittedModel, Model
 
 SHARE = 0.8
 """Of the lift in AUC that is possible: what a model that can know has at least."""
@@ -61,6 +63,7 @@ class Sight:
         counts_events: the age is known in events, too.
         finds_like: only events that are like the target are found for sure.
         counted: how often, and how long ago, the target's own values were there.
+        clock: the hour of the question; None where only something that goes with it a little.
     """
 
     user: bool = False
@@ -71,6 +74,7 @@ class Sight:
     counts_events: bool = False
     finds_like: bool = False
     counted: bool = False
+    clock: bool | None = False
 
 
 def _sim(settings: Mapping[str, Any], events: int) -> Sight:
@@ -153,7 +157,18 @@ def sight_of(model: str, settings: Mapping[str, Any] | None = None, *, events: i
         ConfigError: no such model, or settings unknown or out of range.
     """
     given = dict(settings or {})
-    return SIGHTS[model_class(model, given).__name__](check_config(model, given), events)
+    entry, checked = model_class(model, given), check_config(model, given)
+    return replace(SIGHTS[entry.__name__](checked, events), clock=_clock(entry, checked.get("context")))
+
+
+def _clock(entry: type[Model] | type[FittedModel], context: Sequence[str] | None) -> bool | None:
+    """Whether a model reads the hour of the question."""
+    if not issubclass(entry, Model) or not entry.reads_context:
+        return False
+    context = USUAL_CONTEXT if context is None else context
+    if {"hour", "time_of_day"} & set(context):
+        return True
+    return None if {"weekday", "time_of_week"} & set(context) else False
 
 
 def can_know(model: str, world: WorldSettings, settings: Mapping[str, Any] | None = None) -> Knowledge:
@@ -173,9 +188,18 @@ def can_know(model: str, world: WorldSettings, settings: Mapping[str, Any] | Non
 def _checkerboard(sight: Sight, world: WorldSettings) -> Knowledge:
     if sight.user:
         return Knowledge(True, "her own vector: she answers by her parity, in training as ever after")
-    if sight == Sight():
+    if replace(sight, clock=False) == Sight():
         return Knowledge(False, "sees nothing of the user, and every item has as many friends as enemies")
     return Knowledge(True, "any event of hers shows her parity, by its group")
+
+
+def _daytime(sight: Sight, world: WorldSettings) -> Knowledge:
+    reasons = {
+        True: "reads the hour",
+        False: "knows nothing of the hour",
+        None: "reads the day, whose ends show a little",
+    }
+    return Knowledge(sight.clock, reasons[sight.clock])
 
 
 def _noise(sight: Sight, world: WorldSettings) -> Knowledge:
@@ -287,5 +311,6 @@ _RULES: dict[str, Callable[[Sight, WorldSettings], Knowledge]] = {
     "markov": _markov,
     "period": _period,
     "lag": _lag,
+    "daytime": _daytime,
     "noise": _noise,
 }

@@ -22,10 +22,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lifelong.data.batches import Batch
 from lifelong.data.events import InputSpec
+from lifelong.data.scales import SCALES
 from lifelong.models import build, model_class
 from lifelong.models.base import Event, FittedModel, History, HistoryModel, MemoryModel, Model, Target
 from lifelong.testing.fitted_contract import FITTED_CHECKS
-from lifelong.testing.worlds import INPUTS, loyal_batch, random_batch
+from lifelong.testing.worlds import CLOCK_INPUTS, INPUTS, loyal_batch, random_batch
 
 TIGHT = 1e-10
 """Of float64 sums in another order."""
@@ -68,7 +69,10 @@ class ModelCase:
 Check = Callable[[ModelCase], None]
 
 NOT_APPLICABLE: dict[tuple[str, str], str] = {
-    ("hpmn-authors_mode", "check_context_is_used"): "the authors' graph has no context features",
+    **{
+        ("hpmn-authors_mode", check): "the authors' graph has no context features"
+        for check in ("check_context_is_used", "check_context_can_be_chosen")
+    },
     ("mf", "check_earlier_events_are_used"): "it knows a user by her number alone and reads no history",
     ("mf", "check_earlier_events_of_the_target_are_used"): "it knows a user by her number alone and reads no history",
     **{
@@ -211,6 +215,18 @@ def check_context_is_used(case: ModelCase) -> None:
     model, batch = case.build(), random_batch([12], targets=2)
     other = model(replace(batch, context_BCF=batch.context_BCF % 3 + 1)).logit_BCT
     assert not torch.equal(model(batch).logit_BCT, other), "the context is not read"
+
+
+def check_context_can_be_chosen(case: ModelCase) -> None:
+    """With `model.context` a model reads the fields that are named, those on a scale too, and no others."""
+    model = replace(case, config={**case.config, "context": [*SCALES, "hour"]}).build(inputs=CLOCK_INPUTS)
+    batch = random_batch([12], targets=2, inputs=CLOCK_INPUTS)
+    logit = model(batch).logit_BCT
+    for place, name in enumerate(CLOCK_INPUTS.context):
+        context_BCF = batch.context_BCF.clone()
+        context_BCF[..., place] = context_BCF[..., place] % 3 + 1
+        other = model(replace(batch, context_BCF=context_BCF)).logit_BCT
+        assert torch.equal(logit, other) == (name in ("gap", "weekday")), f"{name} of the context"
 
 
 def check_empty_histories_work(case: ModelCase) -> None:
@@ -477,6 +493,7 @@ MODEL_CHECKS: list[Check] = [
     check_earlier_events_of_the_target_are_used,
     check_target_is_used,
     check_context_is_used,
+    check_context_can_be_chosen,
     check_empty_histories_work,
     check_unknown_numbers_work,
     check_long_histories_work,

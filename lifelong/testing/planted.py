@@ -32,6 +32,7 @@ CHECKED: dict[str, WorldSettings] = {
     "markov": WorldSettings(world="markov", users=10_000, events=60, items=20, asked=1),
     "period": WorldSettings(world="period", users=10_000, events=162, items=40, period=24, burst=4, asked=2),
     "lag": WorldSettings(world="lag", users=8000, events=160, items=40, lag=16, spread=16, burst=4, asked=2),
+    "daytime": WorldSettings(world="daytime", users=10_000, events=60, items=40, asked=1),
     "noise": WorldSettings(world="noise", users=10_000, events=60, items=40, asked=1),
 }
 """The worlds of the table."""
@@ -50,6 +51,7 @@ BUDGETS: dict[str, tuple[str, ...]] = {
     "markov": ("train.max_examples=120000", "train.min_steps=300"),
     "period": ("train.batch_events=2048", "train.max_examples=150000", "train.min_steps=600"),
     "lag": ("train.batch_events=2048", "train.max_examples=150000", "train.min_steps=600"),
+    "daytime": ("train.max_examples=60000", "train.min_steps=100"),
     "noise": ("train.max_examples=60000", "train.min_steps=0"),
 }
 """Further settings by world: it takes some hundred steps before anything is learnt where the deciding event is far."""

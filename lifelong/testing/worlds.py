@@ -9,12 +9,14 @@ Shapes: B users, L padded history length, C targets per user, F fields, T tasks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lifelong.data.batches import Batch
 from lifelong.data.events import InputSpec
+from lifelong.data.scales import SCALES
 
 INPUTS = InputSpec(
     item={"item": 30, "category": 6},
@@ -23,6 +25,8 @@ INPUTS = InputSpec(
     users=12,
 )
 """A small log with every kind of field."""
+CLOCK_INPUTS = replace(INPUTS, context={**INPUTS.context, **{field: scale.size for field, scale in SCALES.items()}})
+"""The same, with the context fields on a scale, which a model reads if it is told to."""
 
 
 def random_batch(

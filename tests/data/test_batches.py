@@ -213,7 +213,9 @@ def test_targets_hold_item_time_and_context(dataset: Dataset) -> None:
             example = int(batch.example_BC[user, place])
             position, start = int(examples.position_N[example]), histories.of(int(examples.user_N[example])).start
             last = histories.time_N[start + position - 1] if position else NO_TIME
-            expected = context_numbers(dataset.schema, examples.time_N[example : example + 1], np.array([last]))[0]
+            expected = context_numbers(
+                dataset.schema.context_fields, examples.time_N[example : example + 1], np.array([last])
+            )[0]
             assert batch.context_BCF[user, place].tolist() == expected.tolist()
             assert batch.target_BCF[user, place].tolist() == (
                 dataset.catalogue.number_VF[examples.row_N[example]].tolist()

@@ -35,7 +35,15 @@ def test_inputs_name_the_size_of_every_field(tmp_path: Path) -> None:
     inputs = tiny_dataset(tmp_path).inputs
     assert inputs.item == {"item": 64, "category": 12}
     assert inputs.event == {"event_type": 4, "gap": 36}
-    assert inputs.context == {"gap": 36, "hour": 26, "weekday": 9}
+    assert inputs.context == {
+        "gap": 36,
+        "hour": 26,
+        "weekday": 9,
+        "time_of_day": 290,
+        "time_of_week": 170,
+        "since_event": 363,
+    }
+    assert inputs.context_fields == ("gap", "hour", "weekday")
     assert inputs.users == 42
 
 

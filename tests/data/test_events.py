@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lifelong.data.events import GAP_NUMBERS, NO_TIME, Schema, context_numbers, gap_numbers
+from lifelong.data.events import GAP_NUMBERS, NO_TIME, USUAL_CONTEXT, Schema, context_numbers, gap_numbers
 
 
 @pytest.mark.parametrize(
@@ -19,16 +19,19 @@ def test_without_an_event_before_there_is_no_gap() -> None:
 
 
 def test_context_holds_gap_hour_and_monday_based_weekday() -> None:
-    schema = Schema(item_fields=("item",), event_types=False)
     # Tuesday 2017-11-28 05:59:59 and one second later, in UTC.
     time = np.array([[1_511_848_799, 1_511_848_800]])
-    assert context_numbers(schema, time, time - 1).tolist() == [[[3, 7, 3], [3, 8, 3]]]
+    assert context_numbers(USUAL_CONTEXT, time, time - 1).tolist() == [[[3, 7, 3], [3, 8, 3]]]
 
 
 def test_ordinal_times_have_no_context_and_no_gap() -> None:
     schema = Schema(item_fields=("item",), event_types=True, time_unit="ordinal")
     assert (schema.history_fields, schema.context_fields) == (("item", "event_type"), ())
-    assert context_numbers(schema, np.zeros((2, 3), np.int64), np.zeros((2, 3), np.int64)).shape == (2, 3, 0)
+    assert context_numbers(schema.context_fields, np.zeros((2, 3), np.int64), np.zeros((2, 3), np.int64)).shape == (
+        2,
+        3,
+        0,
+    )
 
 
 def test_a_history_row_is_item_fields_then_event_fields() -> None:

@@ -111,6 +111,27 @@ def test_a_form_is_its_model_with_the_settings_that_make_it(name: str) -> None:
     assert form.title not in {entry.title for entry in MODELS.values()}
 
 
+def test_context_fields_that_the_data_lacks_are_named_with_those_there_are() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build("hpmn", INPUTS, {"context": ["hour", "minute", "hour"]})
+    assert [problem.removeprefix("model.context: ") for problem in caught.value.problems] == [
+        "'hour' stands there twice",
+        "there is no context field 'minute' (there are: gap, hour, weekday)",
+    ]
+
+
+@pytest.mark.parametrize(("name", "found"), [("hpmn", "hour"), ("hpmn", [1])])
+def test_context_is_a_list_of_names(name: str, found: object) -> None:
+    with pytest.raises(ConfigError, match=r"model.context: a list of context fields is expected \(found"):
+        check_config(name, {"context": found})
+
+
+@pytest.mark.parametrize("name", ["counts", "gbdt", "hpmn_authors"])
+def test_a_model_that_reads_no_context_cannot_be_told_which(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model.context: {name.split('_')[0]} has no such setting"):
+        check_config(name, {"context": []})
+
+
 def test_settings_that_make_another_form_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model.search: sim_soft has 'soft' \(found 'hard'\)"):
         build("sim_soft", INPUTS, {"search": "hard"})

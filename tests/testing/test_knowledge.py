@@ -85,8 +85,14 @@ def test_one_remembered_event_needs_no_order() -> None:
     assert can("rum_item", "markov", {"slots": 2}) is False
 
 
+def test_the_hour_is_known_to_whoever_reads_it() -> None:
+    assert [can(model, "daytime") for model in ("mf", "hpmn", "gbdt", "hpmn_authors")] == [True, True, False, False]
+    fields = ([], ["gap"], ["time_of_day"], ["gap", "hour"], ["time_of_week"])
+    assert [can("hpmn", "daytime", {"context": chosen}) for chosen in fields] == [False, False, True, True, None]
+
+
 def test_who_knows_the_user_alone_knows_what_never_changes() -> None:
-    assert [can("mf", world) for world in WORLDS] == [True, False, False, False, False]
+    assert [can("mf", world) for world in WORLDS] == [True, False, False, False, True, False]
 
 
 @pytest.mark.parametrize(("auc", "holds"), [(0.821, True), (0.81, False), (0.9, True), (0.3, False)])
@@ -105,10 +111,10 @@ def test_what_is_seen_in_part_has_no_bar() -> None:
 
 def test_models_see_what_their_settings_let_them() -> None:
     assert sight_of("popularity") == Sight()
-    assert sight_of("shan", {"short": 5}) == Sight(pooled=(5, 1000))
-    assert sight_of("hpmn") == Sight(ordered=ALL)
-    assert sight_of("tally") == Sight(ordered=ALL, counted=True)
-    assert sight_of("tally", {"periods": []}) == Sight(counted=True)
+    assert sight_of("shan", {"short": 5}) == Sight(pooled=(5, 1000), clock=True)
+    assert sight_of("hpmn") == Sight(ordered=ALL, clock=True)
+    assert sight_of("tally") == Sight(ordered=ALL, counted=True, clock=True)
+    assert sight_of("tally", {"periods": []}) == Sight(counted=True, clock=True)
     assert sight_of("hpmn_authors", {"sequence": 24}) == Sight(user=True, ordered=23)
 
 

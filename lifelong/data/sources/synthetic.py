@@ -19,7 +19,7 @@ from lifelong.data.sources.worlds import BLOCK, KNOWN_BY, WorldSettings, best_au
 from lifelong.errors import ConfigError, UsageError
 
 START, STEP = 1_577_836_800, 3600
-"""Time of every user's first event (2020-01-01), and seconds between two events."""
+"""Midnight before every user's first event (2020-01-01), and seconds between two events."""
 EVENTS = pa.schema([("user", pa.string()), ("item", pa.string()), ("time", pa.int64()), ("sequence", pa.int64())])
 IMPRESSIONS = EVENTS.append(pa.field("response", pa.float64()))
 
@@ -79,7 +79,7 @@ def _event_batches(settings: WorldSettings) -> Iterator[pa.RecordBatch]:
         users, events = block.item_UN.shape
         first = at * BLOCK
         user_N = np.repeat(np.arange(first, first + users), events)
-        time_N = np.tile(START + STEP * np.arange(events), users)
+        time_N = (START + STEP * (block.start_U[:, None] + np.arange(events))).ravel()
         yield _batch(EVENTS, user_N, block.item_UN.ravel(), time_N, first * events + np.arange(len(user_N)))
 
 
@@ -87,7 +87,7 @@ def _impression_batches(settings: WorldSettings) -> Iterator[pa.RecordBatch]:
     """Impressions, half a step after the last event before them."""
     done = 0
     for at, block in enumerate(blocks(settings)):
-        time_Q = START + STEP * (block.position_Q - 1) + STEP // 2
+        time_Q = START + STEP * (block.start_U[block.user_Q] + block.position_Q - 1) + STEP // 2
         sequence_Q = done + np.arange(len(time_Q))
         yield _batch(IMPRESSIONS, at * BLOCK + block.user_Q, block.item_Q, time_Q, sequence_Q, block.label_Q)
         done += len(time_Q)

@@ -12,13 +12,15 @@ AUC that anyone can reach is computed from those probabilities, not guessed (`be
                   and not the other one, seen as often, half a period later      that keeps their order
     lag           the item's colour is that of the event `lag` positions ago     a memory of `lag` events that keeps
                                                                                  their order
+    daytime       it is before noon, whatever the item                           the hour of the question
     noise         never known: the answer is a coin                              nobody
 
 What cannot know is at AUC .5 exactly: the two things that compete change places with equal probability, and nothing
 else changes with them. In `period` and `lag` they were seen equally often whenever the user is asked, so a pooled
 (order free) history is at chance, and so are the recent events alone; in `markov` the last two events are drawn at
 random, and the successors of both are asked about. Answers are new at every moment of asking, so that earlier ones tell
-nothing (but in the checkerboard, where half of the users have either parity). Events come one an hour.
+nothing (but in the checkerboard, where half of the users have either parity). Events come one an hour, from the same
+midnight on, or in `daytime` from an hour that is drawn for each user, so that no history says what time it is.
 `lifelong.testing.knowledge` says of every model what it can know.
 """
 
@@ -111,6 +113,7 @@ class Block:
         item_Q: item shown.
         probability_Q: of a response.
         label_Q: 1 if she responded.
+        start_U: hours from midnight to each user's first event.
     """
 
     item_UN: IntArray
@@ -119,11 +122,14 @@ class Block:
     item_Q: IntArray
     probability_Q: FloatArray
     label_Q: FloatArray
+    start_U: IntArray
 
 
 Questions = tuple[IntArray, IntArray, IntArray, npt.NDArray[np.bool_]]
 """user_Q, position_Q, item_Q, and whether the world says yes."""
-World = Callable[[WorldSettings, int, np.random.Generator], tuple[IntArray, Questions]]
+Made = tuple[IntArray, Questions, IntArray | None]
+"""Events, questions, and the hours of the users' first events; None: all at midnight."""
+World = Callable[[WorldSettings, int, np.random.Generator], Made]
 
 
 def blocks(settings: WorldSettings) -> Iterator[Block]:
@@ -131,11 +137,12 @@ def blocks(settings: WorldSettings) -> Iterator[Block]:
     world = WORLDS[settings.world]
     for start in range(0, settings.users, BLOCK):
         rng = np.random.default_rng([settings.seed, 0, start])
-        item_UN, (user_Q, position_Q, item_Q, yes_Q) = world(settings, min(BLOCK, settings.users - start), rng)
+        item_UN, (user_Q, position_Q, item_Q, yes_Q), start_U = world(settings, min(BLOCK, settings.users - start), rng)
+        start_U = np.zeros(len(item_UN), np.int64) if start_U is None else start_U
         strength = settings.sure
         probability_Q = np.where(yes_Q, strength, 1 - strength)
         label_Q = (rng.random(len(user_Q)) < probability_Q).astype(np.float64)
-        yield Block(item_UN, user_Q, position_Q, item_Q, probability_Q, label_Q)
+        yield Block(item_UN, user_Q, position_Q, item_Q, probability_Q, label_Q, start_U)
 
 
 def categories(settings: WorldSettings) -> list[str]:
@@ -170,7 +177,7 @@ def _moments(users: int, positions: IntArray, asked: int) -> tuple[IntArray, Int
     return user_Q, np.tile(np.repeat(positions, asked), users)
 
 
-def checkerboard(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
+def checkerboard(settings: WorldSettings, users: int, rng: np.random.Generator) -> Made:
     """A user's events are items of groups of her parity; she responds to such items."""
     # As many of either parity: no item is more popular than another.
     parity_U = rng.permutation(np.arange(users) % 2)
@@ -181,10 +188,10 @@ def checkerboard(settings: WorldSettings, users: int, rng: np.random.Generator) 
     positions = np.arange(5, settings.events, 10)
     user_Q, position_Q = _moments(users, positions, settings.asked)
     item_Q = rng.integers(settings.groups * rows, size=len(user_Q))
-    return item_UN, (user_Q, position_Q, item_Q, item_Q % settings.groups % 2 == parity_U[user_Q])
+    return item_UN, (user_Q, position_Q, item_Q, item_Q % settings.groups % 2 == parity_U[user_Q]), None
 
 
-def markov(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
+def markov(settings: WorldSettings, users: int, rng: np.random.Generator) -> Made:
     """A chain over the items; half of the questions show the successor of the last event, half of the one before.
 
     Those two events are drawn anew, so that nothing but their order tells which is the last. Neither is the successor
@@ -206,10 +213,10 @@ def markov(settings: WorldSettings, users: int, rng: np.random.Generator) -> tup
     user_Q, position_Q = _moments(users, positions, settings.asked)
     yes_Q = rng.random(len(user_Q)) < 0.5
     asked_Q = (place_UN[user_Q, position_Q - np.where(yes_Q, 1, 2)] + 1) % items
-    return item_P[place_UN], (user_Q, position_Q, item_P[asked_Q], yes_Q)
+    return item_P[place_UN], (user_Q, position_Q, item_P[asked_Q], yes_Q), None
 
 
-def period(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
+def period(settings: WorldSettings, users: int, rng: np.random.Generator) -> Made:
     """Rounds of two periods; in each she returns to one item and, half a period later, to another; asked at the end.
 
     The one is due again then; the other was last seen `period / 2 - burst + 1` events ago.
@@ -230,7 +237,7 @@ def period(settings: WorldSettings, users: int, rng: np.random.Generator) -> tup
     )
     crossed_Q = rng.random(len(user_Q)) < settings.crossed
     item_Q = np.where(crossed_Q, np.maximum(due_Q, other_Q), np.minimum(due_Q, other_Q))
-    return item_UN, (user_Q, position_Q, item_Q, item_Q == due_Q)
+    return item_UN, (user_Q, position_Q, item_Q, item_Q == due_Q), None
 
 
 def _starts(settings: WorldSettings, users: int, length: int, slack: int, rng: np.random.Generator) -> IntArray:
@@ -248,7 +255,7 @@ def _markers(settings: WorldSettings) -> int:
     return max(2, settings.items // 20 * 2)
 
 
-def lag(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
+def lag(settings: WorldSettings, users: int, rng: np.random.Generator) -> Made:
     """Rounds of plain events; each holds a red and a blue burst; the end of the later one decides, `lag` events on."""
     markers, spread, burst = _markers(settings), settings.spread, settings.burst
     start_UR = _starts(settings, users, spread + settings.lag, spread // 2, rng)
@@ -268,14 +275,26 @@ def lag(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[
     crossed_Q = rng.random(len(user_Q)) < settings.crossed
     item_Q = 2 * rng.integers(markers // 2, size=len(user_Q)) + crossed_Q
     colour_Q = item_UN[user_Q, position_Q - settings.lag] % 2
-    return item_UN, (user_Q, position_Q, item_Q, item_Q % 2 == colour_Q)
+    return item_UN, (user_Q, position_Q, item_Q, item_Q % 2 == colour_Q), None
 
 
-def noise(settings: WorldSettings, users: int, rng: np.random.Generator) -> tuple[IntArray, Questions]:
+def noise(settings: WorldSettings, users: int, rng: np.random.Generator) -> Made:
     """Nothing depends on anything."""
     item_UN = rng.integers(settings.items, size=(users, settings.events))
     user_Q, position_Q = _moments(users, np.arange(5, settings.events, 10), settings.asked)
-    return item_UN, (user_Q, position_Q, rng.integers(settings.items, size=len(user_Q)), np.ones(len(user_Q), bool))
+    item_Q = rng.integers(settings.items, size=len(user_Q))
+    return item_UN, (user_Q, position_Q, item_Q, np.ones(len(user_Q), bool)), None
+
+
+def daytime(settings: WorldSettings, users: int, rng: np.random.Generator) -> Made:
+    """Users respond to anything before noon, whatever they did; questions come at even distances over the day."""
+    start_U = rng.integers(24, size=users)
+    item_UN = rng.integers(settings.items, size=(users, settings.events))
+    user_Q, position_Q = _moments(users, np.arange(5, settings.events, 10), settings.asked)
+    item_Q = rng.integers(settings.items, size=len(user_Q))
+    # Half an hour after the event before it.
+    hour_Q = (start_U[user_Q] + position_Q - 1) % 24
+    return item_UN, (user_Q, position_Q, item_Q, hour_Q < 12), start_U
 
 
 WORLDS: dict[str, World] = {
@@ -283,6 +302,7 @@ WORLDS: dict[str, World] = {
     "markov": markov,
     "period": period,
     "lag": lag,
+    "daytime": daytime,
     "noise": noise,
 }
 KNOWN_BY = {
@@ -290,5 +310,6 @@ KNOWN_BY = {
     "markov": "the last event",
     "period": "an ordered memory of more than period / 2 - burst events, and how long ago each item was last seen",
     "lag": "an ordered memory of at least lag events, and how long ago each colour was last seen",
+    "daytime": "the hour of the question",
     "noise": "nobody",
 }

@@ -140,6 +140,18 @@ def successors(block: Block) -> Any:
     return following
 
 
+def test_in_the_daytime_world_the_hour_of_the_question_decides(read: Read, rows: Rows) -> None:
+    raw = read("synthetic", world="daytime", users="200", events="30", asked="2", strength="1")
+    shown = rows(raw.impressions, "user", "time", "response")
+    assert {(time % 86_400 < 43_200, label) for _, time, label in shown} == {(True, 1.0), (False, 0.0)}
+    hours = np.bincount([time // 3600 % 24 for _, time, _ in shown], minlength=24)
+    assert hours.min() > 0 and hours.max() < 3 * hours.mean()
+    first = {}
+    for user, time, _ in rows(raw.events, "user", "time", "sequence"):
+        first[user] = min(time, first.get(user, time))
+    assert len(set(first.values())) == 24
+
+
 def test_noise_is_a_coin() -> None:
     _, block = world("noise")
     assert (block.probability_Q == 0.5).all()
