@@ -63,7 +63,7 @@ class Sight:
         counts_events: the age is known in events, too.
         finds_like: only events that are like the target are found for sure.
         counted: how often, and how long ago, the target's own values were there.
-        clock: the hour of the question; None where only something that goes with it a little.
+        clock: the hour of the question; None where hardly.
     """
 
     user: bool = False
@@ -168,7 +168,7 @@ def _clock(entry: type[Model] | type[FittedModel], context: Sequence[str] | None
     context = USUAL_CONTEXT if context is None else context
     if {"hour", "time_of_day"} & set(context):
         return True
-    return None if {"weekday", "time_of_week"} & set(context) else False
+    return None if "time_of_week" in context else False
 
 
 def can_know(model: str, world: WorldSettings, settings: Mapping[str, Any] | None = None) -> Knowledge:
@@ -197,7 +197,7 @@ def _daytime(sight: Sight, world: WorldSettings) -> Knowledge:
     reasons = {
         True: "reads the hour",
         False: "knows nothing of the hour",
-        None: "reads the day, whose ends show a little",
+        None: "reads an hour of the week in slow waves",
     }
     return Knowledge(sight.clock, reasons[sight.clock])
 

@@ -36,6 +36,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 BLOCK = 256
 """Users generated at a time."""
+DAYS = 100
+"""daytime: over so many days users begin: at every moment there are users with few events and with many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +290,7 @@ def noise(settings: WorldSettings, users: int, rng: np.random.Generator) -> Made
 
 def daytime(settings: WorldSettings, users: int, rng: np.random.Generator) -> Made:
     """Users respond to anything before noon, whatever they did; questions come at even distances over the day."""
-    start_U = rng.integers(24, size=users)
+    start_U = rng.integers(24 * DAYS, size=users)
     item_UN = rng.integers(settings.items, size=(users, settings.events))
     user_Q, position_Q = _moments(users, np.arange(5, settings.events, 10), settings.asked)
     item_Q = rng.integers(settings.items, size=len(user_Q))

@@ -149,7 +149,7 @@ def test_in_the_daytime_world_the_hour_of_the_question_decides(read: Read, rows:
     first = {}
     for user, time, _ in rows(raw.events, "user", "time", "sequence"):
         first[user] = min(time, first.get(user, time))
-    assert len(set(first.values())) == 24
+    assert len(set(first.values())) > 180
 
 
 def test_noise_is_a_coin() -> None:
