@@ -10,9 +10,10 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from lifelong.artifact import export, graphs
+from lifelong.artifact import graphs
 from lifelong.artifact.export import load_model, write_artifact
 from lifelong.artifact.folder import Artifact
+from lifelong.data import folders
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation.evaluate import predict
 from lifelong.models import MODELS, SERVED, build
@@ -109,7 +110,7 @@ def test_a_failure_leaves_nothing_and_keeps_the_old_artifact(dataset, hpmn, tmp_
     def fail(*arguments):
         raise OSError("disk full")
 
-    monkeypatch.setattr(export, "_sync", fail)
+    monkeypatch.setattr(folders, "sync", fail)
     with pytest.raises(OSError, match="disk full"):
         tiny_artifact(out, dataset, model="popularity")
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
@@ -125,6 +126,7 @@ def test_a_rename_that_fails_puts_the_old_artifact_back(dataset, hpmn, tmp_path,
             raise OSError("no")
         return rename(path, target)
 
+    monkeypatch.setattr(folders, "exchange", lambda *names: False)
     monkeypatch.setattr(Path, "rename", fail)
     with pytest.raises(OSError, match="no"):
         tiny_artifact(out, dataset, model="popularity")
