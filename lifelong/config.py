@@ -90,6 +90,12 @@ class TrainSettings(BaseModel):
     max_targets: int = Field(256, ge=1, description="targets of one user in one pass, before negatives are added")
     batch_events: int = Field(8_192, ge=1, description="events of a batch at most, padding included")
     batch_targets: int = Field(4_096, ge=1, description="targets of a batch at most, negatives and padding included")
+    negatives: int | None = Field(
+        None,
+        ge=1,
+        description="negatives drawn for each positive in training, null takes as many as the dataset's rule says; "
+        "positives and negatives together weigh in the loss as they do there, so that probabilities stay what they are",
+    )
     hide_items: FiniteFloat = Field(
         0.02, ge=0, lt=1, description="share of item occurrences that get the number the item has while unknown"
     )

@@ -64,6 +64,7 @@ class Batch:
         label_BCT: float32 labels.
         mask_BC: bool, True where the target is real.
         example_BC: int64, place of the target in the examples; -1 for sampled negatives and padding.
+        weight_BC: float32, what the target counts in the loss; 1 on average.
     """
 
     history_BLF: Tensor
@@ -77,6 +78,7 @@ class Batch:
     label_BCT: Tensor
     mask_BC: Tensor
     example_BC: Tensor
+    weight_BC: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -221,9 +223,15 @@ class _Targets:
     label_BCT: npt.NDArray[np.float32]
     mask_BC: BoolArray
     example_BC: IntArray
+    weight_BC: npt.NDArray[np.float32]
 
-    def with_negatives(self, drawn_NR: npt.NDArray[np.int32]) -> _Targets:
-        """The same with the negatives of each real target beside it: C becomes C * (1 + R)."""
+    def with_negatives(self, drawn_NR: npt.NDArray[np.int32], weighs_like: int) -> _Targets:
+        """The same with the negatives of each real target beside it: C becomes C * (1 + R).
+
+        Args:
+            drawn_NR: catalogue rows.
+            weighs_like: a target's negatives together count as so many of them would.
+        """
         ratio = drawn_NR.shape[1]
         users, targets = self.mask_BC.shape
         repeated = _Targets(*(np.repeat(getattr(self, field.name), 1 + ratio, axis=1) for field in fields(self)))
@@ -231,6 +239,8 @@ class _Targets:
         repeated.row_BC.reshape(beside)[..., 1:][self.mask_BC] = drawn_NR
         repeated.label_BCT.reshape(*beside, -1)[:, :, 1:] = 0
         repeated.example_BC.reshape(beside)[..., 1:] = -1
+        own = (1 + ratio) / (1 + weighs_like)
+        repeated.weight_BC.reshape(beside)[:] = [own, *[own * weighs_like / ratio] * ratio]
         return repeated
 
 
@@ -280,6 +290,7 @@ class _Gather:
             np.where(mask_BC[..., None], np.asarray(self.examples.label_NT)[example_BC], np.float32(0)),
             mask_BC,
             np.where(mask_BC, example_BC, -1),
+            np.ones(mask_BC.shape, np.float32),
         )
 
     def _context(self, pass_B: IntArray, time_BC: IntArray, position_BC: IntArray) -> IntArray:
@@ -312,6 +323,7 @@ class _Gather:
             label_BCT=torch.from_numpy(np.asarray(targets.label_BCT, np.float32)),
             mask_BC=torch.from_numpy(targets.mask_BC),
             example_BC=_numbers(targets.example_BC),
+            weight_BC=torch.from_numpy(targets.weight_BC),
         )
 
 
@@ -345,7 +357,8 @@ class TrainingBatches:
         phase: the model's largest period, 1 if it has none.
 
     Raises:
-        ConfigError: windows of `max_history` events are too short for `phase`.
+        ConfigError: windows of `max_history` events are too short for `phase`, or `negatives` are asked for where none
+            are drawn.
     """
 
     def __init__(self, dataset: Dataset, settings: TrainSettings, *, phase: int = 1) -> None:
@@ -365,8 +378,15 @@ class TrainingBatches:
         self._gather = _Gather(dataset, examples, passes)
         self._hide = _Hide(dataset.vocabularies["item"].fallback, len(dataset.schema.item_fields), settings)
         rule = dataset.manifest.negatives
-        self._negatives = NegativeSampler.open(dataset, "train") if rule.drawn_in_training else None
-        self._ratio = rule.ratio if rule.drawn_in_training else 0
+        self._negatives, self._ratio = None, 0
+        if rule.drawn_in_training:
+            self._ratio, self._weighs_like = settings.negatives or rule.ratio, rule.ratio
+            self._negatives = NegativeSampler.open(dataset, "train", ratio=self._ratio)
+        elif settings.negatives is not None:
+            raise ConfigError(
+                [f"train.negatives = {settings.negatives}, but no negatives are drawn in training on this dataset"],
+                fix="leave train.negatives out",
+            )
         self.examples_per_epoch = len(examples) * (1 + self._ratio)
 
     def epoch(self, epoch: int) -> list[IntArray]:
@@ -392,7 +412,7 @@ class TrainingBatches:
         targets = self._gather.targets(pass_B)
         if self._negatives is not None:
             chosen = self._gather.examples.take(targets.example_BC[targets.mask_BC])
-            targets = targets.with_negatives(self._negatives.draw(chosen, rng))
+            targets = targets.with_negatives(self._negatives.draw(chosen, rng), self._weighs_like)
         return self._gather.batch(pass_B, targets, lambda number_F: self._hide(number_F, rng))
 
 

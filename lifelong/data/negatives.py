@@ -77,14 +77,19 @@ class NegativeSampler:
         self._below_P = np.concatenate([[0], np.cumsum(count_V[row_P])])
 
     @classmethod
-    def open(cls, dataset: Dataset, split: Split) -> NegativeSampler:
+    def open(cls, dataset: Dataset, split: Split, *, ratio: int | None = None) -> NegativeSampler:
         """The sampler of one split of a prepared dataset.
+
+        Args:
+            dataset: with sampled labels.
+            split: whose period's items are drawn.
+            ratio: negatives of each target; as many as the dataset's rule says if None.
 
         Raises:
             MismatchError: the dataset's labels are logged, so nothing is to be drawn.
         """
         manifest, catalogue = dataset.manifest, dataset.catalogue
-        rule = manifest.negatives
+        rule = manifest.negatives if ratio is None else manifest.negatives.model_copy(update={"ratio": ratio})
         if rule.rule == "none":
             raise MismatchError(
                 "this dataset holds logged labels, no negatives are drawn for it",

@@ -61,6 +61,7 @@ def random_batch(
         label_BCT=torch.randint(0, 2, (users, targets, len(inputs.tasks)), generator=generator).float(),
         mask_BC=torch.ones(users, targets, dtype=torch.bool),
         example_BC=torch.arange(users * targets).view(users, targets),
+        weight_BC=torch.ones(users, targets),
     )
 
 

@@ -35,19 +35,25 @@ def loss_of(output: Output, batch: Batch, share: float = 1.0, *, aux_shares: Map
         share: of the whole batch's labelled targets that are in this part; the losses of the parts add up.
         aux_shares: the same for auxiliary losses that are no means over labelled targets.
     """
-    cross_entropy = share * masked_cross_entropy(output.logit_BCT.float(), batch.label_BCT, batch.mask_BC)
+    logit_BCT = output.logit_BCT.float()
+    cross_entropy = share * masked_cross_entropy(logit_BCT, batch.label_BCT, batch.mask_BC, batch.weight_BC)
     total = cross_entropy
     for name, term in output.aux_losses.items():
         total = total + (aux_shares or {}).get(name, share) * term.float()
     return Loss(total, cross_entropy)
 
 
-def masked_cross_entropy(logit_BCT: Tensor, label_BCT: Tensor, mask_BC: Tensor) -> Tensor:
+def masked_cross_entropy(
+    logit_BCT: Tensor, label_BCT: Tensor, mask_BC: Tensor, weight_BC: Tensor | None = None
+) -> Tensor:
     """Mean cross entropy over real targets and all tasks; 0 where no target is real.
 
-    Padded targets may hold anything, NaN too: they change neither value nor gradient.
+    Padded targets may hold anything, NaN too: they change neither value nor gradient. Weights, which are 1 on average
+    over a whole batch, multiply the losses and not their number, so that parts of a batch add up.
     """
     mask_BC1 = mask_BC.unsqueeze(-1)
     loss_BCT = binary_cross_entropy_with_logits(logit_BCT.masked_fill(~mask_BC1, 0.0), label_BCT, reduction="none")
+    if weight_BC is not None:
+        loss_BCT = loss_BCT * weight_BC.unsqueeze(-1)
     tasks = logit_BCT.shape[-1]
     return torch.where(mask_BC1, loss_BCT, 0.0).sum() / (mask_BC.sum() * tasks).clamp(min=1)

@@ -174,6 +174,28 @@ def test_negatives_stand_beside_their_positive(dataset: Dataset) -> None:
         assert (batch.example_BC[:, negative] == -1).all()
 
 
+@pytest.mark.parametrize("more", [1, 3])
+def test_more_negatives_weigh_together_what_the_datasets_weigh(dataset: Dataset, more: int) -> None:
+    batches = TrainingBatches(dataset, replace_settings(negatives=more))
+    size = len(dataset.examples("train"))
+    assert batches.examples_per_epoch == size * (1 + more)
+    weight = {True: 0.0, False: 0.0}
+    for batch in all_batches(batches):
+        for drawn in weight:
+            weight[drawn] += float(batch.weight_BC[batch.mask_BC & ((batch.example_BC < 0) == drawn)].sum())
+    assert weight[True] == pytest.approx(weight[False])
+    assert sum(weight.values()) == pytest.approx(batches.examples_per_epoch)
+
+
+def test_negatives_cannot_be_asked_for_where_labels_are_logged(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = dataset.manifest.model_copy(update={"negatives": NegativeRule(rule="none")})
+    monkeypatch.setattr(dataset, "manifest", manifest)
+    with pytest.raises(ConfigError, match="no negatives are drawn in training"):
+        TrainingBatches(dataset, replace_settings(negatives=3))
+
+
 def test_windows_hold_the_events_of_the_history(dataset: Dataset) -> None:
     histories, examples = dataset.histories, dataset.examples("train")
     assert histories.event_type_N is not None

@@ -39,6 +39,12 @@ def test_batch_without_real_targets_has_loss_zero() -> None:
     assert float(loss.detach()) == 0.0
 
 
+def test_weights_multiply_losses_and_not_their_number() -> None:
+    logit, label = torch.zeros(1, 2, 1), torch.tensor([[[1.0], [0.0]]])
+    mask, weight = torch.ones(1, 2, dtype=torch.bool), torch.tensor([[3.0, 0.5]])
+    assert float(masked_cross_entropy(logit, label, mask, weight)) == pytest.approx(1.75 * math.log(2))
+
+
 def test_auxiliary_terms_are_added_and_kept_apart() -> None:
     batch = random_batch([3, 4], targets=2)
     output = Output(torch.zeros(2, 2, 1), {"one": torch.tensor(0.5), "two": torch.tensor(0.25)})
