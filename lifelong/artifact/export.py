@@ -195,7 +195,7 @@ def _write_weights(model: Model, settings: Mapping[str, Any], folder: Path) -> N
 
 def _copy_data(dataset: Dataset, folder: Path) -> None:
     """Vocabularies and catalogue; who the users were stays behind."""
-    for field, vocabulary in dataset.vocabularies.items():
+    for field, vocabulary in (*dataset.vocabularies.items(), *dataset.profile_vocabularies.items()):
         vocabulary.save(folder / "vocabulary" / field)
     if dataset.event_types is not None:
         dataset.event_types.save(folder / "vocabulary" / "event_type")

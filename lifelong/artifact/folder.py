@@ -4,7 +4,7 @@ ARTIFACT/
   manifest.json          format version, id, size and SHA-256 of every other file
   config.json            ArtifactConfig: model, settings, fields, memory layout, calibrator, run
   metrics.json           what training measured; not part of the id
-  vocabulary/<field>/    one per item field, and event_type
+  vocabulary/<field>/    one per item field, and event_type; user.<field> for those of profiles
   catalogue/             every item with its field numbers
   weights.safetensors    all weights                                         models trained by gradient
   tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped     models that are served
@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lifelong.artifact.calibration import Calibrator
 from lifelong.data.catalogue import Catalogue
 from lifelong.data.dataset import NegativeRule
-from lifelong.data.events import InputSpec, Schema
+from lifelong.data.events import InputSpec, Schema, user_context
 from lifelong.data.vocabulary import Vocabulary
 from lifelong.errors import ArtifactError, DatasetError
 
@@ -181,6 +181,11 @@ class Artifact:
     def vocabularies(self) -> Mapping[str, Vocabulary]:
         """Item field -> vocabulary, in the schema's order."""
         return {field: self._vocabulary(field) for field in self.config.dataset_schema.item_fields}
+
+    @cached_property
+    def profile_vocabularies(self) -> Mapping[str, Vocabulary]:
+        """Context field `user.<field>` -> vocabulary, in the schema's order."""
+        return {name: self._vocabulary(name) for name in map(user_context, self.config.dataset_schema.user_fields)}
 
     @cached_property
     def event_types(self) -> Vocabulary | None:

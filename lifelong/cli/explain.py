@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl, base_rate_of, names
+from lifelong.cli.options import ArtifactPath, BaseRate, ProfileOption, StoreUrl, base_rate_of, names, profile_of
 from lifelong.cli.terminal import Reply, Terminal
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def explain(
     items: Annotated[str, typer.Option("--items", help="Candidates, as in I1,I2.")],
     data: Annotated[Path | None, typer.Option("--data", metavar="DATA", help="Dataset that holds her events.")] = None,
     time: Annotated[int | None, typer.Option("--time", min=0, help="Moment of the request, UTC seconds; now.")] = None,
+    profile: ProfileOption = None,
     base_rate: BaseRate = None,
 ) -> Reply:
     """Say which time scales and which past events stand behind a score."""
@@ -37,7 +38,7 @@ def explain(
 
     dataset = None if data is None else Dataset(data)
     with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
-        explanation = scorer.explain(user, names(items), time=time, dataset=dataset)
+        explanation = scorer.explain(user, names(items), time=time, profile=profile_of(profile), dataset=dataset)
     document = ExplainReply.model_validate(explanation).model_dump(mode="json")
     return Reply(document, _summary(explanation))
 

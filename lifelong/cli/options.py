@@ -37,6 +37,10 @@ NewCodec = Annotated[
     Literal["fp32", "fp16", "int8"] | None,
     typer.Option("--codec", help="How a new store keeps memories; each command then uses the store's own."),
 ]
+ProfileOption = Annotated[
+    list[str] | None,
+    typer.Option("--profile", metavar="FIELD=VALUE", help="What is known of the user; repeatable."),
+]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the computation.")]
 
 
@@ -75,6 +79,11 @@ def base_rate_of(text: str | None) -> float | dict[str, float] | None:
         if not 0 < found[task] < 1:
             raise UsageError(f"a base rate of {share}", expected="a share between 0 and 1, without the ends")
     return found.get("", found)
+
+
+def profile_of(words: Sequence[str] | None) -> dict[str, str | None] | None:
+    """The profile that `--profile FIELD=VALUE` words make; an empty value is not known."""
+    return {field: value or None for field, value in pairs(words, option="--profile").items()} if words else None
 
 
 def literal(text: str) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, BaseRate, StoreUrl, base_rate_of, names
+from lifelong.cli.options import ArtifactPath, BaseRate, ProfileOption, StoreUrl, base_rate_of, names, profile_of
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError
 
@@ -27,6 +27,7 @@ def score(
     time: Annotated[int | None, typer.Option("--time", min=0, help="Moment of the request, UTC seconds; now.")] = None,
     source: Annotated[Path | None, typer.Option("--from", help="Requests: csv, jsonl or parquet.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Scores: csv, jsonl or parquet.")] = None,
+    profile: ProfileOption = None,
     base_rate: BaseRate = None,
 ) -> Reply:
     """Score candidates from the memories in a store."""
@@ -36,7 +37,7 @@ def score(
     with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
         if source is not None and out is not None:
             return _file(terminal, scorer, source, out)
-        return _one(scorer, user or "", names(items or ""), time)
+        return _one(scorer, user or "", names(items or ""), time, profile_of(profile))
 
 
 def _check(*, user: str | None, items: str | None, source: Path | None, out: Path | None) -> None:
@@ -58,14 +59,16 @@ def _check(*, user: str | None, items: str | None, source: Path | None, out: Pat
     )
 
 
-def _one(scorer: Scorer, user: str, items: list[str], time: int | None) -> Reply:
+def _one(
+    scorer: Scorer, user: str, items: list[str], time: int | None, profile: Mapping[str, str | None] | None
+) -> Reply:
     from rich.table import Table
 
     from lifelong.serving.scorer import ScoreRequest
 
     if not items:
         raise UsageError("--items names no item", expected="at least one item id", fix="--items I1,I2")
-    answer = scorer.answer([ScoreRequest(user, items, time)])[0]
+    answer = scorer.answer([ScoreRequest(user, items, time, profile=profile)])[0]
     several = list(answer.scores[0].tasks or {})
     heads = [f"{word}, {task}" for task in several for word in ("score", "probability")] or ["score", "probability"]
     table = Table("item", *heads)

@@ -1,6 +1,7 @@
 """Score requests from a table, scores into one: csv and jsonl with the standard library, parquet with pyarrow.
 
-One row is one candidate: `user`, `item`, optionally `time` (UTC seconds) and item fields. Rows stream: the neighbours
+One row is one candidate: `user`, `item`, optionally `time` (UTC seconds), item fields, and `user.<field>` of the user's
+profile. Rows stream: the neighbours
 of one user and moment become one request; nothing holds the whole file, and the output keeps the order of the input.
 """
 
@@ -15,6 +16,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lifelong.data.events import user_context
 from lifelong.errors import SourceError, UsageError, require
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class Row:
     item: str
     time: int | None
     fields: tuple[tuple[str, str | None], ...]
+    profile: tuple[tuple[str, str | None], ...] = ()
 
 
 def format_of(path: Path) -> str:
@@ -61,7 +64,8 @@ def score_table(scorer: Scorer, source: Path, out: Path, *, progress: Callable[[
         How many rows were scored.
     """
     format_of(out)
-    rows, done = read_rows(source, fields=scorer.schema.item_fields[1:]), 0
+    profile = [user_context(field) for field in scorer.schema.user_fields]
+    rows, done = read_rows(source, fields=scorer.schema.item_fields[1:], profile=profile), 0
     with _writer(out, scorer.schema.tasks) as write:
         while chunk := list(islice(rows, _ROWS)):
             requests = _requests(chunk)
@@ -73,26 +77,27 @@ def score_table(scorer: Scorer, source: Path, out: Path, *, progress: Callable[[
     return done
 
 
-def read_rows(path: Path, *, fields: Sequence[str]) -> Iterator[Row]:
+def read_rows(path: Path, *, fields: Sequence[str], profile: Sequence[str] = ()) -> Iterator[Row]:
     """Rows of a request file.
 
     Args:
         path: csv, jsonl or parquet.
         fields: item fields that may stand there as columns.
+        profile: likewise `user.<field>`.
 
     Raises:
         SourceError: a row is not what it should be; names file and line.
     """
     readers = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
-    known = {"user", "item", "time", *fields}
+    known = {"user", "item", "time", *fields, *profile}
     try:
         for line, values in readers[format_of(path)](path):
-            yield _row(values, known, path=path, line=line)
+            yield _row(values, known, frozenset(profile), path=path, line=line)
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"cannot be read: {error}", file=str(path), fix="check the path and the encoding") from error
 
 
-def _row(values: Mapping[str, Any], known: set[str], *, path: Path, line: int) -> Row:
+def _row(values: Mapping[str, Any], known: set[str], profile: frozenset[str], *, path: Path, line: int) -> Row:
     unknown = sorted(key for key in values if key not in known)
     if unknown:
         raise SourceError(
@@ -105,9 +110,18 @@ def _row(values: Mapping[str, Any], known: set[str], *, path: Path, line: int) -
     for key in ("user", "item"):
         if values.get(key) in (None, ""):
             raise SourceError(f"no {key}", file=str(path), line=line, column=key, expected="an id", fix="mend the row")
-    given = {key: value for key, value in values.items() if key not in ("user", "item", "time")}
-    fields = tuple((key, None if value in (None, "") else str(value)) for key, value in given.items())
-    return Row(str(values["user"]), str(values["item"]), _time(values.get("time"), path=path, line=line), fields)
+    given = {
+        key: None if value in (None, "") else str(value)
+        for key, value in values.items()
+        if key not in ("user", "item", "time")
+    }
+    return Row(
+        str(values["user"]),
+        str(values["item"]),
+        _time(values.get("time"), path=path, line=line),
+        fields=tuple((key, value) for key, value in given.items() if key not in profile),
+        profile=tuple((key.removeprefix(user_context("")), value) for key, value in given.items() if key in profile),
+    )
 
 
 def _time(value: Any, *, path: Path, line: int) -> int | None:
@@ -162,13 +176,14 @@ def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _requests(rows: Sequence[Row]) -> list[ScoreRequest]:
-    """One request per run of rows of one user and moment."""
+    """One request per run of rows of one user, moment and profile."""
     from lifelong.serving.scorer import ScoreRequest
 
     requests = []
-    for (user, time), group in groupby(rows, key=lambda row: (row.user, row.time)):
+    for (user, time, profile), group in groupby(rows, key=lambda row: (row.user, row.time, row.profile)):
         members = list(group)
-        requests.append(ScoreRequest(user, [row.item for row in members], time, [dict(row.fields) for row in members]))
+        items, fields = [row.item for row in members], [dict(row.fields) for row in members]
+        requests.append(ScoreRequest(user, items, time, fields, dict(profile)))
     return requests
 
 

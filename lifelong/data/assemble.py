@@ -14,7 +14,7 @@ from lifelong.data.catalogue import FIRST_ROW, Catalogue
 from lifelong.data.choices import check_fields, choose_protocol, choose_rule
 from lifelong.data.dataset import FORMAT_VERSION, Manifest, NegativeRule
 from lifelong.data.earlier import Earlier
-from lifelong.data.engine import kth_smallest
+from lifelong.data.engine import kth_smallest, materialise
 from lifelong.data.events import Schema
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.histories import Histories
@@ -29,6 +29,7 @@ from lifelong.data.numbering import (
     write_impressions,
 )
 from lifelong.data.prepare_settings import PrepareSettings, Protocol
+from lifelong.data.profiles import save_profiles, trained_users
 from lifelong.data.protocols import Moments, Plan, given, impressions, paper, temporal
 from lifelong.data.record import count_events, count_quirks, count_split, unseen
 from lifelong.data.sources import RawLog
@@ -87,7 +88,7 @@ def assemble(job: Job) -> Manifest:
     rule = choose_rule(log, protocol, job.settings)
     check_fields(log, job.settings)
     if job.earlier is not None:
-        job.earlier.check_fields(log.item_fields, log.event_types)
+        job.earlier.check_fields(log.item_fields, log.event_types, log.user_fields)
     span = check_log(log)
     job.progress(f"numbering the users and items of {span['events']:,} events")
     numbered = number_ids(job.connection, log)
@@ -104,6 +105,7 @@ def assemble(job: Job) -> Manifest:
     catalogue = save_catalogue(job, numbered, ids, count_V)
     if log.event_types:
         save_event_types(job, plan, histories, numbered.types)
+    profiles = write_profiles(job, numbered, plan, histories) if log.users is not None else {}
     drawn = write_examples(job.folder, plan, rule, histories, catalogue, job.progress)
     tasks = (job.settings.tasks or ()) if rule.rule != "none" else log.tasks
     splits = count_splits(job.folder, count_V > 0, tasks=tasks)
@@ -115,6 +117,7 @@ def assemble(job: Job) -> Manifest:
         **count_events(histories, plan),
         "splits": splits,
         "negatives": drawn,
+        **profiles,
         "vocabulary": {
             field: {"known": len(each.index), "buckets": each.buckets} for field, each in catalogue.vocabularies.items()
         },
@@ -156,6 +159,7 @@ def make_manifest(
             item_fields=("item", *log.item_fields),
             event_types=log.event_types,
             time_unit=log.time_unit,
+            user_fields=log.user_fields,
             tasks=log.tasks if rule.rule == "none" else job.settings.tasks or ("response",),
         ),
         negatives=rule,
@@ -257,6 +261,22 @@ def save_catalogue(job: Job, numbered: Numbered, ids: IdIndex, count_V: npt.NDAr
         vocabulary.save(job.folder / "vocabulary" / field)
     catalogue.save(job.folder / "catalogue")
     return catalogue
+
+
+def write_profiles(job: Job, numbered: Numbered, plan: Plan, histories: Histories) -> dict[str, Any]:
+    """Write the users' profiles; what the record says of them.
+
+    Raises:
+        DataError: the table of users names one twice.
+    """
+    log, before = job.log, {} if job.earlier is None else job.earlier.vocabularies
+    assert log.users is not None
+    table = numbered.users.left_join(log.users.select("user", *log.user_fields), "user")
+    table = materialise(job.connection, "lifelong_profiles", table.select("user_index", *log.user_fields))
+    if int(table.count().to_pyarrow().as_py()) != histories.num_users:
+        raise DataError("the table of users names a user twice", expected="one row per user")
+    trained_U, min_count = trained_users(histories, plan), job.settings.field_min_count
+    return save_profiles(table, log.user_fields, job.folder, trained_U, min_count=min_count, earlier=before)
 
 
 def save_event_types(job: Job, plan: Plan, histories: Histories, types: tuple[str, ...]) -> None:

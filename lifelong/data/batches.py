@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from lifelong.config import TrainSettings
-from lifelong.data.events import NO_TIME, context_numbers, gap_numbers
+from lifelong.data.events import NO_TIME, context_numbers, gap_numbers, user_context
 from lifelong.data.negatives import NegativeSampler
 from lifelong.data.vocabulary import PADDING, UNKNOWN
 from lifelong.errors import ConfigError
@@ -253,6 +253,7 @@ class _Gather:
         # Plain views: indexing a memory map by many places is slower than indexing the array below it.
         self._offset_U, self._row_N = np.asarray(histories.offset_U), np.asarray(histories.row_N)
         self._time_N, self._number_VF = np.asarray(histories.time_N), np.asarray(dataset.catalogue.number_VF)
+        self._profile_UF = np.asarray(dataset.profile_UF)
         self._type_N = None if histories.event_type_N is None else np.asarray(histories.event_type_N)
 
     def history(self, pass_B: IntArray) -> tuple[npt.NDArray[np.int32], IntArray, IntArray]:
@@ -297,7 +298,9 @@ class _Gather:
         last_BC = self._first_event(pass_B)[:, None] + position_BC - 1
         known_BC = position_BC > 0
         last_time_BC = np.where(known_BC, self._time_N[np.where(known_BC, last_BC, 0)], NO_TIME)
-        return context_numbers(self.schema.context_fields, time_BC, last_time_BC)
+        profile_BF = self._profile_UF[self.passes.user_P[pass_B]].astype(np.int64)
+        profile = {user_context(field): profile_BF[:, at, None] for at, field in enumerate(self.schema.user_fields)}
+        return context_numbers(self.schema.context_fields, time_BC, last_time_BC, profile)
 
     def _first_event(self, pass_B: IntArray) -> IntArray:
         return self._offset_U[self.passes.user_P[pass_B]]

@@ -2,9 +2,10 @@
 
 DATA/
   dataset.json            Manifest: schema, protocol, cut times, negatives, counts, data hash, preparation record
-  vocabulary/<field>/     one per item field, and event_type
+  vocabulary/<field>/     one per item field, and event_type; user.<field> for those of profiles
   catalogue/              every item with its field numbers
   users/                  IdIndex: user id <-> index into the histories
+  profile.npy             what is known of users beside their events, if anything (see `profiles`)
   histories/              memory-mapped ragged arrays
   examples/{train,validation,test}/
 """
@@ -17,10 +18,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lifelong.data.catalogue import Catalogue
-from lifelong.data.events import GAP_NUMBERS, HOUR_NUMBERS, WEEKDAY_NUMBERS, InputSpec, Schema
+from lifelong.data.events import GAP_NUMBERS, HOUR_NUMBERS, WEEKDAY_NUMBERS, InputSpec, Schema, user_context
 from lifelong.data.examples import Examples, Split
 from lifelong.data.histories import Histories
 from lifelong.data.scales import SCALES
@@ -28,6 +31,7 @@ from lifelong.data.vocabulary import IdIndex, Vocabulary
 from lifelong.errors import DatasetError
 
 FORMAT_VERSION = 1
+PROFILE = "profile.npy"
 
 
 class NegativeRule(BaseModel):
@@ -126,6 +130,30 @@ class Dataset:
         return IdIndex.open(self.folder / "users")
 
     @cached_property
+    def profile_vocabularies(self) -> Mapping[str, Vocabulary]:
+        """Context field `user.<field>` -> vocabulary, in the schema's order."""
+        names = map(user_context, self.schema.user_fields)
+        return {name: Vocabulary.open(self.folder / "vocabulary" / name) for name in names}
+
+    @cached_property
+    def profile_UF(self) -> npt.NDArray[np.int32]:  # noqa: N802  named like a field
+        """Numbers of the users' profiles, width 0 where the data has none.
+
+        Raises:
+            DatasetError: they are missing, or not of the schema's size.
+        """
+        shape, path = (len(self.users), len(self.schema.user_fields)), self.folder / PROFILE
+        if not shape[1]:
+            return np.zeros(shape, np.int32)
+        try:
+            number_UF: npt.NDArray[np.int32] = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"cannot read {path}: {error}", fix="make the dataset anew") from error
+        if number_UF.shape != shape:
+            raise DatasetError(f"{path} has shape {number_UF.shape}", expected=str(shape), fix="make the dataset anew")
+        return number_UF
+
+    @cached_property
     def histories(self) -> Histories:
         """All events."""
         return Histories.open(self.folder / "histories")
@@ -139,6 +167,7 @@ class Dataset:
         """Sizes of all input fields."""
         sizes = {"gap": GAP_NUMBERS, "hour": HOUR_NUMBERS, "weekday": WEEKDAY_NUMBERS}
         sizes |= {field: scale.size for field, scale in SCALES.items()}
+        sizes |= {field: vocabulary.size for field, vocabulary in self.profile_vocabularies.items()}
         if self.event_types is not None:
             sizes["event_type"] = self.event_types.size
         return InputSpec(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.data.dataset import Dataset
+from lifelong.data.events import user_context
 from lifelong.data.vocabulary import Vocabulary
 from lifelong.errors import DatasetError, UsageError
 
@@ -21,7 +22,8 @@ class Earlier:
         folder: where it is.
         origin: `data_hash` of a dataset, `artifact` id of an artifact; kept in the record.
         item_fields: names, `item` first.
-        vocabularies: field -> its values; `event_type` is among them if there are types.
+        vocabularies: field -> its values; `event_type` is among them if there are types, `user.<field>` if there are
+            profiles.
     """
 
     folder: Path
@@ -40,19 +42,20 @@ class Earlier:
         if (folder / "dataset.json").exists():
             dataset = Dataset(folder)
             fields, types = dataset.schema.item_fields, dataset.schema.event_types
+            of_users = dataset.schema.user_fields
             origin = {"data_hash": dataset.manifest.data_hash}
         elif (folder / "manifest.json").exists():
-            fields, types, origin = _of_artifact(folder)
+            fields, types, of_users, origin = _of_artifact(folder)
         else:
             raise UsageError(
                 f"{folder} is neither a dataset nor an artifact",
                 expected="a folder that `lifelong prepare` or `lifelong train` wrote",
                 fix="check the path after --from",
             )
-        names = (*fields, "event_type") if types else fields
+        names = (*fields, *(("event_type",) if types else ()), *map(user_context, of_users))
         return cls(folder, origin, fields, {name: Vocabulary.open(folder / "vocabulary" / name) for name in names})
 
-    def check_fields(self, fields: tuple[str, ...], event_types: bool) -> None:
+    def check_fields(self, fields: tuple[str, ...], event_types: bool, user_fields: tuple[str, ...] = ()) -> None:
         """Refuse a log with other fields: no model could go on from the one to the other.
 
         Raises:
@@ -60,6 +63,7 @@ class Earlier:
         """
         own = set(self.vocabularies)
         now = {"item", *fields} | ({"event_type"} if event_types else set())
+        now |= set(map(user_context, user_fields))
         if own != now:
             raise UsageError(
                 f"{self.folder} has the fields {', '.join(sorted(own))}, this log has {', '.join(sorted(now))}",
@@ -68,12 +72,13 @@ class Earlier:
             )
 
 
-def _of_artifact(folder: Path) -> tuple[tuple[str, ...], bool, dict[str, str]]:
-    """Item fields, whether there are event types, and the id; read as plain JSON, since data knows no artifacts."""
+def _of_artifact(folder: Path) -> tuple[tuple[str, ...], bool, tuple[str, ...], dict[str, str]]:
+    """Item fields, whether there are event types, user fields, and the id; as plain JSON: data knows no artifacts."""
     try:
         schema: dict[str, Any] = json.loads((folder / "config.json").read_text())["dataset_schema"]
         origin = {"artifact": str(json.loads((folder / "manifest.json").read_text())["id"])}
-        return tuple(schema["item_fields"]), bool(schema["event_types"]), origin
+        of_users = tuple(schema.get("user_fields", ()))
+        return tuple(schema["item_fields"]), bool(schema["event_types"]), of_users, origin
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(
             f"{folder} cannot be read as an artifact: {error!r}",

@@ -6,21 +6,24 @@ time. Times are int64 UTC seconds; a source without times counts events instead 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lifelong.data.scales import SCALES, SINCE, TIME_OF_DAY, TIME_OF_WEEK
+from lifelong.data.vocabulary import UNKNOWN
 
 GAP_NUMBERS = 36
 HOUR_NUMBERS = 26
 WEEKDAY_NUMBERS = 9
 NO_TIME = np.iinfo(np.int64).min
 """`last_time` of a user without events."""
+_USER = "user."
 USUAL_CONTEXT = ("gap", "hour", "weekday")
 """Context fields that a model reads unless it is told others."""
 
@@ -39,6 +42,8 @@ class Schema(BaseModel):
     event_types: bool
     time_unit: Literal["seconds", "ordinal"] = "seconds"
     tasks: tuple[str, ...] = ("response",)
+    user_fields: tuple[str, ...] = Field((), exclude_if=operator.not_)
+    """Of the users' profiles."""
 
     @property
     def event_fields(self) -> tuple[str, ...]:
@@ -55,9 +60,11 @@ class Schema(BaseModel):
     def context_fields(self) -> tuple[str, ...]:
         """Columns of `context_BCF`, from which a model takes those that it reads.
 
-        Gap since the last event, hour of day and weekday (UTC) of the target, as buckets; then the same on `SCALES`.
+        Gap since the last event, hour of day and weekday (UTC) of the target, as buckets; the same on `SCALES`; and the
+        fields of the user's profile.
         """
-        return (*USUAL_CONTEXT, *SCALES) if self.time_unit == "seconds" else ()
+        timed = (*USUAL_CONTEXT, *SCALES) if self.time_unit == "seconds" else ()
+        return (*timed, *map(user_context, self.user_fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,11 @@ class InputSpec:
         return tuple(field for field in self.context if field in USUAL_CONTEXT)
 
 
+def user_context(field: str) -> str:
+    """Name of the context field that holds a field of the user's profile."""
+    return _USER + field
+
+
 def gap_numbers(time: IntArray, previous: IntArray) -> IntArray:
     """Bucket of the seconds since the event before, elementwise.
 
@@ -100,18 +112,27 @@ def gap_numbers(time: IntArray, previous: IntArray) -> IntArray:
     return np.where(first, 1, np.minimum(bucket, GAP_NUMBERS - 1)).astype(np.int64)
 
 
-def context_numbers(fields: Sequence[str], time: IntArray, last_time: IntArray) -> IntArray:
+def context_numbers(
+    fields: Sequence[str], time: IntArray, last_time: IntArray, profile: Mapping[str, IntArray] | None = None
+) -> IntArray:
     """Context numbers of targets.
 
     Args:
         fields: which, of `Schema.context_fields`.
         time: the targets' times, any shape.
         last_time: time of the user's last event before each, `NO_TIME` if none; same shape.
+        profile: field -> numbers, of a shape that can be broadcast to that; unknown where a field is left out.
 
     Returns:
         Same shape plus one axis, one column a field.
     """
-    columns = [_context_column(field, time, last_time) for field in fields]
+    known, unknown = profile or {}, np.full((1,) * time.ndim, UNKNOWN)
+    columns = [
+        np.broadcast_to(known.get(field, unknown), time.shape)
+        if field.startswith(_USER)
+        else _context_column(field, time, last_time)
+        for field in fields
+    ]
     return np.stack(columns, axis=-1) if columns else np.zeros((*time.shape, 0), np.int64)
 
 

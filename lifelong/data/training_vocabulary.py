@@ -96,17 +96,18 @@ def field_vocabulary(
     return vocabulary, vocabulary.numbers(values)
 
 
-def field_codes(items: Any, field: str) -> tuple[IntArray, list[str]]:
-    """Values of one item field, dictionary-encoded, in the order of the catalogue's rows.
+def field_codes(table: Any, field: str, *, order: str = "row") -> tuple[IntArray, list[str]]:
+    """Values of one field of items or users, dictionary-encoded, in the order of their numbers.
 
     Args:
-        items: Ibis table `item`, `row` and the fields, one row per catalogue row.
-        field: an item field.
+        table: Ibis table with the order and the field, one row per item or user.
+        field: its name.
+        order: column of the numbers.
 
     Returns:
-        int64 codes (-1 where missing or empty), one per item, and the distinct values.
+        int64 codes (-1 where missing or empty), one per row, and the distinct values.
     """
-    column = items.order_by("row").select(field).to_pyarrow().column(field).combine_chunks().dictionary_encode()
+    column = table.order_by(order).select(field).to_pyarrow().column(field).combine_chunks().dictionary_encode()
     values = column.dictionary.to_pylist()
     codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     if "" in values:

@@ -196,6 +196,10 @@ def check_fits(artifact: Artifact, dataset: Dataset) -> None:
             fix=fix,
         )
     pairs = [(name, artifact.vocabularies[name], vocabulary) for name, vocabulary in dataset.vocabularies.items()]
+    pairs += [
+        (name, artifact.profile_vocabularies[name], vocabulary)
+        for name, vocabulary in dataset.profile_vocabularies.items()
+    ]
     if artifact.event_types is not None and dataset.event_types is not None:
         pairs.append(("event_type", artifact.event_types, dataset.event_types))
     for name, trained, found in pairs:

@@ -44,6 +44,8 @@ def _rows(dataset: Dataset) -> list[list[Cell]]:
             rows.append([f"{split} examples", counts[f"{split}_examples"]])
             rows.append([f"{split} positives", counts[f"{split}_positives"]])
     rows.append(["item fields", ", ".join(dataset.schema.item_fields)])
+    if dataset.schema.user_fields:
+        rows.append(["user fields", ", ".join(dataset.schema.user_fields)])
     rows.append(["negatives", _negatives(dataset)])
     rows.append(["cut times", _cuts(dataset)])
     rows.append(["data hash", manifest.data_hash])

@@ -16,14 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.cell_plan import AGES, KEYS, NO_KEY, WORD, CellPlan, ages, faded_bits, key_of, plan_of
-from lifelong.data.events import context_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lifelong.artifact.folder import Artifact
     from lifelong.memory.state import States
-    from lifelong.serving.scorer import Score, Scorer
+    from lifelong.serving.scorer import Score, Scorer, ScoreRequest
 
 IntArray = npt.NDArray[np.int64]
 _AGES = ages()
@@ -69,7 +68,7 @@ def counts_values(artifact: Artifact) -> bool:
 
 
 def counted_of(
-    scorer: Scorer, states: States, number_CF: IntArray, scores: Sequence[Score], time: int
+    scorer: Scorer, states: States, number_CF: IntArray, scores: Sequence[Score], request: ScoreRequest, time: int
 ) -> list[Counted | None]:
     """What the memory knows of each candidate; None for each where it does not count.
 
@@ -78,12 +77,13 @@ def counted_of(
         states: the memory of one user.
         number_CF: numbers of the candidates' item fields.
         scores: of the candidates, from this memory.
-        time: moment of the request.
+        request: that was answered.
+        time: its moment.
     """
     if not counts_values(scorer.artifact) or not len(scores):
         return [None] * len(scores)
     cells = _Cells(scorer, states)
-    without_CX = cells.without(number_CF, time)
+    without_CX = cells.without(number_CF, request, time)
     fields = number_CF.shape[1]
     found: list[Counted | None] = []
     for number_F, score, without_X in zip(number_CF, scores, without_CX, strict=True):
@@ -121,7 +121,7 @@ class _Cells:
         faded_W = self.states.fields["faded"][0].astype(np.int64)
         return all(faded_W[bit // WORD] >> bit % WORD & 1 for bit in faded_bits(key, field, self.plan.bits))
 
-    def without(self, number_CF: IntArray, time: int) -> npt.NDArray[Any]:
+    def without(self, number_CF: IntArray, request: ScoreRequest, time: int) -> npt.NDArray[Any]:
         """Scores of the candidates without the cells of each field and, last, without slots: `[C, F (+ 1)]`."""
         candidates, fields = number_CF.shape
         variants = fields + self.has_slots
@@ -134,7 +134,7 @@ class _Cells:
             if self.has_slots:
                 states.fields["slot"][candidate * variants + fields] = 0
         time_B = np.full(len(states), time, np.int64)
-        context_BCF = context_numbers(self.scorer.runtime.context_fields, time_B, states.last_time_B)[:, None]
+        context_BCF = self.scorer.context([request.profile] * len(states), time_B, states.last_time_B)
         number_BCF = np.repeat(number_CF, variants, axis=0)[:, None]
         logit_BCT = self.scorer.runtime.score(states, number_BCF, context_BCF, time_B)[0]
         return logit_BCT[:, 0, 0].reshape(candidates, variants)

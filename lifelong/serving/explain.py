@@ -177,7 +177,7 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
     past = past_of(scorer, request.user, states, dataset=dataset)
     number_CF = scorer.overlay.numbers(request.items, request.fields)
     seen = _Shown(scorer, past, moment)
-    counted = counted_of(scorer, states, number_CF, answer.scores, moment)
+    counted = counted_of(scorer, states, number_CF, answer.scores, request, moment)
     return Explanation(
         user=answer.user,
         known_user=answer.known_user,

@@ -168,11 +168,25 @@ def _score(
             user=dataset.users.id_at(int(examples.user_N[group[0]])),
             items=[dataset.catalogue.id_of(int(row)) or "" for row in examples.row_N[group]],
             time=int(examples.time_N[group[0]]),
+            profile=profile_of(dataset, int(examples.user_N[group[0]])),
         )
         for group in groups
     ]
     for group, scores in zip(groups, scorer.score_many(requests), strict=True):
         logit_N[group] = [score.score for score in scores]
+
+
+def profile_of(dataset: Dataset, user: int) -> dict[str, str | None] | None:
+    """A user's profile as a client would send it; None where the data has none.
+
+    Args:
+        dataset: where it is.
+        user: her index.
+    """
+    pairs = zip(
+        dataset.schema.user_fields, dataset.profile_vocabularies.values(), dataset.profile_UF[user], strict=True
+    )
+    return {field: vocabulary.value_of(int(number)) for field, vocabulary, number in pairs} or None
 
 
 def user_events(dataset: Dataset, chosen: npt.NDArray[np.int64]) -> list[UserEvent]:

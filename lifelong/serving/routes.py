@@ -143,7 +143,7 @@ async def docs(request: Request) -> HTMLResponse:
 def _request(body: s.OneBody) -> ScoreRequest:
     items = [item if isinstance(item, str) else item.item for item in body.items]
     fields = [None if isinstance(item, str) else item.fields for item in body.items]
-    return ScoreRequest(body.user, items, body.time, fields if any(fields) else None)
+    return ScoreRequest(body.user, items, body.time, fields if any(fields) else None, body.profile)
 
 
 def _one(answer: Answer) -> dict[str, object]:

@@ -29,6 +29,15 @@ Values = Annotated[
 ]
 
 
+Profile = Annotated[
+    dict[Id, Id | None],
+    Field(
+        max_length=64,
+        description="user field -> value, of a model trained with profiles; null where not known. It is not kept.",
+    ),
+]
+
+
 def _example(value: Any) -> Callable[[dict[str, Any]], None]:
     def add(schema: dict[str, Any]) -> None:
         schema["examples"] = [value]
@@ -101,6 +110,7 @@ class OneBody(_Body):
     user: Id
     items: list[Candidate] = Field(min_length=1)
     time: Time | None = Field(None, description="moment of the request; now if left out")
+    profile: Profile | None = None
 
 
 class ManyBody(_Body):

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data.events import NO_TIME, context_numbers
-from lifelong.errors import UsageError
+from lifelong.data.events import NO_TIME, context_numbers, user_context
+from lifelong.errors import RequestError, UsageError
 from lifelong.memory.roster import slot_of
 from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lifelong.serving.explain import Explanation
 
 Fields = Mapping[str, str | None]
+IntArray = npt.NDArray[np.int64]
 _CELLS = 65_536
 """Candidates, padding included, that go through the graphs at once."""
 
@@ -41,12 +42,15 @@ class ScoreRequest:
         items: item ids; need not be known.
         time: moment of the request, UTC seconds; now if None.
         fields: per item the fields that came with the request, or None.
+        profile: what is known of the user beside her events: user field -> value, None where it is not known. No store
+            keeps it.
     """
 
     user: str
     items: Sequence[str]
     time: int | None = None
     fields: Sequence[Fields | None] | None = None
+    profile: Fields | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +149,18 @@ class Scorer:
         self.schema = artifact.config.dataset_schema
         self._first_known = artifact.vocabularies["item"].first_known
 
-    def score(self, user: str, items: Sequence[str], *, time: int | None = None) -> list[Score]:
+    def score(
+        self, user: str, items: Sequence[str], *, time: int | None = None, profile: Fields | None = None
+    ) -> list[Score]:
         """Scores of one user's candidates, in their order.
 
         Args:
             user: her id; an unknown user is scored from the empty memory.
             items: item ids; an unknown item through its hash bucket and the fields that are known of it.
             time: moment of the request, UTC seconds; now if None.
+            profile: user field -> value, of a model that was trained with profiles.
         """
-        return self.score_many([ScoreRequest(user, items, time)])[0]
+        return self.score_many([ScoreRequest(user, items, time, profile=profile)])[0]
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[list[Score]]:
         """Scores of many users' candidates, in the order of the requests."""
@@ -163,7 +170,7 @@ class Scorer:
         """The same with what is known of each user.
 
         Raises:
-            RequestError: a field that came with a candidate is not an item field.
+            RequestError: a field that came with a candidate is not an item field, or one of a profile no user field.
         """
         answers: dict[int, Answer] = {}
         for chosen in _chunks([len(request.items) for request in requests]):
@@ -173,7 +180,13 @@ class Scorer:
         return [answers[place] for place in range(len(requests))]
 
     def explain(
-        self, user: str, items: Sequence[str], *, time: int | None = None, dataset: Dataset | None = None
+        self,
+        user: str,
+        items: Sequence[str],
+        *,
+        time: int | None = None,
+        profile: Fields | None = None,
+        dataset: Dataset | None = None,
     ) -> Explanation:
         """Attention over the slots or the recent events, and the events behind it.
 
@@ -181,11 +194,12 @@ class Scorer:
             user: her id.
             items: candidates.
             time: moment of the request; now if None.
+            profile: user field -> value.
             dataset: where the user's past events are looked up beside the store's own event log.
         """
         from lifelong.serving.explain import explain
 
-        return explain(self, ScoreRequest(user, items, time), dataset=dataset)
+        return explain(self, ScoreRequest(user, items, time, profile=profile), dataset=dataset)
 
     def states(self, users: Sequence[str]) -> tuple[States, list[bool]]:
         """Memories of users, empty where a user is unknown, and who is known.
@@ -214,7 +228,7 @@ class Scorer:
         now = int(clock.time())
         time_B = np.array([now if request.time is None else request.time for request in requests], np.int64)
         # One moment for all candidates of a request.
-        context_BCF = context_numbers(self.runtime.context_fields, time_B, states.last_time_B)[:, None, :]
+        context_BCF = self.context([request.profile for request in requests], time_B, states.last_time_B)
         logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, context_BCF, time_B, attention=attention)
         answers = []
         for place, request in enumerate(requests):
@@ -232,6 +246,35 @@ class Scorer:
                 )
             )
         return answers
+
+    def context(self, profiles: Sequence[Fields | None], time_B: IntArray, last_time_B: IntArray) -> IntArray:
+        """Context numbers of requests, as the model reads them: `[B, 1, F]`.
+
+        Args:
+            profiles: of the users.
+            time_B: moments of the requests.
+            last_time_B: times of the users' last events before.
+
+        Raises:
+            RequestError: a profile has a field that is no user field.
+        """
+        numbers = self._profiles(profiles)
+        return context_numbers(self.runtime.context_fields, time_B, last_time_B, numbers)[:, None, :]
+
+    def _profiles(self, profiles: Sequence[Fields | None]) -> dict[str, IntArray]:
+        """Context field -> number of each profile's value."""
+        known = self.artifact.profile_vocabularies
+        unknown = {field for profile in profiles for field in profile or {} if user_context(field) not in known}
+        if unknown:
+            raise RequestError(
+                f"{min(unknown)!r} is not a field of a profile",
+                expected=", ".join(self.schema.user_fields) or "no profile: this model was trained without",
+            )
+        return {
+            user_context(field): known[user_context(field)].numbers([(of or {}).get(field) for of in profiles])
+            for field in self.schema.user_fields
+            if user_context(field) in self.runtime.context_fields
+        }
 
     def _targets(self, requests: Sequence[ScoreRequest]) -> npt.NDArray[np.int64]:
         """Numbers of all candidates, padded to the longest request."""

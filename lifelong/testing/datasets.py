@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from lifelong.data.catalogue import FIRST_ROW, Catalogue
-from lifelong.data.dataset import FORMAT_VERSION, Dataset, Manifest, NegativeRule, array_hash, write_manifest
-from lifelong.data.events import Schema
+from lifelong.data.dataset import FORMAT_VERSION, PROFILE, Dataset, Manifest, NegativeRule, array_hash, write_manifest
+from lifelong.data.events import Schema, user_context
 from lifelong.data.examples import SPLITS, Examples
 from lifelong.data.histories import Histories
 from lifelong.data.vocabulary import IdIndex, Vocabulary
@@ -17,7 +17,13 @@ _START = 1_600_000_000
 
 
 def tiny_dataset(
-    folder: Path, *, num_users: int = 40, num_items: int = 60, mean_events: int = 40, seed: int = 0
+    folder: Path,
+    *,
+    num_users: int = 40,
+    num_items: int = 60,
+    mean_events: int = 40,
+    seed: int = 0,
+    profiles: bool = False,
 ) -> Dataset:
     """Write and open a dataset of users who come back to their own few items.
 
@@ -31,6 +37,8 @@ def tiny_dataset(
         num_items: items in the catalogue.
         mean_events: expected events of a user.
         seed: of everything drawn.
+        profiles: whether users have an age (`young` where their index is even, `old` of the others but every fifth) and
+            a region (`north`, `south`).
     """
     rng = np.random.default_rng(seed)
     catalogue, types = _catalogue(num_items), Vocabulary.build(["view", "buy"])
@@ -41,6 +49,8 @@ def tiny_dataset(
     catalogue.save(folder / "catalogue")
     IdIndex.build([f"u{user}" for user in range(num_users)]).save(folder / "users")
     histories.save(folder / "histories")
+    if profiles:
+        _save_profiles(folder, num_users)
     first, second = (int(np.sort(histories.time_N)[int(share * histories.num_events)]) for share in (0.8, 0.9))
     counts = {"users": num_users, "events": histories.num_events, "items": num_items}
     windows = ((-(2**62), first), (first, second), (second, 2**62))
@@ -48,7 +58,7 @@ def tiny_dataset(
         examples = _examples(rng, histories, window, negatives=split != "train")
         examples.save(folder / "examples" / split)
         counts |= {f"{split}_examples": len(examples), f"{split}_positives": int(examples.label_NT.sum())}
-    _write_manifest(folder, (first, second), counts)
+    _write_manifest(folder, (first, second), counts, user_fields=("age", "region") if profiles else ())
     return Dataset(folder)
 
 
@@ -101,7 +111,19 @@ def _examples(rng: np.random.Generator, histories: Histories, window: tuple[int,
     return Examples(user_N[chosen], row, histories.time_N[chosen], position_N[chosen], label)
 
 
-def _write_manifest(folder: Path, cut_times: tuple[int, int], counts: dict[str, int]) -> None:
+def _save_profiles(folder: Path, num_users: int) -> None:
+    ages, regions = Vocabulary.build(["young", "old"]), Vocabulary.build(["north", "south"])
+    for name, vocabulary in (("age", ages), ("region", regions)):
+        vocabulary.save(folder / "vocabulary" / user_context(name))
+    age = ["young" if user % 2 == 0 else None if user % 5 == 0 else "old" for user in range(num_users)]
+    region = [("north", "south")[user // 2 % 2] for user in range(num_users)]
+    number_UF = np.stack([ages.numbers(age), regions.numbers(region)], axis=1)
+    np.save(folder / PROFILE, number_UF.astype(np.int32))
+
+
+def _write_manifest(
+    folder: Path, cut_times: tuple[int, int], counts: dict[str, int], *, user_fields: tuple[str, ...]
+) -> None:
     write_manifest(
         folder,
         Manifest(
@@ -109,7 +131,7 @@ def _write_manifest(folder: Path, cut_times: tuple[int, int], counts: dict[str, 
             name="tiny",
             source="tiny",
             protocol="temporal",
-            dataset_schema=Schema(item_fields=("item", "category"), event_types=True),
+            dataset_schema=Schema(item_fields=("item", "category"), event_types=True, user_fields=user_fields),
             negatives=NegativeRule(rule="popularity"),
             cut_times=cut_times,
             counts=counts,

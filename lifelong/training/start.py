@@ -96,6 +96,10 @@ class Start:
         changed = {
             field: Renumbering.of(earlier.vocabularies[field], now.vocabularies[field]) for field in now.inputs.item
         }
+        changed |= {
+            field: Renumbering.of(earlier.profile_vocabularies[field], vocabulary)
+            for field, vocabulary in now.profile_vocabularies.items()
+        }
         if now.event_types is not None and earlier.event_types is not None:
             changed["event_type"] = Renumbering.of(earlier.event_types, now.event_types)
         return changed
@@ -205,6 +209,7 @@ class Start:
             f"{what} of the dataset: {_words(mine)}; the artifact's: {_words(theirs)}"
             for what, mine, theirs in (
                 ("item fields", now.item_fields, own.item_fields),
+                ("user fields", now.user_fields, own.user_fields),
                 ("event types", now.event_types, own.event_types),
                 ("time unit", now.time_unit, own.time_unit),
                 ("tasks", now.tasks, own.tasks),

@@ -1,5 +1,6 @@
 """What a model is told of the moment of a request: the same online as offline, and nothing of what comes later."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +11,22 @@ pytest.importorskip("rocksdict")
 import torch
 
 from lifelong.artifact.export import load_model
+from lifelong.artifact.folder import Artifact
+from lifelong.data.batches import evaluation_batches
 from lifelong.data.dataset import Dataset
 from lifelong.data.scales import SCALES
+from lifelong.errors import RequestError
 from lifelong.evaluation.evaluate import predict
 from lifelong.memory.store import InMemoryStore, open_store
 from lifelong.memory.verify import verify
 from lifelong.serving.replay import replay
-from lifelong.serving.scorer import Scorer
+from lifelong.serving.scorer import Scorer, ScoreRequest
 from lifelong.testing.artifacts import SETTINGS, tiny_artifact
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.backfill import backfill
 
 pytestmark = pytest.mark.torch
-CONTEXT = ["time_of_day", "since_event", "weekday", "time_of_week"]
+CONTEXT = ["time_of_day", "user.age", "since_event", "weekday", "time_of_week", "user.region"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,7 +36,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return tiny_dataset(tmp_path_factory.mktemp("data"))
+    return tiny_dataset(tmp_path_factory.mktemp("data"), profiles=True)
 
 
 @pytest.mark.parametrize("model", ["hpmn", "tally", "fm", "din", "dnn"])
@@ -65,15 +69,11 @@ def test_the_moment_of_a_request_changes_its_scores_as_its_fields_say(dataset: D
 
 def test_what_happens_at_a_targets_moment_and_after_it_is_not_in_its_context(dataset: Dataset, tmp_path: Path) -> None:
     """A leak is planted: events at and behind the target say what the target is."""
-    from dataclasses import replace
-
-    from lifelong.data.batches import evaluation_batches
-
     examples = dataset.examples("test")
     one = examples.take(np.array([len(examples) // 2]))
     user, moment = int(one.user_N[0]), int(one.time_N[0])
     (clean,) = (batch.context_BCF.clone() for batch in evaluation_batches(dataset, one))
-    planted = tiny_dataset(tmp_path / "planted")
+    planted = tiny_dataset(tmp_path / "planted", profiles=True)
     histories = planted.histories
     time_N = np.array(histories.time_N)
     of_user = histories.of(user)
@@ -86,3 +86,60 @@ def test_what_happens_at_a_targets_moment_and_after_it_is_not_in_its_context(dat
     last = int(time_N[leaked[0] - 1])
     since = dataset.schema.context_fields.index("since_event")
     assert dirty[0, 0, since] == SCALES["since_event"].numbers(np.array([moment - last]), np.ones(1, bool))[0]
+
+
+@pytest.fixture(scope="module")
+def profiled(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    settings = {**SETTINGS["hpmn"], "context": ["user.age", "gap"]}
+    return tiny_artifact(tmp_path_factory.mktemp("profiled") / "artifact", dataset, settings=settings)
+
+
+def test_a_profile_comes_with_the_request_and_what_is_left_out_is_unknown(profiled: Artifact, dataset: Dataset) -> None:
+    store = InMemoryStore()
+    backfill(profiled, dataset, store)
+    scorer = Scorer(profiled, store)
+    profiles = [{"age": "young"}, {"age": "old"}, None, {"age": None}, {"age": "ageless"}, {"region": "north"}]
+    requests = [ScoreRequest("u5", ["i1", "i2"], 1_900_000_000, profile=profile) for profile in profiles]
+    young, old, *unknown = ([score.score for score in scores] for scores in scorer.score_many(requests))
+    assert young != old
+    assert unknown == [pytest.approx(unknown[0], abs=1e-6)] * 4
+    assert not {tuple(young), tuple(old)} & {tuple(unknown[0])}
+    alone = scorer.score("u5", ["i1", "i2"], time=1_900_000_000, profile={"age": "old"})
+    assert [score.score for score in alone] == pytest.approx(old, abs=1e-6)
+
+
+def test_a_field_that_no_profile_has_is_refused(profiled: Artifact, dataset: Dataset, tmp_path: Path) -> None:
+    store = InMemoryStore()
+    with pytest.raises(RequestError, match=r"'shoe_size' is not a field of a profile\. Expected: age, region"):
+        Scorer(profiled, store).score("u5", ["i1"], profile={"shoe_size": "43"})
+    plain = tiny_artifact(tmp_path / "artifact", tiny_dataset(tmp_path / "data"))
+    with pytest.raises(RequestError, match="no profile: this model was trained without"):
+        Scorer(plain, InMemoryStore()).score("u5", ["i1"], profile={"age": "old"})
+
+
+def test_an_artifact_knows_the_values_of_profiles_and_nobodys_own(profiled: Artifact) -> None:
+    assert profiled.profile_vocabularies["user.age"].index.ids() == ["young", "old"]
+    assert not list(profiled.path.rglob("profile.npy"))
+
+
+def test_the_service_takes_a_profile(profiled: Artifact, make_client) -> None:
+    client = make_client(profiled)
+
+    def score(**more: object) -> float:
+        body = {"user": "u1", "items": ["i1"], "time": 1_900_000_000, **more}
+        return client.post("/v1/score", body).json()["scores"][0]["score"]
+
+    assert score() == score(profile={}) == score(profile={"age": None}) != score(profile={"age": "old"})
+    refused = client.post("/v1/score", {"user": "u1", "items": ["i1"], "profile": {"height": "2"}})
+    assert refused.status_code == 422 and "height" in refused.text
+    explained = client.post("/v1/explain", {"user": "u1", "items": ["i1"], "profile": {"age": "old"}})
+    assert explained.status_code == 200
+
+
+def test_every_target_has_the_profile_of_its_own_user(dataset: Dataset) -> None:
+    for split in ("train", "validation", "test"):
+        for batch in evaluation_batches(dataset, dataset.examples(split)):
+            at = dataset.schema.context_fields.index("user.age")
+            expected = dataset.profile_UF[batch.user_B.numpy() - 2, 0]
+            found = np.where(batch.mask_BC, batch.context_BCF[..., at], 0)
+            assert np.array_equal(found, np.where(batch.mask_BC, expected[:, None], 0))

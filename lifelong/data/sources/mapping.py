@@ -37,10 +37,8 @@ def _check_names(names: Iterable[str]) -> None:
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    item: str
-    """Column with the item's id."""
     fields: dict[str, str] = Field(default_factory=dict)
-    """Item field -> column; a list of columns names each field after its column."""
+    """Field -> column; a list of columns names each field after its column."""
     missing: tuple[str, ...] = ("",)
     """Texts that mean "no value" in a field."""
     delimiter: str = Field(default=",", min_length=1)
@@ -89,13 +87,26 @@ class _Section(BaseModel):
 class ItemsMapping(_Section):
     """Files with one row per item."""
 
+    item: str
+    """Column with the item's id."""
+    files: tuple[str, ...] = Field(min_length=1)
+    """Paths or globs, relative to the mapping file."""
+
+
+class UsersMapping(_Section):
+    """Files with one row per user: fields of their profiles."""
+
+    user: str
+    """Column with the user's id."""
     files: tuple[str, ...] = Field(min_length=1)
     """Paths or globs, relative to the mapping file."""
 
 
 class TableMapping(_Section):
-    """The whole mapping; columns of the log at the top, files of item fields under `items`."""
+    """The whole mapping; columns of the log at the top, files of fields under `items` and `users`."""
 
+    item: str
+    """Column with the item's id."""
     user: str
     """Column with the user's id."""
     time: str
@@ -120,6 +131,7 @@ class TableMapping(_Section):
     name: str = "table"
     """Name of the data, for people."""
     items: ItemsMapping | None = None
+    users: UsersMapping | None = None
 
     @field_validator("labels", "target_types", mode="before")
     @classmethod

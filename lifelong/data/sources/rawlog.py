@@ -19,6 +19,9 @@ class RawLog:
         items: one row per item: `item` string and `item_fields`, strings, null where missing; None if there are only
             ids.
         item_fields: item fields other than `item`, in order.
+        users: one row per user of whom something is known: `user` string and `user_fields`, strings, null where
+            missing; None if there are only ids.
+        user_fields: fields of the users' profiles, in order.
         event_types: whether events have types.
         time_unit: "ordinal" for sources without times.
         impressions: logged labels: `user`, `item`, `time`, `sequence`, one float column per task; where the split is
@@ -34,6 +37,8 @@ class RawLog:
     events: Any
     items: Any | None = None
     item_fields: tuple[str, ...] = ()
+    users: Any | None = None
+    user_fields: tuple[str, ...] = ()
     event_types: bool = False
     time_unit: Literal["seconds", "ordinal"] = "seconds"
     impressions: Any | None = None

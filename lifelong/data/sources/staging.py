@@ -133,15 +133,16 @@ def to_seconds(moment: Any) -> Any:
     return (epoch_us(moment) / 1_000_000).floor().cast("int64")
 
 
-def one_row_per_item(table: Any, fields: Sequence[str]) -> Any:
-    """Item fields from rows that repeat them: of several values, the one that stands last in the source wins.
+def one_row_per_item(table: Any, fields: Sequence[str], *, key: str = "item") -> Any:
+    """Fields of items from rows that repeat them: of several values, the one that stands last in the source wins.
 
     Args:
         table: columns `item`, `sequence` and `fields`.
         fields: names of the fields; a null never wins over a value.
+        key: column of the ids, where it is not items that have the fields.
     """
     last = [table[field].argmax(table["sequence"], where=table[field].notnull()).name(field) for field in fields]
-    return table.group_by("item").aggregate(last)
+    return table.group_by(key).aggregate(last)
 
 
 def conflicts(table: Any, fields: Sequence[str]) -> dict[str, int]:

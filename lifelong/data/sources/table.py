@@ -2,6 +2,7 @@
 
     [events' files] --text or parquet--> user, item, time, event_type?, labels?, fields --+--> events, impressions
     [items' files]  --text or parquet--> item, fields ------------------------------------`--> items
+    [users' files]  --text or parquet--> user, fields -----------------------------------------> users
 
 Known quirks, all counted: ties, exact duplicates (kept), unsorted rows, items whose fields differ between rows (the
 value that stands last wins), items without a row in the items' files.
@@ -16,7 +17,7 @@ from typing import Any
 
 import ibis
 
-from lifelong.data.sources.mapping import ItemsMapping, TableMapping, load_mapping
+from lifelong.data.sources.mapping import ItemsMapping, TableMapping, UsersMapping, load_mapping
 from lifelong.data.sources.parquet import Kind, ParquetFile, is_parquet, refuse_nulls, scan
 from lifelong.data.sources.parquet import locate as locate_row
 from lifelong.data.sources.rawlog import RawLog
@@ -101,7 +102,9 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         negatives=mapping.negatives,
         record=record,
     )
-    return _add_items(connection, raw, mapping.items, folder) if mapping.items else raw
+    if mapping.items:
+        raw = _add_items(connection, raw, mapping.items, folder)
+    return _add_users(connection, raw, mapping.users, folder) if mapping.users else raw
 
 
 def _wanted(mapping: TableMapping) -> dict[str, str]:
@@ -219,8 +222,8 @@ def _is_event(log: Any, tasks: Sequence[str], mapping: TableMapping) -> Any:
     return ibis.or_(*(log[task] > 0 for task in tasks))
 
 
-def _fields(opened: _Opened, section: TableMapping | ItemsMapping) -> list[Any]:
-    """Columns of the item fields, named by their field, null where missing."""
+def _fields(opened: _Opened, section: TableMapping | ItemsMapping | UsersMapping) -> list[Any]:
+    """Columns of the fields, named by their field, null where missing."""
     return [
         _present(opened.column(column).cast("string"), section.missing).name(field)
         for field, column in section.fields.items()
@@ -232,22 +235,39 @@ def _present(column: Any, missing: Sequence[str]) -> Any:
     return ibis.ifelse(column.isin(list(missing)), ibis.null("string"), column) if missing else column
 
 
+def _rows_of(
+    connection: Any, mapping: ItemsMapping | UsersMapping, folder: Path, key: Mapping[str, str]
+) -> tuple[_Opened, Any]:
+    """The rows of items' or users' files: id, sequence and fields; the key's name -> its column."""
+    files: list[Path] = []
+    for pattern in mapping.files:
+        files += expand(folder, pattern)
+    ((name, column),) = key.items()
+    wanted = {**dict.fromkeys(mapping.fields.values(), "string"), column: "id"}
+    opened = _open(connection, check_files(files, source="table"), mapping, wanted)
+    ids = opened.column(column).cast("string").name(name)
+    return opened, opened.table.select(ids, opened.table["sequence"], *_fields(opened, mapping))
+
+
+def _add_users(connection: Any, raw: RawLog, mapping: UsersMapping, folder: Path) -> RawLog:
+    """Bring in the users' profiles.
+
+    Raises:
+        SourceError: a file is not what the mapping says.
+    """
+    opened, told = _rows_of(connection, mapping, folder, {"user": mapping.user})
+    raw.record["user_files"] = opened.record
+    raw.users, raw.user_fields = one_row_per_item(told, list(mapping.fields), key="user"), tuple(mapping.fields)
+    return raw
+
+
 def _add_items(connection: Any, raw: RawLog, mapping: ItemsMapping, folder: Path) -> RawLog:
     """Bring in the fields of the items' files.
 
     Raises:
         SourceError: one of them is not what the mapping says.
     """
-    files: list[Path] = []
-    for pattern in mapping.files:
-        files += expand(folder, pattern)
-    wanted = {**dict.fromkeys(mapping.fields.values(), "string"), mapping.item: "id"}
-    opened = _open(connection, check_files(files, source="table"), mapping, wanted)
-    rows_of_items = opened.table.select(
-        opened.column(mapping.item).cast("string").name("item"),
-        opened.table["sequence"],
-        *_fields(opened, mapping),
-    )
+    opened, rows_of_items = _rows_of(connection, mapping, folder, {"item": mapping.item})
     items = one_row_per_item(rows_of_items, list(mapping.fields))
     raw.record["item_files"] = opened.record
     raw.record["items_without_meta"] = without_meta(raw.events, items)

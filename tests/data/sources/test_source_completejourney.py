@@ -65,6 +65,29 @@ def test_rows_of_quantity_zero_are_kept_or_dropped_and_counted(transactions: Pat
         read("completejourney", products, transactions, zero_quantity="maybe")
 
 
+@pytest.fixture
+def demographics(tmp_path: Path) -> Path:
+    path = tmp_path / "demographics.parquet"
+    names = ("age", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count")
+    columns: dict[str, Any] = {name: [f"{name} 1", None] for name in names}
+    pq.write_table(pa.table({"household_id": [900, 902], **columns}), path)
+    return path
+
+
+def test_demographics_are_profiles_where_they_are_asked_for(
+    transactions: Path, products: Path, demographics: Path, read: Read, rows: Rows
+) -> None:
+    raw = read("completejourney", products, transactions, demographics, demographics="keep")
+    assert rows(raw.users, "user", "age", "kids_count") == [("900", "age 1", "kids_count 1"), ("902", None, None)]
+    assert len(raw.user_fields) == 7
+    plain = read("completejourney", products, transactions)
+    assert (plain.users, plain.user_fields) == (None, ())
+    with pytest.raises(SourceError, match=r"household_size, with demographics=keep"):
+        read("completejourney", products, transactions, demographics)
+    with pytest.raises(SourceError, match="there is no demographics file"):
+        read("completejourney", products, transactions, demographics="keep")
+
+
 def test_both_files_are_needed_and_no_other(transactions: Path, products: Path, tmp_path: Path, read: Read) -> None:
     with pytest.raises(SourceError, match="there is no products file"):
         read("completejourney", transactions)
