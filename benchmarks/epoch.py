@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="changes", help="section.key=value, as in training")
     options = parser.parse_args()
 
-    from lifelong.cli.demo import HPMN
+    from lifelong.cli.demo import TRAINED
     from lifelong.config import load_config
     from lifelong.data.dataset import Dataset
     from lifelong.data.prepare import prepare
@@ -35,7 +35,12 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         dataset = Dataset(options.data or prepare("completejourney", [], Path(folder) / "data").folder)
-        common = [*HPMN, f"train.threads={options.threads}", "train.max_epochs=1", "train.validation_examples=20000"]
+        common = [
+            *TRAINED["hpmn"],
+            f"train.threads={options.threads}",
+            "train.max_epochs=1",
+            "train.validation_examples=20000",
+        ]
         common += ["train.validate_every=1.0", *options.changes]
         few = load_config(None, [*common, "train.max_examples=1000"])
         train(dataset, "hpmn", Path(folder) / "first", config=few, progress=False)

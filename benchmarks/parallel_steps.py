@@ -19,13 +19,13 @@ from pathlib import Path
 
 CHILD = """
 import json, sys
-from lifelong.cli.demo import HPMN
+from lifelong.cli.demo import TRAINED
 from lifelong.config import load_config
 from lifelong.data.dataset import Dataset
 from lifelong.training.trainer import train
 data, out, threads, examples = sys.argv[1:]
 limits = [f"train.threads={threads}", f"train.max_examples={examples}", "train.validate_every=10000000"]
-artifact = train(Dataset(data), "hpmn", out, config=load_config(None, [*HPMN, *limits]), progress=False)
+artifact = train(Dataset(data), "hpmn", out, config=load_config(None, [*TRAINED["hpmn"], *limits]), progress=False)
 print(json.dumps(artifact.metrics["examples_per_second"]))
 """
 
