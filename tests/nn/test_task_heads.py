@@ -71,7 +71,7 @@ def naive_esmm(head: Esmm, x: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "naive"), [("mmoe", naive_mmoe), ("ple", naive_ple), ("esmm", naive_esmm)], ids=lambda value: str(value)
+    ("kind", "naive"), [("mmoe", naive_mmoe), ("ple", naive_ple), ("esmm", naive_esmm)], ids=["mmoe", "ple", "esmm"]
 )
 def test_a_head_is_its_equations_in_value_and_gradient(kind: str, naive: object) -> None:
     torch.manual_seed(0)
