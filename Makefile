@@ -39,7 +39,7 @@ demo: $(VENV)/.lifelong-demo
 test: test-full test-serve
 
 test-full: $(VENV)/.lifelong-dev
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest -m "not soak" --numprocesses auto --dist loadfile
 
 test-serve: $(VENV)/.lifelong-dev $(SERVE)/.lifelong-serve
 	$(SERVE)/bin/python -m pytest -m "not torch and not soak" tests/memory tests/serving tests/artifact tests/test_import.py
