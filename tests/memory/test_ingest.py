@@ -166,7 +166,7 @@ def test_dead_letters_that_cannot_be_written_are_said(tmp_path):
         ("log.jsonl", b"[1]\n", "not a JSON object"),
         ("log.jsonl", b"\xff\xfe\n", "decode"),
         ("log.jsonl.gz", b"no gzip", "gzip"),
-        ("log.jsonl.gz", gzip.compress(b'{"user": "u", "item": "i", "time": 1}\n' * 99)[:-12], "line"),
+        ("log.jsonl.gz", gzip.compress(b'{"user": "u", "item": "i", "time": 1}\n' * 99, mtime=0)[:-12], "line"),
     ],
 )
 def test_a_file_that_is_something_else_is_said(artifact, store, tmp_path, name, content, said):
