@@ -46,11 +46,12 @@ TRAINED = {
     "tally": (
         *_COMMON,
         "train.batch_events=16384",
-        "train.batch_targets=1024",
+        "train.batch_targets=2048",
         "train.max_history=8192",
-        "train.max_examples=1000000",
-        "train.learning_rate=0.002",
-        "train.validate_every=250000",
+        "train.max_examples=2400000",
+        "train.learning_rate=0.003",
+        "train.validate_every=600000",
+        "model.faded=0.25",
     ),
     "hpmn": (
         *_COMMON,
@@ -88,7 +89,7 @@ def demo(
     started = time.monotonic()
     steps = _Steps(terminal)
     dataset = _prepared(steps, out, source, options)
-    comparison = _compared(steps, dataset, out, _configs(minutes, changes, threads))
+    comparison = _compared(steps, dataset, out, _configs(dataset, minutes, changes, threads))
     online = _online(steps, dataset, out)
     explained = _explained(steps, online, dataset, out)
     page = _report(steps, _Demo(dataset, comparison, online, explained), out)
@@ -162,11 +163,14 @@ def _prepared(steps: _Steps, out: Path, source: str, options: list[str]) -> Data
     return dataset
 
 
-def _configs(minutes: float, changes: list[str], threads: int | None) -> dict[str, RunConfig]:
+def _configs(dataset: Dataset, minutes: float, changes: list[str], threads: int | None) -> dict[str, RunConfig]:
     from lifelong.config import load_config
 
     common = [] if threads is None else [f"train.threads={threads}"]
-    trained = {name: [*of, f"train.max_minutes={minutes}", *common, *changes] for name, of in TRAINED.items()}
+    limit = f"train.max_minutes={minutes}"
+    trained = {name: [*of, limit, *common, *changes] for name, of in TRAINED.items()}
+    if dataset.manifest.negatives.drawn_in_training:
+        trained[SERVED].insert(0, "train.negatives=3")
     return {model: load_config(None, trained.get(model, common)) for model in MODELS}
 
 
