@@ -169,7 +169,8 @@ def describe_settings() -> str:
         "# Settings of a run",
         "",
         "Read from `--config run.toml`, changed by `--set train.key=value`. Made from `lifelong/config.py`.",
-        "The `[model]` section holds the model's own settings: see [the models](models.md).",
+        "The `[model]` section holds the model's own settings: see [the models](models.md). Nearly all of them have "
+        "`context` there: see [context](context.md).",
         "",
         "## `[train]`",
         "",

@@ -146,6 +146,7 @@ class ArtifactConfig(BaseModel):
             self.users,
             self.dataset_schema.tasks,
             None if chosen is None else tuple(chosen),
+            self.dataset_schema.number_fields,
         )
 
 

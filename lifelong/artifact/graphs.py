@@ -94,7 +94,7 @@ class ReadGraph(nn.Module):
 
 
 class FindGraph(nn.Module):
-    """`find` for candidates that all stand behind the user's last event."""
+    """`look` for candidates that all stand behind the user's last event."""
 
     def __init__(self, model: HistoryModel) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class FindGraph(nn.Module):
         vector_BLE, number_BLF, time_BL, length_B, moment_B, target_BCE, number_BCF = parts
         each = target_BCE.shape[:2]
         query = Query(target_BCE, number_BCF, moment_B.unsqueeze(-1).expand(each), length_B.unsqueeze(-1).expand(each))
-        found = self.model.find(Window(vector_BLE, number_BLF, time_BL, length_B), query)
+        found = self.model.look(Window(vector_BLE, number_BLF, time_BL, length_B), query)
         attention_BCL = found.attention_over(time_BL.shape[1])
         return (found.interest_BCD,) if attention_BCL is None else (found.interest_BCD, attention_BCL)
 

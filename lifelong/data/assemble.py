@@ -160,6 +160,7 @@ def make_manifest(
             event_types=log.event_types,
             time_unit=log.time_unit,
             user_fields=log.user_fields,
+            number_fields=log.number_fields,
             tasks=log.tasks if rule.rule == "none" else job.settings.tasks or ("response",),
         ),
         negatives=rule,
@@ -256,6 +257,7 @@ def save_catalogue(job: Job, numbered: Numbered, ids: IdIndex, count_V: npt.NDAr
         min_count=dict.fromkeys(fields, settings.field_min_count) | {"item": settings.min_count},
         buckets=settings.buckets_of(),
         earlier=None if job.earlier is None else job.earlier.vocabularies,
+        scales=job.log.number_fields,
     )
     for field, vocabulary in catalogue.vocabularies.items():
         vocabulary.save(job.folder / "vocabulary" / field)

@@ -176,6 +176,7 @@ class Dataset:
             context={field: sizes[field] for field in self.schema.context_fields},
             users=2 + len(self.users),
             tasks=self.schema.tasks,
+            numbers=self.schema.number_fields,
         )
 
 

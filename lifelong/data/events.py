@@ -23,7 +23,7 @@ HOUR_NUMBERS = 26
 WEEKDAY_NUMBERS = 9
 NO_TIME = np.iinfo(np.int64).min
 """`last_time` of a user without events."""
-_USER = "user."
+_USER, _SINCE = "user.", "since."
 USUAL_CONTEXT = ("gap", "hour", "weekday")
 """Context fields that a model reads unless it is told others."""
 
@@ -44,6 +44,8 @@ class Schema(BaseModel):
     tasks: tuple[str, ...] = ("response",)
     user_fields: tuple[str, ...] = Field((), exclude_if=operator.not_)
     """Of the users' profiles."""
+    number_fields: tuple[str, ...] = Field((), exclude_if=operator.not_)
+    """Those of the item fields whose values are numbers."""
 
     @property
     def event_fields(self) -> tuple[str, ...]:
@@ -78,6 +80,7 @@ class InputSpec:
         users: size of the user numbers (padding and unknown included).
         tasks: names of the labels.
         chosen: context fields that the model reads; None for the usual ones.
+        numbers: item fields whose numbers are levels of `scales.NUMBER`.
     """
 
     item: dict[str, int]
@@ -86,18 +89,29 @@ class InputSpec:
     users: int
     tasks: tuple[str, ...] = ("response",)
     chosen: tuple[str, ...] | None = None
+    numbers: tuple[str, ...] = ()
 
     @property
     def context_fields(self) -> tuple[str, ...]:
-        """Context fields that the model reads, in its order."""
+        """Context fields that the model takes from a batch or a request, in its order."""
         if self.chosen is not None:
-            return self.chosen
+            return tuple(field for field in self.chosen if not field.startswith(_SINCE))
         return tuple(field for field in self.context if field in USUAL_CONTEXT)
+
+    @property
+    def since_fields(self) -> tuple[str, ...]:
+        """Item fields of which the model looks up itself when the target's value was last there."""
+        return tuple(field.removeprefix(_SINCE) for field in self.chosen or () if field.startswith(_SINCE))
 
 
 def user_context(field: str) -> str:
     """Name of the context field that holds a field of the user's profile."""
     return _USER + field
+
+
+def since_context(field: str) -> str:
+    """Name of the context field that says how long ago the target's value of an item field was there."""
+    return _SINCE + field
 
 
 def gap_numbers(time: IntArray, previous: IntArray) -> IntArray:

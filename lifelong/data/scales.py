@@ -26,12 +26,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data.vocabulary import UNKNOWN
-
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
-FIRST_LEVEL = 2
-"""Behind padding and unknown."""
+UNKNOWN, FIRST_LEVEL = 1, 2
+"""As in every vocabulary; padding is 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +71,12 @@ class Octaves:
     Args:
         octaves: powers of two that are told apart.
         parts: levels of one octave.
+        unit: of the values.
     """
 
     octaves: int
     parts: int
+    unit: float = 1.0
 
     @property
     def size(self) -> int:
@@ -85,9 +85,14 @@ class Octaves:
 
     def numbers(self, value: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> IntArray:
         """Level of values; below 0 as 0; unknown where not `known`."""
-        place = np.rint(self.parts * np.log2(1.0 + np.maximum(np.where(known, value, 0), 0)))
+        place = np.rint(self.parts * np.log2(1.0 + np.maximum(np.where(known, value, 0), 0) / self.unit))
         level = np.minimum(place, self.octaves * self.parts).astype(np.int64)
         return np.where(known, FIRST_LEVEL + level, UNKNOWN)
+
+    def values(self) -> FloatArray:
+        """The value in the middle of each level."""
+        found: FloatArray = self.unit * (2 ** (np.arange(self.octaves * self.parts + 1) / self.parts) - 1)
+        return found
 
     def codes(self) -> FloatArray:
         """`[V, K]`: how far into each octave a level reaches, and a one for what is unknown."""
@@ -115,3 +120,6 @@ SINCE = Octaves(octaves=30, parts=12)
 """Seconds, up to 34 years."""
 SCALES: dict[str, Scale] = {"time_of_day": TIME_OF_DAY, "time_of_week": TIME_OF_WEEK, "since_event": SINCE}
 """Context field -> its scale."""
+NUMBER = Octaves(octaves=40, parts=4, unit=0.01)
+"""Of an item field that is a number, such as a price: steps of a quarter octave, from a hundredth to ten thousand
+millions."""

@@ -7,14 +7,14 @@ its values come first, with the numbers that they had, whether this log holds th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.catalogue import FIRST_ROW, Catalogue
-from lifelong.data.vocabulary import UNKNOWN, IdIndex, Vocabulary
+from lifelong.data.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, Vocabulary
 
 IntArray = npt.NDArray[np.int64]
 
@@ -124,6 +124,7 @@ def build_catalogue(
     min_count: Mapping[str, int],
     buckets: Mapping[str, int],
     earlier: Mapping[str, Vocabulary] | None = None,
+    scales: Collection[str] = (),
 ) -> Catalogue:
     """Vocabularies of all item fields, and all items in their numbers.
 
@@ -135,6 +136,7 @@ def build_catalogue(
         min_count: per field, 1 where it is not named.
         buckets: per field; as in `earlier`, or `default_buckets`, where it is not named.
         earlier: field -> known values that keep their numbers.
+        scales: fields whose values are numbers; no number of theirs depends on the data.
     """
     before = earlier or {}
     vocabulary, number = item_vocabulary(
@@ -146,15 +148,19 @@ def build_catalogue(
     number_VF[FIRST_ROW:, 0] = number
     for column, field in enumerate(fields, 1):
         codes, values = field_codes(items, field)
-        vocabularies[field], of_value = field_vocabulary(
-            field,
-            codes,
-            values,
-            count_V[FIRST_ROW:],
-            min_count=min_count.get(field, 1),
-            buckets=buckets.get(field),
-            earlier=before.get(field),
-        )
+        if field in scales:
+            vocabularies[field] = NumberVocabulary()
+            of_value = vocabularies[field].numbers(values)
+        else:
+            vocabularies[field], of_value = field_vocabulary(
+                field,
+                codes,
+                values,
+                count_V[FIRST_ROW:],
+                min_count=min_count.get(field, 1),
+                buckets=buckets.get(field),
+                earlier=before.get(field),
+            )
         # A missing value has code -1, which picks the last entry.
         number_VF[FIRST_ROW:, column] = np.append(of_value, UNKNOWN)[codes]
     return Catalogue(ids, number_VF, vocabularies)

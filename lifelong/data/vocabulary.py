@@ -17,11 +17,13 @@ import hashlib
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data.scales import NUMBER
 from lifelong.errors import DatasetError
 
 PADDING = 0
@@ -230,6 +232,8 @@ class Vocabulary:
             buckets = int(json.loads((folder / "vocabulary.json").read_text())["buckets"])
         except (OSError, ValueError, KeyError) as error:
             raise DatasetError(f"no vocabulary in {folder}: {error}", fix="make the dataset anew") from error
+        if (folder / NumberVocabulary.FILE).exists():
+            return NumberVocabulary.checked(folder)
         return cls(IdIndex.open(folder), buckets=buckets)
 
     def save(self, folder: Path) -> None:
@@ -275,3 +279,54 @@ class Vocabulary:
             table[self.first_known :] = self.fallback_numbers(self.index.hashes())
             self._fallback = table
         return self._fallback
+
+
+class NumberVocabulary(Vocabulary):
+    """Numbers of a field whose values are numbers themselves: levels of one fixed scale, the same for all data.
+
+    The known values are the levels' own values, so that it can be saved, compared and read as any other.
+    """
+
+    FILE = "scale.json"
+
+    def __init__(self) -> None:
+        super().__init__(IdIndex.build([f"{value:.12g}" for value in NUMBER.values().tolist()]))
+
+    @classmethod
+    def checked(cls, folder: Path) -> NumberVocabulary:
+        """That of a folder.
+
+        Raises:
+            DatasetError: it was written for another scale.
+        """
+        found = (folder / cls.FILE).read_text()
+        if found != cls._text():
+            raise DatasetError(
+                f"{folder / cls.FILE} holds the scale {found.strip()}",
+                expected=f"{cls._text().strip()}, that of this release",
+                fix="use the release that wrote it, or prepare and train anew",
+            )
+        return cls()
+
+    @staticmethod
+    def _text() -> str:
+        return json.dumps(asdict(NUMBER)) + "\n"
+
+    def save(self, folder: Path) -> None:
+        """Write it as any other, and that it is a scale."""
+        super().save(folder)
+        (folder / self.FILE).write_text(self._text())
+
+    def numbers(self, values: Sequence[str | None]) -> IntArray:
+        """Level of each value; what is no number of at least 0 is `UNKNOWN`."""
+        value_N = np.array([_number(value) for value in values], np.float64)
+        return NUMBER.numbers(value_N, value_N >= 0)
+
+
+def _number(text: str | None) -> float:
+    """The number of a text, NaN where it is none or endless."""
+    try:
+        found = float(text or "nan")
+    except ValueError:
+        return float("nan")
+    return found if np.isfinite(found) else float("nan")

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from lifelong.data.events import USUAL_CONTEXT, InputSpec
+from lifelong.data.events import USUAL_CONTEXT, InputSpec, since_context
 from lifelong.errors import ConfigError, UsageError
 from lifelong.models.attrec import AttRec
 from lifelong.models.base import FittedModel, HistoryModel, MemoryModel, Model
@@ -184,25 +184,33 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
     checked = check_config(name, config)
     head = HEADS[checked.pop("head", SHARED_HEAD)]
     if (context := checked.pop("context", None)) is not None:
-        inputs = _choose_context(inputs, context)
+        inputs = _choose_context(inputs, context, model_class(name, config))
     model: Model | FittedModel = model_class(name, config)(inputs, **checked)
     if head is not None and isinstance(model, Model):
         _put_head(model, head, dropout=checked.get("dropout", 0.0))
     return model
 
 
-def _choose_context(inputs: InputSpec, chosen: Sequence[str]) -> InputSpec:
+def _choose_context(inputs: InputSpec, chosen: Sequence[str], entry: type[Any]) -> InputSpec:
     """The inputs of a model that reads the chosen context fields.
 
     Raises:
-        ConfigError: the data lacks one, or one is named twice; names all of them.
+        ConfigError: the data lacks one, the model cannot have it, or one is named twice; names all of them.
     """
-    there = ", ".join(inputs.context) or "none: this data has no clock times"
+    since = list(map(since_context, inputs.item)) if set(USUAL_CONTEXT) <= set(inputs.context) else []
+    there = ", ".join([*inputs.context, *since]) or "none: this data has no clock times"
     problems = [
         f"model.context: there is no context field {field!r} (there are: {there})"
         for field in chosen
-        if field not in inputs.context
+        if field not in (*inputs.context, *since)
     ]
+    if not entry.sees_since:
+        able = ", ".join(name for name, one in MODELS.items() if getattr(one, "sees_since", False))
+        problems += [
+            f"model.context: {entry.title} keeps no events to look up {field!r} in (these do: {able})"
+            for field in chosen
+            if field in since
+        ]
     problems += [f"model.context: {field!r} stands there twice" for field in set(chosen) if chosen.count(field) > 1]
     if problems:
         raise ConfigError(sorted(problems), fix="docs/context.md says what each field is")

@@ -27,9 +27,10 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
-from lifelong.data.events import InputSpec
-from lifelong.data.scales import SCALES
-from lifelong.nn.embeddings import FieldEmbedding
+from lifelong.data.events import NO_TIME, InputSpec
+from lifelong.data.scales import NUMBER, SCALES, SINCE
+from lifelong.data.vocabulary import UNKNOWN
+from lifelong.nn.embeddings import FieldEmbedding, ScaleVectors
 from lifelong.nn.factors import UserFactors
 from lifelong.nn.head import Head
 from lifelong.nn.hits import over_events
@@ -128,6 +129,8 @@ class Model(nn.Module, ABC):
     """Auxiliary losses that are means over something else than labelled targets; see `Output.aux_sizes`."""
     reads_context: ClassVar[bool] = True
     """Whether `model.context` is a setting of it."""
+    sees_since: ClassVar[bool] = False
+    """Whether it can look up when the target's values were last there."""
     aux_sums: ClassVar[tuple[str, ...]] = ()
     """Auxiliary losses that are sums over the batch."""
 
@@ -165,7 +168,7 @@ class Model(nn.Module, ABC):
             embedding,
             codes=codes,
             keys=keys,
-            scales=SCALES,
+            scales={**SCALES, **dict.fromkeys(inputs.numbers, NUMBER)},
         )
         self.event_width, self.target_width, self.context_width = (
             sum(self.embed.widths(fields)) for fields in (self.history_fields, self.item_fields, self.context_fields)
@@ -277,8 +280,16 @@ class HistoryModel(Model):
     """
 
     recent: int
+    sees_since = True
     free_weights: bool = False
     """Whether its attention is of any size and sign, as in a plain sum, and no share of 1."""
+
+    def __init__(self, inputs: InputSpec, *, embedding: int, interest: int, dropout: float) -> None:
+        """Build the parts that all models share, and vectors of how long ago something was there, if any is chosen."""
+        since = inputs.since_fields
+        super().__init__(inputs, embedding=embedding, interest=interest + len(since) * embedding, dropout=dropout)
+        self.since_fields = since
+        self.since_list = nn.ModuleList(ScaleVectors(SINCE, embedding) for _ in since)
 
     @property
     def divisible(self) -> bool:
@@ -298,10 +309,40 @@ class HistoryModel(Model):
         position_BC1 = query.position_BC.unsqueeze(-1)
         return (place_L < position_BC1) & (place_L >= position_BC1 - self.recent)
 
+    def look(self, window: Window, query: Query) -> Found:
+        """`find`, and behind its interest the vectors of when the target's values were last there."""
+        found = self.find(window, query)
+        if not self.since_fields:
+            return found
+        seconds_BCF, known_BCF = self.since(window, query)
+        parts = [found.interest_BCD]
+        for at, vectors in enumerate(self.since_list):
+            assert isinstance(vectors, ScaleVectors)
+            parts.append(vectors.of_values(seconds_BCF[..., at], known_BCF[..., at]))
+        return found._replace(interest_BCD=torch.cat(parts, dim=-1))
+
+    def since(self, window: Window, query: Query) -> tuple[Tensor, Tensor]:
+        """Seconds since an event that the target sees had its value of each of `since_fields`, and whether one had.
+
+        Unknown values are like no others. `[B, C, F]`, int64 and bool.
+        """
+        visible_BCL = self.visible(query, window.number_BLF.shape[1])
+        seconds, known = [], []
+        for name in self.since_fields:
+            at = self.item_fields.index(name)
+            own_BC1 = query.number_BCF[..., at].unsqueeze(-1)
+            same_BCL = visible_BCL & (window.number_BLF[:, None, :, at] == own_BC1) & (own_BC1 > UNKNOWN)
+            time_BCL = torch.where(same_BCL, window.time_BL.unsqueeze(1), NO_TIME)
+            # One place more, since there may be no event at all.
+            last_BC = torch.cat([time_BCL, torch.full_like(own_BC1, NO_TIME)], dim=-1).amax(dim=-1)
+            known.append(last_BC != NO_TIME)
+            seconds.append(query.time_BC - torch.where(known[-1], last_BC, query.time_BC))
+        return torch.stack(seconds, dim=-1), torch.stack(known, dim=-1)
+
     def forward(self, batch: Batch) -> Output:
         """Embed, find, and respond."""
         window, query = self.asked(batch)
-        found = self.find(window, query)
+        found = self.look(window, query)
         logit_BCT = self.head(found.interest_BCD, query.vector_BCE, self.embed_context(batch.context_BCF))
         return Output(logit_BCT, found.aux_losses, found.attention_BCS, found.aux_sizes)
 

@@ -225,6 +225,8 @@ class Tally(MemoryModel[Any]):
             self.embed.restart(STD_VECTORS)
             for table in self.embed.tables.values():
                 table.weight[1:, embedding:].normal_(std=STD)
+            for vectors in self.embed.scales.values():
+                vectors.weight[:, embedding:].normal_(std=STD)
         self.kinds = 2 + len(TIMES) * (AGES // AGE_STEPS)
         self.kind = nn.Embedding(fields * self.kinds, kind)
         nn.init.normal_(self.kind.weight, std=STD_VECTORS)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from lifelong.data.scales import Scale
+from lifelong.data.scales import Octaves, Scale
 from lifelong.data.vocabulary import FIRST_BUCKET
 from lifelong.nn.cells import key_table
 
@@ -143,7 +143,7 @@ class ScaleVectors(nn.Module):
 
     def __init__(self, scale: Scale, dim: int) -> None:
         super().__init__()
-        self.num_embeddings = scale.size
+        self.scale, self.num_embeddings = scale, scale.size
         # Made of the scale alone: no part of the saved weights.
         self.register_buffer("code_VK", torch.from_numpy(scale.codes()).to(torch.float32), persistent=False)
         self.weight = nn.Parameter(torch.empty(self.code_VK.shape[1], dim))
@@ -157,6 +157,14 @@ class ScaleVectors(nn.Module):
     def forward(self, number: Tensor) -> Tensor:
         """Vectors `[..., dim]` of numbers."""
         return embedding(number, self.code_VK) @ self.weight
+
+    def of_values(self, value: Tensor, known: Tensor) -> Tensor:
+        """Vectors `[..., dim]` of values on an `Octaves` scale, without steps; of the unknown where not `known`."""
+        assert isinstance(self.scale, Octaves)
+        place = torch.log2(1 + value.clamp(min=0).to(self.weight.dtype) / self.scale.unit).unsqueeze(-1)
+        code = (place - torch.arange(self.scale.octaves, device=value.device)).clamp(0, 1)
+        known = known.unsqueeze(-1)
+        return torch.cat([code * known, (~known).to(code.dtype)], dim=-1) @ self.weight
 
 
 def code_table(size: int) -> Tensor:

@@ -22,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lifelong.data.batches import Batch
 from lifelong.data.events import InputSpec
-from lifelong.data.scales import SCALES
+from lifelong.data.scales import NUMBER, SCALES
 from lifelong.models import build, model_class
 from lifelong.models.base import Event, FittedModel, History, HistoryModel, MemoryModel, Model, Target
 from lifelong.testing.fitted_contract import FITTED_CHECKS
@@ -227,6 +227,20 @@ def check_context_can_be_chosen(case: ModelCase) -> None:
         context_BCF[..., place] = context_BCF[..., place] % 3 + 1
         other = model(replace(batch, context_BCF=context_BCF)).logit_BCT
         assert torch.equal(logit, other) == (name in ("gap", "weekday")), f"{name} of the context"
+
+
+def check_item_fields_that_are_numbers_work(case: ModelCase) -> None:
+    """A price, say: near prices have near logits, and it is one of the target's fields as any other."""
+    inputs = replace(INPUTS, item={**INPUTS.item, "price": NUMBER.size}, numbers=("price",))
+    model, batch = case.build(inputs=inputs), random_batch(LENGTHS, targets=5, inputs=inputs)
+    logits = []
+    for level in (40, 41, 130):
+        target_BCF = batch.target_BCF.clone()
+        target_BCF[..., -1] = level
+        logits.append(model(replace(batch, target_BCF=target_BCF)).logit_BCT)
+    first, near, far = logits
+    assert bool(first.isfinite().all())
+    assert 0 < float((first - near).detach().abs().mean()) < float((first - far).detach().abs().mean())
 
 
 def check_empty_histories_work(case: ModelCase) -> None:
@@ -494,6 +508,7 @@ MODEL_CHECKS: list[Check] = [
     check_target_is_used,
     check_context_is_used,
     check_context_can_be_chosen,
+    check_item_fields_that_are_numbers_work,
     check_empty_histories_work,
     check_unknown_numbers_work,
     check_long_histories_work,

@@ -209,6 +209,7 @@ class Start:
             f"{what} of the dataset: {_words(mine)}; the artifact's: {_words(theirs)}"
             for what, mine, theirs in (
                 ("item fields", now.item_fields, own.item_fields),
+                ("number fields", now.number_fields, own.number_fields),
                 ("user fields", now.user_fields, own.user_fields),
                 ("event types", now.event_types, own.event_types),
                 ("time unit", now.time_unit, own.time_unit),

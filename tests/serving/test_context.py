@@ -26,6 +26,7 @@ from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.backfill import backfill
 
 pytestmark = pytest.mark.torch
+SINCE = ["since.category", "since.item"]
 CONTEXT = ["time_of_day", "user.age", "since_event", "weekday", "time_of_week", "user.region"]
 
 
@@ -39,10 +40,15 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return tiny_dataset(tmp_path_factory.mktemp("data"), profiles=True)
 
 
-@pytest.mark.parametrize("model", ["hpmn", "tally", "fm", "din", "dnn"])
-def test_online_scores_with_chosen_context_are_the_offline_scores(model: str, dataset: Dataset, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "more"), [("hpmn", []), ("tally", []), ("fm", []), ("din", []), ("din", SINCE), ("sim", SINCE)]
+)
+def test_online_scores_with_chosen_context_are_the_offline_scores(
+    model: str, more: list[str], dataset: Dataset, tmp_path: Path
+) -> None:
+    context = [*CONTEXT, *more]
     artifact = tiny_artifact(
-        tmp_path / "artifact", dataset, model=model, settings={**SETTINGS.get(model, {}), "context": CONTEXT}
+        tmp_path / "artifact", dataset, model=model, settings={**SETTINGS.get(model, {}), "context": context}
     )
     url = f"rocksdb://{tmp_path / 'store'}"
     store = open_store(url)

@@ -7,6 +7,8 @@ Known quirks, all counted: ties, exact duplicates (kept), unsorted rows, items w
 null), meta lines without category or brand, several meta lines of one item (the last wins).
 
 Options:
+    price: `drop` (default) or `keep`: the price of the meta line as an item field that is a number: that of the day on
+        which the meta data was taken.
     threshold: stars from which a review is a positive label; then every review is a labelled impression (protocol
         `impressions`), and an event too. Default: none, labels are sampled.
 """
@@ -22,6 +24,7 @@ import pyarrow as pa
 from lifelong.data.sources.lines import first_object, json_rows, literal_rows
 from lifelong.data.sources.rawlog import RawLog
 from lifelong.data.sources.staging import (
+    check_choice,
     check_files,
     check_number,
     check_options,
@@ -36,12 +39,13 @@ from lifelong.data.sources.staging import (
 from lifelong.data.sources.text import Places
 from lifelong.errors import SourceError
 
-OPTIONS = {"threshold": ""}
+OPTIONS = {"threshold": "", "price": "drop"}
 FIELDS = ("category", "brand")
+PRICE = "price"
 REVIEWS = pa.schema(
     [("reviewerID", pa.string()), ("asin", pa.string()), ("overall", pa.float64()), ("unixReviewTime", pa.int64())]
 )
-META = pa.schema([("item", pa.string()), *((name, pa.string()) for name in FIELDS), ("sequence", pa.int64())])
+META = pa.schema([(name, pa.string()) for name in ("item", *FIELDS, PRICE)] + [("sequence", pa.int64())])
 
 
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
@@ -51,7 +55,9 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         SourceError: a line is not what it should be.
         ConfigError: an option is unknown or wrong.
     """
-    threshold = check_number(check_options(options, OPTIONS, source="amazon"), "threshold")
+    settings = check_options(options, OPTIONS, source="amazon")
+    check_choice(settings, "price", ("keep", "drop"))
+    threshold = check_number(settings, "threshold")
     reviews, meta = _roles(check_files(paths, source="amazon"))
     places = Places()
     schema = REVIEWS.append(pa.field("sequence", pa.int64()))
@@ -68,7 +74,9 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     require_events(record, source="amazon", files=reviews)
     raw = RawLog(name="Amazon reviews", events=events, record=record)
     if meta:
-        _add_meta(connection, raw, meta)
+        _add_meta(connection, raw, meta, with_price=settings["price"] == "keep")
+    elif settings["price"] == "keep":
+        raise SourceError("there is no meta file, and prices stand there", expected="meta_*.json beside the reviews")
     return rated(raw, log, threshold) if threshold is not None else raw
 
 
@@ -99,25 +107,26 @@ def _roles(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return reviews, meta
 
 
-def _add_meta(connection: Any, raw: RawLog, files: Sequence[Path]) -> None:
-    """Bring in category and brand.
+def _add_meta(connection: Any, raw: RawLog, files: Sequence[Path], *, with_price: bool) -> None:
+    """Bring in category, brand and, if asked, price.
 
     Raises:
         SourceError: a line is wrong.
     """
     places = Places()
     table = stage(connection, literal_rows(files, _meta_row, META, places), META)
-    items = one_row_per_item(table, FIELDS)
-    counted = table.aggregate(**{name: table[name].isnull().sum() for name in FIELDS}).to_pyarrow().to_pylist()[0]
+    names = (*FIELDS, PRICE) if with_price else FIELDS
+    items = one_row_per_item(table, names)
+    counted = table.aggregate(**{name: table[name].isnull().sum() for name in names}).to_pyarrow().to_pylist()[0]
     raw.record["meta_files"] = places.record()
-    raw.record["meta_without"] = {name: int(counted[name] or 0) for name in FIELDS}
+    raw.record["meta_without"] = {name: int(counted[name] or 0) for name in names}
     raw.record["items_without_meta"] = without_meta(raw.events, items)
-    raw.record["conflicting_fields"] = conflicts(table, FIELDS)
-    raw.items, raw.item_fields = items, FIELDS
+    raw.record["conflicting_fields"] = conflicts(table, names)
+    raw.items, raw.item_fields, raw.number_fields = items, names, (PRICE,) if with_price else ()
 
 
 def _meta_row(found: Mapping[str, Any]) -> dict[str, str | None]:
-    """Item, category and brand of a meta line.
+    """Item, category, brand and price of a meta line.
 
     Raises:
         KeyError: there is no `asin`.
@@ -130,4 +139,5 @@ def _meta_row(found: Mapping[str, Any]) -> dict[str, str | None]:
         "item": str(found["asin"]),
         "category": str(category) if category else None,
         "brand": str(brand) if brand else None,
+        "price": None if (price := found.get("price")) is None else str(price),
     }

@@ -39,6 +39,8 @@ class _Section(BaseModel):
 
     fields: dict[str, str] = Field(default_factory=dict)
     """Field -> column; a list of columns names each field after its column."""
+    numbers: tuple[str, ...] = ()
+    """Item fields whose values are numbers of at least 0, such as a price."""
     missing: tuple[str, ...] = ("",)
     """Texts that mean "no value" in a field."""
     delimiter: str = Field(default=",", min_length=1)
@@ -57,7 +59,7 @@ class _Section(BaseModel):
             value = [name.strip() for name in value.split(",") if name.strip()]
         return {name: name for name in value} if isinstance(value, list | tuple) else value
 
-    @field_validator("columns", "missing", mode="before")
+    @field_validator("columns", "missing", "numbers", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
@@ -81,6 +83,9 @@ class _Section(BaseModel):
         if not self.header and not self.columns:
             raise ValueError("header = false needs `columns`, the names of all columns in order")
         _check_names(self.fields)
+        strange = [name for name in self.numbers if name not in self.fields]
+        if strange:
+            raise ValueError(f"numbers names {', '.join(strange)}, which is none of the fields")
         return self
 
 
@@ -100,6 +105,13 @@ class UsersMapping(_Section):
     """Column with the user's id."""
     files: tuple[str, ...] = Field(min_length=1)
     """Paths or globs, relative to the mapping file."""
+
+    @field_validator("numbers", mode="after")
+    @classmethod
+    def _none_of_users(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value:
+            raise ValueError("a field of a profile is a category; give bands, such as 25-34")
+        return value
 
 
 class TableMapping(_Section):

@@ -19,6 +19,7 @@ class RawLog:
         items: one row per item: `item` string and `item_fields`, strings, null where missing; None if there are only
             ids.
         item_fields: item fields other than `item`, in order.
+        number_fields: those of them whose values are numbers of at least 0, as texts.
         users: one row per user of whom something is known: `user` string and `user_fields`, strings, null where
             missing; None if there are only ids.
         user_fields: fields of the users' profiles, in order.
@@ -37,6 +38,7 @@ class RawLog:
     events: Any
     items: Any | None = None
     item_fields: tuple[str, ...] = ()
+    number_fields: tuple[str, ...] = ()
     users: Any | None = None
     user_fields: tuple[str, ...] = ()
     event_types: bool = False

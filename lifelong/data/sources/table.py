@@ -93,6 +93,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         events=events,
         items=one_row_per_item(log, list(mapping.fields)) if mapping.fields else None,
         item_fields=tuple(mapping.fields),
+        number_fields=mapping.numbers,
         event_types=mapping.event_type is not None,
         time_unit="ordinal" if mapping.time_unit == "ordinal" else "seconds",
         impressions=log.select([*base, *tasks]) if tasks else None,
@@ -277,4 +278,5 @@ def _add_items(connection: Any, raw: RawLog, mapping: ItemsMapping, folder: Path
         items = both.mutate(item=ibis.coalesce(both["item"], both["item_right"])).drop("item_right")
     fields = (*raw.item_fields, *mapping.fields)
     raw.items, raw.item_fields = items.select("item", *fields), fields
+    raw.number_fields = (*raw.number_fields, *mapping.numbers)
     return raw

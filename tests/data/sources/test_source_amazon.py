@@ -56,6 +56,18 @@ def test_meta_in_json_and_twice_is_read_and_counted(write: Write, read: Read, ro
     assert raw.record["conflicting_fields"] == {"category": 1, "brand": 0}
 
 
+def test_the_price_of_a_meta_line_is_a_number_where_it_is_asked_for(write: Write, read: Read, rows: Rows) -> None:
+    meta = write("meta.json", "{'asin': 'x', 'price': 12.99, 'brand': 'b1'}\n{'asin': 'y', 'brand': 'b2'}\n")
+    reviews = write("reviews.json", review())
+    raw = read("amazon", reviews, meta, price="keep")
+    assert rows(raw.items, "item", "price") == [("x", "12.99"), ("y", None)]
+    assert (raw.item_fields, raw.number_fields) == (("category", "brand", "price"), ("price",))
+    assert raw.record["meta_without"]["price"] == 1
+    assert (plain := read("amazon", reviews, meta)).item_fields == ("category", "brand") and not plain.number_fields
+    with pytest.raises(SourceError, match="no meta file, and prices stand there"):
+        read("amazon", reviews, price="keep")
+
+
 def test_stars_from_a_threshold_are_labels(write: Write, read: Read, rows: Rows) -> None:
     raw = read("amazon", write("reviews.json", review(stars=3) + review(stars=4.0)), threshold="4")
     assert rows(raw.impressions, "item", "response") == [("x", 0.0), ("x", 1.0)]
