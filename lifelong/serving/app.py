@@ -103,7 +103,7 @@ def create_app(
 
 
 def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
-    """Make the OpenAPI document say what the artifact takes that is served: its item fields, and the key."""
+    """Make the OpenAPI document say what the artifact takes that is served: its fields, and the key."""
     generate = app.openapi
 
     def anew() -> None:
@@ -114,9 +114,11 @@ def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             document = generate()
-            names = list(service.artifact.config.dataset_schema.item_fields[1:])
+            schema, bodies = service.artifact.config.dataset_schema, document["components"]["schemas"]
             for model in ("EventBody", "CandidateBody", "ItemBody"):
-                _name_fields(document["components"]["schemas"][model]["properties"]["fields"], names)
+                _name_fields(bodies[model]["properties"]["fields"], schema.item_fields[1:])
+            for model in ("OneBody", "ExplainBody"):
+                _name_fields(bodies[model]["properties"]["profile"], schema.user_fields)
             if keys:
                 document["components"]["securitySchemes"] = {
                     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}
@@ -128,11 +130,11 @@ def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _name_fields(schema: dict[str, Any], names: list[str]) -> None:
-    """Allow only this model's item fields as keys."""
+def _name_fields(schema: dict[str, Any], names: Sequence[str]) -> None:
+    """Allow only this model's fields as keys."""
     for part in (schema, *schema.get("anyOf", ())):
         if part.get("type") == "object":
-            part["propertyNames"] = {"enum": names}
+            part.update({"propertyNames": {"enum": list(names)}} if names else {"maxProperties": 0})
 
 
 def _secure(document: dict[str, Any]) -> None:

@@ -12,6 +12,8 @@ import torch
 
 from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
+from lifelong.cli.options import profile_of
+from lifelong.cli.tables import score_table
 from lifelong.data.batches import evaluation_batches
 from lifelong.data.dataset import Dataset
 from lifelong.data.scales import SCALES
@@ -138,8 +140,25 @@ def test_the_service_takes_a_profile(profiled: Artifact, make_client) -> None:
     assert score() == score(profile={}) == score(profile={"age": None}) != score(profile={"age": "old"})
     refused = client.post("/v1/score", {"user": "u1", "items": ["i1"], "profile": {"height": "2"}})
     assert refused.status_code == 422 and "height" in refused.text
+    document = client.get("/openapi.json").json()
+    taken = document["components"]["schemas"]["OneBody"]["properties"]["profile"]["anyOf"][0]
+    assert taken["propertyNames"] == {"enum": ["age", "region"]}
     explained = client.post("/v1/explain", {"user": "u1", "items": ["i1"], "profile": {"age": "old"}})
     assert explained.status_code == 200
+
+
+def test_a_table_of_requests_can_hold_profiles(profiled: Artifact, tmp_path: Path) -> None:
+    source, out = tmp_path / "requests.csv", tmp_path / "scores.csv"
+    source.write_text("user,item,time,user.age\nu1,i1,1900000000,old\nu1,i1,1900000000,young\nu1,i1,1900000000,\n")
+    scorer = Scorer(profiled, InMemoryStore())
+    assert score_table(scorer, source, out) == 3
+    found = [float(line.split(",")[2]) for line in out.read_text().splitlines()[1:]]
+    wanted = [
+        scorer.score("u1", ["i1"], time=1_900_000_000, profile={"age": age})[0].score for age in ("old", "young", None)
+    ]
+    assert found == pytest.approx(wanted, abs=1e-5) and len(set(found)) == 3
+    assert profile_of(["age=old", "region="]) == {"age": "old", "region": None}
+    assert profile_of([]) is None
 
 
 def test_every_target_has_the_profile_of_its_own_user(dataset: Dataset) -> None:
