@@ -22,7 +22,7 @@ from lifelong.artifact.folder import FORMAT, Artifact, ArtifactConfig, Kind, mak
 from lifelong.artifact.graphs import memory_layout, write_graphs
 from lifelong.data.folders import building, full_disk, put_in_place, remove_remains
 from lifelong.errors import ArtifactError, UsageError, require
-from lifelong.models import MODELS, MODES, SERVED, build, check_config
+from lifelong.models import MODELS, MODES, build, check_config, is_served
 from lifelong.models.base import FittedModel, MemoryModel, Model
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _config(
     others: Mapping[str, Calibrator | None],
 ) -> ArtifactConfig:
     inputs, manifest = model.inputs, dataset.manifest
-    layout = memory_layout(model) if isinstance(model, SERVED) else None
+    layout = memory_layout(model) if is_served(model) else None
     kind: Kind = (
         "fitted" if isinstance(model, FittedModel) else "memory" if isinstance(model, MemoryModel) else "history"
     )
@@ -185,7 +185,7 @@ def _write_weights(model: Model, settings: Mapping[str, Any], folder: Path) -> N
     safetensors.save_file(weights, folder / "weights.safetensors")
     # It writes for the owner's eyes only; a service may run under another account.
     (folder / "weights.safetensors").chmod(0o644)
-    if isinstance(model, SERVED):
+    if is_served(model):
         (folder / "tables").mkdir()
         for field in model.embed.fields:
             vectors = model.embed.vectors(field).detach().cpu().numpy().astype(np.float32)

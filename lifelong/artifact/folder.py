@@ -147,6 +147,7 @@ class ArtifactConfig(BaseModel):
             self.dataset_schema.tasks,
             None if chosen is None else tuple(chosen),
             self.dataset_schema.number_fields,
+            timed=self.dataset_schema.time_unit == "seconds",
         )
 
 

@@ -28,7 +28,7 @@ def compare(
     terminal: Terminal,
     data: DataPath,
     *,
-    models: Annotated[str, typer.Option("--models", help="Names, as in hpmn,sim_soft,counts; or all.")] = "all",
+    models: Annotated[str, typer.Option("--models", help="Names, as in hpmn,hpmn_counts,counts; or all.")] = "all",
     seeds: Annotated[
         str, typer.Option("--seeds", help="Runs of each model, with seeds 0, 1, ...; or 2,hpmn=5 for more of some.")
     ] = "1",

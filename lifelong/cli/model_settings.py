@@ -37,20 +37,20 @@ def model_configs(
         ConfigError: names every problem.
     """
     from lifelong.config import load_config
-    from lifelong.models import FORMS, MODELS, check_config
+    from lifelong.models import FORMS, MODELS, check_config, without_counts
 
     known = [*MODELS, *FORMS]
-    unknown = [name for name in models if name not in known]
+    unknown = [name for name in models if without_counts(name) not in known]
     if unknown:
         raise UsageError(f"there is no model {unknown[0]!r}", expected=", ".join(known), fix="lifelong models")
     own = [] if threads is None else [f"train.threads={threads}"]
     everything = [*(change for path in paths for change in _file_changes(path, models)), *changes, *own]
-    problems = [
-        f"{change!r} is of no compared model" for change in everything if _owner(change) not in ("train", *models)
-    ]
+    sections = {"train", *models, *map(without_counts, models)}
+    problems = [f"{change!r} is of no compared model" for change in everything if _owner(change) not in sections]
     configs = {}
     for name in models:
-        mine = [_mine(change, name) for change in everything if _owner(change) in ("train", name)]
+        owners = ("train", without_counts(name), name)
+        mine = [_mine(change) for change in everything if _owner(change) in owners]
         try:
             configs[name] = load_config(None, mine, check_model=functools.partial(check_config, name))
         except ConfigError as error:
@@ -82,7 +82,7 @@ def _file_changes(path: Path, models: Sequence[str]) -> list[str]:
     Raises:
         UsageError: the file cannot be read, or has another section.
     """
-    from lifelong.models import FORMS, MODELS
+    from lifelong.models import FORMS, MODELS, without_counts
 
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -91,14 +91,17 @@ def _file_changes(path: Path, models: Sequence[str]) -> list[str]:
     tuned = tables.pop(TUNED, None)
     if isinstance(tuned, dict):
         model = str(tuned.get("model"))
-        if model not in models:
+        if model not in (*models, *map(without_counts, models)):
             return []
         tables = {model: {**tables.get("model", {}), "train": tables.get("train", {})}}
     sections = {"train", *MODELS, *FORMS}
-    wrong = [name for name, table in tables.items() if name not in sections or not isinstance(table, dict)]
+    wrong = [
+        name for name, table in tables.items() if without_counts(name) not in sections or not isinstance(table, dict)
+    ]
     if wrong:
         raise UsageError(f"{path} has [{wrong[0]}]", expected=", ".join(sorted(sections)), fix="name the model")
-    compared = {name: table for name, table in tables.items() if name in ("train", *models)}
+    read = ("train", *models, *map(without_counts, models))
+    compared = {name: table for name, table in tables.items() if name in read}
     return [f"{name}={json.dumps(value)}" for name, value in _flat(compared)]
 
 
@@ -114,9 +117,11 @@ def _owner(change: str) -> str:
     return change.partition("=")[0].partition(".")[0].strip()
 
 
-def _mine(change: str, name: str) -> str:
-    """The change as one model's `load_config` takes it."""
-    change = change.strip()
+def _mine(change: str) -> str:
+    """A change of one model or of all as `load_config` takes it."""
+    change, name = change.strip(), _owner(change)
+    if name == "train":
+        return change
     if change.startswith(f"{name}.train."):
         return change.removeprefix(f"{name}.")
     return f"model{change.removeprefix(name)}" if change.startswith(f"{name}.") else change

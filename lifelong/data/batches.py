@@ -11,7 +11,7 @@ Everything that is drawn depends on (seed, epoch, number of the batch) alone: ba
 another thread, or again after a resume, and are the same.
 
 Shapes: P passes, N targets, B users of a batch, L padded history length, C targets per user, R negatives per positive,
-F fields.
+F fields, K counts.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ import torch
 from torch import Tensor
 
 from lifelong.config import TrainSettings
+from lifelong.data.counts import count_input_names, count_inputs
 from lifelong.data.events import NO_TIME, context_numbers, gap_numbers, user_context
+from lifelong.data.examples import Examples
 from lifelong.data.negatives import NegativeSampler
+from lifelong.data.recent import recent_parts
 from lifelong.data.vocabulary import PADDING, UNKNOWN
 from lifelong.errors import ConfigError
 
 if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -65,6 +67,8 @@ class Batch:
         mask_BC: bool, True where the target is real.
         example_BC: int64, place of the target in the examples; -1 for sampled negatives and padding.
         weight_BC: float32, what the target counts in the loss; 1 on average.
+        count_BCK: float32 `lifelong.data.counts.count_inputs` of each target, 0 in padding, from the whole history
+            whatever the window; K is 0 where no counts were asked for.
     """
 
     history_BLF: Tensor
@@ -79,6 +83,7 @@ class Batch:
     mask_BC: Tensor
     example_BC: Tensor
     weight_BC: Tensor
+    count_BCK: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -245,10 +250,27 @@ class _Targets:
 
 
 class _Gather:
-    """Reads windows and targets of a dataset into padded arrays."""
+    """Reads windows and targets of a dataset into padded arrays.
 
-    def __init__(self, dataset: Dataset, examples: Examples, passes: Passes) -> None:
+    Args:
+        dataset: where the histories are.
+        examples: the targets.
+        passes: over them.
+        counts: whether batches have counts.
+        recent: of so many events before each target; None = of all.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        examples: Examples,
+        passes: Passes,
+        *,
+        counts: bool = False,
+        recent: int | None = None,
+    ) -> None:
         histories = dataset.histories
+        self._dataset, self._counts, self._recent = dataset, counts, recent
         self.schema, self.passes, self.examples = dataset.schema, passes, examples
         # Plain views: indexing a memory map by many places is slower than indexing the array below it.
         self._offset_U, self._row_N = np.asarray(histories.offset_U), np.asarray(histories.row_N)
@@ -327,7 +349,31 @@ class _Gather:
             mask_BC=torch.from_numpy(targets.mask_BC),
             example_BC=_numbers(targets.example_BC),
             weight_BC=torch.from_numpy(targets.weight_BC),
+            count_BCK=torch.from_numpy(self._count(pass_B, targets)),
         )
+
+    def _count(self, pass_B: IntArray, targets: _Targets) -> npt.NDArray[np.float32]:
+        """`Batch.count_BCK`."""
+        if not self._counts:
+            return np.zeros((*targets.mask_BC.shape, 0), np.float32)
+        names = count_input_names(self.schema.item_fields, timed=self.schema.time_unit == "seconds")
+        user_N, target_N = np.nonzero(targets.mask_BC)
+        asked = Examples(
+            self.passes.user_P[pass_B][user_N].astype(np.int32),
+            targets.row_BC[user_N, target_N],
+            targets.time_BC[user_N, target_N],
+            (targets.position_BC[user_N, target_N] + self.passes.start_P[pass_B][user_N]).astype(np.int32),
+            targets.label_BCT[user_N, target_N],
+        )
+        value_NK = np.zeros((len(asked), len(names)), np.float32)
+        if self._recent is None:
+            value_NK[:] = count_inputs(self._dataset, asked)
+        else:
+            for chosen_N, part, seen in recent_parts(self._dataset, asked, self._recent):
+                value_NK[chosen_N] = count_inputs(part, seen)
+        count_BCK = np.zeros((*targets.mask_BC.shape, len(names)), np.float32)
+        count_BCK[user_N, target_N] = value_NK
+        return count_BCK
 
 
 def _numbers(values: npt.NDArray[np.integer]) -> Tensor:
@@ -358,13 +404,14 @@ class TrainingBatches:
         dataset: its training split is used.
         settings: sizes, shares and the seed.
         phase: the model's largest period, 1 if it has none.
+        counts: whether the model is given exact counts.
 
     Raises:
         ConfigError: windows of `max_history` events are too short for `phase`, or `negatives` are asked for where none
             are drawn.
     """
 
-    def __init__(self, dataset: Dataset, settings: TrainSettings, *, phase: int = 1) -> None:
+    def __init__(self, dataset: Dataset, settings: TrainSettings, *, phase: int = 1, counts: bool = False) -> None:
         examples = dataset.examples("train")
         if settings.history == "chunks":
             # All of a user's targets, or her history would be gone through once for each part of them.
@@ -378,7 +425,7 @@ class TrainingBatches:
                 overlap=settings.overlap,
             )
         self.cut, self._settings = passes.cut(), settings
-        self._gather = _Gather(dataset, examples, passes)
+        self._gather = _Gather(dataset, examples, passes, counts=counts)
         self._hide = _Hide(dataset.vocabularies["item"].fallback, len(dataset.schema.item_fields), settings)
         rule = dataset.manifest.negatives
         self._negatives, self._ratio = None, 0
@@ -448,6 +495,7 @@ def evaluation_batches(
     max_targets: int = EVALUATION_TARGETS,
     prefetch: int = 2,
     share: tuple[int, int] = (0, 1),
+    counts: bool = False,
 ) -> Iterator[Batch]:
     """Every example once, each user's history from her first event; nothing is hidden or drawn.
 
@@ -462,13 +510,14 @@ def evaluation_batches(
         prefetch: how many batches wait at most.
         share: (place, count): only every `count`-th of these batches, from the one at `place` on. The batches of all
             places are those of a call without.
+        counts: whether the model is given exact counts; where it sees the last events alone, they are of those.
     """
     most = max(1, max_targets // 4)
     if recent is None:
         passes = plan_passes(examples, max_targets=most)
     else:
         passes = recent_passes(examples, recent, max_targets=most)
-    gather = _Gather(dataset, examples, passes)
+    gather = _Gather(dataset, examples, passes, counts=counts, recent=recent)
     by_length = np.argsort(passes.length_P, kind="stable")
     place, count = share
     # Neighbours are of nearly the same length, so that shares take nearly the same time.

@@ -2,14 +2,16 @@
 
 Exact and causal: the features of a target come from its user's first `position` events alone. All events of one
 (user, value) pair stand side by side after one stable sort, so that a count before a position is a difference of two
-binary searches and nothing loops over events.
+binary searches and nothing loops over events. Only events of users who are asked about are read.
+
+    Dataset, Examples --count_features--> raw counts --count_inputs--> logs and flags, for linear and neural learners
 
 Shapes: N events, or queries; G groups of events with equal (user, value); K features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,13 +42,22 @@ _EVENTS_AT_ONCE = 4_000_000
 
 def feature_names(schema: Schema) -> tuple[str, ...]:
     """Names of the columns of `count_features`."""
-    timed = schema.time_unit == "seconds"
+    return _feature_names(schema.item_fields, timed=schema.time_unit == "seconds")
+
+
+def count_input_names(item_fields: Sequence[str], *, timed: bool) -> tuple[str, ...]:
+    """Names of the columns of `count_inputs`; `timed` where times are seconds."""
+    names = _feature_names(item_fields, timed=timed)
+    return names + tuple(f"{name} > 0" for name in names if ".count" in name)
+
+
+def _feature_names(item_fields: Sequence[str], *, timed: bool) -> tuple[str, ...]:
     parts = ["count", *(f"count_{window}" for window in WINDOWS)]
     parts += [f"decay_{half_life:.0f}" for half_life in EVENT_HALF_LIVES]
     parts += [f"decay_{name}" for name in SECOND_HALF_LIVES] if timed else []
     parts += ["events_since", "seconds_since"] if timed else ["events_since"]
     general = ("events", "seconds_since_any") if timed else ("events",)
-    return general + tuple(f"{field}.{part}" for field in schema.item_fields for part in parts)
+    return general + tuple(f"{field}.{part}" for field in item_fields for part in parts)
 
 
 def count_features(dataset: Dataset, examples: Examples) -> npt.NDArray[np.float32]:
@@ -56,37 +67,55 @@ def count_features(dataset: Dataset, examples: Examples) -> npt.NDArray[np.float
     bounded by the events of a group of users, whatever the size of the log.
     """
     value_NK = np.zeros((len(examples), len(feature_names(dataset.schema))), np.float32)
-    for chosen_N, low, high in _user_chunks(dataset, np.asarray(examples.user_N)):
-        value_NK[chosen_N] = _chunk_features(dataset, examples.take(chosen_N), low, high)
+    for chosen_N, user_U in _user_chunks(dataset, np.asarray(examples.user_N)):
+        value_NK[chosen_N] = _chunk_features(dataset, examples.take(chosen_N), user_U)
     return value_NK
 
 
-def _user_chunks(dataset: Dataset, user_N: npt.NDArray[np.int32]) -> Iterator[tuple[IntArray, int, int]]:
-    """(examples, first user, last user + 1) such that the users together have a bounded number of events."""
-    offset_U = dataset.histories.offset_U
-    order_N = np.argsort(user_N, kind="stable").astype(np.int64)
-    sorted_N = user_N[order_N]
-    start = 0
-    while start < len(sorted_N):
-        low = int(sorted_N[start])
-        high = max(low + 1, int(np.searchsorted(offset_U, offset_U[low] + _EVENTS_AT_ONCE, side="right")) - 1)
-        end = int(np.searchsorted(sorted_N, high))
-        yield order_N[start:end], low, high
-        start = end
+def count_inputs(dataset: Dataset, examples: Examples) -> FloatArray:
+    """Logs of counts and distances, and for each count whether it is above 0: `[N, K]`.
+
+    Columns are as in `count_input_names`. A distance of `NEVER` becomes 0: the flag of its count says the rest.
+    """
+    raw_NK = count_features(dataset, examples)
+    flagged = [place for place, name in enumerate(feature_names(dataset.schema)) if ".count" in name]
+    log_NK = np.log1p(np.where(raw_NK == NEVER, 0.0, np.maximum(raw_NK, 0.0)).astype(np.float64))
+    return np.concatenate([log_NK, raw_NK[:, flagged] > 0], axis=1)
 
 
-def _chunk_features(dataset: Dataset, examples: Examples, low: int, high: int) -> npt.NDArray[np.float32]:
-    """Features of examples whose users are all in `low..high - 1`."""
+def standardising(value_NK: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and reciprocal deviation of each column, `[K]`; the latter is 0 where a column never varies.
+
+    Such a column carries nothing, and must not blow up when it does later.
+    """
+    deviation_K = value_NK.std(axis=0)
+    return value_NK.mean(axis=0), np.where(deviation_K > 1e-9, 1 / np.maximum(deviation_K, 1e-9), 0.0)
+
+
+def _user_chunks(dataset: Dataset, user_N: npt.NDArray[np.int32]) -> Iterator[tuple[IntArray, IntArray]]:
+    """(examples, their users in order) such that the users together have a bounded number of events."""
+    offset_U = np.asarray(dataset.histories.offset_U)
+    user_U, owner_N = np.unique(user_N, return_inverse=True)
+    part_U = np.cumsum(offset_U[user_U + 1] - offset_U[user_U]) // _EVENTS_AT_ONCE
+    for part in np.unique(part_U):
+        yield np.flatnonzero(part_U[owner_N] == part), user_U[part_U == part].astype(np.int64)
+
+
+def _chunk_features(dataset: Dataset, examples: Examples, user_U: IntArray) -> npt.NDArray[np.float32]:
+    """Features of examples whose users are all in `user_U`, which is in order."""
     histories, number_VF = dataset.histories, dataset.catalogue.number_VF
-    offset_U = np.asarray(histories.offset_U[low : high + 1])
-    events = slice(int(offset_U[0]), int(offset_U[-1]))
-    row_N, time_N = np.asarray(histories.row_N[events]), np.asarray(histories.time_N[events])
-    length_U = np.diff(offset_U)
-    owner_N = np.repeat(np.arange(high - low, dtype=np.int64), length_U)
-    place_N = np.arange(len(row_N), dtype=np.int64) - np.repeat(offset_U[:-1] - offset_U[0], length_U)
-    query = _Query(examples.user_N - low, examples.position_N.astype(np.int64), np.asarray(examples.time_N))
+    start_U = np.asarray(histories.offset_U)[user_U]
+    length_U = np.asarray(histories.offset_U)[user_U + 1] - start_U
+    offset_U = np.concatenate([[0], np.cumsum(length_U)])
+    owner_N = np.repeat(np.arange(len(user_U), dtype=np.int64), length_U)
+    place_N = np.arange(offset_U[-1], dtype=np.int64) - np.repeat(offset_U[:-1], length_U)
+    event_N = place_N + np.repeat(start_U, length_U)
+    row_N, time_N = np.asarray(histories.row_N)[event_N], np.asarray(histories.time_N)[event_N]
+    query = _Query(
+        np.searchsorted(user_U, examples.user_N), examples.position_N.astype(np.int64), np.asarray(examples.time_N)
+    )
     timed = dataset.schema.time_unit == "seconds"
-    columns = _general(query, time_N, offset_U - offset_U[0], timed=timed)
+    columns = _general(query, time_N, offset_U, timed=timed)
     for place in range(len(dataset.schema.item_fields)):
         # Rows, not numbers, tell items apart: rare items share a number with others.
         value_V = np.arange(len(number_VF)) if place == 0 else np.asarray(number_VF[:, place], np.int64)

@@ -177,6 +177,7 @@ class Dataset:
             users=2 + len(self.users),
             tasks=self.schema.tasks,
             numbers=self.schema.number_fields,
+            timed=self.schema.time_unit == "seconds",
         )
 
 

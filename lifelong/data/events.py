@@ -81,6 +81,7 @@ class InputSpec:
         tasks: names of the labels.
         chosen: context fields that the model reads; None for the usual ones.
         numbers: item fields whose numbers are levels of `scales.NUMBER`.
+        timed: whether times are seconds.
     """
 
     item: dict[str, int]
@@ -90,6 +91,7 @@ class InputSpec:
     tasks: tuple[str, ...] = ("response",)
     chosen: tuple[str, ...] | None = None
     numbers: tuple[str, ...] = ()
+    timed: bool = True
 
     @property
     def context_fields(self) -> tuple[str, ...]:

@@ -158,7 +158,8 @@ def _run(model: Model, dataset: Dataset, examples: Examples, recent: int | None,
     try:
         with torch.inference_mode():
             share = (processes.rank, processes.count)
-            for batch in evaluation_batches(dataset, examples, recent=recent, share=share):
+            counts = model.counted is not None
+            for batch in evaluation_batches(dataset, examples, recent=recent, share=share, counts=counts):
                 chosen_BC = batch.mask_BC & (batch.example_BC >= 0)
                 logit_BCT = model(batch.to(device)).logit_BCT.cpu()
                 logit_NT[batch.example_BC[chosen_BC].numpy()] = logit_BCT[chosen_BC].double().numpy()

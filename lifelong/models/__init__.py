@@ -11,10 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from textwrap import dedent
-from typing import Any
+from typing import Any, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
 
+from lifelong.data.counts import count_input_names
 from lifelong.data.events import USUAL_CONTEXT, InputSpec, since_context
 from lifelong.errors import ConfigError, UsageError
 from lifelong.models.attrec import AttRec
@@ -52,6 +53,7 @@ from lifelong.models.tally import Tally
 from lifelong.models.twin import Twin
 from lifelong.models.ubr4ctr import Ubr4Ctr
 from lifelong.nn import tasks as task_heads
+from lifelong.nn.counted import CountScale
 from lifelong.nn.head import Head
 from lifelong.nn.tasks import HEADS, TaskHead
 
@@ -103,6 +105,8 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "sim_cluster": ("sim", {"search": "cluster"}),
 }
 """Name -> model and settings: forms of a model that are trained and compared under a name of their own."""
+COUNTED = "_counts"
+"""Behind the name of a model or form: the same, given exact counts (`model.counts = true`)."""
 
 
 def model_class(name: str, config: Mapping[str, Any]) -> type[Model] | type[FittedModel]:
@@ -131,8 +135,11 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     known = [field.name for field in fields(config_class)]
     given = {key: value for key, value in config.items() if not ((name, key) in MODES and value is False)}
     entry = model_class(name, config)
-    head = given.pop("head", SHARED_HEAD) if issubclass(entry, Model) else SHARED_HEAD
-    context = given.pop("context", None) if issubclass(entry, Model) and entry.reads_context else None
+    entry = model_class(name, config)
+    head, counts, context = SHARED_HEAD, False, None
+    if issubclass(entry, Model):
+        head, counts = given.pop("head", SHARED_HEAD), given.pop("counts", False)
+        context = given.pop("context", None) if entry.reads_context else None
     problems = [
         f"model.{key}: {name} has no such setting (it has: {', '.join(known)})" for key in given.keys() - set(known)
     ]
@@ -144,10 +151,18 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         problems.append(f"model.head: there is no head {head!r} (there are: {', '.join(HEADS)})")
     if context is not None and not (isinstance(context, list | tuple) and all(isinstance(one, str) for one in context)):
         problems.append(f"model.context: a list of context fields is expected (found {context!r})")
+    if not isinstance(counts, bool):
+        problems.append(f"model.counts: true or false is wanted (found {counts!r})")
+    elif counts and issubclass(entry, Model) and not entry.takes_counts:
+        problems.append(f"model.counts: {entry.title} has a head of its own, which is given no counts")
     if problems:
         raise ConfigError(sorted(problems), fix="lifelong models shows every model's settings")
     # Of what all models have in common nothing is said where it is as usual.
-    common = {"head": None if head == SHARED_HEAD else head, "context": None if context is None else list(context)}
+    common = {
+        "head": None if head == SHARED_HEAD else head,
+        "context": None if context is None else list(context),
+        "counts": True if counts else None,
+    }
     return asdict(checked) | {key: value for key, value in common.items() if value is not None}
 
 
@@ -157,12 +172,21 @@ def without_form(name: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str
     Raises:
         ConfigError: the settings make another form.
     """
-    model, settings = FORMS.get(name, (name, {}))
+    plain = without_counts(name)
+    model, settings = FORMS.get(plain, (plain, {}))
+    if plain != name:
+        settings = {**settings, "counts": True}
     other = [key for key in settings if key in config and config[key] != settings[key]]
     if other:
         found = [f"model.{key}: {name} has {settings[key]!r} (found {config[key]!r})" for key in other]
         raise ConfigError(found, fix=f"leave that out, or train {model}")
     return model, {**config, **settings}
+
+
+def without_counts(name: str) -> str:
+    """The name of a model or form without `COUNTED`: `sim_soft` for `sim_soft_counts`; others are as they are."""
+    plain = name.removesuffix(COUNTED)
+    return plain if name not in (*MODELS, *FORMS) and plain in (*MODELS, *FORMS) else name
 
 
 def _problem(detail: Any) -> str:
@@ -182,10 +206,12 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
         ConfigError: no such model, or settings unknown or out of range; names all of them.
     """
     checked = check_config(name, config)
-    head = HEADS[checked.pop("head", SHARED_HEAD)]
+    head, counts = HEADS[checked.pop("head", SHARED_HEAD)], checked.pop("counts", False)
     if (context := checked.pop("context", None)) is not None:
         inputs = _choose_context(inputs, context, model_class(name, config))
     model: Model | FittedModel = model_class(name, config)(inputs, **checked)
+    if counts and isinstance(model, Model):
+        _give_counts(model, dropout=checked.get("dropout", 0.0))
     if head is not None and isinstance(model, Model):
         _put_head(model, head, dropout=checked.get("dropout", 0.0))
     return model
@@ -217,6 +243,24 @@ def _choose_context(inputs: InputSpec, chosen: Sequence[str], entry: type[Any]) 
     return replace(inputs, chosen=tuple(chosen))
 
 
+def _give_counts(model: Model, *, dropout: float) -> None:
+    """Widen the head of a model by exact counts of the target; nothing can serve it then.
+
+    Raises:
+        ConfigError: the model's own head is another than the common one.
+    """
+    if type(model.head) is not Head:
+        raise ConfigError([f"model.counts: {model.title} has a head of its own"], fix="leave it out")
+    inputs = model.inputs
+    model.counted = CountScale(len(count_input_names(tuple(inputs.item), timed=inputs.timed)))
+    width, more = model.head.layers[0].in_features, len(model.counted.mean_K)
+    assert isinstance(width, int)
+    model.head = Head(width + more, len(inputs.tasks), dropout=dropout)
+    model.context_width += more
+    model.title = f"{model.title} + counts"
+    model.not_served = "exact counts of a whole history (model.counts) are no state of bounded size"
+
+
 def _put_head(model: Model, head: type[TaskHead], *, dropout: float) -> None:
     """Give a model a head of several tasks.
 
@@ -241,6 +285,11 @@ SERVED = (MemoryModel, HistoryModel)
 """Models that a service can run: from a memory, or from the recent history that it keeps."""
 
 
+def is_served(model: Model | FittedModel) -> TypeGuard[MemoryModel | HistoryModel]:
+    """Whether a service can run this model: the settings of one that it could run may rule that out."""
+    return isinstance(model, SERVED) and model.counted is None
+
+
 def require_served(model: Model | FittedModel, *, purpose: str) -> MemoryModel | HistoryModel:
     """The model as one that a service can run.
 
@@ -251,7 +300,7 @@ def require_served(model: Model | FittedModel, *, purpose: str) -> MemoryModel |
     Raises:
         UsageError: no service can run it, and why.
     """
-    if isinstance(model, SERVED):
+    if is_served(model):
         return model
     names = ", ".join(name for name, entry in MODELS.items() if issubclass(entry, SERVED))
     raise UsageError(
@@ -279,6 +328,21 @@ def settings_table(config_class: type[Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+COUNTS_PAGE = (
+    "Where people repeat themselves, a model that counts has an advantage, whatever else it does. So that a comparison "
+    "credits the memory and not the counts, every model that has the common head can be given them. With "
+    "`--set model.counts=true` the head reads, beside interest, target and context, what the floor `counts` reads: for "
+    "every item field how often the target's value stands in the history before the target, in all of it, in the last "
+    "5, 20 and 100 events and decayed by half-lives, and how long ago it last stood there. They are logarithms, "
+    "standardised by the training examples, of the counts that `gbdt` has, too (`lifelong.data.counts`).\n",
+    "These counts are exact, and of the whole history, whatever window the model itself reads. That is no state of "
+    "bounded size: such a model is trained, evaluated and compared, and refused by everything that serves.\n",
+    "`NAME_counts` is a model or form with counts, as a row of its own: `lifelong compare DATA --models "
+    "tally,hpmn,hpmn_counts,sim_soft_counts`. It takes the settings of `[NAME]`, and those of `[NAME_counts]`.\n",
+)
+"""What `models_page` says of `model.counts`."""
+
+
 def models_page() -> str:
     """All of `docs/models.md`."""
     bytes_note = "Bytes of a state are those of the `fp32` codec, beside the 24 of a record's header."
@@ -300,6 +364,7 @@ def models_page() -> str:
         f"{', '.join(f'`{field}`' for field in USUAL_CONTEXT)}, or the fields that are listed in `model.context` "
         "instead, for all models the same: see [context](context.md).\n",
     ]
+    parts += ["## Exact counts for any model\n", *COUNTS_PAGE]
     return "\n".join(parts)
 
 

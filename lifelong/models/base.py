@@ -10,7 +10,7 @@ Vectors and numbers: a memory model embeds the numbers of an event or target and
 tables as arrays, so that a server needs no torch.
 
 Shapes: B users, L padded history length, C targets per user, F fields, E width of an embedded event, D width of an
-interest, S slots, T tasks.
+interest, S slots, T tasks, K counts.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from typing_extensions import TypeVar
 from lifelong.data.events import NO_TIME, InputSpec
 from lifelong.data.scales import NUMBER, SCALES, SINCE
 from lifelong.data.vocabulary import UNKNOWN
+from lifelong.errors import UsageError
+from lifelong.nn.counted import CountScale
 from lifelong.nn.embeddings import FieldEmbedding, ScaleVectors
 from lifelong.nn.factors import UserFactors
 from lifelong.nn.head import Head
@@ -86,6 +88,8 @@ class Target(NamedTuple):
     context_BCF: Tensor
     """int64, `schema.context_fields`."""
     time_BC: Tensor
+    count_BCK: Tensor | None = None
+    """See `Batch`; for a model that is given counts."""
 
 
 class Memory(Protocol):
@@ -123,7 +127,7 @@ class Model(nn.Module, ABC):
     """The paper: authors, venue."""
     state: ClassVar[str]
     """What a service must keep for a user."""
-    not_served: ClassVar[str] = "it reads the whole history at every request"
+    not_served: str = "it reads the whole history at every request"
     """Why a model that is not a `MemoryModel` cannot be served from memories."""
     aux_means: ClassVar[tuple[str, ...]] = ()
     """Auxiliary losses that are means over something else than labelled targets; see `Output.aux_sizes`."""
@@ -133,7 +137,11 @@ class Model(nn.Module, ABC):
     """Whether it can look up when the target's values were last there."""
     aux_sums: ClassVar[tuple[str, ...]] = ()
     """Auxiliary losses that are sums over the batch."""
+    takes_counts: ClassVar[bool] = True
+    """Whether its head is the common one, which can be given exact counts of the target, too."""
 
+    counted: CountScale | None
+    """Of a model that is given them (`model.counts`), None of others."""
     head: nn.Module
     """`head(interest, target, context)` -> logits `[..., T]`; linear models put their own in its place."""
 
@@ -174,6 +182,7 @@ class Model(nn.Module, ABC):
             sum(self.embed.widths(fields)) for fields in (self.history_fields, self.item_fields, self.context_fields)
         )
         self.head = Head(interest + self.target_width + self.context_width, len(inputs.tasks), dropout=dropout)
+        self.counted = None
 
     @abstractmethod
     def forward(self, batch: Batch) -> Output:
@@ -202,12 +211,20 @@ class Model(nn.Module, ABC):
         """Names of the saved weights that hold a row per number -> the field, or `USER_NUMBER`."""
         return {f"embed.table_list.{place}.weight": field for place, field in enumerate(self.embed.tables)}
 
-    def embed_context(self, context_BCF: Tensor) -> Tensor:
-        """Embedded context, width 0 if the model reads none."""
-        if not self.context_fields:
-            return torch.zeros(*context_BCF.shape[:-1], 0, device=context_BCF.device)
-        embedded: Tensor = self.embed(context_BCF[..., self._context_at], self.context_fields)
-        return embedded
+    def embed_context(self, context_BCF: Tensor, count_BCK: Tensor | None = None) -> Tensor:
+        """Embedded context, width 0 if the model reads none; behind it, of a model that is given counts, these.
+
+        Raises:
+            UsageError: it is given counts, and there are none.
+        """
+        embedded = torch.zeros(*context_BCF.shape[:-1], 0, device=context_BCF.device)
+        if self.context_fields:
+            embedded = self.embed(context_BCF[..., self._context_at], self.context_fields)
+        if self.counted is None:
+            return embedded
+        if count_BCK is None or not count_BCK.shape[-1]:
+            raise UsageError(f"{self.title} was given no counts", fix="make the batches with counts=True")
+        return torch.cat([embedded, self.counted(count_BCK)], dim=-1)
 
     def requirements(self, dataset: Dataset) -> list[str]:
         """What this model misses in a dataset, in words; empty if it can be trained on it."""
@@ -343,7 +360,8 @@ class HistoryModel(Model):
         """Embed, find, and respond."""
         window, query = self.asked(batch)
         found = self.look(window, query)
-        logit_BCT = self.head(found.interest_BCD, query.vector_BCE, self.embed_context(batch.context_BCF))
+        context_BCE = self.embed_context(batch.context_BCF, batch.count_BCK)
+        logit_BCT = self.head(found.interest_BCD, query.vector_BCE, context_BCE)
         return Output(logit_BCT, found.aux_losses, found.attention_BCS, found.aux_sizes)
 
     def asked(self, batch: Batch) -> tuple[Window, Query]:
@@ -427,7 +445,7 @@ class MemoryModel(Model, Generic[M]):
         """Logits `[B, C, T]` and attention from a memory."""
         target_BCE = self.embed(target.number_BCF, self.item_fields)
         interest_BCD, attention_BCS = self.read_vector(memory, target_BCE)
-        context_BCE = self.embed_context(target.context_BCF)
+        context_BCE = self.embed_context(target.context_BCF, target.count_BCK)
         return self.head(interest_BCD, target_BCE, context_BCE), attention_BCS
 
     def auxiliary(self, memory: M, mask_BC: Tensor) -> Mapping[str, Tensor]:
@@ -455,7 +473,7 @@ class MemoryModel(Model, Generic[M]):
         """Read the memory at each target, and respond."""
         real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
         memory = pick(memory, real_N)
-        target = pick(Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC), real_N)
+        target = pick(Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, batch.count_BCK), real_N)
         logit_BNT, attention_BNS = self.respond(memory, target)
         aux_losses = self.auxiliary(memory, real_N.new_ones(1, len(real_N), dtype=torch.bool))
         return Output(

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from lifelong.data.counts import NEVER, count_features, feature_names
+from lifelong.data.counts import count_inputs, standardising
 from lifelong.data.events import InputSpec
 from lifelong.data.labelled import labelled_training_examples
 from lifelong.models.base import FittedModel
@@ -64,17 +64,15 @@ class Counts(FittedModel):
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Fit on training examples and, where they are positives alone, drawn negatives."""
         examples = labelled_training_examples(dataset, seed=seed, limit=self.max_examples)
-        value_NK = _inputs(dataset, examples)
-        self.mean_K, deviation_K = value_NK.mean(axis=0), value_NK.std(axis=0)
-        # A column that never varies carries nothing, and must not blow up when it does later.
-        self.scale_K = np.where(deviation_K > 1e-9, 1 / np.maximum(deviation_K, 1e-9), 0.0)
+        value_NK = count_inputs(dataset, examples)
+        self.mean_K, self.scale_K = standardising(value_NK)
         value_NK = (value_NK - self.mean_K) * self.scale_K
         fits = [fit_logistic(value_NK, label_N, l2=self.l2) for label_N in np.asarray(examples.label_NT, float).T]
         self.weight_TK, self.bias_T = np.stack([weight for weight, _ in fits]), np.array([bias for _, bias in fits])
 
     def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
         """Logits `[N, T]`."""
-        value_NK = (_inputs(dataset, examples) - self.mean_K) * self.scale_K
+        value_NK = (count_inputs(dataset, examples) - self.mean_K) * self.scale_K
         logit_NT: FloatArray = value_NK @ self.weight_TK.T + self.bias_T
         return logit_NT
 
@@ -97,17 +95,6 @@ class Counts(FittedModel):
 
 _ROWS_AT_ONCE = 4096
 _FITTED = ("mean_K", "scale_K", "weight_TK", "bias_T")
-
-
-def _inputs(dataset: Dataset, examples: Examples) -> FloatArray:
-    """Logs of counts and distances, and for each count whether it is above 0.
-
-    A distance of `NEVER` becomes 0: the flag of its count says the rest.
-    """
-    raw_NK = count_features(dataset, examples)
-    flagged = [place for place, name in enumerate(feature_names(dataset.schema)) if ".count" in name]
-    log_NK = np.log1p(np.where(raw_NK == NEVER, 0.0, np.maximum(raw_NK, 0.0)).astype(np.float64))
-    return np.concatenate([log_NK, raw_NK[:, flagged] > 0], axis=1)
 
 
 def fit_logistic(value_NK: FloatArray, label_N: FloatArray, *, l2: float) -> tuple[FloatArray, float]:

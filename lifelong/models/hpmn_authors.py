@@ -120,6 +120,7 @@ class HpmnAuthors(Model):
     title = "HPMN (authors' code)"
     source = "Ren et al., SIGIR 2019, released code"
     state = "history"
+    takes_counts = False
     aux_sums = ("covariance",)
     reads_context = False
     not_served = "its memory depends on the target, which the authors write as the last event"

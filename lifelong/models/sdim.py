@@ -142,7 +142,8 @@ class Sdim(MemoryModel[SdimMemory]):
         event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
         target_BCE = self.embed(batch.target_BCF, self.item_fields)
         interest_BCD = mean_direction(self.own_sums(event_BLE, target_BCE, batch.position_BC))
-        return Output(self.head(interest_BCD, target_BCE, self.embed_context(batch.context_BCF)))
+        context_BCE = self.embed_context(batch.context_BCF, batch.count_BCK)
+        return Output(self.head(interest_BCD, target_BCE, context_BCE))
 
     def own_sums(self, event_BLE: Tensor, target_BCE: Tensor, position_BC: Tensor) -> Tensor:
         """Sums over the events before each position that share a bucket with its target, per group: `[B, C, G, D]`.

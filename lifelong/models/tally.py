@@ -193,6 +193,7 @@ class Tally(MemoryModel[Any]):
     title = "Tally"
     source = "this package; slots of Ren et al., SIGIR 2019"
     state = "slots, and a bounded table of counters"
+    takes_counts = False
     period_S: Tensor
     stale_N: Tensor
     age_A: Tensor

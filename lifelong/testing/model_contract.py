@@ -155,6 +155,7 @@ def check_padding_numbers_change_nothing(case: ModelCase) -> None:
         target_BCF=torch.where(batch.mask_BC.unsqueeze(-1), batch.target_BCF, garbage.target_BCF),
         position_BC=torch.where(batch.mask_BC, batch.position_BC, 0),
         label_BCT=torch.where(batch.mask_BC.unsqueeze(-1), batch.label_BCT, 1 - batch.label_BCT),
+        count_BCK=torch.where(batch.mask_BC.unsqueeze(-1), batch.count_BCK, -1e6),
     )
     clean_run, dirty_run = _run(model, batch), _run(model, dirty)
     _assert_near(dirty_run.logit, clean_run.logit, "logits")
@@ -442,7 +443,7 @@ def check_reading_changes_nothing(case: ModelCase) -> None:
     """A read gives the same twice and leaves the memory as it was."""
     model, batch, memory = _memory_after(case)
     before = [value.clone() for value in memory]
-    target = Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC)
+    target = Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, batch.count_BCK)
     first, second = model.respond(memory, target)[0], model.respond(memory, target)[0]
     assert torch.equal(first, second)
     assert all(torch.equal(left, right) for left, right in zip(before, memory, strict=True))
@@ -491,7 +492,8 @@ def check_forward_reads_the_memory(case: ModelCase) -> None:
     """`forward` = `encode`, then `respond`."""
     model, batch = case.build_memory(), random_batch(LENGTHS, targets=5)
     memory = model.encode(History(batch.history_BLF, batch.time_BL, batch.length_B), batch.position_BC)
-    logit_BCT, _ = model.respond(memory, Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC))
+    target = Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, batch.count_BCK)
+    logit_BCT, _ = model.respond(memory, target)
     _assert_near(model(batch).logit_BCT, logit_BCT, "logits")
 
 

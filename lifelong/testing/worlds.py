@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lifelong.data.batches import Batch
+from lifelong.data.counts import count_input_names
 from lifelong.data.events import InputSpec
 from lifelong.data.scales import SCALES
 
@@ -42,6 +43,7 @@ def random_batch(
         seed: of everything drawn.
     """
     generator = torch.Generator().manual_seed(seed)
+    counts = len(count_input_names(tuple(inputs.item), timed=inputs.timed))
     users, size = len(length_B), max(length_B) if size is None else size
     lengths = torch.tensor(length_B)
     history_BLF = _numbers({**inputs.item, **inputs.event}, (users, size), generator)
@@ -62,6 +64,7 @@ def random_batch(
         mask_BC=torch.ones(users, targets, dtype=torch.bool),
         example_BC=torch.arange(users * targets).view(users, targets),
         weight_BC=torch.ones(users, targets),
+        count_BCK=3 * torch.rand(users, targets, counts, generator=generator),
     )
 
 

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lifelong.config import RunConfig, load_config
+from lifelong.config import RunConfig, TrainSettings, load_config
+from lifelong.data.batches import TrainingBatches
+from lifelong.data.counts import count_inputs
+from lifelong.data.labelled import labelled_training_examples
 from lifelong.errors import MismatchError
 from lifelong.models import build, check_config
 from lifelong.models.base import FittedModel, Model
@@ -17,6 +20,9 @@ from lifelong.models.base import FittedModel, Model
 if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
     from lifelong.data.examples import Examples
+
+_SCALED_BY = 50_000
+"""Training examples that counts are standardised by, about."""
 
 
 def load_run_config(model: str, path: Path | str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -49,6 +55,24 @@ def largest_period(model: Model) -> int:
     """The number of events after which all parts of a model's memory have been written; 1 without periods."""
     periods: Sequence[int] = getattr(model, "periods", (1,))
     return max(periods, default=1)
+
+
+def batches_for(model: Model, dataset: Dataset, settings: TrainSettings, *, fit_counts: bool = True) -> TrainingBatches:
+    """The training batches of a model, which standardises counts, if it is given them, by a part of the examples.
+
+    Args:
+        model: on the CPU; only the scale of its counts is changed.
+        dataset: its training split is used.
+        settings: of the run.
+        fit_counts: whether the scale is to be found; not where the model has one from an earlier training.
+
+    Raises:
+        ConfigError: see `TrainingBatches`.
+    """
+    if model.counted is not None and fit_counts:
+        examples = labelled_training_examples(dataset, seed=settings.seed, limit=_SCALED_BY)
+        model.counted.fit(count_inputs(dataset, examples))
+    return TrainingBatches(dataset, settings, phase=largest_period(model), counts=model.counted is not None)
 
 
 def _split_problems(dataset: Dataset, *, needs_validation: bool) -> list[str]:

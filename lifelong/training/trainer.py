@@ -22,7 +22,6 @@ import torch
 from lifelong.artifact.export import write_artifact
 from lifelong.artifact.folder import Artifact
 from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.batches import TrainingBatches
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.calibration import calibration_errors, fit_calibrator
@@ -36,7 +35,7 @@ from lifelong.models.base import FittedModel, Model
 from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe
 from lifelong.training.display import Display
 from lifelong.training.loop import Loop, measure_tasks, selected, total_examples, validation_subset
-from lifelong.training.settings import build_model, largest_period
+from lifelong.training.settings import batches_for, build_model
 from lifelong.training.start import Start
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class _Run:
                 self.start.carry_into(model)
             fabric = make_fabric(settings)
             self._check_same()
-            batches = TrainingBatches(self.dataset, settings, phase=largest_period(model))
+            batches = batches_for(model, self.dataset, settings, fit_counts=self.start is None)
         total, shown = total_examples(settings, batches.examples_per_epoch), progress and self.processes.first
         with Display(total, enabled=shown) as display:
             left = self.processes.share(self.checkpoint.exists())

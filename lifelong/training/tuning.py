@@ -25,7 +25,6 @@ import numpy as np
 import torch
 
 from lifelong.config import RunConfig
-from lifelong.data.batches import TrainingBatches
 from lifelong.errors import LifelongError, MismatchError, UsageError, require
 from lifelong.evaluation import metrics
 from lifelong.evaluation.evaluate import predict, torch_threads
@@ -34,7 +33,7 @@ from lifelong.training.checkpoint import Checkpoint, CurvePoint, Fingerprint, js
 from lifelong.training.display import Display
 from lifelong.training.jobs import FREE
 from lifelong.training.loop import Loop
-from lifelong.training.settings import build_model, largest_period
+from lifelong.training.settings import batches_for, build_model
 from lifelong.training.space import Range, apply, defaults, space_of
 from lifelong.training.study import equal_budget
 from lifelong.training.trainer import make_fabric
@@ -225,7 +224,7 @@ class _Tuner:
     def _train(self, trial: Any, model: Model, config: RunConfig) -> float:
         every = max(2, self._search.examples // VALIDATIONS)
         settings = config.train.model_copy(update={"validate_every": every})
-        batches = TrainingBatches(self._dataset, settings, phase=largest_period(model))
+        batches = batches_for(model, self._dataset, settings)
         with (
             tempfile.TemporaryDirectory(prefix="lifelong-trial-") as folder,
             _Watch(self._search.examples, trial, self._optuna) as watch,

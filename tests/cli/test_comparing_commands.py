@@ -147,6 +147,23 @@ def test_a_form_of_a_model_is_compared_under_its_own_name(run, dataset, tmp_path
     assert [result["model"] for result in outcome.document["results"]] == ["sim", "sim_soft"]
 
 
+def test_a_model_given_counts_is_a_row_of_its_own_and_costs_no_service(run, dataset, tmp_path):
+    words = ("--models", "dnn,dnn_counts", "--sweep", "5,all", "--set", "dnn.embedding=3", *QUICK)
+    outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
+    assert outcome.code == 0, outcome.stdout
+    document = outcome.document
+    assert [(row["model"], row["title"]) for row in document["rows"]] == [
+        ("dnn", "DNN"),
+        ("dnn_counts", "DNN + counts"),
+    ]
+    assert document["rows"][1]["differences"]["auc"]["low"] is not None
+    assert [result["config"]["model"]["embedding"] for result in document["results"]] == [3, 3]
+    assert document["costs"]["dnn"]["state_bytes"] and document["costs"]["dnn_counts"]["state_bytes"] is None
+    assert [(point["model"], point["events"]) for point in document["sweep"]][2:] == [
+        *(("dnn_counts", 5), ("dnn_counts", None))
+    ]
+
+
 def test_a_command_can_be_typed_again(tmp_path):
     given = {"models": "a,b", "changes": ["x=[1, 2]", "y=1"], "only_equal": True, "jobs": None, "max_hours": 3.0}
     expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --only-equal --max-hours 3"
@@ -164,6 +181,17 @@ def test_settings_reach_the_model_they_are_for(tmp_path):
     assert [of.train.learning_rate for of in made.values()] == [0.1, 0.003]
     assert [of.train.seed for of in made.values()] == [0, 7]
     assert [(of.train.clip, of.train.threads) for of in made.values()] == [(0.5, 2)] * 2
+
+
+def test_a_model_given_counts_takes_the_settings_of_the_model_and_then_its_own(tmp_path):
+    text = "[dnn]\nembedding = 4\ndropout = 0.2\n[dnn_counts]\nembedding = 5\n[dnn.train]\nclip = 0.5\n"
+    (tmp_path / "all.toml").write_text(text)
+    changes = ["dnn_counts.train.patience=3"]
+    for models in (["dnn_counts"], ["dnn", "dnn_counts"]):
+        made = model_configs(models, [tmp_path / "all.toml"], changes, None)
+        assert made["dnn_counts"].model == {"embedding": 5, "dropout": 0.2}
+        assert (made["dnn_counts"].train.clip, made["dnn_counts"].train.patience) == (0.5, 3)
+    assert (made["dnn"].model, made["dnn"].train.patience) == ({"embedding": 4, "dropout": 0.2}, 8)
 
 
 def test_one_file_serves_comparisons_of_some_of_its_models_too(tmp_path):

@@ -17,6 +17,8 @@ CASES = [
     ModelCase("fpmc", {"user_factors": True}),
     ModelCase("din", {"normalise": True}),
     *(ModelCase("sim", {"search": search}) for search in ("soft", "cluster")),
+    # One of each way in which a model comes to its head.
+    *(ModelCase(name, {"counts": True}) for name in ("hpmn", "din", "sdim", "gated_delta")),
 ]
 PAIRS = [pytest.param(case, check, id=f"{case}-{check.__name__}") for case in CASES for check in checks_for(case)]
 

@@ -18,10 +18,12 @@ from lifelong.artifact.export import load_model
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples, Split
-from lifelong.errors import ConfigError, MismatchError, UsageError
+from lifelong.errors import ArtifactError, ConfigError, MismatchError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.evaluate import predict
+from lifelong.memory.store import open_store
 from lifelong.testing.datasets import tiny_dataset
+from lifelong.training.backfill import backfill
 from lifelong.training.display import Display
 from lifelong.training.loop import DivergedError, total_examples, validation_subset
 from lifelong.training.trainer import train
@@ -228,6 +230,34 @@ def test_fitted_model_gets_the_same_record(dataset: Dataset, tmp_path: Path) -> 
     assert record["validation"]["auc"] > 0.6
     assert record["data_hash"] == dataset.manifest.data_hash
     assert {"train", "calibrate"} <= record["seconds"].keys()
+
+
+def test_a_model_given_counts_is_trained_and_scored_and_has_no_graphs_to_serve(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"counts": True, "embedding": 4})
+    artifact = train(dataset, "gru4rec", tmp_path / "a", config=config, progress=False)
+    assert (artifact.config.memory, artifact.config.settings["counts"]) == (None, True)
+    assert not (tmp_path / "a" / "graphs").exists() and not (tmp_path / "a" / "tables").exists()
+    model, examples = load_model(artifact), dataset.examples("validation")
+    scale_K = model.counted.scale_K
+    assert bool((scale_K != 1).all()) and bool(scale_K.isfinite().all())
+    logit_NT = predict(model, dataset, examples)
+    assert metrics.auc(examples.label_NT[:, 0], logit_NT[:, 0]) == pytest.approx(artifact.metrics["validation"]["auc"])
+    with pytest.raises(
+        ArtifactError, match=r"GRU4Rec \+ counts, which cannot be served .*exact counts of a whole history"
+    ):
+        backfill(artifact, dataset, open_store("memory://"))
+
+
+def test_training_from_an_artifact_keeps_its_scale_of_counts(dataset: Dataset, tmp_path: Path) -> None:
+    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"counts": True})
+    first = train(dataset, "dnn", tmp_path / "a", config=config, progress=False)
+    other = RunConfig(train=TrainSettings.model_validate({**SMALL, "seed": 9}))
+    second = train(dataset, None, tmp_path / "b", config=other, start=first, progress=False)
+    assert second.config.settings["counts"] is True
+    names = ("counted.mean_K", "counted.scale_K")
+    assert all(torch.equal(weights(first)[name], weights(second)[name]) for name in names)
 
 
 def test_calibrator_is_fitted_on_validation(dataset: Dataset, tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""`model.counts`: exact counts beside what a model reads of the history itself."""
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("torch")
+import torch
+
+from lifelong.errors import ConfigError, UsageError
+from lifelong.models import FORMS, MODELS, build, check_config, is_served, model_class, require_served, without_counts
+from lifelong.models.base import Model
+from lifelong.nn.counted import CountScale
+from lifelong.testing.worlds import INPUTS, random_batch
+
+pytestmark = pytest.mark.torch
+
+ALL = [name for name in (*MODELS, *FORMS) if issubclass(model_class(name, {}), Model)]
+TAKES = [name for name in ALL if model_class(name, {}).takes_counts]
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_another_count_of_one_target_changes_its_logit_and_no_other(name: str) -> None:
+    torch.manual_seed(0)
+    model, batch = build(name, INPUTS, {"counts": True}).eval(), random_batch([12, 5], targets=3)
+    count_BCK = batch.count_BCK.clone()
+    count_BCK[1, 2, 4] += 1
+    changed = (model(batch).logit_BCT != model(replace(batch, count_BCK=count_BCK)).logit_BCT)[..., 0]
+    assert changed.tolist() == [[False] * 3, [False, False, True]]
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_a_model_that_is_given_counts_is_not_served_and_says_why(name: str) -> None:
+    plain, given = build(name, INPUTS, {}), build(name, INPUTS, {"counts": True})
+    assert given.title == f"{plain.title} + counts"
+    assert not is_served(given)
+    with pytest.raises(UsageError, match=r"backfill .*\+ counts cannot be served.*exact counts of a whole history"):
+        require_served(given, purpose="backfill")
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in TAKES])
+def test_a_head_of_another_kind_is_given_no_counts(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"model\.counts: .* has a head of its own"):
+        build(name, INPUTS, {"counts": True})
+
+
+def test_the_models_that_a_memory_is_compared_with_take_counts() -> None:
+    wanted = {"din", "sim", "sim_soft", "sim_cluster", "eta", "sdim", "twin", "hpmn", "gru4rec", "dien", "mimn"}
+    assert wanted <= set(TAKES)
+
+
+def test_counts_are_off_unless_asked_for() -> None:
+    assert check_config("din", {}) == check_config("din", {"counts": False})
+    assert "counts" not in check_config("din", {})
+    plain, batch = build("din", INPUTS, {}).eval(), random_batch([12], targets=2)
+    assert plain.counted is None and is_served(plain)
+    without = replace(batch, count_BCK=batch.count_BCK[..., :0])
+    assert torch.equal(plain(batch).logit_BCT, plain(without).logit_BCT)
+
+
+def test_something_else_than_yes_or_no_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model.counts: true or false is wanted \(found 'some'\)"):
+        check_config("din", {"counts": "some"})
+
+
+def test_a_fitted_model_has_no_such_setting() -> None:
+    with pytest.raises(ConfigError, match=r"model\.counts: gbdt has no such setting"):
+        check_config("gbdt", {"counts": True})
+
+
+@pytest.mark.parametrize("name", ["gru4rec", "din", "sdim", "gated_delta"])
+def test_a_batch_without_counts_is_refused(name: str) -> None:
+    model, batch = build(name, INPUTS, {"counts": True}), random_batch([12], targets=2)
+    with pytest.raises(UsageError, match="was given no counts"):
+        model(replace(batch, count_BCK=batch.count_BCK[..., :0]))
+
+
+def test_a_name_with_counts_is_its_model_or_form_with_them() -> None:
+    assert check_config("din_counts", {}) == check_config("din", {"counts": True})
+    assert check_config("sim_soft_counts", {}) == check_config("sim", {"search": "soft", "counts": True})
+    assert [without_counts(name) for name in ("din_counts", "din", "counts", "x_counts")] == [
+        *("din", "din", "counts", "x_counts")
+    ]
+    with pytest.raises(ConfigError, match=r"model.counts: din_counts has True \(found False\)"):
+        build("din_counts", INPUTS, {"counts": False})
+
+
+def test_several_tasks_have_the_head_of_their_settings_and_counts() -> None:
+    inputs = replace(INPUTS, tasks=("any", "buy"))
+    model = build("hpmn", inputs, {"counts": True, "head": "mmoe"}).eval()
+    batch = random_batch([9, 4], targets=3, inputs=inputs)
+    other = model(replace(batch, count_BCK=batch.count_BCK + 1)).logit_BCT
+    assert bool((model(batch).logit_BCT != other).all())
+
+
+def test_counts_are_standardised_and_a_column_that_never_varies_is_left_out() -> None:
+    scale = CountScale(2)
+    scale.fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]], dtype=torch.float64).numpy())
+    assert scale(torch.tensor([[1.0, 5.0], [4.0, 9.0]])).tolist() == [[-1.0, 0.0], [2.0, 0.0]]
