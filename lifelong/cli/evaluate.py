@@ -54,7 +54,14 @@ def evaluate(
 
 
 def _summary(result: Result) -> list[Any]:
-    from lifelong.reports.tables import calibration_table, delays_table, metrics_table, slices_table, tasks_table
+    from lifelong.reports.tables import (
+        calibration_table,
+        delays_table,
+        graded_table,
+        metrics_table,
+        slices_table,
+        tasks_table,
+    )
 
     counts = result.counts
     meaning = "scores (negatives were sampled)" if result.kind == "score" else "probabilities (labels are logged)"
@@ -65,6 +72,7 @@ def _summary(result: Result) -> list[Any]:
     tables = [
         metrics_table([result]),
         tasks_table(result),
+        graded_table(result),
         slices_table([result]),
         delays_table([result]),
         calibration_table([result]),

@@ -37,7 +37,8 @@ def prepare(
     ] = None,
     negatives: Annotated[Rule | None, typer.Option("--negatives", help="How negatives are sampled.")] = None,
     tasks: Annotated[
-        str | None, typer.Option("--tasks", help="Event types to predict side by side, as in any,cart,buy.")
+        str | None,
+        typer.Option("--tasks", help="What to predict side by side: any,cart,buy; or liked=rating>=4,rating."),
     ] = None,
     engine: Annotated[Engine | None, typer.Option("--engine", help="Table engine.")] = None,
     master: Annotated[

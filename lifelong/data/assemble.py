@@ -162,6 +162,7 @@ def make_manifest(
             user_fields=log.user_fields,
             number_fields=log.number_fields,
             tasks=log.tasks if rule.rule == "none" else job.settings.tasks or ("response",),
+            grades=log.grades if rule.rule == "none" else (),
         ),
         negatives=rule,
         cut_times=cut_times,

@@ -19,7 +19,8 @@ def choose_protocol(log: RawLog, settings: PrepareSettings) -> Protocol:
         raise UsageError(
             f"{log.name} holds no logged labels, which the protocol {protocol!r} needs",
             expected="temporal or paper",
-            fix="--protocol temporal samples negatives instead",
+            fix="--protocol temporal samples negatives instead"
+            + ("; --tasks liked=rating>=4 makes labels of the ratings" if log.ratings is not None else ""),
         )
     if protocol == "given" and "split" not in log.impressions.columns:  # type: ignore[union-attr]
         raise UsageError(

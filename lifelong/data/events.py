@@ -46,6 +46,8 @@ class Schema(BaseModel):
     """Of the users' profiles."""
     number_fields: tuple[str, ...] = Field((), exclude_if=operator.not_)
     """Those of the item fields whose values are numbers."""
+    grades: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
+    """Values of a rating, ascending, whose steps are all tasks (`lifelong.data.ratings`); empty without."""
 
     @property
     def event_fields(self) -> tuple[str, ...]:

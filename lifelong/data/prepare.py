@@ -24,6 +24,7 @@ from lifelong.data.earlier import Earlier
 from lifelong.data.engine import clear_errors, open_engine
 from lifelong.data.folders import building, in_use, put_in_place, remove_remains
 from lifelong.data.prepare_settings import PrepareSettings
+from lifelong.data.ratings import label_ratings
 from lifelong.data.sources import SOURCES
 from lifelong.errors import SourceError, UsageError
 
@@ -85,7 +86,7 @@ def prepare(
         ) as connection:
             tell(f"reading {source}" + (f": {len(files)} file(s)" if files else ""))
             log = SOURCES[source](connection, files, options)
-            manifest = assemble(Job(connection, log, folder, settings, tell, earlier))
+            manifest = assemble(Job(connection, log, folder, label_ratings(log, settings), tell, earlier))
         shutil.rmtree(work)
         tell("hashing the dataset")
         record = {**manifest.record, "files": [path.name for path in files], "options": settings.options}

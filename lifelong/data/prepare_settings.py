@@ -23,8 +23,8 @@ class PrepareSettings(BaseModel):
     )
     tasks: tuple[str, ...] | None = Field(
         None,
-        description="event types to be predicted side by side, such as buy,cart; `any` is an event of any type; "
-        "default: one task, whether there is an event",
+        description="what is predicted side by side: event types, such as buy,cart (`any` is an event of any type), or "
+        "of ratings liked=rating>=4 and `rating`, all its steps; default: one task, whether there is an event",
     )
     ratio: int = Field(1, ge=1, le=1000, description="negatives per positive")
     seed: int = Field(0, ge=0, description="of all that is drawn")
@@ -59,7 +59,7 @@ class PrepareSettings(BaseModel):
     def _names(cls, tasks: object) -> object:
         names = [name.strip() for name in tasks.split(",")] if isinstance(tasks, str) else tasks
         if isinstance(names, list | tuple) and (not names or "" in names or len(set(names)) < len(names)):
-            raise ValueError("tasks are different event types with commas between, such as buy,cart")
+            raise ValueError("tasks are different names with commas between, such as buy,cart or liked=rating>=4")
         return names
 
     @field_validator("cuts")

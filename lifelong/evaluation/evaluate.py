@@ -20,6 +20,7 @@ from lifelong.data.examples import Examples, Split
 from lifelong.data.recent import recent_parts
 from lifelong.errors import DataError, MismatchError, UsageError
 from lifelong.evaluation import metrics
+from lifelong.evaluation.graded import graded_metrics
 from lifelong.evaluation.metrics import Sample
 from lifelong.evaluation.processes import Processes, open_fabric
 from lifelong.evaluation.results import (
@@ -343,6 +344,7 @@ def record(scored: Scored, origin: Origin, *, resamples: int = RESAMPLES, seed: 
         unseen=slice_result("unseen", samples["unseen"], drawn["unseen"]),
         delays=[DelayResult(delay=delay, metrics=measured(f"delay:{delay}")) for delay in scored.delayed],
         other_tasks={task: measured(f"task:{task}") for task in scored.dataset.schema.tasks[1:]},
+        graded=graded_metrics(scored.dataset, scored.examples, scored.logit_NT, resamples=resamples, seed=seed),
         counts=Counts(
             examples=len(whole),
             positives=int(whole.positive.sum()),

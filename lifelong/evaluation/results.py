@@ -102,6 +102,8 @@ class Result(_Record):
     """Targets whose item was not known in training."""
     delays: list[DelayResult] = []
     other_tasks: dict[str, dict[str, Estimate]] = {}
+    graded: dict[str, Estimate] = {}
+    """Of the expected rating, where all steps of one are tasks; see `lifelong.evaluation.graded`."""
     counts: Counts
     resamples: int
     seed: int

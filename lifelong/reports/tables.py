@@ -25,6 +25,7 @@ LABELS = {
     "ece": "ECE",
     "predicted_observed": "predicted / observed",
 }
+GRADED = {"rmse": "RMSE", "mae": "MAE", "rmse_of_mean": "RMSE of the mean rating of training"}
 _LATEX = str.maketrans(
     {
         "\\": r"\textbackslash{}",
@@ -151,6 +152,14 @@ def tasks_table(result: Result) -> Table | None:
     tasks = {result.task: result.metrics, **result.other_tasks}
     rows: list[list[Cell]] = [[task, *(found.get(name) for name in LABELS)] for task, found in tasks.items()]
     return Table(["task", *LABELS.values()], rows, "The same of each task.", name="tasks")
+
+
+def graded_table(result: Result) -> Table | None:
+    """Errors of the expected rating; None where no rating is graded."""
+    if not result.graded:
+        return None
+    header = ["", *(GRADED[name] for name in result.graded)]
+    return Table(header, [["expected rating", *result.graded.values()]], "Errors of ratings.", name="graded")
 
 
 def slices_table(results: Sequence[Result], metric: str = "auc") -> Table:

@@ -104,5 +104,5 @@ def test_a_log_without_types_has_no_tasks(make: Any) -> None:
 
 @pytest.mark.parametrize("tasks", ["buy,buy", "", "buy,,cart"])
 def test_tasks_are_different_names(make: Any, tasks: str) -> None:
-    with pytest.raises((ConfigError, ValueError), match="tasks are different event types"):
+    with pytest.raises((ConfigError, ValueError), match="tasks are different names"):
         make(EVENTS, settings=SETTINGS | {"tasks": tasks})

@@ -10,7 +10,7 @@ Options:
     price: `drop` (default) or `keep`: the price of the meta line as an item field that is a number: that of the day on
         which the meta data was taken.
     threshold: stars from which a review is a positive label; then every review is a labelled impression (protocol
-        `impressions`), and an event too. Default: none, labels are sampled.
+        `impressions`), and an event too. Default: none, labels are sampled, unless `--tasks` asks for ratings.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     events = log.drop("rating")
     record: dict[str, Any] = places.record() | count_quirks(events)
     require_events(record, source="amazon", files=reviews)
-    raw = RawLog(name="Amazon reviews", events=events, record=record)
+    raw = RawLog(name="Amazon reviews", events=events, ratings=log, record=record)
     if meta:
         _add_meta(connection, raw, meta, with_price=settings["price"] == "keep")
     elif settings["price"] == "keep":

@@ -134,7 +134,7 @@ class TableMapping(_Section):
     labels: tuple[str, ...] = ()
     """Columns with 0/1 labels: every row is an impression."""
     rating: str | None = None
-    """Column with a rating; label = rating >= threshold."""
+    """Column with a rating, from which `--tasks` makes labels; or label = rating >= threshold."""
     threshold: float | None = None
     history: Literal["all", "positive"] | None = None
     """With labels: which rows are events too. Default: rated rows all, labelled rows those with a label above 0."""
@@ -152,13 +152,15 @@ class TableMapping(_Section):
 
     @model_validator(mode="after")
     def _labels_agree(self) -> TableMapping:
-        if (self.rating is None) != (self.threshold is None):
-            raise ValueError("rating and threshold go together")
+        if self.threshold is not None and self.rating is None:
+            raise ValueError("threshold is of a rating, and none is named")
         _check_names([*self.fields, *self.labels])
         if self.rating and self.labels:
-            raise ValueError("give labels, or a rating with its threshold, not both")
+            raise ValueError("give labels, or a rating, not both")
         if self.history and not (self.rating or self.labels):
             raise ValueError("history says which labelled rows are events; there are no labels")
+        if self.history == "positive" and self.rating and self.threshold is None:
+            raise ValueError("history = positive needs the threshold from which a rating is positive")
         if self.target_types and not self.event_type:
             raise ValueError("target_types needs event_type")
         if self.items:

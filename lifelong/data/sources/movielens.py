@@ -8,7 +8,7 @@ Nothing repeats here, so a long memory cannot show: smoke tests only.
 
 Options:
     threshold: rating from which a row is a positive label; then every rating is a labelled impression (protocol
-        `impressions`), and an event too. Default: none, labels are sampled.
+        `impressions`), and an event too. Default: none, labels are sampled, unless `--tasks` asks for ratings.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     if log is None:
         raise SourceError("there is no file of ratings", file=str(paths[0]), expected="ratings.csv or ratings.dat")
     events = log.select("user", "item", "time", "sequence")
-    raw = RawLog(name="MovieLens", events=events, record=record | count_quirks(events))
+    raw = RawLog(name="MovieLens", events=events, ratings=log, record=record | count_quirks(events))
     require_events(raw.record, source="movielens", files=[path for path, role, _ in roles if role == "ratings"])
     movies, record = _staged(connection, roles, "movies")
     if movies is not None:

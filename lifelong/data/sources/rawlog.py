@@ -28,6 +28,9 @@ class RawLog:
         impressions: logged labels: `user`, `item`, `time`, `sequence`, one float column per task; where the split is
             given also `split` ("train" or "test"). None if labels must be sampled.
         tasks: names of the label columns.
+        ratings: `user`, `item`, `time`, `sequence` and `rating` (a number) of every rated row, from which `--tasks` can
+            make labels; None if there are none.
+        grades: values of a rating, ascending, if all its steps are tasks (`lifelong.data.ratings`).
         target_types: event types that make a positive target when labels are sampled; None = every event.
         protocol: the protocol that fits this source when the user names none.
         negatives: the rule of negatives that fits this source when the user names none; None = the protocol's.
@@ -45,6 +48,8 @@ class RawLog:
     time_unit: Literal["seconds", "ordinal"] = "seconds"
     impressions: Any | None = None
     tasks: tuple[str, ...] = ("response",)
+    ratings: Any | None = None
+    grades: tuple[float, ...] = ()
     target_types: tuple[str, ...] | None = None
     protocol: Literal["temporal", "paper", "impressions", "given"] = "temporal"
     negatives: Literal["popularity", "uniform", "same_category"] | None = None

@@ -37,6 +37,8 @@ from lifelong.data.sources.text import Column, Layout, Places, rows
 from lifelong.errors import ConfigError, SourceError
 
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_RATING = "rating value"
+"""Of no field: a field may be called `rating`."""
 LAST_PLAUSIBLE = 7_258_118_400
 """2200-01-01: a later time is a wrong unit."""
 
@@ -81,8 +83,9 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         *types,
         *_labels(opened, mapping),
         *_fields(opened, mapping),
+        *([opened.column(mapping.rating).cast("float64").name(_RATING)] if mapping.rating else ()),
     )
-    tasks = ("response",) if mapping.rating else mapping.labels
+    tasks = mapping.labels if mapping.threshold is None else ("response",)
     base = ["user", "item", "time", "sequence"]
     events = log.filter(_is_event(log, tasks, mapping)).select(base + ["event_type"] * bool(mapping.event_type))
     record: dict[str, Any] = opened.record | count_quirks(events)
@@ -99,7 +102,8 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         impressions=log.select([*base, *tasks]) if tasks else None,
         tasks=tasks or ("response",),
         target_types=mapping.target_types,
-        protocol="impressions" if tasks else "temporal",
+        ratings=log.select(*base, rating=log[_RATING]) if mapping.rating else None,
+        protocol="impressions" if tasks or mapping.rating else "temporal",
         negatives=mapping.negatives,
         record=record,
     )

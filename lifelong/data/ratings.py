@@ -1,0 +1,165 @@
+"""Tasks from ratings: what `--tasks` may say where a log has them.
+
+    liked=rating>=4      one task: is the rating at least 4
+    rating               a task for every step of the scale, `rating_2` to `rating_5` of stars: is it at least so much
+
+All steps together are the graded rating, since it is the lowest value and what each step adds to it (`Schema.grades`);
+their probabilities give its expectation. Source: Li and Lin, "Ordinal Regression by Extended Binary Classification",
+NIPS 2006, whose rows of one example are tasks here.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from lifelong.data.prepare_settings import PrepareSettings
+    from lifelong.data.sources import RawLog
+
+FloatArray = npt.NDArray[np.float64]
+
+RATING = "rating"
+MOST_GRADES = 20
+"""Values of a rating that may have a task each."""
+_LEAST = re.compile(rf"\s*([^\s=<>]+)\s*=\s*{RATING}\s*>=\s*(\S+)\s*")
+_TAKEN = {"user", "item", "time", "sequence", "split"}
+"""Names of columns; upper and lower case are one to the table engine."""
+
+
+def names_rating(task: str) -> bool:
+    """Whether an entry of `--tasks` asks for labels from ratings."""
+    return task.strip() == RATING or ">=" in task
+
+
+def label_ratings(log: RawLog, settings: PrepareSettings) -> PrepareSettings:
+    """Label a log by the tasks that ask for it; every rated row is an impression then, and an event as before.
+
+    Args:
+        log: opened; it is changed.
+        settings: whose tasks are read.
+
+    Returns:
+        Settings without those tasks, which are the log's own now.
+
+    Raises:
+        ConfigError: a task is not of the form `NAME=rating>=NUMBER`; names all of them.
+        UsageError: the log has no ratings or other labels, or they do not fit the tasks.
+    """
+    wanted = [task for task in settings.tasks or () if names_rating(task)]
+    if not wanted or (log.ratings is None and log.event_types and not any(">=" in task for task in wanted)):
+        return settings
+    assert settings.tasks is not None
+    _check_log(log, settings, [task for task in settings.tasks if task not in wanted])
+    ratings = log.ratings
+    found = ratings.group_by("rating").aggregate(rows=ratings.count()).to_pyarrow().to_pylist()
+    number_of = {float(row["rating"]): int(row["rows"]) for row in found if row["rating"] is not None}
+    least_of, grades = _thresholds(wanted, sorted(number_of))
+    columns = {name: (ratings["rating"] >= least).cast("float64") for name, least in least_of.items()}
+    log.impressions = ratings.select("user", "item", "time", "sequence", **columns)
+    log.tasks, log.grades, log.protocol = tuple(least_of), grades, "impressions"
+    log.record["ratings"] = {f"{value:g}": number_of[value] for value in sorted(number_of)}
+    log.record["rating_tasks"] = {name: f"rating>={least:g}" for name, least in least_of.items()}
+    return settings.model_copy(update={"tasks": None})
+
+
+def grade_tasks(grades: Sequence[float]) -> tuple[str, ...]:
+    """Names of the tasks that make a graded rating: one for each value but the lowest."""
+    return tuple(f"{RATING}_{value:g}" for value in grades[1:])
+
+
+def expected_rating(tasks: Sequence[str], grades: Sequence[float], probability_NT: npt.ArrayLike) -> FloatArray:
+    """The expectation of the rating from the probabilities of its steps; of labels the rating itself: `[N]`.
+
+    Args:
+        tasks: all tasks, those of `grade_tasks` among them.
+        grades: values of the rating, ascending.
+        probability_NT: probability, or label, of each task.
+    """
+    at = [list(tasks).index(name) for name in grade_tasks(grades)]
+    expected: FloatArray = grades[0] + np.asarray(probability_NT, np.float64)[:, at] @ np.diff(grades)
+    return expected
+
+
+def _check_log(log: RawLog, settings: PrepareSettings, others: Sequence[str]) -> None:
+    """Refuse what cannot be labelled by ratings.
+
+    Raises:
+        UsageError: see `label_ratings`.
+    """
+    if log.ratings is None:
+        raise UsageError(
+            f"tasks of ratings, and {log.name} holds none",
+            expected="a log with ratings: amazon, movielens, or table with `rating`",
+        )
+    if others:
+        raise UsageError(
+            f"tasks of ratings beside {', '.join(others)}",
+            expected="either ratings, which are logged labels, or types of events",
+            fix="leave one kind out",
+        )
+    if log.impressions is not None:
+        raise UsageError(
+            "a threshold or labels beside tasks of ratings", expected="one of the two", fix="leave out the threshold"
+        )
+    if settings.protocol not in (None, "impressions"):
+        raise UsageError(
+            f"tasks of ratings with the protocol {settings.protocol!r}, which samples its labels",
+            expected="impressions",
+            fix="leave out --protocol",
+        )
+
+
+def _thresholds(wanted: Sequence[str], values: Sequence[float]) -> tuple[Mapping[str, float], tuple[float, ...]]:
+    """Name of a task -> the least rating that it is 1 for; and the values of the rating, if all their steps are tasks.
+
+    Raises:
+        ConfigError: a task is not of the right form, or two have one name.
+        UsageError: no rating, or every one, is at least so much; or there are too many values.
+    """
+    least_of, problems, grades = dict[str, float](), list[str](), tuple[float, ...]()
+    for task in wanted:
+        steps: Mapping[str, Any] = {}
+        if task.strip() == RATING:
+            grades = _check_grades(values)
+            steps = dict(zip(grade_tasks(grades), grades[1:], strict=True))
+        elif match := _LEAST.fullmatch(task):
+            steps = {match[1]: _number(match[2])}
+        if not steps or any(math.isnan(least) for least in steps.values()):
+            problems.append(f"tasks: {task!r} is not {RATING}, nor of the form NAME={RATING}>=NUMBER")
+        taken = _TAKEN | {name.lower() for name in least_of}
+        problems += [f"tasks: the name {name!r} is taken" for name in steps if name.lower() in taken]
+        least_of |= steps
+    if problems:
+        raise ConfigError(problems, fix="such as --tasks 'liked=rating>=4,rating'")
+    for name, least in least_of.items():
+        if not values or not values[0] < least <= values[-1]:
+            raise UsageError(
+                f"the task {name} is {RATING}>={least:g}, and the ratings are {', '.join(f'{v:g}' for v in values)}",
+                expected="a value that some ratings reach and others do not",
+            )
+    return least_of, grades
+
+
+def _check_grades(values: Sequence[float]) -> tuple[float, ...]:
+    if not 2 <= len(values) <= MOST_GRADES:
+        raise UsageError(
+            f"the rating has {len(values)} values",
+            expected=f"2 to {MOST_GRADES} for a task of each step",
+            fix="name the steps that matter: --tasks liked=rating>=4",
+        )
+    return tuple(values)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
