@@ -158,7 +158,8 @@ def sight_of(model: str, settings: Mapping[str, Any] | None = None, *, events: i
     """
     given = dict(settings or {})
     entry, checked = model_class(model, given), check_config(model, given)
-    return replace(SIGHTS[entry.__name__](checked, events), clock=_clock(entry, checked.get("context")))
+    sight, clock = SIGHTS[entry.__name__](checked, events), _clock(entry, checked.get("context"))
+    return replace(sight, clock=clock, counted=sight.counted or checked.get("counts", False))
 
 
 def _clock(entry: type[Model] | type[FittedModel], context: Sequence[str] | None) -> bool | None:

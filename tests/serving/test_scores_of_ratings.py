@@ -55,7 +55,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artifact, Dataset]:
 def test_every_step_is_learnt_and_the_expected_rating_beats_the_mean(made: tuple[Artifact, Dataset]) -> None:
     result = evaluate(*made, bootstrap=50, threads=1)
     assert (result.task, result.kind, set(result.other_tasks)) == ("rating_2", "probability", set(TASKS[1:]))
-    assert all(found["auc"].value > 0.7 for found in (result.metrics, *result.other_tasks.values()))
+    for task, found in {result.task: result.metrics, **result.other_tasks}.items():
+        assert found["auc"].low > 0.55, (task, found["auc"])
     assert result.graded["rmse"].high < result.graded["rmse_of_mean"].low
     assert result.graded["mae"].value < result.graded["rmse"].value
 

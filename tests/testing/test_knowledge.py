@@ -115,6 +115,7 @@ def test_models_see_what_their_settings_let_them() -> None:
     assert sight_of("hpmn") == Sight(ordered=ALL, clock=True)
     assert sight_of("tally") == Sight(ordered=ALL, counted=True, clock=True)
     assert sight_of("tally", {"periods": []}) == Sight(counted=True, clock=True)
+    assert sight_of("din", {"recent": 9, "counts": True}) == Sight(pooled=(9,), counted=True, clock=True)
     assert sight_of("hpmn_authors", {"sequence": 24}) == Sight(user=True, ordered=23)
 
 
