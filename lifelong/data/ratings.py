@@ -58,7 +58,7 @@ def label_ratings(log: RawLog, settings: PrepareSettings) -> PrepareSettings:
         return settings
     assert settings.tasks is not None
     _check_log(log, settings, [task for task in settings.tasks if task not in wanted])
-    ratings = log.ratings
+    ratings: Any = log.ratings
     found = ratings.group_by("rating").aggregate(rows=ratings.count()).to_pyarrow().to_pylist()
     number_of = {float(row["rating"]): int(row["rows"]) for row in found if row["rating"] is not None}
     least_of, grades = _thresholds(wanted, sorted(number_of))
