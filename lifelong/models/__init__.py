@@ -135,7 +135,6 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     known = [field.name for field in fields(config_class)]
     given = {key: value for key, value in config.items() if not ((name, key) in MODES and value is False)}
     entry = model_class(name, config)
-    entry = model_class(name, config)
     head, counts, context = SHARED_HEAD, False, None
     if issubclass(entry, Model):
         head, counts = given.pop("head", SHARED_HEAD), given.pop("counts", False)
