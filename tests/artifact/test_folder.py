@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,11 @@ def test_it_holds_the_vocabularies_and_catalogue_of_its_dataset(tmp_path):
         name: v.content_hash() for name, v in dataset.vocabularies.items()
     }
     assert artifact.event_types.content_hash() == dataset.event_types.content_hash()
-    assert artifact.config.input_spec == dataset.inputs
+    mine, theirs = artifact.config.input_spec, dataset.inputs
+    assert replace(mine, context={}) == replace(theirs, context={})
+    # It was written before data had context fields on a scale; what it reads has not changed.
+    assert mine.context_fields == theirs.context_fields == tuple(mine.context)
+    assert mine.context.items() <= theirs.context.items()
 
 
 def test_it_does_not_hold_who_the_users_were():
