@@ -99,7 +99,7 @@ class Catalogue:
             RequestError: a given field is not an item field.
         """
         number_BF = self._known_numbers(items)
-        for field, (places, values) in _by_field(given or ()).items():
+        for field, (places, values) in _by_field(given).items() if given else ():
             if field == "item" or field not in self.vocabularies:
                 raise RequestError(
                     f"{field!r} is not a field that an item can be given",
@@ -111,9 +111,9 @@ class Catalogue:
     def _known_numbers(self, items: Sequence[str]) -> npt.NDArray[np.int64]:
         """Numbers of items by what the catalogue alone knows of them; those asked lately are looked up in RAM."""
         recent = self._recent
-        places = [recent.place.get(item, -1) for item in items]
-        if -1 not in places:
-            return recent.number_RF[places]
+        places = list(map(recent.place.get, items))
+        if None not in places:
+            return recent.number_RF[np.array(places, np.int64)]
         unique = list(dict.fromkeys(items))
         if len(unique) > _RECENT:
             return self._looked_up(items)

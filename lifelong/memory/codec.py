@@ -22,6 +22,7 @@ import json
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -46,6 +47,8 @@ _HEADER = (
 )
 _CHECKSUM = slice(4, 8)
 _FIX = "restore the store from a backup, or build it anew with `lifelong backfill`"
+_TOGETHER = 1_024
+"""Records that are encoded or decoded at once: they stay in the processor's cache."""
 _SUMS = 1e-5
 """What sums in another order, as batches of another size make them, change at most."""
 _LARGEST = float(np.finfo(np.float32).max)
@@ -142,17 +145,24 @@ class Codec(ABC):
             StoreError: a number cannot be kept.
         """
         self._check_values(states)
-        record_B = np.zeros(len(states), self._record)
+        found: list[bytes] = []
+        for start in range(0, len(states), _TOGETHER):
+            found += self._encode(states, slice(start, min(start + _TOGETHER, len(states))))
+        return found
+
+    def _encode(self, states: States, chosen: slice) -> list[bytes]:
+        record_B = np.zeros(chosen.stop - chosen.start, self._record)
         record_B["version"], record_B["codec"] = VERSION, self.number
-        record_B["count"], record_B["last_time"] = states.count_B, states.last_time_B
+        record_B["count"], record_B["last_time"] = states.count_B[chosen], states.last_time_B[chosen]
         for part in self.layout:
-            values = states.fields[part.name]
+            values = states.fields[part.name][chosen]
             record_B[f"field {part.name}"] = self.pack(values) if part.name in self.rounded else values
         # A column alone: what it holds is fixed size, and without the checksum it is summed without a copy.
         rest_B = record_B.view(np.dtype([("head", f"V{_CHECKSUM.stop}"), ("rest", f"V{self.size - _CHECKSUM.stop}")]))
         head = zlib.crc32(record_B[:1].tobytes()[: _CHECKSUM.start])
-        record_B["checksum"] = [zlib.crc32(rest, head) for rest in rest_B["rest"].tolist()]
-        return list(record_B.view(f"V{self.size}").tolist())
+        record_B["checksum"] = list(map(zlib.crc32, rest_B["rest"].tolist(), repeat(head)))
+        found: list[bytes] = record_B.view(f"V{self.size}").tolist()
+        return found
 
     def decode(self, records: Sequence[bytes | None]) -> States:
         """States of as many users; the empty memory where there is no record.
@@ -161,28 +171,35 @@ class Codec(ABC):
             StoreCorruptError: a record is truncated, altered, or of another format.
         """
         states = States.empty(self.layout, len(records))
-        place_N = [place for place, record in enumerate(records) if record is not None]
-        if not place_N:
-            return states
+        for start in range(0, len(records), _TOGETHER):
+            self._decode(records[start : start + _TOGETHER], states, start)
+        return states
+
+    def _decode(self, records: Sequence[bytes | None], states: States, start: int) -> None:
+        """Put what some records hold into the states from a place on."""
         kept = [record for record in records if record is not None]
+        if not kept:
+            return
+        chosen: Any = slice(start, start + len(records))
+        if len(kept) < len(records):
+            chosen = np.array([start + place for place, record in enumerate(records) if record is not None], np.int64)
         whole = b"".join(kept)
         if set(map(len, kept)) != {self.size} or not self._holds(whole):
-            for place, record in zip(place_N, kept, strict=True):
+            for place, record in zip(np.arange(len(states))[chosen].tolist(), kept, strict=True):
                 self._check(record, place)
         record_N = np.frombuffer(whole, self._record)
-        states.count_B[place_N] = record_N["count"]
-        states.last_time_B[place_N] = record_N["last_time"]
+        states.count_B[chosen] = record_N["count"]
+        states.last_time_B[chosen] = record_N["last_time"]
         for part in self.layout:
             stored = record_N[f"field {part.name}"]
-            states.fields[part.name][place_N] = self.unpack(stored) if part.name in self.rounded else stored
-        return states
+            states.fields[part.name][chosen] = self.unpack(stored) if part.name in self.rounded else stored
 
     def _check_values(self, states: States) -> None:
         for part in self.layout:
             values, largest = states.fields[part.name], self.largest if part.name in self.rounded else _LARGEST
             # False for what is no number, too.
-            fits = np.abs(values) <= largest
-            if not fits.all():
+            if values.size and not (values.max() <= largest and values.min() >= -largest):
+                fits = np.abs(values) <= largest
                 at = tuple(int(place) for place in np.argwhere(~fits)[0])
                 raise StoreError(
                     f"memory {at[0]} of those to be written has {values[at]} in its field {part.name!r}",
@@ -232,7 +249,7 @@ class Fp32(Codec):
 
     def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
         """The values themselves."""
-        return stored.astype(np.float32)
+        return stored.astype(np.float32, copy=False)
 
 
 class Fp16(Codec):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -119,18 +119,19 @@ def check_events(events: Sequence[UserEvent], *, time_unit: str = "seconds") -> 
 
 def texts_hold(needed: Iterable[Sequence[str | None]], optional: Iterable[Sequence[str | None] | None] = ()) -> bool:
     """Whether all that stands in the columns can be an id; in the optional ones None can, too."""
-    try:
-        texts = set(chain.from_iterable(column for column in optional if column is not None)) - {None}
-        texts.update(chain.from_iterable(needed))
-    except TypeError:
-        # Something that cannot even be compared is no text.
+    given = [[text for text in column if text is not None] for column in optional if column is not None]
+    return all(map(_are_ids, (*needed, *given)))
+
+
+def _are_ids(column: Sequence[str | None]) -> bool:
+    if not column:
+        return True
+    if set(map(type, column)) != {str}:
         return False
-    known = [text for text in texts if isinstance(text, str)]
-    if len(known) < len(texts) or "" in texts:
+    texts = cast("Sequence[str]", column)
+    if min(map(len, texts)) < 1 or max(map(len, texts)) > MAX_ID:
         return False
-    if max(map(len, known), default=0) > MAX_ID:
-        return False
-    return all(map(str.isascii, known)) or all(map(_encodes, known))
+    return "".join(texts).isascii() or all(map(_encodes, texts))
 
 
 def times_hold(times: Sequence[int], time_unit: str) -> bool:
@@ -147,6 +148,13 @@ def _encodes(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def places(ids: Sequence[str]) -> tuple[list[str], IntArray]:
+    """The distinct ids, sorted as a store sorts its keys, and the place of each id among these."""
+    distinct = sorted(set(ids))
+    place_of = dict(zip(distinct, itertools.count(), strict=False))
+    return distinct, np.fromiter(map(place_of.__getitem__, ids), np.int64, len(ids))
 
 
 def _or_none(column: list[T | None]) -> list[T | None] | None:

@@ -8,7 +8,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from operator import methodcaller
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lifelong.errors import SourceError, UsageError, require
+from lifelong.memory.event import MAX_ID
 from lifelong.memory.rows import EventRows, Problem, json_row
 
 if TYPE_CHECKING:
@@ -33,12 +34,14 @@ class Lines:
         columns: values by column, as many as lines; None where a line is none.
         row: one line by its place, or what is wrong with it.
         done: how far the file was read with them.
+        plain: whether all values are text, and short enough for ids.
     """
 
     number: Sequence[int]
     columns: Mapping[str, Sequence[Any]] | None
     row: Callable[[int], Row]
     done: int = 0
+    plain: bool = False
 
 
 class FileReader:
@@ -83,7 +86,7 @@ class FileReader:
                 stream: Any = gzip.GzipFile(fileobj=file) if self._zipped else file
                 text = _Counted(stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")))
                 for lines in self._csv_lines(text) if self._format == "csv" else self._json_lines(text):
-                    yield Lines(lines.number, lines.columns, lines.row, file.tell())
+                    yield replace(lines, done=file.tell())
         except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
             raise self.bad(1 if text is None else text.number + 1, str(error)) from error
 
@@ -104,7 +107,8 @@ class FileReader:
             if not lines:
                 return
             columns = {name: cells[place :: len(head)] for place, name in enumerate(head)}
-            yield Lines(range(first + 1, first + 1 + len(lines)), columns, _row_of(columns))
+            number, plain = range(first + 1, first + 1 + len(lines)), max(map(len, lines)) <= MAX_ID
+            yield Lines(number, columns, _row_of(columns), plain=plain)
 
     def _csv_rows(self, text: _Counted, head: Sequence[str]) -> Iterator[tuple[int, Row]]:
         good, rows = text.number, csv.reader(text, strict=True)

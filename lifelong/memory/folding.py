@@ -5,7 +5,6 @@ events --numbers of the artifact's vocabularies--> write graph, the k-th events 
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -70,19 +69,21 @@ class Folder:
         return np.concatenate(columns, axis=1), unknown_N
 
     def _item_numbers(self, events: EventTable) -> IntArray:
-        """Numbers `[N, F]` of the item fields; each item is looked up once."""
-        items = list(dict.fromkeys(events.item))
-        place_of = dict(zip(items, itertools.count(), strict=False))
-        catalogue = self.artifact.catalogue
+        """Numbers `[N, F]` of the item fields."""
+        catalogue, items = self.artifact.catalogue, list(dict.fromkeys(events.item))
         # An item may have been put with fields that another artifact has and this one not.
         kept = self.store.read_items(items)
-        online = [None if value is None else catalogue.only_known(json.loads(value)) for value in kept]
-        number_VF = catalogue.numbers(items, online if any(online) else None)
-        number_NF = number_VF[np.fromiter(map(place_of.__getitem__, events.item), np.int64, len(events))]
+        online = {
+            item: catalogue.only_known(json.loads(value))
+            for item, value in (zip(items, kept, strict=True) if any(kept) else ())
+            if value is not None
+        }
+        given = [online.get(item) for item in events.item] if online else None
+        number_NF = catalogue.numbers(events.item, given)
         if events.fields is not None:
-            given = [place for place, fields in enumerate(events.fields) if fields]
-            rows = [self._given_numbers(events, place, online[place_of[events.item[place]]]) for place in given]
-            number_NF[given] = np.reshape(rows, (-1, number_NF.shape[1]))
+            some = [place for place, fields in enumerate(events.fields) if fields]
+            rows = [self._given_numbers(events, place, online.get(events.item[place])) for place in some]
+            number_NF[some] = np.reshape(rows, (-1, number_NF.shape[1]))
         return number_NF
 
     def _given_numbers(self, events: EventTable, place: int, online: Mapping[str, str | None] | None) -> IntArray:
@@ -100,11 +101,15 @@ class Folder:
 
     def fold(self, states: States, plan: Plan, number_NF: IntArray) -> tuple[States, IntArray]:
         """Memories after all events, and each event's place in its user's history (from 1)."""
-        states = states.take(np.arange(len(states)))
         count_N = states.count_B[plan.user_N] + plan.rank_N + 1
         rounds = plan.rounds()
         wide = next((at for at, place_N in enumerate(rounds) if len(place_N) <= _FEW), len(rounds))
-        for place_N in rounds[:wide]:
+        everyone = len(rounds) > 0 and np.array_equal(plan.user_N[rounds[0]], np.arange(len(states)))
+        if everyone and wide > 0:
+            states = self.runtime.write(states, number_NF[rounds[0]], plan.time_N[rounds[0]])
+        else:
+            states = states.take(np.arange(len(states)))
+        for place_N in rounds[1 if everyone else 0 : wide]:
             user_B = plan.user_N[place_N]
             states.put(user_B, self.runtime.write(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
         # What is left are long runs of a few users, each of which goes on by itself.

@@ -127,7 +127,7 @@ def _batches(reader: FileReader, *, skip: bool) -> Generator[_Batch]:
     """The events of a file; those before a bad line come first, then its error is raised."""
     with closing(reader.lines()) as parts:
         for lines in parts:
-            table = None if lines.columns is None else reader.rows.table(lines.columns)
+            table = None if lines.columns is None else reader.rows.table(lines.columns, plain=lines.plain)
             if table is not None:
                 yield _Batch(table, lines.number, (), lines.number[-1], lines.done)
             else:

@@ -137,6 +137,8 @@ class Crew:
             group: the events.
             read: per artifact that follows the memories of the users.
         """
+        if not self.members:
+            return Beside({}, {})
         records: dict[tuple[int, str], bytes] = {}
         based_on: dict[tuple[int, str], bytes | None] = {}
         touched = [(place, group.users[place]) for place in np.unique(group.plan.user_N).tolist()]

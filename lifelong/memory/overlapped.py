@@ -9,6 +9,7 @@ after one that fails nothing more is written: what the store holds is always a b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -18,9 +19,14 @@ import numpy as np
 from lifelong.memory.event_table import EventTable, IntArray
 from lifelong.memory.updater import Applied, Batch, Step, Updater
 
+TURN = 0.0005
+"""Seconds for which one of the two threads may keep the other waiting: each calls out of Python very often."""
+
 
 class Overlapped:
     """A context in which batches of a source are applied; it ends when all of them are in the store.
+
+    Meanwhile the threads of the process take shorter turns.
 
     Args:
         updater: used by nothing else meanwhile.
@@ -31,10 +37,12 @@ class Overlapped:
     def __init__(self, updater: Updater, source: str, partition: int = 0) -> None:
         self.updater, self.source, self.partition = updater, source, partition
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lifelong-commit")
-        self._reached = -1
+        self._reached, self._turn = -1, sys.getswitchinterval()
         self._running: tuple[Batch, Step, Future[Applied]] | None = None
 
     def __enter__(self) -> Overlapped:
+        self._turn = sys.getswitchinterval()
+        sys.setswitchinterval(min(self._turn, TURN))
         return self
 
     def __exit__(
@@ -45,6 +53,7 @@ class Overlapped:
                 self.settle()
         finally:
             self._writer.shutdown(wait=True)
+            sys.setswitchinterval(self._turn)
 
     def apply(self, table: EventTable, offsets: Sequence[int] | IntArray, *, through: int | None = None) -> Applied:
         """Apply a batch; it may still be on its way to the store afterwards.

@@ -36,8 +36,8 @@ class Plan:
         return Plan(self.kept_N[place_N], user_N, rank_N, time_N, self.previous_N[place_N], self.late[:0])
 
     def rounds(self) -> list[IntArray]:
-        """Places of the first events of all users, then of the second ones ..."""
-        order_N = np.argsort(self.rank_N, kind="stable")
+        """Places of the first events of all users, then of the second ones ..., each by the place of the user."""
+        order_N = np.lexsort((self.user_N, self.rank_N))
         bounds = np.cumsum(np.bincount(self.rank_N)) if len(order_N) else ()
         return np.split(order_N, bounds)[:-1] if len(order_N) else []
 

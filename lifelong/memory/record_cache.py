@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 ABSENT = b""
 """What stands for a user of whom there is nothing; no record is empty."""
@@ -23,19 +24,12 @@ class RecordCache:
     def __init__(self, limit: int) -> None:
         self.limit, self.moment = limit, 0
         self._lock, self._largest = threading.Lock(), 0
-        # Two generations: what is asked moves to the young one, and the old one is dropped when that is half full.
-        self._young: dict[str, bytes] = {}
-        self._old: dict[str, bytes] = {}
+        # In the order in which they came; when it is full, a quarter goes, those that came first.
+        self._records: dict[str, bytes] = {}
 
     def get(self, users: Sequence[str]) -> list[bytes | None]:
         """Record of each user, `ABSENT` where it is known that there is none, None where nothing is known."""
-        young, old = self._young, self._old
-        found = [young.get(user) for user in users]
-        if old and None in found:
-            for place, record in enumerate(found):
-                if record is None and (kept := old.get(users[place])) is not None:
-                    found[place] = kept
-        return found
+        return list(map(self._records.get, users))
 
     def offer(self, moment: int, users: Iterable[str], records: Iterable[bytes | None]) -> None:
         """Keep what was read, unless something was written since `moment`."""
@@ -47,25 +41,23 @@ class RecordCache:
         """Keep what was written."""
         with self._lock:
             self.moment += 1
-            gone = dict.fromkeys(deleted, ABSENT)
-            for user in gone:
-                self._old.pop(user, None)
             # Erased first: a commit may erase a user and write her anew.
-            self._put({**gone, **records})
+            self._records.update(dict.fromkeys(deleted, ABSENT))
+            self._put(records)
 
     def forget(self) -> None:
         """Keep nothing."""
         with self._lock:
             self.moment += 1
-            self._young, self._old = {}, {}
+            self._records = {}
 
     def _put(self, records: Mapping[str, bytes]) -> None:
         self._largest = max(self._largest, max(map(len, records.values()), default=0))
-        if len(self._young) + len(records) > self.limit // 2 // (self._largest + _OVERHEAD):
-            # What is put now must not be hidden by what was before.
-            self._young, self._old = dict(records), self._young
-        else:
-            self._young.update(records)
+        self._records.update(records)
+        most = self.limit // (self._largest + _OVERHEAD)
+        if len(self._records) > most:
+            for user in list(islice(self._records, len(self._records) - most + most // 4)):
+                del self._records[user]
 
 
 _OVERHEAD = 200

@@ -323,8 +323,9 @@ class RedisStore:
     def _parts(self, change: Commit) -> dict[int, _Part]:
         """What a commit does in each group, the positions left out."""
         parts: dict[int, _Part] = defaultdict(_Part)
-        for (slot, user), base in change.bases.items():
-            parts[self._group(user)].require(self._of(user, _kind(slot)), b"", _mark(base))
+        for slot, bases in change.bases.items():
+            for user, base in bases.items():
+                parts[self._group(user)].require(self._of(user, _kind(slot)), b"", _mark(base))
         if self._groups == 1 and parts:
             self._require_reached(parts[0], change)
         for item, base in change.items_based_on.items():
@@ -337,8 +338,9 @@ class RedisStore:
             for user in change.deleted:
                 for kind in kinds:
                     parts[self._group(user)].write("DEL", self._of(user, kind))
-        for (slot, user), record in change.records.items():
-            parts[self._group(user)].write("SET", self._of(user, _kind(slot)), _mark(record) + record)
+        for slot, records in change.records.items():
+            for user, record in records.items():
+                parts[self._group(user)].write("SET", self._of(user, _kind(slot)), _mark(record) + record)
         for (user, count), event in change.events.items():
             part, key = parts[self._group(user)], self._of(user, "e")
             part.write("ZREMRANGEBYSCORE", key, count, count)

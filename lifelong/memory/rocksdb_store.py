@@ -36,9 +36,11 @@ import struct
 import threading
 import time as clock
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from operator import add, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +177,7 @@ class RocksDbStore:
         missing = [place for place, record in enumerate(found) if record is None]
         if missing:
             names = [users[place] for place in missing]
-            read = self._get_many([_state_key(name, slot) for name in names])
+            read = self._get_many(_state_keys(names, slot))
             for place, record in zip(missing, read, strict=True):
                 found[place] = record
             cache.offer(moment, names, read)
@@ -199,13 +201,8 @@ class RocksDbStore:
             raise refuse_write(str(self.path))
         batch = self._batch()
         with self._lock:
-            check_bases(
-                str(self.path),
-                change,
-                self.roster().epoch,
-                self._bases(change),
-                self.read_items(list(change.items_based_on)),
-            )
+            items = self.read_items(list(change.items_based_on))
+            check_bases(str(self.path), change, self.roster().epoch, self._now_of, items)
             check_reached(str(self.path), change, self.watermark)
             self._fill(batch, change)
             self._write(batch)
@@ -217,31 +214,22 @@ class RocksDbStore:
         put = batch.put
         for user in change.deleted:
             self._erase(batch, user)
-        for (slot, user), value in change.records.items():
-            put(_state_key(user, slot), value)
+        for slot, records in change.records.items():
+            _each(put, _state_keys(records, slot), records.values())
         for (source, partition), offset in change.watermarks.items():
             put(_watermark_key(source, partition), _NUMBER.pack(offset))
-        pack = _NUMBER.pack
-        prefix_of = {user: _of_user(b"e", user) for user in dict.fromkeys(user for user, _ in change.events)}
-        for (user, count), value in change.events.items():
-            put(prefix_of[user] + pack(count), value)
+        _each(put, _log_keys(change.events), change.events.values())
         for item, value in change.items.items():
             put(b"i" + item.encode(), value)
         self._remember(batch, change)
 
-    def _bases(self, change: Commit) -> list[bytes | None]:
-        """The memories that there are of those that a change was made from, in its order."""
-        users_of = dict[int, list[str]]()
-        for slot, user in change.bases:
-            users_of.setdefault(slot, []).append(user)
-        found = {slot: iter(self.read_many(users, slot=slot)) for slot, users in users_of.items()}
-        return [next(found[slot]) for slot, _ in change.bases]
+    def _now_of(self, users: Sequence[str], slot: int) -> list[bytes | None]:
+        """The memories that there are now."""
+        return self.read_many(users, slot=slot)
 
     def _keep(self, change: Commit) -> None:
         """Let the memories in RAM be what was written."""
-        written: dict[int, dict[str, bytes]] = {slot: {} for slot in self.roster().slots}
-        for (slot, user), value in change.records.items():
-            written.setdefault(slot, {})[user] = value
+        written: dict[int, Mapping[str, bytes]] = {**{slot: {} for slot in self.roster().slots}, **change.records}
         for slot, states in written.items():
             self._cache_of(slot).wrote(states, change.deleted)
 
@@ -494,6 +482,25 @@ class _Scan:
 
 def _state_key(user: str, slot: int = 0) -> bytes:
     return (b"t" + _LENGTH.pack(slot) if slot else b"s") + user.encode()
+
+
+def _state_keys(users: Iterable[str], slot: int) -> list[bytes]:
+    """`_state_key` of each user."""
+    if slot:
+        return [_state_key(user, slot) for user in users]
+    return list(map(str.encode, map("s".__add__, users)))
+
+
+def _log_keys(events: Iterable[tuple[str, int]]) -> Iterable[bytes]:
+    """Keys of the event log."""
+    users, counts = list(map(itemgetter(0), events)), map(itemgetter(1), events)
+    prefix_of = {user: _of_user(b"e", user) for user in set(users)}
+    return map(add, map(prefix_of.__getitem__, users), map(_NUMBER.pack, counts))
+
+
+def _each(call: Callable[[bytes, bytes], None], keys: Iterable[bytes], values: Iterable[bytes]) -> None:
+    """Call it with each pair; without a loop of Python's own, since there are very many."""
+    deque(map(call, keys, values), maxlen=0)
 
 
 def _of_user(kind: bytes, user: str) -> bytes:

@@ -70,28 +70,36 @@ class EventRows:
         """The columns that are looked at."""
         return [*self.column.values(), *([] if self._event_id is None else [self._event_id])]
 
-    def table(self, columns: Mapping[str, Sequence[Any]]) -> EventTable | None:
-        """The events of rows that are given as columns; None where `event` has to look at each."""
+    def table(self, columns: Mapping[str, Sequence[Any]], *, plain: bool = False) -> EventTable | None:
+        """The events of rows that are given as columns; None where `event` has to look at each.
+
+        Args:
+            columns: values by the rows' names.
+            plain: whether all of them are text that was decoded, and none is longer than an id may be.
+        """
         try:
-            return self._table(columns)
+            return self._table(columns, plain=plain)
         except (TypeError, ValueError, OverflowError):
             return None
 
-    def _table(self, columns: Mapping[str, Sequence[Any]]) -> EventTable | None:
-        def texts(theirs: str | None) -> list[str | None] | None:
-            return None if theirs is None or theirs not in columns else _texts(columns[theirs])
+    def _table(self, columns: Mapping[str, Sequence[Any]], *, plain: bool) -> EventTable | None:
+        def texts(theirs: str | None) -> Sequence[str | None] | None:
+            return None if theirs is None or theirs not in columns else _texts(columns[theirs], plain=plain)
 
         user, item, types, times = (self.column[name] for name in ("user", "item", "event_type", "time"))
         user_N, item_N, type_N, name_N = texts(user), texts(item), texts(types), texts(self._event_id)
         time_N = columns.get(times)
-        if user_N is None or item_N is None or time_N is None or not texts_hold((user_N, item_N), (type_N, name_N)):
+        if user_N is None or item_N is None or time_N is None:
+            return None
+        needed, optional = (user_N, item_N), (type_N, name_N)
+        if None in user_N or None in item_N or not (plain or texts_hold(needed, optional)):
             return None
         if set(map(type, time_N)) == {str}:
             time_N = list(map(int, time_N))
         if not times_hold(time_N, self.time_unit):
             return None
         given = {name: found for name in self.fields if (found := texts(self.column[name])) is not None}
-        # `texts_hold` has found text in each place of both.
+        # There is text in each place of both.
         return EventTable(
             user_N,  # type: ignore[arg-type]
             item_N,  # type: ignore[arg-type]
@@ -145,15 +153,15 @@ def _fields(columns: Mapping[str, Sequence[str | None]]) -> list[Mapping[str, st
     return [made[row] or None for row in rows]
 
 
-def _texts(values: Sequence[Any]) -> list[str | None] | None:
+def _texts(values: Sequence[Any], *, plain: bool) -> Sequence[str | None] | None:
     """`_text` of a column; None where nothing stands in it.
 
     Raises:
         TypeError: a value is a list or an object.
     """
-    kinds = set(map(type, values))
+    kinds = {str} if plain else set(map(type, values))
     if kinds == {str}:
-        found: list[str | None] = list(values) if "" not in values else [value or None for value in values]
+        found: Sequence[str | None] = values if "" not in values else [value or None for value in values]
     elif kinds & {list, dict}:
         raise TypeError("a list or an object")
     else:

@@ -57,7 +57,8 @@ class Runtime:
         self.codec = make_codec(codec or artifact.config.codec, self.layout)
         self._item, self._event = schema.item_fields, schema.history_fields
         self.context_fields = artifact.config.input_spec.context_fields
-        self._tables = artifact.tables
+        # A mapped array as a plain one: each look-up in the subclass costs as much as the look-up itself.
+        self._tables = {field: np.asarray(table) for field, table in artifact.tables.items()}
         self._recent = is_recent(self.layout)
         graphs = [name for name in GRAPHS if name != "write" or not self._recent]
         self._sessions = {name: _session(artifact, name, threads) for name in graphs}

@@ -12,10 +12,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from lifelong.errors import StoreConflictError, StoreError, UsageError
 from lifelong.memory.roster import Roster, StoreIdentity, check_identity, slot_of
+
+T = TypeVar("T")
 
 __all__ = ["Commit", "InMemoryStore", "MemoryStore", "StoreIdentity", "check_identity", "open_store"]
 
@@ -63,14 +65,22 @@ class Commit:
         return frozenset({*self.states, *named, *self.deleted, *self.based_on, *beside})
 
     @property
-    def records(self) -> dict[tuple[int, str], bytes]:
-        """All memories to write, by slot and user."""
-        return {**{(self.slot, user): value for user, value in self.states.items()}, **self.beside}
+    def records(self) -> dict[int, Mapping[str, bytes]]:
+        """All memories to write: slot -> user -> memory."""
+        return _by_slot(self.slot, self.states, self.beside)
 
     @property
-    def bases(self) -> dict[tuple[int, str], bytes | None]:
-        """All memories that it was made from, by slot and user."""
-        return {**{(self.slot, user): value for user, value in self.based_on.items()}, **self.beside_based_on}
+    def bases(self) -> dict[int, Mapping[str, bytes | None]]:
+        """All memories that it was made from: slot -> user -> memory."""
+        return _by_slot(self.slot, self.based_on, self.beside_based_on)
+
+
+def _by_slot(slot: int, first: Mapping[str, T], beside: Mapping[tuple[int, str], T]) -> dict[int, Mapping[str, T]]:
+    """Memories of one slot, and of others, each under its own; those of the first are not copied."""
+    others: dict[int, dict[str, T]] = {}
+    for (other, user), value in beside.items():
+        others.setdefault(other, {} if other != slot else dict(first))[user] = value
+    return {slot: first, **others}
 
 
 class MemoryStore(Protocol):
@@ -199,7 +209,11 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
 
 
 def check_bases(
-    place: str, change: Commit, epoch: int, states: Sequence[bytes | None], items: Sequence[bytes | None]
+    place: str,
+    change: Commit,
+    epoch: int,
+    read: Callable[[Sequence[str], int], Sequence[bytes | None]],
+    items: Sequence[bytes | None],
 ) -> None:
     """Refuse a write whose bases are not what the store holds.
 
@@ -207,14 +221,15 @@ def check_bases(
         place: the store, for the message.
         change: the write.
         epoch: of the store's list of artifacts.
-        states: the memories that there are of `change.bases`, in its order.
+        read: gives the memories that there are of users, in a slot.
         items: the fields that there are of `change.items_based_on`, in its order.
 
     Raises:
         StoreConflictError: one of them differs, or the write was made for an earlier list.
     """
     late = change.epoch is not None and change.epoch < epoch
-    if late or list(change.bases.values()) != list(states) or list(change.items_based_on.values()) != list(items):
+    moved = any(list(bases.values()) != list(read(list(bases), slot)) for slot, bases in change.bases.items())
+    if late or moved or list(change.items_based_on.values()) != list(items):
         raise conflict(place, change.users)
 
 
@@ -239,7 +254,7 @@ def check_values(change: Commit) -> None:
     Raises:
         TypeError: one is not bytes.
     """
-    for values in (change.records, change.events, change.items):
+    for values in (*change.records.values(), change.events, change.items):
         if not all(isinstance(value, bytes) for value in values.values()):
             raise TypeError("a store keeps bytes")
 
@@ -319,6 +334,9 @@ class InMemoryStore:
     def read_many(self, users: Sequence[str], *, slot: int = 0) -> list[bytes | None]:
         """Encoded memories, as many as asked, None where a user is absent."""
         self._check_open()
+        return self._read(users, slot)
+
+    def _read(self, users: Sequence[str], slot: int) -> list[bytes | None]:
         return [self._states.get((slot, user)) for user in users]
 
     def commit(self, change: Commit) -> None:
@@ -333,8 +351,8 @@ class InMemoryStore:
             raise refuse_write("the store")
         check_values(change)
         with self._lock:
-            states, items = map(self._states.get, change.bases), map(self._items.get, change.items_based_on)
-            check_bases("the store", change, self._roster.epoch, list(states), list(items))
+            items = list(map(self._items.get, change.items_based_on))
+            check_bases("the store", change, self._roster.epoch, self._read, items)
             check_reached("the store", change, self.watermark)
             for user in change.deleted:
                 for slot in self._roster.slots:
@@ -342,7 +360,8 @@ class InMemoryStore:
                 self._events.pop(user, None)
             if gone := set(change.deleted):
                 self._event_ids = {key: expiry for key, expiry in self._event_ids.items() if key[0] not in gone}
-            self._states.update(change.records)
+            for slot, records in change.records.items():
+                self._states.update({(slot, user): record for user, record in records.items()})
             self._watermarks.update(change.watermarks)
             self._items.update(change.items)
             for (user, count), event in change.events.items():

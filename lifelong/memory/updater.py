@@ -12,12 +12,11 @@ newer one.
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,11 +30,11 @@ from lifelong.memory.event import UserEvent as UserEvent
 from lifelong.memory.event import decode_event as decode_event
 from lifelong.memory.event import encode_event as encode_event
 from lifelong.memory.event import event_problem as event_problem
-from lifelong.memory.event_table import EventTable
+from lifelong.memory.event_table import EventTable, places
 from lifelong.memory.event_table import check_events as check_events
 from lifelong.memory.folding import Folder
 from lifelong.memory.members import Group, Members
-from lifelong.memory.plan import make_plan
+from lifelong.memory.plan import Plan, make_plan
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.store import Commit
 
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from lifelong.memory.store import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 REMEMBER = 24 * 3600
 """Seconds for which client event ids are remembered."""
@@ -173,7 +173,7 @@ class Updater:
         applied = Applied()
         for _ in range(ATTEMPTS):
             try:
-                if step.change.users or step.change.watermarks:
+                if step.change.watermarks or step.change.users:
                     self.store.commit(step.change)
             except StoreConflictError as conflict:
                 applied += step.outcome(without=conflict.users)
@@ -199,35 +199,31 @@ class Updater:
         table, leader = batch.table, crew.leader
         # The memories first: what another process writes after this line makes the commit a conflict, and what it wrote
         # before is found in the positions and ids.
-        everyone = list(dict.fromkeys(table.user))
-        place_of = dict(zip(everyone, itertools.count(), strict=False))
-        user_N = np.fromiter(map(place_of.__getitem__, table.user), np.int64, len(table))
+        everyone, user_N = places(table.user)
         coming = {} if newer is None else newer.records
         records = self._records(everyone, crew.slot, coming)
         beside = [self._records(everyone, slot, coming) for slot in crew.slots]
         fresh_N = self._fresh(batch, everyone, user_N, now)
         # Users of whom nothing is new stay as they are.
-        used_U, user_N = np.unique(user_N[fresh_N], return_inverse=True)
-        places = used_U.tolist()
-        before = leader.runtime.decode([records[place] for place in places], [everyone[place] for place in places])
+        used_U, user_N = _used(user_N[fresh_N], len(everyone))
+        used, read = _chosen(everyone, used_U), _chosen(records, used_U)
+        before = leader.runtime.decode(read, used)
         plan = make_plan(user_N, table.time_N[fresh_N], before.last_time_B, refuse=self._late == "refuse")
         kept_N = fresh_N[plan.kept_N]
         kept = table.take(kept_N)
         number_NF, unknown_N = leader.numbers(kept, plan)
         states, count_N = leader.fold(before, plan, number_NF)
         # With late events refused, a user may have none that counts.
-        touched = np.unique(plan.user_N)
-        names = [everyone[place] for place in used_U[touched].tolist()]
-        bases = [records[place] for place in used_U[touched].tolist()]
-        log = zip(zip(kept.user, count_N.tolist(), strict=True), kept.logged(), strict=True) if self._event_log else ()
-        used = [everyone[place] for place in used_U.tolist()]
-        read = [[records_[place] for place in used_U.tolist()] for records_ in beside]
-        followed = crew.fold(Group(used, before, kept, plan), read)
+        touched = _used(plan.user_N, len(used))[0]
+        names, bases = _chosen(used, touched), _chosen(read, touched)
+        after = states if len(touched) == len(states) else states.take(touched)
+        log = self._logged(kept, plan, count_N) if self._event_log else {}
+        followed = crew.fold(Group(used, before, kept, plan), [_chosen(records_, used_U) for records_ in beside])
         change = Commit(
-            states=dict(zip(names, leader.runtime.encode(states.take(touched)), strict=True)),
+            states=dict(zip(names, leader.runtime.encode(after), strict=True)),
             watermarks={key: value for key, value in batch.marks.items() if value > self.store.watermark(*key)},
             event_ids=_expiries(kept, now + REMEMBER),
-            events=dict(log),
+            events=log,
             based_on=dict(zip(names, bases, strict=True)),
             slot=crew.slot,
             beside=followed.records,
@@ -236,6 +232,13 @@ class Updater:
             reached=batch.reached,
         )
         return Step(change, batch, fresh_N, kept_N, fresh_N[plan.late], kept_N[unknown_N])
+
+    @staticmethod
+    def _logged(events: EventTable, plan: Plan, count_N: IntArray) -> dict[tuple[str, int], bytes]:
+        """Events for the log, those of one user together: a store puts neighbours faster."""
+        order_N = np.argsort(plan.user_N, kind="stable")
+        table = events.take(order_N)
+        return dict(zip(zip(table.user, count_N[order_N].tolist(), strict=True), table.logged(), strict=True))
 
     def _check_reached(self, batch: Batch) -> None:
         """Refuse a batch that does not follow what the store holds.
@@ -255,11 +258,14 @@ class Updater:
                 fix="run again: the source is read from where the store stands",
             )
 
-    def _records(self, users: Sequence[str], slot: int, newer: Mapping[tuple[int, str], bytes]) -> list[bytes | None]:
-        """Encoded memories of an artifact; the newer ones are not read."""
+    def _records(
+        self, users: Sequence[str], slot: int, coming: Mapping[int, Mapping[str, bytes]]
+    ) -> list[bytes | None]:
+        """Encoded memories of an artifact; those that come are not read."""
+        newer = coming.get(slot)
         if not newer:
             return self.store.read_many(users, slot=slot)
-        found: list[bytes | None] = [newer.get((slot, user)) for user in users]
+        found: list[bytes | None] = list(map(newer.get, users))
         missing = [place for place, record in enumerate(found) if record is None]
         read = self.store.read_many([users[place] for place in missing], slot=slot)
         for place, record in zip(missing, read, strict=True):
@@ -380,6 +386,21 @@ class Step:
             no_dedup=nameless,
             unknown_types=count(self.unknown),
         )
+
+
+def _used(user_N: IntArray, size: int) -> tuple[IntArray, IntArray]:
+    """Which of so many users stand there, in their order, and each one's place among these."""
+    used_U = np.flatnonzero(np.bincount(user_N, minlength=size))
+    if len(used_U) == size:
+        return used_U, user_N
+    place_U = np.zeros(size, np.int64)
+    place_U[used_U] = np.arange(len(used_U))
+    return used_U, place_U[user_N]
+
+
+def _chosen(values: list[T], place_N: IntArray) -> list[T]:
+    """The values at strictly increasing places."""
+    return values if len(place_N) == len(values) else [values[place] for place in place_N.tolist()]
 
 
 def _identity(table: EventTable, place: int) -> tuple[str, str] | None:

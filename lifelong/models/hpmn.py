@@ -29,7 +29,7 @@ from lifelong.models.base import MemoryModel
 from lifelong.nn.attention import PairScore
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.periods import check_periods
-from lifelong.nn.recurrent import gru_pass, gru_step, states_at
+from lifelong.nn.recurrent import gru_pass, periodic_gru_step, states_at
 from lifelong.nn.slots import align_slots, read_slots, slot_covariance
 
 
@@ -112,8 +112,7 @@ class Hpmn(MemoryModel[HpmnMemory]):
         count_B = memory.count_B + 1
         layer_input, slots = event_BE, []
         for layer, period, slot_BD in zip(self.layers, self.periods, memory.slot_BSD.unbind(1), strict=True):
-            due_B1 = (count_B % period == 0).unsqueeze(-1)
-            layer_input = torch.where(due_B1, gru_step(layer, layer_input, slot_BD), slot_BD)
+            layer_input = periodic_gru_step(layer, layer_input, slot_BD, count_B, period)
             slots.append(layer_input)
         return HpmnMemory(count_B, torch.stack(slots, dim=1))
 

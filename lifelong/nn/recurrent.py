@@ -20,6 +20,20 @@ def gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor) -> Tensor:
     return (1 - keep) * new + keep * hidden_BD
 
 
+def periodic_gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor, count_B: Tensor, period: int) -> Tensor:
+    """`gru_step` where `count % period == 0`, elsewhere the state as it was: `[B, D]`.
+
+    In a traced graph the rows that are not due are not computed: of periods 1, 2, 4 ... that is most of them.
+    """
+    if period == 1:
+        return gru_step(gru, input_BE, hidden_BD)
+    due_B = count_B % period == 0
+    if not is_traced():
+        return torch.where(due_B.unsqueeze(-1), gru_step(gru, input_BE, hidden_BD), hidden_BD)
+    place_N = due_B.nonzero().squeeze(1)
+    return hidden_BD.index_copy(0, place_N, gru_step(gru, input_BE[place_N], hidden_BD[place_N]))
+
+
 def gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor | None = None) -> Tensor:
     """The state of a one-layer, batch-first `nn.GRU` after each of the first `length` steps: `[B, L, D]`; L may be 0.
 
