@@ -89,14 +89,14 @@ def in_process(artifact: Artifact, folder: Path) -> dict[str, float]:
     states = runtime.decode(records[:1])
     number_BCF, time_B = scorer.overlay.numbers(asked[0])[None], np.array([START + 10_000])
     context_BCF = context_numbers(scorer.schema, time_B, states.last_time_B)[:, None, :]
-    logit_C = np.zeros(CANDIDATES, np.float32)
+    logit_CT = np.zeros((CANDIDATES, 1), np.float32)
     found = {
         "whole": median_ms(lambda k: scorer.score(f"u{k % USERS}", asked[k % 50], time=START + 10_000)),
         "store get": median_ms(lambda k: store.read_many([f"u{k % USERS}"])),
         "decode": median_ms(lambda k: runtime.decode([records[k % USERS]])),
         "look-ups": median_ms(lambda k: scorer.overlay.numbers(asked[k % 50])),
         "graphs": median_ms(lambda k: runtime.score(states, number_BCF, context_BCF, time_B)),
-        "answers": median_ms(lambda k: scorer._scores(asked[0], logit_C)),
+        "answers": median_ms(lambda k: scorer._scores(asked[0], logit_CT)),
     }
     found["rest"] = round(found["whole"] - sum(value for name, value in found.items() if name != "whole"), 3)
     store.close()

@@ -79,6 +79,11 @@ def error_response(error: LifelongError, *, headers: Mapping[str, str] | None = 
     return _json(status, type(error).__name__, error.found, error.expected, error.fix, headers=headers)
 
 
+def error_parts(error: LifelongError) -> dict[str, str]:
+    """What a client is told of an error."""
+    return _parts(type(error).__name__, error.found, error.expected, error.fix)
+
+
 def install(app: FastAPI) -> None:
     """Give every error of an app the one shape."""
     app.add_exception_handler(LifelongError, _ours)
@@ -90,8 +95,11 @@ def install(app: FastAPI) -> None:
 def _json(
     status: int, kind: str, found: str, expected: str, fix: str, *, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    parts = {"type": kind, "found": found, "expected": expected, "fix": fix}
-    return JSONResponse({"error": parts}, status, headers=headers)
+    return JSONResponse({"error": _parts(kind, found, expected, fix)}, status, headers=headers)
+
+
+def _parts(kind: str, found: str, expected: str, fix: str) -> dict[str, str]:
+    return {"type": kind, "found": found, "expected": expected, "fix": fix}
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:

@@ -11,11 +11,12 @@ from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.convertors import StringConvertor, register_url_convertor
 
+from lifelong.errors import StoreCorruptError
 from lifelong.memory.updater import UserEvent
 from lifelong.serving import pages
 from lifelong.serving import schemas as s
-from lifelong.serving.errors import DOCUMENTED
-from lifelong.serving.scorer import Answer, ScoreRequest
+from lifelong.serving.errors import DOCUMENTED, error_parts
+from lifelong.serving.scorer import Answer, Score, ScoreRequest
 from lifelong.serving.service import Service
 
 
@@ -67,11 +68,15 @@ def _note(counts: dict[str, int]) -> str | None:
 
 @api.post("/score", summary="Score candidates of one user, or of many", response_model=s.OneReply | s.ManyReply)
 async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> Response:
-    """One user with her candidates, or a list of such requests; the reply has the same form."""
+    """One user with her candidates, or a list of such requests; the reply has the same form.
+
+    In a list a user whose stored memory is damaged has an error instead of scores; the others have their scores.
+    """
     if isinstance(body, s.ManyBody):
-        answers = await service.answer([_request(one) for one in body.requests])
-        return _json({"results": [_one(answer) for answer in answers]})
-    return _json(_one((await service.answer([_request(body)]))[0]))
+        answers = await service.answer_each([_request(one) for one in body.requests])
+        named = zip(body.requests, answers, strict=True)
+        return _json({"results": [_one(of) if isinstance(of, Answer) else _damaged(one.user, of) for one, of in named]})
+    return _json(_one(await service.answer(_request(body))))
 
 
 @api.post("/explain", summary="Explain scores: time scales and past events")
@@ -148,15 +153,32 @@ def _request(body: s.OneBody) -> ScoreRequest:
 
 def _one(answer: Answer) -> dict[str, object]:
     """A reply as `OneReply` describes it; a model of each of a hundred scores would take as long as the scores."""
-    scores: list[dict[str, object]] = [
-        {"item": score.item, "score": score.score, "probability": score.probability, "reason": score.reason}
-        for score in answer.scores
-    ]
-    for one, score in zip(scores, answer.scores, strict=True):
-        if score.tasks is not None:
-            one["tasks"] = {task: asdict(of) for task, of in score.tasks.items()}
-    head = {"user": answer.user, "known_user": answer.known_user, "count": answer.count, "artifact": answer.artifact}
-    return head | {"request_id": answer.request_id, "scores": scores}
+    # Why there is no probability is one for all candidates.
+    first = answer.scores[0]
+    reply: dict[str, object] = {
+        "user": answer.user,
+        "known_user": answer.known_user,
+        "count": answer.count,
+        "artifact": answer.artifact,
+        "request_id": answer.request_id,
+        "reason": first.reason,
+    }
+    if first.tasks is not None:
+        reply["reasons"] = {task: of.reason for task, of in first.tasks.items()}
+    reply["scores"] = [_value(score) for score in answer.scores]
+    return reply
+
+
+def _value(score: Score) -> dict[str, object]:
+    value: dict[str, object] = {"item": score.item, "score": score.score, "probability": score.probability}
+    if score.tasks is not None:
+        value["tasks"] = {task: {"score": of.score, "probability": of.probability} for task, of in score.tasks.items()}
+    return value
+
+
+def _damaged(user: str, error: StoreCorruptError) -> dict[str, object]:
+    """A reply as `DamagedReply` describes it."""
+    return {"user": user, "error": error_parts(error)}
 
 
 def _json(document: dict[str, object]) -> Response:

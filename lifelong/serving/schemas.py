@@ -140,22 +140,35 @@ def _has(value: Any, key: str) -> bool:
     return key in value if isinstance(value, dict) else hasattr(value, key)
 
 
-class TaskScoreReply(_Reply):
+class ErrorParts(_Reply):
+    """What was found, what was expected, what to do."""
+
+    type: str
+    found: str
+    expected: str
+    fix: str
+
+
+class ErrorReply(_Reply):
+    """Every error has this shape."""
+
+    error: ErrorParts
+
+
+class TaskValueReply(_Reply):
     """One candidate's answer for one task."""
 
     score: float = Field(description="raw logit")
     probability: float | None = Field(description="calibrated; null where no base rate is known")
-    reason: str | None = Field(description="why there is no probability")
 
 
-class ScoreReply(_Reply):
+class ValueReply(_Reply):
     """One candidate's answer."""
 
     item: str
     score: float = Field(description="raw logit; orders the candidates of one user")
     probability: float | None = Field(description="calibrated; null where no base rate is known")
-    reason: str | None = Field(description="why there is no probability")
-    tasks: dict[str, TaskScoreReply] | None = Field(
+    tasks: dict[str, TaskValueReply] | None = Field(
         None,
         exclude_if=lambda value: value is None,
         description="the same for each task, of a model with several; the values beside it are of the first",
@@ -170,13 +183,44 @@ class OneReply(_Reply):
     count: int = Field(description="events in the memory that was read")
     artifact: str = Field(description="id of the artifact that scored: memory and weights are both its own")
     request_id: str | None = Field(description="name of the request in the impressions log; null without one")
-    scores: list[ScoreReply]
+    reason: str | None = Field(description="why no candidate has a probability; null where each has one")
+    reasons: dict[str, str | None] | None = Field(
+        None, exclude_if=lambda value: value is None, description="the same for each task, of a model with several"
+    )
+    scores: list[ValueReply]
+
+
+class DamagedReply(_Reply):
+    """Instead of the scores of a user whose stored memory is damaged; the other users have theirs."""
+
+    user: str
+    error: ErrorParts
 
 
 class ManyReply(_Reply):
     """One answer per request, in the same order."""
 
-    results: list[OneReply]
+    results: list[OneReply | DamagedReply]
+
+
+class TaskScoreReply(TaskValueReply):
+    """The same of an explanation."""
+
+    reason: str | None = Field(description="why there is no probability")
+
+
+class ScoreReply(_Reply):
+    """One candidate's answer of an explanation."""
+
+    item: str
+    score: float = Field(description="raw logit; orders the candidates of one user")
+    probability: float | None = Field(description="calibrated; null where no base rate is known")
+    reason: str | None = Field(description="why there is no probability")
+    tasks: dict[str, TaskScoreReply] | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="the same for each task, of a model with several; the values beside it are of the first",
+    )
 
 
 class ItemBody(_Body):
@@ -403,18 +447,3 @@ class StateReply(_Reply):
     status: str
     artifact: str | None = None
     model: str | None = None
-
-
-class ErrorParts(_Reply):
-    """What was found, what was expected, what to do."""
-
-    type: str
-    found: str
-    expected: str
-    fix: str
-
-
-class ErrorReply(_Reply):
-    """Every error has this shape."""
-
-    error: ErrorParts

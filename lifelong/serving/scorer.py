@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.events import NO_TIME, context_numbers, user_context
-from lifelong.errors import RequestError, UsageError
+from lifelong.errors import RequestError, StoreCorruptError, UsageError
 from lifelong.memory.roster import slot_of
 from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
@@ -178,6 +178,27 @@ class Scorer:
             group = self.answer_from(*self.states([request.user for request in members]), members)
             answers.update(zip(chosen, group, strict=True))
         return [answers[place] for place in range(len(requests))]
+
+    def answer_each(self, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
+        """`answer`, with an error in the place of each user whose stored memory is damaged.
+
+        Raises:
+            RequestError: a field that came with a candidate is not an item field.
+        """
+        try:
+            return [*self.answer(requests)]
+        except StoreCorruptError:
+            damaged = {place: error for place, one in enumerate(requests) if (error := self._damage(one.user))}
+        others = iter(self.answer([one for place, one in enumerate(requests) if place not in damaged]))
+        return [damaged[place] if place in damaged else next(others) for place in range(len(requests))]
+
+    def _damage(self, user: str) -> StoreCorruptError | None:
+        """What is wrong with a user's stored memory, None if nothing is."""
+        try:
+            self.states([user])
+        except StoreCorruptError as error:
+            return error
+        return None
 
     def explain(
         self,

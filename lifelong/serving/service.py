@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lifelong.data.events import NO_TIME
-from lifelong.errors import StoreForeignError, StoreUnavailableError
+from lifelong.errors import StoreCorruptError, StoreForeignError, StoreUnavailableError
 from lifelong.memory.forgetting import export, forget
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.serving.errors import NotFoundError, TooLargeError
@@ -251,14 +251,33 @@ class Service:
         if self.follower is not None:
             self.follower.start()
 
-    async def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
-        """Score many users' candidates."""
+    async def answer(self, request: ScoreRequest) -> Answer:
+        """Score one user's candidates."""
+        self._allow([request])
+        answers = await self._ask(lambda served: self._logged(served, [request], served.scorer.answer([request])))
+        self._count(answers)
+        return answers[0]
+
+    async def answer_each(self, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
+        """Score many users' candidates; a user whose memory is damaged has the error in the place of her answer."""
         self._allow(requests)
-        answers = await self._ask(lambda served: self._logged(served, requests, served.scorer.answer(requests)))
+        found = await self._ask(lambda served: self._each(served, requests))
+        self._count([answer for answer in found if isinstance(answer, Answer)])
+        return found
+
+    def _each(self, served: Served, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
+        found = served.scorer.answer_each(requests)
+        good = [(one, answer) for one, answer in zip(requests, found, strict=True) if isinstance(answer, Answer)]
+        if len(good) < len(found):
+            # The errors themselves name users; they are in the answer.
+            logger.error("POST /v1/score: %d of %d stored memories are damaged", len(found) - len(good), len(found))
+        logged = iter(self._logged(served, [one for one, _ in good], [answer for _, answer in good]))
+        return [next(logged) if isinstance(answer, Answer) else answer for answer in found]
+
+    def _count(self, answers: Sequence[Answer]) -> None:
         self.metrics.candidates.inc(sum(len(answer.scores) for answer in answers))
         self.metrics.unknown_items.inc(sum(answer.unknown_items for answer in answers))
         self.metrics.unknown_users.inc(sum(not answer.known_user for answer in answers))
-        return answers
 
     async def explain(self, request: ScoreRequest) -> Explanation:
         """Explain one user's candidates."""

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from lifelong.errors import StoreUnavailableError
+from lifelong.memory.store import Commit
+from lifelong.serving.schemas import ManyReply
 from lifelong.serving.service import ServiceSettings
 
 START = 1_700_000_000
@@ -104,7 +106,16 @@ def test_one_user_gets_her_scores_in_the_order_of_the_items(client):
     reply = one(client, items=["i2", "i1", {"item": "new", "fields": {"category": "c1"}}])
     assert [score["item"] for score in reply["scores"]] == ["i2", "i1", "new"]
     assert (reply["user"], reply["known_user"], reply["count"]) == ("u1", True, 1)
-    assert all(score["probability"] is None and score["reason"] for score in reply["scores"])
+    assert all(set(score) == {"item", "score", "probability"} for score in reply["scores"])
+
+
+def test_why_there_is_no_probability_stands_in_the_reply_once(client, make_client):
+    reply = one(client, items=["i1", "i2"])
+    assert "negatives were sampled" in reply["reason"]
+    assert [score["probability"] for score in reply["scores"]] == [None, None]
+    stated = one(make_client(settings=ServiceSettings(base_rate=0.1)), items=["i1", "i2"])
+    assert stated["reason"] is None
+    assert all(0 < score["probability"] < 1 for score in stated["scores"])
 
 
 def test_an_unknown_user_is_marked(client):
@@ -120,6 +131,36 @@ def test_many_users_get_what_each_gets_alone(client):
         alone = one(client, result["user"], ["i1", "i2"])
         for got, wanted in zip(result["scores"], alone["scores"], strict=True):
             assert got["score"] == pytest.approx(wanted["score"], abs=1e-5)
+
+
+def damage(app, user):
+    """Turn one bit of a user's memory, behind the back of the checks."""
+    store = app.state.service.store
+    (record,) = store.read_many([user])
+    store.commit(Commit(states={user: record[:-1] + bytes([record[-1] ^ 1])}))
+
+
+def test_a_damaged_memory_in_a_batch_is_named_and_the_others_have_their_scores(app, client):
+    client.post("/v1/events", {"events": [event(user) for user in ("u1", "bad", "u2")]})
+    damage(app, "bad")
+    users = ("u1", "bad", "nobody", "u2", "bad")
+    answer = client.post("/v1/score", {"requests": [{"user": user, "items": ["i1"], "time": START} for user in users]})
+    assert answer.status_code == 200
+    results = answer.json()["results"]
+    assert [result["user"] for result in results] == list(users)
+    assert [set(result) == {"user", "error"} for result in results] == [False, True, False, False, True]
+    assert results[1]["error"]["type"] == "StoreCorruptError"
+    assert "the memory of user 'bad' fails its checksum" in results[1]["error"]["found"]
+    for place in (0, 2, 3):
+        alone = one(client, users[place])
+        assert results[place]["scores"][0]["score"] == pytest.approx(alone["scores"][0]["score"], abs=1e-5)
+    assert ManyReply.model_validate(answer.json()).model_dump(mode="json") == answer.json()
+
+
+def test_a_damaged_memory_asked_for_alone_is_an_error(app, client):
+    client.post("/v1/events", {"events": [event("bad")]})
+    damage(app, "bad")
+    check_error(client.post("/v1/score", {"user": "bad", "items": ["i1"]}), 500, found="the memory of user 'bad'")
 
 
 # Items, memories, explanations

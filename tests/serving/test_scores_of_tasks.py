@@ -173,6 +173,7 @@ def test_the_service_answers_every_task(made: Callable[..., Artifact], dataset: 
     scorer = scorer_of(made(), dataset)
     reply = _one(scorer.answer([ScoreRequest("u1", ["i1", "i2"], 1_700_000_000)])[0])
     assert [set(score["tasks"]) for score in reply["scores"]] == [{"any", "buy"}] * 2
+    assert set(reply["reasons"]) == {"any", "buy"} and reply["reason"] == reply["reasons"]["any"]
     assert OneReply.model_validate(reply).model_dump(mode="json") == json.loads(json.dumps(reply))
 
 
