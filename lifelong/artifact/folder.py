@@ -9,6 +9,7 @@ ARTIFACT/
   weights.safetensors    all weights                                         models trained by gradient
   tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped     models that are served
   graphs/{write,read,head}.onnx                                              those; no write for history models
+  graphs/run.onnx                                                            those whose memory is a stack of GRUs
   fitted/                what the model's own `save` wrote                   fitted models
 
 The id is the SHA-256 over the names and checksums of all files but `metrics.json` and the manifest: equal ids score
@@ -39,7 +40,11 @@ from lifelong.errors import ArtifactError, DatasetError
 FORMAT = "lifelong-artifact"
 FORMAT_VERSION = 1
 GRAPHS = ("write", "read", "head")
-Graph = Literal["write", "read", "head"]
+RUN = "run"
+"""A graph that an artifact may have beside them: runs of events of one user at once."""
+STRIDE = "stride"
+"""Its metadata: what divides the count at which a run begins, and its number of events."""
+Graph = Literal["write", "read", "head", "run"]
 Kind = Literal["memory", "history", "fitted"]
 _MANIFEST, _CONFIG, _METRICS = "manifest.json", "config.json", "metrics.json"
 _AGAIN = "copy the whole folder again, or train anew"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 IntArray = npt.NDArray[np.int64]
 _GIVEN = 65_536
 """Items with fields of their own whose numbers are kept at hand."""
+_LONG = 64
+"""Events of one user in a batch that are a long run, where the artifact has a graph for such."""
 _FEW = 2
 """Users of whom a run of events is folded in by itself, and not the k-th events of all together."""
 
@@ -102,19 +105,41 @@ class Folder:
     def fold(self, states: States, plan: Plan, number_NF: IntArray) -> tuple[States, IntArray]:
         """Memories after all events, and each event's place in its user's history (from 1)."""
         count_N = states.count_B[plan.user_N] + plan.rank_N + 1
+        stride = self.runtime.stride
+        if stride is None or not len(plan.rank_N) or plan.rank_N.max() < max(_LONG, 2 * stride):
+            return self._in_rounds(states, plan, number_NF), count_N
+        # Of users with many events those up to a whole stride, then as many strides as there are, then the rest.
+        size_U = np.bincount(plan.user_N, minlength=len(states))
+        head_U = -states.count_B % stride
+        run_U = np.where(size_U > max(_LONG, 2 * stride), (size_U - head_U) // stride * stride, 0)
+        head_U = np.where(run_U > 0, head_U, size_U)
+        past_N = plan.rank_N - head_U[plan.user_N]
+        before, behind = np.flatnonzero(past_N < 0), np.flatnonzero(past_N >= run_U[plan.user_N])
+        states = self._in_rounds(states, plan.take(before), number_NF[before])
+        for user in np.flatnonzero(run_U).tolist():
+            place_N, user_B = np.flatnonzero(plan.user_N == user), np.array([user])
+            place_N = place_N[head_U[user] : head_U[user] + run_U[user]]
+            after = self.runtime.write_long_run(states.take(user_B), number_NF[place_N], plan.time_N[place_N])
+            states.put(user_B, after)
+        rest = plan.take(behind)
+        rest = replace(rest, rank_N=rest.rank_N - (head_U + run_U)[rest.user_N])
+        return self._in_rounds(states, rest, number_NF[behind]), count_N
+
+    def _in_rounds(self, states: States, plan: Plan, number_NF: IntArray) -> States:
+        """Memories after all events: the first ones of all users together, then the second ones ..."""
         rounds = plan.rounds()
         wide = next((at for at, place_N in enumerate(rounds) if len(place_N) <= _FEW), len(rounds))
-        everyone = len(rounds) > 0 and np.array_equal(plan.user_N[rounds[0]], np.arange(len(states)))
-        if everyone and wide > 0:
+        everyone = wide > 0 and np.array_equal(plan.user_N[rounds[0]], np.arange(len(states)))
+        if everyone:
             states = self.runtime.write(states, number_NF[rounds[0]], plan.time_N[rounds[0]])
         else:
             states = states.take(np.arange(len(states)))
         for place_N in rounds[1 if everyone else 0 : wide]:
             user_B = plan.user_N[place_N]
             states.put(user_B, self.runtime.write(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
-        # What is left are long runs of a few users, each of which goes on by itself.
+        # What is left are runs of a few users, each of which goes on by itself.
         left_N = np.flatnonzero(plan.rank_N >= wide)
         for user in np.unique(plan.user_N[left_N]).tolist():
             place_N, user_B = left_N[plan.user_N[left_N] == user], np.array([user])
             states.put(user_B, self.runtime.write_run(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
-        return states, count_N
+        return states

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import GRAPHS, is_recent
+from lifelong.artifact.folder import GRAPHS, RUN, STRIDE, is_recent
+from lifelong.data.events import NO_TIME
 from lifelong.errors import ArtifactError, StoreCorruptError, require
 from lifelong.memory.codec import make_codec
 from lifelong.memory.recent import append, unroll
@@ -31,6 +32,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 _USERS = 512
 """Memories that go through the write graph at once: what it works on then stays in the processor's cache."""
+_RUN = 8_192
+"""Events of one user that go through the run graph at once."""
 _CELLS = 8_192
 """Targets that go through the read graph at once."""
 _PAIRS = 1_048_576
@@ -62,6 +65,7 @@ class Runtime:
         self._recent = is_recent(self.layout)
         graphs = [name for name in GRAPHS if name != "write" or not self._recent]
         self._sessions = {name: _session(artifact, name, threads) for name in graphs}
+        self._run_session, self.stride = self._runs(artifact, threads)
         given = {part.name for part in self._sessions["read"].get_outputs()} & {"attention", "weight"}
         self._attention = next(iter(given), None)
         # A graph for histories of one length alone names it; else the axis is free.
@@ -70,6 +74,16 @@ class Runtime:
         self._taken = {
             name: frozenset(part.name for part in session.get_inputs()) for name, session in self._sessions.items()
         }
+
+    def _runs(self, artifact: Artifact, threads: int) -> tuple[Any, int | None]:
+        """The graph for runs of events, and the multiple that they begin at and are of; None where each is folded in.
+
+        A codec that rounds does so after each event.
+        """
+        if self.codec.rounds or not artifact.graph(RUN).exists():
+            return None, None
+        session = _session(artifact, RUN, threads)
+        return session, int(session.get_modelmeta().custom_metadata_map[STRIDE])
 
     @property
     def attends_to(self) -> Literal["slots", "events"] | None:
@@ -179,6 +193,28 @@ class Runtime:
                 fields = dict(self.codec.round(States(counts[place], states.last_time_B, fields)).fields)
         time = np.array([max(last, int(time_L.max()))], np.int64)
         return self.codec.round(States(counts[-1], time, fields))
+
+    def write_long_run(self, states: States, number_LF: IntArray, time_L: IntArray) -> States:
+        """`write_run` at a fiftieth of the time of `write`, where `stride` divides the count and the number of events.
+
+        Sums are in another order.
+
+        Args:
+            states: the memory of one user; not changed.
+            number_LF: numbers of `schema.history_fields`.
+            time_L: times of the events.
+
+        Raises:
+            StoreError: the codec cannot keep a number.
+        """
+        assert self.stride is not None and len(time_L) % self.stride == states.count_B[0] % self.stride == 0
+        ((name, memory),) = states.fields.items()
+        for chosen in _slices(len(time_L), max(1, _RUN // self.stride) * self.stride):
+            event_BLE = self._embed(number_LF[chosen], self._event)[None]
+            feed = {name: memory, "event": event_BLE, "length": np.array([event_BLE.shape[1]], np.int64)}
+            (memory,) = self._run_session.run([f"new_{name}"], feed)
+        last_time_B = np.maximum(states.last_time_B, time_L.max(initial=NO_TIME))
+        return self.codec.round(States(states.count_B + len(time_L), last_time_B, {name: memory}))
 
     def _write(self, states: States, number_BF: IntArray, chosen: slice) -> dict[str, FloatArray]:
         feed = self._memory(states, chosen) | {"event": self._embed(number_BF[chosen], self._event)}

@@ -16,7 +16,7 @@ interest, S slots, T tasks, K counts.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, Protocol, Self
@@ -389,6 +389,14 @@ class MemoryModel(Model, Generic[M]):
     def divisible(self) -> bool:
         """Users have nothing to do with each other."""
         return True
+
+    @property
+    def stack(self) -> Sequence[tuple[nn.GRU, int]]:
+        """The layers and their periods, the lowest first, of a memory whose only field are the states of such layers.
+
+        A layer steps every so many events, by the new state of the layer below. Empty for a memory of another kind.
+        """
+        return ()
 
     @abstractmethod
     def initial_memory(self, num_users: int) -> M:

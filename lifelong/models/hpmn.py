@@ -93,6 +93,11 @@ class Hpmn(MemoryModel[HpmnMemory]):
         self.register_buffer("period_S", torch.tensor(self.periods), persistent=False)
         align_slots(self.layers, self.query, self.pass_on)
 
+    @property
+    def stack(self) -> Sequence[tuple[nn.GRU, int]]:
+        """One slot per layer."""
+        return [(layer, period) for layer, period in zip(self.layers, self.periods, strict=True)]  # type: ignore[misc]
+
     def initial_memory(self, num_users: int) -> HpmnMemory:
         """Zeros: all slots empty."""
         weight = self.query.weight
