@@ -84,7 +84,7 @@ def test_a_long_run_is_what_single_writes_give(stacked, length):
 @pytest.mark.parametrize("first", range(5))
 def test_users_with_long_runs_and_the_others_get_what_single_events_give(stacked, first):
     rng = np.random.default_rng(first)
-    users = [f"u{rng.integers(0, 9)}" if chance < 0.2 else "ab"[chance < 0.5] for chance in rng.random(600)]
+    users = [f"u{rng.integers(0, 9)}" if chance < 0.2 else "ab"[int(chance < 0.5)] for chance in rng.random(600)]
     events = [
         UserEvent(user, f"i{item}", 1_700_000_000 + place, "view")
         for place, (user, item) in enumerate(zip(users, rng.integers(0, 60, 600).tolist(), strict=True))
