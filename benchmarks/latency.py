@@ -33,7 +33,6 @@ import numpy as np
 from ingest_throughput import ITEMS, START
 
 from lifelong.artifact.folder import Artifact
-from lifelong.data.events import context_numbers
 from lifelong.memory.event_table import EventTable
 from lifelong.memory.rocksdb_store import RocksDbStore
 from lifelong.memory.updater import Updater
@@ -88,7 +87,7 @@ def in_process(artifact: Artifact, folder: Path) -> dict[str, float]:
     records = store.read_many([f"u{user}" for user in range(USERS)])
     states = runtime.decode(records[:1])
     number_BCF, time_B = scorer.overlay.numbers(asked[0])[None], np.array([START + 10_000])
-    context_BCF = context_numbers(scorer.schema, time_B, states.last_time_B)[:, None, :]
+    context_BCF = scorer.context([None], time_B, states.last_time_B)
     logit_CT = np.zeros((CANDIDATES, 1), np.float32)
     found = {
         "whole": median_ms(lambda k: scorer.score(f"u{k % USERS}", asked[k % 50], time=START + 10_000)),
