@@ -254,8 +254,9 @@ def check_values(change: Commit) -> None:
     Raises:
         TypeError: one is not bytes.
     """
-    for values in (*change.records.values(), change.events, change.items):
-        if not all(isinstance(value, bytes) for value in values.values()):
+    parts = [records.values() for records in change.records.values()]
+    for values in (*parts, change.events.values(), change.items.values()):
+        if not all(isinstance(value, bytes) for value in values):
             raise TypeError("a store keeps bytes")
 
 
