@@ -42,7 +42,7 @@ from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
 from lifelong.nn.head import Head
 from lifelong.nn.masks import clear_padding, masked_softmax
 from lifelong.nn.periods import check_periods
-from lifelong.nn.recurrent import gru_pass, periodic_gru_step, states_at
+from lifelong.nn.recurrent import gru_pass, gru_step, states_at
 
 if TYPE_CHECKING:
     from lifelong.data.batches import Batch
@@ -285,7 +285,8 @@ class Tally(MemoryModel[Any]):
             return CountMemory(count_B, *cells)
         layer_input, slots = self.split.vectors(event_BE), []
         for layer, period, slot_BD in zip(self.layers, self.periods, memory.slot_BSD.unbind(1), strict=True):
-            layer_input = periodic_gru_step(layer, layer_input, slot_BD, count_B, period)
+            due_B1 = (count_B % period == 0).unsqueeze(-1)
+            layer_input = torch.where(due_B1, gru_step(layer, layer_input, slot_BD), slot_BD)
             slots.append(layer_input)
         return TallyMemory(count_B, torch.stack(slots, dim=1), *cells)
 
