@@ -24,7 +24,7 @@ import operator
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,7 @@ from lifelong.errors import ArtifactError, DatasetError
 FORMAT = "lifelong-artifact"
 FORMAT_VERSION = 1
 GRAPHS = ("write", "read", "head")
-RUN = "run"
+RUN: Final = "run"
 """A graph that an artifact may have beside them: runs of events of one user at once."""
 STRIDE = "stride"
 """Its metadata: what divides the count at which a run begins, and its number of events."""
