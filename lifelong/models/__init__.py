@@ -223,7 +223,8 @@ def _choose_context(inputs: InputSpec, chosen: Sequence[str], entry: type[Any]) 
         ConfigError: the data lacks one, the model cannot have it, or one is named twice; names all of them.
     """
     since = list(map(since_context, inputs.item)) if set(USUAL_CONTEXT) <= set(inputs.context) else []
-    there = ", ".join([*inputs.context, *since]) or "none: this data has no clock times"
+    readable = [*inputs.context, *(since if entry.sees_since else [])]
+    there = ", ".join(readable) or "none: this data has no clock times"
     problems = [
         f"model.context: there is no context field {field!r} (there are: {there})"
         for field in chosen
