@@ -7,7 +7,7 @@ pytest.importorskip("onnxruntime")
 
 from lifelong.artifact.graphs import write_graphs  # noqa: E402
 from lifelong.models import MODELS, SERVED, build, require_served  # noqa: E402
-from lifelong.models.base import HistoryModel  # noqa: E402
+from lifelong.models.base import HistoryModel, MemoryModel  # noqa: E402
 from lifelong.testing.worlds import INPUTS  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -27,4 +27,6 @@ def test_graphs_of_every_served_model_give_the_numbers_of_the_model(name: str, t
     expected = {"write.onnx", "read.onnx", "head.onnx"}
     if isinstance(model, HistoryModel):
         expected.remove("write.onnx")
+    elif isinstance(model, MemoryModel) and model.stack:
+        expected.add("run.onnx")
     assert {path.name for path in tmp_path.iterdir()} == expected
