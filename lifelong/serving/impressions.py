@@ -134,12 +134,16 @@ class ImpressionsLog:
     def _run(self) -> None:
         due = clock.monotonic() + self._seconds
         while True:
-            try:
-                scored = self._queue.get(timeout=max(0.01, due - clock.monotonic()))
-                ended = scored is None
-            except queue.Empty:
-                scored, ended = None, False
+            # Taken from the queue with the lock alone: what is in no place is missed by `flush` and `forget`.
+            with self._queue.not_empty:
+                if not self._queue.queue:
+                    self._queue.not_empty.wait(max(0.01, due - clock.monotonic()))
             with self._lock:
+                try:
+                    scored = self._queue.get_nowait()
+                    ended = scored is None
+                except queue.Empty:
+                    scored, ended = None, False
                 if scored is not None:
                     self._take(scored)
                 late = clock.monotonic() >= due
