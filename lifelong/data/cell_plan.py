@@ -131,7 +131,8 @@ def share_out(total: int, most: Sequence[int], weights: Sequence[float]) -> tupl
     while open_:
         weight = sum(weights[field] for field in open_)
         left = total - sum(found[field] for field in range(len(most)) if field not in open_)
-        wanted = {field: max(1, int(left * (weights[field] / weight))) for field in open_}
+        # A whole number of cells may come out a rounding below itself.
+        wanted = {field: max(1, int(left * (weights[field] / weight) + 1e-9)) for field in open_}
         full = {field for field in open_ if wanted[field] >= most[field]}
         for field in full or open_:
             found[field] = most[field] if full else wanted[field]

@@ -185,7 +185,7 @@ def test_cells_are_shared_out_within_the_total_and_no_field_has_more_than_values
     cells = share_out(total, most, weights)
     assert all(1 <= cell <= limit for cell, limit in zip(cells, most, strict=True))
     assert sum(cells) <= total
-    assert sum(cells) >= min(total, sum(most)) - (fields if fields > 1 else 0)
+    assert sum(cells) > min(total, sum(most)) - fields
 
 
 def test_a_plan_that_has_no_room_says_what_to_do() -> None:
