@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,15 @@ class EventTable:
         if not (texts_hold((user, item), (types, names)) and times_hold(times, time_unit)):
             check_events(events, time_unit=time_unit)
         return cls(user, item, np.array(times, np.int64), _or_none(types), _or_none(fields), _or_none(names))
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Mapping[str, Any]]) -> EventTable:
+        """The events of rows that were checked and name their values as `UserEvent` does."""
+        types, fields = [row.get("event_type") for row in rows], [row.get("fields") or None for row in rows]
+        names = [row.get("event_id") for row in rows]
+        time_N = np.array([row["time"] for row in rows], np.int64)
+        user, item = [row["user"] for row in rows], [row["item"] for row in rows]
+        return cls(user, item, time_N, _or_none(types), _or_none(fields), _or_none(names))
 
     def __len__(self) -> int:
         return len(self.user)

@@ -97,6 +97,11 @@ class Runtime:
         """Whether its attention is of any size and sign, and no share of 1."""
         return self._attention == "weight"
 
+    @property
+    def steady(self) -> bool:
+        """Whether a score takes equally long whatever the length of the user's history."""
+        return not self._recent
+
     def stored(self, count: int) -> int:
         """Events that a recent history holds after so many; 0 for a memory of another kind."""
         return min(count, self.layout[0].shape[0]) if self._recent else 0

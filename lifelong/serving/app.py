@@ -18,7 +18,7 @@ from lifelong.serving.errors import install
 from lifelong.serving.guards import Deadline, RateLimit, ScopeGate
 from lifelong.serving.logs import AccessLog
 from lifelong.serving.middleware import BodyLimit, KeyGate, Measure
-from lifelong.serving.routes import api, operations
+from lifelong.serving.routes import api, busy, operations
 from lifelong.serving.service import Service, ServiceSettings
 from lifelong.serving.sweeper import Sweeper
 from lifelong.serving.takeovers import Takeovers
@@ -81,6 +81,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.service, app.state.takeovers = service, takeovers
+    app.include_router(busy)
     app.include_router(admin)
     app.include_router(api)
     app.include_router(operations)

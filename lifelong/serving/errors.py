@@ -127,7 +127,9 @@ def _problem(detail: Mapping[str, Any]) -> str:
     message = str(detail["msg"])
     if detail["type"] == "json_invalid":
         return f"the body is not JSON: {detail.get('ctx', {}).get('error', message)}"
-    if detail["type"] in ("model_attributes_type", "model_type"):
+    # An event that is no object; its fields are told in pydantic's words.
+    one_of_many = detail["type"] == "dict_type" and isinstance(detail["loc"][-1], int)
+    if one_of_many or detail["type"] in ("model_attributes_type", "model_type"):
         message = "should be a JSON object" if "candidate" not in detail["loc"] else "should be an item id or an object"
     if detail["type"] == "less_than_equal" and place.endswith("time"):
         message += " (times are UTC seconds, not milliseconds)"

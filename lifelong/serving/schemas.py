@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, with_config
+from typing_extensions import TypedDict
 
 from lifelong.memory.updater import LAST_SECOND
 
@@ -45,8 +46,11 @@ def _example(value: Any) -> Callable[[dict[str, Any]], None]:
     return add
 
 
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = _STRICT
 
 
 class _Reply(BaseModel):
@@ -55,15 +59,21 @@ class _Reply(BaseModel):
     model_config = ConfigDict(extra="forbid", from_attributes=True)
 
 
-class EventBody(_Body):
+# A plain dictionary, since a model for each of thousands of events would take as long as folding them in.
+@with_config(_STRICT)
+class EventBody(TypedDict):
     """One thing a user did to one item."""
 
     user: Id
     item: Id
     time: Time
-    event_type: Id | None = Field(None, description="click, buy ...; only where the model knows event types")
-    fields: Values | None = None
-    event_id: Id | None = Field(None, description="the client's own id; a second event with it changes nothing")
+    event_type: NotRequired[
+        Annotated[Id | None, Field(description="click, buy ...; only where the model knows event types")]
+    ]
+    fields: NotRequired[Values | None]
+    event_id: NotRequired[
+        Annotated[Id | None, Field(description="the client's own id; a second event with it changes nothing")]
+    ]
 
 
 _EVENT = {"user": "u1", "item": "i7", "time": 1_700_000_000, "event_id": "order-4711-line-2"}

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.events import NO_TIME, context_numbers, user_context
-from lifelong.errors import RequestError, StoreCorruptError, UsageError
+from lifelong.errors import ArtifactError, RequestError, StoreCorruptError, UsageError
 from lifelong.memory.roster import slot_of
 from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
@@ -244,6 +244,9 @@ class Scorer:
             known: whether the store had it.
             requests: padded to the longest of them.
             attention: whether it is wanted, too.
+
+        Raises:
+            ArtifactError: the graphs give what is no number.
         """
         number_BCF = self._targets(requests)
         now = int(clock.time())
@@ -251,6 +254,8 @@ class Scorer:
         # One moment for all candidates of a request.
         context_BCF = self.context([request.profile for request in requests], time_B, states.last_time_B)
         logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, context_BCF, time_B, attention=attention)
+        if not np.isfinite(logit_BCT).all():
+            raise ArtifactError("a score that is no number", fix="look at its weights, and train it again")
         answers = []
         for place, request in enumerate(requests):
             size, last = len(request.items), int(states.last_time_B[place])
@@ -309,24 +314,19 @@ class Scorer:
         """Scores with probabilities, or the reason why there are none."""
         found = {task: self._of_task(task, logit_CT[:, at]) for at, task in enumerate(self.schema.tasks)}
         first = found[self.schema.tasks[0]]
-        several = len(found) > 1
-        return [
-            Score(
-                item,
-                one.score,
-                one.probability,
-                one.reason,
-                {task: scores[place] for task, scores in found.items()} if several else None,
-            )
-            for place, (item, one) in enumerate(zip(items, first, strict=True))
-        ]
+        if len(found) == 1:
+            return list(map(Score, items, *first))
+        of_task = {task: list(map(TaskScore, *columns)) for task, columns in found.items()}
+        of_item = [dict(zip(found, scores, strict=True)) for scores in zip(*of_task.values(), strict=True)]
+        return list(map(Score, items, *first, of_item))
 
-    def _of_task(self, task: str, logit_C: npt.NDArray[np.floating]) -> list[TaskScore]:
+    def _of_task(
+        self, task: str, logit_C: npt.NDArray[np.floating]
+    ) -> tuple[list[float], Sequence[float | None], list[str | None]]:
+        """Scores, probabilities, and reasons why there is none."""
         probability_C, reason = self.artifact.probability(logit_C, self.base_rate.get(task), task=task)
-        return [
-            TaskScore(float(logit), None if probability_C is None else float(probability_C[place]), reason)
-            for place, logit in enumerate(logit_C)
-        ]
+        size = len(logit_C)
+        return logit_C.tolist(), [None] * size if probability_C is None else probability_C.tolist(), [reason] * size
 
 
 def base_rates(artifact: Artifact, given: float | Mapping[str, float] | None) -> Mapping[str, float]:

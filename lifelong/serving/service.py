@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time as clock
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lifelong.data.events import NO_TIME
 from lifelong.errors import StoreCorruptError, StoreForeignError, StoreUnavailableError
+from lifelong.memory.event_table import EventTable
 from lifelong.memory.forgetting import export, forget
-from lifelong.memory.updater import Updater, UserEvent
+from lifelong.memory.updater import Updater
 from lifelong.serving.errors import NotFoundError, TooLargeError
 from lifelong.serving.impressions import ImpressionsLog, Scored
 from lifelong.serving.metrics import Metrics
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from lifelong.memory.kafka import StreamSettings
     from lifelong.memory.kafka_client import KafkaAddress
     from lifelong.memory.store import MemoryStore
-    from lifelong.memory.updater import Applied
+    from lifelong.memory.updater import Applied, UserEvent
     from lifelong.serving.explain import Explanation
     from lifelong.serving.following import Follower
     from lifelong.serving.shadow import Shadow
@@ -57,6 +58,8 @@ class ServiceSettings:
         max_candidates: candidates in one request, over all its users.
         max_items: items in one request.
         threads: readers at the same time.
+        at_once: candidates of one user that are scored without a thread's help: of so few the way to another thread
+            and back takes as long as the scores.
         late: what happens to an event that is older than the user's last one: "apply" or "refuse".
         event_log: whether the store keeps the events, for explanations.
         base_rate: share of positives in the world, for probabilities: of the first task, or task -> share.
@@ -73,6 +76,7 @@ class ServiceSettings:
     max_candidates: int = 20_000
     max_items: int = 10_000
     threads: int = 2
+    at_once: int = 128
     late: Literal["apply", "refuse"] = "apply"
     event_log: bool = True
     base_rate: float | Mapping[str, float] | None = None
@@ -197,13 +201,17 @@ class Service:
         """
         if self.stopping:
             raise StoreUnavailableError("the service is stopping", fix="ask another instance")
-        await self._read(lambda: self.store.read_many(["readiness"]))
+        await self.aside(lambda: self.store.read_many(["readiness"]))
 
-    async def add_events(self, events: Sequence[UserEvent]) -> Applied:
-        """Fold events in; all of them are written at once, or none."""
-        self.settings.allow("events", len(events))
-        applied = await self._write(lambda: self.updater.apply(events))
-        self._touched(events)
+    async def add_events(self, rows: Sequence[Mapping[str, Any]]) -> Applied:
+        """Fold events in; all of them are written at once, or none.
+
+        Args:
+            rows: what a `UserEvent` holds, by name; checked.
+        """
+        self.settings.allow("events", len(rows))
+        applied = await self._write(lambda: self.updater.apply_table(EventTable.of_rows(rows)))
+        self._touched(row["user"] for row in rows)
         for part in fields(applied):
             self.metrics.events.labels(part.name).inc(getattr(applied, part.name))
         return applied
@@ -225,13 +233,13 @@ class Service:
         place: dict[str, Any] = {"source": source, "partition": partition, "offsets": offsets}
         work = self._writer.submit(lambda: self.updater.apply(events, **place, through=through, after=after))
         applied = work.result()
-        self._touched(events)
+        self._touched(event.user for event in events)
         return applied
 
-    def _touched(self, events: Sequence[UserEvent]) -> None:
+    def _touched(self, users: Iterable[str]) -> None:
         """Tell the artifact in shadow who had an event."""
         if self.shadow is not None:
-            self.shadow.touch(event.user for event in events)
+            self.shadow.touch(users)
 
     def follow(self, address: KafkaAddress, settings: StreamSettings, letters: DeadLetters | None) -> None:
         """Follow a topic from `start` to `close`."""
@@ -254,7 +262,10 @@ class Service:
     async def answer(self, request: ScoreRequest) -> Answer:
         """Score one user's candidates."""
         self._allow([request])
-        answers = await self._ask(lambda served: self._logged(served, [request], served.scorer.answer([request])))
+        answers = await self._ask(
+            lambda served: self._logged(served, [request], served.scorer.answer([request])),
+            at_once=len(request.items) <= self.settings.at_once,
+        )
         self._count(answers)
         return answers[0]
 
@@ -351,7 +362,7 @@ class Service:
 
     async def export(self, user: str) -> dict[str, Any]:
         """All that is kept of a user."""
-        found = await self._read(lambda: export(self.store, user))
+        found = await self.aside(lambda: export(self.store, user))
         log = self.impressions
         rows = [] if log is None else await asyncio.get_running_loop().run_in_executor(self._cleaner, log.of, user)
         return {**found, "known": found["known"] or bool(rows), "impressions": rows}
@@ -373,18 +384,27 @@ class Service:
         self.settings.allow("users", len(requests))
         self.settings.allow("candidates", sum(len(request.items) for request in requests))
 
-    async def _ask(self, work: Callable[[Served], T]) -> T:
-        """Ask the artifact that is served; once more where its memories were dropped in between."""
+    async def _ask(self, work: Callable[[Served], T], *, at_once: bool = False) -> T:
+        """Ask the artifact that is served; once more where its memories were dropped in between.
+
+        Args:
+            work: asks it.
+            at_once: whether it takes no longer than the way to a thread and back; where a server is asked, or a long
+                history read, it does.
+        """
         served = self._served
         try:
-            return await self._read(lambda: work(served))
+            if at_once and served.scorer.runtime.steady and not self.store.shared:
+                return work(served)
+            return await self.aside(lambda: work(served))
         except StoreForeignError:
-            await self._read(self.refresh)
+            await self.aside(self.refresh)
             if self._served is served:
                 raise
-            return await self._read(lambda: work(self._served))
+            return await self.aside(lambda: work(self._served))
 
-    async def _read(self, work: Callable[[], T]) -> T:
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Do what only reads in a thread, while the event loop goes on."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)
 
     async def _write(self, work: Callable[[], T]) -> T:

@@ -1,5 +1,7 @@
 """Events as columns, and the plan of a batch."""
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ EVENTS = st.builds(
     time=st.integers(0, 10**9),
     event_type=st.none() | TEXT,
     fields=st.none() | st.dictionaries(TEXT, st.none() | TEXT, max_size=2),
+    event_id=st.none() | TEXT,
 )
 
 
@@ -26,6 +29,17 @@ EVENTS = st.builds(
 @settings(deadline=None)
 def test_the_log_of_a_table_is_that_of_its_events(events):
     assert EventTable.of(events).logged() == [encode_event(event) for event in events]
+
+
+@given(st.lists(EVENTS, max_size=6), st.sets(st.sampled_from(["event_type", "fields", "event_id"])))
+@settings(deadline=None)
+def test_rows_that_name_their_values_are_the_same_events(events, left_out):
+    """What is not there may be left out of a row, or stand there as None."""
+    events = [replace(event, **dict.fromkeys(left_out)) for event in events]
+    rows = [{name: value for name, value in asdict(one).items() if name not in left_out} for one in events]
+    one, other = EventTable.of_rows(rows), EventTable.of(events)
+    assert one.time_N.tolist() == other.time_N.tolist()
+    assert replace(one, time_N=other.time_N) == other
 
 
 @given(st.lists(EVENTS, max_size=6), st.lists(st.integers(0, 5), max_size=6))

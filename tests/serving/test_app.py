@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lifelong.errors import StoreUnavailableError
 from lifelong.memory.store import Commit
+from lifelong.serving.bodies import LARGE
 from lifelong.serving.schemas import ManyReply
 from lifelong.serving.service import ServiceSettings
 
@@ -238,6 +241,88 @@ def test_an_explanation_names_slots_and_events(client):
 def test_a_wrong_body_is_named_and_refused(client, body, found):
     answer = client.request("POST", "/v1/score", content=body, headers={"content-type": "application/json"})
     check_error(answer, 422, found=found)
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (b"{", "not JSON"),
+        (b'{"events": []}', "events"),
+        (b'{"events": [1]}', "events.0: should be a JSON object"),
+        (b'{"events": [{"user": "u", "item": "a"}]}', "events.0.time"),
+        (b'{"events": [{"user": "u", "item": "a", "time": 1, "tiem": 1}]}', "events.0.tiem"),
+        (b'{"events": [{"user": "u", "item": "a", "time": 1, "fields": 1}]}', "events.0.fields"),
+        (b'{"events": [{"user": "u", "item": "a", "time": 1, "event_id": ""}]}', "events.0.event_id"),
+    ],
+)
+def test_a_wrong_body_of_events_is_named_and_refused(client, body, found):
+    answer = client.request("POST", "/v1/events", content=body, headers={"content-type": "application/json"})
+    check_error(answer, 422, found=found)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/v1/events",
+            {"events": [event(event_id="a", event_type="view", fields={"category": "c1"}), event(item="i2")]},
+        ),
+        ("/v1/score", {"user": "u1", "items": ["i1", {"item": "new", "fields": {"category": "c1"}}], "time": START}),
+        ("/v1/score", {"user": "u1", "items": [], "time": START}),
+        ("/v1/score", {"requests": [{"user": "u1", "items": ["i1"], "time": START}]}),
+    ],
+)
+def test_the_short_way_of_a_body_ends_where_the_long_one_does(make_client, path, body):
+    """FastAPI reads a body whose type has a parameter."""
+    answers = [
+        make_client().request("POST", path, content=json.dumps(body), headers={"content-type": kind})
+        for kind in ("application/json", "application/json; charset=utf-8")
+    ]
+    assert answers[0].status_code == answers[1].status_code
+    assert answers[0].json() == answers[1].json()
+
+
+def test_a_large_body_is_read_beside_the_event_loop(client, app, monkeypatch):
+    service, read = app.state.service, []
+    aside = service.aside
+
+    async def noted(work):
+        read.append(work)
+        return await aside(work)
+
+    monkeypatch.setattr(service, "aside", noted)
+    few = {"events": [event(event_id="a")]}
+    many = {"events": [event(event_id=str(number)) for number in range(LARGE // 50)]}
+    for body, times in ((few, 0), (many, 1)):
+        assert client.post("/v1/events", body).status_code == 200
+        assert len(read) == times
+
+
+def test_few_candidates_are_scored_at_once_and_many_in_a_thread(make_client, monkeypatch):
+    replies = []
+    for at_once, thread in ((2, "MainThread"), (1, "lifelong-read_0")):
+        client = make_client(settings=ServiceSettings(at_once=at_once))
+        scorer, seen = client.app.state.service.scorer, []
+        answer = scorer.answer
+
+        def noted(requests, answer=answer, seen=seen):
+            seen.append(threading.current_thread().name)
+            return answer(requests)
+
+        monkeypatch.setattr(scorer, "answer", noted)
+        replies.append(one(client, items=["i1", "i2"]))
+        assert seen == [thread]
+    assert replies[0] == replies[1]
+
+
+def test_a_score_that_is_no_number_is_an_error_and_no_reply(client, app, monkeypatch):
+    runtime = app.state.service.scorer.runtime
+
+    def broken(states, number_BCF, *rest, **options):
+        return np.full((*number_BCF.shape[:2], 1), np.nan, np.float32), None
+
+    monkeypatch.setattr(runtime, "score", broken)
+    check_error(client.post("/v1/score", {"user": "u", "items": ["a"]}), 500, found="no number")
 
 
 def test_an_unknown_address_has_the_error_shape(client):
