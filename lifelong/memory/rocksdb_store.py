@@ -29,6 +29,7 @@ and then fails to sync it nobody knows whether it is there: the error says so, a
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -65,6 +66,8 @@ _NUMBER = struct.Struct(">q")
 _LENGTH = struct.Struct(">I")
 CACHE = 128 * 2**20
 """Bytes of memories that a store keeps in RAM, unless it is told otherwise."""
+_AT_ONCE = 64
+"""Keys that are read in one call: about a quarter of a millisecond."""
 _PURGE = 10_000
 """Expired event ids that one commit removes at most."""
 
@@ -335,9 +338,12 @@ class RocksDbStore:
         # A live iterator would keep the lock.
         for scan in list(self._scans):
             scan.stop()
-        if not self._read_only:
-            (self.path / "owner.json").unlink(missing_ok=True)
         db, self._db = self._db, None
+        if not self._read_only:
+            try:
+                (self.path / "owner.json").unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("%s still names this process as its owner: %s", self.path, error)
         try:
             db.close()
         except Exception as error:
@@ -381,9 +387,12 @@ class RocksDbStore:
             return value
 
     def _get_many(self, keys: list[bytes]) -> list[bytes | None]:
+        values: list[bytes | None] = []
         with _translated(self.path):
-            values: list[bytes | None] = self._opened().get(keys) if keys else []
-            return values
+            # rocksdict holds all threads of the process while it reads; in between those that wait have their turn.
+            for first in range(0, len(keys), _AT_ONCE):
+                values += self._opened().get(keys[first : first + _AT_ONCE])
+        return values
 
     def _batch(self) -> Any:
         return self._rocksdict.WriteBatch(raw_mode=True)
@@ -543,7 +552,23 @@ def _sync(path: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> StoreUnavailableError:
-    return StoreUnavailableError(f"{path} cannot be written: {error}", fix="check the path, its rights and its space")
+    if error.errno == errno.EROFS:
+        return _on_read_only_disk(path)
+    return StoreUnavailableError(
+        f"{path} cannot be written: {error}",
+        expected="a folder that this process may write to",
+        fix="check the path, its rights and its space",
+    )
+
+
+def _on_read_only_disk(path: Path) -> StoreUnavailableError:
+    return StoreUnavailableError(
+        f"{path} is on a file system that can only be read; nothing was kept",
+        # RocksDB writes a file of its own at each opening.
+        expected="one that can be written, for reading alone too",
+        fix="mount it for writing (after a fault of the disk, check that first), or name a folder elsewhere; then open "
+        "the store again (restart the service that owns it)",
+    )
 
 
 def _check_folder(path: Path, *, read_only: bool) -> None:
@@ -609,6 +634,14 @@ def _as_ours(path: Path, text: str) -> StoreError:
         )
     if "Corruption" in text or "corrupt" in text.lower():
         return StoreCorruptError(f"{path} is damaged: {text}", fix="restore a backup, or build the store anew")
+    if "Read-only file system" in text:
+        return _on_read_only_disk(path)
+    if "Permission denied" in text:
+        return StoreUnavailableError(
+            f"{path} cannot be written: {text}",
+            expected="a folder that this process may write to, for reading alone too",
+            fix="check its rights",
+        )
     if "No space left" in text:
         return StoreUnavailableError(
             f"the disk of {path} is full; nothing was kept",

@@ -1,5 +1,6 @@
 """Opening stores, and what is particular to the one on disk."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -96,6 +97,15 @@ def test_reading_a_store_that_is_not_there_makes_none(url, tmp_path):
     with pytest.raises(StoreError, match="no store"):
         open_store(url, read_only=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [63, 64, 65, 200])
+def test_many_users_are_read_in_pieces_and_come_in_the_order_of_the_question(url, number):
+    with contextlib.closing(open_store(url)) as store:
+        store.commit(Commit(states={f"u{at}": b"%d" % at for at in range(0, number, 2)}))
+    with contextlib.closing(open_store(url)) as store:
+        found = store.read_many([f"u{at}" for at in range(number)])
+    assert found == [b"%d" % at if at % 2 == 0 else None for at in range(number)]
 
 
 def test_closing_leaves_no_open_file(filled):
