@@ -72,6 +72,9 @@ def serve(
     forget_after: Annotated[
         float | None, typer.Option("--forget-after", metavar="DAYS", help="Forget users so long without an event.")
     ] = None,
+    keep_events: Annotated[
+        float | None, typer.Option("--keep-events", metavar="DAYS", help="Take older events out of the event log.")
+    ] = None,
 ) -> Reply:
     """Serve scores and take events over HTTP, and from a topic if one is named, until it is stopped."""
     from lifelong.memory.redis_client import without_password
@@ -90,6 +93,7 @@ def serve(
         late=late,
         base_rate=base_rate_of(base_rate),
         forget_after=forget_after,
+        keep_events=keep_events,
         impressions_log=impressions_log,
         timeout=timeout,
         rate=rate,

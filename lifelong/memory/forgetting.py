@@ -107,7 +107,7 @@ def moment_before(days: float, *, now: Callable[[], float] = clock.time) -> int:
         UsageError: the number is not positive.
     """
     if not days > 0:
-        raise UsageError(f"{days} days without an event", expected="a number of days above 0")
+        raise UsageError(f"a limit of {days} days", expected="a number of days above 0")
     return int(now() - days * 86_400)
 
 

@@ -341,6 +341,8 @@ class RedisStore:
         for slot, records in change.records.items():
             for user, record in records.items():
                 parts[self._group(user)].write("SET", self._of(user, _kind(slot)), _mark(record) + record)
+        for user, through in change.trimmed.items():
+            parts[self._group(user)].write("ZREMRANGEBYSCORE", self._of(user, "e"), "-inf", through)
         for (user, count), event in change.events.items():
             part, key = parts[self._group(user)], self._of(user, "e")
             part.write("ZREMRANGEBYSCORE", key, count, count)

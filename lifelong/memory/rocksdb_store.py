@@ -221,6 +221,11 @@ class RocksDbStore:
             _each(put, _state_keys(records, slot), records.values())
         for (source, partition), offset in change.watermarks.items():
             put(_watermark_key(source, partition), _NUMBER.pack(offset))
+        for user, through in change.trimmed.items():
+            for key, _ in self._scan(_of_user(b"e", user)):
+                if key[-_NUMBER.size :] > _NUMBER.pack(through):
+                    break
+                batch.delete(key)
         _each(put, _log_keys(change.events), change.events.values())
         for item, value in change.items.items():
             put(b"i" + item.encode(), value)

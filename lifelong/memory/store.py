@@ -31,6 +31,7 @@ class Commit:
         watermarks: (source, partition) -> offset of the last event applied.
         event_ids: (user, client event id) -> expiry (UTC seconds).
         events: (user, count after the event) -> encoded event, for the event log.
+        trimmed: user -> count up to which her events are taken out of the event log.
         items: item id -> fields (JSON), for items added or changed online.
         deleted: users to erase, with their events and event ids, and their memories of every artifact.
         based_on: user -> the encoded memory that the change was made from, None for none.
@@ -47,6 +48,7 @@ class Commit:
     watermarks: Mapping[tuple[str, int], int] = field(default_factory=dict)
     event_ids: Mapping[tuple[str, str], int] = field(default_factory=dict)
     events: Mapping[tuple[str, int], bytes] = field(default_factory=dict)
+    trimmed: Mapping[str, int] = field(default_factory=dict)
     items: Mapping[str, bytes] = field(default_factory=dict)
     deleted: Sequence[str] = ()
     based_on: Mapping[str, bytes | None] = field(default_factory=dict)
@@ -62,7 +64,7 @@ class Commit:
         """All users of whom it keeps or erases something."""
         named = {user for user, _ in (*self.event_ids, *self.events)}
         beside = {user for _, user in (*self.beside, *self.beside_based_on)}
-        return frozenset({*self.states, *named, *self.deleted, *self.based_on, *beside})
+        return frozenset({*self.states, *named, *self.trimmed, *self.deleted, *self.based_on, *beside})
 
     @property
     def records(self) -> dict[int, Mapping[str, bytes]]:
@@ -365,6 +367,9 @@ class InMemoryStore:
                 self._states.update({(slot, user): record for user, record in records.items()})
             self._watermarks.update(change.watermarks)
             self._items.update(change.items)
+            for user, through in change.trimmed.items():
+                log = self._events.get(user, {})
+                self._events[user] = {count: event for count, event in log.items() if count > through}
             for (user, count), event in change.events.items():
                 self._events.setdefault(user, {})[count] = event
             if change.event_ids:

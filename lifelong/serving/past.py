@@ -100,13 +100,9 @@ def _from_dataset(dataset: Dataset, user: str, count: int) -> dict[int, _Row]:
 
 
 def _from_store(scorer: Scorer, user: str, count: int) -> dict[int, _Row]:
-    """The user's events in the store's own log, by position; the log ends with the memory's last event."""
-    events = [decode_event(value) for value in scorer.store.events(user)]
-    first = count - len(events) + 1
-    return {
-        first + place: _Row(event.item, event.time, event.event_type, dict(event.fields or {}))
-        for place, event in enumerate(events)
-    }
+    """The user's first `count` events in the store's own log, by position, as far as it holds them."""
+    log = [(place, decode_event(value)) for place, value in scorer.store.logs([(user, 0)])[0] if place <= count]
+    return {place: _Row(event.item, event.time, event.event_type, dict(event.fields or {})) for place, event in log}
 
 
 def _from_memory(scorer: Scorer, states: States) -> dict[int, _Row]:

@@ -63,6 +63,7 @@ class ServiceSettings:
         late: what happens to an event that is older than the user's last one: "apply" or "refuse".
         event_log: whether the store keeps the events, for explanations.
         base_rate: share of positives in the world, for probabilities: of the first task, or task -> share.
+        keep_events: days after which an event is taken out of the event log; None for never.
         impressions_log: folder for what was scored; None to keep nothing.
         forget_after: days without an event after which a user is forgotten; None for never.
         timeout: seconds until a request must be answered.
@@ -81,6 +82,7 @@ class ServiceSettings:
     event_log: bool = True
     base_rate: float | Mapping[str, float] | None = None
     forget_after: float | None = None
+    keep_events: float | None = None
     impressions_log: Path | None = None
     timeout: float = 30.0
     rate: float | None = None

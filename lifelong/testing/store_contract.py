@@ -166,6 +166,20 @@ def check_deleting_comes_before_writing(open_store: Open) -> None:
     store.close()
 
 
+def check_a_log_is_trimmed_from_its_beginning(open_store: Open) -> None:
+    """Of one user, up to a count; before what the same commit writes."""
+    store = open_store()
+    log = {(user, count): b"%d" % count for user in ("u", "uu") for count in (1, 2, 3, 300)}
+    store.commit(Commit(states={"u": b"1"}, events=log))
+    store.commit(Commit(trimmed={"u": 2, "nobody": 5}, based_on={"u": b"1"}))
+    assert store.logs([("u", 0), ("uu", 1)]) == [[(3, b"3"), (300, b"300")], [(2, b"2"), (3, b"3"), (300, b"300")]]
+    _raises(StoreConflictError, store.commit, Commit(trimmed={"u": 300}, based_on={"u": b"2"}))
+    assert store.events("u") == [b"3", b"300"] and store.read_many(["u"]) == [b"1"]
+    store.commit(Commit(trimmed={"u": 300}, events={("u", 301): b"e", ("u", 5): b"f"}))
+    assert store.logs([("u", 0)]) == [[(5, b"f"), (301, b"e")]]
+    store.close()
+
+
 def check_items_are_kept_and_replaced(open_store: Open) -> None:
     """By item; absent ones are None."""
     store = open_store()

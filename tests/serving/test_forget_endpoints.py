@@ -34,9 +34,40 @@ def test_inactive_users_are_forgotten_and_counted(make_client):
     assert 'lifelong_forgotten_users_total{reason="inactive"} 1.0' in client.get("/metrics").text
 
 
-def test_a_sweep_needs_times(artifact, store):
+def test_old_events_are_out_of_the_log_and_an_explanation_says_that_they_are_missing(make_client):
+    client = make_client(settings=ServiceSettings(keep_events=30))
+    now = int(time.time())
+    events = [{"user": "u", "item": "i1", "time": now - age * 86_400} for age in (40, 31, 29, 1)]
+    client.post("/v1/events", {"events": events})
+    before = client.post("/v1/score", {"user": "u", "items": ["i1", "i2"], "time": now}).json()
+    assert Sweeper(client.app.state.service).trim().events == 2
+    assert client.post("/v1/score", {"user": "u", "items": ["i1", "i2"], "time": now}).json() == before
+    told = client.post("/v1/explain", {"user": "u", "items": ["i1"], "time": now}).json()
+    assert [event["position"] for event in told["recent"]] == [4, 3]
+    assert "2 of 4 are not known" in told["events_note"]
+
+
+def test_a_service_trims_at_its_start_and_the_days_must_be_a_number_of_days(make_client, artifact, store):
+    client = make_client(settings=ServiceSettings(keep_events=30))
+    client.post("/v1/events", {"events": [{"user": "u", "item": "i1", "time": 1_700_000_000}]})
+    service, sweeper = client.app.state.service, Sweeper(client.app.state.service)
+    sweeper.start()
+    for _ in range(500):
+        if not service.store.events("u"):
+            break
+        time.sleep(0.01)
+    sweeper.close()
+    assert service.store.events("u") == []
+    with pytest.raises(UsageError, match="above 0"):
+        create_app(artifact, store, settings=ServiceSettings(keep_events=0))
+
+
+@pytest.mark.parametrize(
+    ("limit", "option"), [({"forget_after": 3}, "--forget-after"), ({"keep_events": 3}, "--keep-events")]
+)
+def test_a_sweep_needs_times(artifact, store, limit, option):
     schema = artifact.config.dataset_schema.model_copy(update={"time_unit": "ordinal"})
     config = artifact.config.model_copy(update={"dataset_schema": schema})
     ordinal = type(artifact)(artifact.path, artifact.manifest, config)
-    with pytest.raises(UsageError, match="--forget-after"):
-        create_app(ordinal, store, settings=ServiceSettings(forget_after=3))
+    with pytest.raises(UsageError, match=option):
+        create_app(ordinal, store, settings=ServiceSettings(**limit))
