@@ -104,8 +104,11 @@ def model_name(model: Model | FittedModel) -> str:
         UsageError: it is not registered.
     """
     entries = [*MODELS.items(), *((name, entry) for (name, _), entry in MODES.items())]
+    # Without the user's side it is the items' that has the registered class.
+    of_items = model.item_side if isinstance(model, Model) else None
+    known = model if of_items is None else of_items.memory
     for name, entry in entries:
-        if type(model) is entry:
+        if type(known) is entry:
             return name
     raise UsageError(
         f"{type(model).__name__} is not a registered model", expected=", ".join(MODELS), fix="add it to MODELS"

@@ -37,19 +37,19 @@ def model_configs(
         ConfigError: names every problem.
     """
     from lifelong.config import load_config
-    from lifelong.models import FORMS, MODELS, check_config, without_counts
+    from lifelong.models import FORMS, MODELS, check_config, plain_name
 
     known = [*MODELS, *FORMS]
-    unknown = [name for name in models if without_counts(name) not in known]
+    unknown = [name for name in models if plain_name(name) not in known]
     if unknown:
         raise UsageError(f"there is no model {unknown[0]!r}", expected=", ".join(known), fix="lifelong models")
     own = [] if threads is None else [f"train.threads={threads}"]
     everything = [*(change for path in paths for change in _file_changes(path, models)), *changes, *own]
-    sections = {"train", *models, *map(without_counts, models)}
+    sections = {"train", *models, *map(plain_name, models)}
     problems = [f"{change!r} is of no compared model" for change in everything if _owner(change) not in sections]
     configs = {}
     for name in models:
-        owners = ("train", without_counts(name), name)
+        owners = ("train", plain_name(name), name)
         mine = [_mine(change) for change in everything if _owner(change) in owners]
         try:
             configs[name] = load_config(None, mine, check_model=functools.partial(check_config, name))
@@ -82,7 +82,7 @@ def _file_changes(path: Path, models: Sequence[str]) -> list[str]:
     Raises:
         UsageError: the file cannot be read, or has another section.
     """
-    from lifelong.models import FORMS, MODELS, without_counts
+    from lifelong.models import FORMS, MODELS, plain_name
 
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -91,16 +91,14 @@ def _file_changes(path: Path, models: Sequence[str]) -> list[str]:
     tuned = tables.pop(TUNED, None)
     if isinstance(tuned, dict):
         model = str(tuned.get("model"))
-        if model not in (*models, *map(without_counts, models)):
+        if model not in (*models, *map(plain_name, models)):
             return []
         tables = {model: {**tables.get("model", {}), "train": tables.get("train", {})}}
     sections = {"train", *MODELS, *FORMS}
-    wrong = [
-        name for name, table in tables.items() if without_counts(name) not in sections or not isinstance(table, dict)
-    ]
+    wrong = [name for name, table in tables.items() if plain_name(name) not in sections or not isinstance(table, dict)]
     if wrong:
         raise UsageError(f"{path} has [{wrong[0]}]", expected=", ".join(sorted(sections)), fix="name the model")
-    read = ("train", *models, *map(without_counts, models))
+    read = ("train", *models, *map(plain_name, models))
     compared = {name: table for name, table in tables.items() if name in read}
     return [f"{name}={json.dumps(value)}" for name, value in _flat(compared)]
 

@@ -18,6 +18,7 @@ from lifelong.data.engine import kth_smallest, materialise
 from lifelong.data.events import Schema
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.histories import Histories
+from lifelong.data.item_histories import FOLDER as ITEMS
 from lifelong.data.negatives import row_counts
 from lifelong.data.numbering import (
     Numbered,
@@ -27,6 +28,7 @@ from lifelong.data.numbering import (
     write_event_types,
     write_histories,
     write_impressions,
+    write_item_histories,
 )
 from lifelong.data.prepare_settings import PrepareSettings, Protocol
 from lifelong.data.profiles import save_profiles, trained_users
@@ -95,6 +97,8 @@ def assemble(job: Job) -> Manifest:
     users, ids = save_users(job, numbered), id_index(job.connection, numbered.items, "item", "row")
     (job.folder / "histories").mkdir()
     write_histories(job.connection, log, numbered, job.folder / "histories", job.work, job.progress)
+    if job.settings.item_histories:
+        write_items(job, numbered)
     if rule.rule == "none":
         write_impressions(job.connection, log, numbered, job.work, job.progress)
     histories = Histories.open(job.folder / "histories")
@@ -105,6 +109,8 @@ def assemble(job: Job) -> Manifest:
     catalogue = save_catalogue(job, numbered, ids, count_V)
     if log.event_types:
         save_event_types(job, plan, histories, numbered.types)
+    if job.settings.item_histories:
+        np.save(job.folder / ITEMS / "trained.npy", trained_users(histories, plan) > 0)
     profiles = write_profiles(job, numbered, plan, histories) if log.users is not None else {}
     drawn = write_examples(job.folder, plan, rule, histories, catalogue, job.progress)
     tasks = (job.settings.tasks or ()) if rule.rule != "none" else log.tasks
@@ -135,7 +141,7 @@ def assemble(job: Job) -> Manifest:
 
 
 def _unset(settings: PrepareSettings) -> tuple[str, ...]:
-    return () if settings.tasks else ("tasks",)
+    return tuple(name for name in ("tasks", "item_histories") if not getattr(settings, name))
 
 
 def make_manifest(
@@ -266,6 +272,22 @@ def save_catalogue(job: Job, numbered: Numbered, ids: IdIndex, count_V: npt.NDAr
     return catalogue
 
 
+def write_items(job: Job, numbered: Numbered) -> None:
+    """Write the histories of items, but for the numbers of event types and who is in training.
+
+    Raises:
+        UsageError: the log counts each user's events for herself, so that those of several users have no order.
+    """
+    if job.log.time_unit != "seconds":
+        raise UsageError(
+            f"the events of {job.log.name} have no clock times, so those of different users have no order",
+            expected="times in seconds for item_histories",
+            fix="leave out item_histories",
+        )
+    (job.folder / ITEMS).mkdir()
+    write_item_histories(job.connection, job.log, numbered, job.folder / ITEMS, job.work, job.progress)
+
+
 def write_profiles(job: Job, numbered: Numbered, plan: Plan, histories: Histories) -> dict[str, Any]:
     """Write the users' profiles; what the record says of them.
 
@@ -297,6 +319,8 @@ def save_event_types(job: Job, plan: Plan, histories: Histories, types: tuple[st
     )
     vocabulary.save(job.folder / "vocabulary" / "event_type")
     write_event_types(code, job.folder / "histories" / "event_type.npy", number)
+    if job.settings.item_histories:
+        write_event_types(job.work / "item_type_code.npy", job.folder / ITEMS / "event_type.npy", number)
 
 
 def count_splits(

@@ -32,6 +32,7 @@ from lifelong.config import TrainSettings
 from lifelong.data.counts import count_input_names, count_inputs
 from lifelong.data.events import NO_TIME, context_numbers, gap_numbers, user_context
 from lifelong.data.examples import Examples
+from lifelong.data.item_windows import ItemReader, ItemSpan
 from lifelong.data.negatives import NegativeSampler
 from lifelong.data.recent import recent_parts
 from lifelong.data.vocabulary import PADDING, UNKNOWN
@@ -48,6 +49,57 @@ EVALUATION_EVENTS = 65_536
 EVALUATION_TARGETS = 16_384
 _LENGTH_JITTER = 0.1
 """Passes are sorted by length times 1 +- this, so that not always the same users share a batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemWindows:
+    """What a model with a side of items reads of them: W windows of items' histories, each read by some targets.
+
+    Args:
+        number_WLF: int64 field numbers of events (`InputSpec.item_side`), left-aligned, 0 where padded.
+        length_W: int64 number of real events.
+        position_WK: int64, behind how many events of its window each of K reads stands; 0 where there is none.
+        place_BC: int64, which of the W * K reads is a target's; anything where the target is padding.
+        gap_BC: int64, bucket of the time since the item's last event.
+        query_BF: int64 number and profile of each user.
+    """
+
+    number_WLF: Tensor
+    length_W: Tensor
+    position_WK: Tensor
+    place_BC: Tensor
+    gap_BC: Tensor
+    query_BF: Tensor
+
+    def of(self, users: slice, mask_BC: Tensor) -> ItemWindows:
+        """The windows that some of the users need.
+
+        Args:
+            users: which.
+            mask_BC: True where their targets are real; no longer than the longest list of them.
+        """
+        place_BC = self.place_BC[users, : mask_BC.shape[1]]
+        reads = self.position_WK.shape[1]
+        used_W, window_N = torch.unique(place_BC[mask_BC] // reads, return_inverse=True)
+        if not len(used_W):
+            used_W = self.length_W.new_zeros(1)
+        place = torch.zeros_like(place_BC)
+        place[mask_BC] = window_N * reads + place_BC[mask_BC] % reads
+        length_W = self.length_W[used_W]
+        return ItemWindows(
+            number_WLF=self.number_WLF[used_W, : max(1, int(length_W.max()))],
+            length_W=length_W,
+            position_WK=self.position_WK[used_W],
+            place_BC=place,
+            gap_BC=self.gap_BC[users, : mask_BC.shape[1]],
+            query_BF=self.query_BF[users],
+        )
+
+    def to(self, device: torch.device | str) -> ItemWindows:
+        """The same on another device."""
+        return ItemWindows(
+            **{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +121,7 @@ class Batch:
         weight_BC: float32, what the target counts in the loss; 1 on average.
         count_BCK: float32 `lifelong.data.counts.count_inputs` of each target, 0 in padding, from the whole history
             whatever the window; K is 0 where no counts were asked for.
+        items: the targets' items over their users, if that was asked for.
     """
 
     history_BLF: Tensor
@@ -84,10 +137,16 @@ class Batch:
     example_BC: Tensor
     weight_BC: Tensor
     count_BCK: Tensor
+    items: ItemWindows | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
-        return Batch(**{field.name: getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)})
+        parts = {name: getattr(self, name).to(device, non_blocking=True) for name in TENSORS}
+        return Batch(**parts, items=None if self.items is None else self.items.to(device))
+
+
+TENSORS = tuple(field.name for field in fields(Batch) if field.name != "items")
+"""The fields of a batch that are tensors, whose first axis is the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +317,7 @@ class _Gather:
         passes: over them.
         counts: whether batches have counts.
         recent: of so many events before each target; None = of all.
+        items: which events of their items targets see; None = batches have no items' windows.
     """
 
     def __init__(
@@ -268,8 +328,10 @@ class _Gather:
         *,
         counts: bool = False,
         recent: int | None = None,
+        items: ItemSpan | None = None,
     ) -> None:
         histories = dataset.histories
+        self._items = None if items is None else ItemReader(dataset, items)
         self._dataset, self._counts, self._recent = dataset, counts, recent
         self.schema, self.passes, self.examples = dataset.schema, passes, examples
         # Plain views: indexing a memory map by many places is slower than indexing the array below it.
@@ -328,9 +390,13 @@ class _Gather:
         return self._offset_U[self.passes.user_P[pass_B]]
 
     def batch(
-        self, pass_B: IntArray, targets: _Targets, hide: Callable[[npt.NDArray[np.int32]], None] | None = None
+        self,
+        pass_B: IntArray,
+        targets: _Targets,
+        hide: Callable[[npt.NDArray[np.int32]], None] | None = None,
+        hide_users: Callable[[IntArray], None] | None = None,
     ) -> Batch:
-        """The passes as tensors; `hide` changes field numbers in place."""
+        """The passes as tensors; `hide` changes field numbers in place, `hide_users` those of users."""
         number_BLF, time_BL, length_B = self.history(pass_B)
         target_BCF = self._number_VF[targets.row_BC].astype(np.int32)
         if hide is not None:
@@ -350,7 +416,20 @@ class _Gather:
             example_BC=_numbers(targets.example_BC),
             weight_BC=torch.from_numpy(targets.weight_BC),
             count_BCK=torch.from_numpy(self._count(pass_B, targets)),
+            items=self._windows(pass_B, targets, hide_users),
         )
+
+    def _windows(
+        self, pass_B: IntArray, targets: _Targets, hide_users: Callable[[IntArray], None] | None
+    ) -> ItemWindows | None:
+        """`Batch.items`."""
+        if self._items is None:
+            return None
+        found = self._items.windows(self.passes.user_P[pass_B], targets.row_BC, targets.time_BC, targets.mask_BC)
+        if hide_users is not None:
+            hide_users(found.number_WLF)
+            hide_users(found.query_BF)
+        return ItemWindows(*map(_numbers, found))
 
     def _count(self, pass_B: IntArray, targets: _Targets) -> npt.NDArray[np.float32]:
         """`Batch.count_BCK`."""
@@ -396,6 +475,12 @@ class _Hide:
             others = number[..., 1 : self._num_fields]
             others[(rng.random(others.shape, np.float32) < self._fields) & (others != PADDING)] = UNKNOWN
 
+    def users(self, number: IntArray, rng: np.random.Generator) -> None:
+        """Let users, whose number comes first in `number[..., F]`, be unknown ones, in place. Padding stays."""
+        if self._items:
+            hidden = (rng.random(number.shape[:-1], np.float32) < self._items) & (number[..., 0] != PADDING)
+            number[hidden, 0] = UNKNOWN
+
 
 class TrainingBatches:
     """The batches of every epoch of a run.
@@ -405,13 +490,23 @@ class TrainingBatches:
         settings: sizes, shares and the seed.
         phase: the model's largest period, 1 if it has none.
         counts: whether the model is given exact counts.
+        items: which events of their items the model's targets see; None where it has no side of items.
 
     Raises:
+        DatasetError: items' events are asked for, and the dataset was prepared without item histories.
         ConfigError: windows of `max_history` events are too short for `phase`, or `negatives` are asked for where none
             are drawn.
     """
 
-    def __init__(self, dataset: Dataset, settings: TrainSettings, *, phase: int = 1, counts: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        settings: TrainSettings,
+        *,
+        phase: int = 1,
+        counts: bool = False,
+        items: ItemSpan | None = None,
+    ) -> None:
         examples = dataset.examples("train")
         if settings.history == "chunks":
             # All of a user's targets, or her history would be gone through once for each part of them.
@@ -425,7 +520,7 @@ class TrainingBatches:
                 overlap=settings.overlap,
             )
         self.cut, self._settings = passes.cut(), settings
-        self._gather = _Gather(dataset, examples, passes, counts=counts)
+        self._gather = _Gather(dataset, examples, passes, counts=counts, items=items)
         self._hide = _Hide(dataset.vocabularies["item"].fallback, len(dataset.schema.item_fields), settings)
         rule = dataset.manifest.negatives
         self._negatives, self._ratio = None, 0
@@ -463,7 +558,12 @@ class TrainingBatches:
         if self._negatives is not None:
             chosen = self._gather.examples.take(targets.example_BC[targets.mask_BC])
             targets = targets.with_negatives(self._negatives.draw(chosen, rng), self._weighs_like)
-        return self._gather.batch(pass_B, targets, lambda number_F: self._hide(number_F, rng))
+        return self._gather.batch(
+            pass_B,
+            targets,
+            hide=lambda number_F: self._hide(number_F, rng),
+            hide_users=lambda number_F: self._hide.users(number_F, rng),
+        )
 
 
 def training_batches(
@@ -496,6 +596,7 @@ def evaluation_batches(
     prefetch: int = 2,
     share: tuple[int, int] = (0, 1),
     counts: bool = False,
+    items: ItemSpan | None = None,
 ) -> Iterator[Batch]:
     """Every example once, each user's history from her first event; nothing is hidden or drawn.
 
@@ -511,13 +612,18 @@ def evaluation_batches(
         share: (place, count): only every `count`-th of these batches, from the one at `place` on. The batches of all
             places are those of a call without.
         counts: whether the model is given exact counts; where it sees the last events alone, they are of those.
+        items: which events of their items the targets see; None where the model has no side of items. `recent` is of a
+            user's events alone.
+
+    Raises:
+        DatasetError: items' events are asked for, and the dataset was prepared without item histories.
     """
     most = max(1, max_targets // 4)
     if recent is None:
         passes = plan_passes(examples, max_targets=most)
     else:
         passes = recent_passes(examples, recent, max_targets=most)
-    gather = _Gather(dataset, examples, passes, counts=counts, recent=recent)
+    gather = _Gather(dataset, examples, passes, counts=counts, recent=recent, items=items)
     by_length = np.argsort(passes.length_P, kind="stable")
     place, count = share
     # Neighbours are of nearly the same length, so that shares take nearly the same time.

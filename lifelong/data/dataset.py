@@ -7,6 +7,7 @@ DATA/
   users/                  IdIndex: user id <-> index into the histories
   profile.npy             what is known of users beside their events, if anything (see `profiles`)
   histories/              memory-mapped ragged arrays
+  items/                  the same events by item, if asked for (see `item_histories`)
   examples/{train,validation,test}/
 """
 
@@ -26,6 +27,8 @@ from lifelong.data.catalogue import Catalogue
 from lifelong.data.events import GAP_NUMBERS, HOUR_NUMBERS, WEEKDAY_NUMBERS, InputSpec, Schema, user_context
 from lifelong.data.examples import Examples, Split
 from lifelong.data.histories import Histories
+from lifelong.data.item_histories import FOLDER as ITEMS
+from lifelong.data.item_histories import ItemHistories
 from lifelong.data.scales import SCALES
 from lifelong.data.vocabulary import IdIndex, Vocabulary
 from lifelong.errors import DatasetError
@@ -157,6 +160,20 @@ class Dataset:
     def histories(self) -> Histories:
         """All events."""
         return Histories.open(self.folder / "histories")
+
+    @property
+    def has_item_histories(self) -> bool:
+        """Whether `item_histories` is there."""
+        return (self.folder / ITEMS).is_dir()
+
+    @cached_property
+    def item_histories(self) -> ItemHistories:
+        """All events, by item.
+
+        Raises:
+            DatasetError: the dataset was prepared without them.
+        """
+        return ItemHistories.open(self.folder / ITEMS)
 
     def examples(self, split: Split) -> Examples:
         """The examples of one split."""

@@ -103,6 +103,16 @@ class InputSpec:
         return tuple(field for field in self.context if field in USUAL_CONTEXT)
 
     @property
+    def item_side(self) -> InputSpec:
+        """Sizes of what the memory of an item sees: `item` are fields of its users, `event` those of their events.
+
+        Its context is the time since the item's last event.
+        """
+        profile = {field: size for field, size in self.context.items() if field.startswith(_USER)}
+        gap = {"gap": GAP_NUMBERS}
+        return InputSpec({"user": self.users, **profile}, self.event, gap, self.users, self.tasks)
+
+    @property
     def since_fields(self) -> tuple[str, ...]:
         """Item fields of which the model looks up itself when the target's value was last there."""
         return tuple(field.removeprefix(_SINCE) for field in self.chosen or () if field.startswith(_SINCE))

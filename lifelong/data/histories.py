@@ -82,15 +82,32 @@ class Histories:
 
     def positions(self, user_N: npt.NDArray[np.integer], time_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """For (user, time) pairs: how many of the user's events have a strictly earlier time."""
-        low = np.array(self.offset_U[user_N], np.int64)
-        start = low.copy()
-        high = np.array(self.offset_U[np.asarray(user_N) + 1], np.int64)
-        # One binary search for all pairs at once: log2(longest history) rounds.
-        while np.any(low < high):
-            middle = (low + high) // 2
-            open_ = low < high
-            earlier = np.zeros(len(low), bool)
-            earlier[open_] = self.time_N[middle[open_]] < time_N[open_]
-            low = np.where(open_ & earlier, middle + 1, low)
-            high = np.where(open_ & ~earlier, middle, high)
-        return low - start
+        return count_earlier(self.offset_U, self.time_N, user_N, time_N)
+
+
+def count_earlier(
+    offset_U: npt.NDArray[np.int64],
+    time_N: npt.NDArray[np.int64],
+    of_M: npt.NDArray[np.integer],
+    before_M: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """For (history, time) pairs: how many of the history's events have a strictly earlier time.
+
+    Args:
+        offset_U: of the histories.
+        time_N: of their events, ascending in each history.
+        of_M: which history.
+        before_M: the times.
+    """
+    low = np.array(offset_U[of_M], np.int64)
+    start = low.copy()
+    high = np.array(offset_U[np.asarray(of_M) + 1], np.int64)
+    # One binary search for all pairs at once: log2(longest history) rounds.
+    while np.any(low < high):
+        middle = (low + high) // 2
+        open_ = low < high
+        earlier = np.zeros(len(low), bool)
+        earlier[open_] = time_N[middle[open_]] < before_M[open_]
+        low = np.where(open_ & earlier, middle + 1, low)
+        high = np.where(open_ & ~earlier, middle, high)
+    return low - start

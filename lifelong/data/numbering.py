@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data import histories, item_histories
 from lifelong.data.arrays import CHUNK, ArrayWriter, read_slice
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.engine import batches, materialise, scalars
-from lifelong.data.histories import DTYPES
 from lifelong.data.sources import RawLog
 from lifelong.data.vocabulary import UNKNOWN, IdIndex
 from lifelong.errors import DataError
@@ -130,30 +130,71 @@ def write_histories(
     Raises:
         DataError: two events of a user share both time and sequence, so that their order is not known.
     """
-    events = log.events.join(numbered.users, "user").join(numbered.items.select("item", "row"), "item")
-    columns = ["user_index", "row", "time", "sequence"] + ["event_type"] * bool(numbered.types)
-    total = int(log.events.count().to_pyarrow().as_py())
-    length_U = np.zeros(int(numbered.users.count().to_pyarrow().as_py()), np.int64)
     paths = {name: folder / f"{name}.npy" for name in ("row", "time", "sequence")}
     if numbered.types:
-        events = events.mutate(event_type=_code(events["event_type"], numbered.types))
         paths["event_type"] = work / "type_code.npy"
-    writers = {name: ArrayWriter(path, DTYPES[name]) for name, path in paths.items()}
-    written, before = 0, np.full(3, np.iinfo(np.int64).min)
-    ordered = events.select(*columns).order_by(["user_index", "time", "sequence"])
-    progress(f"sorting {total:,} events by user and time")
+    writers = {name: ArrayWriter(path, histories.DTYPES[name]) for name, path in paths.items()}
+    length_U = np.zeros(int(numbered.users.count().to_pyarrow().as_py()), np.int64)
+    before = np.full(3, np.iinfo(np.int64).min)
+    progress(f"sorting {int(log.events.count().to_pyarrow().as_py()):,} events by user and time")
+    ordered = _sorted(connection, log, numbered, ("user_index", "time", "sequence"), "writing histories", progress)
     with _all(writers):
-        for batch in batches(connection, ordered):
-            column = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
+        for column in ordered:
             before = _check_order(np.stack([column["user_index"], column["time"], column["sequence"]]), before)
-            low = int(column["user_index"][0])
-            count = np.bincount(column["user_index"] - low)
-            length_U[low : low + len(count)] += count
+            _count(length_U, column["user_index"])
             for name, writer in writers.items():
                 writer.append(column[name])
-            written += batch.num_rows
-            _tell(progress, "writing histories", written, batch.num_rows, total)
     np.save(folder / "offset.npy", np.concatenate([[0], np.cumsum(length_U)]))
+
+
+def write_item_histories(
+    connection: Any, log: RawLog, numbered: Numbered, folder: Path, work: Path, progress: Progress
+) -> None:
+    """Sort all events by (item, time, sequence) and write the histories of items, event types apart from them.
+
+    Events of several users that share all three are in the order of the users' ids.
+
+    Args:
+        folder: gets `offset`, `user` and `time`.
+        work: gets `item_type_code.npy`, as `write_histories` writes `type_code.npy`.
+    """
+    paths = {"user_index": folder / "user.npy", "time": folder / "time.npy"}
+    if numbered.types:
+        paths["event_type"] = work / "item_type_code.npy"
+    writers = {
+        name: ArrayWriter(path, item_histories.DTYPES[name.removesuffix("_index")]) for name, path in paths.items()
+    }
+    length_V = np.zeros(FIRST_ROW + int(numbered.items.count().to_pyarrow().as_py()), np.int64)
+    progress("sorting the events by item and time")
+    order = ("row", "time", "sequence", "user_index")
+    with _all(writers):
+        for column in _sorted(connection, log, numbered, order, "writing item histories", progress):
+            _count(length_V, column["row"])
+            for name, writer in writers.items():
+                writer.append(column[name])
+    np.save(folder / "offset.npy", np.concatenate([[0], np.cumsum(length_V)]))
+
+
+def _sorted(
+    connection: Any, log: RawLog, numbered: Numbered, order: tuple[str, ...], stage: str, progress: Progress
+) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    """All events in an order, batch by batch: user_index, row, time, sequence and, if there are types, event_type."""
+    events = log.events.join(numbered.users, "user").join(numbered.items.select("item", "row"), "item")
+    columns = ["user_index", "row", "time", "sequence"] + ["event_type"] * bool(numbered.types)
+    if numbered.types:
+        events = events.mutate(event_type=_code(events["event_type"], numbered.types))
+    total, written = int(log.events.count().to_pyarrow().as_py()), 0
+    for batch in batches(connection, events.select(*columns).order_by(list(order))):
+        yield {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
+        written += batch.num_rows
+        _tell(progress, stage, written, batch.num_rows, total)
+
+
+def _count(length_U: npt.NDArray[np.int64], of_N: npt.NDArray[np.integer]) -> None:
+    """Count events of an ascending column."""
+    low = int(of_N[0])
+    count = np.bincount(of_N - low)
+    length_U[low : low + len(count)] += count
 
 
 def write_impressions(connection: Any, log: RawLog, numbered: Numbered, work: Path, progress: Progress) -> None:
@@ -200,9 +241,9 @@ def write_impressions(connection: Any, log: RawLog, numbered: Numbered, work: Pa
 def write_event_types(code: Path, target: Path, number_of_code: npt.NDArray[np.int64]) -> None:
     """Turn the codes of event types into numbers of the vocabulary; a missing type is unknown."""
     # A missing type has code -1, which picks the last entry.
-    table = np.append(number_of_code, UNKNOWN).astype(DTYPES["event_type"])
+    table = np.append(number_of_code, UNKNOWN).astype(histories.DTYPES["event_type"])
     length = len(np.load(code, mmap_mode="r"))
-    with ArrayWriter(target, DTYPES["event_type"]) as writer:
+    with ArrayWriter(target, histories.DTYPES["event_type"]) as writer:
         for start in range(0, length, CHUNK):
             writer.append(table[read_slice(code, start, start + CHUNK)])
 

@@ -41,6 +41,9 @@ class PrepareSettings(BaseModel):
     category_field: str | None = Field(
         None, description="item field of same_category negatives; default: the first that is named like a category"
     )
+    item_histories: bool = Field(
+        False, description="also the events of each item over its users, for models with a side of items (`model.side`)"
+    )
     memory_limit: str = Field(
         "1500MB",
         pattern=r"^\d+(\.\d+)?\s*[KMGT]i?B$",

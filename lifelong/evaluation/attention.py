@@ -132,8 +132,9 @@ def read_attention(artifact: Artifact, dataset: Dataset, examples: Examples) -> 
     if not periods or not isinstance(model, Model):
         raise UsageError(f"{artifact.config.title} has no slots with periods", expected="a model such as hpmn")
     logit_N, attention_NS = np.zeros(len(examples)), np.zeros((len(examples), len(periods)))
+    items = None if model.item_side is None else model.item_side.span
     with torch.inference_mode():
-        for batch in evaluation_batches(dataset, examples, counts=model.counted is not None):
+        for batch in evaluation_batches(dataset, examples, counts=model.counted is not None, items=items):
             chosen_BC, output = batch.mask_BC & (batch.example_BC >= 0), model(batch)
             place = batch.example_BC[chosen_BC].numpy()
             logit_N[place] = output.logit_BCT[..., 0][chosen_BC].numpy()

@@ -130,7 +130,7 @@ def predict(
     seen = delayed(dataset, examples, delay)
     with torch_threads(threads):
         if isinstance(model, Model):
-            logit_NT = _run(model, dataset, seen, recent, processes or Processes())
+            logit_NT = _run(model, dataset, seen, recent, delay, processes or Processes())
         else:
             logit_NT = (
                 model.predict(dataset, seen) if recent is None else _fitted_on_recent(model, dataset, seen, recent)
@@ -150,7 +150,9 @@ def _fitted_on_recent(model: FittedModel, dataset: Dataset, examples: Examples, 
     return logit_NT
 
 
-def _run(model: Model, dataset: Dataset, examples: Examples, recent: int | None, processes: Processes) -> FloatArray:
+def _run(
+    model: Model, dataset: Dataset, examples: Examples, recent: int | None, delay: int, processes: Processes
+) -> FloatArray:
     # Zeros where other processes score: the sum of all is then exact.
     logit_NT = np.full((len(examples), len(dataset.schema.tasks)), 0.0 if processes.several else np.nan)
     device = next(model.parameters()).device
@@ -159,8 +161,15 @@ def _run(model: Model, dataset: Dataset, examples: Examples, recent: int | None,
     try:
         with torch.inference_mode():
             share = (processes.rank, processes.count)
-            counts = model.counted is not None
-            for batch in evaluation_batches(dataset, examples, recent=recent, share=share, counts=counts):
+            batches = evaluation_batches(
+                dataset,
+                examples,
+                recent=recent,
+                share=share,
+                counts=model.counted is not None,
+                items=None if model.item_side is None else replace(model.item_side.span, delay=delay),
+            )
+            for batch in batches:
                 chosen_BC = batch.mask_BC & (batch.example_BC >= 0)
                 logit_BCT = model(batch.to(device)).logit_BCT.cpu()
                 logit_NT[batch.example_BC[chosen_BC].numpy()] = logit_BCT[chosen_BC].double().numpy()

@@ -47,6 +47,7 @@ from lifelong.models.rum_feature import RumFeature
 from lifelong.models.rum_item import RumItem
 from lifelong.models.sdim import Sdim
 from lifelong.models.shan import Shan
+from lifelong.models.sides import ITEM_RECENT, SIDES, has_sides, with_sides
 from lifelong.models.sim import Sim
 from lifelong.models.svdpp import Svdpp
 from lifelong.models.tally import Tally
@@ -105,8 +106,12 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {
     "sim_cluster": ("sim", {"search": "cluster"}),
 }
 """Name -> model and settings: forms of a model that are trained and compared under a name of their own."""
-COUNTED = "_counts"
-"""Behind the name of a model or form: the same, given exact counts (`model.counts = true`)."""
+ADDED: dict[str, dict[str, Any]] = {
+    "_counts": {"counts": True},
+    "_item": {"side": "item"},
+    "_both": {"side": "both"},
+}
+"""Behind the name of a model or form -> what all models have in common that is set then: exact counts, another side."""
 
 
 def model_class(name: str, config: Mapping[str, Any]) -> type[Model] | type[FittedModel]:
@@ -135,9 +140,10 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     known = [field.name for field in fields(config_class)]
     given = {key: value for key, value in config.items() if not ((name, key) in MODES and value is False)}
     entry = model_class(name, config)
-    head, counts, context = SHARED_HEAD, False, None
+    head, counts, context, side, recent = SHARED_HEAD, False, None, SIDES[0], None
     if issubclass(entry, Model):
         head, counts = given.pop("head", SHARED_HEAD), given.pop("counts", False)
+        side, recent = given.pop("side", side), given.pop("item_recent", None)
         context = given.pop("context", None) if entry.reads_context else None
     problems = [
         f"model.{key}: {name} has no such setting (it has: {', '.join(known)})" for key in given.keys() - set(known)
@@ -154,6 +160,7 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         problems.append(f"model.counts: true or false is wanted (found {counts!r})")
     elif counts and issubclass(entry, Model) and not entry.takes_counts:
         problems.append(f"model.counts: {entry.title} has a head of its own, which is given no counts")
+    problems += _side_problems(entry, side, recent)
     if problems:
         raise ConfigError(sorted(problems), fix="lifelong models shows every model's settings")
     # Of what all models have in common nothing is said where it is as usual.
@@ -161,6 +168,8 @@ def check_config(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
         "head": None if head == SHARED_HEAD else head,
         "context": None if context is None else list(context),
         "counts": True if counts else None,
+        "side": None if side == SIDES[0] else side,
+        "item_recent": None if side == SIDES[0] else ITEM_RECENT if recent is None else recent,
     }
     return asdict(checked) | {key: value for key, value in common.items() if value is not None}
 
@@ -171,10 +180,9 @@ def without_form(name: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str
     Raises:
         ConfigError: the settings make another form.
     """
-    plain = without_counts(name)
-    model, settings = FORMS.get(plain, (plain, {}))
-    if plain != name:
-        settings = {**settings, "counts": True}
+    plain, settings = _without_added(name)
+    model, form = FORMS.get(plain, (plain, {}))
+    settings = {**form, **settings}
     other = [key for key in settings if key in config and config[key] != settings[key]]
     if other:
         found = [f"model.{key}: {name} has {settings[key]!r} (found {config[key]!r})" for key in other]
@@ -182,10 +190,35 @@ def without_form(name: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str
     return model, {**config, **settings}
 
 
-def without_counts(name: str) -> str:
-    """The name of a model or form without `COUNTED`: `sim_soft` for `sim_soft_counts`; others are as they are."""
-    plain = name.removesuffix(COUNTED)
-    return plain if name not in (*MODELS, *FORMS) and plain in (*MODELS, *FORMS) else name
+def plain_name(name: str) -> str:
+    """The name of a model or form without `ADDED`: `sim_soft` for `sim_soft_counts`; others are as they are."""
+    return _without_added(name)[0]
+
+
+def _without_added(name: str) -> tuple[str, dict[str, Any]]:
+    """The plain name, and the settings that what stands behind it makes; a name of no model is as it is."""
+    plain, settings = name, dict[str, Any]()
+    while plain not in MODELS and plain not in FORMS:
+        ending = next((ending for ending in ADDED if plain.endswith(ending)), None)
+        if ending is None:
+            return name, {}
+        plain, settings = plain.removesuffix(ending), {**settings, **ADDED[ending]}
+    return plain, settings
+
+
+def _side_problems(entry: type[Any], side: object, recent: object) -> list[str]:
+    """What is wrong with `model.side` and `model.item_recent`."""
+    problems = []
+    if side not in SIDES:
+        problems.append(f"model.side: one of {', '.join(SIDES)} is wanted (found {side!r})")
+    elif side != SIDES[0] and not has_sides(entry):
+        able = ", ".join(name for name, one in MODELS.items() if has_sides(one))
+        problems.append(f"model.side: {entry.title} has no side of items (these can have one: {able})")
+    if recent is not None and side == SIDES[0]:
+        problems.append("model.item_recent: without a side of items (model.side) there are no events of items")
+    elif recent is not None and (not isinstance(recent, int) or isinstance(recent, bool) or recent < 1):
+        problems.append(f"model.item_recent: a number of events is wanted (found {recent!r})")
+    return problems
 
 
 def _problem(detail: Any) -> str:
@@ -206,9 +239,15 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
     """
     checked = check_config(name, config)
     head, counts = HEADS[checked.pop("head", SHARED_HEAD)], checked.pop("counts", False)
+    side, recent = checked.pop("side", SIDES[0]), checked.pop("item_recent", ITEM_RECENT)
     if (context := checked.pop("context", None)) is not None:
         inputs = _choose_context(inputs, context, model_class(name, config))
-    model: Model | FittedModel = model_class(name, config)(inputs, **checked)
+    entry = model_class(name, config)
+    model: Model | FittedModel
+    if side != SIDES[0] and issubclass(entry, Model):
+        model = with_sides(entry, inputs, checked, side=side, recent=recent)
+    else:
+        model = entry(inputs, **checked)
     if counts and isinstance(model, Model):
         _give_counts(model, dropout=checked.get("dropout", 0.0))
     if head is not None and isinstance(model, Model):
@@ -253,10 +292,7 @@ def _give_counts(model: Model, *, dropout: float) -> None:
         raise ConfigError([f"model.counts: {model.title} has a head of its own"], fix="leave it out")
     inputs = model.inputs
     model.counted = CountScale(len(count_input_names(tuple(inputs.item), timed=inputs.timed)))
-    width, more = model.head.layers[0].in_features, len(model.counted.mean_K)
-    assert isinstance(width, int)
-    model.head = Head(width + more, len(inputs.tasks), dropout=dropout)
-    model.context_width += more
+    model.widen_head(len(model.counted.mean_K), dropout=dropout)
     model.title = f"{model.title} + counts"
     model.not_served = "exact counts of a whole history (model.counts) are no state of bounded size"
 
@@ -287,7 +323,7 @@ SERVED = (MemoryModel, HistoryModel)
 
 def is_served(model: Model | FittedModel) -> TypeGuard[MemoryModel | HistoryModel]:
     """Whether a service can run this model: the settings of one that it could run may rule that out."""
-    return isinstance(model, SERVED) and model.counted is None
+    return isinstance(model, SERVED) and model.counted is None and model.item_side is None
 
 
 def require_served(model: Model | FittedModel, *, purpose: str) -> MemoryModel | HistoryModel:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from lifelong.data.events import NO_TIME, InputSpec
+from lifelong.data.item_histories import HOW
 from lifelong.data.scales import NUMBER, SCALES, SINCE
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.errors import UsageError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
     from lifelong.data.examples import Examples
     from lifelong.data.renumbering import Renumbering
+    from lifelong.models.sides import ItemSide
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class Target(NamedTuple):
     time_BC: Tensor
     count_BCK: Tensor | None = None
     """See `Batch`; for a model that is given counts."""
+    seen_BCX: Tensor | None = None
+    """What the side of items read, of a model that has one."""
 
 
 class Memory(Protocol):
@@ -142,6 +146,8 @@ class Model(nn.Module, ABC):
 
     counted: CountScale | None
     """Of a model that is given them (`model.counts`), None of others."""
+    item_side: ItemSide | None
+    """Of a model that has one (`model.side`), None of others."""
     head: nn.Module
     """`head(interest, target, context)` -> logits `[..., T]`; linear models put their own in its place."""
 
@@ -182,7 +188,7 @@ class Model(nn.Module, ABC):
             sum(self.embed.widths(fields)) for fields in (self.history_fields, self.item_fields, self.context_fields)
         )
         self.head = Head(interest + self.target_width + self.context_width, len(inputs.tasks), dropout=dropout)
-        self.counted = None
+        self.counted, self.item_side = None, None
 
     @abstractmethod
     def forward(self, batch: Batch) -> Output:
@@ -199,7 +205,8 @@ class Model(nn.Module, ABC):
 
     def tables(self) -> list[nn.Embedding]:
         """The tables that grow with the data; `forward` takes rows from them by calling them, and no other way."""
-        return list(self.embed.tables.values())
+        tables = list(self.embed.tables.values())
+        return tables if self.item_side is None else [*tables, *self.item_side.memory.tables()]
 
     @property
     def undivided(self) -> str:
@@ -209,7 +216,13 @@ class Model(nn.Module, ABC):
     @property
     def number_tables(self) -> dict[str, str]:
         """Names of the saved weights that hold a row per number -> the field, or `USER_NUMBER`."""
-        return {f"embed.table_list.{place}.weight": field for place, field in enumerate(self.embed.tables)}
+        own = {f"embed.table_list.{place}.weight": field for place, field in enumerate(self.embed.tables)}
+        if self.item_side is None:
+            return own
+        of_items = self.item_side.memory.number_tables
+        return own | {
+            f"item_side.memory.{name}": USER_NUMBER if field == "user" else field for name, field in of_items.items()
+        }
 
     def embed_context(self, context_BCF: Tensor, count_BCK: Tensor | None = None) -> Tensor:
         """Embedded context, width 0 if the model reads none; behind it, of a model that is given counts, these.
@@ -226,9 +239,17 @@ class Model(nn.Module, ABC):
             raise UsageError(f"{self.title} was given no counts", fix="make the batches with counts=True")
         return torch.cat([embedded, self.counted(count_BCK)], dim=-1)
 
+    def widen_head(self, more: int, *, dropout: float) -> None:
+        """Put a new common head in place of the one there is, that takes so many more numbers behind the context."""
+        assert isinstance(self.head, Head) and isinstance(self.head.layers[0], nn.Linear)
+        self.head = Head(self.head.layers[0].in_features + more, len(self.inputs.tasks), dropout=dropout)
+        self.context_width += more
+
     def requirements(self, dataset: Dataset) -> list[str]:
         """What this model misses in a dataset, in words; empty if it can be trained on it."""
-        return []
+        if self.item_side is None or dataset.has_item_histories:
+            return []
+        return [f"it has no item histories, which {self.title} reads ({HOW})"]
 
 
 class UserModel(Model):
@@ -454,6 +475,8 @@ class MemoryModel(Model, Generic[M]):
         target_BCE = self.embed(target.number_BCF, self.item_fields)
         interest_BCD, attention_BCS = self.read_vector(memory, target_BCE)
         context_BCE = self.embed_context(target.context_BCF, target.count_BCK)
+        if target.seen_BCX is not None:
+            context_BCE = torch.cat([context_BCE, target.seen_BCX], dim=-1)
         return self.head(interest_BCD, target_BCE, context_BCE), attention_BCS
 
     def auxiliary(self, memory: M, mask_BC: Tensor) -> Mapping[str, Tensor]:
@@ -481,9 +504,13 @@ class MemoryModel(Model, Generic[M]):
         """Read the memory at each target, and respond."""
         real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
         memory = pick(memory, real_N)
-        target = pick(Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, batch.count_BCK), real_N)
-        logit_BNT, attention_BNS = self.respond(memory, target)
+        asked = (batch.target_BCF, batch.context_BCF, batch.target_time_BC, batch.count_BCK)
+        target = Target(*(value.flatten(0, 1)[real_N].unsqueeze(0) for value in asked))
         aux_losses = self.auxiliary(memory, real_N.new_ones(1, len(real_N), dtype=torch.bool))
+        if self.item_side is not None:
+            seen_1NX, of_items = self.item_side(batch.items, real_N)
+            target, aux_losses = target._replace(seen_BCX=seen_1NX), {**aux_losses, **of_items}
+        logit_BNT, attention_BNS = self.respond(memory, target)
         return Output(
             spread_targets(logit_BNT.squeeze(0), batch.mask_BC),
             aux_losses,

@@ -11,6 +11,8 @@ from lifelong.data.dataset import FORMAT_VERSION, PROFILE, Dataset, Manifest, Ne
 from lifelong.data.events import Schema, user_context
 from lifelong.data.examples import SPLITS, Examples
 from lifelong.data.histories import Histories
+from lifelong.data.item_histories import FOLDER as ITEMS
+from lifelong.data.item_histories import ItemHistories
 from lifelong.data.vocabulary import IdIndex, Vocabulary
 
 _START = 1_600_000_000
@@ -24,6 +26,7 @@ def tiny_dataset(
     mean_events: int = 40,
     seed: int = 0,
     profiles: bool = False,
+    item_histories: bool = False,
 ) -> Dataset:
     """Write and open a dataset of users who come back to their own few items.
 
@@ -39,6 +42,7 @@ def tiny_dataset(
         seed: of everything drawn.
         profiles: whether users have an age (`young` where their index is even, `old` of the others but every fifth) and
             a region (`north`, `south`).
+        item_histories: whether the events are there by item, too.
     """
     rng = np.random.default_rng(seed)
     catalogue, types = _catalogue(num_items), Vocabulary.build(["view", "buy"])
@@ -52,6 +56,8 @@ def tiny_dataset(
     if profiles:
         _save_profiles(folder, num_users)
     first, second = (int(np.sort(histories.time_N)[int(share * histories.num_events)]) for share in (0.8, 0.9))
+    if item_histories:
+        _by_item(histories, FIRST_ROW + num_items, first).save(folder / ITEMS)
     counts = {"users": num_users, "events": histories.num_events, "items": num_items}
     windows = ((-(2**62), first), (first, second), (second, 2**62))
     for split, window in zip(SPLITS, windows, strict=True):
@@ -109,6 +115,22 @@ def _examples(rng: np.random.Generator, histories: Histories, window: tuple[int,
         label = np.tile(np.array([1, 0], np.float32), len(drawn))[:, None]
         chosen = np.repeat(chosen, 2)
     return Examples(user_N[chosen], row, histories.time_N[chosen], position_N[chosen], label)
+
+
+def _by_item(histories: Histories, rows: int, cut_time: int) -> ItemHistories:
+    """The same events by item; users with one before the cut time are in training."""
+    user_N = np.repeat(np.arange(histories.num_users, dtype=np.int32), np.diff(histories.offset_U))
+    order = np.lexsort((histories.sequence_N, histories.time_N, histories.row_N))
+    trained_U = np.zeros(histories.num_users, bool)
+    trained_U[user_N[histories.time_N < cut_time]] = True
+    assert histories.event_type_N is not None
+    return ItemHistories(
+        np.searchsorted(histories.row_N[order], np.arange(rows + 1)).astype(np.int64),
+        user_N[order],
+        histories.time_N[order],
+        trained_U,
+        histories.event_type_N[order],
+    )
 
 
 def _save_profiles(folder: Path, num_users: int) -> None:

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lifelong.config import TrainSettings
-from lifelong.data.batches import Batch
+from lifelong.data.batches import TENSORS, Batch
 from lifelong.errors import ConfigError
 from lifelong.models.base import MemoryModel, Model, Output
 from lifelong.training.losses import Loss, loss_of
@@ -50,6 +51,8 @@ def chunk_size(model: Model, settings: TrainSettings) -> int | None:
 def _problem(model: Model, settings: TrainSettings) -> str:
     if not isinstance(model, MemoryModel) or not model.continues:
         return f"{model.title} has no memory that a pass can begin with"
+    if model.item_side is not None:
+        return f"the items' memories of {model.title} are no part of a user's history"
     period = largest_period(model)
     if settings.max_history is None or settings.max_history < period:
         return f"train.max_history is {settings.max_history}, it has to be at least the largest period, {period}"
@@ -109,12 +112,12 @@ def chunks(batch: Batch, size: int) -> Iterator[Batch]:
         step_C = torch.arange(max(1, int(count_B.max())), device=count_B.device)
         mask_BC = step_C < count_B.unsqueeze(1)
         place_BC = (inside_BC.int().argmax(dim=1, keepdim=True) + step_C).masked_fill(~mask_BC, 0)
-        taken = {
-            field.name: getattr(batch, field.name)[:, start : start + longest]
-            if field.name in _PER_EVENT
-            else _at(getattr(batch, field.name), place_BC)
-            for field in fields(Batch)
-            if field.name not in _PER_USER
+        taken: dict[str, Any] = {
+            name: getattr(batch, name)[:, start : start + longest]
+            if name in _PER_EVENT
+            else _at(getattr(batch, name), place_BC)
+            for name in TENSORS
+            if name not in _PER_USER
         }
         position_BC = _at(position_BC, place_BC).masked_fill(~mask_BC, 0)
         yield replace(batch, length_B=length_B, mask_BC=mask_BC, position_BC=position_BC, **taken)

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lifelong.data.batches import Batch
+from lifelong.data.batches import TENSORS, Batch
 from lifelong.models.base import Model
 from lifelong.training.chunks import losses_of
 from lifelong.training.losses import Loss
@@ -151,12 +151,12 @@ def _take(batch: Batch, users: slice) -> Batch:
     longest = max(1, int(batch.length_B[users].max()))
     most = max(1, int(batch.mask_BC[users].sum(dim=1).max()))
     taken = {}
-    for field in fields(Batch):
-        value: Tensor = getattr(batch, field.name)[users]
-        if field.name not in _PER_USER:
-            value = value[:, : longest if field.name in _PER_EVENT else most]
-        taken[field.name] = value
-    return Batch(**taken)
+    for name in TENSORS:
+        value: Tensor = getattr(batch, name)[users]
+        if name not in _PER_USER:
+            value = value[:, : longest if name in _PER_EVENT else most]
+        taken[name] = value
+    return Batch(**taken, items=None if batch.items is None else batch.items.of(users, taken["mask_BC"]))
 
 
 def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:

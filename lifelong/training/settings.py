@@ -72,7 +72,10 @@ def batches_for(model: Model, dataset: Dataset, settings: TrainSettings, *, fit_
     if model.counted is not None and fit_counts:
         examples = labelled_training_examples(dataset, seed=settings.seed, limit=_SCALED_BY)
         model.counted.fit(count_inputs(dataset, examples))
-    return TrainingBatches(dataset, settings, phase=largest_period(model), counts=model.counted is not None)
+    items = None if model.item_side is None else model.item_side.span
+    return TrainingBatches(
+        dataset, settings, phase=largest_period(model), counts=model.counted is not None, items=items
+    )
 
 
 def _split_problems(dataset: Dataset, *, needs_validation: bool) -> list[str]:

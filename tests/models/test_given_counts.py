@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 import torch
 
 from lifelong.errors import ConfigError, UsageError
-from lifelong.models import FORMS, MODELS, build, check_config, is_served, model_class, require_served, without_counts
+from lifelong.models import FORMS, MODELS, build, check_config, is_served, model_class, plain_name, require_served
 from lifelong.models.base import Model
 from lifelong.nn.counted import CountScale
 from lifelong.testing.worlds import INPUTS, random_batch
@@ -69,7 +69,7 @@ def test_a_fitted_model_has_no_such_setting() -> None:
 
 
 @pytest.mark.parametrize("name", ["gru4rec", "din", "sdim", "gated_delta"])
-def test_a_batch_without_counts_is_refused(name: str) -> None:
+def test_a_batch_plain_name_is_refused(name: str) -> None:
     model, batch = build(name, INPUTS, {"counts": True}), random_batch([12], targets=2)
     with pytest.raises(UsageError, match="was given no counts"):
         model(replace(batch, count_BCK=batch.count_BCK[..., :0]))
@@ -78,7 +78,7 @@ def test_a_batch_without_counts_is_refused(name: str) -> None:
 def test_a_name_with_counts_is_its_model_or_form_with_them() -> None:
     assert check_config("din_counts", {}) == check_config("din", {"counts": True})
     assert check_config("sim_soft_counts", {}) == check_config("sim", {"search": "soft", "counts": True})
-    assert [without_counts(name) for name in ("din_counts", "din", "counts", "x_counts")] == [
+    assert [plain_name(name) for name in ("din_counts", "din", "counts", "x_counts")] == [
         *("din", "din", "counts", "x_counts")
     ]
     with pytest.raises(ConfigError, match=r"model.counts: din_counts has True \(found False\)"):
