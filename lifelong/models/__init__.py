@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from textwrap import dedent
+from types import ModuleType
 from typing import Any, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
@@ -18,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from lifelong.data.counts import count_input_names
 from lifelong.data.events import USUAL_CONTEXT, InputSpec, since_context
 from lifelong.errors import ConfigError, UsageError
+from lifelong.models import sides
 from lifelong.models.attrec import AttRec
 from lifelong.models.base import FittedModel, HistoryModel, MemoryModel, Model
 from lifelong.models.caser import Caser
@@ -378,18 +380,34 @@ COUNTS_PAGE = (
 )
 """What `models_page` says of `model.counts`."""
 
+SIDES_PAGE = (
+    "Chosen with `--set model.side=user|item|both`, for models with a memory that is read by the common way into the "
+    f"common head: {', '.join(f'`{name}`' for name, entry in MODELS.items() if has_sides(entry))}. `NAME_item` and "
+    "`NAME_both` are such a model as a row of its own in a comparison, with the settings of `[NAME]` and then its "
+    "own: `lifelong compare DATA --models hpmn,hpmn_item,hpmn_both`.\n",
+    "The dataset needs the events by item: `lifelong prepare SOURCE PATH... --set item_histories=true --out DATA`, of "
+    "a log with clock times. A target sees the events of its item with an earlier time, of all users and splits, "
+    "hers too; those that a delay of `evaluate` hides are hidden here, too. Users without an event in the training "
+    "period are unknown, as are a share `train.hide_items` of all users in training.\n",
+    "| setting | default | meaning |\n| --- | --- | --- |\n"
+    f"| `side` | `{json.dumps(SIDES[0])}` | whose memory is read: the user's, the item's, or both |\n"
+    f"| `item_recent` | `{ITEM_RECENT}` | last events of an item that a target sees at most; the window starts at a "
+    "multiple of the largest period, and holds at least two of it |\n",
+    "Trained, evaluated and compared, and not served: see [what a service would need](serving.md#the-side-of-items).\n",
+)
+"""What `models_page` says of `model.side`."""
+
 
 def models_page() -> str:
     """All of `docs/models.md`."""
     bytes_note = "Bytes of a state are those of the `fp32` codec, beside the 24 of a record's header."
     parts = ["# Models\n", models_table(), f"{bytes_note}\n"]
     for name, entry in _entries():
-        paragraphs = (sys.modules[entry.__module__].__doc__ or "").strip().split("\n\n")
         parts.append(f"## `{name}`\n")
-        parts += [_markdown(paragraph) for paragraph in paragraphs if not paragraph.startswith("Shapes:")]
+        parts += _described(sys.modules[entry.__module__])
         parts.append(settings_table(entry.Config))
     parts += ["## Heads of several tasks\n"]
-    parts += [_markdown(paragraph) for paragraph in (task_heads.__doc__ or "").strip().split("\n\n")]
+    parts += _described(task_heads)
     parts.append(
         f"Chosen with `--set model.head={'|'.join(HEADS)}`, for data that was prepared with several tasks "
         "(`prepare --tasks`, or several logged labels); of every model that has the common head.\n"
@@ -401,7 +419,14 @@ def models_page() -> str:
         "instead, for all models the same: see [context](context.md).\n",
     ]
     parts += ["## Exact counts for any model\n", *COUNTS_PAGE]
+    parts += ["## The side of items\n", *_described(sides), *SIDES_PAGE]
     return "\n".join(parts)
+
+
+def _described(module: ModuleType) -> list[str]:
+    """The paragraphs of a module's docstring, but for its shapes."""
+    paragraphs = (module.__doc__ or "").strip().split("\n\n")
+    return [_markdown(paragraph) for paragraph in paragraphs if not paragraph.startswith("Shapes:")]
 
 
 def _markdown(paragraph: str) -> str:

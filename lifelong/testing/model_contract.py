@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.batches import Batch
+from lifelong.data.batches import TENSORS, Batch, ItemWindows
 from lifelong.data.events import InputSpec
 from lifelong.data.scales import NUMBER, SCALES
 from lifelong.models import build, model_class
@@ -68,6 +68,9 @@ class ModelCase:
 
 Check = Callable[[ModelCase], None]
 
+_NO_EVENTS = "it reads no event of the user"
+_HALF = "it is one half of the model: reads go through both"
+
 NOT_APPLICABLE: dict[tuple[str, str], str] = {
     **{
         ("hpmn-authors_mode", check): "the authors' graph has no context features"
@@ -79,6 +82,22 @@ NOT_APPLICABLE: dict[tuple[str, str], str] = {
         (name, "check_earlier_events_are_used"): "its search finds nothing in a history that has nothing of the target"
         for name in ("sim", "sim-cluster", "ubr4ctr")
     },
+    **{
+        ("hpmn-item", check): _NO_EVENTS
+        for check in (
+            "check_earlier_events_are_used",
+            "check_earlier_events_of_the_target_are_used",
+            "check_learns_a_tiny_world",
+            "check_encode_equals_folded_writes",
+            "check_memory_is_bounded",
+        )
+    },
+    **{
+        (f"{model}-{side}", check): _HALF
+        for model, side in (("hpmn", "item"), ("hpmn", "both"), ("gru4rec", "both"))
+        for check in ("check_forward_reads_the_memory", "check_reading_changes_nothing")
+    },
+    ("gru4rec-both", "check_items_are_read_by_who_asks"): "its state is the interest, whoever or whatever asks",
     ("mf", "check_learns_a_tiny_world"): "the world's answer is in the history, and its users are new in every batch",
 }
 
@@ -90,6 +109,8 @@ def checks_for(case: ModelCase) -> list[Check]:
     checks = [*DESCRIPTION_CHECKS, *MODEL_CHECKS]
     if issubclass(case.entry, MemoryModel):
         checks += MEMORY_CHECKS
+    if "side" in case.config:
+        checks += ITEM_CHECKS
     return [check for check in checks if (str(case), check.__name__) not in NOT_APPLICABLE]
 
 
@@ -156,6 +177,7 @@ def check_padding_numbers_change_nothing(case: ModelCase) -> None:
         position_BC=torch.where(batch.mask_BC, batch.position_BC, 0),
         label_BCT=torch.where(batch.mask_BC.unsqueeze(-1), batch.label_BCT, 1 - batch.label_BCT),
         count_BCK=torch.where(batch.mask_BC.unsqueeze(-1), batch.count_BCK, -1e6),
+        items=_with_garbage(batch, _items(garbage)),
     )
     clean_run, dirty_run = _run(model, batch), _run(model, dirty)
     _assert_near(dirty_run.logit, clean_run.logit, "logits")
@@ -167,8 +189,9 @@ def check_padding_vectors_change_nothing(case: ModelCase) -> None:
     model, batch = case.build(), random_batch(LENGTHS, targets=5, size=80)
     clean_run = _run(model, batch)
     with torch.no_grad():
-        for table in model.embed.tables.values():
-            table.weight[0] = float("nan")
+        for embed in (model.embed, *(() if model.item_side is None else (model.item_side.memory.embed,))):
+            for table in embed.tables.values():
+                table.weight[0] = float("nan")
     dirty_run = _run(model, batch)
     _assert_near(dirty_run.logit, clean_run.logit, "logits")
     _assert_same_gradients(dirty_run, clean_run)
@@ -303,7 +326,7 @@ def check_seed_decides_everything(case: ModelCase) -> None:
 def check_evaluation_is_repeatable(case: ModelCase) -> None:
     """In evaluation mode nothing is drawn, and the batch is not touched."""
     model, batch = case.build(), random_batch(LENGTHS, targets=5)
-    before = {part.name: getattr(batch, part.name).clone() for part in fields(batch)}
+    before = {name: getattr(batch, name).clone() for name in TENSORS}
     assert torch.equal(model(batch).logit_BCT, model(batch).logit_BCT)
     for name, value in before.items():
         assert torch.equal(value, getattr(batch, name)), f"{name} was changed"
@@ -497,6 +520,41 @@ def check_forward_reads_the_memory(case: ModelCase) -> None:
     _assert_near(model(batch).logit_BCT, logit_BCT, "logits")
 
 
+# Models with a side of items
+
+
+def check_later_events_of_items_change_nothing(case: ModelCase) -> None:
+    """What happens to an item at or after a target's moment does not reach the target's logit."""
+    model, batch = case.build(), random_batch(LENGTHS, targets=5)
+    items, other = _items(batch), _items(random_batch(LENGTHS, targets=5, seed=9))
+    whole, place_L = model(batch).logit_BCT, torch.arange(items.number_WLF.shape[1])
+    reads = items.position_WK.shape[1]
+    for read in range(reads):
+        before_WL = place_L < items.position_WK[:, read, None]
+        number_WLF = torch.where(before_WL.unsqueeze(-1), items.number_WLF, other.number_WLF)
+        changed = model(replace(batch, items=replace(items, number_WLF=number_WLF))).logit_BCT
+        mine_BC = items.place_BC % reads == read
+        _assert_near(changed[mine_BC], whole[mine_BC], f"read {read}")
+
+
+def check_earlier_events_of_items_are_used(case: ModelCase) -> None:
+    """Another user of the item's last event, or another time since it: another logit."""
+    model, batch = case.build(), random_batch([12], targets=2)
+    items, number_WLF = _items(batch), _items(batch).number_WLF.clone()
+    number_WLF[0, 69] = number_WLF[0, 69] % 3 + 1
+    logit = model(batch).logit_BCT
+    for change in ({"number_WLF": number_WLF}, {"gap_BC": items.gap_BC % 3 + 1}):
+        other = model(replace(batch, items=replace(items, **change))).logit_BCT
+        assert not torch.equal(logit, other), f"{', '.join(change)} is not read"
+
+
+def check_items_are_read_by_who_asks(case: ModelCase) -> None:
+    """Another user has another logit, whatever her own history."""
+    model, batch = case.build(), random_batch([12], targets=2)
+    items = replace(_items(batch), query_BF=_items(batch).query_BF % 3 + 1)
+    assert not torch.equal(model(batch).logit_BCT, model(replace(batch, items=items)).logit_BCT)
+
+
 DESCRIPTION_CHECKS: list[Check] = [check_settings_are_described, check_model_says_what_it_is]
 MODEL_CHECKS: list[Check] = [
     check_one_user_equals_batch,
@@ -536,6 +594,11 @@ MEMORY_CHECKS: list[Check] = [
     check_one_memory_serves_many_targets,
     check_users_do_not_mix,
     check_forward_reads_the_memory,
+]
+ITEM_CHECKS: list[Check] = [
+    check_later_events_of_items_change_nothing,
+    check_earlier_events_of_items_are_used,
+    check_items_are_read_by_who_asks,
 ]
 
 
@@ -618,12 +681,31 @@ def _real_events(batch: Batch) -> Tensor:
 
 
 def _take_users(batch: Batch, part: slice) -> Batch:
-    return Batch(**{part_.name: getattr(batch, part_.name)[part] for part_ in fields(batch)})
+    taken = {name: getattr(batch, name)[part] for name in TENSORS}
+    return Batch(**taken, items=_items(batch).of(part, taken["mask_BC"]))
+
+
+def _with_garbage(batch: Batch, garbage: ItemWindows) -> ItemWindows:
+    """The items' windows with other numbers wherever nothing is real."""
+    items = _items(batch)
+    real_WL1 = (torch.arange(items.number_WLF.shape[1]) < items.length_W.unsqueeze(-1)).unsqueeze(-1)
+    return replace(
+        items,
+        number_WLF=torch.where(real_WL1, items.number_WLF, garbage.number_WLF),
+        place_BC=torch.where(batch.mask_BC, items.place_BC, 0),
+        gap_BC=torch.where(batch.mask_BC, items.gap_BC, garbage.gap_BC),
+    )
 
 
 def _take_targets(batch: Batch, chosen: Tensor) -> Batch:
-    names = [part.name for part in fields(batch) if part.name.split("_")[-1].startswith("BC")]
-    return replace(batch, **{name: getattr(batch, name)[:, chosen] for name in names})
+    names, items = [name for name in TENSORS if name.split("_")[-1].startswith("BC")], _items(batch)
+    items = replace(items, place_BC=items.place_BC[:, chosen], gap_BC=items.gap_BC[:, chosen])
+    return replace(batch, items=items, **{name: getattr(batch, name)[:, chosen] for name in names})
+
+
+def _items(batch: Batch) -> ItemWindows:
+    assert batch.items is not None
+    return batch.items
 
 
 def _trim(batch: Batch, length: int) -> Batch:

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 
 from lifelong.config import TrainSettings
 from lifelong.data.batches import (
+    TENSORS,
     Batch,
     TrainingBatches,
     evaluation_batches,
@@ -359,7 +360,7 @@ def test_thread_ends_when_the_batches_are_left_early() -> None:
 
 
 def equal(one: Batch, two: Batch) -> bool:
-    return all(torch.equal(getattr(one, field.name), getattr(two, field.name)) for field in fields(Batch))
+    return all(torch.equal(getattr(one, name), getattr(two, name)) for name in TENSORS)
 
 
 def test_batch_moves_as_a_whole(dataset: Dataset, tmp_path: Path) -> None:

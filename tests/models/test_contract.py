@@ -17,6 +17,8 @@ CASES = [
     ModelCase("fpmc", {"user_factors": True}),
     ModelCase("din", {"normalise": True}),
     *(ModelCase("sim", {"search": search}) for search in ("soft", "cluster")),
+    *(ModelCase("hpmn", {"side": side}) for side in ("item", "both")),
+    ModelCase("gru4rec", {"side": "both"}),
     # One of each way in which a model comes to its head.
     *(ModelCase(name, {"counts": True}) for name in ("hpmn", "din", "sdim", "gated_delta")),
 ]

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.torch
 CASES = {
     **{name: (name, {}) for name, entry in MODELS.items() if issubclass(entry, Model)},
     **{f"{name}-{flag}": (name, {flag: True}) for name, flag in MODES},
+    **{f"hpmn-{side}": ("hpmn", {"side": side}) for side in ("item", "both")},
     "sim-soft": ("sim", {"search": "soft"}),
     "sim-cluster": ("sim", {"search": "cluster"}),
 }
