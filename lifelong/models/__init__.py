@@ -391,8 +391,8 @@ SIDES_PAGE = (
     "period are unknown, as are a share `train.hide_items` of all users in training.\n",
     "| setting | default | meaning |\n| --- | --- | --- |\n"
     f"| `side` | `{json.dumps(SIDES[0])}` | whose memory is read: the user's, the item's, or both |\n"
-    f"| `item_recent` | `{ITEM_RECENT}` | last events of an item that a target sees at most; the window starts at a "
-    "multiple of the largest period, and holds at least two of it |\n",
+    f"| `item_recent` | `{ITEM_RECENT}` | last events of an item that a target sees at most; at least twice the "
+    "largest period, at whose multiples windows start |\n",
     "Trained, evaluated and compared, and not served: see [what a service would need](serving.md#the-side-of-items).\n",
 )
 """What `models_page` says of `model.side`."""
