@@ -20,6 +20,8 @@ Array = npt.NDArray[Any]
 # Everything but the assumptions that nothing is NaN or infinite: a run that diverges must be seen to.
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 jit = njit(nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH)
+inlined = njit(nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, forceinline=True)
+"""For what is compiled into its caller, so that numbers which the caller knows are known there, too."""
 
 
 def tanh(x: Any) -> Any:
@@ -74,6 +76,47 @@ def add_product(total: Array, value: Array, weight: Array) -> None:
         a = value[i]
         for j in range(columns):
             total[j] += a * weight[i, j]
+
+
+@inlined
+def add_products(
+    total: Array,
+    total_row: int,
+    value: Array,
+    value_strides: tuple[int, int],
+    weight: Array,
+    weight_row: int,
+    shape: tuple[int, int, int],
+) -> None:
+    """total[r, j] += sum_i value[r, i] weight[i, j], four rows r and four i at a time, from matrices that lie flat.
+
+    Row r of `total` begins at r * `total_row`, that of `weight` i at i * `weight_row`. Where these two and the number
+    of columns are known when the caller is compiled, the compiler sees that rows do not overlap, and makes vector
+    instructions of sixteen products at a time; else it cannot.
+
+    Args:
+        value_strides: value[r, i] lies at r * the first + i * the second.
+        shape: rows and inner length, multiples of 4, and columns.
+    """
+    rows, inner, columns = shape
+    down, right = value_strides
+    for r in range(0, rows, 4):
+        out = total[r * total_row :]
+        for i in range(0, inner, 4):
+            row, of = value[r * down + i * right :], weight[i * weight_row :]
+            a0, a1, a2, a3 = row[0], row[right], row[2 * right], row[3 * right]
+            row = row[down:]
+            b0, b1, b2, b3 = row[0], row[right], row[2 * right], row[3 * right]
+            row = row[down:]
+            c0, c1, c2, c3 = row[0], row[right], row[2 * right], row[3 * right]
+            row = row[down:]
+            d0, d1, d2, d3 = row[0], row[right], row[2 * right], row[3 * right]
+            for j in range(columns):
+                w, x, y, z = of[j], of[weight_row + j], of[2 * weight_row + j], of[3 * weight_row + j]
+                out[j] += a0 * w + a1 * x + a2 * y + a3 * z
+                out[total_row + j] += b0 * w + b1 * x + b2 * y + b3 * z
+                out[2 * total_row + j] += c0 * w + c1 * x + c2 * y + c3 * z
+                out[3 * total_row + j] += d0 * w + d1 * x + d2 * y + d3 * z
 
 
 def as_array(value: Tensor) -> Array:

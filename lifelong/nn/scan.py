@@ -1,204 +1,262 @@
 """The recurrence of a GRU over ragged histories as one compiled loop, forward and backward.
 
-    events --one matrix product--> gates' part from the input --compiled loop--> state after each event
+    events --compiled loop over four users abreast--> state after each event
 
-`torch.nn.GRU` calls a dozen small operations per step, also for padding; for the small batches that learn best, their
-overhead is most of the time. Here a user's events are one loop, and no event of padding is touched.
-`recurrent.gru_pass` decides when it is used; `recurrent.gru_step` is the specification. docs/decisions/0007 says what
-else was tried.
+`torch.nn.GRU` calls a dozen small operations per step, also for padding, and keeps the gates of all events for the
+gradient. Here all of a step is one loop: the products with both weights, the gates, the state. Only states are kept;
+backward makes the gates again, a few events at a time, which costs less than writing them to memory and reading them
+back. `recurrent.gru_pass` decides when it is used; `recurrent.gru_step` is the specification. docs/decisions/0007 says
+what else was tried.
 
-Shapes: B users, L padded history length, N = B L rows of events, E width of an event, D state width; gates G = 3 D in
-torch's order: reset, update, new.
+Shapes: B users, L padded history length, E width of an event, D state width. In the loops, both widths are padded with
+zeros: a padded entry of a state begins as zero and stays zero. G = 3 D gates; P = 4 D parts of a step: what the event
+adds to the new gate, reset gate, update gate, what the state adds to the new gate. An event adds to the first three of
+them, a state to the last three, so that either's part is a product with one matrix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from lifelong.nn.compiled import Array, add_product, as_array, jit, tanh
+from lifelong.nn.compiled import Array, add_products, as_array, inlined, jit, tanh
 
-_EVENTS_AT_ONCE = 4096
-"""Whose gates fit into a processor's second cache."""
-_PADDING_AT_MOST = 128
-"""Rows of padding that a matrix product takes along."""
+_ABREAST = 4
+"""Users whose steps are done together: a weight is read once for them, and no step waits for the one before."""
+_ROWS = 16
+"""Rows of events that backward does at a time."""
+_WIDTHS = 8
+"""State widths are padded to a multiple of it, so that few of them are ever compiled."""
+_COLUMNS = 32
+"""Numbers of an event whose gradient is computed at a time."""
+
+
+@inlined
+def _copy(to: Array, of: Array, count: int) -> None:
+    for j in range(count):
+        to[j] = of[j]
+
+
+@inlined
+def _make_gates(part_P: Array, width: int) -> None:
+    """The parts of a step become: new gate, reset gate, update gate, and the state's part of the new gate."""
+    half = part_P.dtype.type(0.5)
+    for j in range(width, 3 * width):
+        part_P[j] = half * tanh(half * part_P[j]) + half
+    for j in range(width):
+        part_P[j] = tanh(part_P[j] + part_P[width + j] * part_P[3 * width + j])
 
 
 @jit
 def _forward(
-    gate_BLG: Array,
+    event_BLE: Array,
+    order_B: Array,
     length_B: Array,
     start_BD: Array,
+    weight_EG: Array,
     weight_DG: Array,
-    bias_G: Array,
-    bias_D: Array,
+    bias_P: Array,
+    like_D: tuple[int, ...],
     hidden_BLD: Array,
 ) -> None:
-    """Fill the states, and turn the gates' part from the input into the gates, in place.
-
-    Short loops over few arrays each: the compiler turns only those into vector instructions.
+    """Fill the states of real events.
 
     Args:
-        bias_G: of the reset and the update gate, and of the new gate's part from the state.
-        bias_D: of the new gate's part from the input.
+        order_B: users, the one with the longest history first.
+        weight_EG: flat; what an event adds to the first three parts of a step.
+        weight_DG: flat; what a state adds to the last three.
+        like_D: as many entries as the padded state width: lengths of tuples are known when the loop is compiled.
     """
-    width = weight_DG.shape[0]
-    part, last = np.empty_like(bias_G), np.empty_like(bias_G[:width])
-    half, one = bias_G.dtype.type(0.5), bias_G.dtype.type(1)
-    for b in range(len(length_B)):
-        last[:] = start_BD[b]
-        for t in range(length_B[b]):
-            part[:] = bias_G
-            add_product(part, last, weight_DG)
-            gate, hidden = gate_BLG[b, t], hidden_BLD[b, t]
-            for j in range(2 * width):
-                part[j] = half * tanh(half * (gate[j] + part[j])) + half
-            for j in range(width):
-                part[2 * width + j] = tanh(gate[2 * width + j] + bias_D[j] + part[j] * part[2 * width + j])
-            for j in range(width):
-                last[j] = (one - part[width + j]) * part[2 * width + j] + part[width + j] * last[j]
-            gate[:] = part
-            hidden[:] = last
+    width, real, inputs, one = len(like_D), hidden_BLD.shape[2], event_BLE.shape[2], bias_P.dtype.type(1)
+    padded = len(weight_EG) // (3 * width)
+    part, event = np.zeros(_ABREAST * 4 * width, bias_P.dtype), np.zeros(_ABREAST * padded, bias_P.dtype)
+    for first in range(0, len(order_B), _ABREAST):
+        active = min(_ABREAST, len(order_B) - first)
+        state = np.zeros(_ABREAST * width, bias_P.dtype)
+        for r in range(active):
+            state[r * width : r * width + real] = start_BD[order_B[first + r]]
+        for t in range(length_B[order_B[first]]):
+            while length_B[order_B[first + active - 1]] <= t:
+                active -= 1
+            for r in range(active):
+                _copy(event[r * padded :], event_BLE[order_B[first + r], t], inputs)
+            for r in range(_ABREAST):
+                _copy(part[r * 4 * width :], bias_P, 4 * width)
+            add_products(part, 4 * width, event, (padded, 1), weight_EG, 3 * width, (_ABREAST, padded, 3 * width))
+            add_products(part[width:], 4 * width, state, (width, 1), weight_DG, 3 * width, (_ABREAST, width, 3 * width))
+            for r in range(_ABREAST):
+                gate, last = part[r * 4 * width :], state[r * width :]
+                _make_gates(gate, width)
+                for j in range(width):
+                    last[j] = (one - gate[2 * width + j]) * gate[j] + gate[2 * width + j] * last[j]
+            for r in range(active):
+                _copy(hidden_BLD[order_B[first + r], t], state[r * width :], real)
+
+
+@inlined
+def _step_back(back_D: Array, last_D: Array, grad_D: Array, gate_P: Array, width: int, grad_part_P: Array) -> None:
+    """The gradients of a step's parts, and in `back` what goes straight to the state before it."""
+    one = gate_P.dtype.type(1)
+    new, reset, update, from_state = gate_P[:width], gate_P[width:], gate_P[2 * width :], gate_P[3 * width :]
+    for j in range(len(grad_D)):
+        back_D[j] += grad_D[j]
+    for j in range(width):
+        grad_part_P[j] = back_D[j] * (one - update[j]) * (one - new[j] * new[j])
+    for j in range(width):
+        grad_part_P[3 * width + j] = grad_part_P[j] * reset[j]
+    for j in range(width):
+        grad_part_P[width + j] = grad_part_P[3 * width + j] * from_state[j] * (one - reset[j])
+    for j in range(width):
+        grad_part_P[2 * width + j] = back_D[j] * update[j] * (one - update[j]) * (last_D[j] - new[j])
+    for j in range(width):
+        back_D[j] *= update[j]
 
 
 @jit
 def _backward(
     grad_BLD: Array,
+    event_BLE: Array,
+    order_B: Array,
     length_B: Array,
-    starts: tuple[Array, Array, Array],
-    weight_GD: Array,
-    bias_D: Array,
+    start_BD: Array,
     hidden_BLD: Array,
-    gate_BLG: Array,
-    share_ND: Array,
-    grad_gate_NG: Array,
+    weights: tuple[Array, Array, Array, Array],
+    bias_P: Array,
+    like_D: tuple[int, ...],
+    grad_event_BLE: Array,
+    grad_start_BD: Array,
+    grad_weights: tuple[Array, Array, Array],
 ) -> None:
-    """Fill the gates' gradients; `share` becomes that of the new gate's part from the last state.
+    """Fill the gradients of real events and of the states before them; add to those of weights and bias.
 
     Args:
-        starts: the state before each user's first event, what it adds to the new gate, and its gradient, to be filled.
-        share_ND: N events of the users, one user after another, the last one's padding left out; in the place of event
-            t stands what the state after it adds to the new gate of event t + 1.
-        bias_D: what is added at every event.
+        weights: weight_EG and weight_DG as in `_forward`; weight_GD, the second one transposed; weight_GE, the first
+            one transposed, so many columns after so many.
+        grad_weights: of weight_EG, weight_DG and bias_P.
     """
-    width, steps = weight_GD.shape[1], hidden_BLD.shape[1]
-    one = bias_D.dtype.type(1)
-    start_BD, start_share_BD, grad_start_BD = starts
-    back = np.empty_like(bias_D)
-    new_part, other_part = np.empty_like(bias_D), np.empty(2 * width, bias_D.dtype)
-    for b in range(len(length_B)):
-        back[:] = 0
-        first = b * steps
-        share_ND[first + length_B[b] : first + steps] = 0
-        grad_gate_NG[first + length_B[b] : first + steps] = 0
-        for t in range(length_B[b] - 1, -1, -1):
-            gate, grad, grad_gate = gate_BLG[b, t], grad_BLD[b, t], grad_gate_NG[first + t]
-            last = hidden_BLD[b, t - 1] if t else start_BD[b]
-            share = share_ND[first + t - 1] if t else start_share_BD[b]
-            for j in range(width):
-                back[j] += grad[j]
-            for j in range(width):
-                new_part[j] = back[j] * (one - gate[width + j]) * (one - gate[2 * width + j] * gate[2 * width + j])
-            for j in range(width):
-                other_part[j] = new_part[j] * (share[j] + bias_D[j]) * gate[j] * (one - gate[j])
-            for j in range(width):
-                of_update = back[j] * gate[width + j] * (one - gate[width + j])
-                other_part[width + j] = of_update * (last[j] - gate[2 * width + j])
-            grad_gate[: 2 * width] = other_part
-            grad_gate[2 * width :] = new_part
-            for j in range(width):
-                back[j] *= gate[width + j]
-            for j in range(width):
-                new_part[j] *= gate[j]
-            share_ND[first + t] = new_part
-            add_product(back, other_part, weight_GD[: 2 * width])
-            add_product(back, new_part, weight_GD[2 * width :])
-        grad_start_BD[b] = back
+    width, real, inputs = len(like_D), hidden_BLD.shape[2], event_BLE.shape[2]
+    weight_EG, weight_DG, weight_GD, weight_GE = weights
+    grad_EG, grad_DG, grad_P = grad_weights
+    padded = len(weight_EG) // (3 * width)
+    event, last = np.zeros(_ROWS * padded, bias_P.dtype), np.zeros(_ROWS * width, bias_P.dtype)
+    part, some = np.zeros(_ROWS * 4 * width, bias_P.dtype), np.zeros(_ROWS * _COLUMNS, bias_P.dtype)
+    no_grad = np.zeros(0, bias_P.dtype)
+    for first in range(0, len(order_B), _ABREAST):
+        users = min(_ABREAST, len(order_B) - first)
+        steps = _ROWS // users
+        # A step takes four rows, also where it has fewer users: those of later steps, which are still zero.
+        grad_part, back = np.zeros((_ROWS + 3) * 4 * width, bias_P.dtype), np.zeros(_ABREAST * width, bias_P.dtype)
+        for end in range(length_B[order_B[first]], 0, -steps):
+            # Row s * users + r: user r at event end - 1 - s.
+            event[:] = 0
+            last[:] = 0
+            grad_part[:] = 0
+            for s in range(min(steps, end)):
+                for r in range(users):
+                    b, t = order_B[first + r], end - 1 - s
+                    if t < length_B[b]:
+                        _copy(event[(s * users + r) * padded :], event_BLE[b, t], inputs)
+                        _copy(last[(s * users + r) * width :], hidden_BLD[b, t - 1] if t else start_BD[b], real)
+            for row in range(_ROWS):
+                _copy(part[row * 4 * width :], bias_P, 4 * width)
+            add_products(part, 4 * width, event, (padded, 1), weight_EG, 3 * width, (_ROWS, padded, 3 * width))
+            add_products(part[width:], 4 * width, last, (width, 1), weight_DG, 3 * width, (_ROWS, width, 3 * width))
+            for row in range(_ROWS):
+                _make_gates(part[row * 4 * width :], width)
+            for s in range(min(steps, end)):
+                for r in range(users):
+                    row, b, t = s * users + r, order_B[first + r], end - 1 - s
+                    grad = grad_BLD[b, t] if t < length_B[b] else no_grad
+                    states, parts = (back[r * width :], last[row * width :]), part[row * 4 * width :]
+                    _step_back(*states, grad, parts, width, grad_part[row * 4 * width :])
+                grad_state = grad_part[s * users * 4 * width + width :]
+                add_products(back, width, grad_state, (4 * width, 1), weight_GD, width, (_ABREAST, 3 * width, width))
+            for c in range(0, inputs, _COLUMNS):
+                some[:] = 0
+                of_columns = weight_GE[c * 3 * width :]
+                shape = _ROWS, 3 * width, _COLUMNS
+                add_products(some, _COLUMNS, grad_part, (4 * width, 1), of_columns, _COLUMNS, shape)
+                for s in range(min(steps, end)):
+                    for r in range(users):
+                        b, t = order_B[first + r], end - 1 - s
+                        if t < length_B[b]:
+                            to = grad_event_BLE[b, t, c : c + _COLUMNS]
+                            _copy(to, some[(s * users + r) * _COLUMNS :], len(to))
+            add_products(grad_EG, 3 * width, event, (1, padded), grad_part, 4 * width, (padded, _ROWS, 3 * width))
+            of_state = grad_part[width:]
+            add_products(grad_DG, 3 * width, last, (1, width), of_state, 4 * width, (width, _ROWS, 3 * width))
+            for row in range(_ROWS):
+                of_row = grad_part[row * 4 * width :]
+                for j in range(4 * width):
+                    grad_P[j] += of_row[j]
+        for r in range(users):
+            grad_start_BD[order_B[first + r]] = back[r * width : r * width + real]
 
 
 class _Scan(torch.autograd.Function):
-    """A pass as one differentiable operation: loops, and matrix products over all events of a few users around them.
-
-    A few users at a time, so that what one step leaves is in the cache when the next one takes it up.
-    """
+    """A pass as one differentiable operation."""
 
     @staticmethod
     def forward(ctx: Any, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor, *weights: Tensor) -> Tensor:
-        weight_x, weight_h, bias_x, bias_h = weights
-        (users, steps, _), width, length = input_BLE.shape, weight_h.shape[1], length_B.numpy()
-        input_BLE = input_BLE.contiguous()
-        gate_BLG = input_BLE.new_empty(users, steps, 3 * width)
-        hidden_BLD = input_BLE.new_zeros(users, steps, width)
-        # The new gate's two parts have a bias each, since the reset gate stands between them.
-        bias_G, bias_D = bias_h + bias_x, bias_x[2 * width :]
-        bias_G[2 * width :] = bias_h[2 * width :]
-        recurrent = as_array(weight_h.t()), as_array(bias_G), as_array(bias_D)
-        event_NE, gate_NG = input_BLE.flatten(0, 1), gate_BLG.flatten(0, 1)
-        gate, hidden, start = gate_BLG.numpy(), hidden_BLD.numpy(), as_array(start_BD)
-        for some, rows in _few_users(length, steps):
-            torch.mm(event_NE[rows], weight_x.t(), out=gate_NG[rows])
-            _forward(gate[some], length[some], start[some], *recurrent, hidden[some])
-        ctx.save_for_backward(input_BLE, length_B, start_BD, weight_x, weight_h, bias_h, gate_BLG, hidden_BLD)
+        order_B = length_B.argsort(descending=True, stable=True)
+        hidden_BLD = input_BLE.new_zeros(*input_BLE.shape[:2], weights[1].shape[1])
+        weight_GE, weight_GD, bias_P, like_D = _padded(*weights)
+        event, order, length, start = (as_array(value) for value in (input_BLE, order_B, length_B, start_BD))
+        loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy(), like_D
+        _forward(event, order, length, start, *loops, hidden_BLD.numpy())
+        ctx.save_for_backward(input_BLE, order_B, length_B, start_BD, hidden_BLD, *weights)
         return hidden_BLD
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        input_BLE, length_B, start_BD, weight_x, weight_h, bias_h, gate_BLG, hidden_BLD = ctx.saved_tensors
-        (_, steps, width), length = hidden_BLD.shape, length_B.numpy()
-        recurrent, weight_new = (as_array(weight_h), as_array(bias_h[2 * width :])), weight_h[2 * width :].t()
-        grad, hidden, gate = as_array(grad_outputs[0]), hidden_BLD.numpy(), gate_BLG.numpy()
-        event_NE, hidden_ND = input_BLE.flatten(0, 1), hidden_BLD.flatten(0, 1)
-        grad_input = torch.zeros_like(input_BLE) if ctx.needs_input_grad[0] else None
-        grad_x, grad_h, grad_bias_x = torch.zeros_like(weight_x), torch.zeros_like(weight_h), torch.zeros_like(bias_h)
-        grad_bias_new, grad_start = grad_bias_x[:width].clone(), torch.zeros_like(start_BD)
-        starts = as_array(start_BD), as_array(start_BD @ weight_new), grad_start.numpy()
-        for some, rows in _few_users(length, steps):
-            count = rows.stop - rows.start
-            share_ND, grad_NG = hidden_ND.new_empty(count, width), hidden_ND.new_empty(count, 3 * width)
-            torch.mm(hidden_ND[rows], weight_new, out=share_ND)
-            of_users = grad[some], length[some], (starts[0][some], starts[1][some], starts[2][some])
-            _backward(*of_users, *recurrent, hidden[some], gate[some], share_ND.numpy(), grad_NG.numpy())
-            if grad_input is not None:
-                torch.mm(grad_NG, weight_x, out=grad_input.flatten(0, 1)[rows])
-            grad_x.addmm_(grad_NG.t(), event_NE[rows])
-            grad_h[: 2 * width] += _from_last(grad_NG[:, : 2 * width], hidden_ND[rows], steps)
-            grad_h[2 * width :] += _from_last(share_ND, hidden_ND[rows], steps)
-            first_UG, first_UD = grad_NG[::steps, : 2 * width], share_ND[::steps]
-            # Without an event, the last user has no first one.
-            start = start_BD[some][: len(first_UD)]
-            grad_h[: 2 * width].addmm_(first_UG.t(), start)
-            grad_h[2 * width :].addmm_(first_UD.t(), start)
-            grad_bias_x += grad_NG.sum(dim=0)
-            grad_bias_new += share_ND.sum(dim=0)
-        grad_bias_h = torch.cat([grad_bias_x[: 2 * width], grad_bias_new])
-        return grad_input, None, grad_start, grad_x, grad_h, grad_bias_x, grad_bias_h
+        *of_users, weight_x, weight_h, bias_x, bias_h = ctx.saved_tensors
+        weight_GE, weight_GD, bias_P, like_D = _padded(weight_x, weight_h, bias_x, bias_h)
+        of_columns = (
+            pad(weight_GE, (0, -weight_GE.shape[1] % _COLUMNS)).view(len(weight_GE), -1, _COLUMNS).transpose(0, 1)
+        )
+        loops = _flat(weight_GE.t()), _flat(weight_GD.t()), _flat(weight_GD), _flat(of_columns)
+        grad, event, order, length, start, hidden = (as_array(value) for value in (*grad_outputs, *of_users))
+        users = grad, event, order, length, start, hidden
+        grad_input, grad_start = (torch.zeros(of_users[place].shape, dtype=bias_x.dtype) for place in (0, 3))
+        grad_EG, grad_DG = (torch.zeros(value.shape[::-1], dtype=bias_x.dtype) for value in (weight_GE, weight_GD))
+        grad_P = torch.zeros_like(bias_P)
+        found = _flat(grad_EG), _flat(grad_DG), grad_P.numpy()
+        _backward(*users, loops, bias_P.numpy(), like_D, grad_input.numpy(), grad_start.numpy(), found)
+        inputs, width, wide = weight_x.shape[1], weight_h.shape[1], len(like_D)
+        grad_x = grad_EG.t().view(3, wide, -1)[:, :width, :inputs].roll(-1, 0).flatten(0, 1)
+        grad_h = grad_DG.t().view(3, wide, wide)[:, :width, :width].flatten(0, 1)
+        grad_bias = grad_P.view(4, wide)[:, :width]
+        return grad_input, None, grad_start, grad_x, grad_h, grad_bias[[1, 2, 0]].flatten(), grad_bias[1:].flatten()
 
 
-def _few_users(length_B: Array, steps: int) -> Iterator[tuple[slice, slice]]:
-    """Neighbouring users and the rows of their events among all B times L, without the padding of the last one.
+def _padded(
+    weight_x: Tensor, weight_h: Tensor, bias_x: Tensor, bias_h: Tensor
+) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
+    """A layer's weights as the loops take them, and a tuple as long as the padded state.
 
-    Behind a user with much padding the next ones begin anew: a matrix product over it would cost more than a second
-    product does.
+    Torch has the gates in the order reset, update, new; for an event the new gate is first here.
     """
-    most, padding_B, start = max(1, _EVENTS_AT_ONCE // steps), steps - length_B, 0
-    for last, padding in enumerate(padding_B.tolist()):
-        if padding > _PADDING_AT_MOST or last - start + 1 == most or last == len(length_B) - 1:
-            if length_B[start : last + 1].any():
-                yield slice(start, last + 1), slice(start * steps, (last + 1) * steps - padding)
-            start = last + 1
+    inputs, width = weight_x.shape[1], weight_h.shape[1]
+    more = -width % _WIDTHS
+    event_3DE, state_3DD = weight_x.view(3, width, inputs), weight_h.view(3, width, width)
+    bias_x3D, bias_h3D = bias_x.view(3, width), bias_h.view(3, width)
+    bias_4D = torch.cat([bias_x3D[2:], (bias_x3D + bias_h3D)[:2], bias_h3D[2:]])
+    return (
+        pad(event_3DE.roll(1, 0), (0, -inputs % 4, 0, more)).flatten(0, 1),
+        pad(state_3DD, (0, more, 0, more)).flatten(0, 1),
+        pad(bias_4D, (0, more)).flatten(),
+        (0,) * (width + more),
+    )
 
 
-def _from_last(grad_NG: Tensor, hidden_ND: Tensor, steps: int) -> Tensor:
-    """Sum over events of gradient (column) times the state before it (row); the state before the first is zero.
-
-    Over all rows at once, each beside the one before, less the pairs of one user's first event and another's last.
-    """
-    product = grad_NG[1:].t() @ hidden_ND[:-1]
-    return product - grad_NG[steps::steps].t() @ hidden_ND[steps - 1 : -1 : steps] if len(grad_NG) > steps else product
+def _flat(value: Tensor) -> Array:
+    flat: Array = as_array(value).reshape(-1)
+    return flat
 
 
 def gru_scan(gru: nn.GRU, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor | None = None) -> Tensor:
