@@ -5,7 +5,7 @@
 Every structure counts the same item fields, within the same bytes, shared out in the same way:
 
     exact       count, and events since the last one, of every value; grows with the history
-    cells       `lifelong.nn.cells`: 4 bytes a cell, the stalest gives way; no faded bits to speak of
+    cells       `lifelong.nn.cells`: about 3 bytes a cell as stored, the stalest gives way; no faded bits to speak of
     cells+bits  the same with two fifths of the bytes as faded bits, as in the model `tally`
     latest      the same, the cell with the oldest last event giving way (patience 0)
     count-min   two rows of one-byte counters, conservative update (Estan and Varghese, SIGCOMM 2002); no ages

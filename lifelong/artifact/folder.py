@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lifelong.artifact.calibration import Calibrator
 from lifelong.data.catalogue import Catalogue
+from lifelong.data.cell_plan import CellPacking
 from lifelong.data.dataset import NegativeRule
 from lifelong.data.events import InputSpec, Schema, user_context
 from lifelong.data.vocabulary import Vocabulary
@@ -59,6 +60,8 @@ class FieldLayout(BaseModel):
     shape: tuple[int, ...]
     dtype: Literal["float32", "int16", "int32", "int64"] = "float32"
     """Floats may be stored with fewer bits, by choice of a codec; whole numbers are stored as they are."""
+    cells: CellPacking | None = None
+    """Of cells that count: how they are stored in fewer bytes."""
 
     @property
     def size(self) -> int:

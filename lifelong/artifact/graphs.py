@@ -40,6 +40,8 @@ TOLERANCE = 1e-5
 Of a memory absolute and relative; of what is read from one in units of its largest number, and of one at least: a sum
 of large numbers that comes out small is as uncertain as they are.
 """
+CELLS = "cell_BKX"
+"""The field of a memory that `MemoryModel.cells` is about."""
 _WINDOW = ("history", "history_number", "history_time", "length", "moment")
 """Embedded events [B, L, E], their numbers [B, L, F] and times [B, L]; how many are real and when it is asked [B]."""
 _DRAWN_EVENTS, _DRAWN_NUMBERS = 300, 400
@@ -60,7 +62,12 @@ def memory_layout(model: MemoryModel | HistoryModel) -> tuple[FieldLayout, ...]:
         return recent_layout(model.recent, len(model.history_fields))
     fields = model.initial_memory(1)._asdict()
     return tuple(
-        FieldLayout(name=field_name(name), shape=tuple(value.shape[1:]), dtype=_dtype(value))
+        FieldLayout(
+            name=field_name(name),
+            shape=tuple(value.shape[1:]),
+            dtype=_dtype(value),
+            cells=model.cells if name == CELLS else None,
+        )
         for name, value in fields.items()
         if name != "count_B"
     )

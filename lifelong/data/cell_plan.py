@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,48 @@ STEPS = 16
 """Steps of one size."""
 WORD = 15
 """Bits of a word."""
-CELL_BYTES, WORD_BYTES, NUMBER_BYTES = 4, 2, 4
+COUNT_BITS = 15
+"""Bits of a cell's count and age together."""
+WORD_BYTES, NUMBER_BYTES = 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class CellPacking:
+    """How a store keeps cells: those of a field by rising key, so that a key costs few bits more than its place.
+
+    Of n keys below U the lowest l = log2(U / n) bits stand as they are; what is above is told by a one for each
+    key and a zero wherever it rises by one (Elias, JACM 1974; Fano 1971): n (l + 1) + U / 2^l bits, whatever the keys.
+
+    Args:
+        cells_F: cells of each field.
+        values_F: keys of each field are below it; 2^16 at most.
+    """
+
+    cells_F: tuple[int, ...]
+    values_F: tuple[int, ...]
+
+    @property
+    def low_bits(self) -> tuple[int, ...]:
+        """l: bits of a key that stand as they are."""
+        pairs = zip(self.cells_F, self.values_F, strict=True)
+        return tuple(max(0, (values // cells).bit_length() - 1) for cells, values in pairs)
+
+    @property
+    def high_bits(self) -> tuple[int, ...]:
+        """Bits that tell the rest of a field's keys."""
+        every = zip(self.cells_F, self.values_F, self.low_bits, strict=True)
+        return tuple(cells + (values - 1 >> low) + 1 for cells, values, low in every)
+
+    @property
+    def bits(self) -> int:
+        """Of all fields."""
+        cells = sum(count * (low + COUNT_BITS) for count, low in zip(self.cells_F, self.low_bits, strict=True))
+        return cells + sum(self.high_bits)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all fields."""
+        return (self.bits + 7) // 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +141,26 @@ def plan_cells(
     if shares and len(shares) != len(sizes):
         raise ValueError(f"{len(shares)} shares for {len(sizes)} item fields; expected as many, or none")
     words = max(1, int(total * faded) // WORD_BYTES)
-    cells = (total - words * WORD_BYTES) // CELL_BYTES
-    if cells < len(sizes):
+    values, weights = values_of(sizes), shares or [1 / (rank + 1) for rank in range(len(sizes))]
+    left = total - words * WORD_BYTES
+    least = CellPacking((1,) * len(sizes), values).size
+    if left < least:
         raise ValueError(
             f"{total} bytes are left for counting {len(sizes)} item fields; expected at least "
-            f"{len(sizes) * CELL_BYTES + WORD_BYTES}: set a larger state, or fewer or narrower slots"
+            f"{least + WORD_BYTES}: set a larger state, or fewer or narrower slots"
         )
-    weights = shares or [1 / (rank + 1) for rank in range(len(sizes))]
-    return CellPlan(share_out(cells, [max(1, size - FIRST_BUCKET) for size in sizes], weights), words, patience)
+
+    def packed(cells: int) -> CellPacking:
+        return CellPacking(share_out(cells, values, weights), values)
+
+    # A cell takes more than `COUNT_BITS`; with one a field at first, as many more as there is room for.
+    most = bisect_right(range(len(sizes), 8 * left // COUNT_BITS), left, key=lambda cells: packed(cells).size)
+    return CellPlan(packed(len(sizes) + most - 1).cells_F, words, patience)
+
+
+def values_of(sizes: Sequence[int]) -> tuple[int, ...]:
+    """How many keys each field has, of fields of so many numbers."""
+    return tuple(min(KEYS, max(1, size - FIRST_BUCKET)) for size in sizes)
 
 
 def plan_of(settings: Mapping[str, Any], sizes: Sequence[int]) -> CellPlan:

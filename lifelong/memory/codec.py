@@ -12,8 +12,9 @@ All numbers are little-endian. Many records are encoded and decoded at once, as 
 
 With a codec that rounds, the rounded state *is* the state: every write folds one event into what was rounded before,
 and rounds again, so that a memory does not depend on which events came together. Counts, times and whole numbers (the
-events of a recent history) are kept bit for bit by every codec, and so are the means of `RUNNING`. What a codec gives
-back it would round to itself: a slot that a write leaves alone never wanders.
+events of a recent history) are kept bit for bit by every codec, and so are the means of `RUNNING`. Cells that count
+come back in the order of their keys: another order means the same, and is not kept (`lifelong.memory.packed_cells`).
+What a codec gives back it would round to itself: a slot that a write leaves alone never wanders.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.errors import StoreCorruptError, StoreError, UsageError
+from lifelong.memory.packed_cells import PackedCells
 from lifelong.memory.state import FieldLayout, States
 
 if TYPE_CHECKING:
@@ -83,12 +85,15 @@ class Codec(ABC):
         self.rounded = frozenset(
             part.name for part in layout if part.dtype == "float32" and part.shape and part.name not in RUNNING
         )
+        self.cells = {part.name: PackedCells(part.cells) for part in layout if part.cells is not None}
         # Prefixed, so that a field of a memory may be called like one of the header's.
         self._record = np.dtype([*_HEADER, *((f"field {part.name}", self._stored(part)) for part in self.layout)])
 
     def _stored(self, part: FieldLayout) -> np.dtype[Any]:
         if part.name in self.rounded:
             return self.packed(part.shape)
+        if part.name in self.cells:
+            return np.dtype(("u1", (self.cells[part.name].size,)))
         return np.dtype((np.dtype(part.dtype).newbyteorder("<"), part.shape))
 
     @property
@@ -132,11 +137,13 @@ class Codec(ABC):
             StoreError: a number cannot be kept.
         """
         self._check_values(states)
-        fields = {
-            name: self.unpack(self.pack(value)) if name in self.rounded else value
-            for name, value in states.fields.items()
-        }
+        fields = {name: self._round(name, value) for name, value in states.fields.items()}
         return States(states.count_B, states.last_time_B, fields)
+
+    def _round(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if name in self.rounded:
+            return self.unpack(self.pack(values))
+        return self.cells[name].sorted(values) if name in self.cells else values
 
     def encode(self, states: States) -> list[bytes]:
         """One record per user.
@@ -156,7 +163,11 @@ class Codec(ABC):
         record_B["count"], record_B["last_time"] = states.count_B[chosen], states.last_time_B[chosen]
         for part in self.layout:
             values = states.fields[part.name][chosen]
-            record_B[f"field {part.name}"] = self.pack(values) if part.name in self.rounded else values
+            if part.name in self.rounded:
+                values = self.pack(values)
+            elif part.name in self.cells:
+                values = self.cells[part.name].pack(values)
+            record_B[f"field {part.name}"] = values
         # A column alone: what it holds is fixed size, and without the checksum it is summed without a copy.
         rest_B = record_B.view(np.dtype([("head", f"V{_CHECKSUM.stop}"), ("rest", f"V{self.size - _CHECKSUM.stop}")]))
         head = zlib.crc32(record_B[:1].tobytes()[: _CHECKSUM.start])
@@ -192,7 +203,17 @@ class Codec(ABC):
         states.last_time_B[chosen] = record_N["last_time"]
         for part in self.layout:
             stored = record_N[f"field {part.name}"]
-            states.fields[part.name][chosen] = self.unpack(stored) if part.name in self.rounded else stored
+            if part.name in self.rounded:
+                stored = self.unpack(stored)
+            elif part.name in self.cells:
+                stored = self._cells(part.name, stored)
+            states.fields[part.name][chosen] = stored
+
+    def _cells(self, name: str, stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+        try:
+            return self.cells[name].unpack(stored)
+        except ValueError as error:
+            raise StoreCorruptError(f"the cells of a memory that was read hold {error}", fix=_FIX) from error
 
     def _check_values(self, states: States) -> None:
         for part in self.layout:

@@ -41,6 +41,7 @@ from lifelong.nn.masks import length_mask
 
 if TYPE_CHECKING:
     from lifelong.data.batches import Batch
+    from lifelong.data.cell_plan import CellPacking
     from lifelong.data.dataset import Dataset
     from lifelong.data.examples import Examples
     from lifelong.data.renumbering import Renumbering
@@ -418,6 +419,11 @@ class MemoryModel(Model, Generic[M]):
         A layer steps every so many events, by the new state of the layer below. Empty for a memory of another kind.
         """
         return ()
+
+    @property
+    def cells(self) -> CellPacking | None:
+        """How the field `cell_BKX` of a memory that counts is stored; None for a memory of another kind."""
+        return None
 
     @abstractmethod
     def initial_memory(self, num_users: int) -> M:

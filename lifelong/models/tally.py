@@ -17,7 +17,8 @@ for its counts, beside its vector, and what they give reaches the logit directly
 depend on learned weights: training reads it off a compiled replay of the history, and learns only what to make of it.
 
 State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot; of what remains, `faded` of it bits for
-values that fell out, and the rest cells of 4 bytes, shared out over the item fields.
+values that fell out, and the rest cells, shared out over the item fields. A cell takes 15 bits and what its key needs
+among the sorted keys of its field, about 23 bits together.
 
 Shapes: B users, L padded history length, C targets per user, S slots, D slot width, E width of an embedded event, F
 item fields, K cells, W words of faded bits, P features of a field.
@@ -33,7 +34,7 @@ import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
-from lifelong.data.cell_plan import AGES, ages, plan_of
+from lifelong.data.cell_plan import AGES, CellPacking, ages, plan_of, values_of
 from lifelong.data.events import InputSpec
 from lifelong.errors import ConfigError
 from lifelong.models.base import MemoryModel, Output, pick, spread_targets
@@ -70,7 +71,7 @@ class TallyConfig:
     """Settings of `tally`."""
 
     state: Annotated[int, Field(ge=512, le=2**16)] = field(
-        default=4096, metadata={"help": "bytes of a memory at most, slots, cells and bits together"}
+        default=4096, metadata={"help": "bytes of a stored memory at most, slots, cells and bits together"}
     )
     embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
     width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a memory slot"})
@@ -265,6 +266,11 @@ class Tally(MemoryModel[Any]):
             self.query.bias.zero_()
             for weight in upper:
                 weight[2 * self.width :] = torch.eye(self.width)
+
+    @property
+    def cells(self) -> CellPacking:
+        """Sorted by key, in about three bytes a cell."""
+        return CellPacking(self.plan.cells_F, values_of(list(self.inputs.item.values())))
 
     def initial_memory(self, num_users: int) -> Any:
         """Empty slots and cells."""

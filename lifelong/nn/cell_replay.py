@@ -38,8 +38,8 @@ def _age(n: Any, last: Any) -> Any:
 
 
 @jit
-def _stalest(count_K: Array, last_K: Array, first: Any, end: Any, n: Any, stale_N: Array) -> Any:
-    """The cell that gives way; all are filled.
+def _stalest(key_K: Array, count_K: Array, last_K: Array, first: Any, end: Any, n: Any, stale_N: Array) -> Any:
+    """The cell that gives way, of equals that of the lowest key; all are filled.
 
     A step of the scale stands for as many events as it has at least: what is no staler by its true age need not be
     looked up.
@@ -47,9 +47,9 @@ def _stalest(count_K: Array, last_K: Array, first: Any, end: Any, n: Any, stale_
     best, chosen = np.int64(-(2**60)), first
     for k in range(first, end):
         packed = count_K[k] * AGES
-        if n - last_K[k] + stale_N[packed] > best:
+        if n - last_K[k] + stale_N[packed] >= best:
             stale = stale_N[packed + _age(n, last_K[k])]
-            if stale > best:
+            if stale > best or (stale == best and key_K[k] < key_K[chosen]):
                 best, chosen = stale, k
     return chosen
 
@@ -82,7 +82,7 @@ def _write(
             at = start_F[f] + used_F[f]
             used_F[f] += 1
         else:
-            at = _stalest(count_K, last_K, start_F[f], start_F[f + 1], n, stale_N)
+            at = _stalest(key_K, count_K, last_K, start_F[f], start_F[f + 1], n, stale_N)
             gone = key_K[at]
             place_V[base_F[f] + gone] = -1
             if len(bit_N):

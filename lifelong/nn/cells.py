@@ -4,7 +4,7 @@
                    `--no------> an empty cell, or the stalest one, whose own key leaves its mark in the faded bits
     target's keys --> count, age in events, faded?
 
-A cell has 32 bits: a key of 16, a count of 7, and in 8 how many events ago it was last written, on a scale that is
+A cell has a key of up to 16 bits, a count of 7, and in 8 how many events ago it was last written, on a scale that is
 exact up to 16, and beyond short by less than an eighth. The stalest cell has the largest age less
 `patience` times log2 of its count: by a decayed count, which gives nearly the same order, two paths to one memory could
 differ by a rounding. All numbers here are whole, so that a memory is the same bit for bit on every path to it. A field
@@ -93,8 +93,9 @@ def _write_field(cell_BXX: Tensor, key_B: Tensor, count_B: Tensor, stale_N: Tens
     packed_BX = _older(packed_BX, filled_BX, count_B)
     same_BX = filled_BX & (kept_BX == key_B1)
     stale_BX = torch.where(filled_BX, stale_N[packed_BX.clamp(min=0)], 2**31)
-    # Of equals the first one: a rank that no two cells share.
-    rank_BX = stale_BX * size - torch.arange(size, device=cell_BXX.device)
+    # Of equals the lowest key, wherever it stands: a rank that no two cells share.
+    place_X = torch.arange(size, device=cell_BXX.device)
+    rank_BX = stale_BX * 2 * KEYS - torch.where(filled_BX, kept_BX, place_X)
     hit_B1 = same_BX.any(dim=1, keepdim=True)
     stalest_BX = ~hit_B1 & (rank_BX == rank_BX.amax(dim=1, keepdim=True))
     chosen_BX = (same_BX | stalest_BX) & real_B1

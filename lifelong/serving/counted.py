@@ -64,7 +64,7 @@ class Counted:
 
 def counts_values(artifact: Artifact) -> bool:
     """Whether an artifact's memory has counting cells."""
-    return any(part.name == "cell" and part.dtype == "int16" for part in artifact.config.memory or ())
+    return any(part.cells is not None for part in artifact.config.memory or ())
 
 
 def counted_of(

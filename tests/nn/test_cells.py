@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong.data.cell_plan import CellPlan, ages, key_of, plan_cells, share_out
+from lifelong.data.cell_plan import CellPacking, CellPlan, ages, key_of, plan_cells, share_out, values_of
 from lifelong.nn.cell_replay import cells_at, cells_found
 from lifelong.nn.cells import empty_cells, find_cells, key_table, staleness, write_cells
 
@@ -55,7 +55,10 @@ class NaiveCells:
             table.append(Cell(key))
             return
         staleness = [ages()[cell.age] - round(self.plan.patience * math.log2(cell.count)) for cell in table]
-        stalest = staleness.index(max(staleness))
+        stalest = min(
+            (place for place in range(len(table)) if staleness[place] == max(staleness)),
+            key=lambda place: table[place].key,
+        )
         self.faded.discard((self.events + place * 101) * 7_919 % self.plan.bits)
         self.faded |= self._bits(place, table[stalest].key)
         table[stalest] = Cell(key)
@@ -196,6 +199,7 @@ def test_a_plan_that_has_no_room_says_what_to_do() -> None:
 
 
 def test_a_plan_stays_within_its_bytes() -> None:
+    sizes = [70_000, 900, 40]
     for total in np.arange(64, 5_000, 37).tolist():
-        plan = plan_cells(total, [70_000, 900, 40], faded=0.33)
-        assert total - 16 < 4 * plan.cells + 2 * plan.words <= total
+        plan = plan_cells(total, sizes, faded=0.33)
+        assert total - 16 < CellPacking(plan.cells_F, values_of(sizes)).size + 2 * plan.words <= total

@@ -1,0 +1,106 @@
+"""Packed cells against the cells that went in, and against a count of bits."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lifelong.artifact.folder import FieldLayout
+from lifelong.data.cell_plan import AGES, KEYS, MOST, CellPacking
+from lifelong.errors import StoreCorruptError
+from lifelong.memory.codec import make_codec
+from lifelong.memory.packed_cells import Cells, PackedCells
+from lifelong.memory.state import States
+
+PACKINGS = [
+    CellPacking((5, 3, 8), (KEYS, 900, 8)),
+    CellPacking((1,), (1,)),
+    CellPacking((1, 40), (KEYS, 41)),
+    CellPacking((300, 120), (40_000, 2_200)),
+]
+
+
+def random_cells(packing: CellPacking, users: int, seed: int) -> Cells:
+    """Distinct keys in any order, some of them the lowest and the highest there are; some cells are empty."""
+    rng = np.random.default_rng(seed)
+    cells = np.zeros((users, sum(packing.cells_F), 2), np.int16)
+    for user in range(users):
+        start = 0
+        for size, values in zip(packing.cells_F, packing.values_F, strict=True):
+            near = np.array([*range(min(values, 9)), *range(max(0, values - 9), values)])
+            keys = rng.permutation(np.unique(near) if rng.random() < 0.3 and size < 9 else values)[:size]
+            filled = rng.permutation(size)[: rng.integers(0, len(keys) + 1)]
+            packed = rng.integers(1, MOST + 1, len(filled)) * AGES + rng.integers(0, AGES, len(filled))
+            cells[user, start + filled] = np.stack([keys[: len(filled)] - KEYS // 2, packed], axis=1)
+            start += size
+    return cells
+
+
+def told(cells: Cells, packing: CellPacking) -> list[list[set[tuple[int, int]]]]:
+    """What the cells tell, whatever their order: of each user and field the filled ones."""
+    bounds = np.cumsum([0, *packing.cells_F])
+    return [
+        [{(int(key), int(rest)) for key, rest in user[one:end] if rest} for one, end in pairwise(bounds)]
+        for user in cells
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(packing=st.sampled_from(PACKINGS), users=st.integers(0, 4), seed=st.integers(0, 10_000))
+def test_what_was_packed_comes_back_sorted(packing: CellPacking, users: int, seed: int) -> None:
+    cells, packed = random_cells(packing, users, seed), PackedCells(packing)
+    stored = packed.pack(cells)
+    assert stored.shape == (users, packing.size)
+    back = packed.unpack(stored)
+    assert told(back, packing) == told(cells, packing)
+    assert np.array_equal(back, packed.sorted(cells))
+    assert np.array_equal(packed.pack(back), stored)
+
+
+@settings(max_examples=20, deadline=None)
+@given(packing=st.sampled_from(PACKINGS), seed=st.integers(0, 10_000))
+def test_the_order_of_cells_leaves_no_trace(packing: CellPacking, seed: int) -> None:
+    cells, packed = random_cells(packing, 1, seed), PackedCells(packing)
+    rng, bounds = np.random.default_rng(seed), np.cumsum([0, *packing.cells_F])
+    other = cells.copy()
+    for one, end in pairwise(bounds):
+        other[0, one:end] = rng.permutation(other[0, one:end])
+    assert np.array_equal(packed.pack(cells), packed.pack(other))
+
+
+def test_a_cell_of_a_long_history_takes_less_than_three_bytes() -> None:
+    packing = CellPacking((448, 252, 140, 30, 112, 2, 14), (40_852, 2_241, 301, 30, 4_992, 2, 2_954))
+    assert packing.bits < 8 * 3 * sum(packing.cells_F) * 0.95
+    keys = [
+        cells * (low + 1) + (values - 1 >> low) + 1
+        for cells, values, low in zip(packing.cells_F, packing.values_F, packing.low_bits, strict=True)
+    ]
+    assert packing.bits == sum(keys) + 15 * sum(packing.cells_F)
+
+
+def test_a_record_with_cells_that_cannot_be_is_corrupt_and_says_so() -> None:
+    packing = CellPacking((5, 3), (100, 3))
+    layout = [FieldLayout(name="cell", shape=(8, 2), dtype="int16", cells=packing)]
+    codec = make_codec("fp32", layout)
+    assert codec.size == make_codec("fp32", []).size + packing.size
+    states = States(np.ones(1, np.int64), np.ones(1, np.int64), {"cell": random_cells(packing, 1, 1)})
+    (record,) = codec.encode(states)
+    assert np.array_equal(codec.decode([record]).fields["cell"], codec.round(states).fields["cell"])
+    with pytest.raises(ValueError, match="other than 8 keys"):
+        PackedCells(packing).unpack(np.zeros((1, packing.size), np.uint8))
+    with pytest.raises(StoreCorruptError, match="hold other than 8 keys"):
+        codec._cells("cell", np.zeros((1, packing.size), np.uint8))
+    with pytest.raises(ValueError, match="a key beyond its field's"):
+        PackedCells(packing).unpack(_last_key_raised(packing))
+
+
+def _last_key_raised(packing: CellPacking) -> np.ndarray:
+    """Bytes whose second field has its three keys one place too far."""
+    bits = np.zeros((1, packing.bits), np.uint8)
+    bits[0, -packing.high_bits[1] - 5 : -packing.high_bits[1]] = 1
+    bits[0, -3:] = 1
+    return np.packbits(bits, axis=1, bitorder="little")
