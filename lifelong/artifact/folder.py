@@ -28,7 +28,14 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from lifelong.artifact.calibration import Calibrator
 from lifelong.data.catalogue import Catalogue
@@ -62,6 +69,10 @@ class FieldLayout(BaseModel):
     """Floats may be stored with fewer bits, by choice of a codec; whole numbers are stored as they are."""
     cells: CellPacking | None = None
     """Of cells that count: how they are stored in fewer bytes."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if value is not None}
 
     @property
     def size(self) -> int:

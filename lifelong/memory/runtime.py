@@ -353,7 +353,7 @@ def identity_with(artifact: Artifact, codec: str) -> StoreIdentity:
         UsageError: there is no such codec in this release.
     """
     layout = make_codec(codec, artifact.require_memory()).layout
-    text = json.dumps([part.model_dump(exclude_none=True) for part in layout], separators=(",", ":"))
+    text = json.dumps([part.model_dump() for part in layout], separators=(",", ":"))
     return StoreIdentity(artifact.id, codec, text, str(artifact.path.resolve()))
 
 

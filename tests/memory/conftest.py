@@ -38,23 +38,23 @@ def store():
     opened.close()
 
 
-def _needs_valkey() -> None:
+@pytest.fixture(scope="session")
+def needs_valkey() -> None:
+    """For tests that start a server of their own."""
     pytest.importorskip("redis")
     if not (shutil.which("valkey-server") and shutil.which("valkey-cli")):
         pytest.skip("valkey-server and valkey-cli are not installed (Debian: valkey-server, valkey-tools)")
 
 
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory) -> Iterator[Server]:
+def valkey(needs_valkey, tmp_path_factory) -> Iterator[Server]:
     """A server that keeps nothing on disk."""
-    _needs_valkey()
     with server(tmp_path_factory.mktemp("valkey")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def valkey_cluster(tmp_path_factory) -> Iterator[list[Server]]:
-    _needs_valkey()
+def valkey_cluster(needs_valkey, tmp_path_factory) -> Iterator[list[Server]]:
     with cluster(tmp_path_factory.mktemp("cluster")) as running:
         yield running
 

@@ -163,6 +163,7 @@ def test_an_embedded_store_is_followed_by_one_process_and_the_second_is_told_who
         assert verify(artifact, dataset, store).equal
 
 
+@pytest.mark.usefixtures("needs_valkey")
 def test_a_store_that_stops_and_starts_again_is_waited_for(artifact, dataset, log, kafka, topic, tmp_path, ingest):
     rows = rows_of(log)
     with server(tmp_path / "valkey", "--appendonly", "yes", "--appendfsync", "always") as valkey:
@@ -182,6 +183,7 @@ def test_a_store_that_stops_and_starts_again_is_waited_for(artifact, dataset, lo
         store.close()
 
 
+@pytest.mark.usefixtures("needs_valkey")
 def test_a_store_that_stays_away_ends_it_with_a_clear_error_and_nothing_is_lost(
     artifact, dataset, log, kafka, topic, tmp_path, ingest
 ):
@@ -204,6 +206,7 @@ def test_a_store_that_stays_away_ends_it_with_a_clear_error_and_nothing_is_lost(
         store.close()
 
 
+@pytest.mark.usefixtures("needs_valkey")
 def test_a_server_that_comes_back_without_its_last_commits_is_filled_again_from_the_topic(
     artifact, dataset, log, kafka, topic, tmp_path, ingest
 ):

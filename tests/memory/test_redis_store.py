@@ -15,6 +15,8 @@ from lifelong.memory.store import Commit, InMemoryStore, open_store
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.testing.valkey import cluster, free_port, server
 
+pytestmark = pytest.mark.usefixtures("needs_valkey")
+
 START = 1_700_000_000
 WRITER = """
 import sys
