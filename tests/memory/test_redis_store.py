@@ -1,5 +1,6 @@
 """What is particular to a store on a server: several processes, lost answers, failing servers."""
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -186,11 +187,13 @@ def test_no_server_and_another_kind_of_server_are_said(impatient):
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer():
-            for _ in range(4):
-                connection = listening.accept()[0]
-                connection.recv(100)
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                connection.close()
+            # Until the test closes the socket.
+            with contextlib.suppress(OSError):
+                while True:
+                    connection = listening.accept()[0]
+                    connection.recv(100)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                    connection.close()
 
         threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(StoreError, match="no Redis or Valkey server"):
