@@ -52,26 +52,36 @@ def _make_gates(part_P: Array, width: int) -> None:
         part_P[j] = tanh(part_P[j] + part_P[width + j] * part_P[3 * width + j])
 
 
+@inlined
+def _gates(part: Array, event: Array, state: Array, weights: tuple[Array, Array, Array], rows: int, width: int) -> None:
+    """Fill the gates of some rows, a multiple of 4, of events and the states before them; all lie flat."""
+    weight_EG, weight_DG, bias_P = weights
+    padded = len(weight_EG) // (3 * width)
+    for row in range(rows):
+        _copy(part[row * 4 * width :], bias_P, 4 * width)
+    add_products(part, 4 * width, event, (padded, 1), weight_EG, 3 * width, (rows, padded, 3 * width))
+    add_products(part[width:], 4 * width, state, (width, 1), weight_DG, 3 * width, (rows, width, 3 * width))
+    for row in range(rows):
+        _make_gates(part[row * 4 * width :], width)
+
+
 @jit
 def _forward(
-    event_BLE: Array,
-    order_B: Array,
-    length_B: Array,
-    start_BD: Array,
-    weight_EG: Array,
-    weight_DG: Array,
-    bias_P: Array,
+    users: tuple[Array, Array, Array, Array],
+    weights: tuple[Array, Array, Array],
     like_D: tuple[int, ...],
     hidden_BLD: Array,
 ) -> None:
     """Fill the states of real events.
 
     Args:
-        order_B: users, the one with the longest history first.
-        weight_EG: flat; what an event adds to the first three parts of a step.
-        weight_DG: flat; what a state adds to the last three.
+        users: event_BLE; order_B, users, the one with the longest history first; length_B; start_BD.
+        weights: weight_EG, flat, what an event adds to the first three parts of a step; weight_DG, flat, what a state
+            adds to the last three; bias_P.
         like_D: as many entries as the padded state width: lengths of tuples are known when the loop is compiled.
     """
+    event_BLE, order_B, length_B, start_BD = users
+    weight_EG, bias_P = weights[0], weights[2]
     width, real, inputs, one = len(like_D), hidden_BLD.shape[2], event_BLE.shape[2], bias_P.dtype.type(1)
     padded = len(weight_EG) // (3 * width)
     part, event = np.zeros(_ABREAST * 4 * width, bias_P.dtype), np.zeros(_ABREAST * padded, bias_P.dtype)
@@ -85,13 +95,9 @@ def _forward(
                 active -= 1
             for r in range(active):
                 _copy(event[r * padded :], event_BLE[order_B[first + r], t], inputs)
-            for r in range(_ABREAST):
-                _copy(part[r * 4 * width :], bias_P, 4 * width)
-            add_products(part, 4 * width, event, (padded, 1), weight_EG, 3 * width, (_ABREAST, padded, 3 * width))
-            add_products(part[width:], 4 * width, state, (width, 1), weight_DG, 3 * width, (_ABREAST, width, 3 * width))
+            _gates(part, event, state, weights, _ABREAST, width)
             for r in range(_ABREAST):
                 gate, last = part[r * 4 * width :], state[r * width :]
-                _make_gates(gate, width)
                 for j in range(width):
                     last[j] = (one - gate[2 * width + j]) * gate[j] + gate[2 * width + j] * last[j]
             for r in range(active):
@@ -120,61 +126,54 @@ def _step_back(back_D: Array, last_D: Array, grad_D: Array, gate_P: Array, width
 @jit
 def _backward(
     grad_BLD: Array,
-    event_BLE: Array,
-    order_B: Array,
-    length_B: Array,
-    start_BD: Array,
-    hidden_BLD: Array,
-    weights: tuple[Array, Array, Array, Array],
-    bias_P: Array,
+    users: tuple[Array, Array, Array, Array, Array],
+    weights: tuple[Array, Array, Array],
+    transposed: tuple[Array, Array],
     like_D: tuple[int, ...],
-    grad_event_BLE: Array,
-    grad_start_BD: Array,
+    grads: tuple[Array, Array],
     grad_weights: tuple[Array, Array, Array],
 ) -> None:
     """Fill the gradients of real events and of the states before them; add to those of weights and bias.
 
     Args:
-        weights: weight_EG and weight_DG as in `_forward`; weight_GD, the second one transposed; weight_GE, the first
-            one transposed, so many columns after so many.
-        grad_weights: of weight_EG, weight_DG and bias_P.
+        users: as in `_forward`, and hidden_BLD.
+        weights: as in `_forward`.
+        transposed: weight_GE, so many columns after so many, and weight_GD; flat.
+        grads: grad_event_BLE and grad_start_BD.
+        grad_weights: as `weights`.
     """
+    event_BLE, order_B, length_B, start_BD, hidden_BLD = users
+    (weight_EG, _, bias_P), (weight_GE, weight_GD) = weights, transposed
+    (grad_event_BLE, grad_start_BD), (grad_EG, grad_DG, grad_P) = grads, grad_weights
     width, real, inputs = len(like_D), hidden_BLD.shape[2], event_BLE.shape[2]
-    weight_EG, weight_DG, weight_GD, weight_GE = weights
-    grad_EG, grad_DG, grad_P = grad_weights
     padded = len(weight_EG) // (3 * width)
     event, last = np.zeros(_ROWS * padded, bias_P.dtype), np.zeros(_ROWS * width, bias_P.dtype)
     part, some = np.zeros(_ROWS * 4 * width, bias_P.dtype), np.zeros(_ROWS * _COLUMNS, bias_P.dtype)
     no_grad = np.zeros(0, bias_P.dtype)
     for first in range(0, len(order_B), _ABREAST):
-        users = min(_ABREAST, len(order_B) - first)
-        steps = _ROWS // users
+        abreast = min(_ABREAST, len(order_B) - first)
+        steps = _ROWS // abreast
         # A step takes four rows, also where it has fewer users: those of later steps, which are still zero.
         grad_part, back = np.zeros((_ROWS + 3) * 4 * width, bias_P.dtype), np.zeros(_ABREAST * width, bias_P.dtype)
         for end in range(length_B[order_B[first]], 0, -steps):
-            # Row s * users + r: user r at event end - 1 - s.
+            # Row s * abreast + r: user r at event end - 1 - s.
             event[:] = 0
             last[:] = 0
             grad_part[:] = 0
             for s in range(min(steps, end)):
-                for r in range(users):
+                for r in range(abreast):
                     b, t = order_B[first + r], end - 1 - s
                     if t < length_B[b]:
-                        _copy(event[(s * users + r) * padded :], event_BLE[b, t], inputs)
-                        _copy(last[(s * users + r) * width :], hidden_BLD[b, t - 1] if t else start_BD[b], real)
-            for row in range(_ROWS):
-                _copy(part[row * 4 * width :], bias_P, 4 * width)
-            add_products(part, 4 * width, event, (padded, 1), weight_EG, 3 * width, (_ROWS, padded, 3 * width))
-            add_products(part[width:], 4 * width, last, (width, 1), weight_DG, 3 * width, (_ROWS, width, 3 * width))
-            for row in range(_ROWS):
-                _make_gates(part[row * 4 * width :], width)
+                        _copy(event[(s * abreast + r) * padded :], event_BLE[b, t], inputs)
+                        _copy(last[(s * abreast + r) * width :], hidden_BLD[b, t - 1] if t else start_BD[b], real)
+            _gates(part, event, last, weights, _ROWS, width)
             for s in range(min(steps, end)):
-                for r in range(users):
-                    row, b, t = s * users + r, order_B[first + r], end - 1 - s
+                for r in range(abreast):
+                    row, b, t = s * abreast + r, order_B[first + r], end - 1 - s
                     grad = grad_BLD[b, t] if t < length_B[b] else no_grad
                     states, parts = (back[r * width :], last[row * width :]), part[row * 4 * width :]
                     _step_back(*states, grad, parts, width, grad_part[row * 4 * width :])
-                grad_state = grad_part[s * users * 4 * width + width :]
+                grad_state = grad_part[s * abreast * 4 * width + width :]
                 add_products(back, width, grad_state, (4 * width, 1), weight_GD, width, (_ABREAST, 3 * width, width))
             for c in range(0, inputs, _COLUMNS):
                 some[:] = 0
@@ -182,11 +181,11 @@ def _backward(
                 shape = _ROWS, 3 * width, _COLUMNS
                 add_products(some, _COLUMNS, grad_part, (4 * width, 1), of_columns, _COLUMNS, shape)
                 for s in range(min(steps, end)):
-                    for r in range(users):
+                    for r in range(abreast):
                         b, t = order_B[first + r], end - 1 - s
                         if t < length_B[b]:
                             to = grad_event_BLE[b, t, c : c + _COLUMNS]
-                            _copy(to, some[(s * users + r) * _COLUMNS :], len(to))
+                            _copy(to, some[(s * abreast + r) * _COLUMNS :], len(to))
             add_products(grad_EG, 3 * width, event, (1, padded), grad_part, 4 * width, (padded, _ROWS, 3 * width))
             of_state = grad_part[width:]
             add_products(grad_DG, 3 * width, last, (1, width), of_state, 4 * width, (width, _ROWS, 3 * width))
@@ -194,7 +193,7 @@ def _backward(
                 of_row = grad_part[row * 4 * width :]
                 for j in range(4 * width):
                     grad_P[j] += of_row[j]
-        for r in range(users):
+        for r in range(abreast):
             grad_start_BD[order_B[first + r]] = back[r * width : r * width + real]
 
 
@@ -207,8 +206,8 @@ class _Scan(torch.autograd.Function):
         hidden_BLD = input_BLE.new_zeros(*input_BLE.shape[:2], weights[1].shape[1])
         weight_GE, weight_GD, bias_P, like_D = _padded(*weights)
         event, order, length, start = (as_array(value) for value in (input_BLE, order_B, length_B, start_BD))
-        loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy(), like_D
-        _forward(event, order, length, start, *loops, hidden_BLD.numpy())
+        loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy()
+        _forward((event, order, length, start), loops, like_D, hidden_BLD.numpy())
         ctx.save_for_backward(input_BLE, order_B, length_B, start_BD, hidden_BLD, *weights)
         return hidden_BLD
 
@@ -219,14 +218,15 @@ class _Scan(torch.autograd.Function):
         of_columns = (
             pad(weight_GE, (0, -weight_GE.shape[1] % _COLUMNS)).view(len(weight_GE), -1, _COLUMNS).transpose(0, 1)
         )
-        loops = _flat(weight_GE.t()), _flat(weight_GD.t()), _flat(weight_GD), _flat(of_columns)
+        loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy()
+        transposed = _flat(of_columns), _flat(weight_GD)
         grad, event, order, length, start, hidden = (as_array(value) for value in (*grad_outputs, *of_users))
-        users = grad, event, order, length, start, hidden
+        users = event, order, length, start, hidden
         grad_input, grad_start = (torch.zeros(of_users[place].shape, dtype=bias_x.dtype) for place in (0, 3))
         grad_EG, grad_DG = (torch.zeros(value.shape[::-1], dtype=bias_x.dtype) for value in (weight_GE, weight_GD))
         grad_P = torch.zeros_like(bias_P)
         found = _flat(grad_EG), _flat(grad_DG), grad_P.numpy()
-        _backward(*users, loops, bias_P.numpy(), like_D, grad_input.numpy(), grad_start.numpy(), found)
+        _backward(grad, users, loops, transposed, like_D, (grad_input.numpy(), grad_start.numpy()), found)
         inputs, width, wide = weight_x.shape[1], weight_h.shape[1], len(like_D)
         grad_x = grad_EG.t().view(3, wide, -1)[:, :width, :inputs].roll(-1, 0).flatten(0, 1)
         grad_h = grad_DG.t().view(3, wide, wide)[:, :width, :width].flatten(0, 1)
