@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +13,36 @@ import numpy.typing as npt
 from lifelong.errors import DatasetError
 
 DTYPES = {"row": np.int32, "time": np.int64, "sequence": np.int64, "event_type": np.int16}
+
+
+def open_events(folder: Path, what: str, whole: Sequence[str], of_events: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+    """Map the arrays of a folder of events; the one of event types need not be there.
+
+    Args:
+        folder: with one file per array.
+        what: the folder holds, in words.
+        whole: names of arrays of any length, `offset` among them.
+        of_events: names of arrays with a value per event.
+
+    Raises:
+        DatasetError: a file is missing or of the wrong size.
+    """
+    try:
+        parts = {
+            name: np.load(folder / f"{name}.npy", mmap_mode="r")
+            for name in (*whole, *of_events)
+            if name != "event_type" or (folder / "event_type.npy").exists()
+        }
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"cannot read the {what} in {folder}: {error}", fix="make the dataset anew") from error
+    for name in parts.keys() - set(whole):
+        if len(parts[name]) != parts["offset"][-1]:
+            raise DatasetError(
+                f"{folder / name}.npy has {len(parts[name])} values",
+                expected=f"{parts['offset'][-1]}, one per event",
+                fix="make the dataset anew",
+            )
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +70,7 @@ class Histories:
         Raises:
             DatasetError: a file is missing or of the wrong size.
         """
-        try:
-            parts = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r")
-                for name in ("offset", *DTYPES)
-                if name != "event_type" or (folder / "event_type.npy").exists()
-            }
-        except (OSError, ValueError) as error:
-            raise DatasetError(
-                f"cannot read the histories in {folder}: {error}", fix="make the dataset anew"
-            ) from error
-        for name in parts:
-            if name != "offset" and len(parts[name]) != parts["offset"][-1]:
-                raise DatasetError(
-                    f"{folder / name}.npy has {len(parts[name])} values",
-                    expected=f"{parts['offset'][-1]}, one per event",
-                    fix="make the dataset anew",
-                )
+        parts = open_events(folder, "histories", ("offset",), DTYPES)
         return cls(parts["offset"], parts["row"], parts["time"], parts["sequence"], parts.get("event_type"))
 
     def save(self, folder: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data.histories import count_earlier
+from lifelong.data.histories import count_earlier, open_events
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.errors import DatasetError
 
@@ -50,23 +50,7 @@ class ItemHistories:
         """
         if not folder.is_dir():
             raise DatasetError(f"{folder.parent} has no item histories", expected=f"a folder {folder.name}", fix=HOW)
-        try:
-            parts = {
-                name: np.load(folder / f"{name}.npy", mmap_mode="r")
-                for name in ("offset", "trained", *DTYPES)
-                if name != "event_type" or (folder / "event_type.npy").exists()
-            }
-        except (OSError, ValueError) as error:
-            raise DatasetError(
-                f"cannot read the item histories in {folder}: {error}", fix="make the dataset anew"
-            ) from error
-        for name in DTYPES.keys() & parts:
-            if len(parts[name]) != parts["offset"][-1]:
-                raise DatasetError(
-                    f"{folder / name}.npy has {len(parts[name])} values",
-                    expected=f"{parts['offset'][-1]}, one per event",
-                    fix="make the dataset anew",
-                )
+        parts = open_events(folder, "item histories", ("offset", "trained"), DTYPES)
         return cls(parts["offset"], parts["user"], parts["time"], parts["trained"], parts.get("event_type"))
 
     def save(self, folder: Path) -> None:
