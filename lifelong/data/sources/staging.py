@@ -145,13 +145,13 @@ def one_row_per_item(table: Any, fields: Sequence[str], *, key: str = "item") ->
     return table.group_by(key).aggregate(last)
 
 
-def conflicts(table: Any, fields: Sequence[str]) -> dict[str, int]:
-    """For each field, how many items have more than one value of it."""
+def conflicts(table: Any, fields: Sequence[str], *, key: str = "item") -> dict[str, int]:
+    """For each field, how many items, or whose ids are in the column `key`, have more than one value of it."""
     if not fields:
         return {}
     # Field names are the user's, so none may become the name of an argument.
     differs = [(table[field].min() != table[field].max()).name(field) for field in fields]
-    per_item = table.group_by("item").aggregate(differs)
+    per_item = table.group_by(key).aggregate(differs)
     counted = per_item.aggregate([per_item[field].sum().name(field) for field in fields]).to_pyarrow().to_pylist()[0]
     return {field: int(counted[field] or 0) for field in fields}
 

@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
-from lifelong.errors import SourceError
+from lifelong.data.prepare import PrepareSettings, prepare
+from lifelong.data.sources.taobao_ad import PROFILE_FIELDS
+from lifelong.errors import ConfigError, SourceError
 
 Write, Read, Rows = Callable[..., Path], Callable[..., Any], Callable[..., list[Any]]
 SAMPLE = "user,time_stamp,adgroup_id,pid,nonclk,clk\n1,100,7,p,1,0\n2,101,9,p,0,1\n"
 ADS = "adgroup_id,cate_id,campaign_id,customer,brand,price\n7,10,20,30,NULL,2.5\n8,11,21,31,99,0.1\n"
 LOG = "user,time_stamp,btag,cate,brand\n1,50,pv,10,99\n1,49,buy,11,98\n1,50,cart,10,99\n"
-PROFILE = "userid,cms_segid,cms_group_id\n1,0,2\n"
+NAMES = "userid,cms_segid,cms_group_id,final_gender_code,age_level,pvalue_level,shopping_level,occupation"
+PROFILE = f"{NAMES},new_user_class_level \n1,0,2,2,3,,3,0,\n3,5,4,1,4,2,3,1,2\n"
+"""In the format of the real file: its header ends in a blank, and two of its columns are often empty."""
 
 
 @pytest.fixture
@@ -52,7 +56,66 @@ def test_quirks_and_unused_files_are_counted(files: Any, write: Write, read: Rea
     record = read("taobao_ad", *files(), write("user_profile.csv", PROFILE)).record
     counted = {name: record[name] for name in ("ties", "unsorted", "users_without_events", "ads_without_meta")}
     assert counted == {"ties": 1, "unsorted": 1, "users_without_events": 1, "ads_without_meta": 1}
-    assert (record["user_profile"]["rows"], record["raw_sample"]["rows"]) == (1, 2)
+    assert (record["user_profile"]["rows"], record["raw_sample"]["rows"]) == (2, 2)
+
+
+def test_profiles_of_users_are_taken_where_they_are_asked_for(files: Any, write: Write, read: Read, rows: Rows) -> None:
+    told = write("user_profile.csv", PROFILE)
+    raw = read("taobao_ad", *files(), told, demographics="keep")
+    assert raw.user_fields == PROFILE_FIELDS
+    assert rows(raw.users, "user", *PROFILE_FIELDS) == [
+        ("1", "0", "2", "2", "3", None, "3", "0", None),
+        ("3", "5", "4", "1", "4", "2", "3", "1", "2"),
+    ]
+    plain = read("taobao_ad", *files(), told)
+    assert (plain.users, plain.user_fields) == (None, ())
+    with pytest.raises(ConfigError, match="demographics = 'yes' is not one of keep, drop"):
+        read("taobao_ad", *files(), told, demographics="yes")
+
+
+def test_of_two_rows_of_a_user_the_value_that_stands_last_counts(
+    files: Any, write: Write, read: Read, rows: Rows
+) -> None:
+    told = write("user_profile.csv", PROFILE + "1,0,2,1,,4,3,0,\n")
+    raw = read("taobao_ad", *files(), told, demographics="keep")
+    found = rows(raw.users, "user", "final_gender_code", "age_level", "pvalue_level")
+    assert found == [("1", "1", "3", "4"), ("3", "1", "4", "2")]
+    assert {name: n for name, n in raw.record["conflicting_profiles"].items() if n} == {"final_gender_code": 1}
+
+
+@pytest.mark.parametrize(
+    ("profile", "line", "column", "message"),
+    [
+        (PROFILE + "4,5,4\n", 4, 4, "3 values"),
+        (PROFILE.replace("\n3,", "\n,"), 3, "1 (userid)", "there is no value"),
+        (PROFILE.replace("age_level", "age"), 1, "age_level", "the header has no such column"),
+    ],
+)
+def test_a_wrong_profile_is_named(
+    files: Any, write: Write, read: Read, profile: str, line: int, column: object, message: str
+) -> None:
+    with pytest.raises(SourceError, match=message) as caught:
+        read("taobao_ad", *files(), write("user_profile.csv", profile), demographics="keep")
+    assert (Path(caught.value.file).name, caught.value.line, caught.value.column) == ("user_profile.csv", line, column)
+
+
+def test_profiles_that_are_asked_for_need_their_file(files: Any, read: Read) -> None:
+    with pytest.raises(SourceError, match="there is no user_profile file"):
+        read("taobao_ad", *files(), demographics="keep")
+
+
+def test_users_are_prepared_with_their_profiles(files: Any, write: Write, tmp_path: Path) -> None:
+    shown = SAMPLE + "3,110,8,p,1,0\n1,120,8,p,0,1\n"
+    paths = [*files(sample=shown, log=LOG + "3,52,fav,10,99\n"), write("user_profile.csv", PROFILE)]
+    settings = PrepareSettings(threads=1, cuts=(0.3, 0.6), options={"demographics": "keep"})
+    dataset = prepare("taobao_ad", paths, tmp_path / "data", settings=settings)
+    gender = dataset.profile_vocabularies["user.final_gender_code"]
+    at = dataset.schema.user_fields.index("final_gender_code")
+    found = {
+        user: gender.value_of(int(dataset.profile_UF[place, at])) for place, user in enumerate(dataset.users.ids())
+    }
+    # User 2 has no row.
+    assert found == {"1": "2", "2": None, "3": "1"}
 
 
 @pytest.mark.parametrize(
