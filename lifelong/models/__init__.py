@@ -366,6 +366,19 @@ def settings_table(config_class: type[Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+VECTORS_PAGE = (
+    "Positives and popularity negatives differ only in how the target fits the history, and that reaches the loss "
+    "through products of trained vectors. While these are random, a model stays at AUC .50 for a million examples or "
+    "more. With `--set train.initial_vectors=cooccurrence` the vectors of item fields begin as factors of which users "
+    "had which values in the training events: for each field a truncated singular value decomposition of the matrix "
+    "of users and values (`lifelong.data.cooccurrence`). Values that the same users have then have like vectors before "
+    "the first step, and [a model leaves the plateau soon](results.md#vectors-that-begin-as-factors). Of each user "
+    "only the events up to her last training target are read; numbers without training events keep random vectors, as "
+    "do event fields and context.\n",
+    "It is a choice of the run, the same for every model whose interest and head read vectors. "
+    f"{', '.join(f'`{name}`' for name, entry in MODELS.items() if not getattr(entry, 'vector_spread', 1.0))}, whose "
+    "vectors are weights or factors of a sum, begin at random always. Training moves the vectors as it moves any.\n",
+)
 COUNTS_PAGE = (
     "Where people repeat themselves, a model that counts has an advantage, whatever else it does. So that a comparison "
     "credits the memory and not the counts, every model that has the common head can be given them. With "
@@ -418,6 +431,7 @@ def models_page() -> str:
         f"{', '.join(f'`{field}`' for field in USUAL_CONTEXT)}, or the fields that are listed in `model.context` "
         "instead, for all models the same: see [context](context.md).\n",
     ]
+    parts += ["## Initial vectors\n", *VECTORS_PAGE]
     parts += ["## Exact counts for any model\n", *COUNTS_PAGE]
     parts += ["## The side of items\n", *_described(sides), *SIDES_PAGE]
     return "\n".join(parts)

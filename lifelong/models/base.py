@@ -142,6 +142,9 @@ class Model(nn.Module, ABC):
     """Whether it can look up when the target's values were last there."""
     aux_sums: ClassVar[tuple[str, ...]] = ()
     """Auxiliary losses that are sums over the batch."""
+    vector_spread: ClassVar[float] = 1.0
+    """Root of the mean square of the numbers in initial vectors of item fields that are made of co-occurrence; 0 where
+    vectors mean something else, and these are not taken."""
     takes_counts: ClassVar[bool] = True
     """Whether its head is the common one, which can be given exact counts of the target, too."""
 
@@ -203,6 +206,24 @@ class Model(nn.Module, ABC):
         labelled positions.
         """
         return False
+
+    @property
+    def vector_width(self) -> int:
+        """Width of a field's vector, without what a model keeps behind it."""
+        return self.embed.dim
+
+    def begin_with(self, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Let trained vectors of item fields begin as those given, times `vector_spread`.
+
+        Args:
+            vectors: field -> `[V, vector_width]`; a vector of zeros leaves the one there is.
+        """
+        with torch.no_grad():
+            for field, table in self.embed.tables.items():
+                if field in vectors:
+                    given_VD = self.vector_spread * torch.from_numpy(vectors[field]).to(table.weight)
+                    known_V = given_VD.any(dim=1)
+                    table.weight[known_V, : self.vector_width] = given_VD[known_V]
 
     def tables(self) -> list[nn.Embedding]:
         """The tables that grow with the data; `forward` takes rows from them by calling them, and no other way."""

@@ -92,6 +92,7 @@ class Fm(MemoryModel[FmMemory]):
     title = "FM"
     source = "Rendle, ICDM 2010"
     state = "running means of weights, factors and their squares"
+    vector_spread = 0.0
     takes_counts = False
 
     def __init__(self, inputs: InputSpec, *, factors: int = 16, dropout: float = 0.1) -> None:

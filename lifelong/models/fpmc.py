@@ -61,6 +61,7 @@ class Fpmc(MemoryModel[FpmcMemory]):
     title = "FPMC"
     source = "Rendle et al., WWW 2010"
     state = "factors of the last event"
+    vector_spread = 0.0
     takes_counts = False
 
     def __init__(self, inputs: InputSpec, *, factors: int = 16, dropout: float = 0.1) -> None:

@@ -58,6 +58,7 @@ class FpmcUsers(UserModel):
     title = "FPMC (user factors)"
     source = "Rendle et al., WWW 2010"
     state = "trained user vector, last event"
+    vector_spread = 0.0
     takes_counts = False
 
     def __init__(

@@ -89,6 +89,7 @@ class Lr(MemoryModel[LrMemory]):
     title = "LR"
     source = "McMahan et al., KDD 2013"
     state = "running means of weights and of which values were there"
+    vector_spread = 0.0
     takes_counts = False
 
     def __init__(self, inputs: InputSpec, *, dropout: float = 0.0) -> None:

@@ -54,6 +54,7 @@ class Mf(UserModel):
     title = "MF"
     source = "Koren et al., IEEE Computer 2009"
     state = "trained user vector"
+    vector_spread = 0.0
     takes_counts = False
 
     def __init__(self, inputs: InputSpec, *, factors: int = 16, decay: float = 0.01, dropout: float = 0.0) -> None:

@@ -33,9 +33,12 @@ time gap, H heads, K buckets, N events of a batch.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -191,6 +194,12 @@ class Sim(HistoryModel):
     def undivided(self) -> str:
         """Centroids are no part of the gradients that processes add up."""
         return "" if self.buckets is None else "the centroids of search = 'cluster' follow the events of a whole batch"
+
+    def begin_with(self, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+        """Centroids begin among the new vectors, too."""
+        super().begin_with(vectors)
+        if self.buckets is not None:
+            self.buckets = Buckets(self._some_items(len(self.buckets.centroid_KE)))
 
     def _some_items(self, count: int) -> Tensor:
         """Vectors of random items, no two alike."""

@@ -59,6 +59,7 @@ class Svdpp(MemoryModel[SvdppMemory]):
     title = "SVD++"
     source = "Koren, KDD 2008"
     state = "running mean of the events' factors"
+    vector_spread = 0.0
     takes_counts = False
 
     def __init__(self, inputs: InputSpec, *, factors: int = 16, dropout: float = 0.1) -> None:

@@ -194,6 +194,7 @@ class Tally(MemoryModel[Any]):
     title = "Tally"
     source = "this package; slots of Ren et al., SIGIR 2019"
     state = "slots, and a bounded table of counters"
+    vector_spread = 0.3
     takes_counts = False
     period_S: Tensor
     stale_N: Tensor
@@ -266,6 +267,11 @@ class Tally(MemoryModel[Any]):
             self.query.bias.zero_()
             for weight in upper:
                 weight[2 * self.width :] = torch.eye(self.width)
+
+    @property
+    def vector_width(self) -> int:
+        """Without the weights of counts."""
+        return self.split.dim
 
     @property
     def cells(self) -> CellPacking:

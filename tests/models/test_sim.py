@@ -1,5 +1,6 @@
 """SIM against naive transcriptions: loops over users, targets, events and heads, in float64."""
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -143,6 +144,14 @@ def test_buckets_follow_the_means_of_their_vectors() -> None:
     for _ in range(500):
         buckets.follow(torch.tensor([[1.0, 1.0], [3.0, 1.0], [9.0, 9.0]]))
     torch.testing.assert_close(buckets.centroid_KE, torch.tensor([[2.0, 1.0], [9.0, 9.0]]), rtol=0, atol=0.01)
+
+
+def test_centroids_begin_among_given_vectors() -> None:
+    model = make("cluster")
+    given = {field: np.full((size, model.vector_width), 7.0, np.float32) for field, size in model.inputs.item.items()}
+    model.begin_with(given)
+    assert model.buckets.centroid_KE.shape == (8, len(given) * model.vector_width)
+    assert float((model.buckets.centroid_KE - 7).abs().max()) < 0.1
 
 
 def test_buckets_move_in_training_by_real_events_and_stay_put_in_evaluation() -> None:

@@ -16,12 +16,14 @@ from safetensors.torch import load_file
 from lifelong.artifact import export
 from lifelong.artifact.export import load_model
 from lifelong.config import RunConfig, TrainSettings
+from lifelong.data.cooccurrence import cooccurrence_vectors
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples, Split
 from lifelong.errors import ArtifactError, ConfigError, MismatchError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.evaluate import predict
 from lifelong.memory.store import open_store
+from lifelong.models import model_class
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.backfill import backfill
 from lifelong.training.display import Display
@@ -366,3 +368,44 @@ def test_progress_lines_go_to_stderr(dataset: Dataset, tmp_path: Path, capsys: p
     assert "validation: AUC" in shown.err
     run(dataset, tmp_path / "quiet", max_epochs=1)
     assert not capsys.readouterr().err
+
+
+def beginning(dataset: Dataset, out: Path, model: str, **settings: Any) -> dict[str, torch.Tensor]:
+    """Weights after a step that hardly moves them."""
+    return weights(run(dataset, out, model=model, max_examples=1, learning_rate=1e-9, **settings))
+
+
+@pytest.mark.parametrize("model", ["hpmn", "tally"])
+def test_vectors_of_items_begin_as_those_of_cooccurrence(dataset: Dataset, tmp_path: Path, model: str) -> None:
+    random = beginning(dataset, tmp_path / "random", model)
+    begun = beginning(dataset, tmp_path / "begun", model, initial_vectors="cooccurrence")
+    spread, expected = model_class(model, {}).vector_spread, cooccurrence_vectors(dataset, 16, seed=3)
+    fields = {f"embed.table_list.{place}.weight": field for place, field in enumerate(dataset.inputs.item)}
+    for name, weight in begun.items():
+        if name not in fields:
+            assert torch.allclose(weight, random[name], atol=1e-6)
+            continue
+        given_VD = spread * torch.from_numpy(expected[fields[name]])
+        known_V = given_VD.any(dim=1)
+        assert known_V.any()
+        assert torch.allclose(weight[known_V, :16], given_VD[known_V], atol=1e-6)
+        assert torch.allclose(weight[~known_V], random[name][~known_V], atol=1e-6)
+        assert torch.allclose(weight[:, 16:], random[name][:, 16:], atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["lr", "svdpp"])
+def test_models_whose_vectors_mean_something_else_begin_at_random(dataset: Dataset, tmp_path: Path, model: str) -> None:
+    random = beginning(dataset, tmp_path / "random", model)
+    begun = beginning(dataset, tmp_path / "begun", model, initial_vectors="cooccurrence")
+    assert all(torch.equal(weight, random[name]) for name, weight in begun.items())
+
+
+def test_a_start_keeps_its_vectors(dataset: Dataset, tmp_path: Path) -> None:
+    start = run(dataset, tmp_path / "start")
+    config = RunConfig(
+        train=TrainSettings.model_validate(
+            {**SMALL, "initial_vectors": "cooccurrence", "max_examples": 1, "learning_rate": 1e-9}
+        )
+    )
+    after = weights(train(dataset, None, tmp_path / "after", config=config, start=start, progress=False))
+    assert all(torch.allclose(weight, after[name], atol=1e-6) for name, weight in weights(start).items())
