@@ -29,10 +29,8 @@ and then fails to sync it nobody knows whether it is there: the error says so, a
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
-import os
 import struct
 import threading
 import time as clock
@@ -48,17 +46,26 @@ from typing import Any
 from lifelong.errors import (
     StoreCorruptError,
     StoreError,
-    StoreLockedError,
     StoreUnavailableError,
     require,
 )
 from lifelong.memory.record_cache import RecordCache
 from lifelong.memory.roster import Roster, StoreIdentity, slot_of
 from lifelong.memory.store import Commit, check_bases, check_reached, conflict, refuse_write
+from lifelong.memory.store_folder import (
+    OWNER,
+    SINGLE,
+    locked,
+    name_owner,
+    on_read_only_disk,
+    prepare,
+    require_head,
+    sync,
+    unwritable,
+)
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
 _IDENTITY = b"midentity"
 _ROSTER = b"mroster"
 _PURGED = b"mpurged"
@@ -97,8 +104,9 @@ class RocksDbStore:
         self._lock, self._now, self._db = threading.Lock(), 0, None
         self._cache_size, self._caches = cache, dict[int, RecordCache]()
         if not read_only:
-            _prepare(path)
-        _check_folder(path, read_only=read_only)
+            prepare(path)
+        require_head(path, SINGLE, read_only=read_only)
+        _check_raw(path, read_only=read_only)
         self._db = self._open()
         if not read_only:
             self._own()
@@ -346,7 +354,7 @@ class RocksDbStore:
         db, self._db = self._db, None
         if not self._read_only:
             try:
-                (self.path / "owner.json").unlink(missing_ok=True)
+                (self.path / OWNER).unlink(missing_ok=True)
             except OSError as error:
                 logger.warning("%s still names this process as its owner: %s", self.path, error)
         try:
@@ -362,11 +370,11 @@ class RocksDbStore:
             StoreUnavailableError: the folder cannot be written.
         """
         try:
-            (self.path / "owner.json").write_text(json.dumps({"pid": os.getpid()}) + "\n")
-            _sync(self.path / "db")
+            name_owner(self.path)
+            sync(self.path / "db")
         except OSError as error:
             self.close()
-            raise _unwritable(self.path, error) from error
+            raise unwritable(self.path, error) from error
 
     def _open(self) -> Any:
         kit = self._rocksdict
@@ -527,82 +535,12 @@ def _watermark_key(source: str, partition: int) -> bytes:
     return b"w" + _NUMBER.pack(partition) + source.encode()
 
 
-def _prepare(path: Path) -> None:
-    """Make the folder of a new store.
-
-    Raises:
-        StoreUnavailableError: it cannot be written.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        if all(file.name == "store.json.new" for file in path.iterdir()):
-            # Renamed into place: an interrupted start leaves no half-written head that looks like damage.
-            draft = path / "store.json.new"
-            draft.write_text(json.dumps({"format": "lifelong-store", "version": FORMAT_VERSION}) + "\n")
-            _sync(draft)
-            draft.rename(path / "store.json")
-            _sync(path)
-            _sync(path.parent)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _unwritable(path: Path, error: OSError) -> StoreUnavailableError:
-    if error.errno == errno.EROFS:
-        return _on_read_only_disk(path)
-    return StoreUnavailableError(
-        f"{path} cannot be written: {error}",
-        expected="a folder that this process may write to",
-        fix="check the path, its rights and its space",
-    )
-
-
-def _on_read_only_disk(path: Path) -> StoreUnavailableError:
-    return StoreUnavailableError(
-        f"{path} is on a file system that can only be read; nothing was kept",
-        # RocksDB writes a file of its own at each opening.
-        expected="one that can be written, for reading alone too",
-        fix="mount it for writing (after a fault of the disk, check that first), or name a folder elsewhere; then open "
-        "the store again (restart the service that owns it)",
-    )
-
-
-def _check_folder(path: Path, *, read_only: bool) -> None:
-    """Refuse a folder that RocksDB would open, and damage, although it is not ours.
-
-    Raises:
-        StoreError: no store is there, or it is of another format version.
-        StoreCorruptError: what is there is no store, or it is damaged.
-    """
-    if not (path / "store.json").exists():
-        if read_only and not (path.exists() and any(path.iterdir())):
-            raise StoreError(
-                f"there is no store in {path}", fix="make one with `lifelong backfill` or `lifelong ingest`"
-            )
-        raise StoreCorruptError(
-            f"{path} is not a store: store.json is missing", expected="a new folder or one that a store made"
-        )
-    try:
-        head = json.loads((path / "store.json").read_text())
-        if head["format"] != "lifelong-store":
-            raise ValueError(f"format {head['format']!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreCorruptError(f"{path / 'store.json'} cannot be read: {error}", fix="restore a backup") from error
-    if head["version"] != FORMAT_VERSION:
-        raise StoreError(f"{path} has store format {head['version']}", expected=f"{FORMAT_VERSION}, of this release")
-    _check_raw(path, read_only=read_only)
-
-
 def _check_raw(path: Path, *, read_only: bool) -> None:
+    """Refuse a database that RocksDB would open, and damage, although it is not ours.
+
+    Raises:
+        StoreCorruptError: it is of another program, or damaged.
+    """
     settings, current = path / "db" / "rocksdict-config.json", path / "db" / "CURRENT"
     if not current.exists():
         # Without it RocksDB would start a new database over the files of the old one.
@@ -632,15 +570,11 @@ def _translated(path: Path) -> Iterator[None]:
 
 def _as_ours(path: Path, text: str) -> StoreError:
     if "LOCK" in text or "lock hold by current process" in text:
-        return StoreLockedError(
-            f"{path} is open in {_owner(path)}",
-            expected="one process that writes to a store",
-            fix="stop that process; or ask it, if it is a service (--service URL); or open the store read_only",
-        )
+        return locked(path)
     if "Corruption" in text or "corrupt" in text.lower():
         return StoreCorruptError(f"{path} is damaged: {text}", fix="restore a backup, or build the store anew")
     if "Read-only file system" in text:
-        return _on_read_only_disk(path)
+        return on_read_only_disk(path)
     if "Permission denied" in text:
         return StoreUnavailableError(
             f"{path} cannot be written: {text}",
@@ -662,10 +596,3 @@ def _as_ours(path: Path, text: str) -> StoreError:
             f"{path} cannot be read or written: {text}", fix="check the disk, then open the store again"
         )
     return StoreError(f"{path}: {text}")
-
-
-def _owner(path: Path) -> str:
-    try:
-        return f"process {json.loads((path / 'owner.json').read_text())['pid']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"

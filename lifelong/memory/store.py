@@ -179,12 +179,13 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
     """Open a store, or make a new one.
 
     Args:
-        url: `memory://` (gone with the process), `rocksdb:///path` (see `lifelong.memory.rocksdb_store`) or
+        url: `memory://` (gone with the process), `rocksdb:///path` (see `lifelong.memory.rocksdb_store`), with
+            `?shards=N` for a new store of several databases (see `lifelong.memory.sharded_store`), or
             `redis://host:port/database` (see `lifelong.memory.redis_client` and `.redis_store`).
         read_only: an existing store that another process may own; of a folder a fixed view, of a server what it has.
 
     Raises:
-        UsageError: the URL names no store that there is.
+        UsageError: the URL names no store that there is, or another number of shards than the store has.
         StoreLockedError: another process owns it.
         StoreError: it cannot be opened.
     """
@@ -197,17 +198,31 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
             raise UsageError(f"{url!r}: a store in memory has no place", expected="memory://")
         return InMemoryStore(read_only=read_only)
     if scheme == "rocksdb":
-        if not place:
-            raise UsageError(f"{url!r} names no folder", expected="rocksdb:///path")
-        from lifelong.memory.rocksdb_store import RocksDbStore
+        from lifelong.memory.sharded_store import open_folder
 
-        return RocksDbStore(Path(place), read_only=read_only)
+        return open_folder(*folder_of(url), read_only=read_only)
     if scheme in ("redis", "rediss"):
         from lifelong.memory.redis_client import parse
         from lifelong.memory.redis_store import RedisStore
 
         return RedisStore(parse(url), read_only=read_only)
     raise UsageError(f"there is no store {scheme}://", expected=expected)
+
+
+def folder_of(url: str) -> tuple[Path, int | None]:
+    """The folder that a `rocksdb://` URL names, and the number of shards, None where it names none.
+
+    Raises:
+        UsageError: it names no folder, or has an option that there is not.
+    """
+    place, _, query = url.partition("://")[2].partition("?")
+    expected = "rocksdb:///path, or rocksdb:///path?shards=N for a new store of N shards"
+    if not place:
+        raise UsageError(f"{url!r} names no folder", expected=expected)
+    option, _, value = query.partition("=")
+    if query and not (option == "shards" and value.isdecimal() and int(value) > 0):
+        raise UsageError(f"{url!r} has the option {query!r}", expected=expected)
+    return Path(place), int(value) if query else None
 
 
 def check_bases(
