@@ -35,8 +35,6 @@ from lifelong.artifact.folder import Artifact
 from lifelong.memory.ingest import ingest
 from lifelong.memory.rocksdb_store import RocksDbStore
 from lifelong.memory.runtime import Runtime
-from lifelong.testing.artifacts import tiny_artifact
-from lifelong.testing.datasets import tiny_dataset
 
 START, ITEMS = 1_700_000_000, 50_000
 BATCH = 4_096
@@ -44,6 +42,10 @@ BATCH = 4_096
 
 def make_artifact(folder: Path) -> Artifact:
     """HPMN with its default settings: six slots of 32, initial weights."""
+    # Workers import this file, too, and need no torch.
+    from lifelong.testing.artifacts import tiny_artifact
+    from lifelong.testing.datasets import tiny_dataset
+
     dataset = tiny_dataset(folder / "data", num_users=500, num_items=ITEMS, mean_events=20)
     return tiny_artifact(folder / "artifact", dataset, settings={})
 

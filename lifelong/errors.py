@@ -27,6 +27,7 @@ A message has three parts: what was found, what was expected, what to do.
 from __future__ import annotations
 
 from types import ModuleType
+from typing import Any
 
 
 class LifelongError(Exception):
@@ -42,6 +43,16 @@ class LifelongError(Exception):
         if fix:
             parts.append(f"To do: {fix.rstrip('.')}")
         super().__init__(". ".join(parts) + ".")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other processes: the same message and parts, without the call that made them."""
+        return _copied, (type(self), self.args, self.__dict__)
+
+
+def _copied(kind: type[LifelongError], arguments: tuple[Any, ...], parts: dict[str, Any]) -> LifelongError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(parts)
+    return error
 
 
 class UsageError(LifelongError):

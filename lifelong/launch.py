@@ -1,16 +1,24 @@
 """Which of several processes this one is, as `torchrun` tells each process that it starts.
 
 torchrun --nproc-per-node 2 -m lifelong train ...      process 0 and process 1 of 2; without torchrun there is one
+
+And what is common to the processes that a command starts by itself.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 
 from lifelong.errors import UsageError
+
+INTERRUPTED = 130
+"""Exit code of a process that was asked to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,3 +75,20 @@ def launch(environment: Mapping[str, str] | None = None) -> Launch:
             fix="start with torchrun, or unset RANK and WORLD_SIZE",
         )
     return place
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it has ended, however that came."""
+    threading.Thread(target=_wait_for_end, name="lifelong-parent", daemon=True).start()
+
+
+def _wait_for_end() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(INTERRUPTED)

@@ -113,7 +113,7 @@ def _ingested(
         who = ((k if k < users else chance.randrange(users)) for k in range(events))
         writer.writerows((f"u{user}", items[k * 7919 % len(items)], _START + k) for k, user in enumerate(who))
     started = time.perf_counter()
-    ingest(artifact, store, path, progress=progress)
+    ingest(artifact, store, path, progress=progress, workers=None)
     took = time.perf_counter() - started
     return {"events": events, "seconds": took, "events_per_second": events / took}
 
@@ -155,11 +155,12 @@ def _measure(number: int, call: Callable[[int], object], progress: Callable[[int
 def _bytes(artifact: Artifact, url: str, users: int) -> dict[str, float]:
     """Bytes a user: her memory, and on disk all that is kept of her, where the store is a folder."""
     from lifelong.memory.codec import make_codec
+    from lifelong.memory.store import folder_of
 
     found: dict[str, float] = {"memory": make_codec(artifact.config.codec, artifact.require_memory()).size}
-    scheme, _, place = url.partition("://")
-    if scheme == "rocksdb":
-        found["disk_with_log"] = sum(file.stat().st_size for file in Path(place).rglob("*") if file.is_file()) / users
+    if url.startswith("rocksdb:"):
+        folder = folder_of(url)[0]
+        found["disk_with_log"] = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / users
     return found
 
 

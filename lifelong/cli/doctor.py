@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from lifelong.cli.terminal import Reply, Terminal
+from lifelong.launch import cores
 
 EXTRAS = {
     "train": ("torch", "lightning", "safetensors", "ibis", "duckdb", "pyarrow", "scipy", "onnx", "onnxscript"),
@@ -67,7 +68,7 @@ def doctor(
         "lifelong": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cores": _cores(),
+        "cores": cores(),
         "memory_bytes": _memory(),
         "packages": {name: _version(name) for modules in EXTRAS.values() for name in modules},
         "extras": {extra: {"installed": not names, "missing": names} for extra, names in missing.items()},
@@ -119,11 +120,6 @@ def _version(module: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> int | None:

@@ -48,6 +48,14 @@ def ingest(
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
     patience: Patience = 60,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers",
+            min=1,
+            help="Processes for a file into a store of shards; one a shard by default, up to the number of cores.",
+        ),
+    ] = None,
     idle: Annotated[
         float | None, typer.Option("--idle", min=0, help="End when a topic gave nothing for so many seconds.")
     ] = None,
@@ -86,9 +94,12 @@ def ingest(
                 on_bad=on_bad,
                 dead_letters=letters,
                 patience=patience,
+                workers=workers,
             )
         return Reply(asdict(applied), [_sentence(applied)])
 
+    if workers is not None:
+        raise UsageError("--workers with a topic", expected="--workers with --from FILE")
     from lifelong.memory.kafka import Stream, StreamSettings
     from lifelong.memory.updater import Updater
 

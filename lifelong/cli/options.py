@@ -15,7 +15,8 @@ Late = Literal["apply", "refuse"]
 ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Folder that `lifelong train` wrote.")]
 DataPath = Annotated[Path, typer.Argument(metavar="DATA", help="Folder that `lifelong prepare` wrote.")]
 StoreUrl = Annotated[
-    str, typer.Option("--store", metavar="URL", help="rocksdb:///path, redis://host:port/database or memory://")
+    str,
+    typer.Option("--store", metavar="URL", help="rocksdb:///path[?shards=N], redis://host:port/database or memory://"),
 ]
 ServiceUrl = Annotated[
     str | None,

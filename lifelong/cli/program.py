@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lifelong.cli.terminal import INTERRUPTED, Reply, Terminal, report, run_command
+from lifelong.cli.terminal import Reply, Terminal, report, run_command
 from lifelong.errors import UsageError
-from lifelong.launch import launch
+from lifelong.launch import INTERRUPTED, launch
 
 COMMANDS = (
     "prepare",

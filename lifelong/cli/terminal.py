@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from lifelong.errors import LifelongError, LostProcessError, MissingExtraError
-from lifelong.launch import Launch, launch
+from lifelong.launch import INTERRUPTED, Launch, launch
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress
 
 logger = logging.getLogger(__name__)
-INTERRUPTED = 130
 _WIDTH = 160
 """Columns of output that does not go to a terminal."""
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from lifelong.errors import require
 from lifelong.memory.redis_client import connect, parse, translated
-from lifelong.memory.store import open_store
+from lifelong.memory.sharded_store import ShardedStore
+from lifelong.memory.store import folder_of, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +68,14 @@ def check_store(url: str) -> Checkup:
         identity = store.identity
     if url.startswith("memory:"):
         return Checkup(_outcomes(_NOTHING, _NONE, _NOTHING), {})
-    place = Path(url.partition("://")[2])
+    place, shards = folder_of(url)[0], store.share.of if isinstance(store, ShardedStore) else 1
     kind, free = _file_system(place), shutil.disk_usage(place).free / shutil.disk_usage(place).total
     facts = {
         "artifact": "none yet" if identity is None else identity.artifact_id[:12],
         "file system": kind or "unknown",
         "free space": f"{free:.0%}",
         "fsync": "each commit",
+        **({"shards": str(shards)} if shards > 1 else {}),
     }
     problems = []
     if kind in _IN_RAM:

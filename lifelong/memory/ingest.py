@@ -17,22 +17,27 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lifelong.errors import SourceError, UsageError
+from lifelong.launch import cores
 from lifelong.memory.dead_letters import DeadLetter, DeadLetters
-from lifelong.memory.event_table import EventTable
+from lifelong.memory.event_table import EventTable, IntArray
 from lifelong.memory.file_reader import FileReader, Lines, unreadable
 from lifelong.memory.overlapped import Overlapped
 from lifelong.memory.patience import Patience
 from lifelong.memory.rows import Problem
+from lifelong.memory.sharded_store import ShardedStore
 from lifelong.memory.updater import Applied, Updater, UserEvent
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
+    from lifelong.memory.shards import Share
     from lifelong.memory.store import MemoryStore
 
 BATCH = 16_384
@@ -55,6 +60,7 @@ def ingest(
     on_bad: str = "stop",
     dead_letters: DeadLetters | None = None,
     patience: float = PATIENCE,
+    workers: int | None = 1,
 ) -> Applied:
     """Fold the events of a file into the memories of a store.
 
@@ -72,6 +78,8 @@ def ingest(
         on_bad: what happens at a line that is no event: "stop", or "skip" leaves it out.
         dead_letters: where those that were left out are kept; flushed here, not closed.
         patience: seconds for which a shared store that does not answer is waited for.
+        workers: processes that share the shards of a store among them; None for one a shard, as far as there are cores.
+            A program that starts some is a module with `if __name__ == "__main__"`.
 
     Returns:
         What became of the lines; those of an earlier run count as duplicates.
@@ -79,19 +87,104 @@ def ingest(
     Raises:
         SourceError: a line is not what it should be; names file, line and column. All lines before it are applied. Also
             with "skip" where what comes after it cannot be read.
-        UsageError: the file's ending names no format, or `columns` names no column of ours.
+        UsageError: the file's ending names no format, or `columns` names no column of ours; or there are more workers
+            than shards.
         StoreUnavailableError: the store does not answer; a second run goes on where it stopped.
+        LostProcessError: a worker was ended from outside; a second run goes on where it stopped.
     """
     if on_bad not in ("stop", "skip"):
         raise UsageError(f"on_bad = {on_bad!r}", expected='"stop" or "skip"')
-    reader = FileReader(path, artifact.config.dataset_schema, columns or {}, size=BATCH)
-    updater = Updater(artifact, store, late=late, event_log=event_log, codec=codec)
+    # What is wrong with the call is said before anything is done.
+    FileReader(path, artifact.config.dataset_schema, columns or {}, size=BATCH)
     name = content_source(path) if source is None else source
-    waiting = Patience(patience if store.shared else 0)
-    mark, size, total = store.watermark(name, 0), reader.size(), Applied()
-    with closing(_batches(reader, skip=on_bad == "skip")) as batches, Overlapped(updater, name) as writer:
-        for batch in batches:
-            letters = [letter for letter in batch.bad if letter.offset > mark]
+    task = Task(path, name, columns or {}, late, event_log, codec, on_bad, BATCH)
+    number = _processes(store, workers)
+    if number > 1:
+        from lifelong.memory.ingest_workers import ingest_in_workers
+
+        assert isinstance(store, ShardedStore)
+        return ingest_in_workers(artifact, store, task, number, progress=progress, dead_letters=dead_letters)
+    return fold_file(artifact, store, task, progress=progress, dead_letters=dead_letters, patience=patience)
+
+
+def _processes(store: MemoryStore, workers: int | None) -> int:
+    """How many processes fold a file in.
+
+    Raises:
+        UsageError: more than there are shards.
+    """
+    shards = store.share.of if isinstance(store, ShardedStore) else 1
+    if workers is not None and not 1 <= workers <= shards:
+        raise UsageError(
+            f"{workers} workers on a store of {shards} shard{'s' * (shards > 1)}",
+            expected=f"1 to {shards}" if shards > 1 else "1",
+            fix="" if shards > 1 else "make a new store with rocksdb:///path?shards=N",
+        )
+    if shards > 1 and len(store.roster().members) > 1:
+        # A worker that leaves an artifact behind would have to tell the others at once.
+        return 1
+    return min(shards, cores()) if workers is None else workers
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is read, and how; see `ingest`.
+
+    Args:
+        path: the file.
+        source: its name as a source.
+        columns: our name -> the file's name.
+        late: see `Updater`.
+        event_log: see `Updater`.
+        codec: see `Updater`.
+        on_bad: "stop" or "skip".
+        size: events of one commit.
+    """
+
+    path: Path
+    source: str
+    columns: Mapping[str, str]
+    late: str
+    event_log: bool
+    codec: str | None
+    on_bad: str
+    size: int
+
+
+def fold_file(
+    artifact: Artifact,
+    store: MemoryStore,
+    task: Task,
+    *,
+    share: Share | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    dead_letters: DeadLetters | None = None,
+    patience: float = 0,
+) -> Applied:
+    """`ingest`, of the users of some shards or of all; lines that are no events are told and counted with the first.
+
+    Args:
+        artifact: of a memory model.
+        store: of these users.
+        task: what is read.
+        share: whose events are folded in; everyone's if None.
+        progress: see `ingest`.
+        dead_letters: see `ingest`.
+        patience: see `ingest`.
+
+    Raises:
+        SourceError: see `ingest`.
+        StoreUnavailableError: see `ingest`.
+    """
+    size = task.size if share is None else task.size * share.of // len(share.numbers)
+    reader = FileReader(task.path, artifact.config.dataset_schema, task.columns, size=size)
+    updater = Updater(artifact, store, late=task.late, event_log=task.event_log, codec=task.codec)
+    waiting, told = Patience(patience if store.shared else 0), share is None or share.first
+    mark, size, total = store.watermark(task.source, 0), reader.size(), Applied()
+    with closing(_batches(reader, skip=task.on_bad == "skip")) as batches, Overlapped(updater, task.source) as writer:
+        for everyone in batches:
+            batch = everyone if share is None else everyone.of(share)
+            letters = [letter for letter in batch.bad if letter.offset > mark] if told else []
             if dead_letters is not None:
                 for letter in letters:
                     dead_letters.put(letter)
@@ -117,10 +210,20 @@ class _Batch:
     """
 
     table: EventTable
-    offsets: Sequence[int]
+    offsets: Sequence[int] | IntArray
     bad: Sequence[DeadLetter]
     through: int
     done: int
+
+    def of(self, share: Share) -> _Batch:
+        """The events of the users of some shards."""
+        place_N = share.places(self.table.user)
+        return replace(self, table=self.table.take(place_N), offsets=_array(self.offsets)[place_N])
+
+
+def _array(offsets: Sequence[int] | IntArray) -> IntArray:
+    # numpy asks a range for each of its numbers.
+    return np.arange(offsets.start, offsets.stop) if isinstance(offsets, range) else np.asarray(offsets, np.int64)
 
 
 def _batches(reader: FileReader, *, skip: bool) -> Generator[_Batch]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lifelong.errors import UsageError
 from lifelong.memory.event import UserEvent, event_problem
-from lifelong.memory.event_table import EventTable, texts_hold, times_hold
+from lifelong.memory.event_table import EventTable, IntArray, texts_hold, times_hold
 
 if TYPE_CHECKING:
     from lifelong.data.events import Schema
@@ -88,22 +88,20 @@ class EventRows:
 
         user, item, types, times = (self.column[name] for name in ("user", "item", "event_type", "time"))
         user_N, item_N, type_N, name_N = texts(user), texts(item), texts(types), texts(self._event_id)
-        time_N = columns.get(times)
-        if user_N is None or item_N is None or time_N is None:
+        if user_N is None or item_N is None or times not in columns:
             return None
         needed, optional = (user_N, item_N), (type_N, name_N)
         if None in user_N or None in item_N or not (plain or texts_hold(needed, optional)):
             return None
-        if set(map(type, time_N)) == {str}:
-            time_N = list(map(int, time_N))
-        if not times_hold(time_N, self.time_unit):
+        time_N = _times(columns[times], self.time_unit)
+        if time_N is None:
             return None
         given = {name: found for name in self.fields if (found := texts(self.column[name])) is not None}
         # There is text in each place of both.
         return EventTable(
             user_N,  # type: ignore[arg-type]
             item_N,  # type: ignore[arg-type]
-            np.array(time_N, np.int64),
+            time_N,
             type_N,
             _fields(given),
             name_N,
@@ -167,6 +165,19 @@ def _texts(values: Sequence[Any], *, plain: bool) -> Sequence[str | None] | None
     else:
         found = list(map(_text, values))
     return found if any(found) else None
+
+
+def _times(values: Sequence[Any], time_unit: str) -> IntArray | None:
+    """A column of times, from text too; None where one cannot be.
+
+    Raises:
+        ValueError: text that is no whole number.
+        OverflowError: one that is far too large.
+    """
+    if set(map(type, values)) != {str}:
+        return np.array(values, np.int64) if times_hold(values, time_unit) else None
+    time_N = np.fromiter(map(int, values), np.int64, len(values))
+    return time_N if times_hold([int(time_N.min()), int(time_N.max())], time_unit) else None
 
 
 def _text(value: Any) -> str | None:

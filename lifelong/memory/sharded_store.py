@@ -231,5 +231,7 @@ def _check(path: Path, number: int, of: int) -> None:
         raise StoreCorruptError(f"{folder} is missing, one of {of} shards, or its database is", fix=fix)
     if (head.get("shard"), head.get("shards")) != (number, of):
         raise StoreCorruptError(
-            f"{folder} is shard {head.get('shard')} of {head.get('shards')}", expected=f"shard {number} of {of}", fix=fix
+            f"{folder} is shard {head.get('shard')} of {head.get('shards')}",
+            expected=f"shard {number} of {of}",
+            fix=fix,
         )

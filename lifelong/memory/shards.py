@@ -53,8 +53,10 @@ class Share:
 
     def places(self, users: Sequence[str]) -> npt.NDArray[np.int64]:
         """Where the users of these shards stand among others."""
-        hash_N = np.fromiter(map(zlib.crc32, map(str.encode, users)), np.int64, len(users))
-        return np.flatnonzero(np.isin(hash_N % self.of, self.numbers))
+        hash_N = np.fromiter(map(zlib.crc32, map(str.encode, users)), np.uint32, len(users))
+        chosen = np.zeros(self.of, np.bool_)
+        chosen[list(self.numbers)] = True
+        return np.flatnonzero(chosen[hash_N % self.of])
 
 
 class Shards:
@@ -93,7 +95,8 @@ class Shards:
             StoreForeignError: it holds no memories of this artifact, or they are not complete.
         """
         with self._lock:
-            return [shard.bind(identity) for shard in self._shards.values()][0]
+            slots = [shard.bind(identity) for shard in self._shards.values()]
+        return slots[0]
 
     def roster(self) -> Roster:
         """Whose memories it holds: what the first shard says."""
@@ -225,9 +228,7 @@ class Shards:
 
     def positions(self, source: str, partition: int, users: Sequence[str]) -> list[int]:
         """Per user the watermark of her shard."""
-        return self._asked(
-            users, lambda shard, some: shard.positions(source, partition, [users[at] for at in some])
-        )
+        return self._asked(users, lambda shard, some: shard.positions(source, partition, [users[at] for at in some]))
 
     def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
         """Of which users which client event ids were applied and have not expired."""
@@ -244,7 +245,8 @@ class Shards:
 
     def purge(self) -> bool:
         """Take what was erased out of the files of every shard."""
-        return all([shard.purge() for shard in self._shards.values()])
+        rewritten = [shard.purge() for shard in self._shards.values()]
+        return all(rewritten)
 
     def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
         """Per (user, count) her logged events after the first `count`."""

@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,12 +27,12 @@ from lifelong.config import RunConfig
 from lifelong.data.dataset import Dataset
 from lifelong.errors import LifelongError
 from lifelong.evaluation.runs import Run
+from lifelong.launch import INTERRUPTED, cores, end_with_parent
 from lifelong.training import trainer
 
 logger = logging.getLogger(__name__)
 FREE = ("threads", "prefetch", "answer_minutes")
 """Settings that a finished run does not depend on."""
-_INTERRUPTED = 130
 
 
 class Task(Protocol):
@@ -141,7 +140,7 @@ def run_jobs(
     if len(open_) < len(jobs):
         say(f"{len(jobs) - len(open_)} of {len(jobs)} are finished already")
     if workers > 1 and len(open_) > 1:
-        share = max(1, (threads or _cores()) // workers)
+        share = max(1, (threads or cores()) // workers)
         return _Workers(dataset, workers, say).run([job.with_threads(share) for job in open_])
     failures = {}
     for job in open_:
@@ -217,23 +216,16 @@ class _Workers:
 def _work(folder: Path, job: Task, sender: Connection) -> None:
     """What a worker process does; it ends with an exit code."""
     os.setpgrp()
-    threading.Thread(target=_end_with_parent, name="lifelong-parent", daemon=True).start()
+    end_with_parent()
     if job.threads is not None:
         torch.set_num_threads(job.threads)
     try:
         job.do(Dataset(folder), progress=False)
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         sender.send(_reason(error))
         sys.exit(1)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(_INTERRUPTED)
 
 
 def _received(receiver: Connection) -> str:
@@ -247,7 +239,3 @@ def _received(receiver: Connection) -> str:
 def _reason(error: Exception) -> str:
     logger.debug("a run failed", exc_info=error)
     return str(error) if isinstance(error, LifelongError) else f"{type(error).__name__}: {error}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
