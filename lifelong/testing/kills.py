@@ -7,7 +7,8 @@
     python benchmarks/kills.py --kills 300 --seed 1      a JSON line per kill, and a summary last
 
 What is killed (`KINDS`): ingestion of a file, over RocksDB and over Valkey; the same while RocksDB is made to compact;
-a process that follows a topic, over both; a service under posted events, over both; a backfill.
+the same by two workers into shards, where one of them is killed, or their parent, or all; a process that follows a
+topic, over both; a service under posted events, over both and over shards; a backfill.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import contextlib
 import http.client
 import json
 import multiprocessing
+import os
 import random
+import signal
 import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +33,7 @@ import numpy as np
 
 from lifelong.artifact.folder import Artifact
 from lifelong.memory.runtime import Runtime
+from lifelong.memory.shards import shard_of
 from lifelong.memory.store import InMemoryStore, MemoryStore, open_store
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.testing import victims
@@ -40,7 +45,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 120
 """Seconds in which a victim does something on a busy machine."""
-_PARTITIONS = 3
+_PARTITIONS, _SHARDS = 3, 3
 _POST = 5
 """Events of one request."""
 _TOLERANCE = 1e-5
@@ -120,6 +125,8 @@ class Victims:
 
     longest = 0.25
     """Seconds after its first word within which a victim is killed from outside."""
+    codes: tuple[int, ...] = (-9,)
+    """With which a victim may end that was killed."""
 
     def __init__(self, ground: Ground) -> None:
         self.ground, self.number = ground, 0
@@ -158,7 +165,7 @@ class Victims:
         process.start()
         point = self._meet(process, doom)
         ended = process.exitcode == 0
-        assert ended or process.exitcode == -9, f"a victim ended with {process.exitcode}"
+        assert ended or process.exitcode in self.codes, f"a victim ended with {process.exitcode}"
         process.close()
         told = self.acknowledged()
         store = open_store(self.url)
@@ -234,6 +241,45 @@ def compacting(*arguments: Any) -> None:
     victims.ingest_file(*arguments, compact=True)
 
 
+class ShardVictims(FileVictims):
+    """Ingestion of a file by two workers into three shards; a worker is killed, or the parent, or all of them."""
+
+    # A parent whose worker is killed ends by itself.
+    codes = (-9, victims.LOST)
+
+    def work(self, doom: victims.Doom) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """See `Victims`."""
+        return victims.ingest_in_workers, (str(self.ground.artifact.path), self.url, str(self.path), str(self.said))
+
+    def _doom(self) -> victims.Doom:
+        return None
+
+    def _meet(self, process: BaseProcess, doom: victims.Doom) -> str:
+        self._wait_for_a_word(process)
+        pause = self.ground.chance.uniform(0, self.longest)
+        process.join(pause)
+        workers = victims.workers_of(process.pid or 0)
+        whom = self.ground.chance.choice(["the parent", "a worker", "all"])
+        for one in workers if whom == "all" else workers[:1] if whom == "a worker" else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+        if whom == "a worker":
+            # The parent says that it is gone, and ends.
+            process.join(_PATIENCE)
+        process.kill()
+        process.join(_PATIENCE)
+        return f"{whom}, {pause:.3f} s after the first commit"
+
+    def check(self, store: MemoryStore) -> tuple[int, bool]:
+        """Of each user the lines up to her shard's watermark are there, and no other."""
+        users = [event.user for event in self.ground.events]
+        marks = store.positions("log", 0, users)
+        events = [event for line, event in enumerate(self.ground.events, 1) if line <= marks[line - 1]]
+        compare(self.ground, store, events)
+        mark = max(0, store.watermark("log", 0))
+        return mark, mark == len(self.ground.events)
+
+
 class TopicVictims(Victims):
     """A process that follows a topic."""
 
@@ -265,6 +311,9 @@ class TopicVictims(Victims):
 
 class ServiceVictims(Victims):
     """A service to which events are posted, by one client that sends again what was not answered."""
+
+    whole = True
+    """Whether a request is written in one."""
 
     def renew(self) -> None:
         """See `Victims`."""
@@ -310,7 +359,7 @@ class ServiceVictims(Victims):
                 counts = json.loads(answer.read())
                 assert answer.status == 200 and counts["applied"] + counts["duplicates"] == len(some), counts
                 # All of a request is known already, or nothing of it.
-                assert counts["duplicates"] in (0, len(some)), counts
+                assert not self.whole or counts["duplicates"] in (0, len(some)), counts
                 self.sent += len(some)
                 if first:
                     answered()
@@ -322,6 +371,23 @@ class ServiceVictims(Victims):
         assert found in (self.sent, min(self.sent + _POST, len(self.ground.events))), (found, self.sent)
         compare(self.ground, store, self.ground.events[:found])
         return found, found == len(self.ground.events)
+
+
+class ShardedServiceVictims(ServiceVictims):
+    """The same, over shards."""
+
+    whole = False
+
+    def check(self, store: MemoryStore) -> tuple[int, bool]:
+        """What was answered is there, and of the request under way each shard's part wholly or not at all."""
+        answered, under_way = self.ground.events[: self.sent], self.ground.events[self.sent : self.sent + _POST]
+        before = Counter(event.user for event in answered)
+        kept = [event for event in under_way if len(store.events(event.user)) > before[event.user]]
+        lost = [event for event in under_way if event not in kept]
+        shards = [{shard_of(event.user, _SHARDS) for event in some} for some in (kept, lost)]
+        assert not set.intersection(*shards), shards
+        compare(self.ground, store, [*answered, *kept])
+        return self.sent + len(kept), self.sent + len(kept) == len(self.ground.events)
 
 
 class BackfillVictims(Victims):
@@ -351,7 +417,9 @@ class BackfillVictims(Victims):
 KINDS: dict[str, tuple[type[Victims], str]] = {
     "file, rocksdb": (FileVictims, "rocksdb"),
     "file while compacting, rocksdb": (CompactingVictims, "rocksdb"),
+    "file, sharded": (ShardVictims, "sharded"),
     "service, rocksdb": (ServiceVictims, "rocksdb"),
+    "service, sharded": (ShardedServiceVictims, "sharded"),
     "backfill, rocksdb": (BackfillVictims, "rocksdb"),
     "topic, rocksdb": (TopicVictims, "rocksdb"),
     "file, valkey": (FileVictims, "valkey"),
@@ -427,8 +495,8 @@ def grounds(folder: Path, artifact: Artifact, events: Sequence[UserEvent], data:
             place.mkdir()
 
             def new_store() -> str:
-                if where == "rocksdb":
-                    return f"rocksdb://{place / f'store-{next(number)}'}"
+                if where in ("rocksdb", "sharded"):
+                    return f"rocksdb://{place / f'store-{next(number)}'}" + f"?shards={_SHARDS}" * (where == "sharded")
                 valkey = need("valkey", lambda: server(folder / "valkey"))
                 return f"redis://127.0.0.1:{valkey.port}/0?prefix={place.name}.{next(number)}"
 

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ POINTS = ("before the write", "after the write")
 """Places beside a commit at which a victim ends itself: nothing is written yet; all is, and nobody was told."""
 BATCH = 7
 """Events of one commit: few, so that a kill falls between commits and into them."""
+
+LOST = 3
+"""Exit code of a process one of whose workers is gone."""
 
 Doom = tuple[str, int] | None
 """A point, and which commit of the process it stands beside; None where it is killed from outside."""
@@ -37,6 +41,39 @@ def ingest_file(artifact: str, url: str, path: str, acknowledged: str, doom: Doo
 
     ingest.ingest(Artifact.open(artifact), store, Path(path), source="log", progress=progress)
     store.close()
+
+
+def ingest_in_workers(artifact: str, url: str, path: str, acknowledged: str) -> None:
+    """Fold a file in by two workers; what every shard holds is said whenever one of them is further."""
+    from lifelong.errors import LostProcessError
+    from lifelong.memory import ingest
+
+    ingest.BATCH = BATCH
+    store, say = open_store(url), _sayer(acknowledged)
+
+    def progress(done: int, total: int) -> None:
+        with closing(open_store(url, read_only=True)) as seen:
+            say(max(0, seen.watermark("log", 0)))
+
+    try:
+        ingest.ingest(Artifact.open(artifact), store, Path(path), source="log", progress=progress, workers=2)
+    except LostProcessError:
+        os._exit(LOST)
+    store.close()
+
+
+def workers_of(process: int) -> list[int]:
+    """The processes that a process has spawned."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words, status = (entry / "cmdline").read_bytes(), (entry / "stat").read_text()
+        except OSError:
+            continue
+        state, parent = status.rpartition(")")[2].split()[:2]
+        if int(parent) == process and b"spawn_main" in words and state != "Z":
+            found.append(int(entry.name))
+    return sorted(found)
 
 
 def follow_topic(artifact: str, url: str, place: str, acknowledged: str, doom: Doom) -> None:

@@ -41,9 +41,10 @@ def files_with(folder: Path, text: str) -> list[str]:
     return [path.name for path in sorted(folder.rglob("*")) if path.is_file() and text.encode() in path.read_bytes()]
 
 
-def test_no_byte_of_a_forgotten_user_is_left_in_the_files(artifact, newer, tmp_path):
+@pytest.mark.parametrize("shards", [1, 2])
+def test_no_byte_of_a_forgotten_user_is_left_in_the_files(artifact, newer, tmp_path, shards):
     pytest.importorskip("rocksdict")
-    store = open_store(f"rocksdb://{tmp_path}/store")
+    store = open_store(f"rocksdb://{tmp_path}/store?shards={shards}")
     users = fill(artifact, store, newer)
     # Into tables, so that the erasure has something to leave behind.
     store.purge()

@@ -193,11 +193,11 @@ def test_progress_goes_up_to_the_size_of_the_file(artifact, store, tmp_path, mon
     assert told[-1] == (path.stat().st_size, path.stat().st_size)
 
 
-@pytest.fixture(params=["rocksdb", "redis", "cluster"])
+@pytest.fixture(params=["rocksdb", "shards", "redis", "cluster"])
 def durable_url(request, tmp_path):
-    if request.param == "rocksdb":
+    if request.param in ("rocksdb", "shards"):
         pytest.importorskip("rocksdict")
-        return f"rocksdb://{tmp_path / 'store'}"
+        return f"rocksdb://{tmp_path / 'store'}" + "?shards=2" * (request.param == "shards")
     return request.getfixturevalue(f"{request.param}_url")
 
 

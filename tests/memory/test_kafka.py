@@ -30,7 +30,7 @@ def log_of(store, user):
     return [decode_event(event) for event in store.events(user)]
 
 
-@pytest.fixture(params=["memory", "rocksdb", "redis", "cluster"])
+@pytest.fixture(params=["memory", "rocksdb", "shards", "redis", "cluster"])
 def opened(request, tmp_path):
     """A function that opens one and the same store, and closes it before."""
     if request.param == "memory":
@@ -38,9 +38,9 @@ def opened(request, tmp_path):
         yield lambda: store
         store.close()
         return
-    if request.param == "rocksdb":
+    if request.param in ("rocksdb", "shards"):
         pytest.importorskip("rocksdict")
-        url = f"rocksdb://{tmp_path}/store"
+        url = f"rocksdb://{tmp_path}/store" + "?shards=2" * (request.param == "shards")
     else:
         url = request.getfixturevalue(f"{request.param}_url")
     stores = []

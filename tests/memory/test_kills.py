@@ -16,14 +16,16 @@ from lifelong.testing.kills import KINDS, campaign, compare, events_of, grounds
 QUICK = {
     "file, rocksdb": 4,
     "file while compacting, rocksdb": 3,
+    "file, sharded": 4,
     "service, rocksdb": 3,
+    "service, sharded": 2,
     "backfill, rocksdb": 2,
     "topic, rocksdb": 3,
     "file, valkey": 2,
     "service, valkey": 2,
     "topic, valkey": 1,
 }
-"""Kind -> kills, 20 in all."""
+"""Kind -> kills, 26 in all."""
 
 
 @pytest.fixture(scope="module")

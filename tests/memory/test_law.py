@@ -34,8 +34,9 @@ def trained(request, dataset, tmp_path_factory):
     return tiny_artifact(tmp_path_factory.mktemp(request.param) / "artifact", dataset, model=request.param)
 
 
-def test_memories_folded_event_by_event_come_back_as_encode_gives_them(trained, dataset, log, tmp_path):
-    url = f"rocksdb://{tmp_path / 'store'}"
+@pytest.mark.parametrize("shards", [1, 2])
+def test_memories_folded_event_by_event_come_back_as_encode_gives_them(trained, dataset, log, tmp_path, shards):
+    url = f"rocksdb://{tmp_path / 'store'}?shards={shards}"
     for some in np.array_split(np.arange(len(log)), 5):
         store = open_store(url)
         Updater(trained, store).apply([log[place] for place in some])

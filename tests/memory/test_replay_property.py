@@ -160,7 +160,7 @@ class _Troubled:
             del self.store.commit
 
 
-@pytest.fixture(params=["memory", "rocksdb", "redis", "cluster"])
+@pytest.fixture(params=["memory", "rocksdb", "shards", "redis", "cluster"])
 def new_opener(request, tmp_path):
     """Each call begins with a new store and gives a function that opens it, and closes it before."""
     numbers, opened = count(), []
@@ -170,9 +170,9 @@ def new_opener(request, tmp_path):
         if request.param == "memory":
             store = InMemoryStore()
             return lambda: store
-        if request.param == "rocksdb":
+        if request.param in ("rocksdb", "shards"):
             pytest.importorskip("rocksdict")
-            url = f"rocksdb://{tmp_path}/{number}"
+            url = f"rocksdb://{tmp_path}/{number}" + "?shards=3" * (request.param == "shards")
         else:
             url = f"{request.getfixturevalue(f'{request.param}_url')}.{number}"
 

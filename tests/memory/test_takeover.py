@@ -24,13 +24,13 @@ def newer(artifact, tmp_path_factory) -> Artifact:
     return other_artifact(artifact, tmp_path_factory.mktemp("newer") / "artifact")
 
 
-@pytest.fixture(params=["memory", "rocksdb", "redis", "cluster"])
+@pytest.fixture(params=["memory", "rocksdb", "shards", "redis", "cluster"])
 def any_url(request, tmp_path):
     if request.param == "memory":
         return "memory://"
-    if request.param == "rocksdb":
+    if request.param in ("rocksdb", "shards"):
         pytest.importorskip("rocksdict")
-        return f"rocksdb://{tmp_path}/store"
+        return f"rocksdb://{tmp_path}/store" + "?shards=2" * (request.param == "shards")
     return request.getfixturevalue(f"{request.param}_url")
 
 

@@ -100,13 +100,13 @@ def client(app) -> Client:
     return Client(app)
 
 
-@pytest.fixture
-def durable_client(artifact, tmp_path) -> Callable[[], contextlib.AbstractContextManager[Client]]:
+@pytest.fixture(params=[1, 2], ids=["one database", "two shards"])
+def durable_client(request, artifact, tmp_path) -> Callable[[], contextlib.AbstractContextManager[Client]]:
     """Opens one and the same store on disk anew, and closes it."""
 
     @contextlib.contextmanager
     def opened() -> Iterator[Client]:
-        store = open_store(f"rocksdb://{tmp_path}/store")
+        store = open_store(f"rocksdb://{tmp_path}/store?shards={request.param}")
         app = create_app(artifact, store)
         try:
             yield Client(app)
