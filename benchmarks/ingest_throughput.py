@@ -12,6 +12,9 @@ one thing after another. End to end there are parsing, look-ups, the log of even
 overlap, and a user's events of a batch are written once. Where other programs use the machine, too, the time of the
 processor tells more than the clock; waiting for the disk is not in it.
 
+The same with a worker process for each of some shards (`--shards`, 0 leaves it out), on as many cores. Starting the
+workers is in the time that is measured; how long that takes alone is said, too.
+
     python benchmarks/ingest_throughput.py --events 1000000 --users 100000 --repeats 3
 
 The last line is JSON.
@@ -22,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 import tempfile
 import time
@@ -33,8 +37,8 @@ import numpy as np
 
 from lifelong.artifact.folder import Artifact
 from lifelong.memory.ingest import ingest
-from lifelong.memory.rocksdb_store import RocksDbStore
 from lifelong.memory.runtime import Runtime
+from lifelong.memory.store import open_store
 
 START, ITEMS = 1_700_000_000, 50_000
 BATCH = 4_096
@@ -68,10 +72,15 @@ def write_log(path: Path, events: int, users: int, skew: str, seed: int = 0) -> 
 
 
 def timed(work: Callable[[], Any]) -> np.ndarray:
-    """Seconds by the clock, and of the processor over all threads."""
-    started = np.array([time.perf_counter(), time.process_time()])
+    """Seconds by the clock, and of the processor over all threads and the processes that have ended."""
+
+    def now() -> np.ndarray:
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return np.array([time.perf_counter(), time.process_time() + ended.ru_utime + ended.ru_stime])
+
+    started = now()
     work()
-    return np.array([time.perf_counter(), time.process_time()]) - started
+    return now() - started
 
 
 def cells(artifact: Artifact) -> np.ndarray:
@@ -109,16 +118,16 @@ def writes_and_reads(folder: Path, users: int, size: int) -> tuple[np.ndarray, n
     return writes, reads
 
 
-def end_to_end(artifact: Artifact, log: Path, folder: Path, events: int, *, event_log: bool) -> np.ndarray:
-    """Both kinds of seconds an event, from opening the store to the last commit."""
+def end_to_end(artifact: Artifact, log: Path, url: str, events: int, *, event_log: bool, workers: int) -> np.ndarray:
+    """Both kinds of seconds, from opening the store to the last commit."""
 
     def run() -> None:
-        store = RocksDbStore(folder)
-        applied = ingest(artifact, store, log, event_log=event_log)
+        store = open_store(url)
+        applied = ingest(artifact, store, log, event_log=event_log, workers=workers)
         assert applied.applied == events, applied
         store.close()
 
-    return timed(run) / events
+    return timed(run)
 
 
 def measure(artifact: Artifact, log: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, np.ndarray]:
@@ -128,9 +137,21 @@ def measure(artifact: Artifact, log: Path, folder: Path, arguments: argparse.Nam
     found = {"cells": cells(artifact)}
     found["writes"], found["reads"] = writes_and_reads(folder / "limits", arguments.users, size)
     found["serial composition"] = np.sum(list(found.values()), axis=0)
-    for name, event_log in (("memories and log", True), ("memories", False)):
-        found[name] = end_to_end(artifact, log, folder / name, arguments.events, event_log=event_log)
+    for shards in (1, arguments.shards) if arguments.shards > 1 else (1,):
+        for name, event_log in (("memories and log", True), ("memories", False)):
+            title = name if shards == 1 else f"{name}, {shards} shards"
+            url = f"rocksdb://{folder / title.replace(' ', '-')}?shards={shards}"
+            took = end_to_end(artifact, log, url, arguments.events, event_log=event_log, workers=shards)
+            found[title] = took / arguments.events
     return found
+
+
+def start_of_workers(artifact: Artifact, folder: Path, shards: int) -> float:
+    """Seconds of a file without events."""
+    log = folder / "empty.csv"
+    log.write_text("user,item,time\n")
+    url = f"rocksdb://{folder / 'empty'}?shards={shards}"
+    return float(end_to_end(artifact, log, url, 0, event_log=False, workers=shards)[0])
 
 
 def table(runs: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:
@@ -155,12 +176,15 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--skew", choices=["uniform", "zipf", "both"], default="both")
+    parser.add_argument("--shards", type=int, default=2 if (os.cpu_count() or 1) > 1 else 0)
     parser.add_argument("--dir", type=Path, default=None, help="where to put the temporary folder: a real disk")
     arguments = parser.parse_args()
     document: dict[str, Any] = {"events": arguments.events, "users": arguments.users, "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="ingest-", dir=arguments.dir) as name:
         folder = Path(name)
         artifact = make_artifact(folder)
+        if arguments.shards > 1:
+            document["start of workers, seconds"] = round(start_of_workers(artifact, folder, arguments.shards), 2)
         for skew in ("uniform", "zipf") if arguments.skew == "both" else (arguments.skew,):
             log = folder / f"{skew}.csv"
             write_log(log, arguments.events, arguments.users, skew)
@@ -169,7 +193,7 @@ def main() -> None:
             ]
             document[skew] = table(runs)
             for name, row in document[skew].items():
-                print(f"{skew:8s} {name:20s}", *(f"{key}: {value:>10,}" for key, value in row.items()), flush=True)
+                print(f"{skew:8s} {name:26s}", *(f"{key}: {value:>10,}" for key, value in row.items()), flush=True)
     print(json.dumps(document))
 
 
