@@ -31,6 +31,41 @@ def test_a_second_ingest_of_the_same_file_changes_nothing(run, artifact, filled,
     assert score(run, artifact, filled, "--json").document == before
 
 
+def test_ingest_fills_the_shards_of_a_store_by_workers_and_other_commands_take_it(run, artifact, url, filled, events):
+    sharded = f"{url}-sharded"
+    for workers in ([], ["--workers", "2"], ["--workers", "1"]):
+        document = run(
+            "ingest", artifact, "--store", f"{sharded}?shards=2", "--from", events, *workers, "--json"
+        ).document
+        assert (document["applied"], document["duplicates"]) == ((0, 4) if workers else (4, 0))
+    assert score(run, artifact, sharded, "--json").document == score(run, artifact, filled, "--json").document
+    assert run("verify", artifact, "--store", sharded).code == 0
+    assert "shards: 2" in run("doctor", "--store", sharded).stdout
+    assert run("export", "--user", "u1", "--store", sharded, "--json").document["known"]
+    assert run("forget", "u1", "--store", sharded).code == 0
+    assert not run("export", "--user", "u1", "--store", sharded, "--json").document["known"]
+
+
+@pytest.mark.parametrize(
+    ("option", "workers", "said"),
+    [
+        ("?shards=2", 3, "3 workers on a store of 2 shards"),
+        ("", 2, "2 workers on a store of 1 shard"),
+        ("?shards=x", 1, "shards=x"),
+    ],
+)
+def test_workers_and_shards_that_cannot_be_are_bad_usage(run, artifact, url, events, option, workers, said):
+    outcome = run("ingest", artifact, "--store", url + option, "--from", events, "--workers", workers, "--json")
+    assert outcome.code == 2 and said in outcome.error["found"]
+
+
+def test_the_error_of_a_worker_is_the_command_s(run, artifact, url, events):
+    events.write_text(events.read_text() + "u9,i1,soon,view\n")
+    outcome = run("ingest", artifact, "--store", f"{url}?shards=2", "--from", events, "--workers", "2", "--json")
+    assert outcome.code == 1
+    assert outcome.error["type"] == "SourceError" and "line 6, column time" in f"{outcome.document}"
+
+
 def test_ingest_takes_columns_by_other_names(run, artifact, url, tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("visitor,item,time\nu1,i1,1700000000\n")
@@ -430,6 +465,8 @@ def test_a_file_is_no_topic_and_a_topic_needs_brokers(run, artifact, url, events
     assert outcome.code == 2 and "--from kafka://" in outcome.error["expected"]
     outcome = run("ingest", artifact, "--store", url, "--from", "kafka://h:1", "--json")
     assert outcome.code == 2 and "no topic" in outcome.error["found"]
+    outcome = run("ingest", artifact, "--store", url, "--from", "kafka://h:1/t", "--workers", "2", "--json")
+    assert outcome.code == 2 and "--workers" in outcome.error["found"]
     outcome = run("serve", artifact, "--store", url, "--from", events, "--json")
     assert outcome.code == 2 and "kafka://" in outcome.error["expected"]
 
