@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.errors import require
-from lifelong.memory.redis_client import connect, parse, translated
+from lifelong.memory.redis_client import SCHEMES, Address, connect, disconnect, parse, translated
 from lifelong.memory.sharded_store import ShardedStore
 from lifelong.memory.store import folder_of, open_store
 
@@ -32,6 +32,7 @@ _ALL, _NOTHING, _SECOND, _NONE = (
 )
 _SNAPSHOT = "what came after the last snapshot is lost"
 _LATE = "what had not reached the replica is lost"
+_CHOSEN = "nothing is lost where a replica takes over that has everything"
 _FREE = 0.05
 """Share of a disk or of a server's memory that should be free."""
 _IN_RAM = ("tmpfs", "ramfs")
@@ -62,7 +63,7 @@ def check_store(url: str) -> Checkup:
         UsageError: the URL names no store that there is.
         StoreError: it cannot be reached or read.
     """
-    if url.partition("://")[0] in ("redis", "rediss"):
+    if url.partition("://")[0] in SCHEMES:
         return _check_server(url)
     with closing(open_store(url, read_only=True)) as store:
         identity = store.identity
@@ -108,13 +109,13 @@ def _check_server(url: str) -> Checkup:
     try:
         with translated(address.name):
             if not address.cluster:
-                return _of_node(address.name, _info(client), _settings(client))
+                return _of_node(address, address.name, _info(client), _settings(client))
             parts = [
-                _of_node(node.name, _info(node.redis_connection), _settings(node.redis_connection))
+                _of_node(address, node.name, _info(node.redis_connection), _settings(node.redis_connection))
                 for node in client.get_primaries()
             ]
     finally:
-        client.close()
+        disconnect(client)
     worst = {event: max((part.survives[event] for part in parts), key=_ORDER.index) for event in EVENTS}
     facts = {
         f"{name} of server {place}": value for place, part in enumerate(parts) for name, value in part.facts.items()
@@ -122,13 +123,13 @@ def _check_server(url: str) -> Checkup:
     problems = [problem for part in parts for problem in part.problems]
     if worst[EVENTS[3]] == _LATE:
         problems.append(
-            "a failover that loses commits of one server of a cluster leaves positions on the others: let replicas keep"
-            " up (min-replicas-to-write), or read the source again into a new store after such a failover"
+            "a failover that loses commits of one server of a cluster leaves positions on the others: let commits wait"
+            " for replicas (?replicas=1), or read the source again into a new store after such a failover"
         )
     return Checkup(worst, facts, problems)
 
 
-_ORDER = (_NONE, _ALL, _SECOND, _LATE, _SNAPSHOT, _NOTHING)
+_ORDER = (_NONE, _ALL, _CHOSEN, _SECOND, _LATE, _SNAPSHOT, _NOTHING)
 """From best to worst."""
 
 
@@ -150,7 +151,7 @@ def _settings(client: Any) -> dict[str, str] | None:
     return {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in found.items()}
 
 
-def _of_node(name: str, info: Mapping[str, Any], settings: Mapping[str, str] | None) -> Checkup:
+def _of_node(address: Address, name: str, info: Mapping[str, Any], settings: Mapping[str, str] | None) -> Checkup:
     """One server."""
     known = settings or {}
     log, sync, snapshots = bool(info.get("aof_enabled")), known.get("appendfsync"), known.get("save")
@@ -162,19 +163,44 @@ def _of_node(name: str, info: Mapping[str, Any], settings: Mapping[str, str] | N
         "maxmemory-policy": policy,
         "role": str(info.get("role")),
         "replicas": str(replicas),
+        "a commit waits for": _waited(address),
+        **_failovers(address, replicas),
     }
     without_log = _SNAPSHOT if snapshots else _NOTHING
     power = _ALL if log and sync == "always" else _SECOND if log and sync == "everysec" else without_log
     if log and sync in ("no", None):
         power = _SNAPSHOT
-    survives = _outcomes(_ALL, _ALL if log else without_log, power, _LATE if replicas else _NONE)
-    return Checkup(survives, facts, list(_problems(name, info, known, log=log, policy=policy, replicas=replicas)))
+    if log and address.fsync:
+        power = _ALL
+    survives = _outcomes(_ALL, _ALL if log else without_log, power, _failover(address.replicas, replicas))
+    problems = list(_problems(name, info, known, log=log, policy=policy))
+    return Checkup(survives, facts, problems + list(_replica_problems(address, name, info, known)))
 
 
-def _problems(
-    name: str, info: Mapping[str, Any], known: Mapping[str, str], *, log: bool, policy: str, replicas: int
-) -> Iterator[str]:
-    """What should be changed."""
+def _waited(address: Address) -> str:
+    """What a commit waits for that the URL asks for."""
+    disk = "the disk" if address.fsync else ""
+    some = f"{address.replicas} replica{'s' if address.replicas > 1 else ''}" if address.replicas else ""
+    return " of the primary and of ".join(filter(None, (disk, some))) or "no replica"
+
+
+def _failover(wanted: int, replicas: int) -> str:
+    """What is lost where commits wait for some of the replicas."""
+    if not replicas:
+        return _NONE
+    return _LATE if not wanted else _ALL if wanted >= replicas else _CHOSEN
+
+
+def _failovers(address: Address, replicas: int) -> dict[str, str]:
+    """What a failover loses with the option and without it."""
+    if not replicas:
+        return {}
+    asked = sorted({0, 1, replicas, address.replicas})
+    return {f"a failover with ?replicas={wanted}": _failover(wanted, replicas) for wanted in asked}
+
+
+def _problems(name: str, info: Mapping[str, Any], known: Mapping[str, str], *, log: bool, policy: str) -> Iterator[str]:
+    """What should be changed about memory and disk."""
     most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     if policy != "noeviction":
         yield f"{name} throws keys away when it is full (maxmemory-policy {policy}): set noeviction"
@@ -190,13 +216,26 @@ def _problems(
         yield f"{name} could not write its log last time: look at its disk"
     if not log and info.get("rdb_last_bgsave_status", "ok") != "ok":
         yield f"{name} could not write its last snapshot: look at its disk"
+
+
+def _replica_problems(address: Address, name: str, info: Mapping[str, Any], known: Mapping[str, str]) -> Iterator[str]:
+    """What should be changed about replicas."""
+    replicas = int(info.get("connected_slaves", 0))
     if info.get("role") == "slave":
         yield f"{name} is a replica, which takes no writes: name its primary"
-    if replicas and known.get("min-replicas-to-write", "0") == "0":
+    elif address.replicas > replicas:
         yield (
-            f"{name} acknowledges writes that no replica has: set min-replicas-to-write 1, so that it stops when it is"
-            " alone; a failover can still lose the last moments"
+            f"{name} has {replicas} of the {address.replicas} replicas that a commit waits for, and acknowledges none:"
+            " start more, or set ?replicas= lower"
         )
+    elif replicas and not address.replicas and known.get("min-replicas-to-write", "0") == "0":
+        yield (
+            f"{name} acknowledges writes that no replica has: put ?replicas=1 into the URL, so that a commit waits for"
+            " one; or set min-replicas-to-write 1, so that it stops when it is alone, and a failover loses the last"
+            " moments only"
+        )
+    if address.fsync and not info.get("aof_enabled"):
+        yield f"{name} keeps no log to wait for, as fsync=true wants it: set appendonly yes"
 
 
 def describe(checkup: Checkup) -> list[str]:

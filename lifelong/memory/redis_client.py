@@ -2,12 +2,18 @@
 
     redis://[user:password@]host[:port][/database]            one server; rediss:// with TLS
     redis://[user:password@]host[:port],host[:port]/?cluster=true      a cluster, found through any of its servers
+    redis+sentinel://[user:password@]host[:port],host[:port]/service[/database]
+                                                  the primary of a service, as Sentinels name it; rediss+sentinel://
 
     ?prefix=NAME     what the store's keys begin with, so that several stores share a server; "lifelong" if left out
     ?timeout=SECONDS how long one answer may take; 5 if left out
     ?ca=FILE         certificate authority of a rediss:// server, where the system does not know it
+    ?replicas=N      so many replicas have a write before it is acknowledged (`lifelong.memory.replicas`); 0 if left out
+    ?fsync=true      ... and it is on the disk of the primary and of these replicas
+    ?replica_timeout=SECONDS   how long that may take; 2 if left out
 
 A password can stand in `LIFELONG_REDIS_PASSWORD` instead (its user in `LIFELONG_REDIS_USER`). It is in no message.
+Sentinels that want a login of their own find it in `LIFELONG_SENTINEL_USER` and `LIFELONG_SENTINEL_PASSWORD`.
 """
 
 from __future__ import annotations
@@ -15,15 +21,21 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from lifelong.errors import StoreCorruptError, StoreError, StoreUnavailableError, UsageError, require
 
-EXPECTED = "redis://host:port/database, or redis://host:port,host:port/?cluster=true; rediss:// for TLS"
-_OPTIONS = ("cluster", "prefix", "timeout", "ca")
+EXPECTED = (
+    "redis://host:port/database, redis://host:port,host:port/?cluster=true,"
+    " or redis+sentinel://host:port,host:port/service/database; rediss:// for TLS"
+)
+SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
+"""Of URLs that name a server."""
+_OPTIONS = ("cluster", "prefix", "timeout", "ca", "replicas", "fsync", "replica_timeout")
+_PORT, _SENTINEL_PORT = 6379, 26379
 _RETRIES, _FIRST_PAUSE, _LONGEST_PAUSE = 6, 0.05, 1.0
 """Tries after the first one, and the seconds between them: together about two and a half seconds."""
 
@@ -42,6 +54,12 @@ class Address:
         ca: file of the certificate authority.
         user: to log in with, None for the server's default one.
         password: None where the server wants none.
+        service: name of the primary that the servers, which are Sentinels, are asked for; None where they are none.
+        sentinel_user: to log in to Sentinels with.
+        sentinel_password: None where they want none.
+        replicas: how many have a write before it is acknowledged.
+        fsync: whether it must be on a disk, too.
+        replica_timeout: seconds in which that must be so.
     """
 
     hosts: tuple[tuple[str, int], ...]
@@ -53,12 +71,25 @@ class Address:
     ca: str | None = None
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    service: str | None = None
+    sentinel_user: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+    replicas: int = 0
+    fsync: bool = False
+    replica_timeout: float = 2.0
 
     @property
     def name(self) -> str:
         """The place for messages, without user and password."""
         hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.hosts)
-        return f"{'rediss' if self.tls else 'redis'}://{hosts}/{'?cluster=true' if self.cluster else self.database}"
+        scheme = f"{'rediss' if self.tls else 'redis'}{'+sentinel' if self.service else ''}"
+        service = f"{self.service}/" if self.service else ""
+        return f"{scheme}://{hosts}/{service}{'?cluster=true' if self.cluster else self.database}"
+
+    @property
+    def waits(self) -> bool:
+        """Whether a write must be somewhere else, too, before it is acknowledged."""
+        return self.replicas > 0 or self.fsync
 
 
 def parse(url: str, environment: Mapping[str, str] = os.environ) -> Address:
@@ -77,27 +108,51 @@ def parse(url: str, environment: Mapping[str, str] = os.environ) -> Address:
     login, _, hosts = place.rpartition("@")
     user, _, password = login.partition(":")
     options = _options(query)
-    cluster = _flag(options.get("cluster", "false"))
+    sentinel = scheme.endswith("+sentinel")
+    service, _, path = path.partition("/") if sentinel else ("", "", path)
+    cluster = _flag("cluster", options)
     address = Address(
-        hosts=tuple(_host(text) for text in hosts.split(",")),
-        tls=scheme == "rediss",
+        hosts=tuple(_host(text, _SENTINEL_PORT if sentinel else _PORT) for text in hosts.split(",")),
+        tls=scheme.startswith("rediss"),
         cluster=cluster,
         database=_database(path, cluster=cluster),
         prefix=_prefix(options.get("prefix", "lifelong")),
-        timeout=_timeout(options.get("timeout", "5")),
+        timeout=_seconds("timeout", options.get("timeout", "5")),
         ca=options.get("ca"),
         user=unquote(user) or environment.get("LIFELONG_REDIS_USER") or None,
         password=unquote(password) or environment.get("LIFELONG_REDIS_PASSWORD") or None,
+        service=unquote(service) or None,
+        sentinel_user=(environment.get("LIFELONG_SENTINEL_USER") or None) if sentinel else None,
+        sentinel_password=(environment.get("LIFELONG_SENTINEL_PASSWORD") or None) if sentinel else None,
+        replicas=_replicas(options.get("replicas", "0")),
+        fsync=_flag("fsync", options),
+        replica_timeout=_seconds("replica_timeout", options.get("replica_timeout", "2")),
     )
-    if len(address.hosts) > 1 and not cluster:
-        raise _bad("several servers that are no cluster")
+    _check(address, sentinel=sentinel, options=options)
     return address
+
+
+def _check(address: Address, *, sentinel: bool, options: Mapping[str, str]) -> None:
+    """Refuse parts of a URL that do not go together."""
+    if sentinel and not address.service:
+        raise _bad("Sentinels and no service", expected="redis+sentinel://host:port/service/database")
+    if sentinel and address.cluster:
+        raise _bad("Sentinels and a cluster", expected="one of them: a cluster finds its new primaries itself")
+    if len(address.hosts) > 1 and not (address.cluster or sentinel):
+        raise _bad("several servers that are no cluster and no Sentinels")
+    if "replica_timeout" in options and not address.waits:
+        raise _bad("a replica_timeout and nothing to wait for", expected="replicas=1, or more, or fsync=true, too")
+    if address.waits and address.replica_timeout >= address.timeout:
+        raise _bad(
+            f"a replica_timeout of {address.replica_timeout:g} seconds and a timeout of {address.timeout:g}",
+            expected="a shorter replica_timeout: the server answers only when it is over",
+        )
 
 
 def without_password(url: str) -> str:
     """A store's URL as it may be shown."""
     scheme, found, rest = url.partition("://")
-    return f"{scheme}{found}{rest.rpartition('@')[2]}" if scheme in ("redis", "rediss") else url
+    return f"{scheme}{found}{rest.rpartition('@')[2]}" if scheme in SCHEMES else url
 
 
 def connect(address: Address) -> Any:
@@ -108,30 +163,80 @@ def connect(address: Address) -> Any:
         StoreError: there is no such server, or it lets nobody in; see `translated`.
     """
     redis = require("redis", extra="redis", purpose="a redis:// store")
-    backoff = require("redis.backoff", extra="redis", purpose="a redis:// store")
-    pauses = backoff.ExponentialBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE)
-    options: dict[str, Any] = {
-        "username": address.user,
-        "password": address.password,
-        "socket_timeout": address.timeout,
-        "socket_connect_timeout": address.timeout,
-        "retry": redis.retry.Retry(pauses, _RETRIES),
-        "protocol": 2,
-    }
-    if address.tls:
-        options |= {"ssl": True, "ssl_ca_certs": address.ca}
+    options = _connection(address, _RETRIES) | {"username": address.user, "password": address.password}
     with translated(address.name):
         if address.cluster:
             nodes = [redis.cluster.ClusterNode(*host) for host in address.hosts]
             return redis.RedisCluster(startup_nodes=nodes, **options)
-        host, port = address.hosts[0]
-        client = redis.Redis(host=host, port=port, db=address.database, **options)
+        client = _from_sentinels(address) if address.service else _from_server(address, options)
         try:
             client.ping()
         except BaseException:
-            client.close()
+            disconnect(client)
             raise
         return client
+
+
+def _from_server(address: Address, options: Mapping[str, Any]) -> Any:
+    redis = require("redis", extra="redis", purpose="a redis:// store")
+    host, port = address.hosts[0]
+    return redis.Redis(host=host, port=port, db=address.database, **options)
+
+
+def _from_sentinels(address: Address) -> Any:
+    """A client that asks for the primary at each new connection."""
+    sentinel = require("redis.sentinel", extra="redis", purpose="a redis+sentinel:// store")
+    asking = {"username": address.sentinel_user, "password": address.sentinel_password}
+    manager = sentinel.Sentinel(address.hosts, sentinel_kwargs=_connection(address, 0) | asking)
+    # Each try to send asks for the primary as many times again.
+    options = _connection(address, _RETRIES // 2) | {"username": address.user, "password": address.password}
+    return manager.master_for(address.service, db=address.database, **options)
+
+
+def _connection(address: Address, retries: int) -> dict[str, Any]:
+    """What every connection is made with."""
+    redis = require("redis", extra="redis", purpose="a redis:// store")
+    backoff = require("redis.backoff", extra="redis", purpose="a redis:// store")
+    pauses = backoff.ExponentialBackoff(cap=_LONGEST_PAUSE, base=_FIRST_PAUSE)
+    options: dict[str, Any] = {
+        "socket_timeout": address.timeout,
+        "socket_connect_timeout": address.timeout,
+        "retry": redis.retry.Retry(pauses, retries),
+        "protocol": 2,
+    }
+    if address.tls:
+        options |= {"ssl": True, "ssl_ca_certs": address.ca}
+    return options
+
+
+def disconnect(client: Any) -> None:
+    """Let go of a client's connections, also of those to Sentinels."""
+    manager = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
+    client.close()
+    for sentinel in () if manager is None else manager.sentinels:
+        sentinel.close()
+
+
+def ask(client: Any, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Send commands together, to one server over one connection, and wait for their answers.
+
+    All of them are sent again where the connection is lost. What connects to a server that has become a replica is let
+    go, so that the next call finds the new primary where name or Sentinels lead to it.
+
+    Raises:
+        redis.RedisError: one of them failed; see `translated`.
+    """
+    redis = require("redis", extra="redis", purpose="a redis:// store")
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    answers: list[Any] = pipeline.execute(raise_on_error=False)
+    for answer in answers:
+        if isinstance(answer, redis.exceptions.ReadOnlyError) and hasattr(client, "connection_pool"):
+            client.connection_pool.disconnect(inuse_connections=False)
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
 
 
 @contextlib.contextmanager
@@ -158,7 +263,10 @@ def _as_ours(place: str, error: Exception) -> StoreError:
     return StoreError(f"{place} answers: {text}")
 
 
-_ACCESS = "check the user and the password: in the URL, or in LIFELONG_REDIS_USER and LIFELONG_REDIS_PASSWORD"
+_ACCESS = (
+    "check the user and the password: in the URL, or in LIFELONG_REDIS_USER and LIFELONG_REDIS_PASSWORD; of Sentinels"
+    " in LIFELONG_SENTINEL_USER and LIFELONG_SENTINEL_PASSWORD"
+)
 _ERRORS: tuple[tuple[str, type[StoreError], str, str], ...] = (
     ("invalid username|WRONGPASS|NOAUTH|Authentication required", StoreError, "does not let us in", _ACCESS),
     ("AuthenticationError|AuthenticationWrongNumberOfArgs", StoreError, "does not let us in", _ACCESS),
@@ -167,7 +275,16 @@ _ERRORS: tuple[tuple[str, type[StoreError], str, str], ...] = (
      "raise the server's maxmemory, then send it again"),
     ("^MISCONF|^NOREPLICAS", StoreUnavailableError, "takes no writes; what it refused was not kept",
      "mend the server, then send it again"),
-    ("ReadOnlyError|^READONLY", StoreUnavailableError, "is a replica that takes no writes", "name its primary"),
+    ("ReadOnlyError|^READONLY", StoreUnavailableError, "is a replica that takes no writes; nothing was kept",
+     "name its primary; where it was that until now, send it again when there is a new one"),
+    ("MasterNotFoundError", StoreUnavailableError,
+     "names no primary of this service now; whether the last write was kept is not known",
+     "check the name of the service and its servers, then send it again: events with an offset or an event_id are not"
+     " applied twice"),
+    ("unknown command .WAITAOF", StoreError, "cannot wait for a disk",
+     "leave out fsync=true, or take a server with WAITAOF: Valkey, or Redis from 7.2 on"),
+    ("WAITAOF cannot be used when numlocal", StoreError, "keeps no log that could be waited for",
+     "set appendonly yes, or leave out fsync=true"),
     ("Cluster mode is not enabled", StoreError, "is a server of its own", "leave out ?cluster=true"),
     ("MovedError", StoreError, "is a server of a cluster", "add ?cluster=true to the URL"),
     ("DB index|SELECT", StoreError, "has no such database", "name a database of the server"),
@@ -175,7 +292,8 @@ _ERRORS: tuple[tuple[str, type[StoreError], str, str], ...] = (
     ("CERTIFICATE_VERIFY_FAILED", StoreError, "has a certificate that is not trusted",
      "name its authority with ?ca=FILE"),
     ("WRONGTYPE", StoreCorruptError, "holds other things under the store's keys", "choose another ?prefix="),
-    ("ConnectionError|TimeoutError|BusyLoading|ClusterDown|SlotNotCovered|cannot be connected", StoreUnavailableError,
+    ("ConnectionError|TimeoutError|BusyLoading|ClusterDown|SlotNotCovered|cannot be connected|^UNBLOCKED|^LOADING",
+     StoreUnavailableError,
      "does not answer; whether the last write was kept is not known",
      "check that the server runs, then send it again: events with an offset or an event_id are not applied twice"),
 )  # fmt: skip
@@ -190,7 +308,7 @@ def _options(query: str) -> dict[str, str]:
     return options
 
 
-def _host(text: str) -> tuple[str, int]:
+def _host(text: str, usual: int) -> tuple[str, int]:
     try:
         parts = urlsplit(f"//{text}")
         host, port = parts.hostname, parts.port
@@ -198,7 +316,7 @@ def _host(text: str) -> tuple[str, int]:
         raise _bad(f"a server {text!r}: {error}") from error
     if not host:
         raise _bad("no server")
-    return host, 6379 if port is None else port
+    return host, usual if port is None else port
 
 
 def _database(path: str, *, cluster: bool) -> int:
@@ -209,10 +327,17 @@ def _database(path: str, *, cluster: bool) -> int:
     return int(path)
 
 
-def _flag(text: str) -> bool:
+def _flag(name: str, options: Mapping[str, str]) -> bool:
+    text = options.get(name, "false")
     if text not in ("true", "false"):
-        raise _bad(f"cluster={text}", expected="true or false")
+        raise _bad(f"{name}={text}", expected="true or false")
     return text == "true"
+
+
+def _replicas(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise _bad(f"replicas={text}", expected="how many replicas have a write before it is acknowledged: 0, 1, ...")
+    return int(text)
 
 
 def _prefix(text: str) -> str:
@@ -221,13 +346,13 @@ def _prefix(text: str) -> str:
     return text
 
 
-def _timeout(text: str) -> float:
+def _seconds(name: str, text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 3600:
-        raise _bad(f"a timeout of {text!r}", expected="seconds, more than 0")
+        raise _bad(f"a {name} of {text!r}", expected="seconds, more than 0")
     return seconds
 
 

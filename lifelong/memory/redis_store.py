@@ -14,6 +14,7 @@ group have one hash tag, so they stand in one hash slot, on one server, and one 
     PREFIX:{g}:e:USER      sorted set: count (8) and event, by count
     PREFIX:{g}:d:USER      sorted set: client event id, by expiry
     PREFIX:{g}:c:NAME      a commit that was applied; kept for ten minutes
+    PREFIX:{g}:touch       written to wait for replicas
 
 A commit is one script per group that it touches. The script applies nothing where a memory is not the one that the new
 one was made from (their marks are compared), else all of the group: memories, log, ids and the group's position. A
@@ -26,7 +27,8 @@ nothing.
 What a commit survives, once `commit` has returned, is the server's setting: a crash of our process always; of the
 server's process with `appendonly yes`; a crash of the operating system and a loss of power with `appendfsync always`
 (with `everysec` the last second can be lost, without `appendonly` everything since the last snapshot). A failover to a
-replica can lose what had not reached it.
+replica can lose what had not reached it, unless the URL says `replicas=1` or more: then `commit` returns only when so
+many have it, and in a cluster positions are written when the replicas have the memories.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ from itertools import islice
 from typing import Any
 
 from lifelong.errors import StoreCorruptError, StoreError
-from lifelong.memory.redis_client import Address, connect, translated
+from lifelong.memory.redis_client import Address, ask, connect, disconnect, translated
+from lifelong.memory.replicas import Replicas
 from lifelong.memory.roster import Roster, StoreIdentity, slot_of
 from lifelong.memory.store import Commit, check_values, conflict, refuse_write
 
@@ -133,6 +136,8 @@ class RedisStore:
             if not read_only:
                 self._check_eviction(cluster=address.cluster)
             self._groups = self._head(GROUPS if address.cluster else 1)
+            touched = [self._key(group, "touch") for group in range(self._groups)]
+            self._replicas = Replicas(address, self._client, touched)
         except BaseException:
             self.close()
             raise
@@ -148,11 +153,13 @@ class RedisStore:
 
         Raises:
             StoreForeignError: it holds no memories of this artifact, or they are not complete.
+            StoreUnavailableError: replicas do not have a new claim; each commit waits for them, too.
         """
         if not self._read_only:
             self._head(self._groups)
             # Of two that claim it at once the first one has it.
-            self._ask([("SET", self._key(0, "identity"), json.dumps(asdict(identity)), "NX")])
+            if self._ask([("SET", self._key(0, "identity"), json.dumps(asdict(identity)), "NX")])[0]:
+                self._replicas.wait()
         known = self.roster()
         return slot_of(self.name, known, identity) if known.members else 0
 
@@ -188,6 +195,7 @@ class RedisStore:
         while part := list(islice(keys, _MOST)):
             # A command per key: in a cluster they stand in different hash slots.
             self._ask([("UNLINK", key) for key in part])
+        self._replicas.wait()
 
     def read_many(self, users: Sequence[str], *, slot: int = 0) -> list[bytes | None]:
         """Encoded memories, as many as asked, None where a user is absent."""
@@ -206,9 +214,12 @@ class RedisStore:
     def commit(self, change: Commit) -> None:
         """Apply one write; all of it or nothing on a single server, of each group in a cluster.
 
+        A write of nothing waits for replicas, too: what its maker has left out as known may not have reached them.
+
         Raises:
             StoreConflictError: what it was made from has changed; names the users of whom nothing was kept.
-            StoreUnavailableError: the server takes no writes, or does not answer; the error says which.
+            StoreUnavailableError: the server takes no writes, or does not answer, or replicas do not have what it has;
+                the error says which, and what was kept.
         """
         if self._read_only:
             raise refuse_write(self.name)
@@ -318,7 +329,7 @@ class RedisStore:
         """Let go of the connections; a second call does nothing."""
         if self._client is not None:
             client, self._client = self._client, None
-            client.close()
+            disconnect(client)
 
     def _parts(self, change: Commit) -> dict[int, _Part]:
         """What a commit does in each group, the positions left out."""
@@ -374,10 +385,12 @@ class RedisStore:
             part.write("EXPIRE", key, max(1, max(expiry for expiry, _ in ids) - self._now))
 
     def _apply(self, parts: dict[int, _Part]) -> set[int]:
-        """Run the script in each group; the groups that refused it."""
+        """Run the script in each group, and wait for replicas; the groups that refused it."""
         name = secrets.token_hex(8)
         scripts = [part.script(self._key(group, "c:" + name)) for group, part in parts.items()]
-        return {group for group, done in zip(parts, self._ask(scripts), strict=True) if not done}
+        refused = {group for group, done in zip(parts, self._ask(scripts), strict=True) if not done}
+        self._replicas.wait()
+        return refused
 
     def _head(self, groups: int) -> int:
         """Make a new store, or check an old one; its number of groups."""
@@ -427,14 +440,7 @@ class RedisStore:
             StoreError: one of them failed.
         """
         with translated(self.name):
-            pipeline = self._opened().pipeline(transaction=False)
-            for command in commands:
-                pipeline.execute_command(*command)
-            answers: list[Any] = pipeline.execute(raise_on_error=False)
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
-            return answers
+            return ask(self._opened(), commands)
 
     def _group(self, user: str) -> int:
         return zlib.crc32(user.encode()) % self._groups

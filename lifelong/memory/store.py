@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from lifelong.errors import StoreConflictError, StoreError, UsageError
+from lifelong.memory.redis_client import SCHEMES, parse
 from lifelong.memory.roster import Roster, StoreIdentity, check_identity, slot_of
 
 T = TypeVar("T")
@@ -201,8 +202,7 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
         from lifelong.memory.sharded_store import open_folder
 
         return open_folder(*folder_of(url), read_only=read_only)
-    if scheme in ("redis", "rediss"):
-        from lifelong.memory.redis_client import parse
+    if scheme in SCHEMES:
         from lifelong.memory.redis_store import RedisStore
 
         return RedisStore(parse(url), read_only=read_only)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import subprocess
 import time
@@ -22,11 +23,13 @@ class Server:
         folder: where it keeps its files.
         port: on loopback.
         options: of `valkey-server`, as words.
+        settings: file of a Sentinel, which notes there what it finds out; None for a server.
     """
 
     folder: Path
     port: int
     options: tuple[str, ...] = ()
+    settings: Path | None = None
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
 
     def start(self) -> None:
@@ -36,14 +39,45 @@ class Server:
             RuntimeError: it does not; says what it wrote.
         """
         self.folder.mkdir(exist_ok=True)
-        fixed = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "")
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(["valkey-server", *fixed, *self.options], stdout=log, stderr=log)
+            self._process = subprocess.Popen(["valkey-server", *self._words()], stdout=log, stderr=log)
         deadline = time.monotonic() + _PATIENCE
         while "PONG" not in (answer := self.call("ping")) and "NOAUTH" not in answer:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"valkey-server did not start: {(self.folder / 'log').read_text()[-500:]}")
             time.sleep(0.02)
+
+    def _words(self) -> list[str]:
+        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        if self.settings is None:
+            # A replica need not wait for others to come.
+            return [*place, "--save", "", "--repl-diskless-sync-delay", "0", *self.options]
+        return [str(self.settings), "--sentinel", *place, *self.options]
+
+    def pause(self) -> None:
+        """Let it answer nothing until `resume`."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            raise RuntimeError("the server does not run")
+        self._process.send_signal(number)
+
+    def wait_for(self, text: str, *words: str) -> None:
+        """Return when the answer to a command holds a text.
+
+        Raises:
+            RuntimeError: it does not come; says the last answer.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while text not in (answer := self.call(*words)):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{' '.join(words)} does not say {text}: {answer}")
+            time.sleep(0.05)
 
     def call(self, *words: str) -> str:
         """What `valkey-cli` prints for a command."""
@@ -88,23 +122,66 @@ def server(folder: Path, *options: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, *options: str) -> Iterator[list[Server]]:
-    """Three servers that share the hash slots, without replicas.
+def replica(folder: Path, primary: Server, *options: str) -> Iterator[Server]:
+    """A server that follows another one; it has what that one has.
+
+    Args:
+        folder: for its files.
+        primary: the other one.
+        options: of `valkey-server`, as words.
+    """
+    with server(folder, *options, "--replicaof", f"127.0.0.1 {primary.port}") as one:
+        one.wait_for("master_link_status:up", "info", "replication")
+        primary.wait_for("state=online", "info", "replication")
+        yield one
+
+
+@contextlib.contextmanager
+def sentinel(folder: Path, primary: Server, *options: str) -> Iterator[Server]:
+    """A Sentinel that watches a primary and its replica under the name "main", and knows both.
+
+    Args:
+        folder: for its files.
+        primary: one that has a replica.
+        options: of a Sentinel, as words; one that wants a password may not know both yet.
+    """
+    folder.mkdir(exist_ok=True)
+    settings = folder / "sentinel.conf"
+    settings.write_text(
+        f"sentinel monitor main 127.0.0.1 {primary.port} 1\n"
+        "sentinel down-after-milliseconds main 500\n"
+        "sentinel failover-timeout main 5000\n"
+    )
+    one = Server(folder, free_port(), options, settings)
+    try:
+        one.start()
+        if "NOAUTH" not in one.call("ping"):
+            one.wait_for("slaves=1", "info", "sentinel")
+        yield one
+    finally:
+        one.kill()
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, *options: str, replicas: int = 0) -> Iterator[list[Server]]:
+    """Three servers that share the hash slots, and their replicas behind them.
 
     Args:
         folder: for their files.
         options: of each, as words.
+        replicas: of each of the three.
     """
     with contextlib.ExitStack() as stack:
         some = [
             stack.enter_context(server(folder / str(number), "--cluster-enabled", "yes", *options))
-            for number in range(3)
+            for number in range(3 * (1 + replicas))
         ]
         addresses = [f"127.0.0.1:{one.port}" for one in some]
-        some[0].call("--cluster", "create", *addresses, "--cluster-replicas", "0", "--cluster-yes")
-        deadline = time.monotonic() + _PATIENCE
-        while not all("cluster_state:ok" in one.call("cluster", "info") for one in some):
-            if time.monotonic() > deadline:
-                raise RuntimeError("the cluster did not come up")
-            time.sleep(0.05)
+        some[0].call("--cluster", "create", *addresses, "--cluster-replicas", str(replicas), "--cluster-yes")
+        for one in some:
+            one.wait_for("cluster_state:ok", "cluster", "info")
+        for one in some[:3] if replicas else ():
+            one.wait_for(f"connected_slaves:{replicas}", "info", "replication")
+        for one in some[3:]:
+            one.wait_for("master_link_status:up", "info", "replication")
         yield some
