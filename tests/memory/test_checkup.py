@@ -8,7 +8,7 @@ from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.memory import redis_client
 from lifelong.memory.checkup import EVENTS, check_store, describe
 from lifelong.memory.store import open_store
-from lifelong.testing.valkey import cluster, free_port, server
+from lifelong.testing.valkey import cluster, free_port, replica, server
 
 PROCESS, SERVER, POWER, FAILOVER = EVENTS
 
@@ -96,6 +96,49 @@ def test_a_replica_and_a_primary_that_does_not_wait_for_one_are_said(tmp_path, v
     assert "not reached the replica" in found.survives[FAILOVER]
     assert "min-replicas-to-write 1" in found.problems[0]
     assert "name its primary" in other.problems[0]
+
+
+@pytest.fixture
+def pair(tmp_path, valkey):
+    options = ("--appendonly", "yes", "--appendfsync", "everysec")
+    with server(tmp_path / "one", *options) as one, replica(tmp_path / "other", one, *options):
+        yield one
+
+
+def test_what_a_failover_loses_is_said_with_the_option_and_without_it(pair):
+    found = check_store(url_of(pair))
+    assert found.facts["replicas"] == "1" and found.facts["a commit waits for"] == "no replica"
+    assert (
+        found.facts["a failover with ?replicas=0"]
+        == found.survives[FAILOVER]
+        == "what had not reached the replica is lost"
+    )
+    assert found.facts["a failover with ?replicas=1"] == "nothing is lost"
+    assert "put ?replicas=1 into the URL" in found.problems[0]
+    found = check_store(f"{url_of(pair)}?replicas=1")
+    assert found.facts["a commit waits for"] == "1 replica"
+    assert found.survives[FAILOVER] == "nothing is lost" and found.problems == []
+
+
+def test_an_option_that_no_commit_can_meet_is_said(pair):
+    found = check_store(f"{url_of(pair)}?replicas=2")
+    assert "has 1 of the 2 replicas that a commit waits for" in found.problems[0]
+    assert found.survives[POWER] == "the last second or so is lost"
+    found = check_store(f"{url_of(pair)}?replicas=1&fsync=true")
+    assert found.facts["a commit waits for"] == "the disk of the primary and of 1 replica"
+    assert found.survives[POWER] == "nothing is lost" and found.problems == []
+    pair.call("config", "set", "appendonly", "no")
+    assert "as fsync=true wants it: set appendonly yes" in check_store(f"{url_of(pair)}?fsync=true").problems[-1]
+
+
+def test_one_of_two_replicas_may_not_be_the_one_that_takes_over(pair, tmp_path):
+    with replica(tmp_path / "third", pair):
+        pair.wait_for("connected_slaves:2", "info", "replication")
+        assert (
+            "where a replica takes over that has everything"
+            in check_store(f"{url_of(pair)}?replicas=1").survives[FAILOVER]
+        )
+        assert check_store(f"{url_of(pair)}?replicas=2").survives[FAILOVER] == "nothing is lost"
 
 
 def test_a_server_that_hides_its_settings_is_looked_at_as_far_as_it_shows(tmp_path, valkey):

@@ -1,15 +1,18 @@
 """A service whose server goes away and comes back: clear answers meanwhile, nothing lost, nothing counted twice."""
 
+import contextlib
 import shutil
+import time
 
 import pytest
 
 pytest.importorskip("redis")
 
 from lifelong.memory import redis_client
+from lifelong.memory.patience import Patience
 from lifelong.memory.store import open_store
 from lifelong.serving.app import create_app
-from lifelong.testing.valkey import server
+from lifelong.testing.valkey import replica, server
 
 START = 1_700_000_000
 
@@ -22,14 +25,20 @@ def valkey(tmp_path):
         yield running
 
 
-@pytest.fixture
-def shared(artifact, valkey, monkeypatch, client):
-    monkeypatch.setattr(redis_client, "_RETRIES", 1)
-    store = open_store(f"redis://127.0.0.1:{valkey.port}?timeout=1")
-    app = create_app(artifact, store)
+@contextlib.contextmanager
+def service(artifact, url, client):
+    store = open_store(url)
+    app = Patience(60)(lambda: create_app(artifact, store))
     yield type(client)(app)
     app.state.service.close()
     store.close()
+
+
+@pytest.fixture
+def shared(artifact, valkey, monkeypatch, client):
+    monkeypatch.setattr(redis_client, "_RETRIES", 1)
+    with service(artifact, f"redis://127.0.0.1:{valkey.port}?timeout=1", client) as running:
+        yield running
 
 
 def events(first, last):
@@ -57,3 +66,23 @@ def test_a_service_says_that_its_server_is_away_and_goes_on_when_it_is_back(shar
     assert (counts["applied"], counts["duplicates"]) == (6, 3)
     found = [shared.post("/v1/score", {"user": f"u{user}", "items": ["i1"]}).json()["count"] for user in range(3)]
     assert found == [4, 4, 4]
+
+
+def test_events_that_no_replica_has_are_refused_until_one_has_them(artifact, valkey, tmp_path, client):
+    url = f"redis://127.0.0.1:{valkey.port}?replicas=1&replica_timeout=0.5"
+    with (
+        replica(tmp_path / "replica", valkey) as follower,
+        service(artifact, url, client) as running,
+    ):
+        follower.pause()
+        for _ in range(2):
+            answer = running.post("/v1/events", events(0, 6))
+            assert answer.status_code == 503, answer.text
+            assert "0 of 1 replicas had it; it is not acknowledged" in answer.json()["error"]["found"]
+        # What is there is answered meanwhile.
+        assert running.post("/v1/score", {"user": "u0", "items": ["i1"]}).json()["count"] == 2
+        follower.resume()
+        end = time.monotonic() + 60
+        while (answer := running.post("/v1/events", events(0, 6))).status_code == 503:
+            assert time.monotonic() < end
+        assert (answer.json()["applied"], answer.json()["duplicates"]) == (0, 6)
