@@ -150,7 +150,7 @@ class StoreCorruptError(StoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """The disk is full or the server does not answer; nothing of the refused write was kept."""
+    """The disk is full, or a server or its replicas do not answer; the error says what was kept, if anything."""
 
 
 class StreamError(LifelongError):

@@ -10,7 +10,7 @@
     ?ca=FILE         certificate authority of a rediss:// server, where the system does not know it
     ?replicas=N      so many replicas have a write before it is acknowledged (`lifelong.memory.replicas`); 0 if left out
     ?fsync=true      ... and it is on the disk of the primary and of these replicas
-    ?replica_timeout=SECONDS   how long that may take; 2 if left out
+    ?replica_timeout=SECONDS   how long that may take; 3 if left out
 
 A password can stand in `LIFELONG_REDIS_PASSWORD` instead (its user in `LIFELONG_REDIS_USER`). It is in no message.
 Sentinels that want a login of their own find it in `LIFELONG_SENTINEL_USER` and `LIFELONG_SENTINEL_PASSWORD`.
@@ -76,7 +76,7 @@ class Address:
     sentinel_password: str | None = field(default=None, repr=False)
     replicas: int = 0
     fsync: bool = False
-    replica_timeout: float = 2.0
+    replica_timeout: float = 3.0
 
     @property
     def name(self) -> str:
@@ -126,7 +126,7 @@ def parse(url: str, environment: Mapping[str, str] = os.environ) -> Address:
         sentinel_password=(environment.get("LIFELONG_SENTINEL_PASSWORD") or None) if sentinel else None,
         replicas=_replicas(options.get("replicas", "0")),
         fsync=_flag("fsync", options),
-        replica_timeout=_seconds("replica_timeout", options.get("replica_timeout", "2")),
+        replica_timeout=_seconds("replica_timeout", options.get("replica_timeout", "3")),
     )
     _check(address, sentinel=sentinel, options=options)
     return address

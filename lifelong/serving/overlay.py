@@ -52,7 +52,7 @@ class ItemOverlay:
 
         Raises:
             RequestError: a field is not an item field; nothing was kept.
-            StoreUnavailableError: nothing was kept.
+            StoreUnavailableError: the error says what was kept, if anything; they can be put again.
         """
         self.check(field for fields in items.values() for field in fields)
         for _ in range(_ATTEMPTS):

@@ -155,7 +155,7 @@ def test_a_server_without_enough_replicas_acknowledges_nothing(tmp_path):
 def test_a_commit_waits_for_the_disks_where_the_url_says_so(tmp_path):
     with server(tmp_path / "one", *LOGGED) as one, replica(tmp_path / "other", one) as other:
         place = f"redis://127.0.0.1:{one.port}?fsync=true"
-        with opened(f"{place}&replica_timeout=4") as store:
+        with opened(place) as store:
             store.commit(Commit(states={"u": b"1"}))
         with opened(f"{place}&replicas=1&replica_timeout=0.5") as store:
             with pytest.raises(StoreUnavailableError, match=r"0 of 1 replicas had it on disk.*appendonly yes"):
@@ -247,7 +247,7 @@ def test_with_the_option_the_same_failover_loses_nothing_that_was_acknowledged(a
 
 def test_what_was_known_to_the_primary_that_is_gone_is_not_acknowledged(artifact, address, monkeypatch):
     events = events_of(range(10), ids=True)
-    with opened(f"redis://127.0.0.1:{address.primary.port}?fsync=true&replica_timeout=4") as store:
+    with opened(f"redis://127.0.0.1:{address.primary.port}?fsync=true") as store:
         updater, commit = PATIENT(lambda: Updater(artifact, store)), store.commit
         caught_up(address.primary)
         address.leave_behind()

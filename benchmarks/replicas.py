@@ -1,0 +1,109 @@
+"""What it costs that a commit waits for a replica, or for disks: a primary and its replica on this machine.
+
+Batches of events are applied to a store on Valkey, each acknowledged before the next one is made. The first two ways of
+waiting take turns, so that what else runs on the machine meets both of them; those that wait for a disk, which may take
+a second, come after them, with a tenth of the batches each.
+
+    nothing            the primary has it
+    replicas=1         the replica has it, too
+    fsync=true         it is on the primary's disk
+    both               ... and on the replica's
+
+    python benchmarks/replicas.py --batches 200
+
+Replicas on other machines add the time of a message there and back. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lifelong.artifact.folder import Artifact
+from lifelong.memory.patience import Patience
+from lifelong.memory.store import open_store
+from lifelong.memory.updater import Updater, UserEvent
+from lifelong.testing.artifacts import tiny_artifact
+from lifelong.testing.datasets import tiny_dataset
+from lifelong.testing.valkey import replica, server
+
+START, ITEMS = 1_700_000_000, 5_000
+WAYS = {"nothing": "", "replicas=1": "&replicas=1", "fsync=true": "&fsync=true", "both": "&replicas=1&fsync=true"}
+"""Name -> options of the URL."""
+
+
+def make_artifact(folder: Path) -> Artifact:
+    """HPMN with its default settings: six slots of 32, initial weights."""
+    return tiny_artifact(folder / "artifact", tiny_dataset(folder / "data", num_items=ITEMS), settings={})
+
+
+def seconds(updaters: dict[str, Updater], batches: int, size: int, users: int) -> dict[str, np.ndarray]:
+    """Of each way, of its batches, from giving one to its acknowledgement; the first tenth is left out."""
+    rng, found = np.random.default_rng(size), {name: list[float]() for name in updaters}
+    turns = [name for _ in range(batches) for name in rng.permutation([name for name in WAYS if "fsync" not in name])]
+    turns += [name for name in WAYS if "fsync" in name for _ in range(batches // 10)]
+    for turn, name in enumerate(turns):
+        places = zip(rng.integers(0, users, size).tolist(), rng.integers(0, ITEMS, size).tolist(), strict=True)
+        events = [UserEvent(f"u{user}", f"i{item}", START + turn, "view") for user, item in places]
+        offsets = range(turn * size, (turn + 1) * size)
+        began = time.perf_counter()
+        updaters[name].apply(events, source=f"batches of {size}", offsets=offsets)
+        found[name].append(time.perf_counter() - began)
+    return {name: np.array(second[len(second) // 10 :]) for name, second in found.items()}
+
+
+def table(found: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    """Milliseconds of a batch, and how many times as long it takes as where nothing is waited for."""
+    return {
+        name: {
+            "median ms": round(1e3 * float(np.median(second)), 2),
+            "p95 ms": round(1e3 * float(np.percentile(second, 95)), 2),
+            "times nothing": round(float(np.median(second) / np.median(found["nothing"])), 2),
+        }
+        for name, second in found.items()
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batches", type=int, default=200)
+    parser.add_argument("--sizes", default="1,100,4096", help="events of a batch, comma-separated")
+    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument(
+        "--sync", choices=["everysec", "always"], default="everysec", help="appendfsync of both servers"
+    )
+    parser.add_argument("--dir", type=Path, default=None, help="where to put the temporary folder: a real disk")
+    arguments = parser.parse_args()
+    logged = ("--appendonly", "yes", "--appendfsync", arguments.sync)
+    document: dict[str, object] = {"sync": arguments.sync, "batches": arguments.batches, "users": arguments.users}
+    with tempfile.TemporaryDirectory(prefix="replicas-", dir=arguments.dir) as name:
+        folder = Path(name)
+        artifact = make_artifact(folder)
+        with server(folder / "one", *logged) as one, replica(folder / "other", one, *logged):
+            place = f"redis://127.0.0.1:{one.port}?timeout=20"
+            stores = {
+                way: open_store(f"{place}&prefix=way-{number}{options}{'&replica_timeout=10' if options else ''}")
+                for number, (way, options) in enumerate(WAYS.items())
+            }
+            updaters = {
+                way: Patience(60)(lambda store=store: Updater(artifact, store)) for way, store in stores.items()
+            }
+            for size in map(int, arguments.sizes.split(",")):
+                rows = table(seconds(updaters, arguments.batches, size, arguments.users))
+                document[f"batches of {size}"] = rows
+                for way, row in rows.items():
+                    print(f"{size:6d} {way:12s}", *(f"{key}: {value:>8.2f}" for key, value in row.items()), flush=True)
+            for store in stores.values():
+                store.close()
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
