@@ -46,8 +46,10 @@ def make_artifact(folder: Path) -> Artifact:
 def seconds(updaters: dict[str, Updater], batches: int, size: int, users: int) -> dict[str, np.ndarray]:
     """Of each way, of its batches, from giving one to its acknowledgement; the first tenth is left out."""
     rng, found = np.random.default_rng(size), {name: list[float]() for name in updaters}
-    turns = [name for _ in range(batches) for name in rng.permutation([name for name in WAYS if "fsync" not in name])]
-    turns += [name for name in WAYS if "fsync" in name for _ in range(batches // 10)]
+    turns = [
+        name for _ in range(batches) for name in rng.permutation([name for name in WAYS if "fsync" not in WAYS[name]])
+    ]
+    turns += [name for name in WAYS if "fsync" in WAYS[name] for _ in range(batches // 10)]
     for turn, name in enumerate(turns):
         places = zip(rng.integers(0, users, size).tolist(), rng.integers(0, ITEMS, size).tolist(), strict=True)
         events = [UserEvent(f"u{user}", f"i{item}", START + turn, "view") for user, item in places]

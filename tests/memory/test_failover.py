@@ -86,12 +86,13 @@ def assert_equal_to_a_replay(updater, events):
 def test_a_batch_is_acknowledged_only_when_a_replica_has_it_also_when_it_is_sent_again(artifact, pair, place):
     primary, follower = pair
     events = events_of(range(10), ids=not place)
-    with opened(url_of(primary)) as store:
+    with opened(url_of(primary)) as store, opened(url_of(primary)) as other:
         updater = PATIENT(lambda: Updater(artifact, store))
         with paused(follower):
-            for _ in range(2):
+            # By the connections that wrote, and by others.
+            for one in (updater, updater, Updater(artifact, other)):
                 with pytest.raises(StoreUnavailableError, match=UNACKNOWLEDGED):
-                    updater.apply(events, **place)
+                    one.apply(events, **place)
             assert store.events("u0")
         applied = PATIENT(lambda: updater.apply(events, **place))
         assert (applied.applied, applied.duplicates) == (0, 10)
