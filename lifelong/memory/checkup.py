@@ -170,8 +170,6 @@ def _of_node(address: Address, name: str, info: Mapping[str, Any], settings: Map
     power = _ALL if log and sync == "always" else _SECOND if log and sync == "everysec" else without_log
     if log and sync in ("no", None):
         power = _SNAPSHOT
-    if log and address.fsync:
-        power = _ALL
     survives = _outcomes(_ALL, _ALL if log else without_log, power, _failover(address.replicas, replicas))
     problems = list(_problems(name, info, known, log=log, policy=policy))
     return Checkup(survives, facts, problems + list(_replica_problems(address, name, info, known)))
@@ -236,6 +234,8 @@ def _replica_problems(address: Address, name: str, info: Mapping[str, Any], know
         )
     if address.fsync and not info.get("aof_enabled"):
         yield f"{name} keeps no log to wait for, as fsync=true wants it: set appendonly yes"
+    elif address.fsync and known.get("appendfsync", "always") != "always":
+        yield f"{name} may say too early that a write is on its disk: with fsync=true set appendfsync always"
 
 
 def describe(checkup: Checkup) -> list[str]:

@@ -9,7 +9,7 @@
     ?timeout=SECONDS how long one answer may take; 5 if left out
     ?ca=FILE         certificate authority of a rediss:// server, where the system does not know it
     ?replicas=N      so many replicas have a write before it is acknowledged (`lifelong.memory.replicas`); 0 if left out
-    ?fsync=true      ... and it is on the disk of the primary and of these replicas
+    ?fsync=true      ... and it is on the disk of the primary and of these replicas, if all have `appendfsync always`
     ?replica_timeout=SECONDS   how long that may take; 3 if left out
 
 A password can stand in `LIFELONG_REDIS_PASSWORD` instead (its user in `LIFELONG_REDIS_USER`). It is in no message.

@@ -126,6 +126,10 @@ def test_an_option_that_no_commit_can_meet_is_said(pair):
     assert found.survives[POWER] == "the last second or so is lost"
     found = check_store(f"{url_of(pair)}?replicas=1&fsync=true")
     assert found.facts["a commit waits for"] == "the disk of the primary and of 1 replica"
+    assert found.survives[POWER] == "the last second or so is lost"
+    assert "with fsync=true set appendfsync always" in found.problems[0]
+    pair.call("config", "set", "appendfsync", "always")
+    found = check_store(f"{url_of(pair)}?replicas=1&fsync=true")
     assert found.survives[POWER] == "nothing is lost" and found.problems == []
     pair.call("config", "set", "appendonly", "no")
     assert "as fsync=true wants it: set appendonly yes" in check_store(f"{url_of(pair)}?fsync=true").problems[-1]
