@@ -19,6 +19,7 @@ from lifelong.data.events import Schema
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.histories import Histories
 from lifelong.data.item_histories import FOLDER as ITEMS
+from lifelong.data.item_statistics import FOLDER as STATISTICS
 from lifelong.data.negatives import row_counts
 from lifelong.data.numbering import (
     Numbered,
@@ -38,6 +39,7 @@ from lifelong.data.sources import RawLog
 from lifelong.data.stored_examples import write_examples
 from lifelong.data.training_vocabulary import build_catalogue, field_vocabulary
 from lifelong.data.vocabulary import IdIndex
+from lifelong.data.write_statistics import rating_range, write_statistics
 from lifelong.errors import DataError, UsageError
 
 ANY = "any"
@@ -99,6 +101,8 @@ def assemble(job: Job) -> Manifest:
     write_histories(job.connection, log, numbered, job.folder / "histories", job.work, job.progress)
     if job.settings.item_histories:
         write_items(job, numbered)
+    if job.settings.item_statistics:
+        _require_clock(job, "item_statistics")
     if rule.rule == "none":
         write_impressions(job.connection, log, numbered, job.work, job.progress)
     histories = Histories.open(job.folder / "histories")
@@ -112,6 +116,7 @@ def assemble(job: Job) -> Manifest:
     if job.settings.item_histories:
         np.save(job.folder / ITEMS / "trained.npy", trained_users(histories, plan) > 0)
     profiles = write_profiles(job, numbered, plan, histories) if log.users is not None else {}
+    rated = save_statistics(job, numbered, plan.cut_times) if job.settings.item_statistics else ()
     drawn = write_examples(job.folder, plan, rule, histories, catalogue, job.progress)
     tasks = (job.settings.tasks or ()) if rule.rule != "none" else log.tasks
     splits = count_splits(job.folder, count_V > 0, tasks=tasks)
@@ -137,11 +142,11 @@ def assemble(job: Job) -> Manifest:
             "known_before": {field: len(each.index) for field, each in job.earlier.vocabularies.items()},
         }
     counts = {"users": len(users), "events": histories.num_events, "items": len(ids)}
-    return make_manifest(job, protocol, rule, plan.cut_times, counts, record)
+    return make_manifest(job, protocol, rule, plan.cut_times, counts, record, rated=rated)
 
 
 def _unset(settings: PrepareSettings) -> tuple[str, ...]:
-    return tuple(name for name in ("tasks", "item_histories") if not getattr(settings, name))
+    return tuple(name for name in ("tasks", "item_histories", "item_statistics") if not getattr(settings, name))
 
 
 def make_manifest(
@@ -151,6 +156,8 @@ def make_manifest(
     cut_times: tuple[int, ...],
     counts: dict[str, int],
     record: dict[str, Any],
+    *,
+    rated: tuple[float, ...] = (),
 ) -> Manifest:
     """The manifest, still without source and hash."""
     log, labels = job.log, Examples.open(job.folder / "examples" / "train").label_NT
@@ -169,6 +176,8 @@ def make_manifest(
             number_fields=log.number_fields,
             tasks=log.tasks if rule.rule == "none" else job.settings.tasks or ("response",),
             grades=log.grades if rule.rule == "none" else (),
+            item_statistics=job.settings.item_statistics,
+            rating_range=rated,
         ),
         negatives=rule,
         cut_times=cut_times,
@@ -278,14 +287,38 @@ def write_items(job: Job, numbered: Numbered) -> None:
     Raises:
         UsageError: the log counts each user's events for herself, so that those of several users have no order.
     """
+    _require_clock(job, "item_histories")
+    (job.folder / ITEMS).mkdir()
+    write_item_histories(job.connection, job.log, numbered, job.folder / ITEMS, job.work, job.progress)
+
+
+def save_statistics(job: Job, numbered: Numbered, cut_times: tuple[int, ...]) -> tuple[float, ...]:
+    """Write the statistics of items.
+
+    Returns:
+        Lowest and highest rating of the training period, or those of the earlier dataset; () without ratings.
+    """
+    first_cut = cut_times[0] if cut_times else None
+    rated = rating_range(job.log, first_cut)
+    if rated and job.earlier is not None and job.earlier.rating_range:
+        rated = job.earlier.rating_range
+    folder = job.folder / STATISTICS
+    write_statistics(job.connection, job.log, numbered, folder, rated=bool(rated), progress=job.progress)
+    return rated
+
+
+def _require_clock(job: Job, setting: str) -> None:
+    """Refuse a setting that takes events of different users together where their times tell no order.
+
+    Raises:
+        UsageError: the log counts each user's events for herself.
+    """
     if job.log.time_unit != "seconds":
         raise UsageError(
             f"the events of {job.log.name} have no clock times, so those of different users have no order",
-            expected="times in seconds for item_histories",
-            fix="leave out item_histories",
+            expected=f"times in seconds for {setting}",
+            fix=f"leave out {setting}",
         )
-    (job.folder / ITEMS).mkdir()
-    write_item_histories(job.connection, job.log, numbered, job.folder / ITEMS, job.work, job.progress)
 
 
 def write_profiles(job: Job, numbered: Numbered, plan: Plan, histories: Histories) -> dict[str, Any]:

@@ -318,6 +318,7 @@ class _Gather:
         counts: whether batches have counts.
         recent: of so many events before each target; None = of all.
         items: which events of their items targets see; None = batches have no items' windows.
+        delay: seconds; younger events are not in the statistics of items.
     """
 
     def __init__(
@@ -329,8 +330,10 @@ class _Gather:
         counts: bool = False,
         recent: int | None = None,
         items: ItemSpan | None = None,
+        delay: int = 0,
     ) -> None:
         histories = dataset.histories
+        self._statistics, self._delay = dataset.item_statistics, delay
         self._items = None if items is None else ItemReader(dataset, items)
         self._dataset, self._counts, self._recent = dataset, counts, recent
         self.schema, self.passes, self.examples = dataset.schema, passes, examples
@@ -386,6 +389,18 @@ class _Gather:
         profile = {user_context(field): profile_BF[:, at, None] for at, field in enumerate(self.schema.user_fields)}
         return context_numbers(self.schema.context_fields, time_BC, last_time_BC, profile)
 
+    def _with_statistics(self, targets: _Targets) -> IntArray:
+        """`Batch.context_BCF`: the statistics of each target's item, which is known once negatives are drawn, too."""
+        context_BCF, mask_BC = targets.context_BCF, targets.mask_BC
+        if self._statistics is None:
+            return context_BCF
+        context_BCF = context_BCF.copy()
+        # An event of the target's own moment is hidden by any delay, that of 0, too.
+        before_N = targets.time_BC[mask_BC] - max(0, self._delay - 1)
+        for field, number_N in self._statistics.numbers(targets.row_BC[mask_BC], before_N).items():
+            context_BCF[mask_BC, self.schema.context_fields.index(field)] = number_N
+        return context_BCF
+
     def _first_event(self, pass_B: IntArray) -> IntArray:
         return self._offset_U[self.passes.user_P[pass_B]]
 
@@ -410,7 +425,7 @@ class _Gather:
             target_BCF=_numbers(target_BCF),
             target_time_BC=_numbers(targets.time_BC),
             position_BC=_numbers(targets.position_BC),
-            context_BCF=_numbers(targets.context_BCF),
+            context_BCF=_numbers(self._with_statistics(targets)),
             label_BCT=torch.from_numpy(np.asarray(targets.label_BCT, np.float32)),
             mask_BC=torch.from_numpy(targets.mask_BC),
             example_BC=_numbers(targets.example_BC),
@@ -597,6 +612,7 @@ def evaluation_batches(
     share: tuple[int, int] = (0, 1),
     counts: bool = False,
     items: ItemSpan | None = None,
+    delay: int = 0,
 ) -> Iterator[Batch]:
     """Every example once, each user's history from her first event; nothing is hidden or drawn.
 
@@ -614,6 +630,7 @@ def evaluation_batches(
         counts: whether the model is given exact counts; where it sees the last events alone, they are of those.
         items: which events of their items the targets see; None where the model has no side of items. `recent` is of a
             user's events alone.
+        delay: seconds; younger events are not in the statistics of the targets' items.
 
     Raises:
         DatasetError: items' events are asked for, and the dataset was prepared without item histories.
@@ -623,7 +640,7 @@ def evaluation_batches(
         passes = plan_passes(examples, max_targets=most)
     else:
         passes = recent_passes(examples, recent, max_targets=most)
-    gather = _Gather(dataset, examples, passes, counts=counts, recent=recent, items=items)
+    gather = _Gather(dataset, examples, passes, counts=counts, recent=recent, items=items, delay=delay)
     by_length = np.argsort(passes.length_P, kind="stable")
     place, count = share
     # Neighbours are of nearly the same length, so that shares take nearly the same time.

@@ -8,6 +8,7 @@ DATA/
   profile.npy             what is known of users beside their events, if anything (see `profiles`)
   histories/              memory-mapped ragged arrays
   items/                  the same events by item, if asked for (see `item_histories`)
+  statistics/             how often each item was met, and how rated, before any time; if asked for (`item_statistics`)
   examples/{train,validation,test}/
 """
 
@@ -29,7 +30,9 @@ from lifelong.data.examples import Examples, Split
 from lifelong.data.histories import Histories
 from lifelong.data.item_histories import FOLDER as ITEMS
 from lifelong.data.item_histories import ItemHistories
-from lifelong.data.scales import SCALES
+from lifelong.data.item_statistics import FOLDER as STATISTICS
+from lifelong.data.item_statistics import ItemStatistics
+from lifelong.data.scales import ITEM_SCALES, SCALES
 from lifelong.data.vocabulary import IdIndex, Vocabulary
 from lifelong.errors import DatasetError
 
@@ -175,6 +178,17 @@ class Dataset:
         """
         return ItemHistories.open(self.folder / ITEMS)
 
+    @cached_property
+    def item_statistics(self) -> ItemStatistics | None:
+        """How often each item was met before any time, and how it was rated; None of a dataset prepared without.
+
+        Raises:
+            DatasetError: they are missing or damaged.
+        """
+        if not self.schema.item_statistics:
+            return None
+        return ItemStatistics.open(self.folder / STATISTICS, self.schema.rating_range)
+
     def examples(self, split: Split) -> Examples:
         """The examples of one split."""
         return Examples.open(self.folder / "examples" / split)
@@ -183,7 +197,7 @@ class Dataset:
     def inputs(self) -> InputSpec:
         """Sizes of all input fields."""
         sizes = {"gap": GAP_NUMBERS, "hour": HOUR_NUMBERS, "weekday": WEEKDAY_NUMBERS}
-        sizes |= {field: scale.size for field, scale in SCALES.items()}
+        sizes |= {field: scale.size for field, scale in (*SCALES.items(), *ITEM_SCALES.items())}
         sizes |= {field: vocabulary.size for field, vocabulary in self.profile_vocabularies.items()}
         if self.event_types is not None:
             sizes["event_type"] = self.event_types.size

@@ -24,12 +24,14 @@ class Earlier:
         item_fields: names, `item` first.
         vocabularies: field -> its values; `event_type` is among them if there are types, `user.<field>` if there are
             profiles.
+        rating_range: see `Schema`.
     """
 
     folder: Path
     origin: Mapping[str, str]
     item_fields: tuple[str, ...]
     vocabularies: Mapping[str, Vocabulary]
+    rating_range: tuple[float, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> Earlier:
@@ -42,10 +44,10 @@ class Earlier:
         if (folder / "dataset.json").exists():
             dataset = Dataset(folder)
             fields, types = dataset.schema.item_fields, dataset.schema.event_types
-            of_users = dataset.schema.user_fields
+            of_users, rated = dataset.schema.user_fields, dataset.schema.rating_range
             origin = {"data_hash": dataset.manifest.data_hash}
         elif (folder / "manifest.json").exists():
-            fields, types, of_users, origin = _of_artifact(folder)
+            fields, types, of_users, rated, origin = _of_artifact(folder)
         else:
             raise UsageError(
                 f"{folder} is neither a dataset nor an artifact",
@@ -53,7 +55,8 @@ class Earlier:
                 fix="check the path after --from",
             )
         names = (*fields, *(("event_type",) if types else ()), *map(user_context, of_users))
-        return cls(folder, origin, fields, {name: Vocabulary.open(folder / "vocabulary" / name) for name in names})
+        vocabularies = {name: Vocabulary.open(folder / "vocabulary" / name) for name in names}
+        return cls(folder, origin, fields, vocabularies, rated)
 
     def check_fields(self, fields: tuple[str, ...], event_types: bool, user_fields: tuple[str, ...] = ()) -> None:
         """Refuse a log with other fields: no model could go on from the one to the other.
@@ -72,13 +75,18 @@ class Earlier:
             )
 
 
-def _of_artifact(folder: Path) -> tuple[tuple[str, ...], bool, tuple[str, ...], dict[str, str]]:
-    """Item fields, whether there are event types, user fields, and the id; as plain JSON: data knows no artifacts."""
+def _of_artifact(
+    folder: Path,
+) -> tuple[tuple[str, ...], bool, tuple[str, ...], tuple[float, ...], dict[str, str]]:
+    """Item fields, whether there are event types, user fields, range of ratings, and the id.
+
+    Read as plain JSON: data knows no artifacts.
+    """
     try:
         schema: dict[str, Any] = json.loads((folder / "config.json").read_text())["dataset_schema"]
         origin = {"artifact": str(json.loads((folder / "manifest.json").read_text())["id"])}
-        of_users = tuple(schema.get("user_fields", ()))
-        return tuple(schema["item_fields"]), bool(schema["event_types"]), of_users, origin
+        of_users, rated = tuple(schema.get("user_fields", ())), tuple(schema.get("rating_range", ()))
+        return tuple(schema["item_fields"]), bool(schema["event_types"]), of_users, rated, origin
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(
             f"{folder} cannot be read as an artifact: {error!r}",

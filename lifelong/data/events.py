@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
-from lifelong.data.scales import SCALES, SINCE, TIME_OF_DAY, TIME_OF_WEEK
+from lifelong.data.scales import RATING, REVIEWS, SCALES, SINCE, TIME_OF_DAY, TIME_OF_WEEK
 from lifelong.data.vocabulary import UNKNOWN
 
 GAP_NUMBERS = 36
@@ -23,7 +23,7 @@ HOUR_NUMBERS = 26
 WEEKDAY_NUMBERS = 9
 NO_TIME = np.iinfo(np.int64).min
 """`last_time` of a user without events."""
-_USER, _SINCE = "user.", "since."
+_USER, _SINCE, _ITEM = "user.", "since.", "item."
 USUAL_CONTEXT = ("gap", "hour", "weekday")
 """Context fields that a model reads unless it is told others."""
 
@@ -48,6 +48,10 @@ class Schema(BaseModel):
     """Those of the item fields whose values are numbers."""
     grades: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
     """Values of a rating, ascending, whose steps are all tasks (`lifelong.data.ratings`); empty without."""
+    item_statistics: bool = Field(default=False, exclude_if=operator.not_)
+    """Whether it is known how often an item was met before any moment (`lifelong.data.item_statistics`)."""
+    rating_range: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
+    """Lowest and highest rating of the training period, where it is also known how an item was rated; else empty."""
 
     @property
     def event_fields(self) -> tuple[str, ...]:
@@ -64,11 +68,12 @@ class Schema(BaseModel):
     def context_fields(self) -> tuple[str, ...]:
         """Columns of `context_BCF`, from which a model takes those that it reads.
 
-        Gap since the last event, hour of day and weekday (UTC) of the target, as buckets; the same on `SCALES`; and the
-        fields of the user's profile.
+        Gap since the last event, hour of day and weekday (UTC) of the target, as buckets; the same on `SCALES`; the
+        fields of the user's profile; and the statistics of the target's item.
         """
         timed = (*USUAL_CONTEXT, *SCALES) if self.time_unit == "seconds" else ()
-        return (*timed, *map(user_context, self.user_fields))
+        of_item = (REVIEWS,) * self.item_statistics + (RATING,) * bool(self.rating_range)
+        return (*timed, *map(user_context, self.user_fields), *of_item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +146,7 @@ def gap_numbers(time: IntArray, previous: IntArray) -> IntArray:
 
 
 def context_numbers(
-    fields: Sequence[str], time: IntArray, last_time: IntArray, profile: Mapping[str, IntArray] | None = None
+    fields: Sequence[str], time: IntArray, last_time: IntArray, given: Mapping[str, IntArray] | None = None
 ) -> IntArray:
     """Context numbers of targets.
 
@@ -149,15 +154,16 @@ def context_numbers(
         fields: which, of `Schema.context_fields`.
         time: the targets' times, any shape.
         last_time: time of the user's last event before each, `NO_TIME` if none; same shape.
-        profile: field -> numbers, of a shape that can be broadcast to that; unknown where a field is left out.
+        given: field of the user's profile or of the target's item -> numbers, of a shape that can be broadcast to that;
+            unknown where a field is left out.
 
     Returns:
         Same shape plus one axis, one column a field.
     """
-    known, unknown = profile or {}, np.full((1,) * time.ndim, UNKNOWN)
+    known, unknown = given or {}, np.full((1,) * time.ndim, UNKNOWN)
     columns = [
         np.broadcast_to(known.get(field, unknown), time.shape)
-        if field.startswith(_USER)
+        if field.startswith((_USER, _ITEM))
         else _context_column(field, time, last_time)
         for field in fields
     ]

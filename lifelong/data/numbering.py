@@ -141,7 +141,7 @@ def write_histories(
     with _all(writers):
         for column in ordered:
             before = _check_order(np.stack([column["user_index"], column["time"], column["sequence"]]), before)
-            _count(length_U, column["user_index"])
+            count_ascending(length_U, column["user_index"])
             for name, writer in writers.items():
                 writer.append(column[name])
     np.save(folder / "offset.npy", np.concatenate([[0], np.cumsum(length_U)]))
@@ -169,7 +169,7 @@ def write_item_histories(
     order = ("row", "time", "sequence", "user_index")
     with _all(writers):
         for column in _sorted(connection, log, numbered, order, "writing item histories", progress):
-            _count(length_V, column["row"])
+            count_ascending(length_V, column["row"])
             for name, writer in writers.items():
                 writer.append(column[name])
     np.save(folder / "offset.npy", np.concatenate([[0], np.cumsum(length_V)]))
@@ -190,8 +190,8 @@ def _sorted(
         _tell(progress, stage, written, batch.num_rows, total)
 
 
-def _count(length_U: npt.NDArray[np.int64], of_N: npt.NDArray[np.integer]) -> None:
-    """Count events of an ascending column."""
+def count_ascending(length_U: npt.NDArray[np.int64], of_N: npt.NDArray[np.integer]) -> None:
+    """Add to the counts how often each number stands in an ascending column, which is not empty."""
     low = int(of_N[0])
     count = np.bincount(of_N - low)
     length_U[low : low + len(count)] += count

@@ -44,6 +44,11 @@ class PrepareSettings(BaseModel):
     item_histories: bool = Field(
         False, description="also the events of each item over its users, for models with a side of items (`model.side`)"
     )
+    item_statistics: bool = Field(
+        False,
+        description="also how often each item was met, and how rated, before any time: context `item.reviews`, "
+        "`item.rating`",
+    )
     memory_limit: str = Field(
         "1500MB",
         pattern=r"^\d+(\.\d+)?\s*[KMGT]i?B$",

@@ -8,8 +8,9 @@ as any other, levels go through batches, tables, graphs and requests without a s
     Cycle     sine and cosine of the first harmonics: the end of a day is next to its beginning
     Octaves   piecewise-linear: code k is clip(log2(1 + value) - k, 0, 1), so a vector moves along a line from one power
               of two to the next, keeps its order, and stays what it was beyond the last
+    Share     the same without the logarithm, for a number between 0 and 1
 
-Both are the encodings that Gorishniy et al. found best for numbers in deep models ("On Embeddings for Numerical
+They are the encodings that Gorishniy et al. found best for numbers in deep models ("On Embeddings for Numerical
 Features in Tabular Deep Learning", NeurIPS 2022): the periodic one of section 3.3 where a number wraps round, with the
 harmonics in place of trained frequencies, and the piecewise-linear one of section 3.2 where it has an order. Its bins
 are powers of two and not quantiles: gaps and prices spread over many of them, and nothing has to be learnt from the
@@ -100,6 +101,34 @@ class Octaves:
         return _with_unknown(np.clip(place_L[:, None] - np.arange(self.octaves), 0, 1))
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A number from 0 to 1, by equal parts.
+
+    Args:
+        knots: parts that are told apart.
+        parts: levels of one of them.
+    """
+
+    knots: int
+    parts: int
+
+    @property
+    def size(self) -> int:
+        """V."""
+        return FIRST_LEVEL + self.knots * self.parts + 1
+
+    def numbers(self, value: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> IntArray:
+        """Level of values, those outside as the nearer end; unknown where not `known`."""
+        place = np.rint(self.knots * self.parts * np.clip(np.where(known, value, 0), 0, 1))
+        return np.where(known, FIRST_LEVEL + place.astype(np.int64), UNKNOWN)
+
+    def codes(self) -> FloatArray:
+        """`[V, K]`: how far into each part a level reaches, and a one for what is unknown."""
+        place_L = np.arange(self.knots * self.parts + 1) / self.parts
+        return _with_unknown(np.clip(place_L[:, None] - np.arange(self.knots), 0, 1))
+
+
 def _with_unknown(code_LK: FloatArray) -> FloatArray:
     """Codes of all numbers: padding has none, unknown one of its own."""
     levels, length = code_LK.shape
@@ -112,14 +141,18 @@ def _with_unknown(code_LK: FloatArray) -> FloatArray:
 DAY, WEEK = 86_400, 604_800
 _MONDAY = 4 * DAY
 """1970-01-05."""
-Scale = Cycle | Octaves
+Scale = Cycle | Octaves | Share
 TIME_OF_DAY = Cycle(DAY, levels=288, harmonics=6)
 TIME_OF_WEEK = Cycle(WEEK, levels=168, harmonics=3, origin=_MONDAY)
 """Three waves tell seven days apart."""
 SINCE = Octaves(octaves=30, parts=12)
 """Seconds, up to 34 years."""
 SCALES: dict[str, Scale] = {"time_of_day": TIME_OF_DAY, "time_of_week": TIME_OF_WEEK, "since_event": SINCE}
-"""Context field -> its scale."""
+"""Context field of a moment -> its scale."""
+REVIEWS, RATING = "item.reviews", "item.rating"
+ITEM_SCALES: dict[str, Octaves | Share] = {REVIEWS: Octaves(octaves=27, parts=12), RATING: Share(knots=16, parts=8)}
+"""Context field that says something of the target's item -> its scale: up to 134 million events; a rating by its place
+between the lowest and the highest."""
 NUMBER = Octaves(octaves=40, parts=4, unit=0.01)
 """Of an item field that is a number, such as a price: steps of a quarter octave, from a hundredth to ten thousand
 millions."""

@@ -168,6 +168,7 @@ def _run(
                 share=share,
                 counts=model.counted is not None,
                 items=None if model.item_side is None else replace(model.item_side.span, delay=delay),
+                delay=delay,
             )
             for batch in batches:
                 chosen_BC = batch.mask_BC & (batch.example_BC >= 0)

@@ -429,7 +429,9 @@ def models_page() -> str:
         "## Context\n",
         "Every model that is trained by gradient, but for `authors_mode`, reads the context of a request in its head: "
         f"{', '.join(f'`{field}`' for field in USUAL_CONTEXT)}, or the fields that are listed in `model.context` "
-        "instead, for all models the same: see [context](context.md).\n",
+        "instead, for all models the same: see [context](context.md). Among them are `item.reviews` and `item.rating`, "
+        "how often the target's item was met before and how it was rated, where the data was prepared with "
+        "`item_statistics`.\n",
     ]
     parts += ["## Initial vectors\n", *VECTORS_PAGE]
     parts += ["## Exact counts for any model\n", *COUNTS_PAGE]

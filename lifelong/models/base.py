@@ -29,7 +29,7 @@ from typing_extensions import TypeVar
 
 from lifelong.data.events import NO_TIME, InputSpec
 from lifelong.data.item_histories import HOW
-from lifelong.data.scales import NUMBER, SCALES, SINCE
+from lifelong.data.scales import ITEM_SCALES, NUMBER, SCALES, SINCE
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.errors import UsageError
 from lifelong.nn.counted import CountScale
@@ -186,7 +186,7 @@ class Model(nn.Module, ABC):
             embedding,
             codes=codes,
             keys=keys,
-            scales={**SCALES, **dict.fromkeys(inputs.numbers, NUMBER)},
+            scales={**SCALES, **ITEM_SCALES, **dict.fromkeys(inputs.numbers, NUMBER)},
         )
         self.event_width, self.target_width, self.context_width = (
             sum(self.embed.widths(fields)) for fields in (self.history_fields, self.item_fields, self.context_fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +14,12 @@ from lifelong.data.examples import SPLITS, Examples
 from lifelong.data.histories import Histories
 from lifelong.data.item_histories import FOLDER as ITEMS
 from lifelong.data.item_histories import ItemHistories
+from lifelong.data.item_statistics import FOLDER as STATISTICS
+from lifelong.data.item_statistics import ItemStatistics, Running
 from lifelong.data.vocabulary import IdIndex, Vocabulary
 
 _START = 1_600_000_000
+_STARS = (1.0, 5.0)
 
 
 def tiny_dataset(
@@ -27,6 +31,7 @@ def tiny_dataset(
     seed: int = 0,
     profiles: bool = False,
     item_histories: bool = False,
+    item_statistics: bool = False,
 ) -> Dataset:
     """Write and open a dataset of users who come back to their own few items.
 
@@ -43,6 +48,8 @@ def tiny_dataset(
         profiles: whether users have an age (`young` where their index is even, `old` of the others but every fifth) and
             a region (`north`, `south`).
         item_histories: whether the events are there by item, too.
+        item_statistics: whether it is known how often each item was met before any time, and how it was rated: every
+            third event rates its item, from 1 to 5.
     """
     rng = np.random.default_rng(seed)
     catalogue, types = _catalogue(num_items), Vocabulary.build(["view", "buy"])
@@ -58,13 +65,22 @@ def tiny_dataset(
     first, second = (int(np.sort(histories.time_N)[int(share * histories.num_events)]) for share in (0.8, 0.9))
     if item_histories:
         _by_item(histories, FIRST_ROW + num_items, first).save(folder / ITEMS)
+    if item_statistics:
+        _statistics(histories, FIRST_ROW + num_items).save(folder / STATISTICS)
     counts = {"users": num_users, "events": histories.num_events, "items": num_items}
     windows = ((-(2**62), first), (first, second), (second, 2**62))
     for split, window in zip(SPLITS, windows, strict=True):
         examples = _examples(rng, histories, window, negatives=split != "train")
         examples.save(folder / "examples" / split)
         counts |= {f"{split}_examples": len(examples), f"{split}_positives": int(examples.label_NT.sum())}
-    _write_manifest(folder, (first, second), counts, user_fields=("age", "region") if profiles else ())
+    _write_manifest(
+        folder,
+        (first, second),
+        counts,
+        user_fields=("age", "region") if profiles else (),
+        item_statistics=item_statistics,
+        rating_range=_STARS if item_statistics else (),
+    )
     return Dataset(folder)
 
 
@@ -133,6 +149,20 @@ def _by_item(histories: Histories, rows: int, cut_time: int) -> ItemHistories:
     )
 
 
+def _statistics(histories: Histories, rows: int) -> ItemStatistics:
+    """Statistics of all events, of which every third is a rating, higher for later rows."""
+    row_N, time_N = np.asarray(histories.row_N), np.asarray(histories.time_N)
+    rated = np.flatnonzero(np.arange(len(row_N)) % 3 == 0)
+    low, high = _STARS
+    rating_N = np.clip(1 + row_N[rated] // 12 + rated % 2, low, high)
+    return ItemStatistics(
+        Running.of(row_N, time_N, None, rows),
+        Running.of(row_N[rated], time_N[rated], rating_N, rows),
+        Running.of(np.zeros(len(rated)), time_N[rated], rating_N, 1),
+        _STARS,
+    )
+
+
 def _save_profiles(folder: Path, num_users: int) -> None:
     ages, regions = Vocabulary.build(["young", "old"]), Vocabulary.build(["north", "south"])
     for name, vocabulary in (("age", ages), ("region", regions)):
@@ -143,9 +173,7 @@ def _save_profiles(folder: Path, num_users: int) -> None:
     np.save(folder / PROFILE, number_UF.astype(np.int32))
 
 
-def _write_manifest(
-    folder: Path, cut_times: tuple[int, int], counts: dict[str, int], *, user_fields: tuple[str, ...]
-) -> None:
+def _write_manifest(folder: Path, cut_times: tuple[int, int], counts: dict[str, int], **fields: Any) -> None:
     write_manifest(
         folder,
         Manifest(
@@ -153,7 +181,7 @@ def _write_manifest(
             name="tiny",
             source="tiny",
             protocol="temporal",
-            dataset_schema=Schema(item_fields=("item", "category"), event_types=True, user_fields=user_fields),
+            dataset_schema=Schema(item_fields=("item", "category"), event_types=True, **fields),
             negatives=NegativeRule(rule="popularity"),
             cut_times=cut_times,
             counts=counts,

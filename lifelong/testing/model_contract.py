@@ -22,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lifelong.data.batches import TENSORS, Batch, ItemWindows
 from lifelong.data.events import InputSpec
-from lifelong.data.scales import NUMBER, SCALES
+from lifelong.data.scales import ITEM_SCALES, NUMBER, SCALES
 from lifelong.models import build, model_class
 from lifelong.models.base import Event, FittedModel, History, HistoryModel, MemoryModel, Model, Target
 from lifelong.testing.fitted_contract import FITTED_CHECKS
@@ -243,10 +243,12 @@ def check_context_is_used(case: ModelCase) -> None:
 
 def check_context_can_be_chosen(case: ModelCase) -> None:
     """With `model.context` a model reads the fields that are named, those on a scale too, and no others."""
-    model = replace(case, config={**case.config, "context": [*SCALES, "hour"]}).build(inputs=CLOCK_INPUTS)
-    batch = random_batch([12], targets=2, inputs=CLOCK_INPUTS)
+    of_items = {field: scale.size for field, scale in ITEM_SCALES.items()}
+    inputs = replace(CLOCK_INPUTS, context={**CLOCK_INPUTS.context, **of_items})
+    model = replace(case, config={**case.config, "context": [*SCALES, *of_items, "hour"]}).build(inputs=inputs)
+    batch = random_batch([12], targets=2, inputs=inputs)
     logit = model(batch).logit_BCT
-    for place, name in enumerate(CLOCK_INPUTS.context):
+    for place, name in enumerate(inputs.context):
         context_BCF = batch.context_BCF.clone()
         context_BCF[..., place] = context_BCF[..., place] % 3 + 1
         other = model(replace(batch, context_BCF=context_BCF)).logit_BCT

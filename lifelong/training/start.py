@@ -211,6 +211,8 @@ class Start:
                 ("item fields", now.item_fields, own.item_fields),
                 ("number fields", now.number_fields, own.number_fields),
                 ("user fields", now.user_fields, own.user_fields),
+                ("statistics of items", now.item_statistics, own.item_statistics),
+                ("range of ratings", now.rating_range, own.rating_range),
                 ("event types", now.event_types, own.event_types),
                 ("time unit", now.time_unit, own.time_unit),
                 ("tasks", now.tasks, own.tasks),

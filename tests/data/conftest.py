@@ -43,6 +43,9 @@ def read_rows(connection: Any, events: Sequence[Event], **log: Any) -> RawLog:
         log["impressions"] = table(
             columns | {"sequence": pa.int64()}, [(*row, place) for place, row in enumerate(shown)]
         )
+    if log.get("ratings") is not None:
+        columns = base | {"rating": pa.float64(), "sequence": pa.int64()}
+        log["ratings"] = table(columns, [(*row, place) for place, row in enumerate(log["ratings"])])
     return RawLog(name="rows", event_types=types, **log)
 
 

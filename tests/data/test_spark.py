@@ -172,7 +172,11 @@ def amazon(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     (folder / "reviews.json").write_text("".join(json.dumps(row) + "\n" for row in reviews))
     meta = [{"asin": item, "categories": [["Books", f"c{at % 3}"]]} for at, item in enumerate(ITEMS)]
     (folder / "meta.json").write_text("".join(repr(row) + "\n" for row in [*meta, {"asin": "q", "brand": "B"}]))
-    return "amazon", [folder / "reviews.json", folder / "meta.json"], {"options": {"threshold": "3"}}
+    return (
+        "amazon",
+        [folder / "reviews.json", folder / "meta.json"],
+        {"options": {"threshold": "3"}, "item_statistics": True},
+    )
 
 
 def movielens(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:

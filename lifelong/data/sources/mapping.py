@@ -12,11 +12,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lifelong.data.events import USUAL_CONTEXT
-from lifelong.data.scales import SCALES
+from lifelong.data.scales import ITEM_SCALES, SCALES
 from lifelong.errors import ConfigError, SourceError
 
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
-RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES}
+RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES, *ITEM_SCALES}
 
 
 def _check_names(names: Iterable[str]) -> None:
