@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lifelong.artifact.folder import FORMAT, Artifact, ArtifactConfig, Kind, make_manifest
+from lifelong.artifact.folder import FORMAT, STATISTICS, Artifact, ArtifactConfig, Kind, item_context, make_manifest
 from lifelong.artifact.graphs import memory_layout, write_graphs
 from lifelong.data.folders import building, full_disk, put_in_place, remove_remains
+from lifelong.data.item_statistics import latest_numbers
 from lifelong.errors import ArtifactError, UsageError, require
 from lifelong.models import MODELS, MODES, build, check_config, is_served
 from lifelong.models.base import FittedModel, MemoryModel, Model
@@ -64,6 +65,8 @@ def write_artifact(
     remove_remains(out)
     with full_disk(out.parent, kept=_KEPT), building(out) as folder:
         _copy_data(dataset, folder)
+        if dataset.item_statistics is not None and (fields := item_context(model.inputs)):
+            np.save(folder / STATISTICS, latest_numbers(dataset.item_statistics, fields))
         if isinstance(model, FittedModel):
             model.save(folder / "fitted")
         else:

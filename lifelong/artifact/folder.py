@@ -6,6 +6,7 @@ ARTIFACT/
   metrics.json           what training measured; not part of the id
   vocabulary/<field>/    one per item field, and event_type; user.<field> for those of profiles
   catalogue/             every item with its field numbers
+  statistics.npy         context numbers of every item at the end of the log   models that read some
   weights.safetensors    all weights                                         models trained by gradient
   tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped     models that are served
   graphs/{write,read,head}.onnx                                              those; no write for history models
@@ -42,6 +43,8 @@ from lifelong.data.catalogue import Catalogue
 from lifelong.data.cell_plan import CellPacking
 from lifelong.data.dataset import NegativeRule
 from lifelong.data.events import InputSpec, Schema, user_context
+from lifelong.data.item_statistics import LatestStatistics
+from lifelong.data.scales import ITEM_SCALES
 from lifelong.data.vocabulary import Vocabulary
 from lifelong.errors import ArtifactError, DatasetError
 
@@ -54,6 +57,7 @@ STRIDE = "stride"
 """Its metadata: what divides the count at which a run begins, and its number of events."""
 Graph = Literal["write", "read", "head", "run"]
 Kind = Literal["memory", "history", "fitted"]
+STATISTICS = "statistics.npy"
 _MANIFEST, _CONFIG, _METRICS = "manifest.json", "config.json", "metrics.json"
 _AGAIN = "copy the whole folder again, or train anew"
 
@@ -228,6 +232,25 @@ class Artifact:
             raise ArtifactError(f"{self.path}: {error.found}", fix=_AGAIN) from error
 
     @cached_property
+    def item_statistics(self) -> LatestStatistics | None:
+        """What is known of items beside their fields, as of the end of the training log; None of a model without.
+
+        Raises:
+            ArtifactError: it is missing, or not of the catalogue's size.
+        """
+        fields = item_context(self.config.input_spec)
+        if not fields:
+            return None
+        path, shape = self.path / STATISTICS, (len(self.catalogue), len(fields))
+        try:
+            number_VK: npt.NDArray[np.int32] = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}", fix=_AGAIN) from error
+        if number_VK.shape != shape:
+            raise ArtifactError(f"{path} has shape {number_VK.shape}", expected=str(shape), fix=_AGAIN)
+        return LatestStatistics(fields, np.asarray(number_VK), self.config.dataset_schema.rating_range)
+
+    @cached_property
     def tables(self) -> Mapping[str, npt.NDArray[np.float32]]:
         """Field -> embedding table `[V, E]`, of a model that can be served.
 
@@ -300,6 +323,11 @@ class Artifact:
         """The calibrator of a task, of the first if None."""
         first = task in (None, self.config.dataset_schema.tasks[0])
         return self.config.calibrator if first else self.config.other_calibrators.get(task or "")
+
+
+def item_context(inputs: InputSpec) -> tuple[str, ...]:
+    """Context fields that a model reads of the target's item, in its order."""
+    return tuple(field for field in inputs.context_fields if field in ITEM_SCALES)
 
 
 def read_manifest(folder: Path) -> ArtifactManifest:

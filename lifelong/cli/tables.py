@@ -1,8 +1,8 @@
 """Score requests from a table, scores into one: csv and jsonl with the standard library, parquet with pyarrow.
 
-One row is one candidate: `user`, `item`, optionally `time` (UTC seconds), item fields, and `user.<field>` of the user's
-profile. Rows stream: the neighbours
-of one user and moment become one request; nothing holds the whole file, and the output keeps the order of the input.
+One row is one candidate: `user`, `item`, optionally `time` (UTC seconds), item fields and statistics, and
+`user.<field>` of the user's profile. Rows stream: the neighbours of one user and moment become one request; nothing
+holds the whole file, and the output keeps the order of the input.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def score_table(scorer: Scorer, source: Path, out: Path, *, progress: Callable[[
     """
     format_of(out)
     profile = [user_context(field) for field in scorer.schema.user_fields]
-    rows, done = read_rows(source, fields=scorer.schema.item_fields[1:], profile=profile), 0
+    rows, done = read_rows(source, fields=scorer.overlay.fields, profile=profile), 0
     with _writer(out, scorer.schema.tasks) as write:
         while chunk := list(islice(rows, _ROWS)):
             requests = _requests(chunk)
@@ -82,7 +82,7 @@ def read_rows(path: Path, *, fields: Sequence[str], profile: Sequence[str] = ())
 
     Args:
         path: csv, jsonl or parquet.
-        fields: item fields that may stand there as columns.
+        fields: item fields, and statistics of items, that may stand there as columns.
         profile: likewise `user.<field>`.
 
     Raises:

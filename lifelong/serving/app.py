@@ -116,8 +116,9 @@ def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
         if app.openapi_schema is None:
             document = generate()
             schema, bodies = service.artifact.config.dataset_schema, document["components"]["schemas"]
-            for model in ("EventBody", "CandidateBody", "ItemBody"):
-                _name_fields(bodies[model]["properties"]["fields"], schema.item_fields[1:])
+            _name_fields(bodies["EventBody"]["properties"]["fields"], schema.item_fields[1:])
+            for model in ("CandidateBody", "ItemBody"):
+                _name_fields(bodies[model]["properties"]["fields"], service.overlay.fields)
             for model in ("OneBody", "ExplainBody"):
                 _name_fields(bodies[model]["properties"]["profile"], schema.user_fields)
             if keys:

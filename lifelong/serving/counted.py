@@ -9,7 +9,7 @@ sum to anything.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -134,7 +134,13 @@ class _Cells:
             if self.has_slots:
                 states.fields["slot"][candidate * variants + fields] = 0
         time_B = np.full(len(states), time, np.int64)
-        context_BCF = self.scorer.context([request.profile] * len(states), time_B, states.last_time_B)
+        fields_C = request.fields or [None] * candidates
+        of_one = [
+            replace(request, items=[item], fields=[given])
+            for item, given in zip(request.items, fields_C, strict=True)
+            for _ in range(variants)
+        ]
+        context_BCF = self.scorer.context(of_one, time_B, states.last_time_B)
         number_BCF = np.repeat(number_CF, variants, axis=0)[:, None]
         logit_BCT = self.scorer.runtime.score(states, number_BCF, context_BCF, time_B)[0]
         return logit_BCT[:, 0, 0].reshape(candidates, variants)

@@ -1,4 +1,7 @@
-"""Items that were added or changed online: durable in the store, and kept in memory where no other process adds any."""
+"""Items that were added or changed online: durable in the store, and kept in memory where no other process adds any.
+
+Beside its item fields an item may have newer statistics (`item.reviews`), where the artifact's model reads them.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data.item_statistics import parsed
 from lifelong.errors import RequestError, StoreConflictError, StoreUnavailableError
 from lifelong.memory.store import Commit
 
 if TYPE_CHECKING:
     from lifelong.data.catalogue import Catalogue
+    from lifelong.data.item_statistics import LatestStatistics
     from lifelong.memory.store import MemoryStore
 
 Fields = Mapping[str, str | None]
@@ -27,18 +32,29 @@ class ItemOverlay:
     Args:
         catalogue: of the artifact.
         store: where they are kept; read once, at the start, and at each look-up if other processes write to it.
+        statistics: of the artifact's items, if its model reads any.
     """
 
-    def __init__(self, catalogue: Catalogue, store: MemoryStore) -> None:
-        self.catalogue, self.store = catalogue, store
+    def __init__(self, catalogue: Catalogue, store: MemoryStore, *, statistics: LatestStatistics | None = None) -> None:
+        self.catalogue, self.store, self.statistics = catalogue, store, statistics
         rows = () if store.shared else store.items()
         self._fields: dict[str, Fields] = {item: json.loads(value) for item, value in rows}
 
-    def beside(self, catalogue: Catalogue) -> ItemOverlay:
+    def beside(self, catalogue: Catalogue, *, statistics: LatestStatistics | None = None) -> ItemOverlay:
         """The same items for another artifact: what is put through one is seen through both."""
         other = ItemOverlay.__new__(ItemOverlay)
         other.catalogue, other.store, other._fields = catalogue, self.store, self._fields
+        other.statistics = statistics
         return other
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What an item can be given: item fields, and statistics that the model reads."""
+        return (*self.catalogue.fields[1:], *self._statistic_fields)
+
+    @property
+    def _statistic_fields(self) -> tuple[str, ...]:
+        return () if self.statistics is None else self.statistics.fields
 
     def of(self, item: str) -> Fields | None:
         """Fields put online, None if the item has none."""
@@ -51,10 +67,13 @@ class ItemOverlay:
             How many items were stored.
 
         Raises:
-            RequestError: a field is not an item field; nothing was kept.
+            RequestError: a field is none that an item can be given, or a statistic is no number; nothing was kept.
             StoreUnavailableError: the error says what was kept, if anything; they can be put again.
         """
         self.check(field for fields in items.values() for field in fields)
+        for fields in items.values():
+            for field in self._statistic_fields:
+                parsed(field, fields.get(field))
         for _ in range(_ATTEMPTS):
             try:
                 merged = self._put(items)
@@ -86,7 +105,7 @@ class ItemOverlay:
         Raises:
             RequestError: names the first of them.
         """
-        known = self.catalogue.fields[1:]
+        known = self.fields
         for field in fields:  # type: ignore[attr-defined]
             if field not in known:
                 raise RequestError(
@@ -105,7 +124,10 @@ class ItemOverlay:
         Raises:
             RequestError: a given field is not an item field.
         """
-        online = self._online(items) if self._fields or self.store.shared else []
+        own_fields = self._statistic_fields
+        if given is not None and own_fields:
+            given = [_without(fields, own_fields) for fields in given]
+        online = self._looked_up(items)
         if not any(online):
             return self.catalogue.numbers(items, given)
         inline = given or [None] * len(items)
@@ -113,6 +135,35 @@ class ItemOverlay:
         known = [fields and self.catalogue.only_known(fields) for fields in online]
         merged = [{**(fields or {}), **(own or {})} for fields, own in zip(known, inline, strict=True)]
         return self.catalogue.numbers(items, merged)
+
+    def statistics_of(
+        self, items: Sequence[str], given: Sequence[Fields | None] | None = None
+    ) -> npt.NDArray[np.int64]:
+        """Context numbers of the statistics that the model reads, `[len(items), K]`.
+
+        Those of a request win over those that were put online, and these over the artifact's, which are of the end of
+        its log.
+
+        Args:
+            items: item ids.
+            given: per item the fields that came with the request, or None.
+
+        Raises:
+            RequestError: a value is no number.
+        """
+        assert self.statistics is not None
+        inline = given or [None] * len(items)
+        online = self._looked_up(items) or inline
+        newer = [{**(fields or {}), **(own or {})} for fields, own in zip(online, inline, strict=True)]
+        return self.statistics.numbers(self.catalogue.rows(items), newer if any(newer) else None)
+
+    def _looked_up(self, items: Sequence[str]) -> Sequence[Fields | None]:
+        """Fields put online; empty where none ever were."""
+        return self._online(items) if self._fields or self.store.shared else []
+
+
+def _without(fields: Fields | None, names: Sequence[str]) -> Fields | None:
+    return fields and {name: value for name, value in fields.items() if name not in names}
 
 
 def _decode(value: bytes | None) -> Fields:

@@ -168,12 +168,24 @@ def _score(
             user=dataset.users.id_at(int(examples.user_N[group[0]])),
             items=[dataset.catalogue.id_of(int(row)) or "" for row in examples.row_N[group]],
             time=int(examples.time_N[group[0]]),
+            fields=statistics_told(scorer.artifact, dataset, examples.take(group)),
             profile=profile_of(dataset, int(examples.user_N[group[0]])),
         )
         for group in groups
     ]
     for group, scores in zip(groups, scorer.score_many(requests), strict=True):
         logit_N[group] = [score.score for score in scores]
+
+
+def statistics_told(artifact: Artifact, dataset: Dataset, examples: Examples) -> list[dict[str, str | None]] | None:
+    """Statistics of the targets' items before each, as a client would send them; None where the model reads none.
+
+    Those of the artifact are of the end of the whole log, behind the targets.
+    """
+    if artifact.item_statistics is None or dataset.item_statistics is None:
+        return None
+    rows, times = np.asarray(examples.row_N), np.asarray(examples.time_N)
+    return dataset.item_statistics.told(artifact.item_statistics.fields, rows, times)
 
 
 def profile_of(dataset: Dataset, user: int) -> dict[str, str | None] | None:

@@ -41,7 +41,7 @@ class ScoreRequest:
         user: her id; need not be known.
         items: item ids; need not be known.
         time: moment of the request, UTC seconds; now if None.
-        fields: per item the fields that came with the request, or None.
+        fields: per item the fields that came with the request, or None; newer statistics of it (`item.reviews`) too.
         profile: what is known of the user beside her events: user field -> value, None where it is not known. No store
             keeps it.
     """
@@ -145,7 +145,7 @@ class Scorer:
         self.runtime = Runtime(artifact, codec=identity.codec)
         behind = None if complete else store.roster().find(artifact.id)
         self.slot, self._complete = store.bind(identity) if behind is None else behind.slot, complete
-        self.overlay = overlay or ItemOverlay(artifact.catalogue, store)
+        self.overlay = overlay or ItemOverlay(artifact.catalogue, store, statistics=artifact.item_statistics)
         self.schema = artifact.config.dataset_schema
         self._first_known = artifact.vocabularies["item"].first_known
 
@@ -251,8 +251,7 @@ class Scorer:
         number_BCF = self._targets(requests)
         now = int(clock.time())
         time_B = np.array([now if request.time is None else request.time for request in requests], np.int64)
-        # One moment for all candidates of a request.
-        context_BCF = self.context([request.profile for request in requests], time_B, states.last_time_B)
+        context_BCF = self.context(requests, time_B, states.last_time_B)
         logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, context_BCF, time_B, attention=attention)
         if not np.isfinite(logit_BCT).all():
             raise ArtifactError("a score that is no number", fix="look at its weights, and train it again")
@@ -273,19 +272,33 @@ class Scorer:
             )
         return answers
 
-    def context(self, profiles: Sequence[Fields | None], time_B: IntArray, last_time_B: IntArray) -> IntArray:
-        """Context numbers of requests, as the model reads them: `[B, 1, F]`.
+    def context(self, requests: Sequence[ScoreRequest], time_B: IntArray, last_time_B: IntArray) -> IntArray:
+        """Context numbers of requests, as the model reads them: `[B, C, F]`, C being 1 where all candidates have one.
 
         Args:
-            profiles: of the users.
+            requests: for their candidates and the users' profiles.
             time_B: moments of the requests.
             last_time_B: times of the users' last events before.
 
         Raises:
-            RequestError: a profile has a field that is no user field.
+            RequestError: a profile has a field that is no user field, or a statistic of an item is no number.
         """
-        numbers = self._profiles(profiles)
-        return context_numbers(self.runtime.context_fields, time_B, last_time_B, numbers)[:, None, :]
+        profiles = self._profiles([request.profile for request in requests])
+        given = {field: number_B[:, None] for field, number_B in profiles.items()} | self._statistics(requests)
+        candidates = max((number.shape[1] for number in given.values()), default=1)
+        time_BC, last_time_BC = (np.repeat(time[:, None], candidates, axis=1) for time in (time_B, last_time_B))
+        return context_numbers(self.runtime.context_fields, time_BC, last_time_BC, given)
+
+    def _statistics(self, requests: Sequence[ScoreRequest]) -> dict[str, IntArray]:
+        """Context field -> number of each candidate's statistic `[B, C]`; nothing for a model that reads none."""
+        if self.overlay.statistics is None:
+            return {}
+        fields = self.overlay.statistics.fields
+        width = max(len(request.items) for request in requests)
+        number_BCK = np.zeros((len(requests), width, len(fields)), np.int64)
+        for place, request in enumerate(requests):
+            number_BCK[place, : len(request.items)] = self.overlay.statistics_of(request.items, request.fields)
+        return {field: number_BCK[..., at] for at, field in enumerate(fields)}
 
     def _profiles(self, profiles: Sequence[Fields | None]) -> dict[str, IntArray]:
         """Context field -> number of each profile's value."""

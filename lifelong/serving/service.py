@@ -157,7 +157,7 @@ class Service:
         self.store, self.settings, self.dataset = store, settings, dataset
         self.updater = Updater(artifact, store, late=settings.late, event_log=settings.event_log)
         leader = self.updater.members.now.leader.artifact
-        self._served = self._made(leader, ItemOverlay(leader.catalogue, store))
+        self._served = self._made(leader, ItemOverlay(leader.catalogue, store, statistics=leader.item_statistics))
         self.metrics = Metrics()
         self.stopping = False
         self.follower: Follower | None = None
@@ -191,7 +191,8 @@ class Service:
         """Serve the artifact that the store's list names now; what was begun ends with the one before."""
         leader = self.updater.members.follow().leader.artifact
         if leader.id != self.artifact.id:
-            self._served = self._made(leader, self.overlay.beside(leader.catalogue))
+            overlay = self.overlay.beside(leader.catalogue, statistics=leader.item_statistics)
+            self._served = self._made(leader, overlay)
             self.on_switch()
             logger.info("artifact %s is served now", leader.id[:12])
 

@@ -87,7 +87,7 @@ class Shadow:
         member = takeover.add(self.store, artifact, phase="behind")
         self.folder = Folder(artifact, member.identity.codec, self.store)
         service.updater.members.give(self.folder)
-        overlay = service.overlay.beside(artifact.catalogue)
+        overlay = service.overlay.beside(artifact.catalogue, statistics=artifact.item_statistics)
         self.scorer = Scorer(
             artifact, self.store, overlay=overlay, base_rate=service.settings.base_rate, complete=False
         )
