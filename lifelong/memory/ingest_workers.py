@@ -17,6 +17,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,27 +106,30 @@ def _running(work: Sequence[_Work]) -> Iterator[dict[Connection, SpawnProcess]]:
     """Workers, and the pipe to each; all have ended when this ends."""
     context, running = multiprocessing.get_context("spawn"), dict[Connection, "SpawnProcess"]()
     try:
-        for one in work:
-            here, there = context.Pipe()
-            name = f"lifelong-shard-{one.share.numbers[0]}"
-            process = context.Process(target=_work, args=(there, one), name=name, daemon=True)
-            # Ctrl-C reaches all processes of a terminal: the parent takes it, and ends the others.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
-                process.start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            there.close()
-            running[here] = process
+        # Ctrl-C reaches all processes of a terminal: the parent takes it, when all are started, and ends the others.
+        # What Python starts beside the first of them would take the block away.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for one in work:
+                here, there = context.Pipe()
+                name = f"lifelong-shard-{one.share.numbers[0]}"
+                running[here] = context.Process(target=_work, args=(there, one), name=name, daemon=True)
+                running[here].start()
+                there.close()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield running
     finally:
-        for process in running.values():
+        started = [process for process in running.values() if process.pid is not None]
+        for process in started:
             process.terminate()
-        for pipe, process in running.items():
+        for process in started:
             process.join(_PATIENCE)
             process.kill()
             process.join()
             process.close()
+        for pipe in running:
             pipe.close()
 
 
