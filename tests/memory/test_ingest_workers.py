@@ -7,9 +7,11 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from lifelong.errors import LifelongError, LostProcessError, SourceError, UsageE
 from lifelong.memory import ingest as ingestion
 from lifelong.memory.dead_letters import FileLetters
 from lifelong.memory.ingest import Task, fold_file, ingest
-from lifelong.memory.ingest_workers import ingest_in_workers
+from lifelong.memory.ingest_workers import _follow, _Progress, ingest_in_workers
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.shards import Shards, Share, shard_of
 from lifelong.memory.store import Commit, InMemoryStore, open_store
@@ -205,6 +207,25 @@ def test_at_a_bad_line_every_shard_has_all_events_before_it_and_none_behind(
     assert (applied.applied, applied.duplicates) == (len(rows) - 301, 301)
 
 
+def test_a_worker_at_a_bad_line_does_not_stop_those_who_are_not_there_yet():
+    (one, first), (two, second) = Pipe(), Pipe()
+    told = []
+
+    def come() -> None:
+        second.send(_Progress(3, 9))
+        second.send(SourceError("bad", line=4))
+
+    first.send(SourceError("bad", line=4))
+    late = threading.Timer(0.2, come)
+    late.start()
+    with pytest.raises(SourceError, match="line 4"):
+        _follow(dict.fromkeys((one, two)), lambda *at: told.append(at), None)
+    late.join()
+    assert told == [(0, 9)]
+    for pipe in (one, first, two, second):
+        pipe.close()
+
+
 def test_items_that_were_put_online_count_in_every_worker(artifact, opened, tmp_path):
     users = [f"u{place}" for place in range(30)]
     assert {shard_of(user, 3) for user in users} == {0, 1, 2}
@@ -274,7 +295,12 @@ def test_a_signal_ends_all_processes_and_the_next_run_goes_on(artifact, url, log
     path = write_csv(tmp_path / "log.csv", rows_of(log) * 40)
     command = [sys.executable, "-m", "lifelong", "ingest", str(artifact.path), "--store", url, "--from", str(path)]
     process = subprocess.Popen(
-        [*command, "--source", "log", "--workers", "3"], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*command, "--source", "log", "--workers", "3"],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where tests run in the background of a shell, Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
     )
     end = time.monotonic() + 60
     while len(started := workers_of(process.pid)) < 3 and process.poll() is None:
