@@ -36,6 +36,7 @@ MODELS = (SERVED, "hpmn", "counts", "popularity")
 TOLERANCE = 1e-4
 """Largest difference allowed between an online and an offline logit."""
 _COMMON = (
+    "train.initial_vectors=cooccurrence",
     "train.max_targets=128",
     'train.schedule="cosine"',
     "train.validation_examples=40000",

@@ -95,6 +95,7 @@ Range = Reals | Whole | Choice
 TRAIN: Mapping[str, Range] = {
     "learning_rate": Reals(3e-4, 1e-2, log=True),
     "weight_decay": Choice((0.0, 1e-7, 1e-6, 1e-5)),
+    "initial_vectors": Choice(("random", "cooccurrence")),
 }
 """Of every model that is trained by gradient."""
 
