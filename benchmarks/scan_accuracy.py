@@ -51,11 +51,11 @@ def main() -> None:
         dataset = Dataset(options.data or prepare("completejourney", [], Path(folder) / "data").folder)
         examples = dataset.examples("test")
         limits = [
-                "train.threads=1",
-                "train.initial_vectors=random",
-                f"train.seed={options.seed}",
-                f"train.max_examples={options.examples}",
-            ]
+            "train.threads=1",
+            "train.initial_vectors=random",
+            f"train.seed={options.seed}",
+            f"train.max_examples={options.examples}",
+        ]
         config = load_config(None, [*TRAINED["hpmn"], *limits])
         compiled = scan.gru_scan
         for name, form in (("scan", compiled), ("nn.GRU", plain_pass)):
