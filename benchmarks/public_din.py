@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from train_throughput import rechub_din
 
 if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
@@ -46,26 +47,13 @@ def write(folder: Path, name: str, dataset: Dataset, examples: Examples, recent:
 def rechub(folder: Path, rate: float) -> None:
     """Train and score with torch-rechub alone; run by an interpreter that has it."""
     import torch
-    from torch_rechub.basic.features import SequenceFeature, SparseFeature
-    from torch_rechub.models.ranking import DIN
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
     number_VF = np.load(folder / "numbers.npy")
     names = [f"field{place}" for place in range(number_VF.shape[1])]
     sizes = dict(zip(names, (number_VF.max(axis=0) + 1).tolist(), strict=True))
-    target = [SparseFeature(name, vocab_size=size, embed_dim=16) for name, size in sizes.items()]
-    history = [
-        SequenceFeature(f"h_{name}", vocab_size=size, embed_dim=16, pooling="concat", shared_with=name)
-        for name, size in sizes.items()
-    ]
-    model = DIN(
-        features=target,
-        history_features=history,
-        target_features=target,
-        mlp_params={"dims": [200, 80]},
-        attention_mlp_params={"dims": [80, 40]},
-    )
+    model = rechub_din(sizes)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)
 
     def fields(name: str, chosen_B: np.ndarray) -> dict[str, torch.Tensor]:

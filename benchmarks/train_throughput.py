@@ -197,26 +197,32 @@ def stacked_steps(data: Path, users: int, threads: int) -> Iterator[tuple[int, i
         yield len(label), history.shape[0] * history.shape[1]
 
 
-def rechub_steps(data: Path, users: int, threads: int) -> Iterator[tuple[int, int]]:
-    """Steps of torch-rechub's DIN, with its own embedding, model and loss; needs nothing of this package."""
-    import torch
+def rechub_din(sizes: dict[str, int]) -> Any:
+    """torch-rechub's DIN over fields of so many numbers, histories called `h_FIELD`; needs nothing of this package."""
     from torch_rechub.basic.features import SequenceFeature, SparseFeature
     from torch_rechub.models.ranking import DIN
 
-    torch.set_num_threads(threads)
-    sizes = {"item": ITEMS + 10, "category": CATEGORIES + 10}
     target = [SparseFeature(name, vocab_size=size, embed_dim=16) for name, size in sizes.items()]
     history = [
         SequenceFeature(f"h_{name}", vocab_size=size, embed_dim=16, pooling="concat", shared_with=name)
         for name, size in sizes.items()
     ]
-    model = DIN(
+    return DIN(
         features=target,
         history_features=history,
         target_features=target,
         mlp_params={"dims": [200, 80]},
         attention_mlp_params={"dims": [80, 40]},
     )
+
+
+def rechub_steps(data: Path, users: int, threads: int) -> Iterator[tuple[int, int]]:
+    """Steps of torch-rechub's DIN, with its own embedding, model and loss."""
+    import torch
+
+    torch.set_num_threads(threads)
+    sizes = {"item": ITEMS + 10, "category": CATEGORIES + 10}
+    model = rechub_din(sizes)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for past, item, label in padded_batches(data, users):
         fields = {name: torch.from_numpy(item[:, place]) for place, name in enumerate(sizes)}
