@@ -37,7 +37,7 @@ from lifelong.memory.event_table import EventTable
 from lifelong.memory.rocksdb_store import RocksDbStore
 from lifelong.memory.updater import Updater
 from lifelong.serving.load import Load, result, start
-from lifelong.serving.scorer import Scorer
+from lifelong.serving.scorer import Scorer, ScoreRequest
 from lifelong.testing.artifacts import tiny_artifact
 from lifelong.testing.datasets import tiny_dataset
 
@@ -87,7 +87,7 @@ def in_process(artifact: Artifact, folder: Path) -> dict[str, float]:
     records = store.read_many([f"u{user}" for user in range(USERS)])
     states = runtime.decode(records[:1])
     number_BCF, time_B = scorer.overlay.numbers(asked[0])[None], np.array([START + 10_000])
-    context_BCF = scorer.context([None], time_B, states.last_time_B)
+    context_BCF = scorer.context([ScoreRequest("u0", asked[0])], time_B, states.last_time_B)
     logit_CT = np.zeros((CANDIDATES, 1), np.float32)
     found = {
         "whole": median_ms(lambda k: scorer.score(f"u{k % USERS}", asked[k % 50], time=START + 10_000)),
