@@ -84,7 +84,8 @@ def _factors(user_N: IntArray, number_N: npt.NDArray[np.integer], shape: tuple[i
     if factors < 2:
         return vector_VD
     scaled = sparse.diags_array(_reciprocal_root(sum_U)) @ log_UV @ sparse.diags_array(_reciprocal_root(square_V**0.5))
-    _, strength_K, right_KV = svds(scaled, k=factors, rng=np.random.default_rng(0))
+    # A start of its own, so that the same log gives the same vectors.
+    _, strength_K, right_KV = svds(scaled, k=factors, v0=np.random.default_rng(0).standard_normal(min(shape)))
     order_K = np.argsort(-strength_K)[1:]
     found_VK = right_KV[order_K].T * np.sqrt(strength_K[order_K])
     # A factor has no sign of its own.
