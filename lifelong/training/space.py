@@ -97,7 +97,7 @@ TRAIN: Mapping[str, Range] = {
     "weight_decay": Choice((0.0, 1e-7, 1e-6, 1e-5)),
     "initial_vectors": Choice(("random", "cooccurrence")),
 }
-"""Of every model that is trained by gradient."""
+"""Of every model that is trained by gradient; initial vectors where a model takes them."""
 
 MODEL: Mapping[str, Range] = {
     "embedding": Choice((8, 16, 32)),
@@ -150,9 +150,11 @@ def space_of(model: str, config: RunConfig, *, fixed: Collection[str] = ()) -> d
         config: the settings that are not searched.
         fixed: settings, as `train.x` or `model.x`, that were chosen by hand.
     """
-    own = check_config(model, config.model)
-    trained = issubclass(model_class(model, config.model), Model)
-    found = {f"train.{name}": of for name, of in TRAIN.items()} if trained else {}
+    own, entry = check_config(model, config.model), model_class(model, config.model)
+    found = {f"train.{name}": of for name, of in TRAIN.items()} if issubclass(entry, Model) else {}
+    if issubclass(entry, Model) and not entry.vector_spread:
+        # Its vectors begin at random always.
+        del found["train.initial_vectors"]
     found |= {f"model.{name}": of for name, of in {**MODEL, **_OWN.get(model, {})}.items() if name in own}
     standing = {"train": config.train.model_dump(), "model": own}
     return {name: of.including(_standing(standing, name)) for name, of in found.items() if name not in fixed}

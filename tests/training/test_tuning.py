@@ -180,3 +180,8 @@ def test_ranges_are_of_settings_that_some_model_has():
 
     known = {field.name for entry in MODELS.values() for field in fields(entry.Config)}
     assert set(MODEL) <= known
+
+
+@pytest.mark.parametrize(("model", "takes"), [("hpmn", True), ("tally", True), ("mf", False), ("gbdt", False)])
+def test_initial_vectors_are_searched_where_a_model_takes_them(model: str, takes: bool) -> None:
+    assert ("train.initial_vectors" in space_of(model, RunConfig())) is takes
