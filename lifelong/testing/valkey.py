@@ -156,7 +156,8 @@ def sentinel(folder: Path, primary: Server, *options: str) -> Iterator[Server]:
     try:
         one.start()
         if "NOAUTH" not in one.call("ping"):
-            one.wait_for("slaves=1", "info", "sentinel")
+            # Known from the primary's own words first; promoted only after it was asked itself.
+            one.wait_for("master-link-status\nok", "sentinel", "replicas", "main")
         yield one
     finally:
         one.kill()
