@@ -70,7 +70,13 @@ class TrainSettings(BaseModel):
         0.25, gt=0, description="validate after this share of an epoch (up to 1), or after so many examples (above 1)"
     )
     validation_examples: int | None = Field(
-        100_000, ge=1, description="examples used to stop and calibrate, of whole users chosen by seed; null takes all"
+        100_000, ge=1, description="examples that decide when to stop, of whole users chosen by seed; null takes all"
+    )
+    calibration_examples: int | None = Field(
+        300_000,
+        ge=1,
+        description="validation examples that the calibrator is fitted on: those that decide, and more users up to so "
+        "many; null takes all",
     )
     select_on: Literal["auc", "log_loss"] = Field("auc", description="what the kept weights are best in, on validation")
     select_task: str | None = Field(

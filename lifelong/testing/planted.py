@@ -43,6 +43,7 @@ RUN = (
     "train.batch_events=4096",
     "train.validate_every=10000",
     "train.validation_examples=3000",
+    "train.calibration_examples=1",
     "train.patience=3",
 )
 """Settings of every run."""

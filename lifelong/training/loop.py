@@ -101,7 +101,7 @@ class Loop:
         self._optimiser = build_optimiser(model, settings)
         self._threads = torch.get_num_threads()
         self._gradients = Gradients(model, fabric, self.processes, chunk=chunk_size(model, settings))
-        self._validation = validation_subset(dataset.examples("validation"), settings)
+        self._validation = validation_subset(dataset.examples("validation"), settings, settings.validation_examples)
 
     @property
     def parameters(self) -> int:
@@ -298,13 +298,12 @@ def first_targets(batch: Batch, most: int) -> Batch:
     return replace(batch, mask_BC=real_BC & (rank_BC <= most))
 
 
-def validation_subset(examples: Examples, settings: TrainSettings) -> Examples:
-    """The validation examples that decide when to stop: those of whole users, drawn by the seed, up to a number.
+def validation_subset(examples: Examples, settings: TrainSettings, limit: int | None) -> Examples:
+    """Validation examples of whole users, drawn by the seed, up to a number; a larger one takes the same and more.
 
     Raises:
         MismatchError: they all have the same label.
     """
-    limit = settings.validation_examples
     if limit is None or len(examples) <= limit:
         return examples
     user_U, count_U = np.unique(np.asarray(examples.user_N), return_counts=True)
@@ -314,7 +313,7 @@ def validation_subset(examples: Examples, settings: TrainSettings) -> Examples:
     positive_NT = np.asarray(chosen.label_NT) >= 0.5
     if (positive_NT.all(0) | ~positive_NT.any(0)).any():
         raise MismatchError(
-            f"the {len(chosen)} validation examples used for stopping all have the same label"
+            f"the {len(chosen)} validation examples that were drawn all have the same label"
             + (" for one of the tasks" if positive_NT.shape[1] > 1 else ""),
             fix="raise train.validation_examples",
         )

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,7 @@ class _Run:
         self.record = {"examples_seen": None, "learning_curve": [], "stopped_by": "fitted"}
         if self.start is not None:
             self.start.carry_into_fitted(model)
-            self.record["start"] = self.start.record(self._measured(self._validation_logits(model)))
+            self.record["start"] = self.start.record(self._measured(model))
         with self._timed("train"):
             model.fit(self.dataset, seed=self.config.train.seed)
 
@@ -201,7 +202,7 @@ class _Run:
             ElsewhereError: in processes on another machine.
         """
         with self._timed("calibrate"):
-            logit_NT = self._validation_logits(model)
+            logit_NT = self._logits(model, self._validation)
         if isinstance(model, Model):
             model.cpu().eval()
         written: list[Artifact] = []
@@ -232,7 +233,7 @@ class _Run:
             "seconds": {stage: round(seconds, 3) for stage, seconds in self.seconds.items()},
             "peak_memory": peak_memory(),
             "validation": validation,
-            "facts": facts_of(model, self.dataset, self._validation()),
+            "facts": facts_of(model, self.dataset, self._stopping),
             **self.record,
         }
         run = {"model": self.settings, "train": self.config.train.model_dump()}
@@ -250,29 +251,41 @@ class _Run:
         self.checkpoint.delete()
         return artifact
 
-    def _validation_logits(self, model: Model | FittedModel) -> metrics.FloatArray:
-        examples = self._validation()
+    def _logits(self, model: Model | FittedModel, examples: Examples) -> metrics.FloatArray:
         if not len(examples):
             return np.empty((0, len(self.dataset.schema.tasks)))
         return predict(model, self.dataset, examples, processes=self.processes)
 
-    def _validation(self) -> Examples:
-        whole = self.dataset.examples("validation")
-        return validation_subset(whole, self.config.train) if len(whole) else whole
+    @cached_property
+    def _stopping(self) -> Examples:
+        """What decides when to stop."""
+        return self._drawn(self.config.train.validation_examples)
 
-    def _measured(self, logit_NT: metrics.FloatArray) -> dict[str, float]:
+    @cached_property
+    def _validation(self) -> Examples:
+        """The same and, to calibrate on, more."""
+        limits = self.config.train.validation_examples, self.config.train.calibration_examples
+        return self._drawn(None if None in limits else max(filter(None, limits)))
+
+    def _drawn(self, limit: int | None) -> Examples:
+        whole = self.dataset.examples("validation")
+        return validation_subset(whole, self.config.train, limit) if len(whole) else whole
+
+    def _measured(self, model: Model | FittedModel) -> dict[str, float]:
+        logit_NT = self._logits(model, self._stopping)
         if not len(logit_NT):
             return {}
-        found = measure_tasks(logit_NT, self._validation(), self.dataset.schema.tasks)
+        found = measure_tasks(logit_NT, self._stopping, self.dataset.schema.tasks)
         auc, log_loss = selected(found, self.config.train.select_task)
         return {"auc": auc, "log_loss": log_loss}
 
     def _calibrate(self, logit_NT: metrics.FloatArray) -> tuple[dict[str, Calibrator | None], dict[str, Any]]:
         """A calibrator for each task, and what was measured: of what selects, and of each task if there are several."""
-        examples, tasks = self._validation(), self.dataset.schema.tasks
+        examples, tasks = self._validation, self.dataset.schema.tasks
         if not len(examples):
             return dict.fromkeys(tasks), {"examples": 0}
-        measured: dict[str, dict[str, Any]] = dict(measure_tasks(logit_NT, examples, tasks))
+        stopping_N = np.isin(examples.user_N, self._stopping.user_N)
+        measured: dict[str, dict[str, Any]] = dict(measure_tasks(logit_NT[stopping_N], self._stopping, tasks))
         logged = self.dataset.manifest.base_rate is not None
         calibrators: dict[str, Calibrator | None] = {}
         for at, task in enumerate(tasks):
@@ -285,7 +298,8 @@ class _Run:
         auc, log_loss = selected(measured, self.config.train.select_task)
         first = measured[tasks[0]] if len(tasks) == 1 else {}
         each = {"tasks": measured} if len(tasks) > 1 else {}
-        return calibrators, {"examples": len(examples), **first, "auc": auc, "log_loss": log_loss, **each}
+        sizes = {"examples": len(self._stopping), "calibration_examples": len(examples)}
+        return calibrators, {**sizes, **first, "auc": auc, "log_loss": log_loss, **each}
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

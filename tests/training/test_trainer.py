@@ -21,6 +21,7 @@ from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples, Split
 from lifelong.errors import ArtifactError, ConfigError, MismatchError, UsageError
 from lifelong.evaluation import metrics
+from lifelong.evaluation.calibration import fit_calibrator
 from lifelong.evaluation.evaluate import predict
 from lifelong.memory.store import open_store
 from lifelong.models import model_class
@@ -270,6 +271,18 @@ def test_calibrator_is_fitted_on_validation(dataset: Dataset, tmp_path: Path) ->
     assert calibrator.base_rate is None
 
 
+def test_calibrator_is_fitted_on_more_than_decides_when_to_stop(dataset: Dataset, tmp_path: Path) -> None:
+    artifact = run(dataset, tmp_path / "out", validation_examples=40)
+    examples, found = dataset.examples("validation"), artifact.metrics["validation"]
+    assert found["examples"] <= 40 < found["calibration_examples"] == len(examples)
+    wanted = fit_calibrator(predict(export.load_model(artifact), dataset, examples)[:, 0], examples.label_NT[:, 0])
+    assert artifact.config.calibrator.a == pytest.approx(wanted.a)
+    assert artifact.config.calibrator.b == pytest.approx(wanted.b)
+    few = run(dataset, tmp_path / "few", validation_examples=40, calibration_examples=1)
+    assert few.metrics["validation"]["calibration_examples"] == found["examples"]
+    assert few.config.calibrator.a != pytest.approx(wanted.a)
+
+
 def test_foreign_folder_is_refused_before_training(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
@@ -346,10 +359,12 @@ def test_total_is_the_smaller_limit() -> None:
 
 def test_validation_subset_keeps_users_whole(dataset: Dataset) -> None:
     validation = dataset.examples("validation")
-    chosen = validation_subset(validation, TrainSettings(validation_examples=len(validation) // 2))
+    chosen = validation_subset(validation, TrainSettings(), len(validation) // 2)
     assert 0 < len(chosen) <= len(validation) // 2
     for user in np.unique(chosen.user_N):
         assert (np.asarray(chosen.user_N) == user).sum() == (np.asarray(validation.user_N) == user).sum()
+    more = validation_subset(validation, TrainSettings(), 3 * len(validation) // 4)
+    assert {*np.asarray(chosen.user_N)} < {*np.asarray(more.user_N)}
 
 
 def test_validation_subset_of_one_label_is_refused(dataset: Dataset) -> None:
@@ -357,7 +372,7 @@ def test_validation_subset_of_one_label_is_refused(dataset: Dataset) -> None:
     label_NT = (np.asarray(validation.user_N) == validation.user_N[-1]).astype(np.float32)[:, None]
     skewed = Examples(validation.user_N, validation.row_N, validation.time_N, validation.position_N, label_NT)
     with pytest.raises(MismatchError, match=r"raise train\.validation_examples"):
-        validation_subset(skewed, TrainSettings(validation_examples=2))
+        validation_subset(skewed, TrainSettings(), 2)
 
 
 def test_progress_lines_go_to_stderr(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
