@@ -147,8 +147,12 @@ def times_hold(times: Sequence[int], time_unit: str) -> bool:
     """Whether all of them can be times."""
     if not times:
         return True
-    last = LAST_SECOND if time_unit == "seconds" else LAST_ORDINAL
-    return set(map(type, times)) == {int} and min(times) >= 0 and max(times) <= last
+    return set(map(type, times)) == {int} and min(times) >= 0 and max(times) <= last_time(time_unit)
+
+
+def last_time(time_unit: str) -> int:
+    """The largest time that there can be."""
+    return LAST_SECOND if time_unit == "seconds" else LAST_ORDINAL
 
 
 def _encodes(text: str) -> bool:

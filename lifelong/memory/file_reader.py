@@ -11,16 +11,20 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from lifelong.errors import SourceError, UsageError, require
 from lifelong.memory.event import MAX_ID
+from lifelong.memory.plain_lines import PlainLines
 from lifelong.memory.rows import EventRows, Problem, json_row
 
 if TYPE_CHECKING:
     from lifelong.data.events import Schema
+    from lifelong.memory.shards import Share
 
 Row = Mapping[str, Any] | Problem
 
@@ -35,13 +39,16 @@ class Lines:
         row: one line by its place, or what is wrong with it.
         done: how far the file was read with them.
         plain: whether all values are text, and short enough for ids.
+        through: number of the last line that was looked at, where those of other shares, all of them events, were left
+            out; else None.
     """
 
-    number: Sequence[int]
+    number: Sequence[int] | npt.NDArray[np.int64]
     columns: Mapping[str, Sequence[Any]] | None
     row: Callable[[int], Row]
     done: int = 0
     plain: bool = False
+    through: int | None = None
 
 
 class FileReader:
@@ -52,10 +59,13 @@ class FileReader:
         schema: of the artifact; its item fields may stand in the file.
         columns: our name -> the file's.
         size: lines that come at once.
+        share: whose events are wanted; others may come, too. Everyone's if None.
     """
 
-    def __init__(self, path: Path, schema: Schema, columns: Mapping[str, str], *, size: int) -> None:
-        self.path, self.rows, self._size = path, EventRows(schema, columns), size
+    def __init__(
+        self, path: Path, schema: Schema, columns: Mapping[str, str], *, size: int, share: Share | None = None
+    ) -> None:
+        self.path, self.rows, self._size, self._share = path, EventRows(schema, columns), size, share
         self._format, self._zipped = _format_of(path)
 
     def size(self) -> int:
@@ -98,17 +108,33 @@ class FileReader:
             raise self.bad(1, f"there is no column {missing[0]!r}", expected=expected)
         while True:
             first, (lines, error) = text.number, text.some(self._size)
-            cells = None if error else _split(lines, len(head))
-            if cells is None:
+            if not lines and error is None:
+                return
+            plain = None if error else PlainLines.of(lines, len(head))
+            if plain is None:
                 # A quote, an empty line, something odd: from here on by the rules, at a third of the speed.
                 text.give_back(lines, error)
                 yield from self._grouped(self._csv_rows(text, head), head)
                 return
-            if not lines:
-                return
-            columns = {name: cells[place :: len(head)] for place, name in enumerate(head)}
-            number, plain = range(first + 1, first + 1 + len(lines)), max(map(len, lines)) <= MAX_ID
-            yield Lines(number, columns, _row_of(columns), plain=plain)
+            yield self._cut(plain, head, first + 1)
+
+    def _cut(self, lines: PlainLines, head: Sequence[str], first: int) -> Lines:
+        """Lines, the first of which has that number, or those of the share."""
+        chosen_N = self._chosen(lines, head)
+        cells = lines.cells(chosen_N)
+        columns = {name: cells[place :: len(head)] for place, name in enumerate(head)}
+        number = range(first, first + len(lines))
+        some = Lines(number, columns, _row_of(columns), plain=lines.longest <= MAX_ID)
+        if chosen_N is None:
+            return some
+        return replace(some, number=first + np.flatnonzero(chosen_N), through=number[-1])
+
+    def _chosen(self, lines: PlainLines, head: Sequence[str]) -> npt.NDArray[np.bool_] | None:
+        """Which lines are the share's; None where all are to be cut, since any may be no event, or none is its own."""
+        if self._share is None or not self.rows.hold(lines, head):
+            return None
+        chosen_N = self._share.chosen(lines.crc32(self.rows.place("user", head)))
+        return chosen_N if chosen_N.any() else None
 
     def _csv_rows(self, text: _Counted, head: Sequence[str]) -> Iterator[tuple[int, Row]]:
         good, rows = text.number, csv.reader(text, strict=True)
@@ -203,19 +229,6 @@ class _Counted:
         """Have the lines, and the error behind them, come again."""
         self.number -= len(lines)
         self._back, self._error = iter(lines), error
-
-
-def _split(lines: list[str], size: int) -> list[str] | None:
-    """The cells of lines, one after another; None where it takes more than commas and line ends to tell them apart."""
-    text = "".join(lines)
-    if "\r" in text:
-        text = text.replace("\r\n", "\n")
-    if '"' in text or "\r" in text or set(map(_COMMAS, lines)) - {size - 1}:
-        return None
-    return text.removesuffix("\n").replace("\n", ",").split(",")
-
-
-_COMMAS = methodcaller("count", ",")
 
 
 def _row_at(batch: Any, place: int) -> Row:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -177,13 +177,13 @@ def fold_file(
         StoreUnavailableError: see `ingest`.
     """
     size = task.size if share is None else task.size * share.of // len(share.numbers)
-    reader = FileReader(task.path, artifact.config.dataset_schema, task.columns, size=size)
+    reader = FileReader(task.path, artifact.config.dataset_schema, task.columns, size=size, share=share)
     updater = Updater(artifact, store, late=task.late, event_log=task.event_log, codec=task.codec)
     waiting, told = Patience(patience if store.shared else 0), share is None or share.first
     mark, size, total = store.watermark(task.source, 0), reader.size(), Applied()
-    with closing(_batches(reader, skip=task.on_bad == "skip")) as batches, Overlapped(updater, task.source) as writer:
-        for everyone in batches:
-            batch = everyone if share is None else everyone.of(share)
+    found = _batches(reader, share, skip=task.on_bad == "skip")
+    with closing(found) as batches, Overlapped(updater, task.source) as writer:
+        for batch in batches:
             letters = [letter for letter in batch.bad if letter.offset > mark] if told else []
             if dead_letters is not None:
                 for letter in letters:
@@ -226,15 +226,19 @@ def _array(offsets: Sequence[int] | IntArray) -> IntArray:
     return np.arange(offsets.start, offsets.stop) if isinstance(offsets, range) else np.asarray(offsets, np.int64)
 
 
-def _batches(reader: FileReader, *, skip: bool) -> Generator[_Batch]:
-    """The events of a file; those before a bad line come first, then its error is raised."""
+def _batches(reader: FileReader, share: Share | None, *, skip: bool) -> Generator[_Batch]:
+    """The events of a file and share; those before a bad line come first, then its error is raised."""
     with closing(reader.lines()) as parts:
         for lines in parts:
             table = None if lines.columns is None else reader.rows.table(lines.columns, plain=lines.plain)
-            if table is not None:
-                yield _Batch(table, lines.number, (), lines.number[-1], lines.done)
-            else:
-                yield from _one_by_one(reader, lines, skip=skip)
+            through = int(lines.number[-1]) if lines.through is None else lines.through
+            batches: Iterable[_Batch] = (
+                _one_by_one(reader, lines, skip=skip)
+                if table is None
+                else [_Batch(table, lines.number, (), through, lines.done)]
+            )
+            for batch in batches:
+                yield batch if share is None or lines.through is not None else batch.of(share)
 
 
 def _one_by_one(reader: FileReader, lines: Lines, *, skip: bool) -> Generator[_Batch]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lifelong.errors import UsageError
-from lifelong.memory.event import UserEvent, event_problem
-from lifelong.memory.event_table import EventTable, IntArray, texts_hold, times_hold
+from lifelong.memory.event import MAX_ID, UserEvent, event_problem
+from lifelong.memory.event_table import EventTable, IntArray, last_time, texts_hold, times_hold
 
 if TYPE_CHECKING:
     from lifelong.data.events import Schema
+    from lifelong.memory.plain_lines import PlainLines
 
 COLUMNS = ("user", "item", "time", "event_type")
 
@@ -69,6 +70,19 @@ class EventRows:
     def read(self) -> list[str]:
         """The columns that are looked at."""
         return [*self.column.values(), *([] if self._event_id is None else [self._event_id])]
+
+    def place(self, name: str, head: Sequence[str]) -> int:
+        """Where our column of a name stands; of several that are called so the last one counts."""
+        return len(head) - 1 - head[::-1].index(self.column[name])
+
+    def hold(self, lines: PlainLines, head: Sequence[str]) -> bool:
+        """Whether all lines are events, seen before they are cut; where False, they may be all the same."""
+        user, item, time = (lines.lengths(self.place(name, head)) for name in COLUMNS[:3])
+        if lines.longest > MAX_ID or min(user.min(), item.min(), time.min()) < 1:
+            return False
+        # A number with fewer digits than the last time is none behind it.
+        short = int(time.max()) < len(str(last_time(self.time_unit)))
+        return short and lines.are_digits(self.place("time", head))
 
     def table(self, columns: Mapping[str, Sequence[Any]], *, plain: bool = False) -> EventTable | None:
         """The events of rows that are given as columns; None where `event` has to look at each.

@@ -53,10 +53,13 @@ class Share:
 
     def places(self, users: Sequence[str]) -> npt.NDArray[np.int64]:
         """Where the users of these shards stand among others."""
-        hash_N = np.fromiter(map(zlib.crc32, map(str.encode, users)), np.uint32, len(users))
-        chosen = np.zeros(self.of, np.bool_)
-        chosen[list(self.numbers)] = True
-        return np.flatnonzero(chosen[hash_N % self.of])
+        return np.flatnonzero(self.chosen(np.fromiter(map(zlib.crc32, map(str.encode, users)), np.uint32, len(users))))
+
+    def chosen(self, hash_N: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+        """Which users are of these shards, by the CRC-32 of their ids."""
+        mine = np.zeros(self.of, np.bool_)
+        mine[list(self.numbers)] = True
+        return mine[hash_N % self.of]
 
 
 class Shards:
