@@ -8,7 +8,8 @@ hash buckets) and yet different categories.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class Catalogue:
 
     def __init__(self, ids: IdIndex, number_VF: npt.NDArray[np.int32], vocabularies: Mapping[str, Vocabulary]) -> None:
         self.ids, self.number_VF, self.vocabularies = ids, number_VF, dict(vocabularies)
-        self._lock, self._recent = threading.Lock(), _Recent(len(self.vocabularies))
+        self._recent = _Recent(self._looked_up, len(self.vocabularies))
 
     @classmethod
     def open(cls, folder: Path, vocabularies: Mapping[str, Vocabulary]) -> Catalogue:
@@ -110,29 +111,11 @@ class Catalogue:
 
     def _known_numbers(self, items: Sequence[str]) -> npt.NDArray[np.int64]:
         """Numbers of items by what the catalogue alone knows of them; those asked lately are looked up in RAM."""
-        recent = self._recent
-        places = list(map(recent.place.get, items))
-        if None not in places:
-            return recent.number_RF[np.array(places, np.int64)]
-        unique = list(dict.fromkeys(items))
-        if len(unique) > _RECENT:
-            return self._looked_up(items)
-        recent = self._remember(unique)
-        return recent.number_RF[list(map(recent.place.__getitem__, items))]
-
-    def _remember(self, items: list[str]) -> _Recent:
-        """A table that holds the items; a new one where the old one is full."""
-        with self._lock:
-            recent = self._recent
-            new = [item for item in items if item not in recent.place]
-            if len(recent.place) + len(new) > _RECENT:
-                recent, new = _Recent(len(self.vocabularies)), items
-            first = len(recent.place)
-            recent.number_RF[first : first + len(new)] = self._looked_up(new)
-            # Places last: another thread reads without the lock.
-            recent.place.update(zip(new, range(first, first + len(new)), strict=True))
-            self._recent = recent
-            return recent
+        found = self._recent.numbers(items)
+        if found is None:
+            self._recent = recent = _Recent(self._looked_up, len(self.vocabularies))
+            found = recent.numbers(items)
+        return self._looked_up(items) if found is None else found
 
     def _looked_up(self, items: Sequence[str]) -> npt.NDArray[np.int64]:
         number_BF = np.array(self.number_VF[self.rows(items)], np.int64)
@@ -141,11 +124,40 @@ class Catalogue:
 
 
 class _Recent:
-    """Numbers of items that were asked lately."""
+    """Numbers of items that were asked lately, up to a number of them. Threads may share it.
 
-    def __init__(self, fields: int) -> None:
-        self.place: dict[str, int] = {}
-        self.number_RF = np.zeros((_RECENT, fields), np.int64)
+    Args:
+        look_up: gives the numbers of items.
+        fields: numbers of one item.
+    """
+
+    def __init__(self, look_up: Callable[[Sequence[str]], npt.NDArray[np.int64]], fields: int) -> None:
+        self._lock, self._look_up = threading.Lock(), look_up
+        self._place: dict[str, int] = {}
+        self._number_RF = np.zeros((_RECENT, fields), np.int64)
+
+    def numbers(self, items: Sequence[str]) -> npt.NDArray[np.int64] | None:
+        """Numbers of items; those that are not at hand are looked up. None where there is no room for these."""
+        place_N = np.fromiter(map(self._place.get, items, repeat(-1)), np.int64, len(items))
+        missing_N = np.flatnonzero(place_N < 0)
+        if len(missing_N):
+            names = [items[place] for place in missing_N.tolist()]
+            if not self._added(dict.fromkeys(names)):
+                return None
+            place_N[missing_N] = [self._place[name] for name in names]
+        return self._number_RF[place_N]
+
+    def _added(self, items: Iterable[str]) -> bool:
+        """Whether there was room for the items."""
+        with self._lock:
+            # Another thread may have added some of them meanwhile.
+            new, first = [item for item in items if item not in self._place], len(self._place)
+            if first + len(new) > len(self._number_RF):
+                return False
+            self._number_RF[first : first + len(new)] = self._look_up(new)
+            # Places last: another thread reads without the lock.
+            self._place.update(zip(new, range(first, first + len(new)), strict=True))
+            return True
 
 
 def _by_field(given: Sequence[Mapping[str, str | None] | None]) -> dict[str, tuple[list[int], list[str | None]]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lifelong.data import catalogue as catalogues
 from lifelong.data.catalogue import Catalogue
 from lifelong.data.vocabulary import UNKNOWN, IdIndex, Vocabulary, id_hash
 from lifelong.errors import DatasetError, RequestError
@@ -29,6 +30,18 @@ def test_an_item_that_it_lacks_has_its_bucket_and_unknown_fields() -> None:
 def test_given_fields_win_over_the_catalogue() -> None:
     given = [{"colour": "blue"}, {"colour": "red"}, {"colour": None}]
     assert _catalogue().numbers(["a", "new", "a"], given)[:, 1].tolist() == [3, 2, UNKNOWN]
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 4, 100])
+def test_numbers_are_the_same_whatever_was_asked_before(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogues, "_RECENT", room)
+    catalogue, draw = _catalogue(), np.random.default_rng(room)
+    for _ in range(50):
+        items = draw.choice(["a", "b", "c", "d", "e"], draw.integers(0, 6)).tolist()
+        found = catalogue.numbers(items)
+        assert found.tolist() == [_catalogue().numbers([item])[0].tolist() for item in items]
+        # What is given back is the caller's own.
+        found[:] = -1
 
 
 def test_an_unknown_given_field_is_refused() -> None:
