@@ -6,7 +6,7 @@ events --numbers of the artifact's vocabularies--> write graph, the k-th events 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -73,14 +73,7 @@ class Folder:
 
     def _item_numbers(self, events: EventTable) -> IntArray:
         """Numbers `[N, F]` of the item fields."""
-        catalogue, items = self.artifact.catalogue, list(dict.fromkeys(events.item))
-        # An item may have been put with fields that another artifact has and this one not.
-        kept = self.store.read_items(items)
-        online = {
-            item: catalogue.only_known(json.loads(value))
-            for item, value in (zip(items, kept, strict=True) if any(kept) else ())
-            if value is not None
-        }
+        catalogue, online = self.artifact.catalogue, self._put_online(events.item) if self.store.has_items else {}
         given = [online.get(item) for item in events.item] if online else None
         number_NF = catalogue.numbers(events.item, given)
         if events.fields is not None:
@@ -88,6 +81,15 @@ class Folder:
             rows = [self._given_numbers(events, place, online.get(events.item[place])) for place in some]
             number_NF[some] = np.reshape(rows, (-1, number_NF.shape[1]))
         return number_NF
+
+    def _put_online(self, items: Sequence[str]) -> dict[str, dict[str, str | None]]:
+        """Fields of those items that were put online; of fields that another artifact has and this one not, none."""
+        distinct = list(dict.fromkeys(items))
+        return {
+            item: self.artifact.catalogue.only_known(json.loads(value))
+            for item, value in zip(distinct, self.store.read_items(distinct), strict=True)
+            if value is not None
+        }
 
     def _given_numbers(self, events: EventTable, place: int, online: Mapping[str, str | None] | None) -> IntArray:
         """Numbers `[F]` of an item whose event brought fields; these win over those put online."""

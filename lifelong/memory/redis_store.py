@@ -292,6 +292,11 @@ class RedisStore:
         pairs = found.items() if isinstance(found, dict) else zip(found[::2], found[1::2], strict=True)
         return iter([(item.decode(), value) for item, value in pairs])
 
+    @property
+    def has_items(self) -> bool:
+        """True: other processes put items, too."""
+        return True
+
     def read_items(self, items: Sequence[str]) -> list[bytes | None]:
         """What was put online of some items, as many as asked."""
         key = self._key(0, "items")

@@ -331,10 +331,15 @@ class RocksDbStore:
         """Items added or changed online, as they are now."""
         return ((key[1:].decode(), value) for key, value in self._scan(b"i"))
 
+    @property
+    def has_items(self) -> bool:
+        """Whether any items were put online."""
+        self._opened()
+        return self._has_items
+
     def read_items(self, items: Sequence[str]) -> list[bytes | None]:
         """What was put online of some items, as many as asked."""
-        if not self._has_items:
-            self._opened()
+        if not self.has_items:
             return [None] * len(items)
         return self._get_many([b"i" + item.encode() for item in items])
 

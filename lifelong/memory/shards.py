@@ -260,6 +260,11 @@ class Shards:
         """Items added or changed online, as they are now."""
         return self._first.items() if self._items is None else iter(self._items.items())
 
+    @property
+    def has_items(self) -> bool:
+        """Whether any items were put online."""
+        return self._first.has_items if self._items is None else bool(self._items)
+
     def read_items(self, items: Sequence[str]) -> list[bytes | None]:
         """What was put online of some items, as many as asked."""
         return self._first.read_items(items) if self._items is None else list(map(self._items.get, items))

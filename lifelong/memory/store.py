@@ -162,6 +162,10 @@ class MemoryStore(Protocol):
     def items(self) -> Iterator[tuple[str, bytes]]:
         """Items added or changed online."""
 
+    @property
+    def has_items(self) -> bool:
+        """Whether any items may have been put online; True where a server would have to be asked."""
+
     def read_items(self, items: Sequence[str]) -> list[bytes | None]:
         """What was put online of some items, as many as asked, None where nothing was."""
 
@@ -273,7 +277,7 @@ def check_values(change: Commit) -> None:
     """
     parts = [records.values() for records in change.records.values()]
     for values in (*parts, change.events.values(), change.items.values()):
-        if not all(isinstance(value, bytes) for value in values):
+        if not all(issubclass(kind, bytes) for kind in set(map(type, values))):
             raise TypeError("a store keeps bytes")
 
 
@@ -437,6 +441,11 @@ class InMemoryStore:
         self._check_open()
         with self._lock:
             return iter(sorted(self._items.items()))
+
+    @property
+    def has_items(self) -> bool:
+        """Whether any items were put online."""
+        return bool(self._items)
 
     def read_items(self, items: Sequence[str]) -> list[bytes | None]:
         """What was put online of some items, as many as asked."""

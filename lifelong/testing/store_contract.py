@@ -184,7 +184,9 @@ def check_items_are_kept_and_replaced(open_store: Open) -> None:
     """By item; absent ones are None."""
     store = open_store()
     assert store.read_items(["i"]) == [None]
+    assert store.has_items in (False, store.shared)
     store.commit(Commit(items={"i": b"{}", "j": b"1"}))
+    assert store.has_items
     store.commit(Commit(items={"i": b"2"}))
     assert store.read_items(["j", "x", "i"]) == [b"1", None, b"2"]
     assert dict(store.items()) == {"i": b"2", "j": b"1"}
