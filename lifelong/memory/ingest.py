@@ -40,8 +40,12 @@ if TYPE_CHECKING:
     from lifelong.memory.shards import Share
     from lifelong.memory.store import MemoryStore
 
-BATCH = 16_384
-"""Events of one commit. A user's events of a batch are written once, and the disk is waited for once."""
+BATCH = 32_768
+"""Events of one commit at most. A user's events of a batch are written once, and the disk is waited for once."""
+_SMALL_BATCH = 16_384
+"""The same, where memories are large or other processes write the same users."""
+_BATCH_BYTES = 64 * 2**20
+"""Memories of one batch that are not large: it is several times in RAM."""
 PATIENCE = 60.0
 """Seconds for which a shared store that does not answer is waited for."""
 
@@ -138,7 +142,7 @@ class Task:
         event_log: see `Updater`.
         codec: see `Updater`.
         on_bad: "stop" or "skip".
-        size: events of one commit.
+        size: events of one commit at most.
     """
 
     path: Path
@@ -176,9 +180,10 @@ def fold_file(
         SourceError: see `ingest`.
         StoreUnavailableError: see `ingest`.
     """
-    size = task.size if share is None else task.size * share.of // len(share.numbers)
-    reader = FileReader(task.path, artifact.config.dataset_schema, task.columns, size=size, share=share)
     updater = Updater(artifact, store, late=task.late, event_log=task.event_log, codec=task.codec)
+    size = batch_size(task.size, updater.runtime.codec.size, shared=store.shared)
+    size = size if share is None else size * share.of // len(share.numbers)
+    reader = FileReader(task.path, artifact.config.dataset_schema, task.columns, size=size, share=share)
     waiting, told = Patience(patience if store.shared else 0), share is None or share.first
     mark, size, total = store.watermark(task.source, 0), reader.size(), Applied()
     found = _batches(reader, share, skip=task.on_bad == "skip")
@@ -195,6 +200,17 @@ def fold_file(
             if progress is not None:
                 progress(batch.done, size)
         return total + waiting(writer.settle)
+
+
+def batch_size(most: int, record: int, *, shared: bool) -> int:
+    """Events of one commit.
+
+    Args:
+        most: not more.
+        record: bytes of one memory.
+        shared: whether other processes may write to the store.
+    """
+    return min(most, _SMALL_BATCH if shared else max(_SMALL_BATCH, _BATCH_BYTES // record))
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,20 @@ def test_an_ending_that_names_no_format_is_said(artifact, store, tmp_path):
         ingest(artifact, store, tmp_path / "log.txt")
 
 
+@pytest.mark.parametrize(
+    ("most", "record", "shared", "size"),
+    [
+        (32_768, 792, False, 32_768),
+        (32_768, 3_000, False, 22_369),
+        (32_768, 50_000, False, 16_384),
+        (32_768, 792, True, 16_384),
+        (7, 50_000, True, 7),
+    ],
+)
+def test_a_commit_has_fewer_events_where_memories_are_large_or_others_write(most, record, shared, size):
+    assert ingestion.batch_size(most, record, shared=shared) == size
+
+
 def test_progress_goes_up_to_the_size_of_the_file(artifact, store, tmp_path, monkeypatch):
     monkeypatch.setattr(ingestion, "BATCH", 3)
     path, told = write_csv(tmp_path / "log.csv"), []
