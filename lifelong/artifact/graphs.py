@@ -233,8 +233,12 @@ class _Draw:
         return torch.stack(draw, dim=-1)
 
     def find(self, users: int, candidates: int) -> tuple[Tensor, ...]:
-        """What `_WINDOW` names, targets and their numbers; the longer the history, the more of both."""
-        size = self.events or 6 * (users * candidates - 1) + 1
+        """What `_WINDOW` names, targets and their numbers; the longer the history, the more of both.
+
+        No history is longer than what a service keeps.
+        """
+        assert isinstance(self.model, HistoryModel)
+        size = self.events or min(6 * (users * candidates - 1) + 1, self.model.recent)
         length_B = torch.randint(0, size + 1, (users,), generator=self.generator)
         length_B[0] = size
         real_BL = length_mask(length_B, size)

@@ -38,6 +38,7 @@ from lifelong.nn.factors import UserFactors
 from lifelong.nn.head import Head
 from lifelong.nn.hits import over_events
 from lifelong.nn.masks import length_mask
+from lifelong.nn.windows import recent_mean
 
 if TYPE_CHECKING:
     from lifelong.data.batches import Batch
@@ -344,11 +345,22 @@ class HistoryModel(Model):
     free_weights: bool = False
     """Whether its attention is of any size and sign, as in a plain sum, and no share of 1."""
 
-    def __init__(self, inputs: InputSpec, *, embedding: int, interest: int, dropout: float) -> None:
-        """Build the parts that all models share, and vectors of how long ago something was there, if any is chosen."""
-        since = inputs.since_fields
-        super().__init__(inputs, embedding=embedding, interest=interest + len(since) * embedding, dropout=dropout)
-        self.since_fields = since
+    def __init__(
+        self, inputs: InputSpec, *, embedding: int, interest: int, dropout: float, pooled: bool = False
+    ) -> None:
+        """Build the parts that all models share, and vectors of how long ago something was there, if any is chosen.
+
+        Args:
+            inputs: sizes of all input fields.
+            embedding: width of each field's trained vector.
+            interest: width D of what `find` returns.
+            dropout: of the head.
+            pooled: whether the head also has the mean of the events, and its product with the target.
+        """
+        since, pool = inputs.since_fields, 2 * embedding * len(inputs.item) if pooled else 0
+        more = pool + len(since) * embedding
+        super().__init__(inputs, embedding=embedding, interest=interest + more, dropout=dropout)
+        self.since_fields, self.pooled = since, pooled
         self.since_list = nn.ModuleList(ScaleVectors(SINCE, embedding) for _ in since)
 
     @property
@@ -370,16 +382,27 @@ class HistoryModel(Model):
         return (place_L < position_BC1) & (place_L >= position_BC1 - self.recent)
 
     def look(self, window: Window, query: Query) -> Found:
-        """`find`, and behind its interest the vectors of when the target's values were last there."""
+        """`find`, and behind its interest the mean and the vectors of when the target's values were last there."""
         found = self.find(window, query)
+        parts = [found.interest_BCD, *self._pool(window, query), *self._since_vectors(window, query)]
+        return found._replace(interest_BCD=torch.cat(parts, dim=-1)) if len(parts) > 1 else found
+
+    def _pool(self, window: Window, query: Query) -> list[Tensor]:
+        """The mean of the items of the events that each target sees, and its product with the target, if wanted."""
+        if not self.pooled:
+            return []
+        mean_BCE = recent_mean(window.vector_BLE[..., : self.target_width], query.position_BC, self.recent)
+        return [mean_BCE, mean_BCE * query.vector_BCE]
+
+    def _since_vectors(self, window: Window, query: Query) -> list[Tensor]:
         if not self.since_fields:
-            return found
+            return []
         seconds_BCF, known_BCF = self.since(window, query)
-        parts = [found.interest_BCD]
+        parts = []
         for at, vectors in enumerate(self.since_list):
             assert isinstance(vectors, ScaleVectors)
             parts.append(vectors.of_values(seconds_BCF[..., at], known_BCF[..., at]))
-        return found._replace(interest_BCD=torch.cat(parts, dim=-1))
+        return parts
 
     def since(self, window: Window, query: Query) -> tuple[Tensor, Tensor]:
         """Seconds since an event that the target sees had its value of each of `since_fields`, and whether one had.

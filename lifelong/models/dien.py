@@ -20,6 +20,9 @@ The sampled event e' is another one of the batch, from `torch`'s generator in tr
 drawn, that half a batch of events away. One that is of the same item as e_{t+1} is left out. Where several processes
 share a batch, it is another one of the process's own part.
 
+`pooled` gives the head what the authors' public code adds to the paper's inputs: the events' sum, here their mean, and
+its product with the target.
+
 Differs from the paper: h_t is mapped linearly to the width of an item before the inner product, and e is the event's
 item fields alone, as the next event's type and gap are not what a target is asked about.
 
@@ -61,6 +64,10 @@ class DienConfig:
         default=1.0, metadata={"help": "weight of the auxiliary loss: telling the next event from another one"}
     )
     recent: Annotated[int, Field(gt=0)] = field(default=1000, metadata={"help": "last events that are read"})
+    pooled: bool = field(
+        default=False,
+        metadata={"help": "give the head the mean of the events, too, and its product with the target"},
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = field(
         default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
     )
@@ -83,9 +90,10 @@ class Dien(HistoryModel):
         width: int = 32,
         next_event: float = 1.0,
         recent: int = 1000,
+        pooled: bool = False,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout, pooled=pooled)
         self.recent, self.next_event = recent, next_event
         self.extractor = nn.GRU(self.event_width, width, batch_first=True)
         self.attention = nn.Linear(self.target_width, width, bias=False)

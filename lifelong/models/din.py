@@ -11,6 +11,9 @@ number of events that speak for it, and how often something was in the history s
 w_i = a(e_i, v) / 32: the same functions, from a start and in steps at which a sum over a thousand events is about as
 large as a single one; without it the model was still at chance after 350,000 examples of a real log.
 
+`pooled` gives the head what the authors' public code adds to the paper's inputs: the events' sum, here their mean, and
+its product with the target.
+
 Differs from the paper: events have fields that targets lack, so the target is mapped into their space; the unit
 compares by difference and elementwise product (its public code's form) with ReLU; there is no activation that depends
 on the batch (Dice).
@@ -49,6 +52,10 @@ class DinConfig:
         default=False, metadata={"help": "softmax over the weights of the events, instead of the paper's free sum"}
     )
     recent: Annotated[int, Field(gt=0)] = field(default=1000, metadata={"help": "last events that are read"})
+    pooled: bool = field(
+        default=False,
+        metadata={"help": "give the head the mean of the events, too, and its product with the target"},
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = field(
         default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
     )
@@ -69,10 +76,11 @@ class Din(HistoryModel):
         embedding: int = 16,
         normalise: bool = False,
         recent: int = 1000,
+        pooled: bool = False,
         dropout: float = 0.1,
     ) -> None:
         width = embedding * (len(inputs.item) + len(inputs.event))
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout, pooled=pooled)
         self.recent, self.normalise, self.free_weights = recent, normalise, not normalise
         self.query = TargetQuery(self.target_width, self.event_width)
         self.score = PairScore(self.event_width, _HIDDEN)
