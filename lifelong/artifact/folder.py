@@ -97,7 +97,7 @@ def recent_layout(recent: int, fields: int) -> tuple[FieldLayout, ...]:
 
 def is_recent(layout: Sequence[FieldLayout]) -> bool:
     """Whether a layout is that of a recent history."""
-    return any(part.dtype == "int32" for part in layout)
+    return [part.name for part in layout] == [NUMBER, TIME]
 
 
 class FileEntry(BaseModel):

@@ -73,8 +73,10 @@ def memory_layout(model: MemoryModel | HistoryModel) -> tuple[FieldLayout, ...]:
     )
 
 
-def _dtype(value: Tensor) -> Literal["float32", "int16"]:
-    return "float32" if value.is_floating_point() else "int16"
+def _dtype(value: Tensor) -> Literal["float32", "int16", "int32"]:
+    if value.is_floating_point():
+        return "float32"
+    return "int16" if value.dtype == torch.int16 else "int32"
 
 
 class WriteGraph(nn.Module):

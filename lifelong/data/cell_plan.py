@@ -9,9 +9,12 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lifelong.data.vocabulary import FIRST_BUCKET
+
+if TYPE_CHECKING:
+    from lifelong.data.events import InputSpec
 
 KEYS = 2**16
 """Keys of a field at most; numbers beyond share them."""
@@ -28,6 +31,10 @@ WORD = 15
 COUNT_BITS = 15
 """Bits of a cell's count and age together."""
 WORD_BYTES, NUMBER_BYTES = 2, 4
+CLOCK_LEVELS = 17
+"""Of the clock beside the cells; the highest has a mark every 65,536 events."""
+MARKS = 2
+"""Of each level of the clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +170,19 @@ def values_of(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(min(KEYS, max(1, size - FIRST_BUCKET)) for size in sizes)
 
 
-def plan_of(settings: Mapping[str, Any], sizes: Sequence[int]) -> CellPlan:
-    """The plan of a model's settings: what its slots leave of its state.
+def clock_levels(inputs: InputSpec) -> int:
+    """J: levels of the clock; of events without times, one."""
+    return CLOCK_LEVELS if "gap" in inputs.event else 1
+
+
+def plan_of(settings: Mapping[str, Any], inputs: InputSpec) -> CellPlan:
+    """The plan of a model's settings: what its slots and its clock leave of its state.
 
     Raises:
         ValueError: as `plan_cells`.
     """
-    left = settings["state"] - NUMBER_BYTES * settings["width"] * len(settings["periods"])
+    numbers = settings["width"] * len(settings["periods"]) + clock_levels(inputs) * MARKS
+    left, sizes = settings["state"] - NUMBER_BYTES * numbers, list(inputs.item.values())
     return plan_cells(left, sizes, faded=settings["faded"], shares=settings["shares"], patience=settings["patience"])
 
 

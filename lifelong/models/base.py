@@ -59,12 +59,20 @@ class Output:
         attention_BCS: first-hop attention over the slots, or over what a history model attends to, for models that
             have one.
         aux_sizes: over how many things the terms of `Model.aux_means` are means.
+        members: of a model with several heads the logits of each, of which `logit_BCT` is made. Each learns by a loss
+            of its own, so that none fits what the others leave over.
     """
 
     logit_BCT: Tensor
     aux_losses: Mapping[str, Tensor] = field(default_factory=dict)
     attention_BCS: Tensor | None = None
     aux_sizes: Mapping[str, Tensor] = field(default_factory=dict)
+    members: tuple[Tensor, ...] = ()
+
+    @property
+    def learned_BCT(self) -> tuple[Tensor, ...]:  # noqa: N802  named like the fields
+        """Logits whose losses are learned from."""
+        return self.members or (self.logit_BCT,)
 
 
 class Event(NamedTuple):
@@ -146,6 +154,8 @@ class Model(nn.Module, ABC):
     vector_spread: ClassVar[float] = 1.0
     """Root of the mean square of the numbers in initial vectors of item fields that are made of co-occurrence; 0 where
     vectors mean something else, and these are not taken."""
+    reads_popularity: ClassVar[bool] = False
+    """Whether it is told how often each value is asked about in training: `learn_popularity`."""
     takes_counts: ClassVar[bool] = True
     """Whether its head is the common one, which can be given exact counts of the target, too."""
 
@@ -225,6 +235,13 @@ class Model(nn.Module, ABC):
                     given_VD = self.vector_spread * torch.from_numpy(vectors[field]).to(table.weight)
                     known_V = given_VD.any(dim=1)
                     table.weight[known_V, : self.vector_width] = given_VD[known_V]
+
+    def learn_popularity(self, counts: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        """Take in how many training targets have each number, before training; most models do not look at it.
+
+        Args:
+            counts: item field -> `[V]`.
+        """
 
     def tables(self) -> list[nn.Embedding]:
         """The tables that grow with the data; `forward` takes rows from them by calling them, and no other way."""

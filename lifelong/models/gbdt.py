@@ -31,10 +31,10 @@ import numpy.typing as npt
 import torch
 from pydantic import Field
 
-from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.counts import count_features
 from lifelong.data.events import InputSpec
 from lifelong.data.labelled import labelled_training_examples
+from lifelong.data.popularity import target_counts
 from lifelong.errors import require
 from lifelong.models.base import FittedModel
 
@@ -103,7 +103,7 @@ class Gbdt(FittedModel):
 
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Count the training period, then boost; validation decides when to stop."""
-        self.popularity_F = _popularity(dataset)
+        self.popularity_F = [np.log1p(count_V).astype(np.float32) for count_V in target_counts(dataset).values()]
         examples = labelled_training_examples(dataset, seed=seed, limit=self.settings.max_examples)
         validation = dataset.examples("validation")
         value_NK, held_NK = self._inputs(dataset, examples), self._inputs(dataset, validation)
@@ -221,19 +221,6 @@ def _log_loss(trees: Any, held: _Labelled) -> float:
 
 def _lightgbm() -> ModuleType:
     return require("lightgbm", extra="gbdt", purpose="the model gbdt")
-
-
-def _popularity(dataset: Dataset) -> list[FloatArray]:
-    """Of each item field: log of 1 + how often each number is asked about in training, labels not looked at."""
-    number_VF, row_N = dataset.catalogue.number_VF, dataset.examples("train").row_N
-    popularity = []
-    for place, size in enumerate(dataset.inputs.item.values()):
-        count_V = np.bincount(number_VF[row_N, place], minlength=size).astype(np.float64)
-        if place == 0:
-            # Rare items share a hash bucket: what one of them has is the bucket's mean.
-            count_V /= np.maximum(np.bincount(number_VF[FIRST_ROW:, place], minlength=size), 1)
-        popularity.append(np.log1p(count_V).astype(np.float32))
-    return popularity
 
 
 def _activity(dataset: Dataset, examples: Examples) -> list[npt.NDArray[np.int64]]:

@@ -99,7 +99,7 @@ class _Cells:
     def __init__(self, scorer: Scorer, states: States) -> None:
         config = scorer.artifact.config
         self.scorer, self.states = scorer, states
-        self.plan: CellPlan = plan_of(config.settings, list(config.input_spec.item.values()))
+        self.plan: CellPlan = plan_of(config.settings, config.input_spec)
         bounds = np.cumsum([0, *self.plan.cells_F])
         self.part_F = [slice(int(start), int(end)) for start, end in itertools.pairwise(bounds)]
         self.has_slots = "slot" in states.fields
@@ -109,13 +109,16 @@ class _Cells:
         name, key = self.scorer.schema.item_fields[field], key_of(number)
         text = self.scorer.artifact.vocabularies[name].value_of(number)
         if key == NO_KEY:
-            return CountedValue(name, text, "unknown", 0, None, effect)
+            return CountedValue(name, text, "unknown", 0, None, 0.0)
         kept_X, packed_X = self.states.fields["cell"][0, self.part_F[field]].astype(np.int64).T
         at = np.flatnonzero((packed_X >= AGES) & (kept_X == key - KEYS // 2))
         if len(at):
             times, age = divmod(int(packed_X[at[0]]), AGES)
             return CountedValue(name, text, "counted", times, 1 + _AGES[age], effect)
-        return CountedValue(name, text, "faded" if self._is_faded(field, key) else "new", 0, None, effect)
+        if self._is_faded(field, key):
+            return CountedValue(name, text, "faded", 0, None, effect)
+        # The memory says nothing of it; a difference of scores is one of rounding.
+        return CountedValue(name, text, "new", 0, None, 0.0)
 
     def _is_faded(self, field: int, key: int) -> bool:
         faded_W = self.states.fields["faded"][0].astype(np.int64)

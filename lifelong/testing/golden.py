@@ -49,8 +49,9 @@ def first_losses(dataset: Dataset, name: str, config: Mapping[str, Any]) -> list
     while len(losses) < STEPS:
         for _, batch in training_batches(batches, epoch=len(losses)):
             output = model(batch)
-            logit, label = output.logit_BCT[batch.mask_BC], batch.label_BCT[batch.mask_BC].double()
-            loss = sum(output.aux_losses.values(), binary_cross_entropy_with_logits(logit, label))
+            label = batch.label_BCT[batch.mask_BC].double()
+            each = [binary_cross_entropy_with_logits(logit[batch.mask_BC], label) for logit in output.learned_BCT]
+            loss = sum(output.aux_losses.values(), torch.stack(each).sum())
             losses.append(loss.item())
             optimizer.zero_grad()
             loss.backward()

@@ -29,15 +29,19 @@ class Loss:
 def loss_of(output: Output, batch: Batch, share: float = 1.0, *, aux_shares: Mapping[str, float] | None = None) -> Loss:
     """Cross entropy of the real targets plus the auxiliary losses, in float32 whatever the model computed in.
 
+    Where several heads learn, the total has the cross entropy of each; the one that is told is of the logit.
+
     Args:
         output: of the model.
         batch: a batch, or a part of one.
         share: of the whole batch's labelled targets that are in this part; the losses of the parts add up.
         aux_shares: the same for auxiliary losses that are no means over labelled targets.
     """
-    logit_BCT = output.logit_BCT.float()
-    cross_entropy = share * masked_cross_entropy(logit_BCT, batch.label_BCT, batch.mask_BC, batch.weight_BC)
-    total = cross_entropy
+
+    def of(logit_BCT: Tensor) -> Tensor:
+        return share * masked_cross_entropy(logit_BCT.float(), batch.label_BCT, batch.mask_BC, batch.weight_BC)
+
+    total, cross_entropy = torch.stack([of(one) for one in output.learned_BCT]).sum(), of(output.logit_BCT)
     for name, term in output.aux_losses.items():
         total = total + (aux_shares or {}).get(name, share) * term.float()
     return Loss(total, cross_entropy)

@@ -24,6 +24,7 @@ from lifelong.artifact.export import write_artifact
 from lifelong.artifact.folder import Artifact
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.cooccurrence import cooccurrence_vectors
+from lifelong.data.popularity import target_counts
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.calibration import calibration_errors, fit_calibrator
@@ -150,6 +151,8 @@ class _Run:
             if self.start is None and settings.initial_vectors == "cooccurrence" and model.vector_spread > 0:
                 model.begin_with(cooccurrence_vectors(self.dataset, model.vector_width, seed=settings.seed))
                 self.processes.spread(model.state_dict().values())
+            if self.start is None and model.reads_popularity:
+                model.learn_popularity(target_counts(self.dataset))
             batches = batches_for(model, self.dataset, settings, fit_counts=self.start is None)
         total, shown = total_examples(settings, batches.examples_per_epoch), progress and self.processes.first
         with Display(total, enabled=shown) as display:

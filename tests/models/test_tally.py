@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -19,6 +20,8 @@ from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
 HALF_LIVES = (10, 50, 250, 1250)
+DAYS = (7, 60)
+POPULARITY = {"item": np.arange(30.0)[::-1], "category": np.array([0.0, 0, 9, 4, 400, 22])}
 
 
 @pytest.fixture(autouse=True)
@@ -28,9 +31,13 @@ def one_thread() -> None:
 
 def make(**settings: object) -> Tally:
     torch.manual_seed(0)
-    model = build("tally", INPUTS, {"embedding": 3, "width": 4, "periods": [1, 3], "dropout": 0.0, **settings})
+    model = build(
+        "tally", INPUTS, {"embedding": 3, "width": 4, "periods": [1, 3], "dropout": 0.0, "steady": 0.4, **settings}
+    )
     assert isinstance(model, Tally)
-    return model.double().eval()
+    model = model.double().eval()
+    model.learn_popularity(POPULARITY)
+    return model
 
 
 def vector(model: Tally, numbers: list[int], fields: tuple[str, ...]) -> Tensor:
@@ -55,16 +62,40 @@ def naive_slots(model: Tally, events: list[list[int]]) -> list[Tensor]:
     return slots
 
 
+def naive_times(events: list[list[int]]) -> list[int]:
+    """When each event was, by the buckets of the gaps; the first number is before all events."""
+    times = [0]
+    for *_, gap in events:
+        times.append(min(times[-1] + (int(1.45 * 2 ** (gap - 3)) if gap > 2 else 0), 2**31 - 1))
+    return times
+
+
+def naive_seconds(times: list[int], event: int) -> float:
+    """From the n-th event to the last one, by the nearest of all marks before and behind it."""
+    now = len(times) - 1
+    marks = {max(now // 2**level - back, 0) * 2**level for level in range(17) for back in (0, 1)} | {now}
+    first, last = max(mark for mark in marks if mark <= event), min(mark for mark in marks if mark >= event)
+    share = (event - first) / max(last - first, 1)
+    return times[now] - times[first] - share * (times[last] - times[first])
+
+
 def naive_counts(model: Tally, events: list[list[int]], target: list[int]) -> list[float]:
     """What a read sees of counts where every value has a cell: exact counts, and ages on the scale."""
     features: list[float] = []
     kinds: list[float] = []
+    popular: list[float] = []
+    more: list[float] = []
+    clock = naive_times(events)
     for place in range(len(model.item_fields)):
         hits = [at for at, event in enumerate(events, start=1) if event[place] == target[place] > 1]
         key = max(target[place] - 2, 0)
         rank = math.log(1 + key) / math.log(list(model.inputs.item.values())[place])
+        asked = POPULARITY[model.item_fields[place]]
+        share = (asked[target[place]] + 1) / asked.sum()
+        popular.append(math.log(share * len(asked)) / 3)
+        more.append(math.log(1 + len(hits)) - math.log(1 + share * len(events)))
         if not hits:
-            features += [0.0] * 4 + [rank] + [0.0] * 4
+            features += [0.0] * 5 + [rank] + [0.0] * 6
             kinds += model.kind.weight[place * model.kinds].tolist()
             continue
         step = 0
@@ -73,13 +104,17 @@ def naive_counts(model: Tally, events: list[list[int]], target: list[int]) -> li
         age, times = ages()[step], math.log(1 + len(hits))
         above = sum(len(hits) >= first for first in (2, 3, 4, 6, 9, 14, 25, 60))
         kinds += model.kind.weight[place * model.kinds + 2 + above * 32 + step // 8].tolist()
-        features += [1.0, 0.0, times, math.log(1 + age) / 4, rank]
+        seconds = naive_seconds(clock, len(events) - age)
+        features += [1.0, 0.0, times, math.log(1 + age) / 4, math.log(1 + seconds / 3600) / 4, rank]
         features += [times * 2 ** (-age / half_life) for half_life in HALF_LIVES]
+        features += [times * 2 ** (-seconds / 86400 / days) for days in DAYS]
     weighted = []
     for place, name in enumerate(model.item_fields):
-        weight = model.embed.tables[name].weight.detach()[target[place]][3:]
-        weighted.append(sum(float(w) * c for w, c in zip(weight, features[9 * place : 9 * place + 9], strict=True)))
-    return [*features, *kinds, math.log(1 + len(events)) / 4, *weighted]
+        weight = model.embed.tables[name].weight.detach()[target[place]][3:15]
+        weighted.append(sum(float(w) * c for w, c in zip(weight, features[12 * place : 12 * place + 12], strict=True)))
+    older = [max(len(events) // 2**level - 1, 0) * 2**level for level in range(17)]
+    pace = [math.log(1 + (clock[-1] - clock[mark]) / 3600) / 4 for mark in older]
+    return [*features, *kinds, *popular, *more, math.log(1 + len(events)) / 4, *pace, *weighted]
 
 
 def naive_logit(model: Tally, events: list[list[int]], target: list[int], context: list[int]) -> Tensor:
@@ -98,8 +133,11 @@ def naive_logit(model: Tally, events: list[list[int]], target: list[int], contex
         [model.embed.tables[name].weight[n] for name, n in zip(model.context_fields, context, strict=True)]
     )
     assert isinstance(model.head, TallyHead)
-    logit: Tensor = model.head.head.layers(torch.cat([found, query * found, counted, of_target, of_context]))
-    return logit + model.head.direct.weight @ counted[-2:]
+    first = model.head.head.layers(torch.cat([found, query * found, counted, of_target, of_context]))
+    first = first + model.head.direct.weight @ counted[-2:]
+    second = model.head.counter.layers(torch.cat([counted[:-2], of_context]))
+    logit: Tensor = 0.6 * first + 0.4 * second
+    return logit
 
 
 def test_logits_are_those_of_loops_over_events_fields_and_slots() -> None:

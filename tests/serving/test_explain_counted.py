@@ -77,7 +77,7 @@ def test_an_effect_is_the_score_less_that_of_a_memory_without_the_fields_cells(t
     fold(tally, store, ["i1", "i2", "i1"])
     score = scorer.score("u", ["i1"], time=START + 100 * DAY)[0].score
     effect = values_of(scorer, "i1")["item"].effect
-    items = plan_of(tally.config.settings, list(tally.config.input_spec.item.values())).cells_F[0]
+    items = plan_of(tally.config.settings, tally.config.input_spec).cells_F[0]
     keep(store, scorer, lambda fields: fields["cell"][0, :items].fill(0))
     without = scorer.score("u", ["i1"], time=START + 100 * DAY)[0].score
     assert effect != 0

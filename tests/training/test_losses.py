@@ -56,3 +56,19 @@ def test_auxiliary_terms_are_added_and_kept_apart() -> None:
 def test_half_precision_logits_give_a_float32_loss() -> None:
     loss = loss_of(Output(torch.zeros(2, 2, 1, dtype=torch.bfloat16)), random_batch([3, 4], targets=2))
     assert loss.total.dtype == torch.float32
+
+
+def test_each_of_several_heads_learns_by_itself_and_the_loss_that_is_told_is_their_sums() -> None:
+    batch = random_batch([3, 4], targets=2)
+    heads = tuple(
+        torch.randn(2, 2, 1, generator=torch.Generator().manual_seed(n), requires_grad=True) for n in range(2)
+    )
+    output = Output(0.7 * heads[0] + 0.3 * heads[1], members=heads)
+    found = loss_of(output, batch, 0.5)
+    alone = [0.5 * masked_cross_entropy(head, batch.label_BCT, batch.mask_BC) for head in heads]
+    assert float(found.total.detach()) == pytest.approx(sum(float(loss.detach()) for loss in alone))
+    mixed = masked_cross_entropy(output.logit_BCT, batch.label_BCT, batch.mask_BC)
+    assert float(found.cross_entropy.detach()) == pytest.approx(0.5 * float(mixed.detach()))
+    for head, loss in zip(heads, alone, strict=True):
+        (wanted,) = torch.autograd.grad(loss, head)
+        torch.testing.assert_close(torch.autograd.grad(found.total, head, retain_graph=True)[0], wanted)

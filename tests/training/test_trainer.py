@@ -19,12 +19,14 @@ from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.cooccurrence import cooccurrence_vectors
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples, Split
+from lifelong.data.popularity import target_counts
 from lifelong.errors import ArtifactError, ConfigError, MismatchError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.calibration import fit_calibrator
 from lifelong.evaluation.evaluate import predict
 from lifelong.memory.store import open_store
 from lifelong.models import model_class
+from lifelong.models.tally import FEATURES
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.backfill import backfill
 from lifelong.training.display import Display
@@ -252,6 +254,19 @@ def test_a_model_given_counts_is_trained_and_scored_and_has_no_graphs_to_serve(
         ArtifactError, match=r"GRU4Rec \+ counts, which cannot be served .*exact counts of a whole history"
     ):
         backfill(artifact, dataset, open_store("memory://"))
+
+
+def test_popularity_is_that_of_the_training_targets_and_stays_so(dataset: Dataset, tmp_path: Path) -> None:
+    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"state": 512, "width": 4, "embedding": 5})
+    first = train(dataset, "tally", tmp_path / "a", config=config, progress=False)
+    for place, (field, count_V) in enumerate(target_counts(dataset).items()):
+        column_V = weights(first)[f"embed.table_list.{place}.weight"][:, 5 + FEATURES]
+        wanted_V = np.log((count_V + 1) / count_V.sum())
+        np.testing.assert_allclose(column_V, wanted_V, rtol=1e-6, err_msg=field)
+    second = train(dataset, None, tmp_path / "b", config=config, start=first, progress=False)
+    name = "embed.table_list.0.weight"
+    assert torch.equal(weights(second)[name][:, 5 + FEATURES], weights(first)[name][:, 5 + FEATURES])
+    assert not torch.equal(weights(second)[name][:, :5], weights(first)[name][:, :5])
 
 
 def test_training_from_an_artifact_keeps_its_scale_of_counts(dataset: Dataset, tmp_path: Path) -> None:
