@@ -26,7 +26,7 @@ from lifelong.data.vocabulary import FIRST_BUCKET
 LONGEST = 2**31 - 1
 """Seconds, where the clock stops: 68 years."""
 _SECONDS = [0, *(29 * 2**key // 20 for key in range(GAP_NUMBERS - FIRST_BUCKET))]
-"""Of each key of a gap: 1.45 times the least gap of its bucket, whose ends are a factor of two apart; near their mean."""
+"""Of each key of a gap: 1.45 times the least gap of its bucket, whose ends are a factor of two apart."""
 
 
 def seconds_of(key: Tensor) -> Tensor:
