@@ -41,7 +41,6 @@ _COMMON = (
     'train.schedule="cosine"',
     "train.validation_examples=40000",
     "train.patience=100",
-    "model.dropout=0.0",
 )
 TRAINED = {
     "tally": (
@@ -61,6 +60,7 @@ TRAINED = {
         "train.max_history=512",
         "train.max_examples=3000000",
         "train.validate_every=400000",
+        "model.dropout=0.0",
         "model.width=48",
         "model.hops=1",
     ),

@@ -137,7 +137,11 @@ MODEL: Mapping[str, Range] = {
 _OWN: Mapping[str, Mapping[str, Range]] = {
     "sdim": {"bits": Choice((2, 3, 4, 5))},
     "eta": {"bits": Choice((16, 32, 48))},
-    "tally": {"faded": Choice((0.2, 0.3, 0.4, 0.5, 0.6)), "patience": Choice((0, 100, 400, 1600))},
+    "tally": {
+        "faded": Choice((0.2, 0.3, 0.4, 0.5, 0.6)),
+        "patience": Choice((0, 100, 400, 1600)),
+        "steady": Choice((0.0, 0.15, 0.3, 0.45)),
+    },
 }
 """Where a name means something else in one model."""
 
