@@ -49,7 +49,7 @@ def _hpmn(base: Settings) -> dict[str, dict[str, Any]]:
 
 
 def _tally(base: Settings) -> dict[str, dict[str, Any]]:
-    """Bytes of the state; no slots; no bits for what fell out; the latest values instead of those met most; one head."""
+    """Bytes of the state; no slots; no bits for what fell out; the latest values, not those met most; one head."""
     made = {f"state-{state}": {**base, "state": state} for state in (1024, 2048, 4096, 8192, 16_384, 65_536)}
     made["no-slots"] = {**base, "periods": ()}
     made["faded-0"] = {**base, "faded": 0.0}
