@@ -33,8 +33,9 @@ from lifelong.data.counts import count_features, feature_names
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
 from lifelong.data.labelled import labelled_training_examples
+from lifelong.data.popularity import target_counts
 from lifelong.evaluation.metrics import auc
-from lifelong.models.gbdt import _activity, _popularity
+from lifelong.models.gbdt import _activity
 from lifelong.nn.cell_replay import cells_found
 from lifelong.nn.cells import staleness
 from lifelong.nn.compiled import jit
@@ -150,7 +151,7 @@ class Rest:
     """What is not kept for a user's values."""
 
     def __init__(self, log: Log) -> None:
-        self.log, self.popularity_F = log, _popularity(log.dataset)
+        self.log, self.popularity_F = log, list(map(np.log1p, target_counts(log.dataset).values()))
         self.few = [place for place, size in enumerate(log.sizes) if size < FEW]
 
     def inputs(self, examples: Examples) -> Array:
