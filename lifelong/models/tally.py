@@ -24,8 +24,9 @@ goes out of date, what the second one says is steady but knows no sequence, and 
 weight s that is learned with them comes out near 0, since what was learned of single values is never fresher than in
 training.
 
-How popular a value is, its share of the training targets, is read off the training period once and stays; with it the
-model compares how often the user met the value with how often anybody would have, in as many events.
+How popular a value is, its share of the training targets, is read off the training period and not learned; with it the
+model compares how often the user met the value with how often anybody would have, in as many events. Training that goes
+on from an artifact takes the popularities of its own period.
 
 State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot; the clock (`nn/clock.py`), 136 bytes; of
 what remains, `faded` of it bits for values that fell out, and the rest cells, shared out over the item fields. A cell
@@ -295,15 +296,7 @@ class Tally(MemoryModel[Any]):
         gap_at = sum(self.embed.widths(read[: read.index("gap") + 1])) - 1 if timed and "gap" in read else None
         self.split, self.levels = Split(fields, embedding, gap_at), levels
         self.width, self.periods = width, _periods_or_none(tuple(periods))
-        with torch.no_grad():
-            self.embed.restart(STD_VECTORS)
-            for table in self.embed.tables.values():
-                table.weight[1:, embedding:].normal_(std=STD)
-                # Until popularities are known, all values are equally popular.
-                table.weight[:, embedding + FEATURES] = -math.log(table.num_embeddings)
-            for vectors in self.embed.scales.values():
-                vectors.weight[:, embedding:].normal_(std=STD)
-                vectors.weight[:, embedding + FEATURES] = 0.0
+        self._restart()
         self.kinds = 2 + len(TIMES) * (AGES // AGE_STEPS)
         self.kind = nn.Embedding(fields * self.kinds, kind)
         nn.init.normal_(self.kind.weight, std=STD_VECTORS)
@@ -332,6 +325,18 @@ class Tally(MemoryModel[Any]):
         self.register_buffer("first_T", torch.tensor(TIMES), persistent=False)
         self.register_buffer("stale_N", staleness(self.plan), persistent=False)
         self.register_buffer("age_A", torch.tensor(ages()), persistent=False)
+
+    def _restart(self) -> None:
+        """Small vectors, and smaller weights of counts; until popularities are known, all values are equally popular."""
+        dim, popularity = self.split.dim, self.split.dim + FEATURES
+        with torch.no_grad():
+            self.embed.restart(STD_VECTORS)
+            for table in self.embed.tables.values():
+                table.weight[1:, dim:].normal_(std=STD)
+                table.weight[:, popularity] = -math.log(table.num_embeddings)
+            for vectors in self.embed.scales.values():
+                vectors.weight[:, dim:].normal_(std=STD)
+                vectors.weight[:, popularity] = 0.0
 
     def _align(self) -> None:
         """Start with queries and slots in one space, as HPMN does, so that a target and a slot can be compared."""

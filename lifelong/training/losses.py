@@ -41,7 +41,8 @@ def loss_of(output: Output, batch: Batch, share: float = 1.0, *, aux_shares: Map
     def of(logit_BCT: Tensor) -> Tensor:
         return share * masked_cross_entropy(logit_BCT.float(), batch.label_BCT, batch.mask_BC, batch.weight_BC)
 
-    total, cross_entropy = torch.stack([of(one) for one in output.learned_BCT]).sum(), of(output.logit_BCT)
+    cross_entropy = of(output.logit_BCT)
+    total = torch.stack([of(member) for member in output.members]).sum() if output.members else cross_entropy
     for name, term in output.aux_losses.items():
         total = total + (aux_shares or {}).get(name, share) * term.float()
     return Loss(total, cross_entropy)

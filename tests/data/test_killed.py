@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 # Forked from one process that has imported everything, a run is killed at its n-th step of a kind, looked at by another
 # fork, and run again by a third. A fork is cheap, and nothing of the engine lives in the process that forks.
 HARNESS = """
-import os, random, shutil, signal, sys, threading
+import os, random, shutil, signal, sys, threading, time
 from pathlib import Path
 import duckdb, ibis, pyarrow, pyarrow.parquet, numpy
 from lifelong.data import folders, prepare
@@ -93,13 +93,16 @@ def again():
     assert [path.name for path in home.iterdir() if ".replaced-" not in path.name] == ["data"], list(home.iterdir())
     assert len([text for text in said if "a killed run had left" in text]) == len(left)
 
+started = time.monotonic()
+assert forked(lambda: run(16)) == 0
+longest = time.monotonic() - started
 draw, kills, step = random.Random(seed), 0, 0
 while step < moments:
     step += 1
     shutil.rmtree(home)
     home.mkdir()
     assert forked(lambda: run(12)) == 0
-    action = killed_after(draw.random() * 4) if mode == "random" else killed_at(step)
+    action = killed_after(draw.random() * longest) if mode == "random" else killed_at(step)
     status = forked(action)
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     assert killed or status == 0, status
