@@ -327,7 +327,7 @@ class Tally(MemoryModel[Any]):
         self.register_buffer("age_A", torch.tensor(ages()), persistent=False)
 
     def _restart(self) -> None:
-        """Small vectors, and smaller weights of counts; until popularities are known, all values are equally popular."""
+        """Small vectors, smaller weights of counts; until popularities are known, all values are equally popular."""
         dim, popularity = self.split.dim, self.split.dim + FEATURES
         with torch.no_grad():
             self.embed.restart(STD_VECTORS)
