@@ -18,10 +18,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lifelong.artifact.folder import FORMAT, STATISTICS, Artifact, ArtifactConfig, Kind, item_context, make_manifest
+from lifelong.artifact.folder import (
+    FORMAT,
+    ITEM_TABLES,
+    STATISTICS,
+    USERS,
+    Artifact,
+    ArtifactConfig,
+    ItemSideConfig,
+    Kind,
+    item_context,
+    make_manifest,
+)
 from lifelong.artifact.graphs import memory_layout, write_graphs
 from lifelong.data.folders import building, full_disk, put_in_place, remove_remains
 from lifelong.data.item_statistics import latest_numbers
+from lifelong.data.known_users import KnownUsers
 from lifelong.errors import ArtifactError, UsageError, require
 from lifelong.models import MODELS, MODES, build, check_config, is_served
 from lifelong.models.base import FittedModel, MemoryModel, Model
@@ -70,7 +82,9 @@ def write_artifact(
         if isinstance(model, FittedModel):
             model.save(folder / "fitted")
         else:
-            _write_weights(model.eval(), settings, folder)
+            _write_weights(model.eval(), folder)
+            if is_served(model) and model.item_side is not None:
+                KnownUsers.of(dataset).save(folder / USERS)
         config = _config(model, settings, dataset, run=run, calibrator=calibrator, others=other_calibrators or {})
         (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
         (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
@@ -166,6 +180,7 @@ def _config(
         users=inputs.users,
         memory=layout,
         not_served=None if layout is not None else model.not_served,
+        items=_item_side(model) if layout is not None else None,
         negatives=manifest.negatives,
         protocol=manifest.protocol,
         base_rate=manifest.base_rate,
@@ -177,6 +192,13 @@ def _config(
     )
 
 
+def _item_side(model: Model | FittedModel) -> ItemSideConfig | None:
+    side = model.item_side if isinstance(model, Model) else None
+    if side is None:
+        return None
+    return ItemSideConfig(recent=side.span.recent, period=side.span.period, memory=memory_layout(side.memory))
+
+
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
@@ -184,7 +206,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _write_weights(model: Model, settings: Mapping[str, Any], folder: Path) -> None:
+def _write_weights(model: Model, folder: Path) -> None:
     """Weights and, of a model that is served, embedding tables and graphs."""
     safetensors = require("safetensors.torch", extra="train", purpose="writing weights")
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
@@ -192,15 +214,21 @@ def _write_weights(model: Model, settings: Mapping[str, Any], folder: Path) -> N
     # It writes for the owner's eyes only; a service may run under another account.
     (folder / "weights.safetensors").chmod(0o644)
     if is_served(model):
-        (folder / "tables").mkdir()
-        for field in model.embed.fields:
-            vectors = model.embed.vectors(field).detach().cpu().numpy().astype(np.float32)
-            np.save(folder / "tables" / f"{field}.npy", vectors)
+        _write_tables(model, folder / "tables")
+        if model.item_side is not None:
+            _write_tables(model.item_side.memory, folder / "tables" / ITEM_TABLES)
         write_graphs(model, folder / "graphs")
 
 
+def _write_tables(model: Model, folder: Path) -> None:
+    folder.mkdir()
+    for field in model.embed.fields:
+        vectors = model.embed.vectors(field).detach().cpu().numpy().astype(np.float32)
+        np.save(folder / f"{field}.npy", vectors)
+
+
 def _copy_data(dataset: Dataset, folder: Path) -> None:
-    """Vocabularies and catalogue; who the users were stays behind."""
+    """Vocabularies and catalogue; the ids of the users stay behind."""
     for field, vocabulary in (*dataset.vocabularies.items(), *dataset.profile_vocabularies.items()):
         vocabulary.save(folder / "vocabulary" / field)
     if dataset.event_types is not None:

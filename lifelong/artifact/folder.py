@@ -11,6 +11,7 @@ ARTIFACT/
   tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped     models that are served
   graphs/{write,read,head}.onnx                                              those; no write for history models
   graphs/run.onnx                                                            those whose memory is a stack of GRUs
+  tables/items/, graphs/item_{write,read,run}.onnx, users/                       those with a side of items
   fitted/                what the model's own `save` wrote                   fitted models
 
 The id is the SHA-256 over the names and checksums of all files but `metrics.json` and the manifest: equal ids score
@@ -44,20 +45,23 @@ from lifelong.data.cell_plan import CellPacking
 from lifelong.data.dataset import NegativeRule
 from lifelong.data.events import InputSpec, Schema, user_context
 from lifelong.data.item_statistics import LatestStatistics
+from lifelong.data.known_users import KnownUsers
 from lifelong.data.scales import ITEM_SCALES
 from lifelong.data.vocabulary import Vocabulary
 from lifelong.errors import ArtifactError, DatasetError
 
 FORMAT = "lifelong-artifact"
 FORMAT_VERSION = 1
-GRAPHS = ("write", "read", "head")
 RUN: Final = "run"
-"""A graph that an artifact may have beside them: runs of events of one user at once."""
+ITEM_RUN: Final = "item_run"
+"""Graphs that an artifact may have beside them: runs of events of a user, or an item, at once."""
 STRIDE = "stride"
 """Its metadata: what divides the count at which a run begins, and its number of events."""
-Graph = Literal["write", "read", "head", "run"]
+Graph = Literal["write", "read", "head", "run", "item_write", "item_read", "item_run"]
+GRAPHS: Final[tuple[Graph, ...]] = ("write", "read", "head")
 Kind = Literal["memory", "history", "fitted"]
 STATISTICS = "statistics.npy"
+ITEM_TABLES, USERS = "items", "users"
 _MANIFEST, _CONFIG, _METRICS = "manifest.json", "config.json", "metrics.json"
 _AGAIN = "copy the whole folder again, or train anew"
 
@@ -98,6 +102,19 @@ def recent_layout(recent: int, fields: int) -> tuple[FieldLayout, ...]:
 def is_recent(layout: Sequence[FieldLayout]) -> bool:
     """Whether a layout is that of a recent history."""
     return [part.name for part in layout] == [NUMBER, TIME]
+
+
+class ItemSideConfig(BaseModel):
+    """How the events of items are read, by a model that has a side of items."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recent: int
+    """Last events of an item that are kept."""
+    period: int
+    """A window starts at a multiple of it, counted from the item's first event."""
+    memory: tuple[FieldLayout, ...]
+    """What a window is folded into."""
 
 
 class FileEntry(BaseModel):
@@ -142,6 +159,8 @@ class ArtifactConfig(BaseModel):
     """Fields of what is kept of a user; None for a model that cannot be served."""
     not_served: str | None = None
     """Why the model cannot be served; None if it can."""
+    items: ItemSideConfig | None = Field(default=None, exclude_if=operator.not_)
+    """Of a model that is served with a side of items."""
     codec: str = "fp32"
     """How stores encode memories by default."""
     negatives: NegativeRule
@@ -259,8 +278,33 @@ class Artifact:
         """
         self.require_memory()
         spec = self.config.input_spec
-        sizes = {**spec.item, **spec.event, **{field: spec.context[field] for field in spec.context_fields}}
-        return {field: self._table(field, size) for field, size in sizes.items()}
+        context = {field: spec.context[field] for field in spec.context_fields}
+        # Without the user's side nobody embeds her events.
+        event = {} if self.config.settings.get("side") == "item" else spec.event
+        return {field: self._table(field, size) for field, size in {**spec.item, **event, **context}.items()}
+
+    @cached_property
+    def item_tables(self) -> Mapping[str, npt.NDArray[np.float32]]:
+        """The same of what the side of items reads.
+
+        Raises:
+            ArtifactError: a table has not as many rows as the field has numbers.
+        """
+        spec = self.config.input_spec.item_side
+        sizes = {**spec.item, **spec.event, **spec.context}
+        return {field: self._table(f"{ITEM_TABLES}/{field}", size) for field, size in sizes.items()}
+
+    @cached_property
+    def known_users(self) -> KnownUsers:
+        """The users of the training, as the side of items knows them.
+
+        Raises:
+            ArtifactError: a file is missing, or they do not fit each other.
+        """
+        try:
+            return KnownUsers.open(self.path / USERS, len(self.config.input_spec.item_side.item) - 1)
+        except DatasetError as error:
+            raise ArtifactError(f"{self.path}: {error.found}", fix=_AGAIN) from error
 
     def _table(self, field: str, size: int) -> npt.NDArray[np.float32]:
         path = self.path / "tables" / f"{field}.npy"

@@ -4,6 +4,8 @@
     read.onnx     count, <field>... [B, 1, ...], target [B, C, E]  -> interest [B, C, D], attention [B, C, S] if any
     head.onnx     interest, target, context [B, C, ...]            -> logit [B, C, T]
     run.onnx      <field> [B, S, D], event [B, L, E], length [B]   -> new_<field>; of a memory that is a stack of GRUs
+    item_write.onnx, item_read.onnx, item_run.onnx    the same of the side of items, where there is one; what is read
+                                                      goes behind the context
 
 `count` is int64, everything else float32; B and C are free. A field is named as in the model's memory, without the
 shape letters. `context` is left out where the schema has no context fields.
@@ -28,7 +30,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lifelong.artifact.folder import RUN, FieldLayout, recent_layout
+from lifelong.artifact.folder import ITEM_RUN, RUN, FieldLayout, recent_layout
 from lifelong.artifact.run_graph import run_graph
 from lifelong.errors import ArtifactError, require
 from lifelong.models.base import HistoryModel, Memory, MemoryModel, Model, Query, Window
@@ -165,8 +167,11 @@ def write_graphs(model: MemoryModel | HistoryModel, folder: Path) -> None:
     with torch.no_grad():
         for name, function in _functions(model).items():
             _write(function, folder / f"{name}.onnx")
-        if isinstance(model, MemoryModel) and model.stack:
-            write_run_graph(model, folder / f"{RUN}.onnx")
+        if isinstance(model, MemoryModel):
+            of_items = [] if model.item_side is None else [(model.item_side.memory, ITEM_RUN)]
+            for memory, name in [(model, RUN), *of_items]:
+                if memory.stack:
+                    write_run_graph(memory, folder / f"{name}.onnx")
 
 
 def _write(function: _Function, path: Path) -> None:
@@ -195,7 +200,11 @@ def _functions(model: MemoryModel | HistoryModel) -> dict[str, _Function]:
         _CANDIDATES,
     )
     if isinstance(model, MemoryModel):
-        return {**_memory_functions(model), "head": head}
+        functions = {**_memory_functions(model), "head": head}
+        if model.item_side is not None:
+            of_items = _memory_functions(model.item_side.memory)
+            functions |= {f"item_{name}": function for name, function in of_items.items()}
+        return functions
     graph, inputs = FindGraph(model), [*_WINDOW, "target", "target_number"]
     attention = graph(*_Draw(model).find(2, 2))[1:]
     outputs = ["interest", "weight" if model.free_weights else "attention"] if attention else ["interest"]
@@ -368,7 +377,7 @@ def _check(function: _Function, path: Path) -> None:
         found, wanted = session.run(list(function.outputs), feed), function.module(*inputs)
         for name, graph_value, value in zip(function.outputs, found, wanted, strict=True):
             # A memory is kept and written again, so that each of its numbers has to be right by itself.
-            kept = path.name == "write.onnx"
+            kept = path.stem in ("write", "item_write")
             unit = 1.0 if kept or not value.numel() else max(1.0, float(value.abs().max()))
             if not np.allclose(graph_value, value.numpy(), rtol=TOLERANCE if kept else 0.0, atol=TOLERANCE * unit):
                 raise ArtifactError(

@@ -44,7 +44,8 @@ def verify(
             progress=advance,
         )
     document = {**asdict(report), "equal": report.equal}
-    counts = {name: value for name, value in asdict(report).items() if name != "reasons"}
+    left_out = {"reasons"} | (set() if report.items else {"items", "windows"})
+    counts = {name: value for name, value in asdict(report).items() if name not in left_out}
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()]
     lines += [f"{user}: {why}" for user, why in report.reasons.items()]
     return Reply(document, [_verdict(report, data is None), *lines], exit_code=0 if report.equal else 1)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.events import NO_TIME, gap_numbers
-from lifelong.data.vocabulary import PADDING
+from lifelong.data.vocabulary import PADDING, UNKNOWN
 
 if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
@@ -41,6 +41,11 @@ class ItemSpan:
     recent: int
     period: int = 1
     delay: int = 0
+
+    def starts(self, end_N: IntArray) -> IntArray:
+        """Where windows start that end behind so many events of their item."""
+        start_N: IntArray = np.maximum(0, -((self.recent - end_N) // self.period) * self.period)
+        return start_N
 
 
 class WindowArrays(NamedTuple):
@@ -84,7 +89,7 @@ class ItemReader:
         """
         row_N, time_N = row_BC[mask_BC].astype(np.int64), time_BC[mask_BC]
         end_N = self._items.positions(row_N, time_N - max(0, self._span.delay - 1))
-        start_N = self._starts(end_N)
+        start_N = self._span.starts(end_N)
         order = np.lexsort((end_N, start_N, row_N))
         window_N, rank_N = _groups(np.stack([row_N, start_N])[:, order])
         first = np.flatnonzero(rank_N == 0)
@@ -101,11 +106,25 @@ class ItemReader:
         number_WLF = self._events(row_W, start_W, length_W)
         return WindowArrays(number_WLF, length_W, position_WK, place_BC, gap_BC, self._of_users(user_B))
 
-    def _starts(self, end_N: IntArray) -> IntArray:
-        """Where windows start that end behind so many events of their item."""
-        period = self._span.period
-        start_N: IntArray = np.maximum(0, -((self._span.recent - end_N) // period) * period)
-        return start_N
+    def until(self, row_W: IntArray, time_W: IntArray) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """The windows of items at some moments, as a service keeps them.
+
+        Args:
+            row_W: catalogue row of each item.
+            time_W: events of an earlier time are in the window.
+
+        Returns:
+            Field numbers `[W, L, F]` and times `[W, L]`, 0 in padding; place of the first event and of the one behind
+            the last, counted from the item's first event.
+        """
+        end_W = self._items.positions(row_W, time_W)
+        start_W = np.maximum(0, end_W - self._span.recent)
+        number_WLF = self._events(row_W, start_W, end_W - start_W)
+        event_WL = (self._offset_V[row_W] + start_W)[:, None] + np.arange(number_WLF.shape[1])
+        real_WL = event_WL < (self._offset_V[row_W] + end_W)[:, None]
+        time_WL = np.zeros(event_WL.shape, np.int64)
+        time_WL[real_WL] = self._time_N[event_WL[real_WL]]
+        return number_WLF, time_WL, start_W, end_W
 
     def _events(self, row_W: IntArray, start_W: IntArray, length_W: IntArray) -> IntArray:
         """Field numbers `[W, L, F]`: the users', and the event's; L is at least 1."""
@@ -114,7 +133,7 @@ class ItemReader:
         first_W = self._offset_V[row_W]
         event_WL = np.where(real_WL, (first_W + start_W)[:, None] + step_L, first_W[:, None])
         event_N, place_N = event_WL[real_WL], (start_W[:, None] + step_L)[real_WL]
-        columns = [self._of_users(self._user_N[event_N])]
+        columns = [self._of_known(self._user_N[event_N])]
         if self._type_N is not None:
             columns.append(np.asarray(self._type_N[event_N], np.int64)[:, None])
         columns.append(self._gaps(event_N - place_N, place_N, self._time_N[event_N])[:, None])
@@ -128,6 +147,12 @@ class ItemReader:
         known_N = place_N > 0
         before_N = np.where(known_N, first_N + place_N - 1, 0)
         return gap_numbers(time_N, np.where(known_N, self._time_N[before_N], NO_TIME))
+
+    def _of_known(self, user_N: npt.NDArray[np.integer]) -> IntArray:
+        """The same as a service can know them who was told no profile: nothing of users who are not in training."""
+        number_NF = self._of_users(user_N)
+        number_NF[~self._items.trained_U[user_N]] = UNKNOWN
+        return number_NF
 
     def _of_users(self, user_N: npt.NDArray[np.integer]) -> IntArray:
         """Number and profile of users: `[N, F]`."""

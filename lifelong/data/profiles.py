@@ -5,8 +5,9 @@ PROFILE of a dataset
   vocabulary/user.<field>/     values that users with events in the training period have
 
 A profile is what the source's table says, whenever it was asked; a field that changes with what the user does (such as
-her number of purchases) would tell of later events, and does not belong here. An artifact takes the vocabularies, never
-the rows: online a profile comes with each request, and no store keeps it.
+her number of purchases) would tell of later events, and does not belong here. An artifact takes the vocabularies and
+not the rows: online a profile comes with each request, and no store keeps it. A model with a side of items reads those
+of an item's users, too: its artifact has the rows of the users of the training (`known_users`).
 """
 
 from __future__ import annotations

@@ -1,26 +1,35 @@
 """Takes users out of a store with all that is kept of them, and says beforehand what that is.
 
 Of a user a store keeps: her memory of each artifact, her event log, her client event ids. One commit erases all of it;
-`purge` then rewrites the files of an embedded store, in which erased bytes may stand for a while.
+`purge` then rewrites the files of an embedded store, in which erased bytes may stand for a while. Where a model has a
+side of items, her events stand in their windows, too: there they become events of somebody unknown, first of all.
 """
 
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lifelong.data.events import NO_TIME
+from lifelong.data.vocabulary import UNKNOWN
 from lifelong.errors import StoreConflictError, StoreUnavailableError, UsageError
-from lifelong.memory.codec import codec_of
+from lifelong.memory.codec import Codec, codec_of
 from lifelong.memory.event import decode_event
+from lifelong.memory.item_memory import ITEMS, ItemMemories
+from lifelong.memory.members import open_member
 from lifelong.memory.store import Commit
 
 if TYPE_CHECKING:
     from lifelong.memory.store import MemoryStore
 
 _ATTEMPTS = 100
+_WINDOWS = 1_024
+"""Windows of items that are searched together."""
 
 
 def forget(store: MemoryStore, user: str) -> bool:
@@ -31,16 +40,54 @@ def forget(store: MemoryStore, user: str) -> bool:
 
     Raises:
         StoreUnavailableError: the store does not answer, or the list of artifacts changes again and again.
+        StoreForeignError: see `unlink`.
     """
     for _ in range(_ATTEMPTS):
         known = _holds(store, user)
         try:
+            unlink(store, [user])
             store.commit(Commit(deleted=[user]))
         except StoreConflictError:
-            # An artifact came or went in between.
+            # An artifact came or went in between, or events of items.
             continue
         return known
     raise StoreUnavailableError("the store's list of artifacts changes again and again", fix="erase her again")
+
+
+def unlink(store: MemoryStore, users: Sequence[str]) -> int:
+    """Let the windows of items hold some users' events as those of nobody known.
+
+    Args:
+        store: open for writing.
+        users: ids.
+
+    Returns:
+        Items in whose windows they were.
+
+    Raises:
+        StoreConflictError: events came in between; some windows may be changed and others not.
+        StoreForeignError: the artifact that is served from the store cannot be opened, so that nobody can tell by which
+            number it knows them.
+    """
+    served = store.roster().served
+    if served is None or not _has_windows(store):
+        return 0
+    of_items = ItemMemories(open_member(served))
+    number_U = np.setdiff1d(of_items.users.numbers(users)[:, 0], [UNKNOWN])
+    found, windows = 0, store.users(slot=ITEMS)
+    while len(number_U) and (some := list(islice(windows, _WINDOWS))):
+        states = of_items.codec.decode([record for _, record in some])
+        changed = of_items.unlinked(states, number_U)
+        after = of_items.codec.encode(states.take(changed))
+        based_on = {(ITEMS, some[at][0]): some[at][1] for at in changed.tolist()}
+        store.commit(Commit(beside=dict(zip(based_on, after, strict=True)), beside_based_on=based_on))
+        found += len(changed)
+    return found
+
+
+def _has_windows(store: MemoryStore) -> bool:
+    """Whether it keeps events of items."""
+    return store.whole and next(iter(store.users(slot=ITEMS)), None) is not None
 
 
 def _holds(store: MemoryStore, user: str) -> bool:
@@ -83,6 +130,9 @@ def forget_inactive(
     if served is None:
         return Sweep(0, 0, 0)
     codec, looked, forgotten, active = codec_of(served.identity), 0, 0, 0
+    if _has_windows(store):
+        # Before they are erased, so that an interrupted sweep finds them again; in one search for all.
+        _unlink_inactive(store, served.slot, codec, before)
     for user, record in store.users(slot=served.slot):
         looked += 1
         last = int(codec.decode([record]).last_time_B[0])
@@ -98,6 +148,22 @@ def forget_inactive(
         if pause():
             break
     return Sweep(looked, forgotten, active)
+
+
+def _unlink_inactive(store: MemoryStore, slot: int, codec: Codec, before: int) -> None:
+    """Take those out of the windows of items who are about to be erased."""
+    inactive = [
+        user
+        for user, record in store.users(slot=slot)
+        if NO_TIME != int(codec.decode([record]).last_time_B[0]) < before
+    ]
+    for _ in range(_ATTEMPTS):
+        try:
+            unlink(store, inactive)
+        except StoreConflictError:
+            continue
+        return
+    raise StoreUnavailableError("events of the items come in again and again", fix="sweep again")
 
 
 def moment_before(days: float, *, now: Callable[[], float] = clock.time) -> int:

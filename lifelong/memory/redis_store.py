@@ -126,7 +126,7 @@ class RedisStore:
         StoreError: it lets nobody in, may throw memories away, or has no store (read_only) or one of another format.
     """
 
-    shared = True
+    shared, whole = True, False
 
     def __init__(self, address: Address, *, read_only: bool = False) -> None:
         self.name, self._read_only, self._now = address.name, read_only, 0

@@ -7,7 +7,7 @@ FOLDER/
 
     m name                                     meta: the identity; the list of artifacts, once there were two
     s user                                     encoded memory, in slot 0
-    t slot (4) user                            encoded memory, in another slot
+    t slot (4) user                            encoded memory, in another slot; in slot 2^31 the last events of an item
     w partition (8) source                     watermark (8)
     d length of user (4) user event id         expiry (8)
     x expiry (8) length of user (4) user event id   the same by expiry, so that old ones are found
@@ -95,7 +95,7 @@ class RocksDbStore:
         StoreError: it is not there (read_only), or of another format.
     """
 
-    shared = False
+    shared, whole = False, True
 
     def __init__(self, path: Path, *, read_only: bool = False, sync: bool = True, cache: int = CACHE) -> None:
         self.path, self._read_only, self._sync = path, read_only, sync

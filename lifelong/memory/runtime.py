@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import GRAPHS, RUN, STRIDE, is_recent
+from lifelong.artifact.folder import GRAPHS, RUN, STRIDE, Graph, is_recent
 from lifelong.data.events import NO_TIME
-from lifelong.errors import ArtifactError, StoreCorruptError, require
+from lifelong.errors import StoreCorruptError
 from lifelong.memory.codec import make_codec
+from lifelong.memory.graphs import Session
+from lifelong.memory.item_memory import ItemMemories
 from lifelong.memory.recent import append, unroll
 from lifelong.memory.state import States
 from lifelong.memory.store import StoreIdentity
@@ -63,17 +65,19 @@ class Runtime:
         # A mapped array as a plain one: each look-up in the subclass costs as much as the look-up itself.
         self._tables = {field: np.asarray(table) for field, table in artifact.tables.items()}
         self._recent = is_recent(self.layout)
-        graphs = [name for name in GRAPHS if name != "write" or not self._recent]
-        self._sessions = {name: _session(artifact, name, threads) for name in graphs}
+        graphs: list[Graph] = [name for name in GRAPHS if name != "write" or not self._recent]
+        self._sessions = {name: Session(artifact, name, threads) for name in graphs}
         self._run_session, self.stride = self._runs(artifact, threads)
-        given = {part.name for part in self._sessions["read"].get_outputs()} & {"attention", "weight"}
+        read = self._sessions["read"].session
+        given = {part.name for part in read.get_outputs()} & {"attention", "weight"}
         self._attention = next(iter(given), None)
         # A graph for histories of one length alone names it; else the axis is free.
-        sizes = [part.shape[1] for part in self._sessions["read"].get_inputs() if part.name == "history"]
+        sizes = [part.shape[1] for part in read.get_inputs() if part.name == "history"]
         self._window = sizes[0] if sizes and isinstance(sizes[0], int) else 1
-        self._taken = {
-            name: frozenset(part.name for part in session.get_inputs()) for name, session in self._sessions.items()
-        }
+        self.items = None if artifact.config.items is None else ItemMemories(artifact, threads)
+
+    items: ItemMemories | None
+    """Of a model with a side of items."""
 
     def _runs(self, artifact: Artifact, threads: int) -> tuple[Any, int | None]:
         """The graph for runs of events, and the multiple that they begin at and are of; None where each is folded in.
@@ -82,7 +86,7 @@ class Runtime:
         """
         if self.codec.rounds or not artifact.graph(RUN).exists():
             return None, None
-        session = _session(artifact, RUN, threads)
+        session = Session(artifact, RUN, threads).session
         return session, int(session.get_modelmeta().custom_metadata_map[STRIDE])
 
     @property
@@ -179,12 +183,12 @@ class Runtime:
         Raises:
             StoreError: the codec cannot keep a number.
         """
-        if self._recent or not len(time_L):
+        if self._recent or not self.layout or not len(time_L):
             for place in range(len(time_L)):
                 states = self.write(states, number_LF[place : place + 1], time_L[place : place + 1])
             return states
         event_LE, session = self._embed(number_LF, self._event), self._sessions["write"]
-        names, taken = [part.name for part in self.layout], self._taken["write"]
+        names, taken = [part.name for part in self.layout], session.taken
         outputs, last = [f"new_{name}" for name in names], int(states.last_time_B[0])
         fields, counts = dict(states.fields), states.count_B + np.arange(len(time_L) + 1)[:, None]
         for place in range(len(time_L)):
@@ -193,7 +197,7 @@ class Runtime:
                 feed["count"] = counts[place]
             if "event" in taken:
                 feed["event"] = event_LE[place : place + 1]
-            fields = dict(zip(names, session.run(outputs, feed), strict=True))
+            fields = dict(zip(names, session.session.run(outputs, feed), strict=True))
             if self.codec.rounded and self.codec.name != "fp32":
                 fields = dict(self.codec.round(States(counts[place], states.last_time_B, fields)).fields)
         time = np.array([max(last, int(time_L.max()))], np.int64)
@@ -222,7 +226,9 @@ class Runtime:
         return self.codec.round(States(states.count_B + len(time_L), last_time_B, {name: memory}))
 
     def _write(self, states: States, number_BF: IntArray, chosen: slice) -> dict[str, FloatArray]:
-        feed = self._memory(states, chosen) | {"event": self._embed(number_BF[chosen], self._event)}
+        feed = self._memory(states, chosen)
+        if "event" in self._sessions["write"].taken:
+            feed["event"] = self._embed(number_BF[chosen], self._event)
         names = [part.name for part in self.layout]
         return dict(zip(names, self._run("write", [f"new_{name}" for name in names], feed), strict=True))
 
@@ -233,6 +239,7 @@ class Runtime:
         context_BCF: IntArray,
         time_B: IntArray,
         *,
+        seen_BCX: FloatArray | None = None,
         attention: bool = False,
     ) -> tuple[FloatArray, FloatArray | None]:
         """Score C targets per user.
@@ -242,6 +249,8 @@ class Runtime:
             number_BCF: numbers of `schema.item_fields`.
             context_BCF: numbers of `context_fields`; its second axis may be 1, for one moment per user.
             time_B: that moment, UTC seconds.
+            seen_BCX: what the side of items gives the targets (`ItemMemories.seen`), zeros if None; of a model that has
+                one.
             attention: whether it is wanted, too.
 
         Returns:
@@ -251,6 +260,8 @@ class Runtime:
         asked = ["interest", self._attention] if attention and self._attention else ["interest"]
         users, candidates = number_BCF.shape[:2]
         context_BCF = np.broadcast_to(context_BCF, (users, candidates, context_BCF.shape[2]))
+        if self.items is not None and seen_BCX is None:
+            seen_BCX = np.zeros((users, candidates, self.items.width), np.float32)
         cells_at_once = self._cells_at_once(states)
         wide = min(max(candidates, 1), cells_at_once)
         # Attention of all users is put together: over equally many events.
@@ -259,7 +270,13 @@ class Runtime:
         for chosen in _slices(users, max(1, cells_at_once // wide)):
             memory = self._readable(states, chosen, time_B, size)
             cells = [
-                self._score(memory, number_BCF[chosen, some], context_BCF[chosen, some], asked)
+                self._score(
+                    memory,
+                    number_BCF[chosen, some],
+                    context_BCF[chosen, some],
+                    asked,
+                    None if seen_BCX is None else seen_BCX[chosen, some],
+                )
                 for some in _slices(candidates, wide)
             ]
             rows.append([np.concatenate(part, axis=1) for part in zip(*cells, strict=True)])
@@ -269,14 +286,22 @@ class Runtime:
         return found[0], found[1] if len(asked) > 1 else None
 
     def _score(
-        self, memory: dict[str, Any], number_BCF: IntArray, context_BCF: IntArray, asked: list[str]
+        self,
+        memory: dict[str, Any],
+        number_BCF: IntArray,
+        context_BCF: IntArray,
+        asked: list[str],
+        seen_BCX: FloatArray | None,
     ) -> list[FloatArray]:
         """Logits, and what the read graph is asked for beside the interest."""
         target = self._embed(number_BCF, self._item)
         interest, *attention = self._run("read", asked, memory | {"target": target, "target_number": number_BCF})
         feed = {"interest": interest, "target": target}
-        if self.context_fields:
-            feed["context"] = self._embed(context_BCF, self.context_fields)
+        context = [self._embed(context_BCF, self.context_fields)] if self.context_fields else []
+        if seen_BCX is not None:
+            context.append(seen_BCX)
+        if context:
+            feed["context"] = np.concatenate(context, axis=-1)
         return [*self._run("head", ["logit"], feed), *attention]
 
     def _nothing(self, users: int, candidates: int, asked: list[str]) -> tuple[FloatArray, FloatArray | None]:
@@ -286,6 +311,7 @@ class Runtime:
             np.zeros((1, 1, len(self._item)), np.int64),
             np.zeros((1, 1, len(self.context_fields)), np.int64),
             asked,
+            None if self.items is None else np.zeros((1, 1, self.items.width), np.float32),
         )
         empty = [np.zeros((users, candidates, part.shape[2]), np.float32) for part in one]
         return empty[0], empty[1] if len(asked) > 1 else None
@@ -321,11 +347,8 @@ class Runtime:
         vectors = [self._tables[field][number[..., place]] for place, field in enumerate(fields)]
         return np.concatenate(vectors, axis=-1)
 
-    def _run(self, graph: str, outputs: list[str], feed: dict[str, Any]) -> list[FloatArray]:
-        taken = self._taken[graph]
-        inputs = {name: np.ascontiguousarray(value) for name, value in feed.items() if name in taken}
-        found: list[FloatArray] = self._sessions[graph].run(outputs, inputs)
-        return found
+    def _run(self, graph: Graph, outputs: list[str], feed: dict[str, Any]) -> list[FloatArray]:
+        return self._sessions[graph](outputs, feed)
 
 
 def identity_of(artifact: Artifact, store: MemoryStore, codec: str | None = None) -> StoreIdentity:
@@ -355,20 +378,6 @@ def identity_with(artifact: Artifact, codec: str) -> StoreIdentity:
     layout = make_codec(codec, artifact.require_memory()).layout
     text = json.dumps([part.model_dump() for part in layout], separators=(",", ":"))
     return StoreIdentity(artifact.id, codec, text, str(artifact.path.resolve()))
-
-
-def _session(artifact: Artifact, name: Any, threads: int) -> Any:
-    runtime = require("onnxruntime", extra="serve", purpose="running a model's graphs")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    # Waiting threads sleep: spinning ones cost other processes their cores, and the slowest requests most.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    path = artifact.graph(name)
-    try:
-        return runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ArtifactError(f"{path} cannot be run: {error}", fix="train anew with this release") from error
 
 
 def _slices(size: int, step: int) -> Iterator[slice]:

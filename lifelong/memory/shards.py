@@ -72,7 +72,7 @@ class Shards:
         items: items put online, where the shard that keeps them is not among these.
     """
 
-    shared = False
+    shared = whole = False
 
     def __init__(
         self, place: str, share: Share, shards: Mapping[int, MemoryStore], *, items: Mapping[str, bytes] | None = None

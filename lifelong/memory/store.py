@@ -38,7 +38,7 @@ class Commit:
         based_on: user -> the encoded memory that the change was made from, None for none.
         items_based_on: item -> the fields that the change was made from, None for none.
         slot: of `states` and `based_on`; see `lifelong.memory.roster`.
-        beside: (slot, user) -> encoded memory, of other artifacts.
+        beside: (slot, user) -> encoded memory, of other artifacts; and (slot of items, item) -> its last events.
         beside_based_on: (slot, user) -> the encoded memory that the change was made from, None for none.
         epoch: of the list of artifacts that it was made for; None where that does not matter.
         reached: (source, partition) -> offset that the watermark has reached at least, or the change is refused: a
@@ -92,6 +92,10 @@ class MemoryStore(Protocol):
     @property
     def shared(self) -> bool:
         """Whether other processes may write to it while it is open."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether a commit is all there or nothing, whoever's records are in it."""
 
     @property
     def identity(self) -> StoreIdentity | None:
@@ -299,7 +303,7 @@ def refuse_write(place: str) -> StoreError:
 class InMemoryStore:
     """A store in RAM: survives nothing, for tests and one-off work. Threads may share it."""
 
-    shared = False
+    shared, whole = False, True
 
     def __init__(self, *, read_only: bool = False) -> None:
         self._read_only, self._lock = read_only, threading.Lock()

@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lifelong.artifact.folder import Artifact
-from lifelong.errors import ArtifactError, MismatchError, StoreConflictError, StoreError
+from lifelong.errors import ArtifactError, MismatchError, StoreConflictError, StoreError, StoreForeignError
 from lifelong.memory.roster import Member, Phase, Roster
 from lifelong.memory.runtime import identity_with
 
@@ -52,12 +52,15 @@ def add(store: MemoryStore, artifact: Artifact, *, codec: str | None = None, pha
     Raises:
         StoreError: the store is new.
         MismatchError: the artifact counts time otherwise than the one that is served.
+        StoreForeignError: it, or the one that is served, has a side of items.
         ArtifactError: the model cannot be served, and why.
     """
     known = store.roster().find(artifact.id)
     chosen = codec or (artifact.config.codec if known is None else known.identity.codec)
     identity = identity_with(artifact, chosen)
-    _check_time(store.roster(), artifact)
+    if known is None:
+        _check_items(artifact)
+    _check_served(store.roster(), artifact)
 
     def with_it(roster: Roster) -> Roster:
         member = roster.find(artifact.id)
@@ -80,7 +83,21 @@ def add(store: MemoryStore, artifact: Artifact, *, codec: str | None = None, pha
     return member
 
 
-def _check_time(roster: Roster, artifact: Artifact) -> None:
+def _check_items(artifact: Artifact) -> None:
+    """Refuse a model with a side of items: the events of an item are one record of one artifact.
+
+    Raises:
+        StoreForeignError: it is one.
+    """
+    if artifact.config.items is not None:
+        raise StoreForeignError(
+            f"artifact {artifact.id[:12]}, {artifact.config.title}, keeps events of items beside memories of users",
+            expected="artifacts that keep memories of users alone, where several share a store",
+            fix="fill a new store with `lifelong backfill ARTIFACT DATA`, and start a service on it",
+        )
+
+
+def _check_served(roster: Roster, artifact: Artifact) -> None:
     served = roster.served
     if served is None:
         raise StoreError(
@@ -92,6 +109,8 @@ def _check_time(roster: Roster, artifact: Artifact) -> None:
     except ArtifactError:
         # Whoever serves it has it; here it would only have told the unit.
         return
+    if old is not None:
+        _check_items(old)
     if old is not None and old.config.dataset_schema.time_unit != artifact.config.dataset_schema.time_unit:
         raise MismatchError(
             f"artifact {artifact.id[:12]} takes times in {artifact.config.dataset_schema.time_unit}",

@@ -33,6 +33,7 @@ from lifelong.memory.event import event_problem as event_problem
 from lifelong.memory.event_table import EventTable, places
 from lifelong.memory.event_table import check_events as check_events
 from lifelong.memory.folding import Folder
+from lifelong.memory.item_memory import ITEMS, require_items
 from lifelong.memory.members import Group, Members
 from lifelong.memory.plan import Plan, make_plan
 from lifelong.memory.runtime import identity_of
@@ -114,6 +115,7 @@ class Updater:
         self._event_log, self._now = event_log, now or (lambda: int(clock.time()))
         self._lock = threading.Lock()
         self._identity = identity
+        require_items(artifact, store)
         store.bind(identity)
         self.members = Members(store, [folder])
 
@@ -219,6 +221,7 @@ class Updater:
         names, bases = _chosen(used, touched), _chosen(read, touched)
         after = states if len(touched) == len(states) else states.take(touched)
         log = self._logged(kept, plan, count_N) if self._event_log else {}
+        windows, windows_before = self._windows(leader, kept, number_NF, coming)
         followed = crew.fold(Group(used, before, kept, plan), [_chosen(records_, used_U) for records_ in beside])
         change = Commit(
             states=dict(zip(names, leader.runtime.encode(after), strict=True)),
@@ -227,12 +230,26 @@ class Updater:
             events=log,
             based_on=dict(zip(names, bases, strict=True)),
             slot=crew.slot,
-            beside=followed.records,
-            beside_based_on=followed.based_on,
+            beside={**followed.records, **windows},
+            beside_based_on={**followed.based_on, **windows_before},
             epoch=crew.roster.epoch,
             reached=batch.reached,
         )
         return Step(change, batch, fresh_N, kept_N, fresh_N[plan.late], kept_N[unknown_N])
+
+    def _windows(
+        self, leader: Folder, kept: EventTable, number_NF: IntArray, coming: Mapping[int, Mapping[str, bytes]]
+    ) -> tuple[Mapping[tuple[int, str], bytes], Mapping[tuple[int, str], bytes | None]]:
+        """The records of the events' items after them, and before; nothing of a model without a side of items."""
+        of_items = leader.runtime.items
+        if of_items is None or not len(kept):
+            return {}, {}
+        names, item_N = places(kept.item)
+        read = self._records(names, ITEMS, coming)
+        after = of_items.after(of_items.codec.decode(read), item_N, kept, number_NF)
+        keys = [(ITEMS, name) for name in names]
+        records = dict(zip(keys, of_items.codec.encode(after), strict=True))
+        return records, dict(zip(keys, read, strict=True))
 
     @staticmethod
     def _logged(events: EventTable, plan: Plan, count_N: IntArray) -> dict[tuple[str, int], bytes]:

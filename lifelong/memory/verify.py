@@ -24,6 +24,7 @@ from lifelong.errors import StoreCorruptError, UsageError
 from lifelong.memory.folding import Folder
 from lifelong.memory.histories import HistoryFold, check_fits
 from lifelong.memory.histories import counts_until as counts_until
+from lifelong.memory.item_memory import ITEMS, ItemMemories
 from lifelong.memory.replaying import Replayer
 from lifelong.memory.runtime import identity_of
 
@@ -59,6 +60,8 @@ class VerifyReport:
         score: users with a score that differs by more than that.
         untold: users whose events are known from nowhere: neither equal nor different.
         exact: users whose memory is equal bit for bit.
+        items: of a model with a side of items, those whose last events were compared with DATA.
+        windows: of those, the ones whose events are others, or in another order.
         memory_difference: the largest.
         score_difference: the largest, in logits.
         reasons: some of the users who differ or cannot be told, and why.
@@ -75,6 +78,8 @@ class VerifyReport:
     score: int = 0
     untold: int = 0
     exact: int = 0
+    items: int = 0
+    windows: int = 0
     memory_difference: float = 0.0
     score_difference: float = 0.0
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -83,7 +88,7 @@ class VerifyReport:
     def equal(self) -> bool:
         """Whether the store holds what the events give, of every user."""
         differs = self.missing or self.corrupt or self.count or self.last_time or self.memory or self.score
-        return not (differs or self.untold)
+        return not (differs or self.untold or self.windows)
 
     @property
     def examples(self) -> list[str]:
@@ -144,6 +149,38 @@ def verify(
         done += len(some)
         if progress is not None:
             progress(done, len(names))
+    if dataset is not None and folder.runtime.items is not None and (users is None or isinstance(users, int)):
+        report = _merge(report, _items(folder.runtime.items, dataset, store, until, users, rng))
+    return report
+
+
+def _items(
+    of_items: ItemMemories,
+    dataset: Dataset,
+    store: MemoryStore,
+    until: int | None,
+    size: int | None,
+    rng: np.random.Generator,
+) -> VerifyReport:
+    """Compare the windows of items, of all or of some, with a dataset's."""
+    row_I = np.arange(FIRST_ROW, len(dataset.catalogue))
+    if size is not None:
+        row_I = np.sort(rng.choice(row_I, min(size, len(row_I)), replace=False))
+    report = VerifyReport()
+    for start in range(0, len(row_I), _USERS):
+        some_I = row_I[start : start + _USERS]
+        names = [dataset.catalogue.id_of(row) or "" for row in some_I.tolist()]
+        wanted = of_items.of_dataset(dataset, some_I, until)
+        records = of_items.codec.encode(wanted)
+        absent = [count == 0 for count in wanted.count_B.tolist()]
+        kept = store.read_many(names, slot=ITEMS)
+        differ = [
+            name
+            for name, found, record, none in zip(names, kept, records, absent, strict=True)
+            if found != (None if none else record)
+        ]
+        told = {f"item {name}": "its last events are not those of DATA" for name in differ[:_NAMED]}
+        report = _merge(report, VerifyReport(items=len(names), windows=len(differ), reasons=told))
     return report
 
 

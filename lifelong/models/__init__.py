@@ -325,7 +325,7 @@ SERVED = (MemoryModel, HistoryModel)
 
 def is_served(model: Model | FittedModel) -> TypeGuard[MemoryModel | HistoryModel]:
     """Whether a service can run this model: the settings of one that it could run may rule that out."""
-    return isinstance(model, SERVED) and model.counted is None and model.item_side is None
+    return isinstance(model, SERVED) and model.counted is None
 
 
 def require_served(model: Model | FittedModel, *, purpose: str) -> MemoryModel | HistoryModel:
@@ -406,7 +406,9 @@ SIDES_PAGE = (
     f"| `side` | `{json.dumps(SIDES[0])}` | whose memory is read: the user's, the item's, or both |\n"
     f"| `item_recent` | `{ITEM_RECENT}` | last events of an item that a target sees at most; at least twice the "
     "largest period, at whose multiples windows start |\n",
-    "Trained, evaluated and compared, and not served: see [what a service would need](serving.md#the-side-of-items).\n",
+    "It is served, too, from a store of one database: see [what a service keeps](serving.md#the-side-of-items). Of a "
+    "user who is not in training an item's events tell neither number nor profile, in training and evaluation as in a "
+    "service.\n",
 )
 """What `models_page` says of `model.side`."""
 

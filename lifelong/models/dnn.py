@@ -55,7 +55,7 @@ class Dnn(MemoryModel[DnnMemory]):
 
     def initial_memory(self, num_users: int) -> DnnMemory:
         """Zeros."""
-        weight = next(self.head.parameters())
+        weight = next(self.parameters())
         count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
         return DnnMemory(count_B, weight.new_zeros(num_users, self.event_width))
 

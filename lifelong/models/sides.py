@@ -9,8 +9,8 @@ and the time since the item's event before. The model is the same with the same 
 is the model as it is, `item` has the second row alone, `both` has both: the switch of HPMN's released code.
 
 Differs from the user's side: items have more events than users, so that a memory is of the last `item_recent` ones
-before the target, in training as in evaluation; and the head reads the time since the item's last event, as it reads
-the time since the user's.
+before the target, in training, evaluation and service; and the head reads the time since the item's last event, as it
+reads the time since the user's.
 
 Shapes: B users, C targets per user, W windows, L padded length, K reads of a window, N real targets, D interest.
 """
@@ -37,10 +37,6 @@ Side = Literal["user", "item", "both"]
 SIDES: tuple[Side, ...] = ("user", "item", "both")
 ITEM_RECENT = 100
 """Default of `item_recent`."""
-_NOT_SERVED = (
-    "a store keeps memories of users, and none of items (model.side); what can be served is the same model with "
-    "model.side = 'user', which has to be trained anew"
-)
 
 
 def has_sides(entry: type[Any]) -> bool:
@@ -168,5 +164,4 @@ def with_sides(
     own.title = f"{title}, {'item side' if side == 'item' else 'both sides'}"
     own.item_side = ItemSide(other, recent=recent)
     own.widen_head(own.item_side.width, dropout=settings["dropout"])
-    own.not_served = _NOT_SERVED
     return own

@@ -51,7 +51,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class _Round:
-    """The k-th moment of every user: examples to score, then events to write, both by index."""
+    """The k-th moment of every user, or one moment of all: examples to score, then events to write, both by index."""
 
     examples: npt.NDArray[np.int64]
     events: npt.NDArray[np.int64]
@@ -82,7 +82,7 @@ def replay(
     """
     examples = dataset.examples(split)
     event_N = _events_of(dataset, *_period(dataset, split))
-    rounds = list(_rounds(dataset, examples, event_N))
+    rounds = list(_rounds(dataset, examples, event_N, one_clock=artifact.config.items is not None))
     logit_N = np.full(len(examples), np.nan)
     store = open_store()
     written, reopened, score_seconds, write_seconds = 0, 0, 0.0, 0.0
@@ -132,8 +132,17 @@ def _events_of(dataset: Dataset, first: int, end: int | None) -> npt.NDArray[np.
     return np.flatnonzero((time_N >= first) & (time_N < (np.iinfo(np.int64).max if end is None else end)))
 
 
-def _rounds(dataset: Dataset, examples: Examples, event_N: npt.NDArray[np.int64]) -> Iterator[_Round]:
-    """Group examples and events by the rank of their moment within their user."""
+def _rounds(
+    dataset: Dataset, examples: Examples, event_N: npt.NDArray[np.int64], *, one_clock: bool
+) -> Iterator[_Round]:
+    """Group examples and events by the rank of their moment within their user.
+
+    Args:
+        dataset: where the events are.
+        examples: of the period.
+        event_N: indices of the events.
+        one_clock: whether users have to do with each other, so that the rank is that among the moments of all.
+    """
     histories = dataset.histories
     user = np.concatenate([examples.user_N, np.searchsorted(histories.offset_U, event_N, side="right") - 1])
     moment = np.concatenate([examples.time_N, histories.time_N[event_N]])
@@ -144,6 +153,10 @@ def _rounds(dataset: Dataset, examples: Examples, event_N: npt.NDArray[np.int64]
     nth = np.cumsum(new_moment) - 1
     rank = np.empty(len(user), np.int64)
     rank[order] = nth - np.maximum.accumulate(np.where(new_user, nth, 0))
+    if one_clock:
+        rank[order] = np.unique(moment, return_inverse=True)[1]
+        in_log = np.argsort(histories.sequence_N[event_N], kind="stable")
+        event_N, rank[len(examples) :] = event_N[in_log], rank[len(examples) :][in_log]
     example_rank, event_rank = rank[: len(examples)], rank[len(examples) :]
     by_example, by_event = np.argsort(example_rank, kind="stable"), np.argsort(event_rank, kind="stable")
     bounds = np.arange(1 + (rank.max() if len(rank) else -1) + 1)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from lifelong.data.events import NO_TIME, context_numbers, user_context
 from lifelong.errors import ArtifactError, RequestError, StoreCorruptError, UsageError
+from lifelong.memory.item_memory import ITEMS
 from lifelong.memory.roster import slot_of
 from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
@@ -252,7 +253,10 @@ class Scorer:
         now = int(clock.time())
         time_B = np.array([now if request.time is None else request.time for request in requests], np.int64)
         context_BCF = self.context(requests, time_B, states.last_time_B)
-        logit_BCT, attention_BCS = self.runtime.score(states, number_BCF, context_BCF, time_B, attention=attention)
+        seen_BCX = self._seen(requests, time_B)
+        logit_BCT, attention_BCS = self.runtime.score(
+            states, number_BCF, context_BCF, time_B, seen_BCX=seen_BCX, attention=attention
+        )
         if not np.isfinite(logit_BCT).all():
             raise ArtifactError("a score that is no number", fix="look at its weights, and train it again")
         answers = []
@@ -271,6 +275,27 @@ class Scorer:
                 )
             )
         return answers
+
+    def _seen(self, requests: Sequence[ScoreRequest], time_B: IntArray) -> npt.NDArray[np.float32] | None:
+        """What the candidates get of their items, of a model with a side of items."""
+        of_items = self.runtime.items
+        if of_items is None:
+            return None
+        names = list(dict.fromkeys(item for request in requests for item in request.items))
+        place = {name: at for at, name in enumerate(names)}
+        item_BC = np.zeros((len(requests), max(len(request.items) for request in requests)), np.int64)
+        for at, request in enumerate(requests):
+            item_BC[at, : len(request.items)] = [place[item] for item in request.items]
+        profiles = [
+            {
+                name: int(self.artifact.profile_vocabularies[name].numbers([value])[0])
+                for field, value in (request.profile or {}).items()
+                if (name := user_context(field)) in of_items.profile_fields
+            }
+            for request in requests
+        ]
+        query_BF = of_items.query([request.user for request in requests], profiles)
+        return of_items.seen(self.store.read_many(names, slot=ITEMS), item_BC, query_BF, time_B)
 
     def context(self, requests: Sequence[ScoreRequest], time_B: IntArray, last_time_B: IntArray) -> IntArray:
         """Context numbers of requests, as the model reads them: `[B, C, F]`, C being 1 where all candidates have one.

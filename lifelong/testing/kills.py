@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
+from lifelong.memory.item_memory import ITEMS
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.shards import shard_of
 from lifelong.memory.store import InMemoryStore, MemoryStore, open_store
@@ -435,7 +436,7 @@ def row(event: UserEvent) -> dict[str, Any]:
 
 
 def compare(ground: Ground, store: MemoryStore, events: Sequence[UserEvent]) -> None:
-    """Hold a store against a replay: counts, times and logs equal, memories to a rounding.
+    """Hold a store against a replay: counts, times, logs and events of items equal, memories to a rounding.
 
     Raises:
         AssertionError: it holds something else.
@@ -450,6 +451,8 @@ def compare(ground: Ground, store: MemoryStore, events: Sequence[UserEvent]) -> 
     for name, value in wanted.fields.items():
         assert np.abs(found.fields[name] - value).max(initial=0) <= _TOLERANCE, name
     assert [store.events(user) for user in users] == [once.events(user) for user in users]
+    if ground.artifact.config.items is not None:
+        assert dict(store.users(slot=ITEMS)) == dict(once.users(slot=ITEMS))
 
 
 def campaign(ground: Ground, kind: str, *, kills: int, seed: int, say: Callable[[Kill], None]) -> list[Kill]:

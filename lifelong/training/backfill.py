@@ -17,11 +17,13 @@ import torch
 from lifelong.artifact.export import load_model
 from lifelong.artifact.graphs import field_name
 from lifelong.data.batches import Batch, evaluation_batches
+from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.examples import Examples
 from lifelong.errors import StoreForeignError
 from lifelong.evaluation.evaluate import check_fits
 from lifelong.memory.codec import Codec, make_codec
 from lifelong.memory.histories import HistoryFold, counts_until
+from lifelong.memory.item_memory import ITEMS, ItemMemories, require_items
 from lifelong.memory.recent import roll
 from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from lifelong.memory.store import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
+_ITEMS = 4_096
+"""Items of one commit."""
 _EVENTS = 65_536
 """Events of one batch at most, padding included; one longer history is a batch of its own."""
 
@@ -88,12 +92,17 @@ def backfill(
     Raises:
         ArtifactError: the model cannot be served, and why.
         MismatchError: the dataset does not fit the model.
+        DatasetError: the model reads events of items, and the dataset was prepared without them.
         StoreForeignError: another artifact wrote the store, or it has another codec.
         StoreError: the codec cannot keep a number.
     """
     identity = identity_of(artifact, store, codec)
     check_fits(artifact, dataset)
+    if artifact.config.items is not None:
+        # Before anything is written, in case that they are not there.
+        dataset.item_histories  # noqa: B018
     slot = store.bind(identity)
+    require_items(artifact, store)
     if len(store.roster().members) > 1:
         raise StoreForeignError(
             "the store keeps memories of several artifacts, and this would fill one artifact's alone",
@@ -112,8 +121,25 @@ def backfill(
         events, size = events + written.events, size + written.bytes
         if progress is not None:
             progress(done, len(users))
+    if writer.of_items is not None:
+        _write_items(writer.of_items, dataset, store, until)
     seconds = time.perf_counter() - started
     return BackfillReport(done - newer, events, newer, dataset.histories.num_users - len(users), size, seconds)
+
+
+def _write_items(of_items: ItemMemories, dataset: Dataset, store: MemoryStore, until: int | None) -> None:
+    """The windows of all items with an event before a time; those of which the store holds more stay."""
+    every = range(FIRST_ROW, len(dataset.catalogue))
+    for start in range(0, len(every), _ITEMS):
+        row_W = np.array(every[start : start + _ITEMS], np.int64)
+        states = of_items.of_dataset(dataset, row_W, until)
+        names = [dataset.catalogue.id_of(row) or "" for row in row_W.tolist()]
+        known_W = of_items.codec.decode(store.read_many(names, slot=ITEMS)).count_B
+        chosen = np.flatnonzero((states.count_B > 0) & (known_W <= states.count_B))
+        records = of_items.codec.encode(states.take(chosen))
+        store.commit(
+            Commit(beside={(ITEMS, names[at]): record for at, record in zip(chosen.tolist(), records, strict=True)})
+        )
 
 
 def _examples(users: IntArray, count: IntArray) -> Examples:
@@ -144,7 +170,9 @@ class _Writer:
         self.model = require_served(load_model(artifact), purpose="backfill")
         self.dataset, self.store, self.slot = dataset, store, slot
         self.codec, self.event_log = codec, event_log
-        self.rounding = HistoryFold(artifact, Runtime(artifact, codec=codec.name), dataset) if codec.rounds else None
+        runtime = Runtime(artifact, codec=codec.name)
+        self.of_items = runtime.items
+        self.rounding = HistoryFold(artifact, runtime, dataset) if codec.rounds else None
 
     def write(self, batch: Batch) -> _Written:
         """Memories of one batch of users, in one commit."""

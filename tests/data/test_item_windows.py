@@ -17,7 +17,7 @@ from lifelong.data.batches import Batch, ItemWindows, TrainingBatches, evaluatio
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import NO_TIME, gap_numbers
 from lifelong.data.examples import Examples
-from lifelong.data.item_windows import ItemReader, ItemSpan
+from lifelong.data.item_windows import ItemSpan
 from lifelong.errors import DatasetError
 from lifelong.testing.datasets import tiny_dataset
 
@@ -32,7 +32,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def naive_events(dataset: Dataset, row: int, before: int) -> list[list[int]]:
-    """Numbers of all events of an item with an earlier time: user, age, region, event type, gap."""
+    """Numbers of all events of an item with an earlier time: user, age, region, event type, gap.
+
+    Of a user who is not in training neither her number nor her profile is known.
+    """
     histories, first = dataset.histories, dataset.manifest.cut_times[0]
     found = []
     for user in range(histories.num_users):
@@ -42,8 +45,8 @@ def naive_events(dataset: Dataset, row: int, before: int) -> list[list[int]]:
             if histories.row_N[place] == row and histories.time_N[place] < before:
                 time, kind = int(histories.time_N[place]), int(histories.event_type_N[place])
                 key = (time, int(histories.sequence_N[place]))
-                number = user + 2 if trained else 1
-                found.append((key, [number, *dataset.profile_UF[user].tolist(), kind], time))
+                who = [user + 2, *dataset.profile_UF[user].tolist()] if trained else [1, 1, 1]
+                found.append((key, [*who, kind], time))
     found.sort(key=lambda event: event[0])
     times = np.array([NO_TIME, *(time for _, _, time in found)], np.int64)
     gaps = gap_numbers(times[1:], times[:-1])
@@ -183,7 +186,7 @@ def test_a_window_starts_at_a_multiple_of_the_period_and_is_neither_too_long_nor
     dataset: Dataset, end: int, period: int, more: int
 ) -> None:
     span = ItemSpan(2 * period + more, period)
-    start = int(ItemReader(dataset, span)._starts(np.array([end]))[0])
+    start = int(span.starts(np.array([end]))[0])
     assert start % period == 0 and start >= 0
     assert end - start <= span.recent
     assert start == 0 or end - start > span.recent - period

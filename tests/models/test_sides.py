@@ -115,11 +115,12 @@ def test_counts_and_heads_of_several_tasks_go_with_a_side_of_items() -> None:
 
 
 @pytest.mark.parametrize("side", ["item", "both"])
-def test_a_model_with_a_side_of_items_is_not_served_and_says_what_is_missing(side: str) -> None:
-    model = build("hpmn", INPUTS, {"side": side})
-    assert not is_served(model)
-    with pytest.raises(UsageError, match=r"a store keeps memories of users, and none of items .*model.side = 'user'"):
-        require_served(model, purpose="backfill")
+def test_a_model_with_a_side_of_items_is_served_unless_it_is_told_counts(side: str) -> None:
+    assert is_served(build("hpmn", INPUTS, {"side": side}))
+    counted = build("hpmn", INPUTS, {"side": side, "counts": True})
+    assert not is_served(counted)
+    with pytest.raises(UsageError, match="exact counts of a whole history"):
+        require_served(counted, purpose="backfill")
 
 
 def test_the_users_side_is_the_model_as_it_was() -> None:

@@ -1,6 +1,5 @@
-"""Models with a side of items: trained, resumed, gone on from, evaluated; and refused where they cannot be served."""
+"""Models with a side of items: trained, resumed, gone on from, evaluated."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,9 @@ from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.dataset import Dataset
-from lifelong.errors import ArtifactError, ConfigError, MismatchError
+from lifelong.errors import ConfigError, MismatchError
 from lifelong.evaluation.evaluate import evaluate, predict
-from lifelong.memory.store import open_store
-from lifelong.serving.scorer import Scorer
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.backfill import backfill
 from lifelong.training.display import Display
 from lifelong.training.trainer import train
 
@@ -54,7 +50,7 @@ def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
 def test_an_artifact_comes_back_with_its_side_and_the_same_logits(dataset: Dataset, tmp_path: Path, side: str) -> None:
     artifact = run(dataset, tmp_path / "a", side=side)
     assert (artifact.config.model, artifact.config.settings["side"]) == ("hpmn", side)
-    assert artifact.config.memory is None and not (tmp_path / "a" / "graphs").exists()
+    assert artifact.config.items is not None and artifact.config.items.recent == 20
     result = evaluate(artifact, dataset, bootstrap=10)
     assert result.counts.examples == len(dataset.examples("test"))
     assert result.title == f"HPMN, {'item side' if side == 'item' else 'both sides'}"
@@ -141,13 +137,3 @@ def test_a_dataset_without_item_histories_is_refused_by_evaluate(both: Artifact,
 def test_histories_in_chunks_are_refused(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the items' memories of HPMN, both sides are no part of a user's history"):
         run(dataset, tmp_path / "a", settings={"history": "chunks", "max_history": 8})
-
-
-@pytest.mark.parametrize("served", ["backfill", "scorer"])
-def test_what_serves_says_that_no_store_keeps_items(both: Artifact, dataset: Dataset, served: str) -> None:
-    serve: dict[str, Callable[[], object]] = {
-        "backfill": lambda: backfill(both, dataset, open_store("memory://")),
-        "scorer": lambda: Scorer(both, open_store("memory://")),
-    }
-    with pytest.raises(ArtifactError, match=r"HPMN, both sides.*memories of users, and none of items.*'user'"):
-        serve[served]()
