@@ -1,9 +1,11 @@
-"""From logits to probabilities: an affine map fitted on validation, then a shift to the world's rate of positives.
+"""From logits to probabilities: a rising map fitted on validation, then a shift to the world's rate of positives.
 
-    calibrated logit = a * logit + b                                   at the rate of positives of the fit
+    calibrated logit = a * log p - above * log(1 - p) + b,  p = sigmoid(logit)      at the rate of positives of the fit
     probability = sigmoid(calibrated logit + log-odds(base rate) - log-odds(sampled rate))
 
-Where negatives are sampled, the rate of the fit is the sampler's; without a base rate there is no probability.
+It is the map of beta calibration (Kull, Silva Filho, Flach, AISTATS 2017), of slope `a` far below 0 and `above` far
+above; where both are equal it is a * logit + b (Platt, 1999). Where negatives are sampled, the rate of the fit is the
+sampler's; without a base rate there is no probability.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ class Calibrator(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     a: Annotated[float, Field(gt=0)]
-    """Slope; positive, so that ranks stay."""
+    """Slope of low logits; positive, so that ranks stay."""
+    above: Annotated[float, Field(gt=0)] | None = None
+    """Slope of high logits; that of low ones if None."""
     b: float
     """Intercept, in logits."""
     sampled_rate: Rate
@@ -40,7 +44,11 @@ class Calibrator(BaseModel):
 
     def logit(self, logit: npt.ArrayLike) -> FloatArray:
         """Calibrated logits, at the rate of positives of the fit; any shape."""
-        calibrated: FloatArray = self.a * np.asarray(logit, np.float64) + self.b
+        raw = np.asarray(logit, np.float64)
+        calibrated: FloatArray = self.a * raw + self.b
+        if self.above is not None:
+            # log p = logit + log(1 - p), and -log(1 - p) = log(1 + e^logit).
+            calibrated += (self.above - self.a) * np.logaddexp(0, raw)
         return calibrated
 
     def probability(self, logit: npt.ArrayLike, base_rate: float | None = None) -> tuple[FloatArray | None, str | None]:

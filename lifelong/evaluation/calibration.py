@@ -1,6 +1,7 @@
 """Fit the map from logits to probabilities on validation examples.
 
-`probability = sigmoid(slope * logit + intercept)` at the base rate of the examples it was fitted on (Platt, 1999).
+`lifelong.artifact.calibration` has the map; it is that of beta calibration (Kull, Silva Filho, Flach, AISTATS 2017), at
+the base rate of the examples it was fitted on.
 Where negatives were sampled, that rate is the sampler's and not the world's: the calibrator stores it, and shifts the
 log-odds to a stated base rate when it is applied.
 """
@@ -16,9 +17,12 @@ from lifelong.artifact.calibration import Calibrator
 from lifelong.evaluation import metrics
 from lifelong.evaluation.metrics import FloatArray, Sample
 
+_SURE = 6.63
+"""Twice the log likelihood that a second slope has to gain: 1 % of chi-squared with one degree of freedom."""
+
 
 def fit_calibrator(logit: npt.ArrayLike, label: npt.ArrayLike, *, logged: bool = False) -> Calibrator | None:
-    """The rising affine map of logits with the least log loss.
+    """The rising map of logits with the least log loss: affine, or of two slopes where these differ for sure.
 
     Labels are smoothed as Platt did, by one example of the other class, so that perfectly separated scores keep a
     finite slope.
@@ -36,10 +40,19 @@ def fit_calibrator(logit: npt.ArrayLike, label: npt.ArrayLike, *, logged: bool =
     rate = float(sample.label.mean()) if len(sample) else 0.0
     if not 0 < rate < 1 or np.ptp(sample.logit) == 0:
         return None
-    slope, intercept = _minimise(sample)
+    # Standardised logits make one step length right for all parameters.
+    centre, scale = float(sample.logit.mean()), float(sample.logit.std())
+    start = np.array([scale, math.log(rate / (1 - rate))])
+    affine_loss, (of_scale, shift) = _minimise(sample, ((sample.logit - centre) / scale)[:, None], start)
+    slope, intercept = of_scale / scale, shift - of_scale * centre / scale
     if slope <= 0:
         return None
-    return Calibrator(a=slope, b=intercept, sampled_rate=rate, base_rate=rate if logged else None)
+    logs = np.stack([-np.logaddexp(0, -sample.logit), np.logaddexp(0, sample.logit)], axis=1)
+    loss, (low, high, between) = _minimise(sample, logs, np.array([slope, slope, intercept]))
+    above = None
+    if low > 0 and high > 0 and 2 * len(sample) * (affine_loss - loss) > _SURE:
+        slope, above, intercept = low, high, between
+    return Calibrator(a=slope, above=above, b=intercept, sampled_rate=rate, base_rate=rate if logged else None)
 
 
 def calibration_errors(calibrator: Calibrator, logit: npt.ArrayLike, label: npt.ArrayLike) -> tuple[float, float]:
@@ -47,22 +60,18 @@ def calibration_errors(calibrator: Calibrator, logit: npt.ArrayLike, label: npt.
     return metrics.ece(label, logit), metrics.ece(label, calibrator.logit(logit))
 
 
-def _minimise(sample: Sample) -> tuple[float, float]:
+def _minimise(sample: Sample, input_NK: FloatArray, start: FloatArray) -> tuple[float, tuple[float, ...]]:
+    """The least log loss, and the weights of K inputs, and an intercept, that have it."""
     from scipy.optimize import minimize
 
-    # Standardised logits make one step length right for both parameters.
-    centre, scale = float(sample.logit.mean()), float(sample.logit.std())
-    x = (sample.logit - centre) / scale
     positives = float(sample.label.sum())
     high, low = (positives + 1) / (positives + 2), 1 / (len(sample) - positives + 2)
     soft = low + sample.label * (high - low)
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
-        z = parameters[0] * x + parameters[1]
+        z = input_NK @ parameters[:-1] + parameters[-1]
         gap = metrics.sigmoid(z) - soft
-        return float((np.logaddexp(0, z) - soft * z).mean()), np.array([(gap * x).mean(), gap.mean()])
+        return float((np.logaddexp(0, z) - soft * z).mean()), np.append(gap @ input_NK / len(gap), gap.mean())
 
-    rate = float(soft.mean())
-    start = np.array([scale, math.log(rate / (1 - rate))])
-    slope, intercept = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-8}).x
-    return float(slope / scale), float(intercept - slope * centre / scale)
+    found = minimize(loss, start, jac=True, method="BFGS", options={"gtol": 1e-8})
+    return float(found.fun), tuple(found.x.tolist())

@@ -21,6 +21,27 @@ def test_the_map_that_made_the_labels_is_found():
     assert calibrator.b == pytest.approx(-1.0, abs=0.05)
 
 
+def test_scores_that_are_too_sure_on_one_side_alone_are_mended_there():
+    rng = np.random.default_rng(1)
+    logit = rng.normal(0.0, 2.5, 60_000)
+    true = np.where(logit > 0, 0.5 * logit, logit)
+    label = (rng.random(len(logit)) < sigmoid(true)).astype(float)
+    calibrator = fit_calibrator(logit, label)
+    assert calibrator.above < 0.65 < 0.85 < calibrator.a
+    affine = calibrator.model_copy(update={"above": None, "a": np.polyfit(logit, true, 1)[0], "b": true.mean()})
+    assert log_loss(label, calibrator.logit(logit)) < log_loss(label, affine.logit(logit)) - 0.001
+    ranks = np.argsort(logit)
+    assert (np.diff(calibrator.logit(logit)[ranks]) > 0).all()
+
+
+def test_a_map_that_would_fall_on_one_side_is_affine():
+    rng = np.random.default_rng(2)
+    logit = rng.normal(0.0, 2.0, 20_000)
+    label = (rng.random(len(logit)) < sigmoid(np.where(logit > 0, -0.2 * logit, logit))).astype(float)
+    calibrator = fit_calibrator(logit, label)
+    assert calibrator.above is None and calibrator.a > 0
+
+
 def test_calibration_lowers_the_error_and_the_loss():
     logit, label = labelled(0.3, 1.0)
     calibrator = fit_calibrator(logit, label)
