@@ -56,7 +56,7 @@ from lifelong.models.tally import Tally
 from lifelong.models.twin import Twin
 from lifelong.models.ubr4ctr import Ubr4Ctr
 from lifelong.nn import tasks as task_heads
-from lifelong.nn.counted import CountScale
+from lifelong.nn.counted import CountScale, TargetPopularity
 from lifelong.nn.head import Head
 from lifelong.nn.tasks import HEADS, TaskHead
 
@@ -285,7 +285,7 @@ def _choose_context(inputs: InputSpec, chosen: Sequence[str], entry: type[Any]) 
 
 
 def _give_counts(model: Model, *, dropout: float) -> None:
-    """Widen the head of a model by exact counts of the target; nothing can serve it then.
+    """Widen the head of a model by exact counts of the target, and how popular it is; nothing can serve it then.
 
     Raises:
         ConfigError: the model's own head is another than the common one.
@@ -294,7 +294,8 @@ def _give_counts(model: Model, *, dropout: float) -> None:
         raise ConfigError([f"model.counts: {model.title} has a head of its own"], fix="leave it out")
     inputs = model.inputs
     model.counted = CountScale(len(count_input_names(tuple(inputs.item), timed=inputs.timed)))
-    model.widen_head(len(model.counted.mean_K), dropout=dropout)
+    model.popular = TargetPopularity(inputs.item)
+    model.widen_head(len(model.counted.mean_K) + len(inputs.item), dropout=dropout)
     model.title = f"{model.title} + counts"
     model.not_served = "exact counts of a whole history (model.counts) are no state of bounded size"
 
@@ -385,7 +386,8 @@ COUNTS_PAGE = (
     "`--set model.counts=true` the head reads, beside interest, target and context, what the floor `counts` reads: for "
     "every item field how often the target's value stands in the history before the target, in all of it, in the last "
     "5, 20 and 100 events and decayed by half-lives, and how long ago it last stood there. They are logarithms, "
-    "standardised by the training examples, of the counts that `gbdt` has, too (`lifelong.data.counts`).\n",
+    "standardised by the training examples, of the counts that `gbdt` has, too (`lifelong.data.counts`). Beside them "
+    "stands, as `gbdt` and `tally` have it, how often each value of the target is asked about in training.\n",
     "These counts are exact, and of the whole history, whatever window the model itself reads. That is no state of "
     "bounded size: such a model is trained, evaluated and compared, and refused by everything that serves.\n",
     "`NAME_counts` is a model or form with counts, as a row of its own: `lifelong compare DATA --models "

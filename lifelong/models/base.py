@@ -32,7 +32,7 @@ from lifelong.data.item_histories import HOW
 from lifelong.data.scales import ITEM_SCALES, NUMBER, SCALES, SINCE
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.errors import UsageError
-from lifelong.nn.counted import CountScale
+from lifelong.nn.counted import CountScale, TargetPopularity
 from lifelong.nn.embeddings import FieldEmbedding, ScaleVectors
 from lifelong.nn.factors import UserFactors
 from lifelong.nn.head import Head
@@ -161,6 +161,8 @@ class Model(nn.Module, ABC):
 
     counted: CountScale | None
     """Of a model that is given them (`model.counts`), None of others."""
+    popular: TargetPopularity | None
+    """Of the same."""
     item_side: ItemSide | None
     """Of a model that has one (`model.side`), None of others."""
     head: nn.Module
@@ -203,7 +205,7 @@ class Model(nn.Module, ABC):
             sum(self.embed.widths(fields)) for fields in (self.history_fields, self.item_fields, self.context_fields)
         )
         self.head = Head(interest + self.target_width + self.context_width, len(inputs.tasks), dropout=dropout)
-        self.counted, self.item_side = None, None
+        self.counted, self.popular, self.item_side = None, None, None
 
     @abstractmethod
     def forward(self, batch: Batch) -> Output:
@@ -242,6 +244,8 @@ class Model(nn.Module, ABC):
         Args:
             counts: item field -> `[V]`.
         """
+        if self.popular is not None:
+            self.popular.learn(counts)
 
     def tables(self) -> list[nn.Embedding]:
         """The tables that grow with the data; `forward` takes rows from them by calling them, and no other way."""
@@ -257,6 +261,8 @@ class Model(nn.Module, ABC):
     def number_tables(self) -> dict[str, str]:
         """Names of the saved weights that hold a row per number -> the field, or `USER_NUMBER`."""
         own = {f"embed.table_list.{place}.weight": field for place, field in enumerate(self.embed.tables)}
+        if self.popular is not None:
+            own |= {f"popular.popular_{place}": field for place, field in enumerate(self.popular.fields)}
         if self.item_side is None:
             return own
         of_items = self.item_side.memory.number_tables
@@ -264,8 +270,15 @@ class Model(nn.Module, ABC):
             f"item_side.memory.{name}": USER_NUMBER if field == "user" else field for name, field in of_items.items()
         }
 
-    def embed_context(self, context_BCF: Tensor, count_BCK: Tensor | None = None) -> Tensor:
+    def embed_context(
+        self, context_BCF: Tensor, count_BCK: Tensor | None = None, target_BCF: Tensor | None = None
+    ) -> Tensor:
         """Embedded context, width 0 if the model reads none; behind it, of a model that is given counts, these.
+
+        Args:
+            context_BCF: as in `Batch`.
+            count_BCK: the same.
+            target_BCF: numbers of the targets, whose popularity stands behind the counts.
 
         Raises:
             UsageError: it is given counts, and there are none.
@@ -277,7 +290,8 @@ class Model(nn.Module, ABC):
             return embedded
         if count_BCK is None or not count_BCK.shape[-1]:
             raise UsageError(f"{self.title} was given no counts", fix="make the batches with counts=True")
-        return torch.cat([embedded, self.counted(count_BCK)], dim=-1)
+        assert self.popular is not None and target_BCF is not None
+        return torch.cat([embedded, self.counted(count_BCK), self.popular(target_BCF)], dim=-1)
 
     def widen_head(self, more: int, *, dropout: float) -> None:
         """Put a new common head in place of the one there is, that takes so many more numbers behind the context."""
@@ -443,7 +457,7 @@ class HistoryModel(Model):
         """Embed, find, and respond."""
         window, query = self.asked(batch)
         found = self.look(window, query)
-        context_BCE = self.embed_context(batch.context_BCF, batch.count_BCK)
+        context_BCE = self.embed_context(batch.context_BCF, batch.count_BCK, batch.target_BCF)
         logit_BCT = self.head(found.interest_BCD, query.vector_BCE, context_BCE)
         return Output(logit_BCT, found.aux_losses, found.attention_BCS, found.aux_sizes)
 
@@ -541,7 +555,7 @@ class MemoryModel(Model, Generic[M]):
         """Logits `[B, C, T]` and attention from a memory."""
         target_BCE = self.embed(target.number_BCF, self.item_fields)
         interest_BCD, attention_BCS = self.read_vector(memory, target_BCE)
-        context_BCE = self.embed_context(target.context_BCF, target.count_BCK)
+        context_BCE = self.embed_context(target.context_BCF, target.count_BCK, target.number_BCF)
         if target.seen_BCX is not None:
             context_BCE = torch.cat([context_BCE, target.seen_BCX], dim=-1)
         return self.head(interest_BCD, target_BCE, context_BCE), attention_BCS

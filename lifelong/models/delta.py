@@ -135,7 +135,8 @@ class GatedDelta(MemoryModel[GatedDeltaMemory]):
         position_N = batch.position_BC[user_N, target_N]
         found_NHD = reads_after(chunks, user_N, position_N, self._query(target_NE))
         interest_ND, share_NH = self._joined(found_NHD, target_NE, position_N)
-        context_NE = self.embed_context(batch.context_BCF[user_N, target_N], batch.count_BCK[user_N, target_N])
+        asked = (batch.context_BCF, batch.count_BCK, batch.target_BCF)
+        context_NE = self.embed_context(*(part[user_N, target_N] for part in asked))
         logit_NT = self.head(interest_ND, target_NE, context_NE)
         return Output(spread_targets(logit_NT, batch.mask_BC), {}, spread_targets(share_NH, batch.mask_BC))
 

@@ -142,7 +142,7 @@ class Sdim(MemoryModel[SdimMemory]):
         event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
         target_BCE = self.embed(batch.target_BCF, self.item_fields)
         interest_BCD = mean_direction(self.own_sums(event_BLE, target_BCE, batch.position_BC))
-        context_BCE = self.embed_context(batch.context_BCF, batch.count_BCK)
+        context_BCE = self.embed_context(batch.context_BCF, batch.count_BCK, batch.target_BCF)
         return Output(self.head(interest_BCD, target_BCE, context_BCE))
 
     def own_sums(self, event_BLE: Tensor, target_BCE: Tensor, position_BC: Tensor) -> Tensor:

@@ -1,9 +1,14 @@
-"""Exact counts for the head: `lifelong.data.counts`, standardised by the training examples."""
+"""What a model that is given counts reads beside them: standardised exact counts, and how popular the target is.
+
+Shapes: B users, C targets per user, K counts, F item fields, V values of a field.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,3 +42,32 @@ class CountScale(nn.Module):
     def forward(self, count_BCK: Tensor) -> Tensor:
         """Standardised counts."""
         return (count_BCK - self.mean_K) * self.scale_K
+
+
+class TargetPopularity(nn.Module):
+    """Looks up how often each value of the target is asked about in training, as a standardised logarithm; 0 before.
+
+    Args:
+        sizes: item field -> V.
+    """
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        self.fields = tuple(sizes)
+        for place, size in enumerate(sizes.values()):
+            self.register_buffer(f"popular_{place}", torch.zeros(size, 1))
+
+    def learn(self, counts: Mapping[str, FloatArray]) -> None:
+        """Take in how many training targets have each number of a field: field -> `[V]`."""
+        for place, field in enumerate(self.fields):
+            log_V, count_V = np.log1p(counts[field]), counts[field]
+            asked = count_V.sum() or 1.0
+            # Mean and deviation over the targets, and not over the values.
+            mean = float(log_V @ count_V / asked)
+            deviation = float(np.sqrt((log_V - mean) ** 2 @ count_V / asked))
+            self.get_buffer(f"popular_{place}").copy_(torch.from_numpy((log_V - mean) / max(deviation, 1e-6))[:, None])
+
+    def forward(self, number_BCF: Tensor) -> Tensor:
+        """`[B, C, F]` of the numbers of the item fields."""
+        parts = [self.get_buffer(f"popular_{place}")[number_BCF[..., place]] for place in range(len(self.fields))]
+        return torch.cat(parts, dim=-1)

@@ -151,7 +151,7 @@ class _Run:
             if self.start is None and settings.initial_vectors == "cooccurrence" and model.vector_spread > 0:
                 model.begin_with(cooccurrence_vectors(self.dataset, model.vector_width, seed=settings.seed))
                 self.processes.spread(model.state_dict().values())
-            if model.reads_popularity:
+            if model.reads_popularity or model.popular is not None:
                 model.learn_popularity(target_counts(self.dataset))
             batches = batches_for(model, self.dataset, settings, fit_counts=self.start is None)
         total, shown = total_examples(settings, batches.examples_per_epoch), progress and self.processes.first

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 pytest.importorskip("torch")
+import numpy as np
 import torch
 
 from lifelong.errors import ConfigError, UsageError
 from lifelong.models import FORMS, MODELS, build, check_config, is_served, model_class, plain_name, require_served
 from lifelong.models.base import Model
-from lifelong.nn.counted import CountScale
+from lifelong.nn.counted import CountScale, TargetPopularity
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -97,3 +98,33 @@ def test_counts_are_standardised_and_a_column_that_never_varies_is_left_out() ->
     scale = CountScale(2)
     scale.fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]], dtype=torch.float64).numpy())
     assert scale(torch.tensor([[1.0, 5.0], [4.0, 9.0]])).tolist() == [[-1.0, 0.0], [2.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["gru4rec", "din", "sdim", "gated_delta"])
+def test_who_is_given_counts_knows_how_popular_the_target_is(name: str) -> None:
+    torch.manual_seed(0)
+    model, batch = build(name, INPUTS, {"counts": True}).eval(), random_batch([12, 5], targets=3)
+    before = model(batch).logit_BCT
+    counts = {field: np.ones(size) for field, size in INPUTS.item.items()}
+    field = next(iter(INPUTS.item))
+    own = int(batch.target_BCF[1, 2, 0])
+    counts[field][own] = 1000.0
+    model.learn_popularity(counts)
+    changed = (model(batch).logit_BCT != before)[..., 0]
+    same_BC = (batch.target_BCF[..., 0] == own) & batch.mask_BC
+    # Every value moves with the scale, the popular one the other way.
+    popular_V = model.popular.popular_0[:, 0]  # type: ignore[union-attr]
+    assert changed[batch.mask_BC].all() and same_BC.any()
+    assert popular_V[own] > 0 > popular_V[own - 1]
+    for place in range(1, len(INPUTS.item)):
+        assert not getattr(model.popular, f"popular_{place}").any()
+
+
+def test_popularity_is_a_logarithm_standardised_over_the_targets() -> None:
+    popular = TargetPopularity({"item": 4})
+    popular.learn({"item": np.array([0.0, 1.0, 7.0, 0.0])})
+    found = popular(torch.tensor([[[1], [2], [0]]]))[0, :, 0]
+    log, weight = np.log1p([1.0, 7.0]), np.array([1.0, 7.0]) / 8
+    mean = float(log @ weight)
+    deviation = float(np.sqrt(((log - mean) ** 2) @ weight))
+    np.testing.assert_allclose(found, [*((log - mean) / deviation), -mean / deviation], rtol=1e-5)

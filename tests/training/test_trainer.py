@@ -27,6 +27,7 @@ from lifelong.evaluation.evaluate import predict
 from lifelong.memory.store import open_store
 from lifelong.models import model_class
 from lifelong.models.tally import FEATURES
+from lifelong.nn.counted import TargetPopularity
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.backfill import backfill
 from lifelong.training.display import Display
@@ -276,6 +277,16 @@ def test_training_from_an_artifact_keeps_its_scale_of_counts(dataset: Dataset, t
     assert second.config.settings["counts"] is True
     names = ("counted.mean_K", "counted.scale_K")
     assert all(torch.equal(weights(first)[name], weights(second)[name]) for name in names)
+
+
+def test_who_is_given_counts_is_told_the_popularity_of_the_training(dataset: Dataset, tmp_path: Path) -> None:
+    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"counts": True})
+    found = weights(train(dataset, "dnn", tmp_path / "a", config=config, progress=False))
+    expected = TargetPopularity(dataset.inputs.item)
+    expected.learn(target_counts(dataset))
+    for place, count_V in enumerate(target_counts(dataset).values()):
+        assert torch.equal(found[f"popular.popular_{place}"], expected.get_buffer(f"popular_{place}"))
+        assert int(found[f"popular.popular_{place}"].argmax()) == int(count_V.argmax())
 
 
 def test_calibrator_is_fitted_on_validation(dataset: Dataset, tmp_path: Path) -> None:
