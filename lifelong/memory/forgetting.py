@@ -8,7 +8,7 @@ side of items, her events stand in their windows, too: there they become events 
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -69,13 +69,12 @@ def unlink(store: MemoryStore, users: Sequence[str]) -> int:
         StoreForeignError: the artifact that is served from the store cannot be opened, so that nobody can tell by which
             number it knows them.
     """
-    served = store.roster().served
-    if served is None or not _has_windows(store):
+    of_items = _item_memories(store)
+    if of_items is None:
         return 0
-    of_items = ItemMemories(open_member(served))
     number_U = np.setdiff1d(of_items.users.numbers(users)[:, 0], [UNKNOWN])
-    found, windows = 0, store.users(slot=ITEMS)
-    while len(number_U) and (some := list(islice(windows, _WINDOWS))):
+    found = 0
+    for some in _windows(store) if len(number_U) else ():
         states = of_items.codec.decode([record for _, record in some])
         changed = of_items.unlinked(states, number_U)
         after = of_items.codec.encode(states.take(changed))
@@ -85,9 +84,23 @@ def unlink(store: MemoryStore, users: Sequence[str]) -> int:
     return found
 
 
-def _has_windows(store: MemoryStore) -> bool:
-    """Whether it keeps events of items."""
-    return store.whole and next(iter(store.users(slot=ITEMS)), None) is not None
+def _item_memories(store: MemoryStore) -> ItemMemories | None:
+    """What reads the windows of items, None where the store has none.
+
+    Raises:
+        StoreForeignError: the artifact that is served cannot be opened.
+    """
+    served = store.roster().served
+    if served is None or not store.whole or next(iter(store.users(slot=ITEMS)), None) is None:
+        return None
+    return ItemMemories(open_member(served))
+
+
+def _windows(store: MemoryStore) -> Iterator[list[tuple[str, bytes]]]:
+    """All windows, some at a time."""
+    windows = store.users(slot=ITEMS)
+    while some := list(islice(windows, _WINDOWS)):
+        yield some
 
 
 def _holds(store: MemoryStore, user: str) -> bool:
@@ -130,9 +143,8 @@ def forget_inactive(
     if served is None:
         return Sweep(0, 0, 0)
     codec, looked, forgotten, active = codec_of(served.identity), 0, 0, 0
-    if _has_windows(store):
-        # Before they are erased, so that an interrupted sweep finds them again; in one search for all.
-        _unlink_inactive(store, served.slot, codec, before)
+    # Before they are erased, so that an interrupted sweep finds them again; in one search for all.
+    _unlink_inactive(store, served.slot, codec, before)
     for user, record in store.users(slot=served.slot):
         looked += 1
         last = int(codec.decode([record]).last_time_B[0])
@@ -152,6 +164,8 @@ def forget_inactive(
 
 def _unlink_inactive(store: MemoryStore, slot: int, codec: Codec, before: int) -> None:
     """Take those out of the windows of items who are about to be erased."""
+    if _item_memories(store) is None:
+        return
     inactive = [
         user
         for user, record in store.users(slot=slot)
@@ -182,7 +196,11 @@ def export(store: MemoryStore, user: str) -> dict[str, Any]:
 
     Returns:
         `user`, `known`, `memories` (per artifact: id, phase, codec, count, last_time, and its numbers by field),
-        `events` (her log, oldest first) and `event_ids` with the UTC second at which each is forgotten.
+        `events` (her log, oldest first) and `event_ids` with the UTC second at which each is forgotten; where the store
+        keeps events of items, `items`: item -> times of her events in its window.
+
+    Raises:
+        StoreForeignError: it does, and the artifact that is served cannot be opened.
     """
     memories = []
     for member in store.roster().members:
@@ -205,7 +223,25 @@ def export(store: MemoryStore, user: str) -> dict[str, Any]:
     events = [{"position": count, **_plain(value)} for count, value in store.logs([(user, 0)])[0]]
     ids = [{"event_id": name, "forgotten_at": expiry} for name, expiry in store.event_ids(user)]
     known = bool(memories or events or ids)
-    return {"user": user, "known": known, "memories": memories, "events": events, "event_ids": ids}
+    items = _items(store, user)
+    of_items = {} if items is None else {"items": items}
+    return {"user": user, "known": known, "memories": memories, "events": events, "event_ids": ids, **of_items}
+
+
+def _items(store: MemoryStore, user: str) -> dict[str, list[int]] | None:
+    """Item -> times of a user's events in its window; None where there are no windows."""
+    of_items = _item_memories(store)
+    if of_items is None:
+        return None
+    number = int(of_items.users.numbers([user])[0, 0])
+    if number == UNKNOWN:
+        return {}
+    found: dict[str, list[int]] = {}
+    for some in _windows(store):
+        states = of_items.codec.decode([record for _, record in some])
+        times = of_items.times_of(states, number)
+        found |= {item: sorted(of_item) for (item, _), of_item in zip(some, times, strict=True) if of_item}
+    return found
 
 
 def _plain(value: bytes) -> dict[str, Any]:

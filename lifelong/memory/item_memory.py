@@ -39,8 +39,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 ITEMS: Final = 2**31
 """Slot of the records of items; those of artifacts are counted from 0."""
-_FOLDED = 65_536
-"""Items whose folded windows are kept at hand."""
+_FOLDED = 64 * 2**20
+"""Bytes of the windows that are kept with what they were folded into, about."""
 _WINDOWS = 512
 """Windows that go through the write graph at once."""
 _CELLS = 8_192
@@ -71,15 +71,14 @@ class ItemMemories:
         self._runs = Session(artifact, ITEM_RUN, threads) if has_runs else None
         self._typed = "event_type" in inputs.event
         self._item_fields = len(artifact.config.dataset_schema.item_fields)
-        self._profile = self._query[1:]
+        self.profile_fields = self._query[1:]
+        """Context fields of a profile that are part of the query."""
         self._folded: dict[bytes, tuple[npt.NDArray[Any], ...]] = {}
-        empty = self._attend(self._fold(np.zeros((1, 1, len(self._event)), np.int64), np.zeros(1, np.int64)), 1)
-        self.width = empty.shape[-1] + self._tables["gap"].shape[1]
+        self._most = max(1, _FOLDED // (self.codec.size + sum(4 * part.size for part in side.memory)))
+        nothing = self._fold(np.zeros((1, 1, len(self._event)), np.int64), np.zeros(1, np.int64))
+        interest = self._ask(nothing, np.full((1, len(self._query)), UNKNOWN, np.int64))
+        self.width = interest.shape[-1] + self._tables["gap"].shape[1]
         """Of what a candidate gets: the interest, and the time since its item's last event."""
-
-    def _attend(self, memory: Mapping[str, npt.NDArray[Any]], users: int) -> FloatArray:
-        """What unknown users read of memories."""
-        return self._ask(memory, np.full((users, len(self._query)), UNKNOWN, np.int64))
 
     def after(self, before: States, item_N: IntArray, events: EventTable, number_NF: IntArray) -> States:
         """The windows of items after more events, in their order.
@@ -148,11 +147,6 @@ class ItemMemories:
                 number_BF[place, self._query.index(field)] = number
         return number_BF
 
-    @property
-    def profile_fields(self) -> tuple[str, ...]:
-        """Context fields of a profile that are part of the query."""
-        return self._profile
-
     def seen(
         self, records: Sequence[bytes | None], item_BC: IntArray, query_BF: IntArray, time_B: IntArray
     ) -> FloatArray:
@@ -208,7 +202,7 @@ class ItemMemories:
         return {name: np.stack(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
     def _keep(self, folded: Mapping[bytes, tuple[npt.NDArray[Any], ...]]) -> None:
-        if len(self._folded) + len(folded) > _FOLDED:
+        if len(self._folded) + len(folded) > self._most:
             self._folded = {}
         self._folded.update(folded)
 
@@ -246,6 +240,11 @@ class ItemMemories:
     def _embed(self, number_NF: IntArray, fields: Sequence[str]) -> FloatArray:
         vectors = [self._tables[field][number_NF[..., place]] for place, field in enumerate(fields)]
         return np.concatenate(vectors, axis=-1)
+
+    def times_of(self, states: States, number: int) -> list[list[int]]:
+        """Times of one user's events in each of the windows, in no order."""
+        pairs = zip(states.fields[NUMBER][..., 0], states.fields[TIME], strict=True)
+        return [time_L[number_L == number].tolist() for number_L, time_L in pairs]
 
     def unlinked(self, states: States, number_U: IntArray) -> IntArray:
         """Makes users unknown in windows, in place; which of the windows had them."""

@@ -24,7 +24,7 @@ from lifelong.errors import ArtifactError, DatasetError, StoreConflictError, Sto
 from lifelong.evaluation.evaluate import predict
 from lifelong.memory import takeover
 from lifelong.memory.event_table import EventTable
-from lifelong.memory.forgetting import forget, forget_inactive
+from lifelong.memory.forgetting import export, forget, forget_inactive
 from lifelong.memory.item_memory import ITEMS, ItemMemories
 from lifelong.memory.overlapped import Overlapped
 from lifelong.memory.store import Commit, InMemoryStore, MemoryStore, open_store
@@ -287,6 +287,40 @@ def test_a_forgotten_user_is_unknown_in_the_windows_and_others_stay(
         np.testing.assert_array_equal(new.fields[NUMBER][0, changed, 3:], old.fields[NUMBER][0, changed, 3:])
         np.testing.assert_array_equal(new.fields[NUMBER][0, ~changed], old.fields[NUMBER][0, ~changed])
         assert new.count_B == old.count_B
+
+
+def test_what_is_kept_of_a_user_names_the_items_whose_windows_have_her(
+    both: Artifact, dataset: Dataset, store: MemoryStore
+) -> None:
+    events = events_of(dataset)
+    Updater(both, store).apply(events)
+    user = somebody_in(both, store)
+    wanted: dict[str, list[int]] = {}
+    for item, (_, _, kept) in naive(both, events).items():
+        number = int(both.known_users.numbers([user])[0, 0])
+        times = sorted(time for numbers, time in kept if numbers[0] == number)
+        wanted |= {item: times} if times else {}
+    assert export(store, user)["items"] == wanted != {}
+    assert export(store, "nobody")["items"] == {}
+    forget(store, user)
+    assert export(store, user)["items"] == {}
+
+
+def test_what_was_folded_is_let_go_where_it_takes_too_much_room(
+    both: Artifact, dataset: Dataset, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = events_of(dataset)
+    Updater(both, store).apply(events)
+    monkeypatch.setattr("lifelong.memory.item_memory._FOLDED", 5000)
+    small, large = Scorer(both, store), Scorer(both, store)
+    assert small.runtime.items is not None and large.runtime.items is not None
+    large.runtime.items._most = 10**6
+    items, time = [f"i{number}" for number in range(40)], events[-1].time + 5
+    for start in (0, 10, 3, 20, 0):
+        some = items[start : start + 15]
+        found, wanted = (scorer.score("nobody", some, time=time) for scorer in (small, large))
+        np.testing.assert_allclose([one.score for one in found], [one.score for one in wanted], atol=1e-6)
+    assert len(small.runtime.items._folded) < len(large.runtime.items._folded)
 
 
 def test_events_that_come_while_a_user_is_forgotten_are_kept(
