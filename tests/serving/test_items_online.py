@@ -28,7 +28,7 @@ from lifelong.memory.forgetting import export, forget, forget_inactive
 from lifelong.memory.item_memory import ITEMS, ItemMemories
 from lifelong.memory.overlapped import Overlapped
 from lifelong.memory.store import Commit, InMemoryStore, MemoryStore, open_store
-from lifelong.memory.updater import Updater, UserEvent
+from lifelong.memory.updater import Batch, Updater, UserEvent
 from lifelong.memory.verify import verify
 from lifelong.models import MODELS
 from lifelong.models.sides import has_sides
@@ -342,6 +342,23 @@ def test_events_that_come_while_a_user_is_forgotten_are_kept(
     states = ItemMemories(both).codec.decode(list(windows(store).values()))
     assert not (states.fields[NUMBER][..., 0] == both.known_users.numbers([user])[0, 0]).any()
     assert states.count_B.sum() == len(events) + 1
+
+
+def test_a_user_who_is_forgotten_while_an_event_is_on_its_way_does_not_come_back(
+    both: Artifact, dataset: Dataset, store: MemoryStore
+) -> None:
+    events = events_of(dataset)
+    updater = Updater(both, store)
+    updater.apply(events)
+    user = somebody_in(both, store)
+    item = next(iter(export(store, user)["items"]))
+    batch = Batch.of(EventTable.of([UserEvent("somebody", item, events[-1].time + 1, "view")]), "http", 0, None)
+    step = updater.make(batch)
+    forget(store, user)
+    assert updater.finish(batch, step).applied == 1
+    assert export(store, user)["items"] == {}
+    states = ItemMemories(both).codec.decode(store.read_many([item], slot=ITEMS))
+    assert states.last_time_B.tolist() == [events[-1].time + 1]
 
 
 def test_a_sweep_takes_inactive_users_out_of_the_windows(both: Artifact, dataset: Dataset, store: MemoryStore) -> None:
