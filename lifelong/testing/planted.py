@@ -59,8 +59,10 @@ BUDGETS: dict[str, tuple[str, ...]] = {
 CHOSEN: dict[tuple[str, str], dict[str, Any]] = {
     ("markov", "attrec"): {"window": 1},
     ("markov", "sim_cluster"): {"near": 64},
+    # Attention over a hundred events begins even, and lets each move the state by a hundredth.
+    ("period", "dien"): {"recent": 20},
 }
-"""(world, model) -> settings of the table, where with the defaults no bar can be given."""
+"""(world, model) -> settings of the table, where defaults allow no bar to be given, or nothing to be learnt in time."""
 NARROW: dict[str, dict[str, Any]] = {
     "shan": {"short": 12},
     "caser": {"recent": 12},
