@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from lifelong.errors import StoreConflictError, StoreError, StoreForeignError
+from lifelong.memory.item_memory import ITEMS
 from lifelong.memory.store import Commit, MemoryStore, StoreIdentity
 
 Open = Callable[[], MemoryStore]
@@ -48,6 +49,22 @@ def check_reads_stand_in_the_order_of_the_question(open_store: Open) -> None:
     store = open_store()
     store.commit(Commit(states={"a": b"1", "b": b"2"}))
     assert store.read_many(["b", "x", "a", "b"]) == [b"2", None, b"1", b"2"]
+    store.close()
+
+
+def check_a_whole_store_keeps_records_of_items_with_those_of_users_or_neither(open_store: Open) -> None:
+    """What `whole` promises; an item may be called as a user is, and is not erased with her."""
+    store, item = open_store(), (ITEMS, "u")
+    if store.whole:
+        store.commit(Commit(states={"u": b"1"}, beside={item: b"x"}, beside_based_on={item: None}))
+        for stale in ({"based_on": {"u": b"0"}}, {"beside_based_on": {item: None}}):
+            with_both = Commit(states={"u": b"2", "v": b"2"}, beside={item: b"y", (ITEMS, "i"): b"y"}, **stale)
+            _raises(StoreConflictError, lambda change=with_both: store.commit(change))
+        assert store.read_many(["u", "v"]) == [b"1", None]
+        assert store.read_many(["u", "i"], slot=ITEMS) == [b"x", None]
+        assert list(store.users(slot=ITEMS)) == [("u", b"x")] and list(store.users()) == [("u", b"1")]
+        store.commit(Commit(deleted=["u"]))
+        assert store.read_many(["u"]) == [None] and store.read_many(["u"], slot=ITEMS) == [b"x"]
     store.close()
 
 
