@@ -11,6 +11,7 @@ sampler's; without a base rate there is no probability.
 from __future__ import annotations
 
 import math
+import operator
 from typing import Annotated
 
 import numpy as np
@@ -33,7 +34,7 @@ class Calibrator(BaseModel):
 
     a: Annotated[float, Field(gt=0)]
     """Slope of low logits; positive, so that ranks stay."""
-    above: Annotated[float, Field(gt=0)] | None = None
+    above: Annotated[float, Field(gt=0)] | None = Field(default=None, exclude_if=operator.not_)
     """Slope of high logits; that of low ones if None."""
     b: float
     """Intercept, in logits."""
