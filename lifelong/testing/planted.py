@@ -61,8 +61,19 @@ CHOSEN: dict[tuple[str, str], dict[str, Any]] = {
     ("markov", "sim_cluster"): {"near": 64},
     # Attention over a hundred events begins even, and lets each move the state by a hundredth.
     ("period", "dien"): {"recent": 20},
+    ("markov", "dien"): {"recent": 10},
+    # So do the weights of twenty features.
+    ("markov", "rum_feature"): {"slots": 1},
 }
 """(world, model) -> settings of the table, where defaults allow no bar to be given, or nothing to be learnt in time."""
+SLOW: dict[tuple[str, str], tuple[str, ...]] = {
+    ("lag", "lstm"): ("train.patience=15",),
+    ("markov", "mimn"): ("train.patience=20", "train.max_examples=300000"),
+    ("markov", "rum_feature"): ("train.patience=40", "train.max_examples=300000"),
+    ("markov", "twin"): ("train.patience=20", "train.max_examples=400000"),
+    ("markov", "dien"): ("train.patience=40", "train.max_examples=400000"),
+}
+"""(world, model) -> further settings of the run, of those that stay at chance for longer."""
 NARROW: dict[str, dict[str, Any]] = {
     "shan": {"short": 12},
     "caser": {"recent": 12},
@@ -154,7 +165,9 @@ def measure(dataset: Dataset, cell: Cell, out: Path, *, seed: int = 0, run: tupl
         seed: of the training.
         run: further settings of the run or the model, as `--set` takes them.
     """
-    config = load_config(None, [*RUN, *BUDGETS[cell.world.world], f"train.seed={seed}", *run])
+    world = cell.world.world
+    slow = SLOW.get((world, cell.model), ())
+    config = load_config(None, [*RUN, *BUDGETS[world], *slow, f"train.seed={seed}", *run])
     config = config.model_copy(update={"model": {**cell.settings, **config.model}})
     started = time.monotonic()
     artifact = train(dataset, cell.model, out, config=config, progress=False)
