@@ -82,14 +82,14 @@ class KnownUsers:
 
     def numbers(self, users: Sequence[str]) -> IntArray:
         """Number and profile of each user `[N, 1 + F]`; all of it unknown of whoever was not in training."""
-        found_N1 = np.full((len(users), 1 + self.profile_UF.shape[1]), UNKNOWN, np.int64)
+        number_NF = np.full((len(users), 1 + self.profile_UF.shape[1]), UNKNOWN, np.int64)
         hash_N = _hashes(users)
         place_N = np.searchsorted(self.hash_U, hash_N)
         known_N = place_N < len(self.hash_U)
         known_N[known_N] = self.hash_U[place_N[known_N]] == hash_N[known_N]
         place_N = place_N[known_N]
-        found_N1[known_N] = np.concatenate([self.number_U[place_N, None], self.profile_UF[place_N]], axis=1)
-        return found_N1
+        number_NF[known_N] = np.concatenate([self.number_U[place_N, None], self.profile_UF[place_N]], axis=1)
+        return number_NF
 
 
 def _hashes(users: Sequence[str]) -> npt.NDArray[np.uint64]:

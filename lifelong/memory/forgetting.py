@@ -91,9 +91,14 @@ def _item_memories(store: MemoryStore) -> ItemMemories | None:
         StoreForeignError: the artifact that is served cannot be opened.
     """
     served = store.roster().served
-    if served is None or not store.whole or next(iter(store.users(slot=ITEMS)), None) is None:
+    if served is None or not _has_windows(store):
         return None
     return ItemMemories(open_member(served))
+
+
+def _has_windows(store: MemoryStore) -> bool:
+    """Whether it keeps events of items."""
+    return store.whole and next(iter(store.users(slot=ITEMS)), None) is not None
 
 
 def _windows(store: MemoryStore) -> Iterator[list[tuple[str, bytes]]]:
@@ -164,7 +169,7 @@ def forget_inactive(
 
 def _unlink_inactive(store: MemoryStore, slot: int, codec: Codec, before: int) -> None:
     """Take those out of the windows of items who are about to be erased."""
-    if _item_memories(store) is None:
+    if not _has_windows(store):
         return
     inactive = [
         user

@@ -104,10 +104,13 @@ class ItemMemories:
         np.maximum.at(states.last_time_B, plan.user_N, plan.time_N)
         # Of many events of one item the last ones stay: so no place of a ring is written twice.
         kept_N = place_N >= states.count_B[plan.user_N] - self.span.recent
-        user_N, ring_N = plan.user_N[kept_N], place_N[kept_N] % self.span.recent
-        states.fields[NUMBER][user_N, ring_N] = number_NF[kept_N]
-        states.fields[TIME][user_N, ring_N] = plan.time_N[kept_N]
+        self._put(states, plan.user_N[kept_N], place_N[kept_N], number_NF[kept_N], plan.time_N[kept_N])
         return states
+
+    def _put(self, states: States, item_N: IntArray, place_N: IntArray, number_NF: IntArray, time_N: IntArray) -> None:
+        """Write events into windows, each at its place in the item's history."""
+        ring_N = place_N % self.span.recent
+        states.fields[NUMBER][item_N, ring_N], states.fields[TIME][item_N, ring_N] = number_NF, time_N
 
     def of_dataset(self, dataset: Dataset, row_I: IntArray, until: int | None) -> States:
         """The windows of items as a dataset has them: what its events give, written in the order of their times.
@@ -120,16 +123,15 @@ class ItemMemories:
         Raises:
             DatasetError: it was prepared without item histories.
         """
-        reader, recent = ItemReader(dataset, self.span), self.span.recent
         moment = np.iinfo(np.int64).max if until is None else until
-        number_ILF, time_IL, start_I, end_I = reader.until(row_I, np.full(len(row_I), moment))
+        windows = ItemReader(dataset, self.span).until(row_I, np.full(len(row_I), moment))
+        number_ILF, time_IL, start_I, end_I = windows
         states = States.empty(self.codec.layout, len(row_I))
         states.count_B[:] = end_I
         place_IL = start_I[:, None] + np.arange(time_IL.shape[1])
         item_N, step_N = np.nonzero(place_IL < end_I[:, None])
-        ring_N = place_IL[item_N, step_N] % recent
-        states.fields[NUMBER][item_N, ring_N] = number_ILF[item_N, step_N]
-        states.fields[TIME][item_N, ring_N] = time_IL[item_N, step_N]
+        event = item_N, step_N
+        self._put(states, item_N, place_IL[event], number_ILF[event], time_IL[event])
         some = end_I > 0
         states.last_time_B[some] = time_IL[some, (end_I - start_I - 1)[some]]
         return states
