@@ -21,6 +21,9 @@ system and a loss of power with `sync=True` (the default: one fsync of the log p
 what it said it wrote. With `sync=False` the commits of the last seconds before such a crash can be lost, from the end;
 never a part of one. A commit is all there or not at all, the watermarks of its events included.
 
+A reader sees all commits that returned before it was opened, also where the owner changes the files meanwhile: it is
+then opened again.
+
 Where the disk is full or fails, the commit is refused and nothing of it is kept. RocksDB then refuses every further
 write, also after space was freed, until the store is opened again; reading goes on. Only where the disk takes a write
 and then fails to sync it nobody knows whether it is there: the error says so, and neither writes nor reads go on.
@@ -73,6 +76,8 @@ _NUMBER = struct.Struct(">q")
 _LENGTH = struct.Struct(">I")
 CACHE = 128 * 2**20
 """Bytes of memories that a store keeps in RAM, unless it is told otherwise."""
+_PATIENCE = 10.0
+"""Seconds for which a reader tries to open what another process is changing."""
 _AT_ONCE = 64
 """Keys that are read in one call: about a quarter of a millisecond."""
 _PURGE = 10_000
@@ -388,9 +393,10 @@ class RocksDbStore:
         # Every change of the files writes the list of them anew: it names the first and last key of each, and must not
         # name erased users for long.
         options.set_max_manifest_file_size(1)
-        access = kit.AccessType.read_only(False) if self._read_only else kit.AccessType.read_write()
         with _translated(self.path):
-            return kit.Rdict(str(self.path / "db"), options, access_type=access)
+            access = kit.AccessType.read_only(False) if self._read_only else kit.AccessType.read_write()
+            opened = partial(kit.Rdict, str(self.path / "db"), options, access_type=access)
+            return _at_rest(self.path, opened) if self._read_only else opened()
 
     def _opened(self) -> Any:
         if self._db is None:
@@ -538,6 +544,38 @@ def _of_user(kind: bytes, user: str) -> bytes:
 
 def _watermark_key(source: str, partition: int) -> bytes:
     return b"w" + _NUMBER.pack(partition) + source.encode()
+
+
+def _at_rest(path: Path, opened: Callable[[], Any]) -> Any:
+    """Open a database for reading, anew until its owner did not change its files meanwhile.
+
+    Reading begins with the list of files and goes on with the files. Where the owner flushes or compacts in between,
+    files that the old list names are gone; or, without any error, the log is whose commits the old list does not have
+    yet. CURRENT names the list, and each change of the files makes a new one (`RocksDbStore._open`).
+
+    Raises:
+        StoreUnavailableError: they changed each time.
+    """
+    current = path / "db" / "CURRENT"
+    end = clock.monotonic() + _PATIENCE
+    while True:
+        before, db, error = current.read_bytes(), None, None
+        try:
+            db = opened()
+        except Exception as caught:
+            error = caught
+        if current.read_bytes() == before:
+            if error is not None:
+                raise error
+            return db
+        if db is not None:
+            db.close()
+        if clock.monotonic() > end:
+            raise StoreUnavailableError(
+                f"the files of {path} changed each time that they were opened for {_PATIENCE:.0f} s",
+                expected="a moment in which the process that writes does not flush or compact",
+                fix="try again when it has less to write, or ask the service that owns it (--service URL)",
+            )
 
 
 def _check_raw(path: Path, *, read_only: bool) -> None:
