@@ -38,6 +38,7 @@ from lifelong.nn.factors import UserFactors
 from lifelong.nn.head import Head
 from lifelong.nn.hits import over_events
 from lifelong.nn.masks import length_mask
+from lifelong.nn.short_term import SHORT_WIDTH, ShortTerm
 from lifelong.nn.windows import recent_mean
 
 if TYPE_CHECKING:
@@ -377,7 +378,14 @@ class HistoryModel(Model):
     """Whether its attention is of any size and sign, as in a plain sum, and no share of 1."""
 
     def __init__(
-        self, inputs: InputSpec, *, embedding: int, interest: int, dropout: float, pooled: bool = False
+        self,
+        inputs: InputSpec,
+        *,
+        embedding: int,
+        interest: int,
+        dropout: float,
+        pooled: bool = False,
+        short: int = 0,
     ) -> None:
         """Build the parts that all models share, and vectors of how long ago something was there, if any is chosen.
 
@@ -387,11 +395,13 @@ class HistoryModel(Model):
             interest: width D of what `find` returns.
             dropout: of the head.
             pooled: whether the head also has the mean of the events, and its product with the target.
+            short: last events that have an attention of their own beside `find`; 0 for none.
         """
         since, pool = inputs.since_fields, 2 * embedding * len(inputs.item) if pooled else 0
-        more = pool + len(since) * embedding
+        more = pool + len(since) * embedding + (SHORT_WIDTH if short else 0)
         super().__init__(inputs, embedding=embedding, interest=interest + more, dropout=dropout)
         self.since_fields, self.pooled = since, pooled
+        self.short_term = ShortTerm(self.target_width, self.event_width, size=short) if short else None
         self.since_list = nn.ModuleList(ScaleVectors(SINCE, embedding) for _ in since)
 
     @property
@@ -413,9 +423,12 @@ class HistoryModel(Model):
         return (place_L < position_BC1) & (place_L >= position_BC1 - self.recent)
 
     def look(self, window: Window, query: Query) -> Found:
-        """`find`, and behind its interest the mean and the vectors of when the target's values were last there."""
+        """`find`, and behind its interest the short term, the mean, and when the target's values were last there."""
         found = self.find(window, query)
-        parts = [found.interest_BCD, *self._pool(window, query), *self._since_vectors(window, query)]
+        parts = [found.interest_BCD]
+        if self.short_term is not None:
+            parts.append(self.short_term(window.vector_BLE, query.vector_BCE, query.position_BC))
+        parts += [*self._pool(window, query), *self._since_vectors(window, query)]
         return found._replace(interest_BCD=torch.cat(parts, dim=-1)) if len(parts) > 1 else found
 
     def _pool(self, window: Window, query: Query) -> list[Tensor]:

@@ -12,7 +12,8 @@ vectors as these are trained, which is what makes the retrieval end-to-end. Even
 wins.
 
 Differs from the paper: only what an event shares with a target, its item fields, is hashed, so that both lie in one
-space; the recent history has no second attention of its own, so that retrieval alone is compared.
+space; the paper's short-term part, attention to the last events beside the retrieved ones, is the setting `short`,
+without which retrieval alone is compared.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
 1,000. A service that wants the paper's speed would keep R bits for each beside them, 6 bytes by default.
@@ -52,6 +53,9 @@ class EtaConfig:
     recent: Annotated[int, Field(gt=0)] = field(
         default=1000, metadata={"help": "how many events before the target are searched"}
     )
+    short: Annotated[int, Field(ge=0)] = field(
+        default=0, metadata={"help": "last events with an attention of their own, the short term; 0 for none"}
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = field(
         default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
     )
@@ -76,11 +80,12 @@ class Eta(HistoryModel):
         bits: int = 48,
         hits: int = 50,
         recent: int = 1000,
+        short: int = 0,
         dropout: float = 0.1,
     ) -> None:
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of {heads} heads; expected, for example, {8 * heads}")
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout, short=min(short, recent))
         self.heads, self.hits, self.recent = heads, hits, recent
         self.register_buffer("plane_RE", hyperplanes(bits, self.target_width))
         self.query = nn.Linear(self.target_width, width, bias=False)

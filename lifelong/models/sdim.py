@@ -11,13 +11,14 @@ is in its bucket with probability (1 - a / pi)^t, so the mean over groups is att
 weights. The hyperplanes are drawn once, kept with the weights and never trained.
 
 Differs from the paper: only what an event shares with a target, its item fields, is hashed, so that both lie in one
-space; what is summed is a linear map of the whole event, so that the state does not grow with the number of fields; the
-recent history has no attention of its own. The state holds the sums divided by the number of all events: the lengths of
-buckets cancel in the read, numbers do not grow, and times the count it is the sum again.
+space; what is summed is a linear map of the whole event, so that the state does not grow with the number of fields. The
+paper's short-term part, attention to the last events, is the setting `short`. The state holds the sums divided by the
+number of all events: the lengths of buckets cancel in the read, numbers do not grow, and times the count it is the sum
+again.
 
 State: the sums, G 2^t D numbers: 4,096 numbers, 16,384 bytes, by default, with the paper's m = 48 and t = 3; but for
 the common divisor an event changes one bucket of each group, so maintenance is O(1) and sums of parts of a history add
-up.
+up. With `short`, 64 numbers for each of the last events more.
 
 Training reads only the targets' own buckets: events sorted by bucket, running sums, and a difference of two of them.
 
@@ -28,7 +29,7 @@ D width of a value.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -39,6 +40,8 @@ from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel, Output
 from lifelong.nn.hashing import bucket_ids, hyperplanes, signature
 from lifelong.nn.masks import clear_padding
+from lifelong.nn.short_term import SHORT_WIDTH, ShortTerm
+from lifelong.nn.windows import recent_events
 
 if TYPE_CHECKING:
     from lifelong.data.batches import Batch
@@ -54,6 +57,9 @@ class SdimConfig:
     bits: Annotated[int, Field(gt=0, le=10)] = field(
         default=3, metadata={"help": "bits of a group, which has 2^bits buckets; more find fewer, nearer events"}
     )
+    short: Annotated[int, Field(ge=0)] = field(
+        default=0, metadata={"help": "last events with an attention of their own, the short term; 0 for none"}
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = field(
         default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
     )
@@ -66,7 +72,15 @@ class SdimMemory(NamedTuple):
     mean_BGKD: Tensor
 
 
-class Sdim(MemoryModel[SdimMemory]):
+class SdimShortMemory(NamedTuple):
+    """The same, and keys and values of the last events, the latest last; zeros where there is none."""
+
+    count_B: Tensor
+    bucket_BGKD: Tensor
+    recent_BNX: Tensor
+
+
+class Sdim(MemoryModel[Any]):
     """Attention by hashing, read from sums."""
 
     Config = SdimConfig
@@ -83,36 +97,54 @@ class Sdim(MemoryModel[SdimMemory]):
         width: int = 32,
         groups: int = 16,
         bits: int = 3,
+        short: int = 0,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        interest = width + (SHORT_WIDTH if short else 0)
+        super().__init__(inputs, embedding=embedding, interest=interest, dropout=dropout)
         self.groups, self.bits, self.buckets = groups, bits, 2**bits
         self.register_buffer("plane_RE", hyperplanes(groups * bits, self.target_width))
         self.value = nn.Linear(self.event_width, width, bias=False)
+        self.short_term = ShortTerm(self.target_width, self.event_width, size=short) if short else None
 
-    def initial_memory(self, num_users: int) -> SdimMemory:
+    def initial_memory(self, num_users: int) -> Any:
         """Zeros: all buckets empty."""
         weight = self.value.weight
         count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
-        return SdimMemory(count_B, weight.new_zeros(num_users, self.groups, self.buckets, self.value.out_features))
+        mean_BGKD = weight.new_zeros(num_users, self.groups, self.buckets, self.value.out_features)
+        if self.short_term is None:
+            return SdimMemory(count_B, mean_BGKD)
+        return SdimShortMemory(
+            count_B, mean_BGKD, weight.new_zeros(num_users, self.short_term.size, 2 * self.short_term.width)
+        )
 
-    def write_vector(self, memory: SdimMemory, event_BE: Tensor) -> SdimMemory:
+    def write_vector(self, memory: Any, event_BE: Tensor) -> Any:
         """Add the event's value to its bucket of each group, and divide by one event more."""
         count_B = memory.count_B + 1
         bucket_BGK = self._bucket(event_BE).unsqueeze(-1) == torch.arange(self.buckets, device=event_BE.device)
         value_BGKD = bucket_BGK.unsqueeze(-1) * self.value(event_BE)[:, None, None]
-        step_BGKD = (value_BGKD - memory.mean_BGKD) / count_B[:, None, None, None].to(event_BE.dtype)
-        return SdimMemory(count_B, memory.mean_BGKD + step_BGKD)
+        before_BGKD = memory[1]
+        step_BGKD = (value_BGKD - before_BGKD) / count_B[:, None, None, None].to(event_BE.dtype)
+        mean_BGKD = before_BGKD + step_BGKD
+        if self.short_term is None:
+            return SdimMemory(count_B, mean_BGKD)
+        entry_B1X = self.short_term.entries(event_BE).unsqueeze(1)
+        return SdimShortMemory(count_B, mean_BGKD, torch.cat([memory.recent_BNX[:, 1:], entry_B1X], dim=1))
 
-    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> SdimMemory:
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Any:
         """Sums of what lies between one position and the next, running sums of these, and back to the order asked."""
         sorted_BC, order_BC = position_BC.sort(dim=1)
-        sum_BCX = self._sums_between(clear_padding(event_BLE, length_B), sorted_BC).cumsum(dim=1)
+        event_BLE = clear_padding(event_BLE, length_B)
+        sum_BCX = self._sums_between(event_BLE, sorted_BC).cumsum(dim=1)
         users, targets = position_BC.shape
         rank_BC = order_BC.argsort(dim=1) + targets * torch.arange(users, device=position_BC.device).unsqueeze(-1)
         sum_NX = sum_BCX.flatten(0, 1).index_select(0, rank_BC.flatten())
         mean_NX = sum_NX / position_BC.flatten().clamp(min=1).unsqueeze(-1).to(sum_NX.dtype)
-        return SdimMemory(position_BC, mean_NX.view(users, targets, self.groups, self.buckets, self.value.out_features))
+        mean_BCGKD = mean_NX.view(users, targets, self.groups, self.buckets, self.value.out_features)
+        if self.short_term is None:
+            return SdimMemory(position_BC, mean_BCGKD)
+        recent_BCNX, _ = recent_events(self.short_term.entries(event_BLE), position_BC, self.short_term.size)
+        return SdimShortMemory(position_BC, mean_BCGKD, recent_BCNX)
 
     def _sums_between(self, event_BLE: Tensor, sorted_BC: Tensor) -> Tensor:
         """Bucket sums of the events from each position's predecessor (at first 0) to itself: `[B, C, G * K * D]`."""
@@ -130,18 +162,26 @@ class Sdim(MemoryModel[SdimMemory]):
         sum_BCX: Tensor = sum_ND.view(users, targets + 1, -1)[:, :-1]
         return sum_BCX
 
-    def read_vector(self, memory: SdimMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
-        """Take the target's bucket of each group; source: equations 9 and 11."""
-        mean_BCGKD, bucket_BCG = memory.mean_BGKD, self._bucket(target_BCE)
+    def read_vector(self, memory: Any, target_BCE: Tensor) -> tuple[Tensor, None]:
+        """Take the target's bucket of each group, and attend to the last events; source: equations 9 and 11."""
+        mean_BCGKD, bucket_BCG = memory[1], self._bucket(target_BCE)
         wide = mean_BCGKD.expand(-1, bucket_BCG.shape[1], -1, -1, -1)
         place = bucket_BCG[..., None, None].expand(-1, -1, -1, 1, wide.shape[-1])
-        return mean_direction(wide.gather(3, place).squeeze(3)), None
+        interest_BCD = mean_direction(wide.gather(3, place).squeeze(3))
+        if self.short_term is None:
+            return interest_BCD, None
+        place_N = torch.arange(self.short_term.size, 0, -1, device=target_BCE.device)
+        seen_BCN = place_N <= memory.count_B.unsqueeze(-1)
+        return torch.cat([interest_BCD, self.short_term.attend(target_BCE, memory.recent_BNX, seen_BCN)], dim=-1), None
 
     def forward(self, batch: Batch) -> Output:
         """What `encode` and `respond` give, without making the buckets that no target reads."""
         event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
         target_BCE = self.embed(batch.target_BCF, self.item_fields)
         interest_BCD = mean_direction(self.own_sums(event_BLE, target_BCE, batch.position_BC))
+        if self.short_term is not None:
+            short_BCD = self.short_term(event_BLE, target_BCE, batch.position_BC)
+            interest_BCD = torch.cat([interest_BCD, short_BCD], dim=-1)
         context_BCE = self.embed_context(batch.context_BCF, batch.count_BCK, batch.target_BCF)
         return Output(self.head(interest_BCD, target_BCE, context_BCE))
 

@@ -20,8 +20,8 @@ Exact search unit (section 3.3): z_i = [event_i ; vector of its time gap to the 
 a_h = softmax_i(W_h target . z_i / sqrt(width of z)), head_h = sum_i a_hi z_i, interest = [head_1 ; head_2 ; ...]. The
 paper maps both sides; one matrix stands for the product of the two.
 
-Differs from the paper: no second model (DIEN) over the short history beside it; the soft search takes the mean of r_i
-event_i and not the sum, so that histories of all lengths are alike.
+Differs from the paper: over the short history not DIEN but attention to the last events, by the setting `short`; the
+soft search takes the mean of r_i event_i and not the sum, so that histories of all lengths are alike.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
 1,000. An index of them would change speed alone.
@@ -77,6 +77,9 @@ class SimConfig:
     buckets: Annotated[int, Field(gt=0)] = field(default=64, metadata={"help": "buckets of similar items (cluster)"})
     near: Annotated[int, Field(gt=0)] = field(default=4, metadata={"help": "nearest buckets that are read (cluster)"})
     recent: Annotated[int, Field(gt=0)] = field(default=1000, metadata={"help": "last events that are searched"})
+    short: Annotated[int, Field(ge=0)] = field(
+        default=0, metadata={"help": "last events with an attention of their own, the short term; 0 for none"}
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = field(
         default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
     )
@@ -169,10 +172,11 @@ class Sim(HistoryModel):
         buckets: int = 64,
         near: int = 4,
         recent: int = 1000,
+        short: int = 0,
         dropout: float = 0.1,
     ) -> None:
         width = embedding * (len(inputs.item) + len(inputs.event) + 1)
-        super().__init__(inputs, embedding=embedding, interest=heads * width, dropout=dropout)
+        super().__init__(inputs, embedding=embedding, interest=heads * width, dropout=dropout, short=min(short, recent))
         self.title = f"SIM ({search})"
         self.recent, self.hits, self.heads = recent, hits, heads
         self.search, self.search_loss, self.near = search, search_loss, near

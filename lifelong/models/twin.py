@@ -13,7 +13,8 @@ largest a; softmax over these and the weighted sum of their values, heads side b
 
 Differs from the paper: cross features are the fields of the event itself, the time since it and the number of events
 since it, both in powers of two; each head selects its own k events, so that what selects is in every head what weighs;
-events with nearly the same relevance: the later one wins. The recent history has no attention of its own.
+events with nearly the same relevance: the later one wins. Attention to the last events beside it, the paper's
+short-term part, is the setting `short`.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
 1,000. A service that wants the paper's speed would keep their keys and values beside them.
@@ -56,6 +57,9 @@ class TwinConfig:
     recent: Annotated[int, Field(gt=0)] = field(
         default=1000, metadata={"help": "how many events before the target are searched"}
     )
+    short: Annotated[int, Field(ge=0)] = field(
+        default=0, metadata={"help": "last events with an attention of their own, the short term; 0 for none"}
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = field(
         default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
     )
@@ -87,11 +91,12 @@ class Twin(HistoryModel):
         heads: int = 4,
         hits: int = 100,
         recent: int = 1000,
+        short: int = 0,
         dropout: float = 0.1,
     ) -> None:
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of {heads} heads; expected, for example, {8 * heads}")
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
+        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout, short=min(short, recent))
         self.heads, self.hits, self.recent = heads, hits, recent
         self.query = nn.Linear(self.target_width, width, bias=False)
         self.key = nn.Linear(self.target_width, width, bias=False)

@@ -17,6 +17,9 @@ CASES = [
     ModelCase("fpmc", {"user_factors": True}),
     ModelCase("din", {"normalise": True}),
     *(ModelCase("sim", {"search": search}) for search in ("soft", "cluster")),
+    # With a short term beside the search: read from the history, and from a memory.
+    ModelCase("eta", {"short": 10}),
+    ModelCase("sdim", {"short": 10, "groups": 8}),
     *(ModelCase("hpmn", {"side": side}) for side in ("item", "both")),
     ModelCase("gru4rec", {"side": "both"}),
     # One of each way in which a model comes to its head.
