@@ -77,6 +77,11 @@ class Sight:
     clock: bool | None = False
 
 
+def _short(settings: Mapping[str, Any]) -> tuple[int, ...]:
+    """The window of a short term beside a search, if there is one."""
+    return (min(settings["short"], settings.get("recent", ALL)),) if settings["short"] else ()
+
+
 def _sim(settings: Mapping[str, Any], events: int) -> Sight:
     """A search by category finds all events of one; the others find what is near, unless they take everything."""
     everything = {
@@ -84,7 +89,7 @@ def _sim(settings: Mapping[str, Any], events: int) -> Sight:
         "soft": settings["hits"] >= events,
         "cluster": settings["near"] >= settings["buckets"],
     }
-    return Sight(aged=settings["recent"], finds_like=not everything[settings["search"]])
+    return Sight(aged=settings["recent"], finds_like=not everything[settings["search"]], pooled=_short(settings))
 
 
 def _fixed(sight: Sight) -> Callable[[Mapping[str, Any], int], Sight]:
@@ -132,9 +137,9 @@ SIGHTS: dict[str, Callable[[Mapping[str, Any], int], Sight]] = {
     "Tally": lambda settings, events: Sight(ordered=ALL if settings["periods"] else 0, counted=True),
     "Sim": _sim,
     "Ubr4Ctr": _recent_pooled,
-    "Eta": _recent_pooled,
-    "Sdim": _BAG,
-    "Twin": lambda settings, events: Sight(aged=settings["recent"], counts_events=True),
+    "Eta": lambda settings, events: Sight(pooled=(*_short(settings), settings["recent"])),
+    "Sdim": lambda settings, events: Sight(pooled=(*_short(settings), ALL)),
+    "Twin": lambda settings, events: Sight(aged=settings["recent"], counts_events=True, pooled=_short(settings)),
     "Lstm": _WHOLE,
     "MinGru": _WHOLE,
     "GatedDelta": _WHOLE,

@@ -112,6 +112,9 @@ def test_what_is_seen_in_part_has_no_bar() -> None:
 def test_models_see_what_their_settings_let_them() -> None:
     assert sight_of("popularity") == Sight()
     assert sight_of("shan", {"short": 5}) == Sight(pooled=(5, 1000), clock=True)
+    assert sight_of("eta", {"short": 5, "recent": 3}) == Sight(pooled=(3, 3), clock=True)
+    assert sight_of("sdim", {"short": 5}).pooled == (5, ALL)
+    assert sight_of("twin", {"short": 5}).pooled == sight_of("sim", {"short": 5}).pooled == (5,)
     assert sight_of("hpmn") == Sight(ordered=ALL, clock=True)
     assert sight_of("tally") == Sight(ordered=ALL, counted=True, clock=True)
     assert sight_of("tally", {"periods": []}) == Sight(counted=True, clock=True)
