@@ -5,9 +5,9 @@
 
 Complete Journey, all item fields, the last events of a history, vectors of 16, one pass over labelled training
 examples, Adam, one thread. torch-rechub's DIN, and DIN, DIEN, SIM, ETA, SDIM and TWIN of FuxiCTR (model_zoo.LongCTR),
-come with their own embedding, attention, head, loss and initial weights, and are trained in batches of 256, at two
-learning rates; ours with the settings of benchmarks/completejourney.toml, with vectors that begin at random and as
-factors. AUC on test examples of whole users. The last line is JSON.
+come with their own embedding, attention, head, loss and initial weights, at two learning rates; ours with the settings
+of benchmarks/completejourney.toml, with vectors that begin at random and as factors. All are trained in batches of 256
+targets, so that they take as many steps. AUC on test examples of whole users. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from lifelong.data.examples import Examples
 
 SETTINGS = Path(__file__).parent / "completejourney.toml"
-RATES = (0.001, 0.003)
 BATCH = 256
+BATCHES = (f"train.batch_targets={BATCH}", "train.batch_events=1024", "train.max_targets=32")
 PUBLIC = {
     "din": ("torch-rechub DIN", "fuxictr DIN"),
     "dien": ("fuxictr DIEN",),
@@ -183,9 +183,11 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(PUBLIC), help="of this package, from " + ", ".join(PUBLIC))
     parser.add_argument("--examples", type=int, default=200_000, help="labelled examples of each training")
     parser.add_argument("--recent", type=int, default=200, help="events of a history")
+    parser.add_argument("--rates", default="0.001,0.003", help="learning rates of the public models")
     parser.add_argument("--test-users", type=int, default=300)
     parser.add_argument("--data", type=Path, help="a prepared dataset; without it one is made")
     options = parser.parse_args()
+    rates = [float(rate) for rate in options.rates.split(",")]
 
     from lifelong.artifact.export import load_model
     from lifelong.cli.model_settings import model_configs
@@ -221,7 +223,7 @@ def main() -> None:
             print(f"{contender:40} AUC {value:.4f}   {seconds:.0f} s", flush=True)
 
         for model in options.models.split(","):
-            for contender, rate in itertools.product(PUBLIC[model], RATES):
+            for contender, rate in itertools.product(PUBLIC[model], rates):
                 began = time.perf_counter()
                 subprocess.run([options.public, __file__, "--child", str(folder), contender, str(rate)], check=True)
                 probability_N = np.load(folder / "answers.npy").astype(np.float64).clip(1e-7, 1 - 1e-7)
@@ -230,7 +232,7 @@ def main() -> None:
             for vectors in ("random", "cooccurrence"):
                 limits = {"max_examples": options.examples, "validate_every": options.examples // 2}
                 changes = [f"{model}.train.{name}={value}" for name, value in limits.items()]
-                changes += [f"train.initial_vectors={vectors}", "train.calibration_examples=20000"]
+                changes += [f"train.initial_vectors={vectors}", "train.calibration_examples=20000", *BATCHES]
                 changes += [] if model == "sdim" else [f"{model}.recent={options.recent}"]
                 began = time.perf_counter()
                 config = model_configs([model], [SETTINGS], changes, threads=1)[model]
@@ -238,7 +240,7 @@ def main() -> None:
                 logit_NT = predict(load_model(artifact), dataset, test, threads=1)
                 keep(f"lifelong {model}, {vectors} vectors", logit_NT[:, 0], time.perf_counter() - began)
             first = f"lifelong {model}, cooccurrence vectors"
-            others = [f"{name}, learning rate {rate}" for name in PUBLIC[model] for rate in RATES]
+            others = [f"{name}, learning rate {rate}" for name in PUBLIC[model] for rate in rates]
             for other in (*others, f"lifelong {model}, random vectors"):
                 found = compare_pair(samples[first], samples[other])["auc"]
                 record[f"{first} less {other}"] = [found.value, found.low, found.high]

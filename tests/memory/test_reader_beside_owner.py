@@ -28,14 +28,17 @@ class Between:
     """Stands for rocksdict, and lets the owner do something at each opening for reading."""
 
     def __init__(self, done, error=None):
-        self.done, self.error, self.calls = done, error, 0
+        self.done, self.error, self.calls, self.last = done, error, 0, None
 
     def __getattr__(self, name):
         return getattr(rocksdict, name)
 
     def Rdict(self, *words, **named):  # noqa: N802 (its name)
         self.calls += 1
-        found = rocksdict.Rdict(*words, **named)
+        if self.last is not None:
+            with pytest.raises(rocksdict.DbClosedError):
+                self.last.get(b"s")
+        self.last = found = rocksdict.Rdict(*words, **named)
         self.done(self.calls)
         if self.error is not None and self.calls == 1:
             found.close()
