@@ -1,7 +1,7 @@
 """Models of this package beside public implementations of them: the same data, test examples and labelled examples.
 
     python -m venv DIR && DIR/bin/pip install torch-rechub fuxictr
-    python benchmarks/public_models.py --public DIR/bin/python --models din,sim_soft,eta,sdim,twin --examples 200000
+    python benchmarks/public_models.py --public DIR/bin/python --models sim_soft eta sdim twin --rates 0.001
 
 Complete Journey, all item fields, the last events of a history, vectors of 16, one pass over labelled training
 examples, Adam, one thread. torch-rechub's DIN, and DIN, DIEN, SIM, ETA, SDIM and TWIN of FuxiCTR (model_zoo.LongCTR),
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ import numpy as np
 from train_throughput import rechub_din
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import torch
     from numpy.typing import NDArray
@@ -173,76 +174,88 @@ def public(folder: Path, contender: str, rate: float) -> None:
     np.save(folder / "answers.npy", np.concatenate(found))
 
 
+def theirs(folder: Path, python: str, contender: str, rate: float) -> NDArray[np.float64]:
+    """Logits of a public model, trained and asked by an interpreter that has it."""
+    subprocess.run([python, __file__, "--child", str(folder), contender, str(rate)], check=True)
+    probability_N = np.load(folder / "answers.npy").astype(np.float64).clip(1e-7, 1 - 1e-7)
+    return np.log(probability_N / (1 - probability_N))
+
+
+def ours(
+    dataset: Dataset, test: Examples, model: str, vectors: str, options: argparse.Namespace
+) -> NDArray[np.float64]:
+    """Logits of a model of this package."""
+    from lifelong.artifact.export import load_model
+    from lifelong.cli.model_settings import model_configs
+    from lifelong.evaluation.evaluate import predict
+    from lifelong.training.trainer import train
+
+    limits = {"max_examples": options.examples, "validate_every": options.examples // 2}
+    changes = [f"{model}.train.{name}={value}" for name, value in limits.items()]
+    changes += [f"train.initial_vectors={vectors}", "train.calibration_examples=20000", *BATCHES]
+    # SDIM's sums hold the whole history.
+    changes += [] if model == "sdim" else [f"{model}.recent={options.recent}"]
+    config = model_configs([model], [SETTINGS], changes, threads=1)[model]
+    with tempfile.TemporaryDirectory() as name:
+        artifact = train(dataset, model, Path(name) / model, config=config, progress=False)
+        return predict(load_model(artifact), dataset, test, threads=1)[:, 0]
+
+
+def arguments() -> argparse.Namespace:
+    """What is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--public", required=True, help="python that has torch-rechub and fuxictr")
+    parser.add_argument("--models", nargs="+", choices=PUBLIC, default=list(PUBLIC), help="of this package")
+    parser.add_argument("--rates", nargs="+", type=float, default=[0.001, 0.003], help="of learning, of public models")
+    parser.add_argument("--examples", type=int, default=200_000, help="labelled examples of each training")
+    parser.add_argument("--recent", type=int, default=200, help="events of a history")
+    parser.add_argument("--test-users", type=int, default=300)
+    parser.add_argument("--data", type=Path, help="a prepared dataset; without it one is made")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Measure and print."""
     if sys.argv[1:2] == ["--child"]:
         public(Path(sys.argv[2]), sys.argv[3], float(sys.argv[4]))
         return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--public", required=True, help="python that has torch-rechub and fuxictr")
-    parser.add_argument("--models", default=",".join(PUBLIC), help="of this package, from " + ", ".join(PUBLIC))
-    parser.add_argument("--examples", type=int, default=200_000, help="labelled examples of each training")
-    parser.add_argument("--recent", type=int, default=200, help="events of a history")
-    parser.add_argument("--rates", default="0.001,0.003", help="learning rates of the public models")
-    parser.add_argument("--test-users", type=int, default=300)
-    parser.add_argument("--data", type=Path, help="a prepared dataset; without it one is made")
-    options = parser.parse_args()
-    rates = [float(rate) for rate in options.rates.split(",")]
+    options = arguments()
 
-    from lifelong.artifact.export import load_model
-    from lifelong.cli.model_settings import model_configs
     from lifelong.data.dataset import Dataset
     from lifelong.data.labelled import labelled_training_examples
     from lifelong.data.prepare import prepare
-    from lifelong.evaluation.evaluate import predict
     from lifelong.evaluation.metrics import Sample, auc
     from lifelong.evaluation.significance import compare_pair
-    from lifelong.training.trainer import train
 
     record: dict[str, object] = {"examples": options.examples, "recent": options.recent}
-    samples: dict[str, Sample] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         dataset = Dataset(options.data or prepare("completejourney", [], folder / "data").folder)
         whole = dataset.examples("test")
         chosen_U = np.random.default_rng(0).choice(np.unique(whole.user_N), options.test_users, replace=False)
         test = whole.take(np.flatnonzero(np.isin(whole.user_N, chosen_U)))
-        write(
-            folder,
-            "train",
-            dataset,
-            labelled_training_examples(dataset, seed=0, limit=options.examples),
-            options.recent,
-        )
+        labelled = labelled_training_examples(dataset, seed=0, limit=options.examples)
+        write(folder, "train", dataset, labelled, options.recent)
         write(folder, "test", dataset, test, options.recent)
 
-        def keep(contender: str, logit_N: NDArray[np.float64], seconds: float) -> None:
-            samples[contender] = Sample.of(test.label_NT[:, 0], logit_N, test.user_N)
-            value = auc(samples[contender].label, samples[contender].logit)
+        def measured(contender: str, answer: Callable[[], NDArray[np.float64]]) -> Sample:
+            began = time.perf_counter()
+            sample = Sample.of(test.label_NT[:, 0], answer(), test.user_N)
+            seconds, value = time.perf_counter() - began, auc(sample.label, sample.logit)
             record[contender] = {"auc": round(value, 4), "seconds": round(seconds, 1)}
             print(f"{contender:40} AUC {value:.4f}   {seconds:.0f} s", flush=True)
+            return sample
 
-        for model in options.models.split(","):
-            for contender, rate in itertools.product(PUBLIC[model], rates):
-                began = time.perf_counter()
-                subprocess.run([options.public, __file__, "--child", str(folder), contender, str(rate)], check=True)
-                probability_N = np.load(folder / "answers.npy").astype(np.float64).clip(1e-7, 1 - 1e-7)
-                logit_N = np.log(probability_N / (1 - probability_N))
-                keep(f"{contender}, learning rate {rate}", logit_N, time.perf_counter() - began)
-            for vectors in ("random", "cooccurrence"):
-                limits = {"max_examples": options.examples, "validate_every": options.examples // 2}
-                changes = [f"{model}.train.{name}={value}" for name, value in limits.items()]
-                changes += [f"train.initial_vectors={vectors}", "train.calibration_examples=20000", *BATCHES]
-                changes += [] if model == "sdim" else [f"{model}.recent={options.recent}"]
-                began = time.perf_counter()
-                config = model_configs([model], [SETTINGS], changes, threads=1)[model]
-                artifact = train(dataset, model, folder / f"{model}-{vectors}", config=config, progress=False)
-                logit_NT = predict(load_model(artifact), dataset, test, threads=1)
-                keep(f"lifelong {model}, {vectors} vectors", logit_NT[:, 0], time.perf_counter() - began)
-            first = f"lifelong {model}, cooccurrence vectors"
-            others = [f"{name}, learning rate {rate}" for name in PUBLIC[model] for rate in rates]
-            for other in (*others, f"lifelong {model}, random vectors"):
-                found = compare_pair(samples[first], samples[other])["auc"]
+        for model in options.models:
+            others = {}
+            for contender, rate in itertools.product(PUBLIC[model], options.rates):
+                named = f"{contender}, learning rate {rate}"
+                others[named] = measured(named, partial(theirs, folder, options.public, contender, rate))
+            random, first = f"lifelong {model}, random vectors", f"lifelong {model}, cooccurrence vectors"
+            others[random] = measured(random, partial(ours, dataset, test, model, "random", options))
+            best = measured(first, partial(ours, dataset, test, model, "cooccurrence", options))
+            for other, sample in others.items():
+                found = compare_pair(best, sample)["auc"]
                 record[f"{first} less {other}"] = [found.value, found.low, found.high]
                 print(f"{first} less {other}: {found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})", flush=True)
     print(json.dumps(record))

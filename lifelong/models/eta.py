@@ -33,10 +33,10 @@ from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.nn.attention import attend_by_head
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.hashing import hyperplanes, shared_bits, signature
 from lifelong.nn.hits import best_events, take_events
-from lifelong.nn.masks import masked_softmax
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,6 @@ class Eta(HistoryModel):
     def _attend(
         self, target_BCE: Tensor, key_BCMD: Tensor, value_BCMD: Tensor, hit_BCM: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scaled dot product attention of each head over the hits; the weights are the mean of the heads'.
-
-        Source: multi-head target attention.
-        """
-        query_BCHD = _split(self.query(target_BCE), self.heads)
-        key_BCMHD, value_BCMHD = _split(key_BCMD, self.heads), _split(value_BCMD, self.heads)
-        score_BCMH = (query_BCHD.unsqueeze(2) * key_BCMHD).sum(dim=-1) / query_BCHD.shape[-1] ** 0.5
-        weight_BCHM = masked_softmax(score_BCMH.transpose(-1, -2), hit_BCM.unsqueeze(2))
-        found_BCHD = (weight_BCHM.transpose(-1, -2).unsqueeze(-1) * value_BCMHD).sum(dim=2)
-        return self.mix(found_BCHD.flatten(-2)), weight_BCHM.mean(dim=2)
-
-
-def _split(value: Tensor, heads: int) -> Tensor:
-    """Each head's part of the width: `[..., H, D / H]`."""
-    return value.view(*value.shape[:-1], heads, value.shape[-1] // heads)
+        """Attention over the hits; the weights are the mean of the heads'."""
+        found_BCD, weight_BCHM = attend_by_head(self.query(target_BCE), key_BCMD, value_BCMD, hit_BCM, self.heads)
+        return self.mix(found_BCD), weight_BCHM.mean(dim=2)

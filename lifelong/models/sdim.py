@@ -73,7 +73,10 @@ class SdimMemory(NamedTuple):
 
 
 class SdimShortMemory(NamedTuple):
-    """The same, and keys and values of the last events, the latest last; zeros where there is none."""
+    """The same, and keys and values of the last events, the latest last; zeros where there is none.
+
+    Means are called otherwise, since the graph of this read has an operator of that name.
+    """
 
     count_B: Tensor
     bucket_BGKD: Tensor

@@ -1,9 +1,14 @@
-"""Attention blocks."""
+"""Attention blocks.
+
+Shapes: B users, C targets per user, M entries, D width, H heads.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from lifelong.nn.masks import masked_softmax
 
 
 class PairScore(nn.Module):
@@ -36,3 +41,30 @@ class PairScore(nn.Module):
         hidden = torch.relu(query_part.unsqueeze(-2) + entry_part)
         score: Tensor = self.last(torch.relu(self.second(hidden))).squeeze(-1)
         return score
+
+
+def attend_by_head(
+    query_BCD: Tensor, key_BCMD: Tensor, value_BCMD: Tensor, seen_BCM: Tensor, heads: int
+) -> tuple[Tensor, Tensor]:
+    """Scaled dot product attention of each head: what is found, heads side by side `[B, C, D]`, and `[B, C, H, M]`.
+
+    Source: multi-head target attention.
+
+    Args:
+        query_BCD: of the targets.
+        key_BCMD: of the entries; `[B, 1, M, D]` where all targets of a user have the same.
+        value_BCMD: likewise.
+        seen_BCM: which entries there are; where there is none, zeros are found.
+        heads: H, of which D is a multiple.
+    """
+    query_BCHX = _split(query_BCD, heads)
+    key_BCMHX, value_BCMHX = _split(key_BCMD, heads), _split(value_BCMD, heads)
+    score_BCMH = (query_BCHX.unsqueeze(2) * key_BCMHX).sum(dim=-1) / query_BCHX.shape[-1] ** 0.5
+    weight_BCHM = masked_softmax(score_BCMH.transpose(-1, -2), seen_BCM.unsqueeze(2))
+    found_BCHX = (weight_BCHM.transpose(-1, -2).unsqueeze(-1) * value_BCMHX).sum(dim=2)
+    return found_BCHX.flatten(-2), weight_BCHM
+
+
+def _split(value: Tensor, heads: int) -> Tensor:
+    """Each head's part of the width: `[..., H, D / H]`."""
+    return value.view(*value.shape[:-1], heads, value.shape[-1] // heads)

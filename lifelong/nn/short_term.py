@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lifelong.nn.attention import attend_by_head
 from lifelong.nn.chunks import in_chunks
-from lifelong.nn.masks import masked_softmax
 from lifelong.nn.windows import recent_events
 
 SHORT_WIDTH = 32
@@ -52,12 +52,8 @@ class ShortTerm(nn.Module):
             entry_BCNX: entries of each target's last events, or of all targets' of a user: `[B, 1, N, 2 D]`.
             seen_BCN: which of them there are.
         """
-        key_BCNHX, value_BCNHX = (self._by_head(part) for part in entry_BCNX.chunk(2, dim=-1))
-        query_BC1HX = self._by_head(self.query(target_BCE)).unsqueeze(2)
-        score_BCHN = (query_BC1HX * key_BCNHX).sum(dim=-1).transpose(-1, -2) / (self.width // self.heads) ** 0.5
-        weight_BCHN = masked_softmax(score_BCHN, seen_BCN.unsqueeze(2))
-        found_BCHX = (weight_BCHN.transpose(-1, -2).unsqueeze(-1) * value_BCNHX).sum(dim=2)
-        return found_BCHX.flatten(-2)
+        key_BCND, value_BCND = entry_BCNX.chunk(2, dim=-1)
+        return attend_by_head(self.query(target_BCE), key_BCND, value_BCND, seen_BCN, self.heads)[0]
 
     def forward(self, event_BLE: Tensor, target_BCE: Tensor, position_BC: Tensor) -> Tensor:
         """`attend` over the events of whole histories, a few targets at a time.
@@ -75,6 +71,3 @@ class ShortTerm(nn.Module):
         numbers = event_BLE.shape[0] * self.size * 2 * self.width
         (interest_BCD,) = in_chunks(attend, target_BCE, position_BC, axis=1, numbers=numbers)
         return interest_BCD
-
-    def _by_head(self, value: Tensor) -> Tensor:
-        return value.view(*value.shape[:-1], self.heads, self.width // self.heads)
