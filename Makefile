@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 SERVE := .venv-serve
 DEMO_OUT ?= demo-output
 
-.PHONY: demo test test-full test-serve soak check lint types architecture docs clean
+.PHONY: demo test test-full test-serve soak check lint types architecture docs pictures clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -38,11 +38,17 @@ demo: $(VENV)/.lifelong-demo
 
 test: test-full test-serve
 
-test-full: $(VENV)/.lifelong-dev
-	$(BIN)/python -m pytest -m "not soak" --numprocesses auto --dist loadfile
+# Each test runs once: those of a server where torch is not installed, all others where it is; those of the docs and the
+# architecture are of `make check`.
+SERVED := tests/store tests/memory tests/ingestion tests/scoring tests/serving tests/artifact
 
+test-full: $(VENV)/.lifelong-dev
+	$(BIN)/python -m pytest -m "not soak" $(foreach part,$(SERVED) tests/docs tests/test_architecture.py,--ignore=$(part)) --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest -m "(torch or full) and not soak" $(SERVED) --numprocesses auto --dist loadfile
+
+# One more than the cores of a small machine: these tests wait for servers and killed processes most of the time.
 test-serve: $(VENV)/.lifelong-dev $(SERVE)/.lifelong-serve
-	$(SERVE)/bin/python -m pytest -m "not torch and not soak" tests/memory tests/serving tests/artifact tests/test_import.py --numprocesses auto --dist loadfile
+	$(SERVE)/bin/python -m pytest -m "not torch and not full and not soak" $(SERVED) tests/test_import.py --numprocesses 3 --dist loadfile
 
 soak: $(VENV)/.lifelong-dev
 	$(BIN)/python -m pytest -m soak --timeout 7200
@@ -57,11 +63,19 @@ types: $(VENV)/.lifelong-dev
 	$(BIN)/mypy
 
 architecture: $(VENV)/.lifelong-dev
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest tests/test_architecture.py
 
 docs: $(VENV)/.lifelong-dev
 	$(BIN)/python -m pytest tests/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# What is drawn and written from the code; `docs` fails where it is stale.
+pictures: $(VENV)/.lifelong-dev
+	PYTHONPATH=tests $(BIN)/python -m support.rooms > docs/rooms.svg
+	PYTHONPATH=tests $(BIN)/python -m support.commands > docs/cli.md
+	PYTHONPATH=tests $(BIN)/python -m support.settings_page > docs/settings.md
+	PYTHONPATH=tests $(BIN)/python -m support.model_pages docs/models
 
 clean:
 	rm -rf .venv .venv-serve site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -43,8 +43,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     from lifelong.config import load_config
-    from lifelong.data.prepare import prepare
     from lifelong.evaluation.evaluate import evaluate
+    from lifelong.preparation.prepare import prepare
     from lifelong.training.trainer import train
 
     found: dict[str, Any] = {}

@@ -28,15 +28,17 @@ from lifelong.config import load_config
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples, Split
 from lifelong.data.histories import Histories
-from lifelong.data.prepare import prepare
-from lifelong.data.prepare_settings import PrepareSettings
+from lifelong.evaluation.compare import Runs
+from lifelong.evaluation.compare import compare as compare_runs
 from lifelong.evaluation.metrics import Sample, auc
-from lifelong.evaluation.significance import bootstrap, compare_pair, interval
+from lifelong.evaluation.significance import bootstrap, interval
 from lifelong.memory.codec import CODECS
-from lifelong.memory.rocksdb_store import RocksDbStore
 from lifelong.memory.updater import Updater
 from lifelong.memory.verify import VerifyReport, verify
-from lifelong.serving.replay import replay, user_events
+from lifelong.preparation.prepare import prepare
+from lifelong.preparation.settings import PrepareSettings
+from lifelong.scoring.replay import replay, user_events
+from lifelong.store.rocksdb import RocksDbStore
 from lifelong.training.backfill import backfill
 from lifelong.training.trainer import train
 
@@ -113,7 +115,8 @@ def measure(artifact: Artifact, dataset: SomeUsers, codec: str, folder: Path) ->
 
 def compare(exact: Measured, found: Measured) -> dict[str, Any]:
     """What is printed of a codec."""
-    pair = compare_pair(found.sample, exact.sample)["auc"]
+    runs = {"found": Runs("found", [found.sample]), "exact": Runs("exact", [exact.sample])}
+    pair = compare_runs(runs, reference="exact")[0].differences["auc"]
     apart_N = np.abs(found.sample.logit - exact.sample.logit)
     return {
         "bytes": found.bytes,

@@ -32,10 +32,9 @@ from lifelong.data.cell_plan import CellPlan, ages, key_of, plan_cells, share_ou
 from lifelong.data.counts import count_features, feature_names
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
-from lifelong.data.labelled import labelled_training_examples
+from lifelong.data.negatives import labelled_training_examples
 from lifelong.data.popularity import target_counts
 from lifelong.evaluation.metrics import auc
-from lifelong.models.gbdt import _activity
 from lifelong.nn.cell_replay import cells_found
 from lifelong.nn.cells import staleness
 from lifelong.nn.compiled import jit
@@ -45,6 +44,19 @@ SHARES = (16, 9, 5, 2, 4, 1, 0.5)
 """Of Complete Journey's fields: item, product type, category, department, manufacturer, brand, package size."""
 FEW = 1000
 _AGES = np.array(ages(), np.float32)
+
+
+ACTIVITY_DAYS = (1, 7, 30)
+"""The user's events of the last so many days are counted."""
+
+
+def _activity(dataset: Dataset, examples: Examples) -> list[npt.NDArray[np.int64]]:
+    """How many events the user had in the last days before each target."""
+    time_N, position_N = np.asarray(examples.time_N), np.asarray(examples.position_N, np.int64)
+    return [
+        np.maximum(position_N - dataset.histories.positions(examples.user_N, time_N - days * 86_400), 0)
+        for days in ACTIVITY_DAYS
+    ]
 
 
 class Log:

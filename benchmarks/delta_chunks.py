@@ -13,15 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.batches import Batch
+from lifelong.data.batch import Batch
 from lifelong.models.base import Target
-from lifelong.models.delta import GatedDelta, GatedDeltaMemory
+from lifelong.models.delta import GatedDelta, GatedDeltaConfig, GatedDeltaMemory
 from lifelong.nn.fold import State, fold_at
 from lifelong.testing.worlds import INPUTS, random_batch
 
@@ -52,7 +53,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    model = GatedDelta(INPUTS, dropout=0.0).train()
+    model = GatedDelta(INPUTS, GatedDeltaConfig(dropout=0.0)).train()
     batch = random_batch([arguments.events] * arguments.users, targets=arguments.targets)
     forms = {"loop": (1, by_loop)} | {
         f"chunks of {size}": (int(size), by_chunks) for size in arguments.chunks.split(",")
@@ -60,7 +61,7 @@ def main() -> None:
     best, losses = dict.fromkeys(forms, float("inf")), {}
     for _ in range(arguments.repeats):
         for name, (size, form) in forms.items():
-            model.chunk = size
+            model.config = replace(model.config, chunk=size)
             started = time.perf_counter()
             loss = binary_cross_entropy_with_logits(partial(form, model)(batch), batch.label_BCT)
             loss.backward()

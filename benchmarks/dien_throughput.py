@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import lifelong.models.dien as dien
-from lifelong.data.batches import Batch
-from lifelong.models.dien import Dien
+from lifelong.data.batch import Batch
+from lifelong.models.dien import Dien, DienConfig
 from lifelong.nn.recurrent import gru_pass, gru_step
 from lifelong.testing.worlds import INPUTS, random_batch
 
@@ -56,7 +56,7 @@ class IndexAugru(dien.Augru):
 def make(form: str) -> Dien:
     """The model in one of the two forms, with the same weights."""
     torch.manual_seed(0)
-    model = Dien(INPUTS, dropout=0.0)
+    model = Dien(INPUTS, DienConfig(dropout=0.0))
     if form == "index":
         model.augru.__class__ = IndexAugru
     return model.train()

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.batches import Batch
+from lifelong.data.batch import Batch
 from lifelong.evaluation.metrics import auc
 from lifelong.models import build
 from lifelong.models.base import History, MemoryModel, Model

@@ -30,7 +30,7 @@ def main() -> None:
     from lifelong.cli.demo import TRAINED
     from lifelong.config import load_config
     from lifelong.data.dataset import Dataset
-    from lifelong.data.prepare import prepare
+    from lifelong.preparation.prepare import prepare
     from lifelong.training.trainer import train
 
     with tempfile.TemporaryDirectory() as folder:

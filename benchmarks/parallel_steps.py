@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a prepared dataset; without it one is made")
     arguments = parser.parse_args()
 
-    from lifelong.data.prepare import prepare
+    from lifelong.preparation.prepare import prepare
 
     with tempfile.TemporaryDirectory() as folder:
         data = arguments.data or prepare("completejourney", [], Path(folder) / "data").folder

@@ -1,4 +1,4 @@
-"""What models know of the planted worlds, against what they can know (`lifelong.testing.knowledge`).
+"""What models know of the planted worlds, against what they can know (`support.knowledge`).
 
 Trains each chosen model in each chosen world, prints a Markdown table, and JSON last. Without options: the whole table,
 by the parts measured one to two hours on a free core.
@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.config import load_config
-from lifelong.data.sources.synthetic import world_settings
-from lifelong.data.sources.worlds import WorldSettings
-from lifelong.models import FORMS, MODELS
-from lifelong.testing.planted import CHECKED, Measured, cells, measure, prepare_world
+from lifelong.models import all_names
+from lifelong.preparation.sources.synthetic import world_settings
+from lifelong.preparation.sources.worlds import WorldSettings
+
+# Servers, victims and tiny artifacts are shared with the tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.planted import CHECKED, Measured, cells, measure, prepare_world
 
 HEADER = "| world | model | AUC | best possible | share of the lift | can know | reason | holds | seconds |"
 WORDS = {True: "can", False: "cannot", None: "in part"}
@@ -58,7 +61,7 @@ def chosen(arguments: argparse.Namespace) -> dict[str, WorldSettings]:
 
 def measured(arguments: argparse.Namespace, work: Path) -> Iterator[Measured]:
     """Each chosen cell, one after another."""
-    models = arguments.models.split(",") if arguments.models else [*MODELS, *FORMS]
+    models = arguments.models.split(",") if arguments.models else all_names()
     given = load_config(None, arguments.set).model
     for name, world in chosen(arguments).items():
         dataset = prepare_world(world, work / name)

@@ -222,10 +222,10 @@ def main() -> None:
     options = arguments()
 
     from lifelong.data.dataset import Dataset
-    from lifelong.data.labelled import labelled_training_examples
-    from lifelong.data.prepare import prepare
+    from lifelong.data.negatives import labelled_training_examples
+    from lifelong.evaluation.compare import Runs, compare
     from lifelong.evaluation.metrics import Sample, auc
-    from lifelong.evaluation.significance import compare_pair
+    from lifelong.preparation.prepare import prepare
 
     record: dict[str, object] = {"examples": options.examples, "recent": options.recent}
     with tempfile.TemporaryDirectory() as name:
@@ -255,7 +255,8 @@ def main() -> None:
             others[random] = measured(random, partial(ours, dataset, test, model, "random", options))
             best = measured(first, partial(ours, dataset, test, model, "cooccurrence", options))
             for other, sample in others.items():
-                found = compare_pair(best, sample)["auc"]
+                runs = {first: Runs(first, [best]), other: Runs(other, [sample])}
+                found = compare(runs, reference=other)[0].differences["auc"]
                 record[f"{first} less {other}"] = [found.value, found.low, found.high]
                 print(f"{first} less {other}: {found.value:+.4f} ({found.low:+.4f} to {found.high:+.4f})", flush=True)
     print(json.dumps(record))

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from lifelong.artifact.folder import Artifact
 from lifelong.config import load_config
 from lifelong.data.dataset import Dataset
-from lifelong.data.prepare import PrepareSettings, prepare_frame
+from lifelong.preparation.prepare import PrepareSettings, prepare
 from lifelong.training.trainer import train
 
 DAY = 86_400
@@ -83,10 +83,10 @@ def main() -> None:
             for name, days in vars(options).items()
             if name.endswith("_days")
         }
-        old = prepare_frame(upto["old_days"], MAPPING, folder / "old")
+        old = prepare(upto["old_days"], out=folder / "old", **MAPPING)
         artifact = run(old, folder / "artifact", options, options.old_examples)
         settings = PrepareSettings(start=artifact.path)
-        new = prepare_frame(upto["new_days"], MAPPING, folder / "new", settings=settings)
+        new = prepare(upto["new_days"], out=folder / "new", settings=settings, **MAPPING)
         refreshed = run(new, folder / "refreshed", options, options.examples, start=artifact).metrics
         scratch = run(new, folder / "scratch", options, options.examples).metrics
         whole = run(new, folder / "whole", options, options.old_examples + options.examples).metrics

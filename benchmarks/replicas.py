@@ -26,12 +26,15 @@ from pathlib import Path
 import numpy as np
 
 from lifelong.artifact.folder import Artifact
-from lifelong.memory.patience import Patience
-from lifelong.memory.store import open_store
+from lifelong.ingestion.patience import Patience
 from lifelong.memory.updater import Updater, UserEvent
-from lifelong.testing.artifacts import tiny_artifact
+from lifelong.store.opening import open_store
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.testing.valkey import replica, server
+
+# Servers, victims and tiny artifacts are shared with the tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.artifacts import tiny_artifact
+from support.valkey import replica, server
 
 START, ITEMS = 1_700_000_000, 5_000
 WAYS = {"nothing": "", "replicas=1": "&replicas=1", "fsync=true": "&fsync=true", "both": "&replicas=1&fsync=true"}

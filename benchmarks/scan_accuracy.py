@@ -38,11 +38,11 @@ def main() -> None:
     from lifelong.cli.demo import TRAINED
     from lifelong.config import load_config
     from lifelong.data.dataset import Dataset
-    from lifelong.data.prepare import prepare
+    from lifelong.evaluation.compare import Runs, compare
     from lifelong.evaluation.evaluate import predict
     from lifelong.evaluation.metrics import Sample, auc
-    from lifelong.evaluation.significance import compare_pair
     from lifelong.nn import scan
+    from lifelong.preparation.prepare import prepare
     from lifelong.training.trainer import train
 
     samples: dict[str, Sample] = {}
@@ -69,7 +69,8 @@ def main() -> None:
             value = auc(samples[name].label, samples[name].logit)
             record[name] = {"test_auc": round(value, 5), "processor_seconds": round(seconds, 1)}
             print(f"{name:8} test AUC {value:.4f}   {seconds:.0f} processor seconds", flush=True)
-    difference = compare_pair(samples["scan"], samples["nn.GRU"])["auc"]
+    runs = {name: Runs(name, [sample]) for name, sample in samples.items()}
+    difference = compare(runs, reference="nn.GRU")[0].differences["auc"]
     record["difference"] = {"value": difference.value, "low": difference.low, "high": difference.high}
     print(f"scan less nn.GRU: {difference.value:+.5f} ({difference.low:+.5f} to {difference.high:+.5f})")
     print(json.dumps(record))

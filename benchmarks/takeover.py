@@ -24,15 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from load import result, start
 
 from lifelong.artifact.folder import Artifact
 from lifelong.data.catalogue import FIRST_ROW
-from lifelong.memory.rocksdb_store import RocksDbStore
-from lifelong.memory.store import open_store
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.memory.verify import verify
-from lifelong.serving.load import result, start
-from lifelong.testing.variants import other_artifact
+from lifelong.store.opening import open_store
+from lifelong.store.rocksdb import RocksDbStore
+
+# Servers, victims and tiny artifacts are shared with the tests.
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from support.variants import other_artifact
 
 MOMENT = 1_700_000_000
 CANDIDATES = 100

@@ -102,10 +102,10 @@ def own_steps(model: str, targets: int, data: Path, users: int, threads: int) ->
     from lifelong.data.dataset import Dataset
     from lifelong.models.base import Model
     from lifelong.training.checkpoint import Checkpoint, Fingerprint
+    from lifelong.training.compute import open_compute
     from lifelong.training.display import Display
     from lifelong.training.loop import Loop
     from lifelong.training.settings import build_model, largest_period
-    from lifelong.training.trainer import make_fabric
 
     dataset = Dataset(data)
     events = len(dataset.histories.row_N) // dataset.histories.num_users
@@ -128,7 +128,7 @@ def own_steps(model: str, targets: int, data: Path, users: int, threads: int) ->
         dataset,
         settings=config.train,
         batches=batches,
-        fabric=make_fabric(config.train),
+        compute=open_compute(config.train),
         checkpoint=Checkpoint(data / "unused", Fingerprint(data_hash="", model=model, settings={}, train={})),
         display=Display(1, enabled=False),
     )

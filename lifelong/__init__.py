@@ -10,68 +10,78 @@ library.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.config import RunConfig, load_config
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.prepare import PrepareSettings, prepare
-    from lifelong.errors import LifelongError
-    from lifelong.evaluation.evaluate import evaluate
-    from lifelong.memory.ingest import ingest
-    from lifelong.memory.store import open_store
-    from lifelong.memory.updater import Updater, UserEvent
-    from lifelong.memory.verify import verify
-    from lifelong.serving.app import create_app
-    from lifelong.serving.scorer import Scorer, ScoreRequest
-    from lifelong.training.backfill import backfill
-    from lifelong.training.trainer import train
+from lifelong.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from lifelong.api import backfill as backfill
+    from lifelong.api import compare as compare
+    from lifelong.api import evaluate as evaluate
+    from lifelong.api import explain as explain
+    from lifelong.api import ingest as ingest
+    from lifelong.api import models as models
+    from lifelong.api import predict as predict
+    from lifelong.api import train as train
+    from lifelong.api import tune as tune
+    from lifelong.api import verify as verify
+    from lifelong.artifact.folder import Artifact as Artifact
+    from lifelong.config import RunConfig as RunConfig
+    from lifelong.config import load_config as load_config
+    from lifelong.data.dataset import Dataset as Dataset
+    from lifelong.errors import LifelongError as LifelongError
+    from lifelong.memory.updater import Updater as Updater
+    from lifelong.memory.updater import UserEvent as UserEvent
+    from lifelong.opening import open_artifact as open_artifact
+    from lifelong.preparation.prepare import PrepareSettings as PrepareSettings
+    from lifelong.preparation.prepare import prepare as prepare
+    from lifelong.scoring.answer import ScoreRequest as ScoreRequest
+    from lifelong.scoring.features import export_features as export_features
+    from lifelong.scoring.features import features as features
+    from lifelong.scoring.past import history as history
+    from lifelong.scoring.scorer import Scorer as Scorer
+    from lifelong.serving.app import create_app as create_app
+    from lifelong.store.opening import open_store as open_store
+    from lifelong.training.callbacks import Callback as Callback
+
+if sys.platform == "win32":
+    raise ImportError(
+        "lifelong does not run on Windows, whose files lack the locks and renames that it relies on; use WSL"
+    )
 
 _HOMES = {
+    "Callback": "lifelong.training.callbacks",
     "Artifact": "lifelong.artifact.folder",
     "Dataset": "lifelong.data.dataset",
     "LifelongError": "lifelong.errors",
-    "PrepareSettings": "lifelong.data.prepare",
+    "PrepareSettings": "lifelong.preparation.prepare",
     "RunConfig": "lifelong.config",
-    "ScoreRequest": "lifelong.serving.scorer",
-    "Scorer": "lifelong.serving.scorer",
+    "ScoreRequest": "lifelong.scoring.answer",
+    "Scorer": "lifelong.scoring.scorer",
     "Updater": "lifelong.memory.updater",
     "UserEvent": "lifelong.memory.updater",
-    "backfill": "lifelong.training.backfill",
+    "backfill": "lifelong.api",
+    "compare": "lifelong.api",
     "create_app": "lifelong.serving.app",
-    "evaluate": "lifelong.evaluation.evaluate",
-    "ingest": "lifelong.memory.ingest",
+    "evaluate": "lifelong.api",
+    "explain": "lifelong.api",
+    "export_features": "lifelong.scoring.features",
+    "features": "lifelong.scoring.features",
+    "history": "lifelong.scoring.past",
+    "ingest": "lifelong.api",
     "load_config": "lifelong.config",
-    "open_store": "lifelong.memory.store",
-    "prepare": "lifelong.data.prepare",
-    "train": "lifelong.training.trainer",
-    "verify": "lifelong.memory.verify",
+    "models": "lifelong.api",
+    "open_artifact": "lifelong.opening",
+    "open_store": "lifelong.store.opening",
+    "predict": "lifelong.api",
+    "prepare": "lifelong.preparation.prepare",
+    "train": "lifelong.api",
+    "tune": "lifelong.api",
+    "verify": "lifelong.api",
 }
 
-__all__ = [
-    "Artifact",
-    "Dataset",
-    "LifelongError",
-    "PrepareSettings",
-    "RunConfig",
-    "ScoreRequest",
-    "Scorer",
-    "Updater",
-    "UserEvent",
-    "__version__",
-    "backfill",
-    "create_app",
-    "evaluate",
-    "ingest",
-    "load_config",
-    "open_store",
-    "prepare",
-    "train",
-    "verify",
-]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,33 +1,37 @@
-"""Run settings: TOML, `--set key=value`, validation; every problem is reported at once.
+"""Run settings from TOML and `--set key=value`, checked; all problems are reported at once.
 
     run.toml:   [train]                        overrides:   train.learning_rate=0.001
                 learning_rate = 0.002                       model.periods=[1,2,4]
                 [model]
                 width = 48
 
-`[train]` is the same for all models and is checked here. `[model]` belongs to the model that is trained: its own config
-class checks it.
+`[train]` has the same settings for all models and is checked here. `[model]` has the settings of the trained model, and
+the model's config class checks it.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
-from pydantic_core import PydanticUndefined
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, field_validator
 
-from lifelong.errors import ConfigError
+from lifelong.errors import ConfigError, SourceError
 
 
-class TrainSettings(BaseModel):
-    """The `[train]` section: what a run does, whatever the model."""
+class Record(BaseModel):
+    """Values that are checked and then stay as they are; unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainSettings(Record):
+    """The `[train]` section: what a run does, for any model."""
 
     seed: int = Field(0, ge=0, description="of initial weights, order of batches, negatives, dropout")
     threads: int | None = Field(
@@ -35,8 +39,9 @@ class TrainSettings(BaseModel):
         ge=1,
         description="CPU threads, as many as torch chooses if null; with one, a run is repeatable bit for bit",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where to train; auto takes a GPU if there is one"
+    device: str = Field(
+        "auto",
+        description="where to train: auto (a GPU if there is one), cpu, cuda, or a certain GPU as in cuda:1",
     )
     precision: Literal["auto", "32", "bf16"] = Field(
         "auto", description="bf16 mixes in half precision; auto does so on a GPU and never on a CPU"
@@ -84,19 +89,26 @@ class TrainSettings(BaseModel):
     )
     patience: int = Field(8, ge=1, description="stop after so many validations in a row without a new best")
     min_steps: int = Field(
-        1000, ge=0, description="batches before which patience does not end a run: long histories start on a plateau"
+        1000,
+        ge=0,
+        description="batches before which patience does not end a run, for long histories start on a plateau; it does "
+        "if the best log loss is 1 % below that of a constant, and the last of `patience` validations are 1 % above "
+        "the best",
     )
 
     max_history: int | None = Field(
-        1024, ge=1, description="events of one window; longer histories are cut in training; null never cuts"
+        2048, ge=1, description="events of one window; longer histories are cut in training; null never cuts"
     )
     history: Literal["cut", "chunks"] = Field(
         "cut",
         description="longer histories in training: cut to windows of max_history events, or whole, so many events at a "
         "time with the memory carried on and no gradient between them (hpmn, gru4rec)",
     )
-    overlap: int = Field(
-        0, ge=0, description="events that a target behind a cut still sees at least; never below the largest period"
+    overlap: int | None = Field(
+        None,
+        ge=0,
+        description="events that a target behind a cut still sees at least, never below the largest period; null takes "
+        "half of a window, up to the 1,000 that models read by default",
     )
     max_targets: int = Field(256, ge=1, description="targets of one user in one pass, before negatives are added")
     batch_events: int = Field(8_192, ge=1, description="events of a batch at most, padding included")
@@ -118,14 +130,37 @@ class TrainSettings(BaseModel):
     )
     prefetch: int = Field(3, ge=1, description="batches prepared ahead, in a thread")
 
+    @field_validator("device", mode="before")
+    @classmethod
+    def _device(cls, device: Any) -> Any:
+        name = str(device)
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+            raise ValueError("a device is auto, cpu, cuda or a certain GPU, as in cuda:1")
+        return name
 
-class RunConfig(BaseModel):
-    """Everything that a run can be told."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class RunConfig(Record):
+    """All settings of a run."""
 
     train: TrainSettings = TrainSettings()
     model: dict[str, Any] = {}
+
+    def with_train(self, **changes: Any) -> RunConfig:
+        """These settings with some of `[train]` changed; the new values are not checked.
+
+        >>> RunConfig().with_train(seed=7).train.seed
+        7
+        """
+        return self.model_copy(update={"train": self.train.model_copy(update=changes)})
+
+
+def problems_of(error: ValidationError, section: str = "") -> list[str]:
+    """What is wrong with settings, as `section.name: what is wrong (what was found)`."""
+    return [
+        f"{section}{'.'.join(map(str, detail['loc']))}: {detail['msg'].removeprefix('Value error, ')} "
+        f"(found {detail['input']!r})"
+        for detail in error.errors()
+    ]
 
 
 def load_config(
@@ -138,11 +173,14 @@ def load_config(
 
     Args:
         path: TOML file, or None for defaults.
-        overrides: `section.key=value`; the value is TOML, or a plain string where it is none.
+        overrides: `section.key=value`; the value is TOML, or a plain string if it is not valid TOML.
         check_model: checks the `[model]` table and raises `ConfigError`; its problems are reported with the others.
 
     Raises:
         ConfigError: names every problem.
+
+    >>> load_config(None, ["train.seed=3", "model.periods=[1,2]"]).model
+    {'periods': [1, 2]}
     """
     problems: list[str] = []
     tables = _read(path, problems)
@@ -150,7 +188,7 @@ def load_config(
         _apply(tables, override, problems)
     settings = _check_train(tables.pop("train", {}), problems)
     model = tables.pop("model", {})
-    # The record of `lifelong tune`, for people.
+    # The record of a search by `lifelong tune`; it has no settings of this run.
     tables.pop("tuned", None)
     problems += [f"there is no section {name!r}{_suggest(name, RunConfig.model_fields)}" for name in tables]
     if not isinstance(model, dict):
@@ -174,25 +212,27 @@ def named_settings(path: Path | str | None, overrides: Sequence[str]) -> frozens
     return frozenset(f"{name}.{key}" for name, table in sections if isinstance(table, dict) for key in table)
 
 
-def describe_settings() -> str:
-    """All of `docs/settings.md`."""
-    lines = [
-        "# Settings of a run",
-        "",
-        "Read from `--config run.toml`, changed by `--set train.key=value`. Made from `lifelong/config.py`.",
-        "The `[model]` section holds the model's own settings: see [the models](models.md). Nearly all of them have "
-        "`context` there: see [context](context.md).",
-        "",
-        "## `[train]`",
-        "",
-        "| setting | default | allowed | meaning |",
-        "| --- | --- | --- | --- |",
-    ]
-    schema = TrainSettings.model_json_schema()["properties"]
-    for name, setting in TrainSettings.model_fields.items():
-        default = "required" if setting.default is PydanticUndefined else f"`{json.dumps(setting.default)}`"
-        lines.append(f"| `{name}` | {default} | {_allowed(schema[name])} | {setting.description} |")
-    return "\n".join(lines) + "\n"
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Values of a mapping file, TOML or JSON: which column of a log is what.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(
+            f"the mapping cannot be read: {error}", file=str(path), expected="a TOML or JSON file"
+        ) from error
+    try:
+        values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+    except json.JSONDecodeError as error:
+        raise SourceError(f"not JSON: {error.msg}", file=str(path), line=error.lineno, column=error.colno) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SourceError(f"not TOML: {error}", file=str(path), fix="JSON mappings end in .json") from error
+    if not isinstance(values, dict):
+        raise SourceError("the mapping is not a table of settings", file=str(path), expected='such as user = "column"')
+    return values
 
 
 def _read(path: Path | str | None, problems: list[str]) -> dict[str, Any]:
@@ -237,37 +277,18 @@ def _check_train(table: Any, problems: list[str]) -> TrainSettings:
     try:
         return TrainSettings.model_validate(table)
     except ValidationError as error:
-        problems += [_problem(detail) for detail in error.errors()]
+        problems += [train_problem(detail) for detail in error.errors()]
         return TrainSettings()
 
 
-def _problem(detail: Any) -> str:
+def train_problem(detail: Any) -> str:
+    """What is wrong with a setting of `[train]`, from an error of pydantic."""
     name = str(detail["loc"][0])
     if detail["type"] == "extra_forbidden":
         return f"train.{name}: there is no such setting{_suggest(name, TrainSettings.model_fields)}"
-    return f"train.{name}: {detail['msg']} (found {detail['input']!r})"
+    return f"train.{name}: {detail['msg'].removeprefix('Value error, ')} (found {detail['input']!r})"
 
 
 def _suggest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else f" (there are: {', '.join(known)})"
-
-
-def _allowed(schema: Mapping[str, Any]) -> str:
-    """A setting's type and bounds in words, from its JSON schema."""
-    if "anyOf" in schema:
-        return " or ".join(_allowed(part) for part in schema["anyOf"])
-    if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
-    words = {"integer": "whole number", "number": "number", "null": "null", "string": "text", "boolean": "true, false"}
-    bounds = [
-        f"{sign} {schema[key]:g}"
-        for key, sign in (
-            ("minimum", "at least"),
-            ("exclusiveMinimum", "above"),
-            ("maximum", "at most"),
-            ("exclusiveMaximum", "below"),
-        )
-        if key in schema
-    ]
-    return " ".join([words[schema["type"]], *bounds])

@@ -5,17 +5,17 @@
     |   `-- ConfigError       a setting is unknown, missing or out of range; lists all of them at once
     |-- DataError
     |   |-- SourceError       a raw file is not what it should be; names file, line and column
-    |   |-- DatasetError      a prepared dataset is absent, broken or of another format version
+    |   |-- DatasetError      a prepared dataset is missing, damaged or of another format version
     |   `-- MismatchError     this dataset cannot train or evaluate this model, and why
-    |-- ArtifactError         an artifact folder is absent, truncated, altered or foreign
+    |-- ArtifactError         an artifact folder is missing, truncated or altered, or not an artifact
     |-- StoreError
     |   |-- StoreLockedError       another process owns the store
     |   |-- StoreForeignError      the store was written by another artifact
-    |   |-- StoreConflictError     what a write was made from has changed since it was read
+    |   |-- StoreConflictError     a write is based on values that have changed since they were read
     |   |-- StoreBehindError       the store has lost commits that it had acknowledged
     |   |-- StoreCorruptError      a stored value cannot be decoded
     |   `-- StoreUnavailableError  the disk is full or the server does not answer
-    |-- StreamError           a stream of events cannot be followed: no topic, no right to it, a place that is gone
+    |-- StreamError           a stream of events cannot be followed: no topic, no permission, a position that is gone
     |   `-- StreamUnavailableError  no broker answers
     |-- RequestError          a scoring or event request that cannot be served
     |-- LostProcessError      another process of the same run has ended or does not answer
@@ -31,7 +31,20 @@ from typing import Any
 
 
 class LifelongError(Exception):
-    """Base of all errors; `found`, `expected` and `fix` are kept apart for machines (`--json`)."""
+    """Base of all errors.
+
+    Args:
+        found: what was found.
+        expected: what was expected; "" if that is clear.
+        fix: what to do; "" if that is clear.
+
+    Attributes:
+        found, expected, fix: as given; `--json` prints them separately.
+        exit_code: of a command that fails with it.
+
+    >>> str(UsageError("there is no model 'hpm'", expected="one of hpmn, tally", fix="check the name"))
+    "there is no model 'hpm'. Expected: one of hpmn, tally. To do: check the name."
+    """
 
     exit_code = 1
 
@@ -45,7 +58,7 @@ class LifelongError(Exception):
         super().__init__(". ".join(parts) + ".")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For other processes: the same message and parts, without the call that made them."""
+        """Pickle message and parts, without calling the constructor again."""
         return _copied, (type(self), self.args, self.__dict__)
 
 
@@ -103,7 +116,7 @@ class SourceError(DataError):
 
 
 class DatasetError(DataError):
-    """A prepared dataset is absent, broken or of another format version."""
+    """A prepared dataset is missing, damaged or of another format version."""
 
 
 class MismatchError(DataError):
@@ -111,7 +124,7 @@ class MismatchError(DataError):
 
 
 class ArtifactError(LifelongError):
-    """An artifact folder is absent, truncated, altered or foreign."""
+    """An artifact folder is missing, truncated or altered, or not an artifact."""
 
 
 class StoreError(LifelongError):
@@ -127,11 +140,11 @@ class StoreForeignError(StoreError):
 
 
 class StoreConflictError(StoreError):
-    """What a write was made from has changed since it was read.
+    """A write is based on values that have changed since they were read.
 
     Args:
         found: what has changed.
-        users: those of whom nothing was kept; of the write's other users all was.
+        users: users for whom nothing was written; for all others of the write, everything was.
         expected: see `LifelongError`.
         fix: see `LifelongError`.
     """
@@ -142,7 +155,7 @@ class StoreConflictError(StoreError):
 
 
 class StoreBehindError(StoreError):
-    """The store has lost commits that it had acknowledged, as a server may that was started again."""
+    """The store has lost commits that it had acknowledged, as a server may after a restart."""
 
 
 class StoreCorruptError(StoreError):

@@ -1,8 +1,6 @@
-"""Which of several processes this one is, as `torchrun` tells each process that it starts.
+"""The place of this process in its run, which `torchrun` puts into its environment; and the life of child processes.
 
 torchrun --nproc-per-node 2 -m lifelong train ...      process 0 and process 1 of 2; without torchrun there is one
-
-And what is common to the processes that a command starts by itself.
 """
 
 from __future__ import annotations
@@ -26,11 +24,11 @@ class Launch:
     """The place of a process among those of its run.
 
     Args:
-        rank: its number, from 0; process 0 writes files and speaks.
+        rank: its number, from 0; process 0 writes files and reports.
         count: processes of the run, on all machines.
         local_rank: its number on its machine, from 0.
         local_count: processes on its machine.
-        restarts: how often torchrun has started the run anew after a process had ended.
+        restarts: how often torchrun has restarted the run after a process had ended.
     """
 
     rank: int = 0
@@ -41,12 +39,12 @@ class Launch:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and speaks for all."""
+        """Whether this process writes files and reports for all."""
         return self.rank == 0
 
     @property
     def several(self) -> bool:
-        """Whether there are others."""
+        """Whether the run has several processes."""
         return self.count > 1
 
     def __str__(self) -> str:
@@ -54,10 +52,13 @@ class Launch:
 
 
 def launch(environment: Mapping[str, str] | None = None) -> Launch:
-    """The place of this process; that of the only one where nothing is said.
+    """The place of this process; the only one of its run if the environment says nothing.
 
     Raises:
-        UsageError: what the environment says is no place.
+        UsageError: the environment has impossible numbers.
+
+    >>> launch({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}).rank
+    1
     """
     said = os.environ if environment is None else environment
     if "WORLD_SIZE" not in said or "RANK" not in said:
@@ -82,13 +83,20 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def end_with_parent() -> None:
-    """Let this process end when the one that started it has ended, however that came."""
-    threading.Thread(target=_wait_for_end, name="lifelong-parent", daemon=True).start()
+def end_with_parent(sentinel: int | None = None) -> None:
+    """End this process when the one that started it ends, for whatever reason.
+
+    Args:
+        sentinel: a descriptor that becomes ready to read when the parent ends; None if `multiprocessing` started this
+            process.
+    """
+    if sentinel is None:
+        parent = multiprocessing.parent_process()
+        sentinel = parent.sentinel if parent is not None else None
+    if sentinel is not None:
+        threading.Thread(target=_wait_for_end, args=(sentinel,), name="lifelong-parent", daemon=True).start()
 
 
-def _wait_for_end() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(INTERRUPTED)
+def _wait_for_end(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(INTERRUPTED)

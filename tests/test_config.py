@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from support.settings_page import describe_settings
 
-from lifelong.config import RunConfig, TrainSettings, describe_settings, load_config
+from lifelong.config import RunConfig, TrainSettings, load_config
 from lifelong.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -95,4 +96,4 @@ def test_every_setting_has_a_help_text() -> None:
 
 def test_settings_page_is_fresh() -> None:
     page = (ROOT / "docs" / "settings.md").read_text()
-    assert page == describe_settings(), "docs/settings.md is stale: write lifelong.config.describe_settings() into it"
+    assert page == describe_settings(), "stale: run `make pictures`"

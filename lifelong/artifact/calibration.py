@@ -1,11 +1,13 @@
-"""From logits to probabilities: a rising map fitted on validation, then a shift to the world's rate of positives.
+"""From logits to probabilities: an increasing map fitted on validation, then a shift to the world's rate of positives.
 
     calibrated logit = a * log p - above * log(1 - p) + b,  p = sigmoid(logit)      at the rate of positives of the fit
     probability = sigmoid(calibrated logit + log-odds(base rate) - log-odds(sampled rate))
 
-It is the map of beta calibration (Kull, Silva Filho, Flach, AISTATS 2017), of slope `a` far below 0 and `above` far
-above; where both are equal it is a * logit + b (Platt, 1999). Where negatives are sampled, the rate of the fit is the
-sampler's; without a base rate there is no probability.
+The slope of the map is `a` for very negative logits and `above` for very positive ones; if both are equal, the map is
+a * logit + b. Where negatives are sampled, the rate of the fit is the sampler's, and there are no probabilities without
+a base rate.
+
+Source: beta calibration, Kull, Silva Filho and Flach, AISTATS 2017; with equal slopes, Platt, 1999.
 """
 
 from __future__ import annotations
@@ -28,14 +30,19 @@ NO_BASE_RATE = (
 
 
 class Calibrator(BaseModel):
-    """The fitted map; applying it needs no torch."""
+    """The fitted map; applying it needs no torch.
+
+    >>> calibrator = Calibrator(a=1.0, b=0.0, sampled_rate=0.5)
+    >>> calibrator.probability([0.0], base_rate=0.1)[0].round(3).tolist()
+    [0.1]
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     a: Annotated[float, Field(gt=0)]
-    """Slope of low logits; positive, so that ranks stay."""
+    """Slope for low logits; positive, so that the order stays."""
     above: Annotated[float, Field(gt=0)] | None = Field(default=None, exclude_if=operator.not_)
-    """Slope of high logits; that of low ones if None."""
+    """Slope for high logits; `a` if None."""
     b: float
     """Intercept, in logits."""
     sampled_rate: Rate

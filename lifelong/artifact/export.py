@@ -2,7 +2,7 @@
 
     model --settings, weights, tables, graphs--> .ARTIFACT.<token>.unfinished --rename--> ARTIFACT --load_model--> model
 
-The folder appears complete or not at all. Graphs take vectors: events and targets are embedded outside of them, by
+The folder appears complete or not at all. Graphs take embeddings: events and targets are embedded outside of them, by
 look-up in the tables.
 """
 
@@ -13,36 +13,23 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import torch
 
-from lifelong.artifact.folder import (
-    FORMAT,
-    ITEM_TABLES,
-    STATISTICS,
-    USERS,
-    Artifact,
-    ArtifactConfig,
-    ItemSideConfig,
-    Kind,
-    item_context,
-    make_manifest,
-)
+from lifelong.artifact.calibration import Calibrator
+from lifelong.artifact.folder import STATISTICS, Artifact, ArtifactConfig, Kind, item_context
 from lifelong.artifact.graphs import memory_layout, write_graphs
-from lifelong.data.folders import building, full_disk, put_in_place, remove_remains
+from lifelong.artifact.manifest import FORMAT, make_manifest
+from lifelong.atomic import building, full_disk, put_in_place, remove_remains
+from lifelong.data.dataset import Dataset
 from lifelong.data.item_statistics import latest_numbers
-from lifelong.data.known_users import KnownUsers
+from lifelong.data.periods import Periods, periods_of
 from lifelong.errors import ArtifactError, UsageError, require
-from lifelong.models import MODELS, MODES, build, check_config, is_served
+from lifelong.models import MODELS, build, check_config, is_served, model_class, registered_name
 from lifelong.models.base import FittedModel, MemoryModel, Model
 
-if TYPE_CHECKING:
-    from lifelong.artifact.calibration import Calibrator
-from lifelong.data.dataset import Dataset
-
-_KEPT = "free some space; an earlier artifact is still there, and a training goes on with --resume from its last state"
+_KEPT = "free some space; an earlier artifact is still there, and training continues with --resume from its last state"
 _VERSIONED = ("lifelong", "torch", "numpy", "onnx", "onnxruntime")
 
 
@@ -55,24 +42,26 @@ def write_artifact(
     metrics: Mapping[str, Any],
     calibrator: Calibrator | None,
     other_calibrators: Mapping[str, Calibrator | None] | None = None,
+    start: Artifact | None = None,
 ) -> Artifact:
     """Write a model with everything that scoring needs; replaces an older artifact in `out`.
 
     Args:
         out: the folder.
         model: trained or fitted; put into evaluation mode.
-        dataset: what it was trained on.
-        run: settings of the run; `run["model"]` are the model's own, those left out have their defaults.
+        dataset: the dataset that it was trained on.
+        run: settings of the run; `run["model"]` holds the settings of the model that are not defaults.
         metrics: what training measured.
-        calibrator: fitted on validation, or None.
-        other_calibrators: of the tasks behind the first.
+        calibrator: of the first task, fitted on validation; or None.
+        other_calibrators: calibrators of the other tasks.
+        start: the artifact that training started from.
 
     Raises:
-        ArtifactError: `out` holds something that is not an artifact, or an exported graph differs from the model.
+        ArtifactError: an exported graph differs from the model.
         DataError: the disk is full; what was in `out` is still there.
-        UsageError: `run["model"]` is not how this model was built.
+        UsageError: `out` holds something that is not an artifact, or this model was not built from `run["model"]`.
     """
-    _check_replaceable(out)
+    check_replaceable(out)
     settings = _settings(model, run.get("model", {}))
     remove_remains(out)
     with full_disk(out.parent, kept=_KEPT), building(out) as folder:
@@ -83,9 +72,8 @@ def write_artifact(
             model.save(folder / "fitted")
         else:
             _write_weights(model.eval(), folder)
-            if is_served(model) and model.item_side is not None:
-                KnownUsers.of(dataset).save(folder / USERS)
         config = _config(model, settings, dataset, run=run, calibrator=calibrator, others=other_calibrators or {})
+        config = config.model_copy(update={"seen": _seen(dataset, start)})
         (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
         (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
         (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json(indent=2) + "\n")
@@ -100,7 +88,7 @@ def load_model(artifact: Artifact) -> Model | FittedModel:
         ArtifactError: its weights do not fit its settings.
     """
     config = artifact.config
-    model = build(config.model, config.input_spec, config.settings)
+    model = build(config.model, config.input_spec, settings_of(artifact))
     if isinstance(model, FittedModel):
         return type(model).load(artifact.path / "fitted")
     safetensors = require("safetensors.torch", extra="train", purpose="reading weights")
@@ -109,24 +97,26 @@ def load_model(artifact: Artifact) -> Model | FittedModel:
     except RuntimeError as error:
         raise ArtifactError(
             f"the weights in {artifact.path} do not fit its settings: {error}",
-            fix="use the release that wrote it, or train anew",
+            fix="use the release that wrote it, or train again",
         ) from error
     return model.eval()
+
+
+def settings_of(artifact: Artifact) -> dict[str, Any]:
+    """The settings of an artifact's model, those that earlier releases did not have included."""
+    config = artifact.config
+    earlier = model_class(config.model, config.settings).earlier_settings
+    return {**earlier, **config.settings}
 
 
 def model_name(model: Model | FittedModel) -> str:
     """The name under which a model is registered.
 
     Raises:
-        UsageError: it is not registered.
+        UsageError: the model is not registered.
     """
-    entries = [*MODELS.items(), *((name, entry) for (name, _), entry in MODES.items())]
-    # Without the user's side it is the items' that has the registered class.
-    of_items = model.item_side if isinstance(model, Model) else None
-    known = model if of_items is None else of_items.memory
-    for name, entry in entries:
-        if type(known) is entry:
-            return name
+    if (name := registered_name(model)) is not None:
+        return name
     raise UsageError(
         f"{type(model).__name__} is not a registered model", expected=", ".join(MODELS), fix="add it to MODELS"
     )
@@ -136,24 +126,17 @@ def _settings(model: Model | FittedModel, given: Mapping[str, Any]) -> dict[str,
     """All settings of the model, so that it can be built again.
 
     Raises:
-        UsageError: a model built from them is another one.
+        UsageError: the given settings are other ones.
     """
     name = model_name(model)
-    settings = check_config(name, given)
-    again = build(name, model.inputs, settings)
-    same = type(again) is type(model)
-    if same and isinstance(model, Model) and isinstance(again, Model):
-        same = _shapes(model) == _shapes(again)
-    if not same:
+    settings = asdict(model.config) | dict(model.shared_settings)
+    if check_config(name, given) != settings:
         raise UsageError(
-            f"the settings {dict(given)} build another {name} than the one that is to be written",
+            f"the settings {dict(given)} build another {name} than the model that is to be written",
+            expected=str(settings),
             fix='give the settings that built it as run["model"]',
         )
     return settings
-
-
-def _shapes(model: Model) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in model.state_dict().items()}
 
 
 def _config(
@@ -180,7 +163,6 @@ def _config(
         users=inputs.users,
         memory=layout,
         not_served=None if layout is not None else model.not_served,
-        items=_item_side(model) if layout is not None else None,
         negatives=manifest.negatives,
         protocol=manifest.protocol,
         base_rate=manifest.base_rate,
@@ -192,11 +174,13 @@ def _config(
     )
 
 
-def _item_side(model: Model | FittedModel) -> ItemSideConfig | None:
-    side = model.item_side if isinstance(model, Model) else None
-    if side is None:
-        return None
-    return ItemSideConfig(recent=side.span.recent, period=side.span.period, memory=memory_layout(side.memory))
+def _seen(dataset: Dataset, start: Artifact | None) -> tuple[Periods, ...]:
+    """The periods that a model has read, those of earlier trainings included."""
+    earlier: tuple[Periods, ...] = ()
+    if start is not None:
+        unknown = Periods(data_hash=start.config.data_hash, cut_times=(), train=None, validation=None)
+        earlier = start.config.seen or (unknown,)
+    return tuple(dict.fromkeys((periods_of(dataset), *earlier)))
 
 
 def _version(package: str) -> str:
@@ -207,16 +191,14 @@ def _version(package: str) -> str:
 
 
 def _write_weights(model: Model, folder: Path) -> None:
-    """Weights and, of a model that is served, embedding tables and graphs."""
+    """Write the weights and, for a model that is served, embedding tables and graphs."""
     safetensors = require("safetensors.torch", extra="train", purpose="writing weights")
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     safetensors.save_file(weights, folder / "weights.safetensors")
-    # It writes for the owner's eyes only; a service may run under another account.
+    # safetensors makes a file that only its owner may read, but a service may run under another account.
     (folder / "weights.safetensors").chmod(0o644)
     if is_served(model):
         _write_tables(model, folder / "tables")
-        if model.item_side is not None:
-            _write_tables(model.item_side.memory, folder / "tables" / ITEM_TABLES)
         write_graphs(model, folder / "graphs")
 
 
@@ -228,7 +210,7 @@ def _write_tables(model: Model, folder: Path) -> None:
 
 
 def _copy_data(dataset: Dataset, folder: Path) -> None:
-    """Vocabularies and catalogue; the ids of the users stay behind."""
+    """Copy vocabularies and catalogue, but not the ids of users."""
     for field, vocabulary in (*dataset.vocabularies.items(), *dataset.profile_vocabularies.items()):
         vocabulary.save(folder / "vocabulary" / field)
     if dataset.event_types is not None:
@@ -237,7 +219,7 @@ def _copy_data(dataset: Dataset, folder: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """The same as JSON would give it back."""
+    """A value as JSON would give it back."""
     return json.loads(json.dumps(value, default=_as_json))
 
 
@@ -249,11 +231,11 @@ def _as_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else asdict(value)
 
 
-def _check_replaceable(out: Path) -> None:
+def check_replaceable(out: Path) -> None:
     """Refuse to write over anything but an artifact.
 
     Raises:
-        ArtifactError: something else is there.
+        UsageError: something else is there.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
@@ -263,6 +245,8 @@ def _check_replaceable(out: Path) -> None:
             return
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    raise ArtifactError(
-        f"{out} exists and is not an artifact", expected="a new folder, or an artifact to replace", fix="choose another"
+    raise UsageError(
+        f"{out} exists and is not an artifact",
+        expected="a new folder, or an artifact to replace",
+        fix="choose another --out",
     )

@@ -4,95 +4,113 @@ ARTIFACT/
   manifest.json          format version, id, size and SHA-256 of every other file
   config.json            ArtifactConfig: model, settings, fields, memory layout, calibrator, run
   metrics.json           what training measured; not part of the id
-  vocabulary/<field>/    one per item field, and event_type; user.<field> for those of profiles
+  vocabulary/<field>/    one per item field, and event_type; user.<field> for fields of profiles
   catalogue/             every item with its field numbers
-  statistics.npy         context numbers of every item at the end of the log   models that read some
-  weights.safetensors    all weights                                         models trained by gradient
-  tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped     models that are served
-  graphs/{write,read,head}.onnx                                              those; no write for history models
-  graphs/run.onnx                                                            those whose memory is a stack of GRUs
-  tables/items/, graphs/item_{write,read,run}.onnx, users/                       those with a side of items
-  fitted/                what the model's own `save` wrote                   fitted models
+  statistics.npy         context numbers of every item at the end of the log    if the model reads some
+  weights.safetensors    all weights                                            if trained by gradient
+  tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped        if the model is served
+  graphs/{write,read,head}.onnx                                                 if served; no write for history models
+  graphs/run.onnx                                                               if served from a stack of GRUs
+  fitted/                what the `save` of the model wrote                     if the model is a fitted one
 
-The id is the SHA-256 over the names and checksums of all files but `metrics.json` and the manifest: equal ids score
-equally.
+Opening checks that the manifest names every file and nothing else (`lifelong.artifact.manifest`), that the files which
+the config needs are among them, and that sizes in headers and in the config fit what is there.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
-from typing import Any, Final, Literal
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationError,
+    field_validator,
     model_serializer,
+    model_validator,
 )
 
 from lifelong.artifact.calibration import Calibrator
+from lifelong.artifact.manifest import AGAIN, MANIFEST, METRICS, ArtifactManifest, check_files, read_manifest
+from lifelong.config import Record
+from lifelong.data.arrays import open_arrays
 from lifelong.data.catalogue import Catalogue
-from lifelong.data.cell_plan import CellPacking
-from lifelong.data.dataset import NegativeRule
+from lifelong.data.cell_plan import KEYS, CellPacking
+from lifelong.data.dataset import Dataset, NegativeRule
 from lifelong.data.events import InputSpec, Schema, user_context
 from lifelong.data.item_statistics import LatestStatistics
-from lifelong.data.known_users import KnownUsers
+from lifelong.data.periods import Periods
 from lifelong.data.scales import ITEM_SCALES
 from lifelong.data.vocabulary import Vocabulary
-from lifelong.errors import ArtifactError, DatasetError
+from lifelong.errors import ArtifactError, DatasetError, MismatchError
+from lifelong.tables import html_table
 
-FORMAT = "lifelong-artifact"
-FORMAT_VERSION = 1
 RUN: Final = "run"
-ITEM_RUN: Final = "item_run"
-"""Graphs that an artifact may have beside them: runs of events of a user, or an item, at once."""
+"""An optional graph, which folds runs of events of a user in at once."""
 STRIDE = "stride"
-"""Its metadata: what divides the count at which a run begins, and its number of events."""
-Graph = Literal["write", "read", "head", "run", "item_write", "item_read", "item_run"]
-GRAPHS: Final[tuple[Graph, ...]] = ("write", "read", "head")
+"""Name in its metadata: a number that divides the count at which a run begins, and its number of events."""
+COUNTING = "counting"
+"""Name in the metadata of a read graph: how large the cells are from which a service finds what the graph takes."""
+Graph = Literal["write", "read", "head", "run"]
 Kind = Literal["memory", "history", "fitted"]
 STATISTICS = "statistics.npy"
-ITEM_TABLES, USERS = "items", "users"
-_MANIFEST, _CONFIG, _METRICS = "manifest.json", "config.json", "metrics.json"
-_AGAIN = "copy the whole folder again, or train anew"
+_CONFIG = "config.json"
+_INDEX = ("hash.npy", "offset.npy", "order.npy", "text.npy")
+_MOST_NUMBERS = 1 << 24
+"""Numbers of one field of a user's memory, at most: far more than any model has, far less than a machine holds."""
+
+T = TypeVar("T")
 
 
-class FieldLayout(BaseModel):
+class FieldLayout(Record):
     """One field of a memory, such as HPMN's `slot` of shape (6, 32)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     shape: tuple[int, ...]
     dtype: Literal["float32", "int16", "int32", "int64"] = "float32"
     """Floats may be stored with fewer bits, by choice of a codec; whole numbers are stored as they are."""
     cells: CellPacking | None = None
-    """Of cells that count: how they are stored in fewer bytes."""
+    """For counting cells: how they are stored in fewer bytes."""
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {name: value for name, value in write(self).items() if value is not None}
 
+    @field_validator("shape")
+    @classmethod
+    def _of_a_memory(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if min(shape, default=1) < 0 or math.prod(shape) > _MOST_NUMBERS:
+            raise ValueError(f"no field of a memory has the shape {shape}: at most {_MOST_NUMBERS:,} numbers")
+        return shape
+
+    @model_validator(mode="after")
+    def _packed_as_shaped(self) -> Self:
+        if self.cells is None:
+            return self
+        cells, values = self.cells.cells_F, self.cells.values_F
+        bounded = len(cells) == len(values) and all(1 <= value <= KEYS for value in (*cells, *values))
+        if not bounded or (self.dtype, self.shape) != ("int16", (sum(cells), 2)):
+            raise ValueError(f"the cells {cells} of {values} values do not fill {self.dtype} {self.shape}")
+        return self
+
     @property
     def size(self) -> int:
         """Numbers per user."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 NUMBER, TIME = "number", "time"
 
 
 def recent_layout(recent: int, fields: int) -> tuple[FieldLayout, ...]:
-    """What is kept of a user for a history model: her last `recent` events, each with its numbers and its time."""
+    """What is kept of a user for a history model: her last `recent` events, with the numbers and time of each."""
     return (
         FieldLayout(name=NUMBER, shape=(recent, fields), dtype="int32"),
         FieldLayout(name=TIME, shape=(recent,), dtype="int64"),
@@ -104,49 +122,13 @@ def is_recent(layout: Sequence[FieldLayout]) -> bool:
     return [part.name for part in layout] == [NUMBER, TIME]
 
 
-class ItemSideConfig(BaseModel):
-    """How the events of items are read, by a model that has a side of items."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    recent: int
-    """Last events of an item that are kept."""
-    period: int
-    """A window starts at a multiple of it, counted from the item's first event."""
-    memory: tuple[FieldLayout, ...]
-    """What a window is folded into."""
-
-
-class FileEntry(BaseModel):
-    """One file of an artifact."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    size: int
-    sha256: str
-
-
-class ArtifactManifest(BaseModel):
-    """What stands in `manifest.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: str = FORMAT
-    format_version: int = FORMAT_VERSION
-    id: str
-    files: dict[str, FileEntry]
-    """Path below the folder, with `/` -> its size and checksum."""
-
-
-class ArtifactConfig(BaseModel):
-    """What stands in `config.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class ArtifactConfig(Record):
+    """The content of `config.json`."""
 
     kind: Kind
     """memory: served from a memory; history: from the recent history; fitted: not trained by gradient, not served."""
     model: str
-    """Its name in the registry."""
+    """Name of the model in the registry."""
     title: str
     settings: dict[str, Any]
     """All settings of the model, defaults included."""
@@ -156,11 +138,9 @@ class ArtifactConfig(BaseModel):
     users: int
     """Size of the user numbers in training."""
     memory: tuple[FieldLayout, ...] | None = None
-    """Fields of what is kept of a user; None for a model that cannot be served."""
+    """What is kept of a user; None for a model that cannot be served."""
     not_served: str | None = None
     """Why the model cannot be served; None if it can."""
-    items: ItemSideConfig | None = Field(default=None, exclude_if=operator.not_)
-    """Of a model that is served with a side of items."""
     codec: str = "fp32"
     """How stores encode memories by default."""
     negatives: NegativeRule
@@ -168,14 +148,39 @@ class ArtifactConfig(BaseModel):
     base_rate: float | None
     """Share of positives among the training examples where labels are logged, else None."""
     data_hash: str
+    seen: tuple[Periods, ...] = Field(default=(), exclude_if=operator.not_)
+    """Periods of the dataset that it was trained on, then of those of the artifacts that its training started from.
+    Empty in artifacts of releases that did not keep them."""
     calibrator: Calibrator | None = None
-    """Of the first task."""
+    """Calibrator of the first task."""
     other_calibrators: dict[str, Calibrator | None] = Field(default_factory=dict, exclude_if=operator.not_)
-    """Of the other tasks, where there are several."""
+    """Calibrators of the other tasks, if there are several."""
     run: dict[str, Any]
-    """Settings of the run that made it."""
+    """Settings of the run that made the artifact."""
     versions: dict[str, str]
     """Library -> version at training."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_item_service(cls, given: Any) -> Any:
+        """Earlier releases served models with an item-side memory, and described it under `items`."""
+        if isinstance(given, dict) and given.get("items") is not None:
+            why = (
+                "it also reads a memory of the target's item, which earlier versions of lifelong served and this one "
+                "does not (it can still be evaluated and compared)"
+            )
+            return {name: value for name, value in given.items() if name != "items"} | {
+                "memory": None,
+                "not_served": why,
+            }
+        return given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Refuse sizes that do not belong together, which would fail at some request."""
+        if problem := _contradiction(self):
+            raise ValueError(problem)
+        return self
 
     @property
     def input_spec(self) -> InputSpec:
@@ -193,8 +198,37 @@ class ArtifactConfig(BaseModel):
         )
 
 
+def _contradiction(config: ArtifactConfig) -> str:
+    """What parts of a config say against each other; "" if nothing."""
+    schema, inputs = config.dataset_schema, config.inputs
+    wanted = {"item": schema.item_fields, "event": schema.event_fields}
+    for name, fields in wanted.items():
+        if tuple(inputs.get(name, ())) != fields:
+            return f"inputs.{name} are the fields {', '.join(inputs.get(name, ()))}, the schema's {', '.join(fields)}"
+    chosen = config.settings.get("context")
+    if chosen is not None and not (isinstance(chosen, list | tuple) and all(isinstance(name, str) for name in chosen)):
+        return f"settings.context is {chosen!r}, which is no list of names"
+    if "context" not in inputs:
+        return "there is no inputs.context"
+    if missing := set(config.input_spec.context_fields) - set(inputs["context"]):
+        return f"inputs.context lacks {', '.join(sorted(missing))}"
+    if config.memory is not None and is_recent(config.memory):
+        number, times = (part.shape for part in config.memory)
+        if len(number) != 2 or times != number[:1] or number[0] < 1 or number[1] != len(schema.history_fields):
+            return f"a recent history of the shapes {number} and {times}"
+    return ""
+
+
 class Artifact:
-    """An opened artifact; vocabularies, catalogue and tables are mapped when first used."""
+    """An opened artifact; vocabularies, catalogue and tables are mapped when first used.
+
+    `Artifact.open("ARTIFACT")` opens one; a `lifelong.Scorer` is made from it and a store.
+
+    Args:
+        path: the folder.
+        manifest: its content and checksums.
+        config: what it holds.
+    """
 
     def __init__(self, path: Path, manifest: ArtifactManifest, config: ArtifactConfig) -> None:
         self.path, self.manifest, self.config = path, manifest, config
@@ -205,124 +239,177 @@ class Artifact:
 
         Args:
             path: the folder.
-            verify: "full" reads all bytes and compares checksums, "sizes" compares sizes alone.
+            verify: "full" reads all bytes and compares checksums, "sizes" compares only names and sizes.
 
         Raises:
-            ArtifactError: the folder is absent, foreign or of a newer format, or a file of it is missing, truncated or
-                altered; says which.
+            ArtifactError: the folder is missing, not an artifact or of a newer format; one of its files is missing,
+                truncated, altered or not in the manifest, or its sizes contradict each other; says which.
         """
         folder = Path(path)
         manifest = read_manifest(folder)
         check_files(folder, manifest, full=verify == "full")
-        return cls(folder, manifest, _read_config(folder))
+        artifact = cls(folder, manifest, _read_config(folder))
+        if missing := [name for name in artifact._needed() if name not in manifest.files]:
+            raise ArtifactError(
+                f"{folder / MANIFEST} does not name {missing[0]}, which its {artifact.config.title} needs", fix=AGAIN
+            )
+        if verify == "full":
+            # Another one, so that no file stays open.
+            cls(folder, manifest, artifact.config)._check_parts()
+        return artifact
+
+    def _needed(self) -> list[str]:
+        """Files that this config cannot do without."""
+        config = self.config
+        schema, spec = config.dataset_schema, config.input_spec
+        fields = [*schema.item_fields, *map(user_context, schema.user_fields), *["event_type"] * schema.event_types]
+        names = [f"vocabulary/{field}/{name}" for field in fields for name in (*_INDEX, "vocabulary.json")]
+        names += [f"catalogue/{name}" for name in (*_INDEX, "number.npy")]
+        names += [STATISTICS] if item_context(spec) else []
+        names += [] if config.kind == "fitted" else ["weights.safetensors"]
+        if config.memory is not None:
+            names += ["graphs/read.onnx", "graphs/head.onnx"]
+            # Parts that count have no write graph; whether there is another part is known once the read graph is open.
+            counted = any(part.cells is not None for part in config.memory)
+            names += [] if counted or is_recent(config.memory) else ["graphs/write.onnx"]
+            names += [f"tables/{field}.npy" for field in self._table_sizes()]
+        return [*names, METRICS]
+
+    def _check_parts(self) -> None:
+        """Open every part, and compare what they say of each other; reads the catalogue and the vocabularies.
+
+        Raises:
+            ArtifactError: a header or a number does not fit.
+        """
+        vocabularies = {**self.vocabularies, **self.profile_vocabularies}
+        if self.event_types is not None:
+            vocabularies["event_type"] = self.event_types
+        whole = all(one.index.is_whole() for one in vocabularies.values()) and self.catalogue.ids.is_whole()
+        sizes = [one.size for one in self.vocabularies.values()]
+        number_VF = self.catalogue.number_VF
+        if not whole or (number_VF < 0).any() or (number_VF >= sizes).any():
+            raise ArtifactError(f"the vocabularies or the catalogue of {self.path} contradict themselves", fix=AGAIN)
+        _ = self.item_statistics, self.metrics
+        if self.config.memory is not None:
+            _ = self.tables
+
+    def __repr__(self) -> str:
+        measured = ", ".join(f"{name} {value:.4f}" for name, value in self._validation().items())
+        parts = [self.config.title, f"id {self.id[:12]}", *([f"validation: {measured}"] if measured else [])]
+        return f"Artifact({str(self.path)!r}: {'; '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """Its validation metrics, as notebooks show them."""
+        rows = [[name, f"{value:.4f}"] for name, value in self._validation().items()]
+        title = f"Artifact {self.id[:12]} in {self.path}: {self.config.title}"
+        return html_table(["validation", "value"], rows, caption=title)
+
+    def _validation(self) -> dict[str, float]:
+        """What training measured on validation, by the metric's name."""
+        found = self.metrics.get("validation", {})
+        names = {"auc": "AUC", "log_loss": "log loss", "calibration_error_calibrated": "calibration error"}
+        return {words: found[name] for name, words in names.items() if isinstance(found.get(name), float)}
 
     @property
     def id(self) -> str:
-        """Hash over everything that scores depend on."""
+        """SHA-256 over everything that scores depend on."""
         return self.manifest.id
+
+    @property
+    def family(self) -> str:
+        """Id of the artifact that this one was continued from, through all continuations; its own if from none."""
+        start = self.config.run.get("start") or {}
+        return str(start.get("family") or start.get("artifact") or self.id)
 
     @cached_property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
-        """Item field -> vocabulary, in the schema's order."""
+        """Item field -> vocabulary, in the order of the schema."""
         return {field: self._vocabulary(field) for field in self.config.dataset_schema.item_fields}
 
     @cached_property
     def profile_vocabularies(self) -> Mapping[str, Vocabulary]:
-        """Context field `user.<field>` -> vocabulary, in the schema's order."""
+        """Context field `user.<field>` -> vocabulary, in the order of the schema."""
         return {name: self._vocabulary(name) for name in map(user_context, self.config.dataset_schema.user_fields)}
 
     @cached_property
     def event_types(self) -> Vocabulary | None:
-        """Vocabulary of the event types, None if the training data has none."""
+        """Vocabulary of the event types, None if the events have no types."""
         return self._vocabulary("event_type") if self.config.dataset_schema.event_types else None
 
     def _vocabulary(self, field: str) -> Vocabulary:
+        found = self._part(lambda: Vocabulary.open(self.path / "vocabulary" / field))
+        spec = self.config.input_spec
+        size = {**spec.context, **spec.event, **spec.item}.get(field)
+        if found.size != size:
+            raise ArtifactError(
+                f"{self.path / 'vocabulary' / field} has {found.size} numbers", expected=f"{size}, as in config.json"
+            )
+        return found
+
+    def _part(self, open_part: Callable[[], T]) -> T:
+        """A part of the folder.
+
+        Raises:
+            ArtifactError: it is missing or damaged.
+        """
         try:
-            return Vocabulary.open(self.path / "vocabulary" / field)
+            return open_part()
         except DatasetError as error:
-            raise ArtifactError(f"{self.path}: {error.found}", fix=_AGAIN) from error
+            raise ArtifactError(f"{self.path}: {error.found}", fix=AGAIN) from error
 
     @cached_property
     def catalogue(self) -> Catalogue:
         """All items of the training data."""
-        try:
-            return Catalogue.open(self.path / "catalogue", self.vocabularies)
-        except DatasetError as error:
-            raise ArtifactError(f"{self.path}: {error.found}", fix=_AGAIN) from error
+        return self._part(lambda: Catalogue.open(self.path / "catalogue", self.vocabularies))
 
     @cached_property
     def item_statistics(self) -> LatestStatistics | None:
-        """What is known of items beside their fields, as of the end of the training log; None of a model without.
+        """Statistics of items at the end of the training log; None if the model reads none.
 
         Raises:
-            ArtifactError: it is missing, or not of the catalogue's size.
+            ArtifactError: they are missing, or not of the catalogue's size.
         """
         fields = item_context(self.config.input_spec)
         if not fields:
             return None
-        path, shape = self.path / STATISTICS, (len(self.catalogue), len(fields))
-        try:
-            number_VK: npt.NDArray[np.int32] = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", fix=_AGAIN) from error
+        shape = (len(self.catalogue), len(fields))
+        number_VK = self._part(lambda: open_arrays(self.path, ["statistics"], "statistics"))["statistics"]
         if number_VK.shape != shape:
-            raise ArtifactError(f"{path} has shape {number_VK.shape}", expected=str(shape), fix=_AGAIN)
+            raise ArtifactError(f"{self.path / STATISTICS} has shape {number_VK.shape}", expected=str(shape), fix=AGAIN)
         return LatestStatistics(fields, np.asarray(number_VK), self.config.dataset_schema.rating_range)
 
     @cached_property
     def tables(self) -> Mapping[str, npt.NDArray[np.float32]]:
-        """Field -> embedding table `[V, E]`, of a model that can be served.
+        """Field -> embedding table `[V, E]`, of a model that is served.
 
         Raises:
-            ArtifactError: the model cannot be served, or a table has not as many rows as the field has numbers.
+            ArtifactError: the model is not served, or a table does not have a row for each number of its field.
         """
         self.require_memory()
+        sizes = self._table_sizes()
+        tables = self._part(lambda: open_arrays(self.path / "tables", sizes, "embedding tables"))
+        for field, table in tables.items():
+            if table.ndim != 2 or len(table) != sizes[field] or table.dtype != np.float32:
+                raise ArtifactError(
+                    f"{self.path / 'tables' / field}.npy holds {table.dtype} {table.shape}",
+                    expected=f"float32 with {sizes[field]} rows",
+                    fix=AGAIN,
+                )
+        return tables
+
+    def _table_sizes(self) -> dict[str, int]:
         spec = self.config.input_spec
-        context = {field: spec.context[field] for field in spec.context_fields}
-        # Without the user's side nobody embeds her events.
-        event = {} if self.config.settings.get("side") == "item" else spec.event
-        return {field: self._table(field, size) for field, size in {**spec.item, **event, **context}.items()}
+        return {**spec.item, **spec.event, **{field: spec.context[field] for field in spec.context_fields}}
 
-    @cached_property
-    def item_tables(self) -> Mapping[str, npt.NDArray[np.float32]]:
-        """The same of what the side of items reads.
-
-        Raises:
-            ArtifactError: a table has not as many rows as the field has numbers.
-        """
-        spec = self.config.input_spec.item_side
-        sizes = {**spec.item, **spec.event, **spec.context}
-        return {field: self._table(f"{ITEM_TABLES}/{field}", size) for field, size in sizes.items()}
-
-    @cached_property
-    def known_users(self) -> KnownUsers:
-        """The users of the training, as the side of items knows them.
-
-        Raises:
-            ArtifactError: a file is missing, or they do not fit each other.
-        """
-        try:
-            return KnownUsers.open(self.path / USERS, len(self.config.input_spec.item_side.item) - 1)
-        except DatasetError as error:
-            raise ArtifactError(f"{self.path}: {error.found}", fix=_AGAIN) from error
-
-    def _table(self, field: str, size: int) -> npt.NDArray[np.float32]:
-        path = self.path / "tables" / f"{field}.npy"
-        try:
-            table: npt.NDArray[np.float32] = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", fix=_AGAIN) from error
-        if table.ndim != 2 or len(table) != size or table.dtype != np.float32:
-            raise ArtifactError(
-                f"{path} holds {table.dtype} {table.shape}", expected=f"float32 with {size} rows", fix=_AGAIN
-            )
-        return table
+    def has_graph(self, name: Graph) -> bool:
+        """Whether a graph belongs to the artifact."""
+        return f"graphs/{name}.onnx" in self.manifest.files
 
     def graph(self, name: Graph) -> Path:
         """Path of one of the graphs.
 
         Raises:
-            ArtifactError: the model cannot be served, and why.
+            ArtifactError: the model cannot be served; says why.
         """
         self.require_memory()
         return self.path / "graphs" / f"{name}.onnx"
@@ -331,7 +418,7 @@ class Artifact:
         """The memory layout of a model that can be served.
 
         Raises:
-            ArtifactError: the model cannot be served, and why.
+            ArtifactError: the model cannot be served; says why.
         """
         if self.config.memory is None:
             why = f"which cannot be served from memories: {self.config.not_served}"
@@ -344,8 +431,15 @@ class Artifact:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """What training measured."""
-        found: dict[str, Any] = json.loads((self.path / _METRICS).read_text())
+        """What training measured.
+
+        Raises:
+            ArtifactError: it cannot be read.
+        """
+        try:
+            found: dict[str, Any] = json.loads((self.path / METRICS).read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            raise ArtifactError(f"{self.path / METRICS} cannot be read: {error}", fix=AGAIN) from error
         return found
 
     def probability(
@@ -356,11 +450,11 @@ class Artifact:
         Args:
             logit: raw logits, any shape.
             base_rate: share of positives in the world, if the caller knows it.
-            task: its name; the first if None.
+            task: name of the task; the first if None.
         """
         calibrator = self.calibrator(task)
         if calibrator is None:
-            return None, "this artifact has no calibrator: its validation examples did not allow to fit one"
+            return None, "this artifact has no calibrator: none could be fitted on its validation examples"
         return calibrator.probability(logit, base_rate)
 
     def calibrator(self, task: str | None = None) -> Calibrator | None:
@@ -369,85 +463,50 @@ class Artifact:
         return self.config.calibrator if first else self.config.other_calibrators.get(task or "")
 
 
-def item_context(inputs: InputSpec) -> tuple[str, ...]:
-    """Context fields that a model reads of the target's item, in its order."""
-    return tuple(field for field in inputs.context_fields if field in ITEM_SCALES)
-
-
-def read_manifest(folder: Path) -> ArtifactManifest:
-    """The manifest of an artifact.
+def check_fits(artifact: Artifact, dataset: Dataset) -> None:
+    """Refuse a dataset whose numbers mean something else than those that the model was trained on.
 
     Raises:
-        ArtifactError: there is none, it is foreign, or of a newer format.
+        MismatchError: names the field and the difference.
     """
-    path = folder / _MANIFEST
-    if not path.is_file():
-        what = "has no manifest.json" if folder.is_dir() else "does not exist"
-        raise ArtifactError(
-            f"{folder} {what}", expected="an artifact folder", fix="give the folder that `lifelong train --out` wrote"
+    mine, theirs = artifact.config.dataset_schema, dataset.schema
+    fix = "prepare the data with the vocabularies of this model's dataset, or train on this dataset"
+    if mine != theirs:
+        differing = [name for name in type(mine).model_fields if getattr(mine, name) != getattr(theirs, name)]
+        raise MismatchError(
+            "; ".join(f"{name} is {getattr(theirs, name)!r} in this dataset" for name in differing),
+            expected="; ".join(f"{name} = {getattr(mine, name)!r}, as in training" for name in differing),
+            fix=fix,
         )
-    try:
-        found = json.loads(path.read_text())
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise ArtifactError(f"{path} is not of an artifact", expected=f'"format": "{FORMAT}"', fix="check the path")
-        if found.get("format_version") != FORMAT_VERSION:
-            raise ArtifactError(
-                f"{folder} has artifact format {found.get('format_version')}",
-                expected=f"{FORMAT_VERSION}, the format of this release",
-                fix="install the release of lifelong that wrote it, or train anew",
+    pairs = [(name, artifact.vocabularies[name], vocabulary) for name, vocabulary in dataset.vocabularies.items()]
+    pairs += [
+        (name, artifact.profile_vocabularies[name], vocabulary)
+        for name, vocabulary in dataset.profile_vocabularies.items()
+    ]
+    if artifact.event_types is not None and dataset.event_types is not None:
+        pairs.append(("event_type", artifact.event_types, dataset.event_types))
+    for name, trained, found in pairs:
+        if (trained.size, trained.buckets) != (found.size, found.buckets):
+            raise MismatchError(
+                f"the field {name!r} has {found.size} numbers ({found.buckets} of them buckets) in this dataset",
+                expected=f"{trained.size} ({trained.buckets}), as in training",
+                fix=fix,
             )
-        return ArtifactManifest.model_validate(found)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read: {error}", fix=_AGAIN) from error
+        if trained.content_hash() != found.content_hash():
+            raise MismatchError(
+                f"the field {name!r} has as many numbers as in training, but they stand for other values",
+                expected="the same vocabulary",
+                fix=fix,
+            )
 
 
-def check_files(folder: Path, manifest: ArtifactManifest, *, full: bool) -> None:
-    """Compare the files of a folder with its manifest.
-
-    Raises:
-        ArtifactError: one is missing, truncated or altered, or the manifest itself was altered.
-    """
-    if artifact_id(manifest.files) != manifest.id:
-        raise ArtifactError(f"{folder / _MANIFEST} was altered: its id does not fit its checksums", fix=_AGAIN)
-    for name, entry in manifest.files.items():
-        place = PurePosixPath(name)
-        if place.is_absolute() or ".." in place.parts:
-            raise ArtifactError(f"{folder / _MANIFEST} names {name!r}, which is outside of the folder", fix=_AGAIN)
-        path = folder / place
-        if not path.is_file():
-            raise ArtifactError(f"{path} is missing", fix=_AGAIN)
-        size = path.stat().st_size
-        if size != entry.size:
-            what = "truncated" if size < entry.size else "altered"
-            raise ArtifactError(f"{path} is {what}: {size} bytes", expected=f"{entry.size} bytes", fix=_AGAIN)
-        if full and file_checksum(path) != entry.sha256:
-            raise ArtifactError(f"{path} was altered: its checksum differs from the manifest's", fix=_AGAIN)
-
-
-def artifact_id(files: Mapping[str, FileEntry]) -> str:
-    """SHA-256 over the names and checksums of the files, metrics left out."""
-    lines = [f"{name} {entry.sha256}\n" for name, entry in sorted(files.items()) if name != _METRICS]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def file_checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def make_manifest(folder: Path) -> ArtifactManifest:
-    """The manifest of the files below a folder."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _MANIFEST)
-    files = {
-        path.relative_to(folder).as_posix(): FileEntry(size=path.stat().st_size, sha256=file_checksum(path))
-        for path in paths
-    }
-    return ArtifactManifest(id=artifact_id(files), files=files)
+def item_context(inputs: InputSpec) -> tuple[str, ...]:
+    """Context fields about the target's item that a model reads, in its order."""
+    return tuple(field for field in inputs.context_fields if field in ITEM_SCALES)
 
 
 def _read_config(folder: Path) -> ArtifactConfig:
     try:
         return ArtifactConfig.model_validate_json((folder / _CONFIG).read_text())
-    except (OSError, ValidationError) as error:
-        raise ArtifactError(f"{folder / _CONFIG} cannot be read: {error}", fix=_AGAIN) from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder / _CONFIG} cannot be read: {error}", fix=AGAIN) from error

@@ -1,17 +1,19 @@
-"""The functions of a model that a service calls as ONNX graphs, checked against the model.
+"""The functions of a model that a service calls, as ONNX graphs that are checked against the model.
 
     write.onnx    count, <field>..., event [B, E]                  -> new_count, new_<field>...
     read.onnx     count, <field>... [B, 1, ...], target [B, C, E]  -> interest [B, C, D], attention [B, C, S] if any
-    head.onnx     interest, target, context [B, C, ...]            -> logit [B, C, T]
-    run.onnx      <field> [B, S, D], event [B, L, E], length [B]   -> new_<field>; of a memory that is a stack of GRUs
-    item_write.onnx, item_read.onnx, item_run.onnx    the same of the side of items, where there is one; what is read
-                                                      goes behind the context
+    head.onnx     interest, target, context [B, C, ...]            -> logit [B, C, T]; context [B, 1, ...] where it can
+    run.onnx      <field> [B, S, D], event [B, L, E], length [B]   -> new_<field>; only for a stack of GRUs
 
-`count` is int64, everything else float32; B and C are free. A field is named as in the model's memory, without the
-shape letters. `context` is left out where the schema has no context fields.
+`count` is int64, everything else float32; B and C are free. A field has its name in the model's memory without the
+shape letters. `context` is left out if the model reads no context.
+
+Of a model with a part that counts (`CountingModel`), a service writes and reads that part by itself
+(`lifelong.memory.counting`). Its write graph knows the other fields alone, and is left out if there are none. Its read
+graph takes, in place of cells and bits, what was found there, `_SEEN`, and its metadata has their sizes (`COUNTING`).
 
 A history model has no write graph; its read graph takes the recent history instead of a memory (`_WINDOW`), and gives
-the attention over its events, `[B, C, L]`: under the name `weight` where it is no share of 1 but free.
+the attention over its events, `[B, C, L]`. It is called `weight` if it need not sum to 1.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,36 +33,45 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lifelong.artifact.folder import ITEM_RUN, RUN, FieldLayout, recent_layout
+from lifelong.artifact.folder import COUNTING, RUN, FieldLayout, item_context, recent_layout
 from lifelong.artifact.run_graph import run_graph
+from lifelong.data.cell_plan import AGES, MOST
 from lifelong.errors import ArtifactError, require
-from lifelong.models.base import HistoryModel, Memory, MemoryModel, Model, Query, Window
+from lifelong.models.base import CountingModel, HistoryModel, Memory, MemoryModel, Model, Query, Window
 from lifelong.nn.masks import length_mask
+from lifelong.nn.tally import Seen
 
 TOLERANCE = 1e-5
 """Largest allowed difference between a graph and its model.
 
-Of a memory absolute and relative; of what is read from one in units of its largest number, and of one at least: a sum
-of large numbers that comes out small is as uncertain as they are.
+For a memory both absolute and relative. For what is read from it, in units of its largest number, but at least of 1: a
+small sum of large numbers is as uncertain as they are.
 """
 CELLS = "cell_BKX"
-"""The field of a memory that `MemoryModel.cells` is about."""
+"""The field of a memory that `MemoryModel.cells` describes."""
 _WINDOW = ("history", "history_number", "history_time", "length", "moment")
-"""Embedded events [B, L, E], their numbers [B, L, F] and times [B, L]; how many are real and when it is asked [B]."""
+"""Embedded events [B, L, E], their numbers [B, L, F] and times [B, L]; number of real ones and request time [B]."""
+_SEEN = ("times", "age", "faded", "seconds")
+"""What cells hold of each target's values, `[B, C, F]`, and the seconds since the last event of each."""
 _DRAWN_EVENTS, _DRAWN_NUMBERS = 300, 400
 _SIZES = ((1, 1), (1, 7), (5, 1), (3, 4))
 """(B, C) at which graphs are checked."""
+_OPSET = 20
 _TRACED = (2, 3)
 """(B, C) of the trace; an example size of 1 would freeze the axis."""
 
 
 def field_name(attribute: str) -> str:
-    """Name of a memory field without its shape letters: `slot_BSD` -> `slot`."""
+    """Name of a memory field without its shape letters.
+
+    >>> field_name("slot_BSD")
+    'slot'
+    """
     return attribute.rsplit("_", 1)[0]
 
 
 def memory_layout(model: MemoryModel | HistoryModel) -> tuple[FieldLayout, ...]:
-    """What is kept of a user."""
+    """The fields that are kept of a user."""
     if isinstance(model, HistoryModel):
         return recent_layout(model.recent, len(model.history_fields))
     fields = model.initial_memory(1)._asdict()
@@ -81,60 +93,68 @@ def _dtype(value: Tensor) -> Literal["float32", "int16", "int32"]:
     return "int16" if value.dtype == torch.int16 else "int32"
 
 
-class WriteGraph(nn.Module):
-    """`write_vector` with the memory as separate inputs and outputs."""
+class _Graph(nn.Module):
+    """A function of tensors as a module, which is what exporters take.
 
-    def __init__(self, model: MemoryModel) -> None:
+    Args:
+        function: what the graph computes.
+        parts: the modules that it uses, by the names that their weights begin with in the graph.
+    """
+
+    def __init__(self, function: Callable[..., tuple[Tensor, ...]], **parts: nn.Module) -> None:
         super().__init__()
-        self.model, self.kind = model, type(model.initial_memory(1))
+        self.function = function
+        for name, part in parts.items():
+            self.add_module(name, part)
 
     def forward(self, *parts: Tensor) -> tuple[Tensor, ...]:
-        """Memory fields, then the embedded event."""
-        return tuple(self.model.write_vector(self.kind(*parts[:-1]), parts[-1]))
+        return self.function(*parts)
 
 
-class ReadGraph(nn.Module):
-    """`read_vector` with the memory as separate inputs."""
-
-    def __init__(self, model: MemoryModel) -> None:
-        super().__init__()
-        self.model, self.kind = model, type(model.initial_memory(1))
-
-    def forward(self, *parts: Tensor) -> tuple[Tensor, ...]:
-        """Memory fields `[B, 1, ...]`, then the embedded targets."""
-        interest_BCD, attention_BCS = self.model.read_vector(self.kind(*parts[:-1]), parts[-1])
-        return (interest_BCD,) if attention_BCS is None else (interest_BCD, attention_BCS)
+def _write_graph(model: MemoryModel, write: Callable[[Any, Tensor], Any], kind: Callable[..., Any]) -> _Graph:
+    """`write_vector`, or `write_learned`: fields of what `kind` makes, then the embedded event."""
+    return _Graph(lambda *parts: tuple(write(kind(*parts[:-1]), parts[-1])), model=model)
 
 
-class FindGraph(nn.Module):
-    """`look` for candidates that all stand behind the user's last event."""
+def _read_graph(model: MemoryModel) -> _Graph:
+    """`read_vector`: memory fields `[B, 1, ...]`, then the embedded targets."""
+    kind = type(model.initial_memory(1))
+    return _Graph(lambda *parts: _there(*model.read_vector(kind(*parts[:-1]), parts[-1])), model=model)
 
-    def __init__(self, model: HistoryModel) -> None:
-        super().__init__()
-        self.model = model
 
-    def forward(self, *parts: Tensor) -> tuple[Tensor, ...]:
-        """What `_WINDOW` names, then the embedded targets and their numbers."""
+def _there(interest: Tensor, attention: Tensor | None) -> tuple[Tensor, ...]:
+    return (interest,) if attention is None else (interest, attention)
+
+
+def _read_seen_graph(model: CountingModel) -> _Graph:
+    """`read_seen`: count and learned fields `[B, 1, ...]`, the clock, `_SEEN`, and the embedded targets."""
+    empty = model.learned(model.initial_memory(1))
+
+    def read(*parts: Tensor) -> tuple[Tensor, ...]:
+        *learned, clock, times, age, faded, seconds, target = parts
+        seen, rest = Seen(learned[0], clock, times, age, faded), None if empty is None else type(empty)(*learned)
+        return _there(*model.read_seen(seen, rest, target, seconds))
+
+    return _Graph(read, model=model)
+
+
+def _find_graph(model: HistoryModel) -> _Graph:
+    """`look` for candidates after the user's last event: `_WINDOW`, then the embedded targets and their numbers."""
+
+    def find(*parts: Tensor) -> tuple[Tensor, ...]:
         vector_BLE, number_BLF, time_BL, length_B, moment_B, target_BCE, number_BCF = parts
         each = target_BCE.shape[:2]
         query = Query(target_BCE, number_BCF, moment_B.unsqueeze(-1).expand(each), length_B.unsqueeze(-1).expand(each))
-        found = self.model.look(Window(vector_BLE, number_BLF, time_BL, length_B), query)
-        attention_BCL = found.attention_over(time_BL.shape[1])
-        return (found.interest_BCD,) if attention_BCL is None else (found.interest_BCD, attention_BCL)
+        found = model.look(Window(vector_BLE, number_BLF, time_BL, length_B), query)
+        return _there(found.interest_BCD, found.attention_over(time_BL.shape[1]))
+
+    return _Graph(find, model=model)
 
 
-class HeadGraph(nn.Module):
-    """`head` from interest, target and, if the schema has one, context."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self.head, self.context = model.head, model.context_width > 0
-
-    def forward(self, *parts: Tensor) -> tuple[Tensor, ...]:
-        """Interest, target, context."""
-        interest, target = parts[:2]
-        context = parts[2] if self.context else target[..., :0]
-        return (self.head(interest, target, context),)
+def _head_graph(model: Model) -> _Graph:
+    """`head`: interest, target and, if the model reads one, context."""
+    head, reads = model.head, model.context_width > 0
+    return _Graph(lambda *parts: (head(*parts[:2], parts[2] if reads else parts[1][..., :0]),), head=head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +166,13 @@ class _Function:
     outputs: Sequence[str]
     draw: Callable[[int, int], tuple[Tensor, ...]]
     second: Mapping[str, str] = field(default_factory=dict)
-    """Inputs whose second axis is free -> what it is: C the candidate, L the event."""
+    """Inputs with a free second axis -> its letter: C for candidates, L for events."""
     fixed: _Function | None = None
-    """The same for histories of one length, for a module that cannot be traced with a free one."""
+    """The function for histories of one length, for a module that cannot be traced with a free length."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """What the graph says of itself."""
+    loops: bool = False
+    """Whether the function has loops over an axis that is free."""
 
 
 _CANDIDATES = {"interest": "C", "target": "C", "target_number": "C", "context": "C"}
@@ -167,21 +191,35 @@ def write_graphs(model: MemoryModel | HistoryModel, folder: Path) -> None:
     with torch.no_grad():
         for name, function in _functions(model).items():
             _write(function, folder / f"{name}.onnx")
-        if isinstance(model, MemoryModel):
-            of_items = [] if model.item_side is None else [(model.item_side.memory, ITEM_RUN)]
-            for memory, name in [(model, RUN), *of_items]:
-                if memory.stack:
-                    write_run_graph(memory, folder / f"{name}.onnx")
+        if isinstance(model, MemoryModel) and model.stack:
+            write_run_graph(model, folder / f"{RUN}.onnx")
 
 
 def _write(function: _Function, path: Path) -> None:
+    if not function.loops and _write_fast(function, path):
+        return
     _export(function, path)
     if function.fixed is not None and not _is_free(path, "history"):
         # Not every operation can be traced for histories of any length: such a model always reads a full window.
         function = function.fixed
         _export(function, path)
-    _strip(path)
+    _strip(path, function.metadata)
     _check(function, path)
+
+
+def _write_fast(function: _Function, path: Path) -> bool:
+    """Write and check a graph by the exporter that runs the function once; whether that works.
+
+    The other one works with symbols for sizes, and takes a hundred times as long: half a minute for `tally`.
+    """
+    try:
+        _export_once(function, path)
+        _strip(path, function.metadata)
+        _check(function, path)
+    except Exception:
+        # Whatever it cannot do (it is not developed further): the other exporter says what is wrong, if anything is.
+        return False
+    return True
 
 
 def _is_free(path: Path, name: str) -> bool:
@@ -191,42 +229,69 @@ def _is_free(path: Path, name: str) -> bool:
     return bool(found.type.tensor_type.shape.dim[1].dim_param)
 
 
+def one_context(model: Model) -> bool:
+    """Whether the head's graph takes one context for all candidates of a user: `[B, 1, ...]`."""
+    return bool(getattr(model.head, "takes_one_context", False)) and not item_context(model.inputs)
+
+
 def _functions(model: MemoryModel | HistoryModel) -> dict[str, _Function]:
+    axes = {name: axis for name, axis in _CANDIDATES.items() if name != "context" or not one_context(model)}
     head = _Function(
-        HeadGraph(model),
+        _head_graph(model),
         ["interest", "target", "context"] if model.context_width else ["interest", "target"],
         ["logit"],
         _Draw(model).head,
-        _CANDIDATES,
+        axes,
     )
     if isinstance(model, MemoryModel):
-        functions = {**_memory_functions(model), "head": head}
-        if model.item_side is not None:
-            of_items = _memory_functions(model.item_side.memory)
-            functions |= {f"item_{name}": function for name, function in of_items.items()}
-        return functions
-    graph, inputs = FindGraph(model), [*_WINDOW, "target", "target_number"]
+        return {**_memory_functions(model), "head": head}
+    graph, inputs = _find_graph(model), [*_WINDOW, "target", "target_number"]
     attention = graph(*_Draw(model).find(2, 2))[1:]
     outputs = ["interest", "weight" if model.free_weights else "attention"] if attention else ["interest"]
     fixed = _Function(graph, inputs, outputs, _Draw(model, model.recent).find, _CANDIDATES)
-    read = _Function(graph, inputs, outputs, _Draw(model).find, _CANDIDATES | _EVENTS, fixed)
+    read = _Function(graph, inputs, outputs, _Draw(model).find, _CANDIDATES | _EVENTS, fixed, loops=True)
     return {"read": read, "head": head}
 
 
 def _memory_functions(model: MemoryModel) -> dict[str, _Function]:
-    names = [field_name(name) for name in model.initial_memory(1)._asdict()]
-    draw = _Draw(model)
-    attention = ReadGraph(model)(*draw.read(2, 2))[1:]
+    if isinstance(model, CountingModel):
+        return _counting_functions(model)
+    empty, draw = model.initial_memory(1), _Draw(model)
+    names = [field_name(name) for name in empty._asdict()]
+    write = _write_graph(model, model.write_vector, type(empty))
+    attention = _read_graph(model)(*draw.read(2, 2))[1:]
     return {
-        "write": _Function(WriteGraph(model), [*names, "event"], [f"new_{name}" for name in names], draw.write),
+        "write": _Function(write, [*names, "event"], [f"new_{name}" for name in names], draw.write),
         "read": _Function(
-            ReadGraph(model),
+            _read_graph(model),
             [*names, "target"],
             ["interest", "attention"] if attention else ["interest"],
             draw.read,
             _CANDIDATES,
         ),
     }
+
+
+def _counting_functions(model: CountingModel) -> dict[str, _Function]:
+    """Both graphs without the part that counts; no write graph if there is no other part."""
+    learned, draw = model.learned(model.initial_memory(1)), _Draw(model)
+    names = ["count"] if learned is None else [field_name(name) for name in learned._asdict()]
+    counted = model.counts.plan
+    plan = {"cells_F": counted.cells_F, "words": counted.words, "patience": counted.patience}
+    attention = _read_seen_graph(model)(*draw.seen(2, 2))[1:]
+    read = _Function(
+        _read_seen_graph(model),
+        [*names, "clock", *_SEEN, "target"],
+        ["interest", "attention"] if attention else ["interest"],
+        draw.seen,
+        _CANDIDATES | dict.fromkeys(_SEEN, "C"),
+        metadata={COUNTING: json.dumps(plan)},
+    )
+    if learned is None:
+        return {"read": read}
+    outputs = [f"new_{name}" for name in names]
+    graph = _write_graph(model, model.write_learned, type(learned))
+    return {"write": _Function(graph, [*names, "event"], outputs, draw.write_learned), "read": read}
 
 
 class _Draw:
@@ -244,7 +309,7 @@ class _Draw:
         return torch.stack(draw, dim=-1)
 
     def find(self, users: int, candidates: int) -> tuple[Tensor, ...]:
-        """What `_WINDOW` names, targets and their numbers; the longer the history, the more of both.
+        """The inputs of `_WINDOW`, targets and their numbers; histories are longer where there are more of both.
 
         No history is longer than what a service keeps.
         """
@@ -269,7 +334,7 @@ class _Draw:
     def _memory(self, users: int, axes: tuple[int, ...] = ()) -> list[Tensor]:
         assert isinstance(self.model, MemoryModel)
         empty: Memory = self.model.initial_memory(users)
-        # Small and large counts: with and without empty slots.
+        # Small and large counts, so that there are memories with and without empty slots.
         count_B = torch.randint(0, 100, (users, *axes), generator=self.generator)
         drawn = [
             self._normal(users, *axes, *value.shape[1:])
@@ -281,7 +346,7 @@ class _Draw:
         return [count_B, *drawn]
 
     def _whole(self, name: str, users: int, axes: tuple[int, ...]) -> Tensor:
-        """A field of whole numbers as random events make it: not all numbers are possible."""
+        """A field of whole numbers as random events make it, since not all numbers are possible."""
         assert isinstance(self.model, MemoryModel)
         event_BLE = self._embedded(self.model.history_fields, users, _DRAWN_EVENTS)
         length_B = torch.full((users,), _DRAWN_EVENTS)
@@ -290,7 +355,7 @@ class _Draw:
         return value.unsqueeze(1) if axes else value
 
     def _embedded(self, fields: Sequence[str], *shape: int) -> Tensor:
-        """Random events or targets, some of them alike: `[..., E]`."""
+        """Random events or targets, some of them equal: `[..., E]`."""
         embedded: Tensor = self.model.embed(self._number(fields, *shape).clamp(max=_DRAWN_NUMBERS), tuple(fields))
         return embedded
 
@@ -302,8 +367,41 @@ class _Draw:
         """Memories `[B, 1, ...]` and targets."""
         return (*self._memory(users, (1,)), self._vectors(self.model.item_fields, users, candidates))
 
+    def _learned(self, users: int, axes: tuple[int, ...] = ()) -> list[Tensor]:
+        """Count and fields of the part of a memory that does not count."""
+        assert isinstance(self.model, CountingModel)
+        learned, memory = self.model.learned(self.model.initial_memory(1)), self._memory(users, axes)
+        names = ["count_B"] if learned is None else learned._asdict()
+        return [value for name, value in zip(self._names, memory, strict=True) if name in names]
+
+    @property
+    def _names(self) -> list[str]:
+        assert isinstance(self.model, MemoryModel)
+        return list(self.model.initial_memory(1)._asdict())
+
+    def write_learned(self, users: int, candidates: int) -> tuple[Tensor, ...]:
+        """The part that does not count, and one event each."""
+        return (*self._learned(users), self._vectors(self.model.history_fields, users))
+
+    def seen(self, users: int, candidates: int) -> tuple[Tensor, ...]:
+        """That part `[B, 1, ...]`, the clock, what is found of targets, and the targets."""
+        shape, clock = (users, candidates, len(self.model.item_fields)), self._memory(users, (1,))
+        times, age = (torch.randint(0, most, shape, generator=self.generator) for most in (MOST + 1, AGES))
+        seconds = torch.rand(shape, generator=self.generator) * 1e7
+        # Half of the values have no cell; a third of these had one.
+        cell, faded = (torch.rand(shape, generator=self.generator) > share for share in (1 / 2, 2 / 3))
+        return (
+            *self._learned(users, (1,)),
+            clock[self._names.index("clock_BJX")],
+            times * cell,
+            age * cell,
+            faded & ~cell,
+            seconds * cell,
+            self._vectors(self.model.item_fields, users, candidates),
+        )
+
     def _vectors(self, fields: Sequence[str], *shape: int) -> Tensor:
-        """Embedded events or targets: any numbers, but those of real ones where whole numbers are in them."""
+        """Embedded events or targets: random values, or embeddings of real ones if they contain whole numbers."""
         if self.model.embed.keyed:
             return self._embedded(fields, *shape)
         return self._normal(*shape, sum(self.model.embed.widths(fields)))
@@ -312,13 +410,14 @@ class _Draw:
         """Interest, target, context."""
         parts = [self._interest(users, candidates), self._vectors(self.model.item_fields, users, candidates)]
         if self.model.context_width:
-            parts.append(self._normal(users, candidates, self.model.context_width))
+            contexts = 1 if one_context(self.model) else candidates
+            parts.append(self._normal(users, contexts, self.model.context_width))
         return tuple(parts)
 
     def _interest(self, users: int, candidates: int) -> Tensor:
         if isinstance(self.model, HistoryModel):
-            return FindGraph(self.model).forward(*self.find(users, candidates))[0]
-        return ReadGraph(self.model).forward(*self.read(users, candidates))[0]
+            return _find_graph(self.model).forward(*self.find(users, candidates))[0]
+        return _read_graph(self.model).forward(*self.read(users, candidates))[0]
 
 
 def _export(function: _Function, path: Path) -> None:
@@ -341,8 +440,30 @@ def _export(function: _Function, path: Path) -> None:
         )
 
 
-def _strip(path: Path) -> None:
-    """Take out what the exporter notes about its source: file names and stack traces of this machine."""
+def _export_once(function: _Function, path: Path) -> None:
+    axes = {name: {0: "B", 1: "C"} if name in function.second else {0: "B"} for name in function.inputs}
+    # Opset 20 has no operator for it, and this exporter no substitute.
+    register: Any = getattr(torch.onnx, "register_custom_op_symbolic")  # noqa: B009  it has no type
+    register("aten::exp2", _power_of_two, _OPSET)
+    with _silence():
+        torch.onnx.export(
+            function.module.eval(),
+            function.draw(*_TRACED),
+            path,
+            input_names=list(function.inputs),
+            output_names=list(function.outputs),
+            dynamo=False,
+            dynamic_axes=axes,
+            opset_version=_OPSET,
+        )
+
+
+def _power_of_two(graph: Any, exponent: Any) -> Any:
+    return graph.op("Pow", graph.op("Constant", value_t=torch.tensor(2.0)), exponent)
+
+
+def _strip(path: Path, metadata: Mapping[str, str]) -> None:
+    """Remove what the exporter notes about its source: file names and stack traces of this machine; add metadata."""
     onnx = require("onnx", extra="train", purpose="exporting graphs")
     model = onnx.load(path)
     graph = model.graph
@@ -351,11 +472,12 @@ def _strip(path: Path) -> None:
         del part.metadata_props[:]
     del graph.value_info[:]
     _drop_unused_inputs(graph)
+    onnx.helper.set_model_props(model, dict(metadata))
     onnx.save(model, path)
 
 
 def _drop_unused_inputs(graph: Any) -> None:
-    """What a model does not look at need not be given."""
+    """Remove inputs that no node uses, so that they need not be given."""
     used = {name for node in graph.node for name in node.input} | {part.name for part in graph.output}
     kept = [part for part in graph.input if part.name in used]
     del graph.input[:]
@@ -376,8 +498,8 @@ def _check(function: _Function, path: Path) -> None:
         feed = {name: value.numpy() for name, value in zip(function.inputs, inputs, strict=True) if name in taken}
         found, wanted = session.run(list(function.outputs), feed), function.module(*inputs)
         for name, graph_value, value in zip(function.outputs, found, wanted, strict=True):
-            # A memory is kept and written again, so that each of its numbers has to be right by itself.
-            kept = path.stem in ("write", "item_write")
+            # A memory is kept and written again, so each of its numbers has to be right by itself.
+            kept = path.stem == "write"
             unit = 1.0 if kept or not value.numel() else max(1.0, float(value.abs().max()))
             if not np.allclose(graph_value, value.numpy(), rtol=TOLERANCE if kept else 0.0, atol=TOLERANCE * unit):
                 raise ArtifactError(
@@ -417,7 +539,7 @@ def write_run_graph(model: MemoryModel, path: Path) -> None:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """The exporter prints, logs and warns about its own insides."""
+    """Keep the exporter from printing, logging and warning about its internals."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

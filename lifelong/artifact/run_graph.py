@@ -1,10 +1,10 @@
-"""The graph that folds runs of events into the memories of users, of a model whose memory is a stack of periodic GRUs.
+"""The graph that folds runs of events into memories, for models that have a stack of periodic GRUs as memory.
 
     event [L, B, E] --GRU 1--> states --every k-th--> GRU 2 --> states --every k-th--> ...      k = ratio of the periods
 
-Each layer is one GRU operator over all its steps, which takes a fiftieth of the time of as many single steps. It begins
-at a count that the largest period divides, and takes a multiple of that period of events (`STRIDE` in the graph's
-metadata): each layer then begins and ends with a whole step.
+Each layer is one GRU operator over all its steps, which takes a fiftieth of the time of as many single steps. A run
+begins at a count that the largest period divides, and its number of events is a multiple of that period (`STRIDE` in
+the graph's metadata), so that each layer begins and ends with a whole step.
 
 Shapes: B users, L events of the longest run, E width of an embedded event, S layers, D width of a layer.
 """
@@ -34,13 +34,13 @@ class _Builder:
         self.constants: list[Any] = []
 
     def constant(self, value: npt.NDArray[Any]) -> str:
-        """A constant's name."""
+        """Add a constant; returns its name."""
         name = f"constant {len(self.constants)}"
         self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
     def node(self, operator: str, *inputs: str, outputs: int = 1, **attributes: Any) -> list[str]:
-        """Names of a new node's outputs."""
+        """Add a node; returns the names of its outputs."""
         names = [f"{operator} {len(self.nodes)} {place}" for place in range(outputs)]
         self.nodes.append(self.onnx.helper.make_node(operator, list(inputs), names, **attributes))
         return names
@@ -51,7 +51,7 @@ def run_graph(stack: Sequence[tuple[nn.GRU, int]], field: str) -> Any:
 
     Args:
         stack: layers and their nested periods, the lowest first.
-        field: name of the memory's field, `[B, S, D]`.
+        field: name of the field of the memory, `[B, S, D]`.
     """
     build, helper = _Builder(), require("onnx", extra="train", purpose="exporting graphs").helper
     (input_LBE,) = build.node("Transpose", "event", perm=[1, 0, 2])
@@ -67,7 +67,7 @@ def run_graph(stack: Sequence[tuple[nn.GRU, int]], field: str) -> Any:
 
 
 def _every(build: _Builder, input_LBE: str, step: int) -> str:
-    """Every so many rows, the last of each."""
+    """The last row of every `step` rows."""
     if step == 1:
         return input_LBE
     numbers = [build.constant(np.array([number], np.int64)) for number in (step - 1, _END, 0, step)]
@@ -75,7 +75,7 @@ def _every(build: _Builder, input_LBE: str, step: int) -> str:
 
 
 def _layer(build: _Builder, gru: nn.GRU, input_LBE: str, start_B1D: str, period: int) -> tuple[str, str]:
-    """One GRU: its states `[L, B, D]` and the last one `[1, B, D]`."""
+    """One GRU: its states `[L, B, D]` and the last state `[1, B, D]`."""
     (length_B,) = build.node("Div", "length", build.constant(np.array(period, np.int64)))
     (steps_B,) = build.node("Cast", length_B, to=build.onnx.TensorProto.INT32)
     (start_1BD,) = build.node("Transpose", start_B1D, perm=[1, 0, 2])

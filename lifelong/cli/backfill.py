@@ -1,4 +1,4 @@
-"""`lifelong backfill`: every user's memory at once, of a new store or beside the memories that there are."""
+"""`lifelong backfill`: every user's memory at once, in a new store or next to the memories of another artifact."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lifelong.cli.opening import open_pair
 from lifelong.cli.options import ArtifactPath, KeyFile, NewCodec, ServiceUrl, StoreOrNone, Until, one_of
+from lifelong.cli.remote import Remote
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import LifelongError, UsageError
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.memory.store import MemoryStore
+    from lifelong.store.contract import MemoryStore
 
 _LOOK = 0.5
-"""Seconds between two questions to a service."""
+"""Seconds between two requests to a service."""
 
 
 def backfill(
@@ -36,21 +38,20 @@ def backfill(
     key_file: KeyFile = None,
     until: Until = None,
     event_log: Annotated[
-        bool, typer.Option("--event-log", help="Keep the events in the store's log, too: for the next artifact.")
+        bool, typer.Option("--event-log", help="Also keep the events in the store's log, for the next artifact.")
     ] = False,
     codec: NewCodec = None,
 ) -> Reply:
-    """Build every user's memory: in a new store from DATA, beside another artifact's from its event log and DATA."""
+    """Build every user's memory: in a new store from DATA, or next to another artifact's from event log and DATA."""
     one_of(store=store, service=service)
     if service is not None:
         return _remote(terminal, artifact, data, service, key_file, codec)
-    from lifelong.cli.opening import open_pair
 
     with open_pair(artifact, store or "", read_only=False) as (opened, memories):
-        roster = memories.roster()
-        member = roster.find(opened.id)
-        if roster.members and (member is None or not member.ready):
-            return _beside(terminal, opened, memories, data, codec)
+        artifact_list = memories.artifact_list()
+        stored = artifact_list.find(opened.id)
+        if artifact_list.artifacts and (stored is None or not stored.ready):
+            return _next_to_served(terminal, opened, memories, data, codec)
         if data is None:
             raise UsageError("found no DATA", expected="a dataset: the store has no events of its own to build from")
         return _batch(terminal, opened, memories, data, until=until, codec=codec, event_log=event_log)
@@ -66,7 +67,7 @@ def _batch(
     codec: str | None,
     event_log: bool,
 ) -> Reply:
-    """By the batch path."""
+    """Fill a new store by the batch path."""
     from lifelong.data.dataset import Dataset
     from lifelong.training import backfill as backfilling
 
@@ -74,30 +75,31 @@ def _batch(
         report = backfilling.backfill(
             artifact, Dataset(data), store, until=until, progress=advance, codec=codec, event_log=event_log
         )
-    return _told(asdict(report), [])
+    return _reply(asdict(report), [])
 
 
-def _beside(terminal: Terminal, artifact: Artifact, store: MemoryStore, data: Path | None, codec: str | None) -> Reply:
-    """Beside the memories of the artifact that is served."""
+def _next_to_served(
+    terminal: Terminal, artifact: Artifact, store: MemoryStore, data: Path | None, codec: str | None
+) -> Reply:
+    """Build memories next to those of the served artifact."""
     from lifelong.data.dataset import Dataset
     from lifelong.memory import takeover
-    from lifelong.memory.builder import Builder
-    from lifelong.memory.folding import Folder
+    from lifelong.memory.rebuild import Rebuild
+    from lifelong.memory.writer import MemoryWriter
 
     dataset = None if data is None else Dataset(data)
-    member = takeover.add(store, artifact, codec=codec)
+    stored = takeover.add(store, artifact, codec=codec)
     with terminal.progress("users") as advance:
-        builder = Builder(store, Folder(artifact, member.identity.codec, store), dataset=dataset)
-        report = builder.build(progress=lambda looked, _: advance(looked, looked))
-    return _told(asdict(report), [f"Serve it with: lifelong switch {artifact.id[:12]}"])
+        rebuild = Rebuild(store, MemoryWriter(artifact, stored.identity.codec, store), dataset=dataset)
+        report = rebuild.build(progress=lambda looked, _: advance(looked, looked))
+    return _reply(asdict(report), [f"Serve it with: lifelong switch {artifact.id[:12]}"])
 
 
 def _remote(
     terminal: Terminal, artifact: Path, data: Path | None, service: str, key_file: Path | None, codec: str | None
 ) -> Reply:
-    """Let the service build, and wait for it."""
-    from lifelong.artifact.folder import read_manifest
-    from lifelong.cli.remote import Remote
+    """Ask the service to build, and wait until it has."""
+    from lifelong.artifact.manifest import read_manifest
 
     remote, wanted = Remote.of(service, key_file), read_manifest(artifact).id
     body: dict[str, Any] = {"path": str(artifact.resolve()), "codec": codec}
@@ -108,16 +110,18 @@ def _remote(
             state = next((one for one in found["artifacts"] if one["id"] == wanted), None)
             if state is None or state["error"]:
                 why = "it was dropped" if state is None else state["error"]
-                raise LifelongError(f"the build of {wanted[:12]} has stopped: {why}", fix="mend it, and start it again")
+                raise LifelongError(
+                    f"the build of {wanted[:12]} has stopped: {why}", fix="fix the cause, and start it again"
+                )
             advance(state["looked"], state["looked"])
             if state["phase"] == "ready" and not state["running"]:
                 break
             time.sleep(_LOOK)
             found = remote.ask("GET", "/v1/admin/artifacts")
-    return _told(
+    return _reply(
         {"artifact": wanted, "users": state["built"]}, [f"Serve it with: lifelong switch {wanted[:12]} --service ..."]
     )
 
 
-def _told(document: dict[str, Any], more: list[str]) -> Reply:
+def _reply(document: dict[str, Any], more: list[str]) -> Reply:
     return Reply(document, [", ".join(f"{name.replace('_', ' ')} {value}" for name, value in document.items()), *more])

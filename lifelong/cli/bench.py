@@ -1,10 +1,12 @@
-"""`lifelong bench`: what scoring, writing, a whole file and HTTP take on this machine, with this artifact and store."""
+"""`lifelong bench`: how fast scoring, writing, ingesting a file and HTTP are on this machine, with this artifact."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import json
+import math
 import random
 import signal
 import subprocess
@@ -12,24 +14,30 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
 from lifelong.cli.options import ArtifactPath
+from lifelong.cli.serving_cost import milliseconds
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.memory.store import MemoryStore
-    from lifelong.memory.updater import UserEvent
+    from lifelong.store.contract import MemoryStore
 
 _START = 1_700_000_000
 _ITEMS = 10_000
-"""Items that the events are about."""
+"""Largest number of different items in the events."""
+_CONNECTIONS, _WARM_UP = 32, 1.0
+"""HTTP requests on their way at the same time, at most; seconds of requests that are not counted."""
 
 
 def bench(
@@ -37,19 +45,16 @@ def bench(
     artifact: ArtifactPath,
     *,
     store: Annotated[
-        str | None,
-        typer.Option(
-            "--store", metavar="URL", help="A new store to fill; a RocksDB in a folder of its own by default."
-        ),
+        str | None, typer.Option(metavar="URL", help="A new store to fill; by default a RocksDB in a temporary folder.")
     ] = None,
-    candidates: Annotated[int, typer.Option("--candidates", min=1, help="Candidates of one request.")] = 100,
-    requests: Annotated[int, typer.Option("--requests", min=1, help="Measured requests, and measured events.")] = 300,
-    users: Annotated[int, typer.Option("--users", min=1, help="Users in the store.")] = 1_000,
-    events: Annotated[int, typer.Option("--events", min=1, help="Events of the file that is ingested.")] = 20_000,
-    rate: Annotated[float, typer.Option("--rate", min=1, help="HTTP requests a second.")] = 100.0,
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="How long over HTTP; 0 leaves it out.")] = 3.0,
+    candidates: Annotated[int, typer.Option(min=1, help="Candidates per request.")] = 100,
+    requests: Annotated[int, typer.Option(min=1, help="Number of measured requests and of measured events.")] = 300,
+    users: Annotated[int, typer.Option(min=1, help="Users in the store.")] = 1_000,
+    events: Annotated[int, typer.Option(min=1, help="Events in the file that is ingested.")] = 20_000,
+    rate: Annotated[float, typer.Option(min=1, help="HTTP requests a second.")] = 100.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Duration of the requests over HTTP; 0 leaves them out.")] = 3.0,
 ) -> Reply:
-    """Measure on a new store: a file of events, one request, one event, bytes of a user, requests over HTTP."""
+    """Measure on a new store: a file of events, one request, one event, bytes per user, requests over HTTP."""
     from lifelong.artifact.folder import Artifact
 
     opened = Artifact.open(artifact)
@@ -59,7 +64,7 @@ def bench(
         folder = Path(name)
         url = store or f"rocksdb://{folder / 'store'}"
         with _new_store(url) as memories:
-            document: dict[str, Any] = {"store": _kind(url), "users": users, "candidates": candidates}
+            document: dict[str, Any] = {"store": url.partition(":")[0], "users": users, "candidates": candidates}
             document["requests"] = requests
             with terminal.progress("a file of events") as advance:
                 document["ingest"] = _ingested(opened, memories, folder, (users, events), items, advance)
@@ -68,30 +73,23 @@ def bench(
         if seconds and url.partition(":")[0] != "memory":
             bodies = [{"user": f"u{k}", "items": asked, "time": _START + events + 100} for k in range(min(users, 200))]
             with _served(artifact, url) as address:
-                document["http"] = _over_http(f"{address}/v1/score", bodies, folder, rate, seconds)
+                document["http"] = _over_http(address, bodies, rate, seconds)
     return Reply(document, _summary(document))
 
 
 @contextlib.contextmanager
 def _new_store(url: str) -> Iterator[MemoryStore]:
-    """A store that nobody has written.
+    """A new store."""
+    from lifelong.store.opening import open_store
 
-    Raises:
-        UsageError: somebody has.
-    """
-    from lifelong.memory.store import open_store
-
-    store = open_store(url)
-    try:
-        if store.identity is not None:
+    with contextlib.closing(open_store(url)) as store:
+        if store.artifact_list().identity is not None:
             raise UsageError(
                 "--store names a store that holds memories",
                 expected="a new one: the measured events would mix with what it holds",
                 fix="name another folder, or another prefix of a server",
             )
         yield store
-    finally:
-        store.close()
 
 
 def _ingested(
@@ -102,14 +100,14 @@ def _ingested(
     items: list[str],
     progress: Callable[[int, int], None],
 ) -> dict[str, float]:
-    """Events a second of a csv, as `lifelong ingest` takes it."""
-    from lifelong.memory.ingest import ingest
+    """Events per second of a csv file, as `lifelong ingest` reads it."""
+    from lifelong.ingestion.files import ingest
 
     (users, events), chance, path = size, random.Random(0), folder / "events.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("user", "item", "time"))
-        # Every user has an event, if there are as many.
+        # If there are enough events, every user has one.
         who = ((k if k < users else chance.randrange(users)) for k in range(events))
         writer.writerows((f"u{user}", items[k * 7919 % len(items)], _START + k) for k, user in enumerate(who))
     started = time.perf_counter()
@@ -122,40 +120,40 @@ def _singles(
     terminal: Terminal, artifact: Artifact, store: MemoryStore, requests: int, users: int, asked: list[str]
 ) -> dict[str, Any]:
     """Milliseconds of one request and of one event in a commit of its own."""
-    from lifelong.memory.updater import Updater
-    from lifelong.serving.scorer import Scorer
+    from lifelong.memory.updater import Updater, UserEvent
+    from lifelong.scoring.scorer import Scorer
 
     scorer, updater, later = Scorer(artifact, store), Updater(artifact, store), _START + 10_000_000
     with terminal.progress("requests") as advance:
         read = _measure(requests, lambda k: scorer.score(f"u{k % users}", asked, time=later), advance)
     with terminal.progress("events") as advance:
         write = _measure(
-            requests, lambda k: updater.apply([_event(f"u{k % users}", asked[k % len(asked)], later + k)]), advance
+            requests, lambda k: updater.apply([UserEvent(f"u{k % users}", asked[k % len(asked)], later + k)]), advance
         )
     return {"score": read, "write": write}
 
 
 def _measure(number: int, call: Callable[[int], object], progress: Callable[[int, int], None]) -> dict[str, float]:
     """Milliseconds of single calls; a tenth as many calls come first and are not counted."""
-    from lifelong.serving.load import percentile
-
     for k in range(max(1, number // 10)):
         call(k)
     took = []
     for k in range(number):
-        started = time.perf_counter()
-        call(k)
-        took.append(1e3 * (time.perf_counter() - started))
+        took.append(milliseconds(partial(call, k)))
         if k % 50 == 0 or k == number - 1:
             progress(k + 1, number)
-    took.sort()
-    return {name: percentile(took, share) for name, share in (("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99))}
+    return _percentiles(took)
+
+
+def _percentiles(took: list[float]) -> dict[str, float]:
+    ordered, shares = sorted(took), {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+    return {name: ordered[int(share * len(ordered))] for name, share in shares.items()}
 
 
 def _bytes(artifact: Artifact, url: str, users: int) -> dict[str, float]:
-    """Bytes a user: her memory, and on disk all that is kept of her, where the store is a folder."""
+    """Bytes per user: of the memory, and where the store is a folder, of everything on disk."""
     from lifelong.memory.codec import make_codec
-    from lifelong.memory.store import folder_of
+    from lifelong.store.opening import folder_of
 
     found: dict[str, float] = {"memory": make_codec(artifact.config.codec, artifact.require_memory()).size}
     if url.startswith("rocksdb:"):
@@ -166,11 +164,7 @@ def _bytes(artifact: Artifact, url: str, users: int) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _served(artifact: Path, url: str) -> Iterator[str]:
-    """`lifelong serve` in a process of its own; its address.
-
-    Raises:
-        StoreError: it did not start.
-    """
+    """The address of `lifelong serve`, running in a process of its own."""
     command = [sys.executable, "-m", "lifelong", "serve", str(artifact), "--store", url, "--port", "0", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
@@ -185,20 +179,48 @@ def _served(artifact: Path, url: str) -> Iterator[str]:
         process.communicate()
 
 
-def _over_http(url: str, bodies: list[dict[str, Any]], folder: Path, rate: float, seconds: float) -> dict[str, Any]:
-    from lifelong.serving.load import result, start
+def _over_http(address: str, bodies: list[dict[str, Any]], rate: float, seconds: float) -> dict[str, Any]:
+    """Milliseconds of score requests that are due at random moments, whether answers come or not.
 
-    return {"asked_per_second": rate, **asdict(result(start(url, bodies, folder, rate=rate, seconds=seconds)))}
+    Each is measured from the moment at which it was due: where the service is slow for a moment, all requests that
+    were due then have waited.
+    """
+    parts, chance = urlsplit(address), random.Random(0)
+    connections = [HTTPConnection(parts.hostname or "", parts.port, timeout=60) for _ in range(_CONNECTIONS)]
+    free: SimpleQueue[HTTPConnection] = SimpleQueue()
+    for connection in connections:
+        free.put(connection)
+    lines = [json.dumps(body).encode() for body in bodies]
+    moments = itertools.accumulate(iter(lambda: chance.expovariate(rate), None))
+    due = list(itertools.takewhile(lambda moment: moment < _WARM_UP + seconds, moments))
+    with ThreadPoolExecutor(_CONNECTIONS) as threads:
+        started, sent = time.perf_counter(), []
+        for number, moment in enumerate(due):
+            time.sleep(max(0.0, started + moment - time.perf_counter()))
+            sent.append(threads.submit(_send, free, lines[number % len(lines)], started + moment))
+        counted = [one.result() for one, moment in zip(sent, due, strict=True) if moment >= _WARM_UP]
+        passed = time.perf_counter() - started - _WARM_UP
+    for connection in connections:
+        connection.close()
+    took = [milliseconds for milliseconds in counted if milliseconds is not None] or [math.nan]
+    failed = sum(milliseconds is None for milliseconds in counted)
+    figures = {"rate": (len(counted) - failed) / passed, **_percentiles(took), "max_ms": max(took)}
+    return {"asked_per_second": rate, "requests": len(counted), "failed": failed, **figures}
 
 
-def _kind(url: str) -> str:
-    return url.partition(":")[0]
-
-
-def _event(user: str, item: str, second: int) -> UserEvent:
-    from lifelong.memory.updater import UserEvent
-
-    return UserEvent(user, item, second)
+def _send(free: SimpleQueue[HTTPConnection], body: bytes, due: float) -> float | None:
+    """Milliseconds from when a request was due to its answer; None if it got none, or another status than 200."""
+    connection = free.get()
+    try:
+        connection.request("POST", "/v1/score", body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+    except (OSError, HTTPException):
+        connection.close()
+        return None
+    finally:
+        free.put(connection)
+    return 1e3 * (time.perf_counter() - due) if answer.status == 200 else None
 
 
 def _summary(found: dict[str, Any]) -> list[Any]:

@@ -11,82 +11,69 @@ import typer
 
 from lifelong.cli.model_settings import model_configs, without_unmet
 from lifelong.cli.options import DataPath, Settings, Threads, names
-from lifelong.cli.rendering import rich_table
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.terminal import Reply, Terminal, rich_table
 from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
-    from lifelong.reports.figures import Curve
     from lifelong.training.study import Outcome
 
+FLAGSHIP = "hpmn"
+"""The model that the questions of the report are about, and the reference unless another is given."""
 _SWEEP = "20,50,100,300,1000,all"
 _OPTIONS = {"changes": "set"}
-"""Arguments whose option has another name."""
+"""Arguments with another name on the command line."""
 
 
 def compare(
     terminal: Terminal,
     data: DataPath,
     *,
-    models: Annotated[str, typer.Option("--models", help="Names, as in hpmn,hpmn_counts,counts; or all.")] = "all",
+    models: Annotated[str, typer.Option(help="Names, as in hpmn,hpmn_counts,counts; or all.")] = "all",
     seeds: Annotated[
-        str, typer.Option("--seeds", help="Runs of each model, with seeds 0, 1, ...; or 2,hpmn=5 for more of some.")
+        str, typer.Option(help="Runs of each model, with seeds 0, 1, ...; 2,hpmn=5 for more runs of some.")
     ] = "1",
-    out: Annotated[Path, typer.Option("--out", metavar="REPORT", help="Folder of runs and report.")],
+    out: Annotated[Path, typer.Option(metavar="REPORT", help="Folder of runs and report.")],
     reference: Annotated[
-        str | None, typer.Option("--reference", help="Whom the others are compared with; hpmn, or the first.")
+        str | None, typer.Option(help="Model to compare against (default: hpmn if present, else the first).")
     ] = None,
     config: Annotated[
         list[Path],
-        typer.Option(
-            "--config",
-            help="Settings in TOML: [train], [MODEL] and [MODEL.train]; or what `tune` wrote. Repeatable.",
-        ),
+        typer.Option(help="Settings in TOML: [train], [MODEL] and [MODEL.train]; or what `tune` wrote. Repeatable."),
     ] = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
-    max_hours: Annotated[float, typer.Option("--max-hours", help="Of one training at most.")] = 3.0,
+    max_hours: Annotated[float, typer.Option(help="Time limit of one training.")] = 3.0,
     examples: Annotated[
-        int | None,
-        typer.Option("--examples", min=1, help="Train every model once more on exactly so many labelled examples."),
+        int | None, typer.Option(min=1, help="Also train every model on exactly so many labelled examples.")
     ] = None,
     equal_seeds: Annotated[
-        int | None,
-        typer.Option("--equal-seeds", min=1, help="Of those runs, at most; as many as --seeds if not given."),
+        int | None, typer.Option(min=1, help="Seeds of the fixed-budget trainings at most (default: all of --seeds).")
     ] = None,
-    only_equal: Annotated[
-        bool, typer.Option("--only-equal", help="Only that, and not until validation stops improving.")
-    ] = False,
+    only_equal: Annotated[bool, typer.Option("--only-equal", help="Run only the fixed-budget trainings.")] = False,
     sweep: Annotated[
-        str, typer.Option("--sweep", help="Numbers of most recent events given to each model; none leaves it out.")
+        str, typer.Option(help="Numbers of most recent events that each model sees; none leaves the sweep out.")
     ] = _SWEEP,
-    sweep_examples: Annotated[
-        int, typer.Option("--sweep-examples", min=1, help="Test examples of the sweep at most.")
-    ] = 20_000,
+    sweep_examples: Annotated[int, typer.Option(min=1, help="Largest number of test examples of the sweep.")] = 20_000,
     ablations: Annotated[
-        str | None,
-        typer.Option(
-            "--ablations", metavar="MODEL[=VARIANTS]", help="Train variants too: hpmn, or hpmn=slots-1,hops-3."
-        ),
+        str | None, typer.Option(metavar="MODEL[=VARIANTS]", help="Also train variants: hpmn, or hpmn=slots-1,hops-3.")
     ] = None,
     ablation_examples: Annotated[
-        int | None, typer.Option("--ablation-examples", min=1, help="Labelled examples of each variant, and of a base.")
+        int | None, typer.Option(min=1, help="Labelled examples of each variant and of its base.")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at the same time, in processes.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time, in processes.")] = 1,
     threads: Threads = None,
 ) -> Reply:
-    """Train and score several models on the same examples; goes on where an earlier call stopped."""
+    """Train and score several models on the same examples; continues where an earlier call stopped."""
     command = command_line("compare", locals())
     from lifelong.cli.serving_cost import serving_of
     from lifelong.data.dataset import Dataset
-    from lifelong.evaluation.sweep import parse_steps
-    from lifelong.models import FORMS, MODELS
+    from lifelong.models import all_names
     from lifelong.reports.comparison import write_comparison
     from lifelong.training.study import Study, plan, run_study
+    from lifelong.training.sweep import parse_steps
 
     if max_hours <= 0:
         raise UsageError(f"--max-hours {max_hours:g}", expected="a number above 0")
-    forms = [form for form, (model, _) in FORMS.items() if model in MODELS]
-    every = [*MODELS, *forms] if models == "all" else names(models)
+    every = all_names() if models == "all" else names(models)
     configs = model_configs(every, config, changes, threads)
     usual, own = seed_counts(seeds)
     ablated, _, variants = (ablations or "").partition("=")
@@ -98,7 +85,7 @@ def compare(
         seeds=range(usual),
         own_seeds={model: range(count) for model, count in own.items()},
         equal_seeds=equal_seeds,
-        reference=reference or ("hpmn" if "hpmn" in configs else None),
+        reference=reference or (FLAGSHIP if FLAGSHIP in configs else None),
         max_minutes=60 * max_hours,
         examples=examples,
         only_equal=only_equal,
@@ -116,15 +103,18 @@ def compare(
         terminal.say(note)
     outcome = run_study(dataset, out, study, measure=serving_of, command=command, progress=terminal.say)
     comparison = outcome.comparison
-    page = write_comparison(out, comparison, dataset=dataset, runs=out / "runs", curves=_curves(outcome))
+    page = write_comparison(out, comparison, lifelong=FLAGSHIP, dataset=dataset, runs=out / "runs")
     return _reply(outcome, page)
 
 
 def seed_counts(text: str) -> tuple[int, dict[str, int]]:
-    """How many seeds every model has, and those that have another number: from "2" or "2,hpmn=5,sim=5".
+    """The number of seeds of every model, and of models with another number.
 
     Raises:
         UsageError: a number is missing, below 1 or no number.
+
+    >>> seed_counts("2,hpmn=5")
+    (2, {'hpmn': 5})
     """
     usual, own = 1, {}
     for word in names(text):
@@ -139,11 +129,14 @@ def seed_counts(text: str) -> tuple[int, dict[str, int]]:
 
 
 def command_line(command: str, arguments: Mapping[str, Any]) -> str:
-    """A command on DATA as it can be typed again: options without a value are left out.
+    """A command on DATA that can be typed again: options without a value are left out.
 
     Args:
         command: its name.
         arguments: of the function behind it, by name.
+
+    >>> command_line("tune", {"data": "data", "trials": 3, "changes": ["train.seed=1"], "config": None})
+    'lifelong tune data --trials 3 --set train.seed=1'
     """
     words = ["lifelong", command, str(arguments["data"])]
     for name, value in arguments.items():
@@ -158,17 +151,6 @@ def command_line(command: str, arguments: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _curves(outcome: Outcome) -> dict[str, Curve]:
-    """Title -> learning curve of the first seed of each trained model."""
-    from lifelong.reports.figures import Curve
-
-    return {
-        title: Curve([point["examples"] for point in points], [point["auc"] for point in points])
-        for title, points in outcome.curves.items()
-        if points
-    }
-
-
 def _reply(outcome: Outcome, page: Path) -> Reply:
     from lifelong.reports.tables import comparison_table
 
@@ -177,5 +159,5 @@ def _reply(outcome: Outcome, page: Path) -> Reply:
     limited = [model for model, cost in comparison.costs.items() if cost.hit_limit]
     lines: list[Any] = [*rich_table(comparison_table(comparison)), *comparison.notes]
     if limited:
-        lines.append(f"A limit ended these while validation still rose: {', '.join(limited)}")
+        lines.append(f"A limit ended the training of these while validation still rose: {', '.join(limited)}")
     return Reply(document, [*lines, f"Report: {page}"], exit_code=1 if outcome.failures else 0)

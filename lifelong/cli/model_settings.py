@@ -1,6 +1,6 @@
 """Settings of several models at once: `[train]` for all, `[MODEL]` for one, `[MODEL.train]` for its training.
 
-A file that `lifelong tune` wrote belongs to the one model that it names.
+A file that `lifelong tune` wrote has the settings of the one model that it names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TUNED = "tuned"
 def model_configs(
     models: Sequence[str], paths: Sequence[Path], changes: Sequence[str], threads: int | None
 ) -> dict[str, RunConfig]:
-    """The settings of each model; later files and then `--set` come out on top.
+    """The settings of each model; later files override earlier ones, and `--set` overrides files.
 
     Args:
         models: names.
@@ -37,16 +37,18 @@ def model_configs(
         ConfigError: names every problem.
     """
     from lifelong.config import load_config
-    from lifelong.models import FORMS, MODELS, check_config, plain_name
+    from lifelong.models import all_names, check_config, plain_name
 
-    known = [*MODELS, *FORMS]
+    known = all_names()
     unknown = [name for name in models if plain_name(name) not in known]
     if unknown:
         raise UsageError(f"there is no model {unknown[0]!r}", expected=", ".join(known), fix="lifelong models")
     own = [] if threads is None else [f"train.threads={threads}"]
     everything = [*(change for path in paths for change in _file_changes(path, models)), *changes, *own]
     sections = {"train", *models, *map(plain_name, models)}
-    problems = [f"{change!r} is of no compared model" for change in everything if _owner(change) not in sections]
+    problems = [
+        f"{change!r} is not a setting of a compared model" for change in everything if _owner(change) not in sections
+    ]
     configs = {}
     for name in models:
         owners = ("train", plain_name(name), name)
@@ -61,7 +63,7 @@ def model_configs(
 
 
 def without_unmet(dataset: Dataset, configs: Mapping[str, RunConfig]) -> tuple[dict[str, RunConfig], list[str]]:
-    """The models that a dataset can train, and a sentence for each that it cannot."""
+    """The models that a dataset can train, and a sentence on each that it cannot."""
     from lifelong.errors import MismatchError
     from lifelong.training.settings import build_model
 
@@ -77,12 +79,8 @@ def without_unmet(dataset: Dataset, configs: Mapping[str, RunConfig]) -> tuple[d
 
 
 def _file_changes(path: Path, models: Sequence[str]) -> list[str]:
-    """A settings file as changes; sections of models that are not compared are left out.
-
-    Raises:
-        UsageError: the file cannot be read, or has another section.
-    """
-    from lifelong.models import FORMS, MODELS, plain_name
+    """A settings file as changes; sections of models that are not compared are left out."""
+    from lifelong.models import all_names, plain_name
 
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -94,7 +92,7 @@ def _file_changes(path: Path, models: Sequence[str]) -> list[str]:
         if model not in (*models, *map(plain_name, models)):
             return []
         tables = {model: {**tables.get("model", {}), "train": tables.get("train", {})}}
-    sections = {"train", *MODELS, *FORMS}
+    sections = {"train", *all_names()}
     wrong = [name for name, table in tables.items() if plain_name(name) not in sections or not isinstance(table, dict)]
     if wrong:
         raise UsageError(f"{path} has [{wrong[0]}]", expected=", ".join(sorted(sections)), fix="name the model")
@@ -116,7 +114,7 @@ def _owner(change: str) -> str:
 
 
 def _mine(change: str) -> str:
-    """A change of one model or of all as `load_config` takes it."""
+    """A change of one model or of all models in the form of `load_config`."""
     change, name = change.strip(), _owner(change)
     if name == "train":
         return change

@@ -2,46 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, fields
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.terminal import Reply, Terminal, columns
 from lifelong.errors import require
+
+Row = tuple[str, ...]
 
 
 def models(terminal: Terminal) -> Reply:
-    """List the models with their papers, what a service keeps of a user, and their settings."""
+    """List the models: their papers, what a service keeps per user, their settings, and the names of presets."""
     require("torch", extra="train", purpose="the list of models")
-    from rich.table import Table
+    from lifelong.models import ENDINGS, MODELS, PRESETS, SharedSettings
 
-    from lifelong.models import MODELS, MODES, SERVED
-
-    entries = {**MODELS, **{f"{name}, {flag} = true": entry for (name, flag), entry in MODES.items()}}
-    overview = Table("model", "title", "source", "state of a user", "served")
-    settings = Table("model", "setting", "default", "meaning")
-    document: dict[str, Any] = {}
-    for name, entry in sorted(entries.items(), key=lambda pair: list(MODELS).index(pair[0].partition(",")[0])):
-        served = issubclass(entry, SERVED)
-        overview.add_row(name, entry.title, entry.source, entry.state, "yes" if served else "no")
-        known = _settings(entry.Config)
-        for setting in known:
-            settings.add_row(name, setting["name"], str(setting["default"]), setting["help"])
+    own = {name: preset.entry for name, preset in PRESETS.items() if preset.selects}
+    overview, settings, document = list[Row](), list[Row](), dict[str, Any]()
+    for name, entry in {**MODELS, **own}.items():
+        served = not entry.not_served
+        overview.append((name, entry.title, entry.source, entry.state, "yes" if served else "no"))
         document[name] = {
             "title": entry.title,
             "source": entry.source,
             "state": entry.state,
             "served": served,
-            "settings": known,
+            "settings": _settings(entry.Config, name, settings),
         }
-    return Reply({"models": document}, [overview, settings])
+    presets = {name: {"model": preset.model, "settings": dict(preset.settings)} for name, preset in PRESETS.items()}
+    endings = {ending: dict(chosen) for ending, chosen in ENDINGS.items()}
+    found = {
+        "models": document,
+        "shared_settings": _settings(SharedSettings, "all trained by gradient", settings),
+        "presets": presets,
+        "endings": endings,
+    }
+    tables = [
+        columns("model", "title", "source", "state of a user", "served", rows=overview),
+        columns("model", "setting", "default", "meaning", rows=settings),
+        columns("name", "stands for", rows=_names(presets, endings)),
+    ]
+    return Reply(found, tables)
 
 
-def _settings(config: type[Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": setting.name,
-            "default": None if setting.default is MISSING else setting.default,
-            "help": setting.metadata.get("help", ""),
-        }
+def _names(presets: Mapping[str, Any], endings: Mapping[str, Any]) -> Iterator[Row]:
+    """What the names of presets and endings stand for."""
+    for name, preset in presets.items():
+        yield name, f"{preset['model']} with {_assignments(preset['settings'])}"
+    for ending, chosen in endings.items():
+        yield f"NAME{ending}", f"NAME with {_assignments(chosen)}"
+
+
+def _assignments(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.items())
+
+
+def _settings(config: type[Any], model: str, rows: list[Row]) -> list[dict[str, Any]]:
+    """The settings of a dataclass, which also become rows of a table."""
+    known = [
+        {"name": setting.name, "default": setting.default, "help": setting.metadata["help"]}
         for setting in fields(config)
     ]
+    rows += [(model, setting["name"], str(setting["default"]), setting["help"]) for setting in known]
+    return known

@@ -1,4 +1,4 @@
-"""Opens what several commands work on, and closes it again."""
+"""Opens the artifact, store, scorer or dead letters of a command, and closes them again."""
 
 from __future__ import annotations
 
@@ -9,28 +9,48 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.memory.store import MemoryStore
-    from lifelong.serving.scorer import Scorer
+    from lifelong.ingestion.dead_letters import DeadLetters
+    from lifelong.scoring.scorer import Scorer
+    from lifelong.store.contract import MemoryStore
 
 
 @contextlib.contextmanager
 def open_pair(artifact: Path, url: str, *, read_only: bool) -> Iterator[tuple[Artifact, MemoryStore]]:
-    """An artifact and a store."""
+    """An artifact and a store, closed at the end of the context."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.memory.store import open_store
+    from lifelong.store.descriptors import raise_descriptor_limit
+    from lifelong.store.opening import open_store
 
+    raise_descriptor_limit()
     opened = Artifact.open(artifact)
-    store = open_store(url, read_only=read_only)
-    try:
+    with contextlib.closing(open_store(url, read_only=read_only)) as store:
         yield opened, store
-    finally:
-        store.close()
 
 
 @contextlib.contextmanager
 def open_scorer(artifact: Path, url: str, *, base_rate: float | Mapping[str, float] | None) -> Iterator[Scorer]:
-    """A scorer on a store that is only read, so that a running service may own it."""
+    """A scorer on a store that is opened for reading only, so that a running service may own it."""
     with open_pair(artifact, url, read_only=True) as (opened, store):
-        from lifelong.serving.scorer import Scorer
+        from lifelong.scoring.scorer import Scorer
 
         yield Scorer(opened, store, base_rate=base_rate)
+
+
+@contextlib.contextmanager
+def open_letters(place: str | None) -> Iterator[DeadLetters | None]:
+    """The place of dead letters, None if they are not kept."""
+    from lifelong.ingestion.dead_letters import FileLetters
+    from lifelong.ingestion.kafka_client import is_kafka, parse
+
+    if place is None:
+        yield None
+        return
+    letters: DeadLetters
+    if is_kafka(place):
+        from lifelong.ingestion.kafka_letters import TopicLetters
+
+        letters = TopicLetters(parse(place))
+    else:
+        letters = FileLetters(Path(place))
+    with contextlib.closing(letters):
+        yield letters

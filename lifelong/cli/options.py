@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and how their values are read."""
+"""Options of several commands, and how their values are read."""
 
 from __future__ import annotations
 
@@ -18,38 +18,84 @@ StoreUrl = Annotated[
     str,
     typer.Option("--store", metavar="URL", help="rocksdb:///path[?shards=N], redis://host:port/database or memory://"),
 ]
+StorePlace = Annotated[str, typer.Argument(metavar="STORE", help="URL of a store, as in rocksdb:///data/memories.")]
+OneItem = Annotated[
+    list[str],
+    typer.Option("--item", metavar="ID", help="One candidate, also with a comma in its id; repeatable."),
+]
 ServiceUrl = Annotated[
     str | None,
-    typer.Option("--service", metavar="URL", help="Ask the service that owns the store, as in http://127.0.0.1:8000."),
+    typer.Option(
+        "--service", metavar="URL", help="Address of the service that owns the store, as in http://127.0.0.1:8000."
+    ),
 ]
-KeyFile = Annotated[
-    Path | None, typer.Option("--key-file", help="File whose first key opens the service's administration.")
-]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File with the service's admin key.")]
 StoreOrNone = Annotated[str | None, typer.Option("--store", metavar="URL", help="The store, if no service owns it.")]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
-Until = Annotated[int | None, typer.Option("--until", help="Only events before this time, UTC seconds.")]
+Until = Annotated[int | None, typer.Option("--until", help="Use only events before this time, UTC seconds.")]
 BaseRate = Annotated[
     str | None,
-    typer.Option(
-        "--base-rate", help="Share of positives in the world, for probabilities; of tasks, as in buy=0.01,any=0.2."
-    ),
+    typer.Option("--base-rate", help="True share of positives, for probabilities; per task as in buy=0.01,any=0.2."),
 ]
 NewCodec = Annotated[
     Literal["fp32", "fp16", "int8"] | None,
-    typer.Option("--codec", help="How a new store keeps memories; each command then uses the store's own."),
+    typer.Option("--codec", help="How a new store keeps memories; all commands then use the store's codec."),
 ]
 ProfileOption = Annotated[
     list[str] | None,
-    typer.Option("--profile", metavar="FIELD=VALUE", help="What is known of the user; repeatable."),
+    typer.Option("--profile", metavar="FIELD=VALUE", help="A field of the user's profile; repeatable."),
 ]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the computation.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Number of threads.")]
+Column = Annotated[
+    list[str],
+    typer.Option(
+        "--column",
+        metavar="OURS=THEIRS",
+        help="Name of a column, as in user=visitor or event_id=ID; also time_unit=ms and time_format=PATTERN.",
+    ),
+]
+MappingFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--mapping",
+        metavar="MAPPING",
+        help="Mapping file of `prepare table`: which column is what, and how times are written.",
+    ),
+]
+OnBad = Annotated[
+    Literal["stop", "skip"],
+    typer.Option("--on-bad", help="What to do at a line or message that is not an event."),
+]
+DeadLetter = Annotated[
+    str | None,
+    typer.Option(
+        "--dead-letter",
+        metavar="FILE|URL",
+        help="Where to keep what --on-bad skip leaves out: a .jsonl file, or kafka://...",
+    ),
+]
+OnGap = Annotated[
+    Literal["stop", "skip"],
+    typer.Option("--on-gap", help="What to do where Kafka has deleted messages that were not applied."),
+]
+Patience = Annotated[
+    float, typer.Option("--patience", min=0, help="Seconds to wait for a server that does not answer.")
+]
+
+MaxAhead = Annotated[
+    float,
+    typer.Option("--max-ahead", metavar="DAYS", min=0, help="How far ahead of the clock an event may be; inf: any."),
+]
 
 
 def pairs(words: Sequence[str], *, option: str) -> dict[str, str]:
-    """The mapping that `KEY=VALUE` words make.
+    """The mapping of `KEY=VALUE` words.
 
     Raises:
-        UsageError: a word has no `=`, or a key stands twice.
+        UsageError: a word has no `=`, or a key is given twice.
+
+    >>> pairs(["user=visitor"], option="--column")
+    {'user': 'visitor'}
     """
     found: dict[str, str] = {}
     for word in words:
@@ -57,16 +103,19 @@ def pairs(words: Sequence[str], *, option: str) -> dict[str, str]:
         if not equals or not key.strip():
             raise UsageError(f"{option} {word}", expected="KEY=VALUE", fix=f"write {option} key=value")
         if key in found:
-            raise UsageError(f"{option} names {key!r} twice", expected="each key once", fix="leave one of them out")
+            raise UsageError(f"{option} gives {key!r} twice", expected="each key once", fix="leave one of them out")
         found[key.strip()] = value
     return found
 
 
 def base_rate_of(text: str | None) -> float | dict[str, float] | None:
-    """The value of `--base-rate`: one share, or one for each task that is named.
+    """The value of `--base-rate`: one share, or one per task.
 
     Raises:
-        UsageError: a share is no number between 0 and 1.
+        UsageError: a share is not a number between 0 and 1.
+
+    >>> base_rate_of("buy=0.01,any=0.2")
+    {'buy': 0.01, 'any': 0.2}
     """
     if text is None:
         return None
@@ -78,17 +127,17 @@ def base_rate_of(text: str | None) -> float | dict[str, float] | None:
         except ValueError:
             found[task] = -1.0
         if not 0 < found[task] < 1:
-            raise UsageError(f"a base rate of {share}", expected="a share between 0 and 1, without the ends")
+            raise UsageError(f"a base rate of {share}", expected="a share above 0 and below 1")
     return found.get("", found)
 
 
 def profile_of(words: Sequence[str] | None) -> dict[str, str | None] | None:
-    """The profile that `--profile FIELD=VALUE` words make; an empty value is not known."""
+    """The profile of `--profile FIELD=VALUE` words; an empty value is unknown."""
     return {field: value or None for field, value in pairs(words, option="--profile").items()} if words else None
 
 
 def literal(text: str) -> Any:
-    """A value as written on the command line: JSON where it is JSON, else the text itself."""
+    """A value from the command line: parsed as JSON if it is JSON, else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
@@ -96,18 +145,45 @@ def literal(text: str) -> Any:
 
 
 def names(text: str) -> list[str]:
-    """The parts of a comma-separated list."""
+    """The parts of a comma-separated list.
+
+    >>> names("hpmn, counts")
+    ['hpmn', 'counts']
+    """
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def one_of(*, store: str | None, service: str | None) -> None:
-    """Refuse a command that names neither a store nor a service, or both.
+    """Check that exactly one of a store and a service is given.
 
     Raises:
-        UsageError: it does.
+        UsageError: neither or both are given.
     """
     if (store is None) == (service is None):
         raise UsageError(
             "found neither --store nor --service" if store is None else "found both --store and --service",
             expected="--store URL, or --service URL where a service owns the store",
         )
+
+
+def columns_of(mapping: Path | None, column: Sequence[str]) -> dict[str, str]:
+    """Our name -> the file's name, from a mapping file of `prepare` and from `--column`, which wins.
+
+    Raises:
+        UsageError: the mapping is of files that only `prepare` reads.
+    """
+    from lifelong.config import read_mapping
+
+    given = {} if mapping is None else read_mapping(mapping)
+    for name, usual in (("delimiter", ","), ("header", True), ("encoding", "utf-8")):
+        if given.get(name, usual) != usual:
+            raise UsageError(
+                f"{mapping} has {name} = {given[name]!r}",
+                expected="files of events that are csv with a header and commas, in UTF-8; jsonl; or parquet",
+                fix="write the events as one of these, or `ingest` a table from Python",
+            )
+    fields = given.get("fields", {})
+    found = fields if isinstance(fields, dict) else {name: name for name in fields}
+    names = ("user", "item", "time", "event_type", "event_id", "time_unit", "time_format")
+    found = {**found, **{name: str(given[name]) for name in names if given.get(name) is not None}}
+    return {**found, **pairs(column, option="--column")}

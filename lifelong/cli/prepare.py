@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from lifelong.cli.options import literal, pairs
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.terminal import Reply, Terminal, columns
 from lifelong.errors import ConfigError
 
 if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset, Manifest
-    from lifelong.data.prepare import PrepareSettings
+    from lifelong.preparation.prepare import PrepareSettings
 
 Protocol = Literal["temporal", "paper", "impressions", "given"]
-Rule = Literal["popularity", "uniform", "same_category"]
+Rule = Literal["popularity", "uniform", "same_category", "windowed", "following"]
 Engine = Literal["duckdb", "spark"]
 OtherSettings = Annotated[
     list[str],
@@ -30,33 +31,36 @@ def prepare(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Name of the raw format, such as taobao or table.")],
     paths: Annotated[list[str] | None, typer.Argument(metavar="PATH...", help="Files or globs.")] = None,
     *,
-    out: Annotated[Path, typer.Option("--out", metavar="DATA", help="Folder of the dataset.")],
-    mapping: Annotated[Path | None, typer.Option("--mapping", help="Mapping file of the source `table`.")] = None,
-    protocol: Annotated[
-        Protocol | None, typer.Option("--protocol", help="What is a target, and how it is split.")
+    out: Annotated[Path, typer.Option(metavar="DATA", help="Folder of the dataset.")],
+    mapping: Annotated[Path | None, typer.Option(help="Mapping file of the source `table`.")] = None,
+    protocol: Annotated[Protocol | None, typer.Option(help="What the targets are, and how they are split.")] = None,
+    negatives: Annotated[Rule | None, typer.Option(help="How negatives are sampled.")] = None,
+    vault: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Put the last share aside, such as 0.05, for evaluate --split vault."),
     ] = None,
-    negatives: Annotated[Rule | None, typer.Option("--negatives", help="How negatives are sampled.")] = None,
     tasks: Annotated[
-        str | None,
-        typer.Option("--tasks", help="What to predict side by side: any,cart,buy; or liked=rating>=4,rating."),
+        str | None, typer.Option(help="What to predict, as in any,cart,buy or liked=rating>=4,rating.")
     ] = None,
-    engine: Annotated[Engine | None, typer.Option("--engine", help="Table engine.")] = None,
+    engine: Annotated[Engine | None, typer.Option(help="Table engine.")] = None,
     master: Annotated[
         str | None,
-        typer.Option(
-            "--master", metavar="URL", help="Spark cluster, such as spark://host:7077; or LIFELONG_SPARK_MASTER is set."
-        ),
+        typer.Option(metavar="URL", help="Spark cluster, such as spark://host:7077; by default LIFELONG_SPARK_MASTER."),
     ] = None,
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="DATA|ARTIFACT", help="Keep the numbers of its values; new ones come behind."),
+        typer.Option(
+            "--from",
+            metavar="DATA|ARTIFACT",
+            help="Reuse this dataset's or artifact's numbering of ids; append new ids.",
+        ),
     ] = None,
-    option: Annotated[list[str], typer.Option("--option", metavar="KEY=VALUE", help="Option of the source.")] = [],  # noqa: B006
+    option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Option of the source.")] = [],  # noqa: B006
     changes: OtherSettings = [],  # noqa: B006
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a dataset that is already there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
 ) -> Reply:
     """Turn a raw log into a prepared dataset: histories, examples, vocabularies."""
-    from lifelong.data import prepare as preparing
+    from lifelong.preparation import prepare as preparing
 
     named = {
         "protocol": protocol,
@@ -66,6 +70,7 @@ def prepare(
         "mapping": mapping,
         "start": start,
         "tasks": tasks,
+        "vault": vault,
     }
     given: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}
     given |= {key: value for key, value in named.items() if value is not None}
@@ -79,17 +84,14 @@ def _settings(given: Mapping[str, Any]) -> PrepareSettings:
     """Check the settings; all problems at once."""
     from pydantic import ValidationError
 
-    from lifelong.data.prepare import PrepareSettings
+    from lifelong.config import problems_of
+    from lifelong.preparation.prepare import PrepareSettings
 
     try:
         return PrepareSettings.model_validate(given)
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']} (found {detail['input']!r})"
-            for detail in error.errors()
-        ]
         known = ", ".join(PrepareSettings.model_fields)
-        raise ConfigError(problems, fix=f"settings of prepare: {known}") from error
+        raise ConfigError(problems_of(error), fix=f"settings of prepare: {known}") from error
 
 
 def _document(dataset: Dataset) -> dict[str, Any]:
@@ -97,15 +99,26 @@ def _document(dataset: Dataset) -> dict[str, Any]:
 
 
 def _summary(dataset: Dataset) -> list[Any]:
-    from rich.table import Table
+    manifest = dataset.manifest
+    rows = [(name.replace("_", " "), f"{number:,}") for name, number in manifest.counts.items()]
+    if (aside := manifest.vault) is not None:
+        rows += [("vault examples", f"{aside.examples:,}"), ("vault positives", f"{aside.positives:,}")]
+    # The record has the settings too, but the user has just given them.
+    left_out = ("settings", "mapping", "too_small")
+    record = {key: value for key, value in manifest.record.items() if key not in left_out}
+    if manifest.dataset_schema.time_unit == "seconds":
+        record |= {key: _date(record[key]) for key in ("time_first", "time_last") if record.get(key) is not None}
+    rows += _flat(record)
+    table = columns("counted", "number", rows=rows)
+    small = dict(manifest.record.get("too_small", {}))
+    if manifest.vault is not None:
+        small |= dataset.vault.manifest.record.get("too_small", {})
+    warned = [f"Too small to conclude from: {split}, {why}." for split, why in small.items()]
+    return [f"{manifest.name}, prepared into {dataset.folder}", table, *warned, _next(manifest, dataset.folder)]
 
-    manifest, table = dataset.manifest, Table("counted", "number")
-    for name, number in manifest.counts.items():
-        table.add_row(name.replace("_", " "), f"{number:,}")
-    # The settings are in the record too, but a person has just written them.
-    for name, value in _flat({key: value for key, value in manifest.record.items() if key != "settings"}):
-        table.add_row(name, value)
-    return [f"{manifest.name}, prepared into {dataset.folder}", table, _next(manifest, dataset.folder)]
+
+def _date(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -124,5 +137,5 @@ def _next(manifest: Manifest, folder: Path) -> str:
     fields = ", ".join(manifest.dataset_schema.item_fields)
     return (
         f"Protocol {manifest.protocol}, negatives {manifest.negatives.rule}, item fields {fields}. "
-        f"Next: lifelong train {folder} --model hpmn --out artifact"
+        f"Next: lifelong train {folder} --model tally --out artifact"
     )

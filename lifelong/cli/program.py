@@ -1,9 +1,10 @@
-"""Puts the commands together: names, common options, usage errors."""
+"""The command line as a whole: the commands, their common options, usage errors."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import keyword
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -11,58 +12,42 @@ from typing import Annotated, Any
 
 import typer
 
+from lifelong.cli.extras import COMMANDS
 from lifelong.cli.terminal import Reply, Terminal, report, run_command
 from lifelong.errors import UsageError
 from lifelong.launch import INTERRUPTED, launch
 
-COMMANDS = (
-    "prepare",
-    "tune",
-    "train",
-    "evaluate",
-    "compare",
-    "backfill",
-    "switch",
-    "ingest",
-    "score",
-    "explain",
-    "verify",
-    "serve",
-    "forget",
-    "export",
-    "bench",
-    "models",
-    "doctor",
-    "demo",
-)
-"""Names of the commands, in the order of the data's journey; `lifelong.cli.<name>` holds the function `<name>`."""
-
 TOGETHER = ("train", "evaluate")
-"""Commands that several processes of torchrun do together."""
+"""Commands that several processes of torchrun may run together."""
+
+_IMPORTS: list[str] = []
+"""What `--import` names; imported when the command runs, so that errors are reported as those of commands."""
 
 _JSON = inspect.Parameter(
     "as_json",
     inspect.Parameter.KEYWORD_ONLY,
     default=False,
-    annotation=Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout; the rest on stderr.")],
+    annotation=Annotated[
+        bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")
+    ],
 )
 _DEBUG = inspect.Parameter(
     "debug",
     inspect.Parameter.KEYWORD_ONLY,
     default=False,
-    annotation=Annotated[bool, typer.Option("--debug", help="Show logs, and where an error happened.")],
+    annotation=Annotated[bool, typer.Option("--debug", help="Show logs, and tracebacks of errors.")],
 )
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = build()(words, prog_name="lifelong", standalone_mode=False)
     except typer.Abort:
         return INTERRUPTED
     except Exception as error:
-        # Typer carries its own copy of Click in newer releases: its usage errors are known by their shape.
+        # Newer releases of Typer contain their own copy of Click, so usage errors are recognised by their methods.
         show = getattr(error, "format_message", None)
         if show is None:
             raise
@@ -76,26 +61,31 @@ def build() -> Any:
     app = typer.Typer(
         name="lifelong",
         help="Predict a user's response from her whole history: one small memory per user, written per event.",
-        no_args_is_help=True,
         add_completion=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
     app.callback()(_root)
     for name in COMMANDS:
-        module = import_module(f"lifelong.cli.{name}")
-        app.command(name)(with_common_options(getattr(module, name)))
+        # `try` cannot be a name in Python.
+        place = f"{name}_" if keyword.iskeyword(name) else name
+        module = import_module(f"lifelong.cli.{place}")
+        app.command(name)(with_common_options(getattr(module, place)))
     return typer.main.get_command(app)
 
 
 def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
-    """Turn `command(terminal, ...) -> Reply` into what Typer calls: `--json` and `--debug` added, errors reported."""
+    """Wrap `command(terminal, ...) -> Reply` for Typer: adds `--json` and `--debug`, and reports errors."""
     signature = inspect.signature(function, eval_str=True)
     parameters = [*list(signature.parameters.values())[1:], _JSON, _DEBUG]
 
     def call(*, as_json: bool, debug: bool, **options: Any) -> int:
         def body(terminal: Terminal) -> Reply:
             _check_processes(function.__name__)
+            if _IMPORTS:
+                from lifelong.plugins import import_modules
+
+                import_modules(_IMPORTS)
             return function(terminal, **options)
 
         return run_command(body, as_json=as_json, debug=debug)
@@ -111,14 +101,14 @@ def _check_processes(command: str) -> None:
     if launch().several and command not in TOGETHER:
         raise UsageError(
             f"torchrun started {launch().count} processes of `lifelong {command}`",
-            expected=f"one process; only {' and '.join(TOGETHER)} share their work",
+            expected=f"one process; only {' and '.join(TOGETHER)} can share their work",
             fix=f"lifelong {command}, without torchrun",
         )
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from lifelong import __version__
+        from lifelong.version import __version__
 
         sys.stdout.write(f"lifelong {__version__}\n")
         raise typer.Exit
@@ -129,8 +119,17 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
     ] = False,
+    imports: Annotated[
+        list[str],
+        typer.Option(
+            "--import",
+            metavar="MODULE",
+            help="Import a module that registers models, sources, stores or metrics of your own. Repeatable.",
+        ),
+    ] = [],  # noqa: B006
 ) -> None:
-    """Carries the options that stand before the command."""
+    """The options before the command."""
+    _IMPORTS[:] = imports
 
 
 def _report_usage(error: Exception, message: str, *, as_json: bool) -> None:

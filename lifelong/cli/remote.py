@@ -1,4 +1,4 @@
-"""Asks a running service, for what only the owner of a store can do."""
+"""Asks a running service to do what only the owner of a store can do."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """The administration of a service.
+    """The admin interface of a service.
 
     Args:
         address: as in http://127.0.0.1:8000.
-        key: that opens it; None where it wants none.
+        key: admin key; None for a service without keys.
     """
 
     address: str
@@ -32,29 +32,33 @@ class Remote:
         """The service at an address.
 
         Raises:
-            UsageError: the address is none, or the file holds no key.
+            UsageError: the address is not a URL, or the file has no key.
         """
         if not address.startswith(("http://", "https://")):
-            raise UsageError(f"{address!r} is no address of a service", expected="as in http://127.0.0.1:8000")
+            raise UsageError(f"{address!r} is not the address of a service", expected="as in http://127.0.0.1:8000")
         if key_file is None:
             return cls(address.rstrip("/"))
-        from lifelong.serving.keys import read_keys
+        from lifelong.serving.keys import HASHED, read_keys
 
-        keys = read_keys(key_file)
+        keys = {key: scopes for key, scopes in read_keys(key_file).items() if not HASHED.fullmatch(key)}
+        if not keys:
+            raise UsageError(
+                f"{key_file} holds the hashes of keys alone", expected="a key", fix="name a file with the key itself"
+            )
         return cls(
             address.rstrip("/"), next((key for key, scopes in keys.items() if "admin" in scopes), next(iter(keys)))
         )
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """One call; the reply.
+        """Send one request and return the reply.
 
         Args:
-            method: of HTTP.
+            method: HTTP method.
             path: with ids quoted.
-            body: JSON, None for none.
+            body: JSON; None for none.
 
         Raises:
-            LifelongError: the service refused it, as it says; or it does not answer.
+            LifelongError: the service refused the request, or does not answer.
         """
         head = {"content-type": "application/json"} | ({} if self.key is None else {"x-api-key": self.key})
         data = None if body is None else json.dumps(body).encode()

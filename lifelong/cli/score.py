@@ -9,12 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, BaseRate, ProfileOption, StoreUrl, base_rate_of, names, profile_of
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.opening import open_scorer
+from lifelong.cli.options import (
+    ArtifactPath,
+    BaseRate,
+    OneItem,
+    ProfileOption,
+    StoreUrl,
+    base_rate_of,
+    names,
+    profile_of,
+)
+from lifelong.cli.terminal import Reply, Terminal, columns
 from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
-    from lifelong.serving.scorer import Answer, Score, Scorer, TaskScore
+    from lifelong.scoring.answer import Answer, Score, TaskScore
+    from lifelong.scoring.scorer import Scorer
 
 
 def score(
@@ -22,30 +33,27 @@ def score(
     artifact: ArtifactPath,
     *,
     store: StoreUrl,
-    user: Annotated[str | None, typer.Option("--user", help="Id of the user.")] = None,
-    items: Annotated[str | None, typer.Option("--items", help="Candidates, as in I1,I2.")] = None,
-    time: Annotated[int | None, typer.Option("--time", min=0, help="Moment of the request, UTC seconds; now.")] = None,
+    user: Annotated[str | None, typer.Option(help="Id of the user.")] = None,
+    items: Annotated[str | None, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = None,
+    item: OneItem = [],  # noqa: B006
+    time: Annotated[int | None, typer.Option(min=0, help="Time of the request, UTC seconds; by default now.")] = None,
     source: Annotated[Path | None, typer.Option("--from", help="Requests: csv, jsonl or parquet.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Scores: csv, jsonl or parquet.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Scores: csv, jsonl or parquet.")] = None,
     profile: ProfileOption = None,
     base_rate: BaseRate = None,
 ) -> Reply:
     """Score candidates from the memories in a store."""
-    _check(user=user, items=items, source=source, out=out)
-    from lifelong.cli.opening import open_scorer
+    candidates = [*names(items or ""), *item]
+    _check(user=user, items=items if not item else "given", source=source, out=out)
 
     with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
         if source is not None and out is not None:
             return _file(terminal, scorer, source, out)
-        return _one(scorer, user or "", names(items or ""), time, profile_of(profile))
+        return _one(scorer, user or "", candidates, time, profile_of(profile))
 
 
 def _check(*, user: str | None, items: str | None, source: Path | None, out: Path | None) -> None:
-    """Exactly one of the two forms.
-
-    Raises:
-        UsageError: neither or both, or half of one.
-    """
+    """Check that exactly one of the two forms is given."""
     one, many = (user is not None, items is not None), (source is not None, out is not None)
     if (all(one) and not any(many)) or (all(many) and not any(one)):
         return
@@ -55,33 +63,31 @@ def _check(*, user: str | None, items: str | None, source: Path | None, out: Pat
     raise UsageError(
         f"found {' and '.join(given) or 'no request'}",
         expected="--user U --items I1,I2, or --from FILE --out FILE",
-        fix="give one of the two forms, complete",
+        fix="give all options of one of the two forms",
     )
 
 
 def _one(
     scorer: Scorer, user: str, items: list[str], time: int | None, profile: Mapping[str, str | None] | None
 ) -> Reply:
-    from rich.table import Table
-
-    from lifelong.serving.scorer import ScoreRequest
+    from lifelong.scoring.answer import ScoreRequest
 
     if not items:
-        raise UsageError("--items names no item", expected="at least one item id", fix="--items I1,I2")
+        raise UsageError("--items names no item", expected="at least one item id", fix="--items I1,I2, or --item ID")
     answer = scorer.answer([ScoreRequest(user, items, time, profile=profile)])[0]
     several = list(answer.scores[0].tasks or {})
     heads = [f"{word}, {task}" for task in several for word in ("score", "probability")] or ["score", "probability"]
-    table = Table("item", *heads)
-    for one in sorted(answer.scores, key=lambda one: -one.score):
-        cells = [(of.score, of.probability) for of in _tasks(one).values()]
-        table.add_row(one.item, *(_number(value) for cell in cells for value in cell))
+    rows = [
+        [one.item, *(_number(value) for of in _tasks(one).values() for value in (of.score, of.probability))]
+        for one in sorted(answer.scores, key=lambda one: -one.score)
+    ]
     reasons = {(task, of.reason) for one in answer.scores for task, of in _tasks(one).items() if of.reason}
     notes = [f"No probability{f' of {task}' if task else ''}: {reason}" for task, reason in sorted(reasons)]
-    return Reply(_document(answer), [_sentence(answer), table, *notes])
+    return Reply(_document(answer), [_sentence(answer), columns("item", *heads, rows=rows), *notes])
 
 
 def _tasks(score: Score) -> Mapping[str, Score | TaskScore]:
-    """Each task's answer; that of the only one under no name."""
+    """Task -> its answer; the only task of a model has no name here."""
     return score.tasks or {"": score}
 
 
@@ -100,7 +106,7 @@ def _document(answer: Answer) -> dict[str, Any]:
 
 def _score(score: Score) -> dict[str, Any]:
     found = asdict(score)
-    # Of a model with one task everything is said beside it.
+    # With one task, its scores are already at the top level.
     return found if score.tasks else {key: value for key, value in found.items() if key != "tasks"}
 
 
@@ -111,7 +117,7 @@ def _sentence(answer: Answer) -> str:
 
 
 def _file(terminal: Terminal, scorer: Scorer, source: Path, out: Path) -> Reply:
-    from lifelong.cli.tables import score_table
+    from lifelong.scoring.tables import score_table
 
     with terminal.progress("rows") as advance:
         rows = score_table(scorer, source, out, progress=lambda done: advance(done, done))

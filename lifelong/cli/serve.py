@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,19 +12,35 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lifelong.cli.options import ArtifactPath, BaseRate, Late, StoreUrl, base_rate_of, pairs
-from lifelong.cli.streaming import Column, DeadLetter, OnBad, OnGap, open_letters
+from lifelong.cli.opening import open_letters, open_pair
+from lifelong.cli.options import (
+    ArtifactPath,
+    BaseRate,
+    Column,
+    DeadLetter,
+    Late,
+    MappingFile,
+    MaxAhead,
+    OnBad,
+    OnGap,
+    StoreUrl,
+    base_rate_of,
+    columns_of,
+)
 from lifelong.cli.terminal import Reply, Terminal
-from lifelong.errors import UsageError, require
+from lifelong.errors import LifelongError, UsageError, require
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from lifelong.memory.kafka import StreamSettings
-    from lifelong.memory.kafka_client import KafkaAddress
-    from lifelong.serving.keys import Keys
+    from lifelong.ingestion.kafka import StreamSettings
+    from lifelong.ingestion.kafka_client import KafkaAddress
+    from lifelong.serving.keys import KeyFile
     from lifelong.serving.logs import LogFormat
     from lifelong.serving.service import ServiceSettings
+
+
+logger = logging.getLogger(__name__)
 
 
 def serve(
@@ -31,138 +48,167 @@ def serve(
     artifact: ArtifactPath,
     *,
     store: StoreUrl,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 1,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     api_key_file: Annotated[
-        Path | None, typer.Option("--api-key-file", help="File with one key a line, and its scopes behind it.")
+        Path | None, typer.Option(help="File with one key per line, followed by its scopes.")
     ] = None,
     admin_key_file: Annotated[
-        Path | None, typer.Option("--admin-key-file", help="File with one key a line, for /v1/admin/ and all else.")
+        Path | None, typer.Option(help="File with one key per line, for /v1/admin/ and everything else.")
     ] = None,
-    no_keys: Annotated[bool, typer.Option("--no-keys", help="Let other machines in without a key.")] = False,
-    rate: Annotated[
-        float | None, typer.Option("--rate", min=0.01, help="Requests a second that one caller may make.")
-    ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds until a request is answered.")] = 30.0,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="Accept requests of other machines without a key.")
+    ] = False,
+    allowed_host: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="Name of the service in requests, next to localhost and addresses; repeatable. With API keys: any.",
+        ),
+    ] = [],  # noqa: B006
+    trusted_proxy: Annotated[
+        list[str],
+        typer.Option(
+            metavar="ADDRESS", help="Address or network of a proxy whose X-Forwarded-For names the client; repeatable."
+        ),
+    ] = [],  # noqa: B006
+    rate: Annotated[float | None, typer.Option(min=0.01, help="Requests a second that one caller may make.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request is answered.")] = 30.0,
+    head_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds until the head of a request is complete.")
+    ] = 10.0,
+    max_wait: Annotated[
+        float, typer.Option(min=0.01, help="Seconds that a request may wait where there are too many.")
+    ] = 0.25,
+    max_connections: Annotated[
+        int,
+        typer.Option(min=1, help="Open connections of a process; half of its descriptors at most."),
+    ] = 10_000,
     log: Annotated[
-        Literal["text", "json"], typer.Option("--log", help="Form of the log; json has a line for each request.")
+        Literal["text", "json"], typer.Option(help="Format of the log; json has one line per request.")
     ] = "text",
-    log_users: Annotated[bool, typer.Option("--log-users", help="Let the log name users.")] = False,
-    data: Annotated[Path | None, typer.Option("--data", metavar="DATA", help="Dataset for explanations.")] = None,
-    late: Annotated[
-        Late, typer.Option("--late", help="What happens to an event older than the user's last.")
-    ] = "apply",
+    log_users: Annotated[bool, typer.Option("--log-users", help="Name users in the log.")] = False,
+    data: Annotated[Path | None, typer.Option(metavar="DATA", help="Dataset for explanations.")] = None,
+    late: Annotated[Late, typer.Option(help="What happens to an event older than the user's last.")] = "apply",
+    max_ahead: MaxAhead = 1.0,
     base_rate: BaseRate = None,
     place: Annotated[
         str | None,
-        typer.Option("--from", metavar="URL", help="Follow a topic too: kafka://host:port,host:port/topic?group=NAME."),
+        typer.Option(
+            "--from", metavar="URL", help="Also follow a topic: kafka://host:port,host:port/topic?group=NAME."
+        ),
     ] = None,
+    mapping: MappingFile = None,
     column: Column = [],  # noqa: B006
     on_bad: OnBad = "stop",
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
     shadow: Annotated[
-        Path | None, typer.Option("--shadow", metavar="ARTIFACT", help="Score with this one too, for comparison only.")
+        Path | None, typer.Option(metavar="ARTIFACT", help="Also score with this artifact, for comparison only.")
     ] = None,
     impressions_log: Annotated[
-        Path | None,
-        typer.Option("--impressions-log", metavar="DIR", help="Write every scored request there, as parquet."),
+        Path | None, typer.Option(metavar="DIR", help="Write every scored request to this folder, as parquet.")
     ] = None,
     forget_after: Annotated[
-        float | None, typer.Option("--forget-after", metavar="DAYS", help="Forget users so long without an event.")
+        float | None, typer.Option(metavar="DAYS", help="Forget users who have had no event for so long.")
     ] = None,
     keep_events: Annotated[
-        float | None, typer.Option("--keep-events", metavar="DAYS", help="Take older events out of the event log.")
+        float | None, typer.Option(metavar="DAYS", help="Delete older events from the event log.")
     ] = None,
 ) -> Reply:
-    """Serve scores and take events over HTTP, and from a topic if one is named, until it is stopped."""
-    from lifelong.memory.redis_client import without_password
-    from lifelong.serving.keys import check_exposure, read_keys
+    """Serve scores and take events over HTTP, and from a topic if one is given, until it is stopped."""
+    from lifelong.serving.keys import KeyFile, allowed_hosts, check_exposure, check_proxies
     from lifelong.serving.run import check_workers, run, run_workers
+    from lifelong.store.redis_client import without_password
 
     check_workers(workers, store)
     check_exposure(host, keys=api_key_file is not None, open_to_all=no_keys)
-    keys = None if api_key_file is None else read_keys(api_key_file)
-    admin_keys = None if admin_key_file is None else read_keys(admin_key_file)
+    keys = None if api_key_file is None else KeyFile(api_key_file)
+    admin_keys = None if admin_key_file is None else KeyFile(admin_key_file)
     require("fastapi", extra="serve", purpose="serving")
     from lifelong.serving.service import ServiceSettings
 
-    following = None if place is None else _following(place, column, on_bad, on_gap, dead_letter)
+    columns = columns_of(mapping, column)
+    following = None if place is None else _following(place, columns, on_bad, on_gap, dead_letter, max_ahead)
     settings = ServiceSettings(
         late=late,
+        max_ahead=max_ahead,
         base_rate=base_rate_of(base_rate),
         forget_after=forget_after,
         keep_events=keep_events,
         impressions_log=impressions_log,
         timeout=timeout,
         rate=rate,
+        trusted_proxies=check_proxies(trusted_proxy),
+        head_timeout=head_timeout,
+        max_wait=max_wait,
+        max_connections=max_connections,
         log_users=log_users,
-    )
-    make_app = partial(_open_app, artifact, store, keys, admin_keys, data, shadow, settings, following, log)
+    ).of_one(workers)
+    hosts = allowed_hosts(host, allowed_host, keys=keys is not None)
+    make_app = partial(_open_app, artifact, store, keys, admin_keys, hosts, data, shadow, settings, following, log)
     shown = {"store": without_password(store), "keys": keys is not None}
 
     def ready(artifact_id: str, address: str) -> None:
-        _announce(terminal, {"address": address, "artifact": artifact_id, **shown})
+        _announce(terminal, {"address": address, "artifact": artifact_id, **shown}, log)
 
-    with make_app() as app:
-        # Where there are more workers, this one only finds out what is wrong with the artifact or the store.
-        served = app.state.service.artifact
-        if served.path.resolve() != artifact.resolve():
-            terminal.say(f"The store was switched to {served.path}: that artifact is served.")
-        announce = partial(ready, served.id)
-        if workers == 1:
-            run(app, host=host, port=port, ready=announce)
-    if workers > 1:
-        run_workers(make_app, workers=workers, host=host, port=port, ready=announce)
-    return Reply(None, ["Stopped; every accepted event is in the store."])
+    with _failures_in(log, terminal):
+        with make_app() as app:
+            # With several workers, this process only finds out what is wrong with the artifact or the store.
+            served = app.state.service.artifact
+            if served.path.resolve() != artifact.resolve():
+                _say(terminal, f"The store was switched to {served.path}: that artifact is served.", log)
+            announce = partial(ready, served.id)
+            if workers == 1:
+                run(app, host=host, port=port, ready=announce)
+        if workers > 1:
+            run_workers(make_app, settings, workers=workers, host=host, port=port, ready=announce)
+    return Reply(None, [] if log == "json" else ["Stopped; every accepted event is in the store."])
 
 
 @dataclass(frozen=True, slots=True)
 class _Following:
-    """A topic that is followed, and how."""
+    """A topic to follow, and how."""
 
     address: KafkaAddress
     settings: StreamSettings
     dead_letter: str | None
 
 
-def _following(place: str, column: list[str], on_bad: str, on_gap: str, dead_letter: str | None) -> _Following:
-    """The topic that a URL names.
-
-    Raises:
-        UsageError: it names none.
-    """
-    from lifelong.memory.kafka import StreamSettings
-    from lifelong.memory.kafka_client import EXPECTED, is_kafka, parse
+def _following(
+    place: str, columns: dict[str, str], on_bad: str, on_gap: str, dead_letter: str | None, max_ahead: float
+) -> _Following:
+    """The topic that a URL names."""
+    from lifelong.ingestion.kafka import StreamSettings
+    from lifelong.ingestion.kafka_client import EXPECTED, is_kafka, parse
 
     if not is_kafka(place):
         raise UsageError(f"--from {place}", expected=EXPECTED, fix="fill the store from files with `lifelong ingest`")
-    columns = pairs(column, option="--column")
-    return _Following(parse(place), StreamSettings(None, columns, on_bad, on_gap), dead_letter)
+    return _Following(parse(place), StreamSettings(None, columns, on_bad, on_gap, max_ahead=max_ahead), dead_letter)
 
 
 @contextlib.contextmanager
 def _open_app(
     artifact: Path,
     store: str,
-    keys: Keys | None,
-    admin_keys: Keys | None,
+    keys: KeyFile | None,
+    admin_keys: KeyFile | None,
+    hosts: list[str] | None,
     data: Path | None,
     shadow: Path | None,
     settings: ServiceSettings,
     following: _Following | None,
     log: LogFormat,
 ) -> Iterator[FastAPI]:
-    """The app of one process, on a store that is open as long."""
+    """The app of one process, with the store open as long as the context."""
     from lifelong.artifact.folder import Artifact
-    from lifelong.cli.opening import open_pair
     from lifelong.data.dataset import Dataset
-    from lifelong.serving.app import create_app
+    from lifelong.serving.app import create_app, follow
     from lifelong.serving.logs import log_as
 
     log_as(log)
-    beside = None if shadow is None else Artifact.open(shadow)
+    shadowing = None if shadow is None else Artifact.open(shadow)
     dataset = None if data is None else Dataset(data)
     with (
         open_pair(artifact, store, read_only=False) as (opened, memories),
@@ -172,20 +218,42 @@ def _open_app(
             opened,
             memories,
             api_keys=keys,
-            admin_keys=None if admin_keys is None else list(admin_keys),
+            admin_keys=admin_keys,
+            allowed_hosts=hosts,
             dataset=dataset,
-            shadow=beside,
+            shadow=shadowing,
             settings=settings,
         )
         if following is not None:
-            app.state.service.follow(following.address, following.settings, letters)
+            follow(app, following.address, following.settings, letters)
         yield app
 
 
-def _announce(terminal: Terminal, document: dict[str, Any]) -> None:
+def _announce(terminal: Terminal, document: dict[str, Any], log: LogFormat) -> None:
     terminal.emit(document)
     address = document["address"]
-    terminal.say(f"Serving {document['artifact'][:12]} from {document['store']} at {address}  (Ctrl-C stops)")
+    _say(terminal, f"Serving {document['artifact'][:12]} from {document['store']} at {address}  (Ctrl-C stops)", log)
     key = " -H 'X-API-Key: KEY'" if document["keys"] else ""
     body = """'{"user": "U", "items": ["I1", "I2"]}'"""
-    terminal.say(f"Try: curl{key} -H 'Content-Type: application/json' -d {body} {address}/v1/score")
+    _say(terminal, f"Try: curl{key} -H 'Content-Type: application/json' -d {body} {address}/v1/score", log)
+
+
+def _say(terminal: Terminal, message: str, log: LogFormat) -> None:
+    """Say something to people, or in the log where that is for machines: each of its lines is JSON."""
+    if log == "text":
+        terminal.say(message)
+    else:
+        logger.setLevel(logging.INFO)
+        logger.info(message)
+
+
+@contextlib.contextmanager
+def _failures_in(log: LogFormat, terminal: Terminal) -> Iterator[None]:
+    """Say in the log what ends the command, where that is for machines and stdout does not say it."""
+    try:
+        yield
+    except LifelongError as error:
+        if log == "text" or terminal.as_json:
+            raise
+        logger.error("%s", error)
+        raise SystemExit(error.exit_code) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -9,14 +10,16 @@ from urllib.parse import quote
 import typer
 
 from lifelong.cli.options import KeyFile, ServiceUrl, StoreOrNone, one_of
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.remote import Remote
+from lifelong.cli.terminal import Reply, Terminal, columns
 from lifelong.errors import UsageError
 
 
 def switch(
     terminal: Terminal,
     artifact: Annotated[
-        str | None, typer.Argument(metavar="ARTIFACT", help="Serve this one: its folder, its id, or how its id begins.")
+        str | None,
+        typer.Argument(metavar="ARTIFACT", help="Serve this one: its folder, its id, or the start of its id."),
     ] = None,
     *,
     store: StoreOrNone = None,
@@ -24,39 +27,34 @@ def switch(
     key_file: KeyFile = None,
     back: Annotated[bool, typer.Option("--back", help="Serve the artifact that was served before.")] = False,
     drop: Annotated[
-        str | None, typer.Option("--drop", metavar="ARTIFACT", help="Drop the memories of one that is not served.")
+        str | None, typer.Option(metavar="ARTIFACT", help="Delete the memories of an artifact that is not served.")
     ] = None,
 ) -> Reply:
-    """Serve another artifact whose memories `backfill` has built; go back; drop memories; or list them."""
+    """Serve another artifact, once `backfill` has built its memories; go back; drop memories; or list the artifacts."""
     one_of(store=store, service=service)
     if (artifact is not None) + back + (drop is not None) > 1:
-        raise UsageError("found several things to do", expected="one of ARTIFACT, --back, --drop ARTIFACT, or none")
+        raise UsageError("found more than one action", expected="one of ARTIFACT, --back and --drop ARTIFACT, or none")
     if service is not None:
-        from lifelong.cli.remote import Remote
-
         return shown(_remote(Remote.of(service, key_file), artifact, back=back, drop=drop))
     return shown(_local(store or "", artifact, back=back, drop=drop))
 
 
-def _remote(remote: Any, artifact: str | None, *, back: bool, drop: str | None) -> dict[str, Any]:
+def _remote(remote: Remote, artifact: str | None, *, back: bool, drop: str | None) -> dict[str, Any]:
     if drop is not None:
-        found = remote.ask("DELETE", f"/v1/admin/artifacts/{quote(_id_of(drop), safe='')}")
-    elif back or artifact is not None:
-        body = {"back": True} if artifact is None else {"artifact": _id_of(artifact)}
-        found = remote.ask("POST", "/v1/admin/switch", body)
-    else:
-        found = remote.ask("GET", "/v1/admin/artifacts")
-    document: dict[str, Any] = found
-    return document
+        return remote.ask("DELETE", f"/v1/admin/artifacts/{quote(_id_of(drop), safe='')}")
+    if back or artifact is not None:
+        return remote.ask(
+            "POST", "/v1/admin/switch", {"back": True} if artifact is None else {"artifact": _id_of(artifact)}
+        )
+    return remote.ask("GET", "/v1/admin/artifacts")
 
 
 def _local(url: str, artifact: str | None, *, back: bool, drop: str | None) -> dict[str, Any]:
     from lifelong.memory import takeover
-    from lifelong.memory.store import open_store
+    from lifelong.store.opening import open_store
 
     changes = back or artifact is not None or drop is not None
-    store = open_store(url, read_only=not changes)
-    try:
+    with contextlib.closing(open_store(url, read_only=not changes)) as store:
         if drop is not None:
             takeover.drop(store, _id_of(drop))
         elif back:
@@ -64,42 +62,39 @@ def _local(url: str, artifact: str | None, *, back: bool, drop: str | None) -> d
         elif artifact is not None:
             takeover.switch(store, _id_of(artifact))
         return listed(store)
-    finally:
-        store.close()
 
 
 def listed(store: Any) -> dict[str, Any]:
     """A store's artifacts, as the service lists them."""
-    roster = store.roster()
-    members = [
+    artifact_list = store.artifact_list()
+    artifacts = [
         {
-            "id": member.id,
-            "path": member.identity.path,
-            "codec": member.identity.codec,
-            "phase": member.phase,
-            "served": member.id == roster.active,
+            "id": stored.id,
+            "path": stored.identity.path,
+            "codec": stored.identity.codec,
+            "phase": stored.phase,
+            "served": stored.id == artifact_list.active,
         }
-        for member in roster.members
+        for stored in artifact_list.artifacts
     ]
-    return {"served": roster.active, "previous": roster.previous or None, "artifacts": members}
+    return {"served": artifact_list.active, "previous": artifact_list.previous or None, "artifacts": artifacts}
 
 
 def _id_of(text: str) -> str:
     """The id of an artifact's folder; any other text as it is."""
     if not (Path(text) / "manifest.json").is_file():
         return text
-    from lifelong.artifact.folder import read_manifest
+    from lifelong.artifact.manifest import read_manifest
 
     return read_manifest(Path(text)).id
 
 
 def shown(document: dict[str, Any]) -> Reply:
-    """The list for people."""
-    from rich.table import Table
-
-    table = Table("artifact", "", "memories", "codec", "folder")
+    """The reply with the list of artifacts."""
+    rows = []
     for one in document["artifacts"]:
         role = "served" if one["served"] else "before" if one["id"] == document["previous"] else ""
         phase = f"{one['phase']}: {one['error']}" if one.get("error") else one["phase"]
-        table.add_row(one["id"][:12], role, phase, one["codec"], one["path"])
-    return Reply(document, [table] if document["artifacts"] else ["The store is new: no artifact has claimed it."])
+        rows.append((one["id"][:12], role, phase, one["codec"], one["path"]))
+    table = columns("artifact", "", "memories", "codec", "folder", rows=rows)
+    return Reply(document, [table] if rows else ["The store is new: it belongs to no artifact yet."])

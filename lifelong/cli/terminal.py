@@ -1,16 +1,21 @@
-"""What a command says: one JSON document or a summary on stdout; progress, logs and errors on stderr."""
+"""The output of a command: one JSON document or a summary on stdout; progress, logs and errors on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
+import os
+import re
+import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from lifelong.cli.extras import COMMANDS, EXTRAS
 from lifelong.errors import LifelongError, LostProcessError, MissingExtraError
 from lifelong.launch import INTERRUPTED, Launch, launch
 
@@ -18,9 +23,12 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.progress import Progress
 
+    from lifelong.reports.tables import Table
+
 logger = logging.getLogger(__name__)
+_COMMAND = re.compile(rf"(?<![\w/.-])lifelong (?=(?:{'|'.join(COMMANDS)}|--help)\b)")
 _WIDTH = 160
-"""Columns of output that does not go to a terminal."""
+"""Width of output that does not go to a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +36,9 @@ class Reply:
     """The outcome of a command.
 
     Args:
-        document: for machines (`--json`); None where the command has emitted it already.
+        document: for machines (`--json`); None if the command has already emitted it.
         summary: for people, printed line by line; strings or Rich tables.
-        exit_code: 1 where the command ran and its answer is "no", as when `verify` finds a difference.
+        exit_code: 1 if the command ran and its answer is "no", as when `verify` finds a difference.
     """
 
     document: Mapping[str, Any] | None
@@ -42,8 +50,8 @@ class Terminal:
     """Where a running command reports its progress.
 
     Args:
-        as_json: whether stdout is kept for one JSON document.
-        silent: say nothing, as another process speaks for all.
+        as_json: whether stdout is reserved for one JSON document.
+        silent: print nothing, since another process prints for all.
     """
 
     def __init__(self, *, as_json: bool, silent: bool = False) -> None:
@@ -56,12 +64,12 @@ class Terminal:
         return _console(stderr=True)
 
     def say(self, message: str) -> None:
-        """One line of progress."""
+        """Print one line of progress."""
         if not self._silent:
-            self.console.print(message, markup=False, highlight=False)
+            self.console.print(runnable(message), markup=False, highlight=False)
 
     def emit(self, document: Mapping[str, Any], *, indent: int | None = None) -> None:
-        """Print the JSON document; on one line for a command that goes on afterwards, such as `serve`."""
+        """Print the JSON document; on one line for a command that continues afterwards, such as `serve`."""
         if self.as_json and not self._silent:
             self._stdout.write(json.dumps(finite(document), indent=indent, default=str) + "\n")
             self._stdout.flush()
@@ -80,8 +88,26 @@ class Terminal:
         if not self.as_json and not self._silent:
             console = _console(stderr=False)
             for part in reply.summary:
-                console.print(part, markup=False, highlight=False)
+                console.print(runnable(part) if isinstance(part, str) else part, markup=False, highlight=False)
         return reply.exit_code
+
+
+def columns(*names: str, rows: Iterable[Sequence[str]]) -> RenderableType:
+    """A table of texts with these columns."""
+    from rich.table import Table as RichTable
+
+    shown = RichTable(*names)
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+def rich_table(table: Table) -> list[RenderableType]:
+    """A table and its caption, as a terminal shows them."""
+    from lifelong.reports.tables import text
+
+    shown = columns(*table.columns, rows=([text(cell) for cell in row] for row in table.rows))
+    return [shown, *([table.caption] if table.caption else [])]
 
 
 def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: bool) -> int:
@@ -93,7 +119,7 @@ def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: 
     try:
         place = launch()
         terminal = Terminal(as_json=as_json, silent=not place.first)
-        # Libraries that print must not spoil the document.
+        # What libraries print must not end up in the document.
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             reply = function(terminal)
     except KeyboardInterrupt as error:
@@ -107,7 +133,7 @@ def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: 
         return 1
     except LifelongError as error:
         _trace(debug=debug)
-        # What is wrong with the command or the data is wrong in all processes of a machine: one of them says it.
+        # A wrong command or wrong data is wrong in all processes of a machine: one of them reports it.
         if place.local_rank == 0 or isinstance(error, LostProcessError):
             _report_from(place, error_document(error), as_json=as_json)
         return error.exit_code
@@ -122,7 +148,7 @@ def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: 
 
 
 def _report_from(place: Launch, parts: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print an error of one of several processes; stdout belongs to the first."""
+    """Print an error of one of several processes; only the first may use stdout."""
     if place.first:
         report(parts, as_json=as_json)
     else:
@@ -131,9 +157,7 @@ def _report_from(place: Launch, parts: Mapping[str, Any], *, as_json: bool) -> N
 
 
 def _missing(error: ModuleNotFoundError) -> LifelongError:
-    """Which extra brings a module that is not installed."""
-    from lifelong.cli.doctor import EXTRAS
-
+    """An error that names the extra of a module that is not installed."""
     top = (error.name or "").partition(".")[0]
     extra = next((extra for extra, modules in EXTRAS.items() if top in modules), None)
     fix = f"pip install 'lifelong[{extra}]'" if extra else f"install {top}"
@@ -141,7 +165,7 @@ def _missing(error: ModuleNotFoundError) -> LifelongError:
 
 
 def error_document(error: LifelongError) -> dict[str, Any]:
-    """The three parts of an error for machines."""
+    """An error for machines: type, found, expected, fix, and all problems where there are several."""
     parts: dict[str, Any] = {
         "type": type(error).__name__,
         "found": error.found,
@@ -161,11 +185,31 @@ def report(parts: Mapping[str, Any], *, as_json: bool) -> None:
     found = parts.get("problems") or [parts["found"]]
     lines = [f"error: {line}" for line in found]
     lines += [f"{name}: {parts[key]}" for name, key in (("expected", "expected"), ("to do", "fix")) if parts[key]]
-    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.write(runnable("\n".join(lines)) + "\n")
+
+
+def runnable(text: str) -> str:
+    """A text with its commands as they run in this shell: `.venv/bin/lifelong train ...` where that is needed."""
+    program = _program()
+    return text if program == "lifelong" else _COMMAND.sub(f"{program} ".replace("\\", r"\\"), text)
+
+
+def _program() -> str:
+    """How this program was called, if `lifelong` alone would not find it."""
+    called = Path(sys.argv[0])
+    found = shutil.which("lifelong")
+    if called.name != "lifelong" or not called.exists() or (found and Path(found).samefile(called)):
+        return "lifelong"
+    near = os.path.relpath(called)
+    return str(called) if near.startswith("..") else near
 
 
 def finite(value: Any) -> Any:
-    """The same document with null for NaN and infinities, which JSON does not have."""
+    """A document with None in place of NaN and infinities, which JSON does not have.
+
+    >>> finite({"auc": float("nan"), "users": 3})
+    {'auc': None, 'users': 3}
+    """
     if isinstance(value, Mapping):
         return {str(key): finite(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

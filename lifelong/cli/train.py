@@ -1,4 +1,4 @@
-"""`lifelong train`: dataset + model, or an artifact to go on from -> artifact."""
+"""`lifelong train`: dataset + model, or an artifact to start from -> artifact."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.options import DataPath, Settings, Threads
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.terminal import Reply, Terminal, columns
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -21,22 +21,22 @@ def train(
     data: DataPath,
     *,
     model: Annotated[
-        str | None, typer.Option("--model", help="Name of the model, see `lifelong models`; not needed with --from.")
+        str | None, typer.Option(help="Name of the model, see `lifelong models`; not needed with --from.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="ARTIFACT", help="Folder of the artifact.")],
+    out: Annotated[Path, typer.Option(metavar="ARTIFACT", help="Folder of the artifact.")],
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="ARTIFACT", help="Begin with its model and weights, carried over by id."),
+        typer.Option("--from", metavar="ARTIFACT", help="Start from its model and weights, carried over by id."),
     ] = None,
     users_from: Annotated[
         Path | None,
-        typer.Option("--users-from", metavar="DATA", help="What --from was trained on, if it has a vector per user."),
+        typer.Option(metavar="DATA", help="Dataset that --from was trained on, if it has an embedding per user."),
     ] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings in TOML.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Settings in TOML.")] = None,
     changes: Settings = [],  # noqa: B006
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     threads: Threads = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of everything that is drawn.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, batches, negatives and dropout.")] = None,
 ) -> Reply:
     """Train a model, select on validation, fit the calibrator, write the artifact."""
     from lifelong.config import load_config
@@ -49,7 +49,7 @@ def train(
     if model is None and start is None:
         raise UsageError(
             "neither --model nor --from is given",
-            expected="a model, or an artifact to go on from",
+            expected="a model, or an artifact to start from",
             fix="add --model hpmn; `lifelong models` lists all",
         )
 
@@ -70,7 +70,7 @@ def train(
             progress=True,
         )
     except ElsewhereError:
-        # All is well: the first process, on another machine, speaks for all.
+        # The run succeeded; the first process, on another machine, prints the reply.
         return Reply(None)
     return Reply(_document(artifact), _summary(artifact, data))
 
@@ -92,7 +92,7 @@ def _summary(artifact: Artifact, data: Path) -> list[Any]:
 
 
 def _time(measured: Mapping[str, Any]) -> str:
-    """Where the time of training went."""
+    """How the training time was spent."""
     words = {"wait": "waiting for batches", "validate": "validation", "optimiser": "optimiser", "other": "other"}
     shares = {stage: measured["shares"].get(stage, 0.0) for stage in ("forward", "backward", *words)}
     parts = ", ".join(f"{words.get(stage, stage)} {share:.1%}" for stage, share in shares.items())
@@ -100,16 +100,15 @@ def _time(measured: Mapping[str, Any]) -> str:
 
 
 def _change(measured: Mapping[str, Any]) -> list[Any]:
-    """What became of the artifact that training began with."""
-    from rich.table import Table
-
+    """What has changed since the artifact that training started from."""
     start, now = measured["start"], measured["validation"]
-    table = Table("field", "ids kept", "new", "gone", "hash buckets")
+    rows = []
     for field, found in start["fields"].items():
         before, after = found["buckets"]
         buckets = f"{before:,}" if before == after else f"{before:,} -> {after:,}"
-        table.add_row(field, f"{found['kept']:,}", f"{found['new']:,}", f"{found['gone']:,}", buckets)
-    lines = [f"It began with the weights of artifact {start['artifact'][:12]}", table]
+        rows.append([field, f"{found['kept']:,}", f"{found['new']:,}", f"{found['gone']:,}", buckets])
+    table = columns("field", "ids kept", "new", "gone", "hash buckets", rows=rows)
+    lines = [f"It started from the weights of artifact {start['artifact'][:12]}", table]
     if start["validation"] and now.get("auc") is not None:
         before = start["validation"]
         lines.append(

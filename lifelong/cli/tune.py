@@ -1,4 +1,4 @@
-"""`lifelong tune`: look for a model's best settings on validation."""
+"""`lifelong tune`: search for the settings of a model that are best on validation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from lifelong.cli.compare import command_line
 from lifelong.cli.options import DataPath, Settings, Threads
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.terminal import Reply, Terminal, columns
 
 if TYPE_CHECKING:
     from lifelong.training.tuned import Tuned
@@ -20,20 +20,18 @@ def tune(
     terminal: Terminal,
     data: DataPath,
     *,
-    model: Annotated[str, typer.Option("--model", help="Name of the model; see `lifelong models`.")],
-    trials: Annotated[int, typer.Option("--trials", min=1, help="Settings to try, earlier calls included.")] = 20,
+    model: Annotated[str, typer.Option(help="Name of the model; see `lifelong models`.")],
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of earlier calls included.")] = 20,
     out: Annotated[
-        Path, typer.Option("--out", metavar="TUNED.toml", help="Settings that --config of train and compare reads.")
+        Path, typer.Option(metavar="TUNED.toml", help="File of settings, for --config of train and compare.")
     ],
-    examples: Annotated[
-        int, typer.Option("--examples", min=2, help="Labelled training examples of one trial at most.")
-    ] = 1_000_000,
-    config: Annotated[Path | None, typer.Option("--config", help="Settings in TOML; these are not searched.")] = None,
+    examples: Annotated[int, typer.Option(min=2, help="Largest number of labelled examples of one trial.")] = 1_000_000,
+    config: Annotated[Path | None, typer.Option(help="Settings in TOML, which are not searched.")] = None,
     changes: Settings = [],  # noqa: B006
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     threads: Threads = None,
 ) -> Reply:
-    """Try settings of a model and keep the best on validation; goes on where an earlier call stopped."""
+    """Search for the settings of a model that are best on validation; continues where an earlier call stopped."""
     command = command_line("tune", locals())
     from lifelong.config import load_config, named_settings
     from lifelong.data.dataset import Dataset
@@ -57,15 +55,11 @@ def tune(
 
 
 def _summary(tuned: Tuned, data: Path, out: Path) -> list[Any]:
-    from rich.table import Table
-
-    table = Table("setting", "value", "as it came")
-    first = tuned.trials[0].settings
-    for name, value in tuned.trials[tuned.best].settings.items():
-        table.add_row(name, str(value), str(first.get(name)))
+    first, best = tuned.trials[0].settings, tuned.trials[tuned.best].settings
+    rows = [[name, str(value), str(first.get(name))] for name, value in best.items()]
     given_up = sum(trial.state == "given up" for trial in tuned.trials)
     return [
         f"Validation AUC {tuned.auc:.4f} in trial {tuned.best + 1} of {len(tuned.trials)} ({given_up} given up early)",
-        table,
+        columns("setting", "value", "default", rows=rows),
         f"Next: lifelong train {data} --model {tuned.model} --config {out} --out ARTIFACT",
     ]

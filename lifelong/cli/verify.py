@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lifelong.cli.opening import open_pair
 from lifelong.cli.options import ArtifactPath, StoreUrl, Until
 from lifelong.cli.terminal import Reply, Terminal
 
@@ -20,16 +21,19 @@ def verify(
     artifact: ArtifactPath,
     data: Annotated[
         Path | None,
-        typer.Argument(metavar="DATA", help="The events that the store must hold; without it, those of its own log."),
+        typer.Argument(
+            metavar="DATA", help="Dataset of the events that the store must hold; by default the store's own log."
+        ),
     ] = None,
     *,
     store: StoreUrl,
     until: Until = None,
-    users: Annotated[int | None, typer.Option("--users", min=1, help="Only so many users, drawn at random.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draw.")] = 0,
+    users: Annotated[
+        int | None, typer.Option(min=1, help="Number of users to check, drawn at random; by default all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
 ) -> Reply:
-    """Fold each user's events anew, one by one, and compare memories and scores with what the store holds."""
-    from lifelong.cli.opening import open_pair
+    """Fold each user's events again, one by one, and compare memories and scores with what the store holds."""
     from lifelong.data.dataset import Dataset
     from lifelong.memory import verify as verification
 
@@ -44,8 +48,7 @@ def verify(
             progress=advance,
         )
     document = {**asdict(report), "equal": report.equal}
-    left_out = {"reasons"} | (set() if report.items else {"items", "windows"})
-    counts = {name: value for name, value in asdict(report).items() if name not in left_out}
+    counts = {name: value for name, value in asdict(report).items() if name != "reasons"}
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()]
     lines += [f"{user}: {why}" for user, why in report.reasons.items()]
     return Reply(document, [_verdict(report, data is None), *lines], exit_code=0 if report.equal else 1)
@@ -56,5 +59,5 @@ def _verdict(report: VerifyReport, own: bool) -> str:
     if report.equal:
         return f"The store holds what the log gives ({log})."
     if report.untold == report.users:
-        return f"Nothing can be told: {log} does not have the events."
-    return f"The store differs from the log ({log}), or some of it cannot be told."
+        return f"Nothing could be checked: {log} does not have the events."
+    return f"The store differs from the log ({log}), or part of it could not be checked."

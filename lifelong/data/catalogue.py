@@ -1,8 +1,8 @@
 """Item -> fields: every item of a log, with the numbers of its fields.
 
-A *row* of the catalogue stands for one item; histories and examples store rows (int32). Row 0 is padding, row 1 an
-item of which nothing is known, row 2 + i the i-th item. Several rows can have one item number (rare and new items share
-hash buckets) and yet different categories.
+A *row* of the catalogue is one item; histories and examples store rows (int32). Row 0 is padding, row 1 an item of
+which nothing is known, row 2 + i the i-th item. Several rows can share an item number (rare and new items share hash
+buckets) and yet have different categories.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from lifelong.data.arrays import AGAIN, open_arrays
 from lifelong.data.vocabulary import UNKNOWN, IdIndex, Vocabulary
+from lifelong.dtypes import Int32Array, IntArray
 from lifelong.errors import DatasetError, RequestError
 
 FIRST_ROW = 2
 _RECENT = 131_072
-"""Items whose numbers are kept at hand: a look-up on disk costs fifty times as much."""
+"""Items whose numbers are kept in RAM: a look-up on disk costs fifty times as much."""
 
 
 class Catalogue:
@@ -33,7 +34,7 @@ class Catalogue:
         vocabularies: item field -> vocabulary; the first is `item`.
     """
 
-    def __init__(self, ids: IdIndex, number_VF: npt.NDArray[np.int32], vocabularies: Mapping[str, Vocabulary]) -> None:
+    def __init__(self, ids: IdIndex, number_VF: Int32Array, vocabularies: Mapping[str, Vocabulary]) -> None:
         self.ids, self.number_VF, self.vocabularies = ids, number_VF, dict(vocabularies)
         self._recent = _Recent(self._looked_up, len(self.vocabularies))
 
@@ -45,15 +46,12 @@ class Catalogue:
             DatasetError: a file is missing, or its size does not fit.
         """
         ids = IdIndex.open(folder)
-        try:
-            number_VF = np.load(folder / "number.npy", mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"cannot read the catalogue in {folder}: {error}", fix="make it anew") from error
+        number_VF = open_arrays(folder, ["number"], "catalogue")["number"]
         if number_VF.shape != (FIRST_ROW + len(ids), len(vocabularies)):
             raise DatasetError(
                 f"the catalogue in {folder} has shape {number_VF.shape}",
                 expected=f"({FIRST_ROW + len(ids)}, {len(vocabularies)})",
-                fix="make it anew",
+                fix=AGAIN,
             )
         return cls(ids, number_VF, vocabularies)
 
@@ -71,7 +69,7 @@ class Catalogue:
         """Names of the item fields; the first is `item`."""
         return tuple(self.vocabularies)
 
-    def rows(self, items: Sequence[str]) -> npt.NDArray[np.int64]:
+    def rows(self, items: Sequence[str]) -> IntArray:
         """Row of each item id; 1 where the item is not in the catalogue."""
         found = self.ids.find(items)
         return np.where(found >= 0, found + FIRST_ROW, UNKNOWN)
@@ -81,17 +79,28 @@ class Catalogue:
         return self.ids.id_at(row - FIRST_ROW) if row >= FIRST_ROW else None
 
     def only_known(self, fields: Mapping[str, str | None]) -> dict[str, str | None]:
-        """Those of an item's fields that an item of this catalogue can be given."""
+        """The fields of an item that this catalogue knows."""
         return {name: value for name, value in fields.items() if name in self.fields[1:]}
 
-    def numbers(
-        self, items: Sequence[str], given: Sequence[Mapping[str, str | None] | None] | None = None
-    ) -> npt.NDArray[np.int64]:
+    def check_fields(self, names: Iterable[str]) -> None:
+        """Refuse names that are not those of item fields.
+
+        Raises:
+            RequestError: one of them is not.
+        """
+        for name in names:
+            if name not in self.fields[1:]:
+                raise RequestError(
+                    f"{name!r} is not a field that an item can be given",
+                    expected=", ".join(self.fields[1:]) or "no fields: this dataset has only item ids",
+                )
+
+    def numbers(self, items: Sequence[str], given: Sequence[Mapping[str, str | None] | None] | None = None) -> IntArray:
         """Field numbers of items by id, for scoring and updating.
 
         Args:
-            items: item ids. One that the catalogue lacks gets its hash bucket and unknown fields.
-            given: field values that came with the request, or None; they win over the catalogue.
+            items: item ids. An item that the catalogue lacks gets its hash bucket and unknown fields.
+            given: per item the field values that came with the request, which win over the catalogue; or None.
 
         Returns:
             int64, `[len(items), F]`.
@@ -101,43 +110,40 @@ class Catalogue:
         """
         number_BF = self._known_numbers(items)
         for field, (places, values) in _by_field(given).items() if given else ():
-            if field == "item" or field not in self.vocabularies:
-                raise RequestError(
-                    f"{field!r} is not a field that an item can be given",
-                    expected=", ".join(self.fields[1:]) or "no fields: this dataset has only item ids",
-                )
+            self.check_fields([field])
             number_BF[places, self.fields.index(field)] = self.vocabularies[field].numbers(values)
         return number_BF
 
-    def _known_numbers(self, items: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Numbers of items by what the catalogue alone knows of them; those asked lately are looked up in RAM."""
+    def _known_numbers(self, items: Sequence[str]) -> IntArray:
+        """Numbers of items by the catalogue alone, from RAM where they were asked for lately."""
         found = self._recent.numbers(items)
         if found is None:
+            # It is full: a new one is begun, and soon holds the items that are asked for now.
             self._recent = recent = _Recent(self._looked_up, len(self.vocabularies))
             found = recent.numbers(items)
         return self._looked_up(items) if found is None else found
 
-    def _looked_up(self, items: Sequence[str]) -> npt.NDArray[np.int64]:
+    def _looked_up(self, items: Sequence[str]) -> IntArray:
         number_BF = np.array(self.number_VF[self.rows(items)], np.int64)
         number_BF[:, 0] = self.vocabularies["item"].numbers(items)
         return number_BF
 
 
 class _Recent:
-    """Numbers of items that were asked lately, up to a number of them. Threads may share it.
+    """Numbers of the items that were asked for lately, up to `_RECENT` items. Threads may share it.
 
     Args:
-        look_up: gives the numbers of items.
+        look_up: gives the numbers of items that are not held.
         fields: numbers of one item.
     """
 
-    def __init__(self, look_up: Callable[[Sequence[str]], npt.NDArray[np.int64]], fields: int) -> None:
+    def __init__(self, look_up: Callable[[Sequence[str]], IntArray], fields: int) -> None:
         self._lock, self._look_up = threading.Lock(), look_up
         self._place: dict[str, int] = {}
         self._number_RF = np.zeros((_RECENT, fields), np.int64)
 
-    def numbers(self, items: Sequence[str]) -> npt.NDArray[np.int64] | None:
-        """Numbers of items; those that are not at hand are looked up. None where there is no room for these."""
+    def numbers(self, items: Sequence[str]) -> IntArray | None:
+        """Numbers of items; those that are not held are looked up and added. None where there is no room for them."""
         place_N = np.fromiter(map(self._place.get, items, repeat(-1)), np.int64, len(items))
         missing_N = np.flatnonzero(place_N < 0)
         if len(missing_N):
@@ -148,14 +154,14 @@ class _Recent:
         return self._number_RF[place_N]
 
     def _added(self, items: Iterable[str]) -> bool:
-        """Whether there was room for the items."""
+        """Add items, and say whether there was room for them."""
         with self._lock:
             # Another thread may have added some of them meanwhile.
             new, first = [item for item in items if item not in self._place], len(self._place)
             if first + len(new) > len(self._number_RF):
                 return False
             self._number_RF[first : first + len(new)] = self._look_up(new)
-            # Places last: another thread reads without the lock.
+            # Places last: another thread reads without the lock, and must not find a place whose numbers are missing.
             self._place.update(zip(new, range(first, first + len(new)), strict=True))
             return True
 

@@ -1,6 +1,10 @@
 """How a bounded memory of counting cells is laid out: what training, the graphs and a service have to agree on.
 
-`lifelong.nn.cells` says what the cells do. Torch-free.
+`lifelong.nn.cells` says what the cells do. A memory of `state` bytes is divided into:
+
+    state = slots, sums (4 bytes a number) + clock (4 a mark) + faded bits (2 a word) + cells (`CellPacking`)
+
+This module is free of torch.
 """
 
 from __future__ import annotations
@@ -9,44 +13,60 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.events import GAP_NUMBERS, InputSpec
 from lifelong.data.vocabulary import FIRST_BUCKET
-
-if TYPE_CHECKING:
-    from lifelong.data.events import InputSpec
 
 KEYS = 2**16
 """Keys of a field at most; numbers beyond share them."""
 NO_KEY = -1
-"""Of padding and of unknown values, which are never counted: two of them need not be the same."""
+"""Key of padding and of unknown values, which are never counted: two of them need not be equal."""
 MOST = 127
-"""Where counts stop."""
+"""Largest count."""
 AGES = 256
-"""Steps of the scale of ages; the last one stands for a million events and more."""
+"""Steps of the scale of ages; the last one means a million events and more."""
 STEPS = 16
-"""Steps of one size."""
+"""Steps of the scale that have one size."""
 WORD = 15
 """Bits of a word."""
 COUNT_BITS = 15
-"""Bits of a cell's count and age together."""
+"""Bits of a cell's count (7) and age (8) together."""
 WORD_BYTES, NUMBER_BYTES = 2, 4
+SUMS = 2
+"""Sums of factors: of all events, and a decayed one."""
+WHOLE = 4096
+"""Bytes of a state from which on factors have their whole width."""
 CLOCK_LEVELS = 17
-"""Of the clock beside the cells; the highest has a mark every 65,536 events."""
+"""Levels of the clock; the highest has a mark every 65,536 events."""
 MARKS = 2
-"""Of each level of the clock."""
+"""Marks of each level of the clock."""
+LONGEST = 2**31 - 1
+"""Seconds at which the clock stops: 68 years."""
+GAP_SECONDS = (0, *(29 * 2**key // 20 for key in range(GAP_NUMBERS - FIRST_BUCKET)))
+"""Seconds of each key of a gap: 1.45 times the least gap of its bucket, whose ends are a factor of two apart."""
 
 
 @dataclass(frozen=True, slots=True)
 class CellPacking:
-    """How a store keeps cells: those of a field by rising key, so that a key costs few bits more than its place.
+    """How a store packs cells: by ascending key within a field, so that a key costs only a few bits.
 
-    Of n keys below U the lowest l = log2(U / n) bits stand as they are; what is above is told by a one for each
-    key and a zero wherever it rises by one (Elias, JACM 1974; Fano 1971): n (l + 1) + U / 2^l bits, whatever the keys.
+    The keys are coded by the method of Elias and Fano. Of n ascending keys below U, the lowest l = log2(U / n) bits are
+    stored as they are. The higher bits are stored in unary: a one for each key, and a zero wherever they rise by one.
+    That makes n (l + 1) + U / 2^l bits, whatever the keys.
+
+    Source: Elias, "Efficient Storage and Retrieval by Content and Address of Static Files", JACM 1974; Fano, 1971.
 
     Args:
         cells_F: cells of each field.
-        values_F: keys of each field are below it; 2^16 at most.
+        values_F: keys of each field are below this, which is 2^16 at most.
+
+    >>> packing = CellPacking(cells_F=(8,), values_F=(64,))
+    >>> packing.low_bits, packing.high_bits, packing.size
+    ((3,), (16,), 20)
     """
 
     cells_F: tuple[int, ...]
@@ -54,25 +74,26 @@ class CellPacking:
 
     @property
     def low_bits(self) -> tuple[int, ...]:
-        """l: bits of a key that stand as they are."""
+        """l: bits of a key of each field that are stored as they are."""
         pairs = zip(self.cells_F, self.values_F, strict=True)
         return tuple(max(0, (values // cells).bit_length() - 1) for cells, values in pairs)
 
     @property
     def high_bits(self) -> tuple[int, ...]:
-        """Bits that tell the rest of a field's keys."""
+        """Bits of each field for the rest of its keys."""
+        # A one for each cell, a zero for each of the (values - 1) >> l rises, and a last one that ends the field.
         every = zip(self.cells_F, self.values_F, self.low_bits, strict=True)
         return tuple(cells + (values - 1 >> low) + 1 for cells, values, low in every)
 
     @property
     def bits(self) -> int:
-        """Of all fields."""
+        """Bits of all fields."""
         cells = sum(count * (low + COUNT_BITS) for count, low in zip(self.cells_F, self.low_bits, strict=True))
         return cells + sum(self.high_bits)
 
     @property
     def size(self) -> int:
-        """Bytes of all fields."""
+        """Bytes of all fields together."""
         return (self.bits + 7) // 8
 
 
@@ -83,7 +104,7 @@ class CellPlan:
     Args:
         cells_F: cells of each field.
         words: words of faded bits; 0 for none.
-        patience: events for which a doubled count holds a place.
+        patience: for how many events more a cell keeps its place when its count doubles.
     """
 
     cells_F: tuple[int, ...]
@@ -92,27 +113,31 @@ class CellPlan:
 
     @property
     def cells(self) -> int:
-        """K."""
+        """Cells of all fields."""
         return sum(self.cells_F)
 
     @property
     def bits(self) -> int:
-        """Faded bits."""
+        """Number of faded bits."""
         return self.words * WORD
 
     def bonuses(self) -> list[int]:
-        """For each count, by how many events its cell counts as younger."""
+        """For each count, by how many events its cell is treated as younger."""
         return [round(self.patience * math.log2(max(count, 1))) for count in range(MOST + 1)]
 
 
 def ages() -> list[int]:
-    """Events that each step of the scale of ages stands for, at least.
+    """The smallest age, in events, of each step of the scale of ages.
 
-    The first step of a size may be half of it, as the step before ended at an odd multiple of that half.
+    The first step of a size may be half of it, as the previous step ended at an odd multiple of that half.
+
+    >>> ages()[:20]
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 19, 21]
     """
     found, start = [], 0
     for level in range(AGES // STEPS):
         size = 2**level
+        # 16 steps of this size, the first of which may be short; the next level then has steps of twice the size.
         first = max(1, size // 2)
         found += [start, *(start + first + more * size for more in range(STEPS - 1))]
         start += first + (STEPS - 1) * size
@@ -124,8 +149,18 @@ def key_of(number: int) -> int:
     return NO_KEY if number < FIRST_BUCKET else (number - FIRST_BUCKET) % KEYS
 
 
+def keys_of(number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The key of each number.
+
+    >>> keys_of(np.array([0, 1, 2, 65_539])).tolist()
+    [-1, -1, 0, 1]
+    """
+    return np.where(number < FIRST_BUCKET, NO_KEY, (number - FIRST_BUCKET) % KEYS)
+
+
 def faded_bits(key: Any, field: int, bits: int) -> tuple[Any, Any]:
-    """The two bits of a key of a field, which must be one: of a number, an array or a tensor of 64 bits."""
+    """The two bits that are set for a key of a field: of a number, an array or a tensor of 64 bits."""
+    # Two multiplicative hashes by different multipliers and primes: keys that share one bit rarely share both.
     code = key + field * KEYS
     return code * 40_503 % 1_000_003 % bits, code * 30_011 % 999_983 % bits
 
@@ -138,12 +173,12 @@ def plan_cells(
     Args:
         total: bytes at most.
         sizes: how many numbers each field has.
-        faded: share of the bytes that are bits; there is one word at least.
-        shares: how cells are shared out over the fields; 1, 1/2, 1/3 ... if empty.
+        faded: share of the bytes for faded bits; there is at least one word.
+        shares: how cells are divided among the fields; 1, 1/2, 1/3 ... if empty.
         patience: see `CellPlan`.
 
     Raises:
-        ValueError: too few bytes, or shares of another number of fields.
+        ValueError: there are too few bytes, or not as many shares as fields.
     """
     if shares and len(shares) != len(sizes):
         raise ValueError(f"{len(shares)} shares for {len(sizes)} item fields; expected as many, or none")
@@ -160,51 +195,68 @@ def plan_cells(
     def packed(cells: int) -> CellPacking:
         return CellPacking(share_out(cells, values, weights), values)
 
-    # A cell takes more than `COUNT_BITS`; with one a field at first, as many more as there is room for.
+    # The largest number of cells that fits. Each field has one at least, and a cell takes more than `COUNT_BITS` bits,
+    # which bounds the search.
     most = bisect_right(range(len(sizes), 8 * left // COUNT_BITS), left, key=lambda cells: packed(cells).size)
     return CellPlan(packed(len(sizes) + most - 1).cells_F, words, patience)
 
 
 def values_of(sizes: Sequence[int]) -> tuple[int, ...]:
-    """How many keys each field has, of fields of so many numbers."""
+    """How many keys each field has, from how many numbers it has."""
     return tuple(min(KEYS, max(1, size - FIRST_BUCKET)) for size in sizes)
 
 
 def clock_levels(inputs: InputSpec) -> int:
-    """J: levels of the clock; of events without times, one."""
+    """Levels of the clock: one for events without times."""
     return CLOCK_LEVELS if "gap" in inputs.event else 1
 
 
+def factor_widths(factors: Sequence[int], state: int, *, fields: int) -> tuple[int, ...]:
+    """Numbers of the factors of the first item fields: in proportion to a state of fewer bytes than `WHOLE`.
+
+    >>> factor_widths((32, 16), 4096, fields=1), factor_widths((32, 16), 1024, fields=3)
+    ((32,), (8, 4))
+    """
+    return tuple(max(1, width * min(state, WHOLE) // WHOLE) for width in factors[:fields])
+
+
 def plan_of(settings: Mapping[str, Any], inputs: InputSpec) -> CellPlan:
-    """The plan of a model's settings: what its slots and its clock leave of its state.
+    """The plan by a model's settings, for the bytes of its state that its slots, its sums and its clock leave.
 
     Raises:
-        ValueError: as `plan_cells`.
+        ValueError: see `plan_cells`.
     """
-    numbers = settings["width"] * len(settings["periods"]) + clock_levels(inputs) * MARKS
+    # Artifacts of earlier releases have no sums, and do not say so.
+    widths = factor_widths(settings.get("factors", ()), settings["state"], fields=len(inputs.item))
+    sums = SUMS * sum(widths)
+    numbers = settings["width"] * len(settings["periods"]) + sums + clock_levels(inputs) * MARKS
     left, sizes = settings["state"] - NUMBER_BYTES * numbers, list(inputs.item.values())
     return plan_cells(left, sizes, faded=settings["faded"], shares=settings["shares"], patience=settings["patience"])
 
 
 def share_out(total: int, most: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
-    """`total` cells in proportion to weights, each field 1 at least and no more than it has values.
+    """Divide `total` cells among fields in proportion to weights, from 1 up to a field's number of values.
 
     Args:
-        total: at least one a field.
+        total: at least one per field.
         most: values of each field.
         weights: above 0.
+
+    >>> share_out(10, most=[2, 100, 100], weights=[1, 1, 1])
+    (2, 4, 4)
     """
     found, open_ = [1] * len(most), set(range(len(most)))
+    # A field that is full leaves the rest of its share to the others, so they are divided again without it.
     while open_:
         weight = sum(weights[field] for field in open_)
         left = total - sum(found[field] for field in range(len(most)) if field not in open_)
-        # A whole number of cells may come out a rounding below itself.
+        # 1e-9: a product that is a whole number may come out slightly below it.
         wanted = {field: max(1, int(left * (weights[field] / weight) + 1e-9)) for field in open_}
         full = {field for field in open_ if wanted[field] >= most[field]}
         for field in full or open_:
             found[field] = most[field] if full else wanted[field]
         open_ = open_ - full if full else set()
-    # Each field has one cell, however small its share.
+    # Rounding up to one cell for a field of a small share may have given out too many.
     while sum(found) > total:
         found[found.index(max(found))] -= 1
     return tuple(found)

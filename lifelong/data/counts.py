@@ -1,42 +1,43 @@
-"""How often, and how long ago, the target's item, category, ... stands in the history before the target.
-
-Exact and causal: the features of a target come from its user's first `position` events alone. All events of one
-(user, value) pair stand side by side after one stable sort, so that a count before a position is a difference of two
-binary searches and nothing loops over events. Only events of users who are asked about are read.
+"""How often, and how long ago, the target's item, category, ... occurs in the history before the target.
 
     Dataset, Examples --count_features--> raw counts --count_inputs--> logs and flags, for linear and neural learners
 
-Shapes: N events, or queries; G groups of events with equal (user, value); K features.
+Exact and causal: the features of a target come from its user's first `position` events alone. One stable sort brings
+the events of each (user, value) pair together, oldest first:
+
+    key       (u0, tea)   (u0, milk)   (u1, tea)          pair of user and value, as one number
+    place     0  2  5     1  3  4      0  1               place of the event in its user's history
+
+so that a count before a position is the difference of two binary searches, and nothing loops over events. Only events
+of users who are asked about are read.
+
+Shapes: N events, or queries; U users; V catalogue rows; G groups of events with equal (user, value); K features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data.arrays import is_first, ranges
 from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.dataset import Dataset
+from lifelong.data.events import Schema
+from lifelong.data.examples import Examples
 from lifelong.data.vocabulary import UNKNOWN
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.events import Schema
-    from lifelong.data.examples import Examples
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+from lifelong.dtypes import BoolArray, Float32Array, FloatArray, Int32Array, IntArray
 
 WINDOWS = (5, 20, 100)
-"""Counts over the last so many events."""
+"""How many of the last events a count looks at."""
 EVENT_HALF_LIVES = (10.0, 100.0)
-"""Decayed counts, in events."""
+"""Half-lives of decayed counts, in events."""
 SECOND_HALF_LIVES = {"7d": 7 * 86400.0, "60d": 60 * 86400.0}
-"""Decayed counts, in seconds."""
+"""Half-lives of decayed counts, in seconds."""
 NEVER = -1.0
-"""Events or seconds since the last one, where there is none."""
+"""Events or seconds since the last occurrence, where there is none."""
 _EVENTS_AT_ONCE = 4_000_000
 
 
@@ -60,14 +61,14 @@ def _feature_names(item_fields: Sequence[str], *, timed: bool) -> tuple[str, ...
     return general + tuple(f"{field}.{part}" for field in item_fields for part in parts)
 
 
-def count_features(dataset: Dataset, examples: Examples) -> npt.NDArray[np.float32]:
+def count_features(dataset: Dataset, examples: Examples) -> Float32Array:
     """Raw counts and distances of each example, float32 `[N, K]`, columns as in `feature_names`.
 
-    The item counts as the same if its catalogue row is; another field if its number is known and equal. Memory is
-    bounded by the events of a group of users, whatever the size of the log.
+    Items are equal if their catalogue rows are; values of other fields are equal if their numbers are, and known.
+    Memory is bounded by the events of a group of users, whatever the size of the log.
     """
     value_NK = np.zeros((len(examples), len(feature_names(dataset.schema))), np.float32)
-    for chosen_N, user_U in _user_chunks(dataset, np.asarray(examples.user_N)):
+    for chosen_N, user_U in chunks_of_users(dataset, np.asarray(examples.user_N), _EVENTS_AT_ONCE):
         value_NK[chosen_N] = _chunk_features(dataset, examples.take(chosen_N), user_U)
     return value_NK
 
@@ -75,7 +76,7 @@ def count_features(dataset: Dataset, examples: Examples) -> npt.NDArray[np.float
 def count_inputs(dataset: Dataset, examples: Examples) -> FloatArray:
     """Logs of counts and distances, and for each count whether it is above 0: `[N, K]`.
 
-    Columns are as in `count_input_names`. A distance of `NEVER` becomes 0: the flag of its count says the rest.
+    Columns are as in `count_input_names`. A distance of `NEVER` becomes 0, which the flag of its count tells apart.
     """
     raw_NK = count_features(dataset, examples)
     flagged = [place for place, name in enumerate(feature_names(dataset.schema)) if ".count" in name]
@@ -84,32 +85,31 @@ def count_inputs(dataset: Dataset, examples: Examples) -> FloatArray:
 
 
 def standardising(value_NK: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and reciprocal deviation of each column, `[K]`; the latter is 0 where a column never varies.
+    """Mean and reciprocal standard deviation of each column, `[K]`; the latter is 0 where a column never varies.
 
-    Such a column carries nothing, and must not blow up when it does later.
+    Such a column carries no information, and must not become huge when it varies later.
     """
     deviation_K = value_NK.std(axis=0)
     return value_NK.mean(axis=0), np.where(deviation_K > 1e-9, 1 / np.maximum(deviation_K, 1e-9), 0.0)
 
 
-def _user_chunks(dataset: Dataset, user_N: npt.NDArray[np.int32]) -> Iterator[tuple[IntArray, IntArray]]:
-    """(examples, their users in order) such that the users together have a bounded number of events."""
+def chunks_of_users(dataset: Dataset, user_N: Int32Array, most: int) -> Iterator[tuple[IntArray, IntArray]]:
+    """Groups of examples, and their users in order: so many that they have about `most` events together."""
     offset_U = np.asarray(dataset.histories.offset_U)
     user_U, owner_N = np.unique(user_N, return_inverse=True)
-    part_U = np.cumsum(offset_U[user_U + 1] - offset_U[user_U]) // _EVENTS_AT_ONCE
+    part_U = np.cumsum(offset_U[user_U + 1] - offset_U[user_U]) // most
     for part in np.unique(part_U):
         yield np.flatnonzero(part_U[owner_N] == part), user_U[part_U == part].astype(np.int64)
 
 
-def _chunk_features(dataset: Dataset, examples: Examples, user_U: IntArray) -> npt.NDArray[np.float32]:
+def _chunk_features(dataset: Dataset, examples: Examples, user_U: IntArray) -> Float32Array:
     """Features of examples whose users are all in `user_U`, which is in order."""
     histories, number_VF = dataset.histories, dataset.catalogue.number_VF
     start_U = np.asarray(histories.offset_U)[user_U]
     length_U = np.asarray(histories.offset_U)[user_U + 1] - start_U
     offset_U = np.concatenate([[0], np.cumsum(length_U)])
     owner_N = np.repeat(np.arange(len(user_U), dtype=np.int64), length_U)
-    place_N = np.arange(offset_U[-1], dtype=np.int64) - np.repeat(offset_U[:-1], length_U)
-    event_N = place_N + np.repeat(start_U, length_U)
+    place_N, event_N = ranges(np.zeros_like(length_U), length_U), ranges(start_U, length_U)
     row_N, time_N = np.asarray(histories.row_N)[event_N], np.asarray(histories.time_N)[event_N]
     query = _Query(
         np.searchsorted(user_U, examples.user_N), examples.position_N.astype(np.int64), np.asarray(examples.time_N)
@@ -117,7 +117,7 @@ def _chunk_features(dataset: Dataset, examples: Examples, user_U: IntArray) -> n
     timed = dataset.schema.time_unit == "seconds"
     columns = _general(query, time_N, offset_U, timed=timed)
     for place in range(len(dataset.schema.item_fields)):
-        # Rows, not numbers, tell items apart: rare items share a number with others.
+        # Items are compared by row instead of number, since rare items share a number with others.
         value_V = np.arange(len(number_VF)) if place == 0 else np.asarray(number_VF[:, place], np.int64)
         nothing = FIRST_ROW if place == 0 else UNKNOWN + 1
         groups = _Groups(owner_N, value_V[row_N], place_N, time_N)
@@ -149,10 +149,10 @@ class _Groups:
     """Events sorted by (user, value, place in the user's history).
 
     Args:
-        user_N: of each event.
-        value_N: of each event, such as its category number.
-        place_N: of each event among its user's, from 0.
-        time_N: of each event.
+        user_N: user of each event.
+        value_N: value of each event, such as its category number.
+        place_N: place of each event in its user's history, from 0.
+        time_N: time of each event.
     """
 
     def __init__(self, user_N: IntArray, value_N: IntArray, place_N: IntArray, time_N: IntArray) -> None:
@@ -160,15 +160,16 @@ class _Groups:
         key_N = user_N * self.num_values + value_N
         order_N = np.argsort(key_N, kind="stable")
         key_N, self.place_N, self.time_N = key_N[order_N], place_N[order_N], time_N[order_N]
-        self.first_N = np.concatenate([[True], key_N[1:] != key_N[:-1]])[: len(key_N)]
+        self.first_N = is_first(key_N)
         self.start_G = np.flatnonzero(self.first_N)
         self.key_G = key_N[self.start_G]
-        # (group, place) as one number: sorted, so that one binary search finds a place inside a group.
+        # (group, place) as one ascending number, so that one binary search over all events finds a place in a group.
+        # The span has room for a position after the last event of the longest history.
         self.span = int(place_N.max(initial=0)) + 2
         self.joint_N = (np.cumsum(self.first_N) - 1) * self.span + self.place_N
 
     def features(self, query: _Query, value_N: IntArray, *, nothing: int, timed: bool) -> list[FloatArray]:
-        """The columns of one field for queries about `value_N`; values below `nothing` are never the same."""
+        """The columns of one field for queries about `value_N`; values below `nothing` are equal to none."""
         askable_N = (value_N >= nothing) & (value_N < self.num_values)
         key_N = np.where(askable_N, query.user_N.astype(np.int64) * self.num_values + value_N, -1)
         group_N = np.searchsorted(self.key_G, key_N)
@@ -178,6 +179,7 @@ class _Groups:
         found = self._of_known(user_query, group_N[known_N], timed=timed)
         columns = []
         for place, values in enumerate(found):
+            # The distances are the last columns; all others are counts.
             distance = place >= len(found) - (2 if timed else 1)
             column = np.full(len(value_N), NEVER if distance else 0.0)
             column[known_N] = values
@@ -185,6 +187,7 @@ class _Groups:
         return columns
 
     def _of_known(self, query: _Query, group_N: npt.NDArray[np.intp], *, timed: bool) -> list[FloatArray]:
+        # The events of the group before the position are the sorted events from its start up to `end_N`.
         end_N = self._before(group_N, query.position_N)
         count_N = end_N - self.start_G[group_N] if len(group_N) else end_N
         last_N = np.maximum(end_N - 1, 0)
@@ -206,7 +209,7 @@ class _Groups:
         return [*columns, events_since, seconds_since]
 
     def _before(self, group_N: npt.NDArray[np.intp], position_N: IntArray) -> npt.NDArray[np.intp]:
-        """Where, among the sorted events, the first of the group at or after `position` stands."""
+        """Place, among the sorted events, of the group's first event at or after `position`."""
         joint_N = group_N * self.span + np.clip(position_N, 0, self.span - 1)
         return np.searchsorted(self.joint_N, joint_N)
 
@@ -218,16 +221,20 @@ class _Groups:
         return decayed
 
 
-def segmented_decay(clock_N: IntArray, first_N: npt.NDArray[np.bool_], half_life: float) -> FloatArray:
-    """D[i] = 1 + D[i - 1] * 2^-(clock[i] - clock[i - 1]) / half_life, starting anew where `first_N` is True.
+def segmented_decay(clock_N: IntArray, first_N: BoolArray, half_life: float) -> FloatArray:
+    """D[i] = 1 + D[i - 1] * 2^(-(clock[i] - clock[i - 1]) / half_life), and D[i] = 1 where `first_N` is True.
 
-    As a scan by doubling: log2(longest segment) rounds over the whole array.
+    A scan by doubling: log2(longest segment) rounds over the whole array.
+
+    >>> segmented_decay(np.array([0, 1, 2, 9]), np.array([True, False, False, True]), half_life=1).tolist()
+    [1.0, 1.5, 1.75, 1.0]
     """
     factor_N = np.zeros(len(clock_N))
     factor_N[1:] = np.exp2(-np.maximum(np.diff(clock_N), 0) / half_life)
     factor_N[first_N] = 0.0
     sum_N = np.ones(len(clock_N))
-    # Where a segment's start has been reached the factor is 0 and nothing more is to be added: few places stay open.
+    # After each round, sum_N[i] covers `shift` places up to i, and factor_N[i] decays whatever comes before them. Where
+    # a segment's start has been reached the factor is 0 and nothing more is added, so that few places stay open.
     open_ = np.flatnonzero(factor_N)
     shift = 1
     while len(open_):

@@ -5,11 +5,13 @@ DATA/
   vocabulary/<field>/     one per item field, and event_type; user.<field> for those of profiles
   catalogue/              every item with its field numbers
   users/                  IdIndex: user id <-> index into the histories
-  profile.npy             what is known of users beside their events, if anything (see `profiles`)
+  profile.npy             what is known of users besides their events, if anything (`preparation.user_profiles`)
   histories/              memory-mapped ragged arrays
-  items/                  the same events by item, if asked for (see `item_histories`)
-  statistics/             how often each item was met, and how rated, before any time; if asked for (`item_statistics`)
+  items/                  the events by item, if asked for (`item_histories`)
+  statistics/             events and ratings of each item before any time, if asked for (`item_statistics`)
   examples/{train,validation,test}/
+  vault/                  a dataset of the whole log with the numbers of this one, if asked for (`--vault`): its only
+                          examples are examples/vault, and its folder opened/ says who has read them
 """
 
 from __future__ import annotations
@@ -18,15 +20,16 @@ import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
+from lifelong.config import Record
+from lifelong.data.arrays import AGAIN, open_arrays
 from lifelong.data.catalogue import Catalogue
 from lifelong.data.events import GAP_NUMBERS, HOUR_NUMBERS, WEEKDAY_NUMBERS, InputSpec, Schema, user_context
-from lifelong.data.examples import Examples, Split
+from lifelong.data.examples import SPLITS, VAULT, Examples, Split
 from lifelong.data.histories import Histories
 from lifelong.data.item_histories import FOLDER as ITEMS
 from lifelong.data.item_histories import ItemHistories
@@ -34,35 +37,57 @@ from lifelong.data.item_statistics import FOLDER as STATISTICS
 from lifelong.data.item_statistics import ItemStatistics
 from lifelong.data.scales import ITEM_SCALES, SCALES
 from lifelong.data.vocabulary import IdIndex, Vocabulary
-from lifelong.errors import DatasetError
+from lifelong.dtypes import Int32Array, IntArray
+from lifelong.errors import DatasetError, UsageError
+from lifelong.tables import html_table, table_of
 
 FORMAT_VERSION = 1
 PROFILE = "profile.npy"
+OPENED = "opened"
+"""Folder of a vault that says who has read it."""
 
 
-class NegativeRule(BaseModel):
+class NegativeRule(Record):
     """How negatives are sampled; `rule = "none"` where labels are logged or given."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rule: Literal["none", "popularity", "uniform", "same_category"]
+    rule: Literal["none", "popularity", "uniform", "same_category", "windowed", "following"]
     ratio: int = 1
     seed: int = 0
     category_field: str | None = None
     """The item field that `same_category` looks at."""
+    window: float | None = Field(default=None, exclude_if=lambda window: window is None)
+    """Days by a target that `windowed` and `following` draw from."""
     stored: bool = False
     """Training examples hold both labels too, drawn once (the coin flip of the paper's protocol)."""
 
     @property
+    def window_seconds(self) -> int:
+        """The width of the window; 0 without one."""
+        return round((self.window or 0) * 86_400)
+
+    @property
     def drawn_in_training(self) -> bool:
-        """Whether the training examples are positives alone, whose negatives are drawn anew in each pass."""
+        """Whether the training examples are positives alone, whose negatives are drawn anew in each epoch."""
         return self.rule != "none" and not self.stored
 
 
-class Manifest(BaseModel):
-    """What stands in `dataset.json`."""
+class VaultEntry(Record):
+    """What `prepare --vault` put aside."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    share: float
+    """As asked for: of the times, or of the users where a protocol does not cut by time."""
+    start: int | None
+    """Targets from this time on; None where those of some users are put aside."""
+    users: int | None
+    """How many users; None where a time decides."""
+    examples: int
+    positives: int
+    data_hash: str
+    """Of the vault's own arrays."""
+
+
+class Manifest(Record):
+    """The content of `dataset.json`."""
 
     format_version: int
     name: str
@@ -71,7 +96,7 @@ class Manifest(BaseModel):
     dataset_schema: Schema
     negatives: NegativeRule
     cut_times: tuple[int, ...]
-    """(first, second) global cut of the temporal and impressions protocols; (cut,) of the paper's; () if given."""
+    """Two cuts of the temporal and impressions protocols, one of the paper's, none where the split is given."""
     counts: dict[str, int]
     """users, events, items, and per split `<split>_examples` and `<split>_positives`."""
     base_rate: float | None
@@ -79,18 +104,33 @@ class Manifest(BaseModel):
     data_hash: str
     """SHA-256 over the arrays and vocabularies."""
     record: dict[str, Any]
-    """Preparation record: what was read, dropped, counted, and why."""
+    """Preparation record: what was read, dropped and counted, and why."""
+    vault: VaultEntry | None = Field(default=None, exclude_if=lambda entry: entry is None)
+    """What was put aside; None if nothing was."""
 
 
 class Dataset:
-    """An opened prepared dataset; arrays are mapped when first used."""
+    """An opened prepared dataset; arrays are mapped when first used.
+
+    Args:
+        folder: as `prepare` wrote it.
+
+    Raises:
+        DatasetError: there is none, it is unfinished, or of another format version.
+
+    >>> import tempfile
+    >>> from lifelong.testing.datasets import tiny_dataset
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = tiny_dataset(Path(folder) / "data", num_users=3)
+    ...     dataset = Dataset(Path(folder) / "data")
+    ...     dataset.schema.item_fields, dataset.histories.num_users, len(dataset.catalogue)
+    (('item', 'category'), 3, 62)
+    """
+
+    window_users: IntArray | None = None
+    """Where histories are windows of users' histories (`recent_parts`): the user of each."""
 
     def __init__(self, folder: Path | str) -> None:
-        """Open a folder.
-
-        Raises:
-            DatasetError: there is none, it is unfinished, or of another format version.
-        """
         self.folder = Path(folder)
         path = self.folder / "dataset.json"
         if not path.exists():
@@ -102,27 +142,38 @@ class Dataset:
         try:
             self.manifest = Manifest.model_validate_json(path.read_text())
         except ValidationError as error:
-            raise DatasetError(f"{path} cannot be read: {error}", fix="make the dataset anew") from error
+            raise DatasetError(f"{path} cannot be read: {error}", fix=AGAIN) from error
         if self.manifest.format_version != FORMAT_VERSION:
             raise DatasetError(
                 f"{self.folder} has format version {self.manifest.format_version}",
                 expected=str(FORMAT_VERSION),
-                fix="make the dataset anew with this release",
+                fix="prepare the dataset again with this release",
             )
+
+    def __repr__(self) -> str:
+        counts = self.manifest.counts
+        sizes = ", ".join(f"{counts[name]:,} {name}" for name in ("users", "events", "items") if name in counts)
+        examples = ", ".join(f"{split} {counts.get(f'{split}_examples', 0):,}" for split in SPLITS)
+        return f"Dataset({str(self.folder)!r}: {sizes}; examples: {examples})"
+
+    def _repr_html_(self) -> str:
+        """Its counts, as notebooks show them."""
+        rows = [[name.replace("_", " "), f"{number:,}"] for name, number in self.manifest.counts.items()]
+        return html_table(["", "number"], rows, caption=f"Dataset {self.manifest.name} in {self.folder}")
 
     @property
     def schema(self) -> Schema:
-        """The fields."""
+        """The fields of events, items and users."""
         return self.manifest.dataset_schema
 
     @cached_property
     def vocabularies(self) -> Mapping[str, Vocabulary]:
-        """Item field -> vocabulary, in the schema's order."""
+        """Item field -> vocabulary, in the order of the schema."""
         return {field: Vocabulary.open(self.folder / "vocabulary" / field) for field in self.schema.item_fields}
 
     @cached_property
     def event_types(self) -> Vocabulary | None:
-        """Vocabulary of the event types, None if the log has none."""
+        """Vocabulary of the event types, None if the events have no types."""
         return Vocabulary.open(self.folder / "vocabulary" / "event_type") if self.schema.event_types else None
 
     @cached_property
@@ -137,32 +188,58 @@ class Dataset:
 
     @cached_property
     def profile_vocabularies(self) -> Mapping[str, Vocabulary]:
-        """Context field `user.<field>` -> vocabulary, in the schema's order."""
+        """Context field `user.<field>` -> vocabulary, in the order of the schema."""
         names = map(user_context, self.schema.user_fields)
         return {name: Vocabulary.open(self.folder / "vocabulary" / name) for name in names}
 
     @cached_property
-    def profile_UF(self) -> npt.NDArray[np.int32]:  # noqa: N802  named like a field
-        """Numbers of the users' profiles, width 0 where the data has none.
+    def profile_UF(self) -> Int32Array:  # noqa: N802  named like a field
+        """Numbers of the users' profiles; of width 0 where the data has none.
 
         Raises:
-            DatasetError: they are missing, or not of the schema's size.
+            DatasetError: they are missing, or have another shape than the schema says.
         """
-        shape, path = (len(self.users), len(self.schema.user_fields)), self.folder / PROFILE
+        shape = (len(self.users), len(self.schema.user_fields))
         if not shape[1]:
             return np.zeros(shape, np.int32)
-        try:
-            number_UF: npt.NDArray[np.int32] = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"cannot read {path}: {error}", fix="make the dataset anew") from error
+        number_UF: Int32Array = open_arrays(self.folder, ["profile"], "profiles")["profile"]
         if number_UF.shape != shape:
-            raise DatasetError(f"{path} has shape {number_UF.shape}", expected=str(shape), fix="make the dataset anew")
+            raise DatasetError(f"{self.folder / PROFILE} has shape {number_UF.shape}", expected=str(shape), fix=AGAIN)
         return number_UF
 
     @cached_property
     def histories(self) -> Histories:
         """All events."""
         return Histories.open(self.folder / "histories")
+
+    def event(self, at: int) -> tuple[str, int, str | None]:
+        """Item id ("" where it is unknown), time and type of an event, by its place among all events."""
+        histories, types, kind = self.histories, self.event_types, None
+        if types is not None and histories.event_type_N is not None:
+            kind = types.value_of(int(histories.event_type_N[at]))
+        return self.catalogue.id_of(int(histories.row_N[at])) or "", int(histories.time_N[at]), kind
+
+    def history(self, user: str) -> Any:
+        """A user's events, the oldest first, as a `pyarrow.Table`: item, time, event_type and the item's fields.
+
+        Raises:
+            UsageError: the dataset has no such user.
+            MissingExtraError: pyarrow is not installed.
+        """
+        index = int(self.users.find([user])[0])
+        if index < 0:
+            raise UsageError(f"the dataset has no user {user!r}", expected=f"one of its {len(self.users):,} users")
+        place, fields = self.histories.of(index), self.schema.item_fields[1:]
+        columns = {"item": "string", "time": "int64", "event_type": "string", **dict.fromkeys(fields, "string")}
+        rows = []
+        for at in range(place.start, place.stop):
+            item, time, kind = self.event(at)
+            number_F = self.catalogue.number_VF[int(self.histories.row_N[at]), 1:].tolist()
+            values = {
+                field: self.vocabularies[field].value_of(number) for field, number in zip(fields, number_F, strict=True)
+            }
+            rows.append({"item": item, "time": time, "event_type": kind, **values})
+        return table_of(rows, columns)
 
     @property
     def has_item_histories(self) -> bool:
@@ -180,7 +257,7 @@ class Dataset:
 
     @cached_property
     def item_statistics(self) -> ItemStatistics | None:
-        """How often each item was met before any time, and how it was rated; None of a dataset prepared without.
+        """Events and ratings of each item before any time, None if the dataset was prepared without them.
 
         Raises:
             DatasetError: they are missing or damaged.
@@ -193,9 +270,37 @@ class Dataset:
         """The examples of one split."""
         return Examples.open(self.folder / "examples" / split)
 
+    @property
+    def has_vault(self) -> bool:
+        """Whether a part of the log was put aside (`prepare --vault`)."""
+        return (self.folder / VAULT / "dataset.json").exists()
+
+    @cached_property
+    def vault(self) -> Self:
+        """The dataset that holds what was put aside: the whole log, in the numbers of this dataset.
+
+        Raises:
+            DatasetError: nothing was put aside.
+        """
+        if not self.has_vault:
+            raise DatasetError(
+                f"{self.folder} has no vault",
+                expected="a dataset that was prepared with --vault",
+                fix="prepare the log again with --vault 0.05, and train on that",
+            )
+        return type(self)(self.folder / VAULT)
+
+    def holding(self, split: Split) -> Self:
+        """The dataset with the examples of a split and the histories before them: this one, or its vault.
+
+        Raises:
+            DatasetError: the split is `vault`, and there is none.
+        """
+        return self.vault if split == VAULT else self
+
     @cached_property
     def inputs(self) -> InputSpec:
-        """Sizes of all input fields."""
+        """How many numbers each input field has."""
         sizes = {"gap": GAP_NUMBERS, "hour": HOUR_NUMBERS, "weekday": WEEKDAY_NUMBERS}
         sizes |= {field: scale.size for field, scale in (*SCALES.items(), *ITEM_SCALES.items())}
         sizes |= {field: vocabulary.size for field, vocabulary in self.profile_vocabularies.items()}
@@ -213,11 +318,12 @@ class Dataset:
 
 
 def array_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of all arrays and vocabularies below a dataset folder."""
+    """SHA-256 over the names and contents of all arrays and vocabularies of a dataset folder, without its vault."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != "dataset.json":
-            digest.update(path.relative_to(folder).as_posix().encode())
+        name = path.relative_to(folder)
+        if path.is_file() and path.name != "dataset.json" and name.parts[0] not in (VAULT, OPENED):
+            digest.update(name.as_posix().encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""What an event is, and which numbers a model sees of it.
+"""What an event is, and which of its numbers a model sees.
 
-One order for all: a user's events are sorted by (time, sequence); a target sees the events of a strictly earlier
-time. Times are int64 UTC seconds; a source without times counts events instead (`time_unit = "ordinal"`).
+A user's events are sorted by (time, sequence), and a target sees the events of a strictly earlier time. Times are int64
+UTC seconds; a source without times counts events instead (`time_unit = "ordinal"`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from lifelong.config import Record
 from lifelong.data.scales import RATING, REVIEWS, SCALES, SINCE, TIME_OF_DAY, TIME_OF_WEEK
 from lifelong.data.vocabulary import UNKNOWN
+from lifelong.dtypes import IntArray
 
 GAP_NUMBERS = 36
 HOUR_NUMBERS = 26
@@ -25,37 +26,33 @@ NO_TIME = np.iinfo(np.int64).min
 """`last_time` of a user without events."""
 _USER, _SINCE, _ITEM = "user.", "since.", "item."
 USUAL_CONTEXT = ("gap", "hour", "weekday")
-"""Context fields that a model reads unless it is told others."""
-
-IntArray = npt.NDArray[np.int64]
+"""Context fields that a model reads unless others are chosen."""
 
 
-class Schema(BaseModel):
+class Schema(Record):
     """The fields of a dataset, in the order in which every array holds them.
 
     `item_fields[0]` is always `item`. A history row is `item_fields + event_fields`, a target row `item_fields`.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     item_fields: tuple[str, ...]
     event_types: bool
     time_unit: Literal["seconds", "ordinal"] = "seconds"
     tasks: tuple[str, ...] = ("response",)
     user_fields: tuple[str, ...] = Field((), exclude_if=operator.not_)
-    """Of the users' profiles."""
+    """Fields of the users' profiles."""
     number_fields: tuple[str, ...] = Field((), exclude_if=operator.not_)
-    """Those of the item fields whose values are numbers."""
+    """Item fields whose values are numbers."""
     grades: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
-    """Values of a rating, ascending, whose steps are all tasks (`lifelong.data.ratings`); empty without."""
+    """Values of a rating, ascending, if all its steps are tasks (`lifelong.preparation.ratings`); else empty."""
     item_statistics: bool = Field(default=False, exclude_if=operator.not_)
-    """Whether it is known how often an item was met before any moment (`lifelong.data.item_statistics`)."""
+    """Whether the number of an item's events before any moment is known (`lifelong.data.item_statistics`)."""
     rating_range: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
-    """Lowest and highest rating of the training period, where it is also known how an item was rated; else empty."""
+    """Lowest and highest rating of the training period, where the ratings of items are known too; else empty."""
 
     @property
     def event_fields(self) -> tuple[str, ...]:
-        """Fields that belong to the event and not to its item: its type, the gap since the event before."""
+        """Fields that belong to the event and not to its item: its type, and the gap since the previous event."""
         types = ("event_type",) if self.event_types else ()
         return (*types, "gap") if self.time_unit == "seconds" else types
 
@@ -66,10 +63,10 @@ class Schema(BaseModel):
 
     @property
     def context_fields(self) -> tuple[str, ...]:
-        """Columns of `context_BCF`, from which a model takes those that it reads.
+        """Columns of `context_BCF`, from which a model takes the ones that it reads.
 
-        Gap since the last event, hour of day and weekday (UTC) of the target, as buckets; the same on `SCALES`; the
-        fields of the user's profile; and the statistics of the target's item.
+        Gap since the last event, hour of day and weekday (UTC) of the target, as buckets; the three on fine scales
+        (`SCALES`); the fields of the user's profile; and the statistics of the target's item.
         """
         timed = (*USUAL_CONTEXT, *SCALES) if self.time_unit == "seconds" else ()
         of_item = (REVIEWS,) * self.item_statistics + (RATING,) * bool(self.rating_range)
@@ -81,9 +78,9 @@ class InputSpec:
     """How many numbers each input field has: all that a model must know of a dataset to be built.
 
     Args:
-        item: item field -> size, in the schema's order.
+        item: item field -> size, in the order of the schema.
         event: event field -> size.
-        context: context field -> size, of all that the data has, in the order of a batch's columns.
+        context: context field -> size, of all context fields, in the order of a batch's columns.
         users: size of the user numbers (padding and unknown included).
         tasks: names of the labels.
         chosen: context fields that the model reads; None for the usual ones.
@@ -109,7 +106,7 @@ class InputSpec:
 
     @property
     def item_side(self) -> InputSpec:
-        """Sizes of what the memory of an item sees: `item` are fields of its users, `event` those of their events.
+        """Sizes of what the memory of an item sees: fields of its users as `item`, and of their events as `event`.
 
         Its context is the time since the item's last event.
         """
@@ -119,7 +116,7 @@ class InputSpec:
 
     @property
     def since_fields(self) -> tuple[str, ...]:
-        """Item fields of which the model looks up itself when the target's value was last there."""
+        """Item fields for which the model looks up how long ago the target's value occurred in the history."""
         return tuple(field.removeprefix(_SINCE) for field in self.chosen or () if field.startswith(_SINCE))
 
 
@@ -129,18 +126,22 @@ def user_context(field: str) -> str:
 
 
 def since_context(field: str) -> str:
-    """Name of the context field that says how long ago the target's value of an item field was there."""
+    """Name of the context field that says how long ago the target's value of an item field occurred."""
     return _SINCE + field
 
 
 def gap_numbers(time: IntArray, previous: IntArray) -> IntArray:
-    """Bucket of the seconds since the event before, elementwise.
+    """Bucket of the seconds since the previous event, elementwise.
 
     0 padding (never returned), 1 no event before (`previous == NO_TIME`), 2 the same moment or earlier,
     3 + floor(log2(seconds)) otherwise, at most `GAP_NUMBERS - 1`.
+
+    >>> gap_numbers(np.array([7, 7, 7, 7]), np.array([NO_TIME, 7, 6, 3])).tolist()
+    [1, 2, 3, 5]
     """
     first = previous == NO_TIME
     seconds = np.maximum(time - np.where(first, time, previous), 0)
+    # frexp gives seconds = m * 2^e with m in [0.5, 1), so e - 1 is floor(log2(seconds)), without rounding errors.
     bucket = np.where(seconds > 0, 3 + np.frexp(np.maximum(seconds, 1).astype(np.float64))[1] - 1, 2)
     return np.where(first, 1, np.minimum(bucket, GAP_NUMBERS - 1)).astype(np.int64)
 
@@ -151,14 +152,14 @@ def context_numbers(
     """Context numbers of targets.
 
     Args:
-        fields: which, of `Schema.context_fields`.
-        time: the targets' times, any shape.
-        last_time: time of the user's last event before each, `NO_TIME` if none; same shape.
-        given: field of the user's profile or of the target's item -> numbers, of a shape that can be broadcast to that;
-            unknown where a field is left out.
+        fields: the fields, from `Schema.context_fields`.
+        time: the targets' times, in any shape.
+        last_time: time of the user's last event before each, `NO_TIME` if none; in the shape of `time`.
+        given: field of the user's profile or of the target's item -> numbers, in a shape that broadcasts to that of
+            `time`; a field that is left out is unknown.
 
     Returns:
-        Same shape plus one axis, one column a field.
+        The shape of `time` plus one axis, with a column per field.
     """
     known, unknown = given or {}, np.full((1,) * time.ndim, UNKNOWN)
     columns = [

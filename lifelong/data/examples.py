@@ -1,40 +1,50 @@
-"""Labelled targets: who was asked about which item when, and what she did."""
+"""Labelled targets: which user was asked about which item at what time, and how she responded."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data.arrays import AGAIN, open_arrays, save_arrays
+from lifelong.dtypes import BoolArray, Float32Array, Int32Array, IntArray
 from lifelong.errors import DatasetError
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "vault"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+"""The splits of every dataset, in order of time."""
+VAULT: Split = "vault"
+"""The split behind test, which lies in a dataset of its own (`Dataset.vault`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
     """N labelled targets, sorted by (user, time, order of drawing).
 
+    Where negatives are sampled, the training split holds the positives alone (negatives are drawn anew in every epoch);
+    validation and test hold both.
+
     Args:
         user_N: int32, index into the histories.
         row_N: int32, catalogue row of the target item.
-        time_N: int64.
+        time_N: int64, UTC seconds (or ordinals).
         position_N: int32, number of the user's events with a strictly earlier time.
         label_NT: float32, one column per task; 0/1, or graded.
 
-    Where negatives are sampled, the training split holds the positives alone (negatives are drawn anew each pass);
-    validation and test hold both.
+    >>> five = np.arange(5)
+    >>> examples = Examples(five // 3, five + 2, five * 60, five % 3, np.ones((5, 1), np.float32))
+    >>> examples.take(examples.user_N == 1).position_N.tolist()
+    [0, 1]
     """
 
-    user_N: npt.NDArray[np.int32]
-    row_N: npt.NDArray[np.int32]
-    time_N: npt.NDArray[np.int64]
-    position_N: npt.NDArray[np.int32]
-    label_NT: npt.NDArray[np.float32]
+    user_N: Int32Array
+    row_N: Int32Array
+    time_N: IntArray
+    position_N: Int32Array
+    label_NT: Float32Array
 
     @classmethod
     def open(cls, folder: Path) -> Examples:
@@ -43,28 +53,32 @@ class Examples:
         Raises:
             DatasetError: a file is missing, or the lengths differ.
         """
-        try:
-            parts = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _COLUMNS]
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"cannot read the examples in {folder}: {error}", fix="make the dataset anew") from error
-        if len({len(part) for part in parts}) != 1:
-            raise DatasetError(f"the columns in {folder} have different lengths", fix="make the dataset anew")
-        return cls(*parts)
+        parts = open_arrays(folder, COLUMNS, "examples")
+        if len({len(part) for part in parts.values()}) != 1:
+            raise DatasetError(f"the columns in {folder} have different lengths", fix=AGAIN)
+        return cls(*parts.values())
 
     def save(self, folder: Path) -> None:
         """Write one file per column into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in _COLUMNS:
-            np.save(folder / f"{name}.npy", getattr(self, "label_NT" if name == "label" else f"{name}_N"))
+        save_arrays(folder, dict(zip(COLUMNS, self.columns(), strict=True)))
 
     def __len__(self) -> int:
         return len(self.user_N)
 
-    def take(self, index: npt.NDArray[np.integer] | slice) -> Examples:
+    def take(self, index: npt.NDArray[np.integer] | BoolArray | slice) -> Examples:
         """The chosen examples, in the chosen order."""
-        return Examples(
-            self.user_N[index], self.row_N[index], self.time_N[index], self.position_N[index], self.label_NT[index]
-        )
+        return Examples(*(column[index] for column in self.columns()))
+
+    def columns(self) -> tuple[npt.NDArray[Any], ...]:
+        """All arrays, in the order of the fields."""
+        return self.user_N, self.row_N, self.time_N, self.position_N, self.label_NT
 
 
-_COLUMNS = ("user", "row", "time", "position", "label")
+COLUMNS: dict[str, type[np.generic]] = {
+    "user": np.int32,
+    "row": np.int32,
+    "time": np.int64,
+    "position": np.int32,
+    "label": np.float32,
+}
+"""Name of each array's file, in the order of the fields, and the type of its values."""

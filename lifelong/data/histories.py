@@ -1,8 +1,15 @@
-"""All users' events as memory-mapped ragged arrays: values and offsets, one user after another, oldest event first."""
+"""All users' events as memory-mapped ragged arrays: values and offsets, one user after another, oldest event first.
+
+    offset_U   0       3   4         7          user 0 has the events 0 to 2, user 1 event 3, user 2 events 4 to 6
+    row_N      5 9 5   7   5 2 9
+    time_N     1 4 4   2   1 3 8
+
+Shapes: U users, N events of all users together, M questions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,38 +17,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.errors import DatasetError
+from lifelong.data.arrays import check_lengths, open_arrays, save_arrays
+from lifelong.dtypes import Int32Array, IntArray
 
 DTYPES = {"row": np.int32, "time": np.int64, "sequence": np.int64, "event_type": np.int16}
+"""Arrays with a value per event."""
 
 
-def open_events(folder: Path, what: str, whole: Sequence[str], of_events: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
-    """Map the arrays of a folder of events; the one of event types need not be there.
+def open_events(
+    folder: Path, what: str, names: Iterable[str], *, more: Iterable[str] = ()
+) -> dict[str, npt.NDArray[Any]]:
+    """Map the arrays of a folder of events: `offset` and one value per event of each other; event types are optional.
 
     Args:
         folder: with one file per array.
         what: the folder holds, in words.
-        whole: names of arrays of any length, `offset` among them.
-        of_events: names of arrays with a value per event.
+        names: of arrays with a value per event.
+        more: names of arrays of another length.
 
     Raises:
-        DatasetError: a file is missing or of the wrong size.
+        DatasetError: a file is missing or of the wrong length.
     """
-    try:
-        parts = {
-            name: np.load(folder / f"{name}.npy", mmap_mode="r")
-            for name in (*whole, *of_events)
-            if name != "event_type" or (folder / "event_type.npy").exists()
-        }
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"cannot read the {what} in {folder}: {error}", fix="make the dataset anew") from error
-    for name in parts.keys() - set(whole):
-        if len(parts[name]) != parts["offset"][-1]:
-            raise DatasetError(
-                f"{folder / name}.npy has {len(parts[name])} values",
-                expected=f"{parts['offset'][-1]}, one per event",
-                fix="make the dataset anew",
-            )
+    there = [name for name in names if name != "event_type" or (folder / "event_type.npy").exists()]
+    parts = open_arrays(folder, ["offset", *more, *there], what)
+    check_lengths(folder, {name: parts[name] for name in there}, int(parts["offset"][-1]))
     return parts
 
 
@@ -55,12 +54,19 @@ class Histories:
         time_N: int64, UTC seconds (or ordinals).
         sequence_N: int64, place in the source; (time, sequence) orders a user's events.
         event_type_N: int16, number in the event type vocabulary, or None if the log has no event types.
+
+    >>> offset_U, time_N = np.array([0, 3, 4]), np.array([1, 4, 4, 2])
+    >>> histories = Histories(offset_U, np.array([5, 9, 5, 7]), time_N, np.arange(4))
+    >>> histories.row_N[histories.of(0)].tolist()
+    [5, 9, 5]
+    >>> histories.positions(np.array([0, 0, 1]), np.array([4, 5, 9])).tolist()
+    [1, 3, 1]
     """
 
-    offset_U: npt.NDArray[np.int64]
-    row_N: npt.NDArray[np.int32]
-    time_N: npt.NDArray[np.int64]
-    sequence_N: npt.NDArray[np.int64]
+    offset_U: IntArray
+    row_N: Int32Array
+    time_N: IntArray
+    sequence_N: IntArray
     event_type_N: npt.NDArray[np.int16] | None = None
 
     @classmethod
@@ -68,57 +74,53 @@ class Histories:
         """Map saved histories.
 
         Raises:
-            DatasetError: a file is missing or of the wrong size.
+            DatasetError: a file is missing or of the wrong length.
         """
-        parts = open_events(folder, "histories", ("offset",), DTYPES)
+        parts = open_events(folder, "histories", DTYPES)
         return cls(parts["offset"], parts["row"], parts["time"], parts["sequence"], parts.get("event_type"))
 
     def save(self, folder: Path) -> None:
         """Write one file per array into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "offset.npy", self.offset_U)
-        for name in DTYPES:
-            values = getattr(self, f"{name}_N")
-            if values is not None:
-                np.save(folder / f"{name}.npy", values)
+        save_arrays(folder, {"offset": self.offset_U, **{name: getattr(self, f"{name}_N") for name in DTYPES}})
 
     @property
     def num_users(self) -> int:
-        """U."""
+        """Number of users."""
         return len(self.offset_U) - 1
 
     @property
     def num_events(self) -> int:
-        """N."""
+        """Number of events of all users."""
         return int(self.offset_U[-1])
 
     def of(self, user: int) -> slice:
-        """Where the events of one user stand."""
+        """Where the events of one user are."""
         return slice(int(self.offset_U[user]), int(self.offset_U[user + 1]))
 
-    def positions(self, user_N: npt.NDArray[np.integer], time_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def positions(self, user_N: npt.NDArray[np.integer], time_N: IntArray) -> IntArray:
         """For (user, time) pairs: how many of the user's events have a strictly earlier time."""
         return count_earlier(self.offset_U, self.time_N, user_N, time_N)
 
 
 def count_earlier(
-    offset_U: npt.NDArray[np.int64],
-    time_N: npt.NDArray[np.int64],
+    offset_U: IntArray,
+    time_N: IntArray,
     of_M: npt.NDArray[np.integer],
-    before_M: npt.NDArray[np.int64],
-) -> npt.NDArray[np.int64]:
+    before_M: IntArray,
+) -> IntArray:
     """For (history, time) pairs: how many of the history's events have a strictly earlier time.
 
     Args:
-        offset_U: of the histories.
-        time_N: of their events, ascending in each history.
-        of_M: which history.
-        before_M: the times.
+        offset_U: offsets of the histories.
+        time_N: times of their events, ascending in each history.
+        of_M: the history that each question is about.
+        before_M: the time that it is about.
     """
     low = np.array(offset_U[of_M], np.int64)
     start = low.copy()
     high = np.array(offset_U[np.asarray(of_M) + 1], np.int64)
-    # One binary search for all pairs at once: log2(longest history) rounds.
+    # One binary search for all pairs at once, in log2(longest history) rounds. The answer is always in [low, high];
+    # a pair is done when both meet.
     while np.any(low < high):
         middle = (low + high) // 2
         open_ = low < high

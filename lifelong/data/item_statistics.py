@@ -1,17 +1,18 @@
-"""How often an item was met before a moment, and how it was rated: what a target's context may say of its item.
+"""How many events and which ratings an item had before a moment: what a target's context may say about its item.
 
 DATA/statistics/        where `prepare` was asked for them
-  events/               every event of each item, whoever's: offset.npy, time.npy
-  ratings/, overall/    every rating of each item, and of all items together: the same, and sum.npy; if there are some
+  events/               the events of each item, of all users: offset.npy, time.npy
+  ratings/, overall/    the ratings of each item, and of all items together: offset.npy, time.npy, sum.npy; if there are
+                        ratings
 
-A moment sees what has a **strictly earlier** time, of all users: neither the target itself nor what happened in its
-second. So the statistics of a target are the same whatever the log holds from its time on.
+A moment sees what has a **strictly earlier** time, of all users: neither the target itself nor anything in its second.
+So the statistics of a target do not depend on what the log holds from its time on.
 
     item.reviews    the number of those events
-    item.rating     the mean of those ratings, with `PRIOR` more of the mean of all ratings before the moment; unknown
-                    before the first rating of the log
+    item.rating     the mean of those ratings and of `PRIOR` more, which count as the mean of all ratings before the
+                    moment; unknown before the first rating of the log
 
-Both are numbers on a scale (`scales.ITEM_SCALES`). An artifact holds them as they are at the end of its log.
+Both are numbers on a scale (`scales.ITEM_SCALES`). An artifact holds their values at the end of its log.
 
 Shapes: V catalogue rows, N events or ratings, M questions.
 """
@@ -26,31 +27,36 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data.arrays import check_lengths, open_arrays, save_arrays
 from lifelong.data.histories import count_earlier
 from lifelong.data.scales import ITEM_SCALES, RATING, REVIEWS
-from lifelong.errors import DatasetError, RequestError
+from lifelong.dtypes import FloatArray, Int32Array, IntArray
+from lifelong.errors import RequestError
 
 FOLDER = "statistics"
-"""Of a dataset."""
+"""Name of the folder in a dataset."""
 PRIOR = 10
-"""Ratings of the overall mean that every item is given beforehand."""
+"""Ratings of the overall mean that every item is given in advance."""
 UNIT = 1 << 16
 """Ratings are summed as whole multiples of 1 / this: such sums are exact, in any order."""
 END = np.iinfo(np.int64).max
-"""Behind every moment of a log."""
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
+"""After every moment of a log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What happened to each of V rows, in order of time.
+    """Events or ratings of each of V rows, in order of time, with running sums.
 
     Args:
         offset_V: int64, V + 1; row v has the places `offset_V[v]:offset_V[v + 1]`.
         time_N: int64, ascending in each row.
-        sum_N: int64, N + 1; sum of the first places' ratings, of all rows, in 1 / `UNIT`. None where there are none.
+        sum_N: int64, N + 1; entry n is the sum of the first n ratings, over all rows, in units of 1 / `UNIT`. None
+            where there are no ratings.
+
+    >>> running = Running.of([7, 7, 7], [10, 20, 30], [5, 3, 1], rows=8)
+    >>> count_M, sum_M = running.before(np.array([7]), np.array([30]))
+    >>> count_M.tolist(), sum_M.tolist()
+    ([2], [8.0])
     """
 
     offset_V: IntArray
@@ -59,7 +65,7 @@ class Running:
 
     @classmethod
     def of(cls, row_N: npt.ArrayLike, time_N: npt.ArrayLike, rating_N: npt.ArrayLike | None, rows: int) -> Running:
-        """Sort things in memory: those of small logs."""
+        """Sort events or ratings in memory, for small logs."""
         row, time = np.asarray(row_N, np.int64), np.asarray(time_N, np.int64)
         order = np.lexsort((time, row))
         offset_V = np.searchsorted(row[order], np.arange(rows + 1)).astype(np.int64)
@@ -69,41 +75,30 @@ class Running:
 
     @classmethod
     def open(cls, folder: Path, *, rated: bool) -> Running:
-        """Map what was saved.
+        """Map saved arrays.
 
         Raises:
-            DatasetError: a file is missing or of the wrong size.
+            DatasetError: a file is missing or of the wrong length.
         """
-        names = ("offset", "time", *(("sum",) if rated else ()))
-        try:
-            parts = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in names]
-        except (OSError, ValueError) as error:
-            raise DatasetError(
-                f"cannot read the statistics in {folder}: {error}", fix="make the dataset anew"
-            ) from error
-        for name, part, more in zip(names[1:], parts[1:], (0, 1), strict=False):
-            if len(part) != parts[0][-1] + more:
-                raise DatasetError(
-                    f"{folder / name}.npy has {len(part)} values",
-                    expected=f"{parts[0][-1] + more}, as the offsets say",
-                    fix="make the dataset anew",
-                )
+        parts = open_arrays(folder, ["offset", "time", *(["sum"] if rated else [])], "statistics")
+        length = int(parts["offset"][-1])
+        check_lengths(folder, {"time": parts["time"]}, length)
+        if rated:
+            check_lengths(folder, {"sum": parts["sum"]}, length + 1)
         # Plain views: indexing a memory map by many places is slower than indexing the array below it.
-        return cls(*map(np.asarray, parts))
+        return cls(*map(np.asarray, parts.values()))
 
     def save(self, folder: Path) -> None:
         """Write one file per array into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, values in (("offset", self.offset_V), ("time", self.time_N), ("sum", self.sum_N)):
-            if values is not None:
-                np.save(folder / f"{name}.npy", values)
+        save_arrays(folder, {"offset": self.offset_V, "time": self.time_N, "sum": self.sum_N})
 
     def before(self, row_M: npt.NDArray[np.integer], time_M: IntArray) -> tuple[IntArray, FloatArray]:
-        """For (row, time) pairs: how much has a strictly earlier time, and the sum of its ratings."""
+        """For (row, time) pairs: how many entries have a strictly earlier time, and the sum of their ratings."""
         count_M = count_earlier(self.offset_V, self.time_N, row_M, time_M)
         if self.sum_N is None:
             return count_M, np.zeros(len(count_M))
         first_M = self.offset_V[row_M]
+        # The sums run over all rows, so what the rows before this one hold is subtracted.
         return count_M, (self.sum_N[first_M + count_M] - self.sum_N[first_M]) / UNIT
 
 
@@ -112,8 +107,8 @@ class ItemStatistics:
     """Statistics of all items of a dataset at any moment.
 
     Args:
-        events: of each catalogue row.
-        ratings: the same of ratings, None where the log has none.
+        events: events of each catalogue row.
+        ratings: ratings of each catalogue row, None where the log has none.
         overall: all ratings, as one row.
         rating_range: lowest and highest rating of the training period; () without ratings.
     """
@@ -129,10 +124,10 @@ class ItemStatistics:
 
         Args:
             folder: where they are.
-            rating_range: of the schema; without one the log has no ratings.
+            rating_range: that of the schema; if it is empty, the log has no ratings.
 
         Raises:
-            DatasetError: a file is missing or of the wrong size.
+            DatasetError: a file is missing or of the wrong length.
         """
         events = Running.open(folder / "events", rated=False)
         if not rating_range:
@@ -147,7 +142,7 @@ class ItemStatistics:
                 part.save(folder / name)
 
     def values(self, row_M: npt.NDArray[np.integer], time_M: IntArray) -> dict[str, FloatArray]:
-        """Context field -> its value for each (row, time) pair, from what is strictly earlier; NaN where unknown."""
+        """Context field -> its value for each (row, time) pair, from strictly earlier entries; NaN where unknown."""
         found = {REVIEWS: self.events.before(row_M, time_M)[0].astype(np.float64)}
         if self.ratings is not None and self.overall is not None:
             number_M, sum_M = self.ratings.before(row_M, time_M)
@@ -157,14 +152,14 @@ class ItemStatistics:
         return found
 
     def numbers(self, row_M: npt.NDArray[np.integer], time_M: IntArray) -> dict[str, IntArray]:
-        """The same as context numbers."""
+        """Context field -> its context number for each (row, time) pair."""
         found = self.values(row_M, time_M)
         return {field: level(field, value_M, self.rating_range) for field, value_M in found.items()}
 
-    def told(
+    def as_sent(
         self, fields: Sequence[str], row_M: npt.NDArray[np.integer], time_M: IntArray
     ) -> list[dict[str, str | None]]:
-        """The same as a client would send them: per pair the value of each field, None where unknown."""
+        """Per (row, time) pair the value of each field as a client would send it, None where unknown."""
         found = self.values(row_M, time_M)
         columns = [found[field].tolist() for field in fields]
         return [
@@ -175,16 +170,16 @@ class ItemStatistics:
 
 @dataclass(frozen=True, slots=True)
 class LatestStatistics:
-    """The statistics of an artifact: of its items at the end of its log, and of items that a request brings.
+    """The statistics of an artifact: those of its items at the end of its log, unless a request brings newer ones.
 
     Args:
-        fields: context fields that the model reads of an item.
-        number_VK: int32 context numbers of each catalogue row; those of row 1 are for items that are not known.
+        fields: context fields of an item that the model reads.
+        number_VK: int32 context numbers of each catalogue row; row 1 holds those of unknown items.
         rating_range: see `ItemStatistics`.
     """
 
     fields: tuple[str, ...]
-    number_VK: npt.NDArray[np.int32]
+    number_VK: Int32Array
     rating_range: tuple[float, ...]
 
     def numbers(
@@ -194,10 +189,10 @@ class LatestStatistics:
 
         Args:
             row_M: their catalogue rows.
-            given: per item newer values, which win, None being unknown; or None.
+            given: per item newer values by field, which win; None means unknown. Or None.
 
         Raises:
-            RequestError: a value is no number.
+            RequestError: a value is not a number.
         """
         number_MK = np.array(self.number_VK[row_M], np.int64)
         for at, field in enumerate(self.fields):
@@ -207,7 +202,7 @@ class LatestStatistics:
         return number_MK
 
 
-def latest_numbers(statistics: ItemStatistics, fields: Sequence[str]) -> npt.NDArray[np.int32]:
+def latest_numbers(statistics: ItemStatistics, fields: Sequence[str]) -> Int32Array:
     """Context numbers of all catalogue rows at the end of the log: `[V, K]`."""
     rows = np.arange(len(statistics.events.offset_V) - 1)
     found = statistics.numbers(rows, np.full(len(rows), END))
@@ -224,10 +219,10 @@ def level(field: str, value_M: FloatArray, rating_range: tuple[float, ...]) -> I
 
 
 def parsed(field: str, text: str | None) -> float:
-    """A value that a request brings; NaN for None, which is unknown.
+    """A value that a request brings; NaN for None, which means unknown.
 
     Raises:
-        RequestError: it is no number.
+        RequestError: it is not a number.
     """
     if text is None:
         return math.nan
@@ -236,7 +231,7 @@ def parsed(field: str, text: str | None) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise RequestError(f"{field} is {text!r}", expected="a number, as a text", fix="leave it out, or mend it")
+        raise RequestError(f"{field} is {text!r}", expected="a number, as a text", fix="leave it out, or fix it")
     return value
 
 

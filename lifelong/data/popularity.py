@@ -1,24 +1,18 @@
-"""How often each value of an item field is asked about in the training period, whoever the user and her answer."""
+"""How often each value of an item field is that of a training target, for any user and any label."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.data.catalogue import FIRST_ROW
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-
-FloatArray = npt.NDArray[np.float64]
+from lifelong.data.dataset import Dataset
+from lifelong.dtypes import FloatArray
 
 
 def target_counts(dataset: Dataset) -> dict[str, FloatArray]:
     """Item field -> how many training targets have each number, `[V]`; labels are not looked at.
 
-    Rare items share a hash bucket: what one of them has is the bucket's mean.
+    The count of a hash bucket, which rare items share, is the mean over its items.
     """
     number_VF, row_N = dataset.catalogue.number_VF, dataset.examples("train").row_N
     found = {}

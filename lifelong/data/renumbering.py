@@ -1,14 +1,14 @@
-"""What the numbers of one vocabulary mean in another: rows of a table are carried over by id, not by number.
+"""Carries an embedding table from one vocabulary over to another, by id instead of number.
 
     before   padding  unknown | bucket x 2 | a b c d        known values of the earlier vocabulary
     now      padding  unknown | bucket x 4 | b d e f        b and d keep their rows, e and f are new, a and c are gone
 
-A value without a number of its own has that of its hash bucket (see `vocabulary`), so buckets are carried over too:
+A value without a number of its own has the number of its hash bucket (see `vocabulary`), so buckets are carried over:
 
     as many buckets    each keeps its row
     k times as many    each starts from the bucket that it was part of
-    else               each starts from the mean of the buckets that its values can have been in; values that were in
-                       no bucket were unknown, and start from that row
+    else               each starts from the mean of the buckets that its values can have been in; without buckets
+                       before, its values were unknown, and it starts from that row
 
 Shapes: V numbers.
 """
@@ -19,11 +19,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.data.vocabulary import FIRST_BUCKET, UNKNOWN, Vocabulary
-
-IntArray = npt.NDArray[np.int64]
+from lifelong.dtypes import Float32Array, IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,13 @@ class Renumbering:
         source_K: number before of each known value now, -1 where it is new.
         buckets: hash buckets now.
         earlier_buckets: hash buckets before.
-        gone: known values of before that are no known values now.
+        gone: earlier known values that are not known now.
+
+    >>> numbers = Renumbering.of(Vocabulary.build(["a", "b"]), Vocabulary.build(["b", "c"]))
+    >>> numbers.kept, numbers.new, numbers.gone
+    (1, 1, 1)
+    >>> numbers.carry(np.array([[0], [1], [2], [3]], np.float32), np.full((4, 1), 9, np.float32)).ravel().tolist()
+    [0.0, 1.0, 3.0, 9.0]
     """
 
     size: int
@@ -56,28 +60,28 @@ class Renumbering:
 
     @classmethod
     def none(cls, size: int) -> Renumbering:
-        """Of a field whose numbers never change, such as the hour of the day."""
+        """The renumbering of a field whose numbers never change, such as the hour of the day."""
         return cls(size, size, np.arange(FIRST_BUCKET, size), 0, 0, 0)
 
     @property
     def kept(self) -> int:
-        """Known values of both."""
+        """How many known values are in both vocabularies."""
         return int((self.source_K >= 0).sum())
 
     @property
     def new(self) -> int:
-        """Known values that were none before."""
+        """How many known values were not known before."""
         return len(self.source_K) - self.kept
 
     @property
     def grown(self) -> bool:
-        """Whether each number of before still means the same; new ones may stand behind."""
+        """Whether each earlier number still means the same value; new numbers may follow after them."""
         first = FIRST_BUCKET + self.earlier_buckets
         same = np.array_equal(self.source_K[: self.kept], first + np.arange(self.kept))
         return same and not self.gone and self.buckets == self.earlier_buckets
 
-    def carry(self, earlier_VX: npt.NDArray[np.float32], fresh_VX: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """A table for the numbers of now: rows of before where there are some, else the fresh ones."""
+    def carry(self, earlier_VX: Float32Array, fresh_VX: Float32Array) -> Float32Array:
+        """A table for the numbers of now: earlier rows where there are some, else the fresh ones."""
         table_VX = np.array(fresh_VX)
         table_VX[:FIRST_BUCKET] = earlier_VX[:FIRST_BUCKET]
         first = FIRST_BUCKET + self.buckets
@@ -86,7 +90,7 @@ class Renumbering:
         table_VX[first + known] = earlier_VX[self.source_K[known]]
         return table_VX
 
-    def _bucket_rows(self, earlier_VX: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def _bucket_rows(self, earlier_VX: Float32Array) -> Float32Array:
         """The row that each bucket starts from: `[buckets, ...]`."""
         if not self.earlier_buckets:
             return earlier_VX[UNKNOWN : UNKNOWN + 1]
@@ -94,7 +98,7 @@ class Renumbering:
         divisor = math.gcd(self.buckets, self.earlier_buckets)
         row_BX = earlier_VX[FIRST_BUCKET : FIRST_BUCKET + self.earlier_buckets]
         mean_GX = row_BX.reshape(-1, divisor, *row_BX.shape[1:]).mean(axis=0)
-        found: npt.NDArray[np.float32] = mean_GX[np.arange(self.buckets) % divisor]
+        found: Float32Array = mean_GX[np.arange(self.buckets) % divisor]
         return found
 
     def record(self) -> dict[str, object]:

@@ -1,14 +1,13 @@
 """Ids (external keys, strings) and numbers (dense indices): memory-mapped, torch-free, quick to open.
 
+`IdIndex` is a plain two-way map between ids and 0..n-1. `Vocabulary` puts padding, unknown and hash buckets before it.
+
 Numbers of one field:
 
     0         padding
     1         unknown (and missing values)
     2 ..      hash buckets, for values that the training period did not hold or held too rarely
     2 + buckets ..   the known values
-
-Two structures: `IdIndex` is a plain two-way map between ids and 0..n-1; `Vocabulary` puts padding, unknown and
-buckets in front of one.
 """
 
 from __future__ import annotations
@@ -23,18 +22,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data.arrays import AGAIN, check_lengths, open_arrays, ranges, save_arrays
 from lifelong.data.scales import NUMBER
+from lifelong.dtypes import BoolArray, Int32Array, IntArray
 from lifelong.errors import DatasetError
 
 PADDING = 0
 UNKNOWN = 1
 FIRST_BUCKET = 2
 
-IntArray = npt.NDArray[np.int64]
+_TYPES = {"text": np.uint8, "offset": np.int64, "hash": np.uint64, "order": np.int64}
+"""Files of an index, in the order of its parts."""
 
 
 def id_hash(value: str) -> int:
-    """64-bit hash of an id, the same on every machine and in every release (BLAKE2b, little-endian)."""
+    """64-bit hash of an id, equal on every machine and in every release (BLAKE2b, little-endian)."""
     return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "little")
 
 
@@ -52,6 +54,10 @@ class IdIndex:
     Files: `text.npy` (uint8, all ids one after another), `offset.npy` (int64, n + 1), `hash.npy` (uint64, sorted) and
     `order.npy` (int64: place in `hash.npy` -> index). A look-up is a binary search among the hashes and a comparison
     of the text, so nothing is read at opening and processes share the pages.
+
+    >>> index = IdIndex.build(["ada", "bob"])
+    >>> index.find(["bob", "eve"]).tolist(), index.id_at(0)
+    ([1, -1], 'ada')
     """
 
     def __init__(
@@ -68,7 +74,7 @@ class IdIndex:
         """Index the given ids in the given order.
 
         Raises:
-            DatasetError: an id stands there twice.
+            DatasetError: an id occurs twice.
         """
         encoded = [value.encode() for value in ids]
         offset = np.zeros(len(encoded) + 1, np.int64)
@@ -77,10 +83,10 @@ class IdIndex:
 
     @classmethod
     def from_text(cls, text: npt.NDArray[np.uint8], offset: IntArray) -> IdIndex:
-        """Index ids that stand one after another in one text; id i is `text[offset[i]:offset[i + 1]]`, UTF-8.
+        """Index ids that are one after another in one text; id i is `text[offset[i]:offset[i + 1]]`, UTF-8.
 
         Raises:
-            DatasetError: an id stands there twice.
+            DatasetError: an id occurs twice.
         """
         return cls._of(text, offset, _text_hashes(text, offset))
 
@@ -94,7 +100,7 @@ class IdIndex:
         names = [index.id_at(int(order[place])) for place in suspects]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise DatasetError(f"the id {twice!r} stands twice in one index", expected="distinct ids")
+            raise DatasetError(f"the id {twice!r} occurs twice in one index", expected="distinct ids")
         return index
 
     def take(self, index: npt.NDArray[np.integer]) -> IdIndex:
@@ -105,11 +111,10 @@ class IdIndex:
         """
         start, length = self._offset[index], np.diff(self._offset)[index]
         offset = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
-        place = np.arange(offset[-1]) + np.repeat(start - offset[:-1], length)
-        return self._of(self._text[place], offset, self.hashes()[index])
+        return self._of(self._text[ranges(start, length)], offset, self.hashes()[index])
 
     def followed_by(self, other: IdIndex) -> IdIndex:
-        """These ids, then the other ones.
+        """These ids, followed by the other ones.
 
         Raises:
             DatasetError: an id is in both.
@@ -129,27 +134,33 @@ class IdIndex:
         """Map a saved index.
 
         Raises:
-            DatasetError: a file is missing or not a numpy array.
+            DatasetError: a file is missing or not a numpy array, or their lengths contradict each other.
         """
-        try:
-            parts = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("text", "offset", "hash", "order")]
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"cannot read the id index in {folder}: {error}", fix="make the dataset anew") from error
-        return cls(*parts)
+        parts = open_arrays(folder, _TYPES, "id index")
+        for name, values in parts.items():
+            if values.ndim != 1 or values.dtype != _TYPES[name]:
+                found = f"{folder / name}.npy holds {values.dtype} {values.shape}"
+                raise DatasetError(found, expected=f"{np.dtype(_TYPES[name])}, one axis", fix=AGAIN)
+        offset, count = parts["offset"], len(parts["offset"]) - 1
+        check_lengths(folder, {name: parts[name] for name in ("hash", "order")}, count)
+        check_lengths(folder, {"text": parts["text"]}, int(offset[-1]) if len(offset) else -1)
+        return cls(*parts.values())
+
+    def is_whole(self) -> bool:
+        """Whether the parts of each id are where its offset and its order say; reads both."""
+        offset, order = self._offset, self._order
+        ascending = offset[0] == 0 and not (np.diff(offset) < 0).any()
+        return bool(ascending and (order >= 0).all() and (order < len(self)).all())
 
     def save(self, folder: Path) -> None:
         """Write the four files into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / "text.npy", self._text)
-        np.save(folder / "offset.npy", self._offset)
-        np.save(folder / "hash.npy", self._hash)
-        np.save(folder / "order.npy", self._order)
+        save_arrays(folder, {"text": self._text, "offset": self._offset, "hash": self._hash, "order": self._order})
 
     def __len__(self) -> int:
         return len(self._offset) - 1
 
     def content_hash(self) -> str:
-        """SHA-256 over all ids in their order: equal exactly if every index means the same id."""
+        """SHA-256 over all ids in their order: two indexes have equal hashes only if they have equal ids."""
         digest = hashlib.sha256(np.ascontiguousarray(self._offset, "<i8").tobytes())
         digest.update(self._text.tobytes())
         return digest.hexdigest()
@@ -171,6 +182,7 @@ class IdIndex:
         encoded = [value.encode() for value in ids]
         hashes = np.fromiter(map(id_hash, ids), np.uint64, len(ids))
         start = np.searchsorted(self._hash, hashes)
+        # The first id with an equal hash is nearly always the right one; where its text differs, `_walk` goes on.
         place_N = np.flatnonzero(self._hash[np.minimum(start, len(self) - 1)] == hashes)
         index_N = self._order[start[place_N]]
         same_N = self._is_text(index_N, [encoded[place] for place in place_N.tolist()])
@@ -179,21 +191,22 @@ class IdIndex:
             found[place] = self._walk(ids[place], hashes[place], int(start[place]))
         return found
 
-    def _is_text(self, index_N: IntArray, encoded: Sequence[bytes]) -> npt.NDArray[np.bool_]:
-        """Whether the id of each index is the text beside it; empty texts are left to `_walk`."""
+    def _is_text(self, index_N: IntArray, encoded: Sequence[bytes]) -> BoolArray:
+        """Whether the id of each index is the given text; empty texts are left to `_walk`."""
         size_N, begin_N = np.fromiter(map(len, encoded), np.int64, len(encoded)), self._offset[index_N]
-        same_N: npt.NDArray[np.bool_] = (self._offset[index_N + 1] - begin_N == size_N) & (size_N > 0)
+        same_N: BoolArray = (self._offset[index_N + 1] - begin_N == size_N) & (size_N > 0)
         if not same_N.any():
             return same_N
+        # Texts of equal length are compared byte by byte, all in one array, and each text's bytes are joined by `and`.
         size, begin = size_N[same_N], begin_N[same_N]
         first = np.cumsum(size) - size
         text = np.frombuffer(b"".join(itertools.compress(encoded, same_N.tolist())), np.uint8)
-        held = self._text[np.arange(len(text)) + np.repeat(begin - first, size)]
+        held = self._text[ranges(begin, size)]
         same_N[same_N] = np.logical_and.reduceat(held == text, first)
         return same_N
 
     def _walk(self, value: str, hashed: np.uint64, at: int) -> int:
-        """Index of an id among distinct ids with one hash, which stand side by side; -1 if it is none of them."""
+        """Index of an id among distinct ids with one hash, which are neighbours; -1 if it is none of them."""
         while at < len(self._hash) and self._hash[at] == hashed:
             index = int(self._order[at])
             if self.id_at(index) == value:
@@ -207,14 +220,20 @@ class Vocabulary:
 
     Args:
         index: the known values.
-        buckets: how many hash buckets stand before them; 0 sends every unknown value to `UNKNOWN`.
+        buckets: how many hash buckets come before them; 0 sends every unknown value to `UNKNOWN`.
+
+    >>> vocabulary = Vocabulary.build(["tea", "milk"])
+    >>> vocabulary.numbers(["milk", "coffee", None]).tolist()
+    [3, 1, 1]
+    >>> vocabulary.value_of(2)
+    'tea'
     """
 
     def __init__(self, index: IdIndex, *, buckets: int = 0) -> None:
         self.index, self.buckets = index, buckets
         self.first_known = FIRST_BUCKET + buckets
         self.size = self.first_known + len(index)
-        self._fallback: npt.NDArray[np.int32] | None = None
+        self._fallback: Int32Array | None = None
 
     @classmethod
     def build(cls, values: Sequence[str], *, buckets: int = 0) -> Vocabulary:
@@ -230,8 +249,10 @@ class Vocabulary:
         """
         try:
             buckets = int(json.loads((folder / "vocabulary.json").read_text())["buckets"])
-        except (OSError, ValueError, KeyError) as error:
-            raise DatasetError(f"no vocabulary in {folder}: {error}", fix="make the dataset anew") from error
+            if buckets < 0:
+                raise ValueError(f"{buckets} buckets")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+            raise DatasetError(f"no vocabulary in {folder}: {error}", fix=AGAIN) from error
         if (folder / NumberVocabulary.FILE).exists():
             return NumberVocabulary.checked(folder)
         return cls(IdIndex.open(folder), buckets=buckets)
@@ -242,7 +263,7 @@ class Vocabulary:
         (folder / "vocabulary.json").write_text(json.dumps({"buckets": self.buckets}) + "\n")
 
     def content_hash(self) -> str:
-        """SHA-256 over buckets and known values: equal exactly if every number means the same."""
+        """SHA-256 over buckets and known values: equal only if every number means the same value."""
         return hashlib.sha256(f"{self.buckets}:{self.index.content_hash()}".encode()).hexdigest()
 
     def fallback_number(self, value: str) -> int:
@@ -272,8 +293,8 @@ class Vocabulary:
         return self.index.id_at(number - self.first_known) if number >= self.first_known else None
 
     @property
-    def fallback(self) -> npt.NDArray[np.int32]:
-        """For every number the one it falls back to; the trainer sends 2 % of item occurrences there."""
+    def fallback(self) -> Int32Array:
+        """For every number the one it falls back to; the trainer replaces 2 % of item occurrences by it."""
         if self._fallback is None:
             table = np.arange(self.size, dtype=np.int32)
             table[self.first_known :] = self.fallback_numbers(self.index.hashes())
@@ -282,9 +303,9 @@ class Vocabulary:
 
 
 class NumberVocabulary(Vocabulary):
-    """Numbers of a field whose values are numbers themselves: levels of one fixed scale, the same for all data.
+    """Numbers of a field whose values are numbers themselves: levels of one fixed scale, whatever the data.
 
-    The known values are the levels' own values, so that it can be saved, compared and read as any other.
+    The known values are the values of the levels, so that it is saved, compared and read like any other vocabulary.
     """
 
     FILE = "scale.json"
@@ -294,17 +315,17 @@ class NumberVocabulary(Vocabulary):
 
     @classmethod
     def checked(cls, folder: Path) -> NumberVocabulary:
-        """That of a folder.
+        """The vocabulary, once it is sure that a folder's scale is the one of this release.
 
         Raises:
-            DatasetError: it was written for another scale.
+            DatasetError: the folder was written for another scale.
         """
-        found = (folder / cls.FILE).read_text()
+        found = (folder / cls.FILE).read_text(errors="replace")
         if found != cls._text():
             raise DatasetError(
                 f"{folder / cls.FILE} holds the scale {found.strip()}",
                 expected=f"{cls._text().strip()}, that of this release",
-                fix="use the release that wrote it, or prepare and train anew",
+                fix="use the release that wrote it, or prepare and train again",
             )
         return cls()
 
@@ -313,18 +334,18 @@ class NumberVocabulary(Vocabulary):
         return json.dumps(asdict(NUMBER)) + "\n"
 
     def save(self, folder: Path) -> None:
-        """Write it as any other, and that it is a scale."""
+        """Write it like any other vocabulary, and its scale."""
         super().save(folder)
         (folder / self.FILE).write_text(self._text())
 
     def numbers(self, values: Sequence[str | None]) -> IntArray:
-        """Level of each value; what is no number of at least 0 is `UNKNOWN`."""
+        """Level of each value; what is not a number of at least 0 is `UNKNOWN`."""
         value_N = np.array([_number(value) for value in values], np.float64)
         return NUMBER.numbers(value_N, value_N >= 0)
 
 
 def _number(text: str | None) -> float:
-    """The number of a text, NaN where it is none or endless."""
+    """The number of a text, NaN where it is not a finite number."""
     try:
         found = float(text or "nan")
     except ValueError:

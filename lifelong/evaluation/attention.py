@@ -1,7 +1,7 @@
-"""What a trained model's memory slots draw on: attention over slots, held against the ages of related events.
+"""What a trained model's memory slots hold: attention over slots, compared with the ages of related events.
 
-A *related* event has the target's item, or its category (the item field whose name says so, else the first field).
-Its *age* is counted in events: 1 is the last event before the target.
+A *related* event has the target's item, or its category (the item field with such a name, else the first field). Its
+*age* is counted in events: 1 is the last event before the target.
 
 Shapes: N examples, S slots, L events before one target.
 """
@@ -9,26 +9,22 @@ Shapes: N examples, S slots, L events before one target.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.data.batches import evaluation_batches
+from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
+from lifelong.dtypes import FloatArray, IntArray
 from lifelong.errors import UsageError
-from lifelong.evaluation.significance import RESAMPLES, draw_weights, interval, p_value
+from lifelong.evaluation.significance import RESAMPLES, interval, p_value, resampled_sums
 from lifelong.models.base import Model
 
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 EXAMPLES = 30_000
-"""How many examples are read, about; whole users, drawn at random."""
+"""About how many examples are read, of whole users drawn at random."""
 AGE_BOUNDS = (1, 11, 33, 101, 301, 1001)
 """Lower bounds of the age classes, in events."""
 SAME_CATEGORY, SAME_ITEM = 1, 2
@@ -40,8 +36,8 @@ class ReadAttention:
 
     Args:
         examples: the targets.
-        logit_N: of the first task.
-        attention_NS: first-hop attention; 0 for empty slots.
+        logit_N: logits of the first task.
+        attention_NS: attention of the first hop; 0 for empty slots.
         periods: of the slots, ascending.
         count_N: related events before the target.
         latest_N: age of the latest related event, 0 without one.
@@ -66,12 +62,12 @@ class ReadAttention:
 
 @dataclass(frozen=True, slots=True)
 class AgeClass:
-    """Targets whose latest related event has a similar age.
+    """Targets with a latest related event of similar age.
 
     Args:
-        name: of the class, such as "33 to 100"; "none" without a related event.
-        examples: how many.
-        attention_S: mean attention.
+        name: name of the class, such as "33 to 100"; "none" without a related event.
+        examples: number of targets.
+        attention_S: mean attention to each slot.
     """
 
     name: str
@@ -85,9 +81,9 @@ class SlotContents:
 
     Args:
         periods: of the slots.
-        classes: age classes that have an example.
-        examples: targets with a related event, which the correlation is measured on.
-        correlation: Spearman's, of the latest related event's age and the mean log period that is attended to; None if
+        classes: age classes with an example.
+        examples: number of targets with a related event, on which the correlation is measured.
+        correlation: Spearman's, between the age of the latest related event and the attended mean log period; None if
             it is not defined.
         low: lower end of its 95 % interval over users.
         high: upper end.
@@ -112,10 +108,10 @@ def sampled_users(examples: Examples, *, most: int = EXAMPLES, seed: int = 0) ->
 
 
 def read_attention(artifact: Artifact, dataset: Dataset, examples: Examples) -> ReadAttention:
-    """Run a model over examples and note what each target draws from which slot.
+    """Run a model over examples and record how much each target reads from each slot.
 
     Args:
-        artifact: of a model with periodic slots.
+        artifact: of a model with slots that are written periodically.
         dataset: with the histories.
         examples: the targets.
 
@@ -124,17 +120,15 @@ def read_attention(artifact: Artifact, dataset: Dataset, examples: Examples) -> 
         MismatchError: the dataset does not fit the model.
     """
     from lifelong.artifact.export import load_model
-    from lifelong.evaluation.evaluate import check_fits
 
     check_fits(artifact, dataset)
     model = load_model(artifact)
-    periods = tuple(getattr(model, "periods", ()))
+    periods = tuple(artifact.config.settings.get("periods", ()))
     if not periods or not isinstance(model, Model):
         raise UsageError(f"{artifact.config.title} has no slots with periods", expected="a model such as hpmn")
     logit_N, attention_NS = np.zeros(len(examples)), np.zeros((len(examples), len(periods)))
-    items = None if model.item_side is None else model.item_side.span
     with torch.inference_mode():
-        for batch in evaluation_batches(dataset, examples, counts=model.counted is not None, items=items):
+        for batch in evaluation_batches(dataset, examples, **model.extras.batch_parts()):
             chosen_BC, output = batch.mask_BC & (batch.example_BC >= 0), model(batch)
             place = batch.example_BC[chosen_BC].numpy()
             logit_N[place] = output.logit_BCT[..., 0][chosen_BC].numpy()
@@ -145,7 +139,7 @@ def read_attention(artifact: Artifact, dataset: Dataset, examples: Examples) -> 
 
 
 def category_field(dataset: Dataset) -> str | None:
-    """The item field that makes events related: the one named so, else the first; None if items have none."""
+    """The item field that makes events related: one with such a name, else the first; None if items have none."""
     fields = dataset.schema.item_fields[1:]
     return next((name for name in fields if "categor" in name.lower()), fields[0] if fields else None)
 
@@ -159,7 +153,7 @@ def relation(dataset: Dataset, examples: Examples, at: int) -> npt.NDArray[np.in
     if field is not None:
         column = dataset.schema.item_fields.index(field)
         number_V = dataset.catalogue.number_VF[:, column]
-        # Two unknown categories are not the same one.
+        # All unknown categories share a number, but are not the same category.
         if number_V[row] >= dataset.vocabularies[field].first_known:
             related_L[number_V[row_L] == number_V[row]] = SAME_CATEGORY
     related_L[row_L == row] = SAME_ITEM
@@ -167,7 +161,7 @@ def relation(dataset: Dataset, examples: Examples, at: int) -> npt.NDArray[np.in
 
 
 def slot_contents(read: ReadAttention, *, resamples: int = RESAMPLES, seed: int = 0) -> SlotContents:
-    """Hold attention against ages, over the targets whose slots are all filled (so that length does not decide)."""
+    """Compare attention with ages, over the targets with all slots filled, so that the length does not decide."""
     full_N = read.filled == len(read.periods)
     class_N = np.searchsorted(AGE_BOUNDS, read.latest_N, side="right")
     names = ["none", *(_bounds(place) for place in range(len(AGE_BOUNDS)))]
@@ -208,18 +202,15 @@ def _bounds(place: int) -> str:
 def _spearman(
     first_N: npt.NDArray[np.generic], second_N: FloatArray, user_N: npt.NDArray[np.integer], resamples: int, seed: int
 ) -> tuple[float, FloatArray]:
-    """Rank correlation, and its values under resampled users (ranks are those of the whole)."""
+    """Rank correlation, and its values under resampled users; ranks are always those of the whole sample."""
     from scipy.stats import rankdata
 
     if len(first_N) < 3:
         return float("nan"), np.empty(0)
-    users, place_N = np.unique(user_N, return_inverse=True)
     x, y = (rankdata(values) - (len(first_N) + 1) / 2 for values in (first_N, second_N))
-    columns = (np.ones(len(x)), x, y, x * x, y * y, x * y)
-    sum_UX = np.column_stack([np.bincount(place_N, weights=column, minlength=len(users)) for column in columns])
-    weight_RU = draw_weights(len(users), resamples, np.random.default_rng(seed))
-    value = _correlation(sum_UX.sum(0, keepdims=True))[0]
-    return float(value), _correlation(weight_RU @ sum_UX)
+    columns_NX = np.column_stack((np.ones(len(x)), x, y, x * x, y * y, x * y))
+    whole_1X, drawn_RX = resampled_sums(columns_NX, user_N, resamples=resamples, seed=seed)
+    return float(_correlation(whole_1X)[0]), _correlation(drawn_RX)
 
 
 def _correlation(sum_RX: FloatArray) -> FloatArray:

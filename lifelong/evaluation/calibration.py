@@ -1,9 +1,10 @@
 """Fit the map from logits to probabilities on validation examples.
 
-`lifelong.artifact.calibration` has the map; it is that of beta calibration (Kull, Silva Filho, Flach, AISTATS 2017), at
-the base rate of the examples it was fitted on.
-Where negatives were sampled, that rate is the sampler's and not the world's: the calibrator stores it, and shifts the
-log-odds to a stated base rate when it is applied.
+`lifelong.artifact.calibration` has the map: that of beta calibration, at the base rate of the examples it is fitted on.
+Where negatives were sampled, that is the rate of the sample and not of responses: the calibrator stores it, and shifts
+the log-odds to a given base rate when it is applied.
+
+Source: Kull, Silva Filho, Flach, AISTATS 2017.
 """
 
 from __future__ import annotations
@@ -14,33 +15,34 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.artifact.calibration import Calibrator
+from lifelong.dtypes import FloatArray
 from lifelong.evaluation import metrics
-from lifelong.evaluation.metrics import FloatArray, Sample
+from lifelong.evaluation.metrics import Sample
 
 _SURE = 6.63
-"""Twice the log likelihood that a second slope has to gain: 1 % of chi-squared with one degree of freedom."""
+"""Twice the log likelihood that a second slope must gain: 99 % point of chi-squared with one degree of freedom."""
 
 
 def fit_calibrator(logit: npt.ArrayLike, label: npt.ArrayLike, *, logged: bool = False) -> Calibrator | None:
-    """The rising map of logits with the least log loss: affine, or of two slopes where these differ for sure.
+    """The increasing map of logits with the least log loss: affine, or with two slopes where they differ significantly.
 
-    Labels are smoothed as Platt did, by one example of the other class, so that perfectly separated scores keep a
-    finite slope.
+    Labels are smoothed by one example of the other class, as Platt did, so that perfectly separated scores get a finite
+    slope.
 
     Args:
         logit: of validation examples.
-        label: theirs, in `[0, 1]`.
-        logged: the labels are logged responses, so their share of positives is the world's and not a sampler's.
+        label: of these examples, in `[0, 1]`.
+        logged: the labels are logged responses, so that their share of positives is the true base rate.
 
     Returns:
-        The calibrator; None where all labels or all logits are equal, or where no rising map does better than the base
-        rate alone.
+        The calibrator; None where all labels or all logits are equal, or where no increasing map is better than the
+        base rate alone.
     """
     sample = Sample.of(label, logit)
     rate = float(sample.label.mean()) if len(sample) else 0.0
     if not 0 < rate < 1 or np.ptp(sample.logit) == 0:
         return None
-    # Standardised logits make one step length right for all parameters.
+    # On standardised logits one step length fits all parameters.
     centre, scale = float(sample.logit.mean()), float(sample.logit.std())
     start = np.array([scale, math.log(rate / (1 - rate))])
     affine_loss, (of_scale, shift) = _minimise(sample, ((sample.logit - centre) / scale)[:, None], start)
@@ -61,7 +63,7 @@ def calibration_errors(calibrator: Calibrator, logit: npt.ArrayLike, label: npt.
 
 
 def _minimise(sample: Sample, input_NK: FloatArray, start: FloatArray) -> tuple[float, tuple[float, ...]]:
-    """The least log loss, and the weights of K inputs, and an intercept, that have it."""
+    """The least log loss, and the weights of K inputs and the intercept that reach it."""
     from scipy.optimize import minimize
 
     positives = float(sample.label.sum())

@@ -1,24 +1,22 @@
-"""What a model took to train, and takes to serve."""
+"""What a model took to train, and what it takes to serve."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lifelong.artifact.folder import Artifact
 from lifelong.evaluation.compare import Cost
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What a service needs for one user and one request; measured outside of this package.
+    """What a service needs for one user and one request, as a caller has measured it.
 
     Args:
-        state_bytes: of one user in a store.
-        latency_ms: events of the history -> median milliseconds of one request with 100 candidates.
+        state_bytes: bytes of one user in a store.
+        latency_ms: length of the history in events -> median milliseconds of one request with 100 candidates.
     """
 
     state_bytes: int
@@ -46,6 +44,6 @@ def cost_of(artifact: Artifact, serving: Serving | None) -> Cost:
 
 
 def hit_limit(record: Mapping[str, Any]) -> bool:
-    """Whether time or a number of examples ended the training while its last validation was the best so far."""
+    """Whether time or a number of examples ended the training although its last validation was the best so far."""
     curve = record.get("learning_curve") or []
     return record.get("stopped_by") in ("time", "examples") and bool(curve) and record.get("best") == curve[-1]

@@ -9,20 +9,25 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from lifelong.artifact.calibration import Calibrator
+from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.data.batches import evaluation_batches
-from lifelong.data.examples import Examples, Split
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import VAULT, Examples, Split
 from lifelong.data.recent import recent_parts
+from lifelong.dtypes import BoolArray, FloatArray
 from lifelong.errors import DataError, MismatchError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.graded import graded_metrics
+from lifelong.evaluation.in_sample import InSample, check_in_sample
 from lifelong.evaluation.metrics import Sample
-from lifelong.evaluation.processes import Processes, open_fabric
+from lifelong.evaluation.processes import Processes, join
+from lifelong.evaluation.ranking import USERS, rank_catalogue
 from lifelong.evaluation.results import (
     Counts,
     DelayResult,
@@ -34,57 +39,52 @@ from lifelong.evaluation.results import (
     versions,
 )
 from lifelong.evaluation.significance import RESAMPLES, bootstrap
+from lifelong.evaluation.vault import claim, keep
 from lifelong.launch import launch
 from lifelong.models.base import FittedModel, Model
 
-if TYPE_CHECKING:
-    from lifelong.artifact.calibration import Calibrator
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
-
-FloatArray = npt.NDArray[np.float64]
 CALIBRATION_METRICS = ("log_loss", "normalised_entropy", "ece", "predicted_observed")
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """Where logits come from: the model's name and title, its artifact, the settings of its run."""
-
-    model: str
-    title: str
-    artifact_id: str | None = None
-    config: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Scored:
-    """Logits of one split.
+    """Logits of one split, and the model that gave them.
 
     Args:
         dataset: the dataset.
         split: which of its splits.
         examples: its examples, at their true positions.
-        logit_NT: at the first delay.
-        delay: the first delay, seconds.
-        delayed: further delay -> logits.
-        calibrated_NT: logits after the calibrator, or None.
+        logits: delay in seconds -> logits `[N, T]`; the main numbers are those of the first delay.
+        calibrated_NT: those of the first delay after the calibrator, or None.
         seconds: wall time of scoring.
+        model: name of the model.
+        title: its name in tables.
+        artifact_id: of the artifact, if there is one.
+        config: settings of the run.
+        in_sample: whether the model was trained on these examples; None for logits of no artifact.
     """
 
     dataset: Dataset
     split: Split
     examples: Examples
-    logit_NT: FloatArray
-    delay: int = 0
-    delayed: Mapping[int, FloatArray] = field(default_factory=dict)
+    logits: Mapping[int, FloatArray]
     calibrated_NT: FloatArray | None = None
     seconds: float = 0.0
+    model: str = ""
+    title: str = ""
+    artifact_id: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    in_sample: InSample | None = None
+
+    def sample(self, logit_NT: FloatArray, task: int = 0) -> Sample:
+        """The scored examples of one task, as metrics take them."""
+        return Sample.of(self.examples.label_NT[:, task], logit_NT[:, task], self.examples.user_N)
 
 
 def delayed(dataset: Dataset, examples: Examples, delay: int) -> Examples:
-    """The same targets when events younger than `delay` seconds are not known yet.
+    """The same targets, at which events younger than `delay` seconds are not known yet.
 
-    An event is hidden if target time - event time < delay; one of the target's own moment always is.
+    An event is hidden if target time - event time < delay; one at the target's own time always is.
 
     Raises:
         UsageError: the delay is negative, or the dataset has no times in seconds.
@@ -110,17 +110,17 @@ def predict(
     threads: int | None = None,
     processes: Processes | None = None,
 ) -> FloatArray:
-    """Logits `[N, T]` in the order of the examples, each from the events before its target alone.
+    """Logits `[N, T]` in the order of the examples, each computed only from the events before its target.
 
     Args:
-        model: trained; it is put back into the mode it was in.
-        dataset: where the histories are; they are read from each user's first event.
+        model: trained; its mode (training or not) is restored.
+        dataset: with the histories; they are read from each user's first event.
         examples: the targets.
         delay: seconds; younger events are hidden.
-        recent: each target sees only so many events, the last ones before it; None = all of them.
-        threads: of torch, only during this call; None leaves them.
-        processes: that all call this with the same; each scores its share of the batches and gets all logits. A batch
-            is the same whoever scores it, and so are its logits. Fitted models are scored as a whole by each.
+        recent: number of events before each target that the model sees; None = all of them.
+        threads: of torch, only during this call; None leaves them as they are.
+        processes: that all make this call with equal arguments; each scores its share of the batches and gets all
+            logits. A batch has the same logits whichever process scores it. Fitted models are scored by every process.
 
     Raises:
         DataError: the model gave a logit that is not a finite number.
@@ -166,9 +166,8 @@ def _run(
                 examples,
                 recent=recent,
                 share=share,
-                counts=model.counted is not None,
-                items=None if model.item_side is None else replace(model.item_side.span, delay=delay),
                 delay=delay,
+                **model.extras.batch_parts(delay=delay),
             )
             for batch in batches:
                 chosen_BC = batch.mask_BC & (batch.example_BC >= 0)
@@ -182,7 +181,7 @@ def _run(
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads inside; None leaves them."""
+    """Let torch use so many threads in this context; None leaves them as they are."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
@@ -190,43 +189,6 @@ def torch_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def check_fits(artifact: Artifact, dataset: Dataset) -> None:
-    """Refuse a dataset whose numbers mean something else than those the model was trained on.
-
-    Raises:
-        MismatchError: names the field and the difference.
-    """
-    mine, theirs = artifact.config.dataset_schema, dataset.schema
-    fix = "prepare the data with the vocabularies of this model's dataset, or train on this dataset"
-    if mine != theirs:
-        differing = [name for name in type(mine).model_fields if getattr(mine, name) != getattr(theirs, name)]
-        raise MismatchError(
-            "; ".join(f"{name} is {getattr(theirs, name)!r} in this dataset" for name in differing),
-            expected="; ".join(f"{name} = {getattr(mine, name)!r}, as in training" for name in differing),
-            fix=fix,
-        )
-    pairs = [(name, artifact.vocabularies[name], vocabulary) for name, vocabulary in dataset.vocabularies.items()]
-    pairs += [
-        (name, artifact.profile_vocabularies[name], vocabulary)
-        for name, vocabulary in dataset.profile_vocabularies.items()
-    ]
-    if artifact.event_types is not None and dataset.event_types is not None:
-        pairs.append(("event_type", artifact.event_types, dataset.event_types))
-    for name, trained, found in pairs:
-        if (trained.size, trained.buckets) != (found.size, found.buckets):
-            raise MismatchError(
-                f"the field {name!r} has {found.size} numbers ({found.buckets} of them buckets) in this dataset",
-                expected=f"{trained.size} ({trained.buckets}), as in training",
-                fix=fix,
-            )
-        if trained.content_hash() != found.content_hash():
-            raise MismatchError(
-                f"the field {name!r} has as many numbers as in training, but they stand for other values",
-                expected="the same vocabulary",
-                fix=fix,
-            )
 
 
 def evaluate(
@@ -238,22 +200,31 @@ def evaluate(
     bootstrap: int = RESAMPLES,
     seed: int = 0,
     threads: int | None = None,
+    in_sample: bool = False,
+    ranking: Sequence[int] = (),
+    ranking_users: int | None = USERS,
 ) -> Result:
-    """Score a split and measure.
+    """Score a split and measure the scores.
+
+    Under torchrun all processes score together; each returns the record that the first one made. The split `vault` is
+    read once by an artifact and all that are continued from it (`lifelong.evaluation.vault`).
 
     Args:
         artifact: the finished model.
         dataset: with the same fields and vocabularies as in training.
         split: which examples.
-        delays: seconds; the record's main numbers are of the first, `delays` holds all of them.
-        bootstrap: resamples of users.
+        delays: seconds; the main numbers of the record are those of the first delay, `delays` has all of them.
+        bootstrap: number of resamples of the users.
         seed: of the resampling.
         threads: of torch.
-
-    Under torchrun all processes score together; each returns the same record, which the first one made.
+        in_sample: measure a test period that the model was trained on, too, and mark the result.
+        ranking: also rank the whole catalogue, and measure at these places; see `lifelong.evaluation.ranking`.
+        ranking_users: for the baskets of so many users, drawn by the seed; None = of all.
 
     Raises:
-        MismatchError: the dataset does not fit the model, or processes have different ones.
+        MismatchError: the dataset does not fit the model, its test period was seen in training, processes have
+            different ones, or the artifact's family has read the vault.
+        DatasetError: the dataset has no vault.
         UsageError: a delay on data without clock times.
         LostProcessError: another process does not answer.
     """
@@ -262,24 +233,40 @@ def evaluate(
     if not delays:
         raise UsageError("no delay is given", expected="at least one, such as 0")
     check_fits(artifact, dataset)
-    model, examples = load_model(artifact), dataset.examples(split)
-    _check_requirements(model, dataset)
+    check_in_sample(artifact, dataset, split, allowed=in_sample)
+    held = dataset.holding(split)
+    model, examples = load_model(artifact), held.examples(split)
+    check_requirements(model, held)
     processes = _joined(artifact, dataset)
+    # Before anything is read of the vault it is written down that it is.
+    opening = processes.on_first(lambda: claim(dataset, artifact)) if split == VAULT else None
     start = time.perf_counter()
     logits = {
-        delay: predict(model, dataset, examples, delay=delay, threads=threads, processes=processes)
+        delay: predict(model, held, examples, delay=delay, threads=threads, processes=processes)
         for delay in dict.fromkeys(delays)
     }
     seconds = time.perf_counter() - start
     scored = scored_by(artifact, dataset, logits, split=split, seconds=seconds)
-    return processes.on_first(lambda: record(scored, origin_of(artifact), resamples=bootstrap, seed=seed))
+    ranked = None
+    if ranking:
+
+        def score(asked: Examples) -> FloatArray:
+            found_NT = predict(model, dataset, asked, delay=delays[0], threads=threads, processes=processes)
+            return found_NT[:, 0]
+
+        ranked = rank_catalogue(score, dataset, examples, ranking, users=ranking_users, resamples=bootstrap, seed=seed)
+    result = processes.on_first(
+        lambda: record(scored, resamples=bootstrap, seed=seed).model_copy(update={"ranking": ranked})
+    )
+    if opening is not None:
+        processes.on_first(lambda: keep(dataset, opening, result))
+    return result
 
 
 def _joined(artifact: Artifact, dataset: Dataset) -> Processes:
     """The processes that evaluate together: one, or those of torchrun."""
     place = launch()
-    if place.several:
-        open_fabric("cpu", "32-true")
+    join(place)
     processes = Processes(place)
     processes.check_same(
         {"the artifact": artifact.id[:12], "the dataset's hash": dataset.manifest.data_hash[:12], **versions()}
@@ -290,56 +277,58 @@ def _joined(artifact: Artifact, dataset: Dataset) -> Processes:
 def scored_by(
     artifact: Artifact, dataset: Dataset, logits: Mapping[int, FloatArray], *, split: Split, seconds: float
 ) -> Scored:
-    """What `record` takes, from delay -> logits; the first delay is the main one."""
-    delay, logit_NT = next(iter(logits.items()))
-    calibrators = [artifact.calibrator(task) for task in dataset.schema.tasks]
+    """The input of `record`, from delay -> logits; the first delay is the main one."""
+    config, calibrators = artifact.config, [artifact.calibrator(task) for task in dataset.schema.tasks]
+    held = dataset.holding(split)
     return Scored(
-        dataset,
+        held,
         split,
-        dataset.examples(split),
-        logit_NT,
-        delay=delay,
-        delayed=logits if len(logits) > 1 else {},
-        calibrated_NT=_calibrated(calibrators, logit_NT),
-        seconds=seconds,
+        held.examples(split),
+        logits,
+        _calibrated(calibrators, next(iter(logits.values()))),
+        seconds,
+        model=config.model,
+        title=config.title,
+        artifact_id=artifact.id,
+        config={"model": config.settings, **config.run},
+        in_sample=check_in_sample(artifact, dataset, split, allowed=True),
     )
 
 
 def _calibrated(calibrators: Sequence[Calibrator | None], logit_NT: FloatArray) -> FloatArray | None:
-    """Logits after the calibrators, unchanged where a task beside the first has none."""
+    """Logits after the calibrators, unchanged for further tasks without one; None if the first task has none."""
     if calibrators[0] is None:
         return None
     columns = zip(calibrators, logit_NT.T, strict=True)
     return np.stack([logit_N if of is None else of.logit(logit_N) for of, logit_N in columns], axis=1)
 
 
-def origin_of(artifact: Artifact) -> Origin:
-    """Name, title, id and settings of an artifact."""
-    config = artifact.config
-    return Origin(config.model, config.title, artifact.id, {"model": config.settings, **config.run})
+def check_requirements(model: Model | FittedModel, dataset: Dataset) -> None:
+    """Refuse a dataset that lacks what a model needs.
 
-
-def _check_requirements(model: Model | FittedModel, dataset: Dataset) -> None:
+    Raises:
+        MismatchError: names all that is missing.
+    """
     missing = model.requirements(dataset)
     if missing:
         raise MismatchError("; ".join(missing), fix="choose another model, or prepare the data with what is missing")
 
 
-def record(scored: Scored, origin: Origin, *, resamples: int = RESAMPLES, seed: int = 0) -> Result:
+def record(scored: Scored, *, resamples: int = RESAMPLES, seed: int = 0) -> Result:
     """The result record of given logits: metrics, slices, delays and tasks, under the same resampled users."""
     samples = _samples(scored)
     drawn = bootstrap(samples, resamples=resamples, seed=seed)
     whole = samples["all"]
     grouped = metrics.gauc(whole.label, whole.logit, whole.user)
-    manifest = scored.dataset.manifest
+    manifest, (delay, logit_NT) = scored.dataset.manifest, next(iter(scored.logits.items()))
 
-    def measured(key: str, names: Sequence[str] = metrics.METRICS) -> dict[str, Any]:
-        return estimates(samples[key], drawn[key], names)
+    def measured(key: str, names: Sequence[str] = ()) -> dict[str, Any]:
+        return estimates(samples[key], drawn[key], names or metrics.metric_names())
 
     return Result(
-        model=origin.model,
-        title=origin.title,
-        artifact_id=origin.artifact_id,
+        model=scored.model,
+        title=scored.title,
+        artifact_id=scored.artifact_id,
         data_hash=manifest.data_hash,
         dataset=manifest.name,
         protocol=manifest.protocol,
@@ -347,14 +336,14 @@ def record(scored: Scored, origin: Origin, *, resamples: int = RESAMPLES, seed: 
         split=scored.split,
         task=scored.dataset.schema.tasks[0],
         kind=number_kind(scored.dataset),
-        delay=scored.delay,
+        delay=delay,
         metrics=measured("all"),
         calibrated=measured("calibrated", CALIBRATION_METRICS) if "calibrated" in samples else None,
         slices=[slice_result(key[6:], samples[key], drawn[key]) for key in samples if key.startswith("slice:")],
         unseen=slice_result("unseen", samples["unseen"], drawn["unseen"]),
-        delays=[DelayResult(delay=delay, metrics=measured(f"delay:{delay}")) for delay in scored.delayed],
+        delays=[DelayResult(delay=int(key[6:]), metrics=measured(key)) for key in samples if key.startswith("delay:")],
         other_tasks={task: measured(f"task:{task}") for task in scored.dataset.schema.tasks[1:]},
-        graded=graded_metrics(scored.dataset, scored.examples, scored.logit_NT, resamples=resamples, seed=seed),
+        graded=graded_metrics(scored.dataset, scored.examples, logit_NT, resamples=resamples, seed=seed),
         counts=Counts(
             examples=len(whole),
             positives=int(whole.positive.sum()),
@@ -367,37 +356,34 @@ def record(scored: Scored, origin: Origin, *, resamples: int = RESAMPLES, seed: 
         seconds=scored.seconds,
         peak_memory=peak_memory(),
         versions=versions(),
-        config=dict(origin.config),
+        config=dict(scored.config),
+        in_sample=None if scored.in_sample is None else scored.in_sample.answer,
+        in_sample_note="" if scored.in_sample is None else scored.in_sample.why,
     )
 
 
 def number_kind(dataset: Dataset) -> Kind:
-    """What a model's numbers mean here: probabilities where labels are logged, scores where negatives are sampled."""
+    """What a model's numbers mean: probabilities where labels are logged, scores where negatives are sampled."""
     return "score" if dataset.manifest.base_rate is None else "probability"
 
 
-def unseen_targets(dataset: Dataset, examples: Examples) -> npt.NDArray[np.bool_]:
-    """Which targets' items are not among the known values of the training vocabulary."""
+def unseen_targets(dataset: Dataset, examples: Examples) -> BoolArray:
+    """Which targets have an item that the training vocabulary does not know."""
     number_N = dataset.catalogue.number_VF[examples.row_N, 0]
-    unseen: npt.NDArray[np.bool_] = number_N < dataset.vocabularies["item"].first_known
+    unseen: BoolArray = number_N < dataset.vocabularies["item"].first_known
     return unseen
 
 
-def sample_of(scored: Scored, logit_NT: FloatArray | None = None, task: int = 0) -> Sample:
-    """The scored examples of one task, as metrics take them."""
-    logit_NT = scored.logit_NT if logit_NT is None else logit_NT
-    return Sample.of(scored.examples.label_NT[:, task], logit_NT[:, task], scored.examples.user_N)
-
-
 def _samples(scored: Scored) -> dict[str, Sample]:
-    whole = sample_of(scored)
+    first_NT, *later = scored.logits.values()
+    whole = scored.sample(first_NT)
     samples = {"all": whole, "unseen": whole.take(unseen_targets(scored.dataset, scored.examples))}
     for name, chosen in metrics.length_slices(scored.examples.position_N).items():
         samples[f"slice:{name}"] = whole.take(chosen)
     if scored.calibrated_NT is not None:
-        samples["calibrated"] = sample_of(scored, scored.calibrated_NT)
-    for delay, logit_NT in scored.delayed.items():
-        samples[f"delay:{delay}"] = sample_of(scored, logit_NT)
+        samples["calibrated"] = scored.sample(scored.calibrated_NT)
+    for delay, logit_NT in scored.logits.items() if later else ():
+        samples[f"delay:{delay}"] = scored.sample(logit_NT)
     for place, task in enumerate(scored.dataset.schema.tasks[1:], 1):
-        samples[f"task:{task}"] = sample_of(scored, task=place)
+        samples[f"task:{task}"] = scored.sample(first_NT, task=place)
     return samples

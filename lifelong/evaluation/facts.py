@@ -1,30 +1,27 @@
-"""What a memory model learned about its own memory, such as how often it writes each slot; for reports."""
+"""What a memory model reports of its own memory, such as how often it writes each slot."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 
 from lifelong.data.batches import evaluation_batches
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import Examples
 from lifelong.models.base import FittedModel, History, MemoryModel, Model
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
 
 TITLES = {"write_rate": "share of the events that write each slot"}
 """Name of a fact -> what it is."""
 
 
 def facts_of(model: Model | FittedModel, dataset: Dataset, examples: Examples) -> dict[str, list[float]]:
-    """The mean over examples of what a model reports of its memories; nothing of most models.
+    """The mean over examples of what a model reports of its memories; empty for most models.
 
     Args:
         model: on any device; it is not changed.
-        dataset: whose histories are read.
-        examples: at whose positions.
+        dataset: with the histories.
+        examples: the memories are read at their positions.
     """
     if not isinstance(model, MemoryModel) or not len(examples) or type(model).facts is MemoryModel.facts:
         return {}
@@ -40,7 +37,11 @@ def facts_of(model: Model | FittedModel, dataset: Dataset, examples: Examples) -
 
 
 def in_words(facts: Mapping[str, list[float]]) -> list[str]:
-    """One sentence for each fact."""
+    """One sentence for each fact.
+
+    >>> in_words({"write_rate": [1.0, 0.25]})
+    ['share of the events that write each slot: 1, 0.25']
+    """
     return [
         f"{TITLES.get(name, name)}: {', '.join(f'{value:.3g}' for value in values)}" for name, values in facts.items()
     ]

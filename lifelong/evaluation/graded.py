@@ -1,26 +1,23 @@
-"""How far the expected rating is from the rating, where all steps of a rating are tasks (`lifelong.data.ratings`).
+"""Errors of the expected rating, where all steps of a rating are tasks (`lifelong.data.grades`).
 
-    rmse            root of the mean squared error of the expected rating
-    mae             mean absolute error of it
-    rmse_of_mean    root of the mean squared error of one number for all, the mean rating of the training examples
+    rmse            root mean squared error of the expected rating
+    mae             its mean absolute error
+    rmse_of_mean    root mean squared error of a constant, the mean rating of the training examples
 
 Shapes: N examples, T tasks, U users, R resamples.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from lifelong.data.ratings import expected_rating
-from lifelong.evaluation.metrics import FloatArray, sigmoid
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import Examples
+from lifelong.data.grades import expected_rating
+from lifelong.dtypes import FloatArray
+from lifelong.evaluation.metrics import sigmoid
 from lifelong.evaluation.results import Estimate
-from lifelong.evaluation.significance import draw_weights, interval
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
+from lifelong.evaluation.significance import interval, resampled_sums
 
 
 def graded_metrics(
@@ -29,9 +26,9 @@ def graded_metrics(
     """The metrics with intervals by bootstrap over users; none where no rating is graded.
 
     Args:
-        dataset: whose schema has the grades, and whose training examples the mean.
+        dataset: its schema has the grades; its training examples give the mean rating.
         examples: what was scored.
-        logit_NT: of every task.
+        logit_NT: logits of every task.
         resamples: of users.
         seed: of the resampling.
     """
@@ -42,11 +39,7 @@ def graded_metrics(
     mean = float(expected_rating(tasks, grades, dataset.examples("train").label_NT).mean())
     gap_N = expected_rating(tasks, grades, sigmoid(logit_NT)) - rating_N
     columns_NX = np.stack([np.ones(len(rating_N)), gap_N**2, np.abs(gap_N), (mean - rating_N) ** 2], axis=1)
-    users, place_N = np.unique(np.asarray(examples.user_N), return_inverse=True)
-    sums_UX = np.zeros((len(users), columns_NX.shape[1]))
-    np.add.at(sums_UX, place_N, columns_NX)
-    drawn_RX = draw_weights(len(users), resamples, np.random.default_rng(seed)) @ sums_UX
-    whole, drawn = _from_sums(sums_UX.sum(axis=0, keepdims=True)), _from_sums(drawn_RX)
+    whole, drawn = map(_from_sums, resampled_sums(columns_NX, examples.user_N, resamples=resamples, seed=seed))
     found = {}
     for name, (value,) in whole.items():
         low, high = interval(drawn[name]) if resamples else (None, None)

@@ -1,24 +1,22 @@
 """Metrics of binary responses: plain numpy, one number each, NaN where a metric is not defined.
 
 Label: 0 or 1, or graded between (soft). Ranking metrics take a label of at least 0.5 as positive; the others use it as
-it is. Logit: before the sigmoid. The exact definitions stand in `docs/metrics.md`.
+it is. Logit: before the sigmoid. `docs/metrics.md` has the exact definitions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data.arrays import is_first
+from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.errors import DataError
-
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
+from lifelong.plugins import Registry
 
 CALIBRATION_BINS = 20
 LENGTH_BOUNDS = (0, 50, 100, 300, 1000)
@@ -82,13 +80,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class GroupedAuc:
-    """GAUC and what was left out of it.
+    """GAUC, and what it leaves out.
 
     Args:
-        value: AUC per user, averaged with the users' numbers of examples; NaN if every user has one class only.
-        users: all users.
-        one_class_users: users whose labels are all positive or all negative; they are left out.
-        one_class_examples: their examples.
+        value: mean of the users' AUCs, weighted by their numbers of examples; NaN if no user has both classes.
+        users: number of all users.
+        one_class_users: number of users with positive labels only or negative labels only, which are left out.
+        one_class_examples: number of their examples.
     """
 
     value: float
@@ -101,6 +99,9 @@ def auc(label: npt.ArrayLike, score: npt.ArrayLike) -> float:
     """Pooled AUC: the probability that a positive is scored above a negative, ties counting half.
 
     Computed from average ranks (Mann-Whitney). NaN if one class is absent.
+
+    >>> auc([1, 0, 1, 0], [0.9, 0.1, 0.4, 0.4])
+    0.875
     """
     sample = Sample.of(label, score)
     if not len(sample):
@@ -112,11 +113,11 @@ def user_aucs(sample: Sample) -> tuple[IntArray, FloatArray, IntArray]:
     """Users (ascending), the AUC of each (NaN with one class), and their numbers of examples."""
     order = np.lexsort((sample.logit, sample.user))
     user, score, positive = sample.user[order], sample.logit[order], sample.positive[order]
-    first = np.ones(len(user), bool)
-    first[1:] = user[1:] != user[:-1]
+    first = is_first(user)
     group = np.cumsum(first) - 1
     count = np.bincount(group)
     start = np.flatnonzero(first)
+    # Ranks count from the start of the whole array; less the start of a user's block they are ranks among her examples.
     positives = np.bincount(group, weights=positive)
     rank_sum = np.bincount(group, weights=np.where(positive, _average_ranks(first, score) - start[group], 0.0))
     pairs = positives * (count - positives)
@@ -127,8 +128,8 @@ def user_aucs(sample: Sample) -> tuple[IntArray, FloatArray, IntArray]:
 
 def _average_ranks(first: BoolArray, score: FloatArray) -> FloatArray:
     """Average rank, from 1, over the whole sorted array; equal scores of one user share theirs."""
-    fresh = first.copy()
-    fresh[1:] |= score[1:] != score[:-1]
+    # Places start to end - 1 are tied: their ranks are start + 1 to end, the mean of which all of them get.
+    fresh = first | is_first(score)
     start = np.flatnonzero(fresh)
     end = np.append(start[1:], len(score))
     rank: FloatArray = ((start + 1 + end) / 2.0)[np.cumsum(fresh) - 1]
@@ -136,7 +137,11 @@ def _average_ranks(first: BoolArray, score: FloatArray) -> FloatArray:
 
 
 def gauc(label: npt.ArrayLike, score: npt.ArrayLike, user: npt.ArrayLike) -> GroupedAuc:
-    """AUC per user, weighted by the user's number of examples, over users that have both classes."""
+    """Mean AUC of the users that have both classes, weighted by their numbers of examples.
+
+    >>> gauc([1, 0, 1, 0, 1], [2.0, 1.0, 0.0, 1.0, 5.0], [7, 7, 8, 8, 9])
+    GroupedAuc(value=0.5, users=3, one_class_users=1, one_class_examples=1)
+    """
     sample = Sample.of(label, score, user)
     if not len(sample):
         return GroupedAuc(math.nan, 0, 0, 0)
@@ -147,12 +152,16 @@ def gauc(label: npt.ArrayLike, score: npt.ArrayLike, user: npt.ArrayLike) -> Gro
 
 
 def losses(sample: Sample) -> FloatArray:
-    """Cross entropy of each example in nats, from the logit (no overflow, no clipping)."""
+    """Cross entropy of each example in nats, computed from the logit without overflow or clipping."""
     return np.logaddexp(0.0, sample.logit) - sample.label * sample.logit
 
 
 def log_loss(label: npt.ArrayLike, logit: npt.ArrayLike) -> float:
-    """Mean cross entropy in nats of `sigmoid(logit)`. NaN without examples."""
+    """Mean cross entropy of `sigmoid(logit)` in nats. NaN without examples.
+
+    >>> round(log_loss([1, 0], [0.0, 0.0]), 4)
+    0.6931
+    """
     sample = Sample.of(label, logit)
     return float(losses(sample).mean()) if len(sample) else math.nan
 
@@ -165,7 +174,7 @@ def entropy(rate: npt.ArrayLike) -> FloatArray:
 
 
 def normalised_entropy(label: npt.ArrayLike, logit: npt.ArrayLike) -> float:
-    """Log loss divided by the entropy of the base rate: 1 = no better than the rate. NaN with one class.
+    """Log loss divided by the entropy of the base rate; 1 is no better than the rate. NaN with one class.
 
     Source: He et al., ADKDD 2014, equation 1.
     """
@@ -204,8 +213,30 @@ def predicted_observed(label: npt.ArrayLike, logit: npt.ArrayLike) -> float:
     return float(sigmoid(sample.logit).sum()) / observed if observed > 0 else math.nan
 
 
+MEANS: Mapping[str, Callable[[Sample], FloatArray]] = Registry("metrics", {})
+"""Metrics of other packages: a function that gives a value per example `[N]`; the metric is their mean."""
+
+
+def metric_names() -> tuple[str, ...]:
+    """`METRICS`, and those of other packages."""
+    return (*METRICS, *MEANS)
+
+
+def mean_values(name: str, sample: Sample) -> FloatArray:
+    """The values per example of a metric of another package.
+
+    Raises:
+        DataError: they are not one finite number per example.
+    """
+    value_N = np.asarray(MEANS[name](sample), np.float64)
+    if value_N.shape != sample.logit.shape or not np.isfinite(value_N).all():
+        found = f"the metric {name!r} gave {value_N.shape} for {len(sample)} examples"
+        raise DataError(found, expected="one finite number per example")
+    return value_N
+
+
 def all_metrics(sample: Sample) -> dict[str, float]:
-    """Every metric of `METRICS`."""
+    """Every metric of `metric_names()`."""
     label, logit = sample.label, sample.logit
     return {
         "auc": auc(label, logit),
@@ -214,51 +245,22 @@ def all_metrics(sample: Sample) -> dict[str, float]:
         "normalised_entropy": normalised_entropy(label, logit),
         "ece": ece(label, logit),
         "predicted_observed": predicted_observed(label, logit),
+        **{name: float(mean_values(name, sample).mean()) if len(sample) else math.nan for name in MEANS},
     }
 
 
 def length_slices(length: npt.ArrayLike) -> dict[str, BoolArray]:
-    """Slice name -> which examples; by number of events before the target, bounds in `LENGTH_BOUNDS`."""
+    """Slice name -> which examples, by number of events before the target.
+
+    >>> [name for name, chosen in length_slices([20, 1500]).items() if chosen.any()]
+    ['<50', '1000+']
+    """
     events = np.asarray(length)
     slices = {}
     for low, high in zip(LENGTH_BOUNDS, (*LENGTH_BOUNDS[1:], None), strict=True):
         name = f"{low}+" if high is None else f"<{high}" if low == 0 else f"{low}-{high - 1}"
         slices[name] = (events >= low) & (events < (math.inf if high is None else high))
     return slices
-
-
-def compute(
-    label: npt.ArrayLike,
-    logit: npt.ArrayLike,
-    user: npt.ArrayLike,
-    *,
-    length: npt.ArrayLike | None = None,
-    unseen: npt.ArrayLike | None = None,
-) -> dict[str, Any]:
-    """All metrics at once, without intervals.
-
-    Args:
-        label: in `[0, 1]`.
-        logit: before the sigmoid.
-        user: any user numbers.
-        length: events before each target; adds `slices`: slice name -> metrics.
-        unseen: True where the target item was not known in training; adds `unseen`.
-
-    Returns:
-        `METRICS`, `users`, `one_class_users`, and what was asked for.
-    """
-    sample = Sample.of(label, logit, user)
-    grouped = gauc(label, logit, user)
-    report: dict[str, Any] = {
-        **all_metrics(sample),
-        "users": grouped.users,
-        "one_class_users": grouped.one_class_users,
-    }
-    if length is not None:
-        report["slices"] = {name: all_metrics(sample.take(chosen)) for name, chosen in length_slices(length).items()}
-    if unseen is not None:
-        report["unseen"] = all_metrics(sample.take(np.asarray(unseen, bool)))
-    return report
 
 
 def undefined_reason(name: str, sample: Sample) -> str | None:
@@ -273,8 +275,3 @@ def undefined_reason(name: str, sample: Sample) -> str | None:
     if name == "gauc" and np.isnan(user_aucs(sample)[1]).all():
         return "no user has both classes"
     return None
-
-
-def finite(values: Mapping[str, float]) -> dict[str, float | None]:
-    """NaN -> None, for JSON."""
-    return {name: None if math.isnan(value) else value for name, value in values.items()}

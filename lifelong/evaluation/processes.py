@@ -1,30 +1,27 @@
-"""What the processes of one run tell each other: sums, and what the first one decides.
+"""What the processes of one run exchange: sums, and what the first one decides.
 
     process 0 --share, spread--> all      a decision, an error, weights
-    all --sum--> all                      gradients, logits; the same numbers everywhere, bit for bit
+    all --sum--> all                      gradients, logits; equal numbers everywhere, bit for bit
 
-Alone, a process asks nobody and none of this needs a process group. A process that is not answered in time, or whose
-peer has ended, gets a `LostProcessError` and does not wait for ever.
+A process that runs alone needs no process group. One that gets no answer in time, or whose peer has ended, gets a
+`LostProcessError` and does not wait for ever.
 """
 
 from __future__ import annotations
 
-import logging
+import atexit
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
-from lifelong.errors import LostProcessError, MismatchError, UsageError, require
-from lifelong.launch import Launch, launch
-
-if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+from lifelong.errors import LostProcessError, MismatchError, UsageError
+from lifelong.launch import Launch
 
 T = TypeVar("T")
 TIMEOUT = 10.0
@@ -35,26 +32,17 @@ class Processes:
     """The processes of a run, as one of them sees them.
 
     Args:
-        place: which one this is.
+        place: which of the processes this is.
         minutes: how long it waits for the others.
     """
 
     def __init__(self, place: Launch | None = None, *, minutes: float = TIMEOUT) -> None:
         self.place = place or Launch()
         self.rank, self.count, self._minutes = self.place.rank, self.place.count, minutes
-
-    @property
-    def first(self) -> bool:
-        """Whether this one decides, writes and speaks."""
-        return self.rank == 0
-
-    @property
-    def several(self) -> bool:
-        """Whether there are others."""
-        return self.count > 1
+        self.first, self.several = self.place.first, self.place.several
 
     def share(self, value: T) -> T:
-        """The first one's value, everywhere."""
+        """The first process's value, in all processes."""
         if not self.several:
             return value
         with self._asking():
@@ -63,10 +51,10 @@ class Processes:
         return cast(T, values[0])
 
     def on_first(self, function: Callable[[], T]) -> T:
-        """Call it in the first process; its outcome everywhere.
+        """The outcome of a function that only the first process calls, in all processes.
 
         Raises:
-            LostProcessError: it failed there; the first process itself raises the error that it met.
+            LostProcessError: it failed there; the first process itself raises the error of the function.
         """
         found: T | None = None
         failure: Exception | None = None
@@ -83,7 +71,7 @@ class Processes:
         return cast(T, found)
 
     def sum(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each by the sum of all processes' tensors of its place."""
+        """Replace each tensor by the sum of the processes' tensors at its place."""
         if self.several:
             with self._asking():
                 moved = [(tensor, tensor.to(self._device).contiguous()) for tensor in tensors]
@@ -94,7 +82,7 @@ class Processes:
                         here.copy_(there)
 
     def spread(self, tensors: Iterable[Tensor]) -> None:
-        """Replace each by the first process's."""
+        """Replace each tensor by that of the first process."""
         if self.several:
             with self._asking():
                 for tensor in tensors:
@@ -103,11 +91,12 @@ class Processes:
                     tensor.detach().copy_(there)
 
     def rows(self, index_N: Tensor, value_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows of all processes, one process after another; each may have another number of them."""
+        """The rows of all processes, one process after another; their numbers may differ."""
         if not self.several:
             return index_N, value_ND
         with self._asking():
             device = self._device
+            # All gathered tensors must have one shape: the rows are padded to the largest number, and cut afterwards.
             count_P = torch.zeros(self.count, dtype=torch.int64, device=device)
             count_P[self.rank] = len(index_N)
             dist.all_reduce(count_P)
@@ -123,7 +112,7 @@ class Processes:
         return gathered[0], gathered[1]
 
     def check_same(self, values: Mapping[str, Any]) -> None:
-        """Refuse processes that do not work on the same.
+        """Refuse processes whose values differ.
 
         Raises:
             MismatchError: in every process; names what differs and where.
@@ -149,7 +138,7 @@ class Processes:
 
     @property
     def _device(self) -> torch.device:
-        """Where the group's backend takes tensors."""
+        """The device of the tensors that the group exchanges."""
         return (
             torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
         )
@@ -158,7 +147,7 @@ class Processes:
     def _asking(self) -> Iterator[None]:
         try:
             yield
-        # What the backends raise where a peer has gone or is silent.
+        # What the backends raise where a peer has ended or does not answer.
         except RuntimeError as error:
             raise LostProcessError(
                 f"{self.place} was not answered by the others: {_reason(error)}",
@@ -168,67 +157,44 @@ class Processes:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The first sentence of an error of gloo or NCCL, without the place in their code."""
+    """The first sentence of an error of gloo or NCCL, without the location in their code."""
     line = str(error).splitlines()[0].rpartition(".cc:")[2].partition("] ")
     return (line[2] or line[0]).partition(". ")[0]
 
 
-def open_fabric(device: Literal["cpu", "cuda"], precision: Any, *, minutes: float = TIMEOUT) -> Fabric:
-    """Device and precision of this process; where there are several, the group that they form.
+def join(place: Launch, device: Literal["cpu", "cuda"] = "cpu", *, minutes: float = TIMEOUT) -> None:
+    """Form the group of the processes that torchrun has started; nothing to do for one alone, or a second time.
+
+    Args:
+        place: of this process.
+        device: "cuda" gives each process of a machine a GPU of its own.
+        minutes: how long a process waits for the others, now and later.
 
     Raises:
         UsageError: a machine has fewer GPUs than processes, or machines have different numbers of processes.
-        MissingExtraError: lightning is not installed.
         LostProcessError: not all processes have come.
     """
-    module = require("lightning.fabric", extra="train", purpose="training")
-    place = launch()
-    if not place.several:
-        alone: Fabric = module.Fabric(accelerator=device, devices=1, precision=precision)
-        return alone
+    if not place.several or dist.is_initialized():
+        return
     _check_place(place, device)
-    strategies = require("lightning.fabric.strategies", extra="train", purpose="training")
     timeout = timedelta(minutes=minutes)
-    fabric: Fabric = module.Fabric(
-        accelerator=device,
-        devices=place.local_count,
-        num_nodes=place.count // place.local_count,
-        strategy=strategies.DDPStrategy(timeout=timeout),
-        precision=precision,
-    )
-    with Processes(place, minutes=minutes)._asking(), _no_banner():
-        if place.restarts and not dist.is_initialized():
-            _meet_again(place, device, timeout)
-        fabric.launch()
-    return fabric
-
-
-def _meet_again(place: Launch, device: str, timeout: timedelta) -> None:
-    """Form the group of a run that torchrun has started anew.
-
-    Its store outlives the processes of the attempt before, and the new ones would look for these at their addresses.
-    """
-    store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
     own = torch.device("cuda", place.local_rank) if device == "cuda" else None
-    dist.init_process_group(
-        "gloo" if own is None else "nccl",
-        store=dist.PrefixStore(f"attempt-{place.restarts}", store),  # type: ignore[attr-defined]
-        rank=place.rank,
-        world_size=place.count,
-        timeout=timeout,
-        device_id=own,
-    )
-
-
-@contextmanager
-def _no_banner() -> Iterator[None]:
-    """Lightning tells in every process that it has begun."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)
+    if own is not None:
+        torch.cuda.set_device(own)
+    with Processes(place, minutes=minutes)._asking():
+        store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
+        dist.init_process_group(
+            "gloo" if own is None else "nccl",
+            # The store of torchrun outlives an attempt; without a prefix of its own, a run that was started anew would
+            # look for its peers at the addresses of the processes that have ended.
+            store=dist.PrefixStore(f"attempt-{place.restarts}", store),  # type: ignore[attr-defined]
+            rank=place.rank,
+            world_size=place.count,
+            timeout=timeout,
+            device_id=own,
+        )
+    # A thread of a group that is still there when the interpreter ends can abort the process (gloo); NCCL warns of it.
+    atexit.register(dist.destroy_process_group)
 
 
 def _check_place(place: Launch, device: str) -> None:

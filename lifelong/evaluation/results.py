@@ -1,4 +1,4 @@
-"""The record of one evaluation: what was measured, on what, how, and how sure it is. JSON in and out."""
+"""The record of one evaluation: what was measured, on which examples, and how certain it is. Written as JSON."""
 
 from __future__ import annotations
 
@@ -8,31 +8,55 @@ import platform
 import re
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
+from lifelong.atomic import replace_text
+from lifelong.config import Record
 from lifelong.data.dataset import NegativeRule
 from lifelong.data.examples import Split
+from lifelong.dtypes import FloatArray
 from lifelong.errors import DataError, UsageError
 from lifelong.evaluation import metrics
-from lifelong.evaluation.metrics import FloatArray, Sample
+from lifelong.evaluation.metrics import Sample
 from lifelong.evaluation.significance import interval
+from lifelong.tables import frame_of, html_table
 
 FORMAT_VERSION = 1
 Kind = Literal["score", "probability"]
-_PACKAGES = ("lifelong", "numpy", "scipy", "torch", "lightning", "onnxruntime", "duckdb", "lightgbm")
+_PACKAGES = ("lifelong", "numpy", "scipy", "torch", "onnxruntime", "duckdb", "lightgbm")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class RecordFile(Record):
+    """A record with a file of its own."""
+
+    _what: ClassVar[str]
+    _made_by: ClassVar[str]
+
+    def save(self, path: Path) -> None:
+        """Write JSON; numbers are kept exactly."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            DataError: there is no such file, or it holds something else.
+        """
+        try:
+            return cls.model_validate_json(path.read_text())
+        except (OSError, ValidationError) as error:
+            raise DataError(f"{path} is not a {cls._what}: {error}", fix=f"run `{cls._made_by}` again") from error
 
 
-class Estimate(_Record):
-    """A metric with its 95 % bootstrap interval over users; `value` is None where it is not defined, `reason` why."""
+class Estimate(Record):
+    """A metric with its 95 % bootstrap interval over users; where it is not defined, `reason` says why."""
 
     value: float | None
     low: float | None = None
@@ -40,7 +64,7 @@ class Estimate(_Record):
     reason: str | None = None
 
 
-class SliceResult(_Record):
+class SliceResult(Record):
     """The metrics of some of the examples."""
 
     name: str
@@ -50,15 +74,41 @@ class SliceResult(_Record):
     metrics: dict[str, Estimate]
 
 
-class DelayResult(_Record):
+class DelayResult(Record):
     """The metrics when events younger than `delay` seconds are not yet in the memory."""
 
     delay: int
     metrics: dict[str, Estimate]
 
 
-class Counts(_Record):
-    """What was scored, and what grouped AUC had to leave out."""
+class RankingPart(Record):
+    """How well the items of baskets are found among all items: those of one part (`all`, `repeat`, `explore`)."""
+
+    name: str
+    baskets: int
+    """Baskets that hold such an item."""
+    targets: int
+    metrics: dict[str, Estimate]
+    """`recall@K`, `ndcg@K` and `mrr@K`: means over the baskets."""
+
+
+class RankingResult(Record):
+    """A ranking of the whole catalogue for the baskets of some users; see `lifelong.evaluation.ranking`."""
+
+    items: int
+    """Items that are ranked."""
+    users: int
+    users_in_split: int
+    """Users with a basket in the split, of whom `users` were drawn."""
+    cutoffs: list[int]
+    parts: list[RankingPart]
+    seed: int
+    """Of the choice of users, and of the order of items with equal scores."""
+    seconds: float
+
+
+class Counts(Record):
+    """What was scored, and what GAUC leaves out."""
 
     examples: int
     positives: int
@@ -68,16 +118,19 @@ class Counts(_Record):
 
     @property
     def one_class_share(self) -> float:
-        """Share of users without both classes; GAUC says nothing of them."""
+        """Share of users without both classes, about whom GAUC says nothing."""
         return self.one_class_users / self.users if self.users else 0.0
 
 
-class Result(_Record):
+class Result(RecordFile):
     """One model on one split of one dataset.
 
-    `kind` says what the numbers are: "score" where negatives were sampled (log loss and calibration then refer to the
-    sampled mixture, not to a rate of response), "probability" where labels are logged.
+    `kind` says what a model's numbers mean: "score" where negatives were sampled (then log loss and calibration refer
+    to the sampled mixture, not to a response rate), "probability" where labels are logged.
     """
+
+    _what: ClassVar = "result record"
+    _made_by: ClassVar = "lifelong evaluate"
 
     format_version: int = FORMAT_VERSION
     model: str
@@ -91,19 +144,19 @@ class Result(_Record):
     task: str
     kind: Kind
     delay: int
-    """Seconds; the youngest events hidden from the model."""
+    """Seconds: events younger than this are hidden from the model."""
     metrics: dict[str, Estimate]
-    """Of the raw logits."""
+    """Metrics of the raw logits."""
     calibrated: dict[str, Estimate] | None = None
-    """Of the logits after the artifact's calibrator, at the sampled base rate."""
+    """Metrics of the logits after the artifact's calibrator, at the sampled base rate."""
     slices: list[SliceResult]
     """By number of events before the target; half-open bounds."""
     unseen: SliceResult
     """Targets whose item was not known in training."""
-    delays: list[DelayResult] = []
-    other_tasks: dict[str, dict[str, Estimate]] = {}
-    graded: dict[str, Estimate] = {}
-    """Of the expected rating, where all steps of one are tasks; see `lifelong.evaluation.graded`."""
+    delays: list[DelayResult] = Field(default=[])
+    other_tasks: dict[str, dict[str, Estimate]] = Field(default={})
+    graded: dict[str, Estimate] = Field(default={})
+    """Errors of the expected rating, where all steps of a rating are tasks; see `lifelong.evaluation.graded`."""
     counts: Counts
     resamples: int
     seed: int
@@ -112,25 +165,84 @@ class Result(_Record):
     peak_memory: int
     """Bytes; the largest resident size of the process so far."""
     versions: dict[str, str]
-    config: dict[str, Any] = {}
+    config: dict[str, Any] = Field(default={})
     """Settings of the training run."""
+    ranking: RankingResult | None = None
+    """Where the items of baskets stand among all items, if that was asked for."""
+    in_sample: bool | None = None
+    """Whether the model was trained or selected on the period of these examples; None where that is not known."""
+    in_sample_note: str = ""
+    """Why, in words."""
 
-    def save(self, path: Path) -> None:
-        """Write JSON; numbers are kept exactly."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.model_dump_json(indent=2) + "\n")
+    def __repr__(self) -> str:
+        return f"Result({self.title} on {self.split} of {self.dataset}: {in_short(self.metrics)})"
 
-    @classmethod
-    def load(cls, path: Path) -> Result:
-        """Read what `save` wrote.
+    def __str__(self) -> str:
+        return repr(self)
 
-        Raises:
-            DataError: there is no such file, or it holds something else.
+    def _repr_html_(self) -> str:
+        """Its metrics, as notebooks show them."""
+        rows = [[name, *shown(found)] for name, found in self.metrics.items()]
+        return html_table(["metric", "value", "95 % interval"], rows, caption=f"{self.title} on {self.split}")
+
+    def to_frame(self) -> Any:
+        """All metrics as a `pandas.DataFrame`: part, metric, value, low, high (a 95 % interval), reason.
+
+        The parts are `all`, `calibrated`, `length <bounds>` and `unseen` items, `delay <duration>`, `task <name>`, and
+        `graded` errors of a rating. A metric that is not defined has no value but a reason.
         """
-        try:
-            return cls.model_validate_json(path.read_text())
-        except (OSError, ValidationError) as error:
-            raise DataError(f"{path} is not a result record: {error}", fix="run `lifelong evaluate` anew") from error
+        parts: dict[str, Mapping[str, Estimate]] = {"all": self.metrics, "calibrated": self.calibrated or {}}
+        parts |= {f"length {one.name}": one.metrics for one in self.slices} | {"unseen": self.unseen.metrics}
+        parts |= {f"delay {format_duration(one.delay)}": one.metrics for one in self.delays}
+        parts |= {f"task {task}": found for task, found in self.other_tasks.items()} | {"graded": self.graded}
+        rows = (
+            {"part": part, "metric": metric, **estimate.model_dump()}
+            for part, found in parts.items()
+            for metric, estimate in found.items()
+        )
+        return frame_of(rows, ("part", "metric", "value", "low", "high", "reason"))
+
+
+def in_short(metrics: Mapping[str, Estimate]) -> str:
+    """AUC and log loss in words.
+
+    >>> in_short({"auc": Estimate(value=0.75, low=0.7, high=0.8)})
+    'auc 0.7500 (0.7000 to 0.8000)'
+    """
+    found = {name: metrics[name] for name in ("auc", "log_loss") if name in metrics}
+    return ", ".join(
+        f"{name} {value} ({interval})"
+        for name, (value, interval) in zip(found, map(shown, found.values()), strict=True)
+    )
+
+
+def shown(found: Estimate) -> tuple[str, str]:
+    """A value and its interval in words."""
+    if found.value is None:
+        return "-", found.reason or ""
+    interval = "" if found.low is None or found.high is None else f"{found.low:.4f} to {found.high:.4f}"
+    return f"{found.value:.4f}", interval
+
+
+class Measured(Protocol):
+    """Something with metrics."""
+
+    @property
+    def metrics(self) -> dict[str, Estimate]:
+        """Name -> value."""
+
+
+M = TypeVar("M", bound=Measured)
+
+
+def value_of(of: Measured, metric: str = "auc") -> float | None:
+    """A metric's value, None where it was not measured or is not defined."""
+    return of.metrics[metric].value if metric in of.metrics else None
+
+
+def best_first(measured: Iterable[M], metric: str = "auc") -> list[M]:
+    """By a metric that is better the higher it is; those without a value come last."""
+    return sorted(measured, key=lambda of: -value if (value := value_of(of, metric)) is not None else math.inf)
 
 
 def parse_duration(text: str) -> int:
@@ -138,6 +250,9 @@ def parse_duration(text: str) -> int:
 
     Raises:
         UsageError: it is something else.
+
+    >>> parse_duration("1h")
+    3600
     """
     match = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
     if not match:
@@ -146,7 +261,11 @@ def parse_duration(text: str) -> int:
 
 
 def format_duration(seconds: int) -> str:
-    """The shortest text that `parse_duration` reads as these seconds."""
+    """The shortest text that `parse_duration` reads as these seconds.
+
+    >>> format_duration(7200)
+    '2h'
+    """
     unit = next((name for name in "dhm" if seconds and seconds % _UNITS[name] == 0), "s")
     return f"{seconds // _UNITS[unit]}{unit}"
 
@@ -156,7 +275,7 @@ def estimate(name: str, value: float, drawn: FloatArray, sample: Sample) -> Esti
     if math.isnan(value):
         return Estimate(value=None, reason=metrics.undefined_reason(name, sample) or "not defined on these examples")
     low, high = interval(drawn)
-    return Estimate(value=value, low=_number(low), high=_number(high))
+    return Estimate(value=value, low=defined(low), high=defined(high))
 
 
 def estimates(sample: Sample, drawn: Mapping[str, FloatArray], names: Sequence[str]) -> dict[str, Estimate]:
@@ -172,7 +291,7 @@ def slice_result(name: str, sample: Sample, drawn: Mapping[str, FloatArray]) -> 
         examples=len(sample),
         positives=int(sample.positive.sum()),
         users=sample.users,
-        metrics=estimates(sample, drawn, metrics.METRICS),
+        metrics=estimates(sample, drawn, metrics.metric_names()),
     )
 
 
@@ -194,5 +313,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _number(value: float) -> float | None:
+def defined(value: float) -> float | None:
+    """NaN as None, which JSON can write."""
     return None if math.isnan(value) else value

@@ -1,14 +1,15 @@
 """How sure a number is: bootstrap over users, paired for two models; and the tests that the HPMN paper reports.
 
 One resample draws as many users as there are, with replacement; a user drawn twice counts twice, with all her
-examples. So a resample is a weight per user, and nothing is sorted again:
+examples. So a resample is a weight per user, and nothing has to be sorted again:
 
-* AUC: positives and negatives are sorted once. Per resample, the cumulated weight of the negatives below each positive
-  (ties by half) gives the numerator: O(examples), no sorting.
-* everything else is a ratio of sums over users, or of absolute sums over calibration bins: resample weights times a
+* AUC: positives and negatives are sorted once. Per resample, the summed weight of the negatives below each positive
+  (ties count half) gives the numerator in O(examples).
+* Everything else is a ratio of sums over users, or of absolute sums over calibration bins: resample weights times a
   matrix [users, columns].
 
-Draws depend on (seed, number of users) only, so two models on the same examples are resampled alike: paired.
+Draws depend only on (seed, number of users), so that two models on the same examples get the same resamples: paired.
+Where a model was trained with several seeds, seeds are drawn as well as users (`over_seeds`).
 """
 
 from __future__ import annotations
@@ -18,41 +19,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from lifelong.errors import DataError
+from lifelong.dtypes import FloatArray, IntArray
 from lifelong.evaluation import metrics
-from lifelong.evaluation.metrics import FloatArray, IntArray, Sample
+from lifelong.evaluation.metrics import Sample
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+POWER = 0.8
+LEAST_SEEDS = 3
+"""Fewer trainings say too little of how much another one would differ."""
+_SEEDS = 1 << 32
+"""Draws of seeds have a stream of their own for each number of seeds, apart from that of users."""
 _CHUNK_VALUES = 1 << 22
-"""Drawn users held at once; bounds the memory of a bootstrap over millions of users."""
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One metric of model A minus that of model B, on the same examples.
-
-    Args:
-        value: difference of the two point estimates.
-        low: lower end of the 95 % interval.
-        high: upper end.
-        p_value: two-sided, of "no difference" (never 0: with R resamples at least 2 / (R + 1)).
-    """
-
-    value: float
-    low: float
-    high: float
-    p_value: float
+"""Drawn users in memory at once; bounds what a bootstrap over millions of users takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class PaperTests:
-    """The tests of the HPMN paper, beside the bootstrap. They take examples for independent, which a user's are not.
+    """The tests of the HPMN paper. They take examples to be independent, which those of one user are not.
 
     Args:
         mann_whitney_p: scores of positives above scores of negatives, one-sided (the model ranks better than chance).
-        t_p: paired t test of the two models' losses per example, two-sided; NaN for one model alone.
+        t_p: paired t test of the two models' losses per example, two-sided; NaN for a single model.
     """
 
     mann_whitney_p: float
@@ -64,8 +54,8 @@ class Resampler:
 
     Args:
         sample: the scored examples.
-        users: all users that are drawn (ascending); those without an example here weigh nothing. By default the
-            sample's own. Slices of one test set share the users of the whole.
+        users: all users to draw from, ascending, also those without an example here; by default the sample's own.
+            The slices of one test set share the users of the whole.
     """
 
     def __init__(self, sample: Sample, users: IntArray | None = None) -> None:
@@ -84,7 +74,7 @@ class Resampler:
         self._ties = bool(np.any(self._below != self._not_above))
 
     def _sum_users(self, sample: Sample) -> None:
-        """Sums per user, [U, columns]: examples, labels, predictions, losses, GAUC's two sums, calibration gaps."""
+        """Sums per user, [U, columns]: examples, labels, predictions, losses, two sums for GAUC, calibration gaps."""
         size, probability = len(self.users), metrics.sigmoid(sample.logit)
 
         def total(value: FloatArray) -> FloatArray:
@@ -96,13 +86,16 @@ class Resampler:
             at, both = np.searchsorted(self.users, user), ~np.isnan(value)
             gauc_weight[at[both]] = count[both]
             gauc_sum[at[both]] = count[both] * value[both]
+        # A cell is one user's part of one calibration bin, numbered user after user.
         cell = self._place * metrics.CALIBRATION_BINS + metrics.calibration_bin(probability)
         gap = np.bincount(cell, weights=probability - sample.label, minlength=size * metrics.CALIBRATION_BINS)
         columns = [total(np.ones(len(sample))), total(sample.label), total(probability), total(metrics.losses(sample))]
+        columns += [total(metrics.mean_values(name, sample)) for name in metrics.MEANS]
         self._sums = np.column_stack([*columns, gauc_weight, gauc_sum, gap.reshape(size, metrics.CALIBRATION_BINS)])
 
     def auc(self, weight: FloatArray) -> float:
         """Pooled AUC when user u counts `weight[u]` times; NaN if a class has no weight."""
+        # cumulated[k] is the weight of the k lowest negatives, hence that of those below a positive at place k.
         cumulated = np.zeros(len(self._negative) + 1)
         np.cumsum(weight[self._negative], out=cumulated[1:])
         positive = weight[self._positive]
@@ -114,7 +107,9 @@ class Resampler:
 
     def values(self, weight_RU: FloatArray) -> dict[str, FloatArray]:
         """Every metric under each row of user weights, `[R]` each; NaN where it is not defined."""
-        count, label, predicted, loss, gauc_weight, gauc_sum, *gap = (weight_RU @ self._sums).T
+        count, label, predicted, loss, *others = (weight_RU @ self._sums).T
+        means = dict(zip(metrics.MEANS, others, strict=False))
+        gauc_weight, gauc_sum, *gap = others[len(means) :]
         with np.errstate(invalid="ignore", divide="ignore"):
             mean_loss, base = loss / count, metrics.entropy(label / count)
             return {
@@ -124,14 +119,26 @@ class Resampler:
                 "normalised_entropy": np.where(base > 0, mean_loss / base, np.nan),
                 "ece": np.abs(gap).sum(axis=0) / count,
                 "predicted_observed": np.where(label > 0, predicted / label, np.nan),
+                **{name: summed / count for name, summed in means.items()},
             }
 
 
 def draw_weights(num_users: int, resamples: int, rng: np.random.Generator) -> FloatArray:
     """How often each user is drawn in each resample, `[R, U]`."""
     drawn = rng.integers(0, num_users, (resamples, num_users))
+    # Users of resample r are counted in the r-th block of `num_users` bins.
     flat = np.bincount((drawn + num_users * np.arange(resamples)[:, None]).ravel(), minlength=resamples * num_users)
     return flat.reshape(resamples, num_users).astype(np.float64)
+
+
+def resampled_sums(
+    columns_NX: FloatArray, user_N: npt.ArrayLike, *, resamples: int, seed: int
+) -> tuple[FloatArray, FloatArray]:
+    """Sums of columns over all examples, `[1, X]`, and over those of resampled users, `[R, X]`."""
+    users, place_N = np.unique(np.asarray(user_N), return_inverse=True)
+    sum_UX = np.zeros((len(users), columns_NX.shape[1]))
+    np.add.at(sum_UX, place_N, columns_NX)
+    return sum_UX.sum(axis=0, keepdims=True), draw_weights(len(users), resamples, np.random.default_rng(seed)) @ sum_UX
 
 
 def bootstrap(
@@ -141,8 +148,8 @@ def bootstrap(
 
     Args:
         samples: name -> scored examples.
-        users: whom to draw from (ascending), by default all users of all samples. Calls with as many users and one
-            seed draw alike.
+        users: the users to draw from, ascending; by default those of all samples. Calls with equally many users and
+            the same seed draw the same places.
         resamples: R.
         seed: of the draws.
 
@@ -152,7 +159,7 @@ def bootstrap(
     if users is None:
         users = np.unique(np.concatenate([np.empty(0, np.int64), *(sample.user for sample in samples.values())]))
     rng = np.random.default_rng(seed)
-    parts: dict[str, dict[str, list[FloatArray]]] = {name: {m: [] for m in metrics.METRICS} for name in samples}
+    parts: dict[str, dict[str, list[FloatArray]]] = {name: {m: [] for m in metrics.metric_names()} for name in samples}
     resamplers = {name: Resampler(sample, users) for name, sample in samples.items()}
     chunk = max(1, min(64, _CHUNK_VALUES // max(1, len(users))))
     for start in range(0, resamples if len(users) else 0, chunk):
@@ -166,8 +173,61 @@ def bootstrap(
     }
 
 
+def over_seeds(drawn_KR: FloatArray, *, seed: int = 0) -> FloatArray:
+    """A metric's mean over seeds under resampled users and resampled seeds, `[R]`.
+
+    In each resample K of the K seeds are drawn, with replacement, and the users are those of the resample. So few seeds
+    vary too little when they are drawn from themselves; the deviation of the drawn seeds' mean is therefore stretched
+    to what Student's t has for K - 1 degrees of freedom: by sqrt(K / (K - 1)) for the missing degree, and by the ratio
+    of the two 97.5 % quantiles. A single seed has no deviation, and says nothing of another training.
+
+    Two models with equally many seeds get the same draws: paired, so that equal models differ by 0 in each resample.
+
+    Args:
+        drawn_KR: the metric of each of K seeds under the same R resamples of the users.
+        seed: of the draws.
+
+    >>> over_seeds(np.array([[0.7, 0.8]])).tolist()
+    [0.7, 0.8]
+    >>> bool(np.ptp(over_seeds(np.array([[0.7] * 50, [0.8] * 50]))) > 0.1)
+    True
+    """
+    from scipy import stats
+
+    seeds, resamples = drawn_KR.shape
+    mean_R: FloatArray = drawn_KR.mean(axis=0)
+    if seeds == 1:
+        return mean_R
+    chosen_RK = np.random.default_rng([seed, _SEEDS + seeds]).integers(0, seeds, (resamples, seeds))
+    drawn_R = drawn_KR[chosen_RK, np.arange(resamples)[:, None]].mean(axis=1)
+    tail = (1 + CONFIDENCE) / 2
+    stretch = math.sqrt(seeds / (seeds - 1)) * stats.t.ppf(tail, seeds - 1) / stats.norm.ppf(tail)
+    stretched_R: FloatArray = mean_R + stretch * (drawn_R - mean_R)
+    return stretched_R
+
+
+def detectable(drawn: FloatArray) -> float:
+    """The smallest true difference that 80 % of repetitions would find at 5 %; NaN if it is not defined.
+
+    Before any correction for several models: (1.96 + 0.84) standard errors.
+
+    >>> round(detectable(np.array([-1.0, 1.0])), 2)
+    2.8
+    """
+    from scipy import stats
+
+    defined = drawn[~np.isnan(drawn)]
+    if not len(defined):
+        return float("nan")
+    return float((stats.norm.ppf((1 + CONFIDENCE) / 2) + stats.norm.ppf(POWER)) * np.std(defined))
+
+
 def interval(values: FloatArray, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Percentile interval of resampled values; resamples where the metric is not defined are left out."""
+    """Percentile interval of resampled values; resamples where the metric is not defined are left out.
+
+    >>> interval(np.arange(101.0), confidence=0.5)
+    (25.0, 75.0)
+    """
     defined = values[~np.isnan(values)]
     if not len(defined):
         return float("nan"), float("nan")
@@ -176,7 +236,11 @@ def interval(values: FloatArray, *, confidence: float = CONFIDENCE) -> tuple[flo
 
 
 def p_value(difference: FloatArray) -> float:
-    """Two-sided bootstrap p-value of "the difference is 0"; NaN if it is never defined."""
+    """Two-sided bootstrap p-value of "the difference is 0", never 0 itself; NaN if it is never defined.
+
+    >>> p_value(np.array([-1.0, 1.0, 1.0, 1.0]))
+    0.8
+    """
     defined = difference[~np.isnan(difference)]
     if not len(defined):
         return float("nan")
@@ -185,11 +249,12 @@ def p_value(difference: FloatArray) -> float:
 
 
 def family_p_values(differences: Mapping[str, tuple[float, FloatArray]]) -> dict[str, float]:
-    """Two-sided p-values of several differences that hold for all of them together.
+    """Two-sided p-values of several differences, corrected for testing all of them.
 
-    Under paired resamples the largest of all standardised deviations says how far chance alone takes the best or the
+    Under paired resamples the largest of all standardised deviations shows how far chance alone takes the best or the
     worst of so many models: a difference is unlikely where few resamples have any deviation as large. Unlike
-    Bonferroni's or Holm's, this knows how the models depend on each other, and needs no more resamples for more models.
+    Bonferroni's or Holm's correction, this one accounts for how the models depend on each other, and more models do not
+    need more resamples.
 
     Source: Westfall and Young, Resampling-Based Multiple Testing, 1993, single-step maxT.
 
@@ -197,7 +262,8 @@ def family_p_values(differences: Mapping[str, tuple[float, FloatArray]]) -> dict
         differences: name -> the difference and its resampled values `[R]`, of the same resamples for all names.
 
     Returns:
-        name -> p-value, at least 1 / (R + 1); NaN where the difference or its spread is not defined, 1 where it is 0.
+        name -> p-value, never below the uncorrected one (`p_value`); 1 where difference and spread are 0, NaN where
+        either is not defined.
     """
     found = {name: float("nan") for name in differences}
     deviation = {name: float(np.std(drawn)) for name, (_, drawn) in differences.items()}
@@ -209,26 +275,10 @@ def family_p_values(differences: Mapping[str, tuple[float, FloatArray]]) -> dict
         largest_R = np.max([np.abs(drawn - value) / deviation[name] for name, (value, drawn) in tested.items()], axis=0)
         for name, (value, _) in tested.items():
             exceeding = int((largest_R >= abs(value) / deviation[name]).sum())
-            found[name] = (exceeding + 1) / (len(largest_R) + 1)
+            # The spread is taken to be that of all resamples, the uncorrected p looks at one tail: where it is skewed,
+            # a family of few could seem surer than the single difference.
+            found[name] = max((exceeding + 1) / (len(largest_R) + 1), p_value(differences[name][1]))
     return found
-
-
-def compare_pair(first: Sample, second: Sample, *, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Difference]:
-    """Paired bootstrap of every metric: first minus second.
-
-    Raises:
-        DataError: the two are not scores of the same examples.
-    """
-    if not (np.array_equal(first.user, second.user) and np.array_equal(first.label, second.label)):
-        raise DataError("the two models scored different examples", fix="score one split of one dataset with both")
-    drawn = bootstrap({"first": first, "second": second}, resamples=resamples, seed=seed)
-    values = metrics.all_metrics(first), metrics.all_metrics(second)
-    result = {}
-    for name in metrics.METRICS:
-        difference = drawn["first"][name] - drawn["second"][name]
-        low, high = interval(difference)
-        result[name] = Difference(values[0][name] - values[1][name], low, high, p_value(difference))
-    return result
 
 
 def paper_tests(first: Sample, second: Sample | None = None) -> PaperTests:

@@ -1,6 +1,6 @@
 """Memories as bytes. One record is self-contained: a header, then the fields one after another.
 
-    offset  0   version   uint8    1
+    offset  0   version   uint8    1, or 2: see below
             1   codec     uint8    0 = fp32, 1 = fp16, 2 = int8
             2   reserved  uint16   0
             4   checksum  uint32   CRC-32 of everything else
@@ -8,13 +8,16 @@
            16   last time int64    time of the last event, `NO_TIME` before the first
            24   fields             each field of the layout, in its order; floats as the codec keeps them
 
+A memory that counts is kept as a short record while that takes fewer bytes than one of this length, which is the most:
+see `lifelong.memory.short_records`. Which of the two it is says nothing of what was kept.
+
 All numbers are little-endian. Many records are encoded and decoded at once, as one structured array.
 
 With a codec that rounds, the rounded state *is* the state: every write folds one event into what was rounded before,
 and rounds again, so that a memory does not depend on which events came together. Counts, times and whole numbers (the
 events of a recent history) are kept bit for bit by every codec, and so are the means of `RUNNING`. Cells that count
-come back in the order of their keys: another order means the same, and is not kept (`lifelong.memory.packed_cells`).
-What a codec gives back it would round to itself: a slot that a write leaves alone never wanders.
+come back in the order of their keys, since their order has no meaning (`lifelong.memory.packed_cells`). Rounding what
+was rounded changes nothing: a slot that a write leaves alone never drifts.
 """
 
 from __future__ import annotations
@@ -31,14 +34,18 @@ import numpy.typing as npt
 
 from lifelong.errors import StoreCorruptError, StoreError, UsageError
 from lifelong.memory.packed_cells import PackedCells
+from lifelong.memory.short_records import CHECKSUM as _CHECKSUM
+from lifelong.memory.short_records import VERSION as SHORT
+from lifelong.memory.short_records import ShortRecords, bytes_of
 from lifelong.memory.state import FieldLayout, States
 
 if TYPE_CHECKING:
-    from lifelong.memory.roster import StoreIdentity
+    from lifelong.store.artifact_list import StoreIdentity
 
 FloatArray = npt.NDArray[np.float32]
 
 VERSION = 1
+_SHORT = bytes([SHORT])
 _HEADER = (
     ("version", "u1"),
     ("codec", "u1"),
@@ -47,17 +54,17 @@ _HEADER = (
     ("count", "<i8"),
     ("last_time", "<i8"),
 )
-_CHECKSUM = slice(4, 8)
 _FIX = "restore the store from a backup, or build it anew with `lifelong backfill`"
 _TOGETHER = 1_024
 """Records that are encoded or decoded at once: they stay in the processor's cache."""
 _SUMS = 1e-5
-"""What sums in another order, as batches of another size make them, change at most."""
+"""Sums in another order, as batches of another size make them, differ by at most this."""
 _LARGEST = float(np.finfo(np.float32).max)
 
-RUNNING = frozenset({"mean", "linear", "factor", "square", "bag", "share", "used", "rate", "age", "waited"})
-"""Names of fields that are means over all of a user's events, or count events. The n-th event moves such a mean by 1/n
-of its distance, which is soon less than half a rounded step: rounded, the field would stand still."""
+RUNNING = frozenset({"mean", "linear", "factor", "square", "bag", "share", "used", "rate", "age", "waited", "sums"})
+"""Names of fields that are means or sums over all of a user's events, or count events. The n-th event moves a mean by
+1/n of its distance, and a sum by ever less of its size, which is soon less than half a rounded step: rounded, the field
+would not move any more."""
 
 
 class Codec(ABC):
@@ -65,19 +72,25 @@ class Codec(ABC):
 
     Args:
         layout: the fields of a memory.
+
+    Example:
+        >>> codec = make_codec("fp16", [FieldLayout(name="slot", shape=(2, 3))])
+        >>> record, = codec.encode(States.empty(codec.layout, 1))
+        >>> len(record), codec.size, codec.decode([record, None]).count_B
+        (36, 36, array([0, 0]))
     """
 
     name: ClassVar[str]
     number: ClassVar[int]
-    """What stands in the header."""
+    """The codec's number in the header."""
     largest: ClassVar[float] = _LARGEST
     """Magnitude up to which a rounded field can be kept; beyond it is an error, never infinity."""
     memory_tolerance: ClassVar[float]
-    """How far the same events folded in other batches may lead (see `allowed`): sums in another order can fall on the
-    other side of a rounded step, and a later write can carry that on. Four roundings, as a part of the vector's largest
-    number; hardly any memory differs at all."""
+    """How much two memories of one history may differ if it was folded in different batches (see `allowed`): sums in
+    another order can fall on the other side of a rounded step, and later writes can carry that on. Four roundings, as a
+    share of the vector's largest number; hardly any memory differs at all."""
     logit_tolerance: ClassVar[float]
-    """The same of a score."""
+    """How much their scores may differ."""
 
     def __init__(self, layout: Sequence[FieldLayout]) -> None:
         self.layout = tuple(layout)
@@ -86,15 +99,33 @@ class Codec(ABC):
             part.name for part in layout if part.dtype == "float32" and part.shape and part.name not in RUNNING
         )
         self.cells = {part.name: PackedCells(part.cells) for part in layout if part.cells is not None}
-        # Prefixed, so that a field of a memory may be called like one of the header's.
+        # Prefixed, since a field of a memory may have the name of one in the header.
         self._record = np.dtype([*_HEADER, *((f"field {part.name}", self._stored(part)) for part in self.layout)])
+        self._short = self._short_records()
+
+    def _short_records(self) -> ShortRecords | None:
+        """The short form, None if the layout has none: it is for one field of cells."""
+        if len(self.cells) != 1:
+            return None
+        ((name, packed),) = self.cells.items()
+        sizes = {part.name: self._plain(part).itemsize for part in self.layout}
+        found = ShortRecords(sizes, name, packed, bytes([SHORT, self.number, 0, 0]))
+        return found if found.fits else None
+
+    def _plain(self, part: FieldLayout) -> np.dtype[Any]:
+        """Type of a field whose cells are not packed."""
+        return self._whole(part) if part.name in self.cells else self._stored(part)
+
+    @staticmethod
+    def _whole(part: FieldLayout) -> np.dtype[Any]:
+        return np.dtype((np.dtype(part.dtype).newbyteorder("<"), part.shape))
 
     def _stored(self, part: FieldLayout) -> np.dtype[Any]:
         if part.name in self.rounded:
             return self.packed(part.shape)
         if part.name in self.cells:
             return np.dtype(("u1", (self.cells[part.name].size,)))
-        return np.dtype((np.dtype(part.dtype).newbyteorder("<"), part.shape))
+        return self._whole(part)
 
     @property
     def rounds(self) -> bool:
@@ -103,7 +134,7 @@ class Codec(ABC):
 
     @property
     def size(self) -> int:
-        """Bytes of one record."""
+        """Bytes of one record at most."""
         return self._record.itemsize
 
     @abstractmethod
@@ -119,7 +150,7 @@ class Codec(ABC):
         """The inverse of `pack`, as far as the codec keeps it."""
 
     def allowed(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """For each vector of a field, how far the same state may be that was folded in other batches.
+        """For each vector of a field, how much a state may differ that was folded in other batches.
 
         0 for whole numbers; else 1e-5 times (1 + the largest magnitude of the vector), and for a field that is rounded
         `memory_tolerance` times that magnitude.
@@ -131,7 +162,7 @@ class Codec(ABC):
         return allowed + self.memory_tolerance * largest if name in self.rounded else allowed
 
     def round(self, states: States) -> States:
-        """What would come back of these memories from a store.
+        """What would come back of these memories, or of some of their fields, from a store.
 
         Raises:
             StoreError: a number cannot be kept.
@@ -158,20 +189,57 @@ class Codec(ABC):
         return found
 
     def _encode(self, states: States, chosen: slice) -> list[bytes]:
+        if self._short is None:
+            return self._encode_long(states, chosen)
+        fields = {part.name: states.fields[part.name][chosen] for part in self.layout}
+        name, packed = self._short.cells, self._short.packed
+        fields[name], every_N = np.ascontiguousarray(fields[name]), np.arange(chosen.stop - chosen.start)
+        length_FN = packed.lengths(fields[name], every_N)
+        if length_FN is None:
+            fields[name] = packed.sorted(fields[name])
+            length_FN = packed.lengths(fields[name], every_N)
+        if length_FN is None:
+            return self._encode_long(states, chosen)
+        byte_NR = {part.name: bytes_of(self._in_bytes(part, fields[part.name])) for part in self.layout}
+        length_SN = self._short.lengths(byte_NR, length_FN)
+        short_N = self._short.sizes(length_SN) < self.size
+        short, long = np.flatnonzero(short_N), np.flatnonzero(~short_N)
+        if not len(short):
+            return self._encode_long(states, chosen)
+        if not len(long):
+            return self._short.encode(self._headers(states, chosen), byte_NR, length_SN)
+        some = {name: byte_BR[short] for name, byte_BR in byte_NR.items()}
+        shorter = iter(self._short.encode(self._headers(states, chosen)[short], some, length_SN[:, short]))
+        longer = iter(self._encode_long(states.take(chosen.start + long), slice(0, len(long))))
+        return [next(shorter if is_short else longer) for is_short in short_N.tolist()]
+
+    def _in_bytes(self, part: FieldLayout, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A field of some users as a record keeps it, its cells not packed."""
+        stored = self.pack(values) if part.name in self.rounded else values
+        return np.asarray(stored, self._plain(part).base)
+
+    def _headers(self, states: States, chosen: slice) -> npt.NDArray[np.uint8]:
+        """`[N, 24]` bytes without version and checksum."""
+        header_N = np.zeros(chosen.stop - chosen.start, np.dtype([*_HEADER]))
+        header_N["count"], header_N["last_time"] = states.count_B[chosen], states.last_time_B[chosen]
+        return bytes_of(header_N)
+
+    def _encode_long(self, states: States, chosen: slice) -> list[bytes]:
         record_B = np.zeros(chosen.stop - chosen.start, self._record)
         record_B["version"], record_B["codec"] = VERSION, self.number
         record_B["count"], record_B["last_time"] = states.count_B[chosen], states.last_time_B[chosen]
         for part in self.layout:
             values = states.fields[part.name][chosen]
-            if part.name in self.rounded:
-                values = self.pack(values)
-            elif part.name in self.cells:
-                values = self.cells[part.name].pack(values)
-            record_B[f"field {part.name}"] = values
-        # A column alone: what it holds is fixed size, and without the checksum it is summed without a copy.
-        rest_B = record_B.view(np.dtype([("head", f"V{_CHECKSUM.stop}"), ("rest", f"V{self.size - _CHECKSUM.stop}")]))
-        head = zlib.crc32(record_B[:1].tobytes()[: _CHECKSUM.start])
-        record_B["checksum"] = list(map(zlib.crc32, rest_B["rest"].tolist(), repeat(head)))
+            if part.name in self.cells:
+                byte_BR = record_B.view(np.uint8).reshape(len(record_B), self.size)
+                self.cells[part.name].put(values, byte_BR, self._offset(part.name))
+            else:
+                record_B[f"field {part.name}"] = self.pack(values) if part.name in self.rounded else values
+        # All behind the checksum is summed without a copy.
+        view, head = record_B.view(np.uint8).data, zlib.crc32(record_B[:1].tobytes()[: _CHECKSUM.start])
+        starts = range(_CHECKSUM.stop, record_B.nbytes, self.size)
+        rests = [view[at : at + self.size - _CHECKSUM.stop] for at in starts]
+        record_B["checksum"] = list(map(zlib.crc32, rests, repeat(head)))
         found: list[bytes] = record_B.view(f"V{self.size}").tolist()
         return found
 
@@ -188,37 +256,74 @@ class Codec(ABC):
 
     def _decode(self, records: Sequence[bytes | None], states: States, start: int) -> None:
         """Put what some records hold into the states from a place on."""
-        kept = [record for record in records if record is not None]
-        if not kept:
+        long, short = list[int](), list[int]()
+        for place, record in enumerate(records):
+            if record is not None:
+                (short if self._short is not None and record[:1] == _SHORT else long).append(place)
+        if short:
+            self._decode_short([records[place] or b"" for place in short], states, start, np.array(short, np.int64))
+        if long:
+            self._decode_long([records[place] or b"" for place in long], states, start + np.array(long, np.int64))
+
+    def _decode_short(self, kept: Sequence[bytes], states: States, start: int, place_N: npt.NDArray[np.int64]) -> None:
+        """`_decode` for short records, at places that count from `start` on."""
+        assert self._short is not None
+        users, row_N = slice(start, start + int(place_N[-1]) + 1), start + place_N
+        rounded = {part.name: part for part in self.layout if part.name in self.rounded and self.memory_tolerance}
+        fields = {
+            name: np.zeros(users.stop - start, self._stored(rounded[name])) if name in rounded else value[users]
+            for name, value in states.fields.items()
+        }
+        try:
+            header_NR = self._short.decode(kept, fields, place_N)
+        except ValueError as error:
+            raise _impossible(error) from error
+        if header_NR is None:
+            for place, record in zip(row_N.tolist(), kept, strict=True):
+                self._check_short(record, place)
             return
-        chosen: Any = slice(start, start + len(records))
-        if len(kept) < len(records):
-            chosen = np.array([start + place for place, record in enumerate(records) if record is not None], np.int64)
+        header_N = np.ascontiguousarray(header_NR).view(np.dtype([*_HEADER]))[:, 0]
+        states.count_B[row_N], states.last_time_B[row_N] = header_N["count"], header_N["last_time"]
+        for name in rounded:
+            states.fields[name][row_N] = self.unpack(fields[name][place_N])
+
+    def _decode_long(self, kept: Sequence[bytes], states: States, row_N: npt.NDArray[np.int64]) -> None:
+        """`_decode` for records of full length."""
         whole = b"".join(kept)
         if set(map(len, kept)) != {self.size} or not self._holds(whole):
-            for place, record in zip(np.arange(len(states))[chosen].tolist(), kept, strict=True):
+            for place, record in zip(row_N.tolist(), kept, strict=True):
                 self._check(record, place)
         record_N = np.frombuffer(whole, self._record)
-        states.count_B[chosen] = record_N["count"]
-        states.last_time_B[chosen] = record_N["last_time"]
+        states.count_B[row_N], states.last_time_B[row_N] = record_N["count"], record_N["last_time"]
         for part in self.layout:
-            stored = record_N[f"field {part.name}"]
-            if part.name in self.rounded:
-                stored = self.unpack(stored)
-            elif part.name in self.cells:
-                stored = self._cells(part.name, stored)
-            states.fields[part.name][chosen] = stored
+            stored, values = record_N[f"field {part.name}"], states.fields[part.name]
+            if part.name in self.cells:
+                self._cells(part.name, record_N, values, row_N)
+            else:
+                values[row_N] = self.unpack(stored) if part.name in self.rounded else stored
 
-    def _cells(self, name: str, stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+    def _cells(
+        self, name: str, record_N: npt.NDArray[Any], cell_BKX: npt.NDArray[np.int16], row_N: npt.NDArray[np.int64]
+    ) -> None:
+        byte_NR = record_N.view(np.uint8).reshape(len(record_N), self.size)
         try:
-            return self.cells[name].unpack(stored)
+            self.cells[name].take(byte_NR, self._offset(name), cell_BKX, row_N)
         except ValueError as error:
-            raise StoreCorruptError(f"the cells of a memory that was read hold {error}", fix=_FIX) from error
+            raise _impossible(error) from error
+
+    def _offset(self, name: str) -> int:
+        """Where a field begins in a record."""
+        fields = self._record.fields
+        assert fields is not None
+        return int(fields[f"field {name}"][1])
 
     def _check_values(self, states: States) -> None:
         for part in self.layout:
+            if part.dtype != "float32" or part.name not in states.fields:
+                # Whole numbers are kept as they are.
+                continue
             values, largest = states.fields[part.name], self.largest if part.name in self.rounded else _LARGEST
-            # False for what is no number, too.
+            # NaN fails both comparisons, and is refused, too.
             if values.size and not (values.max() <= largest and values.min() >= -largest):
                 fits = np.abs(values) <= largest
                 at = tuple(int(place) for place in np.argwhere(~fits)[0])
@@ -240,6 +345,21 @@ class Codec(ABC):
         found = [zlib.crc32(view[at : at + size - _CHECKSUM.stop], head) for at in starts]
         return bool(found == record_N["checksum"].tolist())
 
+    def _check_short(self, record: bytes, place: int) -> None:
+        assert self._short is not None
+        fields = {part.name: np.zeros(1, self._plain(part)) for part in self.layout}
+        if self._short.decode([record], fields, np.zeros(1, np.int64)) is not None:
+            return
+        if len(record) >= self._short.least and _checksum(record) != int.from_bytes(record[_CHECKSUM], "little"):
+            raise StoreCorruptError(f"memory {place} of those that were read fails its checksum", fix=_FIX)
+        if len(record) > 1 and record[1] != self.number:
+            raise self._other(record, place)
+        raise StoreCorruptError(
+            f"memory {place} of those that were read has {len(record)} bytes that are no short record",
+            expected=f"{self._short.least} to {self.size - 1} bytes: what their lengths say, sorted cells, no zeros",
+            fix=_FIX,
+        )
+
     def _check(self, record: bytes, place: int) -> None:
         if len(record) != self.size:
             raise StoreCorruptError(
@@ -248,11 +368,15 @@ class Codec(ABC):
         if _checksum(record) != int.from_bytes(record[_CHECKSUM], "little"):
             raise StoreCorruptError(f"memory {place} of those that were read fails its checksum", fix=_FIX)
         if record[0] != VERSION or record[1] != self.number:
-            raise StoreCorruptError(
-                f"memory {place} of those that were read has record version {record[0]} and codec {record[1]}",
-                expected=f"version {VERSION} and codec {self.number} ({self.name})",
-                fix="use the release that wrote the store, or build it anew with `lifelong backfill`",
-            )
+            raise self._other(record, place)
+
+    def _other(self, record: bytes, place: int) -> StoreCorruptError:
+        """The error of a record of another format."""
+        return StoreCorruptError(
+            f"memory {place} of those that were read has record version {record[0]} and codec {record[1]}",
+            expected=f"version {VERSION}{' or 2' if self._short else ''} and codec {self.number} ({self.name})",
+            fix="use the release that wrote the store, or build it anew with `lifelong backfill`",
+        )
 
 
 class Fp32(Codec):
@@ -261,7 +385,7 @@ class Fp32(Codec):
     name, number, memory_tolerance, logit_tolerance = "fp32", 0, 0.0, 1e-4
 
     def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
-        """Four bytes a number."""
+        """Type of the field in four bytes a number."""
         return np.dtype(("<f4", shape))
 
     def pack(self, values: FloatArray) -> npt.NDArray[Any]:
@@ -282,15 +406,15 @@ class Fp16(Codec):
     name, number, largest, memory_tolerance, logit_tolerance = "fp16", 1, 65_504.0, 2e-3, 1e-2
 
     def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
-        """Two bytes a number."""
+        """Type of the field in two bytes a number."""
         return np.dtype(("<f2", shape))
 
     def pack(self, values: FloatArray) -> npt.NDArray[Any]:
-        """To the nearest half."""
+        """The values rounded to the nearest half."""
         return values.astype("<f2")
 
     def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
-        """Exact."""
+        """The halves as fp32; exact."""
         return stored.astype(np.float32)
 
 
@@ -306,11 +430,11 @@ class Int8(Codec):
     name, number, largest, memory_tolerance, logit_tolerance = "int8", 2, 1e38, 1.6e-2, 1e-1
 
     def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
-        """A scale per vector, then a byte a number."""
+        """Type of the field: a scale per vector, then a byte a number."""
         return np.dtype([("scale", "<f4", shape[:-1]), ("step", "i1", shape)])
 
     def pack(self, values: FloatArray) -> npt.NDArray[Any]:
-        """Scales, and how many of them each number is."""
+        """A scale per vector, and each number as a multiple of it."""
         scale = _rounded_up(np.abs(values).max(axis=-1, initial=0) / np.float32(127))
         stored = np.empty(len(values), self.packed(values.shape[1:]))
         stored["scale"] = scale
@@ -318,8 +442,10 @@ class Int8(Codec):
         return stored
 
     def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
-        """So many scales; exact."""
-        return stored["step"] * stored["scale"][..., None].astype(np.float32)
+        """Steps times scales; exact."""
+        # A foreign record may hold a scale that no write makes: its memory is infinite, which verify tells.
+        with np.errstate(over="ignore"):
+            return stored["step"] * stored["scale"][..., None].astype(np.float32)
 
 
 CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (Fp32, Fp16, Int8)}
@@ -329,7 +455,7 @@ def make_codec(name: str, layout: Sequence[FieldLayout]) -> Codec:
     """The codec of a name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no codec of that name.
     """
     if name not in CODECS:
         raise UsageError(f"there is no codec {name!r}", expected=f"one of: {', '.join(CODECS)}")
@@ -337,15 +463,21 @@ def make_codec(name: str, layout: Sequence[FieldLayout]) -> Codec:
 
 
 def codec_of(identity: StoreIdentity) -> Codec:
-    """The codec of an artifact's memories in a store; the artifact itself need not be there."""
+    """The codec of an artifact's memories in a store, without opening the artifact."""
     layout = [FieldLayout.model_validate(part) for part in json.loads(identity.layout)]
     return make_codec(identity.codec, layout)
 
 
 def _rounded_up(scale: FloatArray) -> FloatArray:
-    """To 16 significant bits; 0 where the 127-fold is below 1e-30."""
+    """Scales rounded up to 16 significant bits; 0 where 127 times the scale is below 1e-30."""
+    # An fp32 has 24 significant bits, the lowest 8 of which are cleared. Adding 0xFF first carries into the bits above
+    # whenever one of the 8 was set, into the exponent if need be: that is rounding up.
     up = ((scale.view(np.uint32) + np.uint32(0xFF)) & np.uint32(0xFFFFFF00)).view(np.float32)
     return np.where(scale < 1e-30 / 127, np.float32(0), up)
+
+
+def _impossible(error: ValueError) -> StoreCorruptError:
+    return StoreCorruptError(f"the cells of a memory that was read hold {error}", fix=_FIX)
 
 
 def _checksum(record: bytes | memoryview) -> int:

@@ -1,10 +1,17 @@
-"""One event: as it comes from outside, as the store's log keeps it, and what can be wrong with it."""
+"""Events, one at a time or as columns: as they come from outside, as the store's log keeps them, and their checks."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.errors import RequestError
 
 MAX_ID = 1_024
 """Longest id of a user, item or event, in characters."""
@@ -12,6 +19,9 @@ LAST_SECOND = 253_402_300_799
 """End of the year 9999; a larger time is in milliseconds by mistake."""
 LAST_ORDINAL = 2**62 - 1
 """The largest ordinal of a log without times."""
+MAX_AHEAD = 1.0
+"""Days that an event may be ahead of the clock, if nothing else is said."""
+_DAY = 86_400
 to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -20,12 +30,18 @@ class UserEvent:
     """One thing a user did to one item.
 
     Args:
-        user: her id; any text that is not empty.
-        item: its id; need not be known.
+        user: id; any text that is not empty.
+        item: id; may be unknown to the model.
         time: UTC seconds (or the ordinal of a log without times).
-        event_type: click, buy ...; None where it is not known.
-        fields: item fields that came with the event; they win over items put online and over the catalogue.
+        event_type: click, buy ...; None if it is not known.
+        fields: item fields that came with the event, for an item that the catalogue does not have; they win over items
+            put online. Those of other items are kept in the log.
         event_id: the client's own id; a second event of this user with it changes nothing.
+
+    Example:
+        >>> event = UserEvent("ann", "i7", 1_700_000_000, "click")
+        >>> encode_event(event), event_problem(event)
+        (b'["i7",1700000000,"click"]', None)
     """
 
     user: str
@@ -46,8 +62,16 @@ class LoggedEvent:
     fields: Mapping[str, str | None] | None = None
 
 
-def event_problem(event: UserEvent, *, time_unit: str = "seconds") -> tuple[str, str, str] | None:
-    """What is wrong with an event: (column, what was found, what was expected), or None."""
+def event_problem(
+    event: UserEvent, *, time_unit: str = "seconds", latest: int | None = None
+) -> tuple[str, str, str] | None:
+    """What is wrong with an event: (column, what was found, what was expected); None if nothing is.
+
+    Args:
+        event: from outside.
+        time_unit: of the log, "seconds" or "ordinal".
+        latest: the largest time that is taken, see `latest_time`; None for no bound.
+    """
     texts = (("user", event.user), ("item", event.item), ("event_type", event.event_type), ("event_id", event.event_id))
     for column, value in texts:
         if value is None and column.startswith("event_"):
@@ -60,9 +84,32 @@ def event_problem(event: UserEvent, *, time_unit: str = "seconds") -> tuple[str,
         return "time", f"is {_short(event.time)}", "a whole number"
     if not 0 <= event.time <= LAST_SECOND and time_unit == "seconds":
         return "time", f"is {event.time}", f"UTC seconds, 0 to {LAST_SECOND} (not milliseconds)"
+    if latest is not None and event.time > latest and time_unit == "seconds":
+        return ahead_problem(event.time, latest)
     if time_unit != "seconds" and not 0 <= event.time <= LAST_ORDINAL:
         return "time", f"is {event.time}", "the ordinal of the event, 0 or more"
     return None
+
+
+def ahead_problem(time: int, latest: int) -> tuple[str, str, str]:
+    """`event_problem` of a time that is too far ahead."""
+    return "time", f"is {time}, too far ahead of this machine's clock", f"at most {latest}, as --max-ahead allows"
+
+
+def latest_time(time_unit: str, max_ahead: float, now: float) -> int:
+    """The largest time that an event may have now.
+
+    A time that is ahead of all others stays the last one of its user: every event behind it would be late.
+
+    Args:
+        time_unit: of the log; ordinals have no clock.
+        max_ahead: days ahead of the clock; infinite for no bound.
+        now: the clock, UTC seconds.
+
+    >>> latest_time("seconds", 1, 1_700_000_000), latest_time("ordinal", 1, 0) == LAST_ORDINAL
+    (1700086400, True)
+    """
+    return int(min(last_time(time_unit), now + max_ahead * _DAY)) if time_unit == "seconds" else LAST_ORDINAL
 
 
 def _short(value: object) -> str:
@@ -81,3 +128,164 @@ def encode_event(event: UserEvent | LoggedEvent) -> bytes:
 def decode_event(value: bytes) -> LoggedEvent:
     """The inverse of `encode_event`."""
     return LoggedEvent(*json.loads(value))
+
+
+IntArray = npt.NDArray[np.int64]
+
+Fields = Mapping[str, str | None]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class EventTable:
+    """N events in their order; all columns have one length.
+
+    Args:
+        user: ids.
+        item: ids.
+        time_N: UTC seconds (or ordinals).
+        event_type: None where no event has one.
+        fields: item fields that came with the events; None where no event has any.
+        event_id: clients' own ids; None where no event has one.
+    """
+
+    user: Sequence[str]
+    item: Sequence[str]
+    time_N: IntArray
+    event_type: Sequence[str | None] | None = None
+    fields: Sequence[Fields | None] | None = None
+    event_id: Sequence[str | None] | None = None
+
+    @classmethod
+    def of(cls, events: Sequence[UserEvent], *, time_unit: str = "seconds") -> EventTable:
+        """The events of a list, checked.
+
+        Raises:
+            RequestError: says which event is wrong and why.
+        """
+        types, fields = [event.event_type for event in events], [event.fields or None for event in events]
+        names = [event.event_id for event in events]
+        user, item, times = (
+            [event.user for event in events],
+            [event.item for event in events],
+            [event.time for event in events],
+        )
+        if not (texts_hold((user, item), (types, names)) and times_hold(times, last_time(time_unit))):
+            check_events(events, time_unit=time_unit)
+        return cls(user, item, np.array(times, np.int64), _or_none(types), _or_none(fields), _or_none(names))
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Mapping[str, Any]]) -> EventTable:
+        """The events of rows that were checked and name their values as `UserEvent` does."""
+        types, fields = [row.get("event_type") for row in rows], [row.get("fields") or None for row in rows]
+        names = [row.get("event_id") for row in rows]
+        time_N = np.array([row["time"] for row in rows], np.int64)
+        user, item = [row["user"] for row in rows], [row["item"] for row in rows]
+        return cls(user, item, time_N, _or_none(types), _or_none(fields), _or_none(names))
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def take(self, place_N: IntArray) -> EventTable:
+        """The chosen events, in the chosen order."""
+        if len(place_N) == len(self) and np.array_equal(place_N, np.arange(len(self))):
+            return self
+        places = place_N.tolist()
+        columns = (self.event_type, self.fields, self.event_id)
+        optional = [None if column is None else [column[place] for place in places] for column in columns]
+        user, item = [self.user[place] for place in places], [self.item[place] for place in places]
+        return EventTable(user, item, self.time_N[place_N], *optional)
+
+    def behind(self, number: int) -> EventTable:
+        """The events without the first few."""
+        return self if number == 0 else self.take(np.arange(min(number, len(self)), len(self)))
+
+    def logged(self) -> list[bytes]:
+        """Each event for the log, as `encode_event` gives it."""
+        item_json = {item: to_json(item) for item in set(self.item)}
+        pairs = zip(map(item_json.__getitem__, self.item), self.time_N.tolist(), strict=True)
+        if self.event_type is None and self.fields is None:
+            return [f"[{item},{time}]".encode() for item, time in pairs]
+        return [f"[{item},{time}{end}".encode() for (item, time), end in zip(pairs, self._ends(), strict=True)]
+
+    def _ends(self) -> list[str]:
+        """The part of each logged event after its time."""
+        types = self.event_type or [None] * len(self)
+        type_json = {kind: "null" if kind is None else to_json(kind) for kind in set(types)}
+        if self.fields is None:
+            end = {kind: "]" if kind is None else f",{text}]" for kind, text in type_json.items()}
+            return [end[kind] for kind in types]
+        ends = []
+        for kind, fields in zip(types, self.fields, strict=True):
+            if fields:
+                ends.append(f",{type_json[kind]},{to_json(dict(fields))}]")
+            else:
+                ends.append("]" if kind is None else f",{type_json[kind]}]")
+        return ends
+
+
+def check_events(events: Sequence[UserEvent], *, time_unit: str = "seconds") -> None:
+    """Refuse events that are not valid.
+
+    Raises:
+        RequestError: says which event and why.
+    """
+    for place, event in enumerate(events):
+        problem = event_problem(event, time_unit=time_unit)
+        if problem is not None:
+            column, found, expected = problem
+            raise RequestError(f"event {place}: {column} {found}", expected=expected, fix="fix it; nothing was kept")
+
+
+def texts_hold(needed: Iterable[Sequence[str | None]], optional: Iterable[Sequence[str | None] | None] = ()) -> bool:
+    """Whether all values of the columns can be ids; the optional columns may hold None, too."""
+    given = [[text for text in column if text is not None] for column in optional if column is not None]
+    return all(map(_are_ids, (*needed, *given)))
+
+
+def _are_ids(column: Sequence[str | None]) -> bool:
+    if not column:
+        return True
+    if set(map(type, column)) != {str}:
+        return False
+    texts = cast("Sequence[str]", column)
+    if min(map(len, texts)) < 1 or max(map(len, texts)) > MAX_ID:
+        return False
+    return "".join(texts).isascii() or all(map(_encodes, texts))
+
+
+def times_hold(times: Sequence[int], latest: int) -> bool:
+    """Whether all of them can be times, up to the latest one."""
+    if not times:
+        return True
+    return set(map(type, times)) == {int} and min(times) >= 0 and max(times) <= latest
+
+
+def last_time(time_unit: str) -> int:
+    """The largest time that there can be."""
+    return LAST_SECOND if time_unit == "seconds" else LAST_ORDINAL
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def places(ids: Sequence[str]) -> tuple[list[str], IntArray]:
+    """The distinct ids, sorted as a store sorts its keys, and the place of each id among these.
+
+    Example:
+        >>> places(["bob", "ann", "bob"])
+        (['ann', 'bob'], array([1, 0, 1]))
+    """
+    distinct = sorted(set(ids))
+    place_of = dict(zip(distinct, itertools.count(), strict=False))
+    return distinct, np.fromiter(map(place_of.__getitem__, ids), np.int64, len(ids))
+
+
+def _or_none(column: list[T | None]) -> list[T | None] | None:
+    return None if all(value is None for value in column) else column

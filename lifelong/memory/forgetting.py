@@ -1,8 +1,8 @@
-"""Takes users out of a store with all that is kept of them, and says beforehand what that is.
+"""Erases users from a store, exports what it keeps of a user, and trims event logs.
 
-Of a user a store keeps: her memory of each artifact, her event log, her client event ids. One commit erases all of it;
-`purge` then rewrites the files of an embedded store, in which erased bytes may stand for a while. Where a model has a
-side of items, her events stand in their windows, too: there they become events of somebody unknown, first of all.
+A store keeps of each user: a memory for each artifact, the event log, and client event ids. One commit erases all of
+it; `purge` then rewrites the files of an embedded store, which may hold erased bytes for a while. What is kept of users
+outside of the store, and who takes it out there: `docs/operating.md`, "Forgetting a user".
 """
 
 from __future__ import annotations
@@ -10,106 +10,45 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lifelong.data.events import NO_TIME
-from lifelong.data.vocabulary import UNKNOWN
-from lifelong.errors import StoreConflictError, StoreUnavailableError, UsageError
-from lifelong.memory.codec import Codec, codec_of
+from lifelong.errors import StoreUnavailableError, UsageError
+from lifelong.memory.codec import codec_of
 from lifelong.memory.event import decode_event
-from lifelong.memory.item_memory import ITEMS, ItemMemories
-from lifelong.memory.members import open_member
-from lifelong.memory.store import Commit
+from lifelong.store.contract import Commit, try_commit, until_kept
 
 if TYPE_CHECKING:
-    from lifelong.memory.store import MemoryStore
-
-_ATTEMPTS = 100
-_WINDOWS = 1_024
-"""Windows of items that are searched together."""
+    from lifelong.store.contract import MemoryStore
 
 
 def forget(store: MemoryStore, user: str) -> bool:
-    """Erase a user: her memories of every artifact, her event log and her event ids.
+    """Erase a user: the memories of every artifact, the event log and the event ids.
 
     Returns:
-        Whether there was anything.
+        Whether the store held anything of the user.
 
     Raises:
         StoreUnavailableError: the store does not answer, or the list of artifacts changes again and again.
-        StoreForeignError: see `unlink`.
     """
-    for _ in range(_ATTEMPTS):
+
+    def attempt(refused: frozenset[str] | None) -> bool:
         known = _holds(store, user)
-        try:
-            unlink(store, [user])
-            store.commit(Commit(deleted=[user]))
-        except StoreConflictError:
-            # An artifact came or went in between, or events of items.
-            continue
+        store.commit(Commit(deleted=[user]))
         return known
-    raise StoreUnavailableError("the store's list of artifacts changes again and again", fix="erase her again")
 
+    def failure() -> StoreUnavailableError:
+        return StoreUnavailableError(
+            "the store's list of artifacts changes again and again", fix="erase the user again"
+        )
 
-def unlink(store: MemoryStore, users: Sequence[str]) -> int:
-    """Let the windows of items hold some users' events as those of nobody known.
-
-    Args:
-        store: open for writing.
-        users: ids.
-
-    Returns:
-        Items in whose windows they were.
-
-    Raises:
-        StoreConflictError: events came in between; some windows may be changed and others not.
-        StoreForeignError: the artifact that is served from the store cannot be opened, so that nobody can tell by which
-            number it knows them.
-    """
-    of_items = _item_memories(store)
-    if of_items is None:
-        return 0
-    number_U = np.setdiff1d(of_items.users.numbers(users)[:, 0], [UNKNOWN])
-    found = 0
-    for some in _windows(store) if len(number_U) else ():
-        states = of_items.codec.decode([record for _, record in some])
-        changed = of_items.unlinked(states, number_U)
-        after = of_items.codec.encode(states.take(changed))
-        based_on = {(ITEMS, some[at][0]): some[at][1] for at in changed.tolist()}
-        store.commit(Commit(beside=dict(zip(based_on, after, strict=True)), beside_based_on=based_on))
-        found += len(changed)
-    return found
-
-
-def _item_memories(store: MemoryStore) -> ItemMemories | None:
-    """What reads the windows of items, None where the store has none.
-
-    Raises:
-        StoreForeignError: the artifact that is served cannot be opened.
-    """
-    served = store.roster().served
-    if served is None or not _has_windows(store):
-        return None
-    return ItemMemories(open_member(served))
-
-
-def _has_windows(store: MemoryStore) -> bool:
-    """Whether it keeps events of items."""
-    return store.whole and next(iter(store.users(slot=ITEMS)), None) is not None
-
-
-def _windows(store: MemoryStore) -> Iterator[list[tuple[str, bytes]]]:
-    """All windows, some at a time."""
-    windows = store.users(slot=ITEMS)
-    while some := list(islice(windows, _WINDOWS)):
-        yield some
+    # An artifact may come or go in between.
+    return until_kept(attempt, failure)
 
 
 def _holds(store: MemoryStore, user: str) -> bool:
-    if any(store.read_many([user], slot=slot)[0] is not None for slot in store.roster().slots):
+    if any(store.read_many([user], space=space)[0] is not None for space in store.artifact_list().spaces):
         return True
     return bool(store.events(user, last=1) or store.event_ids(user))
 
@@ -129,11 +68,16 @@ class Sweep:
     active: int
 
 
+_GROUP = 10_000
+"""Inactive users who are cleaned out of files at once: each time all files are read."""
+
+
 def forget_inactive(
     store: MemoryStore,
     before: int,
     *,
     pause: Callable[[], bool] = lambda: False,
+    clean: Callable[[Sequence[str]], object] = lambda users: None,
     on_forgotten: Callable[[str], None] = lambda user: None,
 ) -> Sweep:
     """Erase all users whose last event is older than a moment.
@@ -142,47 +86,34 @@ def forget_inactive(
         store: open for writing; its times are UTC seconds.
         before: the moment.
         pause: called after each user who was erased; True ends the sweep.
-        on_forgotten: called with each of them.
+        clean: called with users who are about to be erased, to take out what is kept of them elsewhere. It comes
+            first, since after a crash in between nothing would name them any more.
+        on_forgotten: called with each user who was erased.
     """
-    served = store.roster().served
+    served = store.artifact_list().served
     if served is None:
         return Sweep(0, 0, 0)
-    codec, looked, forgotten, active = codec_of(served.identity), 0, 0, 0
-    # Before they are erased, so that an interrupted sweep finds them again; in one search for all.
-    _unlink_inactive(store, served.slot, codec, before)
-    for user, record in store.users(slot=served.slot):
-        looked += 1
-        last = int(codec.decode([record]).last_time_B[0])
-        if last == NO_TIME or last >= before:
-            continue
-        try:
-            store.commit(Commit(deleted=[user], slot=served.slot, based_on={user: record}))
-        except StoreConflictError:
-            active += 1
-            continue
-        forgotten += 1
-        on_forgotten(user)
-        if pause():
-            break
+    codec, looked, forgotten, active, ended = codec_of(served.identity), 0, 0, 0, False
+
+    def inactive() -> Iterator[tuple[str, bytes]]:
+        nonlocal looked
+        for user, record in store.scan(served.space):
+            looked += 1
+            if NO_TIME < int(codec.decode([record]).last_time_B[0]) < before:
+                yield user, record
+
+    found = inactive()
+    while not ended and (group := list(islice(found, _GROUP))):
+        clean([user for user, _ in group])
+        for user, record in group:
+            if try_commit(store, Commit(deleted=[user], bases={served.space: {user: record}})) is not None:
+                active += 1
+                continue
+            forgotten += 1
+            on_forgotten(user)
+            if ended := pause():
+                break
     return Sweep(looked, forgotten, active)
-
-
-def _unlink_inactive(store: MemoryStore, slot: int, codec: Codec, before: int) -> None:
-    """Take those out of the windows of items who are about to be erased."""
-    if not _has_windows(store):
-        return
-    inactive = [
-        user
-        for user, record in store.users(slot=slot)
-        if NO_TIME != int(codec.decode([record]).last_time_B[0]) < before
-    ]
-    for _ in range(_ATTEMPTS):
-        try:
-            unlink(store, inactive)
-        except StoreConflictError:
-            continue
-        return
-    raise StoreUnavailableError("events of the items come in again and again", fix="sweep again")
 
 
 def moment_before(days: float, *, now: Callable[[], float] = clock.time) -> int:
@@ -197,28 +128,24 @@ def moment_before(days: float, *, now: Callable[[], float] = clock.time) -> int:
 
 
 def export(store: MemoryStore, user: str) -> dict[str, Any]:
-    """All that a store keeps of a user, as JSON.
+    """All that a store keeps of a user, ready for JSON.
 
     Returns:
         `user`, `known`, `memories` (per artifact: id, phase, codec, count, last_time, and its numbers by field),
-        `events` (her log, oldest first) and `event_ids` with the UTC second at which each is forgotten; where the store
-        keeps events of items, `items`: item -> times of her events in its window.
-
-    Raises:
-        StoreForeignError: it does, and the artifact that is served cannot be opened.
+        `events` (the log, oldest first) and `event_ids` with the UTC second at which each is forgotten.
     """
     memories = []
-    for member in store.roster().members:
-        record = store.read_many([user], slot=member.slot)[0]
+    for stored in store.artifact_list().artifacts:
+        record = store.read_many([user], space=stored.space)[0]
         if record is None:
             continue
-        states = codec_of(member.identity).decode([record])
+        states = codec_of(stored.identity).decode([record])
         last = int(states.last_time_B[0])
         memories.append(
             {
-                "artifact": member.id,
-                "phase": member.phase,
-                "codec": member.identity.codec,
+                "artifact": stored.id,
+                "phase": stored.phase,
+                "codec": stored.identity.codec,
                 "count": int(states.count_B[0]),
                 "last_time": None if last == NO_TIME else last,
                 "bytes": len(record),
@@ -228,25 +155,7 @@ def export(store: MemoryStore, user: str) -> dict[str, Any]:
     events = [{"position": count, **_plain(value)} for count, value in store.logs([(user, 0)])[0]]
     ids = [{"event_id": name, "forgotten_at": expiry} for name, expiry in store.event_ids(user)]
     known = bool(memories or events or ids)
-    items = _items(store, user)
-    of_items = {} if items is None else {"items": items}
-    return {"user": user, "known": known, "memories": memories, "events": events, "event_ids": ids, **of_items}
-
-
-def _items(store: MemoryStore, user: str) -> dict[str, list[int]] | None:
-    """Item -> times of a user's events in its window; None where there are no windows."""
-    of_items = _item_memories(store)
-    if of_items is None:
-        return None
-    number = int(of_items.users.numbers([user])[0, 0])
-    if number == UNKNOWN:
-        return {}
-    found: dict[str, list[int]] = {}
-    for some in _windows(store):
-        states = of_items.codec.decode([record for _, record in some])
-        times = of_items.times_of(states, number)
-        found |= {item: sorted(of_item) for (item, _), of_item in zip(some, times, strict=True) if of_item}
-    return found
+    return {"user": user, "known": known, "memories": memories, "events": events, "event_ids": ids}
 
 
 def _plain(value: bytes) -> dict[str, Any]:
@@ -257,3 +166,60 @@ def _plain(value: bytes) -> dict[str, Any]:
         "event_type": event.event_type,
         "fields": None if event.fields is None else dict(event.fields),
     }
+
+
+_USERS = 64
+"""Users whose logs are read at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """What became of the logs of a store.
+
+    Args:
+        users: looked at.
+        events: taken out.
+        active: users who had an event between the look and the write; their logs stay until the next time.
+    """
+
+    users: int = 0
+    events: int = 0
+    active: int = 0
+
+
+def trim_logs(store: MemoryStore, before: int, *, pause: Callable[[], bool] = lambda: False) -> Trim:
+    """Take each user's first events out of the log, as far as they are older than a moment.
+
+    Args:
+        store: open for writing; its times are UTC seconds.
+        before: the moment.
+        pause: called after some users; True ends it.
+
+    Raises:
+        StoreUnavailableError: the store does not answer.
+    """
+    served = store.artifact_list().served
+    if served is None:
+        return Trim()
+    looked = events = active = 0
+    names = (user for user, _ in store.scan(served.space))
+    while some := list(islice(names, _USERS)):
+        looked += len(some)
+        # The memories first: a user who has an event after this line, or is erased, makes the write a conflict.
+        records = store.read_many(some, space=served.space)
+        for user, record, log in zip(some, records, store.logs([(user, 0) for user in some]), strict=True):
+            old = _old(log, before)
+            if not old or record is None:
+                continue
+            if try_commit(store, Commit(trimmed={user: old[-1]}, bases={served.space: {user: record}})) is None:
+                events += len(old)
+            else:
+                active += 1
+        if pause():
+            break
+    return Trim(looked, events, active)
+
+
+def _old(log: Sequence[tuple[int, bytes]], before: int) -> list[int]:
+    """Positions of the first events of a log that are older than a moment."""
+    return [count for count, _ in takewhile(lambda row: decode_event(row[1]).time < before, log)]

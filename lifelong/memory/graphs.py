@@ -1,4 +1,4 @@
-"""One graph of an artifact, in onnxruntime."""
+"""One graph of an artifact, opened in onnxruntime."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ class Session:
         except Exception as error:
             raise ArtifactError(f"{path} cannot be run: {error}", fix="train anew with this release") from error
         self.taken = frozenset(part.name for part in self.session.get_inputs())
+        self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
 
     def __call__(self, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
-        """Run it on those of the inputs that it takes."""
+        """Run the graph on those of the inputs that it takes; gives the named outputs."""
         inputs = {name: np.ascontiguousarray(value) for name, value in feed.items() if name in self.taken}
         found: list[npt.NDArray[Any]] = self.session.run(list(outputs), inputs) if outputs else []
         return found

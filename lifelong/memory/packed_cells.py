@@ -1,71 +1,111 @@
-"""Cells of a counting memory as few bytes: `lifelong.data.cell_plan.CellPacking`, for many users at once.
+"""Cells of a counting memory in few bytes: `lifelong.data.cell_plan.CellPacking`, for many users at once.
 
     bits 0 ..   lowest bits of each key, then 15 of each count and age, all by field and rising key
           ..    of each field, ones for its keys and zeros where they rise
 
-Empty cells come last. The order of a field's cells means nothing (`lifelong.nn.cells`), so that none of it is kept.
+The keys are in Elias-Fano code: sorted, each is cut into low bits, which are written as they are, and a high part,
+which is written in unary. The k-th key of a field puts a one at place (high part + k) of that field's stretch; so there
+is one one per key, and one zero per step by which the high parts rise.
 
-Shapes: N users, K cells of all fields.
+Empty cells come last. The order of a field's cells has no meaning (`lifelong.nn.cells`), so it is not kept.
+
+Shapes: N users, K cells of all fields, H bits of all high parts, W bits of a word, X bits of a part.
+Source: Elias 1974, "Efficient storage and retrieval by content and address of static files"; Fano 1971.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data.cell_plan import AGES, COUNT_BITS, KEYS, CellPacking
+from lifelong.data.cell_plan import COUNT_BITS, CellPacking
+from lifelong.errors import require
 
 Cells = npt.NDArray[np.int16]
 """`[N, K, 2]`: the key less 2^15, and 256 times the count plus the age; zeros are an empty cell."""
 Bits = npt.NDArray[np.uint8]
-_WORD = 16
 
 
 class PackedCells:
-    """Packs cells, and unpacks them again.
+    """Packs cells, and unpacks them again, in compiled loops: `lifelong.memory.cell_kernel`.
 
     Args:
         packing: the sizes.
+
+    >>> packed = PackedCells(CellPacking(cells_F=(2,), values_F=(9,)))
+    >>> cell_NKX = np.array([[[7 - 2**15, 256], [3 - 2**15, 513]]], np.int16)
+    >>> packed.unpack(packed.pack(cell_NKX))[0].tolist()
+    [[-32765, 513], [-32761, 256]]
     """
 
     def __init__(self, packing: CellPacking) -> None:
-        cells_F = np.array(packing.cells_F)
+        require("numba", extra="serve", purpose="a memory that counts")
+        # Only memories that count need Numba, which takes half a second to import.
+        from lifelong.memory import cell_kernel
 
-        def of_cells(values: Any) -> npt.NDArray[np.int32]:
-            return np.repeat(np.asarray(values, np.int32), cells_F)
-
-        self.size, self._bits = packing.size, packing.bits
-        self._values_K, self._low_K = of_cells(packing.values_F), of_cells(packing.low_bits)
-        self._begin_K, place_K = of_cells(range(len(cells_F))) * (2 * KEYS), np.arange(sum(packing.cells_F))
-        self._cells, self._high = len(place_K), sum(packing.high_bits)
-        # Where the one of a field's first key would stand if its rest were zero, less the place of that key.
-        before = np.cumsum([0, *packing.high_bits[:-1]]) - np.cumsum([0, *cells_F[:-1]])
-        self._one_K = (of_cells(before) + place_K).astype(np.int32)
-        self._low_place = np.flatnonzero((np.arange(_WORD) < self._low_K[:, None]).ravel())
+        self.size, self._kernel = packing.size, cell_kernel
+        self._start_F = np.cumsum([0, *packing.cells_F], dtype=np.int64)
+        sizes = (packing.values_F, packing.low_bits, packing.high_bits)
+        counts = sum(low * cells for low, cells in zip(packing.low_bits, packing.cells_F, strict=True))
+        begins = counts, counts + COUNT_BITS * sum(packing.cells_F), packing.bits
+        self._packing = (self._start_F, *(np.array(values, np.int64) for values in sizes), begins)
 
     def sorted(self, cell_NKX: Cells) -> Cells:
-        """The same cells as they would come back: of each field by rising key, empty ones last."""
-        key_NK = np.where(cell_NKX[..., 1] >= AGES, cell_NKX[..., 0].astype(np.int32) + KEYS // 2, KEYS)
-        key_NK += self._begin_K
-        if (key_NK[:, 1:] >= key_NK[:, :-1]).all():
+        """The cells as they would come back from a store: each field's by rising key, empty ones last."""
+        cell_NKX = np.ascontiguousarray(cell_NKX)
+        if self._kernel.is_sorted(cell_NKX, self._start_F):
             return cell_NKX
-        # Cells that were sorted once and then written are nearly sorted, which a stable sort makes use of.
-        order_NK = np.argsort(key_NK, axis=1, kind="stable")
-        return np.take_along_axis(cell_NKX, order_NK[..., None], axis=1)
+        cell_NKX = cell_NKX.copy()
+        self._kernel.sort(cell_NKX, self._start_F)
+        return cell_NKX
+
+    def stretches(self) -> list[tuple[int, int]]:
+        """From which byte to before which one each field's cells lie, where they are not packed."""
+        return [(4 * int(first), 4 * int(end)) for first, end in pairwise(self._start_F)]
+
+    def lengths(self, cell_BKX: Cells, row_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """`[F, N]` bytes of the filled cells of some users; None if these do not come first, by rising key.
+
+        Raises:
+            ValueError: a field does not have one of the keys.
+        """
+        length_FN = np.zeros((len(self._start_F) - 1, len(row_N)), np.int64)
+        whole_BK = cell_BKX.view(np.int32)[..., 0]
+        wrong = self._kernel.measure(whole_BK, row_N, self._start_F, self._packing[1], length_FN)
+        if wrong == self._kernel.TOO_HIGH:
+            raise ValueError("a key beyond its field's")
+        return None if wrong else length_FN
 
     def pack(self, cell_NKX: Cells) -> Bits:
-        """`[N, size]` bytes."""
-        users = len(cell_NKX)
-        kept_NK, packed_NK = np.moveaxis(self.sorted(cell_NKX), -1, 0)
-        key_NK = np.where(packed_NK >= AGES, kept_NK.astype(np.int32) + KEYS // 2, self._values_K - 1)
-        high_NH = np.zeros((users, self._high), np.uint8)
-        np.put_along_axis(high_NH, (key_NK >> self._low_K) + self._one_K, 1, axis=1)
-        low_NX = _bits_of(key_NK)[:, self._low_place]
-        word_NKW = _bits_of(packed_NK).reshape(users, self._cells, _WORD)
-        count_NX = word_NKW[..., :COUNT_BITS].reshape(users, self._cells * COUNT_BITS)
-        return np.packbits(np.concatenate([low_NX, count_NX, high_NH], axis=1), axis=1, bitorder="little")
+        """`[N, size]` bytes.
+
+        Raises:
+            ValueError: a field does not have one of the keys.
+        """
+        found = np.zeros((len(cell_NKX), self.size), np.uint8)
+        self.put(cell_NKX, found, 0)
+        return found
+
+    def put(self, cell_NKX: Cells, record_NR: Bits, offset: int) -> None:
+        """Pack cells into records, from a byte on.
+
+        Raises:
+            ValueError: a field does not have one of the keys.
+        """
+        cell_NKX = np.ascontiguousarray(cell_NKX)
+        scratch = self._scratch()
+        wrong = self._kernel.pack(cell_NKX, self._packing, record_NR, offset, scratch)
+        if wrong == self._kernel.UNSORTED:
+            wrong = self._kernel.pack(self.sorted(cell_NKX), self._packing, record_NR, offset, scratch)
+        if wrong:
+            raise ValueError("a key beyond its field's")
+
+    def _scratch(self) -> tuple[npt.NDArray[np.uint32], Bits, npt.NDArray[np.int64]]:
+        """Room for the loops; of each call its own, since threads share what is here."""
+        piece_I = np.zeros(self.size // 4 + 3, np.uint32)
+        return piece_I, piece_I.view(np.uint8), np.zeros(self._start_F[-1], np.int64)
 
     def unpack(self, stored: Bits) -> Cells:
         """The cells, sorted.
@@ -73,33 +113,21 @@ class PackedCells:
         Raises:
             ValueError: these bytes are not what `pack` makes.
         """
-        bits = np.unpackbits(stored, axis=1, count=self._bits, bitorder="little")
-        users, low = len(stored), len(self._low_place)
-        low_NX, count_NX, high_NH = np.split(bits, [low, low + self._cells * COUNT_BITS], axis=1)
-        if (np.count_nonzero(high_NH, axis=1) != self._cells).any():
-            raise ValueError(f"other than {self._cells} keys")
-        one_NK = np.flatnonzero(high_NH).astype(np.int32).reshape(users, self._cells)
-        one_NK -= np.arange(users, dtype=np.int32)[:, None] * self._high + self._one_K
-        every = np.zeros((users, self._cells * _WORD), np.uint8)
-        every[:, self._low_place] = low_NX
-        key_NK = (one_NK << self._low_K) + _words(every)
-        every = np.zeros((users, self._cells, _WORD), np.uint8)
-        every[..., :COUNT_BITS] = count_NX.reshape(users, self._cells, COUNT_BITS)
-        packed_NK = _words(every.reshape(users, self._cells * _WORD))
-        if ((key_NK < 0) | (key_NK >= self._values_K)).any():
-            raise ValueError("a key beyond its field's")
-        cell_NKX = np.empty((users, self._cells, 2), np.int16)
-        cell_NKX[..., 0] = np.where(packed_NK >= AGES, key_NK - KEYS // 2, 0)
-        cell_NKX[..., 1] = packed_NK
+        cell_NKX = np.empty((len(stored), int(self._start_F[-1]), 2), np.int16)
+        self.take(stored, 0, cell_NKX, np.arange(len(stored)))
         return cell_NKX
 
+    def take(self, record_NR: Bits, offset: int, cell_BKX: Cells, row_N: npt.NDArray[np.int64]) -> None:
+        """Unpack the cells of records, which begin at a byte, into some rows.
 
-def _words(bits_NX: Bits) -> npt.NDArray[np.uint16]:
-    """The inverse of `_bits_of`."""
-    words: npt.NDArray[np.uint16] = np.packbits(bits_NX, axis=1, bitorder="little").view("<u2")
-    return words
-
-
-def _bits_of(value_NK: npt.NDArray[Any]) -> Bits:
-    """The lowest 16 bits of each number, the lowest first: `[N, 16 K]`."""
-    return np.unpackbits(value_NK.astype("<u2").view(np.uint8), axis=1, bitorder="little")
+        Raises:
+            ValueError: these bytes are not what `pack` makes.
+        """
+        # The kernel is compiled once, for bytes that cannot be written: those that came from a store.
+        fixed_NR = record_NR.view()
+        fixed_NR.flags.writeable = False
+        wrong = self._kernel.unpack(fixed_NR, offset, self._packing, row_N, cell_BKX, self._scratch())
+        if wrong == self._kernel.TOO_MANY:
+            raise ValueError(f"other than {self._start_F[-1]} keys")
+        if wrong == self._kernel.TOO_HIGH:
+            raise ValueError("a key beyond its field's")

@@ -1,7 +1,7 @@
 """Runs the graphs of an artifact: numbers in, memories and logits out. No torch.
 
-number_BF --tables--> event_BE --write graph--> memory
-number_BCF --tables--> target_BCE --read graph, with memory--> interest --head graph, with context--> logit_BCT
+    number_BF --tables--> event_BE --write graph--> memory
+    number_BCF --tables--> target_BCE --read graph, with memory--> interest --head graph, with context--> logit_BCT
 
 The memory of a history model is the recent history itself: a write appends the event, and the read graph takes the
 unrolled events, embedded. Its attention is over these events, the oldest first, and padding has no weight.
@@ -11,24 +11,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import GRAPHS, RUN, STRIDE, Graph, is_recent
+from lifelong.artifact.folder import RUN, STRIDE, Graph, is_recent
+from lifelong.artifact.manifest import AGAIN
 from lifelong.data.events import NO_TIME
-from lifelong.errors import StoreCorruptError
+from lifelong.errors import ArtifactError, StoreCorruptError
 from lifelong.memory.codec import make_codec
+from lifelong.memory.counting import FIELDS as COUNTED
+from lifelong.memory.counting import Counting
 from lifelong.memory.graphs import Session
-from lifelong.memory.item_memory import ItemMemories
-from lifelong.memory.recent import append, unroll
-from lifelong.memory.state import States
-from lifelong.memory.store import StoreIdentity
+from lifelong.memory.state import States, append, unroll
+from lifelong.store.artifact_list import StoreIdentity
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.memory.store import MemoryStore
+    from lifelong.store.contract import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -40,6 +42,13 @@ _CELLS = 8_192
 """Targets that go through the read graph at once."""
 _PAIRS = 1_048_576
 """Pairs of a target and an event of a recent history that go through the read graph at once."""
+
+
+class Read(NamedTuple):
+    """What is read of B memories, for one target each."""
+
+    logit_BT: FloatArray
+    readout_BI: FloatArray
 
 
 class Runtime:
@@ -65,29 +74,60 @@ class Runtime:
         # A mapped array as a plain one: each look-up in the subclass costs as much as the look-up itself.
         self._tables = {field: np.asarray(table) for field, table in artifact.tables.items()}
         self._recent = is_recent(self.layout)
-        graphs: list[Graph] = [name for name in GRAPHS if name != "write" or not self._recent]
-        self._sessions = {name: Session(artifact, name, threads) for name in graphs}
+        self._sessions: dict[Graph, Session] = {name: Session(artifact, name, threads) for name in ("read", "head")}
+        self.counting = Counting.of(self._sessions["read"].metadata, self._event, self.layout)
+        self._learned = [part for part in self.layout if self.counting is None or part.name not in COUNTED]
+        if self._learned and not self._recent:
+            self._sessions["write"] = Session(artifact, "write", threads)
         self._run_session, self.stride = self._runs(artifact, threads)
         read = self._sessions["read"].session
         given = {part.name for part in read.get_outputs()} & {"attention", "weight"}
         self._attention = next(iter(given), None)
+        contexts = [part.shape[1] for part in self._sessions["head"].session.get_inputs() if part.name == "context"]
+        self._one_context = contexts == [1]
         # A graph for histories of one length alone names it; else the axis is free.
         sizes = [part.shape[1] for part in read.get_inputs() if part.name == "history"]
         self._window = sizes[0] if sizes and isinstance(sizes[0], int) else 1
-        self.items = None if artifact.config.items is None else ItemMemories(artifact, threads)
+        self._try(artifact)
 
-    items: ItemMemories | None
-    """Of a model with a side of items."""
+    def _try(self, artifact: Artifact) -> None:
+        """Run the graphs once, on the memory of a user without events: a foreign graph fails here, not at a request.
+
+        Raises:
+            ArtifactError: a graph cannot be run on this layout, or gives something else.
+        """
+        users, tasks = self.empty(1), len(artifact.config.dataset_schema.tasks)
+        number_BF = np.zeros((1, len(self._event)), np.int64)
+        found: dict[str, tuple[str | int, ...]] = {}
+        try:
+            if not self._recent:
+                written = self._write(users, number_BF, slice(0, 1))
+                found = {name: (str(value.dtype), *value.shape[1:]) for name, value in written.items()}
+            logit_BCT, _ = self._nothing(1, 0, ["interest"])
+        except Exception as error:
+            raise ArtifactError(
+                f"the graphs of {artifact.path} cannot be run on its layout: {error}", fix=AGAIN
+            ) from error
+        wanted = {part.name: (part.dtype, *part.shape) for part in self._learned} if found else {}
+        if found != wanted or logit_BCT.shape[2] != tasks:
+            raise ArtifactError(
+                f"the graphs of {artifact.path} give memories of {found} and {logit_BCT.shape[2]} logits",
+                expected=f"{wanted} and {tasks}, as in its config",
+                fix=AGAIN,
+            )
 
     def _runs(self, artifact: Artifact, threads: int) -> tuple[Any, int | None]:
         """The graph for runs of events, and the multiple that they begin at and are of; None where each is folded in.
 
         A codec that rounds does so after each event.
         """
-        if self.codec.rounds or not artifact.graph(RUN).exists():
+        if self.codec.rounds or not artifact.has_graph(RUN):
             return None, None
-        session = Session(artifact, RUN, threads).session
-        return session, int(session.get_modelmeta().custom_metadata_map[STRIDE])
+        session = Session(artifact, RUN, threads)
+        stride = session.metadata.get(STRIDE, "")
+        if not stride.isdecimal() or int(stride) < 1:
+            raise ArtifactError(f"{artifact.graph(RUN)} has the stride {stride!r}", expected="a number", fix=AGAIN)
+        return session.session, int(stride)
 
     @property
     def attends_to(self) -> Literal["slots", "events"] | None:
@@ -123,7 +163,7 @@ class Runtime:
 
         Args:
             records: as the store gave them.
-            users: whose they are, so that an error can say it.
+            users: ids, so that an error can name the user.
 
         Raises:
             StoreCorruptError: a record cannot be decoded.
@@ -136,15 +176,15 @@ class Runtime:
             raise self._damaged(records, users) from None
 
     def _damaged(self, records: Sequence[bytes | None], users: Sequence[str]) -> StoreCorruptError:
-        """The error of the first record that cannot be decoded, with her name."""
+        """The error of the first record that cannot be decoded, with the user's name."""
         for user, record in zip(users, records, strict=True):
             try:
                 self.codec.decode([record])
             except StoreCorruptError as error:
                 found = error.found.removeprefix("memory 0 of those that were read ")
-                fix = "restore a backup, or erase this user: all others are as they were"
+                fix = "restore a backup (`lifelong restore`), or erase this user: all others are as they were"
                 return StoreCorruptError(f"the memory of user {user!r} {found}", expected=error.expected, fix=fix)
-        return StoreCorruptError("a memory cannot be decoded", fix="restore a backup")
+        return StoreCorruptError("a memory cannot be decoded", fix="restore a backup (`lifelong restore`)")
 
     def write(self, states: States, number_BF: IntArray, time_B: IntArray) -> States:
         """Fold one event per user in.
@@ -160,6 +200,15 @@ class Runtime:
         Raises:
             StoreError: the codec cannot keep a number.
         """
+        after = self.write_learned(states, number_BF, time_B)
+        if self.counting is None:
+            return after
+        kept = replace(states, fields={name: states.fields[name].copy() for name in COUNTED})
+        counted = self.counting.write(kept, np.arange(len(states)), number_BF, after.count_B)
+        return replace(after, fields={**after.fields, **counted})
+
+    def write_learned(self, states: States, number_BF: IntArray, time_B: IntArray) -> States:
+        """`write` without the fields that `counting` keeps, which are not in what it gives."""
         if self._recent:
             fields = append(states, number_BF, time_B)
         else:
@@ -168,12 +217,12 @@ class Runtime:
                 part.name: np.concatenate(
                     [np.zeros((0, *part.shape), part.dtype), *(found[part.name] for found in parts)]
                 )
-                for part in self.layout
+                for part in self._learned
             }
         return self.codec.round(States(states.count_B + 1, np.maximum(states.last_time_B, time_B), fields))
 
     def write_run(self, states: States, number_LF: IntArray, time_L: IntArray) -> States:
-        """Fold L events of one user in, one after another: what `write` gives L times, at half its time.
+        """Fold L events of one user in, one after another: what `write_learned` gives L times, at half its time.
 
         Args:
             states: the memory of one user; not changed.
@@ -183,12 +232,12 @@ class Runtime:
         Raises:
             StoreError: the codec cannot keep a number.
         """
-        if self._recent or not self.layout or not len(time_L):
+        if self._recent or not self._learned or not len(time_L):
             for place in range(len(time_L)):
-                states = self.write(states, number_LF[place : place + 1], time_L[place : place + 1])
+                states = self.write_learned(states, number_LF[place : place + 1], time_L[place : place + 1])
             return states
         event_LE, session = self._embed(number_LF, self._event), self._sessions["write"]
-        names, taken = [part.name for part in self.layout], session.taken
+        names, taken = [part.name for part in self._learned], session.taken
         outputs, last = [f"new_{name}" for name in names], int(states.last_time_B[0])
         fields, counts = dict(states.fields), states.count_B + np.arange(len(time_L) + 1)[:, None]
         for place in range(len(time_L)):
@@ -226,10 +275,11 @@ class Runtime:
         return self.codec.round(States(states.count_B + len(time_L), last_time_B, {name: memory}))
 
     def _write(self, states: States, number_BF: IntArray, chosen: slice) -> dict[str, FloatArray]:
-        feed = self._memory(states, chosen)
+        names, feed = [part.name for part in self._learned], self._memory(states, chosen)
+        if not names:
+            return {}
         if "event" in self._sessions["write"].taken:
             feed["event"] = self._embed(number_BF[chosen], self._event)
-        names = [part.name for part in self.layout]
         return dict(zip(names, self._run("write", [f"new_{name}" for name in names], feed), strict=True))
 
     def score(
@@ -239,7 +289,6 @@ class Runtime:
         context_BCF: IntArray,
         time_B: IntArray,
         *,
-        seen_BCX: FloatArray | None = None,
         attention: bool = False,
     ) -> tuple[FloatArray, FloatArray | None]:
         """Score C targets per user.
@@ -249,8 +298,6 @@ class Runtime:
             number_BCF: numbers of `schema.item_fields`.
             context_BCF: numbers of `context_fields`; its second axis may be 1, for one moment per user.
             time_B: that moment, UTC seconds.
-            seen_BCX: what the side of items gives the targets (`ItemMemories.seen`), zeros if None; of a model that has
-                one.
             attention: whether it is wanted, too.
 
         Returns:
@@ -259,9 +306,8 @@ class Runtime:
         """
         asked = ["interest", self._attention] if attention and self._attention else ["interest"]
         users, candidates = number_BCF.shape[:2]
-        context_BCF = np.broadcast_to(context_BCF, (users, candidates, context_BCF.shape[2]))
-        if self.items is not None and seen_BCX is None:
-            seen_BCX = np.zeros((users, candidates, self.items.width), np.float32)
+        if not self._one_context or context_BCF.shape[1] > 1:
+            context_BCF = np.broadcast_to(context_BCF, (users, candidates, context_BCF.shape[2]))
         cells_at_once = self._cells_at_once(states)
         wide = min(max(candidates, 1), cells_at_once)
         # Attention of all users is put together: over equally many events.
@@ -269,50 +315,63 @@ class Runtime:
         rows = []
         for chosen in _slices(users, max(1, cells_at_once // wide)):
             memory = self._readable(states, chosen, time_B, size)
-            cells = [
-                self._score(
-                    memory,
-                    number_BCF[chosen, some],
-                    context_BCF[chosen, some],
-                    asked,
-                    None if seen_BCX is None else seen_BCX[chosen, some],
-                )
-                for some in _slices(candidates, wide)
-            ]
+            cells = []
+            for some in _slices(candidates, wide):
+                found = {} if self.counting is None else self.counting.find(states, chosen, number_BCF[chosen, some])
+                context = context_BCF[chosen] if context_BCF.shape[1] == 1 else context_BCF[chosen, some]
+                cells.append(self._score(memory | found, number_BCF[chosen, some], context, asked))
             rows.append([np.concatenate(part, axis=1) for part in zip(*cells, strict=True)])
         if not rows or not candidates:
             return self._nothing(users, candidates, asked)
-        found = [np.concatenate(part) for part in zip(*rows, strict=True)]
-        return found[0], found[1] if len(asked) > 1 else None
+        whole = [np.concatenate(part) for part in zip(*rows, strict=True)]
+        return whole[0], whole[1] if len(asked) > 1 else None
+
+    def read(self, states: States, number_BF: IntArray, context_BF: IntArray, time_B: IntArray) -> Read:
+        """Score one target per user, and give what the head is given of the memory: its read-out.
+
+        Args:
+            states: memories of B users; not changed.
+            number_BF: numbers of `schema.item_fields`.
+            context_BF: numbers of `context_fields`.
+            time_B: the moments, UTC seconds.
+        """
+        logits, readouts = [], []
+        for chosen in _slices(len(states), min(_CELLS, self._cells_at_once(states))):
+            memory = self._readable(states, chosen, time_B, 1)
+            number_BCF = number_BF[chosen, None]
+            found = {} if self.counting is None else self.counting.find(states, chosen, number_BCF)
+            target = self._embed(number_BCF, self._item)
+            (interest,) = self._run(
+                "read", ["interest"], memory | found | {"target": target, "target_number": number_BCF}
+            )
+            feed = {"interest": interest, "target": target}
+            if self.context_fields:
+                feed["context"] = self._embed(context_BF[chosen, None], self.context_fields)
+            logits.append(self._run("head", ["logit"], feed)[0].reshape(len(target), -1))
+            readouts.append(interest[:, 0])
+        return Read(np.concatenate(logits), np.concatenate(readouts))
 
     def _score(
-        self,
-        memory: dict[str, Any],
-        number_BCF: IntArray,
-        context_BCF: IntArray,
-        asked: list[str],
-        seen_BCX: FloatArray | None,
+        self, memory: dict[str, Any], number_BCF: IntArray, context_BCF: IntArray, asked: list[str]
     ) -> list[FloatArray]:
-        """Logits, and what the read graph is asked for beside the interest."""
+        """Logits, and what the read graph is asked for besides the interest."""
         target = self._embed(number_BCF, self._item)
         interest, *attention = self._run("read", asked, memory | {"target": target, "target_number": number_BCF})
         feed = {"interest": interest, "target": target}
-        context = [self._embed(context_BCF, self.context_fields)] if self.context_fields else []
-        if seen_BCX is not None:
-            context.append(seen_BCX)
-        if context:
-            feed["context"] = np.concatenate(context, axis=-1)
-        return [*self._run("head", ["logit"], feed), *attention]
+        if self.context_fields:
+            feed["context"] = self._embed(context_BCF, self.context_fields)
+        if self._one_context and context_BCF.shape[1] > 1:
+            # Each candidate has a context of its own, as if they were users.
+            feed = {name: value.reshape(-1, 1, value.shape[2]) for name, value in feed.items()}
+        (logit,) = self._run("head", ["logit"], feed)
+        return [logit.reshape(*target.shape[:2], -1), *attention]
 
     def _nothing(self, users: int, candidates: int, asked: list[str]) -> tuple[FloatArray, FloatArray | None]:
         """The answer where there is nothing to score: the axes that the graphs would give."""
-        one = self._score(
-            self._readable(self.empty(1), slice(0, 1), np.zeros(1, np.int64), 1),
-            np.zeros((1, 1, len(self._item)), np.int64),
-            np.zeros((1, 1, len(self.context_fields)), np.int64),
-            asked,
-            None if self.items is None else np.zeros((1, 1, self.items.width), np.float32),
-        )
+        nobody, first, number_BCF = self.empty(1), slice(0, 1), np.zeros((1, 1, len(self._item)), np.int64)
+        memory = self._readable(nobody, first, np.zeros(1, np.int64), 1)
+        found = {} if self.counting is None else self.counting.find(nobody, first, number_BCF)
+        one = self._score(memory | found, number_BCF, np.zeros((1, 1, len(self.context_fields)), np.int64), asked)
         empty = [np.zeros((users, candidates, part.shape[2]), np.float32) for part in one]
         return empty[0], empty[1] if len(asked) > 1 else None
 
@@ -327,7 +386,7 @@ class Runtime:
         return max(1, self.stored(int(states.count_B.max(initial=0))))
 
     def _readable(self, states: States, chosen: slice, time_B: IntArray, size: int) -> dict[str, Any]:
-        """What the read graph takes of users, beside the targets; recent histories are padded to `size` at least."""
+        """The read graph's inputs besides the targets; recent histories are padded to `size` at least."""
         if not self._recent:
             return {name: value[:, None] for name, value in self._memory(states, chosen).items()}
         recent = unroll(states.take(np.arange(len(states))[chosen]), max(size, self._window))
@@ -340,7 +399,7 @@ class Runtime:
         }
 
     def _memory(self, states: States, chosen: slice) -> dict[str, Any]:
-        return {"count": states.count_B[chosen]} | {part.name: states.fields[part.name][chosen] for part in self.layout}
+        return {"count": states.count_B[chosen]} | {name: value[chosen] for name, value in states.fields.items()}
 
     def _embed(self, number: IntArray, fields: Sequence[str]) -> FloatArray:
         """Look up `number[..., F]` and put the vectors one after another: `[..., F * E]`."""
@@ -352,7 +411,7 @@ class Runtime:
 
 
 def identity_of(artifact: Artifact, store: MemoryStore, codec: str | None = None) -> StoreIdentity:
-    """How a store is to know its artifact.
+    """The identity by which a store is to know its artifact.
 
     Args:
         artifact: of a memory model.
@@ -363,13 +422,15 @@ def identity_of(artifact: Artifact, store: MemoryStore, codec: str | None = None
         ArtifactError: the model cannot be served, and why.
         UsageError: there is no such codec in this release.
     """
-    roster = store.roster()
-    known = roster.find(artifact.id) or roster.served
-    return identity_with(artifact, codec or (artifact.config.codec if known is None else known.identity.codec))
+    artifact_list = store.artifact_list()
+    own = artifact_list.find(artifact.id)
+    known = own or artifact_list.served
+    found = identity_with(artifact, codec or (artifact.config.codec if known is None else known.identity.codec))
+    return found if own is None else replace(found, fields=own.identity.fields)
 
 
 def identity_with(artifact: Artifact, codec: str) -> StoreIdentity:
-    """How a store is to know an artifact whose memories it keeps in a codec.
+    """The identity by which a store is to know an artifact, for memories in a codec.
 
     Raises:
         ArtifactError: the model cannot be served, and why.

@@ -1,4 +1,4 @@
-"""A new artifact takes over a store whose users go on: memories built beside the old ones, then served in their place.
+"""A new artifact takes over a store while events come in: its memories are built, then served in place of the old ones.
 
     add ----> build: what is behind, from DATA and the event log ----> ready ----> switch <----> back ----> drop
               the store's writers fold new events into both             (one write, at any time)
@@ -15,32 +15,37 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lifelong.artifact.folder import Artifact
-from lifelong.errors import ArtifactError, MismatchError, StoreConflictError, StoreError, StoreForeignError
-from lifelong.memory.roster import Member, Phase, Roster
+from lifelong.errors import ArtifactError, MismatchError, StoreForeignError, StoreUnavailableError
 from lifelong.memory.runtime import identity_with
+from lifelong.store.artifact_list import ArtifactList, Phase, StoredArtifact
+from lifelong.store.contract import until_kept
 
 if TYPE_CHECKING:
-    from lifelong.memory.store import MemoryStore
+    from lifelong.store.contract import MemoryStore
 
 
-def change(store: MemoryStore, make: Callable[[Roster], Roster]) -> Roster:
-    """Change a store's list, whatever else changes it at the same time; the new list.
+def change(store: MemoryStore, make: Callable[[ArtifactList], ArtifactList]) -> ArtifactList:
+    """Change a store's artifact list, whatever else changes it at the same time; the new list.
 
     Args:
         store: open for writing.
-        make: the new list from the present one.
+        make: gives the new list from the present one.
     """
-    while True:
-        before = store.roster()
+
+    def attempt(refused: frozenset[str] | None) -> ArtifactList:
+        before = store.artifact_list()
         after = make(before)
-        try:
-            store.change_roster(before, after)
-        except StoreConflictError:
-            continue
+        store.change_artifact_list(before, after)
         return after
 
+    return until_kept(
+        attempt, lambda: StoreUnavailableError("the store's list of artifacts changes again and again", fix="try again")
+    )
 
-def add(store: MemoryStore, artifact: Artifact, *, codec: str | None = None, phase: Phase = "building") -> Member:
+
+def add(
+    store: MemoryStore, artifact: Artifact, *, codec: str | None = None, phase: Phase = "building"
+) -> StoredArtifact:
     """Put an artifact on a store's list; one that is ready stays so.
 
     Args:
@@ -51,109 +56,86 @@ def add(store: MemoryStore, artifact: Artifact, *, codec: str | None = None, pha
 
     Raises:
         StoreError: the store is new.
-        MismatchError: the artifact counts time otherwise than the one that is served.
-        StoreForeignError: it, or the one that is served, has a side of items.
+        StoreForeignError: it keeps memories of this artifact in another codec.
+        MismatchError: the artifact counts time in another unit than the one that is served.
         ArtifactError: the model cannot be served, and why.
     """
-    known = store.roster().find(artifact.id)
+    known = store.artifact_list().find(artifact.id)
     chosen = codec or (artifact.config.codec if known is None else known.identity.codec)
     identity = identity_with(artifact, chosen)
-    if known is None:
-        _check_items(artifact)
-    _check_served(store.roster(), artifact)
+    _check_served(store.artifact_list(), artifact)
 
-    def with_it(roster: Roster) -> Roster:
-        member = roster.find(artifact.id)
-        if member is None:
-            return roster.add(identity, phase)
-        if member.identity != identity:
-            raise StoreError(
-                f"the store keeps memories of artifact {artifact.id[:12]} in codec {member.identity.codec}",
+    def with_it(artifact_list: ArtifactList) -> ArtifactList:
+        stored = artifact_list.find(artifact.id)
+        if stored is None:
+            return artifact_list.add(identity, phase)
+        if stored.identity != identity:
+            raise StoreForeignError(
+                f"the store keeps memories of artifact {artifact.id[:12]} in codec {stored.identity.codec}",
                 expected=f"codec {chosen}",
                 fix="name no codec, or drop them first: lifelong switch --drop",
             )
-        if member.identity.path != identity.path:
-            roster = roster.renew(identity)
-        if member.phase == "behind" and phase == "building":
-            roster = roster.turn(artifact.id, phase)
-        return roster
+        if stored.identity.path != identity.path:
+            artifact_list = artifact_list.renew(identity)
+        if stored.phase == "behind" and phase == "building":
+            artifact_list = artifact_list.turn(artifact.id, phase)
+        return artifact_list
 
-    member = change(store, with_it).find(artifact.id)
-    assert member is not None
-    return member
-
-
-def _check_items(artifact: Artifact) -> None:
-    """Refuse a model with a side of items: the events of an item are one record of one artifact.
-
-    Raises:
-        StoreForeignError: it is one.
-    """
-    if artifact.config.items is not None:
-        raise StoreForeignError(
-            f"artifact {artifact.id[:12]}, {artifact.config.title}, keeps events of items beside memories of users",
-            expected="artifacts that keep memories of users alone, where several share a store",
-            fix="fill a new store with `lifelong backfill ARTIFACT DATA`, and start a service on it",
-        )
+    stored = change(store, with_it).find(artifact.id)
+    assert stored is not None
+    return stored
 
 
-def _check_served(roster: Roster, artifact: Artifact) -> None:
-    served = roster.served
-    if served is None:
-        raise StoreError(
-            "the store is new: there are no memories to take over",
-            fix="fill it with `lifelong backfill ARTIFACT DATA` or `lifelong ingest`",
-        )
+def _check_served(artifact_list: ArtifactList, artifact: Artifact) -> None:
+    served = artifact_list.require_served()
     try:
         old = Artifact.open(served.identity.path, verify="sizes") if served.identity.path else None
     except ArtifactError:
-        # Whoever serves it has it; here it would only have told the unit.
+        # The process that serves it has it; here it was only wanted for the unit.
         return
-    if old is not None:
-        _check_items(old)
     if old is not None and old.config.dataset_schema.time_unit != artifact.config.dataset_schema.time_unit:
         raise MismatchError(
             f"artifact {artifact.id[:12]} takes times in {artifact.config.dataset_schema.time_unit}",
             expected=f"{old.config.dataset_schema.time_unit}, as the events of this store",
-            fix="train on data whose times are counted so",
+            fix="train on data with such times",
         )
 
 
-def switch(store: MemoryStore, artifact_id: str) -> Roster:
-    """Serve another member; its id, or how it begins.
+def switch(store: MemoryStore, artifact_id: str) -> ArtifactList:
+    """Serve another artifact, named by its id or the beginning of it.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the list has no such artifact.
         StoreForeignError: its memories are not complete.
     """
-    return change(store, lambda roster: roster.serve(artifact_id))
+    return change(store, lambda artifact_list: artifact_list.serve(artifact_id))
 
 
-def back(store: MemoryStore) -> Roster:
+def back(store: MemoryStore) -> ArtifactList:
     """Serve the artifact that was served before.
 
     Raises:
         UsageError: there was none.
     """
-    return change(store, Roster.back)
+    return change(store, ArtifactList.back)
 
 
-def drop(store: MemoryStore, artifact_id: str) -> Roster:
-    """Drop the memories of a member that is not served; its id, or how it begins.
+def drop(store: MemoryStore, artifact_id: str) -> ArtifactList:
+    """Drop the memories of an artifact that is not served, named by its id or the beginning of it.
 
     Raises:
-        UsageError: it is none, or served.
+        UsageError: the list has no such artifact, or it is served.
     """
-    change(store, lambda roster: roster.drop(artifact_id))
+    change(store, lambda artifact_list: artifact_list.drop(artifact_id))
     return empty_dropped(store)
 
 
-def empty_dropped(store: MemoryStore) -> Roster:
-    """Bring to an end what an interrupted `drop` left."""
-    roster = store.roster()
-    for slot in roster.dropping:
-        # First every writer must know that the slot is no one's.
-        store.change_roster(roster, roster)
-        store.clear(slot)
-        roster = change(store, partial(Roster.emptied, slot=slot))
-    return roster
+def empty_dropped(store: MemoryStore) -> ArtifactList:
+    """Empty the spaces of artifacts that were dropped; finishes what an interrupted `drop` left."""
+    artifact_list = store.artifact_list()
+    for space in artifact_list.dropping:
+        # First every writer must know that the space belongs to no artifact any more.
+        store.change_artifact_list(artifact_list, artifact_list)
+        store.clear(space)
+        artifact_list = change(store, partial(ArtifactList.emptied, space=space))
+    return artifact_list

@@ -4,10 +4,10 @@
              |  (source, partition, offset) at or below the watermark
              `  client's event id, remembered for a day
 
-Memories, log, ids and watermarks of one `apply` are one commit: after a crash all of it is there or nothing (of a user,
-where the store is a cluster of servers); while a new artifact takes over, the memories of both. Where another process
-wrote one of the users in between, the store refuses what was made from the older memory, and it is made again from the
-newer one.
+Memories, log, ids and watermarks of one `apply` are one commit: after a crash all of it is there or nothing (of each
+user, if the store is a cluster of servers). While a new artifact takes over, the memories of both are in it. If another
+process wrote one of the users in between, the store refuses what was made from the older memory, and it is made again
+from the newer one.
 """
 
 from __future__ import annotations
@@ -16,40 +16,39 @@ import threading
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from operator import add
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.errors import StoreBehindError, StoreConflictError, StoreUnavailableError, UsageError
+from lifelong.errors import RequestError, StoreBehindError, StoreUnavailableError, UsageError
+from lifelong.memory.artifacts import OpenArtifacts
 
-# What others import from here, beside the updater itself.
+# What others import from here, next to the updater itself.
 from lifelong.memory.event import LAST_SECOND as LAST_SECOND
+from lifelong.memory.event import MAX_AHEAD, EventTable, ahead_problem, latest_time, places
 from lifelong.memory.event import LoggedEvent as LoggedEvent
 from lifelong.memory.event import UserEvent as UserEvent
+from lifelong.memory.event import check_events as check_events
 from lifelong.memory.event import decode_event as decode_event
 from lifelong.memory.event import encode_event as encode_event
 from lifelong.memory.event import event_problem as event_problem
-from lifelong.memory.event_table import EventTable, places
-from lifelong.memory.event_table import check_events as check_events
-from lifelong.memory.folding import Folder
-from lifelong.memory.item_memory import ITEMS, require_items
-from lifelong.memory.members import Group, Members
-from lifelong.memory.plan import Plan, make_plan
+from lifelong.memory.filled import filled_until
+from lifelong.memory.rounds import Rounds, make_rounds
 from lifelong.memory.runtime import identity_of
-from lifelong.memory.store import Commit
+from lifelong.memory.writer import MemoryWriter
+from lifelong.store.contract import ATTEMPTS, SOURCES, Commit, until_kept
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.memory.store import MemoryStore
+    from lifelong.store.contract import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 REMEMBER = 24 * 3600
 """Seconds for which client event ids are remembered."""
-ATTEMPTS = 100
-"""How often a batch is made again because other processes wrote its users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,7 @@ class Applied:
         no_dedup: applied without offset or event id, so that a repetition would count twice.
         unknown_types: applied with an event type that training had not seen.
         bad: lines of a file or messages of a stream that are no events, and were left out.
+        backfilled: earlier than the moment until which a backfill has filled the store; changed nothing.
     """
 
     applied: int = 0
@@ -73,9 +73,10 @@ class Applied:
     no_dedup: int = 0
     unknown_types: int = 0
     bad: int = 0
+    backfilled: int = 0
 
     def __add__(self, other: Applied) -> Applied:
-        """Both together."""
+        """The outcomes of two batches together."""
         return Applied(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
 
 
@@ -89,7 +90,12 @@ class Updater:
             arrival is the order of the memory), "refuse" leaves it out.
         event_log: whether the store keeps the events, for explanations.
         codec: of a new store; see `lifelong.memory.codec`. None for the store's own.
-        now: gives the current UTC second, for the expiry of event ids.
+        now: gives the current UTC second, for the bound of times and the expiry of event ids; by default the system's
+            clock for the one, and the store's for the other.
+        max_ahead: days that an event without a place in a source may be ahead of the clock; whoever reads a source
+            checks its events.
+        backfilled: what happens to an event from before the moment until which a backfill has filled the store: "skip"
+            takes it as known, "apply" folds it in.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
@@ -105,19 +111,26 @@ class Updater:
         event_log: bool = True,
         codec: str | None = None,
         now: Callable[[], int] | None = None,
+        max_ahead: float = MAX_AHEAD,
+        backfilled: str = "skip",
     ) -> None:
+        if backfilled not in ("skip", "apply"):
+            raise UsageError(f"backfilled = {backfilled!r}", expected='"skip" or "apply"')
         if late not in ("apply", "refuse"):
             raise UsageError(f"late = {late!r}", expected='"apply" or "refuse"')
         identity = identity_of(artifact, store, codec)
-        folder = Folder(artifact, identity.codec, store)
-        self.artifact, self.store, self.runtime = artifact, store, folder.runtime
+        writer = MemoryWriter(artifact, identity.codec, store)
+        self.artifact, self.store, self.runtime = artifact, store, writer.runtime
         self._late: Literal["apply", "refuse"] = "apply" if late == "apply" else "refuse"
         self._event_log, self._now = event_log, now or (lambda: int(clock.time()))
-        self._lock = threading.Lock()
+        # Event ids expire as time passes, and not when somebody sets a clock.
+        self._id_clock = now or store.clock
+        self._lock, self._max_ahead = threading.Lock(), max_ahead
         self._identity = identity
-        require_items(artifact, store)
         store.bind(identity)
-        self.members = Members(store, [folder])
+        # Whoever fills a store does it before events come in.
+        self._filled = filled_until(store) if backfilled == "skip" else None
+        self.artifacts = OpenArtifacts(store, [writer])
 
     def apply(
         self,
@@ -137,7 +150,8 @@ class Updater:
             partition: of the source.
             offsets: strictly increasing place of each event in its partition; those at or below the stored watermark
                 were applied before. None for sources without places.
-            through: how far the partition was read, where what follows the last event is none; in the same write.
+            through: offset up to which the partition was read, if no event follows the last one; kept in the same
+                write.
             after: offset that the store's watermark has reached, as far as the caller knows.
 
         Raises:
@@ -146,7 +160,7 @@ class Updater:
             StoreUnavailableError: the error says what was kept, if anything; what was is a duplicate when it is sent
                 again with offsets or event ids.
         """
-        table = EventTable.of(events, time_unit=self.members.now.leader.schema.time_unit)
+        table = EventTable.of(events, time_unit=self.artifacts.served.schema.time_unit)
         return self.apply_table(
             table, source=source, partition=partition, offsets=offsets, through=through, after=after
         )
@@ -161,36 +175,93 @@ class Updater:
         through: int | None = None,
         after: int = -1,
     ) -> Applied:
-        """`apply` for events in columns, which were checked."""
-        batch = Batch.of(table, source, partition, offsets, through=through, after=after)
+        """`apply` for events in columns, which were checked, the bound of times left out."""
+        if offsets is None:
+            self._check_times(table)
+        batch = NewEvents.of(table, source, partition, offsets, through=through, after=after)
         with self._lock:
-            return self.finish(batch, self.make(batch))
+            return self.finish(self.make(batch))
 
-    def finish(self, batch: Batch, step: Step) -> Applied:
+    def apply_parts(self, table: EventTable, sizes: Sequence[int]) -> list[Applied | Exception]:
+        """Fold in events that came in several requests, with one commit for all of them.
+
+        Args:
+            table: the events of all requests, one request after another; they were checked.
+            sizes: how many are of each request.
+
+        Returns:
+            Per request its outcome. A request that cannot be folded in has the error instead: nothing of it was kept,
+            and the others are folded in without it.
+
+        Raises:
+            StoreUnavailableError: the error says what was kept, if anything, of any request.
+        """
+        batch = NewEvents.of(table, "http", 0, None)
+        if len(sizes) > 1:
+            batch = replace(batch, part_N=np.repeat(np.arange(len(sizes)), sizes))
+        with self._lock:
+            try:
+                self._check_times(table)
+                step = self.make(batch)
+            except StoreUnavailableError:
+                raise
+            except Exception as error:
+                if len(sizes) == 1:
+                    return [error]
+            else:
+                return [*self._finished(step, len(sizes))]
+        # Halves, in their order: the one with the error has it soon to itself.
+        half, events = len(sizes) // 2, sum(sizes[: len(sizes) // 2])
+        first = self.apply_parts(table.take(np.arange(events)), sizes[:half])
+        return first + self.apply_parts(table.behind(events), sizes[half:])
+
+    def _check_times(self, table: EventTable) -> None:
+        """Refuse events that are too far ahead.
+
+        Raises:
+            RequestError: one is; nothing was kept.
+        """
+        latest = latest_time(self.artifacts.served.schema.time_unit, self._max_ahead, self._now())
+        far = np.flatnonzero(table.time_N > latest)
+        if len(far):
+            column, found, expected = ahead_problem(int(table.time_N[far[0]]), latest)
+            fix = "check the clock or the unit that gave it; nothing was kept"
+            raise RequestError(f"event {far[0]}: {column} {found}", expected=expected, fix=fix)
+
+    def finish(self, step: Attempt) -> Applied:
         """Write what was made of a batch; what another process overtook is made again.
 
         Raises:
             StoreUnavailableError: see `apply`.
         """
-        applied = Applied()
-        for _ in range(ATTEMPTS):
-            try:
-                # A shared store acknowledges also what it had before: its replicas may lack that.
-                if step.change.watermarks or step.change.users or self.store.shared:
-                    self.store.commit(step.change)
-            except StoreConflictError as conflict:
-                applied += step.outcome(without=conflict.users)
-                batch = batch.only(conflict.users)
-                step = self.make(batch)
-            else:
-                return applied + step.outcome()
-        raise StoreUnavailableError(
-            f"{len(batch.table)} events were not kept: other processes wrote their users {ATTEMPTS} times in between",
-            expected="few processes that write the same users at once",
-            fix="send them again",
-        )
+        return self._finished(step, 1)[0]
 
-    def make(self, batch: Batch, newer: Commit | None = None) -> Step:
+    def _finished(self, step: Attempt, parts: int) -> list[Applied]:
+        """`finish`, with an outcome for each of the parts that a batch was made of."""
+        applied = [Applied()] * parts
+
+        def attempt(refused: frozenset[str] | None) -> list[Applied]:
+            nonlocal applied, step
+            if refused is not None:
+                # All other users of the batch have been written: what is left is made again from what there is now.
+                applied = list(map(add, applied, step.outcomes(parts, without=refused)))
+                step = self.make(step.batch.only(refused))
+            # A shared store acknowledges also what it had before: its replicas may lack that.
+            if step.change.watermarks or step.change.users or self.store.shared:
+                self.store.commit(step.change)
+            return list(map(add, applied, step.outcomes(parts)))
+
+        def failure() -> StoreUnavailableError:
+            number = len(step.batch.table)
+            return StoreUnavailableError(
+                f"{number} events were not kept: other processes wrote their users {ATTEMPTS} times in between",
+                expected="few processes that write the same users at once",
+                fix="send them again",
+            )
+
+        return until_kept(attempt, failure)
+
+    def make(self, batch: NewEvents, newer: Commit | None = None) -> Attempt:
         """Fold events into the memories that the store holds now.
 
         Args:
@@ -198,67 +269,59 @@ class Updater:
             newer: what the store is about to hold.
         """
         self._check_reached(batch)
-        now, crew = self._now(), self.members.follow()
-        table, leader = batch.table, crew.leader
+        second, now = self._id_clock(), self.artifacts.follow()
+        artifact_list, writers = now
+        table, served = batch.table, next(iter(writers.values()))
         # The memories first: what another process writes after this line makes the commit a conflict, and what it wrote
         # before is found in the positions and ids.
         everyone, user_N = places(table.user)
         coming = {} if newer is None else newer.records
-        records = self._records(everyone, crew.slot, coming)
-        beside = [self._records(everyone, slot, coming) for slot in crew.slots]
-        fresh_N = self._fresh(batch, everyone, user_N, now)
-        # Users of whom nothing is new stay as they are.
+        read = {space: self._read(everyone, space, coming) for space in writers}
+        fresh_N, filled_N = self._split(table, self._fresh(batch, everyone, user_N, second))
+        # Users without a new event stay as they are: from here on, places are among the others.
         used_U, user_N = _used(user_N[fresh_N], len(everyone))
-        used, read = _chosen(everyone, used_U), _chosen(records, used_U)
-        before = leader.runtime.decode(read, used)
-        plan = make_plan(user_N, table.time_N[fresh_N], before.last_time_B, refuse=self._late == "refuse")
+        used = _chosen(everyone, used_U)
+        before = served.runtime.decode(_chosen(next(iter(read.values())), used_U), used)
+        plan = make_rounds(user_N, table.time_N[fresh_N], before.last_time_B, refuse=self._late == "refuse")
         kept_N = fresh_N[plan.kept_N]
         kept = table.take(kept_N)
-        number_NF, unknown_N = leader.numbers(kept, plan)
-        states, count_N = leader.fold(before, plan, number_NF)
         # With late events refused, a user may have none that counts.
-        touched = _used(plan.user_N, len(used))[0]
-        names, bases = _chosen(used, touched), _chosen(read, touched)
-        after = states if len(touched) == len(states) else states.take(touched)
-        log = self._logged(kept, plan, count_N) if self._event_log else {}
-        windows, windows_before = self._windows(leader, kept, number_NF, coming)
-        followed = crew.fold(Group(used, before, kept, plan), [_chosen(records_, used_U) for records_ in beside])
+        touched_U, user_N = _used(plan.user_N, len(used))
+        if len(touched_U) < len(used):
+            before, used_U, plan = before.take(touched_U), used_U[touched_U], replace(plan, user_N=user_N)
+        names = _chosen(everyone, used_U)
+        bases = {space: dict(zip(names, _chosen(records, used_U), strict=True)) for space, records in read.items()}
+        marks = {key: value for key, value in batch.marks.items() if value > self.store.watermark(*key)}
+        sources = {SOURCES: batch.sources} if marks and batch.sources else {}
         change = Commit(
-            states=dict(zip(names, leader.runtime.encode(after), strict=True)),
-            watermarks={key: value for key, value in batch.marks.items() if value > self.store.watermark(*key)},
-            event_ids=_expiries(kept, now + REMEMBER),
-            events=log,
-            based_on=dict(zip(names, bases, strict=True)),
-            slot=crew.slot,
-            beside={**followed.records, **windows},
-            beside_based_on={**followed.based_on, **windows_before},
-            epoch=crew.roster.epoch,
+            records=self.artifacts.fold(now, bases, before, kept, plan) | sources,
+            bases=bases,
+            watermarks=marks,
             reached=batch.reached,
+            event_ids=_expiries(kept, second + REMEMBER),
+            events=self._logged(kept, plan, before.count_B) if self._event_log else {},
+            epoch=artifact_list.epoch,
         )
-        return Step(change, batch, fresh_N, kept_N, fresh_N[plan.late], kept_N[unknown_N])
+        late_N, unknown_N = fresh_N[plan.late], kept_N[served.unknown_types(kept)]
+        return Attempt(change, batch, fresh_N, kept_N, late_N, unknown_N, filled_N)
 
-    def _windows(
-        self, leader: Folder, kept: EventTable, number_NF: IntArray, coming: Mapping[int, Mapping[str, bytes]]
-    ) -> tuple[Mapping[tuple[int, str], bytes], Mapping[tuple[int, str], bytes | None]]:
-        """The records of the events' items after them, and before; nothing of a model without a side of items."""
-        of_items = leader.runtime.items
-        if of_items is None or not len(kept):
-            return {}, {}
-        names, item_N = places(kept.item)
-        read = self._records(names, ITEMS, coming)
-        after = of_items.after(of_items.codec.decode(read), item_N, kept, number_NF)
-        keys = [(ITEMS, name) for name in names]
-        records = dict(zip(keys, of_items.codec.encode(after), strict=True))
-        return records, dict(zip(keys, read, strict=True))
+    def _split(self, table: EventTable, place_N: IntArray) -> tuple[IntArray, IntArray]:
+        """Places of events that a backfill cannot have brought, and of those that it has."""
+        time_N = table.time_N[place_N]
+        if self._filled is None or not len(time_N) or time_N.min() >= self._filled:
+            return place_N, place_N[:0]
+        return place_N[time_N >= self._filled], place_N[time_N < self._filled]
 
     @staticmethod
-    def _logged(events: EventTable, plan: Plan, count_N: IntArray) -> dict[tuple[str, int], bytes]:
-        """Events for the log, those of one user together: a store puts neighbours faster."""
+    def _logged(events: EventTable, plan: Rounds, count_U: IntArray) -> dict[tuple[str, int], bytes]:
+        """(user, count after the event) -> event for the log; `count_U` is what each user's memory held before."""
+        count_N = count_U[plan.user_N] + plan.rank_N + 1
+        # Those of one user together: a store puts neighbours faster.
         order_N = np.argsort(plan.user_N, kind="stable")
         table = events.take(order_N)
         return dict(zip(zip(table.user, count_N[order_N].tolist(), strict=True), table.logged(), strict=True))
 
-    def _check_reached(self, batch: Batch) -> None:
+    def _check_reached(self, batch: NewEvents) -> None:
         """Refuse a batch that does not follow what the store holds.
 
         Raises:
@@ -271,26 +334,24 @@ class Updater:
             # A server that came back empty knows nothing of its maker.
             self.store.bind(self._identity)
             raise StoreBehindError(
-                f"the store stands at offset {found} of {source}, partition {partition}; it had acknowledged {offset}",
+                f"the store is at offset {found} of {source}, partition {partition}; it had acknowledged {offset}",
                 expected="a server that keeps what it acknowledges: see `lifelong doctor --store`",
-                fix="run again: the source is read from where the store stands",
+                fix="run again: the source is read on from the store's offset",
             )
 
-    def _records(
-        self, users: Sequence[str], slot: int, coming: Mapping[int, Mapping[str, bytes]]
-    ) -> list[bytes | None]:
-        """Encoded memories of an artifact; those that come are not read."""
-        newer = coming.get(slot)
+    def _read(self, users: Sequence[str], space: int, coming: Mapping[int, Mapping[str, bytes]]) -> list[bytes | None]:
+        """Encoded memories of one space; those that are on their way to the store are taken from there."""
+        newer = coming.get(space)
         if not newer:
-            return self.store.read_many(users, slot=slot)
+            return self.store.read_many(users, space=space)
         found: list[bytes | None] = list(map(newer.get, users))
         missing = [place for place, record in enumerate(found) if record is None]
-        read = self.store.read_many([users[place] for place in missing], slot=slot)
+        read = self.store.read_many([users[place] for place in missing], space=space)
         for place, record in zip(missing, read, strict=True):
             found[place] = record
         return found
 
-    def _fresh(self, batch: Batch, everyone: Sequence[str], user_N: IntArray, now: int) -> IntArray:
+    def _fresh(self, batch: NewEvents, everyone: Sequence[str], user_N: IntArray, now: int) -> IntArray:
         """Places of the events that were not applied before."""
         table, place_N = batch.table, np.arange(len(batch.table))
         if batch.offset_N is not None:
@@ -312,7 +373,7 @@ class Updater:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class NewEvents:
     """Events that are written together.
 
     Args:
@@ -322,6 +383,8 @@ class Batch:
         offset_N: their places in it; None for a source without places.
         marks: (source, partition) -> offset of the last event, to be kept with them.
         reached: (source, partition) -> offset that the store has reached.
+        sources: source -> what was applied of it with these events, to be kept with the marks.
+        part_N: which of several requests each event came in; None where all are of one.
     """
 
     table: EventTable
@@ -330,6 +393,8 @@ class Batch:
     offset_N: IntArray | None
     marks: Mapping[tuple[str, int], int]
     reached: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    sources: Mapping[str, bytes] = field(default_factory=dict)
+    part_N: IntArray | None = None
 
     @classmethod
     def of(
@@ -341,7 +406,7 @@ class Batch:
         *,
         through: int | None = None,
         after: int = -1,
-    ) -> Batch:
+    ) -> NewEvents:
         """Events with their places, checked.
 
         Raises:
@@ -356,58 +421,67 @@ class Batch:
             table, source, partition, offset_N, {} if last < 0 else {key: last}, {} if after < 0 else {key: after}
         )
 
-    def only(self, users: frozenset[str]) -> Batch:
+    def only(self, users: frozenset[str]) -> NewEvents:
         """The events of some users; the mark stays, for with them all is written."""
         place_N = np.array([place for place, user in enumerate(self.table.user) if user in users], np.int64)
         offset_N = None if self.offset_N is None else self.offset_N[place_N]
-        return replace(self, table=self.table.take(place_N), offset_N=offset_N)
+        part_N = None if self.part_N is None else self.part_N[place_N]
+        return replace(self, table=self.table.take(place_N), offset_N=offset_N, part_N=part_N)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Attempt:
     """What a batch of events makes of the memories, and what became of each event.
 
     Args:
         change: what is to be written.
         batch: the events.
-        fresh: places of those that were not applied before.
+        fresh: places of those that were not applied before, be it by a backfill.
         kept: of those that are folded in.
         late: of those that are older than their user's last one.
         unknown: of those whose type is new.
+        filled: of those that a backfill has brought.
     """
 
     change: Commit
-    batch: Batch
+    batch: NewEvents
     fresh: IntArray
     kept: IntArray
     late: IntArray
     unknown: IntArray
+    filled: IntArray
 
-    def outcome(self, *, without: frozenset[str] = frozenset()) -> Applied:
-        """How many events had which outcome, some users' left out."""
-        users = self.batch.table.user
+    def outcomes(self, parts: int, *, without: frozenset[str] = frozenset()) -> list[Applied]:
+        """How many events of each part had which outcome, some users' left out."""
+        users, names = self.batch.table.user, self.batch.table.event_id
+        part_N = np.zeros(len(users), np.int64) if self.batch.part_N is None else self.batch.part_N
 
-        def count(places: IntArray) -> int:
-            return sum(users[place] not in without for place in places.tolist()) if without else len(places)
+        def count(place_N: IntArray) -> IntArray:
+            if without:
+                place_N = np.array([place for place in place_N.tolist() if users[place] not in without], np.int64)
+            return np.bincount(part_N[place_N], minlength=parts)
 
-        kept, fresh, names = count(self.kept), count(self.fresh), self.batch.table.event_id
-        nameless = 0
+        kept, fresh, filled = count(self.kept), count(self.fresh), count(self.filled)
+        nameless = np.zeros_like(kept)
         if self.batch.offset_N is None:
             nameless = kept
             if names is not None:
                 nameless = count(self.kept[[names[place] is None for place in self.kept.tolist()]])
-        return Applied(
-            applied=kept,
-            duplicates=count(np.arange(len(users))) - fresh,
-            late=count(self.late),
-            refused=fresh - kept,
-            no_dedup=nameless,
-            unknown_types=count(self.unknown),
-        )
+        columns = {
+            "applied": kept,
+            "duplicates": count(np.arange(len(users))) - fresh - filled,
+            "late": count(self.late),
+            "refused": fresh - kept,
+            "no_dedup": nameless,
+            "unknown_types": count(self.unknown),
+            "backfilled": filled,
+        }
+        rows = np.stack(list(columns.values()), axis=1).tolist()
+        return [Applied(**dict(zip(columns, row, strict=True))) for row in rows]
 
 
 def _used(user_N: IntArray, size: int) -> tuple[IntArray, IntArray]:
-    """Which of so many users stand there, in their order, and each one's place among these."""
+    """The places that occur among so many users, in order, and each occurrence's rank among these."""
     used_U = np.flatnonzero(np.bincount(user_N, minlength=size))
     if len(used_U) == size:
         return used_U, user_N

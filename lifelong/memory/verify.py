@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.artifact.folder import check_fits
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.events import NO_TIME, context_numbers
 from lifelong.errors import StoreCorruptError, UsageError
-from lifelong.memory.folding import Folder
-from lifelong.memory.histories import HistoryFold, check_fits
-from lifelong.memory.histories import counts_until as counts_until
-from lifelong.memory.item_memory import ITEMS, ItemMemories
-from lifelong.memory.replaying import Replayer
+from lifelong.memory.event import EventTable, decode_event
+from lifelong.memory.replaying import HistoryFold, Replayer
+from lifelong.memory.replaying import counts_until as counts_until
 from lifelong.memory.runtime import identity_of
+from lifelong.memory.writer import MemoryWriter
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
     from lifelong.memory.state import States
-    from lifelong.memory.store import MemoryStore
+    from lifelong.store.contract import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
@@ -54,17 +54,15 @@ class VerifyReport:
         missing: users with events whom the store does not hold.
         corrupt: users whose record cannot be decoded.
         count: users whose number of events differs.
-        extra: of those, users of whom the store holds more.
+        extra: of those, users with more events in the store.
         last_time: users whose last time differs, counts being equal.
-        memory: users whose memory differs by more than sums in another order make.
+        memory: users whose memory differs by more than sums in another order explain.
         score: users with a score that differs by more than that.
-        untold: users whose events are known from nowhere: neither equal nor different.
+        untold: users with events that neither DATA nor the log has: neither equal nor different.
         exact: users whose memory is equal bit for bit.
-        items: of a model with a side of items, those whose last events were compared with DATA.
-        windows: of those, the ones whose events are others, or in another order.
         memory_difference: the largest.
         score_difference: the largest, in logits.
-        reasons: some of the users who differ or cannot be told, and why.
+        reasons: some of the users who differ or are not known, and why.
     """
 
     users: int = 0
@@ -78,8 +76,6 @@ class VerifyReport:
     score: int = 0
     untold: int = 0
     exact: int = 0
-    items: int = 0
-    windows: int = 0
     memory_difference: float = 0.0
     score_difference: float = 0.0
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -88,7 +84,7 @@ class VerifyReport:
     def equal(self) -> bool:
         """Whether the store holds what the events give, of every user."""
         differs = self.missing or self.corrupt or self.count or self.last_time or self.memory or self.score
-        return not (differs or self.untold or self.windows)
+        return not (differs or self.untold)
 
     @property
     def examples(self) -> list[str]:
@@ -113,7 +109,7 @@ def verify(
     all: users who had such items may differ.
 
     Args:
-        artifact: whose memories are compared.
+        artifact: its memories are compared.
         dataset: the events that the store must hold, with the fields of training; None for the store's own log.
         store: opened, for reading alone is enough.
         until: only events of the dataset with an earlier time are in the store; None for all.
@@ -131,66 +127,34 @@ def verify(
     if dataset is not None:
         # Before the store is claimed, in case that it is new.
         check_fits(artifact, dataset)
-    slot, rng = store.bind(identity), np.random.default_rng(seed)
-    folder = Folder(artifact, identity.codec, store)
-    compare = _Comparison(folder, rng)
+    space, rng = store.bind(identity), np.random.default_rng(seed)
+    writer = MemoryWriter(artifact, identity.codec, store)
+    compare = _Comparison(writer, rng)
     expected: _FromData | _FromLog
     if dataset is not None:
-        expected = _FromData(folder, dataset, store, slot, until)
+        expected = _FromData(writer, dataset, store, until)
     elif until is not None:
         raise UsageError("until without a dataset", expected="a dataset whose later events are left out")
     else:
-        expected = _FromLog(folder, store, slot)
+        expected = _FromLog(writer, store, space)
     names, report, done = expected.choose(users, rng), VerifyReport(), 0
     for start in range(0, len(names), _USERS):
         some = names[start : start + _USERS]
-        records = store.read_many(some, slot=slot)
+        records = store.read_many(some, space=space)
         report = _merge(report, compare.of(some, records, expected))
         done += len(some)
         if progress is not None:
             progress(done, len(names))
-    if dataset is not None and folder.runtime.items is not None and (users is None or isinstance(users, int)):
-        report = _merge(report, _items(folder.runtime.items, dataset, store, until, users, rng))
-    return report
-
-
-def _items(
-    of_items: ItemMemories,
-    dataset: Dataset,
-    store: MemoryStore,
-    until: int | None,
-    size: int | None,
-    rng: np.random.Generator,
-) -> VerifyReport:
-    """Compare the windows of items, of all or of some, with a dataset's."""
-    row_I = np.arange(FIRST_ROW, len(dataset.catalogue))
-    if size is not None:
-        row_I = np.sort(rng.choice(row_I, min(size, len(row_I)), replace=False))
-    report = VerifyReport()
-    for start in range(0, len(row_I), _USERS):
-        some_I = row_I[start : start + _USERS]
-        names = [dataset.catalogue.id_of(row) or "" for row in some_I.tolist()]
-        wanted = of_items.of_dataset(dataset, some_I, until)
-        records = of_items.codec.encode(wanted)
-        absent = [count == 0 for count in wanted.count_B.tolist()]
-        kept = store.read_many(names, slot=ITEMS)
-        differ = [
-            name
-            for name, found, record, none in zip(names, kept, records, absent, strict=True)
-            if found != (None if none else record)
-        ]
-        told = {f"item {name}": "its last events are not those of DATA" for name in differ[:_NAMED]}
-        report = _merge(report, VerifyReport(items=len(names), windows=len(differ), reasons=told))
     return report
 
 
 class _FromData:
-    """A dataset says which events there are."""
+    """What a store must hold, from the events of a dataset."""
 
-    def __init__(self, folder: Folder, dataset: Dataset, store: MemoryStore, slot: int, until: int | None) -> None:
-        self.dataset, self.histories = dataset, HistoryFold(folder.artifact, folder.runtime, dataset)
+    def __init__(self, writer: MemoryWriter, dataset: Dataset, store: MemoryStore, until: int | None) -> None:
+        self.dataset, self.histories = dataset, HistoryFold(writer.artifact, writer.runtime, dataset)
         self.count_U = counts_until(dataset, until)
-        self.replayer = Replayer(store, folder, dataset)
+        self.replayer = Replayer(store, writer, dataset)
 
     def choose(self, users: int | Sequence[str] | None, rng: np.random.Generator) -> list[str]:
         """Users, those of similar length together: long ones do not wait for short ones."""
@@ -207,7 +171,7 @@ class _FromData:
         return [self.dataset.users.id_at(int(user)) for user in found]
 
     def states(self, users: Sequence[str], kept: States) -> tuple[States, Mapping[int, str]]:
-        """Memories of users, and of whom they cannot be told."""
+        """Memories of users, and place -> why a user's is not known."""
         user_B = self.histories.find(users)
         return self.histories.fold(user_B, self.count_U[user_B]), {}
 
@@ -216,10 +180,10 @@ class _FromData:
         more = int(kept.count_B[0] - wanted.count_B[0])
         if more < 0:
             return f"{-more} events of DATA are missing"
-        replayed = self.replayer.replay([user], self.replayer.folder.runtime.empty(1), kept)
+        replayed = self.replayer.replay([user], self.replayer.writer.runtime.empty(1), kept)
         if replayed.unknown:
             return f"{more} extra events, {replayed.unknown[0]}"
-        codec, same = self.replayer.folder.runtime.codec, replayed.states
+        codec, same = self.replayer.writer.runtime.codec, replayed.states
         beyond = any(
             (np.abs(kept.fields[name] - value) > codec.allowed(name, value)).any()
             for name, value in same.fields.items()
@@ -228,28 +192,53 @@ class _FromData:
             return f"{more} extra events, and the memory is not what DATA and the log give"
         return f"{more} extra events, which are in the log"
 
+    def differing(self, user: str, count: int) -> str:
+        """Which of a user's first `count` events the log has otherwise than DATA, as the end of a sentence."""
+        store, writer, artifact = self.replayer.store, self.replayer.writer, self.replayer.writer.artifact
+        log = [(place, decode_event(value)) for place, value in store.logs([(user, 0)])[0] if place <= count]
+        if not log:
+            return ""
+        only_known, catalogue = artifact.catalogue.only_known, self.dataset.catalogue
+        table = EventTable(
+            user=[user] * len(log),
+            item=[event.item for _, event in log],
+            time_N=np.array([event.time for _, event in log], np.int64),
+            fields=[event.fields and only_known(event.fields) for _, event in log],
+        )
+        place_N = self.histories.first_U[int(self.histories.find([user])[0])] + [place - 1 for place, _ in log]
+        found_NF = writer.item_numbers(table)
+        wanted_NF = np.asarray(catalogue.number_VF[self.dataset.histories.row_N[place_N]], np.int64)
+        for at, column in np.argwhere(found_NF != wanted_NF)[:1].tolist():
+            (place, event), name = log[at], artifact.catalogue.fields[column]
+            value = artifact.vocabularies[name].value_of(int(wanted_NF[at, column]))
+            if name == "item":
+                return f": event {place} is of item {event.item!r}, and in DATA of {value!r}"
+            given = (event.fields or {}).get(name)
+            return f": {name} of event {place} (item {event.item!r}) is {given!r}, and in DATA {value!r}"
+        return ""
+
 
 class _FromLog:
-    """The store's own event log says it, as far as it goes."""
+    """What a store must hold, from its own event log, as far as that goes."""
 
-    def __init__(self, folder: Folder, store: MemoryStore, slot: int) -> None:
-        self.store, self.slot, self.replayer = store, slot, Replayer(store, folder)
+    def __init__(self, writer: MemoryWriter, store: MemoryStore, space: int) -> None:
+        self.store, self.space, self.replayer = store, space, Replayer(store, writer)
 
     def choose(self, users: int | Sequence[str] | None, rng: np.random.Generator) -> list[str]:
-        """Users of the store."""
+        """Users of the store, all or a sample."""
         if users is not None and not isinstance(users, int):
-            records = self.store.read_many(users, slot=self.slot)
+            records = self.store.read_many(users, space=self.space)
             if None in records:
                 raise UsageError(f"user {users[records.index(None)]!r} is not in the store", fix="check the id")
             return list(users)
-        names = sorted({user for user, _ in self.store.users(slot=self.slot)})
+        names = sorted({user for user, _ in self.store.scan(self.space)})
         if users is None:
             return names
         return [names[at] for at in np.sort(rng.choice(len(names), min(users, len(names)), replace=False)).tolist()]
 
     def states(self, users: Sequence[str], kept: States) -> tuple[States, Mapping[int, str]]:
-        """Memories of users, and of whom they cannot be told."""
-        found = self.replayer.replay(users, self.replayer.folder.runtime.empty(len(users)), kept)
+        """Memories of users, and place -> why a user's is not known."""
+        found = self.replayer.replay(users, self.replayer.writer.runtime.empty(len(users)), kept)
         later = self.store.logs(list(zip(users, kept.count_B.tolist(), strict=True)))
         for at, log in enumerate(later):
             if log and at not in found.unknown:
@@ -258,14 +247,18 @@ class _FromLog:
 
     def why(self, user: str, kept: States, wanted: States) -> str:
         """What another number of events means."""
-        return f"the log holds {int(wanted.count_B[0] - kept.count_B[0])} events that are not in her memory"
+        return f"the log holds {int(wanted.count_B[0] - kept.count_B[0])} events that are not in the memory"
+
+    def differing(self, user: str, count: int) -> str:
+        """Nothing: the log is what the memory was compared with."""
+        return ""
 
 
 class _Comparison:
     """Compares memories and scores of one artifact."""
 
-    def __init__(self, folder: Folder, rng: np.random.Generator) -> None:
-        self.runtime, self.schema, self.catalogue = folder.runtime, folder.schema, folder.artifact.catalogue
+    def __init__(self, writer: MemoryWriter, rng: np.random.Generator) -> None:
+        self.runtime, self.catalogue = writer.runtime, writer.artifact.catalogue
         self.rng = rng
 
     def of(self, users: Sequence[str], records: Sequence[bytes | None], expected: _FromData | _FromLog) -> VerifyReport:
@@ -286,13 +279,14 @@ class _Comparison:
         for at in np.flatnonzero(missing_B | count_B | time_B | memory_B | score_B).tolist()[:_NAMED]:
             one = np.array([at])
             if missing_B[at]:
-                reasons[at] = f"the store lacks her and her {int(wanted.count_B[at])} events"
+                reasons[at] = f"the store lacks the user and {int(wanted.count_B[at])} events"
             elif count_B[at]:
                 reasons[at] = expected.why(users[at], kept.take(one), wanted.take(one))
             elif time_B[at]:
-                reasons[at] = f"her last time is {int(kept.last_time_B[at])}, and not {int(wanted.last_time_B[at])}"
+                reasons[at] = f"the last time is {int(kept.last_time_B[at])}, and not {int(wanted.last_time_B[at])}"
             else:
-                reasons[at] = f"her {'memory' if memory_B[at] else 'score'} is not what her events give"
+                reasons[at] = f"the {'memory' if memory_B[at] else 'score'} is not what the events give"
+                reasons[at] += expected.differing(users[at], int(kept.count_B[at]))
         return VerifyReport(
             users=len(users),
             events=int(wanted.count_B[told_B].sum()),
@@ -322,7 +316,7 @@ class _Comparison:
         try:
             self.runtime.decode([record])
         except StoreCorruptError as error:
-            return f"corrupt: {error.found.replace('memory 0 of those that were read', 'her record')}"
+            return f"corrupt: {error.found.replace('memory 0 of those that were read', 'the record')}"
         return None
 
     def _memories(self, kept: States, wanted: States, same_B: BoolArray) -> tuple[BoolArray, float]:

@@ -9,8 +9,8 @@ Zhang, Tay, Yao and Sun, "Next Item Recommendation with Self-Attention", 2018 (A
 Implemented: the affinities with shared weights and masked diagonal, values that are the inputs themselves, their mean,
 the time signals ("Short-Term Intents Modelling with Self-Attention"), the two distances. Differs from the paper: an
 event is projected to x, and a target by the same matrix, as an event without event fields; U is no free vector per
-user, because the user's id is not an input, but a projection of the mean of her recent events, in which a learned
-constant stands for an empty history; both distances go to the shared head, which weighs them, in place of the fixed
+user, because the user's id is not an input, but a projection of the mean of the recent events, in which a learned
+constant replaces an empty history; both distances go to the shared head, which weighs them, in place of the fixed
 weight omega, and so does the vector itself; the loss is the shared one and not a margin between pairs. A single event
 attends to itself. As in the paper, queries and keys alone see the time signals.
 
@@ -24,15 +24,15 @@ width of an embedded event.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.models.settings import Share, setting
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.masks import masked_softmax
 from lifelong.nn.windows import recent_events, recent_mean, recent_places
@@ -42,17 +42,11 @@ from lifelong.nn.windows import recent_events, recent_mean, recent_places
 class AttRecConfig:
     """Settings of `attrec`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of the vectors compared"})
-    window: Annotated[int, Field(gt=0)] = field(
-        default=50, metadata={"help": "how many events before the target attend to each other"}
-    )
-    recent: Annotated[int, Field(gt=0)] = field(
-        default=1000, metadata={"help": "how many events before the target the long-term vector is made of"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of the vectors compared")
+    window: PositiveInt = setting(50, "how many events before the target attend to each other")
+    recent: PositiveInt = setting(1000, "how many events before the target the long-term vector is made of")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class AttRec(HistoryModel):
@@ -64,23 +58,15 @@ class AttRec(HistoryModel):
     state = "last 1,000 events"
     signal_ND: Tensor
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        window: int = 50,
-        recent: int = 1000,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=width + 2, dropout=dropout)
-        self.width, self.window, self.recent = width, min(window, recent), recent
-        self.short = nn.Linear(self.event_width, width, bias=False)
-        self.affinity = nn.Linear(width, width, bias=False)
-        self.user = nn.Linear(self.event_width, width)
-        self.item = nn.Linear(self.target_width, width)
-        self.register_buffer("signal_ND", time_signals(self.window, width), persistent=False)
+    def __init__(self, inputs: InputSpec, config: AttRecConfig) -> None:
+        super().__init__(inputs, config, interest=config.width + 2)
+        self.config: AttRecConfig = config
+        self.window = min(config.window, config.recent)
+        self.short = nn.Linear(self.event_width, config.width, bias=False)
+        self.affinity = nn.Linear(config.width, config.width, bias=False)
+        self.user = nn.Linear(self.event_width, config.width)
+        self.item = nn.Linear(self.target_width, config.width)
+        self.register_buffer("signal_ND", time_signals(self.window, config.width), persistent=False)
         with torch.no_grad():
             # Distances need one space from the start: an item begins where an event with it is.
             self.item.weight.copy_(self.user.weight[:, : self.target_width])
@@ -97,7 +83,7 @@ class AttRec(HistoryModel):
             x_BCND, projected_BCND = pair_BCND.chunk(2, dim=-1)
             return self._attend(x_BCND, projected_BCND, real_BCN)
 
-        numbers = x_BLD.shape[0] * self.window * max(self.window, 2 * self.width)
+        numbers = x_BLD.shape[0] * self.window * max(self.window, 2 * self.config.width)
         short_BCD, attention_BCN = in_chunks(attend, query.position_BC, axis=1, numbers=numbers)
         target_BCD = query.vector_BCE @ self.short.weight[:, : self.target_width].T
         short_BC1 = self._distance(target_BCD, short_BCD)
@@ -112,7 +98,7 @@ class AttRec(HistoryModel):
         Source: "Short-Term Intents Modelling with Self-Attention".
         """
         key_BCND = torch.relu(projected_BCND + self.affinity(self.signal_ND))
-        score_BCNN = key_BCND @ key_BCND.transpose(-1, -2) / math.sqrt(self.width)
+        score_BCNN = key_BCND @ key_BCND.transpose(-1, -2) / math.sqrt(self.config.width)
         other_NN = ~torch.eye(self.window, dtype=torch.bool, device=real_BCN.device)
         count_BC11 = real_BCN.sum(dim=-1)[..., None, None]
         # An only event has no other to attend to.

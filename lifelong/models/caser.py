@@ -10,7 +10,7 @@ Implemented: the horizontal convolutions and their pooling, the vertical ones ("
 that joins them ("Fully-connected Layers"). As in the paper, a history of fewer than N events has zeros before it.
 Differs from the paper: N is 50 and the heights are a few, where the paper has all from 1 to an N below 10; the user's
 vector is left out, because the user's id is not an input: a vector that all users share is a constant, and the head has
-one; the head stands in the place of the paper's output layer, and dropout is the head's alone.
+one; the common head replaces the paper's output layer, and dropout is the head's alone.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 1,200 bytes for four and the default of
 50. Windows of targets overlap: each filter runs over the history once, and a target picks what it needs at its
@@ -21,16 +21,17 @@ Shapes: B users, L padded history length, C targets per user, E width of an embe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import max_pool1d, pad
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.models.settings import Share, setting
 
 
 def check_heights(heights: tuple[int, ...]) -> tuple[int, ...]:
@@ -48,20 +49,15 @@ def check_heights(heights: tuple[int, ...]) -> tuple[int, ...]:
 class CaserConfig:
     """Settings of `caser`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of the interest"})
-    recent: Annotated[int, Field(gt=0)] = field(
-        default=50, metadata={"help": "how many events before the target are read"}
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of the interest")
+    recent: PositiveInt = setting(50, "how many events before the target are read")
+    heights: Annotated[tuple[int, ...], AfterValidator(check_heights)] = setting(
+        (1, 2, 4, 8), "events that a horizontal filter spans; those above `recent` are left out"
     )
-    heights: Annotated[tuple[int, ...], AfterValidator(check_heights)] = field(
-        default=(1, 2, 4, 8),
-        metadata={"help": "events that a horizontal filter spans; those above `recent` are left out"},
-    )
-    horizontal: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "horizontal filters of each height"})
-    vertical: Annotated[int, Field(gt=0)] = field(default=4, metadata={"help": "vertical filters"})
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    horizontal: PositiveInt = setting(16, "horizontal filters of each height")
+    vertical: PositiveInt = setting(4, "vertical filters")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Caser(HistoryModel):
@@ -72,26 +68,15 @@ class Caser(HistoryModel):
     source = "Tang and Wang, WSDM 2018"
     state = "last 50 events"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        recent: int = 50,
-        heights: tuple[int, ...] = (1, 2, 4, 8),
-        horizontal: int = 16,
-        vertical: int = 4,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
-        self.recent, self.heights = (
-            recent,
-            tuple(height for height in check_heights(tuple(heights)) if height <= recent),
+    def __init__(self, inputs: InputSpec, config: CaserConfig) -> None:
+        super().__init__(inputs, config, interest=config.width)
+        self.config: CaserConfig = config
+        self.heights = tuple(height for height in check_heights(tuple(config.heights)) if height <= config.recent)
+        self.horizontal = nn.ModuleList(
+            nn.Conv1d(self.event_width, config.horizontal, height) for height in self.heights
         )
-        self.horizontal = nn.ModuleList(nn.Conv1d(self.event_width, horizontal, height) for height in self.heights)
-        self.vertical = nn.Conv1d(1, vertical, recent, bias=False)
-        self.both = nn.Linear(horizontal * len(self.heights) + vertical * self.event_width, width)
+        self.vertical = nn.Conv1d(1, config.vertical, config.recent, bias=False)
+        self.both = nn.Linear(config.horizontal * len(self.heights) + config.vertical * self.event_width, config.width)
 
     def find(self, window: Window, query: Query) -> Found:
         """Run all filters over the histories, and pick at each target's position."""

@@ -28,22 +28,21 @@ embedded event, N targets of a batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from lifelong.data.batch import Batch
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel, Output, spread_targets
+from lifelong.models.settings import Share, setting
 from lifelong.nn.delta_rule import Change, delta_chunks, delta_step, reads_after, states_after
 from lifelong.nn.masks import clear_padding
-
-if TYPE_CHECKING:
-    from lifelong.data.batches import Batch
 
 _SCALES = (32.0, 2048.0)
 """After so many events the first and the last head of a new model have lost all but 1 / e."""
@@ -55,15 +54,11 @@ _SMALL = 1e-6
 class GatedDeltaConfig:
     """Settings of `gated_delta`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a head's keys and values"})
-    heads: Annotated[int, Field(gt=0)] = field(default=2, metadata={"help": "number of matrices"})
-    chunk: Annotated[int, Field(gt=0)] = field(
-        default=32, metadata={"help": "events that training takes at once; changes its speed and nothing else"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of a head's keys and values")
+    heads: PositiveInt = setting(2, "number of matrices")
+    chunk: PositiveInt = setting(32, "events that training takes at once; changes its speed and nothing else")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class GatedDeltaMemory(NamedTuple):
@@ -81,34 +76,23 @@ class GatedDelta(MemoryModel[GatedDeltaMemory]):
     source = "Yang et al., ICLR 2025"
     state = "one matrix per head"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        heads: int = 2,
-        chunk: int = 32,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=heads * width, dropout=dropout)
-        self.width, self.heads, self.chunk = width, heads, chunk
-        self.key = nn.Linear(self.event_width, heads * width, bias=False)
+    def __init__(self, inputs: InputSpec, config: GatedDeltaConfig) -> None:
+        super().__init__(
+            inputs, embedding=config.embedding, interest=config.heads * config.width, dropout=config.dropout
+        )
+        self.config: GatedDeltaConfig = config
+        self.remember(GatedDeltaMemory, (config.heads, config.width, config.width))
+        self.key = nn.Linear(self.event_width, config.heads * config.width, bias=False)
         # With a bias, a value says that something is there, whatever it is.
-        self.value = nn.Linear(self.event_width, heads * width)
-        self.gates = nn.Linear(self.event_width, 2 * heads)
-        self.rate_H = nn.Parameter(-torch.linspace(log(_SCALES[0]), log(_SCALES[1]), heads))
-        self.query = nn.Linear(self.target_width, heads * width, bias=False)
-        self.share = nn.Linear(self.target_width + heads * width, heads)
+        self.value = nn.Linear(self.event_width, config.heads * config.width)
+        self.gates = nn.Linear(self.event_width, 2 * config.heads)
+        self.rate_H = nn.Parameter(-torch.linspace(log(_SCALES[0]), log(_SCALES[1]), config.heads))
+        self.query = nn.Linear(self.target_width, config.heads * config.width, bias=False)
+        self.share = nn.Linear(self.target_width + config.heads * config.width, config.heads)
         with torch.no_grad():
             self.query.weight.copy_(self.key.weight[:, : self.target_width])
             # softplus of it is 1: the rate alone is the decay.
-            self.gates.bias[:heads] = 0.5413
-
-    def initial_memory(self, num_users: int) -> GatedDeltaMemory:
-        """Zeros."""
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=self.rate_H.device)
-        return GatedDeltaMemory(count_B, self.rate_H.new_zeros(num_users, self.heads, self.width, self.width))
+            self.gates.bias[: config.heads] = 0.5413
 
     def write_vector(self, memory: GatedDeltaMemory, event_BE: Tensor) -> GatedDeltaMemory:
         """One step of the rule."""
@@ -116,7 +100,7 @@ class GatedDelta(MemoryModel[GatedDeltaMemory]):
 
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> GatedDeltaMemory:
         """Chunks, then the states at the positions."""
-        chunks = delta_chunks(self._change(clear_padding(event_BLE, length_B)), self.chunk)
+        chunks = delta_chunks(self._change(clear_padding(event_BLE, length_B)), self.config.chunk)
         user_BC = torch.arange(len(position_BC), device=position_BC.device).unsqueeze(-1).expand_as(position_BC)
         state_NHDK = states_after(chunks, user_BC.flatten(), position_BC.flatten())
         return GatedDeltaMemory(position_BC, state_NHDK.view(*position_BC.shape, *state_NHDK.shape[1:]))
@@ -129,16 +113,15 @@ class GatedDelta(MemoryModel[GatedDeltaMemory]):
     def forward(self, batch: Batch) -> Output:
         """What `encode` and `respond` give, without making the states."""
         event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
-        chunks = delta_chunks(self._change(event_BLE), self.chunk)
+        chunks = delta_chunks(self._change(event_BLE), self.config.chunk)
         user_N, target_N = batch.mask_BC.nonzero(as_tuple=True)
         target_NE = self.embed(batch.target_BCF[user_N, target_N], self.item_fields)
         position_N = batch.position_BC[user_N, target_N]
         found_NHD = reads_after(chunks, user_N, position_N, self._query(target_NE))
         interest_ND, share_NH = self._joined(found_NHD, target_NE, position_N)
-        asked = (batch.context_BCF, batch.count_BCK, batch.target_BCF)
-        context_NE = self.embed_context(*(part[user_N, target_N] for part in asked))
-        logit_NT = self.head(interest_ND, target_NE, context_NE)
-        return Output(spread_targets(logit_NT, batch.mask_BC), {}, spread_targets(share_NH, batch.mask_BC))
+        context_BCE, losses = self.context_of(batch)
+        logit_NT = self.head(interest_ND, target_NE, context_BCE[user_N, target_N])
+        return Output(spread_targets(logit_NT, batch.mask_BC), losses, spread_targets(share_NH, batch.mask_BC))
 
     def _change(self, event: Tensor) -> Change:
         """What events `[..., E]` do."""
@@ -155,14 +138,14 @@ class GatedDelta(MemoryModel[GatedDeltaMemory]):
 
     def _by_head(self, value: Tensor) -> Tensor:
         """`[..., H * D]` as `[..., H, D]`."""
-        return value.view(*value.shape[:-1], self.heads, self.width)
+        return value.view(*value.shape[:-1], self.config.heads, self.config.width)
 
     def _joined(self, found: Tensor, target: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-        """The heads' answers `[..., H, D]` side by side, each times its share; and the shares, 0 without events."""
+        """The heads' answers `[..., H, D]`, each times its share, concatenated; and the shares, 0 without events."""
         share = torch.softmax(self.share(torch.cat([target, found.flatten(-2)], dim=-1)), dim=-1)
         share = share * (count > 0).unsqueeze(-1)
         # Times the number of heads: equal shares change nothing.
-        return (self.heads * share.unsqueeze(-1) * found).flatten(-2), share
+        return (self.config.heads * share.unsqueeze(-1) * found).flatten(-2), share
 
 
 def _direction(vector: Tensor) -> Tensor:

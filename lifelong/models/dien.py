@@ -24,7 +24,7 @@ share a batch, it is another one of the process's own part.
 its product with the target.
 
 Differs from the paper: h_t is mapped linearly to the width of an item before the inner product, and e is the event's
-item fields alone, as the next event's type and gap are not what a target is asked about.
+item fields alone, as the type and gap of the next event are not part of a target.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
 1,000.
@@ -36,16 +36,16 @@ E width of an embedded event, D state width, G = 3 D gates, P pairs of an event 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.models.settings import Share, setting
 from lifelong.nn.augru import Augru
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.masks import length_mask, masked_softmax
@@ -58,19 +58,12 @@ from lifelong.nn.windows import recent_events
 class DienConfig:
     """Settings of `dien`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of both layers' states"})
-    next_event: Annotated[float, Field(ge=0)] = field(
-        default=1.0, metadata={"help": "weight of the auxiliary loss: telling the next event from another one"}
-    )
-    recent: Annotated[int, Field(gt=0)] = field(default=1000, metadata={"help": "last events that are read"})
-    pooled: bool = field(
-        default=False,
-        metadata={"help": "give the head the mean of the events, too, and its product with the target"},
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of both layers' states")
+    next_event: NonNegativeFloat = setting(1.0, "weight of the auxiliary loss: telling the next event from another one")
+    recent: PositiveInt = setting(1000, "last events that are read")
+    pooled: bool = setting(False, "give the head the mean of the events, too, and its product with the target")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Dien(HistoryModel):
@@ -82,27 +75,17 @@ class Dien(HistoryModel):
     state = "last 1,000 events"
     aux_means = ("next_event", "other_event")
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        next_event: float = 1.0,
-        recent: int = 1000,
-        pooled: bool = False,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout, pooled=pooled)
-        self.recent, self.next_event = recent, next_event
-        self.extractor = nn.GRU(self.event_width, width, batch_first=True)
-        self.attention = nn.Linear(self.target_width, width, bias=False)
-        self.augru = Augru(width, width)
-        self.expect = nn.Linear(width, self.target_width) if next_event > 0 else None
+    def __init__(self, inputs: InputSpec, config: DienConfig) -> None:
+        super().__init__(inputs, config, interest=config.width, pooled=config.pooled)
+        self.config: DienConfig = config
+        self.extractor = nn.GRU(self.event_width, config.width, batch_first=True)
+        self.attention = nn.Linear(self.target_width, config.width, bias=False)
+        self.augru = Augru(config.width, config.width)
+        self.expect = nn.Linear(config.width, self.target_width) if config.next_event > 0 else None
 
     @property
     def divisible(self) -> bool:
-        """Not where the sampled events of the auxiliary loss are other users'."""
+        """Not with the auxiliary loss, whose sampled events are those of other users."""
         return self.expect is None
 
     def find(self, window: Window, query: Query) -> Found:
@@ -127,7 +110,7 @@ class Dien(HistoryModel):
         return self.augru(self.augru.input(hidden_BLD), weight_BCL, end_BC), weight_BCL
 
     def _evolve_own_windows(self, window: Window, query: Query) -> tuple[Tensor, Tensor]:
-        """The same with the last events of each target as a history of its own; the attention is over these."""
+        """As `_evolve`, with the last events before each target as a history of its own; attention is over these."""
         width, size = self.attention.out_features, self.recent
 
         def evolve(target_BCE: Tensor, position_BC: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,11 +154,11 @@ class Dien(HistoryModel):
         differs_P = (number_N[other_P] != number_N[row_P]).to(fits_P.dtype)
         loss = softplus(-fits_P).sum() / max(1, len(fits_P))
         other_loss = (softplus(fits_other_P) * differs_P).sum() / differs_P.sum().clamp(min=1)
-        losses = {"next_event": self.next_event * loss, "other_event": self.next_event * other_loss}
+        losses = {"next_event": self.config.next_event * loss, "other_event": self.config.next_event * other_loss}
         return losses, {"next_event": differs_P.new_tensor(len(fits_P)), "other_event": differs_P.sum()}
 
     def _others(self, pairs: int, device: torch.device) -> Tensor:
-        """For each pair the place of another one, whose event is the sampled one."""
+        """For each pair the place of another pair, whose event is its sampled event."""
         own_P = torch.arange(pairs, device=device)
         if pairs < 2:
             return own_P

@@ -26,13 +26,13 @@ Shapes: B users, L padded history length, C targets per user, E width of an embe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
 
-from pydantic import Field
+from pydantic import PositiveInt
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.models.settings import Share, setting
 from lifelong.nn.attention import PairScore
 from lifelong.nn.masks import masked_softmax
 from lifelong.nn.pairs import visible_scores
@@ -47,18 +47,11 @@ _UNIT = 1 / 32
 class DinConfig:
     """Settings of `din`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    normalise: bool = field(
-        default=False, metadata={"help": "softmax over the weights of the events, instead of the paper's free sum"}
-    )
-    recent: Annotated[int, Field(gt=0)] = field(default=1000, metadata={"help": "last events that are read"})
-    pooled: bool = field(
-        default=False,
-        metadata={"help": "give the head the mean of the events, too, and its product with the target"},
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    normalise: bool = setting(False, "softmax over the weights of the events, instead of the paper's free sum")
+    recent: PositiveInt = setting(1000, "last events that are read")
+    pooled: bool = setting(False, "give the head the mean of the events, too, and its product with the target")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Din(HistoryModel):
@@ -69,19 +62,11 @@ class Din(HistoryModel):
     source = "Zhou et al., KDD 2018"
     state = "last 1,000 events"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        normalise: bool = False,
-        recent: int = 1000,
-        pooled: bool = False,
-        dropout: float = 0.1,
-    ) -> None:
-        width = embedding * (len(inputs.item) + len(inputs.event))
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout, pooled=pooled)
-        self.recent, self.normalise, self.free_weights = recent, normalise, not normalise
+    def __init__(self, inputs: InputSpec, config: DinConfig) -> None:
+        width = config.embedding * (len(inputs.item) + len(inputs.event))
+        super().__init__(inputs, config, interest=width, pooled=config.pooled)
+        self.config: DinConfig = config
+        self.free_weights = not config.normalise
         self.query = TargetQuery(self.target_width, self.event_width)
         self.score = PairScore(self.event_width, _HIDDEN)
 
@@ -91,7 +76,7 @@ class Din(HistoryModel):
         first_BC = (end_BC - self.recent).clamp(min=0)
         score_BCL = visible_scores(self.score, self.query(query.vector_BCE), event_BLE, first_BC, end_BC)
         visible_BCL = self.visible(query, event_BLE.shape[1])
-        if self.normalise:
+        if self.config.normalise:
             weight_BCL = masked_softmax(score_BCL, visible_BCL)
         else:
             weight_BCL = (_UNIT * score_BCL).masked_fill(~visible_BCL, 0.0)

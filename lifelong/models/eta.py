@@ -12,11 +12,11 @@ vectors as these are trained, which is what makes the retrieval end-to-end. Even
 wins.
 
 Differs from the paper: only what an event shares with a target, its item fields, is hashed, so that both lie in one
-space; the paper's short-term part, attention to the last events beside the retrieved ones, is the setting `short`,
-without which retrieval alone is compared.
+space; the paper's short-term part, attention to the last events next to the retrieved ones, is the setting `short`,
+without which retrieval alone is compared. The map of keys starts as that of queries on the fields that both have.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
-1,000. A service that wants the paper's speed would keep R bits for each beside them, 6 bytes by default.
+1,000. A service that wants the paper's speed would keep R bits for each with them, 6 bytes by default.
 
 Shapes: B users, L padded history length, C targets per user, E width of a vector, R hash bits, M retrieved events,
 H heads, D width of the interest.
@@ -24,15 +24,16 @@ H heads, D width of the interest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.models.settings import Share, setting
 from lifelong.nn.attention import attend_by_head
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.hashing import hyperplanes, shared_bits, signature
@@ -43,22 +44,14 @@ from lifelong.nn.hits import best_events, take_events
 class EtaConfig:
     """Settings of `eta`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(
-        default=32, metadata={"help": "width of the interest, all heads together; a multiple of heads"}
-    )
-    heads: Annotated[int, Field(gt=0)] = field(default=4, metadata={"help": "attention heads"})
-    bits: Annotated[int, Field(gt=0, le=256)] = field(default=48, metadata={"help": "bits of a signature"})
-    hits: Annotated[int, Field(gt=0)] = field(default=50, metadata={"help": "events that are retrieved for a target"})
-    recent: Annotated[int, Field(gt=0)] = field(
-        default=1000, metadata={"help": "how many events before the target are searched"}
-    )
-    short: Annotated[int, Field(ge=0)] = field(
-        default=0, metadata={"help": "last events with an attention of their own, the short term; 0 for none"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of the interest, all heads together; a multiple of heads")
+    heads: PositiveInt = setting(4, "attention heads")
+    bits: Annotated[int, Field(gt=0, le=256)] = setting(48, "bits of a signature")
+    hits: PositiveInt = setting(50, "events that are retrieved for a target")
+    recent: PositiveInt = setting(1000, "how many events before the target are searched")
+    short: NonNegativeInt = setting(0, "last events with an attention of their own, the short term; 0 for none")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Eta(HistoryModel):
@@ -70,26 +63,18 @@ class Eta(HistoryModel):
     state = "last 1,000 events"
     plane_RE: Tensor
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        heads: int = 4,
-        bits: int = 48,
-        hits: int = 50,
-        recent: int = 1000,
-        short: int = 0,
-        dropout: float = 0.1,
-    ) -> None:
+    def __init__(self, inputs: InputSpec, config: EtaConfig) -> None:
+        width, heads = config.width, config.heads
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of {heads} heads; expected, for example, {8 * heads}")
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout, short=min(short, recent))
-        self.heads, self.hits, self.recent = heads, hits, recent
-        self.register_buffer("plane_RE", hyperplanes(bits, self.target_width))
+        super().__init__(inputs, config, interest=width, short=config.short)
+        self.config: EtaConfig = config
+        self.register_buffer("plane_RE", hyperplanes(config.bits, self.target_width))
         self.query = nn.Linear(self.target_width, width, bias=False)
         self.key = nn.Linear(self.event_width, width, bias=False)
+        with torch.no_grad():
+            # What an event shares with a target begins as that target's query: like attends to like from the start.
+            self.key.weight[:, : self.target_width] = self.query.weight
         self.value = nn.Linear(self.event_width, width, bias=False)
         self.mix = nn.Linear(width, width, bias=False)
 
@@ -103,14 +88,16 @@ class Eta(HistoryModel):
             shared_BCL = shared_bits(self._side(target_BCE), side_BLR)
             # Place decides where bits do not: whole numbers without ties.
             score_BCL = shared_BCL * length + torch.arange(length, device=position_BC.device)
-            return best_events(score_BCL, self.visible(query._replace(position_BC=position_BC), length), self.hits)
+            return best_events(
+                score_BCL, self.visible(query._replace(position_BC=position_BC), length), self.config.hits
+            )
 
         def attend(target_BCE: Tensor, place_BCM: Tensor, hit_BCM: Tensor) -> tuple[Tensor, Tensor]:
             key_BCMD, value_BCMD = (take_events(part, place_BCM, hit_BCM) for part in (key_BLD, value_BLD))
             return self._attend(target_BCE, key_BCMD, value_BCMD, hit_BCM)
 
         found = in_chunks(nearest, query.vector_BCE, query.position_BC, axis=1, numbers=users * length)
-        numbers = users * self.hits * self.mix.in_features
+        numbers = users * self.config.hits * self.mix.in_features
         interest_BCD, attention_BCM = in_chunks(attend, query.vector_BCE, *found, axis=1, numbers=numbers)
         return Found(interest_BCD, attention_BCM, place_BCS=found[0])
 
@@ -125,5 +112,7 @@ class Eta(HistoryModel):
         self, target_BCE: Tensor, key_BCMD: Tensor, value_BCMD: Tensor, hit_BCM: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Attention over the hits; the weights are the mean of the heads'."""
-        found_BCD, weight_BCHM = attend_by_head(self.query(target_BCE), key_BCMD, value_BCMD, hit_BCM, self.heads)
+        found_BCD, weight_BCHM = attend_by_head(
+            self.query(target_BCE), key_BCMD, value_BCMD, hit_BCM, self.config.heads
+        )
         return self.mix(found_BCD), weight_BCHM.mean(dim=2)

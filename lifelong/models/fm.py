@@ -20,15 +20,16 @@ event.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel
+from lifelong.models.settings import Share, setting
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.means import mean_step, means_at
 
@@ -40,10 +41,8 @@ STD = 0.1
 class FmConfig:
     """Settings of `fm`."""
 
-    factors: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "factors of a feature"})
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the factors whose pairs are dropped in training"}
-    )
+    factors: PositiveInt = setting(16, "factors of a feature")
+    dropout: Share = setting(0.1, "share of the factors whose pairs are dropped in training")
 
 
 class FmMemory(NamedTuple):
@@ -93,23 +92,18 @@ class Fm(MemoryModel[FmMemory]):
     source = "Rendle, ICDM 2010"
     state = "running means of weights, factors and their squares"
     vector_spread = 0.0
-    takes_counts = False
+    common_head = False
 
-    def __init__(self, inputs: InputSpec, *, factors: int = 16, dropout: float = 0.1) -> None:
+    def __init__(self, inputs: InputSpec, config: FmConfig) -> None:
         self.tasks = len(inputs.tasks)
-        self.factors = self.tasks * factors
+        self.factors = self.tasks * config.factors
         # A field's vector: w and v as target or context, then w and v in the bag.
         width = 2 * (self.tasks + self.factors)
-        super().__init__(inputs, embedding=width, interest=self.tasks + 2 * self.factors, dropout=dropout)
+        super().__init__(inputs, embedding=width, interest=self.tasks + 2 * self.factors, dropout=config.dropout)
+        self.config: FmConfig = config
+        self.remember(FmMemory, (self.tasks,), (self.factors,), (self.factors,))
         self.embed.restart(STD)
-        self.head = FmHead(tasks=self.tasks, factors=self.factors, width=width, dropout=dropout)
-
-    def initial_memory(self, num_users: int) -> FmMemory:
-        """Zeros."""
-        weight = next(self.head.parameters())
-        sizes = (self.tasks, self.factors, self.factors)
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
-        return FmMemory(count_B, *(weight.new_zeros(num_users, size) for size in sizes))
+        self.head = FmHead(tasks=self.tasks, factors=self.factors, width=width, dropout=config.dropout)
 
     def write_vector(self, memory: FmMemory, event_BE: Tensor) -> FmMemory:
         """Move each mean towards the event's sums."""

@@ -1,34 +1,37 @@
-"""FPMC: factorised transitions from the last event to the target, plus what is known of the target alone.
+"""FPMC: factorised transitions from the last basket to the target, plus what is known of the target alone.
 
 Rendle, Freudenthaler and Schmidt-Thieme, "Factorizing Personalized Markov Chains for Next-Basket Recommendation",
 WWW 2010.
 
-    logit = mu + b_i + v_i . v'_l        l the last event, v of an item as next, v' of an event as last
+    logit = mu + b_i + v_i . mean of v'_l over the last basket        v of an item as next, v' of an event as last
 
-The paper's score through a sigmoid, where the paper ranks. Differs from the paper: the basket is the last event alone;
-the user's factors are left out, since tomorrow's users have none and a memory is read without the user's number
-(`user_factors = true` trains the form that has them, `fpmc_users.py`): with one factor that all users share, the term
-of user and item is the bias b_i of the item, which stands for it (the term of user and last event does not rank items;
-the paper drops it, too). Factors of an item and of an event are sums over
-their fields, each field's shared vector holding both roles; context fields add biases; several tasks have factors of
-their own.
+The paper's score through a sigmoid, where the paper ranks. A basket is all events of one moment; without times in
+seconds, or with `basket = false`, it is the last event alone. Differs from the paper: the
+user's factors are left out, since users of tomorrow have none and a memory is read without the user's number; the
+preset `fpmc_users` has them (`fpmc_users.py`). With one factor that all users share, the term of user and item is the
+bias b_i of the item. The term of user and last basket does not rank items, and the paper drops it, too. Factors of an
+item and of an event are sums over their fields, and the shared embedding of each field holds both roles; context fields
+add biases; with several tasks each has its own factors.
 
-State: v' of the last event, `factors` numbers per task: 16 numbers, 64 bytes, by default.
+State: the mean of v' over the last basket, `factors` numbers per task, and its size: 17 numbers, 68 bytes, by default.
 
 Shapes: B users, L padded history length, C targets per user, D = tasks x factors, E width of an embedded event.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel
+from lifelong.models.settings import Share, setting
+from lifelong.nn.baskets import GAP, SAME_MOMENT, last_baskets
 from lifelong.nn.factors import FactorHead, sum_of_fields
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.recurrent import states_at
@@ -41,10 +44,9 @@ STD = 0.1
 class FpmcConfig:
     """Settings of `fpmc`."""
 
-    factors: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "factors of an item"})
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the last event's factors dropped in training"}
-    )
+    factors: PositiveInt = setting(16, "factors of an item")
+    basket: bool = setting(True, "the last basket is all events of the last moment, and not one of them")
+    dropout: Share = setting(0.1, "share of the last basket's factors dropped in training")
 
 
 class FpmcMemory(NamedTuple):
@@ -54,44 +56,70 @@ class FpmcMemory(NamedTuple):
     last_BD: Tensor
 
 
-class Fpmc(MemoryModel[FpmcMemory]):
+class BasketMemory(NamedTuple):
+    """Mean factors of the last basket, zeros before the first."""
+
+    count_B: Tensor
+    last_BD: Tensor
+    size_B1: Tensor
+    """Events of the basket."""
+
+
+class Fpmc(MemoryModel[FpmcMemory | BasketMemory]):
     """A Markov chain over items whose transition matrix has a low rank."""
 
     Config = FpmcConfig
     title = "FPMC"
     source = "Rendle et al., WWW 2010"
-    state = "factors of the last event"
+    state = "factors of the last basket"
     vector_spread = 0.0
-    takes_counts = False
+    common_head = False
+    earlier_settings: ClassVar[Mapping[str, Any]] = {"basket": False}
 
-    def __init__(self, inputs: InputSpec, *, factors: int = 16, dropout: float = 0.1) -> None:
+    def __init__(self, inputs: InputSpec, config: FpmcConfig) -> None:
         tasks = len(inputs.tasks)
-        self.factors = tasks * factors
+        self.factors = tasks * config.factors
         # A field's vector: bias and factors v of a target, then factors v' of a last event.
         width = tasks + 2 * self.factors
-        super().__init__(inputs, embedding=width, interest=self.factors, dropout=dropout)
+        super().__init__(inputs, embedding=width, interest=self.factors, dropout=config.dropout)
+        self.config: FpmcConfig = config
         self.embed.restart(STD)
-        self.head = FactorHead(width=width, tasks=tasks, dropout=dropout)
+        self.head = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
+        self.baskets = config.basket and GAP in inputs.event
+        if self.baskets:
+            self.remember(BasketMemory, (self.factors,), (1,))
+        else:
+            self.remember(FpmcMemory, (self.factors,))
 
-    def initial_memory(self, num_users: int) -> FpmcMemory:
-        """Zeros."""
-        weight = next(self.head.parameters())
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
-        return FpmcMemory(count_B, weight.new_zeros(num_users, self.factors))
+    def write_vector(self, memory: FpmcMemory | BasketMemory, event_BE: Tensor) -> FpmcMemory | BasketMemory:
+        """The event joins the last basket, or takes its place."""
+        factor_BD = self._factors_of(event_BE)
+        if not isinstance(memory, BasketMemory):
+            return FpmcMemory(memory.count_B + 1, factor_BD)
+        joins_B1 = (self._same_moment(event_BE) & (memory.count_B > 0)).unsqueeze(-1)
+        size_B1 = torch.where(joins_B1, memory.size_B1, 0.0) + 1
+        mean_BD = memory.last_BD + (factor_BD - memory.last_BD) / size_B1
+        return BasketMemory(memory.count_B + 1, torch.where(joins_B1, mean_BD, factor_BD), size_B1)
 
-    def write_vector(self, memory: FpmcMemory, event_BE: Tensor) -> FpmcMemory:
-        """The event takes the last one's place."""
-        return FpmcMemory(memory.count_B + 1, self._factors_of(event_BE))
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> FpmcMemory | BasketMemory:
+        """The event, or all events of the basket, before each position."""
+        event_BLE = clear_padding(event_BLE, length_B)
+        factor_BLD = self._factors_of(event_BLE)
+        if not self.baskets:
+            return FpmcMemory(position_BC, states_at(factor_BLD, position_BC))
+        return BasketMemory(position_BC, *last_baskets(factor_BLD, self._same_moment(event_BLE), position_BC))
 
-    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> FpmcMemory:
-        """The event before each position."""
-        factor_BLD = self._factors_of(clear_padding(event_BLE, length_B))
-        return FpmcMemory(position_BC, states_at(factor_BLD, position_BC))
+    def _same_moment(self, event: Tensor) -> Tensor:
+        """Whether events have the time of the event before, by the vector of their gap: bool `[...]`."""
+        begin = self.history_fields.index(GAP) * self.embed.dim
+        gap, moment = event[..., begin : begin + self.embed.dim], self.embed.tables[GAP].weight[SAME_MOMENT]
+        same: Tensor = (gap - moment).detach().abs().sum(dim=-1) == 0
+        return same
 
     def _factors_of(self, event: Tensor) -> Tensor:
         """Factors v' of events: `[..., D]`."""
         return sum_of_fields(event, self.embed.dim)[..., -self.factors :]
 
-    def read_vector(self, memory: FpmcMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
-        """The last event's factors, whatever the target."""
+    def read_vector(self, memory: FpmcMemory | BasketMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
+        """The last basket's factors, whatever the target."""
         return memory.last_BD.expand(*target_BCE.shape[:-1], -1), None

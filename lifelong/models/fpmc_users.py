@@ -1,37 +1,38 @@
-"""FPMC with the user's factors: factorised transitions from the last event, plus matrix factorisation.
+"""FPMC with the user's factors: factorised transitions from the last basket, plus matrix factorisation.
 
 Rendle, Freudenthaler and Schmidt-Thieme, "Factorizing Personalized Markov Chains for Next-Basket Recommendation",
 WWW 2010. What `fpmc.py` leaves out is here (`fpmc` with `user_factors = true`):
 
-    logit = mu + b_u + b_i + p_u . q_i + v_i . v'_l         l the last event
+    logit = mu + b_u + b_i + p_u . q_i + v_i . mean of v'_l over the last basket
     loss  = cross entropy + decay (squares of the biases and factors used), mean over the labelled pairs
 
 The user's number is an input: a user who is not in training stays at zeros, and has the transitions and the items'
-biases alone. Differs from the paper as `fpmc.py` does (a probability in place of a ranking, the last event in place of
-the basket, sums over fields), and by biases of users and items.
+biases alone. Differs from the paper as `fpmc.py` does (a probability in place of a ranking, sums over fields), and by
+biases of users and items.
 
-State: the last event, and a trained row of 1 + `factors` numbers per task, which no event updates: no service keeps it.
+State: the last basket, and a trained row of 1 + `factors` numbers per task, which no event updates: no service keeps
+it.
 
 Shapes: B users, L padded history length, C targets per user, T tasks, K factors, E width of an embedded event.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from lifelong.data.batch import Batch
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Output, UserModel
+from lifelong.models.settings import Share, setting
+from lifelong.nn.baskets import GAP, SAME_MOMENT, last_baskets
 from lifelong.nn.factors import FactorHead, UserFactors, sum_of_fields
 from lifelong.nn.masks import clear_padding
-from lifelong.nn.recurrent import states_at
-
-if TYPE_CHECKING:
-    from lifelong.data.batches import Batch
 
 STD = 0.1
 """Of the initial factors of items and events."""
@@ -41,45 +42,36 @@ STD = 0.1
 class FpmcUsersConfig:
     """Settings of `fpmc` with `user_factors = true`."""
 
-    user_factors: bool = field(default=True, metadata={"help": "each user of the training period has factors"})
-    factors: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "factors of a user and of an item"})
-    decay: Annotated[float, Field(ge=0)] = field(
-        default=0.01, metadata={"help": "weight of the squares of factors and biases in the loss"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the user's and the last event's factors dropped in training"}
-    )
+    user_factors: bool = setting(True, "each user of the training period has factors")
+    factors: PositiveInt = setting(16, "factors of a user and of an item")
+    decay: NonNegativeFloat = setting(0.01, "weight of the squares of factors and biases in the loss")
+    basket: bool = setting(True, "the last basket is all events of the last moment, and not one of them")
+    dropout: Share = setting(0.1, "share of the user's and the last basket's factors dropped in training")
 
 
 class FpmcUsers(UserModel):
-    """Who the user is, as far as training knew, and what usually follows what she did last."""
+    """Each user's factors as training left them, and what usually follows the user's last basket."""
 
     Config = FpmcUsersConfig
     title = "FPMC (user factors)"
     source = "Rendle et al., WWW 2010"
-    state = "trained user vector, last event"
+    state = "trained user vector, last basket"
     vector_spread = 0.0
-    takes_counts = False
+    common_head = False
+    earlier_settings: ClassVar[Mapping[str, Any]] = {"basket": False}
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        user_factors: bool = True,
-        factors: int = 16,
-        decay: float = 0.01,
-        dropout: float = 0.1,
-    ) -> None:
-        if not user_factors:
+    def __init__(self, inputs: InputSpec, config: FpmcUsersConfig) -> None:
+        if not config.user_factors:
             raise ValueError("user_factors is False; expected True: `fpmc` without them is another class")
         tasks = len(inputs.tasks)
-        self.factors, self.tasks = tasks * factors, tasks
+        self.factors, self.tasks = tasks * config.factors, tasks
         # A field's vector: bias, factors q | v of a target per task, then factors v' of a last event.
         width = tasks + 3 * self.factors
-        super().__init__(inputs, embedding=width, interest=2 * self.factors, dropout=dropout)
+        super().__init__(inputs, embedding=width, interest=2 * self.factors, dropout=config.dropout)
+        self.config: FpmcUsersConfig = config
         self.embed.restart(STD)
-        self.head = FactorHead(width=width, tasks=tasks, dropout=dropout)
-        self.users = UserFactors(inputs.users, tasks + self.factors, decay=decay)
+        self.head = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
+        self.users = UserFactors(inputs.users, tasks + self.factors, decay=config.decay)
 
     def forward(self, batch: Batch) -> Output:
         """The user's, the targets' and the last events' parts; padded targets give any number."""
@@ -93,6 +85,10 @@ class FpmcUsers(UserModel):
         return Output(user_B1E[..., : self.tasks] + fit_BCT, self.users.decayed(user_B1E, used_BCE, batch.mask_BC))
 
     def _last(self, batch: Batch) -> Tensor:
-        """Factors v' of the event before each target, zeros where there is none: `[B, C, T * K]`."""
+        """Mean factors v' of the last basket before each target, zeros where there is none: `[B, C, T * K]`."""
         event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
-        return states_at(sum_of_fields(event_BLE, self.embed.dim)[..., -self.factors :], batch.position_BC)
+        factor_BLD = sum_of_fields(event_BLE, self.embed.dim)[..., -self.factors :]
+        joins_BL = torch.zeros_like(batch.time_BL, dtype=torch.bool)
+        if self.config.basket and GAP in self.history_fields:
+            joins_BL = batch.history_BLF[..., self.history_fields.index(GAP)] == SAME_MOMENT
+        return last_baskets(factor_BLD, joins_BL, batch.position_BC)[0]

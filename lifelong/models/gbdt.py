@@ -4,12 +4,19 @@ He et al., "Practical Lessons from Predicting Clicks on Ads at Facebook", ADKDD 
 features; the trees' sum is the logit itself and feeds no linear model. Trees: Ke et al., "LightGBM: A Highly Efficient
 Gradient Boosting Decision Tree", NeurIPS 2017.
 
-Inputs of a target, all from before it: for every item field how often its value stands in the history, in the last 5,
-20 and 100 events and decayed by half-lives, and how long ago it last stood there (`lifelong.data.counts`); how many
-events the user has had, in all and of late; how often each field's value stands among the targets of the training
-period, whoever the user and whatever she answered; the value itself, as a category, of item fields with few values.
-Boosting stops when the log loss on validation has not improved for a number of trees; with an empty validation split
-it does not stop.
+Inputs of a target are what an expert would compute, all of it from before the target (`lifelong.data.target_features`
+has the name and the definition of each): for every item field how often, in how many trips, how regularly and how long
+ago its value occurs in the history, with counts decayed by half-lives in events, days and trips; the user's events,
+trips, baskets and rhythm; hour and weekday; the affinity of the target's vector with all, recent and last events of the
+user, for every field with more values than the vectors are wide. Also, how often each field's value occurs among the
+targets of the training period, whichever the user and the response; the value itself, as a category, of item fields
+with few values; and where labels are logged, mean labels of every value, of the user, and of both together
+(`lifelong.data.label_means`), so that values too many to be categories are distinguished, too.
+
+Vectors come from the training period alone, by factorisation of which users had which values. Those that training
+examples see come from targets before all of them: an item that few users had lies where these users are, so that a
+target that helped to make the vectors would be given away by them. Boosting stops when the
+log loss on validation has not improved for a number of trees; with an empty validation split it does not stop.
 
 State: for every value of every item field that the user met its counts and its last time. It grows with the history,
 and no service keeps it.
@@ -21,7 +28,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -29,14 +36,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from lifelong.data.counts import count_features
+from lifelong.data.affinity import unit_vectors
 from lifelong.data.events import InputSpec
-from lifelong.data.labelled import labelled_training_examples
+from lifelong.data.examples import SPLITS, Split
+from lifelong.data.label_means import label_means
+from lifelong.data.negatives import labelled_training_examples
 from lifelong.data.popularity import target_counts
-from lifelong.errors import require
+from lifelong.data.target_features import target_features
+from lifelong.errors import ConfigError, MismatchError, require
 from lifelong.models.base import FittedModel
+from lifelong.models.settings import setting
 
 if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
@@ -45,35 +56,37 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float32]
 _Labelled = tuple[FloatArray, FloatArray]
-
-ACTIVITY_DAYS = (1, 7, 30)
-"""The user's events of the last so many days are counted."""
-_DAY = 86_400
+_KNOWN: tuple[Split, ...] = ("train", "validation")
+_INPUTS = 2
+"""Version of the inputs that trees split by."""
 
 
 @dataclass(frozen=True)
 class GbdtConfig:
     """Settings of `gbdt`."""
 
-    max_examples: Annotated[int, Field(gt=0)] = field(
-        default=1_000_000, metadata={"help": "training examples at most, negatives included, chosen at random"}
+    max_examples: PositiveInt = setting(1_000_000, "training examples at most, negatives included, chosen at random")
+    negatives: PositiveInt | None = setting(
+        None, "negatives drawn for each positive, null takes as many as the dataset's rule says; weights make up for it"
     )
-    rounds: Annotated[int, Field(gt=0)] = field(default=500, metadata={"help": "trees of a task at most"})
-    patience: Annotated[int, Field(gt=0)] = field(
-        default=20, metadata={"help": "stop after so many trees without a better log loss on validation"}
+    later: Annotated[float, Field(gt=0, le=1)] = setting(
+        0.5,
+        "share of the training targets, the latest ones, that examples are of, with negatives of their period; the"
+        " vectors that these see are of the earlier ones",
     )
-    learning_rate: Annotated[float, Field(gt=0)] = field(default=0.1, metadata={"help": "share of each tree"})
-    leaves: Annotated[int, Field(gt=1)] = field(default=127, metadata={"help": "leaves of a tree at most"})
-    leaf_examples: Annotated[int, Field(gt=0)] = field(
-        default=100, metadata={"help": "training examples of a leaf at least"}
-    )
-    categories: Annotated[int, Field(ge=0)] = field(
-        default=1000, metadata={"help": "item fields with fewer values than this are inputs themselves"}
-    )
+    vectors: NonNegativeInt = setting(48, "numbers of a value's vector; 0 leaves affinities out")
+    rounds: PositiveInt = setting(1000, "trees of a task at most")
+    patience: PositiveInt = setting(20, "stop after so many trees without a better log loss on validation")
+    learning_rate: PositiveFloat = setting(0.08, "share of each tree")
+    leaves: Annotated[int, Field(gt=1)] = setting(127, "leaves of a tree at most")
+    leaf_examples: PositiveInt = setting(200, "training examples of a leaf at least")
+    input_share: Annotated[float, Field(gt=0, le=1)] = setting(0.5, "share of the inputs that each tree may split by")
+    l2: NonNegativeFloat = setting(5.0, "regularisation of the values of leaves")
+    categories: NonNegativeInt = setting(1000, "item fields with fewer values than this are inputs themselves")
 
 
 class Gbdt(FittedModel):
-    """The strong baseline: knows every count, and no sequence beyond."""
+    """The strong baseline: knows every count and rhythm, and who else had what."""
 
     Config = GbdtConfig
     title = "LightGBM"
@@ -81,38 +94,58 @@ class Gbdt(FittedModel):
     state = "counters"
     not_served = "it counts in the raw history"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        max_examples: int = 1_000_000,
-        rounds: int = 500,
-        patience: int = 20,
-        learning_rate: float = 0.1,
-        leaves: int = 127,
-        leaf_examples: int = 100,
-        categories: int = 1000,
-    ) -> None:
+    def __init__(self, inputs: InputSpec, config: GbdtConfig) -> None:
         super().__init__(inputs)
-        self.settings = GbdtConfig(max_examples, rounds, patience, learning_rate, leaves, leaf_examples, categories)
+        self.config: GbdtConfig = config
         self.trees_T: list[Any] = []
         self._start_T: list[Any] | None = None
         """Trees of an earlier fit that boosting goes on from."""
         self.popularity_F: list[FloatArray] = []
-        """Of each item field: log of 1 + how often each number is asked about in training, `[V]`."""
+        """For each item field: log of 1 + how often each number is the target in training, `[V]`."""
+        self.vectors: dict[str, FloatArray] = {}
+        """Vectors of the numbers of each field that has some, `[V, D]`."""
 
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Count the training period, then boost; validation decides when to stop."""
         self.popularity_F = [np.log1p(count_V).astype(np.float32) for count_V in target_counts(dataset).values()]
-        examples = labelled_training_examples(dataset, seed=seed, limit=self.settings.max_examples)
+        examples, weight_N = self._examples(dataset, seed)
+        value_NK = self._inputs(dataset, examples, self._made(dataset, seed, before=self._since(dataset)), _KNOWN)
+        self.vectors = self._made(dataset, seed)
         validation = dataset.examples("validation")
-        value_NK, held_NK = self._inputs(dataset, examples), self._inputs(dataset, validation)
+        held_NK = self._inputs(dataset, validation, self.vectors, _KNOWN)
         # LightGBM wants a column of labels in one piece.
         label_TN, held_TN = (np.ascontiguousarray(part.label_NT.T) for part in (examples, validation))
         self.trees_T = [
-            self._boost((value_NK, label_N), (held_NK, held_N), seed=seed, start=start)
+            self._boost((value_NK, label_N), (held_NK, held_N), weight_N, seed=seed, start=start)
             for label_N, held_N, start in zip(label_TN, held_TN, self._start_T or [None] * len(label_TN), strict=True)
         ]
+
+    def _made(self, dataset: Dataset, seed: int, *, before: int | None = None) -> dict[str, FloatArray]:
+        """Vectors of the training period, or of its part before a time."""
+        width = self.config.vectors
+        return unit_vectors(dataset, width, seed=seed, before=before) if width else {}
+
+    def _since(self, dataset: Dataset) -> int:
+        """From which time on training targets are examples; the earlier ones make the vectors that these see."""
+        time_N = np.asarray(dataset.examples("train").time_N)
+        return int(np.quantile(time_N, 1 - self.config.later, method="lower"))
+
+    def _examples(self, dataset: Dataset, seed: int) -> tuple[Examples, FloatArray | None]:
+        """Training examples and their weights, None where all weigh the same."""
+        settings, rule = self.config, dataset.manifest.negatives
+        if settings.negatives is not None and not rule.drawn_in_training:
+            raise ConfigError(
+                [f"model.negatives = {settings.negatives}, but no negatives are drawn in training on this dataset"],
+                fix="leave model.negatives out",
+            )
+        examples = labelled_training_examples(
+            dataset, seed=seed, limit=settings.max_examples, ratio=settings.negatives, since=self._since(dataset)
+        )
+        if settings.negatives in (None, rule.ratio):
+            return examples, None
+        # Both together weigh as they do by the dataset's rule, so that probabilities stay what they are.
+        positive_N = np.asarray(examples.label_NT).max(axis=1) > 0
+        return examples, np.where(positive_N, 1.0, rule.ratio / settings.negatives).astype(np.float32)
 
     def start_from(self, earlier: Self, fields: Mapping[str, Renumbering]) -> list[str]:
         """Begin with the earlier trees; the numbers that they split by must still mean the same."""
@@ -125,9 +158,9 @@ class Gbdt(FittedModel):
         ]
         if self._few != earlier._few:
             others = ", ".join(names[place] for place in sorted({*self._few} ^ {*earlier._few}))
-            problems.append(
-                f"its inputs differ: model.categories is {self.settings.categories}, on one side of {others}"
-            )
+            problems.append(f"its inputs differ: model.categories is {self.config.categories}, on one side of {others}")
+        if self._with_vectors != earlier._with_vectors:
+            problems.append("its inputs differ: other item fields have vectors now")
         if not problems:
             self._start_T = self.trees_T = earlier.trees_T
             self.popularity_F = [
@@ -140,18 +173,20 @@ class Gbdt(FittedModel):
         """Logits `[N, T]`."""
         logit_NT = np.zeros((len(examples), len(self.inputs.tasks)))
         if len(examples):
-            value_NK = self._inputs(dataset, examples)
+            value_NK = self._inputs(dataset, examples, self.vectors, SPLITS)
             for task, trees in enumerate(self.trees_T):
                 logit_NT[:, task] = trees.predict(value_NK, raw_score=True, num_threads=torch.get_num_threads())
         return logit_NT
 
     def save(self, folder: Path) -> None:
-        """Write `gbdt.json`, `popularity-<field>.npy` and, in LightGBM's own text form, `trees-<task>.txt`."""
+        """Write `gbdt.json`, arrays of popularity and vectors and, in LightGBM's own text form, `trees-<task>.txt`."""
         folder.mkdir(parents=True, exist_ok=True)
-        record = {"inputs": asdict(self.inputs), "settings": asdict(self.settings)}
+        record = {"inputs": asdict(self.inputs), "settings": asdict(self.config), "version": _INPUTS}
         (folder / "gbdt.json").write_text(json.dumps(record, indent=2) + "\n")
         for place, popularity_V in enumerate(self.popularity_F):
             np.save(folder / f"popularity-{place}.npy", popularity_V)
+        for field, vector_VD in self.vectors.items():
+            np.save(folder / f"vectors-{list(self.inputs.item).index(field)}.npy", vector_VD)
         for task, trees in enumerate(self.trees_T):
             trees.save_model(folder / f"trees-{task}.txt")
 
@@ -161,27 +196,41 @@ class Gbdt(FittedModel):
 
         Raises:
             MissingExtraError: LightGBM is not installed.
+            MismatchError: an earlier release wrote it, whose trees split by other inputs.
         """
         record = json.loads((folder / "gbdt.json").read_text())
-        model = cls(InputSpec(**record["inputs"]), **record["settings"])
+        if record.get("version") != _INPUTS:
+            raise MismatchError(
+                f"the trees in {folder} split by the inputs of an earlier release",
+                expected=f"inputs of version {_INPUTS}",
+                fix="train gbdt again",
+            )
+        model = cls(InputSpec(**record["inputs"]), GbdtConfig(**record["settings"]))
         model.popularity_F = [np.load(folder / f"popularity-{place}.npy") for place in range(len(model.inputs.item))]
+        model.vectors = {
+            field: np.load(path)
+            for place, field in enumerate(model.inputs.item)
+            if (path := folder / f"vectors-{place}.npy").exists()
+        }
         model.trees_T = [
             _lightgbm().Booster(model_file=folder / f"trees-{task}.txt") for task in range(len(model.inputs.tasks))
         ]
         return model
 
-    def _boost(self, train: _Labelled, held: _Labelled, *, seed: int, start: Any) -> Any:
+    def _boost(self, train: _Labelled, held: _Labelled, weight_N: FloatArray | None, *, seed: int, start: Any) -> Any:
         """Trees of one task, from inputs and labels of training and validation; the earlier ones come first.
 
         Earlier trees are kept alone where no further one makes validation better.
         """
-        lightgbm, settings = _lightgbm(), self.settings
+        lightgbm, settings = _lightgbm(), self.config
         options = {
             # Labels may be graded; where they are 0 and 1 this is the binary log loss.
             "objective": "cross_entropy",
             "learning_rate": settings.learning_rate,
             "num_leaves": settings.leaves,
             "min_data_in_leaf": settings.leaf_examples,
+            "feature_fraction": settings.input_share,
+            "lambda_l2": settings.l2,
             "num_threads": torch.get_num_threads(),
             "seed": seed,
             "deterministic": True,
@@ -190,7 +239,7 @@ class Gbdt(FittedModel):
         }
         width = train[0].shape[1]
         categorical = list(range(width - len(self._few), width))
-        data = lightgbm.Dataset(*train, categorical_feature=categorical, params={"verbose": -1})
+        data = lightgbm.Dataset(*train, weight=weight_N, categorical_feature=categorical, params={"verbose": -1})
         watched, stop = [], []
         if len(held[0]):
             watched, stop = [data.create_valid(*held)], [lightgbm.early_stopping(settings.patience, verbose=False)]
@@ -203,14 +252,25 @@ class Gbdt(FittedModel):
     @property
     def _few(self) -> list[int]:
         """Places of the item fields that are inputs themselves."""
-        return [place for place, size in enumerate(self.inputs.item.values()) if size < self.settings.categories]
+        return [place for place, size in enumerate(self.inputs.item.values()) if size < self.config.categories]
 
-    def _inputs(self, dataset: Dataset, examples: Examples) -> FloatArray:
-        """All inputs of examples, the categories last: float32 `[N, K]`."""
+    @property
+    def _with_vectors(self) -> list[str]:
+        """Item fields whose values have vectors."""
+        width = self.config.vectors
+        return [field for field, size in self.inputs.item.items() if 0 < width < size]
+
+    def _inputs(
+        self, dataset: Dataset, examples: Examples, vectors: Mapping[str, FloatArray], known: tuple[Split, ...]
+    ) -> FloatArray:
+        """All inputs of examples, the categories last, `[N, K]`; `known` are splits whose labels may be read."""
         number_NF = dataset.catalogue.number_VF[examples.row_N]
         popularity = [popularity_V[number_NF[:, place]] for place, popularity_V in enumerate(self.popularity_F)]
-        columns = [*_activity(dataset, examples), *popularity, *number_NF[:, self._few].T]
-        return np.concatenate([count_features(dataset, examples), np.stack(columns, axis=1)], axis=1, dtype=np.float32)
+        parts = [target_features(dataset, examples, vectors)]
+        if dataset.manifest.negatives.rule == "none":
+            parts.append(label_means(dataset, examples, known))
+        columns = [*popularity, *number_NF[:, self._few].T]
+        return np.concatenate([*parts, np.stack(columns, axis=1)], axis=1, dtype=np.float32)
 
 
 def _log_loss(trees: Any, held: _Labelled) -> float:
@@ -221,15 +281,3 @@ def _log_loss(trees: Any, held: _Labelled) -> float:
 
 def _lightgbm() -> ModuleType:
     return require("lightgbm", extra="gbdt", purpose="the model gbdt")
-
-
-def _activity(dataset: Dataset, examples: Examples) -> list[npt.NDArray[np.int64]]:
-    """How many events the user had in the last days before each target; none of it without times in seconds."""
-    if dataset.schema.time_unit != "seconds":
-        return []
-    time_N, position_N = np.asarray(examples.time_N), np.asarray(examples.position_N, np.int64)
-    return [
-        # Fewer may be visible than are earlier, where the youngest events are hidden.
-        np.maximum(position_N - dataset.histories.positions(examples.user_N, time_N - days * _DAY), 0)
-        for days in ACTIVITY_DAYS
-    ]

@@ -11,15 +11,15 @@ Shapes: B users, L padded history length, C targets per user, D state width, E w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel
+from lifelong.models.settings import Share, setting
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.recurrent import gru_pass, gru_step, states_at
 
@@ -28,11 +28,9 @@ from lifelong.nn.recurrent import gru_pass, gru_step, states_at
 class Gru4RecConfig:
     """Settings of `gru4rec`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of the hidden state"})
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of the hidden state")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Gru4RecMemory(NamedTuple):
@@ -51,15 +49,11 @@ class Gru4Rec(MemoryModel[Gru4RecMemory]):
     state = "hidden state"
     continues = True
 
-    def __init__(self, inputs: InputSpec, *, embedding: int = 16, width: int = 32, dropout: float = 0.1) -> None:
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
-        self.gru = nn.GRU(self.event_width, width, batch_first=True)
-
-    def initial_memory(self, num_users: int) -> Gru4RecMemory:
-        """Zeros."""
-        weight = next(self.gru.parameters())
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
-        return Gru4RecMemory(count_B, weight.new_zeros(num_users, self.gru.hidden_size))
+    def __init__(self, inputs: InputSpec, config: Gru4RecConfig) -> None:
+        super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
+        self.config: Gru4RecConfig = config
+        self.remember(Gru4RecMemory, (config.width,))
+        self.gru = nn.GRU(self.event_width, config.width, batch_first=True)
 
     def write_vector(self, memory: Gru4RecMemory, event_BE: Tensor) -> Gru4RecMemory:
         """One step of the GRU."""
@@ -73,7 +67,7 @@ class Gru4Rec(MemoryModel[Gru4RecMemory]):
     def continue_vector(
         self, memory: Gru4RecMemory, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor
     ) -> Gru4RecMemory:
-        """The same from a state."""
+        """As `encode_vector`, from the states in `memory`."""
         start_BD = memory.hidden_BD
         hidden_BLD = gru_pass(self.gru, clear_padding(event_BLE, length_B), length_B, start_BD)
         return Gru4RecMemory(memory.count_B.unsqueeze(1) + position_BC, states_at(hidden_BLD, position_BC, start_BD))

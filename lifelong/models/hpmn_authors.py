@@ -23,47 +23,38 @@ Shapes: N targets, T length of a sequence (history and target), S slots, D slot 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
+from lifelong.data.batch import Batch
 from lifelong.data.events import InputSpec
 from lifelong.models.base import USER_NUMBER, Model, Output
+from lifelong.models.settings import Share, setting
 from lifelong.nn.attention import PairScore
 from lifelong.nn.periods import check_periods
-
-if TYPE_CHECKING:
-    from lifelong.data.batches import Batch
 
 
 @dataclass(frozen=True)
 class HpmnAuthorsConfig:
     """Settings of `hpmn` with `authors_mode = true`; defaults are the authors' for Amazon."""
 
-    authors_mode: bool = field(default=True, metadata={"help": "the form of the authors' released code"})
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a memory slot"})
-    periods: Annotated[tuple[int, ...], AfterValidator(check_periods)] = field(
-        default=(1, 2, 4),
-        metadata={"help": "slot j is written every periods[j] events, counted so that the target completes one"},
+    authors_mode: bool = setting(True, "the form of the authors' released code")
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of a memory slot")
+    periods: Annotated[tuple[int, ...], AfterValidator(check_periods)] = setting(
+        (1, 2, 4), "slot j is written every periods[j] events, counted so that the target completes one"
     )
-    hops: Annotated[int, Field(gt=0)] = field(default=3, metadata={"help": "passes of a read"})
-    covariance: Annotated[float, Field(ge=0)] = field(
-        default=1e-5, metadata={"help": "weight of the authors' covariance term, a sum over the batch"}
+    hops: PositiveInt = setting(3, "passes of a read")
+    covariance: NonNegativeFloat = setting(1e-5, "weight of the authors' covariance term, a sum over the batch")
+    dropout: Share = setting(0.5, "share of the head's hidden units dropped in training")
+    sequence: PositiveInt = setting(
+        100, "events of a sequence, the target included; rounded up to a multiple of the largest period"
     )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.5, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
-    sequence: Annotated[int, Field(gt=0)] = field(
-        default=100,
-        metadata={"help": "events of a sequence, the target included; rounded up to a multiple of the largest period"},
-    )
-    query_before: bool = field(
-        default=False, metadata={"help": "query with the event before the target, as the authors do on XLong"}
-    )
+    query_before: bool = setting(False, "query with the event before the target, as the authors do on XLong")
 
 
 class TensorFlowGru(nn.Module):
@@ -120,37 +111,25 @@ class HpmnAuthors(Model):
     title = "HPMN (authors' code)"
     source = "Ren et al., SIGIR 2019, released code"
     state = "history"
-    takes_counts = False
+    common_head = False
     aux_sums = ("covariance",)
     reads_context = False
     not_served = "its memory depends on the target, which the authors write as the last event"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        authors_mode: bool = True,
-        embedding: int = 16,
-        width: int = 32,
-        periods: tuple[int, ...] = (1, 2, 4),
-        hops: int = 3,
-        covariance: float = 1e-5,
-        dropout: float = 0.5,
-        sequence: int = 100,
-        query_before: bool = False,
-    ) -> None:
+    def __init__(self, inputs: InputSpec, config: HpmnAuthorsConfig) -> None:
         # The user's number is one more field of every event and target; event and context fields are not used.
         own = replace(inputs, item={**inputs.item, USER_NUMBER: inputs.users}, event={}, context={}, chosen=None)
-        super().__init__(own, embedding=embedding, interest=width, dropout=dropout)
+        super().__init__(own, embedding=config.embedding, interest=config.width, dropout=config.dropout)
+        self.config: HpmnAuthorsConfig = config
         self.inputs = inputs
-        self.periods, self.covariance, self.query_before = check_periods(tuple(periods)), covariance, query_before
-        self.sequence = -(-sequence // self.periods[-1]) * self.periods[-1]
-        layer_inputs = [self.event_width] + [width] * (len(self.periods) - 1)
-        self.layers = nn.ModuleList(TensorFlowGru(size, width) for size in layer_inputs)
-        self.query = nn.Linear(self.target_width, width)
-        self.scores = nn.ModuleList(PairScore(width) for _ in range(hops))
-        self.pass_on = nn.Linear(width, width, bias=False)
-        self.norm = FrozenNorm(width + self.target_width)
+        self.periods = check_periods(tuple(config.periods))
+        self.sequence = -(-config.sequence // self.periods[-1]) * self.periods[-1]
+        layer_inputs = [self.event_width] + [config.width] * (len(self.periods) - 1)
+        self.layers = nn.ModuleList(TensorFlowGru(size, config.width) for size in layer_inputs)
+        self.query = nn.Linear(self.target_width, config.width)
+        self.scores = nn.ModuleList(PairScore(config.width) for _ in range(config.hops))
+        self.pass_on = nn.Linear(config.width, config.width, bias=False)
+        self.norm = FrozenNorm(config.width + self.target_width)
 
     def forward(self, batch: Batch) -> Output:
         """One sequence for each real target; logits of padded targets are 0."""
@@ -174,7 +153,7 @@ class HpmnAuthors(Model):
         event_NTE = event_NTE.masked_fill((number_NTF[..., :1] == 0), 0.0)
         memory_NSD = self.final_slots(event_NTE)
         target_NE = event_NTE[:, -1]
-        query_ND = self.query(event_NTE[:, -2] if self.query_before else target_NE)
+        query_ND = self.query(event_NTE[:, -2] if self.config.query_before else target_NE)
         attentions = []
         for score in self.scores:
             attentions.append(torch.softmax(score(query_ND, memory_NSD), dim=-1))
@@ -195,7 +174,7 @@ class HpmnAuthors(Model):
 
     def auxiliary(self, memory_NSD: Tensor) -> Mapping[str, Tensor]:
         """The authors' covariance term, times its weight."""
-        return {"covariance": self.covariance * memory_loss(memory_NSD)} if self.covariance else {}
+        return {"covariance": self.config.covariance * memory_loss(memory_NSD)} if self.config.covariance else {}
 
 
 def memory_loss(memory_NSD: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ history is one pass per layer; a layer is not emptied behind a boundary, and not
 
 A boundary whose logit is 0 up to rounding falls either way with another size of batch; that slot differs then.
 
-State: one slot per layer, `width` numbers each, beside three numbers of each slot: the share of the events that wrote
+State: one slot per layer, `width` numbers each, and three numbers of each slot: the share of the events that wrote
 it, how many events ago the last did, and how long its layer has waited: 210 numbers, 840 bytes, by default.
 
 Shapes: B users, L padded history length, C targets per user, S slots, D slot width, E width of an embedded event.
@@ -30,23 +30,23 @@ Shapes: B users, L padded history length, C targets per user, S slots, D slot wi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel
-from lifelong.nn.attention import PairScore
+from lifelong.models.settings import Share, setting
 from lifelong.nn.boundaries import LONGEST_WAIT, Boundary, gated_gru_pass, gated_gru_step
 from lifelong.nn.masks import clear_padding, length_mask
 from lifelong.nn.periods import check_periods
 from lifelong.nn.recurrent import gru_pass, gru_step, states_at
-from lifelong.nn.slots import align_slots, read_slots, slot_covariance
+from lifelong.nn.slots import SlotReader, slot_covariance
 
 LONGEST_AGE = LONGEST_WAIT
 """Events up to which it is known how long ago a slot was written."""
@@ -57,25 +57,16 @@ _NEVER = 2**62
 class HpmnDynamicConfig:
     """Settings of `hpmn_dynamic`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a memory slot"})
-    periods: Annotated[tuple[int, ...], AfterValidator(check_periods)] = field(
-        default=(1, 2, 4, 8, 16, 32),
-        metadata={"help": "slot j starts being written every periods[j] events, and is to be so on average"},
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of a memory slot")
+    periods: Annotated[tuple[int, ...], AfterValidator(check_periods)] = setting(
+        (1, 2, 4, 8, 16, 32), "slot j starts being written every periods[j] events, and is to be so on average"
     )
-    budget: Annotated[float, Field(ge=0)] = field(
-        default=0.1, metadata={"help": "weight of the term that keeps the rates of writing near the periods'"}
-    )
-    slack: Annotated[float, Field(ge=0)] = field(
-        default=0.5, metadata={"help": "deviation of a user's rate that costs nothing, as a share of the rate"}
-    )
-    hops: Annotated[int, Field(gt=0)] = field(default=3, metadata={"help": "passes of a read"})
-    covariance: Annotated[float, Field(ge=0)] = field(
-        default=0.01, metadata={"help": "weight of the term that keeps the slots different; try 1e-4 to 10"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    budget: NonNegativeFloat = setting(0.1, "weight of the term that keeps the rates of writing near the periods'")
+    slack: NonNegativeFloat = setting(0.5, "deviation of a user's rate that costs nothing, as a share of the rate")
+    hops: PositiveInt = setting(3, "passes of a read")
+    covariance: NonNegativeFloat = setting(0.01, "weight of the term that keeps the slots different; try 1e-4 to 10")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class HpmnDynamicMemory(NamedTuple):
@@ -107,42 +98,22 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
     title = "HPMN, dynamic periods"
     source = "after Ren et al., SIGIR 2019; Chung et al., ICLR 2017"
     state = "one slot per layer"
+    earlier_names: ClassVar[Mapping[str, str]] = {part: f"reader.{part}" for part in ("query", "scores", "pass_on")}
     period_S: Tensor
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        periods: tuple[int, ...] = (1, 2, 4, 8, 16, 32),
-        budget: float = 0.1,
-        slack: float = 0.5,
-        hops: int = 3,
-        covariance: float = 0.01,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
-        self.width, self.periods = width, check_periods(tuple(periods))
-        self.budget, self.slack, self.covariance = budget, slack, covariance
-        layer_inputs = [self.event_width] + [width] * (len(self.periods) - 1)
-        self.layers = nn.ModuleList(nn.GRU(size, width, batch_first=True) for size in layer_inputs)
+    def __init__(self, inputs: InputSpec, config: HpmnDynamicConfig) -> None:
+        super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
+        self.config: HpmnDynamicConfig = config
+        self.periods = check_periods(tuple(config.periods))
+        slots = len(self.periods)
+        self.remember(HpmnDynamicMemory, (slots, config.width), (slots,), (slots,), (slots,))
+        layer_inputs = [self.event_width] + [config.width] * (len(self.periods) - 1)
+        self.layers = nn.ModuleList(nn.GRU(size, config.width, batch_first=True) for size in layer_inputs)
         ratios = [above // below for below, above in pairwise(self.periods)]
-        self.boundaries = nn.ModuleList(Boundary(width, ratio) for ratio in ratios)
-        self.query = nn.Linear(self.target_width, width)
-        self.scores = nn.ModuleList(PairScore(width) for _ in range(hops))
-        self.pass_on = nn.Linear(width, width, bias=False) if hops > 1 else None
+        self.boundaries = nn.ModuleList(Boundary(config.width, ratio) for ratio in ratios)
+        self.reader = SlotReader(self.target_width, config.width, hops=config.hops)
+        self.reader.align(self.layers)
         self.register_buffer("period_S", torch.tensor(self.periods), persistent=False)
-        align_slots(self.layers, self.query, self.pass_on)
-
-    def initial_memory(self, num_users: int) -> HpmnDynamicMemory:
-        """Zeros: all slots empty."""
-        weight, slots = self.query.weight, len(self.periods)
-        return HpmnDynamicMemory(
-            torch.zeros(num_users, dtype=torch.int64, device=weight.device),
-            weight.new_zeros(num_users, slots, self.width),
-            *(weight.new_zeros(num_users, slots) for _ in range(3)),
-        )
 
     def write_vector(self, memory: HpmnDynamicMemory, event_BE: Tensor) -> HpmnDynamicMemory:
         """Step layer 1; step every other layer where the one below was written and shows a boundary."""
@@ -183,15 +154,15 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
 
     def read_vector(self, memory: HpmnDynamicMemory, target_BCE: Tensor) -> tuple[Tensor, Tensor]:
         """K hops of attention over the slots, empty ones masked; the attention is the first hop's."""
-        filled_BCS = memory.rate_BS.detach() > 0
-        return read_slots(self.query(target_BCE), memory.slot_BSD, filled_BCS, scores=self.scores, pass_on=self.pass_on)
+        found: tuple[Tensor, Tensor] = self.reader(target_BCE, memory.slot_BSD, memory.rate_BS.detach() > 0)
+        return found
 
     def auxiliary(self, memory: HpmnDynamicMemory, mask_BC: Tensor) -> Mapping[str, Tensor]:
         """Covariance and budget, means over the labelled positions, times their weights."""
         filled_BCS, total = memory.rate_BS.detach() > 0, mask_BC.sum().clamp(min=1)
         terms = {
-            "covariance": (self.covariance, slot_covariance(memory.slot_BSD, filled_BCS)),
-            "budget": (self.budget, self.over_budget(memory)),
+            "covariance": (self.config.covariance, slot_covariance(memory.slot_BSD, filled_BCS)),
+            "budget": (self.config.budget, self.over_budget(memory)),
         }
         return {
             name: weight * term_BC.masked_fill(~mask_BC, 0.0).sum() / total
@@ -205,7 +176,7 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
         A slot counts from its period on: before, its rate is 0 or far too high.
         """
         period_S = self.period_S.to(memory.rate_BS.dtype)
-        away = ((memory.rate_BS - 1 / period_S).abs() - self.slack / period_S).clamp(min=0.0)
+        away = ((memory.rate_BS - 1 / period_S).abs() - self.config.slack / period_S).clamp(min=0.0)
         due = memory.count_B.unsqueeze(-1) >= self.period_S
         return (period_S * away.square() * due).mean(dim=-1)
 

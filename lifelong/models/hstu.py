@@ -10,13 +10,14 @@ Implemented: pointwise projection, spatial aggregation (attention without softma
 output), with the relative bias by place and by time. From the authors' code: the norm before the projection, the sum
 with the input, and one bias for all heads. Differs from the paper: gaps fall into buckets that double in length, where
 the authors' grow more slowly; an event, with its fields, is one place and not an item and an action in turn; a target
-is not put into the sequence but reads the state after the last event before it (the paper's retrieval form), so that
-one pass serves all targets of a user, and the shared head compares the two; a gap is that between two events, not that
+is not put into the sequence but reads the state after the last event before it, so that one pass serves all targets of
+a user, and the shared head compares the two: **this is the paper's retrieval form, and not its ranking form**, in which
+the target attends to the events; a gap is that between two events, not that
 to the event after the later one; no dropout within the stack.
 
-What a target sees: an event attends to itself and to those right before it, a band of (recent - 1) // layers + 1 events
-in all. A stack of K layers thus sees K (band - 1) + 1 events, which is `recent` or up to K - 1 fewer: no event before a
-target's last `recent` ones reaches it.
+What a target sees: an event attends to itself and to the events right before it, a band of (recent - 1) // layers + 1
+events in all. A stack of K layers thus sees K (band - 1) + 1 events, which is `recent` or up to K - 1 fewer: no event
+before a target's last `recent` ones reaches it.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 12,288 bytes for four and the default of
 512. Blocks of 64 events attend together: per head and layer a pass makes about 64 + recent / layers scores per event of
@@ -28,16 +29,16 @@ at, H heads, D width, E width of an embedded event.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, pad, silu
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.models.settings import Share, setting
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.recurrent import states_at
 
@@ -51,50 +52,35 @@ GAPS = 32
 class HstuConfig:
     """Settings of `hstu`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    head_width: Annotated[int, Field(gt=0)] = field(
-        default=16, metadata={"help": "width of a head; the state has that of all heads together"}
-    )
-    heads: Annotated[int, Field(gt=0)] = field(default=2, metadata={"help": "attention heads of a layer"})
-    layers: Annotated[int, Field(gt=0)] = field(default=2, metadata={"help": "layers of the stack"})
-    recent: Annotated[int, Field(gt=0)] = field(
-        default=512, metadata={"help": "how many events before the target the stack sees, its layers together"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    head_width: PositiveInt = setting(16, "width of a head; the state has that of all heads together")
+    heads: PositiveInt = setting(2, "attention heads of a layer")
+    layers: PositiveInt = setting(2, "layers of the stack")
+    recent: PositiveInt = setting(512, "how many events before the target the stack sees, its layers together")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Hstu(HistoryModel):
     """Every event's state is made of those before it; the target reads the last one."""
 
     Config = HstuConfig
-    title = "HSTU"
+    title = "HSTU (retrieval)"
     source = "Zhai et al., ICML 2024"
     state = "last 512 events"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        head_width: int = 16,
-        heads: int = 2,
-        layers: int = 2,
-        recent: int = 512,
-        dropout: float = 0.1,
-    ) -> None:
-        width = head_width * heads
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
-        self.recent, self.heads, self.band = recent, heads, (recent - 1) // layers + 1
+    def __init__(self, inputs: InputSpec, config: HstuConfig) -> None:
+        width = config.head_width * config.heads
+        super().__init__(inputs, config, interest=width)
+        self.config: HstuConfig = config
+        self.band = (config.recent - 1) // config.layers + 1
         self.event = nn.Linear(self.event_width, width)
-        self.layers = nn.ModuleList(HstuLayer(width, heads=heads, band=self.band) for _ in range(layers))
+        self.layers = nn.ModuleList(HstuLayer(width, heads=config.heads, band=self.band) for _ in range(config.layers))
 
     def find(self, window: Window, query: Query) -> Found:
         """Run the stack over the histories, and pick the state at each target's position."""
         state_BLD, size = self.event(window.vector_BLE), window.vector_BLE.shape[1]
         if size:
-            numbers = size * (self.band + BLOCK) * self.heads
+            numbers = size * (self.band + BLOCK) * self.config.heads
             (state_BLD,) = in_chunks(self._stack, state_BLD, window.time_BL, axis=0, numbers=numbers)
         return Found(states_at(state_BLD, query.position_BC))
 
@@ -163,7 +149,7 @@ class HstuLayer(nn.Module):
         return value_BNXD.reshape(*value_BNXD.shape[:3], self.heads, self.width // self.heads).transpose(2, 3)
 
     def _distance(self, back: int) -> Tensor:
-        """How many events before each event of a block each one looked at stands, negative after it: `[R, X]`."""
+        """By how many events each key lies before each query of a block, negative where it lies after it: `[R, X]`."""
         device = self.place_bias.device
         place_X = torch.arange((back + 1) * BLOCK, device=device)
         return place_X[back * BLOCK :].unsqueeze(-1) - place_X

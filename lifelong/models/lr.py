@@ -10,7 +10,7 @@ The paper's model; a field's shared vector holds both weights, w and w'. Differs
 FTRL-Proximal, so that weights are not sparse; the user's number is no feature, since tomorrow's users have none; the
 crosses "target's value was seen in the history" and "share of the history with it" have one weight per field and not
 one per value. Crossed are the fields of an item, the item itself left out, of at most 10,000 values: up to 512 are
-told apart, more share 512 hash buckets, and unknown values are never alike. Several tasks are several regressions.
+distinguished, more share 512 hash buckets, and unknown values are never alike. Several tasks are several regressions.
 
 State: the mean of w', one number per task, and the share of each value or bucket, at most 512 numbers for each of F
 crossed fields: at most 2,048 F + 4 bytes with one task.
@@ -21,15 +21,15 @@ embedded event.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel
+from lifelong.models.settings import Share, setting
 from lifelong.nn.embeddings import FEW
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.means import mean_step, means_at
@@ -42,9 +42,7 @@ STD = 0.01
 class LrConfig:
     """Settings of `lr`."""
 
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.0, metadata={"help": "share of the history's features dropped in training; the paper found no use"}
-    )
+    dropout: Share = setting(0.0, "share of the history's features dropped in training; the paper found no use")
 
 
 class LrMemory(NamedTuple):
@@ -90,32 +88,26 @@ class Lr(MemoryModel[LrMemory]):
     source = "McMahan et al., KDD 2013"
     state = "running means of weights and of which values were there"
     vector_spread = 0.0
-    takes_counts = False
+    common_head = False
 
-    def __init__(self, inputs: InputSpec, *, dropout: float = 0.0) -> None:
+    def __init__(self, inputs: InputSpec, config: LrConfig) -> None:
         self.tasks = len(inputs.tasks)
         self.crossed = [name for name, size in list(inputs.item.items())[1:] if size <= FEW]
         crosses = 2 * len(self.crossed)
         # A field's vector: w of each task as target or context, w' of each in the bag, and the code of a crossed field.
         super().__init__(
-            inputs, embedding=2 * self.tasks, interest=self.tasks + crosses, dropout=dropout, codes=self.crossed
+            inputs, embedding=2 * self.tasks, interest=self.tasks + crosses, dropout=config.dropout, codes=self.crossed
         )
+        self.config: LrConfig = config
         self.embed.restart(STD)
         self.code_widths = [self.embed.codes[name].shape[1] for name in self.crossed]
+        self.remember(LrMemory, (self.tasks,), (sum(self.code_widths),))
         self.head = LrHead(
             tasks=self.tasks,
             crosses=crosses,
             target=self.embed.widths(self.item_fields),
             context=self.embed.widths(self.context_fields),
-            dropout=dropout,
-        )
-
-    def initial_memory(self, num_users: int) -> LrMemory:
-        """Zeros."""
-        weight = next(self.head.parameters())
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
-        return LrMemory(
-            count_B, weight.new_zeros(num_users, self.tasks), weight.new_zeros(num_users, sum(self.code_widths))
+            dropout=config.dropout,
         )
 
     def write_vector(self, memory: LrMemory, event_BE: Tensor) -> LrMemory:

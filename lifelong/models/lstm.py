@@ -17,15 +17,16 @@ Shapes: B users, L padded history length, C targets per user, D state width, E w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel
+from lifelong.models.settings import Share, setting
 from lifelong.nn.linear_scan import linear_scan
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.recurrent import states_at
@@ -35,11 +36,9 @@ from lifelong.nn.recurrent import states_at
 class LstmConfig:
     """Settings of `lstm`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of the hidden state and the cell"})
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of the hidden state and the cell")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class LstmMemory(NamedTuple):
@@ -58,16 +57,11 @@ class Lstm(MemoryModel[LstmMemory]):
     source = "Hochreiter and Schmidhuber, Neural Computation 1997"
     state = "hidden state and cell"
 
-    def __init__(self, inputs: InputSpec, *, embedding: int = 16, width: int = 32, dropout: float = 0.1) -> None:
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
-        self.lstm = nn.LSTM(self.event_width, width, batch_first=True)
-
-    def initial_memory(self, num_users: int) -> LstmMemory:
-        """Zeros."""
-        weight = next(self.lstm.parameters())
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
-        zeros_BD = weight.new_zeros(num_users, self.lstm.hidden_size)
-        return LstmMemory(count_B, zeros_BD, torch.zeros_like(zeros_BD))
+    def __init__(self, inputs: InputSpec, config: LstmConfig) -> None:
+        super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
+        self.config: LstmConfig = config
+        self.remember(LstmMemory, (config.width,), (config.width,))
+        self.lstm = nn.LSTM(self.event_width, config.width, batch_first=True)
 
     def write_vector(self, memory: LstmMemory, event_BE: Tensor) -> LstmMemory:
         """One step of the LSTM."""
@@ -82,7 +76,7 @@ class Lstm(MemoryModel[LstmMemory]):
         if steps == 0:
             hidden_BLD = cell_BLD = event_BLE.new_zeros(users, 0, self.lstm.hidden_size)
         else:
-            hidden_BLD = self.lstm(event_BLE)[0]
+            hidden_BLD = self._hidden(event_BLE)
             last_BLD = torch.cat([torch.zeros_like(hidden_BLD[:, :1]), hidden_BLD[:, :-1]], dim=1)
             take, keep, new, _ = self._gates(event_BLE, last_BLD)
             cell_BLD = linear_scan(keep, take * new)
@@ -91,6 +85,15 @@ class Lstm(MemoryModel[LstmMemory]):
     def read_vector(self, memory: LstmMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
         """The hidden state itself, whatever the target."""
         return memory.hidden_BD.expand(*target_BCE.shape[:-1], -1), None
+
+    def _hidden(self, event_BLE: Tensor) -> Tensor:
+        """The hidden state after every event: `[B, L, D]`."""
+        on_cpu = event_BLE.device.type == "cpu"
+        # Torch has no LSTM in bfloat16 for every processor.
+        with torch.autocast("cpu", enabled=torch.is_autocast_enabled("cpu") and not on_cpu):
+            given_BLE = event_BLE.to(next(self.lstm.parameters()).dtype) if on_cpu else event_BLE
+            hidden_BLD: Tensor = self.lstm(given_BLE)[0]
+        return hidden_BLD
 
     def _gates(self, event: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Input gate, forget gate, new cell and output gate, from an event and the hidden state before it."""

@@ -14,7 +14,7 @@ target; no linear start and no random empty memories in training. Without an eve
 identity.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 1,200 bytes for four and the default of
-50. A target costs O(K N) beside the projections, which all targets share.
+50. A target costs O(K N) after the projections, which all targets share.
 
 Shapes: B users, L padded history length, C targets per user, N events of a window, D width of the memory, E width of an
 embedded event.
@@ -22,15 +22,15 @@ embedded event.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.models.settings import Share, setting
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.masks import masked_softmax
 from lifelong.nn.windows import recent_events, recent_places
@@ -40,15 +40,11 @@ from lifelong.nn.windows import recent_events, recent_places
 class MemN2NConfig:
     """Settings of `memn2n`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a memory"})
-    recent: Annotated[int, Field(gt=0)] = field(
-        default=50, metadata={"help": "how many events before the target are read"}
-    )
-    hops: Annotated[int, Field(gt=0)] = field(default=3, metadata={"help": "passes of a read"})
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of a memory")
+    recent: PositiveInt = setting(50, "how many events before the target are read")
+    hops: PositiveInt = setting(3, "passes of a read")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class MemN2N(HistoryModel):
@@ -59,27 +55,18 @@ class MemN2N(HistoryModel):
     source = "Sukhbaatar et al., NeurIPS 2015"
     state = "last 50 events"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        recent: int = 50,
-        hops: int = 3,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
-        self.width, self.recent, self.hops = width, recent, hops
-        self.query = nn.Linear(self.target_width, width, bias=False)
-        self.entry = nn.Linear(self.event_width, 2 * width, bias=False)
-        self.time = nn.Parameter(torch.empty(recent, 2 * width))
+    def __init__(self, inputs: InputSpec, config: MemN2NConfig) -> None:
+        super().__init__(inputs, config, interest=config.width)
+        self.config: MemN2NConfig = config
+        self.query = nn.Linear(self.target_width, config.width, bias=False)
+        self.entry = nn.Linear(self.event_width, 2 * config.width, bias=False)
+        self.time = nn.Parameter(torch.empty(config.recent, 2 * config.width))
         nn.init.normal_(self.time, std=0.1)
-        self.pass_on = nn.Linear(width, width, bias=False)
+        self.pass_on = nn.Linear(config.width, config.width, bias=False)
         nn.init.eye_(self.pass_on.weight)
         with torch.no_grad():
             # B starts as A, so that a target and the memory of the same item are near each other from the first step.
-            self.query.weight.copy_(self.entry.weight[:width, : self.target_width])
+            self.query.weight.copy_(self.entry.weight[: config.width, : self.target_width])
 
     def find(self, window: Window, query: Query) -> Found:
         """Project all events once, then read each target's last ones."""
@@ -89,7 +76,7 @@ class MemN2N(HistoryModel):
             entry_BCND, real_BCN = recent_events(entry_BLD, position_BC, self.recent)
             return self._read(self.query(target_BCE), entry_BCND + self.time, real_BCN)
 
-        numbers = entry_BLD.shape[0] * self.recent * 2 * self.width
+        numbers = entry_BLD.shape[0] * self.recent * 2 * self.config.width
         interest_BCD, attention_BCN = in_chunks(read, query.vector_BCE, query.position_BC, axis=1, numbers=numbers)
         return Found(interest_BCD, attention_BCN, place_BCS=recent_places(query.position_BC, self.recent))
 
@@ -100,7 +87,7 @@ class MemN2N(HistoryModel):
         """
         key_BCND, value_BCND = entry_BCND.chunk(2, dim=-1)
         attentions = []
-        for _ in range(self.hops):
+        for _ in range(self.config.hops):
             score_BCN = (key_BCND @ query_BCD.unsqueeze(-1)).squeeze(-1)
             attentions.append(masked_softmax(score_BCN, real_BCN))
             found_BCD = (attentions[-1].unsqueeze(-2) @ value_BCND).squeeze(-2)

@@ -6,9 +6,9 @@ Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Syste
     loss  = cross entropy + decay (|p_u|^2 + |q_i|^2 + b_u^2 + b_i^2), mean over the labelled pairs
 
 Differs from the paper: labels are 0 and 1 and the loss is the cross entropy; factors and bias of an item are sums over
-its fields; context fields add biases; several tasks have factors of their own. It is the only model here that takes the
-user's number: a user who is not in training stays at zeros, and gets what the items' biases say. So it is a floor for
-protocols whose test users are in training, and no more than popularity where they are not. Histories are not read.
+its fields; context fields add biases; several tasks have factors of their own. The user's number is an input: a user
+who is not in training stays at zeros, and gets what the items' biases say. So it is a baseline for protocols whose test
+users are in training, and no more than popularity where they are not. Histories are not read.
 
 State: a trained row of 1 + `factors` numbers per task, 17 numbers, 68 bytes, by default. No event updates it, and no
 service keeps it.
@@ -18,17 +18,15 @@ Shapes: B users, C targets per user, D = tasks x factors, T tasks.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass, replace
 
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveInt
 
+from lifelong.data.batch import Batch
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Output, UserModel
+from lifelong.models.settings import Share, setting
 from lifelong.nn.factors import FactorHead, UserFactors, sum_of_fields
-
-if TYPE_CHECKING:
-    from lifelong.data.batches import Batch
 
 STD = 0.1
 """Of the items' initial factors."""
@@ -38,35 +36,32 @@ STD = 0.1
 class MfConfig:
     """Settings of `mf`."""
 
-    factors: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "factors of a user and of an item"})
-    decay: Annotated[float, Field(ge=0)] = field(
-        default=0.01, metadata={"help": "weight of the squares of factors and biases in the loss"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.0, metadata={"help": "share of a user's factors dropped in training"}
-    )
+    factors: PositiveInt = setting(16, "factors of a user and of an item")
+    decay: NonNegativeFloat = setting(0.01, "weight of the squares of factors and biases in the loss")
+    dropout: Share = setting(0.0, "share of a user's factors dropped in training")
 
 
 class Mf(UserModel):
-    """Who the user is, as far as training knew, and nothing of what she did."""
+    """Each user's factors as training left them; events do not change them."""
 
     Config = MfConfig
     title = "MF"
     source = "Koren et al., IEEE Computer 2009"
     state = "trained user vector"
     vector_spread = 0.0
-    takes_counts = False
+    common_head = False
 
-    def __init__(self, inputs: InputSpec, *, factors: int = 16, decay: float = 0.01, dropout: float = 0.0) -> None:
+    def __init__(self, inputs: InputSpec, config: MfConfig) -> None:
         tasks = len(inputs.tasks)
-        self.factors = tasks * factors
+        self.factors = tasks * config.factors
         width = tasks + self.factors
         # Events are not read: their fields have no vectors.
-        super().__init__(replace(inputs, event={}), embedding=width, interest=self.factors, dropout=dropout)
+        super().__init__(replace(inputs, event={}), embedding=width, interest=self.factors, dropout=config.dropout)
+        self.config: MfConfig = config
         self.inputs = inputs
         self.embed.restart(STD)
-        self.head = FactorHead(width=width, tasks=tasks, dropout=dropout)
-        self.users = UserFactors(inputs.users, width, decay=decay)
+        self.head = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
+        self.users = UserFactors(inputs.users, width, decay=config.decay)
 
     def forward(self, batch: Batch) -> Output:
         """The user's and the targets' factors and biases; padded targets give any number."""

@@ -15,11 +15,13 @@ slot's similarity and of that of a learned key of the slot (a new memory is zero
 apart), beta = 2 (1 + softplus) from the controller; read and write weights look at M before the write, and so does the
 induction unit; k = 1. Otherwise: P starts near the identity; g is the mean and not the sum of w~, so that it is bounded
 and its loss does not grow with the history; the controller reads no target: a target has its own map to a key, as it
-lacks the event's fields. The auxiliary loss over next events, an option of the authors' code, is left out.
+lacks the event's fields. With `pooled`, as in the authors' code, the head also has the mean of all events' items (a sum
+there), its product with the target, and that of the mean slot of M with the target's key. The auxiliary loss over next
+events, an option of the authors' code, is left out.
 
 State: M, S, g, the controller's state and the last read, m (2 D + 1) + 2 D numbers: 584 numbers, 2,336 bytes, by
-default. A pass over a history is a loop of some fifty small operations per event; only states at the targets' positions
-are kept.
+default; with `pooled`, the mean of the items, too. A pass over a history is a loop of some fifty small operations per
+event; only states at the targets' positions are kept.
 
 Shapes: B users, L padded history length, C targets per user, S slots, D width of a slot, E width of an embedded event,
 X projected event.
@@ -28,20 +30,22 @@ X projected event.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel
+from lifelong.models.settings import Share, setting
 from lifelong.nn.attention import PairScore
 from lifelong.nn.fold import State, fold_at
 from lifelong.nn.masks import clear_padding
+from lifelong.nn.means import mean_step, means_at
 
 _SHARPNESS = 2.0
 _SMALL = 1e-3
@@ -54,18 +58,13 @@ _IDENTITY = 4.0
 class MimnConfig:
     """Settings of `mimn`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a memory slot"})
-    slots: Annotated[int, Field(gt=0)] = field(default=8, metadata={"help": "m, number of slots of each memory"})
-    channels: Annotated[int, Field(gt=0)] = field(
-        default=1, metadata={"help": "k, slots of the induction unit that an event updates; at most `slots`"}
-    )
-    utilisation: Annotated[float, Field(ge=0)] = field(
-        default=0.1, metadata={"help": "weight of the term that spreads writes over the slots"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of a memory slot")
+    slots: PositiveInt = setting(8, "m, number of slots of each memory")
+    channels: PositiveInt = setting(1, "k, slots of the induction unit that an event updates; at most `slots`")
+    utilisation: NonNegativeFloat = setting(0.1, "weight of the term that spreads writes over the slots")
+    pooled: bool = setting(False, "give the head the mean of the events, too, and products of means with the target")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class MimnMemory(NamedTuple):
@@ -84,7 +83,25 @@ class MimnMemory(NamedTuple):
     """What the last event read."""
 
 
-class Mimn(MemoryModel[MimnMemory]):
+class PooledMemory(NamedTuple):
+    """The same with `pooled`."""
+
+    count_B: Tensor
+    slot_BSD: Tensor
+    channel_BSD: Tensor
+    used_BS: Tensor
+    hidden_BD: Tensor
+    last_BD: Tensor
+    mean_BE: Tensor
+    """Mean of the items of all events."""
+
+
+def _own(memory: MimnMemory | PooledMemory) -> MimnMemory:
+    """Without the mean."""
+    return MimnMemory(*memory[: len(MimnMemory._fields)])
+
+
+class Mimn(MemoryModel[MimnMemory | PooledMemory]):
     """A neural Turing machine over events, with a recurrent channel of interest per slot."""
 
     Config = MimnConfig
@@ -92,31 +109,28 @@ class Mimn(MemoryModel[MimnMemory]):
     source = "Pi et al., KDD 2019"
     state = "memory slots, induction slots, controller"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        slots: int = 8,
-        channels: int = 1,
-        utilisation: float = 0.1,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=2 * width, dropout=dropout)
-        self.width, self.slots, self.utilisation = width, slots, utilisation
-        self.channels = min(channels, slots)
+    def __init__(self, inputs: InputSpec, config: MimnConfig) -> None:
+        pool = config.width + 2 * config.embedding * len(inputs.item) if config.pooled else 0
+        super().__init__(inputs, embedding=config.embedding, interest=2 * config.width + pool, dropout=config.dropout)
+        self.config: MimnConfig = config
+        slots, width = config.slots, config.width
+        shapes = ((slots, width), (slots, width), (slots,), (width,), (width,))
+        if config.pooled:
+            self.remember(PooledMemory, *shapes, (self.target_width,))
+        else:
+            self.remember(MimnMemory, *shapes)
+        self.channels = min(config.channels, config.slots)
         # The event's part of the controller's and of the induction unit's gates: known for all events at once.
-        self.event_part = nn.Linear(self.event_width, 6 * width)
-        self.controller, self.induction = _Gru(width), _Gru(width)
-        self.key_SD = nn.Parameter(0.5 * torch.randn(slots, width))
+        self.event_part = nn.Linear(self.event_width, 6 * config.width)
+        self.controller, self.induction = _Gru(config.width), _Gru(config.width)
+        self.key_SD = nn.Parameter(0.5 * torch.randn(config.slots, config.width))
         # Read key, write key, erase, add; then the two strengths.
-        self.parts = nn.Linear(width, 4 * width + 2)
-        self.rebalance = nn.Linear(slots, slots * slots)
+        self.parts = nn.Linear(config.width, 4 * config.width + 2)
+        self.rebalance = nn.Linear(config.slots, config.slots * config.slots)
         with torch.no_grad():
-            self.rebalance.bias.add_(_IDENTITY * torch.eye(slots).flatten())
-        self.read_key = nn.Linear(self.target_width, width + 1)
-        self.query, self.score = nn.Linear(self.target_width, width), PairScore(width)
+            self.rebalance.bias.add_(_IDENTITY * torch.eye(config.slots).flatten())
+        self.read_key = nn.Linear(self.target_width, config.width + 1)
+        self.query, self.score = nn.Linear(self.target_width, config.width), PairScore(config.width)
         self._align()
 
     def _align(self) -> None:
@@ -125,7 +139,7 @@ class Mimn(MemoryModel[MimnMemory]):
         A target's query begins as what the induction unit makes of the same item fields, its read key as what the
         controller makes of them, and a write begins by passing on the controller's state.
         """
-        width, items = self.width, slice(None, self.target_width)
+        width, items = self.config.width, slice(None, self.target_width)
         # Rows: reset, keep, new of the controller, then of the induction unit; columns begin with the item fields.
         controller_new, induction_new = (self.event_part.weight[row : row + width] for row in (2 * width, 5 * width))
         with torch.no_grad():
@@ -136,48 +150,47 @@ class Mimn(MemoryModel[MimnMemory]):
                 self.parts.weight[key * width : (key + 1) * width] = torch.eye(width)
             self.parts.weight[3 * width : 4 * width] = torch.eye(width)
 
-    def initial_memory(self, num_users: int) -> MimnMemory:
-        """Zeros."""
-        new, width = self.key_SD.new_zeros, self.width
-        return MimnMemory(
-            torch.zeros(num_users, dtype=torch.int64, device=self.key_SD.device),
-            new(num_users, self.slots, width),
-            new(num_users, self.slots, width),
-            new(num_users, self.slots),
-            new(num_users, width),
-            new(num_users, width),
-        )
+    def write_vector(self, memory: MimnMemory | PooledMemory, event_BE: Tensor) -> MimnMemory | PooledMemory:
+        """One step of controller, memory and induction unit, and of the mean."""
+        after = self._step(_direction(self.key_SD), _own(memory), self.event_part(event_BE))
+        if not isinstance(memory, PooledMemory):
+            return after
+        return PooledMemory(*after, mean_step(memory.mean_BE, event_BE[..., : self.target_width], after.count_B))
 
-    def write_vector(self, memory: MimnMemory, event_BE: Tensor) -> MimnMemory:
-        """One step of controller, memory and induction unit."""
-        return self._step(_direction(self.key_SD), memory, self.event_part(event_BE))
-
-    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> MimnMemory:
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> MimnMemory | PooledMemory:
         """The event's part of all gates at once, then one fold."""
-        part_BLX = self.event_part(clear_padding(event_BLE, length_B))
+        event_BLE = clear_padding(event_BLE, length_B)
         step = partial(self._step, _direction(self.key_SD))
-        return MimnMemory(*fold_at(step, self.initial_memory(len(length_B)), part_BLX, position_BC))
+        part_BLX = self.event_part(event_BLE)
+        memory = MimnMemory(*fold_at(step, _own(self.initial_memory(len(length_B))), part_BLX, position_BC))
+        if not self.config.pooled:
+            return memory
+        return PooledMemory(*memory, means_at(event_BLE[..., : self.target_width], position_BC))
 
-    def read_vector(self, memory: MimnMemory, target_BCE: Tensor) -> tuple[Tensor, Tensor]:
+    def read_vector(self, memory: MimnMemory | PooledMemory, target_BCE: Tensor) -> tuple[Tensor, Tensor]:
         """A read of the slots by the target's key, and attention over the induction unit's states."""
-        key_BCD, strength_BC1 = torch.split(self.read_key(target_BCE), [self.width, 1], dim=-1)
+        key_BCD, strength_BC1 = torch.split(self.read_key(target_BCE), [self.config.width, 1], dim=-1)
         slot_key_SD = _direction(self.key_SD)
         weight_BCS = _address(key_BCD.unsqueeze(-2), strength_BC1, slot_key_SD, memory.slot_BSD).squeeze(-2)
         read_BCD = (weight_BCS.unsqueeze(-2) @ memory.slot_BSD).squeeze(-2)
         channel_BCS = torch.softmax(self.score(self.query(target_BCE), memory.channel_BSD), dim=-1)
         induced_BCD = (channel_BCS.unsqueeze(-2) @ memory.channel_BSD).squeeze(-2)
-        return torch.cat([read_BCD, induced_BCD], dim=-1), weight_BCS
+        found = [read_BCD, induced_BCD]
+        if isinstance(memory, PooledMemory):
+            mean_BCE = memory.mean_BE.expand_as(target_BCE)
+            found += [mean_BCE, mean_BCE * target_BCE, memory.slot_BSD.mean(dim=-2) * key_BCD]
+        return torch.cat(found, dim=-1), weight_BCS
 
-    def auxiliary(self, memory: MimnMemory, mask_BC: Tensor) -> Mapping[str, Tensor]:
+    def auxiliary(self, memory: MimnMemory | PooledMemory, mask_BC: Tensor) -> Mapping[str, Tensor]:
         """The utilisation term, mean over the labelled positions, times its weight.
 
         Source: equations 7-8, with mean weights in place of their sums.
         """
-        if self.utilisation == 0:
+        if self.config.utilisation == 0:
             return {}
         used_BCS = memory.used_BS
         term_BC = (used_BCS - used_BCS.mean(dim=-1, keepdim=True)).square().sum(dim=-1).masked_fill(~mask_BC, 0.0)
-        return {"utilisation": self.utilisation * term_BC.sum() / mask_BC.sum().clamp(min=1)}
+        return {"utilisation": self.config.utilisation * term_BC.sum() / mask_BC.sum().clamp(min=1)}
 
     def _step(self, slot_key_SD: Tensor, state: State, part_BX: Tensor) -> MimnMemory:
         """Fold in one event, of which the parts of the gates are given."""
@@ -185,8 +198,10 @@ class Mimn(MemoryModel[MimnMemory]):
         count_B = count_B + 1
         to_controller, to_induction = part_BX.chunk(2, dim=-1)
         hidden_BD = self.controller(to_controller, last_BD, hidden_BD)
-        keys, change, strength_B2 = torch.split(self.parts(hidden_BD), [2 * self.width, 2 * self.width, 2], dim=-1)
-        weight_B2S = _address(keys.view(-1, 2, self.width), strength_B2, slot_key_SD, slot_BSD)
+        keys, change, strength_B2 = torch.split(
+            self.parts(hidden_BD), [2 * self.config.width, 2 * self.config.width, 2], dim=-1
+        )
+        weight_B2S = _address(keys.view(-1, 2, self.config.width), strength_B2, slot_key_SD, slot_BSD)
         read_BS, write_BS = weight_B2S.unbind(1)
         write_BS = self._spread(write_BS, used_BS)
         used_BS = used_BS + (write_BS - used_BS) / count_B.unsqueeze(-1).to(used_BS.dtype)
@@ -204,7 +219,7 @@ class Mimn(MemoryModel[MimnMemory]):
 
         Source: equations 5-6.
         """
-        matrix_BSS = torch.softmax(self.rebalance(used_BS).view(-1, self.slots, self.slots), dim=-1)
+        matrix_BSS = torch.softmax(self.rebalance(used_BS).view(-1, self.config.slots, self.config.slots), dim=-1)
         return (write_BS.unsqueeze(1) @ matrix_BSS).squeeze(1)
 
     def _write(self, slot_BSD: Tensor, write_BS: Tensor, change_BX: Tensor) -> Tensor:
@@ -222,7 +237,7 @@ class Mimn(MemoryModel[MimnMemory]):
 
         Source: equation 9.
         """
-        row = read_BS.topk(self.channels).indices.unsqueeze(-1).expand(-1, -1, self.width)
+        row = read_BS.topk(self.channels).indices.unsqueeze(-1).expand(-1, -1, self.config.width)
         chosen = self.induction(part_BX.unsqueeze(1), slot_BSD.gather(1, row), channel_BSD.gather(1, row))
         return channel_BSD.scatter(1, row, chosen)
 

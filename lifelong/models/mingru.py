@@ -17,15 +17,16 @@ Shapes: B users, L padded history length, C targets per user, S layers, D state 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel
+from lifelong.models.settings import Share, setting
 from lifelong.nn.linear_scan import linear_scan
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.recurrent import states_at
@@ -35,12 +36,10 @@ from lifelong.nn.recurrent import states_at
 class MinGruConfig:
     """Settings of `mingru`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of each layer's state"})
-    layers: Annotated[int, Field(gt=0)] = field(default=2, metadata={"help": "number of stacked recurrences"})
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of each layer's state")
+    layers: PositiveInt = setting(2, "number of stacked recurrences")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class MinGruMemory(NamedTuple):
@@ -58,20 +57,15 @@ class MinGru(MemoryModel[MinGruMemory]):
     source = "Feng et al., 2024; Yue et al., WSDM 2024"
     state = "one vector per layer"
 
-    def __init__(
-        self, inputs: InputSpec, *, embedding: int = 16, width: int = 32, layers: int = 2, dropout: float = 0.1
-    ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=layers * width, dropout=dropout)
-        self.width = width
-        sizes = [self.event_width] + [width] * (layers - 1)
+    def __init__(self, inputs: InputSpec, config: MinGruConfig) -> None:
+        super().__init__(
+            inputs, embedding=config.embedding, interest=config.layers * config.width, dropout=config.dropout
+        )
+        self.config: MinGruConfig = config
+        self.remember(MinGruMemory, (config.layers, config.width))
+        sizes = [self.event_width] + [config.width] * (config.layers - 1)
         # Rows: the gate z, then the new state h~.
-        self.layers = nn.ModuleList(nn.Linear(size, 2 * width) for size in sizes)
-
-    def initial_memory(self, num_users: int) -> MinGruMemory:
-        """Zeros."""
-        weight = next(self.layers.parameters())
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
-        return MinGruMemory(count_B, weight.new_zeros(num_users, len(self.layers), self.width))
+        self.layers = nn.ModuleList(nn.Linear(size, 2 * config.width) for size in sizes)
 
     def write_vector(self, memory: MinGruMemory, event_BE: Tensor) -> MinGruMemory:
         """One step of each layer, the lowest first."""
@@ -94,5 +88,5 @@ class MinGru(MemoryModel[MinGruMemory]):
         return MinGruMemory(position_BC, torch.stack(states, dim=2))
 
     def read_vector(self, memory: MinGruMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
-        """The states of all layers side by side, whatever the target."""
+        """The states of all layers, concatenated, whatever the target."""
         return memory.state_BSD.flatten(-2).expand(*target_BCE.shape[:-1], -1), None

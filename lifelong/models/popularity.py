@@ -1,4 +1,4 @@
-"""Popularity: how often an item was responded to in the training period, whoever asks. The lower floor.
+"""Popularity: how often users responded to an item in the training period, the same for every user. The weak baseline.
 
 Where labels are logged: the item's smoothed response rate, as log-odds. Where negatives are sampled the rate says
 nothing beyond the sampling rule, so it is the log of the item's smoothed count of responses; under popularity negatives
@@ -12,30 +12,26 @@ Shapes: N examples, V item numbers, T tasks.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import PositiveFloat
 
 from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
+from lifelong.data.examples import Examples
 from lifelong.models.base import FittedModel
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
+from lifelong.models.settings import setting
 
 
 @dataclass(frozen=True)
 class PopularityConfig:
     """Settings of `popularity`."""
 
-    smoothing: Annotated[float, Field(gt=0)] = field(
-        default=10.0, metadata={"help": "examples of average response that every item is given beforehand"}
-    )
+    smoothing: PositiveFloat = setting(10.0, "examples of average response that every item is given beforehand")
 
 
 class Popularity(FittedModel):
@@ -43,14 +39,14 @@ class Popularity(FittedModel):
 
     Config = PopularityConfig
     title = "Popularity"
-    source = "floor"
+    source = "baseline"
     state = "nothing"
     not_served = "it knows nothing of users"
-    not_continued = "it counts the training period anew, and a day that stands in both would count twice"
+    not_continued = "it counts the training period anew, and a day that is in both would count twice"
 
-    def __init__(self, inputs: InputSpec, *, smoothing: float = 10.0) -> None:
+    def __init__(self, inputs: InputSpec, config: PopularityConfig) -> None:
         super().__init__(inputs)
-        self.smoothing = smoothing
+        self.config: PopularityConfig = config
         self.logit_VT: npt.NDArray[np.float64] = np.zeros((inputs.item["item"], len(inputs.tasks)))
 
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
@@ -69,7 +65,7 @@ class Popularity(FittedModel):
             self.logit_VT = np.log(mean_VT + prior) - np.log(2 * prior)
             return
         prior = (label_NT.sum(axis=0) + 1) / (len(examples) + 2)
-        rate_VT = (positive_VT + self.smoothing * prior) / (shown_V + self.smoothing)
+        rate_VT = (positive_VT + self.config.smoothing * prior) / (shown_V + self.config.smoothing)
         self.logit_VT = np.log(rate_VT) - np.log1p(-rate_VT)
 
     def predict(self, dataset: Dataset, examples: Examples) -> npt.NDArray[np.float64]:
@@ -80,7 +76,7 @@ class Popularity(FittedModel):
     def save(self, folder: Path) -> None:
         """Write `popularity.json` and `logit.npy`."""
         folder.mkdir(parents=True, exist_ok=True)
-        record = {"inputs": asdict(self.inputs), "smoothing": self.smoothing}
+        record = {"inputs": asdict(self.inputs), **asdict(self.config)}
         (folder / "popularity.json").write_text(json.dumps(record, indent=2) + "\n")
         np.save(folder / "logit.npy", self.logit_VT)
 
@@ -88,6 +84,6 @@ class Popularity(FittedModel):
     def load(cls, folder: Path) -> Popularity:
         """Read what `save` wrote."""
         record = json.loads((folder / "popularity.json").read_text())
-        model = cls(InputSpec(**record["inputs"]), smoothing=record["smoothing"])
+        model = cls(InputSpec(**record["inputs"]), PopularityConfig(record["smoothing"]))
         model.logit_VT = np.load(folder / "logit.npy")
         return model

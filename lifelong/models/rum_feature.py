@@ -22,15 +22,16 @@ embedded event, X numbers of a change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel
+from lifelong.models.settings import Share, setting
 from lifelong.nn.fold import State, fold_at
 from lifelong.nn.masks import clear_padding
 
@@ -39,15 +40,11 @@ from lifelong.nn.masks import clear_padding
 class RumFeatureConfig:
     """Settings of `rum_feature`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a feature's key and value"})
-    slots: Annotated[int, Field(gt=0)] = field(default=20, metadata={"help": "K, number of features"})
-    strength: Annotated[float, Field(gt=0)] = field(
-        default=1.0, metadata={"help": "beta, factor of the scores before the softmax"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of a feature's key and value")
+    slots: PositiveInt = setting(20, "K, number of features")
+    strength: PositiveFloat = setting(1.0, "beta, factor of the scores before the softmax")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class RumFeatureMemory(NamedTuple):
@@ -65,29 +62,16 @@ class RumFeature(MemoryModel[RumFeatureMemory]):
     source = "Chen et al., WSDM 2018"
     state = "one value vector per feature"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        slots: int = 20,
-        strength: float = 1.0,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
-        self.width, self.strength = width, strength
-        self.key_SD = nn.Parameter(torch.randn(slots, width))
-        self.entry = nn.Linear(self.event_width, width, bias=False)
-        self.query = nn.Linear(self.target_width, width, bias=False)
-        self.erase, self.add = nn.Linear(width, width), nn.Linear(width, width)
+    def __init__(self, inputs: InputSpec, config: RumFeatureConfig) -> None:
+        super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
+        self.config: RumFeatureConfig = config
+        self.remember(RumFeatureMemory, (config.slots, config.width))
+        self.key_SD = nn.Parameter(torch.randn(config.slots, config.width))
+        self.entry = nn.Linear(self.event_width, config.width, bias=False)
+        self.query = nn.Linear(self.target_width, config.width, bias=False)
+        self.erase, self.add = nn.Linear(config.width, config.width), nn.Linear(config.width, config.width)
         with torch.no_grad():
             self.query.weight.copy_(self.entry.weight[:, : self.target_width])
-
-    def initial_memory(self, num_users: int) -> RumFeatureMemory:
-        """Zeros."""
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=self.key_SD.device)
-        return RumFeatureMemory(count_B, self.key_SD.new_zeros(num_users, *self.key_SD.shape))
 
     def write_vector(self, memory: RumFeatureMemory, event_BE: Tensor) -> RumFeatureMemory:
         """Erase and add, each feature by its weight."""
@@ -105,16 +89,18 @@ class RumFeature(MemoryModel[RumFeatureMemory]):
 
     def _weights(self, query: Tensor) -> Tensor:
         """Softmax over the keys: `[..., S]`."""
-        return torch.softmax(self.strength * (query @ self.key_SD.T), dim=-1)
+        return torch.softmax(self.config.strength * (query @ self.key_SD.T), dim=-1)
 
     def _changes(self, event: Tensor) -> Tensor:
-        """What an event does to a memory: weights, erase and add side by side, `[..., S + D + D]`."""
+        """What an event does to a memory: weights, erase and add, concatenated, `[..., S + D + D]`."""
         query = self.entry(event)
         return torch.cat([self._weights(query), torch.sigmoid(self.erase(query)), torch.tanh(self.add(query))], dim=-1)
 
     def _step(self, state: State, change_BX: Tensor) -> State:
         count_B, value_BSD = state
-        weight_BS, erase_BD, add_BD = torch.split(change_BX, [len(self.key_SD), self.width, self.width], dim=-1)
+        weight_BS, erase_BD, add_BD = torch.split(
+            change_BX, [len(self.key_SD), self.config.width, self.config.width], dim=-1
+        )
         weight_BS1 = weight_BS.unsqueeze(-1)
         kept_BSD = value_BSD - value_BSD * (weight_BS1 * erase_BD.unsqueeze(1))
         return count_B + 1, torch.addcmul(kept_BSD, weight_BS1, add_BD.unsqueeze(1))

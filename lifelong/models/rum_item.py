@@ -18,15 +18,16 @@ a place, E width of an embedded event.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel
+from lifelong.models.settings import Share, setting
 from lifelong.nn.masks import clear_padding, masked_softmax
 from lifelong.nn.windows import recent_events
 
@@ -35,15 +36,11 @@ from lifelong.nn.windows import recent_events
 class RumItemConfig:
     """Settings of `rum_item`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a remembered event"})
-    slots: Annotated[int, Field(gt=0)] = field(default=20, metadata={"help": "K, how many events are remembered"})
-    strength: Annotated[float, Field(gt=0)] = field(
-        default=1.0, metadata={"help": "beta, factor of the scores before the softmax"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of a remembered event")
+    slots: PositiveInt = setting(20, "K, how many events are remembered")
+    strength: PositiveFloat = setting(1.0, "beta, factor of the scores before the softmax")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class RumItemMemory(NamedTuple):
@@ -61,28 +58,14 @@ class RumItem(MemoryModel[RumItemMemory]):
     source = "Chen et al., WSDM 2018"
     state = "the last K event vectors"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        slots: int = 20,
-        strength: float = 1.0,
-        dropout: float = 0.1,
-    ) -> None:
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
-        self.width, self.slots, self.strength = width, slots, strength
-        self.entry = nn.Linear(self.event_width, width, bias=False)
-        self.query = nn.Linear(self.target_width, width, bias=False)
+    def __init__(self, inputs: InputSpec, config: RumItemConfig) -> None:
+        super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
+        self.config: RumItemConfig = config
+        self.remember(RumItemMemory, (config.slots, config.width))
+        self.entry = nn.Linear(self.event_width, config.width, bias=False)
+        self.query = nn.Linear(self.target_width, config.width, bias=False)
         with torch.no_grad():
             self.query.weight.copy_(self.entry.weight[:, : self.target_width])
-
-    def initial_memory(self, num_users: int) -> RumItemMemory:
-        """Zeros: all places empty."""
-        weight = self.entry.weight
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
-        return RumItemMemory(count_B, weight.new_zeros(num_users, self.slots, self.width))
 
     def write_vector(self, memory: RumItemMemory, event_BE: Tensor) -> RumItemMemory:
         """The event comes in at the end, the oldest goes."""
@@ -92,7 +75,7 @@ class RumItem(MemoryModel[RumItemMemory]):
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> RumItemMemory:
         """A window of the mapped events before each position: no recurrence."""
         event_BLD = self.entry(clear_padding(event_BLE, length_B))
-        return RumItemMemory(position_BC, recent_events(event_BLD, position_BC, self.slots)[0])
+        return RumItemMemory(position_BC, recent_events(event_BLD, position_BC, self.config.slots)[0])
 
     def read_vector(self, memory: RumItemMemory, target_BCE: Tensor) -> tuple[Tensor, Tensor]:
         """Attention over the filled places.
@@ -100,8 +83,8 @@ class RumItem(MemoryModel[RumItemMemory]):
         Source: the paper's item-level read.
         """
         query_BC1D = self.query(target_BCE).unsqueeze(-2)
-        score_BCS = self.strength * (query_BC1D @ memory.slot_BSD.transpose(-1, -2)).squeeze(-2)
-        # The latest event stands last: place S - 1 is filled by the first event, place 0 by event S.
-        age_S = torch.arange(self.slots, 0, -1, device=score_BCS.device)
+        score_BCS = self.config.strength * (query_BC1D @ memory.slot_BSD.transpose(-1, -2)).squeeze(-2)
+        # The latest event is the last one: place S - 1 is filled by the first event, place 0 by event S.
+        age_S = torch.arange(self.config.slots, 0, -1, device=score_BCS.device)
         weight_BCS = masked_softmax(score_BCS, memory.count_B.unsqueeze(-1) >= age_S)
         return (weight_BCS.unsqueeze(-2) @ memory.slot_BSD).squeeze(-2), weight_BCS

@@ -20,7 +20,8 @@ State: the sums, G 2^t D numbers: 4,096 numbers, 16,384 bytes, by default, with 
 the common divisor an event changes one bucket of each group, so maintenance is O(1) and sums of parts of a history add
 up. With `short`, 64 numbers for each of the last events more.
 
-Training reads only the targets' own buckets: events sorted by bucket, running sums, and a difference of two of them.
+Training reads only the targets' own buckets: events are sorted by bucket and summed up, and a bucket is the difference
+of two running sums.
 
 Shapes: B users, L padded history length, C targets per user, E width of a vector, G groups, K buckets of a group,
 D width of a value.
@@ -28,41 +29,36 @@ D width of a value.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from lifelong.data.batch import Batch
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel, Output
+from lifelong.models.settings import Share, setting
 from lifelong.nn.hashing import bucket_ids, hyperplanes, signature
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.short_term import SHORT_WIDTH, ShortTerm
 from lifelong.nn.windows import recent_events
-
-if TYPE_CHECKING:
-    from lifelong.data.batches import Batch
 
 
 @dataclass(frozen=True)
 class SdimConfig:
     """Settings of `sdim`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a value, and of the interest"})
-    groups: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "groups of hash bits"})
-    bits: Annotated[int, Field(gt=0, le=10)] = field(
-        default=3, metadata={"help": "bits of a group, which has 2^bits buckets; more find fewer, nearer events"}
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of a value, and of the interest")
+    groups: PositiveInt = setting(16, "groups of hash bits")
+    bits: Annotated[int, Field(gt=0, le=10)] = setting(
+        3, "bits of a group, which has 2^bits buckets; more find fewer, nearer events"
     )
-    short: Annotated[int, Field(ge=0)] = field(
-        default=0, metadata={"help": "last events with an attention of their own, the short term; 0 for none"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    short: NonNegativeInt = setting(0, "last events with an attention of their own, the short term; 0 for none")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class SdimMemory(NamedTuple):
@@ -73,7 +69,7 @@ class SdimMemory(NamedTuple):
 
 
 class SdimShortMemory(NamedTuple):
-    """The same, and keys and values of the last events, the latest last; zeros where there is none.
+    """`SdimMemory` with keys and values of the last events, the latest last; zeros where there is none.
 
     Means are called otherwise, since the graph of this read has an operator of that name.
     """
@@ -92,34 +88,19 @@ class Sdim(MemoryModel[Any]):
     state = "bucket sums"
     plane_RE: Tensor
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        groups: int = 16,
-        bits: int = 3,
-        short: int = 0,
-        dropout: float = 0.1,
-    ) -> None:
-        interest = width + (SHORT_WIDTH if short else 0)
-        super().__init__(inputs, embedding=embedding, interest=interest, dropout=dropout)
-        self.groups, self.bits, self.buckets = groups, bits, 2**bits
-        self.register_buffer("plane_RE", hyperplanes(groups * bits, self.target_width))
-        self.value = nn.Linear(self.event_width, width, bias=False)
-        self.short_term = ShortTerm(self.target_width, self.event_width, size=short) if short else None
-
-    def initial_memory(self, num_users: int) -> Any:
-        """Zeros: all buckets empty."""
-        weight = self.value.weight
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
-        mean_BGKD = weight.new_zeros(num_users, self.groups, self.buckets, self.value.out_features)
+    def __init__(self, inputs: InputSpec, config: SdimConfig) -> None:
+        interest = config.width + (SHORT_WIDTH if config.short else 0)
+        super().__init__(inputs, embedding=config.embedding, interest=interest, dropout=config.dropout)
+        self.config: SdimConfig = config
+        self.buckets = 2**config.bits
+        self.register_buffer("plane_RE", hyperplanes(config.groups * config.bits, self.target_width))
+        self.value = nn.Linear(self.event_width, config.width, bias=False)
+        self.short_term = ShortTerm(self.target_width, self.event_width, size=config.short) if config.short else None
+        sums = (config.groups, self.buckets, config.width)
         if self.short_term is None:
-            return SdimMemory(count_B, mean_BGKD)
-        return SdimShortMemory(
-            count_B, mean_BGKD, weight.new_zeros(num_users, self.short_term.size, 2 * self.short_term.width)
-        )
+            self.remember(SdimMemory, sums)
+        else:
+            self.remember(SdimShortMemory, sums, (self.short_term.size, 2 * self.short_term.width))
 
     def write_vector(self, memory: Any, event_BE: Tensor) -> Any:
         """Add the event's value to its bucket of each group, and divide by one event more."""
@@ -135,7 +116,7 @@ class Sdim(MemoryModel[Any]):
         return SdimShortMemory(count_B, mean_BGKD, torch.cat([memory.recent_BNX[:, 1:], entry_B1X], dim=1))
 
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Any:
-        """Sums of what lies between one position and the next, running sums of these, and back to the order asked."""
+        """Sums of what lies between one position and the next, running sums of these, in the order of the positions."""
         sorted_BC, order_BC = position_BC.sort(dim=1)
         event_BLE = clear_padding(event_BLE, length_B)
         sum_BCX = self._sums_between(event_BLE, sorted_BC).cumsum(dim=1)
@@ -143,7 +124,7 @@ class Sdim(MemoryModel[Any]):
         rank_BC = order_BC.argsort(dim=1) + targets * torch.arange(users, device=position_BC.device).unsqueeze(-1)
         sum_NX = sum_BCX.flatten(0, 1).index_select(0, rank_BC.flatten())
         mean_NX = sum_NX / position_BC.flatten().clamp(min=1).unsqueeze(-1).to(sum_NX.dtype)
-        mean_BCGKD = mean_NX.view(users, targets, self.groups, self.buckets, self.value.out_features)
+        mean_BCGKD = mean_NX.view(users, targets, self.config.groups, self.buckets, self.value.out_features)
         if self.short_term is None:
             return SdimMemory(position_BC, mean_BCGKD)
         recent_BCNX, _ = recent_events(self.short_term.entries(event_BLE), position_BC, self.short_term.size)
@@ -152,14 +133,16 @@ class Sdim(MemoryModel[Any]):
     def _sums_between(self, event_BLE: Tensor, sorted_BC: Tensor) -> Tensor:
         """Bucket sums of the events from each position's predecessor (at first 0) to itself: `[B, C, G * K * D]`."""
         (users, length, _), targets, device = event_BLE.shape, sorted_BC.shape[1], sorted_BC.device
-        # The first position that sees an event; behind the last position is a part that nothing reads.
+        # Each event counts from the first position after it on. Events behind the last position go to a part of their
+        # own, which nothing reads, so that no event has to be filtered out.
         place_BL = torch.arange(length, device=device).repeat(users, 1)
         part_BL = torch.searchsorted(sorted_BC, place_BL, right=True)
         part_BL = part_BL + (targets + 1) * torch.arange(users, device=device).unsqueeze(-1)
-        row_BLG = part_BL.unsqueeze(-1) * self.groups + torch.arange(self.groups, device=device)
+        # One flat row for each (user, part, group, bucket), so that a single `index_add` makes all sums.
+        row_BLG = part_BL.unsqueeze(-1) * self.config.groups + torch.arange(self.config.groups, device=device)
         row_BLG = row_BLG * self.buckets + self._bucket(event_BLE)
         value_BLGD = self.value(event_BLE).unsqueeze(2).expand(*row_BLG.shape, -1)
-        rows = users * (targets + 1) * self.groups * self.buckets
+        rows = users * (targets + 1) * self.config.groups * self.buckets
         sum_ND = value_BLGD.new_zeros(rows, value_BLGD.shape[-1])
         sum_ND = sum_ND.index_add(0, row_BLG.flatten(), value_BLGD.flatten(0, 2))
         sum_BCX: Tensor = sum_ND.view(users, targets + 1, -1)[:, :-1]
@@ -185,8 +168,8 @@ class Sdim(MemoryModel[Any]):
         if self.short_term is not None:
             short_BCD = self.short_term(event_BLE, target_BCE, batch.position_BC)
             interest_BCD = torch.cat([interest_BCD, short_BCD], dim=-1)
-        context_BCE = self.embed_context(batch.context_BCF, batch.count_BCK, batch.target_BCF)
-        return Output(self.head(interest_BCD, target_BCE, context_BCE))
+        context_BCE, losses = self.context_of(batch)
+        return Output(self.head(interest_BCD, target_BCE, context_BCE), losses)
 
     def own_sums(self, event_BLE: Tensor, target_BCE: Tensor, position_BC: Tensor) -> Tensor:
         """Sums over the events before each position that share a bucket with its target, per group: `[B, C, G, D]`.
@@ -201,6 +184,8 @@ class Sdim(MemoryModel[Any]):
         """
         value_BLD, size = self.value(event_BLE), event_BLE.shape[1] + 1
         joint_BLG = self._bucket(event_BLE) * size + torch.arange(size - 1, device=position_BC.device).unsqueeze(-1)
+        # Sorted by bucket * size + place, the events of its bucket that a target sees are those from bucket * size to
+        # bucket * size + position: two binary searches find them.
         start_BCG = self._bucket(target_BCE) * size
         end_BCG = start_BCG + position_BC.unsqueeze(-1)
         sums = []
@@ -215,7 +200,7 @@ class Sdim(MemoryModel[Any]):
 
     def _bucket(self, vector: Tensor) -> Tensor:
         """The bucket of a target, or of what an event has in common with one, in each group: int64 `[..., G]`."""
-        return bucket_ids(signature(vector[..., : self.target_width], self.plane_RE), self.bits)
+        return bucket_ids(signature(vector[..., : self.target_width], self.plane_RE), self.config.bits)
 
 
 def _rows(running_BLD: Tensor, place_BC: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ Ying et al., "Sequential Recommender System based on Hierarchical Attention Netw
 
 Implemented: the long-term attention-based pooling layer and the one over its summary and the short part. Differs from
 the paper: its query u is a free vector per user; the user's id is not an input here, so u is a projection of the mean
-of the user's recent events, in which a learned constant stands for an empty history. The short part is the last events
+of the user's recent events, in which a learned constant replaces an empty history. The short part is the last events
 and not the items of the current session; without a long part there is no summary to attend to. Events are what is
-summed, at their embedded width; the head stands in the place of the inner product with the target.
+summed, at their embedded width; the common head replaces the inner product with the target.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
 1,000. The vectors of the events are made once for all targets; a target costs two inner products per event.
@@ -19,15 +19,15 @@ Shapes: B users, L padded history length, C targets per user, D width of the que
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.models.settings import Share, setting
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.masks import masked_softmax
 from lifelong.nn.windows import recent_mean
@@ -37,43 +37,28 @@ from lifelong.nn.windows import recent_mean
 class ShanConfig:
     """Settings of `shan`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of the user's query"})
-    short: Annotated[int, Field(gt=0)] = field(
-        default=20, metadata={"help": "how many events before the target are the short part"}
-    )
-    recent: Annotated[int, Field(gt=0)] = field(
-        default=1000, metadata={"help": "how many events before the target are read: the long part and the short one"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of the user's query")
+    short: PositiveInt = setting(20, "how many events before the target are the short part")
+    recent: PositiveInt = setting(1000, "how many events before the target are read: the long part and the short one")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Shan(HistoryModel):
-    """Two levels of attention, both asked by the user."""
+    """Two levels of attention, both with the user's vector as the query."""
 
     Config = ShanConfig
     title = "SHAN"
     source = "Ying et al., IJCAI 2018"
     state = "last 1,000 events"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        short: int = 20,
-        recent: int = 1000,
-        dropout: float = 0.1,
-    ) -> None:
-        event_width = embedding * (len(inputs.item) + len(inputs.event))
-        super().__init__(inputs, embedding=embedding, interest=event_width, dropout=dropout)
-        self.short, self.recent = short, recent
-        self.user = nn.Linear(self.event_width, width)
-        self.first = nn.Linear(self.event_width, width)
-        self.second = nn.Linear(self.event_width, width)
+    def __init__(self, inputs: InputSpec, config: ShanConfig) -> None:
+        event_width = config.embedding * (len(inputs.item) + len(inputs.event))
+        super().__init__(inputs, config, interest=event_width)
+        self.config: ShanConfig = config
+        self.user = nn.Linear(self.event_width, config.width)
+        self.first = nn.Linear(self.event_width, config.width)
+        self.second = nn.Linear(self.event_width, config.width)
 
     def find(self, window: Window, query: Query) -> Found:
         """Both levels, for a few targets at a time where histories are long."""
@@ -83,7 +68,7 @@ class Shan(HistoryModel):
         user_BCD = self.user(recent_mean(event_BLE, query.position_BC, self.recent))
         visible_BCL = self.visible(query, size)
         place_L = torch.arange(size, device=event_BLE.device)
-        short_BCL = visible_BCL & (place_L >= query.position_BC.unsqueeze(-1) - self.short)
+        short_BCL = visible_BCL & (place_L >= query.position_BC.unsqueeze(-1) - self.config.short)
 
         def attend(user_BCD: Tensor, long_BCL: Tensor, short_BCL: Tensor) -> tuple[Tensor, Tensor]:
             long_weight_BCL = masked_softmax(user_BCD @ keys[0], long_BCL)

@@ -18,7 +18,7 @@ Of equally good events the latest M are taken. An unknown category matches nothi
 
 Exact search unit (section 3.3): z_i = [event_i ; vector of its time gap to the target], per head h
 a_h = softmax_i(W_h target . z_i / sqrt(width of z)), head_h = sum_i a_hi z_i, interest = [head_1 ; head_2 ; ...]. The
-paper maps both sides; one matrix stands for the product of the two.
+paper maps both sides; one matrix takes the place of the product of the two.
 
 Differs from the paper: over the short history not DIEN but attention to the last events, by the setting `short`; the
 soft search takes the mean of r_i event_i and not the sum, so that histories of all lengths are alike.
@@ -34,28 +34,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from lifelong.data.batch import Batch
 from lifelong.data.events import GAP_NUMBERS, InputSpec
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.models.base import Found, HistoryModel, Output, Query, Window
+from lifelong.models.settings import Share, setting
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.head import Head
 from lifelong.nn.hits import best_events, products_at, sums_at, take_events
-from lifelong.nn.masks import clear_padding, length_mask, masked_softmax
+from lifelong.nn.masks import length_mask, masked_softmax
 from lifelong.nn.query import TargetQuery
 from lifelong.nn.retrieval import gaps_since, later_of_equal
-
-if TYPE_CHECKING:
-    from lifelong.data.batches import Batch
 
 Search = Literal["hard", "soft", "cluster"]
 
@@ -64,25 +63,18 @@ Search = Literal["hard", "soft", "cluster"]
 class SimConfig:
     """Settings of `sim`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    search: Search = field(
-        default="hard",
-        metadata={"help": "what is found: `hard` same category, `soft` inner product, `cluster` near buckets of items"},
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    search: Search = setting(
+        "hard", "what is found: `hard` same category, `soft` inner product, `cluster` near buckets of items"
     )
-    hits: Annotated[int, Field(gt=0)] = field(default=64, metadata={"help": "events found at most"})
-    heads: Annotated[int, Field(gt=0)] = field(default=2, metadata={"help": "attention heads over the events found"})
-    search_loss: Annotated[float, Field(ge=0)] = field(
-        default=1.0, metadata={"help": "weight of the loss of the search itself (soft)"}
-    )
-    buckets: Annotated[int, Field(gt=0)] = field(default=64, metadata={"help": "buckets of similar items (cluster)"})
-    near: Annotated[int, Field(gt=0)] = field(default=4, metadata={"help": "nearest buckets that are read (cluster)"})
-    recent: Annotated[int, Field(gt=0)] = field(default=1000, metadata={"help": "last events that are searched"})
-    short: Annotated[int, Field(ge=0)] = field(
-        default=0, metadata={"help": "last events with an attention of their own, the short term; 0 for none"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    hits: PositiveInt = setting(64, "events found at most")
+    heads: PositiveInt = setting(2, "attention heads over the events found")
+    search_loss: NonNegativeFloat = setting(1.0, "weight of the loss of the search itself (soft)")
+    buckets: PositiveInt = setting(64, "buckets of similar items (cluster)")
+    near: PositiveInt = setting(4, "nearest buckets that are read (cluster)")
+    recent: PositiveInt = setting(1000, "last events that are searched")
+    short: NonNegativeInt = setting(0, "last events with an attention of their own, the short term; 0 for none")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class SoftSearch(nn.Module):
@@ -120,7 +112,10 @@ class Buckets(nn.Module):
         self.register_buffer("count_K", torch.ones(len(start_KE)))
 
     def distance(self, vector: Tensor) -> Tensor:
-        """Squared distance of `vector[..., E]` to each centroid, less the vector's own square: `[..., K]`."""
+        """Squared distance of `vector[..., E]` to each centroid, without the square of the vector itself: `[..., K]`.
+
+        That is the same for all centroids, and does not change which is nearest.
+        """
         square_K = self.centroid_KE.square().sum(dim=-1)
         return square_K - 2 * vector.detach() @ self.centroid_KE.T
 
@@ -160,34 +155,19 @@ class Sim(HistoryModel):
     source = "Pi et al., CIKM 2020"
     state = "last 1,000 events"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        search: Search = "hard",
-        hits: int = 64,
-        heads: int = 2,
-        search_loss: float = 1.0,
-        buckets: int = 64,
-        near: int = 4,
-        recent: int = 1000,
-        short: int = 0,
-        dropout: float = 0.1,
-    ) -> None:
-        width = embedding * (len(inputs.item) + len(inputs.event) + 1)
-        super().__init__(inputs, embedding=embedding, interest=heads * width, dropout=dropout, short=min(short, recent))
-        self.title = f"SIM ({search})"
-        self.recent, self.hits, self.heads = recent, hits, heads
-        self.search, self.search_loss, self.near = search, search_loss, near
-        self.gap = nn.Embedding(GAP_NUMBERS, embedding)
-        self.query = nn.ModuleList(TargetQuery(self.target_width, width) for _ in range(heads))
+    def __init__(self, inputs: InputSpec, config: SimConfig) -> None:
+        width = config.embedding * (len(inputs.item) + len(inputs.event) + 1)
+        super().__init__(inputs, config, interest=config.heads * width, short=config.short)
+        self.config: SimConfig = config
+        self.title = f"SIM ({config.search})"
+        self.gap = nn.Embedding(GAP_NUMBERS, config.embedding)
+        self.query = nn.ModuleList(TargetQuery(self.target_width, width) for _ in range(config.heads))
         self.soft = (
-            SoftSearch(self.target_width, self.event_width, len(inputs.tasks), dropout=dropout)
-            if search == "soft"
+            SoftSearch(self.target_width, self.event_width, len(inputs.tasks), dropout=config.dropout)
+            if config.search == "soft"
             else None
         )
-        self.buckets = Buckets(self._some_items(buckets)) if search == "cluster" else None
+        self.buckets = Buckets(self._some_items(config.buckets)) if config.search == "cluster" else None
 
     @property
     def divisible(self) -> bool:
@@ -222,7 +202,7 @@ class Sim(HistoryModel):
             target_BCE: Tensor, number_BCF: Tensor, time_BC: Tensor, visible_BCL: Tensor
         ) -> tuple[Tensor, Tensor, Tensor]:
             score_BCL, match_BCL = self._search(window, target_BCE, number_BCF)
-            place_BCM, hit_BCM = best_events(later_of_equal(score_BCL), match_BCL & visible_BCL, self.hits)
+            place_BCM, hit_BCM = best_events(later_of_equal(score_BCL), match_BCL & visible_BCL, self.config.hits)
             time_BCM = take_events(window.time_BL.unsqueeze(-1), place_BCM, hit_BCM).squeeze(-1)
             gap_BCM = gaps_since(time_BC.unsqueeze(-1), time_BCM)
             return *self._attend(target_BCE, window.vector_BLE, Hits(place_BCM, hit_BCM, gap_BCM)), place_BCM
@@ -234,7 +214,7 @@ class Sim(HistoryModel):
             query.time_BC,
             self.visible(query, size),
             axis=1,
-            numbers=users * self.heads * max(size, self.hits, self.event_width + self.gap.embedding_dim),
+            numbers=users * self.config.heads * max(size, self.config.hits, self.event_width + self.gap.embedding_dim),
         )
         return Found(interest_BCD, attention_BCM, place_BCS=place_BCM)
 
@@ -245,11 +225,13 @@ class Sim(HistoryModel):
                 score_BCL = self.soft(target_BCE, window.vector_BLE)
                 return score_BCL, torch.ones_like(score_BCL, dtype=torch.bool)
             if self.buckets is not None:
+                # Sorting twice turns distances into ranks: 0 for the bucket that is nearest to the target.
                 rank_BCK = self.buckets.distance(target_BCE).argsort(dim=-1).argsort(dim=-1)
                 bucket_BL = self.buckets.distance(window.vector_BLE[..., : self.target_width]).argmin(dim=-1)
                 each_BCL = bucket_BL.unsqueeze(1).expand(-1, target_BCE.shape[1], -1)
                 rank_BCL = rank_BCK.gather(-1, each_BCL)
-                return -rank_BCL.to(target_BCE.dtype), rank_BCL < self.near
+                return -rank_BCL.to(target_BCE.dtype), rank_BCL < self.config.near
+            # The category is the second item field; without one, the item itself.
             place = min(1, len(self.item_fields) - 1)
             own_BC1 = number_BCF[..., place].unsqueeze(-1)
             match_BCL = (own_BC1 == window.number_BLF[..., place].unsqueeze(1)) & (own_BC1 > UNKNOWN)
@@ -261,6 +243,7 @@ class Sim(HistoryModel):
         z = [event ; gap vector] is never made: products and sums of its two parts are.
         """
         query_BCHZ = torch.stack([head(target_BCE) for head in self.query], dim=2)
+        # The query's numbers for the event, then those for its gap.
         of_event, of_gap = torch.split(query_BCHZ, [event_BLE.shape[-1], self.gap.embedding_dim], dim=-1)
         score_BCHM = products_at(of_event, event_BLE, hits.place_BCM) + products_at(
             of_gap, self.gap.weight, hits.gap_BCM
@@ -275,13 +258,12 @@ class Sim(HistoryModel):
     def forward(self, batch: Batch) -> Output:
         """As every history model; a soft search adds its own loss, where gradients are wanted."""
         output = super().forward(batch)
-        if self.soft is None or self.search_loss == 0 or not torch.is_grad_enabled():
+        if self.soft is None or self.config.search_loss == 0 or not torch.is_grad_enabled():
             return output
-        event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
-        target_BCE = self.embed(batch.target_BCF, self.item_fields)
-        query = Query(target_BCE, batch.target_BCF, batch.target_time_BC, batch.position_BC)
-        logit_BCT = self.soft.predict(target_BCE, event_BLE, self.visible(query, event_BLE.shape[1]))
+        window, query = self.window_of(batch)
+        visible_BCL = self.visible(query, window.time_BL.shape[1])
+        logit_BCT = self.soft.predict(query.vector_BCE, window.vector_BLE, visible_BCL)
         label_BCT = batch.label_BCT.to(logit_BCT.dtype)
         loss_BC = binary_cross_entropy_with_logits(logit_BCT, label_BCT, reduction="none").mean(dim=-1)
         loss = loss_BC.masked_fill(~batch.mask_BC, 0.0).sum() / batch.mask_BC.sum().clamp(min=1)
-        return replace(output, aux_losses={"search": self.search_loss * loss})
+        return replace(output, aux_losses={"search": self.config.search_loss * loss})

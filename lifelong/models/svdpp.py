@@ -3,12 +3,13 @@
 Koren, "Factorization Meets the Neighborhood: a Multifaceted Collaborative Filtering Model", KDD 2008.
 
     logit = mu + b_i + q_i . ( |N|^(-1/2) sum of y_j over the history N )
+    loss  = cross entropy + decay (b_i^2 + |q_i|^2 + mean of |y_j|^2 over N), mean over the labelled pairs
 
 The model that the paper calls SVD++, through a sigmoid. Differs from the paper: the user's own b_u and p_u are left
 out, since tomorrow's users have none (the paper's asymmetric model does without them, too); N counts an event as often
 as it happened; q, b and y of an item are sums over its fields, each field's shared vector holding all three, and of an
 event over the event's fields; context fields add biases; several tasks have factors of their own. The target is never
-in N: events of its own moment are not seen.
+in N: events of its own moment are not seen. The squares of y are a mean, so that long histories do not pay more.
 
 State: the running mean of y, `factors` numbers per task: 16 numbers, 64 bytes, by default. The root of the count makes
 the normalised sum of it.
@@ -18,18 +19,22 @@ Shapes: B users, L padded history length, C targets per user, D = tasks x factor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from lifelong.data.events import InputSpec
-from lifelong.models.base import MemoryModel
+from lifelong.models.base import MemoryModel, Output
+from lifelong.models.settings import Share, setting
 from lifelong.nn.factors import FactorHead, sum_of_fields
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.means import mean_step, means_at
+
+if TYPE_CHECKING:
+    from lifelong.data.batch import Batch
 
 STD = 0.03
 """Of the initial factors: normalised sums of long histories grow with the root of their length."""
@@ -39,10 +44,9 @@ STD = 0.03
 class SvdppConfig:
     """Settings of `svdpp`."""
 
-    factors: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "factors of an item"})
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the history's factors dropped in training"}
-    )
+    factors: PositiveInt = setting(16, "factors of an item")
+    decay: NonNegativeFloat = setting(0.01, "weight of the squares of factors and biases in the loss")
+    dropout: Share = setting(0.1, "share of the history's factors dropped in training")
 
 
 class SvdppMemory(NamedTuple):
@@ -53,29 +57,25 @@ class SvdppMemory(NamedTuple):
 
 
 class Svdpp(MemoryModel[SvdppMemory]):
-    """What a user did stands for what she is; order and time play no part."""
+    """A user is the mean of the factors of all events; order and time play no part."""
 
     Config = SvdppConfig
     title = "SVD++"
     source = "Koren, KDD 2008"
     state = "running mean of the events' factors"
     vector_spread = 0.0
-    takes_counts = False
+    common_head = False
 
-    def __init__(self, inputs: InputSpec, *, factors: int = 16, dropout: float = 0.1) -> None:
+    def __init__(self, inputs: InputSpec, config: SvdppConfig) -> None:
         tasks = len(inputs.tasks)
-        self.factors = tasks * factors
+        self.factors = tasks * config.factors
         # A field's vector: bias and factors q of a target, then factors y of an event.
         width = tasks + 2 * self.factors
-        super().__init__(inputs, embedding=width, interest=self.factors, dropout=dropout)
+        super().__init__(inputs, embedding=width, interest=self.factors, dropout=config.dropout)
+        self.config: SvdppConfig = config
+        self.remember(SvdppMemory, (self.factors,))
         self.embed.restart(STD)
-        self.head = FactorHead(width=width, tasks=tasks, dropout=dropout)
-
-    def initial_memory(self, num_users: int) -> SvdppMemory:
-        """Zeros."""
-        weight = next(self.head.parameters())
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
-        return SvdppMemory(count_B, weight.new_zeros(num_users, self.factors))
+        self.head = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
 
     def write_vector(self, memory: SvdppMemory, event_BE: Tensor) -> SvdppMemory:
         """Move the mean towards the event's factors."""
@@ -98,3 +98,15 @@ class Svdpp(MemoryModel[SvdppMemory]):
         """
         root_BC1 = memory.count_B.unsqueeze(-1).to(memory.mean_BD.dtype).sqrt()
         return (root_BC1 * memory.mean_BD).expand(*target_BCE.shape[:-1], -1), None
+
+    def forward(self, batch: Batch) -> Output:
+        """As every memory model; where gradients are wanted, with the term that keeps factors small."""
+        output = super().forward(batch)
+        if self.config.decay == 0 or not torch.is_grad_enabled():
+            return output
+        event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
+        square_BL1 = self._factors_of(event_BLE).square().sum(dim=-1, keepdim=True)
+        own_BCE = sum_of_fields(self.embed(batch.target_BCF, self.item_fields), self.embed.dim)
+        used_BC = own_BCE[..., : -self.factors].square().sum(dim=-1) + means_at(square_BL1, batch.position_BC)[..., 0]
+        total = used_BC.masked_fill(~batch.mask_BC, 0.0).sum() / batch.mask_BC.sum().clamp(min=1)
+        return replace(output, aux_losses={**output.aux_losses, "decay": self.config.decay * total})

@@ -1,36 +1,47 @@
-"""Tally: the periodic slots of HPMN, and beside them a table that counts, in a memory of fixed size.
+"""Tally: the periodic slots of HPMN, a table that counts, and sums of factors, in a memory of fixed size.
 
 Slots: Ren et al., "Lifelong Sequential Modeling with Personalized Memorization for User Response Prediction", SIGIR
 2019. Counting cells and faded bits: this package (`nn/cells.py`), after Bloom, CACM 1970.
 
     event --vectors--> GRU_1 --> slot 1 --every k-th--> GRU_2 --> slot 2 ...                      write
-          `--keys----> one cell of each field: count + 1, age 0; the stalest gives way, and leaves two bits
-          `--gap-----> clock: the time of every 2^j-th event
+          |--keys----> one cell of each field: count + 1, age 0; the stalest gives way, and leaves two bits
+          |--gap-----> clock: the time of every 2^j-th event
+          `--factors-> sums s_1 <- s_1 + f, s_2 <- 2^(-1/100) s_2 + f
     target --keys----> count, age, faded of each of its values --decays, logarithms--> c_f of field f
+           |-factors-> cosine with each sum, and how much of it there was: more of c
            `-[; c]--W--> q, attention over the slots --> h                                        read
     [h ; q * h ; c ; w_f c_f] --head--> + v w_f c_f --> logit 1
     c --head of the counts alone--> logit 2                           logit = (1 - s) logit 1 + s logit 2
 
 A recurrent state cannot hold how often a user met each of a hundred thousand items, and how often and how long ago is
-what predicts her next response best. The cells hold just that, for the values that she meets most and of late, for the
-item and for each of its other fields; slots hold what sequences tell beyond. A count says more of some values than of
-others: one item is bought again and again by few, another once by everybody. So each value has weights w of its own
-for its counts, beside its vector, and what they give reaches the logit directly, too. What is in the cells does not
-depend on learned weights: training reads it off a compiled replay of the history, and learns only what to make of it.
+what predicts the next response best. The cells hold just that, for the values that the user meets most often or met
+lately, for the item and for each of its other fields; slots add what sequences tell. A count says more about some
+values than about others: one item is bought again and again by few users, another once by everybody. So each value has
+its own weights w for its counts, next to its embedding, and their result also reaches the logit directly. What is in
+the cells does not depend on learned weights: training takes it from a compiled replay of the history, and learns only
+what to make of it.
 
-Two heads: one sees everything, the other only counts, times and how popular the target's values are, and no vector that
-is learned of single values. Each learns by a loss of its own: what the first one makes of single values is noisy and
-goes out of date, what the second one says is steady but knows no sequence, and their errors have little in common. A
-weight s that is learned with them comes out near 0, since what was learned of single values is never fresher than in
-training.
+Two heads: one sees everything, the other only counts, times and the popularity of the target's values, and no learned
+embeddings. Each learns by its own loss: what the first head makes of single values is noisy and goes out of date, what
+the second one says is steady but knows no sequence, and their errors have little in common. The weight s is a setting:
+learned with the heads it would come out near 0, since embeddings of single values are never fresher than in training.
 
-How popular a value is, its share of the training targets, is read off the training period and not learned; with it the
-model compares how often the user met the value with how often anybody would have, in as many events. Training that goes
-on from an artifact takes the popularities of its own period.
+Most targets are values that the user never met. How well they fit her is said by sums of fixed factors
+(`nn/affinity.py`): each value of the first item fields has a unit vector, such that values of the same users point in
+similar directions, and a user has the sum of the vectors of her events. The factors are made of the training period by
+a singular value decomposition and not learned further. Both heads are given the cosine of the target's vector with the
+sum. In training a user's factors are made of other users' events alone: her own would give her targets away
+(`data/cooccurrence.py`).
 
-State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot; the clock (`nn/clock.py`), 136 bytes; of
-what remains, `faded` of it bits for values that fell out, and the rest cells, shared out over the item fields. A cell
-takes 15 bits and what its key needs among the sorted keys of its field, about 23 bits together.
+How popular a value is, its share of the training targets, is counted in the training period and not learned; with it
+the model compares how often the user met the value with how often anybody would have, in as many events. Training that
+goes on from an artifact takes the popularities of its own period.
+
+State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot; two sums, each of as many numbers as the
+factors have; the clock (`nn/clock.py`), 136 bytes; of what remains, `faded` of it bits for values that fell out, and
+the rest cells, shared out over the item fields. A cell takes 15 bits and what its key needs among the sorted keys of
+its field, about 23 bits together. A user who has not filled all that takes less: cells, levels of the clock, slots
+and bits that are empty are not stored, which leaves about 600 bytes after two events.
 
 Shapes: B users, L padded history length, C targets per user, S slots, D slot width, E width of an embedded event, F
 item fields, K cells, W words of faded bits, P features of a field.
@@ -39,51 +50,52 @@ item fields, K cells, W words of faded bits, P features of a field.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
-from lifelong.data.cell_plan import AGES, CellPacking, ages, clock_levels, plan_of, values_of
+from lifelong.data.cell_plan import NUMBER_BYTES, SUMS, CellPacking, clock_levels, factor_widths, values_of
+from lifelong.data.cooccurrence import group_of
 from lifelong.data.events import InputSpec
 from lifelong.errors import ConfigError
-from lifelong.models.base import MemoryModel, Output, pick, spread_targets
-from lifelong.nn.attention import PairScore
-from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
-from lifelong.nn.clock import clock_at, elapsed, empty_clock, spans, tick
+from lifelong.models.base import CountingModel, Output, pick, spread_targets
+from lifelong.models.settings import Share, setting
+from lifelong.nn.affinity import Affinity, affinity_size
+from lifelong.nn.clock import seconds_of
 from lifelong.nn.head import Head
-from lifelong.nn.masks import clear_padding, masked_softmax
+from lifelong.nn.hpmn import HpmnMemory
 from lifelong.nn.periods import check_periods
-from lifelong.nn.recurrent import gru_pass, gru_step, states_at
+from lifelong.nn.tally import (
+    FEATURES,
+    CountMemory,
+    Learned,
+    Seen,
+    TallyEvents,
+    TallyMemory,
+    TallyTargets,
+    counted_size,
+    parted,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
-    from lifelong.data.batches import Batch
+    from lifelong.data.batch import Batch
 
-HALF_LIVES = (10.0, 50.0, 250.0, 1250.0)
-"""In events: by how much a count weighs less with its age."""
-HOUR, DAY = 3_600.0, 86_400.0
-DAY_HALF_LIVES = (7.0, 60.0)
-"""The same in days."""
-FEATURES = 6 + len(HALF_LIVES) + len(DAY_HALF_LIVES)
-"""P: has a cell, is faded, log of count, log of age in events and in hours, rank of the value, and the log of the count
-at each decay."""
 OWN = FEATURES + 1
-"""Numbers of a value beside its vector: the weights of its counts, and the logarithm of its popularity."""
+"""Numbers of a value next to its embedding: the weights of its counts, and the logarithm of its popularity."""
 STD = 0.01
-"""Of the initial weights of counts."""
+"""Standard deviation of the initial weights of counts."""
 STD_VECTORS = 0.1
-"""Of the initial vectors: counts tell what target and history have in common, and wide vectors would be noise."""
-TIMES = (1, 2, 3, 4, 6, 9, 14, 25, 60)
-"""Where kinds of cells begin, by their counts."""
-AGE_STEPS = 8
-"""Steps of the scale of ages that make one kind of cells."""
+"""Standard deviation of the initial embeddings: counts say what target and history have in common, and large random
+embeddings would be noise."""
 
 
 def _periods_or_none(periods: tuple[int, ...]) -> tuple[int, ...]:
@@ -94,87 +106,84 @@ def _periods_or_none(periods: tuple[int, ...]) -> tuple[int, ...]:
 class TallyConfig:
     """Settings of `tally`."""
 
-    state: Annotated[int, Field(ge=512, le=2**16)] = field(
-        default=4096, metadata={"help": "bytes of a stored memory at most, slots, cells and bits together"}
+    state: Annotated[int, Field(ge=512, le=2**16)] = setting(
+        4096, "bytes of a stored memory at most, slots, cells and bits together"
     )
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(default=32, metadata={"help": "width of a memory slot"})
-    periods: Annotated[tuple[int, ...], AfterValidator(_periods_or_none)] = field(
-        default=(1, 3, 9, 27), metadata={"help": "slot j is written every periods[j] events; [] for no slots"}
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of a memory slot")
+    periods: Annotated[tuple[int, ...], AfterValidator(_periods_or_none)] = setting(
+        (1, 3, 9, 27), "slot j is written every periods[j] events; [] for no slots"
     )
-    faded: Annotated[float, Field(ge=0, le=0.9)] = field(
-        default=0.4, metadata={"help": "share of the counting part that are bits of values without a cell"}
+    faded: Annotated[float, Field(ge=0, le=0.9)] = setting(
+        0.25, "share of the counting part that are bits of values without a cell"
     )
-    shares: tuple[Annotated[float, Field(gt=0)], ...] = field(
-        default=(), metadata={"help": "how cells are shared out over the item fields; [] for 1, 1/2, 1/3 ..."}
+    shares: tuple[PositiveFloat, ...] = setting(
+        (), "how cells are shared out over the item fields; [] for 1, 1/2, 1/3 ..."
     )
-    patience: Annotated[int, Field(ge=0)] = field(
-        default=400, metadata={"help": "events for which a doubled count holds a cell; 0 keeps the latest values"}
+    patience: NonNegativeInt = setting(400, "events for which a doubled count holds a cell; 0 keeps the latest values")
+    kind: PositiveInt = setting(8, "width of the embedding of a count and an age together")
+    factors: tuple[PositiveInt, ...] = setting(
+        (32, 16), "numbers of the fixed factors of the first item fields, fewer if `state` is; [] for no affinities"
     )
-    kind: Annotated[int, Field(gt=0)] = field(
-        default=8, metadata={"help": "width of the vector that stands for a count and an age together"}
-    )
-    steady: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.3, metadata={"help": "weight of the head that sees counts alone in the logit"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the heads' hidden units dropped in training"}
-    )
+    steady: Share = setting(0.3, "weight of the head that sees counts alone in the logit")
+    dropout: Share = setting(0.1, "share of the heads' hidden units dropped in training")
 
 
-class TallyMemory(NamedTuple):
-    """Slots, clock, cells, and bits of values that lost their cell."""
-
-    count_B: Tensor
-    slot_BSD: Tensor
-    clock_BJX: Tensor
-    cell_BKX: Tensor
-    faded_BW: Tensor
-
-
-class CountMemory(NamedTuple):
-    """The same without slots."""
-
-    count_B: Tensor
-    clock_BJX: Tensor
-    cell_BKX: Tensor
-    faded_BW: Tensor
-
-
-class _Seen(NamedTuple):
-    """What a read needs of a memory."""
-
-    count_BC: Tensor
-    slot_BCSD: Tensor
-    clock_BCJX: Tensor
-    times_BCF: Tensor
-    age_BCF: Tensor
-    faded_BCF: Tensor
-
-
-class _Asked(NamedTuple):
-    """Embedded targets and contexts."""
+class _Embedded(NamedTuple):
+    """Embedded targets and contexts, and the targets' factors."""
 
     target_BCE: Tensor
     context_BCE: Tensor
+    factor_BCD: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
     """Where the parts of embedded events and targets are.
 
-    Each field has a vector, weights of counts and a popularity; an item field, which come first, also a key, and so has
-    the gap, which comes last of an event.
+    Each field has a vector, weights of counts and a popularity. Item fields come first and also have a key, and so has
+    the gap, which is the last number of an event.
 
     Args:
         fields: item fields.
         dim: width of a field's vector.
         gap_at: where in an embedded context the key of the gap is; None if it is not read.
+        factors: widths of the factors of the first item fields.
     """
 
     fields: int
     dim: int
     gap_at: int | None = None
+    factors: tuple[int, ...] = ()
+
+    def events(self, embedded: Tensor, factor: Tensor | None = None) -> TallyEvents:
+        """Embedded events as the memory takes them.
+
+        Args:
+            embedded: events.
+            factor: their factors, where they are not part of `embedded`.
+        """
+        gap = seconds_of(self.gap_keys(embedded))
+        return TallyEvents(self.vectors(embedded), self.keys(embedded), gap, self._factor(embedded, factor))
+
+    def targets(self, embedded: Tensor, factor: Tensor | None = None) -> TallyTargets:
+        """Embedded targets as the memory takes them; see `events`."""
+        popularity, factor = self.popularity(embedded).to(embedded.dtype), self._factor(embedded, factor)
+        return TallyTargets(self.vectors(embedded), self.keys(embedded), popularity, self.weights(embedded), factor)
+
+    def _factor(self, embedded: Tensor, given: Tensor | None) -> Tensor | None:
+        if given is not None or not self.factors:
+            return given
+        # Each field's factor is the end of it.
+        fields = torch.split(embedded.detach()[..., : sum(self._item)], self._item, dim=-1)
+        return torch.cat([part[..., -size:] for part, size in zip(fields, self.factors, strict=False)], dim=-1)
+
+    @property
+    def _item(self) -> list[int]:
+        """Widths of the item fields."""
+        # An item field has its key behind the `width` numbers that every field has, and behind it its factor.
+        width = self.dim + OWN + 1
+        return [width + factor for factor in self.factors] + [width] * (self.fields - len(self.factors))
 
     def vectors(self, embedded: Tensor) -> Tensor:
         """The vectors alone, one after another."""
@@ -194,6 +203,7 @@ class Split:
 
     def gap_keys(self, embedded: Tensor) -> Tensor:
         """Keys of the gaps before embedded events: int64 `[...]`; 0 where the log has no times."""
+        # The key of the gap is the one number that is left over after whole fields.
         timed = self._width(embedded) % (self.dim + OWN)
         last = embedded.detach()[..., -1]
         return (last if timed else torch.zeros_like(last)).round().long()
@@ -204,13 +214,17 @@ class Split:
         return embedded if at is None else torch.cat([embedded[..., :at], embedded[..., at + 1 :]], dim=-1)
 
     def _width(self, embedded: Tensor) -> int:
-        """Of what follows the item fields."""
-        return embedded.shape[-1] - self.fields * (self.dim + OWN + 1)
+        """Width of what follows the item fields."""
+        return embedded.shape[-1] - sum(self._item)
 
     def _parts(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """Item fields `[..., F, width + 1]`, keys last, and the others `[..., fields, width]`."""
         width = self.dim + OWN
-        last, others = self.fields * (width + 1), self._width(embedded) // width
+        last, others = sum(self._item), self._width(embedded) // width
         item, other = embedded[..., :last], embedded[..., last : last + others * width]
+        if self.factors:
+            fields = torch.split(item, self._item, dim=-1)
+            item = torch.cat([part[..., : width + 1] for part in fields], dim=-1)
         return (
             item.reshape(*item.shape[:-1], self.fields, width + 1),
             other.reshape(*other.shape[:-1], others, width),
@@ -229,6 +243,8 @@ class TallyHead(nn.Module):
         steady: s, the weight of the second head.
     """
 
+    takes_one_context: ClassVar[bool] = True
+
     def __init__(self, head: Head, counter: Head, *, tasks: int, split: Split, counts: int, steady: float) -> None:
         super().__init__()
         self.head, self.counter, self.split, self.counts, self.steady = head, counter, split, counts, steady
@@ -237,94 +253,114 @@ class TallyHead(nn.Module):
 
     def forward(self, interest: Tensor, target: Tensor, context: Tensor) -> Tensor:
         """Logits `[..., T]`: the weighted sum of both."""
-        return self.mixed(*self.members(interest, target, context))
+        return self.mixed(*self.members(interest, self.split.vectors(target), context))
 
     def mixed(self, first: Tensor, second: Tensor) -> Tensor:
         """The weighted sum of both heads' logits."""
         return (1 - self.steady) * first + self.steady * second
 
-    def members(self, interest: Tensor, target: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits `[..., T]` of either; the interest ends in the counts and the weighted counts of each field."""
-        logit: Tensor = self.head(interest, self.split.vectors(target), self.split.context(context))
+    def members(self, interest: Tensor, vector: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[..., T]` of both heads; the interest ends with the counts and the weighted counts of each field.
+
+        Of the target the vectors alone.
+        """
+        logit: Tensor = self.head(interest, vector, self.split.context(context))
+        # The last number of each field is its weighted count; the counts are right before these.
         weighted = interest[..., -self.split.fields :]
         counted = interest[..., : -self.split.fields][..., -self.counts :]
         return logit + self.direct(weighted), self.counter(counted, counted[..., :0], self.split.context(context))
 
 
-class Tally(MemoryModel[Any]):
-    """Counts of what the user meets most and of late, and slots for the sequence."""
+class Tally(CountingModel[Any]):
+    """Counts of the values that the user meets most often or met lately, and slots for the sequence."""
 
     Config = TallyConfig
     title = "Tally"
     source = "this package; slots of Ren et al., SIGIR 2019"
-    state = "slots, and a bounded table of counters"
+    state = "slots, sums, and a bounded table of counters"
     vector_spread = 0.3
-    takes_counts = False
+    common_head = False
     head: TallyHead
     reads_popularity = True
-    period_S: Tensor
-    stale_N: Tensor
-    age_A: Tensor
-    scale_F: Tensor
-    first_T: Tensor
+    earlier_names: ClassVar[Mapping[str, str]] = {
+        "kind": "memory.counts.kind",
+        "layers": "memory.slots.layers",
+        "query": "memory.slots.reader.query",
+        "score": "memory.slots.reader.scores.0",
+    }
+    earlier_settings: ClassVar[Mapping[str, Any]] = {"factors": ()}
+    # Whole histories, since counts of the last events alone would not be those of a service.
+    recipe: ClassVar[Mapping[str, Any]] = {
+        "initial_vectors": "cooccurrence",
+        "schedule": "cosine",
+        "max_history": 8192,
+        "max_targets": 128,
+        "batch_events": 16_384,
+        "batch_targets": 2_048,
+        "negatives": 3,
+    }
+    # What it learns of single values holds for the targets that it saw, so that seeing them again takes away again.
+    one_pass: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        state: int = 4096,
-        embedding: int = 16,
-        width: int = 32,
-        periods: tuple[int, ...] = (1, 3, 9, 27),
-        faded: float = 0.4,
-        shares: tuple[float, ...] = (),
-        patience: int = 400,
-        kind: int = 8,
-        steady: float = 0.3,
-        dropout: float = 0.1,
-    ) -> None:
-        fields = len(inputs.item)
-        levels = clock_levels(inputs)
-        counts = fields * (FEATURES + kind + 2) + 1 + levels
-        counted = counts + fields
-        interest = counted + (2 * width if periods else 0)
+    def __init__(self, inputs: InputSpec, config: TallyConfig) -> None:
+        fields, levels = len(inputs.item), clock_levels(inputs)
+        factors = dict(zip(inputs.item, factor_widths(config.factors, config.state, fields=fields), strict=False))
+        counts = counted_size(fields, kind=config.kind, levels=levels) + affinity_size(list(factors.values()))
+        interest = counts + fields + (2 * config.width if config.periods else 0)
         timed = [field for field in inputs.event if field == "gap"]
         super().__init__(
-            inputs, embedding=embedding + OWN, interest=interest, dropout=dropout, keys=(*inputs.item, *timed)
+            inputs,
+            embedding=config.embedding + OWN,
+            interest=interest,
+            dropout=config.dropout,
+            keys=(*inputs.item, *timed),
+            factors=factors,
         )
+        self.config: TallyConfig = config
+        self._grouped = False
+        self.periods = tuple(config.periods)
         read = self.context_fields
         gap_at = sum(self.embed.widths(read[: read.index("gap") + 1])) - 1 if timed and "gap" in read else None
-        self.split, self.levels = Split(fields, embedding, gap_at), levels
-        self.width, self.periods = width, _periods_or_none(tuple(periods))
+        self.split = Split(fields, config.embedding, gap_at, tuple(factors.values()))
+        self._bare = replace(self.split, factors=())
         self._restart()
-        self.kinds = 2 + len(TIMES) * (AGES // AGE_STEPS)
-        self.kind = nn.Embedding(fields * self.kinds, kind)
-        nn.init.normal_(self.kind.weight, std=STD_VECTORS)
-        settings = {"state": state, "width": width, "periods": periods, "faded": faded, "shares": shares}
+        counting = self._counting(levels)
+        target, context, tasks = config.embedding * fields, self.context_width - (gap_at is not None), len(inputs.tasks)
+        plain = Head(interest + target + context, tasks, dropout=config.dropout)
+        counter = Head(counts + context, tasks, dropout=config.dropout)
+        self.head = TallyHead(plain, counter, tasks=tasks, split=self.split, counts=counts, steady=config.steady)
+        slots = self._slots(target, target + counts + fields) if config.periods else None
+        self.memory = TallyMemory(counting, slots, Affinity(self.split.factors) if factors else None)
+
+    def _counting(self, levels: int) -> CountMemory:
+        """The counting part, in the bytes that slots and sums leave."""
+        config = self.config
+        numbers = config.width * len(config.periods) + SUMS * sum(self.split.factors)
         try:
-            self.plan = plan_of({**settings, "patience": patience}, inputs)
+            return CountMemory(
+                list(self.inputs.item.values()),
+                state=config.state - NUMBER_BYTES * numbers,
+                faded=config.faded,
+                shares=config.shares,
+                patience=config.patience,
+                kind=config.kind,
+                levels=levels,
+            )
         except ValueError as error:
             raise ConfigError(
-                [f"model of {fields} item fields: {error}"], fix="change model.state or model.shares"
+                [f"model of {len(self.item_fields)} item fields: {error}"], fix="change model.state or model.shares"
             ) from error
-        event, target = embedding * len(self.history_fields), embedding * fields
-        context = self.context_width - (gap_at is not None)
-        plain = Head(interest + target + context, len(inputs.tasks), dropout=dropout)
-        counter = Head(counts + context, len(inputs.tasks), dropout=dropout)
-        self.head = TallyHead(plain, counter, tasks=len(inputs.tasks), split=self.split, counts=counts, steady=steady)
-        self.register_buffer(
-            "scale_F", torch.tensor([math.log(size) for size in inputs.item.values()]), persistent=False
+
+    def _slots(self, target: int, query_size: int) -> HpmnMemory:
+        config, event = self.config, self.config.embedding * len(self.history_fields)
+        return HpmnMemory(
+            event,
+            query_size=query_size,
+            width=config.width,
+            periods=self.periods,
+            hops=1,
+            aligned=target,
         )
-        sizes = [event, *[width] * (len(periods) - 1)] if periods else []
-        self.layers = nn.ModuleList(nn.GRU(size, width, batch_first=True) for size in sizes)
-        if periods:
-            self.query = nn.Linear(target + counted, width)
-            self.score = PairScore(width)
-            self._align()
-        self.register_buffer("period_S", torch.tensor(self.periods, dtype=torch.int64), persistent=False)
-        self.register_buffer("first_T", torch.tensor(TIMES), persistent=False)
-        self.register_buffer("stale_N", staleness(self.plan), persistent=False)
-        self.register_buffer("age_A", torch.tensor(ages()), persistent=False)
 
     def _restart(self) -> None:
         """Small vectors, smaller weights of counts; until popularities are known, all values are equally popular."""
@@ -338,21 +374,30 @@ class Tally(MemoryModel[Any]):
                 vectors.weight[:, dim:].normal_(std=STD)
                 vectors.weight[:, popularity] = 0.0
 
-    def _align(self) -> None:
-        """Start with queries and slots in one space, as HPMN does, so that a target and a slot can be compared."""
-        first, *upper = (dict(layer.named_parameters())["weight_ih_l0"] for layer in self.layers)
-        target = len(self.item_fields) * self.split.dim
-        with torch.no_grad():
-            # Rows of an `nn.GRU` weight: reset, update, new state; columns begin with the item fields.
-            self.query.weight[:, :target] = first[2 * self.width :, :target]
-            self.query.bias.zero_()
-            for weight in upper:
-                weight[2 * self.width :] = torch.eye(self.width)
-
     @property
     def vector_width(self) -> int:
-        """Without what a value has beside its vector."""
+        """Without the numbers that a value has next to its embedding."""
         return self.split.dim
+
+    def take_factors(self, whole: Mapping[str, Tensor], apart: Sequence[Mapping[str, Tensor]]) -> None:
+        """Also those that each group of users is trained with."""
+        super().take_factors(whole, apart)
+        self._grouped = bool(apart)
+        for field, name in self.embed.factor_names.items() if apart else ():
+            # Of no use after training, so that they are not saved.
+            groups = torch.cat([part[field] for part in apart]).to(self.embed.factors[field])
+            self.register_buffer(f"apart_{name}", groups, persistent=False)
+
+    def _factors(self, number: Tensor, user_B: Tensor) -> Tensor | None:
+        """Factors `[B, X, D]` of the item fields of numbers `[B, X, F]`; in training those of the users' groups."""
+        parts = []
+        for place, (field, name) in enumerate(self.embed.factor_names.items()):
+            table, number_BX = self.embed.factors[field], number[..., place]
+            if self.training and self._grouped:
+                number_BX = number_BX + len(table) * group_of(user_B).unsqueeze(-1)
+                table = self.get_buffer(f"apart_{name}")
+            parts.append(embedding(number_BX, table))
+        return torch.cat(parts, dim=-1) if parts else None
 
     def learn_popularity(self, counts: Mapping[str, npt.NDArray[np.float64]]) -> None:
         """Logarithms of the shares of the targets that have each value, one more target for each."""
@@ -365,126 +410,60 @@ class Tally(MemoryModel[Any]):
     @property
     def cells(self) -> CellPacking:
         """Sorted by key, in about three bytes a cell."""
-        return CellPacking(self.plan.cells_F, values_of(list(self.inputs.item.values())))
+        return CellPacking(self.memory.counts.plan.cells_F, values_of(list(self.inputs.item.values())))
+
+    @property
+    def counts(self) -> CountMemory:
+        """Clock, cells and bits."""
+        return self.memory.counts
+
+    def learned(self, memory: Any) -> Learned:
+        """Slots and sums."""
+        return parted(memory)[1]
+
+    def write_learned(self, learned: Learned, event_BE: Tensor) -> Learned:
+        """Step the slots that are due, and add to the sums."""
+        return self.memory.step_learned(learned, self.split.events(event_BE))
+
+    def read_seen(
+        self, seen: Seen, learned: Learned, target_BCE: Tensor, seconds_BCF: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """What counts and sums say, and attention over the slots that are not empty."""
+        return self.memory.read_seen(seen, learned, self.split.targets(target_BCE), seconds_BCF)
 
     def initial_memory(self, num_users: int) -> Any:
-        """Empty slots and cells."""
-        weight = next(self.head.parameters())
-        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
-        clock = empty_clock(num_users, self.levels, device=weight.device)
-        counted = (clock, *empty_cells(num_users, self.plan, device=weight.device))
-        if not self.periods:
-            return CountMemory(count_B, *counted)
-        return TallyMemory(count_B, weight.new_zeros(num_users, len(self.periods), self.width), *counted)
+        """Empty slots, sums and cells."""
+        return self.memory.initial(num_users)
 
     def write_vector(self, memory: Any, event_BE: Tensor) -> Any:
-        """Step the slots that are due, mark the time, and count."""
-        count_B = memory.count_B + 1
-        clock = tick(memory.clock_BJX, self.split.gap_keys(event_BE), count_B)
-        cells = write_cells(
-            memory.cell_BKX, memory.faded_BW, self.split.keys(event_BE), count_B, stale_N=self.stale_N, plan=self.plan
-        )
-        if not self.periods:
-            return CountMemory(count_B, clock, *cells)
-        layer_input, slots = self.split.vectors(event_BE), []
-        for layer, period, slot_BD in zip(self.layers, self.periods, memory.slot_BSD.unbind(1), strict=True):
-            due_B1 = (count_B % period == 0).unsqueeze(-1)
-            layer_input = torch.where(due_B1, gru_step(layer, layer_input, slot_BD), slot_BD)
-            slots.append(layer_input)
-        return TallyMemory(count_B, torch.stack(slots, dim=1), clock, *cells)
+        """Step the slots that are due, add to the sums, mark the time, and count."""
+        return self.memory.step(memory, self.split.events(event_BE))
 
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Any:
-        """Slots layer by layer, cells by the compiled replay."""
-        from lifelong.nn.cell_replay import cells_at
-
-        event_BLE = clear_padding(event_BLE, length_B)
-        clock = clock_at(self.split.gap_keys(event_BLE), position_BC, self.levels)
-        cells = cells_at(self.split.keys(event_BLE), position_BC, self.stale_N, self.plan)
-        if not self.periods:
-            return CountMemory(position_BC, clock, *cells)
-        return TallyMemory(position_BC, self._slots_at(event_BLE, length_B, position_BC), clock, *cells)
-
-    def _slots_at(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Tensor:
-        """Each layer runs over every k-th output of the layer below: `[B, C, S, D]`."""
-        if not self.periods:
-            return event_BLE.new_zeros(*position_BC.shape, 0, self.width)
-        hidden_BLD, slots = self.split.vectors(event_BLE), []
-        for layer, below, period in zip(self.layers, (1, *self.periods[:-1]), self.periods, strict=True):
-            stride = period // below
-            hidden_BLD = gru_pass(layer, hidden_BLD[:, stride - 1 :: stride], length_B // period)
-            slots.append(states_at(hidden_BLD, position_BC // period))
-        return torch.stack(slots, dim=2)
+        """Slots layer by layer, sums and cells by compiled replays."""
+        return self.memory(self.split.events(event_BLE), length_B, position_BC)
 
     def read_vector(self, memory: Any, target_BCE: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What the cells know of the target, and attention over the slots that are not empty."""
-        found = find_cells(memory.cell_BKX, memory.faded_BW, self.split.keys(target_BCE), self.plan)
-        slot_BCSD = memory.slot_BSD if self.periods else target_BCE.new_zeros(1, 1, 0, self.width)
-        return self._interest(_Seen(memory.count_B, slot_BCSD, memory.clock_BJX, *found), target_BCE)
-
-    def _interest(self, seen: _Seen, target_BCE: Tensor) -> tuple[Tensor, Tensor | None]:
-        counted_BCX = self._features(seen, target_BCE)
-        if not self.periods:
-            return counted_BCX, None
-        query_BCD = self.query(torch.cat([self.split.vectors(target_BCE), counted_BCX], dim=-1))
-        filled_BCS = seen.count_BC.unsqueeze(-1) >= self.period_S
-        weight_BCS = masked_softmax(self.score(query_BCD, seen.slot_BCSD), filled_BCS)
-        found_BCD = (weight_BCS.unsqueeze(-1) * seen.slot_BCSD).sum(dim=-2)
-        return torch.cat([found_BCD, query_BCD * found_BCD, counted_BCX], dim=-1), weight_BCS
-
-    def _features(self, seen: _Seen, target_BCE: Tensor) -> Tensor:
-        """What is counted: the numbers that both heads see, and behind them of each field the weighted sum.
-
-        Of each field what `FEATURES` names, the vector of its kind of cell, its popularity, and how much more often the
-        value was met than anybody would have; how many events the user has had, and how long they took.
-        """
-        dtype = target_BCE.dtype
-        cell_BCF = (seen.times_BCF > 0).to(dtype)
-        times_BCF = torch.log1p(seen.times_BCF.to(dtype))
-        age_BCF = self.age_A[seen.age_BCF].to(dtype)
-        # Known items are numbered by falling frequency.
-        rank_BCF = torch.log1p(self.split.keys(target_BCE).clamp(min=0).to(dtype)) / self.scale_F.to(dtype)
-        seconds_BCF = elapsed(seen.clock_BCJX, seen.count_BC, self.age_A[seen.age_BCF], dtype)
-        parts = [cell_BCF, seen.faded_BCF.to(dtype), times_BCF, cell_BCF * torch.log1p(age_BCF) / 4]
-        parts += [cell_BCF * torch.log1p(seconds_BCF / HOUR) / 4, rank_BCF]
-        parts += [times_BCF * torch.exp2(-age_BCF / half_life) for half_life in HALF_LIVES]
-        parts += [times_BCF * torch.exp2(-seconds_BCF / (DAY * days)) for days in DAY_HALF_LIVES]
-        part_BCFP = torch.stack(parts, dim=-1)
-        kind_BCX = self.kind(self._kind_of(seen)).flatten(-2)
-        weighted_BCF = (part_BCFP * self.split.weights(target_BCE)).sum(dim=-1)
-        popular_BCF = self.split.popularity(target_BCE).to(dtype)
-        more_BCF = times_BCF - torch.log1p(popular_BCF.exp() * seen.count_BC.unsqueeze(-1))
-        active_BC = torch.log1p(seen.count_BC.to(dtype)) / 4
-        active_BC1 = active_BC.unsqueeze(-1).expand(*target_BCE.shape[:-1], 1)
-        pace_BCJ = torch.log1p(spans(seen.clock_BCJX).to(dtype) / HOUR) / 4
-        pace_BCJ = pace_BCJ.expand(*target_BCE.shape[:-1], -1)
-        # Against values that are all equally popular.
-        above_BCF = (popular_BCF + self.scale_F.to(dtype)) / 3
-        counts = [part_BCFP.flatten(-2), kind_BCX, above_BCF, more_BCF, active_BC1, pace_BCJ]
-        return torch.cat([*counts, weighted_BCF], dim=-1)
-
-    def _kind_of(self, seen: _Seen) -> Tensor:
-        """Which kind of cell each value has: none, faded, or by its count and its age together; int64 `[B, C, F]`."""
-        step_BCF = (seen.times_BCF.unsqueeze(-1) >= self.first_T).sum(dim=-1) - 1
-        cell_BCF = 2 + step_BCF * (AGES // AGE_STEPS) + seen.age_BCF // AGE_STEPS
-        kind_BCF = torch.where(seen.times_BCF > 0, cell_BCF, seen.faded_BCF.long())
-        return kind_BCF + self.kinds * torch.arange(kind_BCF.shape[-1], device=kind_BCF.device)
+        """What cells and sums know of the target, and attention over the slots that are not empty."""
+        return self.memory.read(memory, self.split.targets(target_BCE))
 
     def forward(self, batch: Batch) -> Output:
         """What `encode` and `respond` give, without making the cells that no target reads."""
-        from lifelong.nn.cell_replay import cells_found
-
-        event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
-        target_BCE = self.embed(batch.target_BCF, self.item_fields)
-        found = cells_found(
-            self.split.keys(event_BLE), batch.position_BC, self.split.keys(target_BCE), self.stale_N, self.plan
-        )
-        clock = clock_at(self.split.gap_keys(event_BLE), batch.position_BC, self.levels)
-        seen = _Seen(batch.position_BC, self._slots_at(event_BLE, batch.length_B, batch.position_BC), clock, *found)
+        # Factors are no part of what is embedded here: in training each group of users has its own.
+        factor_BLD, factor_BCD = (self._factors(of, batch.user_B) for of in (batch.history_BLF, batch.target_BCF))
+        target_BCE = self.embed(batch.target_BCF, self.item_fields, factors=False)
+        event_BLE = self.embed(batch.history_BLF, self.history_fields, factors=False)
+        keys_BCF, events = self._bare.keys(target_BCE), self._bare.events(event_BLE, factor_BLD)
+        seen, learned = self.memory.look_at(events, batch.length_B, batch.position_BC, keys_BCF)
         real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
-        context_BCE = self.embed_context(batch.context_BCF)
-        target_1NE, context_1NE = pick(_Asked(target_BCE, context_BCE), real_N)
-        interest_1ND, attention_1NS = self._interest(pick(seen, real_N), target_1NE)
-        heads = self.head.members(interest_1ND, target_1NE, context_1NE)
+        embedded = _Embedded(target_BCE, self.embed_context(batch.context_BCF), factor_BCD)
+        target_1NE, context_1NE, factor_1ND = pick(embedded, real_N)
+        interest_1ND, attention_1NS = self.memory.read_seen(
+            pick(seen, real_N),
+            None if learned is None else pick(learned, real_N),
+            self._bare.targets(target_1NE, factor_1ND),
+        )
+        heads = self.head.members(interest_1ND, self._bare.vectors(target_1NE), context_1NE)
         first, second = (spread_targets(logit_1NT.squeeze(0), batch.mask_BC) for logit_1NT in heads)
         attention = None if attention_1NS is None else spread_targets(attention_1NS.squeeze(0), batch.mask_BC)
         return Output(self.head.mixed(first, second), attention_BCS=attention, members=(first, second))

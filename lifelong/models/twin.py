@@ -8,16 +8,16 @@ KDD 2023.
     event's own fields, age, events since --a number each--+                              of the same a
 
 Implemented: behaviour features split into inherent ones (the item's) and cross ones (the event's), the former projected
-once whoever asks, the latter to one number each (section 3.3.1); the relevance a (equation 6); the k events of the
-largest a; softmax over these and the weighted sum of their values, heads side by side through W_o (section 3.3.3).
+once for all targets, the latter to one number each (section 3.3.1); the relevance a (equation 6); the k events of the
+largest a; softmax over these and the weighted sum of their values, the heads concatenated through W_o (section 3.3.3).
 
 Differs from the paper: cross features are the fields of the event itself, the time since it and the number of events
 since it, both in powers of two; each head selects its own k events, so that what selects is in every head what weighs;
-events with nearly the same relevance: the later one wins. Attention to the last events beside it, the paper's
+events with nearly the same relevance: the later one wins. Attention to the last events next to it, the paper's
 short-term part, is the setting `short`.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
-1,000. A service that wants the paper's speed would keep their keys and values beside them.
+1,000. A service that wants the paper's speed would keep their keys and values with them.
 
 Shapes: B users, L padded history length, C targets per user, E width of a vector, M retrieved events, H heads, D width
 of a head, N = B x H.
@@ -25,16 +25,17 @@ of a head, N = B x H.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.events import GAP_NUMBERS, InputSpec
 from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.models.settings import Share, setting
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.hits import best_events, products_at, sums_at, take_events
 from lifelong.nn.masks import masked_softmax
@@ -48,21 +49,13 @@ _SHARPNESS = 4.0
 class TwinConfig:
     """Settings of `twin`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    width: Annotated[int, Field(gt=0)] = field(
-        default=32, metadata={"help": "width of the interest, all heads together; a multiple of heads"}
-    )
-    heads: Annotated[int, Field(gt=0)] = field(default=4, metadata={"help": "attention heads"})
-    hits: Annotated[int, Field(gt=0)] = field(default=100, metadata={"help": "events that each head selects"})
-    recent: Annotated[int, Field(gt=0)] = field(
-        default=1000, metadata={"help": "how many events before the target are searched"}
-    )
-    short: Annotated[int, Field(ge=0)] = field(
-        default=0, metadata={"help": "last events with an attention of their own, the short term; 0 for none"}
-    )
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    width: PositiveInt = setting(32, "width of the interest, all heads together; a multiple of heads")
+    heads: PositiveInt = setting(4, "attention heads")
+    hits: PositiveInt = setting(100, "events that each head selects")
+    recent: PositiveInt = setting(1000, "how many events before the target are searched")
+    short: NonNegativeInt = setting(0, "last events with an attention of their own, the short term; 0 for none")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class _Events(NamedTuple):
@@ -82,22 +75,12 @@ class Twin(HistoryModel):
     source = "Chang et al., KDD 2023"
     state = "last 1,000 events"
 
-    def __init__(
-        self,
-        inputs: InputSpec,
-        *,
-        embedding: int = 16,
-        width: int = 32,
-        heads: int = 4,
-        hits: int = 100,
-        recent: int = 1000,
-        short: int = 0,
-        dropout: float = 0.1,
-    ) -> None:
+    def __init__(self, inputs: InputSpec, config: TwinConfig) -> None:
+        width, heads = config.width, config.heads
         if width % heads:
             raise ValueError(f"width {width} is not a multiple of {heads} heads; expected, for example, {8 * heads}")
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout, short=min(short, recent))
-        self.heads, self.hits, self.recent = heads, hits, recent
+        super().__init__(inputs, config, interest=width, short=config.short)
+        self.config: TwinConfig = config
         self.query = nn.Linear(self.target_width, width, bias=False)
         self.key = nn.Linear(self.target_width, width, bias=False)
         self.value = nn.Linear(self.event_width, width, bias=False)
@@ -117,32 +100,41 @@ class Twin(HistoryModel):
         """Select by relevance, then weigh by it, both for a few targets at a time."""
         events = self._project(window)
         query_NCD = self._by_head(self.query(query.vector_BCE))
-        asked = query_NCD, query.time_BC, query.position_BC
+        targets = query_NCD, query.time_BC, query.position_BC
+        # Heads are rows of the batch: all of a head's users follow one another.
         rows, length, _ = events.key_NLD.shape
         select = partial(self._select, events, window.time_BL, query)
-        found = in_chunks(select, *asked, axis=1, numbers=rows * length)
-        numbers = rows * max(length, self.hits)
-        found_NCD, weight_NCM = in_chunks(partial(self._weigh, events), *asked, *found, axis=1, numbers=numbers)
-        weight_BCS, place_BCS = self._beside(weight_NCM) / self.heads, self._beside(found[0])
-        return Found(self.mix(self._beside(found_NCD)), weight_BCS, place_BCS=place_BCS)
+        found = in_chunks(select, *targets, axis=1, numbers=rows * length)
+        numbers = rows * max(length, self.config.hits)
+        found_NCD, weight_NCM = in_chunks(partial(self._weigh, events), *targets, *found, axis=1, numbers=numbers)
+        weight_BCS, place_BCS = self._joined(weight_NCM) / self.config.heads, self._joined(found[0])
+        return Found(self.mix(self._joined(found_NCD)), weight_BCS, place_BCS=place_BCS)
 
     def _by_head(self, value: Tensor) -> Tensor:
         """`[B, X, H * D]` to `[N, X, D]`."""
-        return value.view(*value.shape[:-1], self.heads, value.shape[-1] // self.heads).movedim(2, 0).flatten(0, 1)
+        return (
+            value.view(*value.shape[:-1], self.config.heads, value.shape[-1] // self.config.heads)
+            .movedim(2, 0)
+            .flatten(0, 1)
+        )
 
-    def _beside(self, value: Tensor) -> Tensor:
+    def _joined(self, value: Tensor) -> Tensor:
         """`[N, X, D]` to `[B, X, H * D]`."""
-        return value.view(self.heads, value.shape[0] // self.heads, *value.shape[1:]).movedim(0, 2).flatten(2)
+        return (
+            value.view(self.config.heads, value.shape[0] // self.config.heads, *value.shape[1:])
+            .movedim(0, 2)
+            .flatten(2)
+        )
 
     def _project(self, window: Window) -> _Events:
         """All that depends on events alone. Source: section 3.3.1."""
         item_BLE, own_BLE = window.vector_BLE.tensor_split([self.target_width], dim=-1)
-        none_BLH = item_BLE.new_zeros(*item_BLE.shape[:2], self.heads)
+        none_BLH = item_BLE.new_zeros(*item_BLE.shape[:2], self.config.heads)
         return _Events(
             self._by_head(self.key(item_BLE)),
             self._by_head(self.value(window.vector_BLE)),
             self._by_head(none_BLH if self.of_event is None else self.of_event(own_BLE)),
-            window.time_BL.repeat(self.heads, 1).unsqueeze(-1),
+            window.time_BL.repeat(self.config.heads, 1).unsqueeze(-1),
         )
 
     def _select(
@@ -154,7 +146,7 @@ class Twin(HistoryModel):
         age_HBCL = self._age(time_BC, position_BC, time_BL.unsqueeze(1), place_L)
         relevance_HBCL = (product_NCL + events.bias_NL1.transpose(1, 2)).view_as(age_HBCL) + age_HBCL
         visible_BCL = self.visible(query._replace(position_BC=position_BC), len(place_L))
-        place_HBCM, hit_HBCM = best_events(later_of_equal(relevance_HBCL), visible_BCL, self.hits)
+        place_HBCM, hit_HBCM = best_events(later_of_equal(relevance_HBCL), visible_BCL, self.config.hits)
         return place_HBCM.flatten(0, 1), hit_HBCM.flatten(0, 1)
 
     def _weigh(
@@ -172,7 +164,7 @@ class Twin(HistoryModel):
         """
         bias_NCM1, time_NCM1 = (take_events(part, place_NCM, hit_NCM) for part in (events.bias_NL1, events.time_NL1))
         product_NC1M = products_at(query_NCD.unsqueeze(2), events.key_NLD, place_NCM) / query_NCD.shape[-1] ** 0.5
-        by_head = (self.heads, *time_BC.shape, self.hits)
+        by_head = (self.config.heads, *time_BC.shape, self.config.hits)
         age_HBCM = self._age(time_BC, position_BC, time_NCM1.view(by_head), place_NCM.view(by_head))
         relevance_NCM = product_NC1M.squeeze(2) + bias_NCM1.squeeze(-1) + age_HBCM.flatten(0, 1)
         weight_NCM = masked_softmax(relevance_NCM, hit_NCM)
@@ -190,6 +182,7 @@ class Twin(HistoryModel):
         seconds, events = gaps_since(time_BC.unsqueeze(-1), earlier), gaps_since(position_BC.unsqueeze(-1), place)
         # Both in one look-up: a table of every pair of powers.
         table_HXX = self.of_seconds.unsqueeze(-1) + self.of_events.unsqueeze(-2)
-        first_H111 = GAP_NUMBERS**2 * torch.arange(self.heads, device=time_BC.device).view(-1, 1, 1, 1)
+        # Row of the flattened tables: the head's table, in it the row of the seconds, in it the column of the events.
+        first_H111 = GAP_NUMBERS**2 * torch.arange(self.config.heads, device=time_BC.device).view(-1, 1, 1, 1)
         row = first_H111 + seconds * GAP_NUMBERS + events
         return table_HXX.flatten().index_select(0, row.flatten()).view(row.shape)

@@ -30,17 +30,17 @@ Shapes: B users, L padded history length, C targets per user, F item fields, M e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
 
 import torch
-from pydantic import Field
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from lifelong.data.events import InputSpec
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.models.base import Found, HistoryModel, Query, Window
+from lifelong.models.settings import Share, setting
 from lifelong.nn.attention import PairScore
 from lifelong.nn.chunks import in_chunks
 from lifelong.nn.hits import best_events, take_events
@@ -55,12 +55,10 @@ _HIDDEN = 32
 class Ubr4CtrConfig:
     """Settings of `ubr4ctr`."""
 
-    embedding: Annotated[int, Field(gt=0)] = field(default=16, metadata={"help": "width of each field's vector"})
-    hits: Annotated[int, Field(gt=0)] = field(default=64, metadata={"help": "events retrieved at most"})
-    recent: Annotated[int, Field(gt=0)] = field(default=1000, metadata={"help": "last events that are searched"})
-    dropout: Annotated[float, Field(ge=0, lt=1)] = field(
-        default=0.1, metadata={"help": "share of the head's hidden units dropped in training"}
-    )
+    embedding: PositiveInt = setting(16, "width of each field's embedding")
+    hits: PositiveInt = setting(64, "events retrieved at most")
+    recent: PositiveInt = setting(1000, "last events that are searched")
+    dropout: Share = setting(0.1, "share of the head's hidden units dropped in training")
 
 
 class Ubr4Ctr(HistoryModel):
@@ -71,12 +69,10 @@ class Ubr4Ctr(HistoryModel):
     source = "Qin et al., SIGIR 2020"
     state = "last 1,000 events"
 
-    def __init__(
-        self, inputs: InputSpec, *, embedding: int = 16, hits: int = 64, recent: int = 1000, dropout: float = 0.1
-    ) -> None:
-        width = embedding * (len(inputs.item) + len(inputs.event))
-        super().__init__(inputs, embedding=embedding, interest=width, dropout=dropout)
-        self.recent, self.hits = recent, hits
+    def __init__(self, inputs: InputSpec, config: Ubr4CtrConfig) -> None:
+        width = config.embedding * (len(inputs.item) + len(inputs.event))
+        super().__init__(inputs, config, interest=width)
+        self.config: Ubr4CtrConfig = config
         self.hidden, self.choice = nn.Linear(self.target_width, _HIDDEN), nn.Linear(_HIDDEN, len(self.item_fields))
         self.query = TargetQuery(self.target_width, self.event_width)
         self.score = PairScore(self.event_width)
@@ -89,7 +85,7 @@ class Ubr4Ctr(HistoryModel):
             target_BCE: Tensor, number_BCF: Tensor, share_BCF: Tensor, visible_BCL: Tensor
         ) -> tuple[Tensor, Tensor, Tensor]:
             score_BCL = relevance(window.number_BLF, number_BCF, share_BCF, visible_BCL)
-            place_BCM, hit_BCM = best_events(later_of_equal(score_BCL), visible_BCL & (score_BCL > 0), self.hits)
+            place_BCM, hit_BCM = best_events(later_of_equal(score_BCL), visible_BCL & (score_BCL > 0), self.config.hits)
             event_BCME = take_events(window.vector_BLE, place_BCM, hit_BCM)
             score_BCM = pad(score_BCL, (0, 1)).gather(-1, place_BCM)
             weight_BCM = masked_softmax(self.score(self.query(target_BCE), event_BCME) + score_BCM, hit_BCM)
@@ -102,7 +98,7 @@ class Ubr4Ctr(HistoryModel):
             self.shares(query.vector_BCE),
             self.visible(query, size),
             axis=1,
-            numbers=users * max(size, self.hits * 2 * self.event_width),
+            numbers=users * max(size, self.config.hits * 2 * self.event_width),
         )
         return Found(interest_BCE, attention_BCM, place_BCS=place_BCM)
 

@@ -1,4 +1,4 @@
-"""Attention blocks.
+"""Attention: how well entries fit a query by an MLP, and attention of several heads.
 
 Shapes: B users, C targets per user, M entries, D width, H heads.
 """
@@ -14,10 +14,14 @@ from lifelong.nn.masks import masked_softmax
 class PairScore(nn.Module):
     """How well entries m fit a query q: MLP([q ; m ; q - m ; q * m]), 4d -> 80 relu -> 40 relu -> 1.
 
-    Source: HPMN, section 4.3 (the scorer of DIN with one more part).
+    The first layer is computed in split form, W [q ; m ; q - m ; q * m] = (W1 + W3) q + (W2 - W3) m + W4 (q * m): the
+    query's part is computed once for all entries, and nothing of width 4d is ever made.
 
-    The first layer is computed in split form, W [q ; m ; q - m ; q * m] = (W1 + W3) q + (W2 - W3) m + W4 (q * m), so
-    that the query's part is computed once for all entries and nothing of width 4d is ever made.
+    Source: Ren et al., SIGIR 2019 (HPMN), the attentional read: the scorer of DIN (Zhou et al., KDD 2018), with the
+    product as one more part.
+
+    >>> PairScore(8)(query=torch.randn(2, 3, 8), entry=torch.randn(2, 1, 5, 8)).shape
+    torch.Size([2, 3, 5])
     """
 
     def __init__(self, width: int, hidden: tuple[int, int] = (80, 40)) -> None:
@@ -29,6 +33,7 @@ class PairScore(nn.Module):
 
     def forward(self, query: Tensor, entry: Tensor) -> Tensor:
         """Scores `[..., S]` of `entry[..., S, D]` for `query[..., D]`; the leading axes broadcast."""
+        # W1 to W4: the columns for q, m, q - m and q * m.
         of_query, of_entry, of_difference, of_product = self.first.weight.chunk(4, dim=1)
         query_part = query @ (of_query + of_difference).T + self.first.bias
         product = query.unsqueeze(-2) * entry
@@ -46,16 +51,21 @@ class PairScore(nn.Module):
 def attend_by_head(
     query_BCD: Tensor, key_BCMD: Tensor, value_BCMD: Tensor, seen_BCM: Tensor, heads: int
 ) -> tuple[Tensor, Tensor]:
-    """Scaled dot product attention of each head: what is found, heads side by side `[B, C, D]`, and `[B, C, H, M]`.
+    """Scaled dot-product attention: what the heads find, one after another `[B, C, D]`, and weights `[B, C, H, M]`.
 
-    Source: multi-head target attention.
+    Source: Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 3.2, with targets as queries.
 
     Args:
-        query_BCD: of the targets.
-        key_BCMD: of the entries; `[B, 1, M, D]` where all targets of a user have the same.
-        value_BCMD: likewise.
-        seen_BCM: which entries there are; where there is none, zeros are found.
+        query_BCD: queries.
+        key_BCMD: keys of the entries; `[B, 1, M, D]` where all targets of a user have the same entries.
+        value_BCMD: values of the entries, in the shape of the keys.
+        seen_BCM: True where there is an entry; a target without any finds zeros.
         heads: H, of which D is a multiple.
+
+    >>> entry_BCMD, seen_BCM = torch.randn(1, 2, 4, 6), torch.tensor([[[True] * 4, [False] * 4]])
+    >>> found_BCD, weight_BCHM = attend_by_head(torch.randn(1, 2, 6), entry_BCMD, entry_BCMD, seen_BCM, heads=3)
+    >>> weight_BCHM.sum(dim=-1).round(decimals=4).tolist()
+    [[[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]]
     """
     query_BCHX = _split(query_BCD, heads)
     key_BCMHX, value_BCMHX = _split(key_BCMD, heads), _split(value_BCMD, heads)

@@ -1,4 +1,4 @@
-"""AUGRU: a GRU whose update gate is scaled by an attention weight per step.
+"""AUGRU: a GRU whose update gate is scaled by an attention weight at each step.
 
 Shapes: B users, L padded history length, C targets per user, D state width; G = 3 D gates: reset, update, new.
 """
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.nn.chunks import in_chunks
-from lifelong.nn.traced import is_traced, traced_states
+from lifelong.nn.traced import is_traced, runs_compiled, traced_states
 
 
 class Augru(nn.Module):
@@ -17,7 +17,16 @@ class Augru(nn.Module):
 
     With a the weight, and u, r, n as in a GRU: h' = (1 - a u) h + a u n.
 
-    Source: Zhou et al., AAAI 2019, interest evolving layer.
+    Source: Zhou et al., "Deep Interest Evolution Network", AAAI 2019, the interest evolving layer.
+
+    Args:
+        inputs: width of a step's input.
+        width: D.
+
+    >>> augru, input_BLE = Augru(3, 4), torch.randn(1, 5, 3)
+    >>> weight_BCL = torch.tensor([[[0.0, 0.0, 0.0, 0.0, 0.0], [0.2, 0.5, 0.3, 0.0, 0.0]]])
+    >>> augru(augru.input(input_BLE), weight_BCL, end_BC=torch.tensor([[5, 3]])).any(dim=-1).tolist()
+    [[False, True]]
     """
 
     def __init__(self, inputs: int, width: int) -> None:
@@ -35,8 +44,7 @@ class Augru(nn.Module):
             weight_BCL: attention of each target, 0 from step `end` on.
             end_BC: int64.
         """
-        if not is_traced() and gate_BLG.device.type == "cpu" and gate_BLG.dtype == torch.float32:
-            # Compiling takes seconds where nothing is cached yet: whoever trains no such model need not wait.
+        if runs_compiled(gate_BLG, self.recurrent.weight):
             from lifelong.nn.augru_scan import augru_scan
 
             return augru_scan(gate_BLG, weight_BCL, end_BC, self.recurrent.weight)
@@ -45,10 +53,10 @@ class Augru(nn.Module):
         return state_BCD
 
     def loop(self, gate_BLG: Tensor, weight_BCL: Tensor) -> Tensor:
-        """The same, step after step: the specification."""
+        """`forward` step after step: the specification."""
         state_BCD = gate_BLG.new_zeros(*weight_BCL.shape[:2], self.width)
-        # Rows of one step side by side in memory, cut once: `x[:, t]` in the loop would make the backward pass
-        # quadratic in L.
+        # Steps come first in memory and are cut once: the backward pass of a slice `x[:, t]` in the loop would fill a
+        # tensor as large as x for each step, and be quadratic in L.
         gate_LB1G = gate_BLG.transpose(0, 1).contiguous().unsqueeze(2)
         weight_LBC1 = weight_BCL.permute(2, 0, 1).contiguous().unsqueeze(-1)
         rows = (*torch.split(gate_LB1G, [2 * self.width, self.width], dim=-1), weight_LBC1)

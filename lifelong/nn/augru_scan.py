@@ -1,14 +1,20 @@
 """AUGRU over ragged histories as one compiled loop, forward and backward.
 
-    gates' part from a user's events --+
-    each target's weights -------------+--compiled loop, target after target--> its last state
+    what a user's events add to the gates --+
+    each target's weights ------------------+--compiled loop, target after target--> its last state
 
-The states of a target are its own, so that the loop over events runs once per target. Here it touches only the events
-before the target, and nothing is kept of it but the last state: the backward pass runs a target's events again, into
-arrays that stay in the cache, before it goes back. `Augru` decides when it is used, and its loop is the specification.
+Each target has states of its own, so that the loop over events runs once per target. It touches only the events before
+the target and keeps nothing but the last state: the backward pass runs a target's events again, into arrays that stay
+in the cache, before it goes back. `Augru` decides when it is used, and its loop is the specification.
 
-Shapes: B users, L padded history length, C targets per user, U users times targets, N events of a few targets after
-each other, D state width; G = 3 D gates: reset, update, new; H = 4 D, the gates and the new gate's part from the state.
+`scan.py` is not used here: what events add to the gates is one product per event, which all targets of a user share,
+and there a product per step of each target.
+
+Source: Zhou et al., "Deep Interest Evolution Network", AAAI 2019, the interest evolving layer.
+
+Shapes: B users, L padded history length, C targets per user, U users times targets, N events of a few targets, one
+target after the other, D state width; G = 3 D gates: reset, update, new; H = 4 D: the gates, and what the state adds to
+the new gate.
 """
 
 from __future__ import annotations
@@ -20,19 +26,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lifelong.nn.compiled import Array, add_product, as_array, jit, tanh
+from lifelong.compiled import Array
+from lifelong.nn.compiled import add_product, as_array, jit, tanh
 
 _EVENTS_AT_ONCE = 4096
-"""Whose gradients are multiplied with the states at once."""
+"""How many events' gradients are multiplied with the states at once."""
 _NOTHING = np.float32(1e-20)
-"""Weights and gradients below this are 0: what they change is lost in rounding, and denormal numbers are slow."""
+"""Weights and gradients below this count as 0: what they change is lost in rounding, and denormal numbers are slow."""
 
 
 @jit
 def _run(gate_LG: Array, weight_L: Array, weight_DG: Array, before_LD: Array, kept_LH: Array, state_D: Array) -> None:
-    """The state of one target after the last event; fills the states before each event, and what its step was made of.
+    """Fill the state of one target after the last event, the states before each event, and the parts of each step.
 
-    Short loops over few arrays each: the compiler turns only those into vector instructions.
+    The loops are short and use few arrays each: the compiler turns only such loops into vector instructions.
     """
     width = len(state_D)
     part = np.empty_like(gate_LG[0])
@@ -54,7 +61,7 @@ def _run(gate_LG: Array, weight_L: Array, weight_DG: Array, before_LD: Array, ke
 
 @jit
 def _forward(gate_BLG: Array, weight_BCL: Array, end_BC: Array, weight_DG: Array, state_BCD: Array) -> None:
-    """Fill the last states."""
+    """Fill the last state of each target."""
     width = state_BCD.shape[2]
     before_LD = np.empty((gate_BLG.shape[1], width), np.float32)
     kept_LH = np.empty((gate_BLG.shape[1], 4 * width), np.float32)
@@ -75,10 +82,10 @@ def _back(
     grad_gate_LG: Array,
     grad_weight_L: Array,
 ) -> None:
-    """Back through the events of one target, from the gradient of its last state.
+    """Go back through the events of one target, from the gradient of its last state.
 
-    Fills the gradients of its weights and of the gates' part from the state, and adds those of the part from the events
-    to what other targets added.
+    Fills the gradients of its weights and of what the state adds to the gates. Adds those of what the events add, which
+    other targets share.
     """
     width = len(grad_D)
     one = np.float32(1)
@@ -91,6 +98,7 @@ def _back(
         for j in range(width):
             total += kept_part[j]
         grad_weight_L[t] = total
+        # The state has not changed: the gradient goes to the one before it as it is.
         if weight < _NOTHING:
             own[:] = 0
             continue
@@ -127,7 +135,7 @@ def _backward(
     grad_gate_BLG: Array,
     grad_weight_UL: Array,
 ) -> int:
-    """Both directions of the targets `few`; returns how many of the N rows of their events were filled."""
+    """Run forward and go back for the targets `few`; returns how many of the N rows of their events were filled."""
     weight_DG, weight_GD = weights
     width, row = weight_DG.shape[0], 0
     kept_LH = np.empty((gate_BLG.shape[1], 4 * width), np.float32)
@@ -169,6 +177,7 @@ class _Scan(torch.autograd.Function):
             (as_array(weight_GD.T), as_array(weight_GD)),
         )
         filled = before_ND.numpy(), grad_NG.numpy(), grad_gate_BLG.numpy(), grad_weight_BCL.flatten(0, 1).numpy()
+        # A few targets at a time, so that states and gradients of their events fit one small array.
         for few in np.split(np.arange(end_BC.numel()), range(count, end_BC.numel(), count)):
             rows = _backward(few, *read, *filled)
             grad_GD.addmm_(grad_NG[:rows].T, before_ND[:rows])
@@ -179,10 +188,10 @@ def augru_scan(gate_BLG: Tensor, weight_BCL: Tensor, end_BC: Tensor, weight_GD: 
     """The state of each target after its events, zeros before the first: `[B, C, D]`.
 
     Args:
-        gate_BLG: the gates' part from the events, single precision, on the CPU; L may be 0.
+        gate_BLG: what the events add to the gates, in single precision, on the CPU; L may be 0.
         weight_BCL: attention of each target.
-        end_BC: int64 events of each target, at most L; weights behind them take no part.
-        weight_GD: of the gates' part from the state.
+        end_BC: int64 events of each target, at most L; the weights of later ones take no part.
+        weight_GD: makes what the state adds to the gates.
     """
     apply: Callable[..., Tensor] = _Scan.apply
     return apply(gate_BLG, weight_BCL, end_BC, weight_GD)

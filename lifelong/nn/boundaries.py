@@ -1,10 +1,11 @@
 """Layers that are written where a boundary is seen.
 
-    what a layer is fed, and how long it has waited --Boundary--> logit --above 0?--> update, else copy
+    a layer's input, and how long it has waited --Boundary--> logit --above 0?--> update, else copy
 
-The decision is hard, forward; its gradient is that of the logit's sigmoid (straight-through).
+The forward decision is hard; its gradient is that of the logit's sigmoid (straight-through).
 
-Source: Bengio et al., 2013; for boundaries of recurrent layers Chung et al., ICLR 2017.
+Source: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons", 2013; for boundaries of
+recurrent layers Chung et al., "Hierarchical Multiscale Recurrent Neural Networks", ICLR 2017.
 
 Shapes: B users, L padded history length, D state width.
 """
@@ -15,19 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.nn.recurrent import gru_step
+from lifelong.nn.traced import runs_compiled
 
 LONGEST_WAIT = 1024
-"""Steps of waiting that count at most."""
+"""How many steps of waiting count at most."""
 
 
 class Boundary(nn.Module):
-    """The logit of a boundary: linear in what the layer is fed and in the steps that it has waited, this one included.
+    """Decides where a layer is written: a logit linear in its input and in the steps it has waited, this one included.
 
-    It starts as a clock: a boundary at every `period`-th step, whatever the layer is fed.
+    It starts as a clock: a boundary at every `period`-th step, whatever the input.
 
     Args:
-        width: of what the layer is fed.
-        period: of the clock.
+        width: width of the layer's input.
+        period: steps from boundary to boundary at the start.
+
+    >>> Boundary(4, period=3).over(torch.randn(1, 7, 4), torch.tensor([7]))[0].tolist()
+    [[0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0]]
     """
 
     def __init__(self, width: int, period: int) -> None:
@@ -45,8 +50,8 @@ class Boundary(nn.Module):
         return straight_through(logit_B, logit_B.detach() > 0)
 
     def over(self, fed_BLD: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
-        """The same over whole histories, and the steps waited, int64: `[B, L]`; 0 in padding."""
-        from lifelong.nn.gated_scan import decide
+        """`forward` over whole histories, and the steps waited, int64: `[B, L]` both; 0 in padding."""
+        from lifelong.nn.waiting import decide
 
         logit_BL = self.linear(fed_BLD).squeeze(-1)
         waited_BL, hard_BL = decide(logit_BL, float(self.slope.detach()), length_B, LONGEST_WAIT)
@@ -55,7 +60,7 @@ class Boundary(nn.Module):
 
 
 def straight_through(logit: Tensor, hard: Tensor) -> Tensor:
-    """1 where `hard`, else 0; backward the sigmoid of the logit."""
+    """1 where `hard`, else 0, with the gradient of the logit's sigmoid."""
     soft = torch.sigmoid(logit)
     return hard.to(logit.dtype) + (soft - soft.detach())
 
@@ -66,22 +71,21 @@ def gated_gru_step(gru: nn.Module, input_BE: Tensor, write_B: Tensor, state_BD: 
 
 
 def gated_gru_pass(gru: nn.Module, input_BLE: Tensor, write_BL: Tensor, length_B: Tensor) -> Tensor:
-    """The state after each of the first `length` steps: `[B, L, D]`. What stands in padding is open.
+    """The state after each of the first `length` steps: `[B, L, D]`; anything in padding.
 
-    In single precision on the CPU a compiled scan does it, else a loop.
+    In single precision on the CPU the compiled scan does it, else a loop.
 
     Args:
         gru: one layer, batch first.
         input_BLE: finite in padding, too; L is at least 1.
-        write_BL: the gate, 0 to 1.
+        write_BL: the gates, 0 to 1.
         length_B: int64 real steps of each row.
     """
     assert isinstance(gru, nn.GRU)
-    if input_BLE.device.type == "cpu" and input_BLE.dtype == write_BL.dtype == gru.weight_hh_l0.dtype == torch.float32:
-        # Compiling takes seconds where nothing is cached yet: who trains no such model need not wait.
-        from lifelong.nn.gated_scan import gated_gru_scan
+    if runs_compiled(input_BLE, write_BL, *gru.all_weights[0]):
+        from lifelong.nn.scan import gru_scan
 
-        return gated_gru_scan(gru, input_BLE, write_BL, length_B)
+        return gru_scan(gru, input_BLE, length_B, write_BL=write_BL)
     state_BD, states = input_BLE.new_zeros(len(input_BLE), gru.hidden_size), []
     for input_BE, write_B in zip(input_BLE.unbind(1), write_BL.unbind(1), strict=True):
         state_BD = gated_gru_step(gru, input_BE, write_B, state_BD)

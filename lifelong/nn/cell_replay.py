@@ -1,8 +1,10 @@
 """Cells over whole histories: what they know at each target, and what they are there, in compiled loops.
 
-The same as folding `cells.write_cells`, which is the specification, bit for bit. Nothing here depends on learned
-weights, so that no gradient passes. Ages are kept as the event of the last write, and a key finds its cell in a table
-of places: a write that finds its key takes one step, whatever the number of cells.
+Bit for bit what folding `cells.write_cells` gives, which is the specification. Nothing here depends on learned weights,
+so no gradient passes. Ages are kept as the event of the last write, and a table says in which cell a key is: a write
+that finds its key takes one step, whatever the number of cells.
+
+Source: this package; bits of values that lost their cell after Bloom, CACM 1970.
 
 Shapes: B users, L padded history length, C targets per user, F counted fields, K cells, W words, V keys of all fields.
 """
@@ -15,9 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lifelong.compiled import Array, jit
 from lifelong.data.cell_plan import AGES, KEYS, MOST, STEPS, WORD, CellPlan
 from lifelong.nn.cells import Found
-from lifelong.nn.compiled import Array, jit
+
+Cells = tuple[Array, Array, Array]
+"""key_K, count_K, and last_K: the event of the last write."""
+Places = tuple[Array, Array, Array, Array]
+"""start_F, the first cell of each field; used_F, how many of its cells are filled; base_F, where its keys begin in
+place_V; place_V, the cell of each key, -1 for none."""
 
 
 @jit
@@ -29,6 +37,8 @@ def _bit(key: Any, field: Any, which: Any, bits: Any) -> Any:
 @jit
 def _age(n: Any, last: Any) -> Any:
     """The step of the scale of ages at event n for what was written at event `last`."""
+    # On level j a step is 2^j events and taken at their multiples, so that steps are a difference of quotients. After
+    # the 16 steps of a level, the age goes on from there on the next one.
     for level in range(AGES // STEPS):
         steps = (n >> level) - (last >> level)
         if steps < STEPS:
@@ -38,12 +48,13 @@ def _age(n: Any, last: Any) -> Any:
 
 
 @jit
-def _stalest(key_K: Array, count_K: Array, last_K: Array, first: Any, end: Any, n: Any, stale_N: Array) -> Any:
-    """The cell that gives way, of equals that of the lowest key; all are filled.
+def _stalest(cells: Cells, first: Any, end: Any, n: Any, stale_N: Array) -> Any:
+    """The cell from `first` to before `end` that gives way at event n; of equals that of the lowest key.
 
-    A step of the scale stands for as many events as it has at least: what is no staler by its true age need not be
-    looked up.
+    All of these cells are filled. A step of the scale stands for at least as many events as it has: what is no staler
+    by its true age need not be looked up.
     """
+    key_K, count_K, last_K = cells
     best, chosen = np.int64(-(2**60)), first
     for k in range(first, end):
         packed = count_K[k] * AGES
@@ -55,20 +66,9 @@ def _stalest(key_K: Array, count_K: Array, last_K: Array, first: Any, end: Any, 
 
 
 @jit
-def _write(
-    key_F: Array,
-    n: Any,
-    start_F: Array,
-    base_F: Array,
-    used_F: Array,
-    place_V: Array,
-    key_K: Array,
-    count_K: Array,
-    last_K: Array,
-    bit_N: Array,
-    stale_N: Array,
-) -> None:
+def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, stale_N: Array) -> None:
     """Count the n-th event, from 1."""
+    (key_K, count_K, last_K), (start_F, used_F, base_F, place_V) = cells, places
     for f in range(len(key_F)):
         key = key_F[f]
         if key < 0:
@@ -82,10 +82,11 @@ def _write(
             at = start_F[f] + used_F[f]
             used_F[f] += 1
         else:
-            at = _stalest(key_K, count_K, last_K, start_F[f], start_F[f + 1], n, stale_N)
+            at = _stalest(cells, start_F[f], start_F[f + 1], n, stale_N)
             gone = key_K[at]
             place_V[base_F[f] + gone] = -1
             if len(bit_N):
+                # One bit is cleared in turn, so that the bits never fill up; see `cells._fade`.
                 bit_N[(n + f * 101) * 7_919 % len(bit_N)] = 0
                 bit_N[_bit(gone, f, 0, len(bit_N))] = 1
                 bit_N[_bit(gone, f, 1, len(bit_N))] = 1
@@ -94,50 +95,72 @@ def _write(
 
 
 @jit
+def _find(asked_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, found_FX: Array) -> None:
+    """Fill count, age and faded of each key asked for after n events; zeros are there already."""
+    (_, count_K, last_K), (_, _, base_F, place_V), bits = cells, places, len(bit_N)
+    for f in range(len(asked_F)):
+        key = asked_F[f]
+        if key < 0:
+            continue
+        at = place_V[base_F[f] + key]
+        if at >= 0:
+            found_FX[f, 0], found_FX[f, 1] = count_K[at], _age(n, last_K[at])
+        elif bits:
+            found_FX[f, 2] = bit_N[_bit(key, f, 0, bits)] & bit_N[_bit(key, f, 1, bits)]
+
+
+@jit
+def _pack(n: Any, cells: Cells, places: Places, bit_N: Array, cell_KX: Array, faded_W: Array) -> None:
+    """Fill the memory after n events; zeros are there already."""
+    (key_K, count_K, last_K), (start_F, used_F, _, _) = cells, places
+    for f in range(len(used_F)):
+        for k in range(start_F[f], start_F[f] + used_F[f]):
+            cell_KX[k, 0] = key_K[k] - KEYS // 2
+            cell_KX[k, 1] = count_K[k] * AGES + _age(n, last_K[k])
+    for bit in range(len(bit_N)):
+        faded_W[bit // WORD] += bit_N[bit] << (bit % WORD)
+
+
+@jit
 def _replay(
     key_BLF: Array,
     order_BC: Array,
     position_BC: Array,
     asked_BCF: Array,
-    start_F: Array,
-    base_F: Array,
-    bits: Any,
-    stale_N: Array,
+    plan: tuple[Array, Array, int, Array],
     found_BCFX: Array,
-    cell_BCKX: Array,
-    faded_BCW: Array,
+    memories: tuple[Array, Array],
 ) -> None:
-    """Fill what is wanted: `found` (count, age, faded) if there are keys asked for, else the memories."""
-    fields, cells = len(start_F) - 1, start_F[-1]
-    place_V = np.full(base_F[-1], -1, np.int64)
-    key_K, count_K, last_K = np.zeros(cells, np.int64), np.zeros(cells, np.int64), np.zeros(cells, np.int64)
-    bit_N, used_F = np.zeros(bits, np.int64), np.zeros(fields, np.int64)
+    """Fill what is wanted: `found` (count, age, faded) if there are keys asked for, else the memories.
+
+    Args:
+        key_BLF: keys of the events.
+        order_BC: each user's targets by rising position: one pass over a history serves them all.
+        position_BC: events before each target.
+        asked_BCF: keys asked for; F = 0 for memories.
+        plan: start_F, the first cell of each field, and the end; base_F, the first place of each field in the table of
+            keys, and the end; how many faded bits; stale_N.
+        found_BCFX: zeros.
+        memories: cell_BCKX and faded_BCW, zeros; without targets if memories are not wanted.
+    """
+    (start_F, base_F, bits, stale_N), (cell_BCKX, faded_BCW) = plan, memories
+    fields, size = len(start_F) - 1, start_F[-1]
+    cells = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64)
+    used_F, place_V, bit_N = np.zeros(fields, np.int64), np.full(base_F[-1], -1, np.int64), np.zeros(bits, np.int64)
+    places = start_F, used_F, base_F, place_V
     for b in range(len(key_BLF)):
         n = 0
         for c in order_BC[b]:
             while n < position_BC[b, c]:
                 n += 1
-                _write(key_BLF[b, n - 1], n, start_F, base_F, used_F, place_V, key_K, count_K, last_K, bit_N, stale_N)
-            for f in range(asked_BCF.shape[2]):
-                key = asked_BCF[b, c, f]
-                if key < 0:
-                    continue
-                at = place_V[base_F[f] + key]
-                if at >= 0:
-                    found_BCFX[b, c, f, 0] = count_K[at]
-                    found_BCFX[b, c, f, 1] = _age(n, last_K[at])
-                elif bits:
-                    found_BCFX[b, c, f, 2] = bit_N[_bit(key, f, 0, bits)] & bit_N[_bit(key, f, 1, bits)]
+                _write(key_BLF[b, n - 1], n, cells, places, bit_N, stale_N)
+            _find(asked_BCF[b, c], n, cells, places, bit_N, found_BCFX[b, c])
             if cell_BCKX.shape[1]:
-                for f in range(fields):
-                    for k in range(start_F[f], start_F[f] + used_F[f]):
-                        cell_BCKX[b, c, k, 0] = key_K[k] - KEYS // 2
-                        cell_BCKX[b, c, k, 1] = count_K[k] * AGES + _age(n, last_K[k])
-                for bit in range(bits):
-                    faded_BCW[b, c, bit // WORD] += bit_N[bit] << (bit % WORD)
+                _pack(n, cells, places, bit_N, cell_BCKX[b, c], faded_BCW[b, c])
+        # Only the places in use are cleared for the next user: the table may be far larger than the memory.
         for f in range(fields):
             for k in range(start_F[f], start_F[f] + used_F[f]):
-                place_V[base_F[f] + key_K[k]] = -1
+                place_V[base_F[f] + cells[0][k]] = -1
         used_F[:] = 0
         bit_N[:] = 0
 
@@ -151,23 +174,34 @@ def cells_found(key_BLF: Tensor, position_BC: Tensor, asked_BCF: Tensor, stale_N
         asked_BCF: int64 keys of the targets.
         stale_N: `cells.staleness(plan)`.
         plan: the sizes.
+
+    >>> from lifelong.nn.cells import staleness
+    >>> plan, key_BLF = CellPlan(cells_F=(2,), words=1, patience=0), torch.tensor([[[5], [6], [5], [7]]])
+    >>> position_BC, asked_BCF = torch.tensor([[3, 4]]), torch.tensor([[[5], [6]]])
+    >>> found = cells_found(key_BLF, position_BC, asked_BCF, staleness(plan), plan)
+    >>> found.count_BCF.tolist(), found.age_BCF.tolist(), found.faded_BCF.tolist()
+    ([[[2], [0]]], [[[0], [0]]], [[[False], [True]]])
     """
     found = np.zeros((*asked_BCF.shape, 3), np.int64)
-    shape = (asked_BCF.shape[0], 0, plan.cells, 2)
-    _run(
-        key_BLF, position_BC, asked_BCF, stale_N, plan, found, np.zeros(shape, np.int16), np.zeros(shape[:3], np.int16)
-    )
+    _run(key_BLF, position_BC, asked_BCF, stale_N, plan, found, _memories(len(asked_BCF), 0, plan))
     count, age, faded = torch.from_numpy(found).to(asked_BCF.device).unbind(-1)
     return Found(count, age, faded.bool())
 
 
 def cells_at(key_BLF: Tensor, position_BC: Tensor, stale_N: Tensor, plan: CellPlan) -> tuple[Tensor, Tensor]:
-    """The memories after `position` events: cells `[B, C, K, 2]` and faded bits `[B, C, W]`, int16."""
-    cell = np.zeros((*position_BC.shape, plan.cells, 2), np.int16)
-    faded = np.zeros((*position_BC.shape, plan.words), np.int16)
-    asked_BCF = position_BC.new_zeros(*position_BC.shape, 0)
-    _run(key_BLF, position_BC, asked_BCF, stale_N, plan, np.zeros((*position_BC.shape, 0, 3), np.int64), cell, faded)
-    return torch.from_numpy(cell).to(position_BC.device), torch.from_numpy(faded).to(position_BC.device)
+    """The memories after `position` events: cells `[B, C, K, 2]` and faded bits `[B, C, W]`, int16.
+
+    See `cells_found`.
+    """
+    users, targets = position_BC.shape
+    nothing, memories = position_BC.new_zeros(users, targets, 0), _memories(users, targets, plan)
+    _run(key_BLF, position_BC, nothing, stale_N, plan, np.zeros((users, targets, 0, 3), np.int64), memories)
+    cell, faded = (torch.from_numpy(part).to(position_BC.device) for part in memories)
+    return cell, faded
+
+
+def _memories(users: int, targets: int, plan: CellPlan) -> tuple[Array, Array]:
+    return np.zeros((users, targets, plan.cells, 2), np.int16), np.zeros((users, targets, plan.words), np.int16)
 
 
 def _run(
@@ -177,16 +211,15 @@ def _run(
     stale_N: Tensor,
     plan: CellPlan,
     found: Array,
-    cell: Array,
-    faded: Array,
+    memories: tuple[Array, Array],
 ) -> None:
-    keys, asked = key_BLF.cpu().numpy(), asked_BCF.cpu().numpy()
-    # Keys of a batch are few where a field has few values: a table of their places is soon cleared.
+    keys, asked, position = (value.cpu().numpy() for value in (key_BLF, asked_BCF, position_BC))
+    # The table of places is as long as the largest keys of this batch, and not as 2^16 keys a field: where a field has
+    # few values it is small, and soon filled anew.
     highest_F = keys.max(axis=(0, 1), initial=0)
     if asked.shape[-1]:
         highest_F = np.maximum(highest_F, asked.max(axis=(0, 1), initial=0))
     base_F = np.concatenate([[0], np.cumsum(highest_F + 1)]).astype(np.int64)
     start_F = np.concatenate([[0], np.cumsum(plan.cells_F)]).astype(np.int64)
-    position = position_BC.cpu().numpy()
     order = np.argsort(position, axis=1, kind="stable")
-    _replay(keys, order, position, asked, start_F, base_F, plan.bits, stale_N.cpu().numpy(), found, cell, faded)
+    _replay(keys, order, position, asked, (start_F, base_F, plan.bits, stale_N.cpu().numpy()), found, memories)

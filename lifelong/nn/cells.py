@@ -1,23 +1,26 @@
-"""Cells: a bounded table that counts the values of a field, and bits for the values that fell out of it.
+"""Cells: a bounded table that counts the values of a field, and bits for the values that lost their cell.
 
     event's keys --same key?--> that cell: count + 1, age 0
                    `--no------> an empty cell, or the stalest one, whose own key leaves its mark in the faded bits
     target's keys --> count, age in events, faded?
 
-A cell has a key of up to 16 bits, a count of 7, and in 8 how many events ago it was last written, on a scale that is
-exact up to 16, and beyond short by less than an eighth. The stalest cell has the largest age less
-`patience` times log2 of its count: by a decayed count, which gives nearly the same order, two paths to one memory could
-differ by a rounding. All numbers here are whole, so that a memory is the same bit for bit on every path to it. A field
-with no more values than cells is never short of them.
+A cell has a key of up to 16 bits, a count of 7 bits, and in 8 bits its age: how many events ago it was last written,
+on a scale that is exact up to 16, and beyond short by less than an eighth. The stalest cell is the one with the largest
+age less `patience` times log2 of its count. A decayed count would give nearly the same order, but two paths to one
+memory could then differ by a rounding. All numbers here are whole, so that a memory is the same bit for bit on every
+path to it. A field with no more values than cells never loses one.
 
-The scale of ages: 16 steps of one event, 16 of two, 16 of four, ...; a step of 2^j events is taken at multiples of 2^j
-of the user's events, so that no more than the step itself need be kept.
+The scale of ages has 16 steps of one event, 16 of two, 16 of four, and so on. A step of 2^j events is taken when the
+number of the user's events is a multiple of 2^j, so that nothing but the step need be kept.
 
-What falls out is put into a Bloom filter (Bloom, CACM 1970) of two bits a value, shared by all fields: a target whose
-key has no cell but both bits was, but for accidents, seen before. So that it never fills up, each entry also clears one
-bit in turn, as in the stable filter (Deng and Rafiei, SIGMOD 2006).
+The key of a value that loses its cell is put into a Bloom filter of two bits a key, shared by all fields: a target
+whose key has no cell but both bits was seen before, but for accidents. So that the filter never fills up, each entry
+also clears one bit in turn, as in the stable filter.
 
-`cell_replay.py` does the same for whole histories; this is the specification.
+This is the specification; `cell_replay.py` does it for whole histories.
+
+Source: this package; Bloom, "Space/Time Trade-offs in Hash Coding with Allowable Errors", CACM 1970; Deng and Rafiei,
+"Approximately Detecting Duplicates for Streaming Data using Stable Bloom Filters", SIGMOD 2006.
 
 Shapes: B users, C targets per user, F counted fields, K cells of all fields together, W words of bits.
 """
@@ -33,7 +36,7 @@ from lifelong.data.cell_plan import AGES, KEYS, MOST, NO_KEY, STEPS, WORD, CellP
 
 
 def staleness(plan: CellPlan) -> Tensor:
-    """Of each packed count and age: events of the age less the bonus of the count; int64 `[2^15]`."""
+    """For each packed count and age, the events of the age less the bonus of the count: int64 `[2^15]`."""
     return (torch.tensor(ages()) - torch.tensor(plan.bonuses()).unsqueeze(-1)).flatten()
 
 
@@ -45,7 +48,7 @@ class Found(NamedTuple):
     age_BCF: Tensor
     """int64: step of the scale of ages; 0 if it is the user's last event."""
     faded_BCF: Tensor
-    """bool: no cell, but both bits."""
+    """bool: there is no cell, but both bits are set."""
 
 
 def key_table(size: int) -> Tensor:
@@ -56,7 +59,7 @@ def key_table(size: int) -> Tensor:
 def empty_cells(users: int, plan: CellPlan, *, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cells `[B, K, 2]` and faded bits `[B, W]` of users without events: int16 zeros.
 
-    A cell's first number is its key less 2^15, its second 256 times the count plus the age; 0 is an empty cell.
+    A cell's first number is its key less 2^15, its second 256 times the count plus the age; 0 in an empty cell.
     """
     cell_BKX = torch.zeros(users, plan.cells, 2, dtype=torch.int16, device=device)
     return cell_BKX, torch.zeros(users, plan.words, dtype=torch.int16, device=device)
@@ -68,12 +71,20 @@ def write_cells(
     """Count one event.
 
     Args:
-        cell_BKX: int16.
-        faded_BW: int16.
-        key_BF: int64 keys of the event.
+        cell_BKX: int16 cells, as `empty_cells` has them.
+        faded_BW: int16 bits.
+        key_BF: int64 keys of the event; `NO_KEY` is not counted.
         count_B: int64 events so far, this one included.
         stale_N: `staleness(plan)`.
         plan: the sizes.
+
+    >>> plan = CellPlan(cells_F=(2,), words=1, patience=0)
+    >>> memory = empty_cells(1, plan, device=torch.device("cpu"))
+    >>> for place, key in enumerate([5, 6, 5, 7], start=1):
+    ...     memory = write_cells(*memory, torch.tensor([[key]]), torch.tensor([place]), staleness(plan), plan)
+    >>> found = find_cells(*(part.unsqueeze(1) for part in memory), torch.tensor([[[5], [6]]]), plan)
+    >>> found.count_BCF.tolist(), found.age_BCF.tolist(), found.faded_BCF.tolist()
+    ([[[2], [0]]], [[[1], [0]]], [[[False], [True]]])
     """
     parts, faded_BW = [], faded_BW.long()
     for field, part in enumerate(torch.split(cell_BKX.long(), list(plan.cells_F), dim=1)):
@@ -92,14 +103,16 @@ def _write_field(cell_BXX: Tensor, key_B: Tensor, count_B: Tensor, stale_N: Tens
     filled_BX = packed_BX >= AGES
     packed_BX = _older(packed_BX, filled_BX, count_B)
     same_BX = filled_BX & (kept_BX == key_B1)
+    # An empty cell is staler than any filled one.
     stale_BX = torch.where(filled_BX, stale_N[packed_BX.clamp(min=0)], 2**31)
-    # Of equals the lowest key, wherever it stands: a rank that no two cells share.
+    # The rank of a cell, which no two share: of equals the lowest key gives way, wherever in the table it is.
     place_X = torch.arange(size, device=cell_BXX.device)
     rank_BX = stale_BX * 2 * KEYS - torch.where(filled_BX, kept_BX, place_X)
     hit_B1 = same_BX.any(dim=1, keepdim=True)
     stalest_BX = ~hit_B1 & (rank_BX == rank_BX.amax(dim=1, keepdim=True))
     chosen_BX = (same_BX | stalest_BX) & real_B1
     lost_BX = chosen_BX & filled_BX & ~hit_B1
+    # One cell at most loses its key, so that the sum is this key; `NO_KEY` where none does.
     gone_B = torch.where(lost_BX, kept_BX + KEYS // 2 - NO_KEY, 0).sum(dim=1) + NO_KEY
     count_BX = torch.where(hit_B1, (packed_BX // AGES + 1).clamp(max=MOST), 1)
     cell = (torch.where(chosen_BX, key_B1, kept_BX), torch.where(chosen_BX, count_BX * AGES, packed_BX))
@@ -107,9 +120,9 @@ def _write_field(cell_BXX: Tensor, key_B: Tensor, count_B: Tensor, stale_N: Tens
 
 
 def _older(packed_BX: Tensor, filled_BX: Tensor, count_B: Tensor) -> Tensor:
-    """Cells one event later, `count` being its number.
+    """Cells one event later; `count` is the number of that event.
 
-    Steps of 2^j events are due where 2^j divides it: all sizes up to the largest that does.
+    Steps of 2^j events are due where 2^j divides the count: those of all sizes up to the largest that does.
     """
     age_BX = packed_BX % AGES
     size_J = 2 ** torch.arange(1, AGES // STEPS, device=count_B.device)

@@ -1,7 +1,4 @@
-"""What the compiled recurrences share: how they are compiled, and the two functions that their steps are made of.
-
-Numba compiles them when first called and keeps them on disk. They hold no lock, so that threads run beside each other.
-"""
+"""What the compiled recurrences share: how they are compiled, and the functions that their steps are made of."""
 
 from __future__ import annotations
 
@@ -10,18 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from numba import float32, njit
+from numba import float32
 from numba.extending import overload
 from torch import Tensor
 
-Array = npt.NDArray[Any]
+from lifelong.compiled import Array, compiled
 
-# Everything but the assumptions that nothing is NaN or infinite: a run that diverges must be seen to.
+# All fast-math flags but those that assume no NaN and no infinity: a run that diverges must be seen to.
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
-jit = njit(nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH)
-inlined = njit(nogil=True, cache=True, error_model="numpy", fastmath=_FASTMATH, forceinline=True)
-"""For what is compiled into its caller, so that numbers which the caller knows are known there, too."""
+jit = compiled(fastmath=_FASTMATH)
+inlined = compiled(fastmath=_FASTMATH, forceinline=True)
+"""For functions that are compiled into their caller, so that constants of the caller are constants there, too."""
 
 
 def tanh(x: Any) -> Any:
@@ -88,21 +84,27 @@ def add_products(
     weight_row: int,
     shape: tuple[int, int, int],
 ) -> None:
-    """total[r, j] += sum_i value[r, i] weight[i, j], four rows r and four i at a time, from matrices that lie flat.
+    """total[r, j] += sum_i value[r, i] weight[i, j], four rows r and four i at a time; the matrices are flat arrays.
 
-    Row r of `total` begins at r * `total_row`, that of `weight` i at i * `weight_row`. Where these two and the number
-    of columns are known when the caller is compiled, the compiler sees that rows do not overlap, and makes vector
+    Row r of `total` begins at r * `total_row`, row i of `weight` at i * `weight_row`. Where these two and the number of
+    columns are known when the caller is compiled, the compiler sees that rows do not overlap, and makes vector
     instructions of sixteen products at a time; else it cannot.
 
     Args:
-        value_strides: value[r, i] lies at r * the first + i * the second.
-        shape: rows and inner length, multiples of 4, and columns.
+        total: the sums, added to.
+        total_row: numbers from row to row of `total`.
+        value: the left matrix.
+        value_strides: value[r, i] is at r * the first + i * the second.
+        weight: the right matrix.
+        weight_row: numbers from row to row of `weight`.
+        shape: rows and inner length, both multiples of 4, and columns.
     """
     rows, inner, columns = shape
     down, right = value_strides
     for r in range(0, rows, 4):
         out = total[r * total_row :]
         for i in range(0, inner, 4):
+            # Slices in place of sums of indices, which the compiler would have to take for possibly negative ones.
             row, of = value[r * down + i * right :], weight[i * weight_row :]
             a0, a1, a2, a3 = row[0], row[right], row[2 * right], row[3 * right]
             row = row[down:]
@@ -120,6 +122,6 @@ def add_products(
 
 
 def as_array(value: Tensor) -> Array:
-    """The numbers of a tensor, one after another in memory."""
+    """The numbers of a tensor as a contiguous array; a copy only where they are not contiguous yet."""
     array: Array = value.detach().contiguous().numpy()
     return array

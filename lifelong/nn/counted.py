@@ -1,4 +1,4 @@
-"""What a model that is given counts reads beside them: standardised exact counts, and how popular the target is.
+"""What a model that is given counts reads: standardised exact counts, and how popular the target is.
 
 Shapes: B users, C targets per user, K counts, F item fields, V values of a field.
 """
@@ -6,20 +6,17 @@ Shapes: B users, C targets per user, K counts, F item fields, V values of a fiel
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lifelong.data.counts import standardising
-
-if TYPE_CHECKING:
-    from lifelong.data.counts import FloatArray
+from lifelong.dtypes import FloatArray
 
 
 class CountScale(nn.Module):
-    """Takes the mean from each count and divides by the deviation; leaves counts as they are until it is fitted.
+    """Subtracts the mean from each count and divides by the deviation; leaves counts as they are until it is fitted.
 
     Args:
         size: K, columns of `lifelong.data.counts.count_inputs`.
@@ -34,7 +31,7 @@ class CountScale(nn.Module):
         self.register_buffer("scale_K", torch.ones(size))
 
     def fit(self, value_NK: FloatArray) -> None:
-        """Take mean and deviation of these."""
+        """Take the mean and deviation of each column."""
         mean_K, scale_K = standardising(value_NK)
         self.mean_K.copy_(torch.from_numpy(mean_K))
         self.scale_K.copy_(torch.from_numpy(scale_K))
@@ -45,10 +42,15 @@ class CountScale(nn.Module):
 
 
 class TargetPopularity(nn.Module):
-    """Looks up how often each value of the target is asked about in training, as a standardised logarithm; 0 before.
+    """Looks up how often each value of the target is a target in training, as a standardised logarithm; 0 until then.
 
     Args:
         sizes: item field -> V.
+
+    >>> popularity = TargetPopularity({"item": 4})
+    >>> popularity.learn({"item": np.array([0.0, 0.0, 90.0, 10.0])})
+    >>> popularity(torch.tensor([[[2], [3]]])).flatten()
+    tensor([ 0.3333, -3.0000])
     """
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
@@ -62,7 +64,7 @@ class TargetPopularity(nn.Module):
         for place, field in enumerate(self.fields):
             log_V, count_V = np.log1p(counts[field]), counts[field]
             asked = count_V.sum() or 1.0
-            # Mean and deviation over the targets, and not over the values.
+            # Mean and deviation over targets, not over values: popular values weigh more.
             mean = float(log_V @ count_V / asked)
             deviation = float(np.sqrt((log_V - mean) ** 2 @ count_V / asked))
             self.get_buffer(f"popular_{place}").copy_(torch.from_numpy((log_V - mean) / max(deviation, 1e-6))[:, None])

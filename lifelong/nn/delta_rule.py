@@ -2,8 +2,8 @@
 
     S_t = a_t S_{t-1} (I - b_t k_t k_t^T) + b_t v_t k_t^T          keys of length 1, a and b in (0, 1)
 
-    events --per chunk, all chunks at once--> what each writes, but for the state before the chunk
-           --chunk after chunk--> the states before them
+    events --within each chunk, all at once--> what each event writes, as a function of the state before its chunk
+           --chunk after chunk--> these states
            --at any position--> a read S q, or the state itself
 
 A step is S_t = a_t S_{t-1} + u_t k_t^T, where u_t = b_t (v_t - a_t S_{t-1} k_t) is what the value lacks. With S before
@@ -12,8 +12,8 @@ a chunk and g_t = a_1 ... a_t since its start, all u of the chunk solve one tria
     (I + A) U = diag(b) V - diag(b g) K S^T          A_ti = b_t (g_t / g_i) k_t . k_i  for i < t, else 0
     S_t = g_t S + sum over i <= t of (g_t / g_i) u_i k_i^T
 
-so that U = U_0 - W S^T, where U_0 and W know nothing of S. Quotients of g are differences of sums of logarithms, at
-most 1 each: nothing overflows, and a state that has faded away is 0. `delta_step` is the specification.
+so that U = U_0 - W S^T, where U_0 and W do not depend on S. Quotients of g are exponentials of differences of sums of
+logarithms, and at most 1: nothing overflows, and a state that has faded away is 0. `delta_step` is the specification.
 
 Source: Yang et al., "Gated Delta Networks", ICLR 2025, section 3.3; Yang et al., "Parallelizing Linear Transformers
 with the Delta Rule", NeurIPS 2024, section 3.2.
@@ -37,28 +37,34 @@ class Change(NamedTuple):
     """What events do to a memory."""
 
     key_BLHK: Tensor
-    """Of length 1 at most."""
+    """Keys, of length 1 at most."""
     value_BLHD: Tensor
     keep_BLH: Tensor
-    """log a: at most 0."""
+    """log a, at most 0."""
     strength_BLH: Tensor
-    """b: from 0 to 1."""
+    """b, from 0 to 1."""
 
 
 class Chunks(NamedTuple):
-    """A history in chunks: what every event wrote, and the state before each chunk; its rows are users x chunks, R."""
+    """Histories in chunks: what every event wrote, and the state before each chunk; a row R is a chunk of a user."""
 
     state_RHDK: Tensor
     written_RHXD: Tensor
     key_RHXK: Tensor
     kept_RHX: Tensor
-    """log g: of the chunk's start, what the events up to each leave."""
+    """log g: what the events up to each one leave of the state before the chunk."""
     chunks: int
-    """Of a user."""
+    """Chunks of a user."""
 
 
 def delta_step(state_BHDK: Tensor, key_BHK: Tensor, value_BHD: Tensor, keep_BH: Tensor, strength_BH: Tensor) -> Tensor:
-    """One event of each user; the specification."""
+    """The states after one event of each user; the specification.
+
+    >>> state_BHDK, one = torch.zeros(1, 1, 1, 2), torch.ones(1, 1)
+    >>> key_BHK, value_BHD = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[5.0]]])
+    >>> delta_step(state_BHDK, key_BHK, value_BHD, keep_BH=0 * one, strength_BH=one).tolist()
+    [[[[5.0, 0.0]]]]
+    """
     faded_BHDK = state_BHDK * keep_BH.exp()[..., None, None]
     found_BHD = (faded_BHDK @ key_BHK.unsqueeze(-1)).squeeze(-1)
     written_BHD = strength_BH.unsqueeze(-1) * (value_BHD - found_BHD)
@@ -70,36 +76,47 @@ def delta_chunks(change: Change, size: int) -> Chunks:
 
     Args:
         change: of all events, finite in padding, too; L may be 0.
-        size: X, events of a chunk; the result does not depend on it.
+        size: X, events of a chunk; it changes the speed, not the result.
+
+    >>> key_BLHK = torch.nn.functional.normalize(torch.randn(2, 10, 1, 3), dim=-1)
+    >>> change = Change(key_BLHK, torch.randn(2, 10, 1, 4), -torch.rand(2, 10, 1), torch.rand(2, 10, 1))
+    >>> chunks, query_NHK = delta_chunks(change, size=4), torch.randn(3, 1, 3)
+    >>> user_N, position_N = torch.tensor([0, 0, 1]), torch.tensor([0, 7, 10])
+    >>> state_NHDK = states_after(chunks, user_N, position_N)
+    >>> found_NHD = reads_after(chunks, user_N, position_N, query_NHK)
+    >>> torch.allclose(found_NHD, (state_NHDK @ query_NHK.unsqueeze(-1)).squeeze(-1), atol=1e-5)
+    True
     """
     change = Change(*(part.float() if part.dtype != torch.float64 else part for part in change))
-    # Under mixed precision, too, in single: errors of a system's factors do not stay small.
+    # In single precision also where the rest is mixed: errors in the factors of a system do not stay small.
     with torch.autocast(change.keep_BLH.device.type, enabled=False):
         return _chunks(change, size)
 
 
 def _chunks(change: Change, size: int) -> Chunks:
     length = change.keep_BLH.shape[1]
-    # One more than needed where the last chunk is full: the state behind the last event is a chunk's start, too.
+    # One chunk more than needed where the last one is full: the state after the last event is the start of a chunk.
     chunks = length // size + 1
     key, value = (_cut(part, chunks, size) for part in change[:2])
     keep, strength = (_cut(part.unsqueeze(-1), chunks, size) for part in change[2:])
     kept = keep.squeeze(-1).cumsum(dim=-1)
+    # g_t / g_i of every pair of a chunk's events, 0 for an i after t, whose quotient could overflow.
     lower_XX = torch.ones(size, size, dtype=torch.bool, device=key.device).tril()
     quotient = (kept.unsqueeze(-1) - kept.unsqueeze(-2)).masked_fill(~lower_XX, -torch.inf).exp()
     mixed = (strength * (key @ key.transpose(-1, -2)) * quotient).tril(-1)
     right = torch.cat([value, key * kept.exp().unsqueeze(-1)], dim=-1) * strength
+    # One system gives both columns of U: U_0 from diag(b) V, and W from diag(b g) K.
     eye_XX = torch.eye(size, dtype=key.dtype, device=key.device)
     solved = torch.linalg.solve_triangular(mixed + eye_XX, right, upper=False, unitriangular=True)
     fresh, of_state = solved.split([value.shape[-1], key.shape[-1]], dim=-1)
-    # Each event's key as it stands at the end of its chunk.
+    # Each event's key times what is left of it at the end of the chunk.
     last_key = key * (kept[..., -1:] - kept).exp().unsqueeze(-1)
     state, written = _pass_on(fresh, of_state, last_key, kept[..., -1].exp())
     return Chunks(state.flatten(0, 1), written.flatten(0, 1), key.flatten(0, 1), kept.flatten(0, 1), chunks)
 
 
 def _cut(value: Tensor, chunks: int, size: int) -> Tensor:
-    """`[B, L, H, ...]` in chunks, zeros behind: `[B, Z, H, X, ...]`."""
+    """`[B, L, H, ...]` in chunks, with zeros behind the last event: `[B, Z, H, X, ...]`."""
     whole = pad(value, (0, 0, 0, 0, 0, chunks * size - value.shape[1]))
     return whole.view(len(value), chunks, size, *value.shape[2:]).transpose(2, 3)
 
@@ -125,8 +142,8 @@ def states_after(chunks: Chunks, user_N: Tensor, position_N: Tensor) -> Tensor:
     """The state of a user after `position` events: `[N, H, D, K]`.
 
     Args:
-        chunks: of the histories.
-        user_N: int64.
+        chunks: from `delta_chunks`.
+        user_N: int64 user of each target.
         position_N: int64, at most L.
     """
     row_N, weight_NHX, left_NH = _places(chunks, user_N, position_N)
@@ -139,10 +156,10 @@ def reads_after(chunks: Chunks, user_N: Tensor, position_N: Tensor, query_NHK: T
     """S q in the state after `position` events, which is never made: `[N, H, D]`.
 
     Args:
-        chunks: of the histories.
-        user_N: int64.
+        chunks: from `delta_chunks`.
+        user_N: int64 user of each target.
         position_N: int64, at most L.
-        query_NHK: of the targets.
+        query_NHK: queries of the targets.
     """
 
     def some(user_N: Tensor, position_N: Tensor, query_NHK: Tensor) -> tuple[Tensor]:
@@ -158,7 +175,7 @@ def reads_after(chunks: Chunks, user_N: Tensor, position_N: Tensor, query_NHK: T
 
 
 def _places(chunks: Chunks, user_N: Tensor, position_N: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The chunk of each position, what of each of its events is left then, and what of the state before it."""
+    """The chunk of each position, and what is left then of each of its events, and of the state before it."""
     size = chunks.kept_RHX.shape[-1]
     row_N, done_N11 = user_N * chunks.chunks + position_N // size, (position_N % size)[:, None, None]
     kept_NHX = chunks.kept_RHX[row_N]

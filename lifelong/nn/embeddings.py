@@ -13,27 +13,33 @@ from lifelong.data.vocabulary import FIRST_BUCKET
 from lifelong.nn.cells import key_table
 
 FEW = 10_000
-"""Numbers of a field up to which its vectors start at `STD_FEW`."""
+"""A field with more numbers than this starts with embeddings of spread `STD_MANY`."""
 STD_FEW, STD_MANY = 1.0, 0.2
 CODES = 512
-"""Columns of a code at most."""
+"""How many columns a code may have."""
 
 
 class FieldEmbedding(nn.Module):
     """Embeds the fields of an event or a target and concatenates them.
 
+    The padding number (0) embeds to zeros and is not trained. Where numbers are few, initial embeddings are large: what
+    a history and a target have in common reaches the loss through products of the two, so that small ones leave a model
+    on a plateau for millions of examples (at 1e-4 for ever). Rare numbers of a large field keep much of their initial
+    embedding, which is noise: such fields start small.
+
     Args:
         sizes: field -> how many numbers it has.
-        dim: width of each field's trained vector.
-        codes: fields whose vectors end in a fixed code of their number, see `code_table`: sums of it say which values
-            were there.
-        keys: fields whose vectors end in the number's key, see `nn.cells.key_table`, instead.
-        scales: fields whose numbers are levels of a scale, and whose trained vectors are made of its codes.
+        dim: width of each field's trained embedding.
+        codes: fields whose embeddings end in a fixed code of their number, see `code_table`; sums of codes say which
+            values were there.
+        keys: fields whose embeddings end in the number's key, see `nn.cells.key_table`, instead.
+        scales: fields whose numbers are levels of a scale, and whose embeddings are made of its codes.
+        factors: field -> width of a fixed unit vector that its embeddings end in, behind their code. They are drawn at
+            random until there are others (`set_factors`), and saved; padding and unknown values have none.
 
-    The padding number (0) embeds to zeros and is not trained. Initial vectors are wide where numbers are few:
-    what a history and a target have in common reaches the loss through products of the two, so that small vectors leave
-    a model on a plateau for millions of examples (at 1e-4 for ever). Rare numbers of a large field keep much of their
-    initial vector, which is noise: such fields start small.
+    >>> embed = FieldEmbedding({"item": 100, "category": 9}, dim=4)
+    >>> embed(torch.tensor([[5, 2], [0, 0]]), ("item", "category")).any(dim=-1).tolist()
+    [True, False]
     """
 
     def __init__(
@@ -44,6 +50,7 @@ class FieldEmbedding(nn.Module):
         codes: Collection[str] = (),
         keys: Collection[str] = (),
         scales: Mapping[str, Scale] | None = None,
+        factors: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.fields, self.dim = tuple(sizes), dim
@@ -58,18 +65,22 @@ class FieldEmbedding(nn.Module):
                 table.weight[0].zero_()
         self.scale_list.extend(ScaleVectors(scale, dim) for scale in scales.values())
         self.keyed = bool(keys)
-        """Whether any vector ends in a key, a whole number."""
-        # Made of the sizes alone: no part of the saved weights.
+        """Whether any embedding ends in a key, a whole number."""
+        # Made of the sizes alone, so that they need not be saved.
         self._code_names = {
             field: f"code_{place}" for place, field in enumerate(self.fields) if field in {*codes, *keys}
         }
         for field, name in self._code_names.items():
             made = key_table(sizes[field]) if field in keys else code_table(sizes[field])
             self.register_buffer(name, made, persistent=False)
+        self.factor_names = {field: f"factor_{place}" for place, field in enumerate(factors or {})}
+        """Field -> name of the buffer with its factors."""
+        for field, name in self.factor_names.items():
+            self.register_buffer(name, _random_factors(sizes[field], (factors or {})[field]))
 
     @property
     def tables(self) -> dict[str, nn.Embedding]:
-        """Field -> its table, of the fields that have one."""
+        """Field -> its table, for the fields that have one."""
         found = {}
         for field, table in zip(self._in_table, self.table_list, strict=True):
             assert isinstance(table, nn.Embedding)
@@ -78,31 +89,46 @@ class FieldEmbedding(nn.Module):
 
     @property
     def scales(self) -> dict[str, ScaleVectors]:
-        """Field -> its vectors, of the fields that are on a scale."""
+        """Field -> its embeddings, for the fields that are on a scale."""
         found = {}
         for field, vectors in zip(self._on_scale, self.scale_list, strict=True):
             assert isinstance(vectors, ScaleVectors)
             found[field] = vectors
         return found
 
-    def forward(self, number: Tensor, fields: tuple[str, ...]) -> Tensor:
-        """Embed `number[..., F]` (int64), whose last axis holds `fields`, to `[..., sum of widths(fields)]`."""
+    def forward(self, number: Tensor, fields: tuple[str, ...], *, factors: bool = True) -> Tensor:
+        """Embed `number[..., F]` (int64), whose last axis holds `fields`, to `[..., sum of widths(fields)]`.
+
+        Without factors where they are not asked for.
+        """
         tables, codes, parts = self.tables | self.scales, self.codes, []
         for place, field in enumerate(fields):
             parts.append(tables[field](number[..., place]))
             if field in codes:
                 parts.append(embedding(number[..., place], codes[field]))
+            if factors and field in self.factor_names:
+                parts.append(embedding(number[..., place], self.factors[field]))
         return torch.cat(parts, dim=-1)
 
     @property
+    def factors(self) -> dict[str, Tensor]:
+        """Field -> the factors of its numbers `[V, width]`, for the fields that have some."""
+        return {field: self.get_buffer(name) for field, name in self.factor_names.items()}
+
+    def set_factors(self, factors: Mapping[str, Tensor]) -> None:
+        """Put others in the place of all factors: field -> `[V, width]`."""
+        for field, own in self.factors.items():
+            own.copy_(factors[field])
+
+    @property
     def codes(self) -> dict[str, Tensor]:
-        """Field -> the codes of its numbers, of the fields that have some."""
+        """Field -> the codes of its numbers, for the fields that have some."""
         return {field: self.get_buffer(name) for field, name in self._code_names.items()}
 
     def widths(self, fields: Collection[str]) -> list[int]:
-        """Width of each field's vector, its code included."""
-        codes = self.codes
-        return [self.dim + (codes[field].shape[1] if field in codes else 0) for field in fields]
+        """Width of each field's embedding, its code and its factor included."""
+        behind = (self.codes, self.factors)
+        return [self.dim + sum(part[field].shape[1] for part in behind if field in part) for field in fields]
 
     def vectors(self, field: str) -> Tensor:
         """What each number of a field embeds to, its code included: `[V, width]`."""
@@ -112,17 +138,17 @@ class FieldEmbedding(nn.Module):
         return vector
 
     def trained_part(self, vector: Tensor, fields: Collection[str]) -> Tensor:
-        """What is trained of embedded `fields`: `[..., F, dim]`."""
+        """The trained part of embedded `fields`: `[..., F, dim]`."""
         parts = torch.split(vector, self.widths(fields), dim=-1)
         return torch.stack([part[..., : self.dim] for part in parts], dim=-2)
 
     def code_part(self, vector: Tensor, fields: Collection[str]) -> Tensor:
-        """The codes of embedded `fields`, one after another; no gradient reaches them, they are fixed."""
+        """The codes of embedded `fields`, one after another; they are fixed, and get no gradient."""
         parts = torch.split(vector.detach(), self.widths(fields), dim=-1)
         return torch.cat([part[..., self.dim :] for part in parts], dim=-1)
 
     def restart(self, std: float) -> None:
-        """Draw all vectors anew, with one spread for all fields, as sums of many products of them need it."""
+        """Draw all embeddings anew, with one spread for all fields, as sums of many products of them need it."""
         for table in self.tables.values():
             nn.init.normal_(table.weight, std=std)
             with torch.no_grad():
@@ -132,11 +158,11 @@ class FieldEmbedding(nn.Module):
 
 
 class ScaleVectors(nn.Module):
-    """The vectors of a scale's numbers: their fixed codes times one trained matrix, so that near numbers are alike.
+    """The embeddings of a scale's numbers: their fixed codes times one trained matrix, so that near numbers are alike.
 
     Args:
-        scale: whose codes they are.
-        dim: width of a vector.
+        scale: gives the codes.
+        dim: width of an embedding.
     """
 
     code_VK: Tensor
@@ -144,34 +170,45 @@ class ScaleVectors(nn.Module):
     def __init__(self, scale: Scale, dim: int) -> None:
         super().__init__()
         self.scale, self.num_embeddings = scale, scale.size
-        # Made of the scale alone: no part of the saved weights.
+        # Made of the scale alone, so that it need not be saved.
         self.register_buffer("code_VK", torch.from_numpy(scale.codes()).to(torch.float32), persistent=False)
         self.weight = nn.Parameter(torch.empty(self.code_VK.shape[1], dim))
         self.restart(STD_FEW)
 
     def restart(self, std: float) -> None:
-        """Draw the matrix anew: vectors are about as long as those of a table that is drawn so."""
+        """Draw the matrix anew, so that embeddings are about as long as those of a table of this spread."""
         length = float(self.code_VK[1:].square().sum(dim=1).mean().sqrt())
         nn.init.normal_(self.weight, std=std / length)
 
     def forward(self, number: Tensor) -> Tensor:
-        """Vectors `[..., dim]` of numbers."""
+        """Embeddings `[..., dim]` of numbers."""
         return embedding(number, self.code_VK) @ self.weight
 
     def of_values(self, value: Tensor, known: Tensor) -> Tensor:
-        """Vectors `[..., dim]` of values on an `Octaves` scale, without steps; of the unknown where not `known`."""
+        """Embeddings `[..., dim]` of values on an `Octaves` scale, without steps; unknown ones have their own."""
         assert isinstance(self.scale, Octaves)
+        # Octave j counts as far as the value has come in it, from 0 to 1: the code of a level, between levels too.
         place = torch.log2(1 + value.clamp(min=0).to(self.weight.dtype) / self.scale.unit).unsqueeze(-1)
         code = (place - torch.arange(self.scale.octaves, device=value.device)).clamp(0, 1)
         known = known.unsqueeze(-1)
         return torch.cat([code * known, (~known).to(code.dtype)], dim=-1) @ self.weight
 
 
-def code_table(size: int) -> Tensor:
-    """A code for each number of a field: a one at the number's place, up to `CODES` places, else at its hash bucket.
+def _random_factors(size: int, width: int) -> Tensor:
+    """Unit vectors of random directions: `[size, width]`."""
+    factor_VD = nn.functional.normalize(torch.randn(size, width), dim=1)
+    factor_VD[:FIRST_BUCKET] = 0
+    return factor_VD
 
-    Numbers are dense, so that the remainder fills buckets evenly. Padding and unknown have no code: two unknown values
-    need not be the same one. `[size, at most CODES]`.
+
+def code_table(size: int) -> Tensor:
+    """A code for each number of a field: a one at the number's place, or at its bucket if there are more than `CODES`.
+
+    Numbers are dense, so that their remainders fill buckets evenly. Padding and unknown have no code: two unknown
+    values need not be equal. `[size, at most CODES]`.
+
+    >>> code_table(4).tolist()
+    [[0.0, 0.0], [0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
     """
     number = torch.arange(FIRST_BUCKET, size)
     width = min(max(len(number), 1), CODES)

@@ -1,4 +1,7 @@
-"""Biases and inner products: what models of user and item factors have in place of the shared head."""
+"""Biases and inner products: what models of user and item factors have in place of the shared head.
+
+Source: Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 2009.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,23 @@ from torch import Tensor, nn
 
 
 def sum_of_fields(vector: Tensor, width: int) -> Tensor:
-    """The sum of the fields' vectors, `[..., F * width]` -> `[..., width]`; F may be 0."""
+    """The sum of the fields' embeddings, `[..., F * width]` -> `[..., width]`; F may be 0.
+
+    >>> sum_of_fields(torch.tensor([1.0, 2.0, 10.0, 20.0]), width=2).tolist()
+    [11.0, 22.0]
+    """
     return vector.reshape(*vector.shape[:-1], vector.shape[-1] // width, width).sum(dim=-2)
 
 
 class FactorHead(nn.Module):
-    """mu + b_target + b_context + q_target . interest, for each of T tasks its own.
+    """mu + b_target + b_context + q_target . interest, with parts of its own for each of T tasks.
 
-    A thing of several fields has the sum of its fields' vectors, each of which holds, one after another:
+    A target or context of several fields has the sum of its fields' embeddings, each of which holds, one after another:
 
-        T biases | T * K factors q | anything else, which other roles of the field use
+        T biases | T * K factors q | anything else that the model puts there
 
     Args:
-        width: of each field's vector.
+        width: width of each field's embedding.
         tasks: T.
         dropout: probability of dropping a number of the interest in training.
     """
@@ -43,12 +50,12 @@ class FactorHead(nn.Module):
 
 
 class UserFactors(nn.Embedding):
-    """A trained vector per user, zeros for whoever is not in training, and the term that keeps factors small.
+    """A trained embedding per user, zeros for users who are not in training, and the term that keeps factors small.
 
     Args:
-        users: how many, the padding included.
-        width: of a vector.
-        decay: weight of the squares; 0: no term.
+        users: how many users there are, the padding included.
+        width: width of an embedding.
+        decay: weight of the squares; 0 for no term.
     """
 
     def __init__(self, users: int, width: int, *, decay: float) -> None:
@@ -57,9 +64,9 @@ class UserFactors(nn.Embedding):
         nn.init.zeros_(self.weight)
 
     def decayed(self, user_B1E: Tensor, item_BCE: Tensor, mask_BC: Tensor) -> Mapping[str, Tensor]:
-        """The squares of what each labelled pair uses, mean over pairs, times their weight.
+        """The squares of all that a labelled pair uses, mean over pairs, times their weight.
 
-        Source: Koren et al., IEEE Computer 2009, the regularisation of the model with biases.
+        Source: the regularisation of the model with biases.
         """
         if self.decay == 0:
             return {}

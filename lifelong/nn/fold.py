@@ -4,7 +4,7 @@
 
 A stack of all states would have (users x events x numbers of a state) numbers; what is kept here grows with the targets
 instead. What the backward pass needs of every step would be several times that stack: beyond `NUMBERS_AT_ONCE` it is
-computed again, some steps at a time.
+computed again, a few steps at a time (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016).
 
 Shapes: B users, L padded history length, C targets per user, N targets of a batch, X width of a step's input.
 """
@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 NUMBERS_AT_ONCE = 2**25
-"""Numbers in the states of the steps that a backward pass holds together, at most: 128 MiB in single precision.
+"""How many numbers the states of the steps may have that a backward pass holds at once: 128 MiB in single precision.
 
-What the steps keep for it is some six times that. Computing steps again doubles the time of a pass, so that it is left
-to batches that would not fit.
+What these steps keep for it is about six times that. Computing steps again doubles the time of a pass, and is left to
+batches that would not fit.
 """
 
 State = tuple[Tensor, ...]
@@ -36,14 +36,21 @@ def fold_at(step: Step, start: State, input_BLX: Tensor, position_BC: Tensor) ->
         start: state before the first input, tensors `[B, ...]`.
         input_BLX: finite in padding, too; L may be 0.
         position_BC: int64, at most L.
+
+    >>> step = lambda state, input_BX: (state[0] + input_BX,)
+    >>> input_BLX, position_BC = torch.tensor([[[1.0], [2.0], [4.0]]]), torch.tensor([[3, 0, 2]])
+    >>> (sum_BCX,) = fold_at(step, (torch.zeros(1, 1),), input_BLX, position_BC)
+    >>> sum_BCX.flatten().tolist()
+    [7.0, 0.0, 3.0]
     """
+    # Targets by rising position: after each step, those that it serves come next.
     place_N = position_BC.flatten()
     order_N = place_N.argsort(stable=True)
     user_N, targets = order_N // position_BC.shape[1], torch.bincount(place_N, minlength=1).tolist()
     first, *users = torch.split(user_N, targets)
     size = _steps_at_once(start)
     state, kept = start, [_pick(start, first)]
-    # Split and not sliced: the backward pass of a slice fills a tensor of the whole's size, once per slice.
+    # Split, not sliced: the backward pass of each slice would fill a tensor as large as the whole.
     for number, inputs in enumerate(torch.split(input_BLX[:, : len(users)], size, dim=1)):
         chunk = (step, state, inputs, users[number * size : (number + 1) * size])
         if size < len(users) and torch.is_grad_enabled():
@@ -58,7 +65,7 @@ def fold_at(step: Step, start: State, input_BLX: Tensor, position_BC: Tensor) ->
 
 
 def _some_steps(step: Step, state: State, input_BLX: Tensor, users: Sequence[Tensor]) -> tuple[State, list[State]]:
-    """The last state, and after each step those of its `users`."""
+    """The last state; and of the states after each step, those of its `users`."""
     kept = []
     for input_BX, user_N in zip(input_BLX.unbind(1), users, strict=True):
         state = step(state, input_BX)

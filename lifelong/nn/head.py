@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
 
 class Head(nn.Module):
-    """MLP with ELU and dropout, no batch normalisation (HPMN, section 4; same for every model compared).
+    """MLP with ELU and dropout, without batch normalisation; every model compared has it.
+
+    Source: Ren et al., SIGIR 2019 (HPMN), the user response prediction.
 
     Args:
-        width: width of interest + target + context together.
+        width: width of interest, target and context together.
         tasks: number of logits.
         hidden: widths of the hidden layers.
         dropout: probability of dropping a hidden unit.
+
+    >>> Head(6, tasks=2)(torch.randn(4, 1), torch.randn(4, 2), torch.randn(4, 3)).shape
+    torch.Size([4, 2])
     """
+
+    takes_one_context: ClassVar[bool] = True
+    """Whether one context may stand for those of all targets."""
 
     def __init__(
         self, width: int, tasks: int = 1, *, hidden: tuple[int, ...] = (200, 80), dropout: float = 0.5
@@ -27,6 +37,18 @@ class Head(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(width, tasks))
 
     def forward(self, interest: Tensor, target: Tensor, context: Tensor) -> Tensor:
-        """Logits `[..., T]` from parts with equal leading axes."""
-        logit: Tensor = self.layers(torch.cat([interest, target, context], dim=-1))
-        return logit
+        """Logits `[..., T]` from parts with equal leading axes, or with one context `[B, 1, ...]` for all targets.
+
+        Then the context's part of the first layer is computed once for all of them.
+        """
+        if context.dim() > 1 and context.shape[-2] == 1 and interest.shape[-2] != 1:
+            first, *others = self.layers
+            assert isinstance(first, nn.Linear)
+            # A plain number also where a graph is traced: the parts of the weight are then constants.
+            own = first.in_features - int(context.shape[-1])
+            of_context = context @ first.weight[:, own:].T + first.bias
+            hidden = torch.cat([interest, target], dim=-1) @ first.weight[:, :own].T + of_context
+            logit: Tensor = nn.Sequential(*others)(hidden)
+            return logit
+        whole: Tensor = self.layers(torch.cat([interest, target, context], dim=-1))
+        return whole

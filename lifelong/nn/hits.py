@@ -1,4 +1,7 @@
-"""The best events for each target, what stands at them, and what the rest of the history sees of their weights.
+"""Search in a history: the best events for each target, values at these hits, and their weights over all events.
+
+Source: what the exact search units of SIM (Pi et al., CIKM 2020), ETA (Chen et al., 2021) and TWIN (Chang et al., KDD
+2023) share.
 
 Shapes: B users, L padded history length, C targets per user, M retrieved events, H heads, D width.
 """
@@ -13,17 +16,22 @@ from torch.nn.functional import pad
 def best_events(score_BCL: Tensor, visible_BCL: Tensor, most: int) -> tuple[Tensor, Tensor]:
     """Places of the events with the largest scores, best first, and which of them are events: `[B, C, M]`, M = `most`.
 
-    An event that a target may not see is never among them, whatever its score; where a target sees fewer than M events
+    An event that a target may not see is never among them, whatever its score. Where a target sees fewer than M events
     the rest are no hits, and their place is 0.
 
     Args:
         score_BCL: whole or floating numbers, finite where visible; no gradient passes. L may be 0.
         visible_BCL: which events each target may see.
         most: M.
+
+    >>> score_BCL, visible_BCL = torch.tensor([[[3.0, 9.0, 5.0]]]), torch.tensor([[[True, False, True]]])
+    >>> place_BCM, hit_BCM = best_events(score_BCL, visible_BCL, most=3)
+    >>> place_BCM.tolist(), hit_BCM.tolist()
+    ([[[2, 0, 0]]], [[[True, True, False]]])
     """
     score_BCL = score_BCL.detach()
     lowest = -torch.inf if score_BCL.is_floating_point() else torch.iinfo(score_BCL.dtype).min
-    # Columns that nothing sees, so that M can always be taken.
+    # M more columns that no target sees, so that M can always be taken.
     score_BCX = pad(score_BCL.masked_fill(~visible_BCL, lowest), (0, most), value=lowest)
     best_BCM, place_BCM = score_BCX.topk(most, dim=-1)
     hit_BCM = best_BCM > lowest
@@ -31,15 +39,20 @@ def best_events(score_BCL: Tensor, visible_BCL: Tensor, most: int) -> tuple[Tens
 
 
 def take_events(value_BLD: Tensor, place_BCM: Tensor, hit_BCM: Tensor) -> Tensor:
-    """What stands at the hits, zeros where there is none: `[B, C, M, D]`.
+    """The values at the hits, zeros where there is no hit: `[B, C, M, D]`.
 
     Args:
         value_BLD: one row per event; L may be 0.
         place_BCM: int64, below L where `hit_BCM`.
-        hit_BCM: which places are events.
+        hit_BCM: which places are hits.
+
+    >>> value_BLD = torch.tensor([[[1.0], [2.0], [3.0]]])
+    >>> take_events(value_BLD, torch.tensor([[[2, 0]]]), torch.tensor([[[True, False]]])).tolist()
+    [[[[3.0], [0.0]]]]
     """
     users, length, width = value_BLD.shape
-    # Rows of one long table, whose first is zeros: its backward pass adds whole rows.
+    # One long table: a row of zeros, then the rows of all users, so that user b begins at row 1 + L b. Its backward
+    # pass adds whole rows, which is fast everywhere.
     table_ND = torch.cat([value_BLD.new_zeros(1, width), value_BLD.reshape(-1, width)])
     first_B11 = 1 + length * torch.arange(users, device=place_BCM.device).view(-1, 1, 1)
     row_BCM = (first_B11 + place_BCM).masked_fill(~hit_BCM, 0)
@@ -51,10 +64,13 @@ def over_events(weight_BCM: Tensor, place_BCM: Tensor, length: int) -> Tensor:
 
     Args:
         weight_BCM: 0 where there is no hit.
-        place_BCM: int64, from 0 and below L where there is a hit, and at most L elsewhere.
+        place_BCM: int64, from 0 to L - 1 where there is a hit, and at most L elsewhere.
         length: L.
+
+    >>> over_events(torch.tensor([[[0.7, 0.2, 0.1]]]), torch.tensor([[[2, 0, 2]]]), length=4)
+    tensor([[[0.2000, 0.0000, 0.8000, 0.0000]]])
     """
-    # One place more than there are events, so that there is one where L is 0.
+    # One place more than there are events, as hits that are none have a place, too, also where L is 0.
     weight_BCX = weight_BCM.new_zeros(*weight_BCM.shape[:-1], length + 1)
     return weight_BCX.scatter_add(-1, place_BCM, weight_BCM)[..., :length]
 
@@ -62,10 +78,10 @@ def over_events(weight_BCM: Tensor, place_BCM: Tensor, length: int) -> Tensor:
 def products_at(query_BCHD: Tensor, value_BLD: Tensor, place_BCM: Tensor) -> Tensor:
     """Inner products of a target's queries with the values at its hits: `[B, C, H, M]`.
 
-    All products are made and those of the hits picked: a copy of the values for each target would be far larger.
+    All products are made, and those of the hits picked: a copy of the values for each target would be far larger.
 
     Args:
-        query_BCHD: queries.
+        query_BCHD: queries, one per head.
         value_BLD: one row per event, or `[L, D]` for all users; L may be 0.
         place_BCM: int64, below L where there is a hit, and 0 elsewhere.
     """
@@ -83,7 +99,7 @@ def sums_at(weight_BCHM: Tensor, value_BLD: Tensor, place_BCM: Tensor) -> Tensor
     Args:
         weight_BCHM: 0 where there is no hit.
         value_BLD: one row per event, or `[L, D]` for all users; L may be 0.
-        place_BCM: int64, as `over_events` takes them.
+        place_BCM: int64, see `over_events`.
     """
     users, targets, heads, _ = weight_BCHM.shape
     place_BCHM = place_BCM.unsqueeze(2).expand(-1, -1, heads, -1)

@@ -6,7 +6,9 @@
 `PairScore` is the specification. Its first layer is linear in the event once the target is known, so that no product
 q * e is ever made; the matrix product is as long as the events and as wide as the targets' hidden units together. A
 block is a few targets of one user and the events between the first and the last that any of them sees. Its hidden units
-fit into a processor's second cache and are made again for the backward pass.
+fit into a processor's second-level cache and are made again for the backward pass.
+
+Source: this package; the MLP is the scorer of Zhou et al., "Deep Interest Network", KDD 2018, as in `PairScore`.
 
 Shapes: B users, L padded history length, C targets per user, E width, K first hidden layer, J second hidden layer,
 P = L x C pairs of a block.
@@ -24,20 +26,25 @@ from lifelong.nn.attention import PairScore
 from lifelong.nn.traced import is_traced
 
 NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**26}
-"""Hidden units of a block at most."""
+"""How many hidden units a block may have."""
 
 
 def visible_scores(score: PairScore, query_BCE: Tensor, event_BLE: Tensor, first_BC: Tensor, end_BC: Tensor) -> Tensor:
     """`score` of each target's events from place `first` to before `end`, anything finite elsewhere: `[B, C, L]`.
 
-    Faster the nearer to each other the targets of a user stand that are neighbours.
+    It is the faster, the nearer to each other neighbouring targets are in the history.
 
     Args:
         score: the MLP.
-        query_BCE: targets.
+        query_BCE: queries of the targets.
         event_BLE: finite in padding, too; L may be 0.
-        first_BC: int64.
-        end_BC: int64; more than L is L.
+        first_BC: int64 first place that a target sees.
+        end_BC: int64 place behind the last; more than L counts as L.
+
+    >>> score, query_BCE, event_BLE = PairScore(4), torch.randn(1, 2, 4), torch.randn(1, 6, 4)
+    >>> found_BCL = visible_scores(score, query_BCE, event_BLE, torch.tensor([[0, 2]]), torch.tensor([[6, 4]]))
+    >>> torch.allclose(found_BCL[0, 1, 2:4], score(query_BCE[0, 1], event_BLE[0, 2:4]), atol=1e-5)
+    True
     """
     if is_traced():
         traced: Tensor = score(query_BCE, event_BLE.unsqueeze(1))
@@ -83,6 +90,7 @@ class _Scores(torch.autograd.Function):
             query_CE, event_LE = query_BCE[targets], event_BLE[events]
             matrix_NE = _matrices(query_CE, product_KE, linear_KE)
             first_PK, second_PJ = _hidden(event_LE, matrix_NE, part_BCK[targets], second_JK, bias_J)
+            # Pairs are ordered by event, then target, as `_hidden` has them.
             grad_P = grad_outputs[0][(*targets, events[1])].T.reshape(-1)
             grad_last[0].addmv_(second_PJ.T, grad_P)
             grad_PJ = _through_relu(torch.outer(grad_P, last_1J[0]), second_PJ)
@@ -91,6 +99,7 @@ class _Scores(torch.autograd.Function):
             grad_LN = _through_relu(grad_PJ @ second_JK, first_PK).view(len(event_LE), -1)
             grad_event[events].addmm_(grad_LN, matrix_NE)
             grad_part[targets] = grad_LN.sum(dim=0).view_as(part_BCK[targets])
+            # The matrix of target c is W4 * q_c + (W2 - W3): its gradient goes to all three.
             grad_CKE = (grad_LN.T @ event_LE).view(len(query_CE), *product_KE.shape)
             grad_linear += grad_CKE.sum(dim=0)
             grad_query[targets] = (grad_CKE * product_KE).sum(dim=1)
@@ -99,10 +108,11 @@ class _Scores(torch.autograd.Function):
 
 
 Place = tuple[int, slice]
+"""A user, and a range of her targets or events."""
 
 
 def _blocks(first_BC: Tensor, end_BC: Tensor, hidden: int) -> Iterator[tuple[Place, Place]]:
-    """Places in `[B, C]` and in `[B, L]` of each block: a user, and some of her targets and events."""
+    """The places of each block in `[B, C]` and in `[B, L]`."""
     numbers = NUMBERS_AT_ONCE[first_BC.device.type]
     for user, (firsts, ends) in enumerate(zip(first_BC.tolist(), end_BC.tolist(), strict=True)):
         most = max((end - first for first, end in zip(firsts, ends, strict=True)), default=0)
@@ -115,20 +125,20 @@ def _blocks(first_BC: Tensor, end_BC: Tensor, hidden: int) -> Iterator[tuple[Pla
 
 
 def _matrices(query_CE: Tensor, product_KE: Tensor, linear_KE: Tensor) -> Tensor:
-    """What each target makes of the first layer, below each other: `[C * K, E]`."""
+    """The first layer of each target, W4 * q + (W2 - W3), one below the other: `[C * K, E]`."""
     return torch.addcmul(linear_KE, query_CE.unsqueeze(1), product_KE).flatten(0, 1)
 
 
 def _hidden(
     event_LE: Tensor, matrix_NE: Tensor, part_CK: Tensor, second_JK: Tensor, bias_J: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Both hidden layers of all pairs: `[P, K]` and `[P, J]`, one event's pairs beside each other."""
+    """Both hidden layers of all pairs, `[P, K]` and `[P, J]`; the pairs of an event follow each other."""
     first_LN = torch.addmm(part_CK.flatten(), event_LE, matrix_NE.T).relu_()
     first_PK = first_LN.view(-1, part_CK.shape[1])
     return first_PK, torch.addmm(bias_J, first_PK, second_JK.T).relu_()
 
 
 def _through_relu(grad: Tensor, result: Tensor) -> Tensor:
-    """The gradient before a relu, from that behind it and its result."""
+    """The gradient before a relu, from the one behind it and the relu's result."""
     before: Tensor = torch.ops.aten.threshold_backward(grad, result, 0)
     return before

@@ -1,15 +1,27 @@
-"""Recurrent steps that agree with the whole pass, and the picking of states at positions."""
+"""Steps of a GRU that agree with the pass over a whole history, and the states at given positions.
+
+Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", EMNLP 2014, in the form of
+`torch.nn.GRU`, whose reset gate follows the product with the state.
+
+Shapes: B users, L padded history length, C targets per user, E width of an input, D state width.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from lifelong.nn.traced import is_traced, traced_states
+from lifelong.nn.traced import is_traced, runs_compiled, traced_states
 
 
 def gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor) -> Tensor:
-    """One step of a one-layer `nn.GRU`, written out with its own weights: `[B, D]`."""
+    """One step of a one-layer `nn.GRU`, written out with its own weights: `[B, D]`.
+
+    >>> gru, input_BLE = nn.GRU(3, 2, batch_first=True), torch.randn(1, 4, 3)
+    >>> hidden_BLD = gru_pass(gru, input_BLE, torch.tensor([4]))
+    >>> torch.allclose(gru_step(gru, input_BLE[:, 3], hidden_BLD[:, 2]), hidden_BLD[:, 3], atol=1e-5)
+    True
+    """
     assert isinstance(gru, nn.GRU)
     weight_x, weight_h, bias_x, bias_h = gru.all_weights[0]
     reset_x, update_x, new_x = (input_BE @ weight_x.T + bias_x).chunk(3, dim=-1)
@@ -23,7 +35,7 @@ def gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor) -> Tensor:
 def periodic_gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor, count_B: Tensor, period: int) -> Tensor:
     """`gru_step` where `count % period == 0`, elsewhere the state as it was: `[B, D]`.
 
-    In a traced graph the rows that are not due are not computed: of periods 1, 2, 4 ... that is most of them.
+    A traced graph computes only the rows that are due; with periods 1, 2, 4 ... most are not.
     """
     if period == 1:
         return gru_step(gru, input_BE, hidden_BD)
@@ -37,8 +49,8 @@ def periodic_gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor, count
 def gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor | None = None) -> Tensor:
     """The state of a one-layer, batch-first `nn.GRU` after each of the first `length` steps: `[B, L, D]`; L may be 0.
 
-    In single precision on the CPU the compiled scan does it, else torch's own pass, in a traced graph a loop. What
-    stands in padding is open.
+    In single precision on the CPU the compiled scan does it, else torch's own pass; in a traced graph it is a loop.
+    Padding of the result may hold anything.
 
     Args:
         gru: the layer.
@@ -55,8 +67,7 @@ def gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor, start_BD: Tens
         return traced_states(
             lambda state, value: gru_step(gru, value, state), start_BD, input_BLE.transpose(0, 1)
         ).transpose(0, 1)
-    if input_BLE.device.type == "cpu" and input_BLE.dtype == gru.weight_hh_l0.dtype == torch.float32:
-        # Compiling takes seconds where nothing is cached yet: whoever trains no recurrent model need not wait.
+    if runs_compiled(input_BLE, *gru.all_weights[0]):
         from lifelong.nn.scan import gru_scan
 
         return gru_scan(gru, input_BLE, length_B, start_BD)
@@ -71,6 +82,9 @@ def states_at(hidden_BLD: Tensor, count_BC: Tensor, start_BD: Tensor | None = No
         hidden_BLD: state after each step; L may be 0.
         count_BC: int64, at most L.
         start_BD: the state where `count` is 0; None for zeros.
+
+    >>> states_at(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[0, 1, 3]])).flatten().tolist()
+    [0.0, 1.0, 3.0]
     """
     width = hidden_BLD.shape[2]
     if hidden_BLD.shape[1] == 0:

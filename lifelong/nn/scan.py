@@ -2,11 +2,18 @@
 
     events --compiled loop over four users abreast--> state after each event
 
+With gates g, a step writes a share of its update: h_t = h_{t-1} + g_t (GRU(x_t, h_{t-1}) - h_{t-1}). Where gates are 0
+or 1 that is a copy or an update. The gradient of a gate is what an update changes, also where there was none, so that a
+straight-through gate learns from both choices.
+
 `torch.nn.GRU` calls a dozen small operations per step, also for padding, and keeps the gates of all events for the
 gradient. Here all of a step is one loop: the products with both weights, the gates, the state. Only states are kept;
 backward makes the gates again, a few events at a time, which costs less than writing them to memory and reading them
-back. `recurrent.gru_pass` decides when it is used; `recurrent.gru_step` is the specification. docs/decisions/0007 says
-what else was tried.
+back. `recurrent.gru_pass` and `boundaries.gated_gru_pass` decide when it is used; `recurrent.gru_step` is the
+specification. docs/decisions/0007 says what else was tried.
+
+Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", EMNLP 2014, in the form of
+`torch.nn.GRU`, whose reset gate follows the product with the state.
 
 Shapes: B users, L padded history length, E width of an event, D state width. In the loops, both widths are padded with
 zeros: a padded entry of a state begins as zero and stays zero. G = 3 D gates; P = 4 D parts of a step: what the event
@@ -24,16 +31,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from lifelong.nn.compiled import Array, add_products, as_array, inlined, jit, tanh
+from lifelong.compiled import Array
+from lifelong.nn.compiled import add_products, as_array, inlined, jit, tanh
 
 _ABREAST = 4
-"""Users whose steps are done together: a weight is read once for them, and no step waits for the one before."""
+"""How many users' steps are done together: a weight is read once for them, and no step waits for the one before."""
 _ROWS = 16
-"""Rows of events that backward does at a time."""
+"""How many events backward does at a time."""
 _WIDTHS = 8
 """State widths are padded to a multiple of it, so that few of them are ever compiled."""
 _COLUMNS = 32
-"""Numbers of an event whose gradient is computed at a time."""
+"""How many numbers of an event backward computes the gradient of at a time."""
+
+Users = tuple[Array, ...]
+Weights = tuple[Array, Array, Array]
+Some = tuple[Array, int, int]
+"""A block of `_backward`: user_R, end, and the number of steps."""
 
 
 @inlined
@@ -53,36 +66,50 @@ def _make_gates(part_P: Array, width: int) -> None:
 
 
 @inlined
-def _gates(part: Array, event: Array, state: Array, weights: tuple[Array, Array, Array], rows: int, width: int) -> None:
-    """Fill the gates of some rows, a multiple of 4, of events and the states before them; all lie flat."""
+def _gates(part: Array, event: Array, state: Array, weights: Weights, rows: int, width: int) -> None:
+    """Fill the gates of some rows, a multiple of 4, of events and the states before them; all arrays are flat."""
     weight_EG, weight_DG, bias_P = weights
     padded = len(weight_EG) // (3 * width)
     for row in range(rows):
         _copy(part[row * 4 * width :], bias_P, 4 * width)
+    # An event adds to the first three parts of a row, a state to the last three, which begin at `width`.
     add_products(part, 4 * width, event, (padded, 1), weight_EG, 3 * width, (rows, padded, 3 * width))
     add_products(part[width:], 4 * width, state, (width, 1), weight_DG, 3 * width, (rows, width, 3 * width))
     for row in range(rows):
         _make_gates(part[row * 4 * width :], width)
 
 
+@inlined
+def _step(state_D: Array, gate_P: Array, width: int) -> None:
+    """The state after an update."""
+    one = gate_P.dtype.type(1)
+    for j in range(width):
+        state_D[j] = (one - gate_P[2 * width + j]) * gate_P[j] + gate_P[2 * width + j] * state_D[j]
+
+
+@inlined
+def _gated_step(state_D: Array, gate_P: Array, width: int, write: Any) -> None:
+    """The state after an update of which a share is written; a closed gate leaves it as it is, to the last bit."""
+    one = gate_P.dtype.type(1)
+    for j in range(width):
+        state_D[j] += write * (one - gate_P[2 * width + j]) * (gate_P[j] - state_D[j])
+
+
 @jit
-def _forward(
-    users: tuple[Array, Array, Array, Array],
-    weights: tuple[Array, Array, Array],
-    like_D: tuple[int, ...],
-    hidden_BLD: Array,
-) -> None:
+def _forward(users: Users, write_BL: Array | None, weights: Weights, like_D: tuple[int, ...]) -> None:
     """Fill the states of real events.
 
     Args:
-        users: event_BLE; order_B, users, the one with the longest history first; length_B; start_BD.
+        users: event_BLE; order_B, users, the one with the longest history first; length_B; start_BD; hidden_BLD, which
+            is filled.
+        write_BL: the gates of the events; None if all are open.
         weights: weight_EG, flat, what an event adds to the first three parts of a step; weight_DG, flat, what a state
             adds to the last three; bias_P.
         like_D: as many entries as the padded state width: lengths of tuples are known when the loop is compiled.
     """
-    event_BLE, order_B, length_B, start_BD = users
-    weight_EG, bias_P = weights[0], weights[2]
-    width, real, inputs, one = len(like_D), hidden_BLD.shape[2], event_BLE.shape[2], bias_P.dtype.type(1)
+    event_BLE, order_B, length_B, start_BD, hidden_BLD = users
+    weight_EG, _, bias_P = weights
+    width, real, inputs = len(like_D), hidden_BLD.shape[2], event_BLE.shape[2]
     padded = len(weight_EG) // (3 * width)
     part, event = np.zeros(_ABREAST * 4 * width, bias_P.dtype), np.zeros(_ABREAST * padded, bias_P.dtype)
     for first in range(0, len(order_B), _ABREAST):
@@ -91,15 +118,18 @@ def _forward(
         for r in range(active):
             state[r * width : r * width + real] = start_BD[order_B[first + r]]
         for t in range(length_B[order_B[first]]):
+            # Lengths fall from row to row, so that the users who still have an event are the first ones.
             while length_B[order_B[first + active - 1]] <= t:
                 active -= 1
             for r in range(active):
                 _copy(event[r * padded :], event_BLE[order_B[first + r], t], inputs)
             _gates(part, event, state, weights, _ABREAST, width)
-            for r in range(_ABREAST):
-                gate, last = part[r * 4 * width :], state[r * width :]
-                for j in range(width):
-                    last[j] = (one - gate[2 * width + j]) * gate[j] + gate[2 * width + j] * last[j]
+            if write_BL is None:
+                for r in range(_ABREAST):
+                    _step(state[r * width :], part[r * 4 * width :], width)
+            else:
+                for r in range(active):
+                    _gated_step(state[r * width :], part[r * 4 * width :], width, write_BL[order_B[first + r], t])
             for r in range(active):
                 _copy(hidden_BLD[order_B[first + r], t], state[r * width :], real)
 
@@ -123,69 +153,143 @@ def _step_back(back_D: Array, last_D: Array, grad_D: Array, gate_P: Array, width
         back_D[j] *= update[j]
 
 
+@inlined
+def _gated_step_back(
+    back_D: Array,
+    last_D: Array,
+    grad_D: Array,
+    gate_P: Array,
+    width: int,
+    grad_part_P: Array,
+    write: Any,
+    copy_D: Array,
+) -> Any:
+    """`_step_back` of h + g (GRU(x, h) - h); returns the gradient of g, which is what an update changes."""
+    one, change = gate_P.dtype.type(1), gate_P.dtype.type(0)
+    for j in range(len(grad_D)):
+        back_D[j] += grad_D[j]
+    for j in range(width):
+        change += back_D[j] * (one - gate_P[2 * width + j]) * (gate_P[j] - last_D[j])
+    # A share of the gradient passes the update, the rest goes to the state before.
+    for j in range(width):
+        copy_D[j] = (one - write) * back_D[j]
+    for j in range(width):
+        back_D[j] *= write
+    _step_back(back_D, last_D, grad_D[:0], gate_P, width, grad_part_P)
+    for j in range(width):
+        back_D[j] += copy_D[j]
+    return change
+
+
+@inlined
+def _take_rows(rows: tuple[Array, Array], users: Users, some: Some, padded: int, width: int) -> None:
+    """Copy the events of a block and the states before them; zeros in padding."""
+    (event, last), (event_BLE, _, length_B, start_BD, hidden_BLD), (user_R, end, steps) = rows, users, some
+    event[:] = 0
+    last[:] = 0
+    for s in range(steps):
+        for r in range(len(user_R)):
+            b, t, row = user_R[r], end - 1 - s, s * len(user_R) + r
+            if t < length_B[b]:
+                _copy(event[row * padded :], event_BLE[b, t], event_BLE.shape[2])
+                _copy(last[row * width :], hidden_BLD[b, t - 1] if t else start_BD[b], hidden_BLD.shape[2])
+
+
+@inlined
+def _go_back(
+    back: Array,
+    grad_BLD: Array,
+    length_B: Array,
+    write_BL: Array | None,
+    grad_write_BL: Array,
+    some: Some,
+    rows: tuple[Array, Array, Array, Array],
+    weight_GD: Array,
+    width: int,
+) -> None:
+    """From step to step: the gradients of the parts of each row, and in `back` that of the state before the block."""
+    (user_R, end, steps), (part, last, grad_part, copy) = some, rows
+    no_grad = grad_BLD[0, 0, :0]
+    for s in range(steps):
+        for r in range(len(user_R)):
+            b, t, row = user_R[r], end - 1 - s, s * len(user_R) + r
+            grad = grad_BLD[b, t] if t < length_B[b] else no_grad
+            states, gates = (back[r * width :], last[row * width :]), part[row * 4 * width :]
+            grad_gates = grad_part[row * 4 * width :]
+            if write_BL is None:
+                _step_back(*states, grad, gates, width, grad_gates)
+            elif t < length_B[b]:
+                change = _gated_step_back(*states, grad, gates, width, grad_gates, write_BL[b, t], copy)
+                grad_write_BL[b, t] = change
+        # A state adds to the last three parts of a row, which begin at `width`. A product takes four rows; where a step
+        # has fewer users, the others are rows of later steps, which are still zero.
+        grad_state = grad_part[s * len(user_R) * 4 * width + width :]
+        add_products(back, width, grad_state, (4 * width, 1), weight_GD, width, (_ABREAST, 3 * width, width))
+
+
+@inlined
+def _give_events(
+    grad_event_BLE: Array, length_B: Array, some: Some, grad_part: Array, weight_GE: Array, product: Array, width: int
+) -> None:
+    """Fill the gradients of the events of a block, a few columns at a time."""
+    user_R, end, steps = some
+    for c in range(0, grad_event_BLE.shape[2], _COLUMNS):
+        product[:] = 0
+        of_columns, shape = weight_GE[c * 3 * width :], (_ROWS, 3 * width, _COLUMNS)
+        add_products(product, _COLUMNS, grad_part, (4 * width, 1), of_columns, _COLUMNS, shape)
+        for s in range(steps):
+            for r in range(len(user_R)):
+                b, t, row = user_R[r], end - 1 - s, s * len(user_R) + r
+                if t < length_B[b]:
+                    to = grad_event_BLE[b, t, c : c + _COLUMNS]
+                    _copy(to, product[row * _COLUMNS :], len(to))
+
+
 @jit
 def _backward(
     grad_BLD: Array,
-    users: tuple[Array, Array, Array, Array, Array],
-    weights: tuple[Array, Array, Array],
+    users: Users,
+    write_BL: Array | None,
+    weights: Weights,
     transposed: tuple[Array, Array],
     like_D: tuple[int, ...],
-    grads: tuple[Array, Array],
-    grad_weights: tuple[Array, Array, Array],
+    grads: tuple[Array, Array, Array],
+    grad_weights: Weights,
 ) -> None:
-    """Fill the gradients of real events and of the states before them; add to those of weights and bias.
+    """Fill the gradients of real events, of the states before them and of gates; add to those of weights and bias.
+
+    A block is the last few steps, not yet done, of four users: `_ROWS` rows. Row s * R + r is event `end` - 1 - s of
+    the block's r-th of R users: the latest events come first, as backward goes.
 
     Args:
-        users: as in `_forward`, and hidden_BLD.
+        grad_BLD: of the states.
+        users: as in `_forward`.
+        write_BL: as in `_forward`.
         weights: as in `_forward`.
         transposed: weight_GE, so many columns after so many, and weight_GD; flat.
-        grads: grad_event_BLE and grad_start_BD.
+        like_D: as in `_forward`.
+        grads: grad_event_BLE, grad_start_BD and, if there are gates, grad_write_BL.
         grad_weights: as `weights`.
     """
-    event_BLE, order_B, length_B, start_BD, hidden_BLD = users
-    (weight_EG, _, bias_P), (weight_GE, weight_GD) = weights, transposed
-    (grad_event_BLE, grad_start_BD), (grad_EG, grad_DG, grad_P) = grads, grad_weights
-    width, real, inputs = len(like_D), hidden_BLD.shape[2], event_BLE.shape[2]
-    padded = len(weight_EG) // (3 * width)
-    event, last = np.zeros(_ROWS * padded, bias_P.dtype), np.zeros(_ROWS * width, bias_P.dtype)
-    part, some = np.zeros(_ROWS * 4 * width, bias_P.dtype), np.zeros(_ROWS * _COLUMNS, bias_P.dtype)
-    no_grad = np.zeros(0, bias_P.dtype)
+    (_, order_B, length_B, _, _), (weight_GE, weight_GD) = users, transposed
+    (grad_event_BLE, grad_start_BD, grad_write_BL), (grad_EG, grad_DG, grad_P) = grads, grad_weights
+    width, kind = len(like_D), weights[2].dtype
+    padded = len(weights[0]) // (3 * width)
+    event, last, part = np.zeros(_ROWS * padded, kind), np.zeros(_ROWS * width, kind), np.zeros(_ROWS * 4 * width, kind)
+    product, copy = np.zeros(_ROWS * _COLUMNS, kind), np.zeros(width, kind)
     for first in range(0, len(order_B), _ABREAST):
-        abreast = min(_ABREAST, len(order_B) - first)
-        steps = _ROWS // abreast
-        # A step takes four rows, also where it has fewer users: those of later steps, which are still zero.
-        grad_part, back = np.zeros((_ROWS + 3) * 4 * width, bias_P.dtype), np.zeros(_ABREAST * width, bias_P.dtype)
-        for end in range(length_B[order_B[first]], 0, -steps):
-            # Row s * abreast + r: user r at event end - 1 - s.
-            event[:] = 0
-            last[:] = 0
-            grad_part[:] = 0
-            for s in range(min(steps, end)):
-                for r in range(abreast):
-                    b, t = order_B[first + r], end - 1 - s
-                    if t < length_B[b]:
-                        _copy(event[(s * abreast + r) * padded :], event_BLE[b, t], inputs)
-                        _copy(last[(s * abreast + r) * width :], hidden_BLD[b, t - 1] if t else start_BD[b], real)
+        user_R = order_B[first : first + _ABREAST]
+        most = _ROWS // len(user_R)
+        # Three rows more than a block has, as a step takes four of them however many users there are.
+        grad_part, back = np.zeros((_ROWS + 3) * 4 * width, kind), np.zeros(_ABREAST * width, kind)
+        for end in range(length_B[user_R[0]], 0, -most):
+            some, rows = (user_R, end, min(most, end)), (part, last, grad_part, copy)
+            _take_rows((event, last), users, some, padded, width)
             _gates(part, event, last, weights, _ROWS, width)
-            for s in range(min(steps, end)):
-                for r in range(abreast):
-                    row, b, t = s * abreast + r, order_B[first + r], end - 1 - s
-                    grad = grad_BLD[b, t] if t < length_B[b] else no_grad
-                    states, parts = (back[r * width :], last[row * width :]), part[row * 4 * width :]
-                    _step_back(*states, grad, parts, width, grad_part[row * 4 * width :])
-                grad_state = grad_part[s * abreast * 4 * width + width :]
-                add_products(back, width, grad_state, (4 * width, 1), weight_GD, width, (_ABREAST, 3 * width, width))
-            for c in range(0, inputs, _COLUMNS):
-                some[:] = 0
-                of_columns = weight_GE[c * 3 * width :]
-                shape = _ROWS, 3 * width, _COLUMNS
-                add_products(some, _COLUMNS, grad_part, (4 * width, 1), of_columns, _COLUMNS, shape)
-                for s in range(min(steps, end)):
-                    for r in range(abreast):
-                        b, t = order_B[first + r], end - 1 - s
-                        if t < length_B[b]:
-                            to = grad_event_BLE[b, t, c : c + _COLUMNS]
-                            _copy(to, some[(s * abreast + r) * _COLUMNS :], len(to))
+            grad_part[:] = 0
+            _go_back(back, grad_BLD, length_B, write_BL, grad_write_BL, some, rows, weight_GD, width)
+            _give_events(grad_event_BLE, length_B, some, grad_part, weight_GE, product, width)
+            # In a function of its own, this takes a tenth more of the whole time.
             add_products(grad_EG, 3 * width, event, (1, padded), grad_part, 4 * width, (padded, _ROWS, 3 * width))
             of_state = grad_part[width:]
             add_products(grad_DG, 3 * width, last, (1, width), of_state, 4 * width, (width, _ROWS, 3 * width))
@@ -193,45 +297,56 @@ def _backward(
                 of_row = grad_part[row * 4 * width :]
                 for j in range(4 * width):
                     grad_P[j] += of_row[j]
-        for r in range(abreast):
-            grad_start_BD[order_B[first + r]] = back[r * width : r * width + real]
+        for r in range(len(user_R)):
+            _copy(grad_start_BD[user_R[r]], back[r * width :], grad_start_BD.shape[1])
 
 
 class _Scan(torch.autograd.Function):
     """A pass as one differentiable operation."""
 
     @staticmethod
-    def forward(ctx: Any, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor, *weights: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor, write_BL: Tensor | None, *weights: Tensor
+    ) -> Tensor:
         order_B = length_B.argsort(descending=True, stable=True)
         hidden_BLD = input_BLE.new_zeros(*input_BLE.shape[:2], weights[1].shape[1])
         weight_GE, weight_GD, bias_P, like_D = _padded(*weights)
-        event, order, length, start = (as_array(value) for value in (input_BLE, order_B, length_B, start_BD))
+        users = tuple(as_array(value) for value in (input_BLE, order_B, length_B, start_BD, hidden_BLD))
         loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy()
-        _forward((event, order, length, start), loops, like_D, hidden_BLD.numpy())
-        ctx.save_for_backward(input_BLE, order_B, length_B, start_BD, hidden_BLD, *weights)
+        _forward(users, None if write_BL is None else as_array(write_BL), loops, like_D)
+        ctx.save_for_backward(write_BL, input_BLE, order_B, length_B, start_BD, hidden_BLD, *weights)
         return hidden_BLD
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        *of_users, weight_x, weight_h, bias_x, bias_h = ctx.saved_tensors
+        write_BL, *of_users, weight_x, weight_h, bias_x, bias_h = ctx.saved_tensors
         weight_GE, weight_GD, bias_P, like_D = _padded(weight_x, weight_h, bias_x, bias_h)
         of_columns = (
             pad(weight_GE, (0, -weight_GE.shape[1] % _COLUMNS)).view(len(weight_GE), -1, _COLUMNS).transpose(0, 1)
         )
         loops = _flat(weight_GE.t()), _flat(weight_GD.t()), bias_P.numpy()
-        transposed = _flat(of_columns), _flat(weight_GD)
-        grad, event, order, length, start, hidden = (as_array(value) for value in (*grad_outputs, *of_users))
-        users = event, order, length, start, hidden
+        users = tuple(as_array(value) for value in of_users)
         grad_input, grad_start = (torch.zeros(of_users[place].shape, dtype=bias_x.dtype) for place in (0, 3))
+        grad_write = torch.zeros(0, 0, dtype=bias_x.dtype) if write_BL is None else torch.zeros_like(write_BL)
         grad_EG, grad_DG = (torch.zeros(value.shape[::-1], dtype=bias_x.dtype) for value in (weight_GE, weight_GD))
         grad_P = torch.zeros_like(bias_P)
-        found = _flat(grad_EG), _flat(grad_DG), grad_P.numpy()
-        _backward(grad, users, loops, transposed, like_D, (grad_input.numpy(), grad_start.numpy()), found)
+        _backward(
+            as_array(grad_outputs[0]),
+            users,
+            None if write_BL is None else as_array(write_BL),
+            loops,
+            (_flat(of_columns), _flat(weight_GD)),
+            like_D,
+            (grad_input.numpy(), grad_start.numpy(), grad_write.numpy()),
+            (_flat(grad_EG), _flat(grad_DG), grad_P.numpy()),
+        )
         inputs, width, wide = weight_x.shape[1], weight_h.shape[1], len(like_D)
+        # Back from padded widths, and from the order of `_padded` to torch's.
         grad_x = grad_EG.t().view(3, wide, -1)[:, :width, :inputs].roll(-1, 0).flatten(0, 1)
         grad_h = grad_DG.t().view(3, wide, wide)[:, :width, :width].flatten(0, 1)
         grad_bias = grad_P.view(4, wide)[:, :width]
-        return grad_input, None, grad_start, grad_x, grad_h, grad_bias[[1, 2, 0]].flatten(), grad_bias[1:].flatten()
+        of_inputs = grad_input, None, grad_start, None if write_BL is None else grad_write
+        return *of_inputs, grad_x, grad_h, grad_bias[[1, 2, 0]].flatten(), grad_bias[1:].flatten()
 
 
 def _padded(
@@ -239,7 +354,8 @@ def _padded(
 ) -> tuple[Tensor, Tensor, Tensor, tuple[int, ...]]:
     """A layer's weights as the loops take them, and a tuple as long as the padded state.
 
-    Torch has the gates in the order reset, update, new; for an event the new gate is first here.
+    Torch has the gates in the order reset, update, new. Here an event's order is new, reset, update, so that its parts
+    and those of a state, reset, update, new, overlap in the middle of a row.
     """
     inputs, width = weight_x.shape[1], weight_h.shape[1]
     more = -width % _WIDTHS
@@ -259,7 +375,13 @@ def _flat(value: Tensor) -> Array:
     return flat
 
 
-def gru_scan(gru: nn.GRU, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor | None = None) -> Tensor:
+def gru_scan(
+    gru: nn.GRU,
+    input_BLE: Tensor,
+    length_B: Tensor,
+    start_BD: Tensor | None = None,
+    write_BL: Tensor | None = None,
+) -> Tensor:
     """The state of a one-layer `nn.GRU` after each event, zeros in padding: `[B, L, D]`.
 
     Args:
@@ -267,8 +389,9 @@ def gru_scan(gru: nn.GRU, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor 
         input_BLE: finite in padding, too; L is at least 1.
         length_B: int64 real events of each user.
         start_BD: the state before the first event; None for zeros.
+        write_BL: the gates, 0 to 1; None if all are open.
     """
     if start_BD is None:
         start_BD = input_BLE.new_zeros(len(input_BLE), gru.hidden_size)
     apply: Callable[..., Tensor] = _Scan.apply
-    return apply(input_BLE, length_B, start_BD, *gru.all_weights[0])
+    return apply(input_BLE, length_B, start_BD, write_BL, *gru.all_weights[0])

@@ -2,13 +2,13 @@
 
     shared   x -> 200 -> 80 -> one logit per task
     mmoe     experts E_1 .. E_n of x;  task t: tower_t(sum_e softmax(G_t x)_e E_e(x))
-    ple      level 1: experts of each task and shared ones; a gate of each task over its own and the shared experts, one
-             of the shared stream over all; level 2 the same on what level 1 gave, for the tasks alone; then towers
+    ple      level 1: experts of each task and shared ones; a gate of each task over its own and the shared experts, and
+             one of the shared stream over all; level 2 likewise, for the tasks alone, from what level 1 gave; towers
     esmm     tasks are steps of a funnel, the first before the second: P(step k) = product over j <= k of
-             sigmoid(tower_j(x)), each learnt over all examples and not over those of the step before alone
+             sigmoid(tower_j(x)), each trained on all examples and not on those alone that took the step before
 
 Experts are x -> 64 with ELU, towers 64 -> 32 -> 1 with ELU and dropout (those of `esmm` read x -> 64). ESMM's logit is
-that of the product: 1 / P - 1 multiplies out, so that no probability is made and nothing is lost near 0 and 1.
+the logit of the product: 1 / P - 1 multiplies out, so that no probability is made and nothing is lost near 0 and 1.
 
 Source: Ma et al., "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts", KDD 2018,
 equations 4-6; Tang et al., "Progressive Layered Extraction", RecSys 2020, equations 4-9; Ma et al., "Entire Space
@@ -21,20 +21,23 @@ import torch
 from torch import Tensor, nn
 
 EXPERT, TOWER = 64, 32
-"""Widths."""
+"""Widths of an expert and of a tower's hidden layer."""
 EXPERTS = 4
-"""Of `mmoe`."""
+"""How many experts `mmoe` has."""
 OWN, SHARED = 2, 2
-"""Experts of each task and shared ones, of `ple`."""
+"""How many experts each task has of its own in `ple`, and how many are shared."""
 
 
 class TaskHead(nn.Module):
     """A head of several tasks.
 
     Args:
-        width: of interest, target and context together.
+        width: width of interest, target and context together.
         tasks: number of logits, at least 2.
         dropout: probability of dropping a hidden unit.
+
+    >>> Mmoe(6, tasks=2, dropout=0.1)(torch.randn(4, 1), torch.randn(4, 2), torch.randn(4, 3)).shape
+    torch.Size([4, 2])
     """
 
     def __init__(self, width: int, tasks: int, *, dropout: float) -> None:
@@ -48,12 +51,12 @@ class TaskHead(nn.Module):
         return torch.cat([tower(of) for tower, of in zip(self.towers, streams, strict=True)], dim=-1)
 
     def streams(self, x: Tensor) -> list[Tensor]:
-        """What each task's tower reads."""
+        """The input of each task's tower."""
         raise NotImplementedError
 
 
 class Mmoe(TaskHead):
-    """Experts that all tasks share, and a gate of each task."""
+    """MMoE: experts that all tasks share, and a gate for each task. Source: Ma et al., KDD 2018, equations 4-6."""
 
     def __init__(self, width: int, tasks: int, *, dropout: float) -> None:
         super().__init__(width, tasks, dropout=dropout)
@@ -61,13 +64,13 @@ class Mmoe(TaskHead):
         self.gates = nn.ModuleList(nn.Linear(width, EXPERTS, bias=False) for _ in range(tasks))
 
     def streams(self, x: Tensor) -> list[Tensor]:
-        """Each task's mixture."""
+        """The experts, mixed by each task's gate."""
         expert = torch.stack([expert(x) for expert in self.experts], dim=-2)
         return [_mixture(gate(x), expert) for gate in self.gates]
 
 
 class Ple(TaskHead):
-    """Experts of each task beside shared ones, on two levels."""
+    """PLE: experts of each task and shared ones, on two levels. Source: Tang et al., RecSys 2020, equations 4-9."""
 
     def __init__(self, width: int, tasks: int, *, dropout: float) -> None:
         super().__init__(width, tasks, dropout=dropout)
@@ -75,13 +78,13 @@ class Ple(TaskHead):
         self.second = _Extraction(EXPERT, tasks, shared_gate=False)
 
     def streams(self, x: Tensor) -> list[Tensor]:
-        """The tasks' streams behind the second level."""
+        """The tasks' streams after the second level."""
         streams: list[Tensor] = self.second(self.first([x] * (self.tasks + 1)))
         return streams
 
 
 class _Extraction(nn.Module):
-    """One level: streams of all tasks, and the shared one last."""
+    """One level of PLE: from the streams of all tasks, and the shared one last, to those of the next level."""
 
     def __init__(self, width: int, tasks: int, *, shared_gate: bool) -> None:
         super().__init__()
@@ -105,18 +108,18 @@ class _Extraction(nn.Module):
 
 
 class Esmm(TaskHead):
-    """A tower for each step of a funnel, given the step before; logits of having come so far."""
+    """ESMM: a tower for each step of a funnel, given the step before. Source: Ma et al., SIGIR 2018, equation 3."""
 
     def __init__(self, width: int, tasks: int, *, dropout: float) -> None:
         super().__init__(width, tasks, dropout=dropout)
         self.bottoms = nn.ModuleList(_expert(width) for _ in range(tasks))
 
     def streams(self, x: Tensor) -> list[Tensor]:
-        """Each step's own."""
+        """A stream for each step."""
         return [bottom(x) for bottom in self.bottoms]
 
     def forward(self, interest: Tensor, target: Tensor, context: Tensor) -> Tensor:
-        """Logits `[..., T]` of the products."""
+        """Logits `[..., T]` of having come as far as each step."""
         step = super().forward(interest, target, context)
         reached = [step[..., :1]]
         for place in range(1, self.tasks):
@@ -125,7 +128,11 @@ class Esmm(TaskHead):
 
 
 def both(first: Tensor, second: Tensor) -> Tensor:
-    """The logit of sigmoid(first) * sigmoid(second): -log(e^-a + e^-b + e^-(a + b))."""
+    """The logit of sigmoid(first) * sigmoid(second): -log(e^-a + e^-b + e^-(a + b)).
+
+    >>> torch.sigmoid(both(torch.tensor(0.0), torch.tensor(0.0)))
+    tensor(0.2500)
+    """
     parts = torch.stack([-first, -second, -first - second])
     return -torch.logsumexp(parts, dim=0)
 
@@ -149,4 +156,4 @@ def _mixture(gate: Tensor, expert: Tensor) -> Tensor:
 
 
 HEADS: dict[str, type[TaskHead] | None] = {"shared": None, "mmoe": Mmoe, "ple": Ple, "esmm": Esmm}
-"""Name -> head; None = the one that all models have."""
+"""Name -> head; None for the one that all models have."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lifelong.nn.hits import take_events
+
 
 def recent_events(vector_BLE: Tensor, position_BC: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The last `size` events before each position: `[B, C, N, E]` with N = `size`, and the mask `[B, C, N]`.
@@ -20,20 +22,27 @@ def recent_events(vector_BLE: Tensor, position_BC: Tensor, size: int) -> tuple[T
         vector_BLE: one vector per event, left-aligned; L may be 0.
         position_BC: int64 events before each target, at most L.
         size: N.
+
+    >>> event_BCNE, mask_BCN = recent_events(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[3, 1]]), size=2)
+    >>> event_BCNE.squeeze(-1).tolist(), mask_BCN.tolist()
+    ([[[2.0, 3.0], [0.0, 1.0]]], [[[True, True], [False, True]]])
     """
-    users, length, width = vector_BLE.shape
-    place_BCN = position_BC.unsqueeze(-1) + torch.arange(-size, 0, device=position_BC.device)
-    mask_BCN = place_BCN >= 0
-    # Rows of one long table, whose first is zeros: its backward pass adds whole rows, which is fast everywhere.
-    table = torch.cat([vector_BLE.new_zeros(1, width), vector_BLE.reshape(users * length, width)])
-    first_B11 = 1 + length * torch.arange(users, device=position_BC.device).view(-1, 1, 1)
-    row_BCN = (first_B11 + place_BCN).masked_fill(~mask_BCN, 0)
-    return table.index_select(0, row_BCN.flatten()).view(*row_BCN.shape, width), mask_BCN
+    mask_BCN = _places(position_BC, size) >= 0
+    return take_events(vector_BLE, recent_places(position_BC, size), mask_BCN), mask_BCN
 
 
 def recent_places(position_BC: Tensor, size: int) -> Tensor:
-    """Places in the history of what `recent_events` takes, 0 where there is no event: int64 `[B, C, N]`."""
-    return (position_BC.unsqueeze(-1) + torch.arange(-size, 0, device=position_BC.device)).clamp(min=0)
+    """Places in the history of what `recent_events` takes, 0 where there is no event: int64 `[B, C, N]`.
+
+    >>> recent_places(torch.tensor([[3, 1]]), size=2).tolist()
+    [[[1, 2], [0, 0]]]
+    """
+    return _places(position_BC, size).clamp(min=0)
+
+
+def _places(position_BC: Tensor, size: int) -> Tensor:
+    """The `size` places right before each position, below 0 where there is no event."""
+    return position_BC.unsqueeze(-1) + torch.arange(-size, 0, device=position_BC.device)
 
 
 def recent_mean(vector_BLE: Tensor, position_BC: Tensor, size: int) -> Tensor:
@@ -42,9 +51,13 @@ def recent_mean(vector_BLE: Tensor, position_BC: Tensor, size: int) -> Tensor:
     Args:
         vector_BLE: finite in padding, too; L may be 0.
         position_BC: int64, at most L.
-        size: most events of a mean.
+        size: N; a mean is over as many events at most.
+
+    >>> recent_mean(torch.tensor([[[1.0], [2.0], [6.0]]]), torch.tensor([[0, 1, 3]]), size=2).flatten().tolist()
+    [0.0, 1.0, 4.0]
     """
     users, _, width = vector_BLE.shape
+    # The sum of a window is a difference of two sums from the start; before the first event it is 0.
     total_BLE = torch.cat([vector_BLE.new_zeros(users, 1, width), vector_BLE.cumsum(dim=1)], 1)
     start_BC = (position_BC - size).clamp(min=0)
     ends = [place.unsqueeze(-1).expand(-1, -1, width) for place in (position_BC, start_BC)]

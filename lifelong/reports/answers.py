@@ -1,4 +1,4 @@
-"""The research questions of the HPMN paper, answered in words that follow the numbers, each with the test behind it.
+"""Answers in words to the research questions of the HPMN paper, computed from the numbers, each with its test.
 
 Does the whole history help? Is the lifelong model the best? What do its slots hold?
 """
@@ -9,19 +9,19 @@ from collections.abc import Sequence
 
 from lifelong.evaluation.attention import SlotContents
 from lifelong.evaluation.compare import Comparison, ComparisonRow, DifferenceEstimate, SweepPoint
-from lifelong.evaluation.results import Estimate
+from lifelong.evaluation.results import Estimate, best_first, value_of
 from lifelong.reports.sections import Answer
-from lifelong.reports.tables import p_text
+from lifelong.reports.tables import brief, p_text, text
 from lifelong.reports.timeline import slot_name
 
 SURE = 0.05
-"""A difference with a smaller p-value is called one."""
+"""A difference with a smaller p-value is called a difference."""
 WEAK = 0.1
 """A rank correlation below this is called weak."""
 WITHOUT_EVENTS = ("popularity", "mf")
-"""Models that read no events of a user: how many they are given says nothing of them."""
+"""Models that read no events of a user: the number of recent events means nothing for them."""
 SHORT = 50
-"""Most recent events that count as a short window."""
+"""The largest number of recent events that counts as a short window."""
 WHOLE, BEST, SLOTS = (
     "Does the whole history help?",
     "Is the lifelong model the best?",
@@ -30,7 +30,7 @@ WHOLE, BEST, SLOTS = (
 
 
 def whole_history(comparison: Comparison, lifelong: str) -> Answer:
-    """All events against each shorter window, by the paired test of the sweep."""
+    """Compare all events with each shorter window, by the paired test of the sweep."""
     points = _points(comparison, lifelong)
     whole = next((point for point in points if point.events is None), None)
     shorter = [point for point in points if point.events is not None]
@@ -38,19 +38,19 @@ def whole_history(comparison: Comparison, lifelong: str) -> Answer:
         return Answer(
             WHOLE, f"Not measured: no sweep over numbers of recent events holds {_title(comparison, lifelong)}."
         )
-    details = "; ".join(f"with the last {point.events:,} {_words(_auc(point))}{_against(point)}" for point in shorter)
+    details = "; ".join(f"with the last {point.events:,} {brief(_auc(point))}{_against(point)}" for point in shorter)
     least = f" with at least {comparison.sweep_at_least:,} events before them" if comparison.sweep_at_least else ""
     return Answer(
         WHOLE,
-        f"{_verdict(shorter)} With all events {whole.title} has AUC {_words(_auc(whole))}; {details}. Paired bootstrap "
+        f"{_verdict(shorter)} With all events {whole.title} has AUC {brief(_auc(whole))}; {details}. Paired bootstrap "
         f"over users, two-sided, on the same {whole.examples:,} test examples{least}. "
         f"{pays_from(comparison, lifelong)}",
     )
 
 
 def pays_from(comparison: Comparison, lifelong: str) -> str:
-    """From how many events on the lifelong model pays: where its lower bound exceeds the best short window."""
-    every = [point for point in comparison.sweep if _value(point) is not None]
+    """From how many events on the lifelong model pays: where its lower bound exceeds the best short window's AUC."""
+    every = [point for point in comparison.sweep if value_of(point) is not None]
     mine = [point for point in _points(comparison, lifelong) if point.events is None or point.events > SHORT]
     short = [
         point
@@ -59,38 +59,39 @@ def pays_from(comparison: Comparison, lifelong: str) -> str:
     ]
     if not short or not mine:
         return "From how many events on it pays was not measured."
-    best = max(short, key=lambda point: _value(point) or 0.0)
-    bar = _value(best) or 0.0
-    stands = (
+    best = max(short, key=lambda point: value_of(point) or 0.0)
+    bar = value_of(best) or 0.0
+    to_beat = (
         f"The best with at most {SHORT} recent events is {best.title} with the last {best.events:,}, AUC {bar:.3f}."
     )
     first = next((point for point in mine if (_auc(point).low or 0.0) > bar), None)
     if first is None:
         top = max(mine, key=lambda point: _auc(point).low or 0.0)
         return (
-            f"{stands} The lower bound of {top.title} exceeds that at no number of events (highest: "
+            f"{to_beat} The lower bound of {top.title} exceeds that at no number of events (highest: "
             f"{_auc(top).low or 0.0:.3f} with {_events(top)}), so it is not shown to pay here."
         )
     return (
-        f"{stands} {first.title} pays from {_events(first)} on: the lower bound of its interval there, "
+        f"{to_beat} {first.title} pays from {_events(first)} on: the lower bound of its interval there, "
         f"{_auc(first).low:.3f}, exceeds that."
     )
 
 
 def best(comparison: Comparison, lifelong: str, pair: DifferenceEstimate | None) -> Answer:
-    """The lifelong model against the best other one.
+    """Compare the lifelong model with the best other one.
 
     Args:
         comparison: with both rows.
         lifelong: name of the lifelong model.
-        pair: AUC of the lifelong model minus that of the best other; None if it was not tested.
+        pair: AUC of the lifelong model minus that of the best other one; None if it was not tested.
     """
     mine, other = rivals(comparison, lifelong)
     if mine is None or other is None:
         missing = "it was not compared" if mine is None else "no other model has an AUC"
         return Answer(BEST, f"Not measured: {_title(comparison, lifelong)}: {missing}.")
-    ahead = _row_auc(mine) > _row_auc(other)
-    rank = 1 + sum(_row_auc(row) > _row_auc(mine) for row in _ranked(comparison))
+    ranked, value = _ranked(comparison), value_of(mine) or 0.0
+    ahead = value > (value_of(other) or 0.0)
+    rank = 1 + sum((value_of(row) or 0.0) > value for row in ranked)
     corrected = pair is not None and pair.family_p is not None
     p = None if pair is None else pair.family_p if corrected else pair.p_value
     sure = p is not None and p < SURE
@@ -105,15 +106,15 @@ def best(comparison: Comparison, lifelong: str, pair: DifferenceEstimate | None)
     gap = "" if pair is None or pair.value is None else f" Difference {_signed(pair)}."
     return Answer(
         BEST,
-        f"{verdict} {mine.title} has AUC {_words(mine.metrics['auc'])}, place {rank} of {len(_ranked(comparison))}; "
-        f"the best other model, {other.title}, has {_words(other.metrics['auc'])}.{gap} Paired bootstrap over users, "
+        f"{verdict} {mine.title} has AUC {brief(mine.metrics['auc'])}, place {rank} of {len(ranked)}; "
+        f"the best other model, {other.title}, has {brief(other.metrics['auc'])}.{gap} Paired bootstrap over users, "
         f"two-sided; {_correction(pair)} for choosing the best of the others on these examples."
         f"{_limits(comparison, mine, other)}",
     )
 
 
 def slots(contents: SlotContents | None, title: str, why_not: str) -> Answer:
-    """What attention by slot and the ages of related events say."""
+    """Say how attention to slots depends on the ages of related events."""
     if contents is None:
         return Answer(SLOTS, f"Not measured: {why_not}.")
     if contents.correlation is None or contents.p_value is None:
@@ -177,7 +178,7 @@ def _slots_verdict(contents: SlotContents) -> str:
 
 
 def _extremes(contents: SlotContents) -> str:
-    """Attention of the fastest and the slowest slot in the youngest and the oldest class."""
+    """The attention to the fastest and the slowest slot in the youngest and the oldest age class."""
     aged = [part for part in contents.classes if part.name != "none"]
     if len(aged) < 2:
         return ""
@@ -191,7 +192,7 @@ def _extremes(contents: SlotContents) -> str:
 
 
 def _points(comparison: Comparison, model: str) -> list[SweepPoint]:
-    points = [point for point in comparison.sweep if point.model == model and _value(point) is not None]
+    points = [point for point in comparison.sweep if point.model == model and value_of(point) is not None]
     return sorted(points, key=lambda point: (point.events is None, point.events or 0))
 
 
@@ -200,21 +201,11 @@ def _title(comparison: Comparison, model: str) -> str:
 
 
 def _ranked(comparison: Comparison) -> list[ComparisonRow]:
-    return sorted(
-        (row for row in comparison.rows if row.metrics["auc"].value is not None), key=lambda row: -_row_auc(row)
-    )
-
-
-def _row_auc(row: ComparisonRow) -> float:
-    return row.metrics["auc"].value or 0.0
+    return [row for row in best_first(comparison.rows) if value_of(row) is not None]
 
 
 def _auc(point: SweepPoint) -> Estimate:
     return point.metrics["auc"]
-
-
-def _value(point: SweepPoint) -> float | None:
-    return point.metrics["auc"].value if "auc" in point.metrics else None
 
 
 def _gap(point: SweepPoint) -> float:
@@ -235,13 +226,5 @@ def _events(point: SweepPoint) -> str:
     return "all events" if point.events is None else f"{point.events:,} events"
 
 
-def _words(value: Estimate) -> str:
-    interval = "" if value.low is None or value.high is None else f" [{value.low:.3f}, {value.high:.3f}]"
-    return f"{value.value:.3f}{interval}"
-
-
 def _signed(of: DifferenceEstimate) -> str:
-    text = f"{of.value:+.4f}"
-    if of.low is not None and of.high is not None:
-        text += f" [{of.low:+.4f}, {of.high:+.4f}]"
-    return f"{text}, p {p_text(of.p_value, equals=True)}".replace("-", "−")
+    return text(of.model_copy(update={"family_p": None}))

@@ -1,14 +1,14 @@
-"""Case studies that find themselves: users whose target is explained by old events, by recent ones, or by both.
+"""Case studies chosen by a rule: users with a target that is explained by old events, by recent ones, or by both.
 
-The rule is fixed before anything is looked at, and stands on the page. Of the targets that got a response and that the
-model scores above the median, with n slots filled and the slowest of them written every T events:
+The rule is fixed in advance and printed on the page. It looks at targets that got a response and that the model scores
+above the median; n slots are filled, and the slowest of them is written every T events:
 
     old       the slowest filled slot gets the most attention, and every related event is more than T events old
     recent    the fastest slot gets the most attention, and every related event is among the last T
     both      related events on both sides of T, and each of the two slots gets more than an even share, 1 / n
 
-Of those that qualify, the one with the most attention on the deciding slot is shown (for both: on the lesser of the
-two); no user is shown twice.
+Of the targets that qualify, the one with the most attention to the deciding slot is shown (for both: to the lesser of
+the two slots); no user is shown twice.
 """
 
 from __future__ import annotations
@@ -16,34 +16,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
+from lifelong.data.dataset import Dataset
+from lifelong.dtypes import BoolArray, FloatArray
 from lifelong.evaluation.attention import SAME_CATEGORY, SAME_ITEM, ReadAttention, category_field, relation
+from lifelong.reports.dataset import item_label
 from lifelong.reports.drawing import Figure
 from lifelong.reports.sections import Section
 from lifelong.reports.timeline import UserAttention, attention_timeline
 
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-
-BoolArray = npt.NDArray[np.bool_]
 KINDS = {"old": "old events", "recent": "recent events", "both": "old and recent events"}
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What was found for one kind.
+    """What was found for one kind of explanation.
 
     Args:
         kind: old, recent or both.
-        place: in the examples that were read, None if none qualifies.
-        by_slots: how many targets the rule's half about attention holds for.
-        by_events: how many its half about related events holds for.
-        qualifying: how many both hold for.
-        examined: targets with a response that score above the median.
+        place: place of the case in the examples that were read; None if none qualifies.
+        by_slots: number of targets that meet the rule's condition on attention.
+        by_events: number of targets that meet its condition on related events.
+        qualifying: number of targets that meet both.
+        examined: number of targets with a response and a score above the median.
     """
 
     kind: str
@@ -58,7 +55,7 @@ def find_cases(read: ReadAttention) -> list[Case]:
     """Apply the rule to what was read; one case per kind, in the order old, recent, both."""
     positive_N = np.asarray(read.examples.label_NT[:, 0]) >= 0.5
     filled_N = read.filled
-    # With one slot, the slowest and the fastest are the same.
+    # With a single slot, the slowest is also the fastest.
     examined_N = positive_N & (filled_N >= 2)
     if len(read.logit_N):
         examined_N &= read.logit_N > np.median(read.logit_N)
@@ -90,7 +87,7 @@ def find_cases(read: ReadAttention) -> list[Case]:
 
 
 def cases_section(read: ReadAttention, dataset: Dataset, folder: Path, *, title: str) -> Section:
-    """The rule, what was found, and a figure per case.
+    """The rule, what was found, and one figure per case.
 
     Args:
         read: attention of the first seed.
@@ -105,7 +102,7 @@ def cases_section(read: ReadAttention, dataset: Dataset, folder: Path, *, title:
     )
 
 
-def _strongest(chosen_N: BoolArray, strength_N: npt.NDArray[np.float64]) -> int | None:
+def _strongest(chosen_N: BoolArray, strength_N: FloatArray) -> int | None:
     return int(np.argmax(np.where(chosen_N, strength_N, -1.0))) if chosen_N.any() else None
 
 
@@ -147,7 +144,7 @@ def _figure(case: Case, read: ReadAttention, dataset: Dataset, folder: Path) -> 
         time_L=np.asarray(dataset.histories.time_N[start : start + int(examples.position_N[at])]),
         group_L=[names[int(of)] for of in relation(dataset, examples, at)],
         periods=read.periods,
-        targets=[_item(dataset, row)],
+        targets=[item_label(dataset, dataset.catalogue.id_of(row) or "unknown item", field)],
         attention_CS=read.attention_NS[at : at + 1],
         outcomes=[_age_words(read, at)],
         marked=_lanes(names, field),
@@ -164,13 +161,3 @@ def _age_words(read: ReadAttention, at: int) -> str:
     count, latest, oldest = (int(of[at]) for of in (read.count_N, read.latest_N, read.oldest_N))
     ages = f"{latest:,}" if latest == oldest else f"{latest:,} to {oldest:,}"
     return f"{count:,} related, {ages} events ago"
-
-
-def _item(dataset: Dataset, row: int) -> str:
-    """An item as a person reads it: its category, and its id."""
-    field, name = category_field(dataset), dataset.catalogue.id_of(row) or "unknown item"
-    if field is None:
-        return name
-    number = int(dataset.catalogue.number_VF[row, dataset.schema.item_fields.index(field)])
-    value = dataset.vocabularies[field].value_of(number)
-    return f"{value} ({name})" if value else name

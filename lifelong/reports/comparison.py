@@ -1,73 +1,77 @@
-"""The page of a comparison: its record, and what its runs and its data set add to it."""
+"""The page of a comparison: its record, with what its runs and its dataset add."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lifelong.artifact.folder import Artifact
+from lifelong.data.dataset import Dataset
 from lifelong.errors import LifelongError
 from lifelong.evaluation.attention import read_attention, sampled_users, slot_contents
 from lifelong.evaluation.compare import Comparison, DifferenceEstimate, compare
-from lifelong.evaluation.runs import Run, gather
 from lifelong.reports.answers import rivals
 from lifelong.reports.figures import Curve
 from lifelong.reports.page import write_page
 from lifelong.reports.sections import Section
-from lifelong.reports.study import LIFELONG, Findings, study_sections
+from lifelong.reports.study import Findings, study_sections
+from lifelong.training.runs import Run, gather
 
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
+_EQUAL = "-equal"
+"""End of the folder's name of a run with an equal budget."""
 
 
 def write_comparison(
     out: Path,
     comparison: Comparison,
     *,
+    lifelong: str,
     dataset: Dataset | None = None,
     runs: Path | None = None,
-    curves: Mapping[str, Curve] | None = None,
-    lifelong: str = LIFELONG,
     title: str = "Comparison",
+    lead: Sequence[str] = (),
+    sections: Sequence[Section] = (),
+    commands: Sequence[str] = (),
 ) -> Path:
     """Write the page of a comparison, its figures and its tables.
 
     Args:
         out: folder; files of an earlier report in it are replaced.
         comparison: the record.
-        dataset: adds the data set table and, with `runs`, what the slots hold and case studies.
-        runs: folder of `<model>-seed<k>`, for what is read from artifacts and logits.
-        curves: title -> learning curve; by default those that the artifacts in `runs` recorded.
-        lifelong: the model that the questions are about.
+        lifelong: name of the model that the questions are about.
+        dataset: adds the data set table and, with `runs`, what the slots hold and the case studies.
+        runs: folder of `<model>-seed<k>`, whose artifacts and logits are read.
         title: of the page.
+        lead: sentences before the generated ones.
+        sections: further parts, after those of the comparison.
+        commands: that repeat it or go on from it; by default the one in the record.
 
     Returns:
         The path of `index.html`.
     """
     findings = Findings(
         comparison,
-        recorded_curves(comparison, runs) if curves is None else curves,
-        lifelong=lifelong,
+        lifelong,
+        recorded_curves(comparison, runs),
         dataset=dataset,
         pair=pair_difference(comparison, lifelong, dataset=dataset, runs=runs),
     )
     if dataset is not None and runs is not None:
         findings = _with_attention(findings, dataset, runs)
-    parts = study_sections(findings, out / "figures")
-    if comparison.command is not None:
-        parts.append(Section("Commands", code=comparison.command))
-    return write_page(out, comparison.results, parts, title=title)
+    parts = [*study_sections(findings, out / "figures"), *sections]
+    if code := "\n".join(commands) or comparison.command:
+        parts.append(Section("Commands", code=code))
+    return write_page(out, comparison.results, parts, title=title, lead=lead)
 
 
 def pair_difference(
     comparison: Comparison, lifelong: str, *, dataset: Dataset | None = None, runs: Path | None = None
 ) -> DifferenceEstimate | None:
-    """AUC of the lifelong model minus that of the best other one: from the record, else from the logits of their runs.
+    """AUC of the lifelong model minus that of the best other one; None if it cannot be computed.
 
-    None where neither has it.
+    It is taken from the record, else computed from the logits of the two models' runs.
     """
     mine, other = rivals(comparison, lifelong)
     if mine is None or other is None:
@@ -87,7 +91,7 @@ def pair_difference(
 
 
 def recorded_curves(comparison: Comparison, runs: Path | None) -> dict[str, Curve]:
-    """Title -> learning curve of the first seed, where an artifact recorded one."""
+    """Title -> learning curve of the first seed, for models with a recorded one."""
     curves = {}
     for row in comparison.rows if runs is not None else ():
         artifact = _artifact(runs, row.model) if runs is not None else None
@@ -110,24 +114,21 @@ def _with_attention(findings: Findings, dataset: Dataset, runs: Path) -> Finding
 
 
 def _artifact(runs: Path, model: str) -> Artifact | None:
-    """Of the first seed; with an equal budget, where there is no other."""
-    for folder in (runs / f"{model}-seed0", runs / f"{model}-seed0-equal"):
-        run = Run(folder, model, 0)
-        if run.trained:
-            return run.artifact
-    return None
+    """The artifact of the first seed that was trained."""
+    return next((run.artifact for run in _runs(runs, model) if run.trained), None)
 
 
 def _finished(runs: Path, model: str) -> list[Run]:
     """The finished runs of one model, by seed; those with an equal budget, where there are no others."""
-    for suffix in ("", "-equal"):
-        pattern = re.compile(rf"{re.escape(model)}-seed(\d+){suffix}")
-        matches = [match for path in runs.iterdir() if (match := pattern.fullmatch(path.name))]
-        every = [Run(runs / match[0], model, int(match[1])) for match in sorted(matches, key=lambda of: int(of[1]))]
-        finished = [run for run in every if run.finished]
-        if finished:
-            return finished
-    return []
+    finished = [run for run in _runs(runs, model) if run.finished]
+    return [run for run in finished if not run.name.endswith(_EQUAL)] or finished
+
+
+def _runs(runs: Path, model: str) -> list[Run]:
+    """The runs of one model, by seed; those with an equal budget come last."""
+    pattern = re.compile(rf"{re.escape(model)}-seed(\d+)({_EQUAL})?")
+    matches = [match for path in runs.iterdir() if (match := pattern.fullmatch(path.name))]
+    return [Run(runs / of[0], model) for of in sorted(matches, key=lambda of: (of[2] is not None, int(of[1])))]
 
 
 def _reversed(of: DifferenceEstimate) -> DifferenceEstimate:

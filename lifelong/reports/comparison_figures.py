@@ -1,4 +1,4 @@
-"""The figures of a comparison: length sweep, ablations, quality against cost."""
+"""The figures of a comparison: sweep over recent events, ablations, quality against cost."""
 
 from __future__ import annotations
 
@@ -14,33 +14,30 @@ from lifelong.reports.comparison_tables import events_name, sweep_ticks
 from lifelong.reports.drawing import Figure, Theme
 from lifelong.reports.figures import crowd_note, others, standing_out
 from lifelong.reports.labels import place_labels
-from lifelong.reports.tables import LABELS
+from lifelong.reports.tables import brief
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
 
-def sweep(
-    comparison: Comparison, folder: Path, *, sentence: str, metric: str = "auc", always: Collection[str] = ()
-) -> Figure:
-    """A metric against the number of most recent events that a model is given, with 95 % intervals.
+def sweep(comparison: Comparison, folder: Path, *, sentence: str, always: Collection[str] = ()) -> Figure:
+    """AUC against the number of most recent events that a model sees, with 95 % intervals.
 
     Args:
         comparison: with a sweep.
         folder: where to write.
         sentence: what the figure shows, for its caption.
-        metric: what is drawn.
         always: models that are coloured however good they are.
 
     Raises:
         UsageError: no point has a value.
     """
-    ticks, of_model = sweep_ticks(comparison), _sweep_lines(comparison, metric)
+    ticks, of_model = sweep_ticks(comparison), _sweep_lines(comparison)
     if not of_model:
         raise UsageError("no sweep to draw", expected="at least one point")
-    # Judged by their last points: all events.
-    chosen = standing_out({model: of[-1].metrics[metric].value for model, of in of_model.items()}, metric, always)
+    # Models are ranked by their last points, which are those of all events.
+    chosen = standing_out({model: of[-1].metrics["auc"].value for model, of in of_model.items()}, always)
     back = [model for model in of_model if model not in chosen]
     front = [model for model in of_model if model in chosen]
 
@@ -49,49 +46,46 @@ def sweep(
         grey = drawing.background(theme)
         for model in back:
             at = [ticks.index(point.events) for point in of_model[model]]
-            values = [point.metrics[metric].value or 0.0 for point in of_model[model]]
+            values = [point.metrics["auc"].value or 0.0 for point in of_model[model]]
             axes.plot(at, values, **grey)
         for series, model in enumerate(front):
-            _draw_sweep(axes, theme, series, of_model[model], ticks, metric)
+            _draw_sweep(axes, theme, series, of_model[model], ticks)
         axes.plot([], [], label=others(back), **grey)
         axes.set_xticks(range(len(ticks)), [events_name(events) for events in ticks])
         axes.set_xlim(-0.5, len(ticks) - 0.5)
-        axes.tick_params(length=0)
-        axes.grid(axis="y", linewidth=0.8)
-        axes.set_xlabel("most recent events given to the model")
-        axes.set_ylabel(LABELS[metric])
+        drawing.finish(axes, grid="y", x="most recent events given to the model", y="AUC")
         drawing.legend(axes, len(front) + bool(back))
 
     spoken = "; ".join(
-        f"{point.title} with {events_name(point.events)}: {_value(point.metrics[metric])}"
+        f"{point.title} with {events_name(point.events)}: {brief(point.metrics['auc'])}"
         for model in front
         for point in of_model[model]
     )
     words = (
-        f"{LABELS[metric]} against the number of most recent events",
+        "AUC against the number of most recent events",
         f"{sentence} Bars are 95 % intervals over users; steps are not to scale.{crowd_note(back)}",
-        f"{LABELS[metric]} by number of most recent events. {spoken}.",
+        f"AUC by number of most recent events. {spoken}.",
     )
-    return drawing.save(f"{metric}-by-events", draw, folder, size=(9.1, 4.6), words=words)
+    return drawing.save("auc-by-events", draw, folder, size=(9.1, 4.6), words=words)
 
 
-def _sweep_lines(comparison: Comparison, metric: str) -> dict[str, list[SweepPoint]]:
-    """Model -> its points with a value, by number of events."""
+def _sweep_lines(comparison: Comparison) -> dict[str, list[SweepPoint]]:
+    """Model -> its points that have a value, by number of events."""
     ticks, lines = sweep_ticks(comparison), dict[str, list[SweepPoint]]()
     for point in sorted(comparison.sweep, key=lambda of: ticks.index(of.events)):
-        if metric in point.metrics and point.metrics[metric].value is not None:
+        if "auc" in point.metrics and point.metrics["auc"].value is not None:
             lines.setdefault(point.model, []).append(point)
     return {model: lines[model] for model in dict.fromkeys(of.model for of in comparison.sweep) if model in lines}
 
 
 def _draw_sweep(
-    axes: Axes, theme: Theme, series: int, points: Sequence[SweepPoint], ticks: Sequence[int | None], metric: str
+    axes: Axes, theme: Theme, series: int, points: Sequence[SweepPoint], ticks: Sequence[int | None]
 ) -> None:
     colour, marker = theme.colour(series), drawing.marker(series)
     at = [ticks.index(point.events) + 0.06 * (series % 7 - 3) for point in points]
-    axes.plot(at, [point.metrics[metric].value or 0.0 for point in points], color=colour, linewidth=1.2, alpha=0.6)
+    axes.plot(at, [point.metrics["auc"].value or 0.0 for point in points], color=colour, linewidth=1.2, alpha=0.6)
     for place, point in zip(at, points, strict=True):
-        drawing.interval_mark(axes, place, point.metrics[metric], colour=colour, paper=theme.paper, marker=marker)
+        drawing.interval_mark(axes, place, point.metrics["auc"], colour=colour, paper=theme.paper, marker=marker)
     axes.plot([], [], marker, color=colour, markersize=7, label=points[0].title)
 
 
@@ -115,28 +109,24 @@ def ablations(rows: Sequence[AblationRow], folder: Path) -> Figure:
         axes = canvas.subplots()
         axes.axvline(0, color=theme.ink, linewidth=1, linestyle=(0, (4, 3)))
         for place, (_, value, p) in enumerate(estimates):
-            # An interval across 0 is drawn in the quiet colour.
+            # An interval that includes 0 is drawn in grey.
             sure = p is not None and p < 0.05
             colour = theme.series[0 if sure else 7]
             drawing.interval_mark(axes, place, value, colour=colour, paper=theme.paper, horizontal=True)
             low = value.value if value.low is None else value.low
             look: dict[str, Any] = {"ha": "right", "va": "center", "textcoords": "offset points"}
             axes.annotate(f"{value.value:+.4f}".replace("-", "−"), (low, place), xytext=(-6, 0), **look)
-        axes.set_yticks(range(len(estimates)), [drawing.short(name, 34) for name, _, _ in estimates])
-        axes.set_ylim(-0.6, len(estimates) - 0.4)
         axes.margins(x=0.18)
-        axes.tick_params(length=0)
-        axes.grid(axis="x", linewidth=0.8)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("AUC of the variant minus AUC of the base (95 % interval over users)")
+        drawing.name_rows(axes, [name for name, _, _ in estimates], longest=34)
+        drawing.finish(axes, grid="x", x="AUC of the variant minus AUC of the base (95 % interval over users)")
 
     spoken = "; ".join(f"{name}: {value.value:+.4f}" for name, value, _ in reversed(estimates))
     known = base is not None and base.metrics["auc"].value is not None
-    stands = f" The base has AUC {base.metrics['auc'].value:.4f}." if base is not None and known else ""
+    base_words = f" The base has AUC {base.metrics['auc'].value:.4f}." if base is not None and known else ""
     words = (
         "Ablations",
         "Each row changes what its name says and leaves the rest. Left of the dashed line a variant is worse than the "
-        f"base; grey where p is not below 0.05.{stands}",
+        f"base; grey where p is not below 0.05.{base_words}",
         f"Difference of AUC to the base. {spoken}.",
     )
     return drawing.save("ablations", draw, folder, size=(9.1, 1.2 + 0.42 * len(estimates)), words=words)
@@ -151,7 +141,7 @@ def quality_against(
         points: title -> (cost, AUC); costs above 0.
         folder: where to write.
         name: file stem.
-        cost: what the cost is, with its unit.
+        cost: name of the cost, with its unit.
         left_out: titles of models without this cost.
 
     Raises:
@@ -171,11 +161,8 @@ def quality_against(
             at_front = title in front
             look: dict[str, Any] = {"markersize": 8 if at_front else 6.5, "markeredgecolor": theme.paper}
             axes.plot([x], [y], "o" if at_front else "s", color=theme.series[0 if at_front else 7], **look)
-        axes.grid(linewidth=0.8)
         axes.margins(x=0.16, y=0.12)
-        axes.tick_params(length=0, which="both")
-        axes.set_xlabel(f"{cost} (logarithmic)")
-        axes.set_ylabel("AUC")
+        drawing.finish(axes, x=f"{cost} (logarithmic)", y="AUC")
         place_labels(canvas, axes, points, front, theme)
 
     spoken = "; ".join(
@@ -192,14 +179,13 @@ def quality_against(
 
 
 def best_trades(points: Mapping[str, tuple[float, float]]) -> list[str]:
-    """The points that no other beats in both cost (lower) and quality (higher), from cheap to dear."""
+    """Titles of the points that no other point beats in both cost and quality, the cheapest first.
+
+    >>> best_trades({"a": (1.0, 0.6), "b": (2.0, 0.7), "c": (3.0, 0.65)})
+    ['a', 'b']
+    """
     front: list[str] = []
     for title, (_, quality) in sorted(points.items(), key=lambda of: (of[1][0], -of[1][1])):
         if not front or quality > points[front[-1]][1]:
             front.append(title)
     return front
-
-
-def _value(estimate: Estimate) -> str:
-    interval = "" if estimate.low is None else f" [{estimate.low:.3f}, {estimate.high:.3f}]"
-    return f"{estimate.value:.3f}{interval}"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from lifelong.evaluation.compare import Comparison, ComparisonRow, Cost, SweepPoint
-from lifelong.evaluation.results import Result
+from lifelong.evaluation.results import Result, best_first
 from lifelong.reports.tables import LABELS, Cell, Quantity, Table, p_text
 
 MARK = " †"
-"""Behind the name of a model whose training a limit ended."""
+"""Follows the name of a model if a limit ended its training."""
 QUALITY = ("auc", "gauc", "log_loss", "normalised_entropy", "ece")
 TESTED = ("auc", "log_loss")
-"""Metrics whose difference to the reference stands beside them."""
+"""Metrics that are followed by their difference from the reference."""
 LATENCIES = (100, 1_000, 10_000)
 _LIMIT = (
     "† A limit ended the training of this model while its validation value still rose: with more training it may "
@@ -22,14 +22,14 @@ _LIMIT = (
 
 def main_table(comparison: Comparison) -> Table:
     """One row per model, best first: quality with intervals, differences to the reference, the paper's tests, cost."""
-    best_first = _by_auc(comparison.rows)
-    quality_columns, quality = _quality(comparison, best_first)
+    ordered = best_first(comparison.rows)
+    quality_columns, quality = _quality(comparison, ordered)
     lengths = latency_lengths(comparison.costs.values())
     columns = [*quality_columns, "parameters", "training time", "examples / s", "state, bytes a user"]
     columns += [f"latency, {length:,} events" for length in lengths]
     rows = [
         [_name(row, comparison), *cells, *_cost(comparison.costs.get(row.model), lengths)]
-        for row, cells in zip(best_first, quality, strict=True)
+        for row, cells in zip(ordered, quality, strict=True)
     ]
     marked = any(cost.hit_limit for cost in comparison.costs.values())
     latency = "Latency: median milliseconds of one request with 100 candidates, by events of the history."
@@ -38,12 +38,12 @@ def main_table(comparison: Comparison) -> Table:
 
 
 def equal_table(comparison: Comparison) -> Table | None:
-    """The same models after equally many labelled examples; None where that was not asked for."""
+    """The same models after equally many labelled examples; None if there are no such runs."""
     if not comparison.equal_rows:
         return None
-    best_first = _by_auc(comparison.equal_rows)
-    columns, quality = _quality(comparison, best_first)
-    rows: list[list[Cell]] = [[row.title, *cells] for row, cells in zip(best_first, quality, strict=True)]
+    ordered = best_first(comparison.equal_rows)
+    columns, quality = _quality(comparison, ordered)
+    rows: list[list[Cell]] = [[row.title, *cells] for row, cells in zip(ordered, quality, strict=True)]
     budget = "" if comparison.equal_examples is None else f" {comparison.equal_examples:,}"
     caption = (
         f"Each model after the same{budget} labelled examples; models that are fitted at once saw what they are "
@@ -53,7 +53,7 @@ def equal_table(comparison: Comparison) -> Table | None:
 
 
 def sweep_tables(comparison: Comparison) -> list[Table]:
-    """One row per model, one column per number of most recent events: AUC, and its difference to all events."""
+    """AUC, and its difference from all events: one row per model, one column per number of most recent events."""
     if not comparison.sweep:
         return []
     ticks = sweep_ticks(comparison)
@@ -90,13 +90,13 @@ def sweep_ticks(comparison: Comparison) -> list[int | None]:
 
 
 def usual_length(costs: Iterable[Cost]) -> int:
-    """The history length whose latency stands for all: the middle one of those measured."""
+    """The history length at which latencies are compared: the middle one of those measured."""
     found = sorted({length for cost in costs for length in cost.latency_ms or {}}) or list(LATENCIES)
     return found[len(found) // 2]
 
 
 def ablation_table(comparison: Comparison) -> Table | None:
-    """Variants beside their base; None without ablations."""
+    """Variants and their base; None without ablations."""
     if not comparison.ablations:
         return None
     rows: list[list[Cell]] = [
@@ -113,7 +113,7 @@ def ablation_table(comparison: Comparison) -> Table | None:
     return Table(columns, rows, "A negative difference says that the base is better.", name="ablations")
 
 
-def slices_by_model(results: Sequence[Result], metric: str = "auc") -> Table:
+def slices_by_model(results: Sequence[Result]) -> Table:
     """One row per model, one column per slice of history length: for many models."""
     parts = [(place, part) for place, part in enumerate(results[0].slices) if part.examples]
     columns = ["model", *(f"{part.name} events" for _, part in parts), "item unseen in training"]
@@ -121,36 +121,42 @@ def slices_by_model(results: Sequence[Result], metric: str = "auc") -> Table:
     rows += [
         [
             result.title,
-            *(result.slices[place].metrics.get(metric) for place, _ in parts),
-            result.unseen.metrics.get(metric),
+            *(result.slices[place].metrics.get("auc") for place, _ in parts),
+            result.unseen.metrics.get("auc"),
         ]
-        for result in sorted(results, key=lambda of: -(of.metrics[metric].value or 0.0))
+        for result in best_first(results)
     ]
-    return Table(
-        columns, rows, f"{LABELS[metric]} by length of the history at the target.", name="history-length", folded=True
-    )
+    return Table(columns, rows, "AUC by length of the history at the target.", name="history-length", folded=True)
 
 
 def latency_lengths(costs: Iterable[Cost]) -> list[int]:
-    """The history lengths at which some model's latency was measured, ascending; the usual ones first of all."""
+    """The usual history lengths and those at which a latency was measured, ascending; empty if none was measured."""
     found = {length for cost in costs for length in cost.latency_ms or {}}
     return sorted(found | set(LATENCIES)) if found else []
 
 
 def events_name(events: int | None) -> str:
-    """A number of most recent events, or "all"."""
+    """A number of most recent events in words; None is all of them.
+
+    >>> events_name(1000), events_name(None)
+    ('1,000', 'all')
+    """
     return "all" if events is None else f"{events:,}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: 42 s, 12.5 min, 1.5 h."""
+    """Seconds as people read them.
+
+    >>> duration(750)
+    '12.5 min'
+    """
     if seconds < 100:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def _quality(comparison: Comparison, given: Sequence[ComparisonRow]) -> tuple[list[str], list[list[Cell]]]:
-    """Columns (the first names the model), and the cells after the name."""
+    """Columns, the first of which names the model, and the cells after the name."""
     reference = next((row.title for row in comparison.rows if row.model == comparison.reference), comparison.reference)
     columns = ["model", "seeds"]
     for name in QUALITY:
@@ -166,11 +172,6 @@ def _quality_cells(row: ComparisonRow) -> list[Cell]:
     deviation = None if spread is None else spread.deviation
     cells.append(None if deviation is None else Quantity(deviation, f"{deviation:.4f}"))
     return [*cells, *(None if p is None else Quantity(p, p_text(p)) for p in (row.mann_whitney_p, row.t_p))]
-
-
-def _by_auc(rows: Sequence[ComparisonRow]) -> list[ComparisonRow]:
-    """Best first; those without a value last."""
-    return sorted(rows, key=lambda row: (row.metrics["auc"].value is None, -(row.metrics["auc"].value or 0.0)))
 
 
 def _cost(cost: Cost | None, lengths: Sequence[int]) -> list[Cell]:
@@ -193,8 +194,9 @@ def _name(row: ComparisonRow, comparison: Comparison) -> str:
 
 def _tests(comparison: Comparison) -> str:
     return (
-        f"Means over seeds. Brackets: 95 % intervals, bootstrap over users ({comparison.resamples:,} resamples); p of "
-        "differences: paired on the same users; (all ...): corrected for the number of models, by the largest "
+        f"Means over seeds. Brackets: 95 % intervals, bootstrap over users and seeds ({comparison.resamples:,} "
+        "resamples); p of differences: paired on the same draws; (all ...): corrected for the number of models, by the "
+        "largest "
         "deviation of any of them (Westfall and Young). Mann-Whitney U (scores of "
         "positives above those of negatives) and t test (losses against the reference) are the HPMN paper's, of the "
         "first seed; they take the examples of one user for independent."

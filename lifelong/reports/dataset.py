@@ -1,30 +1,29 @@
-"""What a comparison was made on: the data set in one table."""
+"""The dataset of a comparison in one table, and items by names that people read."""
 
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lifelong.data.dataset import Dataset
 from lifelong.data.examples import SPLITS
 from lifelong.reports.sections import Section
 from lifelong.reports.tables import Cell, Quantity, Table
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
 
 NEGATIVES = {
     "popularity": "drawn in proportion to how often items occur in the target's own period",
     "uniform": "drawn uniformly from the items of the target's own period",
     "same_category": "drawn from the positive's own category",
+    "windowed": "drawn in proportion to how often items occur around the target in time",
+    "following": "drawn in proportion to how often items occur from the target's time on",
 }
 """How negatives are drawn, in words."""
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 def dataset_section(dataset: Dataset) -> Section:
-    """Size, lengths of histories, ties, splits, negatives, cut times."""
+    """A table of sizes, lengths of histories, ties, splits, negatives and cut times."""
     manifest = dataset.manifest
     note = f"{manifest.name}, read as {manifest.source}, split by the protocol {manifest.protocol}."
     return Section("The data set", [note], [Table(["what", "how much"], _rows(dataset), name="dataset")])
@@ -52,15 +51,30 @@ def _rows(dataset: Dataset) -> list[list[Cell]]:
     return rows
 
 
+def item_label(dataset: Dataset, item: str, field: str | None) -> str:
+    """An item as a person reads it: the value of one of its fields, and its id.
+
+    Args:
+        dataset: with the vocabularies.
+        item: id.
+        field: of the items; None, or "item" itself, for the id alone.
+    """
+    if field in (None, "item"):
+        return item
+    number = int(dataset.catalogue.numbers([item])[0, dataset.schema.item_fields.index(field)])
+    value = dataset.vocabularies[field].value_of(number)
+    return f"{value} ({item})" if value else item
+
+
 def ties_share(dataset: Dataset) -> float:
-    """Share of events whose time is that of the user's event before; as recorded, else counted."""
+    """Share of events with the same time as the user's previous event; as recorded in preparation, else counted."""
     recorded = dataset.manifest.record.get("ties_share")
     if isinstance(recorded, int | float):
         return float(recorded)
     time_N, offset_U = np.asarray(dataset.histories.time_N), np.asarray(dataset.histories.offset_U)
     same_N = np.zeros(len(time_N), bool)
     same_N[1:] = time_N[1:] == time_N[:-1]
-    # The first event of a user has none before it.
+    # The event before a user's first one is another user's.
     same_N[offset_U[:-1][offset_U[:-1] < len(time_N)]] = False
     return float(same_N.mean()) if len(same_N) else 0.0
 

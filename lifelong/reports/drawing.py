@@ -10,14 +10,12 @@ from __future__ import annotations
 import datetime
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import numpy as np
-import numpy.typing as npt
-
+from lifelong.dtypes import IntArray
 from lifelong.errors import require
 
 if TYPE_CHECKING:
@@ -190,7 +188,7 @@ def interval_mark(
 
 
 def chance_line(axes: Axes, theme: Theme, *, vertical: bool) -> None:
-    """A dashed line at .5; it is always in sight, so that small differences look small."""
+    """A dashed line at 0.5; it is always visible, so that small differences look small."""
     line = axes.axvline if vertical else axes.axhline
     line(0.5, color=theme.ink, linewidth=1, linestyle=(0, (4, 3)))
     where: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9}
@@ -200,13 +198,28 @@ def chance_line(axes: Axes, theme: Theme, *, vertical: bool) -> None:
         axes.annotate("chance", (1, 0.5), xycoords=("axes fraction", "data"), xytext=(-2, 3), ha="right", **where)
 
 
+def finish(axes: Axes, *, grid: Literal["x", "y", "both"] = "both", x: str = "", y: str = "") -> None:
+    """Grid and labels of the axes; ticks have no marks."""
+    axes.tick_params(length=0, which="both")
+    axes.grid(axis=grid, linewidth=0.8)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+def name_rows(axes: Axes, names: Sequence[str], *, longest: int) -> None:
+    """Name the rows of axes, from bottom to top."""
+    axes.set_yticks(range(len(names)), [short(name, longest) for name in names])
+    axes.set_ylim(-0.6, len(names) - 0.3)
+    axes.spines["left"].set_visible(False)
+
+
 def legend(axes: Axes, entries: int) -> None:
-    """Above the axes, so that it covers no data."""
+    """A legend above the axes, where it covers no data."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(5, entries), handletextpad=0.4, columnspacing=1.4)
 
 
 def background(theme: Theme) -> dict[str, Any]:
-    """Look of lines that stand behind the coloured ones."""
+    """Style of lines behind the coloured ones."""
     return {"color": theme.series[-1], "alpha": 0.4, "linewidth": 1.0}
 
 
@@ -221,12 +234,16 @@ def log_axis(axes: Axes) -> None:
 
 
 def marker(series: int) -> str:
-    """Marker of a series."""
+    """The marker of a series; they repeat after eight."""
     return MARKERS[series % len(MARKERS)]
 
 
 def thousands(value: float, _: float) -> str:
-    """Tick label: 1.5 M, 300 k."""
+    """A number as a tick label.
+
+    >>> thousands(1_500_000, 0)
+    '1.5 M'
+    """
     if value >= 1e6:
         return f"{value / 1e6:g} M"
     return f"{value / 1e3:g} k" if value >= 1e3 else f"{value:g}"
@@ -241,7 +258,7 @@ def date_axis(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
-def date_span(time_L: npt.NDArray[np.int64]) -> str:
+def date_span(time_L: IntArray) -> str:
     """Axis label that names the first and the last day."""
     if not len(time_L):
         return "time (UTC)"
@@ -250,5 +267,9 @@ def date_span(time_L: npt.NDArray[np.int64]) -> str:
 
 
 def short(name: str, most: int) -> str:
-    """A name cut to at most so many characters."""
+    """A name, cut to at most so many characters.
+
+    >>> short("a long name", 7)
+    'a long…'
+    """
     return name if len(name) <= most else name[: most - 1].rstrip() + "…"

@@ -1,4 +1,4 @@
-"""Names beside points so that no two cover each other: each takes the first free place around its point."""
+"""Names next to points, none over another: each takes the first free place around its point."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from lifelong.reports.drawing import Theme
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.transforms import Bbox
 
-Box = tuple[float, float, float, float]
-"""left, bottom, right, top."""
 _LONGEST = 22
 _LEADER = 14.0
 """Points between a name and its point from which a thin line joins them."""
@@ -26,18 +25,17 @@ def place_labels(
     """Write each point's name at a free place near it.
 
     Args:
-        canvas: whose layout is final but for the labels.
+        canvas: its layout is final except for the labels.
         axes: where the points were drawn.
         points: name -> data coordinates.
-        bold: names that stand out; they choose first.
+        bold: names in bold; they are placed first.
         theme: colours.
     """
     canvas.draw_without_rendering()
     unit = canvas.dpi / 72
     where = {name: tuple(axes.transData.transform(point)) for name, point in points.items()}
-    taken: list[Box] = [_around(x, y, 5 * unit, 5 * unit) for x, y in where.values()]
-    frame = axes.get_window_extent()
-    limits = (frame.x0, frame.y0, frame.x1, frame.y1)
+    taken: list[Bbox] = [_around(x, y, 5 * unit, 5 * unit) for x, y in where.values()]
+    limits = axes.get_window_extent()
     for name in sorted(points, key=lambda name: (name not in bold, -where[name][1])):
         text: dict[str, Any] = {"fontsize": 9, "fontweight": "bold" if name in bold else "normal"}
         size = _size(canvas, axes, drawing.short(name, _LONGEST), text)
@@ -45,7 +43,7 @@ def place_labels(
         taken.append(box)
         if max(abs(dx) - size[0] / unit / 2, abs(dy) - size[1] / unit / 2) > _LEADER:
             text["arrowprops"] = {"arrowstyle": "-", "color": theme.ink, "alpha": 0.35, "linewidth": 0.6, "shrinkB": 4}
-        # The names keep their places when the layout is computed again.
+        # Names must keep their places when the layout is computed again.
         axes.annotate(
             drawing.short(name, _LONGEST),
             points[name],
@@ -58,13 +56,13 @@ def place_labels(
 
 
 def _free_place(
-    point: tuple[float, ...], size: tuple[float, float], taken: list[Box], limits: Box, unit: float
-) -> tuple[float, float, Box]:
-    """Offset in points and box of the candidate that covers least."""
-    best: tuple[float, float, float, Box] | None = None
+    point: tuple[float, ...], size: tuple[float, float], taken: list[Bbox], limits: Bbox, unit: float
+) -> tuple[float, float, Bbox]:
+    """Offset in points, and box, of the candidate place that covers least."""
+    best: tuple[float, float, float, Bbox] | None = None
     for dx, dy in _offsets(size[0] / unit, size[1] / unit):
         box = _around(point[0] + dx * unit, point[1] + dy * unit, size[0] / 2, size[1] / 2)
-        covered = sum(_overlap(box, other) for other in taken) + 4 * _outside(box, limits)
+        covered = sum(_overlap(box, other) for other in taken) + 4 * (box.width * box.height - _overlap(box, limits))
         if best is None or covered < best[0]:
             best = (covered, dx, dy, box)
         if covered == 0:
@@ -74,7 +72,7 @@ def _free_place(
 
 
 def _offsets(width: float, height: float) -> Iterator[tuple[float, float]]:
-    """Right, left, above, below, then wider and wider rings."""
+    """Candidate places: right, left, above, below, then wider and wider rings."""
     near_x, near_y = width / 2 + 7, height / 2 + 6
     yield from ((near_x, 0.0), (-near_x, 0.0), (0.0, near_y), (0.0, -near_y))
     for ring in range(1, 9):
@@ -84,23 +82,21 @@ def _offsets(width: float, height: float) -> Iterator[tuple[float, float]]:
 
 
 def _size(canvas: Canvas, axes: Axes, text: str, look: Mapping[str, Any]) -> tuple[float, float]:
-    """Width and height in pixels, with a margin."""
+    """Width and height of a text in pixels, with a margin."""
     drawn = axes.text(0, 0, text, **look)
     extent = drawn.get_window_extent(canvas.canvas.get_renderer())  # type: ignore[attr-defined]
     drawn.remove()
     return extent.width + 4, extent.height + 2
 
 
-def _around(x: float, y: float, half_width: float, half_height: float) -> Box:
-    return (x - half_width, y - half_height, x + half_width, y + half_height)
+def _around(x: float, y: float, half_width: float, half_height: float) -> Bbox:
+    from matplotlib.transforms import Bbox
+
+    return Bbox.from_extents(x - half_width, y - half_height, x + half_width, y + half_height)
 
 
-def _overlap(first: Box, second: Box) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    return max(width, 0.0) * max(height, 0.0)
+def _overlap(first: Bbox, second: Bbox) -> float:
+    from matplotlib.transforms import Bbox
 
-
-def _outside(box: Box, limits: Box) -> float:
-    area = (box[2] - box[0]) * (box[3] - box[1])
-    return area - _overlap(box, limits)
+    common = Bbox.intersection(first, second)
+    return 0.0 if common is None else common.width * common.height

@@ -5,16 +5,17 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from lifelong.evaluation.results import Result
 from lifelong.reports.drawing import Figure
-from lifelong.reports.tables import Table
+from lifelong.reports.tables import Table, calibration_table
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A question answered in words, with the test behind it."""
+    """A question, and its answer in words with the test behind it."""
 
     question: str
     text: str
@@ -50,6 +51,13 @@ class Section:
         return f"<section><h2>{safe(self.title)}</h2>{paragraphs}{answers}{shown}{drawn}{code}</section>"
 
 
+def calibration_sections(results: Sequence[Result]) -> list[Section]:
+    """Log loss and calibration error before and after the calibrators; nothing where no model has one."""
+    table = calibration_table(results)
+    note = "A calibrator maps raw scores to probabilities at the share of positives of these examples; ranks stay."
+    return [] if table is None else [Section("Calibration", [note], [replace(table, folded=True)])]
+
+
 def write_tables(folder: Path, parts: Sequence[Section]) -> None:
     """Write every table of the parts as Markdown, CSV, LaTeX and JSON."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,7 +73,11 @@ def write_tables(folder: Path, parts: Sequence[Section]) -> None:
 
 
 def safe(value: str) -> str:
-    """A text that cannot become markup."""
+    """A text with its markup characters escaped.
+
+    >>> safe("<b>")
+    '&lt;b&gt;'
+    """
     return html.escape(value, quote=True)
 
 
@@ -78,7 +90,7 @@ def _figure_html(figure: Figure) -> str:
 
 
 def _inline(figure: Figure) -> str:
-    """The SVG as part of the page: no prolog, no addresses, ids of its own, a width that follows the page."""
+    """The SVG as part of the page: without prolog and addresses, with ids of its own and a width that fits the page."""
     svg = figure.svg.read_text()
     box = re.search(r'viewBox="([\d.]+ [\d.]+ ([\d.]+) [\d.]+)"', svg)
     assert box is not None, f"{figure.svg} has no viewBox"

@@ -1,4 +1,4 @@
-"""What the slots of a memory hold: attention by slot against the age of related events, as table and figure."""
+"""What the slots of a memory hold: attention to each slot by age of related events, as table and figure."""
 
 from __future__ import annotations
 
@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 
 
 def slots_section(contents: SlotContents, folder: Path, *, title: str) -> Section:
-    """Mean attention of each slot, by age of the latest related event.
-
-    Args:
-        contents: what was measured.
-        folder: of the figure.
-        title: the model's name.
-    """
+    """Mean attention of each slot, by age of the latest related event."""
     note = (
         f"Which slot does {title} (first seed) read, when the last event with the target's item or category lies how "
         "far back? Ages are counted in events. Only targets whose slots are all filled, so that the length of the "
@@ -53,10 +47,7 @@ def slots_figure(contents: SlotContents, folder: Path) -> Figure:
         axes.set_xticks(range(len(classes)), [f"{part.name}\n{part.examples:,} targets" for part in classes])
         axes.set_xlim(-0.4, len(classes) - 0.6)
         axes.set_ylim(0, 1.08 * max(float(part.attention_S.max()) for part in classes))
-        axes.tick_params(length=0)
-        axes.grid(axis="y", linewidth=0.8)
-        axes.set_xlabel("age of the latest related event, in events")
-        axes.set_ylabel("mean attention")
+        drawing.finish(axes, grid="y", x="age of the latest related event, in events", y="mean attention")
         drawing.legend(axes, 3)
 
     spoken = "; ".join(f"{part.name}: " + ", ".join(f"{weight:.2f}" for weight in part.attention_S) for part in classes)

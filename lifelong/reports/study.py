@@ -3,45 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lifelong.data.dataset import Dataset
 from lifelong.evaluation.attention import ReadAttention, SlotContents
 from lifelong.evaluation.compare import Comparison, DifferenceEstimate
-from lifelong.evaluation.results import Result
+from lifelong.evaluation.results import Result, value_of
 from lifelong.reports import answers, comparison_figures, comparison_tables, figures, tables
 from lifelong.reports.cases import cases_section
 from lifelong.reports.dataset import dataset_section
 from lifelong.reports.figures import Curve
-from lifelong.reports.sections import Section
+from lifelong.reports.sections import Section, calibration_sections
 from lifelong.reports.slots import slots_section
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-
-LIFELONG = "hpmn"
-"""The model that the questions are about."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Everything that the page of a comparison tells of.
+    """Everything that the page of a comparison reports.
 
     Args:
         comparison: the record.
-        curves: title -> learning curve of the first seed.
         lifelong: name of the model that the questions are about.
+        curves: title -> learning curve of the first seed.
         dataset: what it was made on, if at hand.
-        pair: AUC of the lifelong model minus that of the best other, tested; None if that was not possible.
+        pair: AUC of the lifelong model minus that of the best other one; None if it could not be tested.
         read: the lifelong model's attention; None if it could not be read.
-        contents: the same, held against ages of related events.
+        contents: attention compared with ages of related events.
         why_not: why attention was not read.
     """
 
     comparison: Comparison
+    lifelong: str
     curves: Mapping[str, Curve] = field(default_factory=dict)
-    lifelong: str = LIFELONG
     dataset: Dataset | None = None
     pair: DifferenceEstimate | None = None
     read: ReadAttention | None = None
@@ -51,7 +45,7 @@ class Findings:
     @property
     def results(self) -> list[Result]:
         """One per model, of the first seed."""
-        return list({result.model: result for result in reversed(self.comparison.results)}.values())[::-1]
+        return tables.first_seeds(self.comparison.results)
 
     @property
     def title(self) -> str:
@@ -61,12 +55,7 @@ class Findings:
 
 
 def study_sections(findings: Findings, folder: Path) -> list[Section]:
-    """All parts, without commands.
-
-    Args:
-        findings: what to tell.
-        folder: of the figures.
-    """
+    """All parts, without commands."""
     comparison = findings.comparison
     parts = [_questions(findings), *_notes(comparison), _main(findings, folder), *_equal(comparison)]
     parts += [_history(findings, folder), *_sweep(findings, folder), *_training(findings, folder)]
@@ -78,7 +67,7 @@ def study_sections(findings: Findings, folder: Path) -> list[Section]:
     else:
         parts.append(Section("Case studies", [f"None: {findings.why_not}."]))
     parts += [] if findings.dataset is None else [dataset_section(findings.dataset)]
-    return [*parts, *_calibration(findings)]
+    return [*parts, *calibration_sections(findings.results)]
 
 
 def _questions(findings: Findings) -> Section:
@@ -92,7 +81,7 @@ def _questions(findings: Findings) -> Section:
 
 
 def _notes(comparison: Comparison) -> list[Section]:
-    return [Section("Left out", comparison.notes)] if comparison.notes else []
+    return [Section("Notes", comparison.notes)] if comparison.notes else []
 
 
 def _main(findings: Findings, folder: Path) -> Section:
@@ -107,7 +96,7 @@ def _main(findings: Findings, folder: Path) -> Section:
         f"{stop} GAUC leaves out {counts.one_class_users:,} of {counts.users:,} users ({counts.one_class_share:.1%}) "
         "whose targets are all positive or all negative. Lower is better for log loss, normalised entropy and ECE."
     )
-    known = any(result.metrics["auc"].value is not None for result in findings.results)
+    known = any(value_of(result) is not None for result in findings.results)
     drawn = [figures.metric_by_model(findings.results, folder)] if known else []
     return Section("All models", [note], [comparison_tables.main_table(comparison)], drawn)
 
@@ -169,9 +158,3 @@ def _ablations(comparison: Comparison, folder: Path) -> list[Section]:
     tested = any(row.difference is not None and row.difference.value is not None for row in comparison.ablations)
     drawn = [comparison_figures.ablations(comparison.ablations, folder)] if tested else []
     return [Section("Ablations", tables=[table], figures=drawn)]
-
-
-def _calibration(findings: Findings) -> list[Section]:
-    table = tables.calibration_table(findings.results)
-    note = "A calibrator maps raw scores to probabilities at the share of positives of these examples; ranks stay."
-    return [] if table is None else [Section("Calibration", [note], [replace(table, folded=True)])]

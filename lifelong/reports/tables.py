@@ -15,7 +15,7 @@ from lifelong.evaluation.results import Estimate, Result, format_duration
 
 Cell: TypeAlias = "str | int | Quantity | Estimate | DifferenceEstimate | None"
 _WIDE = 8
-"""Columns from which a LaTeX table is scaled to the width of the text."""
+"""Number of columns from which a LaTeX table is scaled to the width of the text."""
 
 LABELS = {
     "auc": "AUC",
@@ -46,7 +46,7 @@ _LATEX = str.maketrans(
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number with the text that people read; files for machines hold the number."""
+    """A number, and the text that people read in its place; files for machines have the number."""
 
     value: float | None
     text: str
@@ -61,7 +61,7 @@ class Table:
         rows: as many cells as columns.
         caption: one sentence or more.
         name: stem of its files; by default that of its section.
-        folded: shown on the page only when asked for, because it is long and a figure stands beside it.
+        folded: collapsed on the page, because it is long and there is a figure of it.
     """
 
     columns: Sequence[str]
@@ -110,7 +110,7 @@ class Table:
             f'<tr><th scope="row">{html.escape(text(row[0]))}</th>{"".join(_html_cell(cell) for cell in row[1:])}</tr>'
             for row in self.rows
         )
-        # Below the box that scrolls, so that a caption is read without scrolling.
+        # The caption is outside the box that scrolls, so that all of it is visible.
         caption = f'<p class="caption">{html.escape(self.caption)}</p>' if self.caption else ""
         label = html.escape(self.caption or self.name or "table")
         whole = (
@@ -122,7 +122,11 @@ class Table:
 
 
 def text(cell: Cell) -> str:
-    """A cell as people read it: `0.669 [0.662, 0.676]`, `+0.012 [+0.004, +0.020], p = 0.004`."""
+    """A cell as people read it.
+
+    >>> text(Estimate(value=0.669, low=0.662, high=0.676))
+    '0.6690 [0.6620, 0.6760]'
+    """
     if cell is None:
         return "–"
     if isinstance(cell, int):
@@ -137,12 +141,25 @@ def text(cell: Cell) -> str:
     return _number(cell.value, sign) + _interval(cell, sign) + _p(cell)
 
 
-def metrics_table(results: Sequence[Result]) -> Table:
-    """One row per result: all metrics with intervals."""
-    rows: list[list[Cell]] = [[result.title, *(result.metrics.get(name) for name in LABELS)] for result in results]
-    return Table(
-        ["model", *LABELS.values()], rows, "Metrics with 95 % intervals (bootstrap over users)." if rows else ""
-    )
+def brief(value: Estimate) -> str:
+    """An estimate in a sentence.
+
+    >>> brief(Estimate(value=0.669, low=0.662, high=0.676))
+    '0.669 [0.662, 0.676]'
+    """
+    interval = "" if value.low is None or value.high is None else f" [{value.low:.3f}, {value.high:.3f}]"
+    return f"{value.value:.3f}{interval}"
+
+
+def first_seeds(results: Sequence[Result]) -> list[Result]:
+    """One result per model: of several seeds, the first."""
+    return list({result.model: result for result in reversed(results)}.values())[::-1]
+
+
+def metrics_table(result: Result) -> Table:
+    """All metrics with intervals, in one row."""
+    row: list[Cell] = [result.title, *(result.metrics.get(name) for name in LABELS)]
+    return Table(["model", *LABELS.values()], [row], "Metrics with 95 % intervals (bootstrap over users).")
 
 
 def tasks_table(result: Result) -> Table | None:
@@ -151,7 +168,7 @@ def tasks_table(result: Result) -> Table | None:
         return None
     tasks = {result.task: result.metrics, **result.other_tasks}
     rows: list[list[Cell]] = [[task, *(found.get(name) for name in LABELS)] for task, found in tasks.items()]
-    return Table(["task", *LABELS.values()], rows, "The same of each task.", name="tasks")
+    return Table(["task", *LABELS.values()], rows, "Metrics of each task.", name="tasks")
 
 
 def graded_table(result: Result) -> Table | None:
@@ -162,33 +179,43 @@ def graded_table(result: Result) -> Table | None:
     return Table(header, [["expected rating", *result.graded.values()]], "Errors of ratings.", name="graded")
 
 
-def slices_table(results: Sequence[Result], metric: str = "auc") -> Table:
-    """One row per slice of history length, and one for targets unseen in training; one column per result."""
-    names = [part.name for part in results[0].slices] if results else []
-    rows: list[list[Cell]] = []
-    for place, name in enumerate(names):
-        parts = [result.slices[place] for result in results]
-        rows.append(
-            [f"{name} events", parts[0].examples, parts[0].users, *(part.metrics.get(metric) for part in parts)]
-        )
-    if results:
-        unseen = [result.unseen for result in results]
-        label = "item unseen in training"
-        rows.append([label, unseen[0].examples, unseen[0].users, *(part.metrics.get(metric) for part in unseen)])
-    columns = ["events before the target", "examples", "users", *(result.title for result in results)]
-    return Table(columns, rows, f"{LABELS[metric]} by length of the history at the target.")
+def slices_table(result: Result) -> Table:
+    """One row per slice of history length, and one for items unseen in training."""
+    named = [*((f"{part.name} events", part) for part in result.slices), ("item unseen in training", result.unseen)]
+    rows: list[list[Cell]] = [[name, part.examples, part.users, part.metrics.get("auc")] for name, part in named]
+    columns = ["events before the target", "examples", "users", result.title]
+    return Table(columns, rows, "AUC by length of the history at the target.")
 
 
-def delays_table(results: Sequence[Result], metric: str = "auc") -> Table | None:
-    """One row per delay, one column per result; None if nothing was measured with a delay."""
-    measured = [result for result in results if result.delays]
-    if not measured:
+def delays_table(result: Result) -> Table | None:
+    """One row per delay; None if nothing was measured with a delay."""
+    parts = sorted(result.delays, key=lambda part: part.delay)
+    rows: list[list[Cell]] = [[format_duration(part.delay), part.metrics.get("auc")] for part in parts]
+    caption = "AUC when events younger than the delay have not reached the memory yet."
+    return Table(["delay", result.title], rows, caption) if rows else None
+
+
+def ranking_table(results: Sequence[Result]) -> Table | None:
+    """One row per result and part of the baskets' items, a column per metric; None if no catalogue was ranked."""
+    ranked = [(result.title, result.ranking) for result in results if result.ranking is not None]
+    if not ranked:
         return None
-    delays = sorted({part.delay for result in measured for part in result.delays})
-    values = [{part.delay: part.metrics.get(metric) for part in result.delays} for result in measured]
-    rows: list[list[Cell]] = [[format_duration(delay), *(of.get(delay) for of in values)] for delay in delays]
-    caption = f"{LABELS[metric]} when events younger than the delay have not reached the memory yet."
-    return Table(["delay", *(result.title for result in measured)], rows, caption)
+    names = list(dict.fromkeys(name for _, ranking in ranked for part in ranking.parts for name in part.metrics))
+    rows: list[list[Cell]] = [
+        [title, part.name, part.baskets, part.targets, *(part.metrics.get(name) for name in names)]
+        for title, ranking in ranked
+        for part in ranking.parts
+    ]
+    first = ranked[0][1]
+    caption = (
+        f"All {first.items:,} items ranked for each basket of {first.users:,} of {first.users_in_split:,} users: items "
+        "that the user had before (repeat), or had not (explore)."
+    )
+    heads = [_RANKING.get(name.split("@")[0], name) + "@" + name.split("@")[-1] for name in names]
+    return Table(["model", "items to find", "baskets", "items", *heads], rows, caption)
+
+
+_RANKING = {"recall": "Recall", "ndcg": "NDCG", "mrr": "MRR"}
 
 
 def calibration_table(results: Sequence[Result]) -> Table | None:
@@ -207,7 +234,7 @@ def calibration_table(results: Sequence[Result]) -> Table | None:
 
 
 def comparison_table(comparison: Comparison, metrics: Sequence[str] = ("auc", "log_loss")) -> Table:
-    """Models with metrics, differences to the reference, and the spread over seeds."""
+    """Models with metrics and differences from the reference."""
     reference = next(row.title for row in comparison.rows if row.model == comparison.reference)
     columns = ["model", "seeds", *(LABELS[name] for name in metrics)]
     columns += [f"{LABELS[name]} against {reference}" for name in metrics]
@@ -222,25 +249,10 @@ def comparison_table(comparison: Comparison, metrics: Sequence[str] = ("auc", "l
                 *(differences.get(name) for name in metrics),
             ]
         )
-    caption = f"Means over seeds; intervals and p-values by a paired bootstrap over users against {reference}."
+    caption = (
+        f"Means over seeds; intervals and p-values by a paired bootstrap over users and seeds against {reference}."
+    )
     return Table(columns, rows, caption)
-
-
-def tests_table(comparison: Comparison) -> Table:
-    """The spread over seeds, and the tests that the HPMN paper reports."""
-    rows: list[list[Cell]] = []
-    for row in comparison.rows:
-        deviation = row.spread["auc"].deviation
-        rows.append(
-            [
-                row.title,
-                "–" if deviation is None else f"{deviation:.4f}",
-                p_text(row.mann_whitney_p),
-                p_text(row.t_p),
-            ]
-        )
-    columns = ["model", "AUC deviation over seeds", "Mann-Whitney U, p", "t test of losses, p"]
-    return Table(columns, rows, "The tests of the HPMN paper; they take the examples of one user for independent.")
 
 
 def _bar(cells: Sequence[str]) -> str:
@@ -266,7 +278,11 @@ def _p(cell: Estimate | DifferenceEstimate) -> str:
 
 
 def p_text(value: float | None, *, equals: bool = False) -> str:
-    """A p-value as people read it: `0.040`, or `< 0.001`; `= 0.040` in a sentence."""
+    """A p-value as people read it.
+
+    >>> p_text(0.04), p_text(0.00001), p_text(0.04, equals=True)
+    ('0.040', '< 0.001', '= 0.040')
+    """
     if value is None:
         return "–"
     if value < 0.001:

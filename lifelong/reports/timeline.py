@@ -1,4 +1,4 @@
-"""A user's history beside the attention of targets over her memory slots: what the slots drew on."""
+"""A user's history, and the attention of targets to the slots of her memory, in one figure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.dtypes import IntArray
 from lifelong.errors import UsageError
 from lifelong.reports import drawing
 from lifelong.reports.drawing import Figure, Theme
@@ -24,22 +25,22 @@ _LANES = 7
 
 @dataclass(frozen=True, slots=True)
 class UserAttention:
-    """One user's history, and the attention of some targets over her slots.
+    """One user's history, and the attention of some targets to her slots.
 
     Args:
         user: her name in the figure.
         time_L: UTC seconds of her events (or ordinals), oldest first.
-        group_L: what each event is counted under, such as its category.
+        group_L: the group of each event, such as its category.
         periods: of the slots; slot j is written every `periods[j]` events.
         targets: names of the targets.
-        attention_CS: first-hop attention; NaN or 0 for empty slots.
+        attention_CS: attention of the first hop; NaN or 0 for empty slots.
         outcomes: for each target a word on what was predicted or what happened; may be empty.
-        marked: groups that are drawn on top and stand out, in this order.
+        marked: groups that are highlighted and drawn on top, in this order.
         time_unit: "seconds", or "ordinal" for logs without times.
     """
 
     user: str
-    time_L: npt.NDArray[np.int64]
+    time_L: IntArray
     group_L: Sequence[str]
     periods: Sequence[int]
     targets: Sequence[str]
@@ -50,7 +51,7 @@ class UserAttention:
 
 
 def attention_timeline(attention: UserAttention, folder: Path, *, name: str = "attention") -> Figure:
-    """A user's events over time with the writes of each slot below, beside targets' attention over the slots.
+    """Left: a user's events over time, with the writes of each slot below. Right: targets' attention to the slots.
 
     Args:
         attention: what to draw.
@@ -129,7 +130,7 @@ def _draw_attention(axes: Axes, theme: Theme, attention: UserAttention) -> None:
     from matplotlib.patches import Rectangle
 
     for (row, slot), weight in np.ndenumerate(np.nan_to_num(np.asarray(attention.attention_CS, np.float64))):
-        # Opacity carries the value, so that one drawing fits light and dark paper; the number stands there too.
+        # Opacity shows the value, so that one drawing fits light and dark pages; the number is printed as well.
         look: dict[str, Any] = {"facecolor": theme.series[1], "alpha": 0.06 + 0.6 * float(weight), "linewidth": 0}
         axes.add_patch(Rectangle((slot - 0.46, row - 0.42), 0.92, 0.84, **look))
         axes.text(slot, row, f"{weight:.2f}", ha="center", va="center", fontsize=10)
@@ -149,5 +150,9 @@ def _draw_attention(axes: Axes, theme: Theme, attention: UserAttention) -> None:
 
 
 def slot_name(period: int) -> str:
-    """How often a slot is written, in words."""
+    """How often a slot is written, in words.
+
+    >>> slot_name(1), slot_name(4)
+    ('every event', 'every 4 events')
+    """
     return "every event" if period == 1 else f"every {period} events"

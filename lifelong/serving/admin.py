@@ -1,4 +1,4 @@
-"""Endpoints of the operator: artifacts that take over, and users who are forgotten. They want an admin key."""
+"""Endpoints for the operator, which need an admin key: artifacts that take over, and users who are forgotten."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from fastapi import APIRouter, Body, Depends, Request
 from fastapi import Path as PathPart
 
 from lifelong.serving import schemas as s
+from lifelong.serving.bodies import JsonRoute
 from lifelong.serving.errors import DOCUMENTED
 from lifelong.serving.routes import Served, User
-from lifelong.serving.takeovers import Takeovers
+from lifelong.serving.service import ForgottenUser
+from lifelong.serving.takeovers import ArtifactStates, Takeovers
 
 _REFUSED: dict[int | str, dict[str, Any]] = {
-    409: {"model": s.ErrorReply, "description": "cannot be done as things are; nothing was changed"}
+    409: {"model": s.ErrorReply, "description": "cannot be done in the present state; nothing was changed"}
 }
-admin = APIRouter(prefix="/v1/admin", responses=DOCUMENTED | _REFUSED, tags=["administration"])
-Name = Annotated[str, PathPart(min_length=1, max_length=64, description="id of an artifact, or how it begins")]
+admin = APIRouter(prefix="/v1/admin", responses=DOCUMENTED | _REFUSED, tags=["administration"], route_class=JsonRoute)
+Name = Annotated[str, PathPart(min_length=1, max_length=64, description="id of an artifact, or its first characters")]
 
 
 async def _takeovers(request: Request) -> Takeovers:
@@ -29,29 +31,29 @@ Asked = Annotated[Takeovers, Depends(_takeovers)]
 
 
 @admin.get("/artifacts", summary="Artifacts whose memories are kept")
-async def get_artifacts(takeovers: Asked) -> s.MembersReply:
+async def get_artifacts(takeovers: Asked) -> ArtifactStates:
     """Which one is served, which ones could be, and how far a build is."""
-    return s.MembersReply.model_validate(await takeovers.look())
+    return await takeovers.look()
 
 
 @admin.post("/artifacts", summary="Build the memories of a new artifact", status_code=202)
-async def post_artifact(body: s.ArtifactBody, takeovers: Asked) -> s.MembersReply:
-    """They are built beside the others while requests and events go on; see the list for how far it is."""
+async def post_artifact(body: s.ArtifactBody, takeovers: Asked) -> ArtifactStates:
+    """They are built next to the others while requests and events go on; the list says how far the build is."""
     data = None if body.data is None else Path(body.data)
-    return s.MembersReply.model_validate(await takeovers.add(Path(body.path), data, body.codec))
+    return await takeovers.add(Path(body.path), data, body.codec)
 
 
 @admin.post("/switch", summary="Serve another artifact")
-async def post_switch(body: Annotated[s.SwitchBody, Body()], takeovers: Asked) -> s.MembersReply:
-    """At once and as a whole; the one before is kept up to date, so that `back` is the way back."""
+async def post_switch(body: Annotated[s.SwitchBody, Body()], takeovers: Asked) -> ArtifactStates:
+    """At once and as a whole; the one before is kept up to date, so that `back` can return to it."""
     to = body.artifact if isinstance(body, s.ToBody) else None
-    return s.MembersReply.model_validate(await takeovers.switch(to))
+    return await takeovers.switch(to)
 
 
 @admin.delete("/artifacts/{artifact}", summary="Drop the memories of an artifact")
-async def delete_artifact(artifact: Name, takeovers: Asked) -> s.MembersReply:
-    """Of one that is not served."""
-    return s.MembersReply.model_validate(await takeovers.drop(artifact))
+async def delete_artifact(artifact: Name, takeovers: Asked) -> ArtifactStates:
+    """Of an artifact that is not served."""
+    return await takeovers.drop(artifact)
 
 
 @admin.get("/users/{user:text}", summary="All that is kept of a user")
@@ -61,6 +63,6 @@ async def get_user(user: User, service: Served) -> dict[str, Any]:
 
 
 @admin.delete("/users/{user:text}", summary="Forget a user")
-async def delete_user(user: User, service: Served) -> s.ForgottenReply:
+async def delete_user(user: User, service: Served) -> ForgottenUser:
     """Erases all of it, and rewrites the store's files, so that nothing of her is left in them."""
-    return s.ForgottenReply.model_validate(await service.forget(user))
+    return await service.forget(user)

@@ -1,40 +1,64 @@
-"""The service as an ASGI app.
+"""The service as an ASGI app, and what runs with it.
 
-request -> Measure -> AccessLog -> KeyGate -> RateLimit -> ScopeGate -> Deadline -> BodyLimit -> route -> Service
-        -> threads -> store
+request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate -> Deadline -> BodyLimit
+        -> route -> Service -> threads -> store
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import FastAPI
 
-from lifelong import __version__
+from lifelong.ingestion.dead_letters import FileLetters
+from lifelong.ingestion.following import Follower, StreamCollector
+from lifelong.ingestion.kafka import Stream
 from lifelong.serving.admin import admin
 from lifelong.serving.errors import install
-from lifelong.serving.guards import Deadline, RateLimit, ScopeGate
+from lifelong.serving.figures import ServiceCollector
+from lifelong.serving.guards import Deadline, HostGate, RateLimit, Rush, ScopeGate, Shed
+from lifelong.serving.impressions import ImpressionsLog
+from lifelong.serving.keys import GivenKeys, KeyRing
 from lifelong.serving.logs import AccessLog
 from lifelong.serving.middleware import BodyLimit, KeyGate, Measure
 from lifelong.serving.routes import api, busy, operations
 from lifelong.serving.service import Service, ServiceSettings
+from lifelong.serving.shadow import Shadow
 from lifelong.serving.sweeper import Sweeper
 from lifelong.serving.takeovers import Takeovers
+from lifelong.version import __version__
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
-    from lifelong.memory.store import MemoryStore
+    from lifelong.ingestion.dead_letters import DeadLetters
+    from lifelong.ingestion.kafka import StreamSettings
+    from lifelong.ingestion.kafka_client import KafkaAddress
+    from lifelong.store.contract import MemoryStore
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper(Protocol):
+    """A part that works next to the service, from its start to its end."""
+
+    def start(self) -> None:
+        """Begin."""
+
+    def close(self) -> None:
+        """End, and wait until it has ended."""
 
 
 def create_app(
     artifact: Artifact,
     store: MemoryStore,
     *,
-    api_keys: Sequence[str] | Mapping[str, frozenset[str]] | None = None,
-    admin_keys: Sequence[str] | None = None,
+    api_keys: GivenKeys | None = None,
+    admin_keys: GivenKeys | None = None,
+    allowed_hosts: Sequence[str] | None = None,
     dataset: Dataset | None = None,
     shadow: Artifact | None = None,
     settings: ServiceSettings | None = None,
@@ -45,10 +69,12 @@ def create_app(
         artifact: the model.
         store: an opened store of it; it is not closed here, since its owner may go on with it.
         api_keys: keys of which a request to `/v1/` must bring one, with the scopes of each if it does not open all
-            but the administration (see `lifelong.serving.keys`); None lets every request in.
+            but the administration (see `lifelong.serving.keys`), or a `KeyFile`; None answers requests without a key.
         admin_keys: keys of which a request to `/v1/admin/` must bring one, and that open all else; None where there are
             `api_keys` and none of them has the scope closes it.
-        dataset: where explanations look up past events, beside the store's log.
+        allowed_hosts: names of the service in the `Host` header, next to localhost and any address; None for any name,
+            which keeps no web page out that lets its own name point here.
+        dataset: where explanations look up past events, with the store's log.
         shadow: another artifact, which scores the same requests; no client gets its answers.
         settings: limits and threads.
 
@@ -58,49 +84,125 @@ def create_app(
     """
     settings = settings or ServiceSettings()
     service = Service(artifact, store, settings=settings, dataset=dataset)
-    if shadow is not None:
-        service.watch(shadow)
-    takeovers, sweeper = Takeovers(service), Sweeper(service)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service.start()
-        takeovers.start()
-        sweeper.start()
-        yield
-        sweeper.close()
-        takeovers.close()
-        service.close()
-
+    service.metrics.add(ServiceCollector(service))
     app = FastAPI(
         title="lifelong",
         version=__version__,
         summary="Scores from one small memory per user, kept up to date event by event.",
-        lifespan=lifespan,
+        lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service, app.state.takeovers = service, takeovers
-    app.include_router(busy)
-    app.include_router(admin)
-    app.include_router(api)
-    app.include_router(operations)
+    app.state.service, app.state.takeovers = service, Takeovers(service)
+    app.state.impressions, app.state.shadow = _impressions_log(service), _shadow(service, shadow)
+    if app.state.impressions is not None and app.state.shadow is not None:
+        app.state.shadow.on_answers.append(app.state.impressions.offer)
+    keepers = [
+        service.metrics,
+        service.health,
+        app.state.impressions,
+        app.state.shadow,
+        app.state.takeovers,
+        Sweeper(service),
+    ]
+    app.state.keepers = [keeper for keeper in keepers if keeper is not None]
+    routers = (busy, admin, api, operations)
+    app.state.routes = [route for router in routers for route in router.routes]
+    for router in routers:
+        app.include_router(router)
     install(app)
+    _guard(app, settings, api_keys=api_keys, admin_keys=admin_keys)
+    keys = api_keys is not None or admin_keys is not None
+    app.add_middleware(HostGate, hosts=allowed_hosts, origins=api_keys is None)
+    app.add_middleware(AccessLog, users=settings.log_users)
+    app.add_middleware(Measure, metrics=service.metrics)
+    app.state.rush = Rush(service.full, settings.max_wait / 2, service.metrics.shed.labels("loop").inc, service.pace_of)
+    app.add_middleware(Shed, rush=app.state.rush)
+    _describe(app, service, keys=keys)
+    return app
+
+
+def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letters: DeadLetters | None) -> None:
+    """Fold the events of a topic in, too, while the app runs.
+
+    Args:
+        app: from `create_app`, not running.
+        address: of the topic.
+        settings: how it is followed.
+        letters: where messages go that are no events.
+    """
+    service: Service = app.state.service
+    schema = service.artifact.config.dataset_schema
+    stream = Stream(address, service.store, service.apply, schema, settings=settings, letters=letters)
+    follower = Follower(stream, again=service.store.shared)
+    service.metrics.add(StreamCollector(stream.report, lambda: follower.up))
+    forget_letters_too(app, letters)
+    app.state.keepers.append(follower)
+
+
+def forget_letters_too(app: FastAPI, letters: DeadLetters | None) -> None:
+    """Take users who are forgotten out of dead letters too, as far as these are in a file.
+
+    A topic cannot be written anew: its brokers let go of messages after their time.
+    """
+    if isinstance(letters, FileLetters):
+        app.state.service.on_forget["dead_letters"] = letters.forget
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """Run what works next to the service; at the end the last one that was started ends first."""
+    with contextlib.ExitStack() as running:
+        running.callback(app.state.service.close)
+        for keeper in app.state.keepers:
+            keeper.start()
+            running.callback(keeper.close)
+        # The server gives this to its connections.
+        yield {"rush": app.state.rush, "metrics": app.state.service.metrics}
+
+
+def _impressions_log(service: Service) -> ImpressionsLog | None:
+    if service.settings.impressions_log is None:
+        return None
+
+    def count(outcome: str, candidates: int) -> None:
+        service.metrics.impressions.labels(outcome).inc(candidates)
+
+    log = ImpressionsLog(service.settings.impressions_log, count=count)
+    service.on_answers.append(log.offer)
+    service.on_forget["impressions"] = log.forget
+    service.on_export.append(log.of)
+    return log
+
+
+def _shadow(service: Service, artifact: Artifact | None) -> Shadow | None:
+    if artifact is None:
+        return None
+    if artifact.id == service.artifact.id:
+        # The same command after a switch.
+        logger.warning("artifact %s is served, and so in no shadow", artifact.id[:12])
+        return None
+    return Shadow(service, artifact)
+
+
+def _guard(
+    app: FastAPI,
+    settings: ServiceSettings,
+    *,
+    api_keys: GivenKeys | None,
+    admin_keys: GivenKeys | None,
+) -> None:
+    """Check keys, rates and sizes before a request reaches its route; see `create_app`."""
     # The last one added is the first that a request meets.
-    app.add_middleware(BodyLimit, limit=settings.max_body)
+    app.add_middleware(BodyLimit, limit=settings.max_body, together=settings.max_bodies)
     app.add_middleware(Deadline, seconds=settings.timeout)
-    owners = list(admin_keys or ())
-    if isinstance(api_keys, Mapping):
-        owners += [key for key, scopes in api_keys.items() if "admin" in scopes]
-        app.add_middleware(ScopeGate, keys={**api_keys, **dict.fromkeys(owners, frozenset({"admin"}))})
+    ring = KeyRing(api_keys, admin_keys)
+    if api_keys is not None:
+        app.add_middleware(ScopeGate, keys=ring)
     if settings.rate is not None:
         app.add_middleware(RateLimit, rate=settings.rate, keyed=api_keys is not None)
     if api_keys is not None or admin_keys is not None:
-        app.add_middleware(KeyGate, keys=None if api_keys is None else list(api_keys), admin_keys=owners)
-    app.add_middleware(AccessLog, users=settings.log_users)
-    app.add_middleware(Measure, metrics=service.metrics)
-    _describe(app, service, keys=api_keys is not None or admin_keys is not None)
-    return app
+        app.add_middleware(KeyGate, keys=ring)
 
 
 def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
@@ -110,7 +212,7 @@ def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
     def anew() -> None:
         app.openapi_schema = None
 
-    service.on_switch = anew
+    service.on_switch.append(anew)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -118,7 +220,7 @@ def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
             schema, bodies = service.artifact.config.dataset_schema, document["components"]["schemas"]
             _name_fields(bodies["EventBody"]["properties"]["fields"], schema.item_fields[1:])
             for model in ("CandidateBody", "ItemBody"):
-                _name_fields(bodies[model]["properties"]["fields"], service.overlay.fields)
+                _name_fields(bodies[model]["properties"]["fields"], service.online_items.fields)
             for model in ("OneBody", "ExplainBody"):
                 _name_fields(bodies[model]["properties"]["profile"], schema.user_fields)
             if keys:

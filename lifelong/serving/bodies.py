@@ -1,11 +1,11 @@
-"""JSON bodies on the short way to their endpoint.
+"""Routes of JSON bodies: one that wants them to be called so, and one that reads them faster than FastAPI does.
 
-    body --> JSON --> checked --> endpoint(body, service) --> response
-               |         |
-               `---------`--> whatever is wrong, FastAPI finds it again and words it
+    body --> JSON or MessagePack --> checked --> endpoint(body, service) --> reply
+                      |                 |
+                      `-----------------`--> at an error FastAPI reads JSON again and says what is wrong
 
-For a request that takes a millisecond FastAPI's own way is too long, and it reads large bodies on the event loop's
-thread, where every other request waits for them.
+FastAPI's own handling takes as long as a score, and it parses large bodies on the event loop's thread, where all other
+requests wait.
 """
 
 from __future__ import annotations
@@ -15,36 +15,126 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter
+from msgspec import MsgspecError, msgpack
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
+
+from lifelong.serving.errors import MediaTypeError
 
 if TYPE_CHECKING:
     from lifelong.serving.service import Service
 
+PACKED = "application/msgpack", "application/x-msgpack", "application/vnd.msgpack"
+"""Content types of MessagePack; replies have the first."""
 LARGE = 16_384
-"""Bytes of a body from which on it is read in a thread."""
+"""Bytes of a body that is parsed in a thread, where it holds up no other request."""
 
 
-class ShortRoute(APIRoute):
-    """A route of an endpoint that takes `body` and `service` and gives a response."""
+class JsonRoute(APIRoute):
+    """A route whose body, if it takes one, must be called JSON.
+
+    A page of another site can send other kinds of bodies to any address without being asked for permission.
+    """
+
+    taken = "application/json"
+    """What its bodies may be called."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """What answers a request."""
+        """The function that answers a request."""
         usual = super().get_route_handler()
-        endpoint: Callable[[Any, Service], Awaitable[Response]] = self.endpoint
-        adapter: TypeAdapter[Any] = TypeAdapter(get_type_hints(endpoint, include_extras=True)["body"])
-
-        def parse(text: bytes) -> Any:
-            return adapter.validate_python(json.loads(text))
+        if self.body_field is None:
+            return usual
 
         async def handle(request: Request) -> Response:
-            if request.headers.get("content-type") != "application/json":
-                return await usual(request)
-            text, service = await request.body(), request.app.state.service
-            try:
-                body = parse(text) if len(text) < LARGE else await service.aside(lambda: parse(text))
-            except (ValueError, RecursionError):
-                return await usual(request)
-            return await endpoint(body, service)
+            kind = request.headers.get("content-type", "")
+            if not _is_json(kind):
+                raise MediaTypeError(
+                    f"a body with {f'the Content-Type {kind[:100]!r}' if kind else 'no Content-Type'}",
+                    expected=self.taken,
+                    fix="send the header Content-Type: application/json",
+                )
+            return await usual(request)
 
         return handle
+
+
+def _is_json(kind: str) -> bool:
+    """Whether a content type is JSON.
+
+    >>> _is_json("application/json; charset=utf-8"), _is_json("application/problem+json"), _is_json("text/plain")
+    (True, True, False)
+    """
+    name = kind.partition(";")[0].strip().lower()
+    return name == "application/json" or (name.startswith("application/") and name.endswith("+json"))
+
+
+class ShortRoute(JsonRoute):
+    """A route of an endpoint that takes `body` and `service` and returns a document, in JSON or MessagePack.
+
+    The body is what its content type says. The reply is MessagePack if `Accept` says so, or if the body was and
+    `Accept` does not ask for JSON; errors are JSON always.
+    """
+
+    taken = "application/json or application/msgpack"
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The function that answers a request."""
+        usual = super().get_route_handler()
+        endpoint: Callable[[Any, Service], Awaitable[object]] = self.endpoint
+        adapter: TypeAdapter[Any] = TypeAdapter(get_type_hints(endpoint, include_extras=True)["body"])
+
+        async def handle(request: Request) -> Response:
+            kind, service = request.headers.get("content-type", ""), request.app.state.service
+            packed = _is_packed(kind)
+            if not packed and not _is_json(kind):
+                return await usual(request)
+            text, decode = await request.body(), msgpack.decode if packed else json.loads
+
+            def parse() -> Any:
+                return adapter.validate_python(decode(text))
+
+            try:
+                body = parse() if len(text) < LARGE else await service.aside(parse)
+            except (ValueError, RecursionError, MsgspecError) as error:
+                if not packed:
+                    return await usual(request)
+                raise _invalid(error) from error
+            document = await endpoint(body, service)
+            return _packed(document) if _wants_packed(request, packed) else _json(document)
+
+        return handle
+
+
+def _is_packed(kind: str) -> bool:
+    """Whether a content type is MessagePack.
+
+    >>> _is_packed("application/msgpack"), _is_packed("application/x-msgpack; v=1"), _is_packed("application/json")
+    (True, True, False)
+    """
+    return kind.partition(";")[0].strip().lower() in PACKED
+
+
+def _wants_packed(request: Request, packed: bool) -> bool:
+    accepted = request.headers.get("accept")
+    if accepted is None:
+        return packed
+    kinds = [kind.strip() for kind in accepted.split(",")]
+    return any(map(_is_packed, kinds)) or (packed and not any(map(_is_json, kinds)))
+
+
+def _invalid(error: Exception) -> RequestValidationError:
+    """What is wrong with a body that FastAPI cannot read."""
+    if isinstance(error, ValidationError):
+        details = [{**detail, "loc": ("body", *detail["loc"])} for detail in error.errors(include_url=False)]
+        return RequestValidationError(details)
+    return RequestValidationError([{"type": "msgpack_invalid", "loc": ("body",), "ctx": {"error": str(error)}}])
+
+
+def _json(document: object) -> Response:
+    return Response(to_json(document), media_type="application/json")
+
+
+def _packed(document: object) -> Response:
+    return Response(msgpack.encode(document), media_type=PACKED[0])

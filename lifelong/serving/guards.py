@@ -1,64 +1,196 @@
-"""What keeps a service from being overrun: scopes of keys, a rate for each caller, a deadline. Plain ASGI."""
+"""Limits on requests: scopes of API keys, a rate for each caller, a deadline. Plain ASGI."""
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifelong.serving.errors import DeadlineError, ForbiddenError, TooManyError, error_response
-from lifelong.serving.keys import scope_of
+from lifelong.serving.keys import KeyRing, scope_of
+from lifelong.serving.queues import Pace, overloaded
 
 _CALLERS = 10_000
-"""Callers whose rate is remembered; the ones longest away are forgotten."""
+"""Callers with a remembered rate, at most; those without a request for the longest time are forgotten."""
+
+_ROUND, _FEW = 0.05, 32
+"""Seconds in which the event loop should come round, and requests that never make it late."""
+
+
+def address_of(scope: Scope) -> str:
+    """Where a request comes from: the client's address, or what a trusted proxy says that it is."""
+    return str((scope.get("client") or ("",))[0])
 
 
 def given_key(headers: Headers) -> str:
-    """The key that came with a request, "" if none did."""
+    """The API key of a request, "" if it has none."""
     return headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
 
 
-class ScopeGate:
-    """Lets a key only where its scopes allow; stands behind the gate that knows the keys.
+class Buckets:
+    """Token buckets, one for each caller.
+
+    >>> buckets = Buckets(rate=1.0, burst=2.0, now=lambda: 0.0)
+    >>> [buckets.take("ann") for _ in range(3)]
+    [0.0, 0.0, 1.0]
 
     Args:
-        app: behind it.
-        keys: key -> its scopes.
+        rate: tokens a second.
+        burst: tokens at once.
+        now: a clock, in seconds.
     """
 
-    def __init__(self, app: ASGIApp, keys: Mapping[str, frozenset[str]]) -> None:
-        # A header comes as latin-1; a key of the file may be any text.
-        self.app, self.keys = app, {key.encode().decode("latin-1"): scopes for key, scopes in keys.items()}
+    def __init__(self, rate: float, burst: float, now: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self.burst, self._now = rate, burst, now
+        # Caller -> (tokens left, at this time).
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._left)
+
+    def take(self, caller: str) -> float:
+        """Use one token of a caller's; returns 0, or the seconds until there is one."""
+        left, now = self._present(caller)
+        self._left[caller] = (left - 1 if left >= 1 else left, now)
+        self._left.move_to_end(caller)
+        if len(self._left) > _CALLERS:
+            self._left.popitem(last=False)
+        return self._until_one(left)
+
+    def wait(self, caller: str) -> float:
+        """Seconds until a caller has a token; none is used."""
+        return self._until_one(self._present(caller)[0])
+
+    def _present(self, caller: str) -> tuple[float, float]:
+        now = self._now()
+        left, since = self._left.get(caller, (self.burst, now))
+        return min(self.burst, left + (now - since) * self.rate), now
+
+    def _until_one(self, left: float) -> float:
+        return 0.0 if left >= 1 else (1 - left) / self.rate
+
+
+class HostGate:
+    """Refuses requests in the name of another host, and those that pages of other sites make.
+
+    A web page can let its own name point to 127.0.0.1 (DNS rebinding); its scripts then reach a service on the machine
+    of whoever looks at it, and only the `Host` header shows that. A page can also send simple requests to any address;
+    then `Origin` names the page. An address instead of a name is always ours: no page can have it as its name.
+
+    Args:
+        app: called for requests that pass.
+        hosts: names that are ours, next to localhost; None for any name.
+        origins: whether all of `/v1/` is kept from other sites' pages, and not `/v1/admin/` alone.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str] | None, *, origins: bool) -> None:
+        self.app, self._prefix = app, "/v1/" if origins else "/v1/admin/"
+        self._hosts = None if hosts is None else {"localhost", *(_name(host) for host in hosts)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 403 or pass on."""
+        error = self._refusal(scope) if scope["type"] == "http" else None
+        if error is None:
+            await self.app(scope, receive, send)
+        else:
+            await error_response(error)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> ForbiddenError | None:
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        for host in hosts:
+            if not self._ours(host):
+                return ForbiddenError(
+                    f"the request is for the host {_name(host)!r}",
+                    expected="localhost, an address, or a name of this service",
+                    fix="if the service has this name, start it with --allowed-host NAME",
+                )
+        if not scope["path"].startswith(self._prefix):
+            return None
+        origin = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"), None)
+        if origin is None or self._same_site(origin, hosts):
+            return None
+        return ForbiddenError(
+            f"the request comes from a page of {origin!r}",
+            expected="a page of this service, or no page",
+            fix="if the service has this name, start it with --allowed-host NAME",
+        )
+
+    def _ours(self, host: str) -> bool:
+        if self._hosts is None:
+            return True
+        name = _name(host)
+        return name in self._hosts or name.endswith(".localhost") or _is_address(name)
+
+    def _same_site(self, origin: str, hosts: Sequence[str]) -> bool:
+        place = origin.partition("://")[2].lower()
+        # Behind a proxy the service may be called by another name than the page's.
+        return place in (host.lower() for host in hosts) or _name(place) in (self._hosts or set()) - {"localhost"}
+
+
+def _name(host: str) -> str:
+    """The name in a `Host` header, without port.
+
+    >>> _name("Example.org:8000"), _name("[::1]:8000"), _name("::1")
+    ('example.org', '::1', '::1')
+    """
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    name, _, port = host.rpartition(":")
+    return (name if name and port.isdecimal() and ":" not in name else host).lower().rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+class ScopeGate:
+    """Refuses requests with a key that lacks the scope; comes after `KeyGate`, which checks the key.
+
+    Args:
+        app: called for requests that pass.
+        keys: the keys and their scopes.
+    """
+
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+        self.app, self.keys = app, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 403 or pass on."""
         needed = scope_of(scope["path"]) if scope["type"] == "http" else None
-        allowed = self.keys.get(given_key(Headers(scope=scope)), frozenset()) if needed else frozenset()
-        if needed is None or needed in allowed or "admin" in allowed:
+        if needed is None or (self.keys.open and needed != "admin"):
+            await self.app(scope, receive, send)
+            return
+        allowed = self.keys.scopes(given_key(Headers(scope=scope))) or frozenset()
+        if needed in allowed or "admin" in allowed:
             await self.app(scope, receive, send)
             return
         error = ForbiddenError(
             f"this API key is for {', '.join(sorted(allowed)) or 'nothing here'}",
             expected=f"a key with the scope {needed}",
-            fix="ask the owner for another key, or add the scope behind this one in the file of keys",
+            fix="ask the owner for another key, or add the scope to this one in the file of keys",
         )
         await error_response(error)(scope, receive, send)
 
 
 class RateLimit:
-    """Lets each caller make so many requests a second to `/v1/`.
+    """Limits the requests that each caller makes to `/v1/`, by a token bucket.
 
     Args:
-        app: behind it.
-        rate: requests a second, in the long run.
+        app: called for requests that pass.
+        rate: requests per second, in the long run.
         keyed: whether a caller is a key, which was checked before, and not an address.
         burst: requests at once; those of a second if None.
-        now: gives seconds.
+        now: a clock, in seconds.
     """
 
     def __init__(
@@ -70,16 +202,15 @@ class RateLimit:
         burst: float | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.app, self.rate, self.burst, self._keyed, self._now = app, rate, max(1.0, burst or rate), keyed, now
-        # Caller -> (requests left, as of when).
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self.app, self.rate, self._keyed = app, rate, keyed
+        self._buckets = Buckets(rate, max(1.0, burst or rate), now)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 429 or pass on."""
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self.app(scope, receive, send)
             return
-        wait = self._take(given_key(Headers(scope=scope)) if self._keyed else (scope.get("client") or ("",))[0])
+        wait = self._buckets.take(given_key(Headers(scope=scope)) if self._keyed else address_of(scope))
         if not wait:
             await self.app(scope, receive, send)
             return
@@ -90,23 +221,129 @@ class RateLimit:
         )
         await error_response(error, headers={"retry-after": str(math.ceil(wait))})(scope, receive, send)
 
-    def _take(self, caller: str) -> float:
-        """Take one request; 0, or seconds until there is one."""
-        now = self._now()
-        left, since = self._left.get(caller, (self.burst, now))
-        left = min(self.burst, left + (now - since) * self.rate)
-        self._left[caller] = (max(left - 1, 0.0) if left >= 1 else left, now)
-        self._left.move_to_end(caller)
-        if len(self._left) > _CALLERS:
-            self._left.popitem(last=False)
-        return 0.0 if left >= 1 else (1 - left) / self.rate
+
+class Rush:
+    """Says which requests the event loop would begin too late, or a queue refuse, before anything of them is done.
+
+    What the loop does at once, scores among it, is in no queue. So its rounds are measured: a round begins with a
+    request, and ends when the loop comes to a timer. After a long one so many requests are let in as the loop can do in
+    time, as far as the round before says.
+
+    Args:
+        full: whether there is no room for a request to a path of `/v1/`.
+        patience: seconds that the event loop may be late.
+        on_shed: called for each request that is refused because the loop is late.
+        pace_of: counts the requests to a path of `/v1/` that are under way; None to count none.
+    """
+
+    def __init__(
+        self,
+        full: Callable[[str], bool],
+        patience: float,
+        on_shed: Callable[[], None] = lambda: None,
+        pace_of: Callable[[str], Pace] | None = None,
+    ) -> None:
+        self.full, self.patience, self._on_shed, self._pace_of = full, patience, on_shed, pace_of
+        # When the loop should come round, and what came and was done since the round began.
+        self._due: float | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._let_in = self._begun = 0
+        self._most: float = math.inf
+        self.refusing = False
+        """Whether the last request that came was refused."""
+        # Made once, since all get the same.
+        self.refusal = error_response(overloaded("requests wait too long for their turn"))
+
+    def refuses(self, path: str, now: float) -> bool:
+        """Whether a request whose head has come is refused at once.
+
+        Args:
+            path: its address.
+            now: the loop's time.
+        """
+        if _rushed(path):
+            self.refusing = self._refuses(path, now)
+            return self.refusing
+        return False
+
+    def _refuses(self, path: str, now: float) -> bool:
+        self._begin_round(now)
+        if self._let_in >= self._most or (self._let_in > _FEW and self._late(now)):
+            self._on_shed()
+            return True
+        self._let_in += 1
+        return self.full(path)
+
+    def pace_of(self, path: str) -> Pace | None:
+        """Where a request that was let in is counted until it is answered, if anywhere."""
+        return self._pace_of(path) if self._pace_of is not None and _rushed(path) else None
+
+    def came_too_late(self, now: float) -> bool:
+        """Whether the loop has begun a request too late."""
+        self._begin_round(now)
+        # With few requests it is the machine that is late, and not the service that has too many of them.
+        if self._begun > _FEW and self._late(now):
+            self._on_shed()
+            return True
+        self._begun += 1
+        return False
+
+    def _late(self, now: float) -> bool:
+        return self._due is not None and now - self._due > self.patience
+
+    def _begin_round(self, now: float) -> None:
+        # The round of another loop, which has been closed, has no end.
+        if self._due is None or self._loop is not asyncio.get_running_loop():
+            self._loop = asyncio.get_running_loop()
+            self._due, self._let_in, self._begun = now + _ROUND, 0, 0
+            self._loop.call_later(_ROUND, self._come_round)
+
+    def _come_round(self) -> None:
+        if self._due is None:
+            return
+        took = asyncio.get_running_loop().time() - self._due + _ROUND
+        in_time = self._begun * (self.patience + _ROUND) / took
+        self._most = max(_FEW, in_time) if took > 2 * _ROUND else math.inf
+        self._due = None
+
+
+def _rushed(path: str) -> bool:
+    """Whether requests to an address may be refused because there are too many."""
+    return path.startswith("/v1/") and not path.startswith("/v1/admin/")
+
+
+class Shed:
+    """Refuses requests while there is more to do than can be done in time, before their bodies are read.
+
+    The first middleware: what is refused has to cost next to nothing, or refusing takes the time of the others. Our own
+    server has asked before that, when a request's head had come (`lifelong.serving.connections`).
+
+    Args:
+        app: called for requests that pass.
+        rush: says which ones are refused.
+    """
+
+    def __init__(self, app: ASGIApp, rush: Rush) -> None:
+        self.app, self.rush = app, rush
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 503 or pass on."""
+        if scope["type"] == "http" and _rushed(scope["path"]) and self._refused(scope):
+            await self.rush.refusal(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _refused(self, scope: Scope) -> bool:
+        now = asyncio.get_running_loop().time()
+        asked = "connections" in scope.get("state", {})
+        return self.rush.came_too_late(now) or (not asked and self.rush.refuses(scope["path"], now))
 
 
 class Deadline:
     """Ends requests that take too long, slow bodies included.
 
     Args:
-        app: behind it.
+        app: called for each request.
         seconds: from the request's head to the start of the answer.
     """
 
@@ -114,8 +351,8 @@ class Deadline:
         self.app, self.seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 504 where nothing was answered in time."""
-        # The administration reads artifacts and rewrites files, which takes as long as it takes.
+        """Answer 504 if there was no answer in time."""
+        # The administration reads artifacts and rewrites files, which may take long.
         if scope["type"] != "http" or scope["path"].startswith("/v1/admin/"):
             await self.app(scope, receive, send)
             return
@@ -123,7 +360,7 @@ class Deadline:
             async with asyncio.timeout(self.seconds) as limit:
 
                 async def noted(message: Message) -> None:
-                    # Once it is under way, an answer is not cut off.
+                    # An answer that has begun is not cut off.
                     limit.reschedule(None)
                     await send(message)
 

@@ -13,50 +13,32 @@ What is not yet in a file when the process is killed is lost: at most `seconds` 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import threading
 import time as clock
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lifelong.atomic import DRAFT, write_whole
+from lifelong.background import Background
 from lifelong.errors import UsageError, require
 
 if TYPE_CHECKING:
-    from lifelong.serving.scorer import Answer, Scorer, ScoreRequest
+    from lifelong.scoring.scorer import Scorer
+    from lifelong.serving.service import Scored
 
 logger = logging.getLogger(__name__)
 ROWS, SECONDS, WAITING = 50_000, 60.0, 1_000
 """Rows of one file at most, about; seconds until a file is written; requests that wait at most."""
 _HELD = 4
 """Files' worth of rows that are held where the disk takes none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """One scored request.
-
-    Args:
-        request_id: its name.
-        scorer: that scored it.
-        request: what was asked.
-        answer: what was found.
-        time: moment of the request, UTC seconds.
-        role: whether a client got the answer.
-    """
-
-    request_id: str
-    scorer: Scorer
-    request: ScoreRequest
-    answer: Answer
-    time: int
-    role: Literal["served", "shadow"] = "served"
 
 
 class ImpressionsLog:
@@ -86,12 +68,15 @@ class ImpressionsLog:
         self._arrow: Any = require("pyarrow", extra="impressions", purpose="an impressions log")
         self._parquet: Any = require("pyarrow.parquet", extra="impressions", purpose="an impressions log")
         self.folder, self._count, self._rows, self._seconds = folder, count, rows, seconds
-        self._queue: queue.Queue[Scored | None] = queue.Queue(waiting)
+        self._queue: queue.Queue[Scored] = queue.Queue(waiting)
         self._held: list[tuple[Scorer, list[dict[str, Any]]]] = []
-        self._number, self._lock = 0, threading.Lock()
+        self._number, self._lock, self._due = 0, threading.Lock(), clock.monotonic() + seconds
         _check(folder)
-        self._thread = threading.Thread(target=self._run, name="lifelong-impressions", daemon=True)
-        self._thread.start()
+        self._background = Background(self._pass, name="impressions", failure="impressions cannot be written")
+
+    def start(self) -> None:
+        """Write what is taken from time to time, until `close`."""
+        self._background.start()
 
     def offer(self, scored: Scored) -> bool:
         """Take a request, or drop it where too many wait; returns at once."""
@@ -100,13 +85,13 @@ class ImpressionsLog:
         except queue.Full:
             self._count("dropped", len(scored.answer.scores))
             return False
+        self._background.wake()
         return True
 
     def close(self) -> None:
         """Write what was taken, and end."""
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
+        self._background.close()
+        self.flush()
 
     def flush(self) -> None:
         """Write what was taken so far."""
@@ -114,14 +99,14 @@ class ImpressionsLog:
             self._drain()
             self._write()
 
-    def forget(self, user: str) -> int:
-        """Take a user's rows out, of those that wait and of all files of the folder; how many there were."""
+    def forget(self, users: Collection[str]) -> int:
+        """Take users' rows out, of those that wait and of all files of the folder; how many there were."""
         with self._lock:
             self._drain()
-            before = sum(len(rows) for _, rows in self._held)
-            self._held = [(scorer, [row for row in rows if row["user"] != user]) for scorer, rows in self._held]
-            waiting = before - sum(len(rows) for _, rows in self._held)
-        return waiting + forget_impressions(self.folder, user)
+            before = self._num_held
+            self._held = [(scorer, [row for row in rows if row["user"] not in users]) for scorer, rows in self._held]
+            waiting = before - self._num_held
+        return waiting + forget_impressions(self.folder, users)
 
     def of(self, user: str) -> list[dict[str, Any]]:
         """A user's rows in the files."""
@@ -131,45 +116,42 @@ class ImpressionsLog:
             found += self._parquet.read_table(path, filters=[("user", "==", user)]).to_pylist()
         return found
 
-    def _run(self) -> None:
-        due = clock.monotonic() + self._seconds
-        while True:
-            # Taken from the queue with the lock alone: what is in no place is missed by `flush` and `forget`.
-            with self._queue.not_empty:
-                if not self._queue.queue:
-                    self._queue.not_empty.wait(max(0.01, due - clock.monotonic()))
-            with self._lock:
-                try:
-                    scored = self._queue.get_nowait()
-                    ended = scored is None
-                except queue.Empty:
-                    scored, ended = None, False
-                if scored is not None:
-                    self._take(scored)
-                late = clock.monotonic() >= due
-                if ended or late or sum(len(rows) for _, rows in self._held) >= self._rows:
-                    self._write()
-                    due = clock.monotonic() + self._seconds
-            if ended:
-                return
+    def _pass(self) -> float:
+        """Take one request; write where there are rows enough or they have waited long enough."""
+        with self._lock:
+            taken = self._take_next()
+            if clock.monotonic() >= self._due:
+                self._write()
+        return 0.0 if taken else max(0.0, self._due - clock.monotonic())
 
     def _drain(self) -> None:
         """Take all that waits; with the lock."""
-        while True:
-            try:
-                scored = self._queue.get_nowait()
-            except queue.Empty:
-                return
-            if scored is None:
-                # The end is the thread's business.
-                self._queue.put(None)
-                return
-            self._take(scored)
+        while self._take_next():
+            pass
+
+    def _take_next(self) -> bool:
+        """Take the next request that waits; whether there was one. With the lock.
+
+        Without it a request would be neither in the queue nor in the rows for a moment, where `flush` and `forget`
+        miss it.
+        """
+        try:
+            scored = self._queue.get_nowait()
+        except queue.Empty:
+            return False
+        self._take(scored)
+        if self._num_held >= self._rows:
+            self._write()
+        return True
+
+    @property
+    def _num_held(self) -> int:
+        return sum(len(rows) for _, rows in self._held)
 
     def _take(self, scored: Scored) -> None:
         """Make rows of a request; with the lock."""
         size = len(scored.answer.scores)
-        if sum(len(rows) for _, rows in self._held) >= _HELD * self._rows:
+        if self._num_held >= _HELD * self._rows:
             self._count("failed", size)
             return
         try:
@@ -185,7 +167,7 @@ class ImpressionsLog:
         groups: dict[str, list[tuple[Scorer, list[dict[str, Any]]]]] = defaultdict(list)
         for scorer, rows in self._held:
             groups[scorer.artifact.id].append((scorer, rows))
-        self._held = []
+        self._held, self._due = [], clock.monotonic() + self._seconds
         for parts in groups.values():
             rows = [row for _, some in parts for row in some]
             if not rows:
@@ -203,42 +185,34 @@ class ImpressionsLog:
         stamp = clock.strftime("%Y%m%dT%H%M%S", clock.gmtime())
         path = self.folder / f"impressions-{stamp}-{os.getpid()}-{self._number}.parquet"
         table = self._arrow.Table.from_pylist(rows, schema=_schema(self._arrow, scorer))
-        write_whole(table, path)
+        with write_whole(path) as draft:
+            self._parquet.write_table(table, draft)
 
 
-def forget_impressions(folder: Path, user: str) -> int:
-    """Take a user's rows out of all files of a folder; how many there were.
+def forget_impressions(folder: Path, users: Collection[str]) -> int:
+    """Take users' rows out of all files of a folder; how many there were.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
+        UsageError: there is no such folder.
     """
     parquet = require("pyarrow.parquet", extra="impressions", purpose="an impressions log")
-    gone = 0
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", expected="the folder of `serve --impressions-log`")
+    names, gone = frozenset(users), 0
+    _remove_drafts(folder)
     for path in sorted(folder.glob("*.parquet")):
         table = parquet.read_table(path)
-        keep = np.array([value != user for value in table.column("user").to_pylist()], bool)
+        keep = np.array([value not in names for value in table.column("user").to_pylist()], bool)
         if keep.all():
             continue
         gone += int((~keep).sum())
         if keep.any():
-            write_whole(table.filter(keep), path)
+            with write_whole(path) as draft:
+                parquet.write_table(table.filter(keep), draft)
         else:
             path.unlink()
     return gone
-
-
-def write_whole(table: Any, path: Path) -> None:
-    """Write a parquet file that is there as a whole or not at all."""
-    parquet = require("pyarrow.parquet", extra="impressions", purpose="an impressions log")
-    draft = path.with_name(f".{path.name}.new")
-    try:
-        parquet.write_table(table, draft)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.rename(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _check(folder: Path) -> None:
@@ -247,14 +221,19 @@ def _check(folder: Path) -> None:
         probe = folder / f".probe-{os.getpid()}"
         probe.touch()
         probe.unlink()
-        # Of a process that was killed while it wrote.
-        for draft in folder.glob(".impressions-*.new"):
-            if clock.time() - draft.stat().st_mtime > 3600:
-                draft.unlink(missing_ok=True)
+        _remove_drafts(folder)
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written: {error.strerror or error}", expected="a folder for impressions"
         ) from error
+
+
+def _remove_drafts(folder: Path) -> None:
+    """Remove what processes left that were killed while they wrote."""
+    for draft in folder.glob("*impressions-*" + DRAFT):
+        with contextlib.suppress(FileNotFoundError):
+            if clock.time() - draft.stat().st_mtime > 3600:
+                draft.unlink()
 
 
 def _schema(arrow: Any, scorer: Scorer) -> Any:
@@ -281,7 +260,7 @@ def _schema(arrow: Any, scorer: Scorer) -> Any:
 def _rows_of(scored: Scored) -> list[dict[str, Any]]:
     """One row per candidate."""
     scorer, request, answer = scored.scorer, scored.request, scored.answer
-    number_CF = scorer.overlay.numbers(request.items, request.fields)
+    number_CF = scorer.online_items.numbers(request.items, request.fields)
     vocabularies = list(scorer.artifact.vocabularies.items())[1:]
     head = {
         "request_id": scored.request_id,

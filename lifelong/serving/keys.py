@@ -1,33 +1,56 @@
-"""API keys and what each of them opens.
+"""API keys and their scopes.
 
-A file has one key a line, and behind it the scopes that it opens; a key without scopes opens all of `OPENED`:
+A file has one key a line, followed by its scopes; a key without scopes has all of `DEFAULT_SCOPES`:
 
     s3cret-of-the-shop      events
     s3cret-of-the-ranking   score
     s3cret-of-the-owner     admin
+    sha256:9f86d081884c7d65...   score
+
+A key can be listed by its SHA-256 in place of itself, so that the file opens nothing. Keys are long and random, so a
+plain hash is enough. The service keeps hashes only, and reads its files again when they change.
 """
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from lifelong.errors import UsageError
 
+logger = logging.getLogger(__name__)
+
 SCOPES = ("events", "score", "users", "admin")
-"""`admin` opens what the others open, too."""
-OPENED = frozenset(SCOPES[:-1])
-"""What a key opens of which nothing is said."""
+"""`admin` includes all others."""
+DEFAULT_SCOPES = frozenset(SCOPES[:-1])
+"""Scopes of a key that is listed without any."""
 Keys = dict[str, frozenset[str]]
-"""Key -> the scopes that it opens."""
+"""Key, or `sha256:` and its hash -> its scopes."""
+HASHED = re.compile("sha256:[0-9a-f]{64}")
+"""A key that is listed by its hash."""
+_LOOK = 1.0
+"""Seconds between two looks at a file of keys."""
 
 _SCOPE_OF = {"/v1/events": "events", "/v1/items": "events", "/v1/score": "score", "/v1/explain": "score"}
 
 
 def scope_of(path: str) -> str | None:
-    """The scope that an address needs; None where it needs no key. What is not known here is for admins."""
+    """The scope that an address needs; None if it needs no key. Addresses not listed here are for admins.
+
+    >>> scope_of("/v1/score"), scope_of("/v1/admin/switch"), scope_of("/metrics")
+    ('score', 'admin', None)
+    """
     if not path.startswith("/v1/"):
         return None
+    if path.startswith("/v1/items/"):
+        return "events"
+    if path.startswith("/v1/users/") and path.endswith("/features"):
+        return "score"
     return "users" if path.startswith("/v1/users/") else _SCOPE_OF.get(path, "admin")
 
 
@@ -35,7 +58,7 @@ def read_keys(path: Path) -> Keys:
     """The keys of a file; empty lines and lines that start with # are left out.
 
     Raises:
-        UsageError: the file cannot be read, holds no key, or names a scope that there is not.
+        UsageError: the file cannot be read, holds no key, or names an unknown scope.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -62,7 +85,7 @@ def _parsed(path: Path, number: int, line: str) -> tuple[str, frozenset[str]]:
             f"{path}, line {number}: there is no scope {unknown[0]!r}",
             expected=f"KEY, or KEY and some of: {', '.join(SCOPES)}",
         )
-    return key, scopes or OPENED
+    return key, scopes or DEFAULT_SCOPES
 
 
 def check_exposure(host: str, *, keys: bool, open_to_all: bool = False) -> None:
@@ -71,18 +94,157 @@ def check_exposure(host: str, *, keys: bool, open_to_all: bool = False) -> None:
     Args:
         host: the address to listen on.
         keys: whether there are API keys.
-        open_to_all: whether that is wanted nevertheless.
+        open_to_all: whether to serve without keys nevertheless.
 
     Raises:
-        UsageError: everybody who reaches the machine could read and erase.
+        UsageError: everybody who reaches the machine could read and erase memories.
     """
     if keys or open_to_all or _is_loopback(host):
         return
     raise UsageError(
-        f"--host {host} lets other machines in, and there are no API keys",
+        f"--host {host} is reachable from other machines, and there are no API keys",
         expected="--api-key-file FILE, or a loopback address such as 127.0.0.1",
-        fix="name a file with keys; --no-keys serves without them, where something before the service checks who asks",
+        fix="name a file with keys; --no-keys serves without them, where a proxy checks who asks",
     )
+
+
+def hashed(key: str) -> str:
+    """A key as it can be listed: by its hash. What is a hash already stays one.
+
+    >>> hashed("test")[:17], hashed(hashed("test")) == hashed("test")
+    ('sha256:9f86d08188', True)
+    """
+    return key if HASHED.fullmatch(key) else f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+class KeyFile:
+    """The keys of a file, read again when it changes; a change that cannot be read leaves them as they were.
+
+    Args:
+        path: the file.
+        now: a clock, in seconds.
+
+    Raises:
+        UsageError: see `read_keys`.
+    """
+
+    def __init__(self, path: Path, *, now: Callable[[], float] = time.monotonic) -> None:
+        self.path, self._now = path, now
+        self._looked, self._state = now(), self._stamp()
+        self._keys = read_keys(path)
+
+    def keys(self) -> Keys:
+        """The keys as they are now."""
+        if self._now() - self._looked >= _LOOK:
+            self._looked = self._now()
+            if (stamp := self._stamp()) != self._state:
+                self._state = stamp
+                self._read_again()
+        return self._keys
+
+    def _read_again(self) -> None:
+        try:
+            self._keys = read_keys(self.path)
+        except UsageError as error:
+            logger.error("the API keys stay as they were: %s", error)
+        else:
+            logger.warning("%s was read again: it holds %d keys", self.path, len(self._keys))
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+GivenKeys = Sequence[str] | Mapping[str, frozenset[str]] | KeyFile
+"""Keys without scopes, with scopes, or in a file."""
+
+
+class KeyRing:
+    """Which scopes a key has; knows only hashes.
+
+    >>> ring = KeyRing(["shop"], ["owner"])
+    >>> ring.scopes("owner"), ring.scopes("guess")
+    (frozenset({'admin'}), None)
+
+    Args:
+        api: for all but the administration if they say nothing else; None if that needs no key.
+        admin: with the scope `admin`, whatever they say.
+    """
+
+    def __init__(self, api: GivenKeys | None, admin: GivenKeys | None = None) -> None:
+        self.open = api is None
+        """Whether all but the administration needs no key."""
+        given = ((api, False), (admin, True))
+        self._sources = [(_with_scopes(keys), owners) for keys, owners in given if keys is not None]
+        self._made: list[Keys] = []
+        self._scopes: Keys = {}
+
+    def scopes(self, key: str) -> frozenset[str] | None:
+        """The scopes of a key, None if there is no such key."""
+        read = [keys.keys() if isinstance(keys, KeyFile) else keys for keys, _ in self._sources]
+        # Files give the same object as long as they have not changed.
+        if len(read) != len(self._made) or any(now is not then for now, then in zip(read, self._made, strict=True)):
+            self._made, self._scopes = read, {}
+            for (_, owners), keys in zip(self._sources, read, strict=True):
+                for name, scopes in keys.items():
+                    known = self._scopes.get(hashed(name), frozenset())
+                    self._scopes[hashed(name)] = known | (frozenset({"admin"}) if owners else scopes)
+        # A hash does not open anything: what is compared is the hash of what came.
+        return self._scopes.get(f"sha256:{hashlib.sha256(key.encode('latin-1')).hexdigest()}")
+
+
+def _with_scopes(keys: GivenKeys) -> Keys | KeyFile:
+    if isinstance(keys, KeyFile):
+        return keys
+    return dict(keys) if isinstance(keys, Mapping) else dict.fromkeys(keys, DEFAULT_SCOPES)
+
+
+def allowed_hosts(host: str, names: Sequence[str], *, keys: bool) -> list[str] | None:
+    """The names under which a service may be called; None for any.
+
+    >>> allowed_hosts("127.0.0.1", [], keys=False), allowed_hosts("0.0.0.0", [], keys=True)
+    ([], None)
+    >>> allowed_hosts("shop.internal", ["ranking"], keys=False)
+    ['shop.internal', 'ranking']
+
+    Args:
+        host: the address to listen on.
+        names: those that were given.
+        keys: whether a request needs a key, which a web page does not have.
+    """
+    if keys and not names:
+        return None
+    return [*([] if _is_address(host) else [host]), *names]
+
+
+def check_proxies(addresses: Sequence[str]) -> list[str]:
+    """The proxies whose `X-Forwarded-For` is believed.
+
+    >>> check_proxies(["10.0.0.1", "fd00::/8"])
+    ['10.0.0.1', 'fd00::/8']
+
+    Raises:
+        UsageError: one is neither an address nor a network.
+    """
+    for address in addresses:
+        try:
+            ipaddress.ip_network(address)
+        except ValueError as error:
+            raise UsageError(
+                f"--trusted-proxy {address}: {error}", expected="an address or a network, as 10.0.0.1 or 10.0.0.0/8"
+            ) from error
+    return list(addresses)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_loopback(host: str) -> bool:

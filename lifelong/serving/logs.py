@@ -1,12 +1,14 @@
-"""The service's log: text, or one JSON object a line. It names no user, unless that is asked for."""
+"""The service's log: text, or one JSON object per line. It names users only on request."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+import threading
 import time
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import IO, Literal
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,10 +18,10 @@ access = logging.getLogger("lifelong.access")
 
 
 class JsonLines(logging.Formatter):
-    """A record as one JSON object: time, level, logger, message, and what was given as `extra={"data": {...}}`."""
+    """A record as one JSON object: time, level, logger, message, and the entries of `extra={"data": {...}}`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """One line of JSON."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -33,9 +35,15 @@ class JsonLines(logging.Formatter):
 
 
 def log_as(form: LogFormat, *, stream: IO[str] | None = None) -> None:
-    """Write all logs to stderr in a format; `json` has a line for each request, too."""
+    """Write all logs to stderr in a format; `json` also has a line for each request, and for each Python warning.
+
+    With `json`, what nobody catches is a line, too, in any thread.
+    """
     if form == "text":
         return
+    logging.captureWarnings(True)
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
@@ -43,11 +51,16 @@ def log_as(form: LogFormat, *, stream: IO[str] | None = None) -> None:
     access.setLevel(logging.INFO)
 
 
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not issubclass(kind, KeyboardInterrupt | SystemExit):
+        logging.getLogger("lifelong").critical("an error that nobody caught", exc_info=(kind, error, trace))
+
+
 class AccessLog:
     """Logs each request: method, route, status, milliseconds.
 
     Args:
-        app: behind it.
+        app: called for each request.
         users: whether the address itself is logged, which can hold the id of a user.
     """
 
@@ -55,7 +68,7 @@ class AccessLog:
         self.app, self.users = app, users
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on and log."""
+        """Call the app and log."""
         if scope["type"] != "http" or not access.isEnabledFor(logging.INFO):
             await self.app(scope, receive, send)
             return

@@ -1,59 +1,169 @@
-"""Numbers for Prometheus; a registry of its own per app, so that several apps live in one process."""
+"""Numbers for Prometheus, in registries for each app, so that a process can run several apps.
+
+    counters, histograms --several processes: added up by prometheus_client-------.
+    figures: queues, connections, store, RAM --several: those of each, by `pid`---`--> /metrics
+
+Several processes on one address share a folder, which `PROMETHEUS_MULTIPROC_DIR` names: whichever answers `/metrics`
+speaks for all of them. What a process says of itself cannot be added up, so each writes it down once a second.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from lifelong.background import Background
+
+if TYPE_CHECKING:
+    from lifelong.serving.connections import Connections
+
+SHARED = "PROMETHEUS_MULTIPROC_DIR"
+"""Variable of the environment that names the folder of several processes; it must be set before any is started."""
+_EVERY, _OLD = 1.0, 10.0
+"""Seconds between two times that a process writes its figures down, and after which they are those of a dead one."""
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+_REQUESTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 class Metrics:
-    """What the service counts."""
+    """What the service counts, and the figures of its parts.
+
+    >>> metrics = Metrics()
+    >>> metrics.candidates.inc(100)
+    >>> "lifelong_candidates_total 100.0" in metrics.text().decode()
+    True
+    """
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "lifelong_requests", "Answered requests", ("method", "route", "status"), registry=self._registry
+        self.registry, self._figures = CollectorRegistry(), CollectorRegistry()
+        counter, histogram = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
+        by_route = ("method", "route")
+        self.requests = counter("lifelong_requests", "Answered requests", (*by_route, "status"))
+        self.seconds = histogram(
+            "lifelong_request_seconds", "Time from a request's head to its answer", by_route, buckets=_SECONDS
         )
-        self.seconds = Histogram(
-            "lifelong_request_seconds",
-            "Time from the request's head to the end of the answer",
-            ("method", "route"),
-            buckets=_SECONDS,
-            registry=self._registry,
+        self.events = counter("lifelong_events", "Events by outcome", ("outcome",))
+        self.candidates = counter("lifelong_candidates", "Scored candidates")
+        self.unknown_items = counter("lifelong_unknown_items", "Scored candidates that training did not know")
+        self.unknown_users = counter("lifelong_unknown_users", "Requests scored from the empty memory")
+        self.write_seconds = histogram(
+            "lifelong_write_seconds", "Time of one write, memories and store together", buckets=_SECONDS
         )
-        self.events = Counter("lifelong_events", "Events by outcome", ("outcome",), registry=self._registry)
-        self.candidates = Counter("lifelong_candidates", "Scored candidates", registry=self._registry)
-        self.unknown_items = Counter(
-            "lifelong_unknown_items", "Scored candidates that training did not know", registry=self._registry
-        )
-        self.unknown_users = Counter(
-            "lifelong_unknown_users", "Requests scored from the empty memory", registry=self._registry
-        )
-        self.write_seconds = Histogram(
-            "lifelong_write_seconds",
-            "Time of one write, memories and store together",
-            buckets=_SECONDS,
-            registry=self._registry,
-        )
-        self.forgotten = Counter(
-            "lifelong_forgotten_users", "Users who were forgotten", ("reason",), registry=self._registry
-        )
-        self.impressions = Counter(
-            "lifelong_impressions", "Scored candidates for the impressions log", ("outcome",), registry=self._registry
-        )
-        self.waiting_writes = Gauge("lifelong_waiting_writes", "Writes that wait or run", registry=self._registry)
-
-    @property
-    def registry(self) -> CollectorRegistry:
-        """Where other parts of the service put their numbers."""
-        return self._registry
+        self.write_requests = histogram("lifelong_write_requests", "Requests of one commit", buckets=_REQUESTS)
+        self.forgotten = counter("lifelong_forgotten_users", "Users who were forgotten", ("reason",))
+        self.impressions = counter("lifelong_impressions", "Scored candidates for the impressions log", ("outcome",))
+        self.shed = counter("lifelong_shed_requests", "Requests refused because there was too much to do", ("by",))
+        self.connections: Connections | None = None
+        """Those of the server, where it is ours."""
+        ProcessCollector(registry=self._figures)
+        GCCollector(registry=self._figures)
+        folder = os.environ.get(SHARED)
+        self._together = Together(Path(folder), self._figures) if folder else None
 
     def add(self, collector: Collector) -> None:
-        """Tell these numbers too."""
-        self._registry.register(collector)
+        """Add figures of this process."""
+        self._figures.register(collector)
 
     def text(self) -> bytes:
-        """All of them in Prometheus' text format."""
-        return generate_latest(self._registry)
+        """All numbers in Prometheus' text format."""
+        if self._together is None:
+            return generate_latest(self.registry) + generate_latest(self._figures)
+        return generate_latest(self._together)
+
+    def start(self) -> None:
+        """Let other processes know the figures of this one, if there are others."""
+        if self._together is not None:
+            self._together.start()
+
+    def close(self) -> None:
+        """End that."""
+        if self._together is not None:
+            self._together.close()
+
+
+class Together(CollectorRegistry):
+    """The numbers of all processes that share a folder.
+
+    Args:
+        folder: see `SHARED`.
+        figures: of this process.
+    """
+
+    def __init__(self, folder: Path, figures: CollectorRegistry) -> None:
+        super().__init__()
+        self.folder, self._own = folder, figures
+        MultiProcessCollector(self, str(folder))  # type: ignore[no-untyped-call]
+        self.register(_Each(self))
+        self._background = Background(
+            self._write, name="metrics", failure="the figures of this process could not be written down"
+        )
+
+    def start(self) -> None:
+        """Begin to write the figures of this process down."""
+        self._background.start()
+
+    def close(self) -> None:
+        """End it."""
+        self._background.close()
+        self._file.unlink(missing_ok=True)
+
+    def families(self) -> Iterator[Metric]:
+        """The figures of each process, with its `pid`."""
+        found: dict[str, Metric] = {}
+        for pid, families in self._of_each():
+            for name, text, kind, samples in families:
+                family = found.setdefault(name, Metric(name, text, kind))
+                for sample, labels, value in samples:
+                    family.add_sample(sample, {**labels, "pid": pid}, value)
+        yield from found.values()
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / f"figures-{os.getpid()}.json"
+
+    def _of_each(self) -> Iterator[tuple[str, Any]]:
+        yield str(os.getpid()), _plain(self._own.collect())
+        for file in sorted(self.folder.glob("figures-*.json")):
+            # A process may end, and take its file away, at any moment.
+            try:
+                if file != self._file and time.time() - file.stat().st_mtime < _OLD:
+                    yield file.stem.partition("-")[2], json.loads(file.read_bytes())
+            except FileNotFoundError:
+                continue
+
+    def _write(self) -> float:
+        part = self._file.with_suffix(".part")
+        part.write_text(json.dumps(_plain(self._own.collect())))
+        part.replace(self._file)
+        return _EVERY
+
+
+class _Each(Collector):
+    def __init__(self, together: Together) -> None:
+        self._together = together
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: names are known when they come."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """The current values."""
+        return self._together.families()
+
+
+def _plain(families: Iterable[Metric]) -> list[tuple[str, str, str, list[tuple[str, dict[str, str], float]]]]:
+    """Families as JSON can hold them."""
+    return [
+        (one.name, one.documentation, one.type, [(of.name, dict(of.labels), of.value) for of in one.samples])
+        for one in families
+    ]

@@ -1,34 +1,48 @@
-"""What surrounds every request: API keys, the limit of a body's size, and the measuring. Plain ASGI."""
+"""What every request passes: the check of API keys, the limit of a body's size, and the metrics. Plain ASGI."""
 
 from __future__ import annotations
 
-import hmac
+import math
 import time
-from collections.abc import Sequence
+from collections import OrderedDict
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lifelong.serving.errors import TooLargeError, UnauthorizedError, error_response
+from lifelong.serving.errors import TooLargeError, TooManyError, UnauthorizedError, error_response
+from lifelong.serving.guards import Buckets, address_of, given_key
+from lifelong.serving.keys import KeyRing
 from lifelong.serving.metrics import Metrics
 
 _DRAINED = 8
-"""How many times the limit is read and thrown away, so that a client hears the refusal and not a closed connection."""
+"""Limits' worth of a body that is read and thrown away: the client gets the refusal, and not a closed connection."""
+
+_SMALL = 16_384
+"""Bytes of a body that is taken however many large ones there are."""
+
+_WRONG_BURST, _WRONG_RATE, _CALLERS = 20.0, 0.1, 10_000
+"""Wrong keys that an address may try at once, and then a second; callers with a right key that are remembered."""
+_GUESSING = TooManyError(
+    "too many wrong API keys have come from this address",
+    expected=f"at most {_WRONG_BURST:g} at once, then one every {1 / _WRONG_RATE:g} seconds",
+    fix="wait as long as Retry-After says, and send a key that the owner has given",
+)
 
 
 class KeyGate:
-    """Lets only requests with an API key to `/v1/`: `X-API-Key: KEY` or `Authorization: Bearer KEY`.
+    """Refuses requests to `/v1/` without an API key, `X-API-Key: KEY` or `Authorization: Bearer KEY`.
 
     Args:
-        app: behind it.
-        keys: that open `/v1/`; None where all may use it.
-        admin_keys: that open `/v1/admin/` too.
+        app: called for requests that pass.
+        keys: the keys; those with the scope `admin` open `/v1/admin/`, and all of them the rest of `/v1/`.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str] | None, admin_keys: Sequence[str] = ()) -> None:
-        self.app, self.admin_keys = app, [key.encode() for key in admin_keys]
-        self.keys = None if keys is None else [*(key.encode() for key in keys), *self.admin_keys]
+    def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
+        self.app, self.keys = app, keys
+        self._wrong = Buckets(_WRONG_RATE, _WRONG_BURST)
+        # Who has come with a right key, and is not locked out by wrong ones of the same address.
+        self._right: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 401 or pass on."""
@@ -36,31 +50,44 @@ class KeyGate:
             await self.app(scope, receive, send)
             return
         admin = scope["path"].startswith("/v1/admin/")
-        keys = self.admin_keys if admin else self.keys
-        if keys is None or self._allowed(Headers(scope=scope), keys):
+        if self.keys.open and not admin:
             await self.app(scope, receive, send)
             return
+        caller = address_of(scope), given_key(Headers(scope=scope))
+        if caller not in self._right and (wait := self._wrong.wait(caller[0])):
+            await error_response(_GUESSING, headers={"retry-after": str(math.ceil(wait))})(scope, receive, send)
+            return
+        scopes = self.keys.scopes(caller[1])
+        if scopes is not None and (not admin or "admin" in scopes):
+            self._right[caller] = None
+            if len(self._right) > _CALLERS:
+                self._right.popitem(last=False)
+            await self.app(scope, receive, send)
+            return
+        if caller[1] and scopes is None:
+            self._wrong.take(caller[0])
         found = f"no valid {'admin' if admin else 'API'} key came with the request"
         error = UnauthorizedError(
             found, expected="X-API-Key: KEY or Authorization: Bearer KEY", fix="ask the owner for a key"
         )
         await error_response(error)(scope, receive, send)
 
-    def _allowed(self, headers: Headers, keys: Sequence[bytes]) -> bool:
-        given = headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
-        # Every key is compared, so that the time tells nothing.
-        matches = [hmac.compare_digest(given.encode("latin-1"), key) for key in keys]
-        return any(matches)
-
 
 class BodyLimit:
-    """Refuses bodies over a number of bytes, said by their head or found while reading."""
+    """Refuses bodies over a number of bytes, by their head or while they are read.
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
-        self.app, self.limit = app, limit
+    Args:
+        app: called for requests that pass.
+        limit: bytes of one body.
+        together: bytes of all bodies that are read or worked on at the same time, small ones not counted; None for no
+            limit.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, together: int | None = None) -> None:
+        self.app, self.limit, self.together, self._held = app, limit, together, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 413 or pass on."""
+        """Answer 413 or 503, or pass on."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -75,13 +102,21 @@ class BodyLimit:
         async def counted() -> Message:
             nonlocal read
             message = await receive()
-            read += len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            read += size
+            # Those of a request are given back when it ends: what a body is parsed to is as large as the body.
+            self._held += size
             if read > self.limit:
                 await self._drain(receive, message)
                 raise HTTPException(413, f"a body over {self.limit:,} bytes")
+            if self.together is not None and self._held > self.together and read > _SMALL:
+                raise HTTPException(503, f"bodies of {self.together:,} bytes are being read")
             return message
 
-        await self.app(scope, counted, send)
+        try:
+            await self.app(scope, counted, send)
+        finally:
+            self._held -= read
 
     @property
     def _expected(self) -> str:
@@ -98,13 +133,13 @@ _FIX = "send it in several requests"
 
 
 class Measure:
-    """Counts requests and their time by route and status."""
+    """Counts requests by route and status, and their time by route."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on and measure."""
+        """Call the app and measure."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

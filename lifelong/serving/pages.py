@@ -1,4 +1,4 @@
-"""The two pages for people: `/` to try the service, `/docs` to read what it takes. No outside addresses."""
+"""The two pages for people: `/` to try the service, `/docs` to read its endpoints. They load nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any], schemas: Ma
 
 
 def _examples(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> list[Any]:
-    """Examples of a body; of each form where it has several."""
+    """Examples of a body, for each of its forms if it has several."""
     if "$ref" in schema:
         schema = schemas[schema["$ref"].rsplit("/", 1)[-1]]
     return [

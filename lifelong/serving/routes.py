@@ -1,27 +1,27 @@
-"""The endpoints: a body in, one call of the service, a reply out."""
+"""The endpoints: each turns a body into one call of the service, and its result into a reply."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Path, Request
+from fastapi import APIRouter, Body, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic_core import to_json
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from lifelong.errors import StoreCorruptError
+from lifelong.scoring.answer import Answer, Score, ScoreRequest
+from lifelong.scoring.explanation import Explanation
 from lifelong.serving import pages
 from lifelong.serving import schemas as s
-from lifelong.serving.bodies import ShortRoute
+from lifelong.serving.bodies import JsonRoute, ShortRoute
 from lifelong.serving.errors import DOCUMENTED, error_parts
-from lifelong.serving.scorer import Answer, Score, ScoreRequest
-from lifelong.serving.service import Service
+from lifelong.serving.service import Service, UserMemory
 
 
 class _Text(StringConvertor):
-    """Any text in an address, slashes and line breaks too: an id is the client's business."""
+    """Any text in an address, slashes and line breaks too: ids are up to the client."""
 
     regex = r"[\s\S]+"
 
@@ -36,24 +36,25 @@ async def _service(request: Request) -> Service:
 
 
 Served = Annotated[Service, Depends(_service)]
+Item = Annotated[str, Path(min_length=1, max_length=256, description="id of the item")]
 User = Annotated[str, Path(min_length=1, max_length=256, description="id of the user")]
 
-# Asked far more often than all else, and so looked at first.
+# They get nearly all requests, so they are the first routes that are compared.
 busy = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"], route_class=ShortRoute)
-api = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"])
+api = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"], route_class=JsonRoute)
 operations = APIRouter(tags=["operations"])
 
 
 @busy.post("/events", summary="Fold events into the memories", response_model=s.EventsReply)
-async def post_events(body: s.EventsBody, service: Served) -> Response:
+async def post_events(body: s.EventsBody, service: Served) -> object:
     """All events of the batch are written in one commit, or none of them."""
     applied = await service.add_events(body.events)
     counts = {name: count for name, count in asdict(applied).items() if name in s.EventsReply.model_fields}
-    return _json(s.EventsReply(**counts, note=_note(counts)))
+    return {**counts, "note": _note(counts)}
 
 
 def _note(counts: dict[str, int]) -> str | None:
-    """What a client should know of the outcome."""
+    """What a client should know about the outcome, in words."""
     notes = []
     if counts["no_dedup"]:
         notes.append(
@@ -61,37 +62,48 @@ def _note(counts: dict[str, int]) -> str | None:
         )
     if counts["refused"]:
         notes.append(f"{counts['refused']} are older than their user's last event and were not folded in")
+    if counts["backfilled"]:
+        notes.append(
+            f"{counts['backfilled']} are from before the moment until which a backfill has filled the store, and were"
+            " taken as known"
+        )
     if counts["unknown_types"]:
         notes.append(f"{counts['unknown_types']} have an event type that the model has not seen in training")
     return "; ".join(notes) or None
 
 
 @busy.post("/score", summary="Score candidates of one user, or of many", response_model=s.OneReply | s.ManyReply)
-async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> Response:
+async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> object:
     """One user with her candidates, or a list of such requests; the reply has the same form.
 
-    In a list a user whose stored memory is damaged has an error instead of scores; the others have their scores.
+    In a list, a user with a damaged memory gets an error instead of scores; the others get their scores.
     """
     if isinstance(body, s.ManyBody):
         answers = await service.answer_each([_request(one) for one in body.requests])
         named = zip(body.requests, answers, strict=True)
-        return _json({"results": [_one(of) if isinstance(of, Answer) else _damaged(one.user, of) for one, of in named]})
-    return _json(_one(await service.answer(_request(body))))
+        return {"results": [_one(of) if isinstance(of, Answer) else _damaged(one.user, of) for one, of in named]}
+    return _one(await service.answer(_request(body)))
 
 
 @api.post("/explain", summary="Explain scores: time scales and past events")
-async def post_explain(body: s.ExplainBody, service: Served) -> s.ExplainReply:
-    """Attention over the memory's slots for each candidate, and the events behind it where they are known."""
-    return s.ExplainReply.model_validate(await service.explain(_request(body)))
+async def post_explain(body: s.ExplainBody, service: Served) -> Explanation:
+    """Attention over slots or events for each candidate, and the events behind it if they are known."""
+    return await service.explain(_request(body))
 
 
 @api.put("/items", summary="Add items, or change their fields")
 async def put_items(body: s.ItemsBody, service: Served) -> s.ItemsReply:
-    """Durable; later scores and events use the new fields. Fields that are not named keep their value."""
+    """They are durable; later scores and events use the new fields. Fields that are not named keep their value."""
     items: dict[str, dict[str, str | None]] = {}
     for item in body.items:
         items.setdefault(item.item, {}).update(item.fields)
     return s.ItemsReply(stored=await service.put_items(items))
+
+
+@api.delete("/items/{item:text}", summary="Take away what was put online of an item")
+async def delete_item(item: Item, service: Served) -> s.RemovedItemReply:
+    """It is durable; later scores and events use the catalogue's fields again, or none."""
+    return s.RemovedItemReply(item=item, removed=await service.remove_item(item))
 
 
 @api.get(
@@ -99,9 +111,20 @@ async def put_items(body: s.ItemsBody, service: Served) -> s.ItemsReply:
     summary="What is kept of a user",
     responses={404: {"model": s.ErrorReply, "description": "nothing is kept of this user"}},
 )
-async def get_memory(user: User, service: Served) -> s.MemoryReply:
+async def get_memory(user: User, service: Served) -> UserMemory:
     """Size and state of the memory, not its vectors."""
-    return s.MemoryReply.model_validate(await service.memory(user))
+    return await service.memory(user)
+
+
+@api.get("/users/{user:text}/features", summary="What the memory says of a user and candidates, as features")
+async def get_features(
+    user: User,
+    service: Served,
+    items: Annotated[list[s.Id], Query(min_length=1, description="id of a candidate; once for each")],
+    time: Annotated[s.Time | None, Query(description="moment of the request; now if absent")] = None,
+) -> s.FeaturesReply:
+    """A row per candidate: counts, ages, score and read-out, equal to those of the offline export."""
+    return s.FeaturesReply(user=user, features=await service.features(user, items, time))
 
 
 @api.delete("/users/{user:text}/memory", summary="Erase a user")
@@ -112,24 +135,29 @@ async def delete_memory(user: User, service: Served) -> s.ErasedReply:
 
 @operations.get("/healthz", summary="The process runs", response_model_exclude_none=True)
 async def healthz() -> s.StateReply:
-    """Answers while the process lives."""
+    """Answers 200 as long as the process runs."""
     return s.StateReply(status="alive")
 
 
 @operations.get(
     "/readyz",
     summary="Requests can be answered",
-    responses={503: {"model": s.ErrorReply, "description": "the store does not answer, or the service stops"}},
+    responses={
+        503: {
+            "model": s.ErrorReply,
+            "description": "the store does not answer or takes no writes, or the service stops",
+        }
+    },
 )
 async def readyz(service: Served) -> s.StateReply:
-    """Answers 200 while the artifact is loaded and the store answers."""
+    """Answers 200 while the artifact is loaded, and the store answers and takes writes."""
     await service.check()
     return s.StateReply(status="ready", artifact=service.artifact.id, model=service.artifact.config.model)
 
 
 @operations.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
 async def metrics(service: Served) -> Response:
-    """Counts and latency histograms."""
+    """Counts and latency histograms, of all processes that share the address."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -152,8 +180,8 @@ def _request(body: s.OneBody) -> ScoreRequest:
 
 
 def _one(answer: Answer) -> dict[str, object]:
-    """A reply as `OneReply` describes it; a model of each of a hundred scores would take as long as the scores."""
-    # Why there is no probability is one for all candidates.
+    """A reply as `OneReply` describes it; making a model of each of a hundred scores takes as long as the scores."""
+    # The reason why there is no probability is that of all candidates.
     first = answer.scores[0]
     reply: dict[str, object] = {
         "user": answer.user,
@@ -170,7 +198,12 @@ def _one(answer: Answer) -> dict[str, object]:
 
 
 def _value(score: Score) -> dict[str, object]:
-    value: dict[str, object] = {"item": score.item, "score": score.score, "probability": score.probability}
+    value: dict[str, object] = {
+        "item": score.item,
+        "known_item": score.known_item,
+        "score": score.score,
+        "probability": score.probability,
+    }
     if score.tasks is not None:
         value["tasks"] = {task: {"score": of.score, "probability": of.probability} for task, of in score.tasks.items()}
     return value
@@ -179,7 +212,3 @@ def _value(score: Score) -> dict[str, object]:
 def _damaged(user: str, error: StoreCorruptError) -> dict[str, object]:
     """A reply as `DamagedReply` describes it."""
     return {"user": user, "error": error_parts(error)}
-
-
-def _json(document: object) -> Response:
-    return Response(to_json(document), media_type="application/json")

@@ -1,33 +1,36 @@
-"""Runs the service: one process that owns the store, or several that share one on a server."""
+"""Runs the service: in one process that owns the store, or in several that share a store on a server."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import logging
-import multiprocessing
+import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lifelong.errors import UsageError, require
+from lifelong.errors import LifelongError, UsageError, require
+from lifelong.store.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
-
     from fastapi import FastAPI
 
-logger = logging.getLogger(__name__)
+    from lifelong.serving.service import ServiceSettings
 
-_LOOK = 0.5
-"""Seconds between two looks at the workers."""
+ANSWER_SECONDS = 30
+"""Seconds without an answer after which a worker is taken for hung and replaced; it gives none until it has started."""
 SWITCH_SECONDS = 0.0001
-"""How long one thread may keep the others waiting."""
+"""Seconds for which one thread may keep the others waiting."""
+BACKLOG = 2_048
+"""Connections that wait to be accepted, at most."""
 STOP_SECONDS = 30
-"""How long requests that were accepted may take after the signal to stop."""
+"""Seconds that accepted requests may take after the signal to stop."""
 
 
 def run(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -43,79 +46,126 @@ def run(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> 
         UsageError: the address cannot be used.
     """
     uvicorn = require("uvicorn", extra="serve", purpose="serving")
+    _favour_requests()
+    config = _config(app, app.state.service.settings)
     with listen(host, port) as listening:
         ready(f"http://{host}:{listening.getsockname()[1]}")
         with signals_end_here():
-            uvicorn.Server(_config(app)).run(sockets=[listening])
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def run_workers(
     make_app: Callable[[], contextlib.AbstractContextManager[FastAPI]],
+    settings: ServiceSettings,
     *,
     workers: int,
     host: str,
     port: int,
     ready: Callable[[str], None],
 ) -> None:
-    """Serve from several processes on one address until SIGTERM or SIGINT; one that dies is replaced.
+    """Serve from several processes on one address until SIGTERM or SIGINT; uvicorn replaces one that dies or hangs.
 
     Args:
-        make_app: called in each process; can be pickled.
+        make_app: called in each process; can be pickled. What it opens is closed when the process ends.
+        settings: limits of its connections.
         workers: how many.
         host: address to listen on.
         port: 0 takes a free one.
-        ready: called with the address once the socket listens; what comes before a process runs waits.
+        ready: called with the address once the socket listens; requests wait until a process runs.
 
     Raises:
         UsageError: the address cannot be used.
     """
-    context, stopping = multiprocessing.get_context("spawn"), threading.Event()
-    with listen(host, port) as listening, signals_end_here(stopping.set):
-
-        def start() -> SpawnProcess:
-            process = context.Process(target=_work, args=(make_app, listening))
-            process.start()
-            return process
-
+    supervisors: Any = require("uvicorn.supervisors", extra="serve", purpose="serving")
+    factory = {"factory": True, "workers": workers, "timeout_worker_healthcheck": ANSWER_SECONDS}
+    config = _config(partial(_worker_app, make_app), settings, **factory)
+    # At the level of a worker's log it would not say that one died.
+    logging.getLogger("uvicorn.error").setLevel(logging.INFO)
+    with listen(host, port) as listening, _shared_metrics(), signals_end_here():
         ready(f"http://{host}:{listening.getsockname()[1]}")
-        processes = [start() for _ in range(workers)]
-        while not stopping.wait(_LOOK):
-            for place, process in enumerate(processes):
-                if not process.is_alive():
-                    logger.error("worker %s ended with code %s; another one takes its place", place, process.exitcode)
-                    processes[place] = start()
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            process.join()
+        supervisors.Multiprocess(config, [listening]).run()
 
 
-def _work(make_app: Callable[[], contextlib.AbstractContextManager[FastAPI]], listening: socket.socket) -> None:
-    """What one of several processes does."""
-    uvicorn = require("uvicorn", extra="serve", purpose="serving")
-    with make_app() as app, signals_end_here():
-        uvicorn.Server(_config(app)).run(sockets=[listening])
+@contextlib.contextmanager
+def _shared_metrics() -> Iterator[None]:
+    """A folder in which processes that are started meanwhile add up what they count."""
+    from lifelong.serving.metrics import SHARED
+
+    if os.environ.get(SHARED):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="lifelong-metrics-") as folder:
+        os.environ[SHARED] = folder
+        try:
+            yield
+        finally:
+            del os.environ[SHARED]
 
 
-def _config(app: FastAPI) -> Any:
+def _worker_app(make_app: Callable[[], contextlib.AbstractContextManager[FastAPI]]) -> FastAPI:
+    """The app of one of several processes; what it was opened with is closed when it has shut down."""
+    opened = contextlib.ExitStack()
+    try:
+        app = opened.enter_context(make_app())
+    except LifelongError as error:
+        # A traceback says nothing that the message does not; the parent starts another worker.
+        logging.getLogger(__name__).error("a worker could not start: %s", error)
+        sys.exit(1)
+    inner = app.router.lifespan_context
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
+        # uvicorn ends the process by a signal: nothing behind the server would be run.
+        with opened:
+            async with inner(app) as state:
+                yield state
+
+    app.router.lifespan_context = lifespan
+    _favour_requests()
+    return app
+
+
+def _favour_requests() -> None:
     # A thread that folds events hands over after a tenth of a millisecond, not after five: a score waits for it at each
     # of its steps.
     sys.setswitchinterval(SWITCH_SECONDS)
-    # What is there by now stays: looking through all of it for garbage would hold up requests for tens of milliseconds.
+    # What was loaded until now stays: searching all of it for garbage would hold up requests for tens of milliseconds.
     gc.collect()
     gc.freeze()
+
+
+def _config(app: FastAPI | Callable[[], FastAPI], settings: ServiceSettings, **options: Any) -> Any:
     uvicorn = require("uvicorn", extra="serve", purpose="serving")
+    require("httptools", extra="serve", purpose="serving")
+    from lifelong.serving.connections import Connection, Connections
+
+    descriptors = raise_descriptor_limit()
+    connections = Connections(
+        most=min(settings.max_connections, descriptors // 2),
+        head_bytes=settings.max_head,
+        head_seconds=settings.head_timeout,
+        # The app itself answers 504 before.
+        body_seconds=settings.timeout + 1,
+    )
+    proxies = list(settings.trusted_proxies)
+    options |= {"proxy_headers": bool(proxies), "forwarded_allow_ips": proxies}
+    options |= {"http": partial(Connection, connections=connections), "ws": "none"}
+    # All that wait are accepted at once, before one is refused: they must not take what is left for the store.
+    options["backlog"] = min(BACKLOG, max(1, descriptors // 8))
+    if logging.getLogger().handlers:
+        # uvicorn's lines go where all others go.
+        options["log_config"] = None
     return uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, lifespan="on"
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=STOP_SECONDS, lifespan="on", **options
     )
 
 
 @contextlib.contextmanager
 def signals_end_here(then: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Let the caller go on after the server has stopped; `then` is called at a signal that no server takes.
+    """Let the caller go on after SIGINT or SIGTERM; `then` is called at a signal that no server handles.
 
-    uvicorn raises the signal that stopped it once more at its end; by default that would end the process before the
-    store is closed.
+    At its end uvicorn raises the signal that stopped it once more; without this the process would end before the store
+    is closed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -131,17 +181,21 @@ def signals_end_here(then: Callable[[], None] = lambda: None) -> Iterator[None]:
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket.
 
+    >>> with listen("127.0.0.1", 0) as listening:
+    ...     listening.getsockname()[0]
+    '127.0.0.1'
+
     Raises:
         UsageError: the address cannot be used.
     """
     listening: socket.socket | None = None
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # The protocol is named: asyncio turns Nagle's delay (40 ms an answer) off only where it reads TCP.
+        # The protocol is named: asyncio turns Nagle's delay (40 ms an answer) off only on a socket that says TCP.
         listening = socket.socket(family, kind, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(2048)
+        listening.listen(BACKLOG)
         return listening
     except OSError as error:
         if listening is not None:
@@ -156,8 +210,10 @@ def listen(host: str, port: int) -> socket.socket:
 def check_workers(workers: int, url: str) -> None:
     """Refuse several processes on a store that only one can own.
 
+    >>> check_workers(4, "redis://localhost:6379/0")
+
     Raises:
-        UsageError: more than one, and why that cannot be.
+        UsageError: more than one process for an embedded store, or for one in RAM.
     """
     reasons = {
         "rocksdb": "an embedded store has one owner: its lock admits a single writing process",

@@ -2,7 +2,7 @@
 
     events, items, erasures --one thread, in order--> store          scores --several threads, no lock--> store
 
-Which artifact scores is one reference: a request takes it once, and with it memories and weights that belong together.
+A request takes the scorer once, and with it an artifact and memories that belong together; a switch replaces it.
 Memories are read without a lock: a write is one commit of whole memories, so a reader sees a user's state before or
 after it. All writes go through one thread, so two batches never fold into the same memory at once.
 """
@@ -13,38 +13,46 @@ import asyncio
 import logging
 import time as clock
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, with_config
 
 from lifelong.data.events import NO_TIME
 from lifelong.errors import StoreCorruptError, StoreForeignError, StoreUnavailableError
-from lifelong.memory.event_table import EventTable
+from lifelong.memory.event import MAX_AHEAD
 from lifelong.memory.forgetting import export, forget
 from lifelong.memory.updater import Updater
+from lifelong.scoring.answer import Answer, ScoreRequest
+from lifelong.scoring.explain import explain
+from lifelong.scoring.explanation import Slot
+from lifelong.scoring.features import features
+from lifelong.scoring.online_items import Fields, OnlineItems
+from lifelong.scoring.scorer import Scorer
+from lifelong.scoring.slots import slots_of
 from lifelong.serving.errors import NotFoundError, TooLargeError
-from lifelong.serving.impressions import ImpressionsLog, Scored
+from lifelong.serving.health import WriteHealth
 from lifelong.serving.metrics import Metrics
-from lifelong.serving.overlay import Fields, ItemOverlay
-from lifelong.serving.scorer import Answer, Scorer, ScoreRequest
-from lifelong.serving.slots import Slot, slots_of
+from lifelong.serving.queues import Pace, Queue, Writes
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
-    from lifelong.memory.dead_letters import DeadLetters
-    from lifelong.memory.kafka import StreamSettings
-    from lifelong.memory.kafka_client import KafkaAddress
-    from lifelong.memory.store import MemoryStore
-    from lifelong.memory.updater import Applied, UserEvent
-    from lifelong.serving.explain import Explanation
-    from lifelong.serving.following import Follower
-    from lifelong.serving.shadow import Shadow
+    from lifelong.memory.event import EventTable
+    from lifelong.memory.updater import Applied
+    from lifelong.scoring.explanation import Explanation
+    from lifelong.store.contract import MemoryStore
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
+
+
+READY_SECONDS = 5.0
+"""Seconds after which a store that does not answer makes the service not ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +66,26 @@ class ServiceSettings:
         max_candidates: candidates in one request, over all its users.
         max_items: items in one request.
         threads: readers at the same time.
-        at_once: candidates of one user that are scored without a thread's help: of so few the way to another thread
-            and back takes as long as the scores.
+        at_once: up to so many candidates of one user are scored by the event loop's own thread, since the way to
+            another thread and back would take as long as the scores.
         late: what happens to an event that is older than the user's last one: "apply" or "refuse".
+        max_ahead: days that an event may be ahead of the clock.
         event_log: whether the store keeps the events, for explanations.
-        base_rate: share of positives in the world, for probabilities: of the first task, or task -> share.
-        keep_events: days after which an event is taken out of the event log; None for never.
+        base_rate: share of positives in production, for probabilities: of the first task, or task -> share.
+        keep_events: days after which an event is removed from the event log; None for never.
         impressions_log: folder for what was scored; None to keep nothing.
         forget_after: days without an event after which a user is forgotten; None for never.
         timeout: seconds until a request must be answered.
-        rate: requests a second that one caller may make, None without a limit.
+        rate: requests per second that one caller may make; None for no limit.
+        trusted_proxies: addresses and networks whose `X-Forwarded-For` names the client; nobody else's is believed.
+        max_connections: open connections of clients, of one process; never more than half of the descriptors that the
+            process may have.
+        max_head: bytes of a request's head.
+        head_timeout: seconds until a request's head is complete.
+        max_wait: seconds that a request may wait for its turn where others wait, too; one that has waited longer is
+            refused and not computed.
+        max_waiting: requests that may wait for the readers, and for the writer.
+        max_bodies: bytes of all large bodies together that are read or worked on at the same time.
         log_users: whether the log may name users.
     """
 
@@ -79,6 +97,7 @@ class ServiceSettings:
     threads: int = 2
     at_once: int = 128
     late: Literal["apply", "refuse"] = "apply"
+    max_ahead: float = MAX_AHEAD
     event_log: bool = True
     base_rate: float | Mapping[str, float] | None = None
     forget_after: float | None = None
@@ -86,14 +105,34 @@ class ServiceSettings:
     impressions_log: Path | None = None
     timeout: float = 30.0
     rate: float | None = None
+    trusted_proxies: Sequence[str] = ()
+    max_connections: int = 10_000
+    max_head: int = 65_536
+    head_timeout: float = 10.0
+    max_bodies: int = 64 * 2**20
+    max_wait: float = 0.25
+    max_waiting: int = 1_000
     log_users: bool = False
+
+    def of_one(self, workers: int) -> ServiceSettings:
+        """The settings of one of several processes, so that all together allow no caller more.
+
+        >>> ServiceSettings(rate=10.0).of_one(4).rate
+        2.5
+
+        Args:
+            workers: how many processes there are.
+        """
+        return self if self.rate is None else replace(self, rate=self.rate / workers)
 
     def allow(self, kind: str, number: int) -> None:
         """Refuse a request that is too large.
 
+        >>> ServiceSettings(max_users=10).allow("users", 10)
+
         Args:
             kind: events, users, candidates or items.
-            number: how many of them came.
+            number: how many of them the request has.
 
         Raises:
             TooLargeError: more than allowed.
@@ -105,45 +144,76 @@ class ServiceSettings:
             )
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What is kept of a user; `bytes` is the size of her stored memory."""
+class UserMemory:
+    """What is kept of a user."""
 
     user: str
-    count: int
-    last_time: int | None
-    bytes: int
-    slots: list[Slot]
-    artifact: str
+    count: Annotated[int, Field(description="events in her memory")]
+    last_time: Annotated[int | None, Field(description="time of the last of them")]
+    bytes: Annotated[int, Field(description="size of her stored memory")]
+    slots: Sequence[Slot]
+    artifact: Annotated[str, Field(description="id of the artifact that the memory belongs to")]
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
-class Forgotten:
-    """What became of a user who is to be forgotten; see `ForgottenReply`."""
+class ForgottenUser:
+    """What was removed of a user who is to be forgotten."""
 
     user: str
-    erased: bool
-    impressions: int
-    purged: bool
+    erased: Annotated[bool, Field(description="false: there was nothing in the store")]
+    impressions: Annotated[int, Field(description="rows removed from the impressions log")]
+    dead_letters: Annotated[int, Field(description="lines removed from the file of dead letters")]
+    purged: Annotated[
+        bool,
+        Field(
+            description="no byte of her is left in the store's files; false where a server keeps files of its own, "
+            "or something still reads the old ones, which go when it ends"
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """What answers a request: an artifact, its memories and its items. It is replaced as a whole."""
+class Scored:
+    """One scored request, for the listeners of `Service.on_answers`.
 
-    artifact: Artifact
+    Args:
+        request_id: the name of the request.
+        scorer: the scorer that answered it.
+        request: what was asked.
+        answer: the answer.
+        time: moment of the request, UTC seconds.
+        role: "served" if a client got the answer.
+    """
+
+    request_id: str
     scorer: Scorer
-    overlay: ItemOverlay
+    request: ScoreRequest
+    answer: Answer
+    time: int
+    role: Literal["served", "shadow"] = "served"
 
 
 class Service:
     """Answers requests from one artifact and one store.
 
+    It does not know what else runs in its process. Other parts add functions to its lists of listeners before the
+    first request:
+
+        on_events: called with the users who had an event, after it was folded in.
+        on_answers: called with each scored request, in the thread that scored it; has to return at once.
+        on_switch: called when another artifact is served.
+        on_forget: what is kept of users outside of the store, "impressions" or "dead_letters" -> called with users
+            who are forgotten; returns how many rows were theirs.
+        on_export: called with a user; returns her rows of the impressions log.
+
     Args:
-        artifact: the model; where the store was switched to another artifact, that one is served.
+        artifact: the model; if the store was switched to another artifact, that one is served.
         store: an opened store of it; not closed here.
         settings: limits and threads.
-        dataset: where explanations look up past events, beside the store's log.
+        dataset: where explanations look up past events that the store's log does not hold.
     """
 
     def __init__(
@@ -155,73 +225,105 @@ class Service:
         dataset: Dataset | None = None,
     ) -> None:
         self.store, self.settings, self.dataset = store, settings, dataset
-        self.updater = Updater(artifact, store, late=settings.late, event_log=settings.event_log)
-        leader = self.updater.members.now.leader.artifact
-        self._served = self._made(leader, ItemOverlay(leader.catalogue, store, statistics=leader.item_statistics))
+        self.updater = Updater(
+            artifact, store, late=settings.late, event_log=settings.event_log, max_ahead=settings.max_ahead
+        )
+        self.scorer = self._scorer(self.updater.artifacts.served.artifact)
         self.metrics = Metrics()
+        self.health = WriteHealth(store)
         self.stopping = False
-        self.follower: Follower | None = None
-        self.impressions = self._impressions_log()
-        self.shadow: Shadow | None = None
-        self.on_switch: Callable[[], None] = lambda: None
-        self._readers = ThreadPoolExecutor(settings.threads, thread_name_prefix="lifelong-read")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="lifelong-write")
+        self.on_events: list[Callable[[Sequence[str]], object]] = []
+        self.on_answers: list[Callable[[Scored], object]] = []
+        self.on_switch: list[Callable[[], object]] = []
+        self.on_forget: dict[str, Callable[[Collection[str]], int]] = {}
+        self.on_export: list[Callable[[str], list[dict[str, Any]]]] = []
+        bounds: dict[str, Any] = {"most": settings.max_waiting, "patience": settings.max_wait}
+        shed = self.metrics.shed
+        self.reads = Queue(settings.threads, "read", on_shed=shed.labels("reads").inc, **bounds)
+        self.writes = Writes(
+            self.updater,
+            most_events=settings.max_events,
+            on_commit=self._committed,
+            on_shed=shed.labels("writes").inc,
+            **bounds,
+        )
         self._cleaner = ThreadPoolExecutor(1, thread_name_prefix="lifelong-clean")
 
     @property
     def artifact(self) -> Artifact:
-        """The one that is served."""
-        return self._served.artifact
+        """The artifact that is served."""
+        return self.scorer.artifact
 
     @property
-    def scorer(self) -> Scorer:
-        """Its scorer."""
-        return self._served.scorer
+    def online_items(self) -> OnlineItems:
+        """Items that were put online, with the fields of the served artifact."""
+        return self.scorer.online_items
 
-    @property
-    def overlay(self) -> ItemOverlay:
-        """Items put online, as it sees them."""
-        return self._served.overlay
-
-    def _made(self, artifact: Artifact, overlay: ItemOverlay) -> Served:
-        scorer = Scorer(artifact, self.store, overlay=overlay, base_rate=self.settings.base_rate)
-        return Served(artifact, scorer, overlay)
+    def _scorer(self, artifact: Artifact) -> Scorer:
+        return Scorer(artifact, self.store, base_rate=self.settings.base_rate)
 
     def refresh(self) -> None:
-        """Serve the artifact that the store's list names now; what was begun ends with the one before."""
-        leader = self.updater.members.follow().leader.artifact
-        if leader.id != self.artifact.id:
-            overlay = self.overlay.beside(leader.catalogue, statistics=leader.item_statistics)
-            self._served = self._made(leader, overlay)
-            self.on_switch()
-            logger.info("artifact %s is served now", leader.id[:12])
+        """Serve the artifact that the store's list names now; a request that has begun ends with the one before."""
+        self.updater.artifacts.follow()
+        served = self.updater.artifacts.served.artifact
+        if served.id != self.artifact.id:
+            self.scorer = self._scorer(served)
+            for switched in self.on_switch:
+                switched()
+            logger.info("artifact %s is served now", served.id[:12])
 
     async def check(self) -> None:
-        """Whether requests can be answered now.
+        """Whether requests can be answered and events kept now.
 
         Raises:
-            StoreUnavailableError: the service stops, or the store does not answer.
+            StoreUnavailableError: the service stops, the store does not answer, or it takes no writes.
         """
         if self.stopping:
             raise StoreUnavailableError("the service is stopping", fix="ask another instance")
-        await self.aside(lambda: self.store.read_many(["readiness"]))
+
+        def ask() -> None:
+            self.store.read_many(["readiness"])
+            self.health.check()
+
+        try:
+            # In no queue: it must say the truth about a store that makes others wait.
+            await asyncio.wait_for(asyncio.to_thread(ask), READY_SECONDS)
+        except TimeoutError as error:
+            raise StoreUnavailableError(
+                f"the store has not answered within {READY_SECONDS:g} seconds", fix="check its disk or its server"
+            ) from error
+
+    def full(self, path: str) -> bool:
+        """Whether a request to an address is refused before it is read, since too many wait."""
+        queue = self._queue_of(path)
+        if full := queue.full or queue.pace.full:
+            queue.on_shed()
+        return full
+
+    def pace_of(self, path: str) -> Pace:
+        """Where requests to an address are counted that are under way."""
+        return self._queue_of(path).pace
+
+    def _queue_of(self, path: str) -> Queue:
+        return self.writes if path in ("/v1/events", "/v1/items") else self.reads
 
     async def add_events(self, rows: Sequence[Mapping[str, Any]]) -> Applied:
         """Fold events in; all of them are written at once, or none.
 
         Args:
-            rows: what a `UserEvent` holds, by name; checked.
+            rows: what a `UserEvent` holds, by name; they were checked.
         """
         self.settings.allow("events", len(rows))
-        applied = await self._write(lambda: self.updater.apply_table(EventTable.of_rows(rows)))
-        self._touched(row["user"] for row in rows)
+        with self.health.noted():
+            applied = await self.writes.fold(rows)
+        self._had_events([row["user"] for row in rows])
         for part in fields(applied):
             self.metrics.events.labels(part.name).inc(getattr(applied, part.name))
         return applied
 
     def apply(
         self,
-        events: Sequence[UserEvent],
+        table: EventTable,
         *,
         source: str,
         partition: int,
@@ -229,63 +331,44 @@ class Service:
         through: int,
         after: int,
     ) -> Applied:
-        """Fold events of a stream in, in turn with those of requests; for another thread than the event loop's."""
+        """Fold in events of a stream, in turn with those of requests; not to be called in the event loop's thread."""
         # The stream is read with the fields of the artifact that was served at its start.
-        known = self.updater.members.now.leader.known
-        events = [replace(event, fields=known(event.fields)) if event.fields else event for event in events]
+        table = self.updater.artifacts.served.only_known(table)
         place: dict[str, Any] = {"source": source, "partition": partition, "offsets": offsets}
-        work = self._writer.submit(lambda: self.updater.apply(events, **place, through=through, after=after))
-        applied = work.result()
-        self._touched(event.user for event in events)
+        work = self.writes.submit(lambda: self.updater.apply_table(table, **place, through=through, after=after))
+        with self.health.noted():
+            applied = work.result()
+        self._had_events(table.user)
         return applied
 
-    def _touched(self, users: Iterable[str]) -> None:
-        """Tell the artifact in shadow who had an event."""
-        if self.shadow is not None:
-            self.shadow.touch(users)
-
-    def follow(self, address: KafkaAddress, settings: StreamSettings, letters: DeadLetters | None) -> None:
-        """Follow a topic from `start` to `close`."""
-        from lifelong.memory.kafka import Stream
-        from lifelong.serving.following import Follower, StreamCollector
-
-        schema = self.artifact.config.dataset_schema
-        stream = Stream(address, self.store, self.apply, schema, settings=settings, letters=letters)
-        follower = Follower(stream, again=self.store.shared)
-        self.metrics.add(StreamCollector(stream.report, lambda: follower.up))
-        self.follower = follower
-
-    def start(self) -> None:
-        """Begin to follow the topic, and to score in shadow, if there is such."""
-        if self.shadow is not None:
-            self.shadow.start()
-        if self.follower is not None:
-            self.follower.start()
+    def _had_events(self, users: Sequence[str]) -> None:
+        for touch in self.on_events:
+            touch(users)
 
     async def answer(self, request: ScoreRequest) -> Answer:
         """Score one user's candidates."""
         self._allow([request])
         answers = await self._ask(
-            lambda served: self._logged(served, [request], served.scorer.answer([request])),
+            lambda scorer: self._logged(scorer, [request], scorer.answer([request])),
             at_once=len(request.items) <= self.settings.at_once,
         )
         self._count(answers)
         return answers[0]
 
     async def answer_each(self, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
-        """Score many users' candidates; a user whose memory is damaged has the error in the place of her answer."""
+        """Score many users' candidates; a user with a damaged memory has the error in the place of her answer."""
         self._allow(requests)
-        found = await self._ask(lambda served: self._each(served, requests))
+        found = await self._ask(lambda scorer: self._each(scorer, requests))
         self._count([answer for answer in found if isinstance(answer, Answer)])
         return found
 
-    def _each(self, served: Served, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
-        found = served.scorer.answer_each(requests)
+    def _each(self, scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
+        found = scorer.answer_each(requests)
         good = [(one, answer) for one, answer in zip(requests, found, strict=True) if isinstance(answer, Answer)]
         if len(good) < len(found):
-            # The errors themselves name users; they are in the answer.
+            # The errors themselves name users; the answer has them, the log must not.
             logger.error("POST /v1/score: %d of %d stored memories are damaged", len(found) - len(good), len(found))
-        logged = iter(self._logged(served, [one for one, _ in good], [answer for _, answer in good]))
+        logged = iter(self._logged(scorer, [one for one, _ in good], [answer for _, answer in good]))
         return [next(logged) if isinstance(answer, Answer) else answer for answer in found]
 
     def _count(self, answers: Sequence[Answer]) -> None:
@@ -295,140 +378,125 @@ class Service:
 
     async def explain(self, request: ScoreRequest) -> Explanation:
         """Explain one user's candidates."""
-        from lifelong.serving.explain import explain
-
         self._allow([request])
-        return await self._ask(lambda served: explain(served.scorer, request, dataset=self.dataset))
+        return await self._ask(lambda scorer: explain(scorer, request, dataset=self.dataset))
+
+    async def features(self, user: str, items: Sequence[str], time: int | None) -> list[dict[str, Any]]:
+        """What the memory says of a user and candidates, as features of another ranker."""
+        self._allow([ScoreRequest(user, items, time)])
+        return await self._ask(lambda scorer: features(scorer, user, items, time=time))
 
     async def put_items(self, items: Mapping[str, Fields]) -> int:
         """Add items or change their fields, durably."""
         self.settings.allow("items", len(items))
-        return await self._write(lambda: self.overlay.put(items))
+        return await self._write(lambda: self.online_items.put(items))
 
-    async def memory(self, user: str) -> Kept:
+    async def remove_item(self, item: str) -> bool:
+        """Take the fields of an item away that were put online, durably; whether it had any."""
+        return bool(await self._write(lambda: self.online_items.remove([item])))
+
+    async def memory(self, user: str) -> UserMemory:
         """What is kept of a user.
 
         Raises:
-            NotFoundError: nothing.
+            NotFoundError: nothing is kept.
         """
-        return await self._ask(lambda served: _kept(served, user))
+        return await self._ask(lambda scorer: _memory_of(scorer, user))
 
     async def erase(self, user: str) -> bool:
-        """Erase a user's memory and events; whether there was one."""
+        """Erase a user's memory and events; whether there was anything."""
         return await self._write(lambda: forget(self.store, user))
 
-    async def forget(self, user: str) -> Forgotten:
-        """Erase a user, and take what is left of her out of the files; the store answers meanwhile."""
+    async def forget(self, user: str) -> ForgottenUser:
+        """Erase a user, and remove what is left of her from the files; the store answers meanwhile."""
         erased = await self.erase(user)
-        rest = await asyncio.get_running_loop().run_in_executor(self._cleaner, lambda: self._clean(user))
+        rows, purged = await asyncio.get_running_loop().run_in_executor(
+            self._cleaner, lambda: (self.clean([user]), self.store.purge())
+        )
         self.metrics.forgotten.labels("asked").inc(erased)
-        return Forgotten(user, erased, *rest)
+        return ForgottenUser(user, erased, rows.get("impressions", 0), rows.get("dead_letters", 0), purged)
 
-    def _clean(self, user: str) -> tuple[int, bool]:
-        impressions = 0 if self.impressions is None else self.impressions.forget(user)
-        return impressions, self.store.purge()
+    def clean(self, users: Sequence[str]) -> dict[str, int]:
+        """Take users out of what is kept of them outside of the store: how many rows, by name of the place."""
+        return {place: forget_too(users) for place, forget_too in self.on_forget.items()}
 
-    def watch(self, artifact: Artifact) -> None:
-        """Let another artifact score in shadow, from `start` to `close`."""
-        from lifelong.serving.shadow import Shadow
-
-        if artifact.id == self.artifact.id:
-            # The same command after a switch.
-            logger.warning("artifact %s is served, and so in no shadow", artifact.id[:12])
-            return
-        self.shadow = Shadow(self, artifact)
-
-    def _impressions_log(self) -> ImpressionsLog | None:
-        if self.settings.impressions_log is None:
-            return None
-
-        def count(outcome: str, candidates: int) -> None:
-            self.metrics.impressions.labels(outcome).inc(candidates)
-
-        return ImpressionsLog(self.settings.impressions_log, count=count)
-
-    def _logged(self, served: Served, requests: Sequence[ScoreRequest], answers: list[Answer]) -> list[Answer]:
-        """Offer what was scored to the log and to the artifact in shadow, without waiting for them."""
-        if self.impressions is None and self.shadow is None:
+    def _logged(self, scorer: Scorer, requests: Sequence[ScoreRequest], answers: list[Answer]) -> list[Answer]:
+        """Name what was scored and give it to the listeners; unnamed where there are none."""
+        if not self.on_answers:
             return answers
         now, named = int(clock.time()), []
         for request, answer in zip(requests, answers, strict=True):
             named.append(replace(answer, request_id=uuid.uuid4().hex))
             moment = now if request.time is None else request.time
-            scored = Scored(str(named[-1].request_id), served.scorer, request, answer, moment)
-            if self.impressions is not None:
-                self.impressions.offer(scored)
-            if self.shadow is not None:
-                # Of the same moment, whenever it is scored.
-                self.shadow.offer(replace(scored, request=replace(request, time=moment)))
+            scored = Scored(str(named[-1].request_id), scorer, request, answer, moment)
+            for take in self.on_answers:
+                take(scored)
         return named
 
     async def export(self, user: str) -> dict[str, Any]:
         """All that is kept of a user."""
         found = await self.aside(lambda: export(self.store, user))
-        log = self.impressions
-        rows = [] if log is None else await asyncio.get_running_loop().run_in_executor(self._cleaner, log.of, user)
+        in_cleaner = partial(asyncio.get_running_loop().run_in_executor, self._cleaner)
+        rows = [row for rows_of in self.on_export for row in await in_cleaner(rows_of, user)]
         return {**found, "known": found["known"] or bool(rows), "impressions": rows}
 
     def close(self) -> None:
         """Finish what was accepted; the store stays open."""
         self.stopping = True
-        if self.follower is not None:
-            self.follower.stop()
-        if self.shadow is not None:
-            self.shadow.close()
         self._cleaner.shutdown(wait=True)
-        self._writer.shutdown(wait=True)
-        self._readers.shutdown(wait=True)
-        if self.impressions is not None:
-            self.impressions.close()
+        self.writes.close()
+        self.reads.close()
 
     def _allow(self, requests: Sequence[ScoreRequest]) -> None:
         self.settings.allow("users", len(requests))
         self.settings.allow("candidates", sum(len(request.items) for request in requests))
 
-    async def _ask(self, work: Callable[[Served], T], *, at_once: bool = False) -> T:
-        """Ask the artifact that is served; once more where its memories were dropped in between.
+    async def _ask(self, work: Callable[[Scorer], T], *, at_once: bool = False) -> T:
+        """Ask the scorer that is served; once more if its memories were dropped meanwhile.
 
         Args:
             work: asks it.
-            at_once: whether it takes no longer than the way to a thread and back; where a server is asked, or a long
-                history read, it does.
+            at_once: whether that takes no longer than the way to a thread and back. It does take longer where a server
+                is asked, or a long history read.
         """
-        served = self._served
+        scorer = self.scorer
         try:
-            if at_once and served.scorer.runtime.steady and not self.store.shared:
-                return work(served)
-            return await self.aside(lambda: work(served))
+            if at_once and scorer.runtime.steady and not self.store.shared:
+                return work(scorer)
+            return await self.aside(lambda: work(scorer))
         except StoreForeignError:
             await self.aside(self.refresh)
-            if self._served is served:
+            if self.scorer is scorer:
                 raise
-            return await self.aside(lambda: work(self._served))
+            return await self.aside(lambda: work(self.scorer))
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """Do what only reads in a thread, while the event loop goes on."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+        """Read in a thread, while the event loop goes on."""
+        return await self.reads.run(work)
 
     async def _write(self, work: Callable[[], T]) -> T:
         started = clock.perf_counter()
-        with self.metrics.waiting_writes.track_inprogress():
+        with self.health.noted():
             # A client that hangs up does not stop its write half-way: the thread goes on.
-            result = await asyncio.get_running_loop().run_in_executor(self._writer, work)
-        self.metrics.write_seconds.observe(clock.perf_counter() - started)
+            result = await self.writes.run(work)
+        self._committed(1, clock.perf_counter() - started)
         return result
 
+    def _committed(self, requests: int, seconds: float) -> None:
+        self.metrics.write_seconds.observe(seconds)
+        self.metrics.write_requests.observe(requests)
 
-def _kept(served: Served, user: str) -> Kept:
-    states, known = served.scorer.states([user])
+
+def _memory_of(scorer: Scorer, user: str) -> UserMemory:
+    states, known = scorer.states([user])
     if not known[0]:
         raise NotFoundError(f"nothing is kept of user {user!r}", expected="a user with events", fix="POST /v1/events")
     last = int(states.last_time_B[0])
-    return Kept(
+    return UserMemory(
         user=user,
         count=int(states.count_B[0]),
         last_time=None if last == NO_TIME else last,
-        bytes=served.scorer.runtime.codec.size,
-        slots=slots_of(served.artifact, states, 0),
-        artifact=served.artifact.id,
+        bytes=scorer.runtime.codec.size,
+        slots=slots_of(scorer.artifact, states, 0),
+        artifact=scorer.artifact.id,
     )

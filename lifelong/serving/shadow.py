@@ -3,8 +3,8 @@
     events --users who had one--> catch up from the event log --.
     answers --bounded queue, full: dropped and counted----------`--> score the same request --> compare, count, log
 
-Its memories stand `behind` in the store's list: writers leave it alone, so its slowness and its faults are its own. Two
-scores are compared only where both memories hold equally many events of the user.
+The store's list has it in the phase `behind`: writers do not update its memories, so its slowness and its faults harm
+nothing else. Two scores are compared only if both memories hold equally many events of the user.
 """
 
 from __future__ import annotations
@@ -13,40 +13,41 @@ import logging
 import queue
 import threading
 import time as clock
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from lifelong.background import Background
 from lifelong.memory import takeover
-from lifelong.memory.builder import Builder
-from lifelong.memory.folding import Folder
-from lifelong.serving.impressions import Scored
-from lifelong.serving.scorer import Scorer
+from lifelong.memory.rebuild import Rebuild
+from lifelong.memory.writer import MemoryWriter
+from lifelong.scoring.scorer import Scorer
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.serving.scorer import Answer
-    from lifelong.serving.service import Service
+    from lifelong.scoring.answer import Answer
+    from lifelong.serving.service import Scored, Service
 
 logger = logging.getLogger(__name__)
 WAITING = 1_000
-"""Requests that wait to be scored at most."""
+"""Requests that wait to be scored, at most."""
 _USERS, _GROUP = 100_000, 64
-"""Users who wait to be caught up at most; and how many at once."""
+"""Users who wait to be caught up, at most; and how many are caught up at once."""
 _PATIENCE = 0.2
-"""Seconds for which the thread waits for work."""
+"""Seconds of rest if there is no work."""
 _SHARE = 1.0
 """Seconds of rest for each second of work, so that requests are answered meanwhile."""
 _APART = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
 class ShadowMetrics:
-    """What is counted of it.
+    """What is counted of an artifact in shadow.
 
     Args:
-        registry: of the service.
+        registry: the service's registry.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -66,51 +67,58 @@ class ShadowMetrics:
             registry=registry,
         )
         self.seconds = Histogram("lifelong_shadow_seconds", "Time of scoring one request in shadow", registry=registry)
-        self.behind = Gauge("lifelong_shadow_waiting_users", "Users whose events it has yet to see", registry=registry)
+        self.behind = Gauge(
+            "lifelong_shadow_waiting_users",
+            "Users whose events it has yet to see",
+            registry=registry,
+            multiprocess_mode="livemostrecent",
+        )
 
 
 class Shadow:
     """Runs an artifact in shadow.
 
+    Its own listeners, `on_answers`, are called with each request that it scored.
+
     Args:
-        service: that serves another one.
+        service: it serves another artifact.
         artifact: the one in shadow.
 
     Raises:
-        ArtifactError: it cannot be served.
-        StoreError: it is there in another codec.
-        MismatchError: it counts time otherwise than the one that is served.
+        ArtifactError: the artifact cannot be served.
+        StoreError: the store holds its memories in another codec.
+        MismatchError: its unit of time is not that of the served artifact.
     """
 
     def __init__(self, service: Service, artifact: Artifact) -> None:
         self.service, self.store, self.artifact = service, service.store, artifact
-        member = takeover.add(self.store, artifact, phase="behind")
-        self.folder = Folder(artifact, member.identity.codec, self.store)
-        service.updater.members.give(self.folder)
-        overlay = service.overlay.beside(artifact.catalogue, statistics=artifact.item_statistics)
-        self.scorer = Scorer(
-            artifact, self.store, overlay=overlay, base_rate=service.settings.base_rate, complete=False
-        )
+        self.on_answers: list[Callable[[Scored], object]] = []
+        stored = takeover.add(self.store, artifact, phase="behind")
+        self.writer = MemoryWriter(artifact, stored.identity.codec, self.store)
+        service.updater.artifacts.give(self.writer)
+        self.scorer = Scorer(artifact, self.store, base_rate=service.settings.base_rate, complete=False)
         self.metrics = ShadowMetrics(service.metrics.registry)
-        self._builder = Builder(self.store, self.folder)
+        self._rebuild = Rebuild(self.store, self.writer)
         self._queue: queue.Queue[Scored] = queue.Queue(WAITING)
         self._users: dict[str, None] = {}
         self._everyone: Iterator[str] | None = None
-        self._lock, self._stop = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lifelong-shadow", daemon=True)
+        self._lock = threading.Lock()
+        self._background = Background(
+            self._pass, name="shadow", failure="the artifact in shadow failed", retry=_PATIENCE
+        )
+        service.on_events.append(self.touch)
+        service.on_answers.append(self.offer)
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        self._background.start()
 
     def close(self) -> None:
-        """End behind the request in hand; what waits is left."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        """End after the current request; what waits is left."""
+        self._background.close()
 
     def offer(self, scored: Scored) -> None:
-        """Take a request that was answered, or drop it where too many wait; returns at once."""
+        """Take a request that was answered, or drop it if too many wait; returns at once."""
         try:
             self._queue.put_nowait(scored)
         except queue.Full:
@@ -122,11 +130,11 @@ class Shadow:
             if len(self._users) < _USERS:
                 self._users.update(dict.fromkeys(users))
             else:
-                # Rather all of them once more than to forget one.
+                # Too many to remember: all users are looked at once more.
                 self._everyone = None
 
     def step(self) -> bool:
-        """Do what waits longest of a request, some users, or the next of all users; whether there was anything."""
+        """Score a request, or catch up users who had an event, or else the next of all users; whether there was any."""
         try:
             scored = self._queue.get_nowait()
         except queue.Empty:
@@ -140,15 +148,9 @@ class Shadow:
         self.metrics.candidates.labels(outcome).inc(size)
         return True
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            began = clock.perf_counter()
-            try:
-                worked = self.step()
-            except Exception as error:
-                logger.warning("the artifact in shadow failed: %s", error)
-                worked = False
-            self._stop.wait(_SHARE * (clock.perf_counter() - began) if worked else _PATIENCE)
+    def _pass(self) -> float:
+        began, worked = clock.perf_counter(), self.step()
+        return _SHARE * (clock.perf_counter() - began) if worked else _PATIENCE
 
     def _catch_up_some(self) -> bool:
         with self._lock:
@@ -165,40 +167,42 @@ class Shadow:
         return bool(some)
 
     def _all(self) -> Iterator[str]:
-        served = self.store.roster().served
+        served = self.store.artifact_list().served
         if served is not None:
-            for user, _ in self.store.users(slot=served.slot):
+            for user, _ in self.store.scan(served.space):
                 yield user
 
     def _catch_up(self, users: list[str]) -> None:
-        """Replay what users lack; one who is written meanwhile comes again."""
-        roster = self.store.roster()
-        member = roster.find(self.artifact.id)
-        if member is None or member.phase != "behind":
-            # Dropped; or writers keep it up.
+        """Replay the events that users lack; a user who is written meanwhile is caught up again."""
+        artifact_list = self.store.artifact_list()
+        stored = artifact_list.find(self.artifact.id)
+        if stored is None or stored.phase != "behind":
+            # It was dropped, or writers update it now.
             return
-        if self._builder.catch_up(users, roster):
+        if self._rebuild.catch_up(users, artifact_list):
             self.touch(users)
 
     def _compare(self, scored: Scored) -> str:
-        """Score a request, and say what came of it."""
+        """Score a request and compare the scores; returns the outcome."""
         if self.service.artifact.id == self.artifact.id:
             return "served"
-        if self.store.roster().find(self.artifact.id) is None:
+        if self.store.artifact_list().find(self.artifact.id) is None:
             return "gone"
         began = clock.perf_counter()
         self._catch_up([scored.request.user])
-        answer = self.scorer.answer([scored.request])[0]
+        # As of the moment of the request, whenever it is scored.
+        request = replace(scored.request, time=scored.time)
+        answer = self.scorer.answer([request])[0]
         self.metrics.seconds.observe(clock.perf_counter() - began)
         if answer.count != scored.answer.count:
             return "skewed"
-        self._tell(scored.answer, answer)
-        if self.service.impressions is not None:
-            one = Scored(scored.request_id, self.scorer, scored.request, answer, scored.time, "shadow")
-            self.service.impressions.offer(one)
+        self._observe(scored.answer, answer)
+        shadowed = replace(scored, scorer=self.scorer, request=request, answer=answer, role="shadow")
+        for take in self.on_answers:
+            take(shadowed)
         return "scored"
 
-    def _tell(self, one: Answer, other: Answer) -> None:
+    def _observe(self, one: Answer, other: Answer) -> None:
         pairs = [(a.score, b.score) for a, b in zip(one.scores, other.scores, strict=True)]
         for a, b in pairs:
             self.metrics.apart.observe(abs(a - b))
@@ -208,5 +212,5 @@ class Shadow:
 
 
 def _first(scores: list[float]) -> int:
-    """Place of the largest."""
+    """Place of the largest score."""
     return scores.index(max(scores))

@@ -1,15 +1,13 @@
-"""In the background: forgets users who have had no event for a time, and takes old events out of the event log."""
+"""In the background: forgets users who have had no event for a time, and removes old events from the event log."""
 
 from __future__ import annotations
 
 import logging
-import threading
-from itertools import count
 from typing import TYPE_CHECKING
 
-from lifelong.errors import LifelongError, UsageError
-from lifelong.memory.forgetting import Sweep, forget_inactive, moment_before
-from lifelong.memory.trimming import Trim, trim_logs
+from lifelong.background import Background
+from lifelong.errors import UsageError
+from lifelong.memory.forgetting import Sweep, Trim, forget_inactive, moment_before, trim_logs
 
 if TYPE_CHECKING:
     from lifelong.serving.service import Service
@@ -18,7 +16,7 @@ logger = logging.getLogger(__name__)
 EVERY = 3600.0
 """Seconds between two sweeps."""
 _TRIMMED = 24
-"""Sweeps from one trimming of the log to the next, which reads all of it."""
+"""Every so many sweeps the log is trimmed, which reads all of it."""
 _REST = 0.002
 """Seconds between two users, so that requests are answered."""
 _LONG_REST = 0.05
@@ -26,10 +24,10 @@ _LONG_REST = 0.05
 
 
 class Sweeper:
-    """Sweeps at the start and then every hour, and trims the log once a day, as far as the settings say so.
+    """Sweeps at the start and then every hour, and trims the log once a day, as far as the settings ask for it.
 
     Args:
-        service: whose users they are.
+        service: the service of these users.
 
     Raises:
         UsageError: the artifact's events have no times, or the number of days is not positive.
@@ -37,8 +35,10 @@ class Sweeper:
 
     def __init__(self, service: Service) -> None:
         self.service, self.days, self.kept = service, service.settings.forget_after, service.settings.keep_events
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lifelong-sweep", daemon=True)
+        self._sweeps, self._left = 0, False
+        self._background = Background(
+            self._pass, name="sweep", failure="what is old could not be forgotten", retry=EVERY
+        )
         limits = {"--forget-after": self.days, "--keep-events": self.kept}
         given = {option: days for option, days in limits.items() if days is not None}
         for days in given.values():
@@ -53,13 +53,11 @@ class Sweeper:
     def start(self) -> None:
         """Begin, if there is a limit."""
         if self.days is not None or self.kept is not None:
-            self._thread.start()
+            self._background.start()
 
     def close(self) -> None:
-        """End; a sweep that runs stops behind the user that it is at."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        """End; a sweep that runs stops after the current user."""
+        self._background.close()
 
     def sweep(self) -> Sweep:
         """Forget everyone whose last event is too old."""
@@ -68,30 +66,29 @@ class Sweeper:
         return forget_inactive(
             self.service.store,
             moment_before(self.days),
-            pause=lambda: self._stop.wait(_REST),
+            pause=lambda: self._background.rest(_REST),
+            clean=self.service.clean,
             on_forgotten=lambda user: counter.inc(),
         )
 
     def trim(self) -> Trim:
-        """Take out of the log what is too old."""
+        """Remove from the log what is too old."""
         assert self.kept is not None
-        return trim_logs(self.service.store, moment_before(self.kept), pause=lambda: self._stop.wait(_LONG_REST))
+        return trim_logs(self.service.store, moment_before(self.kept), pause=lambda: self._background.rest(_LONG_REST))
 
-    def _run(self) -> None:
-        for number in count():
-            try:
-                if self.days is not None:
-                    self._forget()
-                if self.kept is not None and number % _TRIMMED == 0:
-                    found = self.trim()
-                    logger.info("%s events of %s users were old and are out of the log", found.events, found.users)
-            except LifelongError as error:
-                logger.error("what is old could not be forgotten: %s", error)
-            if self._stop.wait(EVERY):
-                return
+    def _pass(self) -> float:
+        number, self._sweeps = self._sweeps, self._sweeps + 1
+        if self.days is not None:
+            self._forget()
+        if self.kept is not None and number % _TRIMMED == 0:
+            found = self.trim()
+            logger.info("%s events of %s users were old and are out of the log", found.events, found.users)
+        return EVERY
 
     def _forget(self) -> None:
         found = self.sweep()
+        # Old files that something still reads are looked at again next time.
+        if found.forgotten or self._left:
+            self._left = not self.service.store.purge()
         if found.forgotten:
-            self.service.store.purge()
             logger.info("%s of %s users were inactive and are forgotten", found.forgotten, found.users)

@@ -1,4 +1,4 @@
-"""A small prepared dataset, written directly (without `prepare`), for tests of everything that stands behind it."""
+"""A small prepared dataset, written directly (without `prepare`), for tests of what comes after preparation."""
 
 from __future__ import annotations
 

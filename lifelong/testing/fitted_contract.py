@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lifelong.data.dataset import Dataset
-from lifelong.data.examples import Examples
+from lifelong.models import build
 from lifelong.models.base import FittedModel
+from lifelong.testing.case import ModelCase, checks_in
 from lifelong.testing.datasets import tiny_dataset
 
-if TYPE_CHECKING:
-    from lifelong.testing.model_contract import ModelCase
 
-
-def _fitted(case: ModelCase, folder: Path, *, seed: int = 0) -> tuple[FittedModel, Dataset]:
-    from lifelong.models import build
-
-    dataset = Dataset(folder / "data") if (folder / "data").exists() else tiny_dataset(folder / "data")
-    model = build(case.name, dataset.inputs, case.config)
-    assert isinstance(model, FittedModel)
-    model.fit(dataset, seed=seed)
-    return model, dataset
+@contextlib.contextmanager
+def _fitted(case: ModelCase) -> Iterator[tuple[FittedModel, Dataset]]:
+    """The fitted model and its dataset, which is deleted at the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = tiny_dataset(Path(folder) / "data")
+        model = build(case.name, dataset.inputs, case.config)
+        assert isinstance(model, FittedModel)
+        model.fit(dataset, seed=0)
+        yield model, dataset
 
 
 def check_logits_have_one_row_per_example(case: ModelCase) -> None:
     """Finite float64 logits `[N, T]`, for examples of every split and for none at all."""
-    with tempfile.TemporaryDirectory() as folder:
-        model, dataset = _fitted(case, Path(folder))
-        for examples in (dataset.examples("validation"), dataset.examples("test"), _none(dataset)):
+    with _fitted(case) as (model, dataset):
+        for examples in (
+            dataset.examples("validation"),
+            dataset.examples("test"),
+            dataset.examples("test").take(slice(0, 0)),
+        ):
             logit_NT = model.predict(dataset, examples)
             assert logit_NT.shape == (len(examples), len(dataset.inputs.tasks)) and logit_NT.dtype == np.float64
             assert np.isfinite(logit_NT).all()
@@ -41,30 +43,28 @@ def check_logits_have_one_row_per_example(case: ModelCase) -> None:
 
 def check_fit_is_repeatable(case: ModelCase) -> None:
     """The same seed gives the same logits, bit for bit."""
-    with tempfile.TemporaryDirectory() as folder:
-        logits = []
-        for _ in range(2):
-            model, dataset = _fitted(case, Path(folder), seed=3)
-            logits.append(model.predict(dataset, dataset.examples("test")))
-        assert np.array_equal(logits[0], logits[1])
+    with _fitted(case) as (model, dataset):
+        examples = dataset.examples("test")
+        before = model.predict(dataset, examples)
+        again = build(case.name, dataset.inputs, case.config)
+        assert isinstance(again, FittedModel)
+        again.fit(dataset, seed=0)
+        assert np.array_equal(again.predict(dataset, examples), before)
 
 
 def check_saved_model_predicts_the_same(case: ModelCase) -> None:
     """`save` and `load`; no pickle among the files."""
-    with tempfile.TemporaryDirectory() as folder:
-        model, dataset = _fitted(case, Path(folder))
-        model.save(Path(folder) / "model")
-        loaded = type(model).load(Path(folder) / "model")
-        examples = dataset.examples("test")
-        assert np.array_equal(loaded.predict(dataset, examples), model.predict(dataset, examples))
-        suffixes = {path.suffix for path in (Path(folder) / "model").rglob("*") if path.is_file()}
+    with _fitted(case) as (model, dataset):
+        folder, examples = dataset.folder.parent / "model", dataset.examples("test")
+        model.save(folder)
+        assert np.array_equal(type(model).load(folder).predict(dataset, examples), model.predict(dataset, examples))
+        suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
         assert suffixes <= {".json", ".npy", ".txt"}, f"files of other kinds: {suffixes}"
 
 
 def check_order_of_examples_changes_nothing(case: ModelCase) -> None:
     """Examples in another order have their logits in that order."""
-    with tempfile.TemporaryDirectory() as folder:
-        model, dataset = _fitted(case, Path(folder))
+    with _fitted(case) as (model, dataset):
         examples = dataset.examples("test")
         order = np.random.default_rng(0).permutation(len(examples))
         whole = model.predict(dataset, examples)
@@ -73,8 +73,7 @@ def check_order_of_examples_changes_nothing(case: ModelCase) -> None:
 
 def check_events_behind_a_target_change_nothing(case: ModelCase) -> None:
     """Other items at and after the positions of all examples: the same logits."""
-    with tempfile.TemporaryDirectory() as folder:
-        model, dataset = _fitted(case, Path(folder))
+    with _fitted(case) as (model, dataset):
         examples = dataset.examples("test")
         before = model.predict(dataset, examples)
         histories = dataset.histories
@@ -91,8 +90,7 @@ def check_events_behind_a_target_change_nothing(case: ModelCase) -> None:
 
 def check_test_period_is_not_fitted(case: ModelCase) -> None:
     """Events from the first cut on do not reach the fit."""
-    with tempfile.TemporaryDirectory() as folder:
-        model, dataset = _fitted(case, Path(folder))
+    with _fitted(case) as (model, dataset):
         examples = dataset.examples("train")
         before = model.predict(dataset, examples)
         histories = dataset.histories
@@ -105,8 +103,7 @@ def check_test_period_is_not_fitted(case: ModelCase) -> None:
 
 def check_empty_history_and_unknown_item_work(case: ModelCase) -> None:
     """A target at position 0, and the catalogue's row of an unknown item: finite logits."""
-    with tempfile.TemporaryDirectory() as folder:
-        model, dataset = _fitted(case, Path(folder))
+    with _fitted(case) as (model, dataset):
         examples = dataset.examples("test")
         first = replace(examples, position_N=np.zeros_like(examples.position_N))
         unknown = replace(examples, row_N=np.ones_like(examples.row_N))
@@ -114,16 +111,4 @@ def check_empty_history_and_unknown_item_work(case: ModelCase) -> None:
             assert np.isfinite(model.predict(dataset, changed)).all()
 
 
-def _none(dataset: Dataset) -> Examples:
-    return dataset.examples("test").take(slice(0, 0))
-
-
-FITTED_CHECKS: list[Callable[[ModelCase], None]] = [
-    check_logits_have_one_row_per_example,
-    check_fit_is_repeatable,
-    check_saved_model_predicts_the_same,
-    check_order_of_examples_changes_nothing,
-    check_events_behind_a_target_change_nothing,
-    check_test_period_is_not_fitted,
-    check_empty_history_and_unknown_item_work,
-]
+FITTED_CHECKS = checks_in(globals())

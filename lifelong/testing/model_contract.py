@@ -9,22 +9,23 @@ A check that does not apply to a model is a named entry in `NOT_APPLICABLE`, wit
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.batches import TENSORS, Batch, ItemWindows
-from lifelong.data.events import InputSpec
+from lifelong.data.batch import TENSORS, Batch, ItemWindows
 from lifelong.data.scales import ITEM_SCALES, NUMBER, SCALES
-from lifelong.models import build, model_class
-from lifelong.models.base import Event, FittedModel, History, HistoryModel, MemoryModel, Model, Output, Target
+from lifelong.evaluation.metrics import auc
+from lifelong.models import build
+from lifelong.models.base import Event, FittedModel, History, HistoryModel, MemoryModel, Model, Output
+from lifelong.nn.embeddings import FieldEmbedding
+from lifelong.testing.case import Check as Check
+from lifelong.testing.case import ModelCase as ModelCase
+from lifelong.testing.case import checks_in
 from lifelong.testing.fitted_contract import FITTED_CHECKS
 from lifelong.testing.worlds import CLOCK_INPUTS, INPUTS, loyal_batch, random_batch
 
@@ -35,38 +36,6 @@ LENGTHS = (70, 3, 0, 33, 1)
 STATE_LIMIT = 4096
 """Numbers per user at most, with default settings."""
 
-
-@dataclass(frozen=True)
-class ModelCase:
-    """A registered model and the settings to test it with."""
-
-    name: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        flags = (key if value is True else value for key, value in self.config.items())
-        return "-".join([self.name, *(flag for flag in flags if isinstance(flag, str))])
-
-    @property
-    def entry(self) -> type[Model] | type[FittedModel]:
-        """The class."""
-        return model_class(self.name, self.config)
-
-    def build(self, *, inputs: InputSpec = INPUTS, seed: int = 0) -> Model:
-        """A new model in float64 and evaluation mode."""
-        torch.manual_seed(seed)
-        model = build(self.name, inputs, self.config)
-        assert isinstance(model, Model)
-        return model.double().eval()
-
-    def build_memory(self) -> MemoryModel:
-        """The same as a `MemoryModel`."""
-        model = self.build()
-        assert isinstance(model, MemoryModel)
-        return model
-
-
-Check = Callable[[ModelCase], None]
 
 _NO_EVENTS = "it reads no event of the user"
 _HALF = "it is one half of the model: reads go through both"
@@ -118,15 +87,12 @@ def checks_for(case: ModelCase) -> list[Check]:
 
 
 def check_settings_are_described(case: ModelCase) -> None:
-    """Config is a frozen dataclass; each field has a help text and is an argument with the same default."""
+    """Config is a frozen dataclass whose values are plain JSON, and each field has a help text."""
     config = case.entry.Config
     assert is_dataclass(config), f"{config} is not a dataclass"
     assert hash(config()) == hash(config()), f"{config} is not frozen"
-    arguments = inspect.signature(case.entry).parameters
     for setting in fields(config):
         assert setting.metadata.get("help"), f"{setting.name} has no help text"
-        assert arguments[setting.name].default == setting.default, f"{setting.name}: two defaults"
-        assert arguments[setting.name].kind is inspect.Parameter.KEYWORD_ONLY, f"{setting.name} is positional"
     json.dumps(asdict(config()))
 
 
@@ -135,6 +101,8 @@ def check_model_says_what_it_is(case: ModelCase) -> None:
     for text in (case.entry.title, case.entry.source, case.entry.state, case.entry.__doc__):
         assert text and text.strip()
 
+
+DESCRIPTION_CHECKS = checks_in(globals())
 
 # Every model that is trained by gradient
 
@@ -189,7 +157,7 @@ def check_padding_vectors_change_nothing(case: ModelCase) -> None:
     model, batch = case.build(), random_batch(LENGTHS, targets=5, size=80)
     clean_run = _run(model, batch)
     with torch.no_grad():
-        for embed in (model.embed, *(() if model.item_side is None else (model.item_side.memory.embed,))):
+        for embed in (part for part in model.modules() if isinstance(part, FieldEmbedding)):
             for table in embed.tables.values():
                 table.weight[0] = float("nan")
     dirty_run = _run(model, batch)
@@ -380,7 +348,7 @@ def check_attention_is_of_events_that_the_target_sees(case: ModelCase) -> None:
     model, batch = case.build(), random_batch(LENGTHS, targets=5)
     if not isinstance(model, HistoryModel):
         return
-    found, size = model.find(*model.asked(batch)), max(LENGTHS)
+    found, size = model.find(*model.window_of(batch)), max(LENGTHS)
     attention_BCL = found.attention_over(size)
     if found.attention_BCS is not None and attention_BCL is not None:
         seen_BCL = torch.arange(size) < batch.position_BC.unsqueeze(-1)
@@ -400,6 +368,8 @@ def check_learns_nothing_from_noise(case: ModelCase) -> None:
     auc = _train_on_world(case, noise=True)
     assert abs(auc - 0.5) < 0.06, f"AUC {auc:.3f}"
 
+
+MODEL_CHECKS = checks_in(globals(), DESCRIPTION_CHECKS)
 
 # Models with a memory
 
@@ -469,7 +439,7 @@ def check_reading_changes_nothing(case: ModelCase) -> None:
     """A read gives the same twice and leaves the memory as it was."""
     model, batch, memory = _memory_after(case)
     before = [value.clone() for value in memory]
-    target = Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, batch.count_BCK)
+    target, _ = model.targets(batch)
     first, second = model.respond(memory, target)[0], model.respond(memory, target)[0]
     assert torch.equal(first, second)
     assert all(torch.equal(left, right) for left, right in zip(before, memory, strict=True))
@@ -518,12 +488,14 @@ def check_forward_reads_the_memory(case: ModelCase) -> None:
     """`forward` = `encode`, then `respond`."""
     model, batch = case.build_memory(), random_batch(LENGTHS, targets=5)
     memory = model.encode(History(batch.history_BLF, batch.time_BL, batch.length_B), batch.position_BC)
-    target = Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, batch.count_BCK)
+    target, _ = model.targets(batch)
     logit_BCT, _ = model.respond(memory, target)
     _assert_near(model(batch).logit_BCT, logit_BCT, "logits")
 
 
-# Models with a side of items
+MEMORY_CHECKS = checks_in(globals(), DESCRIPTION_CHECKS, MODEL_CHECKS)
+
+# Models with an item-side memory
 
 
 def check_later_events_of_items_change_nothing(case: ModelCase) -> None:
@@ -558,51 +530,7 @@ def check_items_are_read_by_who_asks(case: ModelCase) -> None:
     assert not torch.equal(model(batch).logit_BCT, model(replace(batch, items=items)).logit_BCT)
 
 
-DESCRIPTION_CHECKS: list[Check] = [check_settings_are_described, check_model_says_what_it_is]
-MODEL_CHECKS: list[Check] = [
-    check_one_user_equals_batch,
-    check_one_target_equals_many,
-    check_permuted_targets_permute_logits,
-    check_padding_numbers_change_nothing,
-    check_padding_vectors_change_nothing,
-    check_later_events_change_nothing,
-    check_earlier_events_are_used,
-    check_earlier_events_of_the_target_are_used,
-    check_target_is_used,
-    check_context_is_used,
-    check_context_can_be_chosen,
-    check_item_fields_that_are_numbers_work,
-    check_empty_histories_work,
-    check_unknown_numbers_work,
-    check_long_histories_work,
-    check_every_parameter_is_trained,
-    check_seed_decides_everything,
-    check_evaluation_is_repeatable,
-    check_weights_round_trip,
-    check_single_precision_is_enough,
-    check_one_logit_per_task,
-    check_auxiliary_losses_are_scalars,
-    check_attention_is_a_distribution,
-    check_attention_is_of_events_that_the_target_sees,
-    check_learns_a_tiny_world,
-    check_learns_nothing_from_noise,
-]
-MEMORY_CHECKS: list[Check] = [
-    check_encode_equals_folded_writes,
-    check_write_embeds_the_event,
-    check_memory_is_a_tuple_of_user_rows,
-    check_memory_is_bounded,
-    check_reading_changes_nothing,
-    check_writing_leaves_the_old_memory,
-    check_one_memory_serves_many_targets,
-    check_users_do_not_mix,
-    check_forward_reads_the_memory,
-]
-ITEM_CHECKS: list[Check] = [
-    check_later_events_of_items_change_nothing,
-    check_earlier_events_of_items_are_used,
-    check_items_are_read_by_who_asks,
-]
+ITEM_CHECKS = checks_in(globals(), DESCRIPTION_CHECKS, MODEL_CHECKS, MEMORY_CHECKS)
 
 
 @dataclass(frozen=True)
@@ -642,15 +570,7 @@ def _train_on_world(case: ModelCase, *, noise: bool) -> float:
     fresh = loyal_batch(users=400, targets=4, seed=10_001, noise=noise)
     with torch.no_grad():
         logit = model.eval()(fresh).logit_BCT
-    return _auc(fresh.label_BCT.flatten().numpy(), logit.flatten().numpy())
-
-
-def _auc(label: np.ndarray, logit: np.ndarray) -> float:
-    """Area under the ROC curve; continuous logits, so that ties do not matter."""
-    rank = np.empty(len(logit))
-    rank[np.argsort(logit)] = np.arange(1, len(logit) + 1)
-    positives = label.sum()
-    return float((rank[label > 0].sum() - positives * (positives + 1) / 2) / (positives * (len(label) - positives)))
+    return auc(fresh.label_BCT.flatten().numpy(), logit.flatten().numpy())
 
 
 def _fold(model: MemoryModel, event_BLE: Tensor) -> Any:

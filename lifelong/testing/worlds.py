@@ -1,7 +1,6 @@
 """Tiny worlds as batches, for tests of models alone: random inputs, and a world whose answer is known.
 
-The planted worlds that are prepared as logs are in `lifelong.data.sources.worlds`; which model can know which of them,
-and why, is the table in `lifelong.testing.knowledge`.
+The planted worlds that are prepared as logs are in `lifelong.preparation.sources.worlds`.
 
 Shapes: B users, L padded history length, C targets per user, F fields, T tasks.
 """
@@ -14,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lifelong.data.batches import Batch, ItemWindows
+from lifelong.data.batch import Batch, ItemWindows
 from lifelong.data.counts import count_input_names
 from lifelong.data.events import InputSpec
 from lifelong.data.scales import SCALES
@@ -27,13 +26,13 @@ INPUTS = InputSpec(
 )
 """A small log with every kind of field."""
 CLOCK_INPUTS = replace(INPUTS, context={**INPUTS.context, **{field: scale.size for field, scale in SCALES.items()}})
-"""The same, with the context fields on a scale, which a model reads if it is told to."""
+"""The same, with the context fields on a scale, which a model reads if its settings say so."""
 
 
 def random_batch(
     length_B: Sequence[int], *, targets: int, inputs: InputSpec = INPUTS, size: int | None = None, seed: int = 0
 ) -> Batch:
-    """A batch of random numbers; each user's first target stands at position 0, her last behind all her events.
+    """A batch of random numbers; each user's first target is at position 0, her last behind all her events.
 
     It has windows of items, too; the first one is long.
 

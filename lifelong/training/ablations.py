@@ -15,11 +15,14 @@ def variants(model: str, base: Settings) -> dict[str, dict[str, Any]]:
     """Name of a variant -> its complete `[model]` settings; a variant equal to the base is left out.
 
     Args:
-        model: whose variants.
+        model: name.
         base: its settings; those left out have their defaults.
 
     Raises:
         UsageError: the model has no variants.
+
+    >>> list(variants("hpmn", {"width": 48}))[:2]
+    ['slots-1', 'slots-2']
     """
     if model not in _VARIANTS:
         raise UsageError(f"there are no ablations of {model!r}", expected=f"one of: {', '.join(_VARIANTS)}")
@@ -29,7 +32,11 @@ def variants(model: str, base: Settings) -> dict[str, dict[str, Any]]:
 
 
 def changed(base: Settings, variant: Settings) -> dict[str, Any]:
-    """The settings of a variant that the base has not, or has otherwise."""
+    """The settings of a variant that differ from the base's.
+
+    >>> changed({"hops": 3, "width": 4}, {"hops": 1, "width": 4})
+    {'hops': 1}
+    """
     return {name: value for name, value in variant.items() if name not in base or base[name] != value}
 
 
@@ -43,15 +50,16 @@ def _hpmn(base: Settings) -> dict[str, dict[str, Any]]:
     for hops in (1, 3):
         made[f"hops-{hops}"] = {**base, "hops": hops}
     made["covariance-0"] = {**base, "covariance": 0.0}
-    # Widths as in the base; dropout, covariance and length of a sequence stay the authors'.
+    # The widths are the base's; dropout, covariance and sequence length keep the authors' values.
     made["authors-mode"] = {"authors_mode": True, **{name: base[name] for name in ("embedding", "width")}}
     return made
 
 
 def _tally(base: Settings) -> dict[str, dict[str, Any]]:
-    """Bytes of the state; no slots; no bits for what fell out; the latest values, not those met most; one head."""
+    """Sizes of the state, parts left out, latest instead of most frequent values."""
     made = {f"state-{state}": {**base, "state": state} for state in (1024, 2048, 4096, 8192, 16_384, 65_536)}
     made["no-slots"] = {**base, "periods": ()}
+    made["no-factors"] = {**base, "factors": ()}
     made["faded-0"] = {**base, "faded": 0.0}
     made["patience-0"] = {**base, "patience": 0}
     made["steady-0"] = {**base, "steady": 0.0}
@@ -59,5 +67,3 @@ def _tally(base: Settings) -> dict[str, dict[str, Any]]:
 
 
 _VARIANTS: dict[str, Callable[[Settings], dict[str, dict[str, Any]]]] = {"hpmn": _hpmn, "tally": _tally}
-ABLATED = tuple(_VARIANTS)
-"""Models that have variants."""

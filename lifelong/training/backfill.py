@@ -8,38 +8,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from lifelong.artifact.export import load_model
+from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.artifact.graphs import field_name
-from lifelong.data.batches import Batch, evaluation_batches
-from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.batch import Batch
+from lifelong.data.batches import evaluation_batches
+from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
+from lifelong.dtypes import IntArray
 from lifelong.errors import StoreForeignError
-from lifelong.evaluation.evaluate import check_fits
 from lifelong.memory.codec import Codec, make_codec
-from lifelong.memory.histories import HistoryFold, counts_until
-from lifelong.memory.item_memory import ITEMS, ItemMemories, require_items
-from lifelong.memory.recent import roll
+from lifelong.memory.filled import note_filled
+from lifelong.memory.replaying import HistoryFold, counts_until
 from lifelong.memory.runtime import Runtime, identity_of
-from lifelong.memory.state import States
-from lifelong.memory.store import Commit
+from lifelong.memory.state import States, roll
 from lifelong.memory.updater import LoggedEvent, encode_event
 from lifelong.models import require_served
 from lifelong.models.base import History, HistoryModel
+from lifelong.store.contract import Commit, MemoryStore
 
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
-    from lifelong.memory.store import MemoryStore
-
-IntArray = npt.NDArray[np.int64]
-_ITEMS = 4_096
-"""Items of one commit."""
 _EVENTS = 65_536
 """Events of one batch at most, padding included; one longer history is a batch of its own."""
 
@@ -55,6 +46,7 @@ class BackfillReport:
         empty: users without an event before the time.
         bytes: of the memories written.
         seconds: wall time.
+        until: UTC second before which the store has everything that DATA has; None for ordinals.
     """
 
     users: int
@@ -63,6 +55,7 @@ class BackfillReport:
     empty: int
     bytes: int
     seconds: float
+    until: int | None = None
 
 
 def backfill(
@@ -77,8 +70,9 @@ def backfill(
 ) -> BackfillReport:
     """Write the memory of every user of a dataset, from her first event on.
 
-    A second run writes the same again. A user of whom the store holds more events than the dataset is left alone. A
-    codec that rounds does so at every event, as an updater does: there the events go through the write graph.
+    A second run writes the same memories again. A user is left alone if the store holds more of her events than the
+    dataset. When all are written, the store notes until when it is filled: see `lifelong.memory.filled`. A codec that
+    rounds does so at every event, as an updater does: then the events go through the write graph.
 
     Args:
         artifact: of a model that is served.
@@ -92,18 +86,13 @@ def backfill(
     Raises:
         ArtifactError: the model cannot be served, and why.
         MismatchError: the dataset does not fit the model.
-        DatasetError: the model reads events of items, and the dataset was prepared without them.
         StoreForeignError: another artifact wrote the store, or it has another codec.
         StoreError: the codec cannot keep a number.
     """
     identity = identity_of(artifact, store, codec)
     check_fits(artifact, dataset)
-    if artifact.config.items is not None:
-        # Before anything is written, in case that they are not there.
-        dataset.item_histories  # noqa: B018
-    slot = store.bind(identity)
-    require_items(artifact, store)
-    if len(store.roster().members) > 1:
+    space = store.bind(identity)
+    if len(store.artifact_list().artifacts) > 1:
         raise StoreForeignError(
             "the store keeps memories of several artifacts, and this would fill one artifact's alone",
             expected="a new store, or one of a single artifact",
@@ -113,7 +102,7 @@ def backfill(
     count_U = counts_until(dataset, until)
     users, done, newer, events, size = np.flatnonzero(count_U), 0, 0, 0, 0
     chosen = make_codec(identity.codec, artifact.require_memory())
-    writer = _Writer(artifact, dataset, store, slot=slot, codec=chosen, event_log=event_log)
+    writer = _Writer(artifact, dataset, store, space=space, codec=chosen, event_log=event_log)
     for batch in evaluation_batches(dataset, _examples(users, count_U[users]), max_events=_EVENTS):
         written = writer.write(batch)
         done += len(batch.user_B)
@@ -121,25 +110,21 @@ def backfill(
         events, size = events + written.events, size + written.bytes
         if progress is not None:
             progress(done, len(users))
-    if writer.of_items is not None:
-        _write_items(writer.of_items, dataset, store, until)
+    moment = _moment(dataset, until)
+    if moment is not None:
+        note_filled(store, moment)
     seconds = time.perf_counter() - started
-    return BackfillReport(done - newer, events, newer, dataset.histories.num_users - len(users), size, seconds)
+    return BackfillReport(done - newer, events, newer, dataset.histories.num_users - len(users), size, seconds, moment)
 
 
-def _write_items(of_items: ItemMemories, dataset: Dataset, store: MemoryStore, until: int | None) -> None:
-    """The windows of all items with an event before a time; those of which the store holds more stay."""
-    every = range(FIRST_ROW, len(dataset.catalogue))
-    for start in range(0, len(every), _ITEMS):
-        row_W = np.array(every[start : start + _ITEMS], np.int64)
-        states = of_items.of_dataset(dataset, row_W, until)
-        names = [dataset.catalogue.id_of(row) or "" for row in row_W.tolist()]
-        known_W = of_items.codec.decode(store.read_many(names, slot=ITEMS)).count_B
-        chosen = np.flatnonzero((states.count_B > 0) & (known_W <= states.count_B))
-        records = of_items.codec.encode(states.take(chosen))
-        store.commit(
-            Commit(beside={(ITEMS, names[at]): record for at, record in zip(chosen.tolist(), records, strict=True)})
-        )
+def _moment(dataset: Dataset, until: int | None) -> int | None:
+    """The second before which the store has everything: no later than the one after the last event of all."""
+    offset_U = np.asarray(dataset.histories.offset_U, np.int64)
+    end_U = offset_U[1:][np.diff(offset_U) > 0]
+    if dataset.schema.time_unit != "seconds" or not len(end_U):
+        return None
+    last = int(dataset.histories.time_N[end_U - 1].max())
+    return last + 1 if until is None else min(until, last + 1)
 
 
 def _examples(users: IntArray, count: IntArray) -> Examples:
@@ -165,13 +150,12 @@ class _Writer:
     """Encodes batches and writes them."""
 
     def __init__(
-        self, artifact: Artifact, dataset: Dataset, store: MemoryStore, *, slot: int, codec: Codec, event_log: bool
+        self, artifact: Artifact, dataset: Dataset, store: MemoryStore, *, space: int, codec: Codec, event_log: bool
     ) -> None:
         self.model = require_served(load_model(artifact), purpose="backfill")
-        self.dataset, self.store, self.slot = dataset, store, slot
+        self.dataset, self.store, self.space = dataset, store, space
         self.codec, self.event_log = codec, event_log
         runtime = Runtime(artifact, codec=codec.name)
-        self.of_items = runtime.items
         self.rounding = HistoryFold(artifact, runtime, dataset) if codec.rounds else None
 
     def write(self, batch: Batch) -> _Written:
@@ -179,17 +163,16 @@ class _Writer:
         user_B = batch.user_B.numpy() - 2
         states = self._encode(batch, user_B)
         names = [self.dataset.users.id_at(int(user)) for user in user_B]
-        known = self.codec.decode(self.store.read_many(names, slot=self.slot)).count_B
+        known = self.codec.decode(self.store.read_many(names, space=self.space)).count_B
         records = self.codec.encode(states)
         chosen = np.flatnonzero(known <= states.count_B).tolist()
         events: dict[tuple[str, int], bytes] = {}
         if self.event_log:
             for place in chosen:
                 events.update(self._log(names[place], int(user_B[place]), int(states.count_B[place])))
-        self.store.commit(
-            Commit(states={names[place]: records[place] for place in chosen}, events=events, slot=self.slot)
-        )
-        return _Written(len(chosen), int(states.count_B[chosen].sum()), len(chosen) * self.codec.size)
+        new = {names[place]: records[place] for place in chosen}
+        self.store.commit(Commit(records={self.space: new}, events=events))
+        return _Written(len(chosen), int(states.count_B[chosen].sum()), sum(map(len, new.values())))
 
     def _encode(self, batch: Batch, user_B: IntArray) -> States:
         count_B, histories = batch.position_BC[:, 0].numpy(), self.dataset.histories
@@ -208,17 +191,6 @@ class _Writer:
 
     def _log(self, name: str, user: int, count: int) -> dict[tuple[str, int], bytes]:
         """The user's first events, as the updater would have logged them."""
-        histories, types, start = (
-            self.dataset.histories,
-            self.dataset.event_types,
-            self.dataset.histories.of(user).start,
-        )
-        log = {}
-        for position in range(count):
-            at = start + position
-            kind = None
-            if types is not None and histories.event_type_N is not None:
-                kind = types.value_of(int(histories.event_type_N[at]))
-            item = self.dataset.catalogue.id_of(int(histories.row_N[at])) or ""
-            log[name, position + 1] = encode_event(LoggedEvent(item, int(histories.time_N[at]), kind))
-        return log
+        start = self.dataset.histories.of(user).start
+        events = map(self.dataset.event, range(start, start + count))
+        return {(name, position): encode_event(LoggedEvent(*event)) for position, event in enumerate(events, start=1)}

@@ -1,8 +1,8 @@
-"""The state of an unfinished run, in one file: tensors by safetensors, everything else as JSON in its header.
+"""The state of an unfinished run in one file: its tensors, and everything else as JSON in the header.
 
-OUT.checkpoint/state.safetensors
+    OUT.checkpoint/state.safetensors
 
-One file, so that replacing it is one rename: after a crash the older or the newer state is there, whole.
+One file, so that one rename replaces it: after a crash either the older or the newer state is there, whole.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import operator
 import shutil
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,34 +21,33 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from lifelong.data.folders import full_disk, sync
+from lifelong.atomic import full_disk, write_whole
+from lifelong.config import Record
 from lifelong.errors import ConfigError, DataError, UsageError, require
 from lifelong.evaluation.processes import Processes
 
 _FREE = {"threads", "prefetch", "max_minutes", "answer_minutes"}
-"""Settings that may differ when a run goes on: the numbers do not depend on them."""
+"""Settings that may differ when a run is resumed: the numbers do not depend on them."""
 
 
-class CurvePoint(BaseModel):
+class CurvePoint(Record):
     """One validation during training."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     examples: int
     """Labelled training examples until then, negatives included."""
     seconds: float
-    """Since the start of the run, validation included."""
+    """Since the start of the run, validations included."""
     train_loss: float | None
-    """Mean cross entropy since the validation before; None before the first batch."""
+    """Mean cross entropy since the previous validation; None before the first batch."""
     auc: float
-    """Of the task, or mean over tasks, that `train.select_task` names."""
+    """That of the task, or the mean over tasks, that `train.select_task` names."""
     log_loss: float
     tasks: dict[str, dict[str, float]] = Field(default_factory=dict, exclude_if=operator.not_)
     """Task -> auc and log_loss, where there are several."""
 
 
 class Progress(BaseModel):
-    """How far a run is."""
+    """How far a run has come."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -57,9 +58,9 @@ class Progress(BaseModel):
     steps: int = 0
     """Batches trained on."""
     seconds: dict[str, float] = {}
-    """Stage -> seconds, of interrupted parts of the run too."""
+    """Stage -> seconds, those before an interruption included."""
     inside: dict[str, float] = {}
-    """Stage of a step -> seconds; they are part of those of `train`."""
+    """Stage of a step -> seconds; `seconds["train"]` includes them."""
     loss_sum: float = 0.0
     """Cross entropy since the last validation, summed over examples."""
     loss_examples: int = 0
@@ -78,7 +79,7 @@ class Progress(BaseModel):
         return sum(self.seconds.values())
 
     def spend(self, stage: str, seconds: float) -> None:
-        """Count seconds of one stage of a step."""
+        """Add seconds to one stage of a step."""
         self.inside[stage] = self.inside.get(stage, 0.0) + seconds
 
     def shares(self) -> dict[str, float]:
@@ -89,10 +90,8 @@ class Progress(BaseModel):
         return {**shares, "other": round(max(0.0, 1.0 - sum(spent.values()) / whole), 4)}
 
 
-class Fingerprint(BaseModel):
-    """What must be the same when a run goes on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Fingerprint(Record):
+    """What must not change when a run is resumed."""
 
     data_hash: str
     model: str
@@ -103,7 +102,7 @@ class Fingerprint(BaseModel):
     """Id of the artifact that the weights came from."""
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """What differs, in words; self is the checkpoint's."""
+        """What differs, in words; this fingerprint is the checkpoint's."""
         found = [
             f"{name} was {mine!r}, now {theirs!r}"
             for name, mine, theirs in (
@@ -127,10 +126,10 @@ class Fingerprint(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything that an unfinished run needs to go on.
+    """Everything that resuming a run takes.
 
     Args:
-        progress: how far it is.
+        progress: how far it has come.
         model: current weights.
         best: weights of the best validation; empty before the first.
         optimiser: (number of the parameter, name) -> tensor.
@@ -146,7 +145,7 @@ class Checkpoint:
     """The checkpoint that belongs to an artifact folder.
 
     Args:
-        out: where the artifact will be; the checkpoint stands beside it.
+        out: where the artifact will be; the checkpoint is next to it.
         fingerprint: of this run.
     """
 
@@ -155,14 +154,14 @@ class Checkpoint:
         self.path, self._fingerprint = self.folder / "state.safetensors", fingerprint
 
     def exists(self) -> bool:
-        """Whether an unfinished run left its state."""
+        """Whether an unfinished run has left its state."""
         return self.path.exists()
 
     def save(self, state: State) -> None:
-        """Replace the state; after a crash the old or the new one is there.
+        """Replace the state; after a crash either the old or the new one is there.
 
         Raises:
-            DataError: the disk is full; the old one is still there.
+            DataError: the disk is full; the old state is kept.
         """
         save_file = require("safetensors.torch", extra="train", purpose="a checkpoint").save_file
         tensors = {f"model/{name}": value for name, value in state.model.items()}
@@ -170,28 +169,23 @@ class Checkpoint:
         tensors |= {f"optimiser/{place}/{name}": value for (place, name), value in state.optimiser.items()}
         header = {"progress": state.progress.model_dump_json(), "fingerprint": self._fingerprint.model_dump_json()}
         self.folder.mkdir(parents=True, exist_ok=True)
-        fresh = self.path.with_suffix(".unfinished")
         for remains in self.folder.iterdir():
-            # A killed process can have left half a file, also under a name that the library chose.
+            # A killed process may have left half a file, also under a name that safetensors chose.
             if remains != self.path:
                 remains.unlink()
         whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        try:
-            with full_disk(self.folder, kept="free some space, then train again with --resume"):
-                save_file(whole, fresh, metadata=header)
-                sync(self.folder)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-        fresh.replace(self.path)
-        sync(self.folder)
+        with (
+            full_disk(self.folder, kept="free some space, then train again with --resume"),
+            write_whole(self.path) as fresh,
+        ):
+            save_file(whole, fresh, metadata=header)
 
     def load(self) -> State:
         """The saved state.
 
         Raises:
             UsageError: there is none.
-            ConfigError: it belongs to a run with other settings or data; names what differs.
+            ConfigError: it belongs to a run with other settings or other data; names what differs.
             DataError: the file is damaged.
         """
         if not self.exists():
@@ -235,10 +229,10 @@ def _state(progress: Progress, tensors: Mapping[str, Tensor]) -> State:
 
 
 def shared_state(load: Callable[[], State], processes: Processes) -> State:
-    """The state that the first process loads, in all; the best weights stay with the first, which alone keeps them.
+    """The state that the first process loads, in all processes; only the first gets the best weights.
 
     Raises:
-        LostProcessError: the first could not load it; itself raises the error of `load`.
+        LostProcessError: the first could not load it, which itself raises the error of `load`.
     """
     if not processes.several:
         return load()
@@ -264,7 +258,19 @@ def shared_state(load: Callable[[], State], processes: Processes) -> State:
     return State(Progress.model_validate_json(progress), parts["model"], best, parts["optimiser"])
 
 
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Add how long this context takes to the seconds of a stage."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
 def json_safe(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as JSON gives them back (tuples become lists), so that they can be compared."""
+    """Settings as JSON returns them, so that they can be compared.
+
+    >>> json_safe({"periods": (1, 2)})
+    {'periods': [1, 2]}
+    """
     plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain

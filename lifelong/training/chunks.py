@@ -1,11 +1,11 @@
-"""Histories without limit: a batch in chunks of events, the memory carried on from one to the next.
+"""Histories of any length: a batch in chunks of events, with the memory carried from one chunk to the next.
 
     batch --events 0 to n, n to 2n, ...--> chunk --forward from the memory so far--> loss --backward--> gradients add up
                                              `----memory after its last event, detached----> next chunk
 
-A chunk's activations are gone when the next one begins, so that what training keeps is bounded by the chunk and not by
-the history. The forward pass is that of the whole history; the gradient ends at the start of a chunk. A step is still a
-whole batch, so that all its chunks see the same weights.
+A chunk's activations are freed before the next one begins, so the chunk bounds the memory use, and not the history. The
+forward pass equals that of the whole history; the gradient stops at the start of a chunk. A step still takes a whole
+batch, so that all its chunks see the same weights.
 
 Shapes: B users, C targets per user.
 """
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lifelong.config import TrainSettings
-from lifelong.data.batches import TENSORS, Batch
+from lifelong.data.batch import TENSORS, Batch
 from lifelong.errors import ConfigError
 from lifelong.models.base import MemoryModel, Model, Output
 from lifelong.training.losses import Loss, loss_of
@@ -29,7 +29,7 @@ from lifelong.training.settings import largest_period
 
 _PER_EVENT = ("history_BLF", "time_BL")
 _PER_USER = ("length_B", "user_B", "mask_BC", "position_BC")
-"""Fields that a chunk makes anew, or takes as they are."""
+"""Fields that are not gathered by target: a chunk computes them, or takes them unchanged."""
 
 
 def chunk_size(model: Model, settings: TrainSettings) -> int | None:
@@ -50,12 +50,12 @@ def chunk_size(model: Model, settings: TrainSettings) -> int | None:
 
 def _problem(model: Model, settings: TrainSettings) -> str:
     if not isinstance(model, MemoryModel) or not model.continues:
-        return f"{model.title} has no memory that a pass can begin with"
-    if model.item_side is not None:
-        return f"the items' memories of {model.title} are no part of a user's history"
+        return f"{model.title} has no memory that a pass could start from"
+    if model.extras.not_chunked:
+        return f"{model.title}: {model.extras.not_chunked}"
     period = largest_period(model)
     if settings.max_history is None or settings.max_history < period:
-        return f"train.max_history is {settings.max_history}, it has to be at least the largest period, {period}"
+        return f"train.max_history is {settings.max_history}, but must be at least the largest period, {period}"
     return ""
 
 
@@ -68,15 +68,15 @@ def losses_of(
     autocast: Callable[[], AbstractContextManager[None]],
     aux_shares: Callable[[Output], dict[str, float]] = lambda output: {},
 ) -> Iterator[Loss]:
-    """The losses of a batch, or of its chunks one after another; go back through each before asking for the next.
+    """The losses of a batch, or of its chunks in turn; call `backward` on each before asking for the next.
 
     Args:
-        model: that trains.
+        model: in training mode.
         batch: on the model's device.
-        share: what the batch counts.
+        share: weight of the batch in the loss.
         chunk: events of a chunk; None for the whole batch at once.
         autocast: context of the forward pass.
-        aux_shares: of auxiliary losses that are no means over labelled targets.
+        aux_shares: weights of auxiliary losses that are not means over labelled targets.
     """
     if chunk is None or batch.history_BLF.shape[1] <= chunk:
         with autocast():
@@ -94,13 +94,13 @@ def losses_of(
 
 
 def chunks(batch: Batch, size: int) -> Iterator[Batch]:
-    """The batch's events `size` at a time, each with the targets between its first event and its last.
+    """The batch's events, `size` at a time, each chunk with the targets between its first and its last event.
 
-    A target belongs to the chunk whose events end at it; positions count from the chunk's first event.
+    A target belongs to the chunk in which the last event before it lies; positions count from the chunk's first event.
 
     Args:
         batch: each user's targets in the order of their positions, the real ones first.
-        size: events.
+        size: events per chunk.
     """
     for start in range(0, max(1, int(batch.length_B.max())), size):
         length_B = (batch.length_B - start).clamp(min=0, max=size)
@@ -108,6 +108,7 @@ def chunks(batch: Batch, size: int) -> Iterator[Batch]:
         inside_BC = batch.mask_BC & (position_BC <= size)
         if start:
             inside_BC &= position_BC > 0
+        # A user's targets are sorted, so those of a chunk are neighbours: `count_B` of them from the first one inside.
         longest, count_B = max(1, int(length_B.max())), inside_BC.sum(dim=1)
         step_C = torch.arange(max(1, int(count_B.max())), device=count_B.device)
         mask_BC = step_C < count_B.unsqueeze(1)

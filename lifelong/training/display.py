@@ -1,28 +1,31 @@
-"""What a person sees while a model is trained: one bar, and one line per validation. On stderr."""
+"""What a person sees on stderr while a model is trained: a progress bar, and one line per validation."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lifelong.training.callbacks import Callback
 from lifelong.training.checkpoint import CurvePoint
 
 logger = logging.getLogger(__name__)
 
 
 class Display:
-    """A progress bar with speed, time left, loss and the last validation; a log line where it is switched off.
+    """A progress bar with speed, time left, loss and the last validation; only log lines where it is switched off.
 
     Args:
-        total: examples until the run ends at the latest.
-        enabled: False = only log.
+        total: the largest number of examples of the run.
+        enabled: False only logs; a function takes the lines instead of stderr.
+        callback: called for every batch and validation.
     """
 
-    def __init__(self, total: int, *, enabled: bool) -> None:
+    def __init__(self, total: int, *, enabled: bool | Callable[[str], None], callback: Callback | None = None) -> None:
         self._console = Console(stderr=True, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -31,9 +34,9 @@ class Display:
             TimeRemainingColumn(),
             TextColumn("{task.fields[speed]} {task.fields[loss]} {task.fields[validation]}"),
             console=self._console,
-            disable=not (enabled and self._console.is_terminal),
+            disable=not (enabled is True and self._console.is_terminal),
         )
-        self._enabled = enabled
+        self._enabled, self._callback = enabled, callback
         self._task = self._bar.add_task("training", total=total, speed="", loss="", validation="")
 
     def __enter__(self) -> Self:
@@ -46,16 +49,20 @@ class Display:
         self._bar.stop()
 
     def step(self, examples: int, speed: float, loss: float) -> None:
-        """After a batch: examples so far, examples per second, mean loss since the last validation."""
+        """Show the state after a batch: examples so far, examples per second, mean loss since the last validation."""
         self._update(completed=examples, speed=f"{speed:,.0f} examples/s", loss=f"loss {loss:.4f}")
+        if self._callback is not None:
+            self._callback.stepped(examples, speed, loss)
 
     def stage(self, name: str) -> None:
-        """What is going on now."""
+        """Show what is being done now."""
         self._update(description=name)
 
     def validated(self, point: CurvePoint, *, best: bool) -> None:
-        """After a validation."""
+        """Show the outcome of a validation."""
         self._update(validation=f"validation AUC {point.auc:.4f}")
+        if self._callback is not None:
+            self._callback.validated(point, best=best)
         loss = "before training" if point.train_loss is None else f"loss {point.train_loss:.4f}"
         self.say(
             f"{point.examples:>12,} examples  {point.seconds:7.1f} s  {loss}  "
@@ -63,9 +70,11 @@ class Display:
         )
 
     def say(self, message: str) -> None:
-        """One line."""
+        """Print and log one line."""
         logger.info(message)
-        if self._enabled:
+        if callable(self._enabled):
+            self._enabled(message)
+        elif self._enabled:
             self._console.print(message, markup=False, highlight=False)
 
     def _update(self, **changes: Any) -> None:

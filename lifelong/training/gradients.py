@@ -1,13 +1,13 @@
-"""The gradients of a whole batch, of which each process works on the users of its own part.
+"""The gradients of a whole batch, of which each process computes the users of its own part.
 
     batch --part_of--> own users --forward, backward, by their share--> .grad --sum over the processes--> .grad
 
-Every process makes the same whole batch (its users, targets and negatives depend on the seed alone) and takes its own
-users from it. A part's losses count by its share of what the whole batch has of them: labelled targets, or for an
-auxiliary loss that is a mean over something else, of that. So the sum is the gradient of the whole batch, up to
-rounding, whatever the number of processes; a mean of the processes' means would not be.
+Every process makes the same whole batch, since its users, targets and negatives depend only on the seed, and takes its
+own users from it. The losses of a part are weighted by its share of the batch's labelled targets; an auxiliary loss
+that is a mean over something else is weighted by its share of that. So the sum is the gradient of the whole batch, up
+to rounding, for any number of processes; the mean of the processes' means would not be.
 
-Dropout is drawn anew in each process and is the one thing that a number of processes changes.
+Dropout is drawn in each process, and is the only thing that depends on the number of processes.
 """
 
 from __future__ import annotations
@@ -15,33 +15,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lifelong.data.batches import Batch
+from lifelong.data.batch import Batch
 from lifelong.errors import MismatchError
 from lifelong.evaluation.processes import Processes
 from lifelong.models.base import Model, Output
 from lifelong.training.chunks import losses_of
+from lifelong.training.compute import Compute
 from lifelong.training.losses import Loss
 from lifelong.training.parallel import Passes, parallel_gradients, part_of
 
-if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
 _LARGE = 1 << 16
-"""Numbers of a gradient from which it is sent by itself; smaller ones travel together."""
+"""Size of a gradient from which it is sent by itself; smaller ones are sent together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the backward pass of a batch gave, the same in all processes.
+    """The outcome of the backward pass of a batch, equal in all processes.
 
     Args:
         loss: of the whole batch, detached.
-        answers: to each question, whether a process said yes.
+        answers: for each question, whether any process said yes.
     """
 
     loss: Loss
@@ -49,25 +46,25 @@ class Step:
 
 
 class Gradients:
-    """Sets the gradients of a model to those of whole batches; `passes` says what the two passes took.
+    """Sets the gradients of a model to those of whole batches; `passes` has the time that the two passes took.
 
     Args:
-        model: in training, on the device of `fabric`.
-        fabric: device and precision.
+        model: in training mode, on the device of `compute`.
+        compute: device and precision.
         processes: that share the batches.
-        chunk: events of a chunk, see `lifelong.training.chunks`; None takes histories whole.
+        chunk: events of a chunk, see `lifelong.training.chunks`; None takes whole histories.
 
     Raises:
         MismatchError: the model cannot be trained by several processes, and why.
     """
 
-    def __init__(self, model: Model, fabric: Fabric, processes: Processes, *, chunk: int | None = None) -> None:
+    def __init__(self, model: Model, compute: Compute, processes: Processes, *, chunk: int | None = None) -> None:
         if processes.several and model.undivided:
             raise MismatchError(
                 f"{model.title} cannot be trained by several processes: {model.undivided}", fix="train without torchrun"
             )
-        self._model, self._fabric, self._processes, self._chunk = model, fabric, processes, chunk
-        self._parallel = parallel_gradients(model, fabric.device, fabric.autocast, chunk=chunk)
+        self._model, self._compute, self._processes, self._chunk = model, compute, processes, chunk
+        self._parallel = parallel_gradients(model, compute.device, compute.autocast, chunk=chunk)
         self.passes = Passes() if self._parallel is None else self._parallel.passes
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._sparse = {id(table.weight) for table in model.tables() if table.sparse}
@@ -81,8 +78,8 @@ class Gradients:
         """Set `.grad` of every parameter.
 
         Args:
-            batch: the whole one, on the CPU.
-            ask: questions that one process's yes answers for all; asked at the end.
+            batch: the whole batch, on the CPU.
+            ask: questions to which one process's yes is the answer of all; asked at the end.
 
         Raises:
             LostProcessError: another process does not answer.
@@ -93,7 +90,7 @@ class Gradients:
         part = part_of(batch, self._processes.rank, self._processes.count)
         if part is None:
             self._aux_shares(None)
-            nothing = torch.zeros((), device=self._fabric.device)
+            nothing = torch.zeros((), device=self._compute.device)
             loss = Loss(nothing, nothing)
         else:
             loss = self._own(part, int(part.mask_BC.sum()) / labelled)
@@ -103,17 +100,15 @@ class Gradients:
         if self._parallel is not None:
             return self._parallel.backward(batch, share)
         start = time.perf_counter()
-        batch = batch.to(self._fabric.device)
-        nothing = torch.zeros((), device=self._fabric.device)
+        batch = batch.to(self._compute.device)
+        nothing = torch.zeros((), device=self._compute.device)
         total, cross_entropy = nothing, nothing
-        # The model itself, not a wrapper that would take the batch apart to convert it: autocast is all that precision
-        # needs here.
         losses = losses_of(
             self._model,
             batch,
             share,
             chunk=self._chunk,
-            autocast=self._fabric.autocast,
+            autocast=self._compute.autocast,
             aux_shares=self._aux_shares,
         )
         for loss in losses:
@@ -126,7 +121,7 @@ class Gradients:
         return Loss(total, cross_entropy)
 
     def _aux_shares(self, output: Output | None) -> dict[str, float]:
-        """The shares of the auxiliary losses that are no means over labelled targets; None = of no users."""
+        """The weights of auxiliary losses that are not means over labelled targets; `None` stands for no users."""
         shares = dict.fromkeys(self._model.aux_sums, 1.0)
         names = self._model.aux_means
         if not self._processes.several or not names:
@@ -139,8 +134,8 @@ class Gradients:
         }
 
     def _sum(self, loss: Loss, answers: Sequence[bool]) -> Step:
-        """Add up gradients, losses and answers over the processes; what none has a gradient of keeps none."""
-        device = self._fabric.device
+        """Add up gradients, losses and answers over the processes; a parameter without any gradient keeps none."""
+        device = self._compute.device
         dense = [parameter for parameter in self._parameters if id(parameter) not in self._sparse]
         small = [parameter for parameter in dense if parameter.numel() < _LARGE]
         large = [parameter for parameter in dense if parameter.numel() >= _LARGE]
@@ -166,7 +161,7 @@ class Gradients:
         return Step(Loss(torch.tensor(total), torch.tensor(cross_entropy)), yes)
 
     def _sum_rows(self, parameter: Tensor) -> Tensor:
-        """The sparse gradients of all processes, added up: only the rows that they have travel."""
+        """The sum of the processes' sparse gradients: only rows that a batch has touched are sent."""
         own = parameter.grad
         if own is None:
             index_N, value_ND = torch.zeros(0, dtype=torch.int64, device=parameter.device), parameter.detach()[:0]

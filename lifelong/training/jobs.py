@@ -2,7 +2,7 @@
 
 Each worker process runs one training and its scoring. It leaves the terminal's process group, so that Ctrl-C reaches
 the parent alone, which then asks every worker to save its state; and it ends at once when its parent is gone, so that a
-killed comparison leaves nothing behind that would write beside the next one.
+killed comparison leaves no process behind that would write into the folders of the next one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -22,17 +21,11 @@ from typing import Any, Protocol
 
 import torch
 
-from lifelong.artifact.folder import Artifact
-from lifelong.config import RunConfig
 from lifelong.data.dataset import Dataset
 from lifelong.errors import LifelongError
-from lifelong.evaluation.runs import Run
 from lifelong.launch import INTERRUPTED, cores, end_with_parent
-from lifelong.training import trainer
 
 logger = logging.getLogger(__name__)
-FREE = ("threads", "prefetch", "answer_minutes")
-"""Settings that a finished run does not depend on."""
 
 
 class Task(Protocol):
@@ -40,7 +33,7 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Its name in messages."""
 
     @property
     def finished(self) -> bool:
@@ -48,65 +41,16 @@ class Task(Protocol):
 
     @property
     def threads(self) -> int | None:
-        """Of the computation; as many as torch chooses if None."""
+        """Threads of its computation; None leaves the number to torch."""
 
     def with_threads(self, threads: int) -> Task:
-        """The same on so many threads."""
+        """This task on another number of threads."""
 
     def claim(self, dataset: Dataset) -> None:
         """Refuse a folder that holds something else."""
 
     def do(self, dataset: Dataset, *, progress: bool) -> None:
         """Do what is not done yet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A run and the settings that it is trained with; its seed is among them."""
-
-    run: Run
-    config: RunConfig
-
-    @classmethod
-    def make(cls, folder: Path, model: str, config: RunConfig, *, seed: int, resamples: int) -> Job:
-        """A job whose folder remembers its settings."""
-        config = config.model_copy(update={"train": config.train.model_copy(update={"seed": seed})})
-        kept = config.model_dump(mode="json")
-        kept["train"] = {name: value for name, value in kept["train"].items() if name not in FREE}
-        return cls(Run(folder, model, seed, resamples=resamples, settings=kept), config)
-
-    @property
-    def name(self) -> str:
-        """Of its run."""
-        return self.run.name
-
-    @property
-    def finished(self) -> bool:
-        """Whether it is trained and scored."""
-        return self.run.finished
-
-    @property
-    def threads(self) -> int | None:
-        """Of the training."""
-        return self.config.train.threads
-
-    def claim(self, dataset: Dataset) -> None:
-        """See `Run.claim`."""
-        self.run.claim(dataset)
-
-    def with_threads(self, threads: int) -> Job:
-        """The same on so many threads."""
-        train = self.config.train.model_copy(update={"threads": threads})
-        return Job(self.run, self.config.model_copy(update={"train": train}))
-
-    def do(self, dataset: Dataset, *, progress: bool) -> None:
-        """Train and score what is not there yet; an interrupted training goes on from its checkpoint."""
-
-        def train(model: str, seed: int, folder: Path) -> Artifact:
-            resume = (folder.with_name(f"{folder.name}.checkpoint") / "state.safetensors").exists()
-            return trainer.train(dataset, model, folder, config=self.config, resume=resume, progress=progress)
-
-        self.run.finish(dataset, train)
 
 
 def run_jobs(
@@ -124,7 +68,7 @@ def run_jobs(
         jobs: in the order in which they are begun.
         workers: trainings at the same time; one = in this process.
         threads: of all workers together; as many as there are cores if None.
-        progress: is told what starts and ends.
+        progress: is called with a line on what starts and ends.
 
     Returns:
         Name of a failed run -> why.
@@ -196,7 +140,7 @@ class _Workers:
         if process.exitcode == 0:
             self._say(f"{job.name}: finished {took}")
         else:
-            # What was sent stays readable after the sender's end; an end without words is a kill.
+            # What was sent stays readable after the sender has ended; nothing was sent if it was killed.
             reason = _received(receiver) or f"its process ended with exit code {process.exitcode}"
             self._failures[job.name] = reason
             self._say(f"{job.name}: failed {took}: {reason}")

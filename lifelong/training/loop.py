@@ -1,9 +1,10 @@
-"""The loop that trains a model by gradient: batches, steps, validations inside an epoch, checkpoints, an early end.
+"""The loop that trains a model by gradient: steps, validations within an epoch, checkpoints, early stopping.
 
     batch --forward, backward, clip, Adam--> weights     every `validate_every`: score validation -> best? -> checkpoint
 
-What is drawn in a step depends on (seed, epoch, batch) alone, so that a resumed run goes on with the same numbers.
-Where several processes train one model, the first decides when to stop and what is best, and alone keeps checkpoints.
+What is drawn in a step depends only on (seed, epoch, batch), so that a resumed run ends with the numbers of an
+uninterrupted one. Where several processes train one model, the first decides when to stop and which weights are best,
+and only it keeps checkpoints.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import torch
 from torch import Tensor
 
 from lifelong.config import TrainSettings
-from lifelong.data.batches import Batch, TrainingBatches, training_batches
+from lifelong.data.batch import Batch
+from lifelong.data.batches import TrainingBatches, training_batches
+from lifelong.dtypes import FloatArray
 from lifelong.errors import ConfigError, LifelongError, MismatchError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.evaluate import predict
@@ -35,45 +38,47 @@ from lifelong.training.checkpoint import (
     Progress,
     State,
     shared_state,
+    timed,
 )
 from lifelong.training.chunks import chunk_size
+from lifelong.training.compute import Compute
 from lifelong.training.display import Display
 from lifelong.training.gradients import Gradients
 from lifelong.training.losses import Loss
 from lifelong.training.optimiser import build_optimiser, clip_gradients, learning_rate, use_sparse_tables
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
     from lifelong.data.dataset import Dataset
     from lifelong.data.examples import Examples
 
 
 MEAN = "mean"
-"""In place of a task: the mean over all."""
+"""Stands in for a task in `train.select_task`: the mean over all tasks."""
+CLEAR = 0.01
+"""Share of a log loss by which another one is clearly worse."""
 
 
 class DivergedError(LifelongError):
-    """The loss is not a finite number any more."""
+    """The loss is no longer a finite number."""
 
 
 class Loop:
     """One run of one model.
 
     Args:
-        model: a new model; it is trained in place.
-        dataset: training and validation splits are used.
+        model: trained in place.
+        dataset: its training and validation splits are used.
         settings: of the run.
         batches: of the training split.
-        fabric: device and precision.
+        compute: device and precision.
         checkpoint: where the state is kept.
         display: where progress is shown.
         processes: that train the model together; each has a loop of its own.
-        started: the model begins with trained weights: they are validated first, and kept if nothing gets better.
+        started: the model comes with trained weights: they are validated first, and kept if nothing is better.
 
     Raises:
-        ConfigError: the model cannot be trained in chunks of histories, which the settings ask for.
-        MismatchError: several processes cannot train this model, or validation examples all have the same label.
+        ConfigError: the settings ask for chunks of histories, and the model cannot be trained in chunks.
+        MismatchError: several processes cannot train this model, or all validation examples have the same label.
     """
 
     def __init__(
@@ -83,7 +88,7 @@ class Loop:
         *,
         settings: TrainSettings,
         batches: TrainingBatches,
-        fabric: Fabric,
+        compute: Compute,
         checkpoint: Checkpoint,
         display: Display,
         processes: Processes | None = None,
@@ -91,17 +96,18 @@ class Loop:
     ) -> None:
         check_task(settings.select_task, dataset.schema.tasks)
         self.dataset, self.settings, self.batches = dataset, settings, batches
-        self.checkpoint, self.display, self.fabric = checkpoint, display, fabric
+        self.checkpoint, self.display, self.compute = checkpoint, display, compute
         self.processes, self._started = processes or Processes(), started
         self.progress, self.stopped_by = Progress(), ""
         self.total = total_examples(settings, batches.examples_per_epoch)
-        self._model, self._best, self._late = model.to(fabric.device), dict[str, Tensor](), False
+        self._model, self._best, self._late = model.to(compute.device), dict[str, Tensor](), False
         self.processes.spread(model.state_dict().values())
         use_sparse_tables(model, settings)
         self._optimiser = build_optimiser(model, settings)
         self._threads = torch.get_num_threads()
-        self._gradients = Gradients(model, fabric, self.processes, chunk=chunk_size(model, settings))
+        self._gradients = Gradients(model, compute, self.processes, chunk=chunk_size(model, settings))
         self._validation = validation_subset(dataset.examples("validation"), settings, settings.validation_examples)
+        self._ignorant = log_loss_of_shares(self._validation, dataset.schema.tasks, settings.select_task)
 
     @property
     def parameters(self) -> int:
@@ -109,11 +115,11 @@ class Loop:
         return sum(part.numel() for part in self._model.parameters())
 
     def restore(self) -> None:
-        """Go on from the checkpoint.
+        """Continue from the checkpoint.
 
         Raises:
             UsageError, ConfigError, DataError: see `Checkpoint.load`.
-            LostProcessError: one of these in the first process, which alone reads it.
+            LostProcessError: one of these in the first process, the only one that reads it.
         """
         state = shared_state(self.checkpoint.load, self.processes)
         self.progress, self._best = state.progress, dict(state.best)
@@ -121,9 +127,9 @@ class Loop:
         self._optimiser.restore(state.optimiser)
 
     def run(self) -> Mapping[str, Tensor]:
-        """Train until a limit or the patience is reached; the weights of the best validation.
+        """Train until a limit or the patience is reached, and return the weights of the best validation.
 
-        They are kept in the first process; the others return none.
+        Only the first process keeps and returns them.
 
         Raises:
             DivergedError: the loss is not finite.
@@ -146,11 +152,11 @@ class Loop:
         stream = training_batches(self.batches, epoch=progress.epoch, first=progress.batch, prefetch=settings.prefetch)
         plan = self.batches.epoch(progress.epoch)
         while True:
-            with self._timed("wait"):
+            with timed(self.progress.seconds, "wait"):
                 number, batch = next(stream, (-1, None))
             if batch is None:
                 return
-            with self._timed("train"):
+            with timed(self.progress.seconds, "train"):
                 asked = self._step(first_targets(batch, self.total - progress.examples), number, interrupted)
             progress.batch = number + 1
             if progress.batch == len(plan):
@@ -169,7 +175,7 @@ class Loop:
                 return
 
     def _step(self, batch: Batch, number: int, interrupted: Callable[[], bool]) -> bool:
-        """One step on a whole batch; whether the run was interrupted in any process by then."""
+        """One step on a whole batch; whether any process has been interrupted."""
         settings, progress = self.settings, self.progress
         torch.manual_seed(_step_seed(settings.seed, progress.epoch, number, self.processes.rank))
         for group in self._optimiser.param_groups:
@@ -208,7 +214,7 @@ class Loop:
     def _validate(self) -> None:
         progress = self.progress
         self.display.stage("validating")
-        with self._timed("validate"):
+        with timed(self.progress.seconds, "validate"):
             logit_NT = predict(
                 self._model, self.dataset, self._validation, threads=self._threads, processes=self.processes
             )
@@ -244,7 +250,7 @@ class Loop:
     def _save(self) -> None:
         if not self.processes.first:
             return
-        with self._timed("checkpoint"):
+        with timed(self.progress.seconds, "checkpoint"):
             state = State(self.progress, self._model.state_dict(), self._best, self._optimiser.tensors())
             self.checkpoint.save(state)
 
@@ -260,7 +266,7 @@ class Loop:
         return self.processes.first and minutes is not None and self.progress.elapsed >= 60 * minutes
 
     def _at_limit(self) -> bool:
-        # Alone, a process looks at its own clock at any time; several look at one clock at the same steps.
+        # A single process may look at its clock at any time; several must all stop after the same step.
         late = self._late if self.processes.several else self._overdue()
         return late or self.progress.examples >= self.total
 
@@ -272,34 +278,38 @@ class Loop:
         if self._at_limit():
             reached = self.progress.examples >= self.total
             self.stopped_by = "examples" if reached else "time"
-        elif self.progress.since_best >= self.settings.patience and self.progress.steps >= self.settings.min_steps:
+        elif self.progress.since_best >= self.settings.patience and (
+            self.progress.steps >= self.settings.min_steps or self._fallen()
+        ):
             self.stopped_by = "patience"
         return bool(self.stopped_by)
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.progress.seconds[stage] = self.progress.seconds.get(stage, 0.0) + time.perf_counter() - start
+    def _fallen(self) -> bool:
+        """Whether the model had learnt something, and the last validations have clearly lost it: no plateau is left."""
+        curve = self.progress.curve
+        best = curve[self.progress.best or 0].log_loss
+        last = min(point.log_loss for point in curve[-self.settings.patience :])
+        return best < (1 - CLEAR) * self._ignorant and last > (1 + CLEAR) * best
 
 
 def total_examples(settings: TrainSettings, per_epoch: int) -> int:
-    """Examples after which a run ends at the latest."""
+    """The largest number of examples that a run trains on."""
     total = settings.max_epochs * per_epoch
     return total if settings.max_examples is None else min(total, settings.max_examples)
 
 
 def first_targets(batch: Batch, most: int) -> Batch:
-    """The batch with at most so many real targets: a run ends after exactly as many examples as it was given."""
+    """The batch with at most so many real targets, so that a run ends after exactly its number of examples."""
     real_BC = batch.mask_BC
     if int(real_BC.sum()) <= most:
         return batch
+    # Place of each real target among those of the batch, user after user, from 1.
     rank_BC = real_BC.flatten().cumsum(0).view_as(real_BC)
     return replace(batch, mask_BC=real_BC & (rank_BC <= most))
 
 
 def validation_subset(examples: Examples, settings: TrainSettings, limit: int | None) -> Examples:
-    """Validation examples of whole users, drawn by the seed, up to a number; a larger one takes the same and more.
+    """Up to `limit` validation examples, of whole users drawn by the seed; a larger limit adds users to these.
 
     Raises:
         MismatchError: they all have the same label.
@@ -321,7 +331,7 @@ def validation_subset(examples: Examples, settings: TrainSettings, limit: int | 
 
 
 def check_task(task: str | None, tasks: Sequence[str]) -> None:
-    """Refuse to select by a task that is none.
+    """Refuse to select by an unknown task.
 
     Raises:
         ConfigError: the dataset has no such task.
@@ -332,9 +342,7 @@ def check_task(task: str | None, tasks: Sequence[str]) -> None:
         )
 
 
-def measure_tasks(
-    logit_NT: metrics.FloatArray, examples: Examples, tasks: Sequence[str]
-) -> dict[str, dict[str, float]]:
+def measure_tasks(logit_NT: FloatArray, examples: Examples, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
     """Task -> AUC and log loss."""
     label_NT = np.asarray(examples.label_NT)
     return {
@@ -346,6 +354,13 @@ def measure_tasks(
     }
 
 
+def log_loss_of_shares(examples: Examples, tasks: Sequence[str], task: str | None) -> float:
+    """The log loss of the share of positives as everybody's probability; see `selected`."""
+    share_T = np.asarray(examples.label_NT, np.float64).mean(axis=0)
+    loss_T = -share_T * np.log(share_T) - (1 - share_T) * np.log1p(-share_T)
+    return selected({name: {"auc": 0.5, "log_loss": float(loss_T[at])} for at, name in enumerate(tasks)}, task)[1]
+
+
 def selected(measured: Mapping[str, Mapping[str, float]], task: str | None) -> tuple[float, float]:
     """AUC and log loss of a task, of the first (None), or their mean over all tasks (`mean`)."""
     chosen = list(measured.values()) if task == MEAN else [measured[task or next(iter(measured))]]
@@ -354,14 +369,14 @@ def selected(measured: Mapping[str, Mapping[str, float]], task: str | None) -> t
 
 
 def _step_seed(seed: int, epoch: int, number: int, rank: int) -> int:
-    """Of what a process draws in a step; the first one's are those of a process that is alone."""
+    """The seed of what a process draws in a step; the first of several draws what a single one would."""
     sequence = np.random.SeedSequence([seed, epoch, number, rank][: 4 if rank else 3])
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C asks for an end at the next batch; a second one ends at once."""
+    """Ctrl-C ends the run after the current batch; a second one ends it at once."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set

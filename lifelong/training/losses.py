@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.batches import Batch
+from lifelong.data.batch import Batch
 from lifelong.models.base import Output
 
 
@@ -19,7 +19,7 @@ class Loss:
 
     Args:
         total: what is minimised, a scalar.
-        cross_entropy: its first term alone: mean over real targets and tasks, in nats.
+        cross_entropy: its first term: the mean over real targets and tasks, in nats.
     """
 
     total: Tensor
@@ -29,13 +29,13 @@ class Loss:
 def loss_of(output: Output, batch: Batch, share: float = 1.0, *, aux_shares: Mapping[str, float] | None = None) -> Loss:
     """Cross entropy of the real targets plus the auxiliary losses, in float32 whatever the model computed in.
 
-    Where several heads learn, the total has the cross entropy of each; the one that is told is of the logit.
+    Where several heads learn, the total has the cross entropy of each; `cross_entropy` is that of the logit.
 
     Args:
         output: of the model.
         batch: a batch, or a part of one.
-        share: of the whole batch's labelled targets that are in this part; the losses of the parts add up.
-        aux_shares: the same for auxiliary losses that are no means over labelled targets.
+        share: share of the whole batch's labelled targets in this part, so that the losses of the parts add up.
+        aux_shares: shares for auxiliary losses that are not means over labelled targets.
     """
 
     def of(logit_BCT: Tensor) -> Tensor:
@@ -53,8 +53,11 @@ def masked_cross_entropy(
 ) -> Tensor:
     """Mean cross entropy over real targets and all tasks; 0 where no target is real.
 
-    Padded targets may hold anything, NaN too: they change neither value nor gradient. Weights, which are 1 on average
-    over a whole batch, multiply the losses and not their number, so that parts of a batch add up.
+    Padded targets may hold anything, even NaN: they change neither value nor gradient. Weights, which are 1 on average
+    over a whole batch, multiply the losses but not their count, so that the parts of a batch add up.
+
+    >>> masked_cross_entropy(torch.zeros(1, 2, 1), torch.ones(1, 2, 1), torch.tensor([[True, False]]))
+    tensor(0.6931)
     """
     mask_BC1 = mask_BC.unsqueeze(-1)
     loss_BCT = binary_cross_entropy_with_logits(logit_BCT.masked_fill(~mask_BC1, 0.0), label_BCT, reduction="none")

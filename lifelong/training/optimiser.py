@@ -3,9 +3,9 @@
     dense tables, all other weights --> Adam (fused)          every row moves at every step
     sparse tables                   --> SparseAdam            only the rows that a batch has touched
 
-SparseAdam is Adam that looks at touched rows alone: their moments decay when they are touched and not in between, and a
-row does not go on moving by the momentum of its last batch. Its two moments are as large as the table, as Adam's are;
-no gradient of a table's size is made, and no step reads the whole table.
+SparseAdam is Adam on touched rows only: the moments of a row decay when it is touched and not in between, and a row
+does not keep moving by the momentum of its last batch. Its two moments are as large as the table, as Adam's are; but
+there is no gradient of the table's size, and no step reads the whole table.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from lifelong.models.base import Model
 
 SPARSE_FROM = 1_000_000
 """Rows of a table from which it is sparse, where `train.embeddings` is auto."""
-_FLOOR = 0.01
+_LAST = 0.01
 """Share of the learning rate at which the cosine schedule ends."""
 
 
 class Optimiser:
-    """Adam, and SparseAdam for sparse tables, as one.
+    """Adam, and SparseAdam for sparse tables, as one optimiser.
 
     Args:
-        parts: each steps parameters of its own.
+        parts: optimisers of disjoint sets of parameters.
     """
 
     def __init__(self, parts: Iterable[torch.optim.Optimizer]) -> None:
@@ -38,32 +38,32 @@ class Optimiser:
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
-        """Of all parts."""
+        """The parameter groups of all parts."""
         return [group for part in self._parts for group in part.param_groups]
 
     def step(self) -> None:
-        """Move the weights by their gradients."""
+        """Update the weights by their gradients."""
         for part in self._parts:
             part.step()
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
         for part in self._parts:
             part.zero_grad()
 
     def tensors(self) -> dict[tuple[int, str], Tensor]:
-        """The state: (number of the parameter, counted over all parts; name) -> tensor."""
+        """The state as (number of the parameter, name) -> tensor; parameters are numbered over all parts."""
         found, first = {}, 0
         for part in self._parts:
             for place, entry in part.state_dict()["state"].items():
                 for name, value in entry.items():
-                    # SparseAdam counts its steps in a whole number, Adam in a tensor of float32.
+                    # SparseAdam counts its steps in an int, Adam in a float32 tensor.
                     found[first + place, name] = value if isinstance(value, Tensor) else torch.tensor(value)
             first += _parameters(part)
         return found
 
     def restore(self, tensors: Mapping[tuple[int, str], Tensor]) -> None:
-        """Put back what `tensors` gave."""
+        """Restore what `tensors` returned."""
         first = 0
         for part in self._parts:
             last = first + _parameters(part)
@@ -81,7 +81,7 @@ def _parameters(optimiser: torch.optim.Optimizer) -> int:
 
 
 def use_sparse_tables(model: Model, settings: TrainSettings) -> None:
-    """Let the tables that are to be sparse give gradients of the rows alone that a batch touches."""
+    """Choose the tables whose gradients have only the rows that a batch touches."""
     for table in model.tables():
         large = settings.embeddings == "auto" and table.num_embeddings >= SPARSE_FROM
         table.sparse = settings.embeddings == "sparse" or large
@@ -112,7 +112,7 @@ def build_optimiser(model: nn.Module, settings: TrainSettings) -> Optimiser:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:
-    """Clip every number of every gradient to +-largest; a row of a table is the sum of what its batch says of it."""
+    """Clip every number of every gradient to +-largest; the rows of a sparse gradient are added up first."""
     dense = []
     for parameter in parameters:
         if parameter.grad is None:
@@ -127,11 +127,16 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:
 
 
 def learning_rate(settings: TrainSettings, examples: int, total: int) -> float:
-    """The learning rate after so many labelled examples of a run of `total`."""
+    """The learning rate after so many labelled examples of a run of `total`.
+
+    >>> settings = TrainSettings(learning_rate=0.01, warmup=9)
+    >>> [round(learning_rate(settings, examples, 100), 4) for examples in (0, 4, 50)]
+    [0.001, 0.005, 0.01]
+    """
     rate = settings.learning_rate
     if examples < settings.warmup:
         return rate * (examples + 1) / (settings.warmup + 1)
     if settings.schedule == "cosine":
         done = min(1.0, (examples - settings.warmup) / max(1, total - settings.warmup))
-        return rate * (_FLOOR + (1 - _FLOOR) * 0.5 * (1 + math.cos(math.pi * done)))
+        return rate * (_LAST + (1 - _LAST) * 0.5 * (1 + math.cos(math.pi * done)))
     return rate

@@ -1,9 +1,9 @@
-"""Several cores for one step: the users of a batch in parts, one thread and one core each.
+"""Several cores for one step: the users of a batch in parts, each on a thread and a core of its own.
 
     batch --split--> parts --forward, backward (in threads)--> gradients --sum, in the order of the parts--> .grad
 
-A recurrent pass is thousands of small operations, each too small to be shared by two cores; whole parts of a batch side
-by side can be. The sum is the gradient of the undivided batch, up to rounding.
+A recurrent pass is thousands of small operations, each too small to be shared by two cores; whole parts of a batch can
+run at the same time. The sum is the gradient of the undivided batch, up to rounding.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lifelong.data.batches import TENSORS, Batch
+from lifelong.data.batch import TENSORS, Batch
 from lifelong.models.base import Model
 from lifelong.training.chunks import losses_of
 from lifelong.training.losses import Loss
 
 _USERS = 2
-"""Users of one part at least."""
+"""Smallest number of users in a part."""
 _PER_EVENT = ("history_BLF", "time_BL")
 _PER_USER = ("length_B", "user_B")
 
 
 @dataclass(slots=True)
 class Passes:
-    """Seconds by the clock that the two passes took so far."""
+    """Wall time of the two passes so far, seconds."""
 
     forward: float = 0.0
     backward: float = 0.0
 
     def add(self, seconds: float, spent: Sequence[tuple[float, float]]) -> None:
-        """Divide seconds by the clock as the parts, which ran side by side, divided theirs (forward, backward)."""
+        """Divide wall time between the passes as the parts, which ran at the same time, divided theirs."""
         forward, backward = (sum(part) for part in zip(*spent, strict=True))
         self.forward += seconds * forward / max(1e-9, forward + backward)
         self.backward += seconds * backward / max(1e-9, forward + backward)
 
 
 class ParallelGradients:
-    """Computes the gradients of batches in threads; until it is closed, torch has one thread in the caller's.
+    """Computes the gradients of batches in threads; until it is closed, torch uses one thread in the caller's thread.
 
-    A part's loss, auxiliary losses too, counts by its share of the batch's targets.
+    The losses of a part, auxiliary losses included, are weighted by its share of the batch's targets.
 
     Args:
-        model: in training, `divisible`.
-        threads: parts of a batch at most.
+        model: in training mode, `divisible`.
+        threads: the largest number of parts.
         autocast: context of the forward pass.
         chunk: events of a chunk, see `lifelong.training.chunks`.
     """
@@ -67,8 +67,8 @@ class ParallelGradients:
         self._model, self._threads, self._autocast, self._chunk = model, threads, autocast, chunk
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.passes = Passes()
-        # Idle threads of torch's own pool spin for a while and would take a core from the parts, so the caller does
-        # with one thread too, until the end. The number is a thread's own; the barrier starts every thread now.
+        # Idle threads of torch's own pool spin for a while and would take a core from the parts, so the caller uses one
+        # thread too. The number of threads is set per thread; the barrier makes sure that all of them start now.
         self._before = torch.get_num_threads()
         torch.set_num_threads(1)
         self._pool = ThreadPoolExecutor(threads, "lifelong-step", initializer=torch.set_num_threads, initargs=(1,))
@@ -76,7 +76,7 @@ class ParallelGradients:
         list(self._pool.map(lambda _: barrier.wait(), range(threads)))
 
     def close(self) -> None:
-        """End the threads, and give torch its own back."""
+        """End the threads, and give torch its own threads back."""
         self._pool.shutdown()
         torch.set_num_threads(self._before)
 
@@ -84,8 +84,8 @@ class ParallelGradients:
         """Set the gradients of all parameters to those of the batch's loss; the loss itself is detached.
 
         Args:
-            batch: any.
-            share: what the batch counts, if it is itself a part of one.
+            batch: of any size.
+            share: weight of the batch in the loss, if it is itself a part of one.
         """
         parts = split(batch, min(self._threads, max(1, len(batch.length_B) // _USERS)))
         counts = torch.stack([part.mask_BC.sum() for part in parts])
@@ -126,7 +126,7 @@ def parallel_gradients(
     *,
     chunk: int | None = None,
 ) -> ParallelGradients | None:
-    """Threads for the steps of a model, or None where it has to take a batch as a whole."""
+    """Threads for the steps of a model; None where it takes a batch as a whole."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1 or not model.divisible:
         return None
@@ -141,7 +141,7 @@ def split(batch: Batch, parts: int) -> list[Batch]:
 
 
 def part_of(batch: Batch, place: int, parts: int) -> Batch | None:
-    """One of so many parts of a batch; None where the batch has fewer users than parts and this one gets none."""
+    """One part of a batch cut into `parts`; None where the batch has fewer users than parts and none is left."""
     users = len(batch.length_B)
     chosen = slice(users * place // parts, users * (place + 1) // parts)
     return None if chosen.start == chosen.stop else _take(batch, chosen)

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from lifelong.config import RunConfig, TrainSettings, load_config
+from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.batches import TrainingBatches
-from lifelong.data.counts import count_inputs
-from lifelong.data.labelled import labelled_training_examples
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import Examples
+from lifelong.data.negatives import labelled_training_examples
 from lifelong.errors import MismatchError
-from lifelong.models import build, check_config
+from lifelong.models import build, model_class
 from lifelong.models.base import FittedModel, Model
 
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
-
+ENOUGH = 1_000_000
+"""Examples of a run that is to see its targets once, if it can."""
+EPOCHS = 4
+"""Epochs of such a run at most."""
+_ENDS = frozenset({"max_epochs", "max_examples", "max_minutes"})
 _SCALED_BY = 50_000
-"""Training examples that counts are standardised by, about."""
-
-
-def load_run_config(model: str, path: Path | str | None = None, overrides: Sequence[str] = ()) -> RunConfig:
-    """Settings of a run of one model: problems of `[train]` and of `[model]` are reported together.
-
-    Raises:
-        ConfigError: names every problem.
-    """
-    return load_config(path, overrides, check_model=partial(check_config, model))
+"""About how many training examples the counts are standardised by."""
 
 
 def build_model(dataset: Dataset, name: str, config: Mapping[str, Any]) -> Model | FittedModel:
@@ -51,31 +43,48 @@ def build_model(dataset: Dataset, name: str, config: Mapping[str, Any]) -> Model
     return model
 
 
-def largest_period(model: Model) -> int:
-    """The number of events after which all parts of a model's memory have been written; 1 without periods."""
-    periods: Sequence[int] = getattr(model, "periods", (1,))
-    return max(periods, default=1)
-
-
-def batches_for(model: Model, dataset: Dataset, settings: TrainSettings, *, fit_counts: bool = True) -> TrainingBatches:
-    """The training batches of a model, which standardises counts, if it is given them, by a part of the examples.
+def with_recipe(config: RunConfig, name: str, dataset: Dataset) -> RunConfig:
+    """The settings of a run, with what nobody named as the model trains best (`Model.recipe`).
 
     Args:
-        model: on the CPU; only the scale of its counts is changed.
+        config: of the run; what was given to `[train]`, by a file, an override or in Python, stays.
+        name: of the model.
+        dataset: whose size says how many epochs a run takes, and whether negatives are drawn.
+    """
+    entry = model_class(name, config.model)
+    if not issubclass(entry, Model):
+        return config
+    named, rule, recipe = config.train.model_fields_set, dataset.manifest.negatives, dict(entry.recipe)
+    if not rule.drawn_in_training:
+        recipe.pop("negatives", None)
+    recipe = {key: value for key, value in recipe.items() if key not in named}
+    if entry.one_pass and not named & _ENDS:
+        ratio = recipe.get("negatives", config.train.negatives) or rule.ratio
+        epoch = len(dataset.examples("train")) * (1 + ratio if rule.drawn_in_training else 1)
+        recipe["max_epochs"] = min(EPOCHS, math.ceil(ENOUGH / max(1, epoch)))
+    return config.with_train(**recipe)
+
+
+def largest_period(model: Model) -> int:
+    """Number of events after which every part of a model's memory has been written; 1 without periods."""
+    return max(model.periods, default=1)
+
+
+def batches_for(model: Model, dataset: Dataset, settings: TrainSettings, *, fit_extras: bool = True) -> TrainingBatches:
+    """The training batches of a model; what its extras take from the data is set first, from part of the examples.
+
+    Args:
+        model: on the CPU; only its extras are changed, such as the scale of counts.
         dataset: its training split is used.
         settings: of the run.
-        fit_counts: whether the scale is to be found; not where the model has one from an earlier training.
+        fit_extras: False for a model that has a scale from an earlier training.
 
     Raises:
         ConfigError: see `TrainingBatches`.
     """
-    if model.counted is not None and fit_counts:
-        examples = labelled_training_examples(dataset, seed=settings.seed, limit=_SCALED_BY)
-        model.counted.fit(count_inputs(dataset, examples))
-    items = None if model.item_side is None else model.item_side.span
-    return TrainingBatches(
-        dataset, settings, phase=largest_period(model), counts=model.counted is not None, items=items
-    )
+    if fit_extras:
+        model.extras.fit(dataset, lambda: labelled_training_examples(dataset, seed=settings.seed, limit=_SCALED_BY))
+    return TrainingBatches(dataset, settings, phase=largest_period(model), **model.extras.batch_parts())
 
 
 def _split_problems(dataset: Dataset, *, needs_validation: bool) -> list[str]:
@@ -102,7 +111,7 @@ def _split_problems(dataset: Dataset, *, needs_validation: bool) -> list[str]:
 
 
 def _one_class(examples: Examples, dataset: Dataset) -> list[str]:
-    """The tasks for which all labels are the same, in words; "" for the only one."""
+    """The tasks whose labels are all equal, in words; "" for the task of a dataset with one."""
     positive_NT, tasks = np.asarray(examples.label_NT) >= 0.5, dataset.schema.tasks
     return [
         f" for task {task!r}" if len(tasks) > 1 else ""

@@ -1,183 +1,172 @@
-"""Where `lifelong tune` looks: a range per name of a setting, whatever the model that has it."""
+"""The search space of `lifelong tune`: one range per name of a setting, for every model that has it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.models import check_config, model_class
 from lifelong.models.base import Model
 
 
-class Suggests(Protocol):
-    """The part of an Optuna trial that draws."""
-
-    def suggest_float(self, name: str, low: float, high: float, *, log: bool = False) -> float:
-        """A number."""
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """A whole number."""
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        """One of the choices."""
-
-
 @dataclass(frozen=True, slots=True)
-class Reals:
-    """Numbers between two bounds."""
+class Range:
+    """The values that a setting may take.
 
-    low: float
-    high: float
+    Args:
+        low: lower bound of numbers, which are whole where both bounds are.
+        high: upper bound.
+        log: whether numbers are drawn on a logarithmic scale.
+        choices: a few values instead, which may be lists.
+    """
+
+    low: float = 0
+    high: float = 0
     log: bool = False
+    choices: tuple[Any, ...] = ()
 
-    def draw(self, trial: Suggests, name: str) -> float:
-        """One of them."""
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
+    def draw(self, trial: Any, name: str) -> Any:
+        """A value, drawn by an Optuna trial."""
+        if self.choices:
+            return json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in self.choices]))
+        suggest = trial.suggest_int if self._whole else trial.suggest_float
+        return suggest(name, self.low, self.high, log=self.log)
 
     def parameter(self, value: Any) -> Any:
         """A setting as Optuna keeps it; None if it cannot be drawn."""
-        return float(value) if value is not None and self.low <= value <= self.high else None
+        if self.choices:
+            text = json.dumps(value)
+            return text if text in map(json.dumps, self.choices) else None
+        if value is None or not self.low <= value <= self.high:
+            return None
+        return int(value) if self._whole else float(value)
 
-    def including(self, value: Any) -> Reals:
-        """The range, wide enough for a setting as it stands."""
+    def including(self, value: Any) -> Range:
+        """This range, widened to the present value of a setting."""
+        if self.choices:
+            return self if self.parameter(value) is not None else choice(*self.choices, value)
         if value is None or (self.log and value <= 0):
             return self
         return replace(self, low=min(self.low, value), high=max(self.high, value))
 
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """Whole numbers between two bounds."""
-
-    low: int
-    high: int
-
-    def draw(self, trial: Suggests, name: str) -> int:
-        """One of them."""
-        return trial.suggest_int(name, self.low, self.high)
-
-    def parameter(self, value: Any) -> Any:
-        """A setting as Optuna keeps it; None if it cannot be drawn."""
-        return int(value) if value is not None and self.low <= value <= self.high else None
-
-    def including(self, value: Any) -> Whole:
-        """The range, wide enough for a setting as it stands."""
-        if value is None:
-            return self
-        return replace(self, low=min(self.low, value), high=max(self.high, value))
+    @property
+    def _whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of a few values, which may be lists."""
+def choice(*values: Any) -> Range:
+    """One of a few values."""
+    return Range(choices=values)
 
-    values: tuple[Any, ...]
-
-    def draw(self, trial: Suggests, name: str) -> Any:
-        """One of them."""
-        return json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in self.values]))
-
-    def parameter(self, value: Any) -> Any:
-        """A setting as Optuna keeps it; None if it cannot be drawn."""
-        text = json.dumps(value)
-        return text if text in [json.dumps(known) for known in self.values] else None
-
-    def including(self, value: Any) -> Choice:
-        """The choice, with a setting as it stands among it."""
-        return self if self.parameter(value) is not None else Choice((*self.values, value))
-
-
-Range = Reals | Whole | Choice
 
 TRAIN: Mapping[str, Range] = {
-    "learning_rate": Reals(3e-4, 1e-2, log=True),
-    "weight_decay": Choice((0.0, 1e-7, 1e-6, 1e-5)),
-    "initial_vectors": Choice(("random", "cooccurrence")),
+    "learning_rate": Range(3e-4, 1e-2, log=True),
+    "weight_decay": choice(0.0, 1e-7, 1e-6, 1e-5),
+    "initial_vectors": choice("random", "cooccurrence"),
 }
-"""Of every model that is trained by gradient; initial vectors where a model takes them."""
+"""For every model that is trained by gradient; initial vectors only where the model takes them."""
 
 MODEL: Mapping[str, Range] = {
-    "embedding": Choice((8, 16, 32)),
-    "factors": Choice((8, 16, 32, 64)),
-    "width": Choice((16, 32, 48, 64)),
-    "dropout": Choice((0.0, 0.1, 0.2, 0.3, 0.5)),
-    "periods": Choice(tuple([2**place for place in range(slots)] for slots in (3, 4, 5, 6, 7, 8))),
-    "covariance": Reals(1e-4, 10.0, log=True),
-    "hops": Whole(1, 4),
-    "slots": Choice((4, 8, 16, 32)),
-    "layers": Whole(1, 3),
-    "heads": Choice((1, 2, 4)),
-    "head_width": Choice((8, 16, 32)),
-    "hits": Choice((32, 64, 128)),
-    "bits": Choice((3, 4, 6, 24, 48)),
-    "groups": Choice((8, 16, 24)),
-    "buckets": Choice((32, 64, 128)),
-    "near": Choice((2, 4, 8)),
-    "channels": Choice((1, 2)),
-    "utilisation": Reals(1e-3, 1.0, log=True),
-    "strength": Reals(0.1, 10.0, log=True),
-    "short": Choice((5, 10, 20, 50)),
-    "window": Choice((20, 50, 100)),
-    "horizontal": Choice((8, 16, 32)),
-    "vertical": Choice((2, 4, 8)),
-    "decay": Reals(1e-4, 1.0, log=True),
-    "normalise": Choice((False, True)),
-    "search_loss": Reals(0.1, 10.0, log=True),
-    "smoothing": Reals(0.1, 1000.0, log=True),
-    "l2": Reals(1e-3, 1e3, log=True),
-    "learning_rate": Reals(0.02, 0.3, log=True),
-    "leaves": Choice((31, 63, 127, 255)),
-    "leaf_examples": Choice((20, 50, 100, 300, 1000)),
+    "embedding": choice(8, 16, 32),
+    "factors": choice(8, 16, 32, 64),
+    "width": choice(16, 32, 48, 64),
+    "dropout": choice(0.0, 0.1, 0.2, 0.3, 0.5),
+    "periods": choice(*([2**place for place in range(slots)] for slots in (3, 4, 5, 6, 7, 8))),
+    "covariance": Range(1e-4, 10.0, log=True),
+    "hops": Range(1, 4),
+    "slots": choice(4, 8, 16, 32),
+    "layers": Range(1, 3),
+    "heads": choice(1, 2, 4),
+    "head_width": choice(8, 16, 32),
+    "hits": choice(32, 64, 128),
+    "bits": choice(3, 4, 6, 24, 48),
+    "groups": choice(8, 16, 24),
+    "buckets": choice(32, 64, 128),
+    "near": choice(2, 4, 8),
+    "channels": choice(1, 2),
+    "utilisation": Range(1e-3, 1.0, log=True),
+    "strength": Range(0.1, 10.0, log=True),
+    "short": choice(5, 10, 20, 50),
+    "window": choice(20, 50, 100),
+    "horizontal": choice(8, 16, 32),
+    "vertical": choice(2, 4, 8),
+    "decay": Range(1e-4, 1.0, log=True),
+    "normalise": choice(False, True),
+    "search_loss": Range(0.1, 10.0, log=True),
+    "smoothing": Range(0.1, 1000.0, log=True),
+    "l2": Range(1e-3, 1e3, log=True),
+    "learning_rate": Range(0.02, 0.3, log=True),
+    "leaves": choice(31, 63, 127, 255),
+    "leaf_examples": choice(20, 50, 100, 200, 400, 1000),
+    "input_share": choice(0.2, 0.35, 0.5, 0.8),
+    "later": choice(0.3, 0.5, 0.7),
+    "everyone": choice(False, True),
+    "baskets": choice(1, 5, 25, 100),
+    "locality": choice(1.0, 5.0, 10.0, 50.0, 100.0),
+    "asymmetry": choice(0.0, 0.25, 0.5, 0.75, 1.0),
+    "group": choice(3, 5, 7, 13, 23),
+    "within": choice(0.6, 0.7, 0.8, 0.9, 1.0),
+    "between": choice(0.1, 0.3, 0.5, 0.6, 0.7, 0.9),
+    "alpha": choice(0.0, 0.1, 0.2, 0.4, 0.6, 0.7, 0.9),
+    "neighbours": choice(100, 300, 500, 900),
 }
-"""Of whatever model has the setting. `recent` stands for what a service keeps, not for quality, and is left alone."""
+"""For every model that has the setting. `recent` is left out: it says what a service keeps, not how good a model is."""
 
 _OWN: Mapping[str, Mapping[str, Range]] = {
-    "sdim": {"bits": Choice((2, 3, 4, 5))},
-    "eta": {"bits": Choice((16, 32, 48))},
+    "sdim": {"bits": choice(2, 3, 4, 5)},
+    "eta": {"bits": choice(16, 32, 48)},
     "tally": {
-        "faded": Choice((0.2, 0.3, 0.4, 0.5, 0.6)),
-        "patience": Choice((0, 100, 400, 1600)),
-        "steady": Choice((0.0, 0.15, 0.3, 0.45)),
+        "factors": choice([], [16, 8], [32, 16], [64, 32]),
+        "faded": choice(0.1, 0.25, 0.4, 0.55),
+        "patience": choice(0, 100, 400, 1600),
+        "steady": choice(0.0, 0.15, 0.3, 0.45),
     },
 }
-"""Where a name means something else in one model."""
+"""Ranges of models in which a name means something else."""
 
 
 def space_of(model: str, config: RunConfig, *, fixed: Collection[str] = ()) -> dict[str, Range]:
     """`train.x` or `model.x` -> its range, for every setting of a model that is searched.
 
+    >>> list(space_of("dnn", RunConfig(), fixed={"train.weight_decay"}))
+    ['train.learning_rate', 'train.initial_vectors', 'model.embedding', 'model.dropout']
+
     Args:
         model: name.
-        config: the settings that are not searched.
+        config: the present settings.
         fixed: settings, as `train.x` or `model.x`, that were chosen by hand.
     """
     own, entry = check_config(model, config.model), model_class(model, config.model)
     found = {f"train.{name}": of for name, of in TRAIN.items()} if issubclass(entry, Model) else {}
     if issubclass(entry, Model) and not entry.vector_spread:
-        # Its vectors begin at random always.
+        # Its embeddings are always initialised at random.
         del found["train.initial_vectors"]
     found |= {f"model.{name}": of for name, of in {**MODEL, **_OWN.get(model, {})}.items() if name in own}
-    standing = {"train": config.train.model_dump(), "model": own}
-    return {name: of.including(_standing(standing, name)) for name, of in found.items() if name not in fixed}
+    present = {"train": config.train.model_dump(), "model": own}
+    return {name: of.including(_value(present, name)) for name, of in found.items() if name not in fixed}
 
 
-def _standing(settings: Mapping[str, Mapping[str, Any]], name: str) -> Any:
+def _value(settings: Mapping[str, Mapping[str, Any]], name: str) -> Any:
     section, _, key = name.partition(".")
     return settings[section][key]
 
 
 def defaults(model: str, config: RunConfig, space: Mapping[str, Range]) -> dict[str, Any]:
-    """The settings as they stand, as far as they lie in the space, as Optuna keeps them."""
-    standing = {"train": config.train.model_dump(), "model": check_config(model, config.model)}
-    found = {name: of.parameter(_standing(standing, name)) for name, of in space.items()}
+    """The present settings that lie in the space, as Optuna keeps them."""
+    present = {"train": config.train.model_dump(), "model": check_config(model, config.model)}
+    found = {name: of.parameter(_value(present, name)) for name, of in space.items()}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def apply(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
-    """The settings with some of them changed; keys are `train.x` and `model.x`."""
+    """The settings with some of them changed; keys are `train.x` and `model.x`.
+
+    >>> apply(RunConfig(), {"train.seed": 1, "model.width": 16}).model
+    {'width': 16}
+    """
     train, model = config.train.model_dump(), dict(config.model)
     for name, value in values.items():
         section, _, key = name.partition(".")

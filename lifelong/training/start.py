@@ -1,8 +1,8 @@
-"""Training that goes on from an artifact: the same model with the same settings, on newer data with its own numbers.
+"""Training that starts from an artifact: its model and settings, on newer data with other numbers for the values.
 
     ARTIFACT --load--> earlier model --rows by id (`data.renumbering`), the rest as it is--> new model --> training
 
-Weights are carried over, the optimiser and the calibrator are not: both are made anew from the new data.
+The optimiser and the calibrator are not carried over: both start fresh on the new data.
 """
 
 from __future__ import annotations
@@ -10,30 +10,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from lifelong.artifact.export import load_model
+from lifelong.artifact.export import load_model, settings_of
 from lifelong.artifact.folder import Artifact
+from lifelong.data.dataset import Dataset
 from lifelong.data.renumbering import Renumbering
 from lifelong.data.vocabulary import Vocabulary
 from lifelong.errors import ConfigError, MismatchError
-from lifelong.models import check_config, without_form
+from lifelong.models import check_config, choose
 from lifelong.models.base import USER_NUMBER, FittedModel, Model
 from lifelong.training.checkpoint import json_safe
 
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-
 
 class Start:
-    """An artifact that a training begins from.
+    """An artifact that a training starts from.
 
     Args:
-        artifact: checked in full.
+        artifact: all its files were checked.
         dataset: what is trained on now.
-        users_from: the dataset that the artifact was trained on, for models that keep a vector of each user.
+        users_from: the dataset that the artifact was trained on, for models with an embedding per user.
     """
 
     def __init__(self, artifact: Artifact, dataset: Dataset, users_from: Dataset | None = None) -> None:
@@ -50,18 +48,18 @@ class Start:
         settings: Mapping[str, Any] | None = None,
         users_from: Dataset | None = None,
     ) -> Start:
-        """Open an artifact and check that training can go on from it.
+        """Open an artifact and check that training can start from it.
 
         Args:
             artifact: the artifact or its folder; every file is checked.
             dataset: what is trained on now.
-            model: name that the user gave, or None.
-            settings: settings of the model that the user gave.
+            model: name given by the user, or None.
+            settings: settings of the model given by the user.
             users_from: see the class.
 
         Raises:
             ArtifactError: the artifact is absent, damaged or foreign.
-            ConfigError: the model, a setting or the fields of the dataset differ; names all that differs.
+            ConfigError: the model, settings or fields of the dataset differ; names every difference.
         """
         opened = Artifact.open(artifact.path if isinstance(artifact, Artifact) else artifact)
         start = cls(opened, dataset, users_from)
@@ -69,7 +67,7 @@ class Start:
         if problems:
             raise ConfigError(
                 problems,
-                fix=f"leave out what differs, since everything about the model comes from {opened.path}; "
+                fix=f"leave out what differs: the model and its settings come from {opened.path}; "
                 "or train a new model, without a start",
             )
         return start
@@ -82,7 +80,7 @@ class Start:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All settings of the model."""
-        return check_config(self.name, self.artifact.config.settings)
+        return check_config(self.name, settings_of(self.artifact))
 
     @cached_property
     def model(self) -> Model | FittedModel:
@@ -91,7 +89,7 @@ class Start:
 
     @cached_property
     def fields(self) -> dict[str, Renumbering]:
-        """Field -> what became of its numbers; those that mean the same in every dataset are left out."""
+        """Field -> how its numbers have changed; fields with the same numbers in every dataset are left out."""
         now, earlier = self.dataset, self.artifact
         changed = {
             field: Renumbering.of(earlier.vocabularies[field], now.vocabularies[field]) for field in now.inputs.item
@@ -105,11 +103,11 @@ class Start:
         return changed
 
     def carry_into(self, model: Model) -> None:
-        """Give a new model of the dataset the earlier weights.
+        """Give a new model for the dataset the earlier weights.
 
         Raises:
-            MismatchError: it keeps a vector of each user and who they were is not known, or other weights have another
-                shape.
+            MismatchError: it has an embedding per user and the earlier users are unknown, or other weights have
+                another shape.
         """
         assert isinstance(self.model, Model)
         earlier, state = self.model.state_dict(), model.state_dict()
@@ -134,7 +132,7 @@ class Start:
         model.load_state_dict(state)
 
     def carry_into_fitted(self, model: FittedModel) -> None:
-        """Let a fitted model go on from the earlier one.
+        """Let a fitted model start from the earlier one.
 
         Raises:
             MismatchError: it cannot, and why.
@@ -148,7 +146,7 @@ class Start:
             )
 
     def record(self, before: Mapping[str, float]) -> dict[str, Any]:
-        """What `metrics.json` says of the start.
+        """What `metrics.json` says about the start.
 
         Args:
             before: metrics of the earlier weights on the validation examples of the new dataset.
@@ -168,20 +166,16 @@ class Start:
         return self.fields.get(field) or Renumbering.none(size)
 
     def _users(self, size: int) -> Renumbering:
-        """Users by id; an artifact does not say who they were.
-
-        Raises:
-            MismatchError: nobody says it, or another dataset is named.
-        """
+        """How users' numbers have changed, by the ids in both datasets; an artifact has no ids of users."""
         trained_on = self.artifact.config.data_hash
         if self.dataset.manifest.data_hash == trained_on:
             return Renumbering.none(size)
         if self.users_from is None or self.users_from.manifest.data_hash != trained_on:
-            found = "the artifact does not say who they were"
+            found = "the artifact does not have the users' ids"
             if self.users_from is not None:
                 found = f"{self.users_from.folder} is not the dataset that it was trained on"
             raise MismatchError(
-                f"{self.name} keeps a vector of each user, and {found}",
+                f"{self.name} has an embedding per user, and {found}",
                 expected=f"the dataset with the hash {trained_on[:12]}",
                 fix="name the dataset that the artifact was trained on: --users-from DATA",
             )
@@ -191,7 +185,7 @@ class Start:
         """How the model and the settings that the user gave differ from the artifact's."""
         own = self.settings
         if model is not None:
-            name, given = without_form(model, given)
+            name, _, given = choose(model, given)
             if name != self.name:
                 return [f"the model is {model!r}, the artifact's is {self.name!r}"]
         wanted = json_safe(given)
@@ -203,20 +197,12 @@ class Start:
         ]
 
     def _other_fields(self) -> list[str]:
-        """How the fields of the dataset differ from those that the artifact knows."""
+        """How the fields of the dataset differ from the artifact's."""
         now, own = self.dataset.schema, self.artifact.config.dataset_schema
+        both = {name: (getattr(now, name), getattr(own, name)) for name in type(own).model_fields}
         return [
-            f"{what} of the dataset: {_words(mine)}; the artifact's: {_words(theirs)}"
-            for what, mine, theirs in (
-                ("item fields", now.item_fields, own.item_fields),
-                ("number fields", now.number_fields, own.number_fields),
-                ("user fields", now.user_fields, own.user_fields),
-                ("statistics of items", now.item_statistics, own.item_statistics),
-                ("range of ratings", now.rating_range, own.rating_range),
-                ("event types", now.event_types, own.event_types),
-                ("time unit", now.time_unit, own.time_unit),
-                ("tasks", now.tasks, own.tasks),
-            )
+            f"{name.replace('_', ' ')} of the dataset: {_words(mine)}; the artifact's: {_words(theirs)}"
+            for name, (mine, theirs) in both.items()
             if mine != theirs
         ]
 

@@ -1,8 +1,8 @@
 """A whole comparison: which trainings it takes, and what is made of them.
 
-    Study --plan--> jobs (main, equal budget, variants) --run_jobs--> finished runs --> rows, costs, sweep, ablations
+    Study --plan--> runs (main, equal budget, variants) --run_jobs--> finished runs --> rows, costs, sweep, ablations
 
-Everything that is measured is kept beside its run, so that a second call, after an interruption or with more models,
+Everything that is measured is kept with its run, so that a second call, after an interruption or with more models,
 does only what is missing.
 """
 
@@ -12,24 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lifelong.artifact.folder import Artifact
 from lifelong.config import RunConfig
+from lifelong.data.dataset import Dataset
 from lifelong.errors import LifelongError, UsageError
-from lifelong.evaluation.compare import AblationRow, Comparison, ComparisonRow, compare
+from lifelong.evaluation.compare import AblationRow, Comparison, ComparisonRow, cautions, compare
 from lifelong.evaluation.costs import Serving, cost_of
 from lifelong.evaluation.facts import in_words
-from lifelong.evaluation.runs import Run, gather
 from lifelong.evaluation.significance import RESAMPLES
-from lifelong.evaluation.sweep import SweepTask, choose, sweep
+from lifelong.evaluation.trend import trend_note
 from lifelong.models import check_config, model_class
 from lifelong.models.base import Model
 from lifelong.training.ablations import changed, variants
-from lifelong.training.jobs import Job, run_jobs
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
+from lifelong.training.callbacks import Callback
+from lifelong.training.jobs import run_jobs
+from lifelong.training.runs import Run, gather
+from lifelong.training.sweep import SweepTask, choose, sweep
 
 Measure = Callable[["Artifact"], Serving | None]
 _NEVER = 10**9
@@ -43,24 +42,28 @@ class RunsFailedError(LifelongError):
 class Study:
     """What `run_study` does.
 
+    >>> Study({"popularity": RunConfig()}, seeds=range(2)).seeds_of("popularity")
+    range(0, 2)
+
     Args:
         configs: model -> settings of its runs, in the order of the rows.
         seeds: each model is trained once per seed.
-        own_seeds: model -> seeds of its own instead of those.
-        equal_seeds: how many of its seeds a model runs with an equal budget at most; None = all.
-        reference: whom the others are compared with; the first model by default.
-        max_minutes: of one main run at most; None = no limit but those of its settings.
+        own_seeds: model -> seeds of its own instead.
+        equal_seeds: the number of seeds that a model runs with an equal budget; None = all.
+        reference: the model that the others are compared with; the first by default.
+        max_minutes: limit of one main run; None = only the limits of its settings.
         examples: labelled examples of each run with an equal budget; None = no such runs.
         only_equal: leave the main runs out.
-        ablations: the model whose variants are trained too, with the budget and the seed of its first run.
-        variants: names of those variants; None = all.
-        ablation_examples: labelled examples of the variants and of a base of their own, instead of that budget.
+        ablations: a model; its variants are trained too, with the budget and the seed of its first run.
+        variants: names of the variants; None = all.
+        ablation_examples: labelled examples of the variants, and of a base of their own, instead of that budget.
         sweep: numbers of recent events that the models of the first seed are given; None = all.
-        sweep_examples: at most.
+        sweep_examples: the largest number of test examples of the sweep.
         resamples: of the users.
         workers: trainings at the same time.
         threads: of all of them together.
-        notes: what was left out before it began, and why.
+        notes: what has been left out already, and why.
+        callbacks: called in each training, in the process that trains; see `lifelong.training.callbacks`.
     """
 
     configs: Mapping[str, RunConfig]
@@ -80,6 +83,7 @@ class Study:
     workers: int = 1
     threads: int | None = None
     notes: Sequence[str] = ()
+    callbacks: Sequence[Callback | str] = ()
 
     def seeds_of(self, model: str) -> Sequence[int]:
         """The seeds of one model."""
@@ -88,24 +92,24 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The jobs of a study.
+    """The runs of a study.
 
     Args:
-        main: model -> one job per seed.
-        equal: the same with an equal budget.
-        variants: name of a variant -> its job; the base is the first.
+        main: model -> one run per seed.
+        equal: those with an equal budget.
+        variants: name of a variant -> its run; the base is the first.
     """
 
-    main: Mapping[str, Sequence[Job]]
-    equal: Mapping[str, Sequence[Job]] = field(default_factory=dict)
-    variants: Mapping[str, Job] = field(default_factory=dict)
+    main: Mapping[str, Sequence[Run]]
+    equal: Mapping[str, Sequence[Run]] = field(default_factory=dict)
+    variants: Mapping[str, Run] = field(default_factory=dict)
 
     @property
-    def jobs(self) -> list[Job]:
+    def runs(self) -> list[Run]:
         """Each once, in the order in which they are begun: a first seed of every model comes before second ones."""
-        groups = [jobs for kind in (self.main, self.equal) for jobs in kind.values()]
-        by_seed = [jobs[place] for place in range(max(map(len, groups))) for jobs in groups if place < len(jobs)]
-        return list({job.run.name: job for job in [*by_seed, *self.variants.values()]}.values())
+        groups = [runs for kind in (self.main, self.equal) for runs in kind.values()]
+        by_seed = [runs[place] for place in range(max(map(len, groups))) for runs in groups if place < len(runs)]
+        return list({run.name: run for run in [*by_seed, *self.variants.values()]}.values())
 
 
 def plan(study: Study, out: Path) -> Planned:
@@ -120,10 +124,10 @@ def plan(study: Study, out: Path) -> Planned:
         raise UsageError("equal budgets are asked for, and no budget is given", fix="add --examples N")
     if study.ablation_examples is not None and study.ablations is None:
         raise UsageError("a budget of ablations is given, and none are asked for", fix="add --ablations hpmn")
-    strangers = [model for model in study.own_seeds if model not in study.configs]
-    if strangers:
+    unknown = [model for model in study.own_seeds if model not in study.configs]
+    if unknown:
         raise UsageError(
-            f"seeds of {strangers[0]!r}, which is not compared", expected=f"one of {', '.join(study.configs)}"
+            f"seeds of {unknown[0]!r}, which is not compared", expected=f"one of {', '.join(study.configs)}"
         )
     if study.reference is not None and study.reference not in study.configs:
         raise UsageError(
@@ -131,19 +135,19 @@ def plan(study: Study, out: Path) -> Planned:
         )
     main = {model: _limited(model, config, study.max_minutes) for model, config in study.configs.items()}
     equal = {model: equal_budget(model, config, study.examples) for model, config in study.configs.items()}
-    jobs = {model: _jobs(study, out, model, config, "") for model, config in main.items()}
-    # A model whose examples cannot be limited is fitted once, and stands in both tables.
+    runs = {model: _runs(study, out, model, config, "") for model, config in main.items()}
+    # A model whose examples cannot be limited is fitted once, and appears in both tables.
     budgeted = {
-        model: (_jobs(study, out, model, of, "-equal") if of else jobs[model])[: study.equal_seeds]
+        model: (_runs(study, out, model, of, "-equal") if of else runs[model])[: study.equal_seeds]
         for model, of in equal.items()
     }
-    shown = {} if study.only_equal else jobs
-    ablated = {} if study.ablations is None else _variant_jobs(study, out, study.ablations, shown or budgeted)
+    shown = {} if study.only_equal else runs
+    ablated = {} if study.ablations is None else _variants(study, out, study.ablations, shown or budgeted)
     return Planned(shown, {} if study.examples is None else budgeted, ablated)
 
 
 def equal_budget(model: str, config: RunConfig, examples: int | None) -> RunConfig | None:
-    """The settings that make a run see exactly so many labelled examples; None where a model cannot be told.
+    """The settings that make a run see exactly so many labelled examples; None for a model without such a setting.
 
     A model that is fitted takes at most as many, and at most all that there are.
     """
@@ -153,46 +157,44 @@ def equal_budget(model: str, config: RunConfig, examples: int | None) -> RunConf
         if "max_examples" not in check_config(model, config.model):
             return None
         return config.model_copy(update={"model": {**config.model, "max_examples": examples}})
-    limits = {"max_examples": examples, "max_epochs": _NEVER, "max_minutes": None, "patience": _NEVER}
-    return config.model_copy(update={"train": config.train.model_copy(update=limits)})
+    return config.with_train(max_examples=examples, max_epochs=_NEVER, max_minutes=None, patience=_NEVER)
 
 
 def _limited(model: str, config: RunConfig, minutes: float | None) -> RunConfig:
     own, trained = config.train.max_minutes, issubclass(model_class(model, config.model), Model)
     if not trained or minutes is None or (own is not None and own <= minutes):
         return config
-    return config.model_copy(update={"train": config.train.model_copy(update={"max_minutes": minutes})})
+    return config.with_train(max_minutes=minutes)
 
 
-def _jobs(study: Study, out: Path, model: str, config: RunConfig, suffix: str) -> list[Job]:
-    runs = out / "runs"
-    return [
-        Job.make(runs / f"{model}-seed{seed}{suffix}", model, config, seed=seed, resamples=study.resamples)
-        for seed in study.seeds_of(model)
-    ]
+def _runs(study: Study, out: Path, model: str, config: RunConfig, suffix: str) -> list[Run]:
+    return [_run(study, out, model, config.with_train(seed=seed), suffix) for seed in study.seeds_of(model)]
 
 
-def _variant_jobs(study: Study, out: Path, model: str, jobs: Mapping[str, Sequence[Job]]) -> dict[str, Job]:
-    """Name of a variant -> its job, with the seed and the budget of the base, which is the first."""
-    if model not in jobs:
+def _run(study: Study, out: Path, model: str, config: RunConfig, suffix: str) -> Run:
+    return Run(
+        out / "runs" / f"{model}-seed{config.train.seed}{suffix}", model, config, study.resamples, study.callbacks
+    )
+
+
+def _variants(study: Study, out: Path, model: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Run]:
+    """Name of a variant -> its run, with the seed and the budget of the base, which is the first."""
+    if model not in runs:
         raise UsageError(f"ablations of {model!r}, which is not compared", fix=f"add {model} to --models")
-    base, suffix = jobs[model][0], "-equal" if study.only_equal else ""
+    base, suffix = runs[model][0], "-equal" if study.only_equal else ""
     if study.ablation_examples is not None:
         config, suffix = equal_budget(model, base.config, study.ablation_examples), "-ablation"
         if config is None:
             raise UsageError(f"the examples of {model!r} cannot be limited", fix="leave --ablation-examples out")
-        folder = out / "runs" / f"{model}-seed{base.run.seed}{suffix}"
-        base = Job.make(folder, model, config, seed=base.run.seed, resamples=study.resamples)
+        base = _run(study, out, model, config, suffix)
     made, every = {"base": base}, variants(model, base.config.model)
     unknown = [name for name in study.variants or () if name not in every]
     if unknown:
         raise UsageError(f"there is no variant {unknown[0]!r} of {model}", expected=f"some of {', '.join(every)}")
     for name, settings in every.items():
-        if study.variants is not None and name not in study.variants:
-            continue
-        folder = out / "runs" / f"{model}-seed{base.run.seed}-{name}{suffix}"
-        config = base.config.model_copy(update={"model": settings})
-        made[name] = Job.make(folder, model, config, seed=base.run.seed, resamples=study.resamples)
+        if study.variants is None or name in study.variants:
+            config = base.config.model_copy(update={"model": settings})
+            made[name] = _run(study, out, model, config, f"-{name}{suffix}")
     return made
 
 
@@ -203,12 +205,10 @@ class Outcome:
     Args:
         comparison: of the runs that succeeded.
         failures: name of a failed run -> why.
-        curves: title of a model -> validations of its first seed; empty for one that is fitted.
     """
 
     comparison: Comparison
     failures: Mapping[str, str]
-    curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
 
 
 def run_study(
@@ -226,9 +226,9 @@ def run_study(
         dataset: prepared.
         out: where runs and the comparison are kept.
         study: what to do.
-        measure: measures an artifact in service; None = costs without state and latency.
+        measure: measures what an artifact takes to serve; None = costs without state and latency.
         command: kept in the record.
-        progress: is told what starts and ends.
+        progress: is called with a line on what starts and ends.
 
     Raises:
         MismatchError: `out` holds runs on other data or with other settings.
@@ -237,17 +237,17 @@ def run_study(
     """
     planned = plan(study, out)
     work = partial(run_jobs, dataset, workers=study.workers, threads=study.threads, progress=progress)
-    failures = work(planned.jobs)
+    failures = work(planned.runs)
     swept = _sweep_tasks(dataset, study, planned)
     failures |= work(list(swept.values()))
     assembly = _Assembly(dataset, study, failures, progress or (lambda text: None))
     comparison = assembly.make(planned, swept, measure).model_copy(update={"command": command})
     comparison.save(out / "comparison.json")
-    return Outcome(comparison, failures, assembly.curves)
+    return Outcome(comparison, failures)
 
 
 def _sweep_tasks(dataset: Dataset, study: Study, planned: Planned) -> dict[str, SweepTask]:
-    """Model -> the sweep of its first finished run."""
+    """Model -> the sweep task of its first finished run."""
     if not study.sweep:
         return {}
     chosen = choose(dataset.examples("test"), study.sweep, limit=study.sweep_examples)
@@ -255,9 +255,9 @@ def _sweep_tasks(dataset: Dataset, study: Study, planned: Planned) -> dict[str, 
 
 
 def _finished(planned: Planned, *, equal: bool = False) -> dict[str, list[Run]]:
-    """Model -> its finished runs, of those with an equal budget or where there are no others."""
+    """Model -> its finished runs: the main ones, or with `equal`, or without main ones, those of an equal budget."""
     kind = planned.equal if equal or not planned.main else planned.main
-    found = {model: [job.run for job in jobs if job.finished] for model, jobs in kind.items()}
+    found = {model: [run for run in runs if run.finished] for model, runs in kind.items()}
     return {model: runs for model, runs in found.items() if runs}
 
 
@@ -266,23 +266,21 @@ class _Assembly:
 
     def __init__(self, dataset: Dataset, study: Study, failures: Mapping[str, str], say: Callable[[str], None]) -> None:
         self._dataset, self._study, self._say, self._failures = dataset, study, say, failures
-        self.curves: dict[str, Sequence[Mapping[str, float]]] = {}
         self._notes = [*study.notes, *(f"{name} failed: {reason}" for name, reason in failures.items())]
 
     def make(self, planned: Planned, swept: Mapping[str, SweepTask], measure: Measure | None) -> Comparison:
-        """Everything but the command."""
+        """The comparison, without the command."""
         study = self._study
         runs = _finished(planned)
         if not runs:
             first = next(iter(self._failures.items()), ("", ""))
-            raise RunsFailedError(f"no run succeeded; {first[0]}: {first[1]}", fix="run it alone with `lifelong train`")
+            raise RunsFailedError(f"no run succeeded; {first[0]}: {first[1]}", fix="try it with `lifelong train`")
         reference = study.reference or next(iter(study.configs))
         if reference not in runs:
             self._notes.append(f"{reference} has no finished run; the others are compared with {next(iter(runs))}")
             reference = next(iter(runs))
         rows = self._rows(runs, reference)
         firsts = {model: of[0] for model, of in runs.items()}
-        self.curves = {run.result.title: run.artifact.metrics.get("learning_curve", []) for run in firsts.values()}
         for run in firsts.values():
             self._notes += [f"{run.result.title}: {line}" for line in in_words(run.artifact.metrics.get("facts", {}))]
         equal = self._rows(_finished(planned, equal=True), reference) if planned.main else rows
@@ -299,7 +297,7 @@ class _Assembly:
             sweep=sweep(self._dataset, scored, resamples=study.resamples),
             sweep_at_least=next((task.chosen.at_least for task in scored.values()), None),
             ablations=self._ablations(planned.variants),
-            notes=self._notes,
+            notes=[*self._notes, *cautions(rows or equal, reference), *self._trend()],
         )
 
     def _rows(self, runs: Mapping[str, Sequence[Run]], reference: str) -> list[ComparisonRow]:
@@ -309,23 +307,27 @@ class _Assembly:
         reference = reference if reference in gathered else next(iter(gathered))
         return compare(gathered, reference=reference, resamples=self._study.resamples)
 
+    def _trend(self) -> list[str]:
+        note = trend_note(self._dataset, self._dataset.examples("test"))
+        return [] if note is None else [note]
+
     def _served(self, run: Run, measure: Measure | None) -> Serving | None:
         if measure is None:
             return None
         self._say(f"{run.name}: what it costs to serve")
         return measure(run.artifact)
 
-    def _ablations(self, jobs: Mapping[str, Job]) -> list[AblationRow]:
-        done = {name: job for name, job in jobs.items() if job.run.finished}
+    def _ablations(self, runs: Mapping[str, Run]) -> list[AblationRow]:
+        done = {name: run for name, run in runs.items() if run.finished}
         if "base" not in done:
             return []
-        gathered = {name: gather([job.run], self._dataset) for name, job in done.items()}
+        gathered = {name: gather([run], self._dataset) for name, run in done.items()}
         rows = compare(gathered, reference="base", resamples=self._study.resamples)
-        base = check_config(jobs["base"].run.model, jobs["base"].config.model)
+        settings = {name: check_config(run.model, run.config.model) for name, run in done.items()}
         return [
             AblationRow(
                 name=row.model,
-                settings=changed(base, check_config(done[row.model].run.model, done[row.model].config.model)),
+                settings=changed(settings["base"], settings[row.model]),
                 metrics=row.metrics,
                 difference=None if row.differences is None else row.differences["auc"],
             )

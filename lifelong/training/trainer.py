@@ -2,55 +2,51 @@
 
     Dataset --build_model--> model --Loop | fit--> weights --validation--> calibrator --write_artifact--> ARTIFACT
 
-The test split is never read. Under torchrun all processes train and score validation together; the first one alone
-writes and speaks.
+The test split is never read. Under torchrun all processes train and score the validation split together; only the first
+one writes and prints.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from lifelong.artifact.export import write_artifact
+from lifelong.artifact.calibration import Calibrator
+from lifelong.artifact.export import check_replaceable, write_artifact
 from lifelong.artifact.folder import Artifact
-from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.cooccurrence import cooccurrence_vectors
+from lifelong.config import RunConfig
+from lifelong.data.cooccurrence import cooccurrence_vectors, unit_factors
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import Examples
 from lifelong.data.popularity import target_counts
+from lifelong.dtypes import Float32Array, FloatArray
 from lifelong.errors import ArtifactError, UsageError
-from lifelong.evaluation import metrics
 from lifelong.evaluation.calibration import calibration_errors, fit_calibrator
 from lifelong.evaluation.evaluate import predict, torch_threads
 from lifelong.evaluation.facts import facts_of
-from lifelong.evaluation.processes import Processes, open_fabric
+from lifelong.evaluation.processes import Processes
 from lifelong.evaluation.results import peak_memory, versions
 from lifelong.launch import launch
 from lifelong.models import check_config
 from lifelong.models.base import FittedModel, Model
-from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe
+from lifelong.training.callbacks import Callback, Callbacks, RunInfo, checked_callbacks, made
+from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe, timed
+from lifelong.training.compute import Compute, open_compute
 from lifelong.training.display import Display
 from lifelong.training.loop import Loop, measure_tasks, selected, total_examples, validation_subset
-from lifelong.training.settings import batches_for, build_model
+from lifelong.training.settings import batches_for, build_model, with_recipe
 from lifelong.training.start import Start
-
-if TYPE_CHECKING:
-    from lightning.fabric import Fabric
-
-    from lifelong.artifact.calibration import Calibrator
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
 
 
 class ElsewhereError(ArtifactError):
-    """The artifact was written, and this machine does not see its folder."""
+    """The artifact was written in a folder that this machine does not see."""
 
 
 def train(
@@ -62,58 +58,71 @@ def train(
     start: Artifact | Path | str | None = None,
     users_from: Dataset | None = None,
     resume: bool = False,
-    progress: bool = True,
+    progress: bool | Callable[[str], None] = True,
+    callbacks: Sequence[Callback | str] = (),
 ) -> Artifact:
     """Train (or fit) a model and write its artifact.
 
     Args:
         dataset: prepared.
-        model: a name of `MODELS`; may be None with a start, whose model it is then.
+        model: a name of `MODELS`; None takes the model of `start`.
         out: folder of the artifact; an older artifact there is replaced at the end.
-        config: settings of the run and of the model; defaults if None.
-        start: an artifact whose weights training begins with, carried over by id; the settings of the model are its.
-        users_from: the dataset that `start` was trained on, for models that keep a vector of each user.
-        resume: go on from the checkpoint that an interrupted run left beside `out`. A run that torchrun has started
-            anew goes on by itself.
-        progress: show a bar and validations on stderr.
+        config: settings of the run and of the model; what nobody named is as the model trains best.
+        start: an artifact to start from: its weights are carried over by id, and the model has its settings.
+        users_from: the dataset that `start` was trained on, for models with an embedding per user.
+        resume: continue from the checkpoint that an interrupted run left next to `out`. A run that torchrun has
+            restarted continues by itself.
+        progress: show a bar and validations on stderr; or a function that takes the lines.
+        callbacks: called during the run, or names of trackers; see `lifelong.training.callbacks`.
 
     Raises:
         ElsewhereError: only under torchrun on several machines, at the end: the artifact is on the first one.
         LostProcessError: only under torchrun: another process has ended or does not answer.
-        ConfigError: a setting of the model is wrong or not that of the start, or a resumed run has other settings, data
-            or start.
-        ArtifactError: the start is absent or damaged.
+        ConfigError: a setting of the model is wrong or differs from that of `start`, or a resumed run has other
+            settings, data or another start.
+        ArtifactError: `start` is absent or damaged.
         MismatchError: the dataset cannot train this model, and why.
         UsageError: `out` holds something else, or there is nothing to resume.
-        DivergedError: the loss is not a finite number any more.
-        KeyboardInterrupt: Ctrl-C; a checkpoint was left.
+        DivergedError: the loss is no longer a finite number.
+        KeyboardInterrupt: Ctrl-C; a checkpoint was saved.
     """
     out, config = Path(out), config or RunConfig()
     if launch().first:
-        _check_out(out)
+        # Before hours of training, not after.
+        check_replaceable(out)
     begin = None
     if start is not None:
         begin = Start.open(start, dataset, model=model, settings=config.model, users_from=users_from)
         model, config = model or begin.name, config.model_copy(update={"model": begin.settings})
     if model is None:
-        raise UsageError("no model was named", expected="a model, or an artifact to start from", fix="name a model")
+        raise UsageError("no model was given", expected="a model, or an artifact to start from", fix="name a model")
+    config = with_recipe(config, model, dataset)
     run = _Run(dataset, model, out, config, begin)
-    with torch_threads(config.train.threads), torch.random.fork_rng():
+    listeners = Callbacks(made(checked_callbacks(callbacks)) if launch().first else ())
+    with torch_threads(config.train.threads), torch.random.fork_rng(), listeners:
         torch.manual_seed(config.train.seed)
         built = build_model(dataset, model, config.model)
+        listeners.begun(run.info())
         if isinstance(built, FittedModel):
             if resume:
-                raise UsageError(f"{model} is fitted at once, there is nothing to resume", fix="train without --resume")
+                raise UsageError(f"{model} is fitted at once: there is nothing to resume", fix="train without --resume")
             if launch().several:
-                raise UsageError(f"{model} is fitted at once, by one process", fix="train without torchrun")
+                raise UsageError(f"{model} is fitted at once by a single process", fix="train without torchrun")
             run.fit(built)
         else:
-            run.optimise(built, resume=resume, progress=progress)
-        return run.finish(built)
+            run.optimise(built, resume=resume, progress=progress, callback=listeners)
+        artifact = run.finish(built)
+        listeners.ended(numbers_of(artifact.metrics.get("validation", {})))
+        return artifact
+
+
+def numbers_of(measured: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among what was measured."""
+    return {name: float(value) for name, value in measured.items() if isinstance(value, int | float)}
 
 
 class _Run:
-    """One call of `train`: its times, its record, its checkpoint."""
+    """One call of `train`, with its timings, its record and its checkpoint."""
 
     def __init__(self, dataset: Dataset, name: str, out: Path, config: RunConfig, start: Start | None = None) -> None:
         self.dataset, self.name, self.out, self.config, self.start = dataset, name, out, config, start
@@ -131,31 +140,41 @@ class _Run:
         )
         self.checkpoint = Checkpoint(out, fingerprint)
 
+    def info(self) -> RunInfo:
+        """What callbacks get at the beginning."""
+        train = {f"train.{name}": value for name, value in self.config.train.model_dump().items()}
+        own = {f"model.{name}": value for name, value in self.settings.items()}
+        return RunInfo(self.out.name, self.name, self.out, {**train, **own})
+
     def fit(self, model: FittedModel) -> None:
-        """Fit a model that has no loop."""
+        """Fit a model that is not trained by gradient."""
         self.record = {"examples_seen": None, "learning_curve": [], "stopped_by": "fitted"}
         if self.start is not None:
             self.start.carry_into_fitted(model)
             self.record["start"] = self.start.record(self._measured(model))
-        with self._timed("train"):
+        with timed(self.seconds, "train"):
             model.fit(self.dataset, seed=self.config.train.seed)
 
-    def optimise(self, model: Model, *, resume: bool, progress: bool) -> None:
-        """Train by gradient; leaves the best weights in the model."""
+    def optimise(
+        self, model: Model, *, resume: bool, progress: bool | Callable[[str], None], callback: Callback
+    ) -> None:
+        """Train by gradient; the model has the best weights at the end."""
         settings = self.config.train
-        with self._timed("open"):
+        with timed(self.seconds, "open"):
             if self.start is not None:
                 self.start.carry_into(model)
-            fabric = make_fabric(settings)
+            compute = open_compute(settings)
             self._check_same()
             if self.start is None and settings.initial_vectors == "cooccurrence" and model.vector_spread > 0:
                 model.begin_with(cooccurrence_vectors(self.dataset, model.vector_width, seed=settings.seed))
                 self.processes.spread(model.state_dict().values())
-            if model.reads_popularity or model.popular is not None:
+            if model.factor_widths:
+                self._make_factors(model)
+            if model.reads_popularity:
                 model.learn_popularity(target_counts(self.dataset))
-            batches = batches_for(model, self.dataset, settings, fit_counts=self.start is None)
-        total, shown = total_examples(settings, batches.examples_per_epoch), progress and self.processes.first
-        with Display(total, enabled=shown) as display:
+            batches = batches_for(model, self.dataset, settings, fit_extras=self.start is None)
+        total, shown = total_examples(settings, batches.examples_per_epoch), self.processes.first and progress
+        with Display(total, enabled=shown, callback=callback) as display:
             left = self.processes.share(self.checkpoint.exists())
             resume = resume or (left and self.processes.place.restarts > 0)
             if left and not resume:
@@ -165,7 +184,7 @@ class _Run:
                 self.dataset,
                 settings=settings,
                 batches=batches,
-                fabric=fabric,
+                compute=compute,
                 checkpoint=self.checkpoint,
                 display=display,
                 processes=self.processes,
@@ -179,13 +198,18 @@ class _Run:
             model.load_state_dict(dict(best))
         self.processes.spread(model.state_dict().values())
         self.seconds |= loop.progress.seconds
-        self.record = _loop_record(loop, fabric)
+        self.record = _loop_record(loop, compute)
         if self.start is not None:
             before = loop.progress.curve[0]
             self.record["start"] = self.start.record({"auc": before.auc, "log_loss": before.log_loss})
 
+    def _make_factors(self, model: Model) -> None:
+        """Also where training goes on: heads read products of factors, which mean the same whatever their axes."""
+        whole, apart = unit_factors(self.dataset, model.factor_widths, seed=self.config.train.seed)
+        model.take_factors(_tensors(whole), list(map(_tensors, apart)))
+
     def _check_same(self) -> None:
-        """Refuse processes that train something else than the others."""
+        """Refuse processes that do not all train the same model on the same data with the same settings."""
         dataset, config = self.dataset.manifest, self.config.train.model_dump(exclude={"threads", "prefetch"})
         self.processes.check_same(
             {
@@ -199,12 +223,12 @@ class _Run:
         )
 
     def finish(self, model: Model | FittedModel) -> Artifact:
-        """Score validation, fit the calibrator, write the artifact, forget the checkpoint.
+        """Score the validation split, fit the calibrators, write the artifact, delete the checkpoint.
 
         Raises:
             ElsewhereError: in processes on another machine.
         """
-        with self._timed("calibrate"):
+        with timed(self.seconds, "calibrate"):
             logit_NT = self._logits(model, self._validation)
         if isinstance(model, Model):
             model.cpu().eval()
@@ -213,11 +237,11 @@ class _Run:
         if written:
             return written[0]
         if not (self.out / "manifest.json").is_file():
-            raise ElsewhereError(f"the artifact is in {self.out} on the machine of process 0, which alone writes it")
+            raise ElsewhereError(f"the artifact is in {self.out} on the machine of process 0, the only one that writes")
         return Artifact.open(self.out, verify="sizes")
 
-    def _write(self, model: Model | FittedModel, logit_NT: metrics.FloatArray) -> Artifact:
-        with self._timed("calibrate"):
+    def _write(self, model: Model | FittedModel, logit_NT: FloatArray) -> Artifact:
+        with timed(self.seconds, "calibrate"):
             calibrators, validation = self._calibrate(logit_NT)
         first = self.dataset.schema.tasks[0]
         manifest = self.dataset.manifest
@@ -241,7 +265,7 @@ class _Run:
         }
         run = {"model": self.settings, "train": self.config.train.model_dump()}
         if self.start is not None:
-            run["start"] = {"artifact": self.start.artifact.id}
+            run["start"] = {"artifact": self.start.artifact.id, "family": self.start.artifact.family}
         artifact = write_artifact(
             self.out,
             model,
@@ -250,23 +274,24 @@ class _Run:
             metrics=document,
             calibrator=calibrators.pop(first),
             other_calibrators=calibrators,
+            start=None if self.start is None else self.start.artifact,
         )
         self.checkpoint.delete()
         return artifact
 
-    def _logits(self, model: Model | FittedModel, examples: Examples) -> metrics.FloatArray:
+    def _logits(self, model: Model | FittedModel, examples: Examples) -> FloatArray:
         if not len(examples):
             return np.empty((0, len(self.dataset.schema.tasks)))
         return predict(model, self.dataset, examples, processes=self.processes)
 
     @cached_property
     def _stopping(self) -> Examples:
-        """What decides when to stop."""
+        """The validation examples that decide when to stop."""
         return self._drawn(self.config.train.validation_examples)
 
     @cached_property
     def _validation(self) -> Examples:
-        """The same and, to calibrate on, more."""
+        """Those and more, to calibrate on."""
         limits = self.config.train.validation_examples, self.config.train.calibration_examples
         return self._drawn(None if None in limits else max(filter(None, limits)))
 
@@ -282,8 +307,8 @@ class _Run:
         auc, log_loss = selected(found, self.config.train.select_task)
         return {"auc": auc, "log_loss": log_loss}
 
-    def _calibrate(self, logit_NT: metrics.FloatArray) -> tuple[dict[str, Calibrator | None], dict[str, Any]]:
-        """A calibrator for each task, and what was measured: of what selects, and of each task if there are several."""
+    def _calibrate(self, logit_NT: FloatArray) -> tuple[dict[str, Calibrator | None], dict[str, Any]]:
+        """A calibrator per task, and what was measured: of the selected task, and of each where there are several."""
         examples, tasks = self._validation, self.dataset.schema.tasks
         if not len(examples):
             return dict.fromkeys(tasks), {"examples": 0}
@@ -304,36 +329,17 @@ class _Run:
         sizes = {"examples": len(self._stopping), "calibration_examples": len(examples)}
         return calibrators, {**sizes, **first, "auc": auc, "log_loss": log_loss, **each}
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+def _tensors(arrays: Mapping[str, Float32Array]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
-def make_fabric(settings: TrainSettings) -> Fabric:
-    """Device and precision of a run; under torchrun the processes find each other here.
-
-    Raises:
-        UsageError: a GPU is asked for and there is none, or too few for the processes of a machine.
-        MissingExtraError: lightning is not installed.
-        LostProcessError: not all processes have come.
-    """
-    device = settings.device
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("train.device = 'cuda', but torch finds no GPU", fix="set train.device=auto")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    half = settings.precision == "bf16" or (settings.precision == "auto" and device == "cuda")
-    return open_fabric(device, "bf16-mixed" if half else "32-true", minutes=settings.answer_minutes)
-
-
-def _loop_record(loop: Loop, fabric: Fabric) -> dict[str, Any]:
+def _loop_record(loop: Loop, compute: Compute) -> dict[str, Any]:
     progress = loop.progress
     best = None if progress.best is None else progress.curve[progress.best]
     return {
-        "device": str(fabric.device),
-        "precision": str(fabric.strategy.precision.precision),
+        "device": str(compute.device),
+        "precision": compute.precision,
         "parameters": loop.parameters,
         "examples_seen": progress.examples,
         "steps": progress.steps,
@@ -345,13 +351,3 @@ def _loop_record(loop: Loop, fabric: Fabric) -> dict[str, Any]:
         "learning_curve": [point.model_dump() for point in progress.curve],
         "cut": asdict(loop.batches.cut),
     }
-
-
-def _check_out(out: Path) -> None:
-    """Refuse a folder that the artifact could not replace, before hours of training and not after."""
-    if out.exists() and not (out / "manifest.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(
-            f"{out} exists and is not an artifact",
-            expected="a new folder, or an artifact to replace",
-            fix="choose another --out",
-        )

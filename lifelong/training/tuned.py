@@ -1,4 +1,4 @@
-"""What `lifelong tune` found: a TOML file that `--config` reads, with the record of the search in `[tuned]`."""
+"""The outcome of `lifelong tune`: a TOML file that `--config` reads, with the record of the search in `[tuned]`."""
 
 from __future__ import annotations
 
@@ -7,30 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from lifelong.atomic import replace_text
+from lifelong.config import Record
 
 
-class Trial(BaseModel):
+class Trial(Record):
     """One set of settings that was tried."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
     state: str
-    """complete, given up (its learning curve lay below the median), or failed."""
+    """complete, given up (its learning curve was below the median), or failed."""
     auc: float | None
     """Best on validation."""
     examples: int | None
-    """Labelled training examples that it saw; None for a model that is fitted."""
+    """Labelled training examples that it saw; None for a model that is fitted at once."""
     seconds: float
     settings: dict[str, Any]
     """`train.x` or `model.x` -> value."""
 
 
-class Tuned(BaseModel):
+class Tuned(Record):
     """The outcome of a search."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     auc: float
@@ -39,7 +36,7 @@ class Tuned(BaseModel):
     """Number of the trial that reached it."""
     seed: int
     examples: int
-    """Of a trial at most."""
+    """Labelled training examples of a trial at most."""
     dataset: str
     data_hash: str
     command: str | None
@@ -58,12 +55,10 @@ class Tuned(BaseModel):
             of = trial.model_dump(mode="json", exclude={"settings"})
             settings = ", ".join(_pairs({json.dumps(name): value for name, value in trial.settings.items()}))
             lines += ["", "[[tuned.trials]]", *_pairs(of), f"settings = {{ {settings} }}"]
-        fresh = out.with_name(f"{out.name}.unfinished")
-        fresh.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        fresh.replace(out)
+        replace_text(out, "\n".join(lines) + "\n")
 
 
 def _pairs(table: Mapping[str, Any]) -> list[str]:
-    """`key = value` lines; TOML has no null, so what is None is left out."""
-    # Texts, numbers, booleans and lists of them are written alike in JSON and TOML.
+    """`key = value` lines; None is left out, as TOML has no null."""
+    # Texts, numbers, booleans and lists of them look alike in JSON and TOML.
     return [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items() if value is not None]

@@ -1,11 +1,11 @@
-"""Looks for the settings of a model that are best on validation; the test split is never read.
+"""Searches for the settings of a model that are best on validation; the test split is never read.
 
-    space --Optuna--> settings --train for so many examples--> validation AUC --> next settings ... --> TUNED.toml
+    space --Optuna--> settings --train on so many examples--> validation AUC --> next settings ... --> TUNED.toml
 
-A trial whose learning curve lies below the median of earlier ones at the same validation is given up. What was tried is
-kept in a journal beside the output, written after every validation: a second call goes on there, and a trial that was
-cut off is tried again with the same settings. What is drawn in a trial depends on (seed, number of the trial) and the
-trials before it alone. The first trial takes the settings as they come.
+A trial is given up if its learning curve is below the median of earlier ones at the same validation. A journal next to
+the output keeps what was tried, and is written after every validation: a second call continues from it, and repeats a
+trial that was cut off with the same settings. What is drawn in a trial depends only on (seed, number of the trial) and
+the trials before it. The first trial takes the default settings.
 """
 
 from __future__ import annotations
@@ -15,35 +15,34 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from lifelong.config import RunConfig
+from lifelong.data.dataset import Dataset
 from lifelong.errors import LifelongError, MismatchError, UsageError, require
 from lifelong.evaluation import metrics
 from lifelong.evaluation.evaluate import predict, torch_threads
 from lifelong.models.base import FittedModel, Model
+from lifelong.training.callbacks import Callback, Callbacks, RunInfo, checked_callbacks, made
 from lifelong.training.checkpoint import Checkpoint, CurvePoint, Fingerprint, json_safe
+from lifelong.training.compute import open_compute
 from lifelong.training.display import Display
-from lifelong.training.jobs import FREE
 from lifelong.training.loop import Loop
+from lifelong.training.runs import lasting
 from lifelong.training.settings import batches_for, build_model
 from lifelong.training.space import Range, apply, defaults, space_of
 from lifelong.training.study import equal_budget
-from lifelong.training.trainer import make_fabric
 from lifelong.training.tuned import Trial, Tuned
 
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-
 VALIDATIONS = 8
-"""Of one trial."""
+"""Validations of one trial."""
 _PATIENT_TRIALS = 5
 """Trials before any is given up."""
 _PATIENT_VALIDATIONS = 2
@@ -57,11 +56,12 @@ class Search:
 
     Args:
         model: name.
-        trials: in all, those of an earlier call included.
-        examples: labelled examples of a trial at most.
-        seed: of what is drawn; trainings have `train.seed`.
+        trials: in all, those of earlier calls included.
+        examples: the largest number of labelled examples of a trial.
+        seed: of the search; trainings use `train.seed`.
         fixed: settings, as `train.x` or `model.x`, that are not searched.
         command: kept in the record.
+        callbacks: called in each trial; see `lifelong.training.callbacks`.
     """
 
     model: str
@@ -70,6 +70,7 @@ class Search:
     seed: int = 0
     fixed: Collection[str] = ()
     command: str | None = None
+    callbacks: Sequence[Callback | str] = ()
 
 
 def tune(
@@ -85,15 +86,15 @@ def tune(
     Args:
         dataset: prepared.
         search: model, number and size of trials.
-        out: TOML file that `--config` of `train` and `compare` reads; the journal stands beside it.
+        out: TOML file that `--config` of `train` and `compare` reads; the journal is next to it.
         config: the settings that are not searched.
-        progress: is told what a trial reached.
+        progress: called with a line on the outcome of each trial.
 
     Raises:
-        MismatchError: the dataset cannot train this model; or the journal is of another search.
+        MismatchError: the dataset cannot train this model, or the journal is of another search.
         MissingExtraError: Optuna is not installed.
-        UsageError: nothing is to be searched.
-        LifelongError: no trial reached its end.
+        UsageError: there is nothing to search.
+        LifelongError: no trial succeeded.
     """
     optuna = require("optuna", extra="tune", purpose="tuning")
     config = config or RunConfig()
@@ -102,7 +103,8 @@ def tune(
     if not space:
         raise UsageError(f"{search.model} has no setting left to search", fix="leave a --set out")
     study = _open_study(optuna, dataset, search, out, config, space)
-    _Tuner(optuna, study, dataset, search, config, space, progress or logging.getLogger(__name__).info).run()
+    say = progress or logging.getLogger(__name__).info
+    _Tuner(optuna, study, dataset, search, config, space, say, out=out).run()
     tuned = _tuned(optuna, study, dataset, search, config)
     tuned.save(out)
     return tuned
@@ -111,22 +113,16 @@ def tune(
 def _open_study(
     optuna: ModuleType, dataset: Dataset, search: Search, out: Path, config: RunConfig, space: Mapping[str, Range]
 ) -> Any:
-    """The study of an earlier call, or a new one.
-
-    Raises:
-        MismatchError: the journal is of another search.
-    """
+    """The study of an earlier call, or a new one."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = out.with_name(f"{out.name}.journal")
     journal.parent.mkdir(parents=True, exist_ok=True)
-    kept = config.model_dump(mode="json")
-    kept["train"] = {name: value for name, value in kept["train"].items() if name not in FREE}
     wanted = {
         "data_hash": dataset.manifest.data_hash,
         "model": search.model,
         "examples": search.examples,
         "seed": search.seed,
-        "settings": json_safe(kept),
+        "settings": json_safe(lasting(config)),
         "space": {name: repr(of) for name, of in space.items()},
     }
     pruner = optuna.pruners.MedianPruner(n_startup_trials=_PATIENT_TRIALS, n_warmup_steps=_PATIENT_VALIDATIONS)
@@ -149,13 +145,13 @@ def _open_study(
 
 
 def ended_trials(study: Any) -> list[Any]:
-    """The trials that count, in order: those that reached an end of their own, good or bad."""
+    """The trials that count, in order: all that ended, well or not, but those that were interrupted."""
     cut_off = study.user_attrs.get(_CUT_OFF, [])
     return [trial for trial in study.trials if trial.state.is_finished() and trial.number not in cut_off]
 
 
 class _Tuner:
-    """Does the trials that are missing."""
+    """Runs the trials that are missing."""
 
     def __init__(
         self,
@@ -166,12 +162,15 @@ class _Tuner:
         config: RunConfig,
         space: Mapping[str, Range],
         say: Callable[[str], None],
+        *,
+        out: Path,
     ) -> None:
         self._optuna, self._study, self._dataset, self._search = optuna, study, dataset, search
         self._config, self._space, self._say = config, space, say
+        self._out = out
 
     def run(self) -> None:
-        """Until there are as many finished trials as asked for."""
+        """Run trials until there are as many as asked for."""
         study = self._study
         for trial in study.get_trials(states=(self._optuna.trial.TrialState.RUNNING,)):
             study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
@@ -184,7 +183,7 @@ class _Tuner:
             study.optimize(self._objective, n_trials=1, catch=(LifelongError,))
 
     def _cut_off(self, number: int, parameters: Mapping[str, Any]) -> None:
-        """A trial was interrupted: it does not count, and its settings come first now."""
+        """Note that a trial was interrupted: it does not count, and its settings are tried next."""
         self._study.set_user_attr(_CUT_OFF, [*self._study.user_attrs.get(_CUT_OFF, []), number])
         self._study.enqueue_trial(dict(parameters))
 
@@ -192,8 +191,13 @@ class _Tuner:
         values = {name: of.draw(trial, name) for name, of in self._space.items()}
         trial.set_user_attr("settings", values)
         started, outcome = time.monotonic(), "given up"
+        listeners = Callbacks(made(checked_callbacks(self._search.callbacks)))
+        folder = self._out.with_name(f"{self._out.stem}-trial{len(ended_trials(self._study)) + 1}")
         try:
-            auc = self._score(trial, apply(self._config, values))
+            with listeners:
+                listeners.begun(RunInfo(folder.name, self._search.model, folder, values))
+                auc = self._score(trial, apply(self._config, values), listeners)
+                listeners.ended({"auc": auc})
             outcome = f"validation AUC {auc:.4f}"
             return auc
         except LifelongError as error:
@@ -208,8 +212,8 @@ class _Tuner:
             trial.set_user_attr("seconds", round(time.monotonic() - started, 3))
             self._say(f"trial {len(ended_trials(self._study)) + 1}: {outcome}  {json.dumps(values)}")
 
-    def _score(self, trial: Any, config: RunConfig) -> float:
-        """Best validation AUC."""
+    def _score(self, trial: Any, config: RunConfig, listeners: Callback) -> float:
+        """The best validation AUC of a trial."""
         limited = equal_budget(self._search.model, config, self._search.examples) or config
         with torch_threads(config.train.threads), torch.random.fork_rng():
             torch.manual_seed(config.train.seed)
@@ -219,15 +223,15 @@ class _Tuner:
                 validation = self._dataset.examples("validation")
                 logit_N = predict(model, self._dataset, validation)[:, 0]
                 return metrics.auc(np.asarray(validation.label_NT[:, 0]), logit_N)
-            return self._train(trial, model, limited)
+            return self._train(trial, model, limited, listeners)
 
-    def _train(self, trial: Any, model: Model, config: RunConfig) -> float:
+    def _train(self, trial: Any, model: Model, config: RunConfig, listeners: Callback) -> float:
         every = max(2, self._search.examples // VALIDATIONS)
         settings = config.train.model_copy(update={"validate_every": every})
         batches = batches_for(model, self._dataset, settings)
         with (
             tempfile.TemporaryDirectory(prefix="lifelong-trial-") as folder,
-            _Watch(self._search.examples, trial, self._optuna) as watch,
+            _Watch(self._search.examples, trial, self._optuna, listeners) as watch,
         ):
             print_ = Fingerprint(data_hash="", model=self._search.model, settings={}, train={})
             loop = Loop(
@@ -235,7 +239,7 @@ class _Tuner:
                 self._dataset,
                 settings=settings,
                 batches=batches,
-                fabric=make_fabric(settings),
+                compute=open_compute(settings),
                 checkpoint=Checkpoint(Path(folder) / "trial", print_),
                 display=watch,
             )
@@ -244,14 +248,14 @@ class _Tuner:
 
 
 class _Watch(Display):
-    """Tells the study what each validation reached, and ends a trial that is not worth going on with."""
+    """Reports each validation to the study, and ends a trial that is not worth continuing."""
 
-    def __init__(self, total: int, trial: Any, optuna: ModuleType) -> None:
-        super().__init__(total, enabled=False)
+    def __init__(self, total: int, trial: Any, optuna: ModuleType, listeners: Callback) -> None:
+        super().__init__(total, enabled=False, callback=listeners)
         self._trial, self._optuna, self._validations = trial, optuna, 0
 
     def validated(self, point: CurvePoint, *, best: bool) -> None:
-        """After a validation."""
+        """Report the outcome of a validation."""
         super().validated(point, best=best)
         self._validations += 1
         self._trial.report(point.auc, self._validations)
@@ -261,18 +265,14 @@ class _Watch(Display):
 
 
 def _tuned(optuna: ModuleType, study: Any, dataset: Dataset, search: Search, config: RunConfig) -> Tuned:
-    """The best settings and what was tried.
-
-    Raises:
-        LifelongError: no trial reached its end.
-    """
+    """The best settings, and the record of all trials."""
     states = optuna.trial.TrialState
     words = {states.COMPLETE: "complete", states.PRUNED: "given up", states.FAIL: "failed"}
     ended = ended_trials(study)
     complete = [trial for trial in ended if trial.state == states.COMPLETE and np.isfinite(trial.value)]
     if not complete:
         errors = [trial.user_attrs.get("error") for trial in ended]
-        raise LifelongError(f"none of {len(ended)} trials reached its end: {next(filter(None, errors), 'unknown')}")
+        raise LifelongError(f"none of {len(ended)} trials succeeded: {next(filter(None, errors), 'unknown')}")
     best = max(complete, key=lambda trial: (trial.value, -trial.number))
     trials = [
         Trial(

@@ -9,16 +9,17 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+from support.artifacts import SETTINGS, tiny_artifact
 
+from lifelong import atomic as folders
 from lifelong.artifact import graphs
 from lifelong.artifact.export import load_model, write_artifact
 from lifelong.artifact.folder import Artifact
-from lifelong.data import folders
+from lifelong.data.cell_plan import plan_of
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation.evaluate import predict
 from lifelong.models import MODELS, SERVED, build
 from lifelong.models.base import FittedModel, MemoryModel
-from lifelong.testing.artifacts import SETTINGS, tiny_artifact
 from lifelong.testing.datasets import tiny_dataset
 
 pytestmark = pytest.mark.torch
@@ -67,6 +68,18 @@ def test_a_form_that_cannot_be_served_is_kept_and_says_why(dataset, tmp_path):
         artifact.graph("read")
     with pytest.raises(ArtifactError, match="depends on the target"):
         _ = artifact.tables
+
+
+@pytest.mark.parametrize("side", ["item", "both"])
+def test_a_model_with_an_item_side_memory_comes_back(side, tmp_path):
+    dataset = tiny_dataset(tmp_path / "data", item_histories=True)
+    settings = {"side": side, "periods": (1, 2)}
+    model = build("hpmn", dataset.inputs, settings)
+    artifact = write(tmp_path / "artifact", model, dataset, settings)
+    examples = dataset.examples("test")
+    np.testing.assert_array_equal(
+        predict(load_model(artifact), dataset, examples), predict(model.eval(), dataset, examples)
+    )
 
 
 def test_a_loaded_model_is_in_evaluation_mode(hpmn):
@@ -143,7 +156,7 @@ def test_an_older_artifact_is_replaced(dataset, hpmn, tmp_path):
 
 def test_anything_else_is_not_replaced(dataset, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(ArtifactError, match="not an artifact"):
+    with pytest.raises(UsageError, match="not an artifact"):
         tiny_artifact(tmp_path, dataset)
     assert (tmp_path / "letter.txt").read_text() == "dear"
 
@@ -169,8 +182,30 @@ def test_weights_that_do_not_fit_the_settings_are_refused(hpmn):
         load_model(broken)
 
 
+@pytest.mark.parametrize("name", ["hpmn", "hpmn_dynamic", "tally"])
+def test_weights_under_the_names_of_earlier_releases_load(name, dataset):
+    model, other = (build(name, dataset.inputs, SETTINGS.get(name, {})) for _ in range(2))
+    earlier = dict(model.state_dict())
+    for old, new in model.earlier_names.items():
+        for weight in [weight for weight in earlier if weight.startswith(f"{new}.")]:
+            earlier[old + weight.removeprefix(new)] = earlier.pop(weight)
+    assert not any("memory" in weight or "reader" in weight for weight in earlier)
+    other.load_state_dict(earlier)
+    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_a_tally_of_an_earlier_release_has_no_factors(dataset, tmp_path):
+    earlier = tiny_artifact(tmp_path / "a", dataset, model="tally", settings={**SETTINGS["tally"], "factors": []})
+    settings = {name: value for name, value in earlier.config.settings.items() if name != "factors"}
+    bare = Artifact(earlier.path, earlier.manifest, earlier.config.model_copy(update={"settings": settings}))
+    one, other = load_model(earlier), load_model(bare)
+    assert list(one.state_dict()) == list(other.state_dict())
+    assert plan_of(settings, bare.config.input_spec) == other.counts.plan
+
+
 def test_the_committed_artifact_is_of_this_format(hpmn):
     committed = Path(__file__).parents[1] / "assets" / "tiny_artifact"
     kept, now = (json.loads((folder / "config.json").read_text()) for folder in (committed, hpmn.path))
     del kept["versions"], now["versions"]
     assert kept == now, "python tests/assets/make_tiny_artifact.py"
+    load_model(Artifact.open(committed))

@@ -7,7 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from lifelong.testing.artifacts import tiny_artifact
+from support.artifacts import tiny_artifact
+
 from lifelong.testing.datasets import tiny_dataset
 
 OUT = Path(__file__).parent / "tiny_artifact"

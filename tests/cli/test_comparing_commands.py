@@ -14,12 +14,13 @@ import pytest
 pytest.importorskip("torch", reason="torch is of the train extra")
 pytest.importorskip("matplotlib", reason="matplotlib is of the report extra")
 
+from support.artifacts import tiny_artifact
+
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.compare import command_line, seed_counts
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.serving_cost import serving_of
 from lifelong.errors import MismatchError, UsageError
-from lifelong.testing.artifacts import tiny_artifact
 
 pytestmark = pytest.mark.torch
 QUICK = ("--set", "train.max_examples=200", "--set", "train.validate_every=100", "--threads", "1")
@@ -54,16 +55,19 @@ def test_a_model_that_fails_makes_the_exit_code_one_and_the_others_are_reported(
 
 
 def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, dataset, tmp_path, monkeypatch):
-    from lifelong import models
+    from lifelong.models import registry
     from lifelong.models.counts import Counts
 
-    few = {name: models.MODELS[name] for name in ("popularity", "counts")}
-    monkeypatch.setattr(models, "MODELS", few)
+    few = {name: registry.MODELS[name] for name in ("popularity", "counts")}
+    monkeypatch.setattr(registry, "MODELS", few)
+    monkeypatch.setattr(registry, "PRESETS", {})
     monkeypatch.setattr(Counts, "requirements", lambda self, dataset: ["it has no prices"])
     words = ("compare", dataset.folder, "--sweep", "none", "--json")
     document = run(*words, "--out", tmp_path / "all").document
     assert [row["model"] for row in document["rows"]] == ["popularity"]
-    assert document["notes"] == ["counts is left out: counts cannot be trained on this dataset: it has no prices"]
+    left_out, trend = document["notes"]
+    assert left_out == "counts is left out: counts cannot be trained on this dataset: it has no prices"
+    assert trend.startswith("An item's trend alone") and trend.endswith("(popularity)")
     named = run(*words, "--models", "popularity,counts", "--out", tmp_path / "named")
     assert named.code == 1
     assert "it has no prices" in named.document["failures"]["counts-seed0"]
@@ -242,7 +246,7 @@ def test_a_requirement_is_an_error_of_the_dataset(dataset, monkeypatch):
 
 
 def test_a_memory_holds_the_events_behind_which_latency_is_measured(dataset, tmp_path, monkeypatch):
-    from lifelong.serving import scorer
+    from lifelong.scoring import scorer
 
     artifact = tiny_artifact(tmp_path / "run" / "artifact", dataset)
     counts, real = [], scorer.Scorer.answer_from

@@ -1,7 +1,8 @@
 """`lifelong doctor`."""
 
+import shutil
+
 from lifelong.cli import doctor
-from lifelong.cli.program import COMMANDS
 
 
 def test_the_document_says_versions_machine_extras_and_commands(run):
@@ -22,14 +23,25 @@ def test_a_missing_extra_rules_its_commands_out_and_says_how_to_get_it(run, monk
     assert "pip install 'lifelong[train]'" in run("doctor").stdout
 
 
-def test_every_command_is_judged():
-    assert set(COMMANDS) - {"doctor"} <= set(doctor.NEEDS)
-
-
 def test_a_store_is_looked_at_and_a_problem_is_a_no(run, filled, tmp_path, monkeypatch):
     found = run("doctor", "--store", filled, "--json")
     assert found.code in (0, 1) and "nothing is lost" in found.document["survives"]["kill of a process that writes"]
-    monkeypatch.setattr("lifelong.memory.checkup._FREE", 2.0)
+    monkeypatch.setattr("lifelong.store.checkup._FREE", 2.0)
     found = run("doctor", "--store", filled)
     assert found.code == 1 and "To do: the disk of" in found.stdout
     assert run("doctor", "--store", f"rocksdb://{tmp_path}/none").code == 1
+
+
+def test_an_artifact_is_checked_down_to_its_bytes(run, artifact, tmp_path):
+    found = run("doctor", "--artifact", artifact, "--json").document
+    assert found["format_version"] == 1 and found["model"] == "hpmn" and found["files"] > 5
+    assert "format 1" in run("doctor", "--artifact", artifact).stdout
+    damaged = shutil.copytree(artifact, tmp_path / "damaged")
+    weights = damaged / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert run("doctor", "--artifact", damaged).code == 1
+    assert run("doctor", "--artifact", artifact, "--store", "memory://").code == 2
+
+
+def test_the_format_of_a_store_is_said(run, filled):
+    assert run("doctor", "--store", filled, "--json").document["facts"]["format"] == "1"

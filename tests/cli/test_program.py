@@ -1,15 +1,17 @@
 """What all commands have in common: help, exit codes, errors."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support.commands import reference
 
 from lifelong.cli import main
-from lifelong.cli.program import COMMANDS, with_common_options
-from lifelong.cli.reference import reference
+from lifelong.cli.extras import COMMANDS
+from lifelong.cli.program import with_common_options
 from lifelong.cli.terminal import Reply, Terminal, run_command
 from lifelong.errors import ConfigError, DataError, UsageError
 
@@ -30,8 +32,10 @@ def test_the_help_names_every_command(run):
     assert all(command in outcome.stdout for command in COMMANDS)
 
 
-def test_no_command_is_bad_usage(run):
-    assert run().code == 2
+def test_no_command_is_a_question_for_help(run):
+    outcome = run()
+    assert outcome.code == 0
+    assert outcome.stdout == run("--help").stdout
 
 
 def test_the_version(run):
@@ -152,7 +156,7 @@ def test_a_command_gets_the_common_options():
 
 def test_the_reference_page_is_fresh():
     path = ROOT / "docs" / "cli.md"
-    assert path.read_text() == reference(), "python -m lifelong.cli.reference > docs/cli.md"
+    assert path.read_text() == reference(), "stale: run `make pictures`"
 
 
 def test_the_module_is_the_command_line():
@@ -163,3 +167,25 @@ def test_the_module_is_the_command_line():
 
 def test_main_takes_words():
     assert main(["doctor", "--json"]) == 0
+
+
+def test_a_printed_command_runs_where_it_is_printed(tmp_path):
+    """A program that is not on the path names itself by its path, and what it prints runs."""
+    program = tmp_path / "environment" / "bin" / "lifelong"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!{sys.executable}\nimport sys\nfrom lifelong.cli import main\nsys.exit(main())\n")
+    program.chmod(0o755)
+    elsewhere = {**os.environ, "PATH": "/usr/bin:/bin"}
+    failed = subprocess.run(
+        [program, "nonsense"], cwd=tmp_path, env=elsewhere, capture_output=True, text=True, check=False
+    )
+    printed = failed.stderr.rpartition("to do: ")[2].strip()
+    assert printed == "environment/bin/lifelong --help"
+    assert (
+        subprocess.run(printed.split(), cwd=tmp_path, env=elsewhere, capture_output=True, check=False).returncode == 0
+    )
+    onpath = {**elsewhere, "PATH": f"{program.parent}:/usr/bin:/bin"}
+    failed = subprocess.run(
+        [program, "nonsense"], cwd=tmp_path, env=onpath, capture_output=True, text=True, check=False
+    )
+    assert failed.stderr.endswith("to do: lifelong --help\n")

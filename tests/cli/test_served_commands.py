@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-from lifelong.memory.store import open_store
+from lifelong.cli.remote import Remote
+from lifelong.errors import UsageError
+from lifelong.store.opening import open_store
 
 TIME = "1700100000"
 
@@ -97,6 +99,14 @@ def test_score_orders_the_candidates_for_people(run, artifact, filled):
     assert outcome.code == 0
     assert "a memory of 3 events" in outcome.stdout
     assert "No probability:" in outcome.stdout
+
+
+def test_an_id_with_a_comma_is_one_candidate(run, artifact, filled):
+    words = ["--store", filled, "--user", "u1", "--items", "i1, i2", "--item", "oil, 1 l", "--json"]
+    for command, key in (("score", "scores"), ("explain", "candidates")):
+        found = run(command, artifact, *words).document[key]
+        assert [row["item"] for row in found] == ["i1", "i2", "oil, 1 l"]
+    assert run("explain", artifact, "--store", filled, "--user", "u1", "--json").code == 2
 
 
 def test_score_keeps_the_order_of_the_request_for_machines(run, artifact, filled):
@@ -270,7 +280,7 @@ def test_explain_for_machines_is_what_the_service_answers(run, artifact, filled)
 @pytest.mark.torch
 def test_explain_names_the_events_that_a_history_model_attends_to(run, dataset, url, events, tmp_path):
     pytest.importorskip("torch")
-    from lifelong.testing.artifacts import tiny_artifact
+    from support.artifacts import tiny_artifact
 
     folder = tiny_artifact(tmp_path / "sim", dataset, model="sim").path
     assert run("ingest", folder, "--store", url, "--from", events).code == 0
@@ -325,8 +335,9 @@ def test_verify_takes_the_stores_own_log(run, artifact, filled):
 
 @pytest.fixture
 def newer(artifact, tmp_path):
+    from support.variants import other_artifact
+
     from lifelong.artifact.folder import Artifact
-    from lifelong.testing.variants import other_artifact
 
     return other_artifact(Artifact.open(artifact), tmp_path / "newer").path
 
@@ -371,7 +382,7 @@ def test_a_service_that_does_not_answer_is_named(run):
 
 def test_forget_takes_users_out_of_the_store_and_its_files(run, artifact, filled, tmp_path):
     document = run("forget", "u1", "nobody", "--store", filled, "--json").document
-    assert document == {"users": 2, "erased": 1, "impressions": 0, "purged": True}
+    assert document == {"users": 2, "erased": 1, "impressions": 0, "dead_letters": 0, "purged": True}
     assert not score(run, artifact, filled, "--json").document["known_user"]
     assert run("forget", "--inactive", "365", "--store", filled, "--json").document["erased"] == 1
 
@@ -447,7 +458,7 @@ def test_these_commands_run_without_torch(artifact, events, tmp_path):
     """In a process of its own that cannot import what the serve extra does not bring."""
     lines = [
         "import sys",
-        "for name in ('torch', 'lightning', 'ibis', 'pyarrow', 'pandas', 'scipy'): sys.modules[name] = None",
+        "for name in ('torch', 'ibis', 'pyarrow', 'pandas', 'scipy'): sys.modules[name] = None",
         "from lifelong.cli import main",
         f"pair = [{str(artifact)!r}, '--store', 'rocksdb://{tmp_path}/store']",
         f"assert main(['ingest', *pair, '--from', {str(events)!r}]) == 0",
@@ -479,3 +490,12 @@ def test_bad_lines_are_left_out_where_that_is_wanted(run, artifact, url, events)
     )
     assert (outcome.document["applied"], outcome.document["bad"]) == (4, 1)
     assert json.loads(letters.read_text())["offset"] == 6
+
+
+def test_a_file_that_holds_hashes_of_keys_has_no_key_to_send(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text(f"sha256:{'a' * 64} admin\n")
+    with pytest.raises(UsageError, match="hashes of keys alone"):
+        Remote.of("http://127.0.0.1:8000", keys)
+    keys.write_text(f"sha256:{'a' * 64} admin\nplain admin\n")
+    assert Remote.of("http://127.0.0.1:8000", keys).key == "plain"

@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch", reason="torch is of the train extra")
+
+from support.variants import moved
+
+from lifelong.data.periods import period_of
+
 pytestmark = pytest.mark.torch
 
 TAOBAO = "".join(
@@ -185,11 +190,56 @@ def test_evaluate_prints_tables_and_keeps_the_record(run, trained, dataset, tmp_
     assert json.loads((tmp_path / "result.json").read_text())["split"] == "test"
 
 
+def test_evaluate_ranks_all_items_for_the_baskets_of_some_users(run, trained, dataset):
+    words = ["--ranking", "5,10", "--ranking-users", "3", "--bootstrap", "5"]
+    document = run("evaluate", trained, dataset.folder, *words, "--json").document
+    ranking = document["ranking"]
+    assert (ranking["users"], ranking["items"]) == (3, len(dataset.catalogue) - 2)
+    assert [part["name"] for part in ranking["parts"]] == ["all", "repeat", "explore"]
+    assert set(ranking["parts"][0]["metrics"]) == {f"{name}@{k}" for name in ("recall", "ndcg", "mrr") for k in (5, 10)}
+    assert "Recall@5" in run("evaluate", trained, dataset.folder, *words).stdout
+    assert run("evaluate", trained, dataset.folder, "--ranking", "ten").code == 2
+
+
 def test_evaluate_for_machines_is_the_record_with_every_delay(run, trained, dataset):
     words = ("--split", "validation", "--delay", "0s,1m,1h,1d", "--bootstrap", "10", "--json")
     document = run("evaluate", trained, dataset.folder, *words).document
     assert document["split"] == "validation"
     assert [part["delay"] for part in document["delays"]] == [0, 60, 3600, 86400]
+
+
+def test_evaluate_says_that_there_is_no_vault_and_that_only_a_vault_keeps_results(run, trained, dataset):
+    outcome = run("evaluate", trained, dataset.folder, "--split", "vault", "--json")
+    assert outcome.code == 1 and "has no vault" in outcome.error["found"] and "--vault 0.05" in outcome.error["fix"]
+    outcome = run("evaluate", trained, dataset.folder, "--stored", "--json")
+    assert outcome.code == 2 and outcome.error["expected"] == "--split vault"
+
+
+def test_evaluate_prints_who_opened_a_vault_and_what_it_kept(run, tmp_path):
+    words = ("--option", "users=60", "--set", "threads=1", "--vault", "0.05")
+    assert run("prepare", "synthetic", "--out", tmp_path / "data", *words).code == 0
+    assert run("train", tmp_path / "data", "--model", "popularity", "--out", tmp_path / "artifact").code == 0
+    vault = ("evaluate", tmp_path / "artifact", tmp_path / "data", "--split", "vault", "--bootstrap", "2")
+    first = run(*vault)
+    assert first.code == 0 and "has been opened 1 time(s): Popularity (artifact" in " ".join(first.stdout.split())
+    again = run(*vault, "--json")
+    assert again.code == 1 and "has been opened" in again.error["found"] and "--stored" in again.error["fix"]
+    assert run(*vault, "--stored", "--json").document["split"] == "vault"
+
+
+def test_evaluate_refuses_a_test_period_of_the_training_and_marks_it_where_it_is_wanted(run, dataset, tmp_path):
+    first, last = period_of(dataset, "test")
+    later = moved(dataset, tmp_path / "later", (last - first) // 2)
+    run("train", later.folder, "--model", "popularity", "--out", tmp_path / "artifact")
+    words = ("evaluate", tmp_path / "artifact", dataset.folder, "--bootstrap", "2")
+    outcome = run(*words, "--json")
+    assert outcome.code == 1 and "overlaps what the artifact saw" in outcome.error["found"]
+    assert run(*words, "--in-sample", "--json").document["in_sample"] is True
+    assert "IN SAMPLE: the test period" in run(*words, "--in-sample").stdout.replace("\n", " ")
+    assert (
+        run("evaluate", tmp_path / "artifact", later.folder, "--bootstrap", "2", "--json").document["in_sample"]
+        is False
+    )
 
 
 @pytest.mark.parametrize("words", [["--delay", "soon"], ["--split", "all"]])
@@ -247,8 +297,19 @@ def test_compare_takes_a_settings_file_with_a_section_per_model(run, dataset, tm
 def test_models_lists_every_model_with_its_settings(run):
     from lifelong.models import MODELS
 
-    document = run("models", "--json").document["models"]
-    assert set(MODELS) <= set(document)
+    listed = run("models", "--json").document
+    document = listed["models"]
+    assert set(document) == {*MODELS, "hpmn_authors", "fpmc_users"}
     assert document["hpmn"]["served"] is True
     assert {"name": "width", "default": 32, "help": "width of a memory slot"} in document["hpmn"]["settings"]
     assert "HPMN" in run("models").stdout
+    assert [setting["name"] for setting in listed["shared_settings"]] == [
+        *("head", "context", "counts", "side", "item_recent")
+    ]
+
+
+def test_models_lists_the_names_of_presets_and_endings_with_what_they_stand_for(run):
+    document = run("models", "--json").document
+    assert document["presets"]["sim_soft"] == {"model": "sim", "settings": {"search": "soft"}}
+    assert document["endings"]["_both"] == {"side": "both"}
+    assert 'sim with search = "soft"' in run("models").stdout

@@ -38,7 +38,7 @@ def test_an_interrupted_array_has_no_length(tmp_path: Path) -> None:
 
 def test_a_slice_is_a_copy(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(5))
-    part = read_slice(tmp_path / "a.npy", 1, 3)
+    part = read_slice(tmp_path / "a.npy", slice(1, 3))
     part[0] = 9
     assert (part.tolist(), np.load(tmp_path / "a.npy").tolist()) == ([9, 2], [0, 1, 2, 3, 4])
 

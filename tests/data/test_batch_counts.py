@@ -13,7 +13,8 @@ pytest.importorskip("torch")
 from test_counts import naive_row
 
 from lifelong.config import TrainSettings
-from lifelong.data.batches import Batch, TrainingBatches, evaluation_batches, training_batches
+from lifelong.data.batch import Batch
+from lifelong.data.batches import TrainingBatches, evaluation_batches, training_batches
 from lifelong.data.counts import NEVER, count_input_names
 from lifelong.data.dataset import Dataset
 from lifelong.data.recent import recent_parts

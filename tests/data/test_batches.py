@@ -14,19 +14,13 @@ pytest.importorskip("torch")
 import torch
 
 from lifelong.config import TrainSettings
-from lifelong.data.batches import (
-    TENSORS,
-    Batch,
-    TrainingBatches,
-    evaluation_batches,
-    pack,
-    plan_passes,
-    prefetched,
-    training_batches,
-)
+from lifelong.data.batch import TENSORS, Batch
+from lifelong.data.batches import TrainingBatches, _overlap, evaluation_batches, training_batches
 from lifelong.data.dataset import Dataset, NegativeRule
 from lifelong.data.events import NO_TIME, context_numbers, gap_numbers
 from lifelong.data.examples import Examples
+from lifelong.data.passes import pack, plan_passes
+from lifelong.data.prefetch import prefetched
 from lifelong.errors import ConfigError
 from lifelong.testing.datasets import tiny_dataset
 
@@ -366,3 +360,23 @@ def equal(one: Batch, two: Batch) -> bool:
 def test_batch_moves_as_a_whole(dataset: Dataset, tmp_path: Path) -> None:
     batch = all_batches(TrainingBatches(dataset, PLAIN))[0]
     assert equal(batch, batch.to("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("max_history", "overlap", "phase", "least"),
+    [
+        (None, None, 1, 0),
+        (2048, None, 1, 1000),
+        (2048, None, 32, 992),
+        (100, None, 1, 50),
+        (100, 7, 1, 7),
+    ],
+)
+def test_unless_said_otherwise_a_target_behind_a_cut_sees_what_models_read(
+    max_history: int | None, overlap: int | None, phase: int, least: int
+) -> None:
+    assert _overlap(replace_settings(max_history=max_history, overlap=overlap), phase) == least
+    if max_history is not None:
+        positions = list(range(5000))
+        windows = served(targets_at(positions), max_history=max_history, phase=phase, overlap=least)
+        assert all(position - start >= min(position, least) for start, seen in windows for position in seen)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lifelong.data.cooccurrence import cooccurrence_vectors
+from lifelong.data.cooccurrence import GROUPS, cooccurrence_vectors, group_of, unit_factors
 from lifelong.data.dataset import Dataset
 from lifelong.testing.datasets import tiny_dataset
 
@@ -100,3 +100,27 @@ def test_nothing_is_known_of_a_single_user(tmp_path: Path) -> None:
     dataset = tiny_dataset(tmp_path / "data", num_users=40, num_items=60, mean_events=30)
     few = cooccurrence_vectors(dataset, WIDTH, seed=0, most=1)
     assert not any(vector_VD.any() for vector_VD in few.values())
+
+
+def test_factors_are_the_same_vectors_at_length_one(folder: Path) -> None:
+    dataset = Dataset(folder)
+    whole, _ = unit_factors(dataset, {"category": 2, "item": WIDTH}, seed=0)
+    vector_VD = cooccurrence_vectors(dataset, WIDTH, seed=0)["item"]
+    assert np.allclose(whole["item"] * np.sqrt(WIDTH), vector_VD, atol=1e-6)
+    known_V = whole["item"].any(axis=1)
+    assert np.linalg.norm(whole["item"][known_V], axis=1) == pytest.approx(np.ones(known_V.sum()), rel=1e-5)
+    assert whole["category"].shape == (dataset.inputs.item["category"], 2)
+
+
+def test_the_factors_of_a_group_know_nothing_of_its_own_events(folder: Path) -> None:
+    before, dataset = Dataset(folder), Dataset(folder)
+    histories = dataset.histories
+    user_N = np.repeat(np.arange(40), np.diff(histories.offset_U))
+    row_N, own_N = np.array(histories.row_N), group_of(2 + user_N) == 1
+    row_N[own_N] = np.random.default_rng(0).permutation(row_N[own_N])
+    dataset.__dict__["histories"] = replace(histories, row_N=row_N)
+    (first, first_G), (second, second_G) = (unit_factors(one, {"item": WIDTH}, seed=0) for one in (before, dataset))
+    same_G = [np.array_equal(one["item"], two["item"]) for one, two in zip(first_G, second_G, strict=True)]
+    assert len(same_G) == GROUPS
+    assert same_G == [group == 1 for group in range(GROUPS)]
+    assert not np.array_equal(first["item"], second["item"])

@@ -89,12 +89,12 @@ def test_the_same_log_gives_the_same_item_histories_whatever_the_threads(make: A
 
 
 def test_a_dataset_without_item_histories_says_how_to_get_them(make: Any) -> None:
-    with pytest.raises(DatasetError, match=r"no item histories.*prepare the data anew with --set item_histories=true"):
+    with pytest.raises(DatasetError, match=r"no item histories.*prepare the data again with --set item_histories=true"):
         _ = make(log_of(100)).item_histories
 
 
 def test_events_that_each_user_counts_for_herself_have_no_order_by_item(make: Any) -> None:
-    with pytest.raises(UsageError, match="no clock times, so those of different users have no order"):
+    with pytest.raises(UsageError, match="no clock times, so events of different users have no order"):
         make(log_of(100), time_unit="ordinal", settings={"item_histories": True})
 
 

@@ -15,11 +15,11 @@ pytest.importorskip("ibis")
 pytest.importorskip("pyarrow")
 
 from lifelong.data.dataset import Dataset
-from lifelong.data.earlier import Earlier
 from lifelong.data.item_statistics import PRIOR, ItemStatistics, Running, latest_numbers, level
 from lifelong.data.scales import FIRST_LEVEL, ITEM_SCALES, RATING, REVIEWS
 from lifelong.data.vocabulary import PADDING, UNKNOWN
 from lifelong.errors import DatasetError, UsageError
+from lifelong.preparation.earlier_dataset import EarlierDataset
 
 Make = Callable[..., Dataset]
 Event, Rating = tuple[str, str, int], tuple[str, str, int, float]
@@ -170,7 +170,7 @@ def test_a_log_whose_users_count_their_own_events_has_no_statistics(make: Make) 
 def test_a_refresh_keeps_the_range_of_ratings(make: Make) -> None:
     events, ratings = log_of(400)
     first = make(events, ratings=ratings, settings=ON)
-    assert Earlier.open(first.folder).rating_range == (1.0, 5.0)
+    assert EarlierDataset.open(first.folder).rating_range == (1.0, 5.0)
     wider = [(*row[:3], row[3] * 2) for row in ratings]
     again = make(events, ratings=wider, out="again", settings=ON | {"start": first.folder})
     assert again.schema == first.schema

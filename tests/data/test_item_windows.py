@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lifelong.config import TrainSettings
-from lifelong.data.batches import Batch, ItemWindows, TrainingBatches, evaluation_batches, training_batches
+from lifelong.data.batch import Batch, ItemWindows
+from lifelong.data.batches import TrainingBatches, evaluation_batches, training_batches
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import NO_TIME, gap_numbers
 from lifelong.data.examples import Examples

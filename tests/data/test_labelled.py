@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lifelong.data.dataset import Dataset
-from lifelong.data.labelled import labelled_training_examples
+from lifelong.data.negatives import labelled_training_examples
 from lifelong.testing.datasets import tiny_dataset
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,44 @@ def test_popularity_draws_in_proportion_to_event_counts() -> None:
     assert share == pytest.approx([0, 0, 1 / 8, 2 / 8, 5 / 8, 0], abs=0.02)
 
 
+def _windowed(
+    events: list[list[tuple[int, int]]], num_rows: int, *, end: int | None = None, rule: str = "windowed"
+) -> np.ndarray:
+    """Negatives of every event, 4000 each, by a window of ten seconds."""
+    histories = _histories(events)
+    chosen = NegativeRule(rule=rule, ratio=4000, window=10 / 86_400)  # type: ignore[arg-type]
+    sampler = NegativeSampler(histories, row_counts(histories, num_rows), chosen, end=end)
+    return sampler.draw(_targets(histories), np.random.default_rng(0))
+
+
+def test_a_window_draws_in_proportion_to_events_around_the_target() -> None:
+    # Row 2 is sold before 100, row 3 around 200 with twice as many events as row 4, row 5 after 300.
+    others = [[(100 + at, 2), (198 + at % 3, 3), (199 + at % 2, 3), (199, 4), (300 + at, 5)] for at in range(6)]
+    drawn = _windowed([[(200, 6)], *others], 7)
+    share = np.bincount(drawn[0], minlength=7) / 4000
+    assert share == pytest.approx([0, 0, 0, 2 / 3, 1 / 3, 0, 0], abs=0.03)
+
+
+def test_a_window_never_reaches_behind_the_end_of_the_split_and_begins_earlier_instead() -> None:
+    # What lies seven seconds before the target is inside only where the window has moved.
+    log = [[(1000, 9)], [(993, 3)], [(997, 4)], [(1002, 5)], [(1004, 6)], [(990, 7)]]
+    assert set(_windowed(log, 10)[0].tolist()) == {4, 5, 6}
+    assert set(_windowed(log, 10, end=1001)[0].tolist()) == {3, 4}
+    assert set(_windowed(log, 10, end=1003)[0].tolist()) == {3, 4, 5}
+
+
+def test_following_draws_from_the_time_of_the_target_on_and_never_from_before() -> None:
+    log = [[(1000, 9)], [(999, 3)], [(1000, 4)], [(1004, 5)], [(1004, 5)], [(1010, 6)], [(1030, 7)]]
+    drawn = _windowed(log, 10, rule="following")[0]
+    assert np.bincount(drawn, minlength=10) / 4000 == pytest.approx([0, 0, 0, 0, 1 / 3, 2 / 3, 0, 0, 0, 0], abs=0.03)
+    assert set(_windowed(log, 10, rule="following", end=1003)[0].tolist()) == {4}
+
+
+def test_a_target_with_nothing_around_it_is_given_a_popular_item() -> None:
+    drawn = _windowed([[(1000, 2)], [(10, 3)], [(10, 3)]], 4)
+    assert set(drawn[0].tolist()) == {3}
+
+
 def test_uniform_draws_every_item_of_the_period_alike() -> None:
     others = [[(1, row)] for row in (2, 3, 3, 4, 4, 4, 4, 4)]
     drawn = _draw([[(1, 5)], *others], 8, "uniform", ratio=6000)[0]
@@ -95,7 +134,7 @@ def test_with_almost_the_whole_catalogue_in_the_moment_the_rest_is_found() -> No
 
 
 def test_with_the_whole_catalogue_in_the_moment_there_is_no_negative() -> None:
-    with pytest.raises(DataError, match="every item of the catalogue stands in the target's own moment"):
+    with pytest.raises(DataError, match="every item of the catalogue is in the target's own moment"):
         _draw(ONE_MOMENT, 4, "popularity")
 
 
@@ -171,6 +210,20 @@ def test_an_opened_sampler_draws_from_the_period_of_its_split(tmp_path: Path, sp
         [sampler.draw(dataset.examples("test"), np.random.default_rng(seed)).ravel() for seed in range(10)]
     )
     assert set(drawn.tolist()) <= set(row_N[inside].tolist())
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("kind", ["windowed", "following"])
+def test_an_opened_window_holds_nothing_behind_the_end_of_its_split(tmp_path: Path, split: str, kind: str) -> None:
+    dataset = tiny_dataset(tmp_path)
+    rule = NegativeRule(rule=kind, window=1e6)  # type: ignore[arg-type]
+    dataset.manifest = dataset.manifest.model_copy(update={"negatives": rule})
+    histories, end = dataset.histories, (*dataset.manifest.cut_times, 2**62)[SPLITS.index(split)]  # type: ignore[arg-type]
+    late_N = np.asarray(histories.time_N) >= end
+    dataset.__dict__["histories"] = replace(histories, row_N=np.where(late_N, 1, histories.row_N).astype(np.int32))
+    sampler = NegativeSampler.open(dataset, split)  # type: ignore[arg-type]
+    drawn = sampler.draw(dataset.examples(split), np.random.default_rng(0))  # type: ignore[arg-type]
+    assert 1 not in drawn and len(np.unique(drawn)) > 5
 
 
 def test_a_dataset_of_logged_labels_has_no_sampler(tmp_path: Path) -> None:

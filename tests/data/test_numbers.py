@@ -10,11 +10,11 @@ pytest.importorskip("ibis")
 pytest.importorskip("pyarrow")
 
 from lifelong.data.dataset import Dataset
-from lifelong.data.prepare import prepare
-from lifelong.data.prepare_settings import PrepareSettings
 from lifelong.data.scales import NUMBER
 from lifelong.data.vocabulary import UNKNOWN, NumberVocabulary, Vocabulary
 from lifelong.errors import ConfigError, DatasetError
+from lifelong.preparation.prepare import prepare
+from lifelong.preparation.settings import PrepareSettings
 
 
 def prepared(folder: Path, **mapping: object) -> Dataset:
@@ -70,7 +70,7 @@ def test_a_saved_scale_is_opened_as_one_and_another_is_refused(tmp_path: Path) -
 
 
 def test_numbers_name_fields_of_items(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="numbers names weight, which is none of the fields"):
+    with pytest.raises(ConfigError, match="numbers names weight, which is not one of the fields"):
         prepared(tmp_path, numbers=["weight"])
     with pytest.raises(ConfigError, match="a field of a profile is a category"):
         prepared(tmp_path, users={"files": ["x"], "user": "u", "fields": ["age"], "numbers": ["age"]})

@@ -64,12 +64,12 @@ def test_ids_with_one_hash_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(module, "id_hash", lambda value: 7)
     index = IdIndex.build(["a", "b", "c"])
     assert index.find(["c", "a", "d", "b"]).tolist() == [2, 0, -1, 1]
-    with pytest.raises(DatasetError, match="'b' stands twice"):
+    with pytest.raises(DatasetError, match="'b' occurs twice"):
         IdIndex.build(["b", "a", "b"])
 
 
 def test_a_repeated_id_is_named() -> None:
-    with pytest.raises(DatasetError, match="the id 'a' stands twice"):
+    with pytest.raises(DatasetError, match="the id 'a' occurs twice"):
         IdIndex.build(["a", "b", "a"])
 
 

@@ -16,7 +16,7 @@ def _blocks(page: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/modules.md"])
 def test_python_blocks_run(page: str, tmp_path: Path) -> None:
     blocks = _blocks(page)
     assert blocks, f"{page} has no Python block"
@@ -26,6 +26,6 @@ def test_python_blocks_run(page: str, tmp_path: Path) -> None:
 
 
 def test_the_python_way_takes_at_most_fifteen_lines() -> None:
-    for page in ("README.md", "docs/python.md"):
+    for page in ("README.md", "docs/python.md", "docs/modules.md"):
         for block in _blocks(page):
             assert len([line for line in block.splitlines() if line.strip()]) <= 15

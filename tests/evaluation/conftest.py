@@ -1,6 +1,8 @@
 import pytest
+from support.results import made_result
+from support.rows import make
 
-from lifelong.testing.results import made_result
+__all__ = ["make", "result"]
 
 
 @pytest.fixture

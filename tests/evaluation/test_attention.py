@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from support.artifacts import tiny_artifact
 
 from lifelong.data.examples import Examples
 from lifelong.errors import UsageError
@@ -12,7 +13,6 @@ from lifelong.evaluation.attention import (
     sampled_users,
     slot_contents,
 )
-from lifelong.testing.artifacts import tiny_artifact
 from lifelong.testing.datasets import tiny_dataset
 
 

@@ -3,14 +3,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lifelong.artifact.export import write_artifact  # noqa: E402
-from lifelong.errors import DataError, MismatchError, UsageError  # noqa: E402
+from support.comparisons import made_study  # noqa: E402
+
+from lifelong.errors import DataError, UsageError  # noqa: E402
 from lifelong.evaluation import metrics  # noqa: E402
-from lifelong.evaluation.compare import Comparison, Runs, compare  # noqa: E402
+from lifelong.evaluation.compare import Comparison, Runs, cautions, compare  # noqa: E402
 from lifelong.evaluation.metrics import Sample  # noqa: E402
-from lifelong.evaluation.runs import Plan, run_all  # noqa: E402
-from lifelong.models import build  # noqa: E402
-from lifelong.testing.datasets import tiny_dataset  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -21,24 +19,6 @@ def runs_of(strength, *, seeds=1, title="Model"):
     label = (rng.random(800) < 0.5).astype(float)
     draws = [np.random.default_rng(seed + 1).normal(size=800) for seed in range(seeds)]
     return Runs(title, [Sample.of(label, draw + strength * label, user) for draw in draws])
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
-    return tiny_dataset(tmp_path_factory.mktemp("data"), num_users=12, num_items=30, mean_events=20)
-
-
-class Trainer:
-    """Fits a floor, and remembers what it was asked for."""
-
-    def __init__(self, dataset):
-        self.dataset, self.calls = dataset, []
-
-    def __call__(self, model, seed, folder):
-        self.calls.append((model, seed))
-        fitted = build(model, self.dataset.inputs, {})
-        fitted.fit(self.dataset, seed=seed)
-        return write_artifact(folder, fitted, self.dataset, run={}, metrics={}, calibrator=None)
 
 
 def test_a_models_value_is_the_mean_over_its_seeds():
@@ -62,6 +42,42 @@ def test_a_worse_model_has_a_negative_auc_difference_with_a_small_p():
     assert difference.low < difference.value < difference.high < 0
     assert difference.p_value == pytest.approx(2 / 101)
     assert difference.value == pytest.approx(worse.metrics["auc"].value - reference.metrics["auc"].value)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_model_does_not_differ_from_itself(seeds):
+    # Only where users and seeds are paired: each model alone has an interval with a width.
+    one, again = compare({"a": runs_of(1.0, seeds=seeds), "b": runs_of(1.0, seeds=seeds)}, reference="a", resamples=50)
+    assert one.metrics["auc"].low < one.metrics["auc"].high
+    for name in ("auc", "gauc", "log_loss", "ece"):
+        difference = again.differences[name]
+        assert (difference.value, difference.low, difference.high, difference.p_value) == (0, 0, 0, 1)
+        assert difference.family_p == 1 and difference.detectable == 0
+
+
+def test_an_interval_holds_what_another_training_would_give():
+    def runs(*shifts):
+        return Runs("", [Sample(one.label, one.logit + shift * one.label, one.user) for shift in shifts])
+
+    one = runs_of(1.0).samples[0]
+    rows = compare(
+        {"same": runs(0, 0, 0), "varied": runs(-0.5, 0, 0.5), "base": runs(0, 0, 0)}, reference="base", resamples=300
+    )
+    same, varied = (row.metrics["auc"] for row in rows[:2])
+    each = rows[1].spread["auc"].values
+    assert varied.high - varied.low > 2 * (same.high - same.low)
+    assert varied.low < min(each) and varied.high > max(each)
+    assert rows[0].differences["auc"].detectable == 0 < rows[1].differences["auc"].detectable
+
+
+def test_fewer_than_three_seeds_are_warned_of_and_the_power_is_stated():
+    runs = {"one": runs_of(1.0, title="One"), "three": runs_of(1.0, seeds=3, title="Three")}
+    rows = compare(runs, reference="three", resamples=50)
+    seeds, power = cautions(rows, "three")
+    assert "Fewer than 3 seeds: One." in seeds and "claim no difference" in seeds
+    assert "from three that these users, examples and seeds show at 5 % in 80 % of repetitions" in power
+    assert f"{rows[0].differences['auc'].detectable:.4f}" in power
+    assert len(cautions(compare({"three": runs["three"]}, reference="three", resamples=5), "three")) == 0
 
 
 def test_p_values_are_corrected_for_all_models_that_are_compared_with_the_reference():
@@ -92,46 +108,16 @@ def test_runs_on_different_examples_are_refused():
         compare({"a": Runs("A", [sample]), "b": other}, reference="a")
 
 
-def test_every_model_is_trained_once_per_seed_and_everything_is_kept(dataset, tmp_path):
-    train = Trainer(dataset)
-    plan = Plan(models=["popularity", "counts"], seeds=[0, 1], resamples=10)
-    comparison = run_all(dataset, tmp_path, plan, train=train)
-    assert train.calls == [("popularity", 0), ("popularity", 1), ("counts", 0), ("counts", 1)]
-    assert comparison.reference == "popularity"
-    assert Comparison.load(tmp_path / "comparison.json") == comparison
-    logit = np.load(tmp_path / "runs" / "counts-seed1" / "logits-test.npy")
-    assert logit.shape == (len(dataset.examples("test")), 1)
-    assert [result.model for result in comparison.results] == ["popularity", "popularity", "counts", "counts"]
-
-
-def test_a_second_call_trains_only_what_is_not_finished(dataset, tmp_path):
-    first = run_all(dataset, tmp_path, Plan(models=["popularity"], resamples=10), train=Trainer(dataset))
-    train = Trainer(dataset)
-    second = run_all(dataset, tmp_path, Plan(models=["popularity", "counts"], resamples=10), train=train)
-    assert train.calls == [("counts", 0)]
-    assert second.rows[0] == first.rows[0]
-
-
-def test_a_run_that_was_trained_and_not_scored_to_the_end_is_only_scored_again(dataset, tmp_path):
-    plan = Plan(models=["popularity"], resamples=5)
-    first = run_all(dataset, tmp_path, plan, train=Trainer(dataset))
-    (tmp_path / "runs" / "popularity-seed0" / "result-test.json").unlink()
-    train = Trainer(dataset)
-    assert run_all(dataset, tmp_path, plan, train=train).rows == first.rows
-    assert train.calls == []
-
-
-def test_runs_with_other_settings_are_not_taken_for_finished(dataset, tmp_path):
-    run_all(dataset, tmp_path, Plan(["popularity"], settings={"popularity": {"a": 1}}), train=Trainer(dataset))
-    with pytest.raises(MismatchError, match=r"popularity-seed0 holds a run on other data or with other settings"):
-        run_all(dataset, tmp_path, Plan(["popularity"], settings={"popularity": {"a": 2}}), train=Trainer(dataset))
-
-
-def test_nothing_to_compare_is_refused(dataset, tmp_path):
-    with pytest.raises(UsageError, match="nothing to compare"):
-        run_all(dataset, tmp_path, Plan(models=[]), train=Trainer(dataset))
-
-
 def test_a_file_that_is_no_comparison_is_refused_by_name(tmp_path):
     with pytest.raises(DataError, match=r"comparison\.json is not a comparison"):
         Comparison.load(tmp_path / "comparison.json")
+
+
+def test_a_comparison_is_a_frame_with_differences_to_the_reference():
+    pytest.importorskip("pandas")
+    comparison = made_study(models=3)
+    frame = comparison.to_frame().set_index(["model", "metric"])
+    row = next(row for row in comparison.rows if row.differences is not None)
+    assert frame.loc[(row.model, "auc"), "difference"] == row.differences["auc"].value
+    assert frame.loc[(row.model, "auc"), "value"] == row.metrics["auc"].value
+    assert frame["difference"].isna().loc[comparison.reference].all()

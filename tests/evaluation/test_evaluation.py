@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lifelong.artifact.export import write_artifact  # noqa: E402
+from lifelong.artifact.folder import check_fits  # noqa: E402
 from lifelong.data.dataset import Dataset, write_manifest  # noqa: E402
 from lifelong.data.examples import Examples  # noqa: E402
 from lifelong.data.vocabulary import Vocabulary  # noqa: E402
@@ -14,9 +15,7 @@ from lifelong.errors import DataError, MismatchError, UsageError  # noqa: E402
 from lifelong.evaluation import metrics  # noqa: E402
 from lifelong.evaluation.calibration import fit_calibrator  # noqa: E402
 from lifelong.evaluation.evaluate import (  # noqa: E402
-    Origin,
     Scored,
-    check_fits,
     delayed,
     evaluate,
     number_kind,
@@ -191,7 +190,7 @@ def test_every_task_is_measured(dataset, tmp_path):
     label = np.asarray(examples.label_NT[:, 0])
     both = replace(examples, label_NT=np.stack([label, 1 - label], axis=1))
     logit = np.stack([label, label], axis=1).astype(float)
-    result = record(Scored(two, "test", both, logit), Origin("m", "M"), resamples=5)
+    result = record(Scored(two, "test", both, {0: logit}, model="m", title="M"), resamples=5)
     assert result.task == "click"
     assert result.metrics["auc"].value == 1.0
     assert result.other_tasks["buy"]["auc"].value == 0.0

@@ -139,17 +139,6 @@ def test_length_slices_are_half_open_and_cover_every_length_once():
     }
 
 
-def test_compute_gives_every_metric_also_by_slice_and_for_unseen_targets():
-    report = metrics.compute(
-        [1, 0, 1, 0], [2, 1, 1, 2], [0, 0, 1, 1], length=[10, 10, 60, 60], unseen=[True, True, False, False]
-    )
-    assert report["auc"] == 0.5
-    assert report["slices"]["<50"]["auc"] == 1.0
-    assert report["slices"]["50-99"]["auc"] == 0.0
-    assert report["unseen"]["auc"] == 1.0
-    assert (report["users"], report["one_class_users"]) == (2, 0)
-
-
 @pytest.mark.parametrize(
     ("label", "logit", "message"),
     [

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from lifelong.errors import DataError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.metrics import METRICS, Sample
 from lifelong.evaluation.significance import (
     Resampler,
     bootstrap,
-    compare_pair,
+    detectable,
     draw_weights,
     family_p_values,
     interval,
+    over_seeds,
     p_value,
     paper_tests,
 )
@@ -93,23 +93,57 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
     assert 50 <= covered <= 60
 
 
-def test_a_better_model_differs_significantly():
-    first, second = made_sample(strength=2.0), made_sample(strength=0.5)
-    difference = compare_pair(first, Sample(first.label, second.logit, first.user), resamples=200)["auc"]
-    assert difference.value > 0.1
-    assert difference.low > 0
-    assert difference.p_value == pytest.approx(2 / 201)
+def seeds_and_users(*, seeds, of_users, of_seeds, worlds, resamples=400):
+    """Resampled values of K seeds in worlds whose true value is 0: `[worlds, K, R]`, each with its own deviations."""
+    rng = np.random.default_rng(0)
+    users = rng.normal(0, of_users, (worlds, 1, 1)) + rng.normal(0, of_users, (worlds, 1, resamples))
+    return users + rng.normal(0, of_seeds, (worlds, seeds, 1))
 
 
-def test_a_model_does_not_differ_from_itself():
-    sample = made_sample()
-    difference = compare_pair(sample, sample, resamples=50)["log_loss"]
-    assert (difference.value, difference.low, difference.high, difference.p_value) == (0, 0, 0, 1)
+@pytest.mark.parametrize(
+    ("seeds", "of_users", "of_seeds"), [(3, 0.0, 1.0), (3, 0.5, 1.0), (3, 1.0, 0.1), (5, 0.0, 1.0), (5, 0.5, 1.0)]
+)
+def test_intervals_over_users_and_seeds_cover_the_truth_about_as_often_as_they_say(seeds, of_users, of_seeds):
+    drawn = seeds_and_users(seeds=seeds, of_users=of_users, of_seeds=of_seeds, worlds=600)
+    found = [interval(over_seeds(drawn_KR)) for drawn_KR in drawn]
+    covered = np.mean([low <= 0 <= high for low, high in found])
+    assert 0.92 <= covered <= 0.985
+    if of_seeds > of_users:
+        # Without seeds in them they would promise far too much.
+        alone = np.mean([low <= 0 <= high for low, high in (interval(drawn_KR.mean(axis=0)) for drawn_KR in drawn)])
+        assert alone < 0.9
 
 
-def test_models_with_other_examples_cannot_be_compared():
-    with pytest.raises(DataError, match="different examples"):
-        compare_pair(made_sample(seed=0), made_sample(seed=1))
+def test_a_difference_of_the_stated_power_is_found_in_four_of_five_repetitions():
+    rng = np.random.default_rng(0)
+    wanted, found = detectable(rng.normal(0, 0.3, 20_000)), 0
+    for _ in range(500):
+        low, high = interval(wanted + rng.normal(0, 0.3) + rng.normal(0, 0.3, 400))
+        found += low > 0 or high < 0
+    assert 0.75 <= found / 500 <= 0.86
+
+
+def test_equally_many_seeds_get_the_same_draws_and_other_numbers_others():
+    three, five = np.random.default_rng(0).normal(size=(3, 40)), np.random.default_rng(1).normal(size=(5, 40))
+    assert np.array_equal(over_seeds(three, seed=1), over_seeds(three.copy(), seed=1))
+    assert not np.array_equal(over_seeds(three, seed=1), over_seeds(three, seed=2))
+    assert not np.allclose(over_seeds(five, seed=1)[:20], over_seeds(five[:3], seed=1)[:20])
+    assert np.array_equal(over_seeds(np.ones((4, 9))), np.ones(9))
+    # One seed of three is far better: what is drawn lies further above the mean than below it, and by Student's t.
+    drawn = over_seeds(np.repeat([[0.0], [0.0], [1.0]], 500, axis=1))
+    assert (drawn.min(), drawn.max()) == pytest.approx((1 / 3 - 2.6886 / 3, 1 / 3 + 2.6886 * 2 / 3), abs=1e-3)
+
+
+def test_a_corrected_p_value_is_never_below_the_uncorrected_one():
+    rng = np.random.default_rng(0)
+    # Skewed: one tail reaches 0 far more often than a deviation as large as the value occurs.
+    skewed = 1 - rng.exponential(0.5, 2000)
+    value = 1.0
+    assert family_p_values({"a": (value, skewed)})["a"] >= p_value(skewed)
+    for family in range(1, 5):
+        drawn = {str(place): rng.normal(0.2, 0.1, 500) for place in range(family)}
+        found = family_p_values({name: (0.2, values) for name, values in drawn.items()})
+        assert all(found[name] >= p_value(values) for name, values in drawn.items())
 
 
 def test_the_p_value_is_two_sided_and_never_zero():

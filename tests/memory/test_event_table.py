@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from lifelong.data.events import NO_TIME
 from lifelong.errors import RequestError
-from lifelong.memory.event import UserEvent, encode_event
-from lifelong.memory.event_table import EventTable
-from lifelong.memory.plan import _with_late, make_plan
+from lifelong.memory.event import EventTable, UserEvent, encode_event
+from lifelong.memory.rounds import _with_late, make_rounds
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=5)
 EVENTS = st.builds(
@@ -69,7 +68,7 @@ def test_a_plan_in_columns_is_that_of_one_event_after_another(events, refuse):
     user_N = np.array([user for user, _ in events], np.int64)
     time_N = np.array([time for _, time in events], np.int64)
     last_time_U = np.array([NO_TIME, 3, 5, NO_TIME])
-    found = make_plan(user_N, time_N, last_time_U, refuse=refuse)
+    found = make_rounds(user_N, time_N, last_time_U, refuse=refuse)
     wanted = _with_late(user_N, time_N, last_time_U, refuse=refuse)
     for part in ("kept_N", "user_N", "rank_N", "time_N", "previous_N", "late"):
         assert getattr(found, part).tolist() == getattr(wanted, part).tolist()

@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 
 import pytest
+from support.variants import other_artifact
 
 from lifelong.errors import UsageError
 from lifelong.memory import takeover
-from lifelong.memory.builder import Builder
-from lifelong.memory.folding import Folder
 from lifelong.memory.forgetting import export, forget, forget_inactive, moment_before
-from lifelong.memory.store import Commit, open_store
+from lifelong.memory.rebuild import Rebuild
 from lifelong.memory.updater import Updater, UserEvent
-from lifelong.testing.variants import other_artifact
+from lifelong.memory.writer import MemoryWriter
+from lifelong.store.contract import Commit
+from lifelong.store.opening import open_store
 
 START = 1_700_000_000
 SECRET = "secret-person-4711"
@@ -28,7 +29,7 @@ def fill(artifact, store, newer=None):
         updater.apply([*events[:25], secret, *events[25:]])
         if step == 1 and newer is not None:
             member = takeover.add(store, newer)
-            Builder(store, Folder(newer, member.identity.codec, store)).build()
+            Rebuild(store, MemoryWriter(newer, member.identity.codec, store)).build()
     return users
 
 
@@ -54,12 +55,41 @@ def test_no_byte_of_a_forgotten_user_is_left_in_the_files(artifact, newer, tmp_p
     assert files_with(tmp_path, SECRET), "this test needs bytes that an erasure alone leaves"
     assert store.purge()
     assert files_with(tmp_path, SECRET) == []
-    assert [value is None for value in store.read_many([users[0], SECRET], slot=1)] == [False, True]
+    assert [value is None for value in store.read_many([users[0], SECRET], space=1)] == [False, True]
     store.close()
     assert files_with(tmp_path, SECRET) == []
     store = open_store(f"rocksdb://{tmp_path}/store")
-    assert len(dict(store.users())) == 50 and len(store.events(users[0])) == 8
+    assert len(dict(store.scan())) == 50 and len(store.events(users[0])) == 8
     store.close()
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_files_that_something_still_reads_are_said_and_go_when_it_ends(artifact, tmp_path, shards):
+    pytest.importorskip("rocksdict")
+    store = open_store(f"rocksdb://{tmp_path}/store?shards={shards}")
+    fill(artifact, store)
+    assert store.purge()
+    scan = store.scan()
+    next(scan)
+    forget(store, SECRET)
+    assert store.purge() is False, "a view is open that holds the old files"
+    assert files_with(tmp_path, SECRET), "this test needs bytes in them"
+    list(scan)
+    assert files_with(tmp_path, SECRET) == []
+    assert store.purge()
+    store.close()
+
+
+def test_what_is_kept_elsewhere_goes_before_the_store_forgets(artifact, store):
+    fill(artifact, store)
+    seen = []
+
+    def clean(users):
+        seen.extend(users)
+        assert all(record is not None for record in store.read_many(users)), "a crash here must leave them findable"
+
+    assert forget_inactive(store, START + 500, clean=clean).forgotten == 51
+    assert SECRET in seen and len(seen) == 51
 
 
 def test_a_forgotten_user_is_out_of_a_server(artifact, newer, redis_url, valkey):
@@ -67,7 +97,7 @@ def test_a_forgotten_user_is_out_of_a_server(artifact, newer, redis_url, valkey)
     fill(artifact, store, newer)
     assert forget(store, SECRET) and store.purge() is False
     assert SECRET not in valkey.call("--scan")
-    assert len(dict(store.users(slot=1))) == 50
+    assert len(dict(store.scan(1))) == 50
     store.close()
 
 
@@ -98,7 +128,7 @@ def test_users_without_an_event_for_long_are_forgotten(artifact, newer, store):
     sweep = forget_inactive(store, START + 500, on_forgotten=told.append)
     assert (sweep.users, sweep.forgotten, sweep.active) == (52, 51, 0)
     assert sorted(told) == sorted([*users, SECRET])
-    assert [user for user, _ in store.users()] == [user for user, _ in store.users(slot=1)] == ["fresh"]
+    assert [user for user, _ in store.scan()] == [user for user, _ in store.scan(1)] == ["fresh"]
 
 
 def test_a_user_who_comes_back_during_the_sweep_stays(artifact, store, monkeypatch):

@@ -6,17 +6,18 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("rocksdict")
 import torch
+from support.artifacts import tiny_artifact
 
 from lifelong.artifact.export import load_model
 from lifelong.data.batches import evaluation_batches
 from lifelong.errors import ArtifactError, MismatchError
 from lifelong.evaluation.evaluate import predict
 from lifelong.memory.runtime import Runtime
-from lifelong.memory.store import InMemoryStore, open_store
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.memory.verify import verify
 from lifelong.models import MODELS, SERVED
-from lifelong.testing.artifacts import tiny_artifact
+from lifelong.store.opening import open_store
+from lifelong.store.ram import InMemoryStore
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.backfill import backfill
 
@@ -44,7 +45,7 @@ def test_memories_folded_event_by_event_come_back_as_encode_gives_them(trained, 
     filled = InMemoryStore()
     report = backfill(trained, dataset, filled)
     store = open_store(url, read_only=True)
-    runtime, users = Runtime(trained), [user for user, _ in filled.users()]
+    runtime, users = Runtime(trained), [user for user, _ in filled.scan()]
     found, wanted = runtime.decode(store.read_many(users)), runtime.decode(filled.read_many(users))
     store.close()
     assert report.users == len(users) == dataset.histories.num_users
@@ -77,9 +78,9 @@ def test_scores_from_stored_memories_equal_those_of_the_batch_path(trained, data
 def test_a_backfill_equals_the_replay_and_so_does_a_second_one(trained, dataset, store):
     until = int(dataset.manifest.cut_times[-1])
     first = backfill(trained, dataset, store, until=until, event_log=True)
-    kept, log = dict(store.users()), store.events("u5")
+    kept, log = dict(store.scan()), store.events("u5")
     second = backfill(trained, dataset, store, until=until, event_log=True)
-    assert (dict(store.users()), store.events("u5")) == (kept, log)
+    assert (dict(store.scan()), store.events("u5")) == (kept, log)
     assert (first.users, first.events, first.newer) == (second.users, second.events, second.newer)
     assert verify(trained, dataset, store, until=until).equal
 
@@ -91,11 +92,11 @@ def test_a_backfill_and_the_events_behind_it_equal_a_backfill_of_all(trained, da
     assert verify(trained, dataset, store).equal
     alone = InMemoryStore()
     Updater(trained, alone).apply(log)
-    assert [store.events(user) for user, _ in store.users()] == [alone.events(user) for user, _ in alone.users()]
+    assert [store.events(user) for user, _ in store.scan()] == [alone.events(user) for user, _ in alone.scan()]
 
 
 def test_a_user_with_later_events_in_the_store_is_left_alone(dataset, artifact, log, store):
-    Updater(artifact, store).apply([*log, UserEvent("u5", "i1", 1_900_000_000)])
+    Updater(artifact, store).apply([*log, UserEvent("u5", "i1", 1_740_000_000)])
     before = store.read_many(["u5"])
     report = backfill(artifact, dataset, store)
     assert report.newer == 1
@@ -105,14 +106,14 @@ def test_a_user_with_later_events_in_the_store_is_left_alone(dataset, artifact, 
 def test_a_time_before_all_events_writes_nobody(dataset, artifact, store):
     report = backfill(artifact, dataset, store, until=0)
     assert (report.users, report.empty) == (0, dataset.histories.num_users)
-    assert list(store.users()) == []
+    assert list(store.scan()) == []
 
 
 def test_a_model_that_cannot_be_served_is_refused_before_anything_is_written(dataset, store, tmp_path):
     counts = tiny_artifact(tmp_path / "artifact", dataset, model="counts")
     with pytest.raises(ArtifactError, match="counts in the raw history"):
         backfill(counts, dataset, store)
-    assert store.identity is None
+    assert store.artifact_list().identity is None
 
 
 def test_a_dataset_with_other_vocabularies_is_refused(artifact, store, tmp_path):

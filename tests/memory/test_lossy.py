@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packed import random_cells
+from support.packed import random_cells
 
 from lifelong.errors import StoreForeignError, UsageError
 from lifelong.memory.codec import make_codec
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.state import States
-from lifelong.memory.store import Commit, InMemoryStore, StoreIdentity, open_store
 from lifelong.memory.updater import Updater
 from lifelong.memory.verify import verify
-from lifelong.serving.scorer import Scorer
+from lifelong.scoring.scorer import Scorer
+from lifelong.store.artifact_list import StoreIdentity
+from lifelong.store.contract import Commit
+from lifelong.store.opening import open_store
+from lifelong.store.ram import InMemoryStore
 
 LOSSY = ("fp16", "int8")
 STEP = {"fp16": 2.0**-11, "int8": 1 / 250}
@@ -50,8 +53,8 @@ def test_what_was_written_comes_back_bit_for_bit_after_reopening(artifact, datas
     Updater(artifact, store, codec=codec).apply(log)
     store.close()
     store = open_store(url, read_only=True)
-    assert store.identity.codec == codec
-    assert dict(store.users()) == dict(kept.users())
+    assert store.artifact_list().identity.codec == codec
+    assert dict(store.scan()) == dict(kept.scan())
     store.close()
 
 
@@ -83,7 +86,7 @@ def test_memories_that_were_rounded_once_are_not_those_of_the_replay_bit_for_bit
     Updater(artifact, other, codec=codec)
     users = dataset.users.ids()
     fp32 = Updater(artifact, InMemoryStore()).runtime.decode(store.read_many(users))
-    other.commit(Commit(states=dict(zip(users, runtime.encode(fp32), strict=True))))
+    other.commit(Commit(records={0: dict(zip(users, runtime.encode(fp32), strict=True))}))
     report = verify(artifact, dataset, other)
     assert report.exact < report.users / 2 and report.memory_difference > 0
 
@@ -95,7 +98,7 @@ def test_a_memory_beyond_the_tolerance_is_found(artifact, dataset, log, store, c
     states = states_of(updater, ["u3"])
     moved = np.where(states.fields["slot"] > 0, -1, 1) * np.float32(0.01 + 3 * tolerance)
     states.fields["slot"][:] += moved
-    store.commit(Commit(states={"u3": updater.runtime.encode(states)[0]}))
+    store.commit(Commit(records={0: {"u3": updater.runtime.encode(states)[0]}}))
     assert verify(artifact, dataset, store).memory == 1
 
 
@@ -104,7 +107,7 @@ def test_a_memory_beyond_the_tolerance_is_found(artifact, dataset, log, store, c
 
 def test_every_part_takes_the_codec_of_the_store(artifact, store, codec):
     Updater(artifact, store, codec=codec)
-    assert store.identity.codec == codec
+    assert store.artifact_list().identity.codec == codec
     assert Updater(artifact, store).runtime.codec.name == codec
     assert Scorer(artifact, store).runtime.codec.name == codec
 
@@ -113,13 +116,13 @@ def test_another_codec_than_the_stores_is_refused_with_both_names(artifact, stor
     Updater(artifact, store, codec=codec)
     with pytest.raises(StoreForeignError, match=f"holds memories in codec {codec}. Expected: codec fp32"):
         Updater(artifact, store, codec="fp32")
-    assert store.identity.codec == codec
+    assert store.artifact_list().identity.codec == codec
 
 
 def test_an_unknown_codec_is_refused_before_the_store_is_claimed(artifact, store):
     with pytest.raises(UsageError, match=r"no codec 'int3'\. Expected: one of: fp32, fp16, int8"):
         Updater(artifact, store, codec="int3")
-    assert store.identity is None
+    assert store.artifact_list().identity is None
 
 
 def test_a_store_of_a_codec_that_this_release_has_not_is_refused(artifact, store):
@@ -135,13 +138,13 @@ def test_a_store_that_names_no_codec_is_fp32(artifact, dataset, log, tmp_path):
     url = f"rocksdb://{tmp_path / 'store'}"
     store = open_store(url)
     Updater(artifact, store).apply(log)
-    old = {"artifact_id": artifact.id, "layout": store.identity.layout}
+    old = {"artifact_id": artifact.id, "layout": store.artifact_list().identity.layout}
     batch = store._batch()
     batch.put(b"midentity", json.dumps(old).encode())
     store._write(batch)
     store.close()
     store = open_store(url)
-    assert store.identity.codec == "fp32"
+    assert store.artifact_list().identity.codec == "fp32"
     assert verify(artifact, dataset, store).equal
     with pytest.raises(StoreForeignError, match="codec fp32"):
         Updater(artifact, store, codec="fp16")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packed import random_cells
+from support.packed import BitByBit, random_cells
 
 from lifelong.artifact.folder import FieldLayout
 from lifelong.data.cell_plan import KEYS, CellPacking
@@ -46,6 +46,16 @@ def test_what_was_packed_comes_back_sorted(packing: CellPacking, users: int, see
     assert np.array_equal(packed.pack(back), stored)
 
 
+@settings(max_examples=60, deadline=None)
+@given(packing=st.sampled_from(PACKINGS), users=st.integers(0, 4), seed=st.integers(0, 10_000))
+def test_compiled_loops_store_what_single_bits_say(packing: CellPacking, users: int, seed: int) -> None:
+    cells, packed, slow = random_cells(packing, users, seed), PackedCells(packing), BitByBit(packing)
+    stored = slow.pack(cells)
+    assert np.array_equal(packed.pack(cells), stored)
+    assert np.array_equal(packed.sorted(cells), slow.sorted(cells))
+    assert np.array_equal(packed.unpack(stored), slow.unpack(stored))
+
+
 @settings(max_examples=20, deadline=None)
 @given(packing=st.sampled_from(PACKINGS), seed=st.integers(0, 10_000))
 def test_the_order_of_cells_leaves_no_trace(packing: CellPacking, seed: int) -> None:
@@ -78,9 +88,18 @@ def test_a_record_with_cells_that_cannot_be_is_corrupt_and_says_so() -> None:
     with pytest.raises(ValueError, match="other than 8 keys"):
         PackedCells(packing).unpack(np.zeros((1, packing.size), np.uint8))
     with pytest.raises(StoreCorruptError, match="hold other than 8 keys"):
-        codec._cells("cell", np.zeros((1, packing.size), np.uint8))
+        codec._cells("cell", np.zeros(1, codec._record), states.fields["cell"], np.zeros(1, np.int64))
     with pytest.raises(ValueError, match="a key beyond its field's"):
         PackedCells(packing).unpack(_last_key_raised(packing))
+
+
+@pytest.mark.parametrize("key", [9, 4_000, KEYS - 1])
+def test_a_key_that_a_field_does_not_have_is_not_packed(key: int) -> None:
+    packed = PackedCells(CellPacking((2,), (9,)))
+    cells = np.array([[[3 - KEYS // 2, 256], [key - KEYS // 2, 256]]], np.int16)
+    for some in (cells, cells[:, ::-1]):
+        with pytest.raises(ValueError, match="a key beyond its field's"):
+            packed.pack(some)
 
 
 def _last_key_raised(packing: CellPacking) -> np.ndarray:

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from lifelong.artifact.folder import NUMBER, TIME, is_recent, recent_layout
 from lifelong.memory.codec import make_codec
-from lifelong.memory.recent import append, roll, unroll
-from lifelong.memory.state import States
+from lifelong.memory.state import States, append, roll, unroll
 
 LAYOUT = recent_layout(3, 2)
 

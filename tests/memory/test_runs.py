@@ -6,8 +6,8 @@ import pytest
 from lifelong.errors import ArtifactError
 from lifelong.memory.codec import CODECS
 from lifelong.memory.runtime import Runtime
-from lifelong.memory.store import InMemoryStore
 from lifelong.memory.updater import Updater, UserEvent
+from lifelong.store.ram import InMemoryStore
 
 
 def numbers(runtime, length, seed=0):
@@ -61,7 +61,8 @@ def test_a_user_who_dominates_a_batch_and_the_others_get_what_single_events_give
 def stacked(tmp_path_factory):
     """HPMN with a graph for runs of events, as this release writes it; strides of 4."""
     pytest.importorskip("torch", reason="torch is of the train extra")
-    from lifelong.testing.artifacts import tiny_artifact
+    from support.artifacts import tiny_artifact
+
     from lifelong.testing.datasets import tiny_dataset
 
     folder = tmp_path_factory.mktemp("stacked")
@@ -120,7 +121,7 @@ def test_a_run_graph_that_differs_from_single_writes_is_refused(tmp_path):
     model = build("hpmn", tiny_dataset(tmp_path / "data").inputs, {"embedding": 3, "width": 6, "periods": [1, 2, 4]})
 
     class Wrong(type(model)):
-        stack = property(lambda self: [(layer, 1) for layer in self.layers])
+        stack = property(lambda self: [(layer, 1) for layer in self.memory.layers])
 
     model.__class__ = Wrong
     with torch.no_grad(), pytest.raises(ArtifactError, match="a run of events gives another memory"):

@@ -5,16 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import MismatchError, StoreError, StoreForeignError, UsageError
 from lifelong.memory import takeover
-from lifelong.memory.builder import Builder
-from lifelong.memory.folding import Folder
+from lifelong.memory.rebuild import Rebuild
 from lifelong.memory.runtime import Runtime
-from lifelong.memory.store import Commit, InMemoryStore, open_store
 from lifelong.memory.updater import Updater, UserEvent
-from lifelong.testing.variants import other_artifact
+from lifelong.memory.writer import MemoryWriter
+from lifelong.store.contract import Commit
+from lifelong.store.opening import open_store
+from lifelong.store.ram import InMemoryStore
 
 START = 1_700_000_000
 
@@ -42,14 +44,14 @@ def any_store(any_url):
 
 
 def build(store, artifact, **options):
-    member = takeover.add(store, artifact)
-    return Builder(store, Folder(artifact, member.identity.codec, store), **options).build()
+    stored = takeover.add(store, artifact)
+    return Rebuild(store, MemoryWriter(artifact, stored.identity.codec, store), **options).build()
 
 
 def memories(store, artifact):
-    slot = store.roster().find(artifact.id).slot
-    rows = dict(store.users(slot=slot))
-    states = Runtime(artifact, codec=store.roster().find(artifact.id).identity.codec).decode(list(rows.values()))
+    slot = store.artifact_list().find(artifact.id).space
+    rows = dict(store.scan(slot))
+    states = Runtime(artifact, codec=store.artifact_list().find(artifact.id).identity.codec).decode(list(rows.values()))
     return {
         user: (int(states.count_B[at]), int(states.last_time_B[at]), states.fields["slot"][at])
         for at, user in enumerate(rows)
@@ -71,7 +73,7 @@ def test_memories_are_built_from_the_log_and_every_later_event_goes_into_both(an
     updater, half = Updater(artifact, any_store), len(log) // 2
     updater.apply(log[:half])
     report = build(any_store, newer)
-    assert (report.events, report.passes) == (half, 1) and any_store.identity.artifact_id == artifact.id
+    assert (report.events, report.passes) == (half, 1) and any_store.artifact_list().identity.artifact_id == artifact.id
     updater.apply(log[half:])
     for one in (artifact, newer):
         assert_as_alone(any_store, one, log)
@@ -96,8 +98,8 @@ def test_dropped_memories_are_gone_and_the_others_stay(any_store, artifact, newe
     takeover.switch(any_store, newer.id)
     with pytest.raises(UsageError, match="is served"):
         takeover.drop(any_store, newer.id)
-    roster = takeover.drop(any_store, artifact.id)
-    assert roster.dropping == () and dict(any_store.users(slot=0)) == {}
+    artifact_list = takeover.drop(any_store, artifact.id)
+    assert artifact_list.dropping == () and dict(any_store.scan(0)) == {}
     updater.apply(log[300:400])
     assert_as_alone(any_store, newer, log[:400])
     with pytest.raises(UsageError, match="nothing was served before"):
@@ -107,10 +109,10 @@ def test_dropped_memories_are_gone_and_the_others_stay(any_store, artifact, newe
 def test_an_interrupted_drop_is_brought_to_an_end(any_store, artifact, newer, log):
     Updater(artifact, any_store).apply(log[:100])
     build(any_store, newer)
-    takeover.change(any_store, lambda roster: roster.drop(newer.id))
-    assert len(dict(any_store.users(slot=1))) > 0
+    takeover.change(any_store, lambda artifact_list: artifact_list.drop(newer.id))
+    assert len(dict(any_store.scan(1))) > 0
     takeover.empty_dropped(any_store)
-    assert dict(any_store.users(slot=1)) == {} and any_store.roster().dropping == ()
+    assert dict(any_store.scan(1)) == {} and any_store.artifact_list().dropping == ()
 
 
 def test_events_that_come_during_a_build_are_in_both(any_store, artifact, newer, log):
@@ -153,18 +155,18 @@ def test_a_writer_that_did_not_know_of_the_new_artifact_leaves_no_event_out(any_
     takeover.drop(store, artifact.id)
     elsewhere.apply(log[200:300])
     assert_as_alone(store, newer, log[:300])
-    assert dict(store.users(slot=0)) == {}
+    assert dict(store.scan(0)) == {}
     store.close()
     other.close()
 
 
 def test_a_build_that_was_stopped_goes_on_where_it_stopped(artifact, newer, log, store):
     Updater(artifact, store).apply(log)
-    member = takeover.add(store, newer)
-    first = Builder(store, Folder(newer, member.identity.codec, store))
-    roster = store.roster()
-    users = [user for user, _ in store.users()]
-    assert first.catch_up(users[:7], roster) == 0 and first.users == 7
+    stored = takeover.add(store, newer)
+    first = Rebuild(store, MemoryWriter(newer, stored.identity.codec, store))
+    artifact_list = store.artifact_list()
+    users = [user for user, _ in store.scan()]
+    assert first.catch_up(users[:7], artifact_list) == 0 and first.users == 7
     report = build(store, newer)
     assert report.users == len(users) - 7
     assert_as_alone(store, newer, log)
@@ -181,9 +183,9 @@ def test_what_is_not_complete_cannot_be_served(artifact, newer, log, store):
 def test_events_that_no_one_knows_are_named(artifact, newer, log, store):
     Updater(artifact, store, event_log=False).apply(log[:50])
     Updater(artifact, store).apply(log[50:80])
-    with pytest.raises(StoreError, match=r"cannot be built.*the log lacks her first"):
+    with pytest.raises(StoreError, match=r"cannot be built.*the log lacks the user.s first"):
         build(store, newer)
-    assert not store.roster().find(newer.id).ready
+    assert not store.artifact_list().find(newer.id).ready
 
 
 def test_the_first_events_may_stand_in_a_dataset(artifact, newer, dataset, log, store):
@@ -224,7 +226,7 @@ def test_a_user_who_is_erased_during_a_build_stays_erased(artifact, newer, log, 
 
     monkeypatch.setattr(store, "commit", interrupted)
     build(store, newer)
-    assert store.read_many(["u5"]) == store.read_many(["u5"], slot=1) == [None]
+    assert store.read_many(["u5"]) == store.read_many(["u5"], space=1) == [None]
     assert_as_alone(store, newer, [event for event in log[:200] if event.user != "u5"])
 
 
@@ -232,11 +234,11 @@ def test_an_artifact_that_fails_is_left_behind_and_the_served_one_goes_on(artifa
     updater = Updater(artifact, store)
     updater.apply(log[:100])
     build(store, newer)
-    follower = updater.members.follow().followers[0]
+    follower = updater.artifacts.follow()[1][1]
     monkeypatch.setattr(follower, "fold", lambda *_: 1 / 0)
     assert updater.apply(log[100:150]).applied == 50
     assert_as_alone(store, artifact, log[:150])
-    assert store.roster().find(newer.id).phase == "behind"
+    assert store.artifact_list().find(newer.id).phase == "behind"
     with pytest.raises(StoreForeignError, match="not complete"):
         takeover.switch(store, newer.id)
     build(store, newer)
@@ -246,8 +248,10 @@ def test_an_artifact_that_fails_is_left_behind_and_the_served_one_goes_on(artifa
 def test_an_artifact_whose_folder_is_gone_is_named_with_the_way_out(artifact, newer, log, store):
     Updater(artifact, store).apply(log[:10])
     build(store, newer)
-    roster = store.roster()
-    store.change_roster(roster, roster.renew(replace(roster.find(newer.id).identity, path="/none")))
+    artifact_list = store.artifact_list()
+    store.change_artifact_list(
+        artifact_list, artifact_list.renew(replace(artifact_list.find(newer.id).identity, path="/none"))
+    )
     with pytest.raises(StoreForeignError, match=r"/none.*switch --drop"):
         Updater(artifact, store)
 
@@ -256,7 +260,7 @@ def test_item_fields_that_only_one_artifact_has_are_no_trouble(artifact, newer, 
     updater = Updater(artifact, store)
     updater.apply([UserEvent("u", "i1", START, "view", fields={"category": "c1"})])
     build(store, newer)
-    catalogue = updater.members.follow().followers[0].artifact.catalogue
+    catalogue = updater.artifacts.follow()[1][1].artifact.catalogue
     monkeypatch.setattr(catalogue, "only_known", lambda fields: {})
     updater.apply([UserEvent("u", "i1", START + 1, "view", fields={"category": "c2"})])
     assert memories(store, newer)["u"][0] == 2

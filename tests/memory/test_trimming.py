@@ -5,16 +5,17 @@ from itertools import takewhile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.variants import other_artifact
 
 from lifelong.errors import StoreError
 from lifelong.memory import takeover
-from lifelong.memory.builder import Builder
-from lifelong.memory.folding import Folder
-from lifelong.memory.store import Commit, open_store
-from lifelong.memory.trimming import Trim, trim_logs
+from lifelong.memory.forgetting import Trim, trim_logs
+from lifelong.memory.rebuild import Rebuild
 from lifelong.memory.updater import Updater, UserEvent, decode_event
 from lifelong.memory.verify import verify
-from lifelong.testing.variants import other_artifact
+from lifelong.memory.writer import MemoryWriter
+from lifelong.store.contract import Commit
+from lifelong.store.opening import open_store
 
 START = 1_700_000_000
 EVENTS = st.lists(
@@ -43,11 +44,11 @@ def test_the_first_old_events_go_and_a_replay_tells_exactly_whom_it_can_no_longe
     store = open_store("memory://")
     Updater(artifact, store).apply(events)
     logs = {user: store.logs([(user, 0)])[0] for user in "abc"}
-    memories = dict(store.users())
+    memories = dict(store.scan())
     old = {user: len(list(takewhile(lambda row: decode_event(row[1]).time < before, logs[user]))) for user in "abc"}
     assert trim_logs(store, before) == Trim(len(memories), sum(old.values()), 0)
     assert {user: store.logs([(user, 0)])[0] for user in "abc"} == {user: logs[user][old[user] :] for user in "abc"}
-    assert dict(store.users()) == memories
+    assert dict(store.scan()) == memories
     report = verify(artifact, None, store)
     assert (report.untold, report.exact) == (
         sum(number > 0 for number in old.values()),
@@ -70,8 +71,8 @@ def test_a_new_model_is_refused_the_users_whose_first_events_are_gone(artifact, 
     trim_logs(store, START + 3)
     newer = other_artifact(artifact, tmp_path / "newer")
     member = takeover.add(store, newer)
-    with pytest.raises(StoreError, match="u: the log lacks her first 1 events"):
-        Builder(store, Folder(newer, member.identity.codec, store)).build()
+    with pytest.raises(StoreError, match=r"u: the log lacks the user.s first 1 events"):
+        Rebuild(store, MemoryWriter(newer, member.identity.codec, store)).build()
 
 
 def test_events_go_on_behind_a_trimmed_log(artifact, store):

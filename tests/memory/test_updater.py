@@ -1,6 +1,8 @@
 """Events into memories: each once, in order, all of a batch or nothing."""
 
+import json
 import threading
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,8 +15,12 @@ from lifelong.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from lifelong.memory.store import Commit, InMemoryStore, StoreIdentity
-from lifelong.memory.updater import LoggedEvent, Updater, UserEvent, decode_event, encode_event
+from lifelong.memory.runtime import identity_of
+from lifelong.memory.updater import LAST_SECOND, LoggedEvent, Updater, UserEvent, decode_event, encode_event
+from lifelong.memory.verify import verify
+from lifelong.store.artifact_list import StoreIdentity
+from lifelong.store.contract import ITEMS, Commit
+from lifelong.store.ram import InMemoryStore
 
 START = 1_700_000_000
 
@@ -88,6 +94,17 @@ def test_a_client_event_id_is_forgotten_after_a_day(artifact, store):
     assert updater.apply([event]).applied == 1
 
 
+@pytest.mark.parametrize("days", [1.0, 0.0, 30.0, float("inf")])
+def test_an_event_that_is_too_far_ahead_of_the_clock_is_refused_and_nothing_is_kept(artifact, store, days):
+    updater = Updater(artifact, store, now=lambda: START, max_ahead=days)
+    last = LAST_SECOND if days == float("inf") else START + int(days * 86_400)
+    assert updater.apply([UserEvent("u", "i1", last)]).applied == 1
+    with pytest.raises(RequestError, match=f"event 1: time is {last + 1}"):
+        updater.apply([UserEvent("u", "i1", START), UserEvent("u", "i2", last + 1)])
+    assert memory(updater, "u").count_B == 1
+    assert Updater(artifact, store, now=lambda: START).apply([UserEvent("u", "i1", START)]).late == (days > 0)
+
+
 def test_events_without_id_or_offset_are_applied_again_and_counted(updater):
     event = UserEvent("u", "i1", START)
     assert updater.apply([event, event]).no_dedup == 2
@@ -107,15 +124,40 @@ def test_late_events_can_be_refused(artifact, store):
     assert memory(updater, "u").count_B == 2
 
 
-def test_fields_that_come_with_an_event_win_over_items_put_online_and_these_over_the_catalogue(updater):
+def differ(updater, one: str, other: str) -> bool:
+    return bool(np.abs(slots(updater, one) - slots(updater, other)).max() > 1e-4)
+
+
+def test_fields_that_come_with_an_event_count_for_an_item_that_the_catalogue_does_not_have(updater):
     updater.apply(visits("known", ["i1"]))
-    updater.store.commit(Commit(items={"i1": b'{"category":"c7"}'}))
+    updater.apply(visits("given", ["i1"], fields={"category": "c3"}))
+    assert not differ(updater, "known", "given")
+    updater.apply([*visits("new", ["n1"]), *visits("new given", ["n1"], fields={"category": "c3"})])
+    assert differ(updater, "new", "new given")
+    # The log keeps them all the same.
+    assert decode_event(updater.store.events("given")[0]).fields == {"category": "c3"}
+
+
+def test_items_put_online_win_over_the_catalogue_and_fields_of_new_items_over_these(updater):
+    updater.apply(visits("known", ["i1"]))
+    updater.store.commit(Commit(records={ITEMS: {"i1": b'{"category":"c7"}', "n1": b'{"category":"c7"}'}}))
     updater.apply(visits("online", ["i1"]))
-    updater.apply(visits("inline", ["i1"], fields={"category": "c3"}))
-    updater.apply(visits("same", ["i1"], fields={"category": "c1"}))
-    assert np.abs(slots(updater, "known") - slots(updater, "online")).max() > 1e-4
-    assert np.abs(slots(updater, "online") - slots(updater, "inline")).max() > 1e-4
-    np.testing.assert_allclose(slots(updater, "known"), slots(updater, "same"), atol=1e-6)
+    updater.apply(visits("given", ["i1"], fields={"category": "c3"}))
+    updater.apply([*visits("new", ["n1"]), *visits("new given", ["n1"], fields={"category": "c3"})])
+    assert differ(updater, "known", "online") and not differ(updater, "online", "given")
+    assert differ(updater, "new", "new given")
+
+
+def test_a_store_of_an_earlier_release_goes_on_with_the_fields_of_events(artifact, store):
+    early = replace(identity_of(artifact, store), fields="event")
+    store.bind(early)
+    updater = Updater(artifact, store)
+    updater.apply([*visits("known", ["i1"]), *visits("given", ["i1"], fields={"category": "c3"})])
+    assert differ(updater, "known", "given") and verify(artifact, None, store).equal
+    assert StoreIdentity.from_json('{"artifact_id": "a", "layout": "[]"}').fields == "event"
+    assert StoreIdentity.from_json(json.dumps(asdict(early))).fields == "event"
+    moved = store.artifact_list().renew(replace(early, path="elsewhere", fields="catalogue"))
+    assert (moved.identity.path, moved.identity.fields) == ("elsewhere", "event")
 
 
 def test_unknown_items_and_types_are_applied_and_types_counted(updater):
@@ -241,7 +283,7 @@ def test_after_a_conflict_of_some_users_only_their_events_are_applied_again(upda
 
     def partly(change):
         monkeypatch.setattr(updater.store, "commit", commit)
-        mine = Commit(states={"v": change.states["v"]}, events={("v", 1): change.events["v", 1]})
+        mine = Commit(records={0: {"v": change.records[0]["v"]}}, events={("v", 1): change.events["v", 1]})
         marks.append(dict(change.watermarks))
         commit(mine)
         raise StoreConflictError("u has changed", users=frozenset({"u"}))
@@ -287,7 +329,7 @@ def test_a_model_that_cannot_be_served_says_why(artifact, store):
     other = type(artifact)(artifact.path, artifact.manifest, config)
     with pytest.raises(ArtifactError, match="it reads the raw history"):
         Updater(other, store)
-    assert store.identity is None
+    assert store.artifact_list().identity is None
 
 
 def test_an_unknown_way_with_late_events_is_refused(artifact, store):

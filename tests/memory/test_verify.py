@@ -7,9 +7,11 @@ import pytest
 
 from lifelong.errors import MismatchError, StoreForeignError, UsageError
 from lifelong.memory.codec import Fp32
-from lifelong.memory.store import Commit, StoreIdentity
+from lifelong.memory.runtime import identity_of
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.memory.verify import counts_until, verify
+from lifelong.store.artifact_list import StoreIdentity
+from lifelong.store.contract import Commit
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def updater(artifact, store, log):
 def change(updater, user, **parts):
     """Store another memory of a user."""
     states = updater.runtime.decode(updater.store.read_many([user]))
-    updater.store.commit(Commit(states={user: updater.runtime.encode(replace(states, **parts))[0]}))
+    updater.store.commit(Commit(records={0: {user: updater.runtime.encode(replace(states, **parts))[0]}}))
 
 
 def test_a_store_that_was_kept_up_event_by_event_equals_the_replay(artifact, dataset, updater):
@@ -40,7 +42,7 @@ def test_a_user_who_is_missing_is_found(artifact, dataset, updater):
 
 
 def test_an_event_too_many_is_found(artifact, dataset, updater):
-    updater.apply([UserEvent("u3", "i1", 1_900_000_000)])
+    updater.apply([UserEvent("u3", "i1", 1_740_000_000)])
     report = verify(artifact, dataset, updater.store)
     assert (report.count, report.memory, report.examples) == (1, 0, ["u3"])
 
@@ -48,6 +50,26 @@ def test_an_event_too_many_is_found(artifact, dataset, updater):
 def test_another_last_time_is_found(artifact, dataset, updater):
     change(updater, "u3", last_time_B=np.array([5]))
     assert verify(artifact, dataset, updater.store).last_time == 1
+
+
+def test_a_field_that_differs_is_named_with_user_and_event(artifact, dataset, store, log):
+    # In a store that an earlier release began, the fields of events count.
+    store.bind(replace(identity_of(artifact, store), fields="event"))
+    place, odd = next((place, event) for place, event in enumerate(log) if event.item == "i1")
+    events = [*log[:place], replace(odd, fields={"category": "c5"}), *log[place + 1 :]]
+    Updater(artifact, store).apply(events)
+    report = verify(artifact, dataset, store)
+    assert (report.memory, report.examples) == (1, [odd.user])
+    number = 1 + sum(event.user == odd.user for event in log[:place])
+    assert f"category of event {number} (item 'i1') is 'c5', and in DATA 'c1'" in report.reasons[odd.user]
+
+
+def test_an_event_of_another_item_is_named(artifact, dataset, store, log):
+    last = max(place for place, event in enumerate(log) if event.user == "u3")
+    events = [*log[:last], replace(log[last], item="i2" if log[last].item != "i2" else "i3"), *log[last + 1 :]]
+    Updater(artifact, store).apply(events)
+    said = verify(artifact, dataset, store).reasons["u3"]
+    assert f"is of item {events[last].item!r}, and in DATA of {log[last].item!r}" in said
 
 
 def test_another_memory_is_found_with_its_scores(artifact, dataset, updater):
@@ -111,10 +133,10 @@ def test_a_dataset_with_other_fields_is_refused(artifact, dataset, store):
 
 def test_every_reason_is_told(artifact, dataset, updater):
     updater.store.commit(Commit(deleted=["u3"]))
-    updater.apply([UserEvent("u4", "i1", 1_900_000_000, "view"), UserEvent("u4", "i2", 1_900_000_001, "view")])
+    updater.apply([UserEvent("u4", "i1", 1_740_000_000, "view"), UserEvent("u4", "i2", 1_740_000_001, "view")])
     record = bytearray(updater.store.read_many(["u5"])[0])
     record[30] ^= 1
-    updater.store.commit(Commit(states={"u5": bytes(record), "u6": updater.store.read_many(["u6"])[0][:-1]}))
+    updater.store.commit(Commit(records={0: {"u5": bytes(record), "u6": updater.store.read_many(["u6"])[0][:-1]}}))
     change(updater, "u7", last_time_B=np.array([5]))
     slot = updater.runtime.decode(updater.store.read_many(["u8"])).fields["slot"] + np.float32(0.5)
     change(updater, "u8", fields={"slot": slot})
@@ -123,11 +145,11 @@ def test_every_reason_is_told(artifact, dataset, updater):
     assert counts == (1, 1, 1, 2, 1, 1)
     assert not report.equal and report.exact == report.users - 7 + 1
     reasons = dict(report.reasons)
-    assert reasons["u3"].startswith("the store lacks her and her ")
+    assert reasons["u3"].startswith("the store lacks the user and ")
     assert reasons["u4"] == "2 extra events, which are in the log"
-    assert reasons["u5"] == "corrupt: her record fails its checksum"
+    assert reasons["u5"] == "corrupt: the record fails its checksum"
     assert "bytes" in reasons["u6"]
-    assert "last time is 5" in reasons["u7"] and reasons["u8"] == "her memory is not what her events give"
+    assert "last time is 5" in reasons["u7"] and reasons["u8"] == "the memory is not what the events give"
 
 
 def test_fewer_events_than_the_dataset_are_told(artifact, dataset, store, log):
@@ -155,10 +177,10 @@ def test_the_stores_own_log_says_whether_memories_are_right(artifact, updater):
 
 def test_a_memory_that_lacks_logged_events_is_found(artifact, updater):
     before = updater.store.read_many(["u8"])[0]
-    updater.apply([UserEvent("u8", "i1", 1_900_000_000, "view")])
-    updater.store.commit(Commit(states={"u8": before}))
+    updater.apply([UserEvent("u8", "i1", 1_740_000_000, "view")])
+    updater.store.commit(Commit(records={0: {"u8": before}}))
     report = verify(artifact, None, updater.store)
-    assert (report.count, dict(report.reasons)) == (1, {"u8": "the log holds 1 events that are not in her memory"})
+    assert (report.count, dict(report.reasons)) == (1, {"u8": "the log holds 1 events that are not in the memory"})
 
 
 def test_what_the_log_does_not_know_cannot_be_told(artifact, dataset, store, log):
@@ -166,14 +188,15 @@ def test_what_the_log_does_not_know_cannot_be_told(artifact, dataset, store, log
     Updater(artifact, store).apply(log[800:])
     report = verify(artifact, None, store)
     assert report.untold > 0 and not report.equal
-    assert "the log lacks her first" in next(iter(report.reasons.values()))
+    assert "the log lacks the user's first" in next(iter(report.reasons.values()))
 
 
 def test_each_artifact_of_a_store_is_compared_by_itself(artifact, dataset, store, log, tmp_path):
+    from support.variants import other_artifact
+
     from lifelong.memory import takeover
-    from lifelong.memory.builder import Builder
-    from lifelong.memory.folding import Folder
-    from lifelong.testing.variants import other_artifact
+    from lifelong.memory.rebuild import Rebuild
+    from lifelong.memory.writer import MemoryWriter
 
     newer = other_artifact(artifact, tmp_path / "newer")
     Updater(artifact, store).apply(log[:300])
@@ -182,7 +205,7 @@ def test_each_artifact_of_a_store_is_compared_by_itself(artifact, dataset, store
     takeover.add(store, newer)
     with pytest.raises(StoreForeignError, match="not complete"):
         verify(newer, None, store)
-    Builder(store, Folder(newer, "fp32", store)).build()
+    Rebuild(store, MemoryWriter(newer, "fp32", store)).build()
     Updater(artifact, store).apply(log[300:])
     for one in (artifact, newer):
         assert verify(one, None, store).equal and verify(one, dataset, store).equal

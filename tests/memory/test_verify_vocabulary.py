@@ -6,8 +6,8 @@ import pytest
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import MismatchError
-from lifelong.memory.store import open_store
 from lifelong.memory.verify import verify
+from lifelong.store.opening import open_store
 from lifelong.testing.datasets import tiny_dataset
 
 
@@ -16,6 +16,6 @@ def test_a_dataset_with_another_vocabulary_is_refused_before_anything_is_folded(
 ) -> None:
     other = tiny_dataset(tmp_path / "data", num_items=80)
     store = open_store("memory://")
-    with pytest.raises(MismatchError, match="'item' stand for other values"):
+    with pytest.raises(MismatchError, match="the field 'item' has"):
         verify(artifact, other, store)
-    assert store.identity is None
+    assert store.artifact_list().identity is None

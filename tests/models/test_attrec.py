@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
-from lifelong.models.attrec import AttRec, time_signals
+from lifelong.models.attrec import AttRec, AttRecConfig, time_signals
 from lifelong.models.base import Found, Query, Window
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
@@ -25,7 +25,7 @@ def one_thread() -> None:
 
 def make(*, window: int = 4, recent: int = 6) -> AttRec:
     torch.manual_seed(0)
-    return AttRec(INPUTS, embedding=2, width=WIDTH, window=window, recent=recent).double().eval()
+    return AttRec(INPUTS, AttRecConfig(embedding=2, width=WIDTH, window=window, recent=recent)).double().eval()
 
 
 def naive_signal(place: int) -> Tensor:

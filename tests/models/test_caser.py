@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lifelong.models.base import Query, Window
-from lifelong.models.caser import Caser, check_heights
+from lifelong.models.caser import Caser, CaserConfig, check_heights
 from lifelong.testing.worlds import INPUTS
 
 pytestmark = pytest.mark.torch
@@ -20,7 +20,11 @@ def one_thread() -> None:
 
 def make(*, recent: int = 5, heights: tuple[int, ...] = (1, 2, 4)) -> Caser:
     torch.manual_seed(0)
-    return Caser(INPUTS, embedding=2, width=4, recent=recent, heights=heights, horizontal=3, vertical=2).double().eval()
+    return (
+        Caser(INPUTS, CaserConfig(embedding=2, width=4, recent=recent, heights=heights, horizontal=3, vertical=2))
+        .double()
+        .eval()
+    )
 
 
 def naive_interest(model: Caser, events: list[Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ CASES = [
     ModelCase("hpmn", {"authors_mode": True, "sequence": 40}),
     ModelCase("fpmc", {"user_factors": True}),
     ModelCase("din", {"normalise": True}),
+    ModelCase("mimn", {"pooled": True}),
     *(ModelCase("sim", {"search": search}) for search in ("soft", "cluster")),
     # With a short term beside the search: read from the history, and from a memory.
     ModelCase("eta", {"short": 10}),

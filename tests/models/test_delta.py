@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor, nn
 
-from lifelong.models.delta import GatedDelta, GatedDeltaMemory
+from lifelong.models.delta import GatedDelta, GatedDeltaConfig, GatedDeltaMemory
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -24,7 +24,7 @@ def one_thread() -> None:
 
 def make(chunk: int = 4) -> GatedDelta:
     torch.manual_seed(0)
-    model = GatedDelta(INPUTS, embedding=3, width=WIDTH, heads=HEADS, chunk=chunk, dropout=0.0)
+    model = GatedDelta(INPUTS, GatedDeltaConfig(embedding=3, width=WIDTH, heads=HEADS, chunk=chunk, dropout=0.0))
     return model.double().eval()
 
 

@@ -9,7 +9,7 @@ pytest.importorskip("torch")
 import torch
 from torch.fx.experimental import _config as tracing
 
-from lifelong.models import MODELS, MODES, build
+from lifelong.models import MODELS, PRESETS, build
 from lifelong.models.base import Model
 from lifelong.testing.worlds import INPUTS, random_batch
 from lifelong.training.losses import loss_of
@@ -17,7 +17,7 @@ from lifelong.training.losses import loss_of
 pytestmark = pytest.mark.torch
 CASES = {
     **{name: (name, {}) for name, entry in MODELS.items() if issubclass(entry, Model)},
-    **{f"{name}-{flag}": (name, {flag: True}) for name, flag in MODES},
+    **{name: (name, {}) for name, preset in PRESETS.items() if preset.selects},
     **{f"hpmn-{side}": ("hpmn", {"side": side}) for side in ("item", "both")},
     "sim-soft": ("sim", {"search": "soft"}),
     "sim-cluster": ("sim", {"search": "cluster"}),

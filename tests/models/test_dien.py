@@ -8,7 +8,7 @@ from finding import LENGTHS, assert_naive_agrees, inputs_of, last_events
 from torch import Tensor, nn
 
 from lifelong.models.base import Query, Window
-from lifelong.models.dien import Dien
+from lifelong.models.dien import Dien, DienConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
 
@@ -22,7 +22,11 @@ def one_thread() -> None:
 
 def make(*, recent: int = 1000, next_event: float = 1.0) -> Dien:
     torch.manual_seed(0)
-    return Dien(INPUTS, embedding=3, width=5, recent=recent, next_event=next_event, dropout=0.0).double().eval()
+    return (
+        Dien(INPUTS, DienConfig(embedding=3, width=5, recent=recent, next_event=next_event, dropout=0.0))
+        .double()
+        .eval()
+    )
 
 
 def extract(gru: nn.GRU, events: list[Tensor]) -> list[Tensor]:

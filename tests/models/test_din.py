@@ -8,7 +8,7 @@ from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
 
 from lifelong.models.base import Query, Window
-from lifelong.models.din import Din
+from lifelong.models.din import Din, DinConfig
 from lifelong.nn import pairs
 from lifelong.testing.worlds import INPUTS
 
@@ -22,7 +22,7 @@ def one_thread() -> None:
 
 def make(*, normalise: bool = False, recent: int = 4) -> Din:
     torch.manual_seed(0)
-    return Din(INPUTS, embedding=3, normalise=normalise, recent=recent, dropout=0.0).double().eval()
+    return Din(INPUTS, DinConfig(embedding=3, normalise=normalise, recent=recent, dropout=0.0)).double().eval()
 
 
 def activation(model: Din, event: Tensor, target: Tensor) -> Tensor:
@@ -39,9 +39,9 @@ def naive(model: Din, window: Window, query: Query, user: int, target: int) -> T
     for place in last_events(model, query, user, target):
         event = window.vector_BLE[user, place]
         weight = activation(model, event, query.vector_BCE[user, target])
-        weight = torch.exp(weight) if model.normalise else weight / 32
+        weight = torch.exp(weight) if model.config.normalise else weight / 32
         interest, total = interest + weight * event, total + weight
-    return interest / total if model.normalise and total > 0 else interest
+    return interest / total if model.config.normalise and total > 0 else interest
 
 
 @pytest.mark.parametrize("normalise", [False, True])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lifelong.models.base import Query, Window
-from lifelong.models.eta import Eta
+from lifelong.models.eta import Eta, EtaConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS, random_batch
 
@@ -27,7 +27,7 @@ def one_thread() -> None:
 
 def make(*, hits: int = 4, recent: int = 1000, bits: int = 12, seed: int = 0) -> Eta:
     torch.manual_seed(seed)
-    model = Eta(INPUTS, embedding=3, width=6, heads=2, bits=bits, hits=hits, recent=recent, dropout=0.0)
+    model = Eta(INPUTS, EtaConfig(embedding=3, width=6, heads=2, bits=bits, hits=hits, recent=recent, dropout=0.0))
     return model.double().eval()
 
 
@@ -45,9 +45,9 @@ def naive_interest(model: Eta, events: list[Tensor], target: Tensor) -> Tensor:
         other = bits_of(model, events[place][:width])
         return sum(left != right for left, right in zip(own, other, strict=True)), -place
 
-    chosen = sorted(range(len(events)), key=distance)[: model.hits]
+    chosen = sorted(range(len(events)), key=distance)[: model.config.hits]
     heads = []
-    for rows in torch.arange(model.query.out_features).chunk(model.heads):
+    for rows in torch.arange(model.query.out_features).chunk(model.config.heads):
         q = model.query.weight[rows] @ target
         scores = [q @ (model.key.weight[rows] @ events[place]) / len(rows) ** 0.5 for place in chosen]
         total = sum((torch.exp(score) for score in scores), torch.zeros((), dtype=torch.float64))
@@ -168,4 +168,11 @@ def test_events_before_the_recent_ones_are_not_searched() -> None:
 
 def test_a_width_that_the_heads_cannot_share_is_refused() -> None:
     with pytest.raises(ValueError, match="width 7 is not a multiple of 2 heads"):
-        Eta(INPUTS, width=7, heads=2)
+        Eta(INPUTS, EtaConfig(width=7, heads=2))
+
+
+def test_a_query_and_the_key_of_its_own_item_are_alike_at_the_start() -> None:
+    model = make()
+    target = torch.randn(5, model.target_width, dtype=torch.float64)
+    event = torch.cat([target, torch.zeros(5, model.event_width - model.target_width, dtype=torch.float64)], dim=1)
+    torch.testing.assert_close(model.key(event), model.query(target), rtol=0, atol=1e-12)

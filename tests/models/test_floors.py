@@ -9,8 +9,9 @@ pytest.importorskip("torch")
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
-from lifelong.models.counts import Counts, fit_logistic
-from lifelong.models.popularity import Popularity
+from lifelong.models.counts import Counts, CountsConfig
+from lifelong.models.popularity import Popularity, PopularityConfig
+from lifelong.nn.logistic import fit_logistic
 from lifelong.testing.datasets import tiny_dataset
 
 pytestmark = pytest.mark.torch
@@ -45,7 +46,7 @@ def logits(model: Popularity | Counts, dataset: Dataset, rows: list[int]) -> lis
 def test_popularity_of_logged_labels_is_the_smoothed_response_rate(dataset: Dataset) -> None:
     a, b, unseen = FIRST_ROW, FIRST_ROW + 1, FIRST_ROW + 2
     logged = with_training(dataset, [a, a, a, b], [1, 1, 0, 0], rule="none")
-    model = Popularity(logged.inputs, smoothing=2.0)
+    model = Popularity(logged.inputs, PopularityConfig(smoothing=2.0))
     model.fit(logged)
     # The prior is (2 + 1) / (4 + 2) = 1/2: rates (2 + 1) / (3 + 2), (0 + 1) / (1 + 2), 1/2.
     assert logits(model, logged, [a, b, unseen]) == pytest.approx([np.log(3 / 2), np.log(1 / 2), 0.0])
@@ -54,7 +55,7 @@ def test_popularity_of_logged_labels_is_the_smoothed_response_rate(dataset: Data
 def test_popularity_of_sampled_labels_orders_items_by_their_responses(dataset: Dataset) -> None:
     a, b, unseen = FIRST_ROW, FIRST_ROW + 1, FIRST_ROW + 2
     sampled = with_training(dataset, [a, a, a, b], [1, 1, 1, 1], rule="popularity")
-    model = Popularity(sampled.inputs)
+    model = Popularity(sampled.inputs, PopularityConfig())
     model.fit(sampled)
     first, second, third = logits(model, sampled, [a, b, unseen])
     assert first > second > third
@@ -66,14 +67,14 @@ def test_rare_items_of_one_bucket_share_its_mean_and_not_its_sum(dataset: Datase
     bucket = number_V[rare[0] - FIRST_ROW]
     members = int((number_V == bucket).sum())
     sampled = with_training(dataset, [int(rare[0])] * members + [FIRST_ROW], [1.0] * (members + 1), rule="popularity")
-    model = Popularity(sampled.inputs)
+    model = Popularity(sampled.inputs, PopularityConfig())
     model.fit(sampled)
     of_bucket, of_known = logits(model, sampled, [int(rare[0]), FIRST_ROW])
     assert of_bucket == pytest.approx(of_known)
 
 
 def test_counts_rank_the_items_of_a_user_first(dataset: Dataset) -> None:
-    model = Counts(dataset.inputs)
+    model = Counts(dataset.inputs, CountsConfig())
     model.fit(dataset)
     examples = dataset.examples("test")
     logit_N, label_N = model.predict(dataset, examples)[:, 0], examples.label_NT[:, 0]

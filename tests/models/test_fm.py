@@ -9,8 +9,8 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
-from lifelong.data.batches import Batch
-from lifelong.models.fm import Fm
+from lifelong.data.batch import Batch
+from lifelong.models.fm import Fm, FmConfig
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -24,7 +24,7 @@ def one_thread() -> None:
 
 def make(seed: int = 0) -> Fm:
     torch.manual_seed(seed)
-    model = Fm(INPUTS, factors=K, dropout=0.0).double().eval()
+    model = Fm(INPUTS, FmConfig(factors=K, dropout=0.0)).double().eval()
     torch.nn.init.normal_(model.head.constant)
     return model
 
@@ -84,7 +84,10 @@ def test_a_field_has_other_weights_in_the_bag_than_as_a_target() -> None:
 def test_two_tasks_are_two_machines() -> None:
     inputs = replace(INPUTS, context={}, tasks=("click", "buy"))
     torch.manual_seed(0)
-    model, batch = Fm(inputs, factors=K, dropout=0.0).double().eval(), random_batch([4], targets=2, inputs=inputs)
+    model, batch = (
+        Fm(inputs, FmConfig(factors=K, dropout=0.0)).double().eval(),
+        random_batch([4], targets=2, inputs=inputs),
+    )
     gradient = torch.autograd.grad(model(batch).logit_BCT[..., 1].sum(), model.embed.tables["item"].weight)[0]
     used = gradient.ne(0).any(dim=0).tolist()
     role = [False, True, *[False] * K, *[True] * K]

@@ -8,8 +8,8 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
-from lifelong.data.batches import Batch
-from lifelong.models.fpmc import Fpmc
+from lifelong.data.batch import Batch
+from lifelong.models.fpmc import BasketMemory, Fpmc, FpmcConfig, FpmcMemory
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -23,13 +23,13 @@ def one_thread() -> None:
 
 def make(seed: int = 0) -> Fpmc:
     torch.manual_seed(seed)
-    model = Fpmc(INPUTS, factors=K, dropout=0.0).double().eval()
+    model = Fpmc(INPUTS, FpmcConfig(factors=K, dropout=0.0)).double().eval()
     torch.nn.init.normal_(model.head.mean)
     return model
 
 
 def naive_logit(model: Fpmc, batch: Batch, user: int, place: int) -> Tensor:
-    """Scores mu + b_i + v_i . v'_l, each a sum over fields; a row holds b, then v, then v'."""
+    """Scores mu + b_i + v_i . mean of v'_l, each a sum over fields; a row holds b, then v, then v'."""
     table = {field: part.weight for field, part in model.embed.tables.items()}
     target = [table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(INPUTS.item)]
     around = [table[f][batch.context_BCF[user, place, k]] for k, f in enumerate(INPUTS.context)]
@@ -37,15 +37,27 @@ def naive_logit(model: Fpmc, batch: Batch, user: int, place: int) -> Tensor:
     before = int(batch.position_BC[user, place]) - 1
     if before < 0:
         return logit
-    last = [table[f][batch.history_BLF[user, before, k]] for k, f in enumerate([*INPUTS.item, *INPUTS.event])]
+    basket = [before]
+    while basket[0] > 0 and int(batch.history_BLF[user, basket[0], -1]) == 2:
+        basket.insert(0, basket[0] - 1)
+    fields = list(enumerate([*INPUTS.item, *INPUTS.event]))
+    last = [table[f][batch.history_BLF[user, place, k]] for place in basket for k, f in fields]
     for k in range(K):
-        logit = logit + sum(row[1 + k] for row in target) * sum(row[1 + K + k] for row in last)
+        logit = logit + sum(row[1 + k] for row in target) * sum(row[1 + K + k] for row in last) / len(basket)
     return logit
+
+
+def with_baskets(batch: Batch) -> Batch:
+    """The batch, in which most events have the time of the event before."""
+    batch.history_BLF[..., -1].masked_fill_(torch.rand(batch.time_BL.shape) < 0.7, 2)
+    real_BL = torch.arange(batch.time_BL.shape[1]) < batch.length_B.unsqueeze(-1)
+    batch.history_BLF.mul_(real_BL.unsqueeze(-1))
+    return batch
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_logits_and_gradients_are_those_of_the_equation(seed: int) -> None:
-    model, batch = make(seed), random_batch([7, 0, 1, 4], targets=4, seed=seed)
+    model, batch = make(seed), with_baskets(random_batch([7, 0, 1, 4], targets=4, seed=seed))
     naive = torch.stack([torch.stack([naive_logit(model, batch, user, c) for c in range(4)]) for user in range(4)])
     logit_BC = model(batch).logit_BCT[..., 0]
     torch.testing.assert_close(logit_BC, naive, rtol=0, atol=1e-12)
@@ -57,9 +69,10 @@ def test_logits_and_gradients_are_those_of_the_equation(seed: int) -> None:
         torch.testing.assert_close(left, right, rtol=0, atol=1e-12)
 
 
-def test_only_the_last_event_counts() -> None:
+def test_only_the_last_basket_counts() -> None:
     model, batch = make(), random_batch([6], targets=2)
     other = random_batch([6], targets=2, seed=9)
+    batch.history_BLF[:, 5, -1] = 3
     batch.position_BC[:] = 6
     before = model(batch).logit_BCT
     batch.history_BLF[:, :5] = other.history_BLF[:, :5]
@@ -69,7 +82,7 @@ def test_only_the_last_event_counts() -> None:
 def test_each_task_has_factors_of_its_own() -> None:
     inputs = replace(INPUTS, context={}, tasks=("click", "buy"))
     torch.manual_seed(0)
-    model = Fpmc(inputs, factors=K, dropout=0.0).double().eval()
+    model = Fpmc(inputs, FpmcConfig(factors=K, dropout=0.0)).double().eval()
     batch = random_batch([3], targets=1, inputs=inputs)
     batch.position_BC[:] = 3
     before = model(batch).logit_BCT[0, 0].tolist()
@@ -80,3 +93,30 @@ def test_each_task_has_factors_of_its_own() -> None:
     after = model(batch).logit_BCT[0, 0].tolist()
     assert after[0] == before[0]
     assert after[1] != before[1]
+
+
+def test_baskets_are_folded_in_as_they_are_encoded() -> None:
+    model, batch = make(), with_baskets(random_batch([9, 5], targets=1))
+    event_BLE = model.embed(batch.history_BLF, model.history_fields)
+    memory = model.initial_memory(2)
+    for place in range(5):
+        memory = model.write_vector(memory, event_BLE[:, place])
+        whole = model.encode_vector(event_BLE, batch.length_B, torch.full((2, 1), place + 1))
+        for folded, encoded in zip(memory, whole, strict=True):
+            torch.testing.assert_close(folded, encoded.squeeze(1))
+    assert isinstance(memory, BasketMemory)
+    assert memory.size_B1.max() > 1
+
+
+def test_without_baskets_or_times_one_event_is_the_basket() -> None:
+    batch = with_baskets(random_batch([6], targets=1))
+    for model in (
+        Fpmc(INPUTS, FpmcConfig(factors=K, basket=False)),
+        Fpmc(replace(INPUTS, event={"event_type": 4}), FpmcConfig(factors=K)),
+    ):
+        model = model.eval()
+        number_BLF = batch.history_BLF[..., : len(model.history_fields)]
+        event_BLE = model.embed(number_BLF, model.history_fields)
+        found = model.encode_vector(event_BLE, batch.length_B, batch.length_B.unsqueeze(1))
+        assert isinstance(found, FpmcMemory)
+        torch.testing.assert_close(found.last_BD[0, 0], model._factors_of(event_BLE[0, 5]))

@@ -6,9 +6,9 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
-from lifelong.data.batches import Batch
+from lifelong.data.batch import Batch
 from lifelong.models import build
-from lifelong.models.fpmc_users import FpmcUsers
+from lifelong.models.fpmc_users import FpmcUsers, FpmcUsersConfig
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -23,7 +23,7 @@ def one_thread() -> None:
 def make(seed: int = 0) -> FpmcUsers:
     """A model with random users: new ones are zeros."""
     torch.manual_seed(seed)
-    model = FpmcUsers(INPUTS, factors=K, decay=DECAY, dropout=0.0).double().eval()
+    model = FpmcUsers(INPUTS, FpmcUsersConfig(factors=K, decay=DECAY, dropout=0.0)).double().eval()
     torch.nn.init.normal_(model.head.mean)
     torch.nn.init.normal_(model.users.weight)
     return model
@@ -35,7 +35,11 @@ def naive(model: FpmcUsers, batch: Batch, user: int, place: int) -> tuple[Tensor
     target = [table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(INPUTS.item)]
     around = [table[f][batch.context_BCF[user, place, k]] for k, f in enumerate(INPUTS.context)]
     before, own = int(batch.position_BC[user, place]) - 1, model.users.weight[batch.user_B[user]]
-    last = [table[f][batch.history_BLF[user, before, k]] for k, f in enumerate([*INPUTS.item, *INPUTS.event])]
+    basket = [before]
+    while basket[0] > 0 and int(batch.history_BLF[user, basket[0], -1]) == 2:
+        basket.insert(0, basket[0] - 1)
+    fields = list(enumerate([*INPUTS.item, *INPUTS.event]))
+    last = [table[f][batch.history_BLF[user, place, k]] / len(basket) for place in basket for k, f in fields]
     bias = sum(row[0] for row in target)
     logit = model.head.mean[0] + own[0] + bias + sum(row[0] for row in around)
     squares = own[0] ** 2 + bias**2
@@ -51,6 +55,7 @@ def naive(model: FpmcUsers, batch: Batch, user: int, place: int) -> tuple[Tensor
 @pytest.mark.parametrize("seed", [0, 1])
 def test_logits_loss_and_gradients_are_those_of_the_equations(seed: int) -> None:
     model, batch = make(seed), random_batch([7, 0, 1], targets=4, seed=seed)
+    batch.history_BLF[0, 2:6, -1] = 2
     batch.mask_BC[1, 2] = False
     output, cells = model(batch), [(user, place) for user in range(3) for place in range(4)]
     scored = {cell: naive(model, batch, *cell) for cell in cells}

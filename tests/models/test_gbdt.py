@@ -11,13 +11,12 @@ pytest.importorskip("lightgbm")
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import SPLITS, Examples, Split
-from lifelong.errors import MissingExtraError
-from lifelong.models.gbdt import ACTIVITY_DAYS, Gbdt
+from lifelong.errors import ConfigError, MismatchError, MissingExtraError
+from lifelong.models.gbdt import Gbdt, GbdtConfig
 from lifelong.testing.datasets import tiny_dataset
 
 pytestmark = pytest.mark.torch
 
-DAY = 86_400
 SMALL = {"leaves": 7, "leaf_examples": 20, "rounds": 40}
 
 
@@ -27,7 +26,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 def fitted(dataset: Dataset, **settings: int) -> Gbdt:
-    model = Gbdt(dataset.inputs, **{**SMALL, **settings})
+    model = Gbdt(dataset.inputs, GbdtConfig(**{**SMALL, **settings}))
     model.fit(dataset)
     return model
 
@@ -91,32 +90,13 @@ def test_popularity_does_not_look_at_labels(dataset: Dataset) -> None:
     assert all(np.array_equal(left, right) for left, right in zip(before, after, strict=True))
 
 
-def test_activity_is_what_a_loop_counts_among_visible_events(dataset: Dataset) -> None:
-    examples = dataset.examples("test")
-    hidden = replace(examples, position_N=np.maximum(examples.position_N - 2, 0).astype(np.int32))
-    for asked in (examples, hidden):
-        counted = []
-        for user, moment, position in zip(asked.user_N, asked.time_N, asked.position_N, strict=True):
-            times = dataset.histories.time_N[dataset.histories.of(int(user))][:position]
-            counted.append([int((times >= moment - days * DAY).sum()) for days in ACTIVITY_DAYS])
-        assert np.array_equal(activity_columns(dataset, asked), np.array(counted))
-
-
-def activity_columns(dataset: Dataset, examples: Examples) -> np.ndarray:
-    """The columns of the user's activity among a model's inputs: before those of popularity and categories."""
-    model = fitted(dataset, rounds=1)
-    behind = 2 + len(model._few)
-    value_NK = model._inputs(dataset, examples)
-    return value_NK[:, -behind - len(ACTIVITY_DAYS) : -behind]
-
-
 @pytest.mark.parametrize(("limit", "expected"), [(0, []), (20, [1]), (1000, [0, 1])])
 def test_fields_with_few_values_are_inputs_themselves(dataset: Dataset, limit: int, expected: list[int]) -> None:
     model = fitted(dataset, categories=limit)
     assert model._few == expected
     number_NF = dataset.catalogue.number_VF[dataset.examples("test").row_N]
     if expected:
-        columns = model._inputs(dataset, dataset.examples("test"))[:, -len(expected) :]
+        columns = model._inputs(dataset, dataset.examples("test"), model.vectors, SPLITS)[:, -len(expected) :]
         assert np.array_equal(columns, number_NF[:, expected])
 
 
@@ -127,7 +107,7 @@ def test_each_task_has_its_own_trees(dataset: Dataset) -> None:
         buys = np.where(np.arange(len(examples)) % 3 == 0, examples.label_NT[:, 0], 0)
         both = np.stack([examples.label_NT[:, 0], buys], axis=1).astype(np.float32)
         changed = with_examples(dataset, split, replace(examples, label_NT=both))
-    model = Gbdt(inputs, **SMALL)
+    model = Gbdt(inputs, GbdtConfig(**SMALL))
     model.fit(changed)
     click_N, buy_N = model.predict(changed, changed.examples("test")).T
     assert click_N.mean() > buy_N.mean()
@@ -137,3 +117,55 @@ def test_without_lightgbm_the_extra_is_named(dataset: Dataset, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "lightgbm", None)
     with pytest.raises(MissingExtraError, match=r"gbdt.*lightgbm.*lifelong\[gbdt\]"):
         fitted(dataset)
+
+
+def test_more_negatives_weigh_as_much_together_as_the_rule_says(dataset: Dataset) -> None:
+    model = Gbdt(dataset.inputs, GbdtConfig(**SMALL, negatives=4))
+    examples, weight_N = model._examples(dataset, 0)
+    label_N = np.asarray(examples.label_NT[:, 0])
+    assert weight_N is not None
+    assert (label_N == 0).sum() == 4 * (label_N == 1).sum()
+    assert weight_N[label_N == 0].sum() == pytest.approx(weight_N[label_N == 1].sum())
+    model.fit(dataset)
+    probability_N = 1 / (1 + np.exp(-model.predict(dataset, examples)[:, 0]))
+    assert np.average(probability_N, weights=weight_N) == pytest.approx(0.5, abs=0.05)
+
+
+def test_later_examples_have_negatives_of_their_own_period(dataset: Dataset) -> None:
+    examples, _ = Gbdt(dataset.inputs, GbdtConfig(later=0.3))._examples(dataset, 0)
+    times = np.sort(dataset.examples("train").time_N)
+    assert examples.time_N.min() >= times[int(0.7 * len(times)) - 1]
+    assert len(examples) == pytest.approx(2 * 0.3 * len(times), rel=0.1)
+    histories, first = dataset.histories, examples.time_N.min()
+    inside = (histories.time_N >= first) & (histories.time_N < dataset.manifest.cut_times[0])
+    assert set(examples.row_N[examples.label_NT[:, 0] == 0]) <= set(histories.row_N[inside])
+
+
+def test_negatives_cannot_be_asked_for_where_labels_are_logged(dataset: Dataset) -> None:
+    with pytest.raises(ConfigError, match="no negatives are drawn"):
+        fitted(logged(dataset), negatives=2)
+
+
+def logged(dataset: Dataset) -> Dataset:
+    """The dataset with labels of its own: an item is answered well or badly, whoever answers it."""
+    for split in SPLITS:
+        examples = dataset.examples(split)
+        label_NT = (examples.row_N % 2 == 0).astype(np.float32)[:, None]
+        with_examples(dataset, split, replace(examples, label_NT=label_NT))
+    changed = Dataset(dataset.folder)
+    rule = changed.manifest.negatives.model_copy(update={"rule": "none"})
+    changed.manifest = changed.manifest.model_copy(update={"negatives": rule})
+    return changed
+
+
+def test_items_too_many_to_be_categories_are_told_apart_by_their_mean_label(dataset: Dataset) -> None:
+    changed = logged(dataset)
+    assert ordered(fitted(changed, categories=0, vectors=0), changed) > 0.9
+
+
+def test_trees_of_an_earlier_release_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    fitted(dataset, rounds=1).save(tmp_path / "model")
+    path = tmp_path / "model" / "gbdt.json"
+    path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
+    with pytest.raises(MismatchError, match="inputs of an earlier release"):
+        Gbdt.load(tmp_path / "model")

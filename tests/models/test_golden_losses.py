@@ -4,8 +4,9 @@ import pytest
 
 pytest.importorskip("torch")
 
+from support.golden import STEPS, first_losses, golden_cases, read_losses
+
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.testing.golden import STEPS, first_losses, golden_cases, read_losses
 
 pytestmark = pytest.mark.torch
 

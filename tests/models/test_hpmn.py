@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lifelong.models.hpmn import Hpmn, HpmnMemory
+from lifelong.models.hpmn import Hpmn, HpmnConfig
+from lifelong.nn.hpmn import Slots
 from lifelong.nn.slots import slot_covariance
 from lifelong.testing.worlds import INPUTS
 
@@ -25,7 +26,7 @@ def one_thread() -> None:
 
 def make(*, periods: tuple[int, ...] = (1, 2, 4), hops: int = 3, width: int = 5, seed: int = 0) -> Hpmn:
     torch.manual_seed(seed)
-    return Hpmn(INPUTS, embedding=3, width=width, periods=periods, hops=hops, dropout=0.0).double().eval()
+    return Hpmn(INPUTS, HpmnConfig(embedding=3, width=width, periods=periods, hops=hops, dropout=0.0)).double().eval()
 
 
 def naive_gru(layer: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
@@ -42,25 +43,25 @@ def naive_gru(layer: nn.GRU, x: Tensor, h: Tensor) -> Tensor:
 
 def naive_memory(model: Hpmn, events: list[Tensor]) -> list[Tensor]:
     """The write of the specification, with its `break`."""
-    slots = [torch.zeros(model.width, dtype=torch.float64) for _ in model.periods]
+    slots = [torch.zeros(model.config.width, dtype=torch.float64) for _ in model.config.periods]
     for count, event in enumerate(events, start=1):
         layer_input = event
-        for j, period in enumerate(model.periods):
+        for j, period in enumerate(model.config.periods):
             if count % period != 0:
                 break
-            slots[j] = naive_gru(model.layers[j], layer_input, slots[j])
+            slots[j] = naive_gru(model.memory.layers[j], layer_input, slots[j])
             layer_input = slots[j]
     return slots
 
 
 def naive_read(model: Hpmn, count: int, slots: list[Tensor], target: Tensor) -> tuple[Tensor, list[float]]:
     """The read of the specification for one target."""
-    q = model.query.weight @ target + model.query.bias
+    q = model.memory.reader.query.weight @ target + model.memory.reader.query.bias
     first: list[float] = []
     found = torch.zeros_like(q)
-    for score in model.scores:
+    for score in model.memory.reader.scores:
         weights = {}
-        for j, (period, slot) in enumerate(zip(model.periods, slots, strict=True)):
+        for j, (period, slot) in enumerate(zip(model.config.periods, slots, strict=True)):
             if count >= period:
                 x = torch.cat([q, slot, q - slot, q * slot])
                 x = torch.relu(score.first.weight @ x + score.first.bias)
@@ -69,7 +70,7 @@ def naive_read(model: Hpmn, count: int, slots: list[Tensor], target: Tensor) -> 
         total = sum(weights.values())
         found = sum((w / total * slots[j] for j, w in weights.items()), torch.zeros_like(q))
         first = first or [float(weights[j] / total) if j in weights else 0.0 for j in range(len(slots))]
-        q = model.pass_on.weight @ q + found if model.pass_on is not None else found
+        q = model.memory.reader.pass_on.weight @ q + found if model.memory.reader.pass_on is not None else found
     return q, first
 
 
@@ -100,7 +101,7 @@ def test_batch_form_per_event_form_and_naive_loop_agree_in_value_and_gradient(
     length_B = torch.tensor(lengths)
     real_BL1 = (torch.arange(size) < length_B[:, None])[..., None]
     dirty_BLE = event_BLE.masked_fill(~real_BL1, float("nan"))
-    weight_BSD = torch.randn(len(lengths), len(periods), model.width, generator=generator, dtype=torch.float64)
+    weight_BSD = torch.randn(len(lengths), len(periods), model.config.width, generator=generator, dtype=torch.float64)
 
     def batch_form(event: Tensor) -> Tensor:
         return model.encode_vector(event, length_B, length_B[:, None]).slot_BSD[:, 0]
@@ -125,7 +126,7 @@ def test_batch_form_per_event_form_and_naive_loop_agree_in_value_and_gradient(
         if slot_BSD.requires_grad:
             (slot_BSD * weight_BSD).sum().backward()
         values.append(slot_BSD.detach())
-        gradients.append([gradient_of(part) for part in (leaf, *model.layers.parameters())])
+        gradients.append([gradient_of(part) for part in (leaf, *model.memory.layers.parameters())])
         model.zero_grad()
     for other in (1, 2):
         torch.testing.assert_close(values[other], values[0], rtol=0, atol=1e-12)
@@ -141,7 +142,7 @@ def test_read_is_the_equation_of_the_specification(periods: tuple[int, ...], hop
     events = torch.randn(count, model.event_width, dtype=torch.float64)
     target_BCE = torch.randn(1, 2, model.target_width, dtype=torch.float64)
     slots = naive_memory(model, list(events))
-    memory = HpmnMemory(torch.tensor([[count]]), torch.stack(slots)[None, None])
+    memory = Slots(torch.tensor([[count]]), torch.stack(slots)[None, None])
     interest_BCD, attention_BCS = model.read_vector(memory, target_BCE)
     for place in range(2):
         interest, attention = naive_read(model, count, slots, target_BCE[0, place])
@@ -151,7 +152,7 @@ def test_read_is_the_equation_of_the_specification(periods: tuple[int, ...], hop
 
 def test_read_before_the_first_event_has_no_weight_and_no_nan_in_the_gradient() -> None:
     model = make()
-    memory = HpmnMemory(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, 3, 5, dtype=torch.float64))
+    memory = Slots(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, 3, 5, dtype=torch.float64))
     interest_BCD, attention_BCS = model.read_vector(memory, torch.ones(1, 2, model.target_width).double())
     interest_BCD.sum().backward()
     assert attention_BCS.tolist() == [[[0.0] * 3] * 2]
@@ -160,14 +161,14 @@ def test_read_before_the_first_event_has_no_weight_and_no_nan_in_the_gradient() 
 
 def test_single_read_before_the_first_event_is_zero() -> None:
     model = make(hops=1)
-    memory = HpmnMemory(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, 3, 5, dtype=torch.float64))
+    memory = Slots(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, 3, 5, dtype=torch.float64))
     interest_BCD, _ = model.read_vector(memory, torch.ones(1, 1, model.target_width).double())
     assert interest_BCD.tolist() == [[[0.0] * 5]]
 
 
 def test_slots_are_written_at_multiples_of_their_periods_for_users_with_different_counts() -> None:
     model = make(periods=(1, 2, 6))
-    memory = HpmnMemory(torch.tensor([0, 1, 5]), torch.zeros(3, 3, 5, dtype=torch.float64))
+    memory = Slots(torch.tensor([0, 1, 5]), torch.zeros(3, 3, 5, dtype=torch.float64))
     written = model.write_vector(memory, torch.ones(3, model.event_width).double())
     assert written.count_B.tolist() == [1, 2, 6]
     assert written.slot_BSD.ne(0).any(dim=-1).tolist() == [
@@ -186,19 +187,19 @@ def test_covariance_of_two_slots_is_half_the_squared_off_diagonal_twice() -> Non
 
 def test_covariance_is_the_mean_over_labelled_positions() -> None:
     torch.manual_seed(0)
-    model = Hpmn(INPUTS, embedding=3, width=2, periods=(1, 2), covariance=0.5)
+    model = Hpmn(INPUTS, HpmnConfig(embedding=3, width=2, periods=(1, 2), covariance=0.5))
     slots = torch.tensor([[[[1.0, -1.0], [1.0, -1.0]], [[1.0, -1.0], [9.0, 9.0]], [[5.0, 1.0], [3.0, 2.0]]]])
-    memory = HpmnMemory(torch.tensor([[2, 2, 2]]), slots)
+    memory = Slots(torch.tensor([[2, 2, 2]]), slots)
     loss = model.auxiliary(memory, torch.tensor([[True, True, False]]))["covariance"]
     assert loss.item() == pytest.approx(0.5 * (1.0 + 0.0) / 2)
 
 
 def test_covariance_of_weight_zero_is_left_out() -> None:
-    model = Hpmn(INPUTS, covariance=0.0)
+    model = Hpmn(INPUTS, HpmnConfig(covariance=0.0))
     assert model.auxiliary(model.initial_memory(1), torch.ones(1, 1, dtype=torch.bool)) == {}
 
 
 @pytest.mark.parametrize("periods", [(2, 4), (1, 2, 3), (1, 4, 2), (1, 1), ()])
 def test_periods_that_are_not_nested_are_refused(periods: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="period"):
-        Hpmn(INPUTS, periods=periods)
+        Hpmn(INPUTS, HpmnConfig(periods=periods))

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from lifelong.data.events import InputSpec
 from lifelong.errors import UsageError
 from lifelong.models import build, require_served
-from lifelong.models.hpmn_authors import HpmnAuthors, memory_loss, sequences
+from lifelong.models.hpmn_authors import HpmnAuthors, HpmnAuthorsConfig, memory_loss, sequences
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -31,7 +31,9 @@ def golden() -> dict[str, np.ndarray]:
 def model(golden: dict[str, np.ndarray]) -> HpmnAuthors:
     """The authors' graph: one table for all three fields, so the weights stand three times here."""
     inputs = InputSpec(item={"item": 50, "category": 50}, event={}, context={}, users=50)
-    model = HpmnAuthors(inputs, embedding=4, width=8, periods=(1, 2, 4), hops=3, dropout=0.0).double()
+    model = HpmnAuthors(
+        inputs, HpmnAuthorsConfig(embedding=4, width=8, periods=(1, 2, 4), hops=3, dropout=0.0)
+    ).double()
     with torch.no_grad():
         for name, places in weights(model).items():
             for parameter, transposed in places:
@@ -113,7 +115,9 @@ def test_loss_of_equal_rows_has_gradient_zero_and_no_nan() -> None:
 
 def test_query_before_the_target_does_not_see_the_target_itself() -> None:
     torch.manual_seed(0)
-    model = HpmnAuthors(INPUTS, embedding=3, width=4, periods=(1, 2), sequence=6, query_before=True, dropout=0.0)
+    model = HpmnAuthors(
+        INPUTS, HpmnAuthorsConfig(embedding=3, width=4, periods=(1, 2), sequence=6, query_before=True, dropout=0.0)
+    )
     seen = []
     model.query.register_forward_hook(lambda module, args, output: seen.append(args[0]))
     number_NTF = torch.randint(1, 6, (1, 6, 3))
@@ -123,7 +127,7 @@ def test_query_before_the_target_does_not_see_the_target_itself() -> None:
 
 
 def test_sequence_is_rounded_up_to_the_largest_period() -> None:
-    assert HpmnAuthors(INPUTS, periods=(1, 2, 4, 12), sequence=50).sequence == 60
+    assert HpmnAuthors(INPUTS, HpmnAuthorsConfig(periods=(1, 2, 4, 12), sequence=50)).sequence == 60
 
 
 def test_authors_mode_says_that_it_cannot_be_served() -> None:

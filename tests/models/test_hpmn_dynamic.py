@@ -8,8 +8,8 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor, nn
 
-from lifelong.models.hpmn import Hpmn
-from lifelong.models.hpmn_dynamic import HpmnDynamic, HpmnDynamicMemory
+from lifelong.models.hpmn import Hpmn, HpmnConfig
+from lifelong.models.hpmn_dynamic import HpmnDynamic, HpmnDynamicConfig, HpmnDynamicMemory
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -26,7 +26,9 @@ def one_thread() -> None:
 
 def make(*, learned: bool = True, **settings: object) -> HpmnDynamic:
     torch.manual_seed(0)
-    model = HpmnDynamic(INPUTS, **{"embedding": 3, "width": WIDTH, "periods": PERIODS, "dropout": 0.0, **settings})
+    model = HpmnDynamic(
+        INPUTS, HpmnDynamicConfig(**{"embedding": 3, "width": WIDTH, "periods": PERIODS, "dropout": 0.0, **settings})
+    )
     if learned:
         for boundary in model.boundaries:
             nn.init.normal_(boundary.linear.weight, std=4.0)
@@ -103,8 +105,11 @@ def test_memory_is_the_naive_loop_in_value_and_gradient() -> None:
 def test_before_training_it_is_hpmn_with_its_periods(hops: int) -> None:
     model = make(learned=False, hops=hops, covariance=0.0)
     torch.manual_seed(0)
-    fixed = Hpmn(INPUTS, embedding=3, width=WIDTH, periods=PERIODS, hops=hops, covariance=0.0, dropout=0.0).double()
-    missing = model.load_state_dict(fixed.state_dict(), strict=False)
+    fixed = Hpmn(
+        INPUTS, HpmnConfig(embedding=3, width=WIDTH, periods=PERIODS, hops=hops, covariance=0.0, dropout=0.0)
+    ).double()
+    others = {name: value for name, value in fixed.state_dict().items() if not name.startswith("memory.")}
+    missing = model.load_state_dict(others | fixed.memory.state_dict(), strict=False)
     assert all(name.startswith("boundaries.") for name in missing.missing_keys) and not missing.unexpected_keys
     batch = random_batch([70, 3, 0, 33], targets=5)
     output, wanted = model(batch), fixed.eval()(batch)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lifelong.models import hstu
 from lifelong.models.base import Query, Window
-from lifelong.models.hstu import GAPS, Hstu, gap_bucket
+from lifelong.models.hstu import GAPS, Hstu, HstuConfig, gap_bucket
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
 
@@ -22,7 +22,9 @@ def one_thread() -> None:
 
 def make(*, recent: int = 7, layers: int = 2, heads: int = 2) -> Hstu:
     torch.manual_seed(0)
-    model = Hstu(INPUTS, embedding=2, head_width=3, heads=heads, layers=layers, recent=recent).double().eval()
+    model = (
+        Hstu(INPUTS, HstuConfig(embedding=2, head_width=3, heads=heads, layers=layers, recent=recent)).double().eval()
+    )
     # Biases that matter.
     for layer in model.layers:
         torch.nn.init.normal_(layer.place_bias)
@@ -54,7 +56,7 @@ def naive_interest(model: Hstu, events: list[Tensor], times: list[int]) -> Tenso
         y = []
         for i in range(len(x)):
             heads = []
-            for head in range(model.heads):
+            for head in range(model.config.heads):
                 own = slice(3 * head, 3 * head + 3)
                 seen = torch.zeros(3, dtype=torch.float64)
                 for j in range(max(0, i - band + 1), i + 1):

@@ -7,14 +7,14 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+from support.artifacts import tiny_artifact
 from torch import Tensor
 
 from lifelong.artifact.export import load_model
-from lifelong.data.batches import Batch
+from lifelong.data.batch import Batch
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Event, MemoryModel, Target
-from lifelong.models.lr import Lr
-from lifelong.testing.artifacts import tiny_artifact
+from lifelong.models.lr import Lr, LrConfig
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.testing.worlds import INPUTS, random_batch
 
@@ -28,7 +28,7 @@ def one_thread() -> None:
 
 def make(inputs: InputSpec = INPUTS, seed: int = 0) -> Lr:
     torch.manual_seed(seed)
-    model = Lr(inputs).double().eval()
+    model = Lr(inputs, LrConfig()).double().eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     return model

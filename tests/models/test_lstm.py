@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
-from lifelong.models.lstm import Lstm
+from lifelong.models.lstm import Lstm, LstmConfig
 from lifelong.testing.worlds import INPUTS
 
 pytestmark = pytest.mark.torch
@@ -23,7 +23,7 @@ def one_thread() -> None:
 
 def make() -> Lstm:
     torch.manual_seed(0)
-    return Lstm(INPUTS, embedding=3, width=5, dropout=0.0).double().eval()
+    return Lstm(INPUTS, LstmConfig(embedding=3, width=5, dropout=0.0)).double().eval()
 
 
 def naive_state(model: Lstm, events: list[Tensor]) -> Tensor:

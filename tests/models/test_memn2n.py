@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lifelong.models.base import Found, Query, Window
-from lifelong.models.memn2n import MemN2N
+from lifelong.models.memn2n import MemN2N, MemN2NConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
 
@@ -23,7 +23,7 @@ def one_thread() -> None:
 
 def make(*, recent: int = 4, hops: int = 3) -> MemN2N:
     torch.manual_seed(0)
-    model = MemN2N(INPUTS, embedding=2, width=3, recent=recent, hops=hops).double().eval()
+    model = MemN2N(INPUTS, MemN2NConfig(embedding=2, width=3, recent=recent, hops=hops)).double().eval()
     # Off the identity, so that a transposed map shows.
     torch.nn.init.normal_(model.pass_on.weight)
     return model
@@ -35,7 +35,7 @@ def naive_interest(model: MemN2N, events: list[Tensor], target: Tensor) -> tuple
     t_a, t_c = model.time[:, :3], model.time[:, 3:]
     u = model.query.weight @ target
     first: list[float] = []
-    for _ in range(model.hops):
+    for _ in range(model.config.hops):
         weights, values = [], []
         for back, event in enumerate(reversed(events[max(0, len(events) - model.recent) :]), start=1):
             memory = a @ event + t_a[model.recent - back]

@@ -6,8 +6,8 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
-from lifelong.data.batches import Batch
-from lifelong.models.mf import Mf
+from lifelong.data.batch import Batch
+from lifelong.models.mf import Mf, MfConfig
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -22,7 +22,7 @@ def one_thread() -> None:
 def make(seed: int = 0, decay: float = DECAY) -> Mf:
     """A model with random users: new ones are zeros."""
     torch.manual_seed(seed)
-    model = Mf(INPUTS, factors=K, decay=decay, dropout=0.0).double().eval()
+    model = Mf(INPUTS, MfConfig(factors=K, decay=decay, dropout=0.0)).double().eval()
     torch.nn.init.normal_(model.head.mean)
     torch.nn.init.normal_(model.users.weight)
     return model
@@ -66,7 +66,7 @@ def test_logits_loss_and_gradients_are_those_of_the_equations(seed: int) -> None
 
 def test_a_user_who_was_not_in_training_is_as_an_unknown_one() -> None:
     torch.manual_seed(0)
-    model, batch = Mf(INPUTS).eval(), random_batch([3, 3], targets=2)
+    model, batch = Mf(INPUTS, MfConfig()).eval(), random_batch([3, 3], targets=2)
     batch.target_BCF[:], batch.context_BCF[:] = batch.target_BCF[:1], batch.context_BCF[:1]
     batch.user_B[:] = torch.tensor([1, 5])
     logit_BCT = model(batch).logit_BCT
@@ -79,7 +79,7 @@ def test_decay_of_weight_zero_is_left_out() -> None:
 
 def test_users_with_tastes_of_their_own_are_learnt() -> None:
     torch.manual_seed(0)
-    model, batch = Mf(INPUTS), random_batch([1] * 10, targets=200)
+    model, batch = Mf(INPUTS, MfConfig()), random_batch([1] * 10, targets=200)
     batch.label_BCT[..., 0] = (batch.target_BCF[..., 1] == 2 + batch.user_B.unsqueeze(-1) % 4).float()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     for _ in range(100):

@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor, nn
 
-from lifelong.models.mimn import Mimn, MimnMemory
+from lifelong.models.mimn import Mimn, MimnConfig, MimnMemory
 from lifelong.testing.worlds import INPUTS
 
 pytestmark = pytest.mark.torch
@@ -24,7 +24,10 @@ def one_thread() -> None:
 
 def make(*, channels: int = 2, utilisation: float = 0.5) -> Mimn:
     torch.manual_seed(0)
-    model = Mimn(INPUTS, embedding=3, width=WIDTH, slots=SLOTS, channels=channels, utilisation=utilisation, dropout=0.0)
+    model = Mimn(
+        INPUTS,
+        MimnConfig(embedding=3, width=WIDTH, slots=SLOTS, channels=channels, utilisation=utilisation, dropout=0.0),
+    )
     return model.double().eval()
 
 
@@ -170,3 +173,15 @@ def test_a_new_memory_has_finite_gradients() -> None:
     memory = MimnMemory(*(value.unsqueeze(1) for value in memory))
     model.read_vector(memory, zeros(1, 2, model.target_width))[0].sum().backward()
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_pooled_the_head_also_gets_means_and_their_products_with_the_target() -> None:
+    torch.manual_seed(0)
+    model = Mimn(INPUTS, MimnConfig(embedding=3, width=WIDTH, slots=SLOTS, pooled=True)).double().eval()
+    events, target_BCE = torch.randn(1, 5, model.event_width).double(), torch.randn(1, 1, model.target_width).double()
+    memory = model.encode_vector(events, torch.tensor([5]), torch.tensor([[5]]))
+    interest, _ = model.read_vector(memory, target_BCE)
+    mean = events[0, :, : model.target_width].mean(dim=0)
+    key = model.read_key(target_BCE[0, 0])[:WIDTH]
+    wanted = torch.cat([mean, mean * target_BCE[0, 0], memory.slot_BSD[0, 0].mean(dim=0) * key])
+    torch.testing.assert_close(interest[0, 0, 2 * WIDTH :], wanted)

@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
-from lifelong.models.mingru import MinGru
+from lifelong.models.mingru import MinGru, MinGruConfig
 from lifelong.testing.worlds import INPUTS
 
 pytestmark = pytest.mark.torch
@@ -23,12 +23,12 @@ def one_thread() -> None:
 
 def make(layers: int) -> MinGru:
     torch.manual_seed(0)
-    return MinGru(INPUTS, embedding=3, width=5, layers=layers, dropout=0.0).double().eval()
+    return MinGru(INPUTS, MinGruConfig(embedding=3, width=5, layers=layers, dropout=0.0)).double().eval()
 
 
 def naive_states(model: MinGru, events: list[Tensor]) -> list[Tensor]:
     """z_t, h~_t and h_t of section 3.1, layer after layer."""
-    states = [torch.zeros(model.width, dtype=torch.float64) for _ in model.layers]
+    states = [torch.zeros(model.config.width, dtype=torch.float64) for _ in model.layers]
     for event in events:
         x = event
         for place, layer in enumerate(model.layers):

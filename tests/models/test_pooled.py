@@ -53,7 +53,7 @@ def test_the_mean_reaches_the_logit(name: str) -> None:
     model, batch = pooled(name), random_batch([20, 3, 0], targets=4)
     before = model(batch).logit_BCT
     first = model.head.layers[0]
-    begin = model.find(*model.asked(batch)).interest_BCD.shape[-1]
+    begin = model.find(*model.window_of(batch)).interest_BCD.shape[-1]
     with torch.no_grad():
         first.weight[:, begin : begin + 2 * model.target_width] += 1.0
     changed_BC = (model(batch).logit_BCT != before).any(dim=-1)

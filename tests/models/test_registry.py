@@ -1,25 +1,37 @@
 import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 
+from support.imports import NOT_MODELS
+
 from lifelong.artifact.graphs import memory_layout
 from lifelong.errors import ConfigError, UsageError
 from lifelong.memory.codec import make_codec
-from lifelong.models import FORMS, MODELS, MODES, build, check_config, models_page, models_table, require_served
-from lifelong.models.hpmn import Hpmn
+from lifelong.models import (
+    MODELS,
+    PRESETS,
+    all_names,
+    build,
+    check_config,
+    choose,
+    registered_name,
+    require_served,
+)
+from lifelong.models.hpmn import Hpmn, HpmnConfig
 from lifelong.models.hpmn_authors import HpmnAuthors
 from lifelong.testing.worlds import INPUTS
 
 pytestmark = pytest.mark.torch
 
-DOCS = Path(__file__).parents[2] / "docs" / "models.md"
-
-
 NAMES = [
     "popularity",
+    "topfreq",
+    "upcf",
+    "tifu_knn",
     "counts",
     "gbdt",
     "lr",
@@ -51,7 +63,8 @@ NAMES = [
     "rum_item",
     "rum_feature",
 ]
-SERVED_NAMES = [name for name in NAMES if name not in ("popularity", "counts", "gbdt", "mf")]
+NOT_SERVED = ("popularity", "topfreq", "upcf", "tifu_knn", "counts", "gbdt", "mf")
+SERVED_NAMES = [name for name in NAMES if name not in NOT_SERVED]
 
 
 @pytest.mark.parametrize("name", [name for name in SERVED_NAMES if name not in ("lr", "tally")])
@@ -67,9 +80,8 @@ def test_all_models_are_registered_in_this_order() -> None:
 
 
 def test_every_model_file_is_registered() -> None:
-    helpers = {"__init__", "__main__", "base", "sides"}
-    files = {path.stem for path in Path(inspect.getfile(build)).parent.glob("*.py")} - helpers
-    classes = [*MODELS.values(), *MODES.values()]
+    files = {path.stem for path in Path(inspect.getfile(build)).parent.glob("*.py")} - NOT_MODELS
+    classes = [*MODELS.values(), *(preset.entry for preset in PRESETS.values())]
     assert {entry.__module__.rpartition(".")[2] for entry in classes} == files
 
 
@@ -95,7 +107,7 @@ def test_all_wrong_settings_are_named_at_once() -> None:
 
 
 def test_an_unknown_model_is_refused_with_the_names_of_all() -> None:
-    with pytest.raises(ConfigError, match=f"no model 'dinn'.*{', '.join([*NAMES, *FORMS])}"):
+    with pytest.raises(ConfigError, match=f"no model 'dinn'.*{', '.join(all_names())}"):
         build("dinn", INPUTS, {})
 
 
@@ -104,27 +116,63 @@ def test_authors_mode_selects_the_authors_form(flag: bool, expected: type) -> No
     assert type(build("hpmn", INPUTS, {"authors_mode": flag})) is expected
 
 
-@pytest.mark.parametrize("name", list(FORMS))
-def test_a_form_is_its_model_with_the_settings_that_make_it(name: str) -> None:
-    model, settings = FORMS[name]
-    assert check_config(name, {}) == check_config(model, settings)
-    form = build(name, INPUTS, {})
-    assert form.title not in {entry.title for entry in MODELS.values()}
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_preset_is_its_model_with_some_settings_chosen(name: str) -> None:
+    preset = PRESETS[name]
+    assert check_config(name, {}) == check_config(preset.model, preset.settings)
+    named, chosen = build(name, INPUTS, {}), build(preset.model, INPUTS, preset.settings)
+    assert type(named) is type(chosen) is preset.entry
+    assert named.title == chosen.title not in {entry.title for entry in MODELS.values()}
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_an_artifact_names_the_model_of_a_preset(name: str) -> None:
+    preset = PRESETS[name]
+    assert registered_name(build(name, INPUTS, {})) == preset.model
+
+
+def test_a_class_that_is_not_registered_has_no_name() -> None:
+    class Other(Hpmn): ...
+
+    assert registered_name(Other(INPUTS, HpmnConfig())) is None
+
+
+def test_every_name_is_a_model_a_preset_or_one_of_these_with_endings() -> None:
+    assert choose("sim_soft_counts", {}) == ("sim", MODELS["sim"], {"search": "soft", "counts": True})
+    assert choose("hpmn_authors_counts", {}).entry is HpmnAuthors
+    assert choose("rum_item_item", {}) == ("rum_item", MODELS["rum_item"], {"side": "item"})
 
 
 def test_context_fields_that_the_data_lacks_are_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError) as caught:
         build("hpmn", INPUTS, {"context": ["hour", "minute", "hour"]})
     assert [problem.removeprefix("model.context: ") for problem in caught.value.problems] == [
-        "'hour' stands there twice",
+        "'hour' is listed twice",
         "there is no context field 'minute' (there are: gap, hour, weekday)",
     ]
 
 
-@pytest.mark.parametrize(("name", "found"), [("hpmn", "hour"), ("hpmn", [1])])
-def test_context_is_a_list_of_names(name: str, found: object) -> None:
-    with pytest.raises(ConfigError, match=r"model.context: a list of context fields is expected \(found"):
-        check_config(name, {"context": found})
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"context": "hour"}, r"model.context: Input should be a valid tuple \(found 'hour'\)"),
+        ({"context": [1]}, r"model.context.0: Input should be a valid string \(found 1\)"),
+        ({"counts": "some"}, r"model.counts: Input should be a valid boolean.*\(found 'some'\)"),
+        ({"side": "left"}, r"model.side: Input should be 'user', 'item' or 'both' \(found 'left'\)"),
+        ({"side": "both", "item_recent": 0}, r"model.item_recent: Input should be greater than 0 \(found 0\)"),
+        ({"head": "tall"}, r"model.head: there is no head 'tall' \(there are: shared, mmoe, ple, esmm\)"),
+    ],
+)
+def test_settings_that_all_models_share_are_checked_like_their_own(settings: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{problem}.*model.width: Input should be greater than 0"):
+        check_config("hpmn", {**settings, "width": 0})
+
+
+def test_shared_settings_are_left_out_where_they_are_as_usual() -> None:
+    usual = {"head": "shared", "counts": False, "side": "user"}
+    assert check_config("hpmn", usual) == check_config("hpmn", {})
+    unusual = check_config("hpmn", {"side": "both", "context": ["hour"]})
+    assert unusual == {**check_config("hpmn", {}), "context": ("hour",), "side": "both", "item_recent": 100}
 
 
 @pytest.mark.parametrize("name", ["counts", "gbdt", "hpmn_authors"])
@@ -148,12 +196,9 @@ def test_a_memory_model_is_returned_as_it_is() -> None:
     assert require_served(model, purpose="serving") is model
 
 
-def test_table_has_a_row_for_each_model_and_mode() -> None:
-    names = [line.split("|")[1].strip() for line in models_table().splitlines()[2:]]
-    modes = {"fpmc": "fpmc, user_factors = true", "hpmn": "hpmn, authors_mode = true"}
-    rows = [row for name in NAMES for row in (name, modes.get(name)) if row is not None]
-    assert names == [f"`{name}`" for name in rows]
-
-
-def test_docs_are_fresh() -> None:
-    assert DOCS.read_text() == models_page(), "write it anew: python -m lifelong.models > docs/models.md"
+@pytest.mark.parametrize("users", [False, True])
+def test_the_basket_of_an_artifact_of_an_earlier_release_is_one_event(users: bool) -> None:
+    kept = {"user_factors": True} if users else {"factors": 4}
+    earlier = choose("fpmc", kept).entry.earlier_settings
+    assert check_config("fpmc", kept)["basket"] is True
+    assert check_config("fpmc", {**earlier, **kept})["basket"] is False

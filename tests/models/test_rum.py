@@ -25,7 +25,9 @@ def one_thread() -> None:
 
 def make(kind: type[RumItem] | type[RumFeature]) -> RumItem | RumFeature:
     torch.manual_seed(0)
-    model = kind(INPUTS, embedding=3, width=WIDTH, slots=SLOTS, strength=STRENGTH, dropout=0.0).double().eval()
+    model = (
+        kind(INPUTS, kind.Config(embedding=3, width=WIDTH, slots=SLOTS, strength=STRENGTH, dropout=0.0)).double().eval()
+    )
     with torch.no_grad():
         model.query.weight.add_(torch.randn_like(model.query.weight))
     return model

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lifelong.models.base import History, MemoryModel, Target
-from lifelong.models.sdim import Sdim, mean_direction
+from lifelong.models.sdim import Sdim, SdimConfig, mean_direction
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -22,32 +22,32 @@ def one_thread() -> None:
 
 def make(*, groups: int = 3, bits: int = 2, seed: int = 0) -> Sdim:
     torch.manual_seed(seed)
-    return Sdim(INPUTS, embedding=3, width=4, groups=groups, bits=bits, dropout=0.0).double().eval()
+    return Sdim(INPUTS, SdimConfig(embedding=3, width=4, groups=groups, bits=bits, dropout=0.0)).double().eval()
 
 
 def sides(model: Sdim, vector: Tensor, group: int) -> list[bool]:
-    planes = model.plane_RE[group * model.bits : (group + 1) * model.bits].double()
+    planes = model.plane_RE[group * model.config.bits : (group + 1) * model.config.bits].double()
     return [float(plane @ vector.detach()) >= 0 for plane in planes]
 
 
 def naive_interest(model: Sdim, events: list[Tensor], target: Tensor) -> Tensor:
     """Per group the sum of the values of all events with the target's signature, at length 1; their mean."""
     total = torch.zeros(4, dtype=torch.float64)
-    for group in range(model.groups):
+    for group in range(model.config.groups):
         found = torch.zeros(4, dtype=torch.float64)
         for event in events:
             if sides(model, event[: model.target_width], group) == sides(model, target, group):
                 found = found + model.value.weight @ event
         if found.any():
             total = total + found / found.square().sum().sqrt()
-    return total / model.groups
+    return total / model.config.groups
 
 
 def naive_sums(model: Sdim, events: list[Tensor]) -> Tensor:
     """The bucket sums after some events, `[G, K, D]`; the first bit of a bucket's number is worth 1."""
-    sums = torch.zeros(model.groups, 2**model.bits, 4, dtype=torch.float64)
+    sums = torch.zeros(model.config.groups, 2**model.config.bits, 4, dtype=torch.float64)
     for event in events:
-        for group in range(model.groups):
+        for group in range(model.config.groups):
             bucket = sum(2**bit * side for bit, side in enumerate(sides(model, event[: model.target_width], group)))
             sums[group, bucket] += model.value.weight.detach() @ event
     return sums

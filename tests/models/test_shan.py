@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lifelong.models.base import Found, Query, Window
-from lifelong.models.shan import Shan
+from lifelong.models.shan import Shan, ShanConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
 
@@ -21,7 +21,7 @@ def one_thread() -> None:
 
 def make(*, short: int = 3, recent: int = 6) -> Shan:
     torch.manual_seed(0)
-    return Shan(INPUTS, embedding=2, width=4, short=short, recent=recent).double().eval()
+    return Shan(INPUTS, ShanConfig(embedding=2, width=4, short=short, recent=recent)).double().eval()
 
 
 def attend(user: Tensor, layer: torch.nn.Linear, entries: list[Tensor]) -> Tensor:
@@ -33,7 +33,7 @@ def attend(user: Tensor, layer: torch.nn.Linear, entries: list[Tensor]) -> Tenso
 def naive_interest(model: Shan, events: list[Tensor]) -> Tensor:
     """Both levels of attention for one target; `events` are all before it."""
     recent = events[max(0, len(events) - model.recent) :]
-    long, short = recent[: max(0, len(recent) - model.short)], recent[max(0, len(recent) - model.short) :]
+    long, short = recent[: max(0, len(recent) - model.config.short)], recent[max(0, len(recent) - model.config.short) :]
     mean = sum(recent) / len(recent) if recent else torch.zeros(8, dtype=torch.float64)
     user = model.user.weight @ mean + model.user.bias
     summary = [attend(user, model.first, long)] if long else []

@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lifelong.data.events import InputSpec
 from lifelong.models.base import Query, Window
-from lifelong.models.sim import Buckets, Search, Sim
+from lifelong.models.sim import Buckets, Search, Sim, SimConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS, random_batch
 
@@ -26,7 +26,7 @@ def one_thread() -> None:
 
 def make(search: Search, *, hits: int = 3, recent: int = 30, inputs: InputSpec = INPUTS) -> Sim:
     torch.manual_seed(0)
-    model = Sim(inputs, embedding=3, search=search, hits=hits, recent=recent, buckets=8, near=2, dropout=0.0)
+    model = Sim(inputs, SimConfig(embedding=3, search=search, hits=hits, recent=recent, buckets=8, near=2, dropout=0.0))
     return model.double().eval()
 
 
@@ -39,10 +39,10 @@ def bucket_order(model: Sim, vector: Tensor) -> list[int]:
 def search_scores(model: Sim, window: Window, query: Query, user: int, target: int) -> dict[int, float]:
     """Score of each event that may be found."""
     places, v = last_events(model, query, user, target), query.vector_BCE[user, target]
-    if model.search == "hard":
+    if model.config.search == "hard":
         own = int(query.number_BCF[user, target, 1])
         return {place: 0.0 for place in places if own > 1 and int(window.number_BLF[user, place, 1]) == own}
-    if model.search == "soft":
+    if model.config.search == "soft":
         v = (model.soft.of_target.weight @ v + model.soft.of_target.bias).detach()
         events = {place: (model.soft.of_event.weight @ window.vector_BLE[user, place]).detach() for place in places}
         return {place: round(float(v @ event), 6) for place, event in events.items()}
@@ -53,7 +53,7 @@ def search_scores(model: Sim, window: Window, query: Query, user: int, target: i
 
 def naive(model: Sim, window: Window, query: Query, user: int, target: int) -> Tensor:
     scores, v = search_scores(model, window, query, user, target), query.vector_BCE[user, target]
-    best = sorted(scores, key=lambda place: (scores[place], place), reverse=True)[: model.hits]
+    best = sorted(scores, key=lambda place: (scores[place], place), reverse=True)[: model.config.hits]
     entries = []
     for place in best:
         seconds = int(query.time_BC[user, target] - window.time_BL[user, place])

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from lifelong.data.batches import Batch
+from lifelong.data.batch import Batch
 from lifelong.data.scales import SINCE
 from lifelong.errors import ConfigError
 from lifelong.models import build
@@ -48,7 +48,7 @@ def naive(batch: Batch, user: int, target: int, column: int, recent: int) -> int
 
 def test_it_is_the_last_visible_event_with_the_targets_value() -> None:
     model, batch = model_of(), timed_batch(targets=30)
-    seconds_BCF, known_BCF = model.since(*model.asked(batch))
+    seconds_BCF, known_BCF = model.since(*model.window_of(batch))
     found = 0
     for user in range(len(LENGTHS)):
         for target in range(30):
@@ -76,7 +76,7 @@ def test_what_comes_later_changes_nothing() -> None:
 def test_a_longer_time_since_changes_the_logit_and_a_missing_value_is_no_time() -> None:
     model, batch = model_of(), timed_batch()
     later = replace(batch, target_time_BC=batch.target_time_BC + 5000)
-    known_BC = model.since(*model.asked(batch))[1].any(dim=-1)
+    known_BC = model.since(*model.window_of(batch))[1].any(dim=-1)
     changed_BC = (model(batch).logit_BCT != model(later).logit_BCT).any(dim=-1)
     assert torch.equal(changed_BC, known_BC)
     assert known_BC.any() and not known_BC.all()

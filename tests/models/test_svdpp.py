@@ -8,8 +8,8 @@ pytest.importorskip("torch")
 import torch
 from torch import Tensor
 
-from lifelong.data.batches import Batch
-from lifelong.models.svdpp import Svdpp, SvdppMemory
+from lifelong.data.batch import Batch
+from lifelong.models.svdpp import Svdpp, SvdppConfig, SvdppMemory
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -23,7 +23,7 @@ def one_thread() -> None:
 
 def make(seed: int = 0) -> Svdpp:
     torch.manual_seed(seed)
-    model = Svdpp(INPUTS, factors=K, dropout=0.0).double().eval()
+    model = Svdpp(INPUTS, SvdppConfig(factors=K, dropout=0.0)).double().eval()
     torch.nn.init.normal_(model.head.mean)
     return model
 
@@ -76,3 +76,23 @@ def test_before_the_first_event_biases_alone_score() -> None:
             table.weight[:, 0] = 0.5
     biases = len(INPUTS.item) + len(INPUTS.context)
     assert model(batch).logit_BCT.item() == pytest.approx(model.head.mean.item() + 0.5 * biases)
+
+
+def test_the_loss_has_the_squares_of_what_each_pair_uses() -> None:
+    torch.manual_seed(0)
+    model = Svdpp(INPUTS, SvdppConfig(factors=K, decay=0.5, dropout=0.0)).double()
+    batch = random_batch([7, 0, 1, 4], targets=3)
+    batch.mask_BC[1, 2] = False
+    table = {field: part.weight for field, part in model.embed.tables.items()}
+    squares = []
+    for user, place in batch.mask_BC.nonzero().tolist():
+        own = sum(table[f][batch.target_BCF[user, place, k]] for k, f in enumerate(INPUTS.item))
+        square = own[: 1 + K].square().sum()
+        count = int(batch.position_BC[user, place])
+        for t in range(count):
+            row = sum(table[f][batch.history_BLF[user, t, k]] for k, f in enumerate([*INPUTS.item, *INPUTS.event]))
+            square = square + row[-K:].square().sum() / count
+        squares.append(square)
+    torch.testing.assert_close(model(batch).aux_losses["decay"], 0.5 * torch.stack(squares).mean())
+    with torch.no_grad():
+        assert not model(batch).aux_losses

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from lifelong.artifact.graphs import memory_layout
 from lifelong.data.cell_plan import ages, key_of
+from lifelong.data.cooccurrence import GROUPS, group_of
 from lifelong.errors import ConfigError
 from lifelong.memory.codec import make_codec
 from lifelong.models import build
 from lifelong.models.base import Event, History, Target
 from lifelong.models.tally import Tally, TallyHead
+from lifelong.nn.tally import KINDS
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -32,7 +34,9 @@ def one_thread() -> None:
 def make(**settings: object) -> Tally:
     torch.manual_seed(0)
     model = build(
-        "tally", INPUTS, {"embedding": 3, "width": 4, "periods": [1, 3], "dropout": 0.0, "steady": 0.4, **settings}
+        "tally",
+        INPUTS,
+        {"embedding": 3, "width": 4, "periods": [1, 3], "dropout": 0.0, "steady": 0.4, "factors": [5, 3], **settings},
     )
     assert isinstance(model, Tally)
     model = model.double().eval()
@@ -47,13 +51,13 @@ def vector(model: Tally, numbers: list[int], fields: tuple[str, ...]) -> Tensor:
 
 
 def naive_slots(model: Tally, events: list[list[int]]) -> list[Tensor]:
-    slots = [torch.zeros(4, dtype=torch.float64) for _ in model.periods]
+    slots = [torch.zeros(4, dtype=torch.float64) for _ in model.config.periods]
     for count, event in enumerate(events, start=1):
         x = vector(model, event, model.history_fields)
-        for j, period in enumerate(model.periods):
+        for j, period in enumerate(model.config.periods):
             if count % period:
                 break
-            layer = model.layers[j]
+            layer = model.memory.slots.layers[j]
             assert isinstance(layer, nn.GRU)
             cell = nn.GRUCell(layer.input_size, layer.hidden_size, dtype=torch.float64)
             for own, theirs in zip(cell.parameters(), layer.parameters(), strict=True):
@@ -96,35 +100,57 @@ def naive_counts(model: Tally, events: list[list[int]], target: list[int]) -> li
         more.append(math.log(1 + len(hits)) - math.log(1 + share * len(events)))
         if not hits:
             features += [0.0] * 5 + [rank] + [0.0] * 6
-            kinds += model.kind.weight[place * model.kinds].tolist()
+            kinds += model.memory.counts.kind.weight[place * KINDS].tolist()
             continue
         step = 0
         for now in range(hits[-1] + 1, len(events) + 1):
             step += now % 2 ** (step // 16) == 0
         age, times = ages()[step], math.log(1 + len(hits))
         above = sum(len(hits) >= first for first in (2, 3, 4, 6, 9, 14, 25, 60))
-        kinds += model.kind.weight[place * model.kinds + 2 + above * 32 + step // 8].tolist()
+        kinds += model.memory.counts.kind.weight[place * KINDS + 2 + above * 32 + step // 8].tolist()
         seconds = naive_seconds(clock, len(events) - age)
         features += [1.0, 0.0, times, math.log(1 + age) / 4, math.log(1 + seconds / 3600) / 4, rank]
         features += [times * 2 ** (-age / half_life) for half_life in HALF_LIVES]
         features += [times * 2 ** (-seconds / 86400 / days) for days in DAYS]
-    weighted = []
+    weighted: list[float] = []
     for place, name in enumerate(model.item_fields):
         weight = model.embed.tables[name].weight.detach()[target[place]][3:15]
         weighted.append(sum(float(w) * c for w, c in zip(weight, features[12 * place : 12 * place + 12], strict=True)))
     older = [max(len(events) // 2**level - 1, 0) * 2**level for level in range(17)]
     pace = [math.log(1 + (clock[-1] - clock[mark]) / 3600) / 4 for mark in older]
-    return [*features, *kinds, *popular, *more, math.log(1 + len(events)) / 4, *pace, *weighted]
+    return [
+        *(*features, *kinds, *popular, *more, math.log(1 + len(events)) / 4, *pace),
+        *(*naive_affinities(model, events, target), *weighted),
+    ]
+
+
+def naive_affinities(model: Tally, events: list[list[int]], target: list[int]) -> list[float]:
+    """Cosines of the target's factors with sums of the events', then how much of it there was."""
+    cosines, amounts = [], []
+    for place, field in enumerate(model.item_fields):
+        factor_VD = model.embed.factors[field].numpy()
+        for half_life in (math.inf, 100.0):
+            total = np.zeros(factor_VD.shape[1])
+            for age, event in enumerate(reversed(events)):
+                total += 2 ** (-age / half_life) * factor_VD[event[place]]
+            product, length = float(total @ factor_VD[target[place]]), float(np.linalg.norm(total))
+            cosines.append(product / length if length else 0.0)
+            amounts.append(math.copysign(math.log(1 + abs(product)) / 2, product))
+    return [*cosines, *amounts]
 
 
 def naive_logit(model: Tally, events: list[list[int]], target: list[int], context: list[int]) -> Tensor:
     counted = torch.tensor(naive_counts(model, events, target), dtype=torch.float64)
     of_target = vector(model, target, model.item_fields)
-    query = model.query(torch.cat([of_target, counted]))
+    query = model.memory.slots.reader.query(torch.cat([of_target, counted]))
     weights, total = [], 0.0
     slots = naive_slots(model, events)
-    for slot, period in zip(slots, model.periods, strict=True):
-        score = model.score(query, slot.unsqueeze(0))[0].exp() if len(events) >= period else torch.zeros(())
+    for slot, period in zip(slots, model.config.periods, strict=True):
+        score = (
+            model.memory.slots.reader.scores[0](query, slot.unsqueeze(0))[0].exp()
+            if len(events) >= period
+            else torch.zeros(())
+        )
         weights.append(score)
         total = total + score
     found = sum((w / total * slot for w, slot in zip(weights, slots, strict=True) if w > 0), torch.zeros(4))
@@ -204,6 +230,33 @@ def test_more_values_than_cells_still_obey_the_law() -> None:
     whole = model.encode(history, batch.position_BC)
     logit, _ = model.respond(whole, Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC))
     assert torch.allclose(logit, model(batch).logit_BCT, atol=1e-10)
+
+
+def test_each_group_is_trained_with_factors_of_its_own_and_served_with_those_of_all() -> None:
+    model, sizes = make(), {"item": (30, 5), "category": (6, 3)}
+    whole, *apart = [
+        {field: torch.randn(*size, dtype=torch.float64) for field, size in sizes.items()} for _ in range(GROUPS + 1)
+    ]
+    model.take_factors(whole, apart)
+    batch = random_batch([40, 40, 30], targets=3)
+    served = model(batch).logit_BCT
+    trained = model.train()(batch).logit_BCT
+    for group in range(GROUPS):
+        own = make().eval()
+        own.take_factors(apart[group], [])
+        wanted, mine_B = own(batch).logit_BCT, group_of(batch.user_B) == group
+        torch.testing.assert_close(trained[mine_B], wanted[mine_B], rtol=0, atol=1e-12)
+        assert not torch.allclose(trained[mine_B], served[mine_B], atol=1e-6)
+    assert not any("apart" in name for name in model.state_dict())
+
+
+def test_smaller_states_have_narrower_factors_and_logs_of_one_field_one() -> None:
+    from dataclasses import replace
+
+    made = build("tally", replace(INPUTS, item={"item": 300}), {"state": 2048})
+    assert isinstance(made, Tally)
+    assert made.factor_widths == {"item": 16}
+    assert made.initial_memory(1).sums_BKD.shape == (1, 2, 16)
 
 
 def test_a_state_without_room_for_cells_is_refused() -> None:

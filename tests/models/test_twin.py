@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lifelong.models.base import Query, Window
-from lifelong.models.twin import Twin
+from lifelong.models.twin import Twin, TwinConfig
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS, random_batch
 
@@ -26,7 +26,7 @@ def one_thread() -> None:
 
 def make(*, hits: int = 4, recent: int = 1000, seed: int = 0) -> Twin:
     torch.manual_seed(seed)
-    model = Twin(INPUTS, embedding=3, width=6, heads=2, hits=hits, recent=recent, dropout=0.0)
+    model = Twin(INPUTS, TwinConfig(embedding=3, width=6, heads=2, hits=hits, recent=recent, dropout=0.0))
     for table in (model.of_seconds, model.of_events):
         torch.nn.init.normal_(table)
     return model.double().eval()
@@ -43,7 +43,7 @@ def naive_interest(
     """Relevance of all events per head, the largest, softmax over these, heads side by side; and what was selected."""
     position, width = len(events), model.target_width
     heads, selected = [], []
-    for head, rows in enumerate(torch.arange(model.query.out_features).chunk(model.heads)):
+    for head, rows in enumerate(torch.arange(model.query.out_features).chunk(model.config.heads)):
         q = model.query.weight[rows] @ target
         relevance = {}
         for place in range(max(0, position - model.recent), position):
@@ -51,7 +51,7 @@ def naive_interest(
             bias = model.of_event.weight[head] @ events[place][width:]
             age = model.of_seconds[head, power(moment - times[place])] + model.of_events[head, power(position - place)]
             relevance[place] = k @ q / len(rows) ** 0.5 + bias + age
-        best = sorted(relevance, key=lambda place: -float(relevance[place].detach()))[: model.hits]
+        best = sorted(relevance, key=lambda place: -float(relevance[place].detach()))[: model.config.hits]
         total = sum((torch.exp(relevance[place]) for place in best), torch.zeros((), dtype=torch.float64))
         found = torch.zeros(len(rows), dtype=torch.float64)
         for place in best:
@@ -158,11 +158,11 @@ def test_a_few_targets_at_a_time_give_the_same_as_all_at_once(monkeypatch: pytes
 
 def test_a_log_without_event_fields_and_times_works() -> None:
     ordinal = replace(INPUTS, event={}, context={})
-    model = Twin(ordinal, embedding=3, width=6, heads=2)
+    model = Twin(ordinal, TwinConfig(embedding=3, width=6, heads=2))
     assert model.of_event is None
     assert model(random_batch([5, 0], targets=2, inputs=ordinal)).logit_BCT.isfinite().all()
 
 
 def test_a_width_that_the_heads_cannot_share_is_refused() -> None:
     with pytest.raises(ValueError, match="width 7 is not a multiple of 2 heads"):
-        Twin(INPUTS, width=7, heads=2)
+        Twin(INPUTS, TwinConfig(width=7, heads=2))

@@ -10,7 +10,7 @@ from finding import assert_naive_agrees, inputs_of, last_events
 from torch import Tensor
 
 from lifelong.models.base import Query, Window
-from lifelong.models.ubr4ctr import Ubr4Ctr, relevance
+from lifelong.models.ubr4ctr import Ubr4Ctr, Ubr4CtrConfig, relevance
 from lifelong.nn import chunks
 from lifelong.testing.worlds import INPUTS
 
@@ -25,7 +25,7 @@ def one_thread() -> None:
 
 def make(*, hits: int = 3, recent: int = 30) -> Ubr4Ctr:
     torch.manual_seed(0)
-    return Ubr4Ctr(INPUTS, embedding=3, hits=hits, recent=recent, dropout=0.0).double().eval()
+    return Ubr4Ctr(INPUTS, Ubr4CtrConfig(embedding=3, hits=hits, recent=recent, dropout=0.0)).double().eval()
 
 
 def naive(model: Ubr4Ctr, window: Window, query: Query, user: int, target: int) -> Tensor:
@@ -40,7 +40,7 @@ def naive(model: Ubr4Ctr, window: Window, query: Query, user: int, target: int) 
         rarity = math.log(1 + (len(places) - len(matching) + 0.5) / (len(matching) + 0.5))
         for place in matching:
             scores[place] = scores.get(place, 0) + share[field] * rarity
-    best = sorted(scores, key=lambda place: (float(scores[place].detach()), place), reverse=True)[: model.hits]
+    best = sorted(scores, key=lambda place: (float(scores[place].detach()), place), reverse=True)[: model.config.hits]
     interest, total = torch.zeros(model.event_width, dtype=torch.float64), torch.zeros((), dtype=torch.float64)
     q = model.query.weight @ v + model.query.bias
     for place in best:

@@ -94,6 +94,14 @@ def test_head_has_one_logit_per_task() -> None:
     assert head(torch.zeros(3, 1), torch.zeros(3, 2), torch.zeros(3, 3)).shape == (3, 2)
 
 
+def test_a_head_takes_one_context_for_all_targets_of_a_user() -> None:
+    head, (interest, target) = Head(6, 2, hidden=(4,), dropout=0), torch.randn(2, 3, 5, 1).unbind()
+    target, context = torch.cat([target, target * 2], dim=-1), torch.randn(3, 1, 3)
+    one, each = head(interest, target, context), head(interest, target, context.expand(3, 5, 3))
+    torch.testing.assert_close(one, each)
+    assert not torch.allclose(one[0], head(interest, target, context.flip(0))[0])
+
+
 def test_nested_periods_pass_the_check() -> None:
     assert check_periods((1, 2, 6)) == (1, 2, 6)
 

@@ -29,9 +29,9 @@ def test_all_paths_lead_to_the_same_marks(gaps: list[int], levels: int) -> None:
     clock_BJX = empty_clock(1, levels, device=torch.device("cpu"))
     folded = [clock_BJX]
     for place in range(len(gaps)):
-        clock_BJX = tick(clock_BJX, key_BL[:, place], torch.tensor([place + 1]))
+        clock_BJX = tick(clock_BJX, seconds_of(key_BL[:, place]), torch.tensor([place + 1]))
         folded.append(clock_BJX)
-    found = clock_at(key_BL, every_BC, levels)
+    found = clock_at(seconds_of(key_BL), every_BC, levels)
     assert found.dtype == clock_BJX.dtype == torch.int32
     assert torch.equal(found, torch.stack(folded, dim=1))
     assert int(found.max()) <= LONGEST
@@ -40,7 +40,7 @@ def test_all_paths_lead_to_the_same_marks(gaps: list[int], levels: int) -> None:
 def test_marks_are_the_times_of_every_second_fourth_and_eighth_event() -> None:
     key_BL = torch.randint(0, 20, (1, 50), generator=torch.Generator().manual_seed(0))
     times = [0, *itertools.accumulate(seconds_of(key_BL)[0].tolist())]
-    found = clock_at(key_BL, torch.tensor([[50]]), LEVELS)[0, 0]
+    found = clock_at(seconds_of(key_BL), torch.tensor([[50]]), LEVELS)[0, 0]
     assert found.tolist() == [
         [times[50], times[49]],
         [times[50], times[48]],
@@ -55,7 +55,7 @@ def test_marks_are_the_times_of_every_second_fourth_and_eighth_event() -> None:
 def test_steady_events_are_told_exactly_and_older_ones_than_the_clock_knows_as_its_oldest() -> None:
     key_BL, count = torch.full((1, 300), 8), 300
     step = int(seconds_of(torch.tensor(8)))
-    clock = clock_at(key_BL, torch.tensor([[count]]), LEVELS)
+    clock = clock_at(seconds_of(key_BL), torch.tensor([[count]]), LEVELS)
     ago = torch.arange(count).unsqueeze(0).unsqueeze(0)
     found = elapsed(clock, torch.tensor([[count]]), ago, torch.float64)[0, 0]
     # The last level has marks at 288 and 256.
@@ -68,7 +68,7 @@ def test_a_time_is_never_off_by_more_than_the_marks_around_it() -> None:
     generator = torch.Generator().manual_seed(1)
     key_BL = torch.randint(0, 22, (3, 200), generator=generator)
     position_BC = torch.tensor([[200, 77], [64, 1], [33, 150]])
-    clock = clock_at(key_BL, position_BC, 17)
+    clock = clock_at(seconds_of(key_BL), position_BC, 17)
     time_BL = torch.cat([torch.zeros(3, 1, dtype=torch.int64), seconds_of(key_BL).cumsum(dim=1)], dim=1)
     for user, target in itertools.product(range(3), range(2)):
         count = int(position_BC[user, target])

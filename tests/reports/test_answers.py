@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
+from support.comparisons import made_study
 
 from lifelong.evaluation.attention import AgeClass, SlotContents
 from lifelong.evaluation.compare import DifferenceEstimate
 from lifelong.reports import answers
-from lifelong.testing.comparisons import made_study
 
 STUDY = made_study(models=4)
 

@@ -3,10 +3,11 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from support.artifacts import tiny_artifact
+
 from lifelong.data.examples import Examples
 from lifelong.evaluation.attention import ReadAttention, read_attention
 from lifelong.reports.cases import cases_section, find_cases
-from lifelong.testing.artifacts import tiny_artifact
 from lifelong.testing.datasets import tiny_dataset
 
 LOW = -5.0

@@ -6,14 +6,13 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from support.artifacts import tiny_artifact
+from support.comparisons import made_study
+
 from lifelong.evaluation.compare import Comparison, Runs, compare
 from lifelong.evaluation.metrics import Sample
 from lifelong.reports.comparison import pair_difference, write_comparison
 from lifelong.reports.dataset import dataset_section, ties_share
-from lifelong.reports.figures import Curve
-from lifelong.reports.page import write_report
-from lifelong.testing.artifacts import tiny_artifact
-from lifelong.testing.comparisons import made_study
 from lifelong.testing.datasets import tiny_dataset
 
 
@@ -34,15 +33,15 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(dataset, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
-    tiny_artifact(out / "runs" / "hpmn-seed0" / "artifact", dataset)
-    curves = {"HPMN": Curve([1, 2], [0.5, 0.6])}
-    return write_comparison(out, made_study(models=12), dataset=dataset, runs=out / "runs", curves=curves)
+    curve = [{"examples": 1, "auc": 0.5}, {"examples": 2, "auc": 0.6}]
+    tiny_artifact(out / "runs" / "hpmn-seed0" / "artifact", dataset, metrics={"learning_curve": curve})
+    return write_comparison(out, made_study(models=12), lifelong="hpmn", dataset=dataset, runs=out / "runs")
 
 
 def test_the_page_has_all_parts_in_order(page):
     assert headings(page) == [
         "Three questions",
-        "Left out",
+        "Notes",
         "All models",
         "The same number of examples for all",
         "By length of the history",
@@ -92,7 +91,7 @@ def test_tables_scroll_in_their_own_box_and_captions_do_not(page):
 
 def test_the_record_alone_makes_a_page_that_says_what_it_lacks(tmp_path):
     study = made_study(models=3)
-    path = write_report(tmp_path, study.results, comparison=study, curves={"HPMN": Curve([1], [0.5])})
+    path = write_comparison(tmp_path, study, lifelong="hpmn")
     text = text_of(path)
     assert "Yes: all events are better than every shorter window." in text
     assert "Not measured: the trained model and the data were not at hand when this page was written." in text
@@ -102,21 +101,23 @@ def test_the_record_alone_makes_a_page_that_says_what_it_lacks(tmp_path):
 
 def test_a_run_without_artifact_is_said_to_be_missing(dataset, tmp_path):
     (tmp_path / "runs").mkdir()
-    path = write_comparison(tmp_path, made_study(models=3), dataset=dataset, runs=tmp_path / "runs")
+    path = write_comparison(tmp_path, made_study(models=3), lifelong="hpmn", dataset=dataset, runs=tmp_path / "runs")
     assert "Not measured: there is no trained HPMN." in text_of(path)
 
 
 def test_an_artifact_of_other_data_is_not_read(dataset, tmp_path):
     other = tiny_dataset(tmp_path / "other", num_items=30)
     tiny_artifact(tmp_path / "runs" / "hpmn-seed0" / "artifact", other)
-    text = text_of(write_comparison(tmp_path, made_study(models=3), dataset=dataset, runs=tmp_path / "runs"))
+    text = text_of(
+        write_comparison(tmp_path, made_study(models=3), lifelong="hpmn", dataset=dataset, runs=tmp_path / "runs")
+    )
     assert "Not measured: the field 'item' has" in text
 
 
 def test_one_equal_budget_alone_is_one_table(tmp_path):
     study = made_study(models=3)
     study = study.model_copy(update={"equal_rows": study.rows})
-    path = write_comparison(tmp_path, study)
+    path = write_comparison(tmp_path, study, lifelong="hpmn")
     assert "The same number of examples for all" not in headings(path)
     assert "Each model was trained on 1,000,000 labelled examples." in text_of(path)
 

@@ -2,9 +2,10 @@ import csv
 import io
 import json
 
+from support.comparisons import made_study
+
 from lifelong.reports import comparison_tables as made
 from lifelong.reports.tables import Quantity, Table, text
-from lifelong.testing.comparisons import made_study
 
 STUDY = made_study(models=12)
 

@@ -6,12 +6,12 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from support.results import made_result
+
 from lifelong.errors import MissingExtraError, UsageError
-from lifelong.evaluation.metrics import Sample
 from lifelong.reports import drawing, figures, timeline
 from lifelong.reports.figures import Curve
 from lifelong.reports.timeline import UserAttention
-from lifelong.testing.results import made_result
 
 RESULTS = [made_result(auc=0.7), made_result("counts", title="Target counts", auc=0.8)]
 
@@ -116,22 +116,6 @@ def test_a_learning_curve_marks_the_best_check_of_each_model(tmp_path):
     curves = {"HPMN": Curve([1e5, 2e5, 3e5], [0.6, 0.66, 0.65]), "no checks": Curve([], [])}
     figure = figures.learning_curves(curves, tmp_path)
     assert figure.alt.endswith("HPMN: best 0.660 after 200,000 examples.")
-    loss = figures.learning_curves({"HPMN": Curve([1, 2], [0.6, 0.5])}, tmp_path, metric="log_loss")
-    assert "best 0.500 after 2 examples" in loss.alt
-
-
-def test_calibration_points_are_means_of_bins_with_equally_many_examples():
-    sample = Sample.of([0, 1] * 20, np.linspace(-2, 2, 40))
-    predicted, observed = figures.calibration_points(sample)
-    assert len(predicted) == 20
-    assert np.all(np.diff(predicted) > 0)
-    assert observed.tolist() == [0.5] * 20
-
-
-def test_the_calibration_plot_says_when_the_share_is_a_samples(tmp_path):
-    samples = {"HPMN": Sample.of([0, 1] * 20, np.zeros(40))}
-    assert "Negatives were sampled" in figures.calibration(samples, tmp_path).caption
-    assert "Negatives" not in figures.calibration(samples, tmp_path, kind="probability").caption
 
 
 def test_the_attention_figure_shows_events_slots_and_weights(tmp_path):
@@ -172,9 +156,8 @@ def test_attention_of_the_wrong_shape_is_refused(tmp_path):
         lambda folder: figures.metric_by_model([], folder),
         lambda folder: figures.metric_by_history([], folder),
         lambda folder: figures.learning_curves({}, folder),
-        lambda folder: figures.calibration({}, folder),
     ],
-    ids=["models", "history", "curves", "calibration"],
+    ids=["models", "history", "curves"],
 )
 def test_nothing_to_draw_is_refused(tmp_path, call):
     with pytest.raises(UsageError, match="Expected: at least one"):

@@ -1,18 +1,20 @@
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
 pytest.importorskip("matplotlib")
 
-from lifelong.errors import UsageError
+from support.results import made_comparison, made_result
+
+from lifelong.evaluation.compare import Comparison
 from lifelong.evaluation.results import Estimate, Result
 from lifelong.reports import figures
-from lifelong.reports.figures import Curve
-from lifelong.reports.page import Section, summary, write_report
+from lifelong.reports.comparison import write_comparison
+from lifelong.reports.page import Section, summary
 from lifelong.reports.tables import Table
-from lifelong.testing.results import made_comparison, made_result
 
 VOID = {"meta", "link", "br", "img", "hr"}
 EVIL = '<script>alert("x")</script>'
@@ -56,17 +58,21 @@ class Page(HTMLParser):
 def folder(tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     results = [made_result(), made_result("counts", title="Target counts", auc=0.8)]
-    write_report(
+    write_comparison(
         out,
-        results,
+        made_comparison().model_copy(update={"results": results}),
+        lifelong="hpmn",
         title="A report",
         lead=["One sentence first."],
-        comparison=made_comparison(),
-        curves={"HPMN": Curve([1, 2], [0.6, 0.7])},
         sections=[Section("Mine", ["Own words."], [Table(["a", "b"], [["x", 1]])], code="output 1")],
         commands=["lifelong prepare completejourney --out data", "lifelong train data --model hpmn --out hpmn"],
     )
     return out
+
+
+def with_results(*results: Result) -> Comparison:
+    """The small comparison with other results in it."""
+    return made_comparison().model_copy(update={"results": results})
 
 
 @pytest.fixture(scope="module")
@@ -90,18 +96,17 @@ def test_the_page_says_in_words_how_good_the_models_are(page):
 
 
 def test_the_page_says_who_is_left_out_of_gauc(page):
-    assert "2 of 8 users (25.0%) have positives only or negatives only and are left out of it" in page.text
+    assert "GAUC leaves out 2 of 8 users (25.0%) whose targets are all positive or all negative" in page.text
 
 
 def test_the_page_has_its_parts_in_order(page):
     headings = re.findall(r"<h2>(.*?)</h2>", page.source)
     assert headings == [
-        "How well each model ranks and predicts",
-        "Differences",
+        "Three questions",
+        "All models",
         "By length of the history",
-        "With delayed events",
+        "Case studies",
         "Calibration",
-        "Training",
         "Mine",
         "Commands",
         "Conditions",
@@ -119,7 +124,7 @@ def test_the_page_has_exact_commands_versions_and_settings(page):
 def test_figures_have_alt_text_and_captions_and_no_id_twice(page):
     labels = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
     assert any(label.startswith("AUC per model. Target counts: 0.800") for label in labels)
-    assert page.tags.count("svg") == page.tags.count("figcaption") == len(labels) == 3
+    assert page.tags.count("svg") == page.tags.count("figcaption") == len(labels) == 2
     ids = page.values("id")
     assert len(ids) == len(set(ids))
 
@@ -141,7 +146,7 @@ def test_the_page_follows_light_dark_and_narrow_screens(page):
 
 def test_tables_and_records_lie_beside_the_page(folder):
     names = {path.name for path in (folder / "tables").iterdir()}
-    assert {"mine.md", "mine.csv", "mine.tex", "differences-1.csv", "by-length-of-the-history.tex"} <= names
+    assert {"mine.md", "mine.csv", "mine.tex", "main.csv", "history-length.tex"} <= names
     assert (folder / "tables" / "mine.csv").read_text() == "a,b\nx,1\n"
     records = json.loads((folder / "results.json").read_text())
     assert [Result.model_validate(record).model for record in records] == ["hpmn", "counts"]
@@ -152,12 +157,14 @@ def test_texts_from_outside_are_escaped_everywhere(tmp_path):
         update={"dataset": EVIL, "config": {EVIL: EVIL}, "versions": {EVIL: EVIL}, "artifact_id": EVIL}
     )
     section = Section(EVIL, [EVIL], [Table([EVIL, EVIL], [[EVIL, EVIL]], EVIL)], code=EVIL)
-    path = write_report(
+    comparison = with_results(result)
+    rows = [row.model_copy(update={"title": EVIL}) for row in comparison.rows]
+    path = write_comparison(
         tmp_path,
-        [result],
+        comparison.model_copy(update={"rows": rows, "notes": [EVIL]}),
+        lifelong="hpmn",
         title=EVIL,
         lead=[EVIL],
-        curves={EVIL: Curve([1], [0.5])},
         sections=[section],
         commands=[EVIL],
     )
@@ -168,14 +175,13 @@ def test_texts_from_outside_are_escaped_everywhere(tmp_path):
 
 
 def test_a_quote_cannot_leave_an_attribute(tmp_path):
-    page = Page(write_report(tmp_path, [made_result(title='x" onload="y')]))
+    page = Page(write_comparison(tmp_path, with_results(made_result(title='x" onload="y')), lifelong="hpmn"))
     assert page.values("onload") == []
 
 
 def test_of_several_seeds_the_first_is_shown(tmp_path):
-    path = write_report(
-        tmp_path, [made_result(auc=0.7), made_result(auc=0.6), made_result("dnn", title="DNN", auc=0.65)]
-    )
+    results = [made_result(auc=0.7), made_result(auc=0.6), made_result("dnn", title="DNN", auc=0.65)]
+    path = write_comparison(tmp_path, with_results(*results), lifelong="hpmn")
     assert "AUC, from best to worst: HPMN 0.700 [0.680, 0.720]; DNN 0.650" in Page(path).text
     assert len(json.loads((tmp_path / "results.json").read_text())) == 3
 
@@ -193,17 +199,15 @@ def test_a_report_can_be_written_where_no_auc_is_defined(tmp_path):
     undefined = Estimate(value=None, reason="all labels are positive")
     result = made_result()
     result = result.model_copy(update={"metrics": {**result.metrics, "auc": undefined}})
-    page = Page(write_report(tmp_path, [result]))
+    comparison = with_results(result)
+    rows = [row.model_copy(update={"metrics": result.metrics}) for row in comparison.rows]
+    page = Page(write_comparison(tmp_path, comparison.model_copy(update={"rows": rows}), lifelong="hpmn"))
     assert "all labels are positive" in page.text
     assert "from best to worst" not in page.text
 
 
 def test_own_figures_stand_in_their_section(tmp_path):
-    figure = figures.metric_by_model([made_result()], tmp_path / "figures", metric="log_loss")
-    page = Page(write_report(tmp_path, [made_result()], sections=[Section("Mine", figures=[figure])]))
-    assert "log loss of each model." in page.text
-
-
-def test_a_report_of_nothing_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="report of no results"):
-        write_report(tmp_path, [])
+    figure = figures.metric_by_model([made_result(title="Alone")], tmp_path / "own")
+    sections = [Section("Mine", figures=[replace(figure, name="own", title="My figure")])]
+    page = Page(write_comparison(tmp_path, made_comparison(), lifelong="hpmn", sections=sections))
+    assert "My figure." in page.text

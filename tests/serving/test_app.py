@@ -6,16 +6,18 @@ import asyncio
 import json
 import re
 import threading
+import time
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 
 from lifelong.errors import StoreUnavailableError
-from lifelong.memory.store import Commit
 from lifelong.serving.bodies import LARGE
 from lifelong.serving.schemas import ManyReply
 from lifelong.serving.service import ServiceSettings
+from lifelong.store.contract import Commit
 
 START = 1_700_000_000
 DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
@@ -36,6 +38,7 @@ def check_error(answer, status, *, found):
     assert set(document) == {"error"}
     assert set(document["error"]) == {"type", "found", "expected", "fix"}
     assert all(isinstance(part, str) for part in document["error"].values())
+    assert document["error"]["fix"]
     assert re.search(found, document["error"]["found"]), document["error"]["found"]
 
 
@@ -47,7 +50,7 @@ def test_events_are_folded_in_and_counted(client):
         "/v1/events", {"events": [event(event_id="a"), event(item="i2", time=START + 1, event_id="b")]}
     )
     assert answer.status_code == 200
-    zero = {"duplicates": 0, "late": 0, "refused": 0, "no_dedup": 0, "unknown_types": 0}
+    zero = {"duplicates": 0, "late": 0, "refused": 0, "no_dedup": 0, "unknown_types": 0, "backfilled": 0}
     assert answer.json() == {"applied": 2, **zero, "note": None}
     assert one(client)["count"] == 2
 
@@ -84,6 +87,15 @@ def test_a_late_event_is_refused_where_the_service_is_told_so(make_client):
     assert one(client)["count"] == 1
 
 
+def test_an_event_too_far_ahead_of_the_clock_is_refused_and_nothing_is_kept(client, make_client):
+    far = int(time.time()) + 90_000
+    body = {"events": [event(), event(time=far)]}
+    check_error(client.post("/v1/events", body), 422, found=f"event 1: time is {far}, too far ahead")
+    assert one(client)["count"] == 0
+    patient = make_client(settings=ServiceSettings(max_ahead=2))
+    assert patient.post("/v1/events", body).json()["applied"] == 2
+
+
 def test_an_event_type_that_training_has_not_seen_is_applied_and_told(client):
     reply = client.post("/v1/events", {"events": [event(event_type="wish", event_id="a")]}).json()
     assert (reply["applied"], reply["unknown_types"]) == (1, 1)
@@ -109,7 +121,7 @@ def test_one_user_gets_her_scores_in_the_order_of_the_items(client):
     reply = one(client, items=["i2", "i1", {"item": "new", "fields": {"category": "c1"}}])
     assert [score["item"] for score in reply["scores"]] == ["i2", "i1", "new"]
     assert (reply["user"], reply["known_user"], reply["count"]) == ("u1", True, 1)
-    assert all(set(score) == {"item", "score", "probability"} for score in reply["scores"])
+    assert all(set(score) == {"item", "known_item", "score", "probability"} for score in reply["scores"])
 
 
 def test_why_there_is_no_probability_stands_in_the_reply_once(client, make_client):
@@ -123,6 +135,14 @@ def test_why_there_is_no_probability_stands_in_the_reply_once(client, make_clien
 
 def test_an_unknown_user_is_marked(client):
     assert one(client, user="nobody")["known_user"] is False
+
+
+def test_an_unknown_item_is_marked_also_with_its_fields_and_when_it_was_put_online(client):
+    client.put("/v1/items", {"items": [{"item": "put", "fields": {"category": "c1"}}]})
+    items = ["i1", "new", {"item": "given", "fields": {"category": "c1"}}, "put"]
+    assert [score["known_item"] for score in one(client, items=items)["scores"]] == [True, False, False, False]
+    explained = client.post("/v1/explain", {"user": "u1", "items": ["new", "i1"]}).json()["candidates"]
+    assert [candidate["known_item"] for candidate in explained] == [False, True]
 
 
 def test_many_users_get_what_each_gets_alone(client):
@@ -140,7 +160,7 @@ def damage(app, user):
     """Turn one bit of a user's memory, behind the back of the checks."""
     store = app.state.service.store
     (record,) = store.read_many([user])
-    store.commit(Commit(states={user: record[:-1] + bytes([record[-1] ^ 1])}))
+    store.commit(Commit(records={0: {user: record[:-1] + bytes([record[-1] ^ 1])}}))
 
 
 def test_a_damaged_memory_in_a_batch_is_named_and_the_others_have_their_scores(app, client):
@@ -173,6 +193,18 @@ def test_fields_put_online_change_the_score_as_inline_fields_do(client):
     given = one(client, items=[{"item": "new", "fields": {"category": "c3"}}])["scores"][0]["score"]
     assert client.put("/v1/items", {"items": [{"item": "new", "fields": {"category": "c3"}}]}).json() == {"stored": 1}
     assert one(client, items=["new"])["scores"][0]["score"] == pytest.approx(given, abs=1e-6)
+
+
+def test_what_was_put_online_of_an_item_can_be_taken_away_for_good(client):
+    before = one(client, items=["new", "i1"])["scores"]
+    fields = [{"item": item, "fields": {"category": "c3"}} for item in ("new", "i1", "a/b")]
+    assert client.put("/v1/items", {"items": fields}).json() == {"stored": 3}
+    assert one(client, items=["new", "i1"])["scores"] != before
+    for item in ("new", "i1", "a/b"):
+        address = f"/v1/items/{quote(item, safe='')}"
+        assert client.delete(address).json() == {"item": item, "removed": True}
+        assert client.delete(address).json() == {"item": item, "removed": False}
+    assert one(client, items=["new", "i1"])["scores"] == before
 
 
 def test_events_use_fields_put_online(client):
@@ -315,14 +347,14 @@ def test_few_candidates_are_scored_at_once_and_many_in_a_thread(make_client, mon
     assert replies[0] == replies[1]
 
 
-def test_a_score_that_is_no_number_is_an_error_and_no_reply(client, app, monkeypatch):
+def test_a_score_that_is_not_finite_is_an_error_and_no_reply(client, app, monkeypatch):
     runtime = app.state.service.scorer.runtime
 
     def broken(states, number_BCF, *rest, **options):
         return np.full((*number_BCF.shape[:2], 1), np.nan, np.float32), None
 
     monkeypatch.setattr(runtime, "score", broken)
-    check_error(client.post("/v1/score", {"user": "u", "items": ["a"]}), 500, found="no number")
+    check_error(client.post("/v1/score", {"user": "u", "items": ["a"]}), 500, found="not a finite number")
 
 
 def test_an_unknown_address_has_the_error_shape(client):
@@ -333,6 +365,77 @@ def test_another_method_has_the_error_shape_and_says_which_is_right(client):
     answer = client.get("/v1/score")
     check_error(answer, 405, found="GET /v1/score")
     assert answer.headers["allow"] == "POST"
+
+
+def test_all_methods_of_an_address_are_named(client):
+    for path in ("/v1/users/u/memory", "/v1/admin/users/u"):
+        answer = client.post(path, {})
+        check_error(answer, 405, found=f"POST {path}")
+        assert answer.headers["allow"] == answer.json()["error"]["expected"] == "DELETE, GET"
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v1/events"),
+        ("POST", "/v1/score"),
+        ("POST", "/v1/explain"),
+        ("PUT", "/v1/items"),
+        ("POST", "/v1/admin/artifacts"),
+        ("POST", "/v1/admin/switch"),
+    ],
+)
+def test_a_body_that_is_not_called_json_is_refused_by_that_name(client, method, path, kind):
+    headers = {} if kind is None else {"content-type": kind}
+    answer = client.request(method, path, content=b'{"back": true}', headers=headers)
+    check_error(answer, 415, found="Content-Type")
+    assert "application/json" in answer.json()["error"]["fix"]
+
+
+def test_a_client_that_hangs_up_is_no_fault_of_the_service(app, caplog):
+    sent = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"9")]
+    for path in ("/v1/score", "/v1/explain"):
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+        asyncio.run(app({**scope, "http_version": "1.1", "scheme": "http", "root_path": ""}, receive, send))
+    assert not caplog.records
+    text = app.state.service.metrics.text().decode()
+    assert 'route="/v1/score",status="499"} 1.0' in text
+    assert 'route="/v1/explain",status="499"} 1.0' in text
+    assert 'status="500"' not in text
+
+
+def test_an_artifact_in_another_codec_than_its_memories_is_refused_in_words(client, artifact):
+    answer = client.post("/v1/admin/artifacts", {"path": str(artifact.path), "codec": "int8"})
+    check_error(answer, 409, found="in codec fp32")
+    assert "codec int8" in answer.json()["error"]["expected"]
+
+
+def test_what_is_wrong_with_a_body_is_said_in_our_own_words(client):
+    wrong = {
+        b'{"user": "u"}': "items: is missing",
+        b'{"user": "u", "items": "a"}': "items: should be a list",
+        b'{"user": 1, "items": ["a"]}': "user: should be a text in quotes",
+        b'{"user": "", "items": ["a"]}': "user: should have at least 1 character",
+        b'{"user": "u", "items": []}': "items: should have at least 1 entry",
+        b'{"user": "u", "items": ["a"], "time": "1"}': "time: should be a whole number, without quotes",
+        b'{"user": "u", "items": ["a"], "time": -1}': "time: should be at least 0",
+        b'{"user": "u", "items": ["a"], "tiem": 1}': "tiem: is not known here",
+        b"[1]": "body: should be a JSON object",
+        b'{"user": "' + b"u" * 300 + b'", "items": ["a"]}': "user: should have at most 256 characters",
+    }
+    for body, found in wrong.items():
+        answer = client.request("POST", "/v1/score", content=body, headers={"content-type": "application/json"})
+        check_error(answer, 422, found=f"^{re.escape(found)}")
+        assert "Input should" not in answer.text
 
 
 def test_a_fault_has_the_error_shape_and_tells_no_secrets(client, app, monkeypatch, caplog):
@@ -464,7 +567,10 @@ def test_the_documentation_lists_every_endpoint(client):
 # Together, and again
 
 
-def test_events_and_scores_at_the_same_time_lose_nothing(client):
+def test_events_and_scores_at_the_same_time_lose_nothing(make_client):
+    # Not a rush, for however slow a machine.
+    client = make_client(settings=ServiceSettings(max_wait=60))
+
     async def both(http):
         def write(k):
             body = {"events": [event(f"u{k % 3}", f"i{k}", START + k, event_id=str(k))]}

@@ -64,10 +64,10 @@ def test_a_disk_that_turns_read_only_costs_nothing_that_was_acknowledged_and_no_
             answer = client.post("/v1/events", events(10))
             assert answer.status_code == 503
             assert "can only be read" in answer.json()["error"]["found"]
-            assert "restart the service" in answer.json()["error"]["fix"]
+            assert "opens its store again by itself" in answer.json()["error"]["fix"]
         assert [scores(client, f"u{at}") for at in range(20)] == before
         assert not scores(client, "u20")["known_user"]
-        assert client.get("/readyz").status_code == 200
+        assert client.get("/readyz").status_code == 503
     assert "still names this process as its owner" in caplog.text
     subprocess.run(["umount", disk], check=True)
     assert mount(disk.with_name("image"), disk)

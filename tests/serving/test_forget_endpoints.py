@@ -1,6 +1,7 @@
 """Forgetting over HTTP: by request, and after a time without events."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ def test_a_user_is_exported_and_forgotten(client):
     assert (found["known"], found["memories"][0]["count"], found["events"][0]["item"]) == (True, 1, "i1")
     assert found["event_ids"][0]["event_id"] == "e"
     reply = client.delete("/v1/admin/users/a/b").json()
-    assert reply == {"user": "a/b", "erased": True, "impressions": 0, "purged": True}
+    assert reply == {"user": "a/b", "erased": True, "impressions": 0, "dead_letters": 0, "purged": True}
     assert client.delete("/v1/admin/users/a/b").json()["erased"] is False
     assert client.get("/v1/admin/users/a/b").json()["known"] is False
     assert 'lifelong_forgotten_users_total{reason="asked"} 1.0' in client.get("/metrics").text
@@ -65,9 +66,9 @@ def test_a_service_trims_at_its_start_and_the_days_must_be_a_number_of_days(make
 @pytest.mark.parametrize(
     ("limit", "option"), [({"forget_after": 3}, "--forget-after"), ({"keep_events": 3}, "--keep-events")]
 )
-def test_a_sweep_needs_times(artifact, store, limit, option):
+def test_a_sweep_needs_times(artifact, limit, option):
     schema = artifact.config.dataset_schema.model_copy(update={"time_unit": "ordinal"})
     config = artifact.config.model_copy(update={"dataset_schema": schema})
     ordinal = type(artifact)(artifact.path, artifact.manifest, config)
     with pytest.raises(UsageError, match=option):
-        create_app(ordinal, store, settings=ServiceSettings(**limit))
+        Sweeper(SimpleNamespace(artifact=ordinal, settings=ServiceSettings(**limit)))

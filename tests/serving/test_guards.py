@@ -4,12 +4,15 @@ import asyncio
 import io
 import json
 import logging
+import sys
+import threading
+import warnings
 
 import pytest
 
 from lifelong.errors import UsageError
 from lifelong.serving.guards import Deadline, RateLimit
-from lifelong.serving.keys import check_exposure, read_keys, scope_of
+from lifelong.serving.keys import KeyFile, KeyRing, check_exposure, hashed, read_keys, scope_of
 from lifelong.serving.logs import JsonLines, access, log_as
 from lifelong.serving.service import ServiceSettings
 
@@ -50,6 +53,7 @@ def test_a_scope_that_there_is_not_is_named_and_the_key_is_not(tmp_path):
     [
         ("/v1/events", "events"),
         ("/v1/items", "events"),
+        ("/v1/items/i1", "events"),
         ("/v1/score", "score"),
         ("/v1/explain", "score"),
         ("/v1/users/x/memory", "users"),
@@ -96,6 +100,49 @@ def test_a_key_opens_its_scopes_and_no_other(make_client):
     }
     answer = client.request("POST", "/v1/score", json=SCORE, headers={"X-API-Key": "writer"}).json()["error"]
     assert (answer["type"], answer["expected"]) == ("ForbiddenError", "a key with the scope score")
+
+
+def test_a_key_is_known_by_its_hash_and_the_hash_itself_opens_nothing(tmp_path):
+    secret, listed = "kéy-of-the-shop", hashed("kéy-of-the-shop")
+    path = tmp_path / "keys"
+    path.write_text(f"{listed} score\nplain events\n")
+    ring = KeyRing(KeyFile(path))
+    # Headers are decoded as latin-1.
+    assert ring.scopes(secret.encode().decode("latin-1")) == {"score"}
+    assert ring.scopes("plain") == {"events"}
+    assert ring.scopes(listed) is None
+    assert ring.scopes(hashed("plain")) is None
+
+
+def test_a_changed_file_of_keys_counts_without_a_restart_and_a_broken_one_does_not(tmp_path, caplog):
+    second, path = [0.0], tmp_path / "keys"
+    path.write_text("old score\n")
+    ring = KeyRing(KeyFile(path, now=lambda: second[0]))
+    assert ring.scopes("old") == {"score"}
+    path.write_text("old score\nnew events\n")
+    second[0] = 2.0
+    assert (ring.scopes("old"), ring.scopes("new")) == ({"score"}, {"events"})
+    path.write_text("new nonsense\n")
+    second[0] = 4.0
+    assert (ring.scopes("old"), ring.scopes("new")) == ({"score"}, {"events"})
+    assert "there is no scope 'nonsense'" in caplog.text
+    path.write_text("new score\n")
+    second[0] = 6.0
+    assert (ring.scopes("old"), ring.scopes("new")) == (None, {"score"})
+
+
+def test_a_service_takes_a_new_key_and_drops_an_old_one_while_it_runs(make_client, tmp_path):
+    second, path = [0.0], tmp_path / "keys"
+    path.write_text("old score\n")
+    client = make_client(api_keys=KeyFile(path, now=lambda: second[0]))
+
+    def status(key):
+        return client.request("POST", "/v1/score", json=SCORE, headers={"X-API-Key": key}).status_code
+
+    assert [status(key) for key in ("old", "new")] == [200, 401]
+    path.write_text(f"{hashed('new')} score\n")
+    second[0] = 2.0
+    assert [status(key) for key in ("old", "new")] == [401, 200]
 
 
 def test_a_caller_who_asks_too_often_is_told_how_long_to_wait(make_client):
@@ -146,8 +193,8 @@ def test_without_keys_a_header_makes_no_new_caller():
 def test_the_callers_that_are_remembered_are_bounded():
     app = RateLimit(inner, 1, now=lambda: 0.0)
     for number in range(10_050):
-        app._take(str(number))
-    assert len(app._left) == 10_000
+        app._buckets.take(str(number))
+    assert len(app._buckets) == 10_000
 
 
 def test_a_request_that_takes_too_long_ends_with_504():
@@ -175,17 +222,21 @@ def test_a_body_that_never_ends_is_not_waited_for(make_client):
         yield b'{"user":'
         await asyncio.sleep(30)
 
-    answer = client.run(lambda http: http.post("/v1/score", content=endless()))
+    head = {"content-type": "application/json"}
+    answer = client.run(lambda http: http.post("/v1/score", content=endless(), headers=head))
     assert answer.status_code == 504
 
 
 @pytest.fixture
 def log_lines():
     root, before = logging.getLogger(), list(logging.getLogger().handlers)
+    hooks = sys.excepthook, threading.excepthook
     stream = io.StringIO()
     log_as("json", stream=stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     root.handlers[:] = before
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(False)
     access.setLevel(logging.NOTSET)
 
 
@@ -216,6 +267,27 @@ def test_a_fault_of_the_service_is_logged_without_the_user_and_told_without_a_tr
     faults = [line for line in log_lines() if line["level"] == "error"]
     assert "ZeroDivisionError" in faults[0]["traceback"]
     assert "u-secret" not in json.dumps(faults)
+
+
+def test_warnings_and_errors_that_nobody_caught_are_lines_of_the_log_too(log_lines):
+    def fail():
+        raise ZeroDivisionError("in a thread")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(True)
+        warnings.warn("old\nways", DeprecationWarning, stacklevel=1)
+        logging.captureWarnings(False)
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    try:
+        fail()
+    except ZeroDivisionError:
+        sys.excepthook(*sys.exc_info())
+    warned, *failed = log_lines()
+    assert (warned["logger"], "old\nways" in warned["message"]) == ("py.warnings", True)
+    assert [("in a thread" in line["traceback"], line["level"]) for line in failed] == [(True, "critical")] * 2
 
 
 def test_a_line_of_the_log_is_one_object_whatever_it_says():

@@ -11,8 +11,10 @@ pytest.importorskip("pyarrow", reason="pyarrow is of the impressions extra")
 import pyarrow.parquet as pq
 
 from lifelong.errors import UsageError
-from lifelong.serving.impressions import ImpressionsLog, Scored
-from lifelong.serving.service import ServiceSettings
+from lifelong.serving.impressions import ImpressionsLog
+from lifelong.serving.service import Scored, ServiceSettings
+
+pytestmark = pytest.mark.full
 
 DAY, START = 86_400, 1_700_000_000
 
@@ -29,7 +31,7 @@ def rows(folder):
 
 
 def flush(client):
-    client.app.state.service.impressions.flush()
+    client.app.state.impressions.flush()
 
 
 def test_every_candidate_is_a_row(logged, artifact):
@@ -59,13 +61,13 @@ def test_without_a_log_requests_have_no_name(client):
 def test_closing_writes_what_waits(logged):
     client, folder = logged
     client.post("/v1/score", {"user": "u", "items": ["i1"]})
-    client.app.state.service.impressions.close()
+    client.app.state.impressions.close()
     assert [row["item"] for row in rows(folder)] == ["i1"]
 
 
 def test_a_full_queue_drops_and_counts_and_no_request_waits(logged, monkeypatch):
     client, _ = logged
-    log = client.app.state.service.impressions
+    log = client.app.state.impressions
 
     def full(scored):
         raise queue.Full
@@ -77,7 +79,7 @@ def test_a_full_queue_drops_and_counts_and_no_request_waits(logged, monkeypatch)
 
 def test_a_slow_disk_blocks_no_request(logged, monkeypatch):
     client, folder = logged
-    log, going = client.app.state.service.impressions, threading.Event()
+    log, going = client.app.state.impressions, threading.Event()
     write = log._write_file
     monkeypatch.setattr(log, "_write_file", lambda *parts: (going.wait(20), write(*parts)))
     client.post("/v1/score", {"user": "u", "items": ["i1"]})
@@ -93,7 +95,7 @@ def test_a_slow_disk_blocks_no_request(logged, monkeypatch):
 
 def test_what_the_disk_refuses_is_held_and_written_later(logged, monkeypatch):
     client, folder = logged
-    log = client.app.state.service.impressions
+    log = client.app.state.impressions
 
     def refuse(*parts):
         raise OSError(28, "No space left on device")
@@ -128,7 +130,8 @@ def test_a_forgotten_user_is_taken_out_of_the_files(logged, tmp_path):
 
 
 def test_rows_are_written_when_there_are_enough(artifact, store, tmp_path):
-    from lifelong.serving.scorer import Scorer, ScoreRequest
+    from lifelong.scoring.answer import ScoreRequest
+    from lifelong.scoring.scorer import Scorer
 
     scorer, written = Scorer(artifact, store), threading.Event()
 
@@ -137,6 +140,7 @@ def test_rows_are_written_when_there_are_enough(artifact, store, tmp_path):
             written.set()
 
     log = ImpressionsLog(tmp_path / "log", count=count, rows=3, seconds=1e6)
+    log.start()
     request = ScoreRequest("u", ["i1", "i2", "i3"], START)
     log.offer(Scored("r", scorer, request, scorer.answer([request])[0], START))
     assert written.wait(20)
@@ -171,7 +175,7 @@ def test_served_impressions_train_the_next_model(logged, tmp_path):
 
     client, folder = logged
     serve_some_days(client)
-    client.app.state.service.impressions.close()
+    client.app.state.impressions.close()
     events, data, artifact = tmp_path / "events.csv", tmp_path / "data", tmp_path / "artifact"
     write_log(client.app.state.service.store, events)
     words = ["--protocol", "impressions", "--set", "min_count=1", "--option", "window=3600"]
@@ -188,11 +192,11 @@ def test_served_impressions_train_the_next_model(logged, tmp_path):
 
 def test_labels_from_a_file_are_the_response(logged, tmp_path):
     ibis = pytest.importorskip("ibis")
-    from lifelong.data.sources import SOURCES
+    from lifelong.preparation.sources import SOURCES
 
     client, folder = logged
     names = serve_some_days(client)
-    client.app.state.service.impressions.close()
+    client.app.state.impressions.close()
     with (tmp_path / "events.csv").open("w") as file:
         csv.writer(file).writerows([["user", "item", "time"], ["u1", "i1", START]])
     with (tmp_path / "labels.csv").open("w") as file:

@@ -2,19 +2,21 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+from support.valkey import server
 
 from lifelong.errors import UsageError
 from lifelong.serving.run import check_workers, listen, run
-from lifelong.testing.valkey import server
 
 
 def test_one_worker_is_always_fine_and_several_on_a_shared_store():
@@ -74,7 +76,23 @@ def test_a_stopped_service_has_kept_what_it_accepted(artifact, tmp_path):
     assert counts == [1, 2]
 
 
-def test_several_workers_share_a_store_and_one_that_dies_is_replaced(artifact, tmp_path):
+def check_one_set_of_metrics(address):
+    """Whichever of two workers answers says what both did, and what each of them is."""
+    deadline, seen = time.monotonic() + 60, set()
+    while len(seen) < 2:
+        assert time.monotonic() < deadline, seen
+        # The page does not count itself before it is answered.
+        with urllib.request.urlopen(f"{address}/metrics", timeout=60) as answer:
+            text = answer.read().decode()
+        assert 'lifelong_events_total{outcome="applied"} 8.0' in text
+        assert 'lifelong_request_seconds_count{method="POST",route="/v1/score"} 8.0' in text
+        seen = set(re.findall(r'^lifelong_build_info{.*pid="(\d+)"', text, re.M))
+        assert set(re.findall(r'^process_resident_memory_bytes{pid="(\d+)"} [1-9]', text, re.M)) == seen
+    assert text.count("# TYPE lifelong_waiting_requests gauge") == 1
+
+
+@pytest.mark.parametrize("log", ["text", "json"])
+def test_several_workers_share_a_store_and_one_that_dies_is_replaced(artifact, tmp_path, log):
     pytest.importorskip("redis")
     if not shutil.which("valkey-server"):
         pytest.skip("valkey-server is not installed (Debian: valkey-server)")
@@ -82,8 +100,9 @@ def test_several_workers_share_a_store_and_one_that_dies_is_replaced(artifact, t
         url = f"redis://:secret@127.0.0.1:{valkey.port}"
         valkey.call("config", "set", "requirepass", "secret")
         command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--store", url]
-        command += ["--workers", "2", "--port", "0", "--json"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        command += ["--workers", "2", "--port", "0", "--json", "--log", log]
+        said = (tmp_path / "stderr").open("w+")
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True)
         try:
             announced = process.stdout.readline()
             assert "secret" not in announced
@@ -98,12 +117,20 @@ def test_several_workers_share_a_store_and_one_that_dies_is_replaced(artifact, t
             for number in range(8):
                 post("/v1/events", {"events": [{"user": "u", "item": "i1", "time": 1_700_000_000 + number}]})
                 assert post("/v1/score", {"user": "u", "items": ["i1"]})["count"] == number + 1
+            check_one_set_of_metrics(address)
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             os.kill(int(children[-1]), signal.SIGKILL)
             assert post("/v1/score", {"user": "u", "items": ["i1"]})["count"] == 8
+            deadline, died = time.monotonic() + 60, f"Child process [{children[-1]}] died"
+            while died not in (tmp_path / "stderr").read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
             os.kill(process.pid, signal.SIGTERM)
             assert process.wait(timeout=60) == 0
+            line = next(line for line in (tmp_path / "stderr").read_text().splitlines() if died in line)
+            assert (log == "json") == line.startswith("{")
         finally:
             process.kill()
             process.stdout.close()
             process.wait()
+            said.close()

@@ -5,15 +5,16 @@ import threading
 import time
 
 import pytest
+from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.memory import takeover
-from lifelong.memory.store import InMemoryStore
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.memory.verify import verify
-from lifelong.serving.scorer import Scorer, ScoreRequest
+from lifelong.scoring.answer import ScoreRequest
+from lifelong.scoring.scorer import Scorer
 from lifelong.serving.service import ServiceSettings
-from lifelong.testing.variants import other_artifact
+from lifelong.store.ram import InMemoryStore
 
 START = 1_700_000_000
 
@@ -27,7 +28,7 @@ def newer(artifact, tmp_path_factory) -> Artifact:
 def shadowed(make_client, newer):
     """A client of a service, and the artifact in its shadow; its thread is stepped by hand."""
     client = make_client(shadow=newer)
-    return client, client.app.state.service.shadow
+    return client, client.app.state.shadow
 
 
 def post(client, user, *items, start=START):
@@ -78,8 +79,8 @@ def test_its_memories_are_kept_up_by_the_same_events(shadowed, newer):
             post(client, user, f"i{at}", start=START + at)
     run(shadow)
     store = client.app.state.service.store
-    assert store.roster().find(newer.id).phase == "behind"
-    takeover.change(store, lambda roster: roster.turn(newer.id, "ready"))
+    assert store.artifact_list().find(newer.id).phase == "behind"
+    takeover.change(store, lambda artifact_list: artifact_list.turn(newer.id, "ready"))
     report = verify(newer, None, store)
     assert report.equal and report.users == 3
 
@@ -90,9 +91,9 @@ def test_users_who_were_there_before_are_caught_up(artifact, newer):
     store = InMemoryStore()
     Updater(artifact, store).apply([UserEvent(f"u{at % 90}", "i1", START + at, "view") for at in range(300)])
     app = create_app(artifact, store, shadow=newer)
-    run(app.state.service.shadow)
-    slot = store.roster().find(newer.id).slot
-    assert len(dict(store.users(slot=slot))) == 90
+    run(app.state.shadow)
+    slot = store.artifact_list().find(newer.id).space
+    assert len(dict(store.scan(slot))) == 90
     app.state.service.close()
 
 
@@ -100,8 +101,8 @@ def test_its_answers_are_in_the_impressions_log_under_their_role(make_client, ne
     parquet = pytest.importorskip("pyarrow.parquet")
     client = make_client(shadow=newer, settings=ServiceSettings(impressions_log=tmp_path))
     name = ask(client)["request_id"]
-    run(client.app.state.service.shadow)
-    client.app.state.service.impressions.flush()
+    run(client.app.state.shadow)
+    client.app.state.impressions.flush()
     rows = [row for path in tmp_path.glob("*.parquet") for row in parquet.read_table(path).to_pylist()]
     found = {(row["role"], row["artifact"], row["request_id"]) for row in rows}
     assert found == {("served", artifact.id, name), ("shadow", newer.id, name)} and len(rows) == 6
@@ -114,7 +115,7 @@ def test_its_faults_reach_no_client(shadowed, monkeypatch):
         raise RuntimeError("a broken graph")
 
     monkeypatch.setattr(shadow.scorer, "answer", fail)
-    monkeypatch.setattr(shadow.folder, "fold", fail)
+    monkeypatch.setattr(shadow.writer, "fold", fail)
     assert post(client, "u", "i1")["applied"] == 1
     assert len(ask(client)["scores"]) == 3
     assert shadow.step()
@@ -124,7 +125,7 @@ def test_its_faults_reach_no_client(shadowed, monkeypatch):
     # The thread goes on all the same.
     shadow.start()
     time.sleep(0.1)
-    assert shadow._thread.is_alive() and len(ask(client)["scores"]) == 3
+    assert shadow._background._thread.is_alive() and len(ask(client)["scores"]) == 3
     shadow.close()
 
 
@@ -175,9 +176,9 @@ def test_an_artifact_in_shadow_takes_over_and_the_same_command_still_serves(make
         time.sleep(0.02)
     assert client.post("/v1/admin/switch", {"artifact": newer.id}).status_code == 200
     assert ask(client)["artifact"] == newer.id
-    run(client.app.state.service.shadow)
+    run(client.app.state.shadow)
     assert number(client, 'lifelong_shadow_candidates_total{outcome="served"}') == 3
     client.app.state.takeovers.close()
     again = create_app(artifact, store, shadow=newer)
-    assert again.state.service.shadow is None and again.state.service.artifact.id == newer.id
+    assert again.state.shadow is None and again.state.service.artifact.id == newer.id
     again.state.service.close()

@@ -8,11 +8,12 @@ import pytest
 
 pytest.importorskip("redis")
 
-from lifelong.memory import redis_client
-from lifelong.memory.patience import Patience
-from lifelong.memory.store import open_store
+from support.valkey import replica, server
+
+from lifelong.ingestion.patience import Patience
 from lifelong.serving.app import create_app
-from lifelong.testing.valkey import replica, server
+from lifelong.store import redis_client
+from lifelong.store.opening import open_store
 
 START = 1_700_000_000
 
@@ -66,6 +67,37 @@ def test_a_service_says_that_its_server_is_away_and_goes_on_when_it_is_back(shar
     assert (counts["applied"], counts["duplicates"]) == (6, 3)
     found = [shared.post("/v1/score", {"user": f"u{user}", "items": ["i1"]}).json()["count"] for user in range(3)]
     assert found == [4, 4, 4]
+
+
+def test_a_server_that_hangs_is_503_and_not_a_timeout(artifact, valkey, client):
+    with service(artifact, f"redis://127.0.0.1:{valkey.port}", client) as running:
+        assert running.post("/v1/events", events(0, 6)).json()["applied"] == 6
+        valkey.pause()
+        for answer in (
+            running.post("/v1/events", events(6, 12)),
+            running.post("/v1/score", {"user": "u0", "items": ["i1"]}),
+            running.get("/readyz"),
+        ):
+            assert answer.status_code == 503, answer.text
+            assert "does not answer" in answer.json()["error"]["found"]
+        valkey.resume()
+        assert running.post("/v1/events", events(3, 12)).status_code == 200
+
+
+def test_a_service_whose_server_comes_back_empty_is_not_ready_and_says_why(artifact, tmp_path, client):
+    with server(tmp_path / "empty") as one, service(artifact, f"redis://127.0.0.1:{one.port}", client) as running:
+        assert running.post("/v1/events", events(0, 6)).json()["applied"] == 6
+        assert running.get("/readyz").status_code == 200
+        one.call("flushall")
+        for answer in (
+            running.get("/readyz"),
+            running.post("/v1/events", events(6, 12)),
+            running.post("/v1/score", {"user": "u0", "items": ["i1"]}),
+            running.get("/readyz"),
+        ):
+            assert answer.status_code == 503, answer.text
+            assert "does not hold the store that was opened" in answer.json()["error"]["found"]
+        assert "u0" not in one.call("keys", "*")
 
 
 def test_events_that_no_replica_has_are_refused_until_one_has_them(artifact, valkey, tmp_path, client):

@@ -17,14 +17,15 @@ from http.client import HTTPException
 
 import numpy as np
 import pytest
+from support.valkey import server
+from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.cli import main
 from lifelong.memory.runtime import Runtime
-from lifelong.memory.store import InMemoryStore, open_store
 from lifelong.memory.updater import Updater, UserEvent, decode_event
-from lifelong.testing.valkey import server
-from lifelong.testing.variants import other_artifact
+from lifelong.store.opening import open_store
+from lifelong.store.ram import InMemoryStore
 
 START = 1_700_000_000
 ITEMS = ["i1", "i2", "i3"]
@@ -43,7 +44,8 @@ def service(artifact, url, *options):
     try:
         yield process, json.loads(process.stdout.readline())["address"]
     finally:
-        process.kill()
+        # Killed, and not stopped: what was answered has to be on disk. Workers would outlive their parent.
+        process.terminate() if "--workers" in options else process.kill()
         process.stdout.close()
         process.wait()
 
@@ -128,8 +130,8 @@ def assert_replay(url, artifact, events):
     Updater(artifact, alone).apply([UserEvent(**event) for event in events])
     store = open_store(url, read_only=True)
     try:
-        slot = store.roster().find(artifact.id).slot
-        found, wanted = dict(store.users(slot=slot)), dict(alone.users())
+        slot = store.artifact_list().find(artifact.id).space
+        found, wanted = dict(store.scan(slot)), dict(alone.scan())
     finally:
         store.close()
     assert found.keys() == wanted.keys()
@@ -141,7 +143,8 @@ def assert_replay(url, artifact, events):
 
 def assert_never_mixed(load, artifacts):
     """Each answer equals what its artifact gives for a memory of its own with as many events."""
-    from lifelong.serving.scorer import Scorer, ScoreRequest
+    from lifelong.scoring.answer import ScoreRequest
+    from lifelong.scoring.scorer import Scorer
 
     by_user = {}
     for event in load.sent:
@@ -250,7 +253,7 @@ def take(step, address, artifact, newer, moment):
 def served(url):
     store = open_store(url, read_only=True)
     try:
-        return store.identity.path
+        return store.artifact_list().identity.path
     finally:
         store.close()
 
@@ -259,24 +262,24 @@ def check_whole(url, artifacts):
     """Each artifact that could be served has every memory, as the store's own log gives it."""
     store = open_store(url)
     try:
-        roster = store.roster()
-        users = [user for user, _ in store.users(slot=roster.served.slot)]
+        artifact_list = store.artifact_list()
+        users = [user for user, _ in store.scan(artifact_list.served.space)]
         events = [
             (user, count, decode_event(value))
             for user, log in zip(users, store.logs([(user, 0) for user in users]), strict=True)
             for count, value in log
         ]
-        assert roster.served.ready
+        assert artifact_list.served.ready
     finally:
         store.close()
-    for member in roster.members:
-        if member.ready:
+    for stored in artifact_list.artifacts:
+        if stored.ready:
             sent = [
                 {"user": user, "item": event.item, "time": event.time, "event_type": event.event_type}
                 for user, _, event in events
             ]
-            assert_replay(url, artifacts[member.id], sent)
-    return roster.epoch
+            assert_replay(url, artifacts[stored.id], sent)
+    return artifact_list.epoch
 
 
 # in process

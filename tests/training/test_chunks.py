@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.batches import Batch
+from lifelong.data.batch import Batch
 from lifelong.errors import ConfigError
 from lifelong.models import build
 from lifelong.models.base import MemoryModel
@@ -93,7 +93,9 @@ def test_losses_add_up_to_that_of_the_whole_and_the_gradient_ends_at_chunks() ->
     for name in names:
         if name.startswith(("head", "scores")):
             torch.testing.assert_close(in_chunks[name], at_once[name], rtol=0, atol=1e-10)
-    assert not torch.allclose(in_chunks["layers.0.weight_hh_l0"], at_once["layers.0.weight_hh_l0"], atol=1e-10)
+    assert not torch.allclose(
+        in_chunks["memory.layers.0.weight_hh_l0"], at_once["memory.layers.0.weight_hh_l0"], atol=1e-10
+    )
 
 
 def test_parts_in_threads_give_the_gradients_of_the_batch() -> None:

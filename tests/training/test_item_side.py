@@ -1,6 +1,8 @@
-"""Models with a side of items: trained, resumed, gone on from, evaluated."""
+"""Models with an item-side memory: trained, resumed, gone on from, evaluated."""
 
+import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,17 @@ from safetensors.torch import load_file
 
 from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
+from lifelong.artifact.manifest import make_manifest
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.dataset import Dataset
-from lifelong.errors import ConfigError, MismatchError
+from lifelong.errors import ArtifactError, ConfigError, MismatchError
 from lifelong.evaluation.evaluate import evaluate, predict
+from lifelong.memory import takeover
+from lifelong.memory.updater import Updater
+from lifelong.scoring.scorer import Scorer
+from lifelong.store.ram import InMemoryStore
 from lifelong.testing.datasets import tiny_dataset
+from lifelong.training.backfill import backfill
 from lifelong.training.display import Display
 from lifelong.training.trainer import train
 
@@ -50,10 +58,41 @@ def weights(artifact: Artifact) -> dict[str, torch.Tensor]:
 def test_an_artifact_comes_back_with_its_side_and_the_same_logits(dataset: Dataset, tmp_path: Path, side: str) -> None:
     artifact = run(dataset, tmp_path / "a", side=side)
     assert (artifact.config.model, artifact.config.settings["side"]) == ("hpmn", side)
-    assert artifact.config.items is not None and artifact.config.items.recent == 20
+    assert (artifact.config.settings["item_recent"], artifact.config.memory) == (20, None)
     result = evaluate(artifact, dataset, bootstrap=10)
     assert result.counts.examples == len(dataset.examples("test"))
     assert result.title == f"HPMN, {'item side' if side == 'item' else 'both sides'}"
+
+
+SERVICES = {
+    "updater": lambda artifact, dataset: Updater(artifact, InMemoryStore()),
+    "scorer": lambda artifact, dataset: Scorer(artifact, InMemoryStore()),
+    "backfill": lambda artifact, dataset: backfill(artifact, dataset, InMemoryStore()),
+    "takeover": lambda artifact, dataset: takeover.add(InMemoryStore(), artifact),
+}
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_whatever_serves_refuses_it_and_says_what_can_be_done(both: Artifact, dataset: Dataset, service: str) -> None:
+    why = r"HPMN, both sides, which cannot be served .*item.*can be trained, evaluated and compared"
+    with pytest.raises(ArtifactError, match=why):
+        SERVICES[service](both, dataset)
+
+
+def test_one_that_an_earlier_version_served_is_evaluated_and_not_served(
+    both: Artifact, dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = tmp_path / "earlier"
+    copytree(both.path, folder)
+    config = json.loads((folder / "config.json").read_text())
+    slots = [{"name": "slot", "shape": [3, 8], "dtype": "float32"}]
+    config |= {"memory": slots, "not_served": None, "items": {"recent": 20, "period": 4, "memory": slots}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json())
+    earlier = Artifact.open(folder)
+    assert evaluate(earlier, dataset, bootstrap=10).slices == evaluate(both, dataset, bootstrap=10).slices
+    with pytest.raises(ArtifactError, match=r"earlier versions of lifelong served and this one does not"):
+        Scorer(earlier, InMemoryStore())
 
 
 def test_a_logit_is_that_of_the_events_before_the_target_alone(both: Artifact, dataset: Dataset) -> None:
@@ -124,7 +163,7 @@ def test_training_goes_on_from_the_vectors_of_users(both: Artifact, dataset: Dat
 
 def test_a_dataset_without_item_histories_is_refused_before_training(dataset: Dataset, tmp_path: Path) -> None:
     plain = tiny_dataset(tmp_path / "plain", num_users=10)
-    with pytest.raises(MismatchError, match=r"no item histories, which HPMN, item side reads .*item_histories=true"):
+    with pytest.raises(MismatchError, match=r"no item histories, which an item-side memory reads.*item_histories=t"):
         run(plain, tmp_path / "a", side="item")
 
 
@@ -135,5 +174,5 @@ def test_a_dataset_without_item_histories_is_refused_by_evaluate(both: Artifact,
 
 
 def test_histories_in_chunks_are_refused(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="the items' memories of HPMN, both sides are no part of a user's history"):
+    with pytest.raises(ConfigError, match="HPMN, both sides: item-side memories are not part of a user's history"):
         run(dataset, tmp_path / "a", settings={"history": "chunks", "max_history": 8})

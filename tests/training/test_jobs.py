@@ -18,7 +18,8 @@ from lifelong.config import RunConfig, TrainSettings
 from lifelong.errors import MismatchError
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training import trainer
-from lifelong.training.jobs import Job, run_jobs
+from lifelong.training.jobs import run_jobs
+from lifelong.training.runs import Run
 
 pytestmark = pytest.mark.torch
 QUICK = TrainSettings(threads=1, max_examples=300, validate_every=100, batch_targets=64)
@@ -30,8 +31,8 @@ def dataset(tmp_path_factory):
 
 
 def job(out, model, *, seed=0, train=QUICK, **settings):
-    config = RunConfig(train=train, model=settings)
-    return Job.make(out / f"{model}-seed{seed}", model, config, seed=seed, resamples=5)
+    config = RunConfig(train=train, model=settings).with_train(seed=seed)
+    return Run(out / f"{model}-seed{seed}", model, config, resamples=5)
 
 
 def test_a_finished_run_is_not_done_again(dataset, tmp_path, monkeypatch):
@@ -51,7 +52,7 @@ def test_a_failed_run_is_named_and_leaves_the_others_alone(dataset, tmp_path, mo
     monkeypatch.setattr(trainer, "train", train)
     jobs = [job(tmp_path, "counts"), job(tmp_path, "popularity")]
     assert run_jobs(dataset, jobs) == {"counts-seed0": "ValueError: no luck"}
-    assert [part.run.finished for part in jobs] == [False, True]
+    assert [part.finished for part in jobs] == [False, True]
 
 
 def test_a_folder_with_other_settings_is_refused_before_anything_is_done(dataset, tmp_path):
@@ -59,7 +60,7 @@ def test_a_folder_with_other_settings_is_refused_before_anything_is_done(dataset
     jobs = [job(tmp_path, "counts"), job(tmp_path, "popularity", smoothing=3.0)]
     with pytest.raises(MismatchError, match="popularity-seed0 holds a run on other data or with other settings"):
         run_jobs(dataset, jobs)
-    assert not jobs[0].run.trained
+    assert not jobs[0].trained
 
 
 def test_other_threads_are_no_other_settings(dataset, tmp_path):
@@ -81,7 +82,7 @@ def test_two_workers_give_the_same_scores_as_this_process_and_name_a_failure(dat
     assert "torch finds no GPU" in failures["gru4rec-seed0"]
     assert any(line.startswith("dnn-seed0: finished") for line in said)
     for one, other in zip(alone, beside, strict=True):
-        np.testing.assert_array_equal(one.run.logits, other.run.logits)
+        np.testing.assert_array_equal(one.logits, other.logits)
 
 
 SCRIPT = """
@@ -89,12 +90,13 @@ import sys
 from pathlib import Path
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.dataset import Dataset
-from lifelong.training.jobs import Job, run_jobs
+from lifelong.training.jobs import run_jobs
+from lifelong.training.runs import Run
 if __name__ == "__main__":
     data, out, examples, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     train = TrainSettings(threads=1, max_examples=examples, validate_every=200, batch_targets=64, patience=10**6)
     jobs = [
-        Job.make(out / f"{model}-seed0", model, RunConfig(train=train, model=settings), seed=0, resamples=5)
+        Run(out / f"{model}-seed0", model, RunConfig(train=train, model=settings), resamples=5)
         for model, settings in (("popularity", {}), ("gru4rec", {"embedding": 4, "width": 4}))
     ]
     print(run_jobs(Dataset(data), jobs, workers=workers), flush=True)

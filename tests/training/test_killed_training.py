@@ -19,11 +19,11 @@ pytest.importorskip("torch")
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from support.artifacts import empty_graphs, tiny_artifact
 
 from lifelong.artifact import export
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import DataError
-from lifelong.testing.artifacts import tiny_artifact
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.checkpoint import Checkpoint, Fingerprint, Progress, State
 
@@ -54,7 +54,7 @@ def test_a_full_disk_keeps_the_state_before(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_full_disk_keeps_the_earlier_artifact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "write_graphs", lambda *given, **named: None)
+    monkeypatch.setattr(export, "write_graphs", empty_graphs)
     dataset = tiny_dataset(tmp_path / "data", num_users=10)
     before = tiny_artifact(tmp_path / "artifact", dataset, model="dnn").id
 
@@ -73,7 +73,7 @@ HARNESS = """
 import os, shutil, signal, sys
 from pathlib import Path
 import torch, safetensors.torch
-from lifelong.training import checkpoint as module
+from lifelong import atomic
 from lifelong.training.checkpoint import Checkpoint, Fingerprint, Progress, State
 
 checkpoint = Checkpoint(Path(sys.argv[1]) / "out", Fingerprint(data_hash="abc", model="hpmn", settings={}, train={}))
@@ -94,7 +94,7 @@ def killed_at(step):
                     found = place(*given, **named)
             return found
         return stepped
-    Path.replace, module.sync = wrap(Path.replace), wrap(module.sync)
+    Path.replace, atomic.sync = wrap(Path.replace), wrap(atomic.sync)
     safetensors.torch.save_file = wrap(safetensors.torch.save_file)
     checkpoint.save(state(2))
 

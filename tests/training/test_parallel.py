@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from lifelong.data.batches import Batch
+from lifelong.data.batch import Batch
 from lifelong.models import build
 from lifelong.models.base import Model
 from lifelong.testing.worlds import INPUTS, random_batch

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-import several
 from safetensors.torch import load_file
+from support import several
+from support.artifacts import empty_graphs
 
 from lifelong.artifact import export
 from lifelong.artifact.export import load_model
@@ -48,7 +49,7 @@ def dataset(folder: Path) -> Dataset:
 def no_graphs() -> Any:
     """Exporting graphs takes seconds and has its own tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "write_graphs", lambda *given, **named: None)
+        patch.setattr(export, "write_graphs", empty_graphs)
         yield
 
 

@@ -1,6 +1,7 @@
 """Settings against the model, the dataset against both."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,13 @@ import pytest
 
 pytest.importorskip("torch")
 
+from lifelong.config import load_config
 from lifelong.data.dataset import Dataset, NegativeRule
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.errors import ConfigError, MismatchError
-from lifelong.models import MODELS
+from lifelong.models import MODELS, check_config
 from lifelong.testing.datasets import tiny_dataset
-from lifelong.training.settings import build_model, largest_period, load_run_config
+from lifelong.training.settings import build_model, largest_period, with_recipe
 
 pytestmark = pytest.mark.torch
 
@@ -30,13 +32,13 @@ def change(dataset: Dataset, monkeypatch: pytest.MonkeyPatch, split: Split, exam
 
 def test_problems_of_both_sections_come_together() -> None:
     with pytest.raises(ConfigError) as caught:
-        load_run_config("hpmn", None, ["train.seed=-1", "model.widht=3", "model.hops=0"])
+        load_config(None, ["train.seed=-1", "model.widht=3", "model.hops=0"], check_model=partial(check_config, "hpmn"))
     assert len(caught.value.problems) == 3
 
 
 def test_unknown_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="no model 'hpnm'"):
-        load_run_config("hpnm")
+        check_config("hpnm", {})
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -83,3 +85,31 @@ def test_what_the_model_misses_is_named(dataset: Dataset, monkeypatch: pytest.Mo
     monkeypatch.setattr(MODELS["dnn"], "requirements", lambda self, dataset: ["this dataset has no event types"])
     with pytest.raises(MismatchError, match="dnn cannot be trained on this dataset: this dataset has no event types"):
         build_model(dataset, "dnn", {})
+
+
+def test_what_nobody_names_is_the_models_recipe_and_what_is_named_stays(dataset: Dataset) -> None:
+    given = load_config(None, ["train.negatives=1", "train.schedule=constant", "train.seed=4"])
+    found = with_recipe(given, "tally", dataset).train
+    assert (found.negatives, found.schedule, found.seed) == (1, "constant", 4)
+    assert (found.initial_vectors, found.max_history, found.batch_events) == ("cooccurrence", 8192, 16_384)
+    assert with_recipe(given, "hpmn", dataset) == given
+    assert with_recipe(given, "popularity", dataset) == given
+
+
+@pytest.mark.parametrize(("targets", "epochs"), [(50_000, 4), (100_000, 3), (240_000, 2), (10_000_000, 1)])
+def test_a_recipe_of_one_pass_sees_enough_examples_of_a_small_log(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, targets: int, epochs: int
+) -> None:
+    # Three negatives for each target make four examples of it.
+    whole = dataset.examples("train")
+    change(dataset, monkeypatch, "train", replace(whole, user_N=np.broadcast_to(whole.user_N[:1], targets)))
+    assert with_recipe(load_config(), "tally", dataset).train.max_epochs == epochs
+    for end in ("max_epochs=9", "max_examples=70", "max_minutes=1"):
+        named = load_config(None, [f"train.{end}"])
+        assert with_recipe(named, "tally", dataset).train.max_epochs == named.train.max_epochs
+
+
+def test_of_logged_labels_a_recipe_draws_no_negatives(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = dataset.manifest.model_copy(update={"negatives": NegativeRule(rule="none")})
+    monkeypatch.setattr(dataset, "manifest", manifest)
+    assert with_recipe(load_config(), "tally", dataset).train.negatives is None

@@ -7,17 +7,19 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+from support.artifacts import empty_graphs
 from torch import nn
 
 from lifelong.artifact import export
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.dataset import Dataset
-from lifelong.evaluation.processes import Processes, open_fabric
+from lifelong.evaluation.processes import Processes
 from lifelong.models import MODELS, build
 from lifelong.models.base import Model
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.testing.worlds import INPUTS, random_batch
 from lifelong.training import optimiser as optimisers
+from lifelong.training.compute import Compute
 from lifelong.training.display import Display
 from lifelong.training.gradients import Gradients
 from lifelong.training.optimiser import Optimiser, build_optimiser, clip_gradients, use_sparse_tables
@@ -38,7 +40,7 @@ def made(name: str, embeddings: str, **changes: Any) -> tuple[Model, Optimiser]:
 
 def backward(model: Model, seed: int = 0) -> None:
     torch.manual_seed(1)
-    gradients = Gradients(model, open_fabric("cpu", "32-true"), Processes())
+    gradients = Gradients(model, Compute(), Processes())
     gradients.backward(random_batch([5, 9, 2], targets=3, seed=seed), lambda: (False,))
     gradients.close()
 
@@ -133,7 +135,7 @@ def test_state_comes_back_exactly() -> None:
 
 
 def test_interrupted_run_ends_with_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "write_graphs", lambda *given, **named: None)
+    monkeypatch.setattr(export, "write_graphs", empty_graphs)
     dataset = tiny_dataset(tmp_path / "data", num_users=20)
     straight = run(dataset, tmp_path / "straight")
     step, count = Display.step, 0

@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 import pyarrow as pa
 import torch
 from safetensors.torch import load_file
+from support.artifacts import empty_graphs
 
 from lifelong.artifact import export
 from lifelong.artifact.export import load_model
@@ -20,11 +21,11 @@ from lifelong.artifact.folder import Artifact
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
-from lifelong.data.prepare import PrepareSettings, prepare_frame
 from lifelong.errors import ArtifactError, ConfigError, LifelongError, MismatchError
 from lifelong.evaluation.evaluate import evaluate
-from lifelong.models import FORMS, MODELS, build
+from lifelong.models import all_names, build
 from lifelong.models.base import Model
+from lifelong.preparation.prepare import prepare
 from lifelong.training.display import Display
 from lifelong.training.start import Start
 from lifelong.training.trainer import train
@@ -55,7 +56,7 @@ MAPPING = {"user": "who", "item": "what", "time": "when", "fields": ["kind"]}
 
 
 def prepared(folder: Path, table: pa.Table, *, mapping: Any = MAPPING, **settings: Any) -> Dataset:
-    return prepare_frame(table, mapping, folder, settings=PrepareSettings(threads=1, **settings))
+    return prepare(table, out=folder, threads=1, **{**mapping, **settings})
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(autouse=True)
 def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporting graphs takes seconds and has its own tests."""
-    monkeypatch.setattr(export, "write_graphs", lambda *given, **named: None)
+    monkeypatch.setattr(export, "write_graphs", empty_graphs)
 
 
 def run(dataset: Dataset, out: Path, model: str | None = "dnn", **named: Any) -> Artifact:
@@ -174,11 +175,11 @@ def test_an_artifact_of_a_larger_vocabulary_is_taken(new: Dataset, tmp_path: Pat
 def test_the_artifact_can_be_replaced_by_the_one_that_goes_on(first: Artifact, new: Dataset) -> None:
     before = first.id
     second = run(new, first.path, None, start=first.path)
-    assert second.config.run["start"] == {"artifact": before}
+    assert second.config.run["start"] == {"artifact": before, "family": before}
     assert Artifact.open(first.path).id == second.id != before
 
 
-@pytest.mark.parametrize("name", [*MODELS, *FORMS, "hpmn_item", "hpmn_both"])
+@pytest.mark.parametrize("name", [*all_names(), "hpmn_item", "hpmn_both"])
 def test_every_model_names_the_weights_that_depend_on_the_values_of_a_field(name: str) -> None:
     event, context = {"event_type": 6, "gap": 36}, {"gap": 36, "hour": 26, "weekday": 9}
     small = build(name, InputSpec({"item": 30, "kind": 9}, event, context, 11), {})
@@ -196,7 +197,7 @@ def test_every_model_names_the_weights_that_depend_on_the_values_of_a_field(name
 
 def test_vectors_of_users_need_the_dataset_that_knows_them(old: Dataset, new: Dataset, tmp_path: Path) -> None:
     artifact = run(old, tmp_path / "mf", "mf")
-    with pytest.raises(MismatchError, match=r"keeps a vector of each user.*--users-from"):
+    with pytest.raises(MismatchError, match=r"has an embedding per user.*--users-from"):
         run(new, tmp_path / "second", None, start=artifact)
     with pytest.raises(MismatchError, match="is not the dataset that it was trained on"):
         run(new, tmp_path / "second", None, start=artifact, users_from=new)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -30,7 +31,7 @@ def configs(*models):
 
 
 def names(planned):
-    return [job.run.name for job in planned.jobs]
+    return [run.name for run in planned.runs]
 
 
 # the plan
@@ -52,8 +53,8 @@ def test_an_equal_budget_is_one_more_run_of_every_model_that_can_be_told(tmp_pat
 def test_a_model_may_have_seeds_of_its_own_and_equal_budgets_fewer(tmp_path):
     study = Study(configs("dnn", "gru4rec"), seeds=range(2), own_seeds={"dnn": range(3)}, examples=50, equal_seeds=1)
     planned = plan(study, tmp_path)
-    assert {model: len(jobs) for model, jobs in planned.main.items()} == {"dnn": 3, "gru4rec": 2}
-    assert {model: len(jobs) for model, jobs in planned.equal.items()} == {"dnn": 1, "gru4rec": 1}
+    assert {model: len(runs) for model, runs in planned.main.items()} == {"dnn": 3, "gru4rec": 2}
+    assert {model: len(runs) for model, runs in planned.equal.items()} == {"dnn": 1, "gru4rec": 1}
     assert names(planned)[-1] == "dnn-seed2"
 
 
@@ -82,15 +83,15 @@ def test_variants_have_the_budget_and_the_seed_of_their_base(tmp_path):
     base, *others = planned.variants.values()
     assert base == planned.equal["hpmn"][0]
     assert others
-    assert all(job.config.train == base.config.train and job.run.seed == 3 for job in others)
-    assert all(job.run.name.startswith("hpmn-seed3-") and job.run.name.endswith("-equal") for job in others)
-    assert next(iter(plan(replace(study, only_equal=False), tmp_path).variants.values())).run.name == "hpmn-seed3"
+    assert all(job.config.train == base.config.train and job.config.train.seed == 3 for job in others)
+    assert all(job.name.startswith("hpmn-seed3-") and job.name.endswith("-equal") for job in others)
+    assert next(iter(plan(replace(study, only_equal=False), tmp_path).variants.values())).name == "hpmn-seed3"
 
 
 def test_variants_may_have_a_budget_of_their_own_and_a_base_beside_the_main_run(tmp_path):
     planned = plan(Study(configs("hpmn"), ablations="hpmn", ablation_examples=70), tmp_path)
     base, *others = planned.variants.values()
-    assert base.run.name == "hpmn-seed0-ablation"
+    assert base.name == "hpmn-seed0-ablation"
     assert all(job.config.train.max_examples == 70 for job in (base, *others))
     assert planned.main["hpmn"][0].config.train.max_examples == 200
 
@@ -156,7 +157,7 @@ def test_every_part_of_the_comparison_is_there_and_kept(outcome):
     assert Comparison.load(out / "comparison.json") == comparison
     assert [row.model for row in comparison.rows] == [row.model for row in comparison.equal_rows]
     assert [row.seeds for row in comparison.rows] == [2, 2, 2]
-    assert (comparison.equal_examples, comparison.command, comparison.notes) == (130, "lifelong compare", ["n"])
+    assert (comparison.equal_examples, comparison.command, comparison.notes[0]) == (130, "lifelong compare", "n")
     assert [(point.model, point.events) for point in comparison.sweep][:3] == [
         ("popularity", 5),
         ("popularity", None),
@@ -166,7 +167,7 @@ def test_every_part_of_the_comparison_is_there_and_kept(outcome):
 
 def test_an_equal_run_sees_exactly_the_examples_of_the_budget(outcome, dataset):
     _, out, study = outcome
-    run = plan(study, out).equal["dnn"][0].run
+    run = plan(study, out).equal["dnn"][0]
     assert run.artifact.metrics["examples_seen"] == 130
     assert run.artifact.metrics["stopped_by"] == "examples"
 
@@ -184,7 +185,7 @@ def test_costs_are_of_the_first_seed_and_none_where_they_do_not_apply(outcome):
 def test_a_second_call_trains_nothing_and_finds_the_same(outcome, dataset, monkeypatch):
     made, out, study = outcome
     monkeypatch.setattr(trainer, "train", None)
-    monkeypatch.setattr("lifelong.evaluation.sweep.evaluate.predict", None)
+    monkeypatch.setattr("lifelong.training.sweep.evaluate.predict", None)
     again = run_study(dataset, out, study, command="lifelong compare").comparison
     assert again.rows == made.comparison.rows
     assert again.sweep == made.comparison.sweep
@@ -209,6 +210,45 @@ def test_nothing_that_succeeds_is_an_error(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "train", None)
     with pytest.raises(RunsFailedError, match="no run succeeded; popularity-seed0: TypeError"):
         run_study(dataset, tmp_path, Study(configs("popularity")))
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The models that were trained, each with its seed."""
+    real, calls = trainer.train, []
+
+    def train(dataset, model, out, *, config, **options):
+        calls.append((model, config.train.seed))
+        return real(dataset, model, out, config=config, **options)
+
+    monkeypatch.setattr(trainer, "train", train)
+    return calls
+
+
+def test_every_model_is_trained_once_per_seed_and_everything_is_kept(dataset, tmp_path, trained):
+    study = Study(configs("popularity", "counts"), seeds=range(2), resamples=10)
+    comparison = run_study(dataset, tmp_path, study).comparison
+    assert sorted(trained) == [("counts", 0), ("counts", 1), ("popularity", 0), ("popularity", 1)]
+    assert comparison.reference == "popularity"
+    assert Comparison.load(tmp_path / "comparison.json") == comparison
+    logit = np.load(tmp_path / "runs" / "counts-seed1" / "logits-test.npy")
+    assert logit.shape == (len(dataset.examples("test")), 1)
+    assert [result.model for result in comparison.results] == ["popularity", "popularity", "counts", "counts"]
+
+
+def test_a_second_call_trains_only_what_is_not_finished(dataset, tmp_path, trained):
+    first = run_study(dataset, tmp_path, Study(configs("popularity"), resamples=10)).comparison
+    second = run_study(dataset, tmp_path, Study(configs("popularity", "counts"), resamples=10)).comparison
+    assert trained == [("popularity", 0), ("counts", 0)]
+    assert second.rows[0] == first.rows[0]
+
+
+def test_a_run_that_was_trained_and_not_scored_to_the_end_is_only_scored_again(dataset, tmp_path, trained):
+    study = Study(configs("popularity"), resamples=5)
+    first = run_study(dataset, tmp_path, study).comparison
+    (tmp_path / "runs" / "popularity-seed0" / "result-test.json").unlink()
+    assert run_study(dataset, tmp_path, study).comparison.rows == first.rows
+    assert trained == [("popularity", 0)]
 
 
 @pytest.mark.slow

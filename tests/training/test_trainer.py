@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ import pytest
 pytest.importorskip("torch")
 import torch
 from safetensors.torch import load_file
+from support.artifacts import empty_graphs
 
 from lifelong.artifact import export
 from lifelong.artifact.export import load_model
 from lifelong.config import RunConfig, TrainSettings
-from lifelong.data.cooccurrence import cooccurrence_vectors
+from lifelong.data.cooccurrence import cooccurrence_vectors, unit_factors
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples, Split
 from lifelong.data.popularity import target_counts
@@ -24,14 +25,20 @@ from lifelong.errors import ArtifactError, ConfigError, MismatchError, UsageErro
 from lifelong.evaluation import metrics
 from lifelong.evaluation.calibration import fit_calibrator
 from lifelong.evaluation.evaluate import predict
-from lifelong.memory.store import open_store
 from lifelong.models import model_class
-from lifelong.models.tally import FEATURES
 from lifelong.nn.counted import TargetPopularity
+from lifelong.nn.tally import FEATURES
+from lifelong.store.opening import open_store
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.backfill import backfill
 from lifelong.training.display import Display
-from lifelong.training.loop import DivergedError, total_examples, validation_subset
+from lifelong.training.loop import (
+    DivergedError,
+    log_loss_of_shares,
+    measure_tasks,
+    total_examples,
+    validation_subset,
+)
 from lifelong.training.trainer import train
 
 pytestmark = pytest.mark.torch
@@ -56,7 +63,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def no_graphs(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Exporting graphs takes seconds and has its own tests."""
     if "graphs" not in request.node.name:
-        monkeypatch.setattr(export, "write_graphs", lambda *given, **named: None)
+        monkeypatch.setattr(export, "write_graphs", empty_graphs)
 
 
 def run(
@@ -247,7 +254,7 @@ def test_a_model_given_counts_is_trained_and_scored_and_has_no_graphs_to_serve(
     assert (artifact.config.memory, artifact.config.settings["counts"]) == (None, True)
     assert not (tmp_path / "a" / "graphs").exists() and not (tmp_path / "a" / "tables").exists()
     model, examples = load_model(artifact), dataset.examples("validation")
-    scale_K = model.counted.scale_K
+    scale_K = model.extras["counts"].scale.scale_K
     assert bool((scale_K != 1).all()) and bool(scale_K.isfinite().all())
     logit_NT = predict(model, dataset, examples)
     assert metrics.auc(examples.label_NT[:, 0], logit_NT[:, 0]) == pytest.approx(artifact.metrics["validation"]["auc"])
@@ -269,13 +276,32 @@ def test_popularity_is_that_of_a_runs_own_targets_and_not_learned(dataset: Datas
             np.testing.assert_allclose(column_V, wanted_V, rtol=1e-6, err_msg=field)
 
 
+def test_what_nobody_names_is_as_the_model_trains_best(dataset: Dataset, tmp_path: Path) -> None:
+    config = RunConfig(train=TrainSettings(schedule="constant", max_examples=50))
+    used = train(dataset, "tally", tmp_path / "a", config=config, progress=False).metrics["config"]["train"]
+    assert (used["initial_vectors"], used["negatives"], used["max_history"]) == ("cooccurrence", 3, 8192)
+    assert (used["schedule"], used["max_examples"], used["max_epochs"]) == ("constant", 50, 60)
+
+
+def test_factors_are_made_of_a_runs_own_log(dataset: Dataset, tmp_path: Path) -> None:
+    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"state": 1024, "width": 4, "embedding": 5})
+    newer = tiny_dataset(tmp_path / "newer", num_users=35)
+    first = train(dataset, "tally", tmp_path / "a", config=config, progress=False)
+    second = train(newer, None, tmp_path / "b", config=config, start=first, progress=False)
+    for artifact, of in ((first, dataset), (second, newer)):
+        whole, _ = unit_factors(of, {"item": 8, "category": 4}, seed=config.train.seed)
+        for place, factor_VD in enumerate(whole.values()):
+            assert factor_VD.any()
+            np.testing.assert_array_equal(weights(artifact)[f"embed.factor_{place}"], factor_VD)
+
+
 def test_training_from_an_artifact_keeps_its_scale_of_counts(dataset: Dataset, tmp_path: Path) -> None:
     config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"counts": True})
     first = train(dataset, "dnn", tmp_path / "a", config=config, progress=False)
     other = RunConfig(train=TrainSettings.model_validate({**SMALL, "seed": 9}))
     second = train(dataset, None, tmp_path / "b", config=other, start=first, progress=False)
     assert second.config.settings["counts"] is True
-    names = ("counted.mean_K", "counted.scale_K")
+    names = ("extras.counts.scale.mean_K", "extras.counts.scale.scale_K")
     assert all(torch.equal(weights(first)[name], weights(second)[name]) for name in names)
 
 
@@ -285,8 +311,8 @@ def test_who_is_given_counts_is_told_the_popularity_of_the_training(dataset: Dat
     expected = TargetPopularity(dataset.inputs.item)
     expected.learn(target_counts(dataset))
     for place, count_V in enumerate(target_counts(dataset).values()):
-        assert torch.equal(found[f"popular.popular_{place}"], expected.get_buffer(f"popular_{place}"))
-        assert int(found[f"popular.popular_{place}"].argmax()) == int(count_V.argmax())
+        assert torch.equal(found[f"extras.counts.popular.popular_{place}"], expected.get_buffer(f"popular_{place}"))
+        assert int(found[f"extras.counts.popular.popular_{place}"].argmax()) == int(count_V.argmax())
 
 
 def test_calibrator_is_fitted_on_validation(dataset: Dataset, tmp_path: Path) -> None:
@@ -338,6 +364,41 @@ def test_patience_waits_for_the_least_number_of_steps(dataset: Dataset, tmp_path
     late = run(dataset, tmp_path / "late", **settings, min_steps=40).metrics
     assert (soon["stopped_by"], late["stopped_by"]) == ("patience", "patience")
     assert late["steps"] >= 40 > soon["steps"]
+
+
+@pytest.mark.parametrize(
+    ("losses", "ends"),
+    [
+        # It learns, and then loses what it learnt: one value in between that is nearly as good is no end yet.
+        ([0.60, 0.50, 0.52, 0.501, 0.52, 0.53, 0.54], 6),
+        # Nothing was learnt: what varies on a plateau is no fall.
+        ([0.6931, 0.6925, 0.75, 0.75, 0.75, 0.75, 0.75], None),
+        # It stays where it is.
+        ([0.60, 0.50, 0.504, 0.504, 0.504, 0.504, 0.504], None),
+    ],
+)
+def test_patience_ends_a_run_before_its_least_steps_once_what_was_learnt_is_lost(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, losses: list[float], ends: int | None
+) -> None:
+    given = iter(losses)
+
+    def measured(logit_NT: np.ndarray, examples: Examples, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+        value = next(given, losses[-1])
+        return {task: {"auc": 1 - value, "log_loss": value} for task in tasks}
+
+    monkeypatch.setattr("lifelong.training.loop.measure_tasks", measured)
+    monkeypatch.setattr("lifelong.training.loop.log_loss_of_shares", lambda *_: 0.6931)
+    record = run(dataset, tmp_path / "out", patience=2, min_steps=10**6, validate_every=200, max_epochs=4).metrics
+    assert record["stopped_by"] == ("examples" if ends is None else "patience")
+    assert len(record["learning_curve"]) == (ends or len(record["learning_curve"]))
+
+
+def test_a_constant_has_the_log_loss_of_the_shares_of_positives(dataset: Dataset) -> None:
+    examples = dataset.examples("validation")
+    share = float(np.asarray(examples.label_NT).mean())
+    logit = np.full((len(examples), 1), np.log(share / (1 - share)), np.float32)
+    wanted = measure_tasks(logit, examples, dataset.schema.tasks)[dataset.schema.tasks[0]]["log_loss"]
+    assert log_loss_of_shares(examples, dataset.schema.tasks, None) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_time_ends_the_run(dataset: Dataset, tmp_path: Path) -> None:
@@ -417,7 +478,7 @@ def beginning(dataset: Dataset, out: Path, model: str, **settings: Any) -> dict[
 
 @pytest.mark.parametrize("model", ["hpmn", "tally"])
 def test_vectors_of_items_begin_as_those_of_cooccurrence(dataset: Dataset, tmp_path: Path, model: str) -> None:
-    random = beginning(dataset, tmp_path / "random", model)
+    random = beginning(dataset, tmp_path / "random", model, initial_vectors="random")
     begun = beginning(dataset, tmp_path / "begun", model, initial_vectors="cooccurrence")
     spread, expected = model_class(model, {}).vector_spread, cooccurrence_vectors(dataset, 16, seed=3)
     fields = {f"embed.table_list.{place}.weight": field for place, field in enumerate(dataset.inputs.item)}

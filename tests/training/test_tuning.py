@@ -2,6 +2,7 @@
 
 import tomllib
 from dataclasses import fields
+from functools import partial
 
 import pytest
 
@@ -10,7 +11,7 @@ pytest.importorskip("optuna")
 
 import optuna
 
-from lifelong.config import RunConfig, TrainSettings
+from lifelong.config import RunConfig, TrainSettings, load_config
 from lifelong.errors import LifelongError, MismatchError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.evaluate import predict
@@ -18,7 +19,6 @@ from lifelong.models import MODELS, build, check_config
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training import tuning
 from lifelong.training.loop import Loop
-from lifelong.training.settings import load_run_config
 from lifelong.training.space import apply, defaults, space_of
 from lifelong.training.tuning import Search, tune
 
@@ -65,7 +65,7 @@ def test_the_best_trial_is_written_so_that_training_reads_it(dataset, tmp_path):
     best = max(trial.auc for trial in tuned.trials)
     assert tuned.auc == best == tuned.trials[tuned.best].auc
     assert all(trial.examples == 120 for trial in tuned.trials if trial.state == "complete")
-    read = load_run_config("dnn", tmp_path / "dnn.toml")
+    read = load_config(tmp_path / "dnn.toml", check_model=partial(check_config, "dnn"))
     assert read.train.clip == 0.5
     assert read.train.learning_rate == tuned.trials[tuned.best].settings["train.learning_rate"]
     assert read.model == {"dropout": 0.2, "embedding": tuned.trials[tuned.best].settings["model.embedding"]}
@@ -185,3 +185,22 @@ def test_ranges_are_of_settings_that_some_model_has():
 @pytest.mark.parametrize(("model", "takes"), [("hpmn", True), ("tally", True), ("mf", False), ("gbdt", False)])
 def test_initial_vectors_are_searched_where_a_model_takes_them(model: str, takes: bool) -> None:
     assert ("train.initial_vectors" in space_of(model, RunConfig())) is takes
+
+
+def test_gbdt_is_tuned_and_the_outcome_trains_it(dataset, tmp_path):
+    pytest.importorskip("lightgbm")
+    fixed = {"rounds": 5}
+    config = RunConfig(train=TrainSettings(threads=1), model=fixed)
+    search = Search("gbdt", trials=2, examples=200, fixed={"model.rounds"})
+    tuned = tune(dataset, search, tmp_path / "gbdt.toml", config=config)
+    assert [trial.state for trial in tuned.trials] == ["complete", "complete"]
+    searched = {
+        "model.learning_rate",
+        "model.leaves",
+        "model.leaf_examples",
+        "model.l2",
+        "model.input_share",
+        "model.later",
+    }
+    assert searched <= set(tuned.trials[1].settings)
+    assert check_config("gbdt", tuned.config["model"])["rounds"] == 5

@@ -1,0 +1,78 @@
+"""What an item's trend alone can tell under each rule of negatives, on the Complete Journey log.
+
+    python benchmarks/item_trend.py
+    python benchmarks/item_trend.py --rules following --windows 2,7,28
+
+Prepares the log once for each rule and measures, without any user, on the stored test examples: AUC of the item's
+trend (`lifelong.evaluation.trend`), AUC of its events of the last 28 days alone, and the share of examples with an item
+that nobody had met before, among positives and among negatives. Intervals are over users. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rules", default="popularity,windowed,following")
+    parser.add_argument("--windows", default="", help="days, for the rules with a window; by default each its own")
+    options = parser.parse_args()
+
+    from lifelong.data.negatives import WINDOWS
+
+    windows = [float(days) for days in options.windows.split(",") if days]
+    found = []
+    for rule in options.rules.split(","):
+        found += [_measured(rule, days) for days in (windows if rule in WINDOWS and windows else [None])]
+    for line in found:
+        print("  ".join(f"{name} {value}" for name, value in line.items()))
+    print(json.dumps(found))
+
+
+def _measured(rule: str, days: float | None) -> dict[str, Any]:
+    import numpy as np
+
+    from lifelong.data.item_statistics import Running
+    from lifelong.evaluation.trend import DAYS, item_trend
+    from lifelong.preparation.prepare import prepare
+
+    with tempfile.TemporaryDirectory() as folder:
+        more = {} if days is None else {"window": days}
+        dataset = prepare("completejourney", out=Path(folder) / "data", negatives=rule, threads=1, **more)
+        examples, histories = dataset.examples("test"), dataset.histories
+        events = Running.of(histories.row_N, histories.time_N, None, len(dataset.catalogue))
+        row_N, time_N = np.asarray(examples.row_N), np.asarray(examples.time_N)
+        until_N, _ = events.before(row_N, time_N)
+        earlier_N, _ = events.before(row_N, time_N - DAYS * 86_400)
+        label_N, user_N = np.asarray(examples.label_NT[:, 0]), np.asarray(examples.user_N)
+        positive_N = label_N > 0
+        return {
+            "rule": rule,
+            "days": dataset.manifest.negatives.window,
+            "examples": len(examples),
+            "trend": _auc(label_N, item_trend(dataset, examples), user_N),
+            "recent": _auc(label_N, until_N - earlier_N, user_N),
+            "never met, positives": round(float((until_N[positive_N] == 0).mean()), 4),
+            "never met, negatives": round(float((until_N[~positive_N] == 0).mean()), 4),
+        }
+
+
+def _auc(label_N: Any, logit_N: Any, user_N: Any) -> Sequence[float]:
+    """AUC with its interval over users."""
+    from lifelong.evaluation import metrics
+    from lifelong.evaluation.metrics import Sample
+    from lifelong.evaluation.significance import bootstrap, interval
+
+    drawn = bootstrap({"": Sample.of(label_N, logit_N, user_N)}, resamples=200)[""]["auc"]
+    return [round(float(value), 4) for value in (metrics.auc(label_N, logit_N), *interval(drawn))]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,254 @@
+"""What a service answers in time when it is asked for more than it can do, and how soon it is well afterwards.
+
+python benchmarks/overload.py [--artifact DIR] [--seconds 5] [--times 2,5] [--deadline 1.0] [--only events]
+
+For events and for scores: first a closed loop finds the capacity; then requests are due at the times of a Poisson
+process, at multiples of the capacity, whether answers come or not; then at 0.3 of it. An answer counts if it is 200 and
+came within the deadline, from the moment at which the request was due. `goodput` is the rate of these, as a share of
+the capacity of the same run; `recovered` is the share in time at 0.3 of the capacity, in the seconds after the first
+two.
+
+Service and load take processes of their own. A machine with two cores gives the load as much as the service needs, so
+the load is as cheap as Python allows: raw bytes, kept-alive connections, as many as are due at a time. What no
+connection is free for is not sent, and counts as not answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+ARTIFACT = Path(__file__).parents[1] / "tests" / "assets" / "tiny_artifact"
+START = 1_700_000_000
+_SETTLED = 2.0
+"""Seconds after an overload in which the service may still be recovering."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of the requests of one run.
+
+    Args:
+        due: how many were due.
+        in_time: answered 200 before the deadline.
+        late: answered 200, but later.
+        shed: answered 503 or 429.
+        other: another answer, or none.
+        moments: when each was due, seconds since the start, and whether it was answered in time.
+    """
+
+    due: int = 0
+    in_time: int = 0
+    late: int = 0
+    shed: int = 0
+    other: int = 0
+    moments: dict[float, bool] = field(default_factory=dict)
+
+
+class Client(asyncio.Protocol):
+    """One connection, one request at a time; answers are distinguished by their length."""
+
+    def __init__(self, done: asyncio.Queue[Client]) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.answered: asyncio.Future[int] | None = None
+        self._free, self._text = done, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note the way to the service."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def send(self, request: bytes) -> asyncio.Future[int]:
+        """Send a request; gives the status of its answer."""
+        assert self.transport is not None
+        self.answered = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return self.answered
+
+    def data_received(self, data: bytes) -> None:
+        """Take a piece of an answer."""
+        self._text += data
+        head, found, body = self._text.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
+        if len(body) >= length and self.answered is not None:
+            self._text = b""
+            self.answered.set_result(int(head[9:12]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail the request that is under way."""
+        if self.answered is not None and not self.answered.done():
+            self.answered.set_result(0)
+
+
+async def _connected(port: int, number: int) -> asyncio.Queue[Client]:
+    free: asyncio.Queue[Client] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for _ in range(number):
+        _, client = await loop.create_connection(lambda: Client(free), "127.0.0.1", port)
+        free.put_nowait(client)
+    return free
+
+
+async def closed(port: int, bodies: list[bytes], *, seconds: float, connections: int) -> float:
+    """Requests a second that are answered when each connection sends the next as soon as it has an answer."""
+    free, answered = await _connected(port, connections), 0
+    end = time.perf_counter() + seconds
+
+    async def go(first: int) -> None:
+        nonlocal answered
+        client, number = await free.get(), first
+        while time.perf_counter() < end:
+            status = await client.send(bodies[number % len(bodies)])
+            answered += status == 200
+            number += connections
+
+    await asyncio.gather(*(go(number) for number in range(connections)))
+    return answered / seconds
+
+
+async def open_loop(
+    port: int, bodies: list[bytes], *, rate: float, seconds: float, connections: int, deadline: float, seed: int
+) -> Outcome:
+    """Requests at the moments of a Poisson process."""
+    free, found = await _connected(port, connections), Outcome()
+    chance = np.random.default_rng(seed)
+    due_N = np.cumsum(chance.exponential(1 / rate, int(rate * seconds)))
+    waiting: deque[tuple[int, float]] = deque()
+    started = time.perf_counter()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def send(client: Client, number: int, due: float) -> None:
+        status = await client.send(bodies[number % len(bodies)])
+        took = time.perf_counter() - started - due
+        if status == 200 and took <= deadline:
+            found.in_time += 1
+            found.moments[due] = True
+        elif status == 200:
+            found.late += 1
+        elif status in (429, 503):
+            found.shed += 1
+        else:
+            found.other += 1
+        if status:
+            free.put_nowait(client)
+
+    for number, due in enumerate(due_N.tolist()):
+        while (ahead := due - (time.perf_counter() - started)) > 0:
+            await asyncio.sleep(ahead)
+        found.due += 1
+        found.moments[due] = False
+        waiting.append((number, due))
+        # The client gives up on what it could not send in time.
+        while waiting and time.perf_counter() - started - waiting[0][1] > deadline:
+            waiting.popleft()
+            found.other += 1
+        while waiting and not free.empty():
+            task = asyncio.create_task(send(free.get_nowait(), *waiting.popleft()))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+        if number % 50 == 0:
+            await asyncio.sleep(0)
+    found.other += len(waiting)
+    if tasks:
+        await asyncio.wait(tasks, timeout=30)
+    return found
+
+
+def _requests(path: str, documents: list[object]) -> list[bytes]:
+    requests = []
+    for document in documents:
+        body = json.dumps(document).encode()
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        )
+        requests.append(head.encode() + b"\r\n\r\n" + body)
+    return requests
+
+
+def _events(users: int, each: int) -> list[object]:
+    """Bodies of events; each user's in the order of time."""
+    return [
+        {
+            "events": [
+                {"user": f"u{(number * each + at) % users}", "item": f"i{at % 9}", "time": START + number}
+                for at in range(each)
+            ]
+        }
+        for number in range(5_000)
+    ]
+
+
+def _scores(users: int, candidates: int) -> list[object]:
+    items = [f"i{number}" for number in range(candidates)]
+    return [{"user": f"u{number % users}", "items": items} for number in range(5_000)]
+
+
+def _measure(port: int, bodies: list[bytes], given: argparse.Namespace) -> dict[str, object]:
+    """Capacity, goodput at each multiple of it, and how soon the service is well again."""
+    asyncio.run(closed(port, bodies, seconds=1, connections=32))
+    capacity = asyncio.run(closed(port, bodies, seconds=given.seconds, connections=32))
+    document: dict[str, object] = {"capacity": round(capacity, 1)}
+    for times in given.times:
+        options = {"connections": given.connections, "deadline": given.deadline}
+        rush = asyncio.run(open_loop(port, bodies, rate=times * capacity, seconds=given.seconds, seed=1, **options))
+        calm = asyncio.run(
+            open_loop(port, bodies, rate=0.3 * capacity, seconds=_SETTLED + given.seconds, seed=2, **options)
+        )
+        later = [in_time for due, in_time in calm.moments.items() if due > _SETTLED]
+        document[f"{times:g}x"] = {
+            "goodput": round(rush.in_time / given.seconds / capacity, 3),
+            "late": round(rush.late / rush.due, 3),
+            "shed": round(rush.shed / rush.due, 3),
+            "not_sent_or_failed": round(rush.other / rush.due, 3),
+            "recovered": round(sum(later) / len(later), 3),
+            "in_time_at_once": round(calm.in_time / calm.due, 3),
+        }
+    return document
+
+
+def main() -> None:
+    """Measure, and print one line of JSON last."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--artifact", type=Path, default=ARTIFACT)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--times", type=lambda text: [float(part) for part in text.split(",")], default=[2.0, 5.0])
+    parser.add_argument("--deadline", type=float, default=1.0, help="seconds in which an answer is of use")
+    parser.add_argument("--only", choices=["events", "scores"], default=None)
+    parser.add_argument("--connections", type=int, default=256)
+    parser.add_argument("--users", type=int, default=2_000)
+    parser.add_argument("--events", type=int, default=20, help="events in one request")
+    parser.add_argument("--candidates", type=int, default=100)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "lifelong", "serve", str(given.artifact), "--port", "0", "--json"]
+        process = subprocess.Popen(
+            [*command, "--store", f"rocksdb://{folder}/store"], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stdout is not None
+            port = int(json.loads(process.stdout.readline())["address"].rpartition(":")[2])
+            requests = {
+                "events": _requests("/v1/events", _events(given.users, given.events)),
+                "scores": _requests("/v1/score", _scores(given.users, given.candidates)),
+            }
+            found = {kind: _measure(port, of, given) for kind, of in requests.items() if given.only in (None, kind)}
+        finally:
+            process.terminate()
+            process.wait()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,560 @@
+"""The public functions: paths or opened objects alike, settings by their names, house errors for wrong arguments.
+
+    prepare -> Dataset -> train -> Artifact -> evaluate, predict, compare, tune
+                                   Artifact + store -> backfill, ingest, Scorer, explain, verify
+
+Each loads what it needs when it is called: `ingest`, `explain` and `verify` need no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lifelong.errors import UsageError, require
+from lifelong.opening import as_dataset, open_artifact, opened_store
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.config import RunConfig
+    from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import Split
+    from lifelong.evaluation.compare import Comparison
+    from lifelong.evaluation.results import Result
+    from lifelong.ingestion.dead_letters import DeadLetters
+    from lifelong.memory.updater import Applied
+    from lifelong.memory.verify import VerifyReport
+    from lifelong.models.listing import ModelList
+    from lifelong.opening import AnyArtifact, AnyDataset, AnyStore
+    from lifelong.scoring.answer import Fields, ScoreRequest
+    from lifelong.scoring.explanation import Explanation
+    from lifelong.scoring.scorer import Scorer
+    from lifelong.training.backfill import BackfillReport
+    from lifelong.training.callbacks import AnyCallbacks
+    from lifelong.training.tuned import Tuned
+
+    AnyConfig = RunConfig | Mapping[str, Any] | Path | str | None
+
+Progress = bool | Callable[[str], None]
+"""True for a bar and lines on stderr, False for none, or a function that takes a line."""
+
+
+def train(
+    dataset: AnyDataset,
+    model: str | None = None,
+    out: Path | str | None = None,
+    *,
+    config: AnyConfig = None,
+    start: AnyArtifact | None = None,
+    users_from: AnyDataset | None = None,
+    resume: bool = False,
+    progress: Progress = True,
+    callbacks: AnyCallbacks = (),
+    **settings: Any,
+) -> Artifact:
+    """Train (or fit) a model and write its artifact.
+
+    Args:
+        dataset: a prepared dataset, or its folder.
+        model: a name of `models()`; None takes the model of `start`.
+        out: folder of the artifact; an older artifact there is replaced at the end. By default next to the dataset:
+            `train("data", "tally")` writes `data-tally`.
+        config: settings, which named ones win over: a dict, a TOML file or a `RunConfig`.
+        start: an artifact to start from: its weights are carried over by id, and the model has its settings.
+        users_from: the dataset that `start` was trained on, for models with an embedding per user.
+        resume: continue from the checkpoint that an interrupted run left next to `out`.
+        progress: see `Progress`.
+        callbacks: `Callback`s of your own, "tensorboard" or "mlflow", or several; called while training goes on.
+        settings: by their names, those of `[train]` (docs/settings.md) and of the model (`models()`): `epochs=1`,
+            `width=32`, `seed=7`, `device="cuda:1"` or a torch device. `epochs`, `examples` and `minutes` are short for
+            `max_epochs`, `max_examples` and `max_minutes`.
+
+    Raises:
+        ConfigError: there is no such model or setting, or a value is wrong; names all of them.
+        ArtifactError: `start` is absent or damaged.
+        DatasetError: `dataset` is absent or damaged.
+        MismatchError: the dataset cannot train this model, and why.
+        UsageError: an argument is something else than it should be, `out` holds something else, or there is nothing to
+            resume.
+        DivergedError: the loss is no longer a finite number.
+        KeyboardInterrupt: Ctrl-C; a checkpoint was saved.
+    """
+    from lifelong.training import trainer
+    from lifelong.training.callbacks import checked_callbacks
+    from lifelong.training.named import run_config
+
+    opened = as_dataset(dataset)
+    begin = None if start is None else open_artifact(start)
+    return trainer.train(
+        opened,
+        model,
+        _out(out, opened.folder, model or (begin.config.model if begin else "artifact")),
+        config=run_config(model if begin is None else None, config, settings),
+        start=begin,
+        users_from=None if users_from is None else as_dataset(users_from),
+        resume=resume,
+        progress=_progress(progress),
+        callbacks=checked_callbacks(callbacks),
+    )
+
+
+def evaluate(
+    artifact: AnyArtifact,
+    dataset: AnyDataset,
+    *,
+    split: Split = "test",
+    delays: Sequence[int | str] | int | str = (0,),
+    bootstrap: int = 1000,
+    seed: int = 0,
+    threads: int | None = None,
+    in_sample: bool = False,
+    stored: bool = False,
+) -> Result:
+    """Score a split and measure the scores, with intervals over users.
+
+    Args:
+        artifact: a finished model, or its folder.
+        dataset: with the same fields and vocabularies as in training, or its folder.
+        split: "train", "validation" or "test"; "vault" once for an artifact and all that are continued from it.
+        delays: seconds, or words such as "1h": events younger than that are hidden. The main numbers are those of the
+            first delay.
+        bootstrap: number of resamples of the users.
+        seed: of the resampling.
+        threads: of torch.
+        in_sample: measure a test period that the model was trained on, too, and mark the result.
+        stored: what was measured on the vault; nothing is computed.
+
+    Raises:
+        MismatchError: the dataset does not fit the model, its test period was seen in training, or the vault is open.
+        DatasetError: the dataset has no vault.
+        UsageError: an argument is something else than it should be, or a delay on data without clock times.
+    """
+    from lifelong.evaluation import evaluate as evaluation
+    from lifelong.evaluation.results import parse_duration
+
+    if stored:
+        return _stored(open_artifact(artifact), as_dataset(dataset), split)
+    given = [delays] if isinstance(delays, int | str) else list(delays)
+    return evaluation.evaluate(
+        open_artifact(artifact),
+        as_dataset(dataset),
+        split=_split(split, "vault"),
+        delays=[parse_duration(delay) if isinstance(delay, str) else _whole("delay", delay) for delay in given],
+        bootstrap=_whole("bootstrap", bootstrap, least=1),
+        seed=_whole("seed", seed),
+        threads=threads,
+        in_sample=in_sample,
+    )
+
+
+def predict(
+    artifact: AnyArtifact,
+    dataset: AnyDataset,
+    *,
+    split: Split = "test",
+    delay: int = 0,
+    base_rate: float | None = None,
+    threads: int | None = None,
+) -> Any:
+    """Score the examples of a split without a store; see `lifelong.evaluation.predictions.predict`.
+
+    Args:
+        artifact: any, or its folder.
+        dataset: with the fields and vocabularies of training, or its folder.
+        split: "train", "validation" or "test".
+        delay: seconds; younger events are hidden.
+        base_rate: share of positives in production, for probabilities where negatives were sampled; of the first task.
+        threads: of torch; None leaves them as they are.
+
+    Returns:
+        A `pyarrow.Table`: user, item, time, events, label, score, probability.
+
+    Raises:
+        MismatchError: the dataset does not fit the model.
+        UsageError: an argument is something else than it should be.
+    """
+    from lifelong.evaluation import predictions
+
+    return predictions.predict(
+        open_artifact(artifact),
+        as_dataset(dataset),
+        split=_split(split),
+        delay=_whole("delay", delay),
+        base_rate=base_rate,
+        threads=threads,
+    )
+
+
+def compare(
+    dataset: AnyDataset,
+    models: str | Sequence[str] | Mapping[str, AnyConfig] = "all",
+    out: Path | str | None = None,
+    *,
+    seeds: int | Sequence[int] = 1,
+    reference: str | None = None,
+    config: AnyConfig = None,
+    max_minutes: float | None = None,
+    sweep: Sequence[int | None] = (),
+    jobs: int = 1,
+    threads: int | None = None,
+    progress: Progress = True,
+    callbacks: AnyCallbacks = (),
+    **settings: Any,
+) -> Comparison:
+    """Train and score several models on the same examples; continues where an earlier call stopped.
+
+    Args:
+        dataset: a prepared dataset, or its folder.
+        models: "all", names, or name -> settings of its own (a dict, a TOML file or a `RunConfig`).
+        out: folder of the runs and the report (`index.html`); by default next to the dataset, `data-comparison`.
+        seeds: how many runs of each model, or which seeds.
+        reference: the model that the others are compared with; the first by default.
+        config: settings of all models; their own ones and named ones win.
+        max_minutes: limit of one training.
+        sweep: numbers of recent events that each model sees, None for all of them; () leaves the sweep out.
+        jobs: trainings at the same time, in processes. A program that starts several must be a module with
+            `if __name__ == "__main__"`.
+        threads: of all of them together.
+        progress: see `Progress`.
+        callbacks: `Callback`s of your own, "tensorboard" or "mlflow", or several; called while training goes on.
+        settings: of all models, by their names; see `train`.
+
+    Raises:
+        ConfigError: there is no such model or setting, or a value is wrong; names all of them.
+        MismatchError: `out` holds runs on other data or with other settings.
+        RunsFailedError: no run succeeded.
+        UsageError: an argument is something else than it should be.
+    """
+    from lifelong.cli.serving_cost import serving_of
+    from lifelong.reports.comparison import write_comparison
+    from lifelong.training.callbacks import checked_callbacks
+    from lifelong.training.study import Study, run_study
+
+    opened = as_dataset(dataset)
+    configs, notes = _configs(opened, models, config, {**settings, "threads": threads} if threads else settings)
+    chosen = (
+        range(_whole("seeds", seeds, least=1)) if isinstance(seeds, int) else [_whole("seed", one) for one in seeds]
+    )
+    study = Study(
+        configs=configs,
+        seeds=chosen,
+        reference=reference,
+        max_minutes=max_minutes,
+        sweep=sweep,
+        workers=_whole("jobs", jobs, least=1),
+        threads=threads,
+        notes=notes,
+        callbacks=checked_callbacks(callbacks),
+    )
+    folder = _out(out, opened.folder, "comparison")
+    outcome = run_study(opened, folder, study, measure=serving_of, progress=_say(progress))
+    first = reference or next(iter(configs))
+    write_comparison(folder, outcome.comparison, lifelong=first, dataset=opened, runs=folder / "runs")
+    return outcome.comparison
+
+
+def tune(
+    dataset: AnyDataset,
+    model: str,
+    out: Path | str | None = None,
+    *,
+    trials: int = 20,
+    examples: int = 1_000_000,
+    seed: int = 0,
+    config: AnyConfig = None,
+    progress: Progress = True,
+    callbacks: AnyCallbacks = (),
+    **settings: Any,
+) -> Tuned:
+    """Search for the settings of a model that are best on validation; continues where an earlier call stopped.
+
+    Args:
+        dataset: a prepared dataset, or its folder.
+        model: a name of `models()`.
+        out: TOML file, which `config` of `train` and `compare` reads; by default next to the dataset,
+            `data-<model>.toml`.
+        trials: in all, those of earlier calls included.
+        examples: largest number of labelled examples of one trial.
+        seed: of the search.
+        config: settings that are not searched; see `train`.
+        progress: see `Progress`.
+        callbacks: `Callback`s of your own, "tensorboard" or "mlflow", or several; called while training goes on.
+        settings: that are not searched, by their names.
+
+    Raises:
+        ConfigError: there is no such model or setting, or a value is wrong; names all of them.
+        MismatchError: the dataset cannot train this model, or `out` is of another search.
+        MissingExtraError: Optuna is not installed.
+        UsageError: an argument is something else than it should be, or there is nothing to search.
+    """
+    from lifelong.config import RunConfig, TrainSettings
+    from lifelong.training import tuning
+    from lifelong.training.callbacks import checked_callbacks
+    from lifelong.training.named import run_config
+
+    if not isinstance(model, str):
+        raise UsageError(f"a model of type {type(model).__name__}", expected='its name, such as "tally"')
+    opened, chosen = as_dataset(dataset), run_config(model, config, settings)
+    usual = RunConfig().train
+    fixed = [
+        f"train.{name}" for name in TrainSettings.model_fields if getattr(chosen.train, name) != getattr(usual, name)
+    ]
+    search = tuning.Search(
+        model=model,
+        trials=_whole("trials", trials, least=1),
+        examples=_whole("examples", examples, least=2),
+        seed=_whole("seed", seed),
+        fixed=[*fixed, *(f"model.{name}" for name in chosen.model)],
+        callbacks=checked_callbacks(callbacks),
+    )
+    return tuning.tune(
+        opened, search, _out(out, opened.folder, f"{model}.toml"), config=chosen, progress=_say(progress)
+    )
+
+
+def backfill(
+    artifact: AnyArtifact,
+    dataset: AnyDataset,
+    store: AnyStore,
+    *,
+    until: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    event_log: bool = False,
+    codec: str | None = None,
+) -> BackfillReport:
+    """Write the memory of every user of a dataset, from her first event on.
+
+    Args:
+        artifact: of a model that is served, or its folder.
+        dataset: with the fields and vocabularies of training, or its folder.
+        store: opened, or its URL; new, or of this artifact.
+        until: only events with an earlier time, UTC seconds; None for all.
+        progress: called with (users done, users in all).
+        event_log: also write the events into the store's log, for explanations.
+        codec: of a new store; None for the store's own.
+
+    Raises:
+        ArtifactError: the model cannot be served, and why.
+        MismatchError: the dataset does not fit the model.
+        StoreError: another artifact wrote the store, or it cannot be opened.
+        UsageError: an argument is something else than it should be.
+    """
+    from lifelong.training import backfill as filling
+
+    model, data = open_artifact(artifact), as_dataset(dataset)
+    with opened_store(store) as opened:
+        return filling.backfill(model, data, opened, until=until, progress=progress, event_log=event_log, codec=codec)
+
+
+def ingest(
+    artifact: AnyArtifact,
+    store: AnyStore,
+    log: Any,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    source: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    on_bad: str = "stop",
+    dead_letters: DeadLetters | None = None,
+    workers: int | None = 1,
+    **named: Any,
+) -> Applied:
+    """Fold the events of files or of a table into the memories of a store.
+
+    Args:
+        artifact: of a memory model, or its folder.
+        store: open for writing, or its URL.
+        log: a path, a glob, a list of them, or a table of another library; see `lifelong.ingestion.files.ingest`.
+        progress: called with (done, total): bytes of the file, or rows of parquet or of a table.
+        source: name of the source, of a single file or table.
+        columns: our name -> the table's name, for columns with other names.
+        on_bad: what to do at a line that is not an event: "stop", or "skip", which leaves it out.
+        dead_letters: where lines that were left out are kept.
+        workers: processes that divide the shards of a store among them; None for one per shard.
+        named: columns with other names, by ours: `user="customer"`; and `late`, `event_log`, `codec`, `patience`,
+            `max_ahead` and `backfilled` of `lifelong.ingestion.files.ingest`.
+
+    Raises:
+        SourceError: a line is not what it should be; names file, line and column.
+        StoreError: the store cannot be opened, or does not answer.
+        UsageError: an argument is something else than it should be.
+    """
+    from lifelong.ingestion import files
+
+    with opened_store(store) as opened:
+        return files.ingest(
+            open_artifact(artifact),
+            opened,
+            log,
+            progress=progress,
+            source=source,
+            columns=columns,
+            on_bad=on_bad,
+            dead_letters=dead_letters,
+            workers=workers,
+            **named,
+        )
+
+
+def explain(
+    scorer: Scorer,
+    request: ScoreRequest | str,
+    items: Sequence[str] | None = None,
+    *,
+    time: int | None = None,
+    profile: Fields | None = None,
+    dataset: AnyDataset | None = None,
+) -> Explanation:
+    """Say which time scales and which past events are behind the scores of one user's candidates.
+
+    Args:
+        scorer: artifact and store.
+        request: the user's id, or a whole request.
+        items: the candidates of that user.
+        time: moment of the request, UTC seconds; now if None.
+        profile: user field -> value, for a model that was trained with profiles.
+        dataset: where past events are looked up that the store's event log does not hold, or its folder.
+
+    Raises:
+        RequestError: a field is not one of the model.
+        UsageError: an argument is something else than it should be.
+    """
+    from lifelong.scoring import explain as explaining
+    from lifelong.scoring.answer import ScoreRequest
+    from lifelong.scoring.scorer import Scorer, checked_items
+
+    if not isinstance(scorer, Scorer):
+        raise UsageError(
+            f"a scorer of type {type(scorer).__name__}",
+            expected="a Scorer",
+            fix='scorer = lifelong.Scorer("artifact", "rocksdb://store")',
+        )
+    if not isinstance(request, ScoreRequest):
+        request = ScoreRequest(request, checked_items(request, items), time, profile=profile)
+    return explaining.explain(scorer, request, dataset=None if dataset is None else as_dataset(dataset))
+
+
+def verify(
+    artifact: AnyArtifact,
+    dataset: AnyDataset | None,
+    store: AnyStore,
+    *,
+    until: int | None = None,
+    users: int | Sequence[str] | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifyReport:
+    """Compare the memories and scores of a store with a replay, event by event.
+
+    Args:
+        artifact: its memories are compared; or its folder.
+        dataset: the events that the store must hold, or its folder; None for the store's own log.
+        store: opened, or its URL; it is read only.
+        until: only events of the dataset with an earlier time are in the store; None for all.
+        users: how many users, drawn at random, or which; None for all.
+        seed: of the draw, and of the targets that are scored.
+        progress: called with (users done, users in all).
+
+    Raises:
+        ArtifactError: the model cannot be served, and why.
+        MismatchError: the dataset has other fields or vocabularies than the model.
+        StoreError: the store holds no memories of this artifact, or cannot be opened.
+        UsageError: an argument is something else than it should be.
+    """
+    from lifelong.memory import verify as verification
+
+    with opened_store(store, read_only=True) as opened:
+        return verification.verify(
+            open_artifact(artifact),
+            None if dataset is None else as_dataset(dataset),
+            opened,
+            until=until,
+            users=users,
+            seed=seed,
+            progress=progress,
+        )
+
+
+def models() -> ModelList:
+    """The models that can be trained, with their settings and defaults.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    require("torch", extra="train", purpose="the list of models")
+    from lifelong.models.listing import model_list
+
+    return model_list()
+
+
+def _configs(
+    dataset: Any, models: str | Sequence[str] | Mapping[str, AnyConfig], config: AnyConfig, named: Mapping[str, Any]
+) -> tuple[dict[str, RunConfig], list[str]]:
+    """The settings of each model that is compared, and a sentence on each that is left out."""
+    from lifelong.cli.model_settings import without_unmet
+    from lifelong.models import all_names
+    from lifelong.training.named import names_of, run_config
+
+    if isinstance(models, str):
+        names: Sequence[str] = all_names() if models == "all" else [models]
+    elif isinstance(models, Sequence | Mapping) and all(isinstance(name, str) for name in models):
+        names = list(models)
+    else:
+        raise UsageError(f"models of type {type(models).__name__}", expected='"all", names, or name -> settings')
+    own = models if isinstance(models, Mapping) else {}
+    configs = {}
+    for name in names:
+        mine = own.get(name)
+        if mine is None or isinstance(mine, Mapping):
+            configs[name] = run_config(name, run_config(name, config, named), names_of(mine or {}))
+        else:
+            configs[name] = run_config(name, mine, named)
+    return without_unmet(dataset, configs) if models == "all" else (configs, [])
+
+
+def _out(out: Path | str | None, folder: Path, name: str) -> Path:
+    if out is None:
+        whole = folder.resolve()
+        return whole.with_name(f"{whole.name}-{name}")
+    if not isinstance(out, str | Path):
+        raise UsageError(f"out of type {type(out).__name__}", expected="a path")
+    return Path(out)
+
+
+def _progress(progress: Progress) -> Progress:
+    if not isinstance(progress, bool) and not callable(progress):
+        raise UsageError(f"progress = {progress!r}", expected="True, False, or a function that takes a line")
+    return progress
+
+
+def _say(progress: Progress) -> Callable[[str], None] | None:
+    """A function that takes lines: the caller's, or one that prints them on stderr."""
+    import sys
+
+    checked = _progress(progress)
+    if isinstance(checked, bool):
+        return (lambda line: print(line, file=sys.stderr)) if checked else None
+    return checked
+
+
+def _split(split: str, *more: str) -> Any:
+    known = ["train", "validation", "test", *more]
+    if split not in known:
+        quoted = [f'"{name}"' for name in known]
+        raise UsageError(f"split = {split!r}", expected=f"{', '.join(quoted[:-1])} or {quoted[-1]}")
+    return split
+
+
+def _stored(artifact: Artifact, dataset: Dataset, split: str) -> Result:
+    from lifelong.evaluation.vault import stored_result
+
+    if split != "vault":
+        raise UsageError(f"stored = True with split = {split!r}", expected='split = "vault"', fix="leave out stored")
+    return stored_result(dataset, artifact)
+
+
+def _whole(name: str, value: Any, *, least: int = 0) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} = {value!r}", expected=f"a whole number from {least} on")
+    return value

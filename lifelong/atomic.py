@@ -1,0 +1,235 @@
+"""Files and folders that are there whole or not at all, when a process is killed, a disk is full or the power fails.
+
+    write_whole               FILE.new                  being written            --sync, rename-->               FILE
+    building, put_in_place    .OUT.<token>.unfinished   being built and locked   --sync, exchange or rename-->   OUT
+
+A killed process leaves its draft behind. That of a file is overwritten by the next writer; that of a folder has lost
+its lock, and the next run for the same place removes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from lifelong.errors import DataError
+
+DRAFT = ".new"
+"""Ending of a file that is being written."""
+_EXCHANGE = 2
+_HERE = -100
+"""`RENAME_EXCHANGE` and `AT_FDCWD` of Linux."""
+
+
+@contextlib.contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Where to write a file; at the end it is brought to the disk and takes its name, or after an error is removed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with write_whole(Path(folder) / "names.txt") as draft:
+    ...         _ = draft.write_text("ada")
+    ...     (Path(folder) / "names.txt").read_text()
+    'ada'
+    """
+    draft = path.with_name(path.name + DRAFT)
+    try:
+        yield draft
+        sync(draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file that is there whole or, after a crash, as it was."""
+    with write_whole(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, and bring the names of the new ones to the disk.
+
+    Raises:
+        OSError: one cannot be made.
+    """
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in new:
+        sync(folder.parent)
+
+
+@contextlib.contextmanager
+def building(out: Path) -> Iterator[Path]:
+    """A hidden, locked folder on the same disk as `out`; removed at the end unless it was put in place."""
+    make_folder(out.parent)
+    folder = out.parent / f".{out.name}.{secrets.token_hex(6)}.unfinished"
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        # It is still locked, so no other process takes it for the remains of a killed one.
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def remove_remains(out: Path) -> list[str]:
+    """Remove what killed processes left while they built `out`.
+
+    Returns:
+        The name and size of each folder that was removed, for people.
+    """
+    removed = []
+    for folder in unfinished(out):
+        with _unlocked(folder) as free:
+            if free:
+                size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                shutil.rmtree(folder, ignore_errors=True)
+                removed.append(f"{folder.name} ({size / 2**20:,.0f} MiB)")
+    return removed
+
+
+def in_use(out: Path) -> Path | None:
+    """The hidden folder of a process that is building `out` now; None if there is none."""
+    for folder in unfinished(out):
+        with _unlocked(folder) as free:
+            if not free:
+                return folder
+    return None
+
+
+def unfinished(out: Path) -> list[Path]:
+    """Hidden folders in which `out` is or was being built."""
+    start, end = f".{out.name}.", ".unfinished"
+    if not out.parent.is_dir():
+        return []
+    token = slice(len(start), -len(end))
+    return sorted(
+        path
+        for path in out.parent.iterdir()
+        if path.name.startswith(start)
+        and path.name.endswith(end)
+        and len(path.name[token]) == 12
+        and path.is_dir()
+        and not path.is_symlink()
+    )
+
+
+def put_in_place(folder: Path, out: Path) -> None:
+    """Bring a finished folder to the disk and to its place, in exchange for the folder that was there, if any.
+
+    Where the system can exchange two names (Linux), there is always a whole folder at `out`.
+
+    Args:
+        folder: finished, on the same disk as `out`.
+        out: its place.
+
+    Raises:
+        OSError: the folder cannot be renamed; what was at `out` is there again.
+    """
+    sync_tree(folder)
+    if not out.exists():
+        folder.rename(out)
+    elif exchange(folder, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        _replace(folder, out)
+    sync(out.parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders in one step; False where the system or the disk cannot.
+
+    Raises:
+        OSError: one of them cannot be renamed at all.
+    """
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    if call(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+def _replace(folder: Path, out: Path) -> None:
+    """Two steps: a kill between them leaves nothing at `out`, and the earlier folder under a name that is kept."""
+    old = out.with_name(f"{out.name}.replaced-{secrets.token_hex(3)}")
+    out.rename(old)
+    try:
+        folder.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring all files and folders below a folder, and the folder itself, to the disk."""
+    for path in folder.rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _unlocked(folder: Path) -> Iterator[bool]:
+    """Whether no living process builds in a folder; while the context lasts, none can begin to."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def full_disk(folder: Path, *, kept: str, room: str = "more room") -> Iterator[None]:
+    """Say in plain words that the disk is full.
+
+    Args:
+        folder: what is written to.
+        kept: what the user still has, and can do.
+        room: how much room it takes.
+
+    Raises:
+        DataError: instead of the error of the system, or of a library that has one of its own.
+    """
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        said = str(error).lower()
+        if not full and "no space left" not in said and "max_temp_directory_size" not in said:
+            raise
+        text = str(error).partition("\n")[0]
+        found = f"the disk that holds {folder} is full: {text}"
+        raise DataError(found, expected=room, fix=kept) from error

@@ -1,0 +1,26 @@
+"""`lifelong backup`: copies a store, also while a service owns it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lifelong.cli.options import StorePlace
+from lifelong.cli.terminal import Reply, Terminal
+
+
+def backup(
+    terminal: Terminal,
+    store: StorePlace,
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to make; on the same disk tables are linked.")],
+) -> Reply:
+    """Copy a rocksdb:// store into a folder, also while a service owns it: all that was acknowledged before."""
+    from lifelong.store.backup import backup as make
+    from lifelong.store.opening import local_folder
+
+    made = make(local_folder(store), dest)
+    document = {"backup": str(dest), "store": made.store, "artifact": made.artifact, "bytes": made.bytes}
+    size = f"{len(made.files):,} files, {made.bytes / 2**20:,.1f} MiB"
+    return Reply(document, [f"{dest} is a backup of {made.store}: {size}.", f"lifelong restore {dest} rocksdb:///NEW"])

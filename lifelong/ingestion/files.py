@@ -1,0 +1,176 @@
+"""Events of files and tables -> memories; each line once, however often it is given and wherever a run stopped.
+
+A file is a source, a line's number is its offset, and the watermark moves with the memories in one commit, as does a
+digest of the lines that were applied. The source is named after the path of the file, or has a name of its own. If its
+first lines are those that were applied, a run continues behind them, whatever has become of the lines behind; else it
+is refused: see `lifelong.ingestion.sources`. In parquet the offset is the number of the row.
+
+A table of another library is written to a temporary parquet file; its name as a source is a digest of its values, so
+the same rows are applied once, whichever library they come from.
+
+csv and jsonl are read with the standard library, also as `.gz`; parquet needs pyarrow.
+
+A line that is not an event stops the run, or is left out and kept as a dead letter; the position moves past it in the
+commit of the memories.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lifelong.errors import UsageError
+from lifelong.ingestion.dead_letters import DeadLetters
+from lifelong.ingestion.sources import find_source, table_source
+from lifelong.ingestion.task import Task, fold_file
+from lifelong.launch import cores
+from lifelong.memory.event import MAX_AHEAD
+from lifelong.memory.runtime import identity_of
+from lifelong.memory.updater import Applied
+from lifelong.store.contract import SOURCES, Commit
+from lifelong.store.sharded import ShardedStore
+from lifelong.tables import TABLES, expand, is_path, table_file
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.store.contract import MemoryStore
+
+BATCH = 32_768
+"""Events of one commit at most. A commit writes each user once, and waits for the disk once."""
+PATIENCE = 60.0
+"""Seconds to wait for a shared store that does not answer."""
+
+
+def ingest(
+    artifact: Artifact,
+    store: MemoryStore,
+    log: Any,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    source: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    late: str = "apply",
+    event_log: bool = True,
+    codec: str | None = None,
+    on_bad: str = "stop",
+    dead_letters: DeadLetters | None = None,
+    patience: float = PATIENCE,
+    workers: int | None = 1,
+    max_ahead: float = MAX_AHEAD,
+    backfilled: str = "skip",
+    **named: str,
+) -> Applied:
+    """Fold the events of files or of a table into the memories of a store.
+
+    Args:
+        artifact: of a memory model.
+        store: open for writing.
+        log: a path, a glob or a list of them: `.csv` (with a header), `.jsonl`, both also `.gz`, or `.parquet`; or a
+            table of another library (see `lifelong.tables`). Columns `user`, `item`, `time` (UTC seconds; of a table
+            also timestamps), and optionally `event_type` and item fields. Other columns are left out.
+        progress: called with (done, total): bytes of the file, or rows of parquet or of a table.
+        source: name of the source, of a single file or table; by default made from the path of the file, or from the
+            values of the table.
+        columns: our name -> the file's name, for columns with other names; see `EventRows`.
+        late: see `Updater`.
+        event_log: see `Updater`.
+        codec: see `Updater`.
+        on_bad: what to do at a line that is not an event: "stop", or "skip", which leaves it out.
+        dead_letters: where lines that were left out are kept; flushed here, not closed.
+        patience: seconds to wait for a shared store that does not answer.
+        workers: processes that divide the shards of a store among them; None for one per shard, up to the number of
+            cores. A program that starts several must be a module with `if __name__ == "__main__"`.
+        max_ahead: days that an event may be ahead of this machine's clock; a line with a later time is no event.
+        backfilled: see `Updater`.
+        named: columns with other names, by ours: `user="customer"`. These win over `columns`.
+
+    Returns:
+        What became of the lines; lines that an earlier run applied count as duplicates.
+
+    Raises:
+        SourceError: a line is not what it should be; names file, line and column. All lines before it are applied. With
+            "skip" too, if the rest of the file cannot be read. Or lines that were applied are other ones now; then
+            nothing is applied.
+        UsageError: the file's ending is not that of a format, `columns` names a column that does not exist, or there
+            are more workers than shards.
+        StoreUnavailableError: the store does not answer; another run continues where this one stopped.
+        LostProcessError: a worker was killed; another run continues where this one stopped.
+    """
+    if on_bad not in ("stop", "skip"):
+        raise UsageError(f"on_bad = {on_bad!r}", expected='"stop" or "skip"')
+    task = Task(
+        Path(), "", {**(columns or {}), **named}, late, event_log, codec, on_bad, BATCH, max_ahead=max_ahead,
+        backfilled=backfilled,
+    )  # fmt: skip
+    run = _Ingest(artifact, store, source, progress, dead_letters, patience, workers)
+    if not is_path(log):
+        with table_file(log, whole_seconds=True, what="events", expected=f"a path, a glob, or {TABLES}") as path:
+            return run.table(replace(task, path=path))
+    paths = expand(log if isinstance(log, list | tuple) else [log])
+    if source is not None and len(paths) > 1:
+        raise UsageError(
+            f"one name for {len(paths)} files: source={source!r}",
+            expected="a name for a single file",
+            fix="leave it out: each file has its path for a name",
+        )
+    total = Applied()
+    for path in paths:
+        total += run.file(replace(task, path=path))
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Ingest:
+    """Where events go; see `ingest`."""
+
+    artifact: Artifact
+    store: MemoryStore
+    source: str | None
+    progress: Callable[[int, int], None] | None
+    dead_letters: DeadLetters | None
+    patience: float
+    workers: int | None
+
+    def table(self, task: Task) -> Applied:
+        """Fold a table in, which lies in a temporary file."""
+        return self.file(task, usual=table_source(task.reader(self.artifact.config.dataset_schema, size=BATCH)))
+
+    def file(self, task: Task, *, usual: str | None = None) -> Applied:
+        """Fold a file in; its usual name is its path."""
+        artifact, store, schema = self.artifact, self.store, self.artifact.config.dataset_schema
+        task = replace(task, end=task.reader(schema, size=BATCH).settled_end())
+        number = _processes(store, self.workers)
+        found = find_source(store, partial(task.reader, schema, size=BATCH), self.source, usual=usual)
+        if found.begun is not None and found.record is not None:
+            store.bind(identity_of(artifact, store, task.codec))
+            store.commit(Commit(records={SOURCES: {found.record: found.begun.to_json()}}))
+        task = replace(task, source=found.name, record=found.record)
+        options: dict[str, Any] = {"progress": self.progress, "dead_letters": self.dead_letters}
+        if number > 1:
+            from lifelong.ingestion.workers import ingest_in_workers
+
+            assert isinstance(store, ShardedStore)
+            return ingest_in_workers(artifact, store, task, number, **options)
+        return fold_file(artifact, store, task, patience=self.patience, **options)
+
+
+def _processes(store: MemoryStore, workers: int | None) -> int:
+    """How many processes are used.
+
+    Raises:
+        UsageError: more are asked for than there are shards.
+    """
+    shards = store.share.of if isinstance(store, ShardedStore) else 1
+    if workers is not None and not 1 <= workers <= shards:
+        raise UsageError(
+            f"{workers} workers on a store of {shards} shard{'s' * (shards > 1)}",
+            expected=f"1 to {shards}" if shards > 1 else "1",
+            fix="" if shards > 1 else "make a new store with rocksdb:///path?shards=N",
+        )
+    if shards > 1 and len(store.artifact_list().artifacts) > 1:
+        # A worker in which one artifact falls behind would have to tell the others at once.
+        return 1
+    return min(shards, cores()) if workers is None else workers

@@ -1,0 +1,230 @@
+"""The address of a Kafka topic, a consumer for it, and its errors as ours.
+
+    kafka://[user:password@]host[:port][,host[:port]]/topic
+
+    ?group=NAME         consumer group, also the name under which the lag can be watched; "lifelong" if left out
+    ?start=beginning    or end, or UTC seconds (the first message from then on): where to start if the store has no
+                        position in the topic; "beginning" if left out
+    ?assignment=cooperative   or range: how a group of processes shares the partitions
+    ?session=SECONDS    after which the partitions of a process that died are assigned to others; 10 if left out
+    ?security=plaintext       or ssl, sasl_plaintext, sasl_ssl; sasl_ssl if left out and there is a user
+    ?sasl=PLAIN               or SCRAM-SHA-256, SCRAM-SHA-512
+    ?ca=FILE            certificate authority of the brokers, where the system does not know it
+
+The password can be given in `LIFELONG_KAFKA_PASSWORD` instead (its user in `LIFELONG_KAFKA_USER`). No message shows it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from lifelong.errors import StreamError, StreamUnavailableError, UsageError, require
+
+EXPECTED = "kafka://host:port,host:port/topic?group=NAME"
+_CHOICES = {
+    "start": ("beginning", "end"),
+    "assignment": ("cooperative", "range"),
+    "security": ("plaintext", "ssl", "sasl_plaintext", "sasl_ssl"),
+    "sasl": ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+}
+_OPTIONS = ("group", *_CHOICES, "session", "ca")
+_PORT = 9092
+_REFRESH = 10
+"""Seconds after which new partitions are found."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaAddress:
+    """A parsed URL.
+
+    Args:
+        hosts: `host:port` of the brokers.
+        topic: name of the topic.
+        group: consumer group.
+        start: "beginning", "end", or UTC seconds.
+        assignment: "cooperative" or "range".
+        session: seconds after which a silent process counts as dead.
+        security: protocol of the connection.
+        sasl: mechanism of the login.
+        ca: file of the certificate authority.
+        user: user to log in as, None without a login.
+        password: password of the user.
+    """
+
+    hosts: tuple[str, ...]
+    topic: str
+    group: str = "lifelong"
+    start: str = "beginning"
+    assignment: str = "cooperative"
+    session: float = 10.0
+    security: str = "plaintext"
+    sasl: str = "PLAIN"
+    ca: str | None = None
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The address for messages, without user and password."""
+        return f"kafka://{','.join(self.hosts)}/{self.topic}"
+
+    def settings(self) -> dict[str, Any]:
+        """Settings of every client of these brokers."""
+        chosen: dict[str, Any] = {
+            "bootstrap.servers": ",".join(self.hosts),
+            "client.id": "lifelong",
+            "security.protocol": self.security,
+            # Errors are raised or passed to a callback; librdkafka would also log each attempt.
+            "log_level": 2,
+            "logger": logging.getLogger("lifelong.kafka"),
+        }
+        if self.user is not None:
+            chosen |= {"sasl.mechanism": self.sasl, "sasl.username": self.user, "sasl.password": self.password or ""}
+        if self.ca is not None:
+            chosen["ssl.ca.location"] = self.ca
+        return chosen
+
+
+def is_kafka(url: str) -> bool:
+    """Whether a text names a topic rather than a file."""
+    return url.startswith("kafka://")
+
+
+def parse(url: str, environment: Mapping[str, str] = os.environ) -> KafkaAddress:
+    """The topic that a URL names.
+
+    Args:
+        url: see the module.
+        environment: where user and password are looked up if the URL does not give them.
+
+    Raises:
+        UsageError: the URL is wrong; says what is wrong, without the password.
+
+    >>> parse("kafka://ada:secret@broker/events?group=memories", {}).name
+    'kafka://broker:9092/events'
+    """
+    _, _, rest = url.partition("://")
+    place, _, query = rest.partition("?")
+    place, _, topic = place.partition("/")
+    login, _, hosts = place.rpartition("@")
+    user, _, password = login.partition(":")
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic):
+        raise _bad(f"a topic {topic!r}" if topic else "no topic")
+    options = _options(query)
+    user = unquote(user) or environment.get("LIFELONG_KAFKA_USER", "")
+    return KafkaAddress(
+        hosts=tuple(_host(text) for text in hosts.split(",")),
+        topic=topic,
+        user=user or None,
+        password=unquote(password) or environment.get("LIFELONG_KAFKA_PASSWORD") or None,
+        session=_session(options.pop("session", "10")),
+        **({"security": "sasl_ssl"} if user else {}) | options,
+    )
+
+
+def consumer(address: KafkaAddress, *, on_error: Callable[[Any], None]) -> Any:
+    """A consumer that keeps no positions of its own.
+
+    Args:
+        address: of the topic.
+        on_error: called with each error from which librdkafka recovers by itself, such as a lost broker.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+        StreamError: the settings cannot be used.
+    """
+    kafka = require("confluent_kafka", extra="kafka", purpose="following a topic")
+    strategy = {"cooperative": "cooperative-sticky", "range": "range"}[address.assignment]
+    settings = address.settings() | {
+        "group.id": address.group,
+        "partition.assignment.strategy": strategy,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        # A position that is gone must be reported instead of replaced.
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "topic.metadata.refresh.interval.ms": _REFRESH * 1000,
+        "session.timeout.ms": round(1000 * address.session),
+        "heartbeat.interval.ms": 1_000,
+        "reconnect.backoff.max.ms": 2_000,
+        "fetch.wait.max.ms": 100,
+        "error_cb": on_error,
+    }
+    try:
+        return kafka.Consumer(settings)
+    except kafka.KafkaException as error:
+        raise StreamError(f"{address.name} cannot be followed: {error.args[0].str()}", fix="check the URL") from error
+
+
+def partitions_of(client: Any, address: KafkaAddress, *, timeout: float) -> list[int]:
+    """The partitions of the topic.
+
+    Raises:
+        StreamUnavailableError: no broker answers.
+        StreamError: there is no such topic.
+    """
+    kafka = require("confluent_kafka", extra="kafka", purpose="following a topic")
+    try:
+        topics = client.list_topics(address.topic, timeout=timeout).topics
+    except kafka.KafkaException as error:
+        raise StreamUnavailableError(
+            f"no broker of {address.name} answers: {error.args[0].str()}",
+            expected=f"a Kafka broker at {', '.join(address.hosts)}",
+            fix="check that it runs, and the host, port and login of the URL",
+        ) from error
+    found = topics.get(address.topic)
+    if found is None or found.error is not None or not found.partitions:
+        raise StreamError(
+            f"there is no topic {address.topic!r} at {', '.join(address.hosts)}"
+            + (f" ({found.error.str()})" if found is not None and found.error is not None else ""),
+            fix="check the name, or make the topic",
+        )
+    return sorted(found.partitions)
+
+
+def _options(query: str) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    for name, value in options.items():
+        if name not in _OPTIONS:
+            raise _bad(f"an option {name!r}", expected=f"one of: {', '.join(_OPTIONS)}")
+        if not value:
+            raise _bad(f"an empty {name}=")
+        if name == "start" and value.isascii() and value.isdigit():
+            continue
+        if value not in _CHOICES.get(name, (value,)):
+            more = " or UTC seconds" if name == "start" else ""
+            raise _bad(f"{name}={value}", expected=f"one of: {', '.join(_CHOICES[name])}{more}")
+    return options
+
+
+def _host(text: str) -> str:
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise _bad(f"a broker {text!r}: {error}") from error
+    if not host:
+        raise _bad("no broker")
+    return f"{f'[{host}]' if ':' in host else host}:{_PORT if port is None else port}"
+
+
+def _session(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 3 < seconds < 3600:
+        raise _bad(f"a session of {text!r}", expected="seconds, more than 3")
+    return seconds
+
+
+def _bad(found: str, *, expected: str = EXPECTED) -> UsageError:
+    return UsageError(f"the URL of the stream names {found}", expected=expected)

@@ -1,0 +1,247 @@
+"""Rows of files and messages of streams -> events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lifelong.errors import UsageError
+from lifelong.ingestion.times import TimeFormat
+from lifelong.memory.event import (
+    MAX_ID,
+    EventTable,
+    IntArray,
+    UserEvent,
+    event_problem,
+    last_time,
+    texts_hold,
+    times_hold,
+)
+
+if TYPE_CHECKING:
+    from lifelong.data.events import Schema
+    from lifelong.ingestion.plain_lines import PlainLines
+
+COLUMNS = ("user", "item", "time", "event_type")
+NAMED = ("event_id", "time_unit", "time_format")
+"""What a mapping may say next to the columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a row.
+
+    Args:
+        found: what was found.
+        expected: what was expected, "" if `found` is enough.
+        column: name of the column in the row, None if the whole row is wrong.
+    """
+
+    found: str
+    expected: str = ""
+    column: str | None = None
+
+    def __str__(self) -> str:
+        place = "" if self.column is None else f"column {self.column}: "
+        return f"{place}{self.found}" + (f" (expected {self.expected})" if self.expected else "")
+
+
+class EventRows:
+    """Makes events from rows of named values.
+
+    Args:
+        schema: of the artifact; a row may have its item fields.
+        columns: our name -> the rows' name, for columns with other names. `event_id` is read only if it is given here:
+            a column that happens to have this name may hold anything. `time_unit` and `time_format` say how times are
+            written (see `TimeFormat`), as in the mapping of `prepare`.
+        latest: gives the largest time that is taken now; None for no bound.
+
+    Raises:
+        UsageError: `columns` maps a column that does not exist.
+
+    >>> from lifelong.data.events import Schema
+    >>> rows = EventRows(Schema(item_fields=("item",), event_types=False), {"user": "customer"})
+    >>> rows.event({"customer": "ada", "item": "tea", "time": "1600000000"}).user
+    'ada'
+    >>> str(rows.event({"customer": "ada", "item": "tea", "time": "yesterday"}))
+    "column time: time is 'yesterday' (expected a whole number)"
+    """
+
+    def __init__(self, schema: Schema, columns: Mapping[str, str], latest: Callable[[], int] | None = None) -> None:
+        self.fields, self.time_unit = schema.item_fields[1:], schema.time_unit
+        self._latest = latest or (lambda: last_time(self.time_unit))
+        names = (*COLUMNS, *self.fields)
+        unknown = sorted(set(columns) - {*names, *NAMED})
+        if unknown:
+            expected = f"one of: {', '.join((*names, *NAMED))}"
+            raise UsageError(f"there is no column {unknown[0]!r} to map", expected=expected)
+        self.column = {name: columns.get(name, name) for name in names}
+        self._event_id = columns.get("event_id")
+        self._times = TimeFormat(columns.get("time_unit", "s"), columns.get("time_format"))
+        said = {"time_unit", "time_format"} & set(columns)
+        if said and (self._times.unit == "ordinal") != (self.time_unit == "ordinal"):
+            raise UsageError(
+                f"times are {self._times.pattern or self._times.unit}, and the artifact's are {self.time_unit}",
+                expected="times of the kind that the artifact was trained on",
+            )
+
+    @property
+    def needed(self) -> list[str]:
+        """The columns that every row must have."""
+        return [self.column[name] for name in COLUMNS[:3]]
+
+    @property
+    def read(self) -> list[str]:
+        """The columns that are read."""
+        return [*self.column.values(), *([] if self._event_id is None else [self._event_id])]
+
+    def place(self, name: str, head: Sequence[str]) -> int:
+        """Place of one of our columns in a header; of several with its name the last one counts."""
+        return len(head) - 1 - head[::-1].index(self.column[name])
+
+    def hold(self, lines: PlainLines, head: Sequence[str]) -> bool:
+        """Whether all lines are events for sure, decided before they are cut; if False, they may be events still."""
+        if not self._times.plain:
+            return False
+        user, item, time = (lines.lengths(self.place(name, head)) for name in COLUMNS[:3])
+        if lines.longest > MAX_ID or min(user.min(), item.min(), time.min()) < 1:
+            return False
+        place, latest = self.place("time", head), self._latest()
+        if int(time.max()) > len(str(latest)) or not lines.are_digits(place):
+            return False
+        # A number with fewer digits is below it.
+        return bool((time < len(str(latest))).all()) or lines.at_most(place, latest)
+
+    def table(self, columns: Mapping[str, Sequence[Any]], *, plain: bool = False) -> EventTable | None:
+        """The events of rows that are given as columns; None if `event` has to look at each row.
+
+        Args:
+            columns: values by the rows' names.
+            plain: whether all values are decoded text, and none is longer than an id may be.
+        """
+        try:
+            return self._table(columns, plain=plain)
+        except (TypeError, ValueError, OverflowError):
+            return None
+
+    def _table(self, columns: Mapping[str, Sequence[Any]], *, plain: bool) -> EventTable | None:
+        def texts(theirs: str | None) -> Sequence[str | None] | None:
+            return None if theirs is None or theirs not in columns else _texts(columns[theirs], plain=plain)
+
+        user, item, types, times = (self.column[name] for name in ("user", "item", "event_type", "time"))
+        user_N, item_N, type_N, name_N = texts(user), texts(item), texts(types), texts(self._event_id)
+        if user_N is None or item_N is None or times not in columns:
+            return None
+        needed, optional = (user_N, item_N), (type_N, name_N)
+        if None in user_N or None in item_N or not (plain or texts_hold(needed, optional)):
+            return None
+        given_times = columns[times] if self._times.plain else list(map(self._times.seconds, columns[times]))
+        time_N = _times(given_times, self._latest())
+        if time_N is None:
+            return None
+        given = {name: found for name in self.fields if (found := texts(self.column[name])) is not None}
+        # Neither user nor item is None anywhere, which a type checker does not see.
+        return EventTable(
+            user_N,  # type: ignore[arg-type]
+            item_N,  # type: ignore[arg-type]
+            time_N,
+            type_N,
+            _fields(given),
+            name_N,
+        )
+
+    def event(self, values: Mapping[str, Any]) -> UserEvent | Problem:
+        """The event of a row, or what is wrong with it."""
+        nested = next((name for name in self.read if isinstance(values.get(name), list | dict)), None)
+        if nested is not None:
+            return Problem("a list or an object", "text or a number", nested)
+        fields = {name: value for name in self.fields if (value := _text(values.get(self.column[name]))) is not None}
+        time = values.get(self.column["time"])
+        if not self._times.plain:
+            try:
+                time = self._times.seconds(time)
+            except (ValueError, TypeError, OverflowError):
+                return Problem(f"time is {time!r}", self._times.expected, self.column["time"])
+        event = UserEvent(
+            user=_text(values.get(self.column["user"])) or "",
+            item=_text(values.get(self.column["item"])) or "",
+            time=_whole(time),
+            event_type=_text(values.get(self.column["event_type"])),
+            fields=fields or None,
+            event_id=None if self._event_id is None else _text(values.get(self._event_id)),
+        )
+        problem = event_problem(event, time_unit=self.time_unit, latest=self._latest())
+        if problem is None:
+            return event
+        column, found, expected = problem
+        return Problem(f"{column} {found}", expected, self.column.get(column, self._event_id))
+
+
+def json_row(text: str | bytes) -> Mapping[str, Any] | Problem:
+    """The values of a JSON object, or what is wrong with it."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Problem(f"not JSON: {error}")
+    if not isinstance(values, dict):
+        return Problem("not a JSON object", '{"user": .., "item": .., "time": ..}')
+    return values
+
+
+def _fields(columns: Mapping[str, Sequence[str | None]]) -> list[Mapping[str, str | None] | None] | None:
+    """The item fields of each row; rows with equal values share one object."""
+    if not columns:
+        return None
+    rows = list(zip(*columns.values(), strict=True))
+    made: dict[tuple[str | None, ...], Mapping[str, str | None]] = {
+        row: {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+        for row in dict.fromkeys(rows)
+    }
+    return [made[row] or None for row in rows]
+
+
+def _texts(values: Sequence[Any], *, plain: bool) -> Sequence[str | None] | None:
+    """`_text` of a column; None if the column is empty.
+
+    Raises:
+        TypeError: a value is a list or an object.
+    """
+    kinds = {str} if plain else set(map(type, values))
+    if kinds == {str}:
+        found: Sequence[str | None] = values if "" not in values else [value or None for value in values]
+    elif kinds & {list, dict}:
+        raise TypeError("a list or an object")
+    else:
+        found = list(map(_text, values))
+    return found if any(found) else None
+
+
+def _times(values: Sequence[Any], latest: int) -> IntArray | None:
+    """A column of times, which may be text; None if one is not possible.
+
+    Raises:
+        ValueError: a text is not a whole number.
+        OverflowError: a number is far too large.
+    """
+    if set(map(type, values)) != {str}:
+        return np.array(values, np.int64) if times_hold(values, latest) else None
+    time_N = np.fromiter(map(int, values), np.int64, len(values))
+    return time_N if times_hold([int(time_N.min()), int(time_N.max())], latest) else None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number, which may be text; anything else as it is, to be refused."""
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value

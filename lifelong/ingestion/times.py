@@ -1,0 +1,68 @@
+"""Times as a file has them -> UTC seconds, by the rules of `prepare`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from lifelong.errors import UsageError
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+UNITS = (*_PER_SECOND, "iso", "ordinal")
+"""As in the mapping of `prepare`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeFormat:
+    """How times are written.
+
+    Args:
+        unit: "s", "ms", "us" or "ns" since 1970 (UTC), "iso" for texts such as 2017-11-25T18:00:00Z, or "ordinal".
+        pattern: strptime pattern of a text instead, such as %d/%m/%Y %H:%M.
+
+    Raises:
+        UsageError: there is no such unit.
+
+    >>> TimeFormat("iso").seconds("2017-11-25T18:00:00.7+01:00"), TimeFormat("ms").seconds("1511629200700")
+    (1511629200, 1511629200)
+    >>> TimeFormat(pattern="%d/%m/%Y").seconds("25/11/2017")
+    1511568000
+    """
+
+    unit: str = "s"
+    pattern: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise UsageError(f"time_unit = {self.unit!r}", expected=f"one of: {', '.join(UNITS)}")
+
+    @property
+    def plain(self) -> bool:
+        """Whether times are whole numbers that are taken as they are."""
+        return self.pattern is None and self.unit in ("s", "ordinal")
+
+    @property
+    def expected(self) -> str:
+        """What a time should look like, for an error."""
+        if self.pattern is not None:
+            return f"a time of the format {self.pattern}"
+        return "a time such as 2017-11-25T18:00:00Z" if self.unit == "iso" else f"a number of {self.unit} since 1970"
+
+    def seconds(self, value: Any) -> int:
+        """UTC seconds, fractions rounded down; a text without a zone is taken as UTC.
+
+        Raises:
+            ValueError, TypeError: the value is no such time.
+        """
+        if self.pattern is not None:
+            return _floor(datetime.strptime(value, self.pattern))
+        if self.unit == "iso":
+            return _floor(datetime.fromisoformat(value))
+        whole = int(value) if isinstance(value, str | int) else float(value)
+        return int(whole // _PER_SECOND[self.unit])
+
+
+def _floor(moment: datetime) -> int:
+    zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return int(zoned.timestamp() // 1)

@@ -1,0 +1,272 @@
+"""A file of events into a store of shards, by several processes: each reads the file and folds in its shards' users.
+
+    parent    owns the folder; collects progress, dead letters and outcomes
+      |-- worker 0   shards 0, 2 ..   every line is read and checked, the events of its users are folded in
+      `-- worker 1   shards 1, 3 ..
+
+Each shard keeps its own watermark with its own memories, so each is exactly-once by itself: whichever process is
+killed, another run continues in every shard where that shard stopped. A worker ends when its parent is gone. The parent
+ends the others when one fails, except at a line that is not an event: each worker stops there by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lifelong.artifact.folder import Artifact
+from lifelong.errors import LifelongError, LostProcessError, SourceError
+from lifelong.ingestion.task import Task, fold_file
+from lifelong.launch import INTERRUPTED, end_with_parent
+from lifelong.memory.runtime import identity_of
+from lifelong.memory.updater import Applied
+from lifelong.store.sharded import ShardedStore, open_shards
+from lifelong.store.shards import Shards, Share
+
+if TYPE_CHECKING:
+    from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
+
+_PATIENCE = 10.0
+"""Seconds that a process has to end after it was asked to."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What one worker does.
+
+    Args:
+        artifact: folder of the artifact.
+        folder: folder of the store.
+        share: its shards.
+        items: items that were put online.
+        task: what is read.
+        letters: whether lines that were left out are kept.
+    """
+
+    artifact: Path
+    folder: Path
+    share: Share
+    items: Mapping[str, bytes]
+    task: Task
+    letters: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """How far a worker is: `done` of `total`."""
+
+    done: int
+    total: int
+
+
+def ingest_in_workers(
+    artifact: Artifact,
+    store: ShardedStore,
+    task: Task,
+    workers: int,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    dead_letters: DeadLetters | None = None,
+) -> Applied:
+    """Fold a file in by several processes; see `lifelong.ingestion.files.ingest`.
+
+    Args:
+        artifact: of a memory model.
+        store: open for writing, of the artifact alone; it does not answer meanwhile.
+        task: what is read.
+        workers: how many, from 2 up to the number of shards.
+        progress: called with the progress of the slowest worker.
+        dead_letters: where lines that were left out are kept.
+
+    Raises:
+        LifelongError: the error of a worker.
+        LostProcessError: a worker was killed.
+    """
+    store.bind(identity_of(artifact, store, task.codec))
+    numbers, of, letters = store.share.numbers, store.share.of, dead_letters is not None
+    shares = [Share(numbers[place::workers], of) for place in range(workers)]
+    with store.lent() as items:
+        work = [_Work(artifact.path.resolve(), store.path.resolve(), share, items, task, letters) for share in shares]
+        with _running(work) as pipes:
+            return _follow(pipes, progress or (lambda done, total: None), dead_letters)
+
+
+class _Worker:
+    """A worker process, and the pipe to it.
+
+    It is not a `multiprocessing.Process`, which prints a traceback if its parent ends while it starts.
+
+    Args:
+        work: what it does.
+    """
+
+    def __init__(self, work: _Work) -> None:
+        self.name = f"lifelong-shard-{work.share.numbers[0]}"
+        self.pipe, there = multiprocessing.Pipe()
+        # Nothing is ever written into this pipe: it is closed when this process ends, however that happens.
+        parent, self._alive = os.pipe()
+        code = f"from {__name__} import run_worker; run_worker({there.fileno()}, {parent})"
+        with there:
+            try:
+                self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=(there.fileno(), parent))
+            finally:
+                os.close(parent)
+        with contextlib.suppress(BrokenPipeError):
+            self.pipe.send(work)
+
+    def exit_code(self) -> int | None:
+        """The exit code of a worker that is ending; None if it does not end in time."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._process.wait(_PATIENCE)
+        return None
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._process.terminate()
+
+    def close(self) -> None:
+        """Wait until it has ended."""
+        if self.exit_code() is None:
+            self._process.kill()
+            self._process.wait()
+        self.pipe.close()
+        os.close(self._alive)
+
+
+@contextlib.contextmanager
+def _running(work: Sequence[_Work]) -> Iterator[dict[Connection, _Worker]]:
+    """Workers by the pipe to each; when the context ends, all have ended."""
+    workers: list[_Worker] = []
+    try:
+        # Ctrl-C reaches all processes of a terminal. It is held back until all workers are started; then the parent
+        # gets it, and ends the others.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            # If one fails to start, the workers before it are in the list already, and are ended.
+            workers.extend(_Worker(one) for one in work)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        yield {worker.pipe: worker for worker in workers}
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.close()
+
+
+def _follow(
+    pipes: Mapping[Connection, _Worker],
+    progress: Callable[[int, int], None],
+    dead_letters: DeadLetters | None,
+) -> Applied:
+    """What became of the lines, once all workers are finished."""
+    left, done, total = list(pipes), dict.fromkeys(pipes, 0), Applied()
+    stopped: SourceError | None = None
+    while left:
+        for pipe in wait(left):
+            assert isinstance(pipe, Connection)
+            message = _received(pipe, pipes[pipe])
+            if isinstance(message, _Progress):
+                done[pipe] = message.done
+                progress(min(done.values()), message.total)
+            elif isinstance(message, list) and dead_letters is not None:
+                for letter in message:
+                    dead_letters.put(letter)
+                dead_letters.flush()
+                pipe.send(True)
+            elif isinstance(message, SourceError):
+                # The other workers reach this line too, after the lines before it are in their shards.
+                stopped = stopped or message
+                left.remove(pipe)
+            elif isinstance(message, LifelongError):
+                raise message
+            elif isinstance(message, Applied):
+                total += message
+                left.remove(pipe)
+    if stopped is not None:
+        raise stopped
+    return total
+
+
+def _received(pipe: Connection, worker: _Worker) -> object:
+    """The next message of a worker.
+
+    Raises:
+        LostProcessError: it has ended without one.
+    """
+    try:
+        message: object = pipe.recv()
+    except (EOFError, ConnectionError) as error:
+        raise LostProcessError(
+            f"the worker {worker.name} ended with exit code {worker.exit_code()}",
+            expected="workers that live until all lines are applied",
+            fix="run it again: each shard continues where it stopped",
+        ) from error
+    return message
+
+
+def run_worker(pipe: int, parent: int) -> None:
+    """What a worker process does; its last message is the outcome, or the error.
+
+    Args:
+        pipe: descriptor of the connection to the parent, which sends what to do first.
+        parent: descriptor of a pipe that ends with the parent.
+    """
+    end_with_parent(parent)
+    with Connection(pipe) as connection:
+        try:
+            work = connection.recv()
+        except (EOFError, ConnectionError):
+            os._exit(INTERRUPTED)
+        _work(connection, work)
+
+
+def _work(pipe: Connection, work: _Work) -> None:
+    try:
+        # The parent has checked every byte of it.
+        artifact, share = Artifact.open(work.artifact, verify="sizes"), work.share
+        shards = open_shards(work.folder, share)
+        with closing(Shards(str(work.folder), share, shards, items=work.items)) as store:
+            applied = fold_file(
+                artifact,
+                store,
+                work.task,
+                share=share,
+                progress=lambda done, total: pipe.send(_Progress(done, total)),
+                dead_letters=_ParentLetters(pipe) if work.letters else None,
+            )
+    except LifelongError as error:
+        pipe.send(error)
+    else:
+        pipe.send(applied)
+
+
+class _ParentLetters:
+    """Dead letters of a worker, which the parent keeps."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._letters = pipe, list["DeadLetter"]()
+
+    def put(self, letter: DeadLetter) -> None:
+        """Collect one until the next `flush`."""
+        self._letters.append(letter)
+
+    def flush(self) -> None:
+        """Wait until the parent has kept them."""
+        if self._letters:
+            self._pipe.send(self._letters)
+            self._letters = []
+            self._pipe.recv()
+
+    def close(self) -> None:
+        """The pipe stays open."""

@@ -1,0 +1,450 @@
+"""Counting cells in compiled loops: out of the bytes of a record and back, one event further, and read for candidates.
+
+    record --unpack--> cells, each field's by rising key --write--> cells --pack--> record
+                                                         `-find---> count, age, faded, seconds of each candidate's keys
+
+Bit for bit what `lifelong.nn.cells` and `lifelong.nn.clock` say, which are the specification; `packed_cells` says what
+is stored. There the order of cells has no meaning. Here they stay sorted, empty ones last: a key is found by halving,
+and nothing has to be sorted when it is stored.
+
+All numbers are whole but the seconds. Numbers of several words are cut out of two neighbouring words at once.
+
+Shapes: N records or events, B users, C candidates of each, F counted fields, K cells, W words of faded bits, J levels
+of the clock, X the two parts of a cell or of a mark, R bytes of a record.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from lifelong.compiled import Array, jit
+from lifelong.data.cell_plan import AGES, COUNT_BITS, KEYS, MOST, STEPS, WORD
+
+Packing = tuple[Array, Array, Array, Array, tuple[int, int, int]]
+"""start_F, the first cell of each field, and the end; values_F; low_F and high_F, see `CellPacking`; and the bits at
+which the counts begin, the high parts, and nothing more."""
+Rules = tuple[Array, Array, Array, int]
+"""start_F; age_A, events of each step of the scale of ages; bonus_N of each count; number of faded bits."""
+
+TOO_MANY, TOO_HIGH, UNSORTED = 1, 2, 3
+"""What can be wrong: other than K keys in a record, a key that its field does not have, cells that are not sorted."""
+_PIECE, _ONES = 32, 2**32 - 1
+_FILLED = AGES << 16
+_LEVELS = AGES // STEPS
+_GAPS = (301, 132, 57, 23, 10, 4, 1)
+
+
+def _count_zeros(typing: Any, value: Any) -> Any:
+    """How many zeros a number that is not 0 ends in."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], context.get_constant(types.boolean, True))
+
+    return types.int64(types.int64), generate
+
+
+# One instruction of the processor, which Numba has no name for.
+_lowest: Any = intrinsic(_count_zeros)
+
+
+@jit
+def _at(piece_I: Array, bit: Any, mask: Any) -> Any:
+    """The number of up to 32 bits that begins at a bit."""
+    place = bit >> 5
+    return (np.int64(piece_I[place]) | np.int64(piece_I[place + 1]) << _PIECE) >> (bit & 31) & mask
+
+
+@jit
+def unpack(
+    record_NR: Array, offset: Any, packing: Packing, row_N: Array, cell_BKX: Array, scratch: tuple[Array, Array, Array]
+) -> Any:
+    """Fill the cells of the users at `row_N` from records whose cells begin at a byte.
+
+    Args:
+        record_NR: bytes.
+        offset: of the cells in a record.
+        packing: sizes.
+        row_N: which users.
+        cell_BKX: is filled.
+        scratch: two pieces more than the cells take, zeros, so that the last number can be cut out of two, too; the
+            same as bytes; and an int64 for each cell. Loops that make arrays take longer to compile.
+
+    Returns:
+        0, or what is wrong with one of the records.
+    """
+    start_F, values_F, low_F, high_F, (counts, highs, end) = packing
+    fields, size = len(values_F), (end + 7) // 8
+    piece_I, byte_R, place_K = scratch
+    for n in range(len(record_NR)):
+        for at in range(size):
+            byte_R[at] = record_NR[n, offset + at]
+        if not _ones(piece_I, highs, end, place_K):
+            return TOO_MANY
+        bit, begin = 0, 0
+        cell_KX, wrong = cell_BKX[row_N[n]], False
+        for f in range(fields):
+            low, first, mask = low_F[f], start_F[f], (1 << low_F[f]) - 1
+            for k in range(first, start_F[f + 1]):
+                # Less where the one would be with a high part of zero.
+                high = place_K[k] - begin - (k - first)
+                key = (high << low) | _at(piece_I, bit + (k - first) * low, mask)
+                packed = _at(piece_I, counts + k * COUNT_BITS, (1 << COUNT_BITS) - 1)
+                wrong |= (high < 0) | (key >= values_F[f])
+                cell_KX[k, 0] = key - KEYS // 2 if packed >= AGES else 0
+                cell_KX[k, 1] = packed
+            bit += (start_F[f + 1] - first) * low
+            begin += high_F[f]
+        if wrong:
+            return TOO_HIGH
+    return 0
+
+
+@jit
+def _ones(piece_I: Array, begin: Any, end: Any, place_K: Array) -> Any:
+    """Fill the places, less `begin`, of the ones from one bit to before another; whether there are K of them."""
+    found = 0
+    for bit in range(begin, end, _PIECE):
+        value = _at(piece_I, bit, _ONES)
+        if end - bit < _PIECE:
+            value &= (1 << (end - bit)) - 1
+        while value:
+            if found == len(place_K):
+                return False
+            place_K[found] = bit - begin + _lowest(value)
+            value &= value - 1
+            found += 1
+    return found == len(place_K)
+
+
+@jit
+def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scratch: tuple[Array, Array, Array]) -> Any:
+    """Fill the bytes of cells in records; zeros are there already. See `unpack` for `scratch`.
+
+    Returns:
+        0, or what is wrong with the cells of one of them: then some records are not filled.
+    """
+    start_F, values_F, low_F, high_F, (_, _, end) = packing
+    fields, size = len(values_F), (end + 7) // 8
+    piece_I, byte_R, _ = scratch
+    for n in range(len(cell_NKX)):
+        cell_KX = cell_NKX[n]
+        for at in range(len(piece_I)):
+            piece_I[at] = 0
+        # Whole pieces are put down; `rest` holds the bits that have not filled one yet.
+        place, rest, held = 0, np.int64(0), 0
+        for f in range(fields):
+            mask, before, falls, wrong = (1 << low_F[f]) - 1, np.int64(-1), False, False
+            for k in range(start_F[f], start_F[f + 1]):
+                filled = cell_KX[k, 1] >= AGES
+                # Of an empty cell the largest key of its field is stored: keys must not fall.
+                key = np.int64(cell_KX[k, 0]) + KEYS // 2 if filled else values_F[f] - 1
+                rank = key if filled else np.int64(KEYS)
+                falls, wrong = bool(falls or rank < before), bool(wrong or key >= values_F[f])
+                before = rank
+                rest |= (key & mask) << held
+                held += low_F[f]
+                if held >= _PIECE:
+                    piece_I[place] = rest & _ONES
+                    place, rest, held = place + 1, rest >> _PIECE, held - _PIECE
+            if wrong:
+                return TOO_HIGH
+            if falls:
+                return UNSORTED
+        for k in range(start_F[fields]):
+            rest |= (np.int64(cell_KX[k, 1]) & ((1 << COUNT_BITS) - 1)) << held
+            held += COUNT_BITS
+            if held >= _PIECE:
+                piece_I[place] = rest & _ONES
+                place, rest, held = place + 1, rest >> _PIECE, held - _PIECE
+        piece_I[place] = rest
+        begin = place * _PIECE + held
+        for f in range(fields):
+            for k in range(start_F[f], start_F[f + 1]):
+                key = np.int64(cell_KX[k, 0]) + KEYS // 2 if cell_KX[k, 1] >= AGES else values_F[f] - 1
+                bit = begin + (key >> low_F[f]) + (k - start_F[f])
+                piece_I[bit >> 5] |= 1 << (bit & 31)
+            begin += high_F[f]
+        for at in range(size):
+            record_NR[n, offset + at] = byte_R[at]
+    return 0
+
+
+@jit
+def _rank(cell_KX: Array, k: Any) -> Any:
+    """By what cells are sorted: their keys, and empty ones after all of them."""
+    return np.int32(cell_KX[k, 0]) if cell_KX[k, 1] >= AGES else np.int32(KEYS)
+
+
+@jit
+def is_sorted(cell_BKX: Array, start_F: Array) -> Any:
+    """Whether each field's cells are sorted, of all users."""
+    for b in range(len(cell_BKX)):
+        cell_KX, falls = cell_BKX[b], False
+        for f in range(len(start_F) - 1):
+            # Without a way out of the loop, many cells are compared by one instruction.
+            for k in range(start_F[f] + 1, start_F[f + 1]):
+                falls |= _rank(cell_KX, k) < _rank(cell_KX, k - 1)
+        if falls:
+            return False
+    return True
+
+
+@jit
+def sort(cell_BKX: Array, start_F: Array) -> None:
+    """Sort each field's cells in place.
+
+    Source: Shell, "A High-Speed Sorting Procedure", CACM 1959; steps of Ciura, 2001.
+    """
+    for b in range(len(cell_BKX)):
+        cell_KX = cell_BKX[b]
+        for f in range(len(start_F) - 1):
+            for gap in _GAPS:
+                for k in range(start_F[f] + gap, start_F[f + 1]):
+                    rank, kept, packed, at = _rank(cell_KX, k), cell_KX[k, 0], cell_KX[k, 1], k
+                    while at - gap >= start_F[f] and _rank(cell_KX, at - gap) > rank:
+                        cell_KX[at, 0], cell_KX[at, 1] = cell_KX[at - gap, 0], cell_KX[at - gap, 1]
+                        at -= gap
+                    cell_KX[at, 0], cell_KX[at, 1] = kept, packed
+
+
+@jit
+def _place(cell_KX: Array, first: Any, end: Any, kept: Any) -> Any:
+    """The first cell of a field whose key is not below one; an empty cell or the end if there is none."""
+    while first < end:
+        middle = (first + end) >> 1
+        if _rank(cell_KX, middle) < kept:
+            first = middle + 1
+        else:
+            end = middle
+    return first
+
+
+@jit
+def _bit(key: Any, field: Any, which: Any, bits: Any) -> Any:
+    """One of `cell_plan.faded_bits`."""
+    code = np.int64(key) + field * KEYS
+    return code * 40_503 % 1_000_003 % bits if which == 0 else code * 30_011 % 999_983 % bits
+
+
+@jit
+def _age(cell_KX: Array, first: Any, end: Any, due: Any) -> None:
+    """One event more for the cells, none of them empty, whose age is below `due`."""
+    for k in range(first, end):
+        packed = cell_KX[k, 1]
+        cell_KX[k, 1] = packed + np.int16((packed & (AGES - 1)) < due)
+
+
+@jit
+def _stalest(cell_KX: Array, first: Any, end: Any, age_A: Array, bonus_N: Array) -> Any:
+    """The cell of a full field that gives way; of equals the first, which has the lowest key."""
+    best, chosen = -(2**62), first
+    for k in range(first, end):
+        packed = cell_KX[k, 1]
+        stale = age_A[packed & (AGES - 1)] - bonus_N[packed >> 8]
+        if stale > best:
+            best, chosen = stale, k
+    return chosen
+
+
+@jit
+def _fade(faded_W: Array, gone: Any, field: Any, count: Any, bits: Any) -> None:
+    """Clear one bit in turn, and set the two of a key that lost its cell."""
+    turn = (count + field * 101) * 7_919 % bits
+    faded_W[turn // WORD] &= ~(1 << turn % WORD)
+    for which in range(2):
+        bit = _bit(gone, field, which, bits)
+        faded_W[bit // WORD] |= 1 << bit % WORD
+
+
+@jit
+def _count(cell_KX: Array, faded_W: Array, key_F: Array, count: Any, rules: Rules) -> None:
+    """Count one event; `count` is its number, from 1."""
+    start_F, age_A, bonus_N, bits = rules
+    # Steps of 2^j events are due where 2^j divides the count: those of all sizes up to the largest that does.
+    due = np.int16(min((1 + min(_lowest(count), _LEVELS - 1)) * STEPS, AGES - 1))
+    for f in range(len(key_F)):
+        first, end, kept = start_F[f], start_F[f + 1], key_F[f] - KEYS // 2
+        # The first empty cell, which is where those that age end.
+        free = _place(cell_KX, first, end, KEYS)
+        _age(cell_KX, first, free, due)
+        if key_F[f] < 0:
+            continue
+        at = _place(cell_KX, first, free, kept)
+        if at < free and _rank(cell_KX, at) == kept:
+            cell_KX[at, 1] = min((cell_KX[at, 1] >> 8) + 1, MOST) * AGES
+            continue
+        # The place that becomes free: the first empty cell, or that of the key that gives way.
+        if free == end:
+            free = _stalest(cell_KX, first, end, age_A, bonus_N)
+            if bits:
+                _fade(faded_W, np.int64(cell_KX[free, 0]) + KEYS // 2, f, count, bits)
+        while free > at:
+            cell_KX[free, 0], cell_KX[free, 1] = cell_KX[free - 1, 0], cell_KX[free - 1, 1]
+            free -= 1
+        while free < at - 1:
+            cell_KX[free, 0], cell_KX[free, 1] = cell_KX[free + 1, 0], cell_KX[free + 1, 1]
+            free += 1
+        cell_KX[free, 0], cell_KX[free, 1] = kept, AGES
+
+
+@jit
+def _tick(clock_JX: Array, gap: Any, count: Any, longest: Any) -> None:
+    """Mark one event on the clock: on the levels whose size divides its number."""
+    now = min(clock_JX[0, 0] + gap, longest)
+    for j in range(min(len(clock_JX), _lowest(count) + 1)):
+        clock_JX[j, 1], clock_JX[j, 0] = clock_JX[j, 0], now
+
+
+@jit
+def write(
+    memory: tuple[Array, Array, Array],
+    row_N: Array,
+    key_NF: Array,
+    gap_N: Array,
+    count_N: Array,
+    rules: Rules,
+    longest: Any,
+) -> None:
+    """Count events, one after another, in place.
+
+    Args:
+        memory: cell_BKX, sorted; faded_BW; clock_BJX.
+        row_N: whose event it is.
+        key_NF: int64 keys; what is negative is not counted.
+        gap_N: int64 seconds since the user's event before.
+        count_N: int64 number of the event among all of its user's, from 1.
+        rules: by which cells age and give way.
+        longest: seconds at which the clock stops.
+    """
+    cell_BKX, faded_BW, clock_BJX = memory
+    for n in range(len(row_N)):
+        b = row_N[n]
+        _count(cell_BKX[b], faded_BW[b], key_NF[n], count_N[n], rules)
+        _tick(clock_BJX[b], gap_N[n], count_N[n], longest)
+
+
+@jit
+def _elapsed(clock_JX: Array, count: Any, ago: Any) -> Any:
+    """Seconds from the event `ago` events before the last one to that; see `lifelong.nn.clock`."""
+    event, level = max(count - ago, 0), 0
+    begin, end, after = max(count - 1, 0), count, np.int64(clock_JX[0, 0])
+    # The older mark of the first level that reaches back to the event lies before it.
+    while event < begin and level < len(clock_JX) - 1:
+        end, after = begin, np.int64(clock_JX[level, 1])
+        level += 1
+        begin = max((count >> level) - 1, 0) << level
+    whole = np.float32(np.int64(clock_JX[0, 0]) - after)
+    part = np.float32(end - max(event, begin)) / np.float32(max(end - begin, 1))
+    return whole + part * np.float32(after - np.int64(clock_JX[level, 1]))
+
+
+@jit
+def find(
+    memory: tuple[Array, Array, Array],
+    count_B: Array,
+    key_BCF: Array,
+    rules: Rules,
+    found: tuple[Array, Array, Array, Array],
+) -> None:
+    """What memories know of each candidate's keys.
+
+    Args:
+        memory: cell_BKX, sorted; faded_BW; clock_BJX.
+        count_B: int64 events so far.
+        key_BCF: int64 keys.
+        rules: see `write`.
+        found: times, age, faded and seconds, each `[B, C, F]` and zeros, which are filled.
+    """
+    (cell_BKX, faded_BW, clock_BJX), (start_F, age_A, _, bits) = memory, rules
+    times_BCF, age_BCF, faded_BCF, seconds_BCF = found
+    for b in range(len(cell_BKX)):
+        for c in range(key_BCF.shape[1]):
+            for f in range(key_BCF.shape[2]):
+                key = key_BCF[b, c, f]
+                if key < 0:
+                    continue
+                at = _place(cell_BKX[b], start_F[f], start_F[f + 1], key - KEYS // 2)
+                if at < start_F[f + 1] and _rank(cell_BKX[b], at) == key - KEYS // 2:
+                    packed = np.int64(cell_BKX[b, at, 1])
+                    times_BCF[b, c, f], age_BCF[b, c, f] = packed >> 8, packed & (AGES - 1)
+                    seconds_BCF[b, c, f] = _elapsed(clock_BJX[b], count_B[b], age_A[packed & (AGES - 1)])
+                elif bits:
+                    one, other = _bit(key, f, 0, bits), _bit(key, f, 1, bits)
+                    faded_BCF[b, c, f] = (
+                        faded_BW[b, one // WORD] >> one % WORD & faded_BW[b, other // WORD] >> other % WORD & 1
+                    )
+
+
+@jit
+def measure(whole_BK: Array, row_N: Array, start_F: Array, values_F: Array, length_FN: Array) -> Any:
+    """Fill how many bytes the filled cells of each field take, which come first.
+
+    Args:
+        whole_BK: int32 cells of B users, both parts in one number.
+        row_N: which users.
+        start_F: see `Packing`.
+        values_F: see `Packing`.
+        length_FN: is filled.
+
+    Returns:
+        0, or what is wrong with the cells of one of them.
+    """
+    for n in range(len(row_N)):
+        cell_K = whole_BK[row_N[n]]
+        for f in range(len(values_F)):
+            filled, before = np.int32(0), np.int64(-1)
+            for k in range(start_F[f], start_F[f + 1]):
+                filled += np.int32(cell_K[k] >= _FILLED)
+            for k in range(start_F[f], start_F[f] + filled):
+                key = np.int64((cell_K[k] & (KEYS - 1)) ^ (KEYS // 2))
+                if cell_K[k] < _FILLED or key < before:
+                    return UNSORTED
+                before = key
+            if before >= values_F[f]:
+                return TOO_HIGH
+            length_FN[f, n] = 4 * filled
+    return 0
+
+
+@jit
+def trim(byte_NR: Array, length_N: Array) -> None:
+    """Fill how many bytes of each row are left without the zeros at its end."""
+    for n in range(len(byte_NR)):
+        at, found = byte_NR.shape[1], np.uint8(0)
+        # Without a way out of the loop, many bytes are looked at by one instruction.
+        for place in range(at):
+            found = np.uint8(found | byte_NR[n, place])
+        if not found:
+            at = 0
+        while at and byte_NR[n, at - 1] == 0:
+            at -= 1
+        length_N[n] = at
+
+
+@jit
+def gather(byte_NR: Array, begin: Any, length_N: Array, place_N: Array, out_I: Array) -> None:
+    """Copy the beginnings of a stretch of each row to places of one long row, and move the places behind them."""
+    for n in range(len(byte_NR)):
+        length, place = length_N[n], place_N[n]
+        # Between slices it would be compiled five times as long: with the errors of shapes that do not fit.
+        for at in range(length):
+            out_I[place + at] = byte_NR[n, begin + at]
+        place_N[n] = place + length
+
+
+@jit
+def spread(whole_I: Array, place_N: Array, length_N: Array, byte_BR: Array, row_N: Array, begin: Any) -> Any:
+    """The way back, into some rows; whether no beginning ends in a zero, which `trim` leaves out."""
+    whole = True
+    for n in range(len(row_N)):
+        length, place = length_N[n], place_N[n]
+        for at in range(length):
+            byte_BR[row_N[n], begin + at] = whole_I[place + at]
+        place_N[n] = place + length
+        if length and whole_I[place + length - 1] == 0:
+            whole = False
+    return whole

@@ -1,0 +1,197 @@
+"""The fields of a memory that count, written and read by compiled loops and not by graphs.
+
+    numbers of an event --keys, gap--> clock, cell, faded of its user            write
+    numbers of a candidate --keys--> times, age, faded, seconds --> read graph   find
+
+A read graph says in its metadata (`COUNTING`) that it takes what was found. One without, as earlier releases wrote,
+takes the fields themselves, and its write graph gives them.
+
+Shapes: B users, N events, C candidates per user, F counted fields.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.artifact.folder import COUNTING, FieldLayout
+from lifelong.artifact.manifest import AGAIN
+from lifelong.data.cell_plan import AGES, GAP_SECONDS, KEYS, LONGEST, MARKS, CellPacking, CellPlan, ages, keys_of
+from lifelong.errors import ArtifactError, require
+from lifelong.memory.packed_cells import PackedCells
+from lifelong.memory.short_records import ShortRecords, bytes_of
+from lifelong.memory.state import States
+
+IntArray = npt.NDArray[np.int64]
+Fields = dict[str, npt.NDArray[Any]]
+FIELDS = ("cell", "faded", "clock")
+_MOST_PATIENCE = 2**40
+_HEAD = bytes([2, 0, 0, 0])
+
+
+class Counting:
+    """Counts events, and finds what is known of candidates.
+
+    Args:
+        plan: the sizes; the item fields are counted, which come first of an event's.
+        event_fields: names of an event's fields.
+    """
+
+    def __init__(self, plan: CellPlan, event_fields: Sequence[str]) -> None:
+        require("numba", extra="serve", purpose="a memory that counts")
+        from lifelong.memory import cell_kernel
+
+        self._kernel, self._fields = cell_kernel, len(plan.cells_F)
+        self._gap = event_fields.index("gap") if "gap" in event_fields else None
+        start_F, age_A, bonus_N = (
+            np.array(values, np.int64) for values in (np.cumsum([0, *plan.cells_F]), ages(), plan.bonuses())
+        )
+        self._rules = start_F, age_A, bonus_N, plan.bits
+        self._seconds = np.array(GAP_SECONDS, np.int64)
+
+    @classmethod
+    def of(
+        cls, metadata: Mapping[str, str], event_fields: Sequence[str], layout: Sequence[FieldLayout]
+    ) -> Counting | None:
+        """As the metadata of a read graph says; None if it takes the fields themselves.
+
+        Raises:
+            ArtifactError: the metadata does not fit the memory's layout, beyond which compiled loops would read.
+        """
+        if COUNTING not in metadata:
+            return None
+        if not _fits(metadata[COUNTING], event_fields, layout):
+            raise ArtifactError(
+                f"the read graph counts in {metadata[COUNTING][:200]}",
+                expected="the sizes of the memory's layout in config.json",
+                fix=AGAIN,
+            )
+        # No request is to wait for it.
+        compile_reads()
+        return cls(plan_from(metadata[COUNTING]), event_fields)
+
+    def write(self, states: States, user_N: IntArray, number_NF: IntArray, count_N: IntArray) -> Fields:
+        """The fields of all users after events, folded in one after another.
+
+        Args:
+            states: before, as a codec gives them; these fields are changed in place.
+            user_N: place of each event's user.
+            number_NF: numbers of `schema.history_fields`.
+            count_N: number of each event among its user's, from 1.
+        """
+        fields = {name: states.fields[name] for name in FIELDS}
+        key_NF = keys_of(number_NF[:, : self._fields])
+        gap_N = np.zeros(len(user_N), np.int64)
+        if self._gap is not None:
+            gap_N = self._seconds[np.maximum(keys_of(number_NF[:, self._gap]), 0)]
+        memory = fields["cell"], fields["faded"], fields["clock"]
+        self._kernel.write(memory, user_N, key_NF, gap_N, count_N, self._rules, LONGEST)
+        return fields
+
+    def find(self, states: States, chosen: slice, number_BCF: IntArray) -> Fields:
+        """What memories know of candidates: inputs of the read graph.
+
+        Args:
+            states: memories, as a codec gives them.
+            chosen: B of them.
+            number_BCF: numbers of the candidates' item fields.
+        """
+        key_BCF = keys_of(number_BCF)
+        found = {
+            "times": np.zeros(key_BCF.shape, np.int64),
+            "age": np.zeros(key_BCF.shape, np.int64),
+            "faded": np.zeros(key_BCF.shape, np.bool_),
+            "seconds": np.zeros(key_BCF.shape, np.float32),
+        }
+        memory = tuple(states.fields[name][chosen] for name in FIELDS)
+        self._kernel.find(memory, states.count_B[chosen], key_BCF, self._rules, tuple(found.values()))
+        return found
+
+
+@cache
+def compile_reads() -> None:
+    """Compile what reads memories that count, or load it from where it is kept."""
+    packed, counting, states = _smallest()
+    packed.unpack(np.zeros((0, packed.size), np.uint8))
+    short, rest = _short(packed), bytes(16 + 4)
+    short.decode([_HEAD + zlib.crc32(_HEAD + rest).to_bytes(4, "little") + rest], states.fields, np.zeros(1, np.int64))
+    counting.find(states, slice(0, 1), np.zeros((1, 1, 1), np.int64))
+
+
+@cache
+def compile_writes() -> None:
+    """The same for what writes them, too."""
+    compile_reads()
+    (packed, counting, states), place_N = _smallest(), np.zeros(1, np.int64)
+    packed.pack(states.fields["cell"])
+    counting.write(states, place_N, place_N[:, None], place_N + 1)
+    byte_NR = {"cell": bytes_of(states.fields["cell"]), "faded": bytes_of(states.fields["faded"])}
+    short = _short(packed)
+    short.encode(np.zeros((1, 24), np.uint8), byte_NR, short.lengths(byte_NR, np.zeros((1, 1), np.int64)))
+
+
+@cache
+def begin_to_compile_writes() -> Thread:
+    """`compile_writes` in a thread, once in a process: it can read, and say so, before it can write.
+
+    A write waits for the loop that it needs. The process does not end before the thread, which takes seconds at most.
+    """
+    thread = Thread(target=compile_writes, name="lifelong-compile")
+    thread.start()
+    return thread
+
+
+@cache
+def compile_all() -> None:
+    """The same for all, with what only a backfill needs: for an image.
+
+    >>> compile_all()
+    """
+    compile_writes()
+    packed, _, states = _smallest()
+    # An empty cell before a filled one has to be sorted.
+    states.fields["cell"][0, 1] = 1 - KEYS // 2, AGES
+    packed.pack(states.fields["cell"])
+
+
+def _short(packed: PackedCells) -> ShortRecords:
+    return ShortRecords({"cell": 8, "faded": 2}, "cell", packed, _HEAD)
+
+
+def _smallest() -> tuple[PackedCells, Counting, States]:
+    """A memory of two cells and one word."""
+    shapes = {"cell": ((1, 2, 2), np.int16), "faded": ((1, 1), np.int16), "clock": ((1, 1, 2), np.int32)}
+    states = States(np.zeros(1, np.int64), np.zeros(1, np.int64), {name: np.zeros(*of) for name, of in shapes.items()})
+    return PackedCells(CellPacking((2,), (9,))), Counting(CellPlan((2,), words=1, patience=0), ["item"]), states
+
+
+def _fits(text: str, event_fields: Sequence[str], layout: Sequence[FieldLayout]) -> bool:
+    """Whether a plan's sizes are those of a layout."""
+    try:
+        plan = plan_from(text)
+        sizes = {"cell": (plan.cells, 2), "faded": (plan.words,)}
+        bounded = min(*plan.cells_F, plan.words) > 0 and 0 <= plan.patience < _MOST_PATIENCE
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    found = {part.name: part for part in layout}
+    if not bounded or len(plan.cells_F) > len(event_fields) or not found.keys() >= set(FIELDS):
+        return False
+    types = {name: found[name].dtype for name in FIELDS}
+    return (
+        types == {"cell": "int16", "faded": "int16", "clock": "int32"}
+        and all(found[name].shape == shape for name, shape in sizes.items())
+        and found["clock"].shape[1:] == (MARKS,)
+    )
+
+
+def plan_from(text: str) -> CellPlan:
+    """A plan out of the metadata of a graph; `lifelong.artifact.graphs` writes it."""
+    found = json.loads(text)
+    return CellPlan(tuple(found["cells_F"]), found["words"], found["patience"])

@@ -1,0 +1,163 @@
+"""Records of memories with many empty cells: the filled ones as they are, and none of the zeros behind them.
+
+    offset  0   header     24 bytes, see `lifelong.memory.codec`; version 2
+            24  lengths    uint16 for each stretch: how many of its bytes follow
+            ..  stretches  each without the zeros at its end
+
+The stretches are the fields of the layout in their order, and instead of the one with the cells: those of each counted
+field, 4 bytes a cell, sorted, empty ones last. A user's first events fill a few cells, levels of the clock and slots;
+all else is zeros, which are most of a record of fixed length. A full memory is shorter with its cells packed.
+
+Shapes: N records, B users, S stretches.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.memory.packed_cells import PackedCells
+
+IntArray = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
+
+VERSION = 2
+CHECKSUM = slice(4, 8)
+_HEADER, _LENGTH = 24, 2
+_LONGEST = 2 ** (8 * _LENGTH) - 1
+
+
+class Stretch(NamedTuple):
+    """A part of a field.
+
+    Args:
+        name: of the field.
+        begin: its first byte in the field of a user.
+        end: the byte behind its last one.
+    """
+
+    name: str
+    begin: int
+    end: int
+
+
+class ShortRecords:
+    """Writes and reads short records of one layout.
+
+    Args:
+        sizes: field -> bytes of one user, in the order of the layout; the cells' not packed.
+        cells: name of the field of cells.
+        packed: the cells.
+        head: version, codec and reserved bytes: what every record begins with.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], cells: str, packed: PackedCells, head: bytes) -> None:
+        from lifelong.memory import cell_kernel
+
+        self._kernel, self.cells, self.packed, self._head = cell_kernel, cells, packed, head
+        self._stretches = [
+            Stretch(name, begin, end)
+            for name, size in sizes.items()
+            for begin, end in (packed.stretches() if name == cells else [(0, size)])
+        ]
+        self._seed = zlib.crc32(head)
+        self.least = _HEADER + _LENGTH * len(self._stretches)
+        self.fits = all(one.end - one.begin <= _LONGEST for one in self._stretches)
+
+    def lengths(self, byte_NR: Mapping[str, Bytes], length_FN: IntArray) -> IntArray:
+        """`[S, N]` bytes that are left of each stretch.
+
+        Args:
+            byte_NR: field -> the bytes of N users.
+            length_FN: those of the cells' stretches.
+        """
+        found = []
+        for name, some in byte_NR.items():
+            if name == self.cells:
+                found.append(length_FN)
+            else:
+                found.append(np.zeros((1, len(some)), np.int64))
+                self._kernel.trim(some, found[-1][0])
+        return np.concatenate(found)
+
+    def sizes(self, length_SN: IntArray) -> IntArray:
+        """Bytes of each record."""
+        found: IntArray = self.least + length_SN.sum(axis=0)
+        return found
+
+    def encode(self, header_NR: Bytes, byte_NR: Mapping[str, Bytes], length_SN: IntArray) -> list[bytes]:
+        """Records of N users.
+
+        Args:
+            header_NR: their headers, without version and checksum.
+            byte_NR: field -> bytes, as for `lengths`.
+            length_SN: what `lengths` gave.
+        """
+        size_N = self.sizes(length_SN)
+        end_N = np.cumsum(size_N)
+        start_N = end_N - size_N
+        begin_NR = np.concatenate([header_NR, length_SN.T.astype("<u2", order="C").view(np.uint8)], axis=1)
+        begin_NR[:, : len(self._head)] = np.frombuffer(self._head, np.uint8)
+        out_I, place_N = np.empty(int(size_N.sum()), np.uint8), start_N.copy()
+        self._kernel.gather(begin_NR, 0, np.full(len(size_N), self.least), place_N, out_I)
+        for length_N, one in zip(length_SN, self._stretches, strict=True):
+            self._kernel.gather(byte_NR[one.name], one.begin, length_N, place_N, out_I)
+        starts, ends = start_N.tolist(), end_N.tolist()
+        sum_N = np.array(self._sums(out_I.data, starts, ends), "<u4")
+        out_I[start_N[:, None] + np.arange(CHECKSUM.start, CHECKSUM.stop)] = sum_N.view(np.uint8).reshape(-1, 4)
+        whole = out_I.tobytes()
+        return [whole[start:end] for start, end in zip(starts, ends, strict=True)]
+
+    def _sums(self, view: memoryview, starts: Sequence[int], ends: Sequence[int]) -> list[int]:
+        """Checksums of records that lie one after another."""
+        rests = [view[start + CHECKSUM.stop : end] for start, end in zip(starts, ends, strict=True)]
+        return list(map(zlib.crc32, rests, repeat(self._seed)))
+
+    def decode(self, records: Sequence[bytes], fields: Mapping[str, npt.NDArray[Any]], row_N: IntArray) -> Bytes | None:
+        """Put what the records hold into rows of empty fields.
+
+        Args:
+            records: N of them.
+            fields: field -> `[B, *shape]` zeros, as a record keeps them; the cells' not packed.
+            row_N: the row of each record.
+
+        Returns:
+            The headers `[N, 24]`; None if a record is not what `encode` makes.
+
+        Raises:
+            ValueError: a field of cells does not have one of the keys.
+        """
+        size_N = np.fromiter(map(len, records), np.int64, len(records))
+        if size_N.min() < self.least:
+            return None
+        whole, end_N = b"".join(records), np.cumsum(size_N)
+        whole_I, start_N = np.frombuffer(whole, np.uint8), end_N - size_N
+        begin_NR = whole_I[start_N[:, None] + np.arange(self.least)]
+        length_SN = np.ascontiguousarray(begin_NR[:, _HEADER:]).view("<u2").T.astype(np.int64, order="C")
+        most_S = np.array([one.end - one.begin for one in self._stretches])
+        if (length_SN > most_S[:, None]).any() or (self.sizes(length_SN) != size_N).any():
+            return None
+        sums = np.ascontiguousarray(begin_NR[:, CHECKSUM]).view("<u4")[:, 0].tolist()
+        if (begin_NR[:, : len(self._head)] != np.frombuffer(self._head, np.uint8)).any() or sums != self._sums(
+            memoryview(whole), start_N.tolist(), end_N.tolist()
+        ):
+            return None
+        place_N, good = start_N + self.least, True
+        cells_S = [one.name == self.cells for one in self._stretches]
+        for length_N, one in zip(length_SN, self._stretches, strict=True):
+            byte_BR = bytes_of(fields[one.name])
+            good &= self._kernel.spread(whole_I, place_N, length_N, byte_BR, row_N, one.begin)
+        length_FN = self.packed.lengths(fields[self.cells], row_N)
+        good &= length_FN is not None and np.array_equal(length_FN, length_SN[cells_S])
+        return begin_NR[:, :_HEADER] if good else None
+
+
+def bytes_of(values: npt.NDArray[Any]) -> Bytes:
+    """`[B, R]` bytes of a field of B users; of one that lies in one piece they are its own."""
+    values = np.ascontiguousarray(values)
+    return values.view(np.uint8).reshape(len(values), -1) if values.size else np.zeros((len(values), 0), np.uint8)

@@ -1,0 +1,240 @@
+"""Folds events, given by ids, into the memories of one artifact.
+
+    events --numbers of the artifact's vocabularies--> write graph, the k-th events of all users together
+
+Shapes: N events, U users, F fields of an event.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.events import gap_numbers
+from lifelong.memory.counting import begin_to_compile_writes
+from lifelong.memory.runtime import Runtime
+from lifelong.memory.state import States
+from lifelong.store.contract import ITEMS
+
+if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
+    from lifelong.memory.event import EventTable
+    from lifelong.memory.rounds import Rounds
+    from lifelong.store.contract import MemoryStore
+
+IntArray = npt.NDArray[np.int64]
+_GIVEN = 65_536
+"""Items with fields of their own whose numbers are remembered."""
+_LONG = 64
+"""Events of one user in a batch from which on they are a long run, for an artifact that has a graph for such."""
+_FEW = 2
+"""With so few users left, each one's events are folded in by themselves, not the k-th events of all together."""
+
+
+class MemoryWriter:
+    """Folds events into memories of an artifact.
+
+    Args:
+        artifact: of a model that is served.
+        codec: of its memories.
+        store: looked up for items that were put online, and for whose item fields its memories have: the catalogue's,
+            unless an earlier release has begun them with those of events.
+
+    Raises:
+        ArtifactError: the model cannot be served, and why.
+    """
+
+    def __init__(self, artifact: Artifact, codec: str, store: MemoryStore) -> None:
+        self.artifact, self.store, self.runtime = artifact, store, Runtime(artifact, codec=codec)
+        if self.runtime.counting is not None:
+            begin_to_compile_writes()
+        self.schema = artifact.config.dataset_schema
+        self._given: dict[tuple[object, ...], IntArray] = {}
+        known = store.artifact_list().find(artifact.id)
+        self.catalogue_first = known is None or known.identity.fields == "catalogue"
+
+    def only_known(self, events: EventTable) -> EventTable:
+        """The events without those item fields that the artifact does not have."""
+        if events.fields is None:
+            return events
+        known = self.artifact.catalogue.only_known
+        return replace(events, fields=[fields and known(fields) for fields in events.fields])
+
+    def advance(
+        self, names: Sequence[str], states: States, events: EventTable, plan: Rounds, count_U: IntArray
+    ) -> dict[str, bytes]:
+        """Encoded memories after new events, of those users whose memory here has all events before.
+
+        A memory that has fewer is still being built: whoever builds it will find these events in the log.
+
+        Args:
+            names: ids of U users, each with at least one of the events.
+            states: their memories; cells may be changed in place.
+            events: N of them.
+            plan: their order.
+            count_U: events that came before, of each user.
+        """
+        even_U = states.count_B == count_U
+        if not even_U.all():
+            place_N = np.flatnonzero(even_U[plan.user_N])
+            events, plan = events.take(place_N), plan.take(place_N)
+        if not len(events):
+            return {}
+        after = self.fold(states, plan, self.numbers(events, plan))
+        if even_U.all():
+            return dict(zip(names, self.runtime.encode(after), strict=True))
+        row_U = np.flatnonzero(even_U)
+        return dict(zip([names[row] for row in row_U.tolist()], self.runtime.encode(after.take(row_U)), strict=True))
+
+    def unknown_types(self, events: EventTable) -> IntArray:
+        """Places of the events whose type was not in the training."""
+        types, kinds = self.artifact.event_types, events.event_type
+        if types is None or kinds is None:
+            return np.zeros(0, np.int64)
+        named = [kind for kind in dict.fromkeys(kinds) if kind is not None]
+        number_K = types.numbers(named)
+        new = {kind for kind, number in zip(named, number_K.tolist(), strict=True) if number < types.first_known}
+        return np.array([place for place, kind in enumerate(kinds) if kind in new] if new else [], np.int64)
+
+    def numbers(self, events: EventTable, plan: Rounds) -> IntArray:
+        """Numbers `[N, F]` of `schema.history_fields`."""
+        columns = [self.item_numbers(events)]
+        if self.artifact.event_types is not None:
+            columns.append(self._type_numbers(events)[:, None])
+        if "gap" in self.schema.event_fields:
+            columns.append(gap_numbers(plan.time_N, plan.previous_N)[:, None])
+        return np.concatenate(columns, axis=1)
+
+    def _type_numbers(self, events: EventTable) -> IntArray:
+        """Numbers `[N]` of the event types; each distinct type is looked up once."""
+        types, kinds = self.artifact.event_types, events.event_type or [None] * len(events)
+        assert types is not None
+        distinct = list(dict.fromkeys(kinds))
+        number_of = dict(zip(distinct, types.numbers(distinct).tolist(), strict=True))
+        return np.fromiter(map(number_of.__getitem__, kinds), np.int64, len(events))
+
+    def item_numbers(self, events: EventTable) -> IntArray:
+        """Numbers `[N, F]` of the item fields.
+
+        Raises:
+            RequestError: an event has a field that items do not have.
+        """
+        catalogue, online = self.artifact.catalogue, self._put_online(events.item)
+        given = [online.get(item) for item in events.item] if online else None
+        number_NF = catalogue.numbers(events.item, given)
+        some = self._with_fields(events)
+        if some:
+            rows = [self._given_numbers(events, place, online.get(events.item[place])) for place in some]
+            number_NF[some] = np.reshape(rows, (-1, number_NF.shape[1]))
+        return number_NF
+
+    def _with_fields(self, events: EventTable) -> list[int]:
+        """Places of the events whose own fields count.
+
+        Raises:
+            RequestError: an event has a field that items do not have.
+        """
+        if events.fields is None:
+            return []
+        catalogue, some = self.artifact.catalogue, [place for place, fields in enumerate(events.fields) if fields]
+        catalogue.check_fields({name for place in some for name in events.fields[place] or ()})
+        if not self.catalogue_first:
+            return some
+        # Training and backfill have one value of each field for an item; a memory that goes on has the same.
+        items = list(dict.fromkeys(events.item[place] for place in some))
+        new = {item for item, row in zip(items, catalogue.rows(items).tolist(), strict=True) if row < FIRST_ROW}
+        return [place for place in some if events.item[place] in new]
+
+    def _put_online(self, items: Sequence[str]) -> dict[str, dict[str, str | None]]:
+        """Fields of those items that were put online, without fields that this artifact does not have."""
+        distinct = list(dict.fromkeys(items))
+        found = self.store.read_many(distinct, space=ITEMS)
+        if not any(found):
+            return {}
+        known = self.artifact.catalogue.only_known
+        return {item: known(json.loads(value)) for item, value in zip(distinct, found, strict=True) if value}
+
+    def _given_numbers(self, events: EventTable, place: int, online: Mapping[str, str | None] | None) -> IntArray:
+        """Numbers `[F]` of an item whose event came with fields, which win over those put online."""
+        assert events.fields is not None
+        item, fields = events.item[place], {**(online or {}), **(events.fields[place] or {})}
+        key = (item, *fields.items())
+        row = self._given.get(key)
+        if row is None:
+            row = self.artifact.catalogue.numbers([item], [fields])[0]
+            if len(self._given) >= _GIVEN:
+                self._given.clear()
+            self._given[key] = row
+        return row
+
+    def fold(self, states: States, plan: Rounds, number_NF: IntArray) -> States:
+        """Memories after all events.
+
+        Args:
+            states: before; cells may be changed in place, for a copy of them takes longer than a write.
+            plan: the order of the events.
+            number_NF: their numbers of `schema.history_fields`.
+        """
+        counting = self.runtime.counting
+        if counting is None:
+            return self._learn(states, plan, number_NF)
+        # Counts need no rounds: a user's events are taken one after another while her cells are near.
+        order_N = np.argsort(plan.user_N, kind="stable")
+        user_N = plan.user_N[order_N]
+        count_N = states.count_B[user_N] + plan.rank_N[order_N] + 1
+        counted = counting.write(states, user_N, number_NF[order_N], count_N)
+        others = {name: value for name, value in states.fields.items() if name not in counted}
+        after = self._learn(replace(states, fields=others), plan, number_NF)
+        return replace(after, fields={**after.fields, **counted})
+
+    def _learn(self, states: States, plan: Rounds, number_NF: IntArray) -> States:
+        """`fold` for the fields that are not counted."""
+        stride = self.runtime.stride
+        if stride is None or not len(plan.rank_N) or plan.rank_N.max() < max(_LONG, 2 * stride):
+            return self._in_rounds(states, plan, number_NF)
+        # The graph for long runs begins at a multiple of the stride and takes a multiple of it. So the events of a user
+        # with many are cut in three: a head up to the next multiple, a run of whole strides, and the rest. For others
+        # all events are head.
+        size_U = np.bincount(plan.user_N, minlength=len(states))
+        head_U = -states.count_B % stride
+        run_U = np.where(size_U > max(_LONG, 2 * stride), (size_U - head_U) // stride * stride, 0)
+        head_U = np.where(run_U > 0, head_U, size_U)
+        past_N = plan.rank_N - head_U[plan.user_N]
+        before, behind = np.flatnonzero(past_N < 0), np.flatnonzero(past_N >= run_U[plan.user_N])
+        states = self._in_rounds(states, plan.take(before), number_NF[before])
+        for user in np.flatnonzero(run_U).tolist():
+            place_N, user_B = np.flatnonzero(plan.user_N == user), np.array([user])
+            place_N = place_N[head_U[user] : head_U[user] + run_U[user]]
+            after = self.runtime.write_long_run(states.take(user_B), number_NF[place_N], plan.time_N[place_N])
+            states.put(user_B, after)
+        rest = plan.take(behind)
+        rest = replace(rest, rank_N=rest.rank_N - (head_U + run_U)[rest.user_N])
+        return self._in_rounds(states, rest, number_NF[behind])
+
+    def _in_rounds(self, states: States, plan: Rounds, number_NF: IntArray) -> States:
+        """Memories after all events: the first ones of all users together, then the second ones ..."""
+        rounds = plan.rounds()
+        # Rounds only get smaller. The first small one ends the part where a graph call for all users pays.
+        wide = next((at for at, place_N in enumerate(rounds) if len(place_N) <= _FEW), len(rounds))
+        # Where every user is in the first round, its order is that of the states: nothing is copied.
+        everyone = wide > 0 and np.array_equal(plan.user_N[rounds[0]], np.arange(len(states)))
+        if everyone:
+            states = self.runtime.write_learned(states, number_NF[rounds[0]], plan.time_N[rounds[0]])
+        else:
+            states = states.take(np.arange(len(states)))
+        for place_N in rounds[1 if everyone else 0 : wide]:
+            user_B = plan.user_N[place_N]
+            after = self.runtime.write_learned(states.take(user_B), number_NF[place_N], plan.time_N[place_N])
+            states.put(user_B, after)
+        # What is left are runs of a few users, each folded in by itself.
+        left_N = np.flatnonzero(plan.rank_N >= wide)
+        for user in np.unique(plan.user_N[left_N]).tolist():
+            place_N, user_B = left_N[plan.user_N[left_N] == user], np.array([user])
+            states.put(user_B, self.runtime.write_run(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
+        return states

@@ -1,0 +1,80 @@
+"""Exact counts of the target in the whole history, and how popular it is, for the head of any model.
+
+Where people repeat themselves, a model that counts has an advantage, whatever else it does. So that a comparison
+credits the memory and not the counts, every model that has the common head can be given them. With `model.counts =
+true` the head reads, with interest, target and context, what the baseline `counts` reads: for every item field how
+often the target's value occurs in the history before the target, in all of it, in the last 5, 20 and 100 events and
+decayed by half-lives, and how long ago it last occurred. They are logarithms, standardised by the training examples, of
+the counts that `gbdt` has, too (`lifelong.data.counts`). After them follows, as in `gbdt` and `tally`, how often each
+value is the target in training.
+
+These counts are exact, and of the whole history, whatever window the model itself reads. That is no state of bounded
+size: such a model is trained, evaluated and compared, and refused by everything that serves.
+
+Shapes: B users, C targets per user, K counts, F item fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lifelong.data.batch import Batch
+from lifelong.data.counts import count_input_names, count_inputs
+from lifelong.data.dataset import Dataset
+from lifelong.data.events import InputSpec
+from lifelong.data.examples import Examples
+from lifelong.errors import UsageError
+from lifelong.models.extras import BatchParts, HeadInput
+from lifelong.nn.counted import CountScale, TargetPopularity
+
+
+class ExactCounts(HeadInput):
+    """Standardised counts of each target, then how popular it is.
+
+    Args:
+        inputs: of the model.
+    """
+
+    suffix = " + counts"
+    not_served = "exact counts of a whole history (model.counts) are no state of bounded size"
+    reads_popularity = True
+    earlier_names: ClassVar[Mapping[str, str]] = {"counted": "scale", "popular": "popular"}
+
+    def __init__(self, inputs: InputSpec) -> None:
+        super().__init__()
+        counts = len(count_input_names(tuple(inputs.item), timed=inputs.timed))
+        self.width = counts + len(inputs.item)
+        self.scale, self.popular = CountScale(counts), TargetPopularity(inputs.item)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Numbers `[B, C, K + F]`; no losses.
+
+        Raises:
+            UsageError: the batch has no counts.
+        """
+        if not batch.count_BCK.shape[-1]:
+            raise UsageError("a model with counts was given no counts", fix="make the batches with counts=True")
+        return torch.cat([self.scale(batch.count_BCK), self.popular(batch.target_BCF)], dim=-1), {}
+
+    def batch_parts(self, *, delay: int = 0) -> BatchParts:
+        """The counts."""
+        return {"counts": True}
+
+    @property
+    def number_tables(self) -> Mapping[str, str]:
+        """The popularity of each value."""
+        return {f"popular.popular_{place}": field for place, field in enumerate(self.popular.fields)}
+
+    def fit(self, dataset: Dataset, draw: Callable[[], Examples]) -> None:
+        """The mean and deviation of each count."""
+        self.scale.fit(count_inputs(dataset, draw()))
+
+    def learn_popularity(self, counts: Mapping[str, npt.NDArray[np.float64]]) -> None:
+        """How often each value is the target."""
+        self.popular.learn(counts)

@@ -1,0 +1,72 @@
+"""Models that are fitted at once and not by gradient."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.dataset import Dataset
+from lifelong.data.events import InputSpec
+from lifelong.data.examples import Examples
+from lifelong.data.renumbering import Renumbering
+
+
+class FittedModel(ABC):
+    """A model that is fitted at once and not by gradient: baselines, LightGBM.
+
+    Registry, commands and comparison are those of the other models.
+    """
+
+    Config: ClassVar[type[Any]]
+    config: Any
+    """The settings it was built with, a `Config`."""
+    shared_settings: Mapping[str, Any] = {}
+    """Settings that are the same for every model (`model.head`, `model.context` ...), where they are not as usual."""
+    earlier_settings: ClassVar[Mapping[str, Any]] = {}
+    """What models of earlier releases were, whose artifacts lack a setting."""
+    title: str
+    source: ClassVar[str]
+    state: ClassVar[str]
+    not_served: ClassVar[str] = "it reads the raw history"
+    """Why no service can score with it."""
+    not_continued: ClassVar[str] = "it is fitted at once, and nothing of an earlier fit would be left"
+    """Why a fit cannot go on from an earlier one."""
+
+    def __init__(self, inputs: InputSpec) -> None:
+        """Subclasses take `(inputs, config)`, as models do."""
+        self.inputs = inputs
+
+    @abstractmethod
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
+        """Fit on the training period only."""
+
+    def start_from(self, earlier: Self, fields: Mapping[str, Renumbering]) -> list[str]:
+        """Let `fit` go on from an earlier model, or say why it cannot, in words.
+
+        Args:
+            earlier: of the same settings.
+            fields: what became of the numbers of each field.
+        """
+        return [self.not_continued]
+
+    @abstractmethod
+    def predict(self, dataset: Dataset, examples: Examples) -> npt.NDArray[np.float64]:
+        """Logits `[N, T]` of examples, each from the events before its position alone."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything that `load` needs into `folder`, without pickle."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path) -> FittedModel:
+        """Read what `save` wrote."""
+
+    def requirements(self, dataset: Dataset) -> list[str]:
+        """What this model misses in a dataset, in words."""
+        return []

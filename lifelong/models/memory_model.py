@@ -1,0 +1,261 @@
+"""Models with a memory of bounded size for each user.
+
+Shapes: B users, L padded history length, C targets per user, N real targets, F fields, E width of an embedded event,
+D width of an interest, S slots, T tasks.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import TypeVar
+
+from lifelong.data.batch import Batch
+from lifelong.data.cell_plan import CellPacking
+from lifelong.models.model import Model, Output
+from lifelong.nn.tally import CountMemory, Seen
+
+
+class Event(NamedTuple):
+    """One event of each of B users."""
+
+    number_BF: Tensor
+    """int64, `schema.history_fields`."""
+    time_B: Tensor
+    """int64 UTC seconds."""
+
+
+class History(NamedTuple):
+    """Histories of B users, left-aligned."""
+
+    number_BLF: Tensor
+    time_BL: Tensor
+    length_B: Tensor
+
+
+class Target(NamedTuple):
+    """C targets of each of B users."""
+
+    number_BCF: Tensor
+    """int64, `schema.item_fields`."""
+    context_BCF: Tensor
+    """int64, `schema.context_fields`."""
+    time_BC: Tensor
+    extra_BCX: Tensor | None = None
+    """What the model's extras give, if it has any."""
+
+
+class Memory(Protocol):
+    """A NamedTuple of tensors whose first axis is the user (after `encode`: user, target).
+
+    The first field is always `count_B`: int64 number of events folded in; the others are float tensors. What a store
+    keeps of a user is `count`, the time of the last event, and these fields.
+    """
+
+    @property
+    def count_B(self) -> Tensor:  # noqa: N802  a field's name, with its shape
+        """Events folded in."""
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+
+M = TypeVar("M", bound=Memory, default=Any)
+"""The NamedTuple of one memory model."""
+
+
+class MemoryModel(Model, Generic[M]):
+    """A model whose state per user is bounded and updated in O(1) per event.
+
+    The law: `encode` at position n = folding `write` over the first n events.
+    """
+
+    not_served = ""
+    continues: ClassVar[bool] = False
+    """Whether a pass can begin with a memory, by `continue_vector`."""
+
+    @property
+    def divisible(self) -> bool:
+        """Users have nothing to do with each other."""
+        return True
+
+    @property
+    def stack(self) -> Sequence[tuple[nn.GRU, int]]:
+        """The layers and their periods, the lowest first, of a memory whose only field are the states of such layers.
+
+        A layer steps every so many events, by the new state of the layer below. Empty for a memory of another kind.
+        """
+        return ()
+
+    @property
+    def cells(self) -> CellPacking | None:
+        """How the field `cell_BKX` of a memory that counts is stored; None for a memory of another kind."""
+        return None
+
+    def remember(self, kind: Callable[..., M], *shapes: Sequence[int]) -> None:
+        """Say what a user's memory is: the count, and a field of each shape, which begins as zeros."""
+        self._kind, self._shapes = kind, shapes
+
+    def initial_memory(self, num_users: int) -> M:
+        """Empty memories, on the model's device and in its precision: those of `remember`."""
+        weight = next(self.parameters())
+        count_B = torch.zeros(num_users, dtype=torch.int64, device=weight.device)
+        return self._kind(count_B, *(weight.new_zeros(num_users, *shape) for shape in self._shapes))
+
+    @abstractmethod
+    def write_vector(self, memory: M, event_BE: Tensor) -> M:
+        """Fold one embedded event per user into the memory; the specification of the model."""
+
+    @abstractmethod
+    def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> M:
+        """Memory after `position` events, for each target: fields `[B, C, ...]`. The fast form of `write_vector`.
+
+        Padding (places from `length_B` on) may hold anything, NaN too, and changes neither values nor gradients.
+        """
+
+    def continue_vector(self, memory: M, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> M:
+        """As `encode_vector`, from memories after a multiple of the largest period of events, one per user.
+
+        Args:
+            memory: fields `[B, ...]`.
+            event_BLE: what comes after them.
+            length_B: of these events.
+            position_BC: from the first of these events on.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def read_vector(self, memory: M, target_BCE: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Read with the target as the query.
+
+        Args:
+            memory: fields `[B, C, ...]` (from `encode`) or `[B, 1, ...]` (one memory for all candidates).
+            target_BCE: embedded targets.
+
+        Returns:
+            interest `[B, C, D]` and the first-hop attention `[B, C, S]`, or None.
+        """
+
+    def write(self, memory: M, event: Event) -> M:
+        """Fold one event per user into the memory."""
+        return self.write_vector(memory, self.embed(event.number_BF, self.history_fields))
+
+    def encode(self, history: History, position_BC: Tensor) -> M:
+        """Whole history -> memory at each position."""
+        event_BLE = self.embed(history.number_BLF, self.history_fields)
+        return self.encode_vector(event_BLE, history.length_B, position_BC)
+
+    def read(self, memory: M, target: Target) -> tuple[Tensor, Tensor | None]:
+        """Interest and first-hop attention."""
+        return self.read_vector(memory, self.embed(target.number_BCF, self.item_fields))
+
+    def respond(self, memory: M, target: Target) -> tuple[Tensor, Tensor | None]:
+        """Logits `[B, C, T]` and attention from a memory."""
+        target_BCE = self.embed(target.number_BCF, self.item_fields)
+        interest_BCD, attention_BCS = self.read_vector(memory, target_BCE)
+        context_BCE = self.embed_context(target.context_BCF)
+        if target.extra_BCX is not None:
+            context_BCE = torch.cat([context_BCE, target.extra_BCX], dim=-1)
+        return self.head(interest_BCD, target_BCE, context_BCE), attention_BCS
+
+    def auxiliary(self, memory: M, mask_BC: Tensor) -> Mapping[str, Tensor]:
+        """Auxiliary losses on the memories at labelled positions; none by default."""
+        return {}
+
+    def facts(self, memory: M) -> Mapping[str, Tensor]:
+        """What to report of memories after training, `[B, C, X]` by name: means over positions; nothing by default."""
+        return {}
+
+    def forward(self, batch: Batch) -> Output:
+        """One history pass, then a read per real target; padded targets get logit 0."""
+        history = History(batch.history_BLF, batch.time_BL, batch.length_B)
+        return self._answer(self.encode(history, batch.position_BC), batch)
+
+    def go_on(self, memory: M, batch: Batch) -> tuple[Output, M]:
+        """As `forward`, from memories; also the memories after each user's last event, without gradient."""
+        event_BLE = self.embed(batch.history_BLF, self.history_fields)
+        position_BC = torch.cat([batch.position_BC, batch.length_B.unsqueeze(1)], dim=1)
+        found = self.continue_vector(memory, event_BLE, batch.length_B, position_BC)
+        at, last = _split_last(found)
+        return self._answer(at, batch), last
+
+    def targets(self, batch: Batch) -> tuple[Target, dict[str, Tensor]]:
+        """A batch's targets as `respond` takes them, and auxiliary losses of the extras."""
+        parts, losses = self.extras(batch)
+        extra_BCX = torch.cat(parts, dim=-1) if parts else None
+        return Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, extra_BCX), losses
+
+    def _answer(self, memory: M, batch: Batch) -> Output:
+        """Read the memory at each target, and respond."""
+        real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
+        memory = pick(memory, real_N)
+        target, losses = self.targets(batch)
+        target = pick(target, real_N)
+        aux_losses = {**self.auxiliary(memory, real_N.new_ones(1, len(real_N), dtype=torch.bool)), **losses}
+        logit_BNT, attention_BNS = self.respond(memory, target)
+        return Output(
+            spread_targets(logit_BNT.squeeze(0), batch.mask_BC),
+            aux_losses,
+            None if attention_BNS is None else spread_targets(attention_BNS.squeeze(0), batch.mask_BC),
+        )
+
+
+class CountingModel(MemoryModel[M]):
+    """A memory model with a part that counts, which a service writes and reads by compiled loops.
+
+    The graphs write and read the other part alone, the learned one.
+    """
+
+    @property
+    @abstractmethod
+    def counts(self) -> CountMemory:
+        """The part that counts."""
+
+    @abstractmethod
+    def learned(self, memory: M) -> Memory | None:
+        """The part of a memory that does not count: a NamedTuple with `count_B`; None if there is none."""
+
+    @abstractmethod
+    def write_learned(self, learned: Any, event_BE: Tensor) -> Any:
+        """`write_vector` of that part alone."""
+
+    @abstractmethod
+    def read_seen(
+        self, seen: Seen, learned: Any, target_BCE: Tensor, seconds_BCF: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """`read_vector` from what the counts say.
+
+        Args:
+            seen: of each target.
+            learned: the other part of the memory.
+            target_BCE: embedded targets.
+            seconds_BCF: since the last event of each target's values, see `lifelong.nn.clock.elapsed`.
+        """
+
+
+_Fields = TypeVar("_Fields")
+
+
+def pick(fields: _Fields, real_N: Tensor) -> _Fields:
+    """A NamedTuple `[B, C, ...]` of the real targets alone, as if they were one user's: `[1, N, ...]`; None stays."""
+    assert isinstance(fields, tuple)
+    picked: list[Any] = [value if value is None else value.flatten(0, 1)[real_N].unsqueeze(0) for value in fields]
+    return type(fields)(*picked)
+
+
+def _split_last(fields: _Fields) -> tuple[_Fields, _Fields]:
+    """A NamedTuple `[B, C, ...]` without the last place, and that place `[B, ...]` without gradient."""
+    assert isinstance(fields, tuple)
+    return type(fields)(*(value[:, :-1] for value in fields)), type(fields)(
+        *(value[:, -1].detach() for value in fields)
+    )
+
+
+def spread_targets(value_NX: Tensor, mask_BC: Tensor) -> Tensor:
+    """Values of the real targets, in order, back at their places, 0 elsewhere: `[B, C, X]`."""
+    real_N = mask_BC.flatten().nonzero().squeeze(-1)
+    whole = value_NX.new_zeros(mask_BC.numel(), value_NX.shape[1]).index_copy(0, real_N, value_NX)
+    return whole.view(*mask_BC.shape, -1)

@@ -1,0 +1,223 @@
+"""Which models there are, and every name that stands for one: the only registry.
+
+    hpmn_both_counts = hpmn (a model or preset) + _both + _counts (endings)
+
+Adding a model = one file + one line in `MODELS`: the contract tests, the commands, the comparison and the documentation
+pick it up from there. Models of other packages: `lifelong.plugins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from lifelong.errors import ConfigError
+from lifelong.models.attrec import AttRec
+from lifelong.models.base import FittedModel, Model
+from lifelong.models.caser import Caser
+from lifelong.models.counts import Counts
+from lifelong.models.delta import GatedDelta
+from lifelong.models.dien import Dien
+from lifelong.models.din import Din
+from lifelong.models.dnn import Dnn
+from lifelong.models.eta import Eta
+from lifelong.models.fm import Fm
+from lifelong.models.fpmc import Fpmc
+from lifelong.models.fpmc_users import FpmcUsers
+from lifelong.models.gbdt import Gbdt
+from lifelong.models.gru4rec import Gru4Rec
+from lifelong.models.hpmn import Hpmn
+from lifelong.models.hpmn_authors import HpmnAuthors
+from lifelong.models.hpmn_dynamic import HpmnDynamic
+from lifelong.models.hstu import Hstu
+from lifelong.models.lr import Lr
+from lifelong.models.lstm import Lstm
+from lifelong.models.memn2n import MemN2N
+from lifelong.models.mf import Mf
+from lifelong.models.mimn import Mimn
+from lifelong.models.mingru import MinGru
+from lifelong.models.popularity import Popularity
+from lifelong.models.rum_feature import RumFeature
+from lifelong.models.rum_item import RumItem
+from lifelong.models.sdim import Sdim
+from lifelong.models.shan import Shan
+from lifelong.models.sim import Sim
+from lifelong.models.svdpp import Svdpp
+from lifelong.models.tally import Tally
+from lifelong.models.tifu_knn import TifuKnn
+from lifelong.models.topfreq import TopFreq
+from lifelong.models.twin import Twin
+from lifelong.models.ubr4ctr import Ubr4Ctr
+from lifelong.models.upcf import Upcf
+from lifelong.plugins import Registry
+
+Entry = type[Model] | type[FittedModel]
+
+MODELS: MutableMapping[str, Entry] = Registry[Entry](
+    "models",
+    {
+        "popularity": Popularity,
+        "topfreq": TopFreq,
+        "upcf": Upcf,
+        "tifu_knn": TifuKnn,
+        "counts": Counts,
+        "gbdt": Gbdt,
+        "lr": Lr,
+        "fm": Fm,
+        "mf": Mf,
+        "fpmc": Fpmc,
+        "dnn": Dnn,
+        "svdpp": Svdpp,
+        "gru4rec": Gru4Rec,
+        "caser": Caser,
+        "hstu": Hstu,
+        "shan": Shan,
+        "memn2n": MemN2N,
+        "attrec": AttRec,
+        "din": Din,
+        "dien": Dien,
+        "hpmn": Hpmn,
+        "tally": Tally,
+        "hpmn_dynamic": HpmnDynamic,
+        "sim": Sim,
+        "ubr4ctr": Ubr4Ctr,
+        "eta": Eta,
+        "sdim": Sdim,
+        "twin": Twin,
+        "lstm": Lstm,
+        "mingru": MinGru,
+        "gated_delta": GatedDelta,
+        "mimn": Mimn,
+        "rum_item": RumItem,
+        "rum_feature": RumFeature,
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A model with some settings chosen, trained and compared under a name of its own.
+
+    Args:
+        model: whose settings it has; also the model that an artifact names.
+        entry: its class. If it is not the model's own, the settings select it, and it has settings of its own.
+        settings: what is chosen.
+    """
+
+    model: str
+    entry: Entry
+    settings: Mapping[str, Any]
+
+    @property
+    def selects(self) -> bool:
+        """Whether its settings select another class than the model's own."""
+        return self.entry is not MODELS[self.model]
+
+    def chosen_by(self, model: str, config: Mapping[str, Any]) -> bool:
+        """Whether a model with these settings is this preset."""
+        return model == self.model and all(config.get(key) == value for key, value in self.settings.items())
+
+
+PRESETS: dict[str, Preset] = {
+    "topfreq_personal": Preset("topfreq", TopFreq, {"everyone": False}),
+    "hpmn_authors": Preset("hpmn", HpmnAuthors, {"authors_mode": True}),
+    "fpmc_users": Preset("fpmc", FpmcUsers, {"user_factors": True}),
+    "sim_soft": Preset("sim", Sim, {"search": "soft"}),
+    "sim_cluster": Preset("sim", Sim, {"search": "cluster"}),
+}
+ENDINGS: dict[str, Mapping[str, Any]] = {
+    "_counts": {"counts": True},
+    "_item": {"side": "item"},
+    "_both": {"side": "both"},
+}
+"""What may follow the name of a model or preset -> settings that all models share, set to these values."""
+
+
+class Chosen(NamedTuple):
+    """What a name and settings stand for."""
+
+    model: str
+    """Key of `MODELS`."""
+    entry: Entry
+    config: dict[str, Any]
+    """The settings given and those that the name stands for, unchecked."""
+
+
+def choose(name: str, config: Mapping[str, Any]) -> Chosen:
+    """The model behind a name and settings.
+
+    >>> choose("sim_soft_counts", {"hits": 8})[::2]
+    ('sim', {'hits': 8, 'search': 'soft', 'counts': True})
+    >>> choose("hpmn", {"authors_mode": True}).entry.__name__
+    'HpmnAuthors'
+
+    Raises:
+        ConfigError: there is no such model, or the settings contradict the name.
+    """
+    plain, fixed = _without_endings(name)
+    if plain in PRESETS:
+        model, fixed = PRESETS[plain].model, {**PRESETS[plain].settings, **fixed}
+    elif plain in MODELS:
+        model = plain
+    else:
+        raise ConfigError([f"there is no model {name!r}"], fix=f"choose one of: {', '.join(all_names())}")
+    other = [key for key in fixed if key in config and config[key] != fixed[key]]
+    if other:
+        found = [f"model.{key}: {name} has {fixed[key]!r} (found {config[key]!r})" for key in other]
+        raise ConfigError(found, fix=f"leave that out, or train {model}")
+    return _selected(model, {**config, **fixed})
+
+
+def _selected(model: str, config: dict[str, Any]) -> Chosen:
+    """The model's class, or that of the preset that the settings select; a selecting flag that is off is left out."""
+    selecting = [preset for preset in PRESETS.values() if preset.model == model and preset.selects]
+    for preset in selecting:
+        if preset.chosen_by(model, config):
+            return Chosen(model, preset.entry, config)
+    off = {key for preset in selecting for key in preset.settings if config.get(key) is False}
+    return Chosen(model, MODELS[model], {key: value for key, value in config.items() if key not in off})
+
+
+def model_class(name: str, config: Mapping[str, Any]) -> Entry:
+    """The class behind a name and settings; raises as `choose`."""
+    return choose(name, config).entry
+
+
+def all_names() -> list[str]:
+    """Models and presets; each may have endings.
+
+    >>> all_names()[-2:]
+    ['sim_soft', 'sim_cluster']
+    """
+    return [*MODELS, *PRESETS]
+
+
+def plain_name(name: str) -> str:
+    """The name of a model or preset without endings; any other name as it is.
+
+    >>> plain_name("sim_soft_counts"), plain_name("counts")
+    ('sim_soft', 'counts')
+    """
+    return _without_endings(name)[0]
+
+
+def _without_endings(name: str) -> tuple[str, dict[str, Any]]:
+    """The plain name, and the settings that its endings stand for; a name of no model as it is."""
+    plain, settings = name, dict[str, Any]()
+    while plain not in MODELS and plain not in PRESETS:
+        ending = next((ending for ending in ENDINGS if plain.endswith(ending)), None)
+        if ending is None:
+            return name, {}
+        plain, settings = plain.removesuffix(ending), {**settings, **ENDINGS[ending]}
+    return plain, settings
+
+
+def registered_name(model: Model | FittedModel) -> str | None:
+    """The key in `MODELS` of a model's class; None if the class is not registered."""
+    entry = model.registered_class if isinstance(model, Model) else type(model)
+    owners = {
+        **{preset.entry: preset.model for preset in PRESETS.values()},
+        **{one: name for name, one in MODELS.items()},
+    }
+    return owners.get(entry)

@@ -1,0 +1,91 @@
+"""Models that rank by a score of their own, and whose logit is a rising function of it.
+
+    logit = slope log(score + floor) + bias          slope > 0 and bias by logistic regression on training examples
+
+So the order of items is that of the score, as its authors rank, and the log loss is that of a probability.
+
+Shapes: N examples, T tasks.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.events import InputSpec
+from lifelong.data.negatives import labelled_training_examples
+from lifelong.dtypes import FloatArray
+from lifelong.models.fitted_model import FittedModel
+from lifelong.nn.logistic import fit_logistic
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import Examples
+
+_EXAMPLES = 50_000
+"""Training examples that the logit is fitted on."""
+_LEAST_SLOPE = 1e-6
+
+
+class ScoredModel(FittedModel):
+    """A subclass learns something, keeps it in `learned`, and gives a score that is 0 or more."""
+
+    not_continued = "it counts the training period anew, and a day that is in both would count twice"
+    floor: ClassVar[float]
+    """Added to the score before its logarithm is taken."""
+
+    def __init__(self, inputs: InputSpec, config: Any) -> None:
+        super().__init__(inputs)
+        self.config = config
+        self.learned: dict[str, npt.NDArray[Any]] = {}
+        self.slope_T, self.bias_T = np.ones(len(inputs.tasks)), np.zeros(len(inputs.tasks))
+
+    @abstractmethod
+    def learn(self, dataset: Dataset, *, seed: int) -> dict[str, npt.NDArray[Any]]:
+        """What is kept of the training period, as named arrays."""
+
+    @abstractmethod
+    def scores(self, dataset: Dataset, examples: Examples) -> FloatArray:
+        """A score of each example, 0 or more, from the events before its position and from what was learned: `[N]`."""
+
+    def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
+        """Learn, then fit the logit."""
+        self.learned = self.learn(dataset, seed=seed)
+        examples = labelled_training_examples(dataset, seed=seed, limit=_EXAMPLES)
+        value_N1 = self._logs(dataset, examples)[:, None]
+        fits = [fit_logistic(value_N1, label_N, l2=1.0) for label_N in np.asarray(examples.label_NT, np.float64).T]
+        self.slope_T = np.array([max(float(slope[0]), _LEAST_SLOPE) for slope, _ in fits])
+        self.bias_T = np.array([bias for _, bias in fits])
+
+    def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
+        """Logits `[N, T]`."""
+        return self._logs(dataset, examples)[:, None] * self.slope_T + self.bias_T
+
+    def _logs(self, dataset: Dataset, examples: Examples) -> FloatArray:
+        logs: FloatArray = np.log(self.scores(dataset, examples) + self.floor)
+        return logs
+
+    def save(self, folder: Path) -> None:
+        """Write `model.json` and one `.npy` file per array."""
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"inputs": asdict(self.inputs), "settings": asdict(self.config)}
+        (folder / "model.json").write_text(json.dumps({**record, "arrays": sorted(self.learned)}, indent=2) + "\n")
+        for name, values in {**self.learned, "logit": np.stack([self.slope_T, self.bias_T])}.items():
+            np.save(folder / f"{name}.npy", values)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read what `save` wrote."""
+        record = json.loads((folder / "model.json").read_text())
+        model = cls(InputSpec(**record["inputs"]), cls.Config(**record["settings"]))
+        model.learned = {name: np.load(folder / f"{name}.npy") for name in record["arrays"]}
+        model.slope_T, model.bias_T = np.load(folder / "logit.npy")
+        return model

@@ -1,0 +1,71 @@
+"""TopFreq: what the user had most often; the floor of all models of repeat consumption.
+
+P-TopFreq and GP-TopFreq of Li, Jullien, Ariannezhad and de Rijke, "A Next Basket Recommendation Reality Check", ACM
+TOIS 2023: a user's items by how many of her baskets held them, and behind them, for GP-TopFreq, all other items by how
+often anybody had them in training. Here the latter decides among items that she had equally often, too.
+
+    score = baskets of the user with the item + popularity, which is below 1          popularity 0 for P-TopFreq
+
+State: how often the user had each item. It grows with the history.
+
+Shapes: N examples, V item numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.baskets import basket_weights, by_moment
+from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.popularity import target_counts
+from lifelong.dtypes import FloatArray
+from lifelong.models.scored_model import ScoredModel
+from lifelong.models.settings import setting
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+    from lifelong.data.examples import Examples
+
+_MOMENTS = 4096
+
+
+@dataclass(frozen=True)
+class TopFreqConfig:
+    """Settings of `topfreq`."""
+
+    everyone: bool = setting(True, "items that a user had equally often are ordered by popularity (GP-TopFreq)")
+
+
+class TopFreq(ScoredModel):
+    """One count."""
+
+    Config = TopFreqConfig
+    title = "GP-TopFreq"
+    source = "Li et al., TOIS 2023"
+    state = "counters"
+    floor = 0.01
+
+    def __init__(self, inputs: Any, config: TopFreqConfig) -> None:
+        super().__init__(inputs, config)
+        self.title = "GP-TopFreq" if config.everyone else "P-TopFreq"
+
+    def learn(self, dataset: Dataset, *, seed: int) -> dict[str, npt.NDArray[Any]]:
+        """Popularity of each number, below 1."""
+        count_V = target_counts(dataset)["item"]
+        return {"popularity": count_V / (count_V.max(initial=0) + 1)}
+
+    def scores(self, dataset: Dataset, examples: Examples) -> FloatArray:
+        """Count of the user's own baskets, and popularity."""
+        rows, row_N = len(dataset.catalogue), np.asarray(examples.row_N)
+        row_V = np.where(np.arange(rows) >= FIRST_ROW, np.arange(rows), -1)
+        score_N = np.zeros(len(examples))
+        for chosen_N, moment_N, moments in by_moment(examples, _MOMENTS):
+            own = basket_weights(dataset.histories, moments, row_V, rows, lambda age, number: np.ones(len(age)))
+            score_N[chosen_N] = np.asarray(own[moment_N, row_N[chosen_N]]).reshape(-1)
+        if self.config.everyone:
+            score_N += self.learned["popularity"][dataset.catalogue.number_VF[row_N, 0]]
+        return score_N

@@ -1,0 +1,461 @@
+"""The memory of Tally: counting cells and a clock, with the periodic slots of HPMN and sums of fixed factors.
+
+    event --keys----> one cell of each field: count + 1, age 0; the stalest gives way, and leaves two bits      step
+          `-gap-----> clock: the time of every 2^j-th event
+          |-vector--> GRU_1 --> slot 1 --every k-th--> GRU_2 --> slot 2 ...
+          `-factor--> sums
+    target --keys----> count, age, faded of each of its values --decays, logarithms--> c_f of field f           read
+           |-factor--> affinities, a part of c
+           `-[vector ; c]--W_q--> q, attention over the slots --> h
+    interest = [h ; q * h ; c]
+
+A recurrent state cannot hold how often a user met each of a hundred thousand items, and how often and how long ago is
+what predicts her next response best. The cells hold just that, for the values that she meets most and of late; slots
+hold what sequences tell beyond. What is in the cells does not depend on learned weights: training reads it off a
+compiled replay of the history, and learns only what to make of it.
+
+Source: this package (`cells.py`, `clock.py`); slots of Ren et al., SIGIR 2019 (`hpmn.py`).
+
+Shapes: B users, L padded history length, C targets per user, S slots, D slot width, E width of an embedded event, Q
+width of an embedded target, F counted fields, K cells, W words of faded bits, J levels of the clock, P features of a
+field.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lifelong.data.cell_plan import AGES, CLOCK_LEVELS, MARKS, NUMBER_BYTES, ages, plan_cells
+from lifelong.nn.affinity import Affinity, Sums
+from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
+from lifelong.nn.clock import clock_at, elapsed, empty_clock, spans, tick
+from lifelong.nn.hpmn import HpmnMemory, Slots
+from lifelong.nn.masks import length_mask
+
+HALF_LIVES = (10.0, 50.0, 250.0, 1250.0)
+"""In events: by how much a count weighs less with its age."""
+HOUR, DAY = 3_600.0, 86_400.0
+DAY_HALF_LIVES = (7.0, 60.0)
+"""Half-lives in days."""
+FEATURES = 6 + len(HALF_LIVES) + len(DAY_HALF_LIVES)
+"""P: has a cell, is faded, log of count, log of age in events and in hours, rank of the value, and the log of the count
+at each decay."""
+STD_KIND = 0.1
+"""Spread of the initial embeddings of kinds of cells."""
+TIMES = (1, 2, 3, 4, 6, 9, 14, 25, 60)
+"""Where kinds of cells begin, by their counts."""
+AGE_STEPS = 8
+"""Steps of the scale of ages that make one kind of cells."""
+KINDS = 2 + len(TIMES) * (AGES // AGE_STEPS)
+"""Kinds of cells of a field: none, none but faded, and each pair of a range of counts and one of ages."""
+
+
+class Counts(NamedTuple):
+    """Memories of B users that count."""
+
+    count_B: Tensor
+    """int64: events so far."""
+    clock_BJX: Tensor
+    """int32, see `clock.py`."""
+    cell_BKX: Tensor
+    """int16, see `cells.py`."""
+    faded_BW: Tensor
+    """int16: bits of values that lost their cell."""
+
+
+class SlotsAndCounts(NamedTuple):
+    """Memories of B users with slots that count, too."""
+
+    count_B: Tensor
+    slot_BSD: Tensor
+    clock_BJX: Tensor
+    cell_BKX: Tensor
+    faded_BW: Tensor
+
+
+class SumsAndCounts(NamedTuple):
+    """Memories of B users with sums of factors that count, too."""
+
+    count_B: Tensor
+    sums_BKD: Tensor
+    """See `affinity.py`."""
+    clock_BJX: Tensor
+    cell_BKX: Tensor
+    faded_BW: Tensor
+
+
+class SlotsAndSums(NamedTuple):
+    """The part of a memory that does not count, with slots and sums."""
+
+    count_B: Tensor
+    slot_BSD: Tensor
+    sums_BKD: Tensor
+
+
+class SlotsSumsAndCounts(NamedTuple):
+    """Memories of B users with all three parts."""
+
+    count_B: Tensor
+    slot_BSD: Tensor
+    sums_BKD: Tensor
+    clock_BJX: Tensor
+    cell_BKX: Tensor
+    faded_BW: Tensor
+
+
+Learned = Slots | Sums | SlotsAndSums | None
+"""The part of a memory that does not count."""
+Whole = Counts | SlotsAndCounts | SumsAndCounts | SlotsSumsAndCounts
+"""A memory, by the parts that it has."""
+_WHOLE: dict[type[Any], type[Any]] = {
+    Slots: SlotsAndCounts,
+    Sums: SumsAndCounts,
+    SlotsAndSums: SlotsSumsAndCounts,
+}
+
+
+class Seen(NamedTuple):
+    """What the counts of a memory say about the values of targets."""
+
+    count_BC: Tensor
+    """int64: events of the user."""
+    clock_BCJX: Tensor
+    times_BCF: Tensor
+    """int64: how often the value was met; 0 where it has no cell."""
+    age_BCF: Tensor
+    """int64: step of the scale of ages of its last event."""
+    faded_BCF: Tensor
+    """bool: it had a cell once, but for accidents."""
+
+
+def counted_size(fields: int, *, kind: int, levels: int = CLOCK_LEVELS) -> int:
+    """How many numbers `CountMemory.features` gives of a target."""
+    return fields * (FEATURES + kind + 2) + 1 + levels
+
+
+class CountMemory(nn.Module):
+    """Counts which values a user met, how often and how long ago, in a memory of fixed size.
+
+    A key is a whole number from 0 to 65,535 that stands for a value of a field, such as an item; a negative one is not
+    counted (padding, unknown values). Keys should be numbered by falling frequency, as their rank is a feature.
+
+    Args:
+        sizes: how many values each field has, about.
+        state: bytes of a stored memory at most: clock, cells and bits.
+        faded: share of cells and bits that are bits of values without a cell.
+        shares: how cells are shared out over the fields; empty for 1, 1/2, 1/3 ...
+        patience: events for which a doubled count holds a cell; 0 keeps the latest values.
+        kind: width of the embedding that stands for a count and an age together.
+        levels: J; 1 where the times of events are not known.
+
+    Raises:
+        ValueError: too few bytes, or shares of another number of fields.
+
+    >>> counts = CountMemory(sizes=(1000, 20), state=600)
+    >>> key_BLF = torch.tensor([[[7, 3], [8, 3], [7, -1]]])
+    >>> memory = counts(key_BLF, gap_BL=torch.tensor([[0, 60, 3600]]), position_BC=torch.tensor([[2, 3]]))
+    >>> counts.look(memory, torch.tensor([[[7, 3], [7, 3]]])).times_BCF.tolist()
+    [[[1, 2], [2, 2]]]
+    """
+
+    stale_N: Tensor
+    age_A: Tensor
+    scale_F: Tensor
+    half_life_X: Tensor
+    first_T: Tensor
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        state: int = 3_584,
+        faded: float = 0.4,
+        shares: Sequence[float] = (),
+        patience: int = 400,
+        kind: int = 8,
+        levels: int = CLOCK_LEVELS,
+    ) -> None:
+        super().__init__()
+        left = state - NUMBER_BYTES * levels * MARKS
+        self.plan = plan_cells(left, sizes, faded=faded, shares=shares, patience=patience)
+        self.levels, self.size = levels, counted_size(len(sizes), kind=kind, levels=levels)
+        self.kind = nn.Embedding(len(sizes) * KINDS, kind)
+        nn.init.normal_(self.kind.weight, std=STD_KIND)
+        self.register_buffer("scale_F", torch.tensor([math.log(size) for size in sizes]), persistent=False)
+        half_lives = [*HALF_LIVES, *(DAY * days for days in DAY_HALF_LIVES)]
+        self.register_buffer("half_life_X", torch.tensor(half_lives), persistent=False)
+        self.register_buffer("first_T", torch.tensor(TIMES), persistent=False)
+        self.register_buffer("stale_N", staleness(self.plan), persistent=False)
+        self.register_buffer("age_A", torch.tensor(ages()), persistent=False)
+
+    def initial(self, num_users: int) -> Counts:
+        """Memories of users without events."""
+        device = self.kind.weight.device
+        count_B = torch.zeros(num_users, dtype=torch.int64, device=device)
+        clock_BJX = empty_clock(num_users, self.levels, device=device)
+        return Counts(count_B, clock_BJX, *empty_cells(num_users, self.plan, device=device))
+
+    def step(self, memory: Counts, key_BF: Tensor, gap_B: Tensor) -> Counts:
+        """Count one event of each user; the specification of `forward`.
+
+        Args:
+            memory: before the event.
+            key_BF: int64 keys.
+            gap_B: int64 seconds since the user's event before; 0 for the first.
+        """
+        count_B = memory.count_B + 1
+        cells = write_cells(memory.cell_BKX, memory.faded_BW, key_BF, count_B, stale_N=self.stale_N, plan=self.plan)
+        return Counts(count_B, tick(memory.clock_BJX, gap_B, count_B), *cells)
+
+    def forward(self, key_BLF: Tensor, gap_BL: Tensor, position_BC: Tensor) -> Counts:
+        """The memories after the first `position` events, bit for bit: fields `[B, C, ...]`.
+
+        Args:
+            key_BLF: int64 keys, left-aligned; negative in padding. L may be 0.
+            gap_BL: int64 seconds since the event before; anything in padding.
+            position_BC: int64, at most the user's number of events.
+        """
+        # Compiling takes seconds where nothing is cached yet.
+        from lifelong.nn.cell_replay import cells_at
+
+        clock_BCJX = clock_at(gap_BL, position_BC, self.levels)
+        return Counts(position_BC, clock_BCJX, *cells_at(key_BLF, position_BC, self.stale_N, self.plan))
+
+    def look(self, memory: Counts, key_BCF: Tensor) -> Seen:
+        """What memories `[B, C, ...]` or `[B, 1, ...]` say about targets' keys."""
+        found = find_cells(memory.cell_BKX, memory.faded_BW, key_BCF, self.plan)
+        return Seen(memory.count_B, memory.clock_BJX, *found)
+
+    def look_at(self, key_BLF: Tensor, gap_BL: Tensor, position_BC: Tensor, asked_BCF: Tensor) -> Seen:
+        """What `look` gives for the memories of `forward`, which are never made: the form for training."""
+        from lifelong.nn.cell_replay import cells_found
+
+        clock_BCJX = clock_at(gap_BL, position_BC, self.levels)
+        return Seen(position_BC, clock_BCJX, *cells_found(key_BLF, position_BC, asked_BCF, self.stale_N, self.plan))
+
+    def features(
+        self,
+        seen: Seen,
+        key_BCF: Tensor,
+        popularity_BCF: Tensor | None = None,
+        seconds_BCF: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What is seen, as numbers of about unit size: all of them `[B, C, size]`, and the features `[B, C, F, P]`.
+
+        They are, of each field, what `FEATURES` names, the embedding of its kind of cell, its popularity, and how much
+        more often the value was met than anybody would have in as many events; and how many events the user has had,
+        and how long they took.
+
+        Args:
+            seen: from `look` or `look_at`.
+            key_BCF: the targets' keys.
+            popularity_BCF: logarithms of the shares of all targets that have each value, as it was before these were
+                seen; None where all values are equally popular.
+            seconds_BCF: since each value's last event, see `clock.elapsed`; None to compute them.
+        """
+        dtype = self.kind.weight.dtype
+        scale_F = self.scale_F.to(dtype)
+        cell_BCF = (seen.times_BCF > 0).to(dtype)
+        times_BCF = torch.log1p(seen.times_BCF.to(dtype))
+        age_BCF = self.age_A[seen.age_BCF].to(dtype)
+        rank_BCF = torch.log1p(key_BCF.clamp(min=0).to(dtype)) / scale_F
+        if seconds_BCF is None:
+            seconds_BCF = elapsed(seen.clock_BCJX, seen.count_BC, self.age_A[seen.age_BCF], dtype)
+        parts = [cell_BCF, seen.faded_BCF.to(dtype), times_BCF, cell_BCF * torch.log1p(age_BCF) / 4]
+        parts += [cell_BCF * torch.log1p(seconds_BCF / HOUR) / 4, rank_BCF]
+        since_BCFX = torch.stack([age_BCF] * len(HALF_LIVES) + [seconds_BCF] * len(DAY_HALF_LIVES), dim=-1)
+        decayed_BCFX = times_BCF.unsqueeze(-1) * torch.exp2(-since_BCFX / self.half_life_X.to(dtype))
+        part_BCFP = torch.cat([torch.stack(parts, dim=-1), decayed_BCFX], dim=-1)
+        popularity_BCF = (-scale_F).expand_as(rank_BCF) if popularity_BCF is None else popularity_BCF
+        more_BCF = times_BCF - torch.log1p(popularity_BCF.exp() * seen.count_BC.unsqueeze(-1))
+        # Against values that are all equally popular.
+        above_BCF = (popularity_BCF + scale_F) / 3
+        each = key_BCF.shape[:-1]
+        active_BC1 = (torch.log1p(seen.count_BC.to(dtype)) / 4).unsqueeze(-1).expand(*each, 1)
+        pace_BCJ = (torch.log1p(spans(seen.clock_BCJX).to(dtype) / HOUR) / 4).expand(*each, -1)
+        kind_BCX = self.kind(self._kind_of(seen)).flatten(-2)
+        numbers = [part_BCFP.flatten(-2), kind_BCX, above_BCF, more_BCF, active_BC1, pace_BCJ]
+        return torch.cat(numbers, dim=-1), part_BCFP
+
+    def _kind_of(self, seen: Seen) -> Tensor:
+        """Which kind of cell each value has: none, faded, or by its count and its age together; int64 `[B, C, F]`."""
+        step_BCF = (seen.times_BCF.unsqueeze(-1) >= self.first_T).sum(dim=-1) - 1
+        cell_BCF = 2 + step_BCF * (AGES // AGE_STEPS) + seen.age_BCF // AGE_STEPS
+        kind_BCF = torch.where(seen.times_BCF > 0, cell_BCF, seen.faded_BCF.long())
+        # The embeddings of all fields lie in one table, field after field.
+        return kind_BCF + KINDS * torch.arange(kind_BCF.shape[-1], device=kind_BCF.device)
+
+
+class TallyEvents(NamedTuple):
+    """Events of B users: whole histories, left-aligned, or one event of each without the axis L."""
+
+    vector_BLE: Tensor
+    """Embedded events."""
+    key_BLF: Tensor
+    """int64 keys of their values, see `CountMemory`."""
+    gap_BL: Tensor
+    """int64 seconds since the user's event before; 0 for the first."""
+    factor_BLD: Tensor | None = None
+    """Their fixed factors, see `affinity.py`."""
+
+
+class TallyTargets(NamedTuple):
+    """C targets of each of B users."""
+
+    vector_BCQ: Tensor
+    """Embedded targets."""
+    key_BCF: Tensor
+    """int64 keys of their values."""
+    popularity_BCF: Tensor | None = None
+    """See `CountMemory.features`."""
+    weight_BCFP: Tensor | None = None
+    """Trained weights of each value for its features: one item is bought again and again by few users, another one once
+    by everybody."""
+    factor_BCD: Tensor | None = None
+    """Their fixed factors."""
+
+
+class TallyMemory(nn.Module):
+    """Counts, slots for the sequence, and sums of factors.
+
+    Args:
+        counts: the counting part.
+        slots: of one hop. Its queries are a target and what is counted of it: `query_size` = Q + `counts.size`, with
+            `affinity` its size more, and F more if targets have weights. None: no slots.
+        affinity: the sums; None for none.
+
+    >>> counts = CountMemory(sizes=(1000, 20), state=600)
+    >>> slots = HpmnMemory(4, query_size=3 + counts.size, width=2, periods=(1, 3), hops=1, aligned=3)
+    >>> tally = TallyMemory(counts, slots)
+    >>> events = TallyEvents(torch.randn(1, 5, 4), torch.randint(0, 20, (1, 5, 2)), torch.full((1, 5), 60))
+    >>> at = tally(events, length_B=torch.tensor([5]), position_BC=torch.tensor([[3, 5]]))
+    >>> targets = TallyTargets(torch.randn(1, 2, 3), torch.tensor([[[7, 3], [8, -1]]]))
+    >>> interest_BCX, attention_BCS = tally.read(at, targets)
+    >>> interest_BCX.shape[-1] == 2 * slots.width + counts.size
+    True
+    >>> kept = tally.step(tally.initial(1), TallyEvents(*(part[:, 0] for part in events[:3])))
+    """
+
+    def __init__(self, counts: CountMemory, slots: HpmnMemory | None = None, affinity: Affinity | None = None) -> None:
+        super().__init__()
+        self.counts, self.slots, self.affinity = counts, slots, affinity
+
+    def initial(self, num_users: int) -> Whole:
+        """Memories of users without events."""
+        slots = None if self.slots is None else self.slots.initial(num_users)
+        sums_BKD = None if self.affinity is None else self.affinity.initial(num_users)
+        counts = self.counts.initial(num_users)
+        return _joined(counts, _learned(counts.count_B, slots, sums_BKD))
+
+    def step(self, memory: Whole, event: TallyEvents) -> Whole:
+        """Fold one event of each user into the memories; the specification of `forward`."""
+        counts, learned = parted(memory)
+        return _joined(self.counts.step(counts, event.key_BLF, event.gap_BL), self.step_learned(learned, event))
+
+    def step_learned(self, learned: Learned, event: TallyEvents) -> Learned:
+        """`step` of the part that does not count."""
+        if learned is None:
+            return None
+        slots, sums_BKD = _slots_and_sums(learned)
+        if self.slots is not None and slots is not None:
+            slots = self.slots.step(slots, event.vector_BLE)
+        if self.affinity is not None and sums_BKD is not None and event.factor_BLD is not None:
+            sums_BKD = self.affinity.step(sums_BKD, event.factor_BLD)
+        return _learned(learned.count_B + 1, slots, sums_BKD)
+
+    def forward(self, events: TallyEvents, length_B: Tensor, position_BC: Tensor) -> Whole:
+        """The memories after the first `position` events: fields `[B, C, ...]`.
+
+        Args:
+            events: padding may hold anything, NaN too; L may be 0.
+            length_B: int64 real events of each user.
+            position_BC: int64, at most the user's length.
+        """
+        counts = self.counts(_real_keys(events, length_B), events.gap_BL, position_BC)
+        return _joined(counts, self._learned_at(events, length_B, position_BC))
+
+    def look_at(
+        self, events: TallyEvents, length_B: Tensor, position_BC: Tensor, asked_BCF: Tensor
+    ) -> tuple[Seen, Learned]:
+        """What a read of the memories of `forward` needs, without the cells that no target asks for: for training."""
+        seen = self.counts.look_at(_real_keys(events, length_B), events.gap_BL, position_BC, asked_BCF)
+        return seen, self._learned_at(events, length_B, position_BC)
+
+    def _learned_at(self, events: TallyEvents, length_B: Tensor, position_BC: Tensor) -> Learned:
+        slots = None if self.slots is None else self.slots(events.vector_BLE, length_B, position_BC)
+        if self.affinity is None or events.factor_BLD is None:
+            return slots
+        return _learned(position_BC, slots, self.affinity(events.factor_BLD, position_BC))
+
+    def read(self, memory: Whole, target: TallyTargets) -> tuple[Tensor, Tensor | None]:
+        """Interest in each target, and the attention over the slots `[B, C, S]`, None without slots.
+
+        The interest is what attention finds and its product with the query, `[B, C, 2 D]`, if there are slots; what is
+        counted of the target, see `CountMemory.features`; its affinities, see `Affinity.read`, if there are sums; and
+        of each field the sum of its features under the target's weights, if it has some.
+
+        Args:
+            memory: fields `[B, C, ...]` (from `forward`) or `[B, 1, ...]` (one memory for all targets of a user).
+            target: the targets.
+        """
+        counts, learned = parted(memory)
+        return self.read_seen(self.counts.look(counts, target.key_BCF), learned, target)
+
+    def read_seen(
+        self, seen: Seen, learned: Learned, target: TallyTargets, seconds_BCF: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """`read` from what `look_at` gives, and the seconds since each value's last event if they are known."""
+        slots, sums_BCKD = _slots_and_sums(learned)
+        counted_BCX, part_BCFP = self.counts.features(seen, target.key_BCF, target.popularity_BCF, seconds_BCF)
+        if self.affinity is not None and sums_BCKD is not None and target.factor_BCD is not None:
+            counted_BCX = torch.cat([counted_BCX, self.affinity.read(sums_BCKD, target.factor_BCD)], dim=-1)
+        if target.weight_BCFP is not None:
+            counted_BCX = torch.cat([counted_BCX, (part_BCFP * target.weight_BCFP).sum(dim=-1)], dim=-1)
+        if self.slots is None or slots is None:
+            return counted_BCX, None
+        reader = self.slots.reader
+        query_BCD = reader.query(torch.cat([target.vector_BCQ, counted_BCX], dim=-1))
+        found_BCD, weight_BCS = reader.attend(query_BCD, slots.slot_BSD, self.slots.filled(slots))
+        return torch.cat([found_BCD, query_BCD * found_BCD, counted_BCX], dim=-1), weight_BCS
+
+
+def _real_keys(events: TallyEvents, length_B: Tensor) -> Tensor:
+    """Keys with nothing to count in padding."""
+    real_BL1 = length_mask(length_B, events.key_BLF.shape[1]).unsqueeze(-1)
+    return events.key_BLF.masked_fill(~real_BL1, -1)
+
+
+def parted(memory: Whole) -> tuple[Counts, Learned]:
+    """A memory as its counts, and the part that does not count if it has one."""
+    for learned, whole in _WHOLE.items():
+        if isinstance(memory, whole):
+            size = len(learned._fields)
+            return Counts(memory.count_B, *memory[size:]), learned(*memory[:size])
+    assert isinstance(memory, Counts)
+    return memory, None
+
+
+def _joined(counts: Counts, learned: Learned) -> Whole:
+    if learned is None:
+        return counts
+    whole: Whole = _WHOLE[type(learned)](counts.count_B, *learned[1:], *counts[1:])
+    return whole
+
+
+def _learned(count_B: Tensor, slots: Slots | None, sums: Tensor | None) -> Learned:
+    """The part that does not count, of what there is of it."""
+    if sums is None:
+        return slots
+    return Sums(count_B, sums) if slots is None else SlotsAndSums(count_B, slots.slot_BSD, sums)
+
+
+def _slots_and_sums(learned: Learned) -> tuple[Slots | None, Tensor | None]:
+    """The inverse of `_learned`."""
+    if isinstance(learned, SlotsAndSums):
+        return Slots(learned.count_B, learned.slot_BSD), learned.sums_BKD
+    return (None, learned.sums_BKD) if isinstance(learned, Sums) else (learned, None)

@@ -1,0 +1,142 @@
+"""Models, sources, stores and metrics of other packages.
+
+    entry points `lifelong.models`, `.sources`, `.stores`, `.metrics`     of every installed package, loaded when used
+    lifelong --import my_module ..., or LIFELONG_IMPORT=my_module         a module that calls `register`
+
+Child processes inherit the variable, so they know the same parts. Names of this package cannot be taken.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from lifelong.errors import UsageError
+
+Kind = Literal["models", "sources", "stores", "metrics"]
+T = TypeVar("T")
+VARIABLE = "LIFELONG_IMPORT"
+
+_REGISTERED: dict[str, dict[str, Any]] = {kind: {} for kind in get_args(Kind)}
+_imported: set[str] = set()
+
+
+def register(kind: Kind, name: str, part: Any) -> None:
+    """Make a part known under a name, in this process.
+
+    Args:
+        kind: "models" (a class, see `lifelong.models.base`), "sources" (a function that gives a raw log, see
+            `lifelong.preparation.sources`), "stores" (a function of a URL and `read_only`; the name is the scheme), or
+            "metrics" (a function that gives a value per example, see `lifelong.evaluation.metrics`).
+        name: letters, digits and underscores.
+        part: what the name stands for; the same one may be registered again.
+
+    Raises:
+        UsageError: there is no such kind, the name is none, or it is taken by another part.
+    """
+    if kind not in _REGISTERED:
+        raise UsageError(f"parts of the kind {kind!r}", expected=f"one of {', '.join(_REGISTERED)}")
+    if not isinstance(name, str) or not name.isidentifier():
+        raise UsageError(f"{kind} named {name!r}", expected="letters, digits and underscores, such as my_model")
+    if _REGISTERED[kind].setdefault(name, part) is not part:
+        raise UsageError(f"two {kind} named {name!r}", expected="a name for each", fix="rename one of them")
+
+
+def import_modules(names: list[str]) -> None:
+    """Import modules that register parts, in this process and in those that it starts.
+
+    Raises:
+        UsageError: a module cannot be imported, and why.
+    """
+    known = [name for name in os.environ.get(VARIABLE, "").split(",") if name]
+    os.environ[VARIABLE] = ",".join(dict.fromkeys([*known, *names]))
+    _import_named()
+
+
+def _import_named() -> None:
+    """Import what the variable names, each once; modules of the current folder are found too."""
+    wanted = [name for name in os.environ.get(VARIABLE, "").split(",") if name and name not in _imported]
+    here = str(Path.cwd())
+    if wanted and not {"", here} & set(sys.path):
+        sys.path.insert(0, here)
+    for name in wanted:
+        # First, as the module may look things up while it is imported.
+        _imported.add(name)
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UsageError(
+                f"the module {name!r} cannot be imported: {error}",
+                expected="a module on the path or in this folder",
+                fix="check --import, or LIFELONG_IMPORT",
+            ) from error
+
+
+class Registry(MutableMapping[str, T]):
+    """Name -> part: those of this package, and those of others.
+
+    Args:
+        kind: of the parts.
+        own: of this package.
+
+    >>> stores = Registry("stores", {"memory": print})
+    >>> stores["memory"], "nothing" in stores
+    (<built-in function print>, False)
+    """
+
+    def __init__(self, kind: Kind, own: Mapping[str, T]) -> None:
+        self.kind, self._own = kind, dict(own)
+
+    @cached_property
+    def _entries(self) -> dict[str, EntryPoint]:
+        found: dict[str, EntryPoint] = {}
+        for entry in entry_points(group=f"lifelong.{self.kind}"):
+            taken = found.get(entry.name)
+            if entry.name in self._own or (taken is not None and taken.value != entry.value):
+                other = "this package" if taken is None else taken.value
+                fix = "rename it, or uninstall that package"
+                raise UsageError(f"{entry.value} and {other} register {self.kind} named {entry.name!r}", fix=fix)
+            found[entry.name] = entry
+        return found
+
+    def __getitem__(self, name: str) -> T:
+        if name in self._own:
+            return self._own[name]
+        _import_named()
+        registered = _REGISTERED[self.kind]
+        if name not in registered and name in self._entries:
+            part = self._load(self._entries[name])
+            registered.setdefault(name, part)
+        found: T = registered[name]
+        return found
+
+    def _load(self, entry: EntryPoint) -> Any:
+        try:
+            return entry.load()
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"{entry.value}, which a package registers as {self.kind} {entry.name!r}, cannot be loaded: {error}",
+                fix="repair or uninstall that package",
+            ) from error
+
+    def __iter__(self) -> Iterator[str]:
+        _import_named()
+        taken = [name for name in _REGISTERED[self.kind] if name in self._own]
+        if taken:
+            raise UsageError(f"{self.kind} named {taken[0]!r}, which this package has", fix="rename them")
+        return iter(dict.fromkeys([*self._own, *_REGISTERED[self.kind], *self._entries]))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def __setitem__(self, name: str, part: T) -> None:
+        self._own[name] = part
+
+    def __delitem__(self, name: str) -> None:
+        del self._own[name]

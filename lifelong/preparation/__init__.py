@@ -1,0 +1,1 @@
+"""Raw logs in: from files of events to a prepared dataset."""

@@ -1,0 +1,1 @@
+"""Answers out: scores and explanations, without a web framework."""

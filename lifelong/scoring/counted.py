@@ -1,0 +1,151 @@
+"""What the cells of a counting memory know of a candidate, and what each of them did to its score.
+
+    memory --without the cells of one field--> score again --difference--> that field's effect
+
+Effects are differences between scores of one model, not shares: fields act together, so effects need not sum to
+anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.cell_plan import AGES, KEYS, NO_KEY, WORD, CellPlan, ages, faded_bits, key_of, plan_of
+from lifelong.scoring.explanation import Counted, CountedValue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lifelong.artifact.folder import Artifact
+    from lifelong.memory.state import States
+    from lifelong.scoring.answer import Score, ScoreRequest
+    from lifelong.scoring.scorer import Scorer
+
+IntArray = npt.NDArray[np.int64]
+_AGES = ages()
+
+
+def counts_values(artifact: Artifact) -> bool:
+    """Whether an artifact's memory has counting cells."""
+    return any(part.cells is not None for part in artifact.config.memory or ())
+
+
+def counted_of(
+    scorer: Scorer, states: States, number_CF: IntArray, scores: Sequence[Score], request: ScoreRequest, time: int
+) -> list[Counted | None]:
+    """What the memory knows of each candidate; None for each where it has no counters.
+
+    Args:
+        scorer: artifact and store.
+        states: the memory of one user.
+        number_CF: numbers of the candidates' item fields.
+        scores: the candidates' scores from this memory.
+        request: the request that was answered.
+        time: its moment, UTC seconds.
+    """
+    if not counts_values(scorer.artifact) or not len(scores):
+        return [None] * len(scores)
+    cells = _Cells(scorer, states)
+    without_CX = cells.without(number_CF, request, time)
+    fields = number_CF.shape[1]
+    found: list[Counted | None] = []
+    for number_F, score, without_X in zip(number_CF, scores, without_CX, strict=True):
+        # One effect a field and, of a memory with slots, a last one for them.
+        effect_X = [score.score - float(other) for other in without_X]
+        values = [cells.value(field, int(number), effect_X[field]) for field, number in enumerate(number_F)]
+        found.append(Counted(values, effect_X[fields] if cells.has_slots else None))
+    return found
+
+
+class Cells:
+    """The cells of memories.
+
+    Args:
+        artifact: of a model that counts.
+        states: B memories.
+    """
+
+    def __init__(self, artifact: Artifact, states: States) -> None:
+        config = artifact.config
+        self.states = states
+        self.plan: CellPlan = plan_of(config.settings, config.input_spec)
+        # The cells of all fields lie one after another; `cells_F` says how many each field has.
+        bounds = np.cumsum([0, *self.plan.cells_F])
+        self.part_F = [slice(int(start), int(end)) for start, end in itertools.pairwise(bounds)]
+
+    def met(self, place: int, field: int, number: int) -> tuple[int, int | None]:
+        """How often a memory counted a number of a field, and how many events ago last: (0, None) if it has no cell."""
+        if (key := key_of(number)) == NO_KEY:
+            return 0, None
+        # A cell is two int16: its key, shifted so that it fits (keys go up to 65,535), and count * AGES + step of its
+        # age. The count of an empty cell is 0, so a second number below AGES is no cell.
+        kept_X, packed_X = self.states.fields["cell"][place, self.part_F[field]].astype(np.int64).T
+        at = np.flatnonzero((packed_X >= AGES) & (kept_X == key - KEYS // 2))
+        if not len(at):
+            return 0, None
+        times, age = divmod(int(packed_X[at[0]]), AGES)
+        # Age 0 is the last event, which people call one event ago.
+        return times, 1 + _AGES[age]
+
+
+class _Cells(Cells):
+    """The cells of one user's memory, and what each did to a score."""
+
+    def __init__(self, scorer: Scorer, states: States) -> None:
+        super().__init__(scorer.artifact, states)
+        self.scorer, self.has_slots = scorer, "slot" in states.fields
+
+    def value(self, field: int, number: int, effect: float) -> CountedValue:
+        """What is known of one number of a field."""
+        name, key = self.scorer.schema.item_fields[field], key_of(number)
+        text = self.scorer.artifact.vocabularies[name].value_of(number)
+        if key == NO_KEY:
+            return CountedValue(name, text, "unknown", 0, None, 0.0)
+        times, ago = self.met(0, field, number)
+        if times:
+            return CountedValue(name, text, "counted", times, ago, effect)
+        if self._is_faded(field, key):
+            return CountedValue(name, text, "faded", 0, None, effect)
+        # The memory says nothing about it: a difference between the scores is a rounding error.
+        return CountedValue(name, text, "new", 0, None, 0.0)
+
+    def _is_faded(self, field: int, key: int) -> bool:
+        """Whether all bits of a key are set; other keys may have set them, so a key that never came can look faded."""
+        faded_W = self.states.fields["faded"][0].astype(np.int64)
+        return all(faded_W[bit // WORD] >> bit % WORD & 1 for bit in faded_bits(key, field, self.plan.bits))
+
+    def without(self, number_CF: IntArray, request: ScoreRequest, time: int) -> npt.NDArray[Any]:
+        """Scores of the candidates without the cells of each field and, last, without slots: `[C, F (+ 1)]`."""
+        candidates, fields = number_CF.shape
+        variants = fields + self.has_slots
+        # One copy of the memory for each candidate and variant: variant v of candidate c is copy c * variants + v. All
+        # of them are scored in one pass, each for its one candidate.
+        states = self.states.take(np.zeros(candidates * variants, np.int64))
+        for candidate in range(candidates):
+            for field in range(fields):
+                place = candidate * variants + field
+                states.fields["cell"][place, self.part_F[field]] = 0
+                self._clear(states.fields["faded"][place], field, key_of(int(number_CF[candidate, field])))
+            if self.has_slots:
+                states.fields["slot"][candidate * variants + fields] = 0
+        time_B = np.full(len(states), time, np.int64)
+        fields_C = request.fields or [None] * candidates
+        of_one = [
+            replace(request, items=[item], fields=[given])
+            for item, given in zip(request.items, fields_C, strict=True)
+            for _ in range(variants)
+        ]
+        context_BCF = self.scorer.context(of_one, time_B, states.last_time_B)
+        number_BCF = np.repeat(number_CF, variants, axis=0)[:, None]
+        logit_BCT = self.scorer.runtime.score(states, number_BCF, context_BCF, time_B)[0]
+        return logit_BCT[:, 0, 0].reshape(candidates, variants)
+
+    def _clear(self, faded_W: npt.NDArray[Any], field: int, key: int) -> None:
+        if key != NO_KEY:
+            for bit in faded_bits(key, field, self.plan.bits):
+                faded_W[bit // WORD] &= ~(1 << bit % WORD)

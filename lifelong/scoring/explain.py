@@ -1,0 +1,211 @@
+"""Which time scales and which past events are behind a score.
+
+A model that reads the recent history says on which of its events the weights fall. A model with a memory says on which
+slots, and the events that are named with a slot are those that it was made of.
+
+After n events, a slot with period t was last written by the event at position w = floor(n / t) * t. That write took in
+the t events up to w; through the slot's earlier state it covers everything up to w. So the related events of that
+window are named first, then earlier ones.
+"""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.scoring.answer import ScoreRequest
+from lifelong.scoring.counted import counted_of
+from lifelong.scoring.explanation import (
+    CandidateExplanation,
+    CoveredSlot,
+    Explanation,
+    OtherEvents,
+    PastEvent,
+    RelatedEvent,
+    SlotAttention,
+    WeightedEvent,
+)
+from lifelong.scoring.past import Past, past_of
+from lifelong.scoring.slots import slots_of
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+    from lifelong.data.dataset import Dataset
+    from lifelong.scoring.answer import Answer
+    from lifelong.scoring.scorer import Scorer
+
+RELATED = 5
+"""How many related events are named for a slot."""
+WEIGHTED = 10
+"""How many events are named with their weight; the others are summed."""
+RECENT = 20
+"""How many of the latest events are shown."""
+
+
+def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = None) -> Explanation:
+    """Explain the scores of one user's candidates.
+
+    Args:
+        scorer: artifact and store.
+        request: the user and the candidates.
+        dataset: where past events are looked up that the store's event log does not hold.
+
+    Raises:
+        RequestError: a field that came with a candidate is not an item field, or one of a profile no user field.
+    """
+    moment = int(clock.time()) if request.time is None else request.time
+    request = replace(request, time=moment)
+    states, known = scorer.states([request.user])
+    answer = scorer.answer_from(states, known, [request], attention=True)[0]
+    slots = slots_of(scorer.artifact, states, 0)
+    past = past_of(scorer, request.user, states, dataset=dataset)
+    number_CF = scorer.online_items.numbers(request.items, request.fields)
+    shown = _Shown(scorer, past, moment)
+    counted = counted_of(scorer, states, number_CF, answer.scores, request, moment)
+    return Explanation(
+        user=answer.user,
+        known_user=answer.known_user,
+        count=answer.count,
+        last_time=answer.last_time,
+        slots=slots,
+        candidates=[
+            CandidateExplanation(
+                **_values(score), **_attended(scorer, answer, place, slots, shown, number_CF[place]), counted=of_counts
+            )
+            for place, (score, of_counts) in enumerate(zip(answer.scores, counted, strict=True))
+        ],
+        attention_over=scorer.runtime.attends_to,
+        attention_note=_attention_note(scorer, answer.count),
+        events_from=past.source,
+        events_note=past.note,
+        recent=[shown.event(at) for at in range(len(past.items) - 1, -1, -1)[:RECENT]],
+        artifact=answer.artifact,
+    )
+
+
+class _Shown:
+    """Past events as they are shown."""
+
+    def __init__(self, scorer: Scorer, past: Past, moment: int) -> None:
+        self.past, self.moment = past, moment
+        self.seconds = scorer.schema.time_unit == "seconds"
+        self.vocabularies = scorer.artifact.vocabularies
+        self.fields = scorer.schema.item_fields
+
+    def event(self, at: int) -> PastEvent:
+        """The event at one place of the past."""
+        past, time = self.past, int(self.past.time_N[at])
+        numbers = past.number_NF[at]
+        return PastEvent(
+            position=int(past.position_N[at]),
+            item=past.items[at],
+            time=time,
+            event_type=past.types[at],
+            seconds_ago=self.moment - time if self.seconds else None,
+            fields={
+                name: self.vocabularies[name].value_of(int(numbers[column]))
+                for column, name in enumerate(self.fields)
+                if column
+            },
+        )
+
+    def same(self, item: str, number_F: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """For each event and item field: whether its value is the candidate's, and one that the model knows.
+
+        Unknown values share hash buckets, so equal numbers of theirs do not mean equal values.
+        """
+        first_known = np.array([self.vocabularies[name].first_known for name in self.fields])
+        same_NF: npt.NDArray[np.bool_] = (self.past.number_NF == number_F) & (number_F >= first_known)
+        # The item has its id, known to the model or not.
+        same_NF[:, 0] = [past == item for past in self.past.items]
+        return same_NF
+
+
+def _values(of: DataclassInstance) -> dict[str, Any]:
+    """Field -> value, as `dataclasses.asdict` gives it, but values that are dataclasses stay what they are."""
+    return {field.name: getattr(of, field.name) for field in fields(of)}
+
+
+def _attended(
+    scorer: Scorer,
+    answer: Answer,
+    place: int,
+    slots: Sequence[CoveredSlot],
+    shown: _Shown,
+    number_F: npt.NDArray[np.int64],
+) -> dict[str, Any]:
+    """What the attention for one candidate fell on: fields of a `CandidateExplanation`."""
+    if answer.attention_CS is None:
+        return {"slots": [], "events": [], "rest": None}
+    weights = answer.attention_CS[place]
+    if scorer.runtime.attends_to == "events":
+        events, rest = _weighted(weights, scorer.runtime.stored(answer.count), shown)
+        return {"slots": [], "events": events, "rest": rest}
+    same_NF = shown.same(answer.scores[place].item, number_F)
+    # The first field of a memory is the one that is read; others decide when and what is written.
+    read = [slot for slot in slots if slot.field == slots[0].field]
+    parts = [
+        SlotAttention(slot.field, slot.slot, float(weight), _related(slot, shown, same_NF))
+        for slot, weight in zip(read, weights, strict=True)
+    ]
+    return {"slots": parts, "events": [], "rest": None}
+
+
+def _weighted(weight_L: npt.NDArray[np.float32], stored: int, shown: _Shown) -> tuple[list[WeightedEvent], OtherEvents]:
+    """The events of the largest weights, and the others.
+
+    Args:
+        weight_L: of the stored events, the oldest first, and of padding.
+        stored: how many events are stored: the last ones that are known of the user.
+        shown: her past.
+    """
+    weight_L = weight_L[:stored]
+    # Largest first: the last key counts most, and of equal weights the later event comes first. Events without a weight
+    # are at the end of the order and cut off.
+    order = np.lexsort((np.arange(stored), np.abs(weight_L)))[::-1][: np.count_nonzero(weight_L)]
+    # Weight 0 is that of the oldest stored event; events before it may be known, from a log, but are not read.
+    first = len(shown.past.items) - stored
+    named, others = order[:WEIGHTED].tolist(), order[WEIGHTED:]
+    events = [WeightedEvent(**_values(shown.event(first + at)), attention=float(weight_L[at])) for at in named]
+    return events, OtherEvents(len(others), float(weight_L[others].sum()))
+
+
+def _attention_note(scorer: Scorer, count: int) -> str:
+    """What the candidates' weights belong to, in words."""
+    runtime = scorer.runtime
+    if runtime.attends_to is None:
+        return f"{scorer.artifact.config.title} has no attention: it does not tell which events stand behind a score"
+    if runtime.attends_to == "slots":
+        return "the weights of the slots, which sum to 1 unless all slots are empty"
+    stored = runtime.stored(count)
+    if runtime.free_weights:
+        return f"the weights of her last {stored:,} events, which are free: of any size and sign, no shares of 1"
+    return f"the weights of her last {stored:,} events, which sum to 1 unless the model looked at none of them"
+
+
+def _related(slot: CoveredSlot, shown: _Shown, same_NF: npt.NDArray[np.bool_]) -> list[RelatedEvent]:
+    """The most related events that a slot covers.
+
+    Those of its last window come first, then those of the same item, those with more fields in common, later ones.
+    """
+    if slot.window is None:
+        return []
+    position_N = shown.past.position_N
+    inside_N = position_N >= slot.window[0]
+    chosen = np.flatnonzero(same_NF.any(1) & (position_N <= slot.covers))
+    # The last key of a lexsort counts most; reversed, since the largest comes first.
+    order = np.lexsort((position_N[chosen], same_NF[chosen].sum(1), same_NF[chosen, 0], inside_N[chosen]))[::-1]
+    return [
+        RelatedEvent(
+            **_values(shown.event(at)),
+            same=tuple(name for name, is_same in zip(shown.fields, same_NF[at], strict=True) if is_same),
+            in_last_window=bool(inside_N[at]),
+        )
+        for at in chosen[order][:RELATED].tolist()
+    ]

@@ -1,0 +1,161 @@
+"""The events behind a memory, for people: from a prepared dataset, the store's event log, or a stored recent history.
+
+Where several know an event, the log is taken, which knows most of it, then the dataset. A recent history knows only
+numbers: an item that has no number of its own has no name there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.catalogue import FIRST_ROW
+from lifelong.memory.state import unroll
+from lifelong.memory.updater import decode_event
+from lifelong.tables import table_of
+
+if TYPE_CHECKING:
+    from lifelong.data.dataset import Dataset
+    from lifelong.memory.state import States
+    from lifelong.scoring.scorer import Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known of the events that were folded into a memory, oldest first.
+
+    Args:
+        position_N: int64, 1 is the user's first event.
+        items: item ids; empty where not known.
+        time_N: int64, UTC seconds or the ordinal of a log without times.
+        types: event types; None where not known.
+        number_NF: int64, item field numbers.
+        source: "data", "store", "memory", or several with "and"; None if nothing is known.
+        note: where the events come from, in words, and what is missing.
+    """
+
+    position_N: npt.NDArray[np.int64]
+    items: list[str]
+    time_N: npt.NDArray[np.int64]
+    types: list[str | None]
+    number_NF: npt.NDArray[np.int64]
+    source: str | None
+    note: str
+
+
+def history(scorer: Scorer, user: str, *, dataset: Dataset | None = None) -> Any:
+    """What is known of the events behind a user's memory, the oldest first, as a `pyarrow.Table`.
+
+    Args:
+        scorer: artifact and store.
+        user: her id; a user who is not known has no events.
+        dataset: where events are looked up that the store's event log does not hold.
+
+    Returns:
+        A row per event: position (1 is her first), item, time, event_type.
+
+    Raises:
+        StoreCorruptError: the stored memory is damaged.
+        MissingExtraError: pyarrow is not installed.
+    """
+    past = past_of(scorer, user, scorer.states([user])[0], dataset=dataset)
+    columns = {"position": "int64", "item": "string", "time": "int64", "event_type": "string"}
+    events = zip(past.position_N.tolist(), past.items, past.time_N.tolist(), past.types, strict=True)
+    return table_of((dict(zip(columns, event, strict=True)) for event in events), columns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    item: str
+    time: int
+    event_type: str | None
+    fields: dict[str, str | None] | None = None
+
+
+def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | None) -> Past:
+    """What is known of one user's past; of a recent history at least all that it holds.
+
+    Args:
+        scorer: artifact and store.
+        user: her id.
+        states: her memory alone, of `count` events.
+        dataset: its first `count` events of the user are taken for those of the memory, where the log lacks them.
+    """
+    count = int(states.count_B[0])
+    from_data = _from_dataset(dataset, user, count) if dataset is not None else {}
+    from_store = _from_store(scorer, user, count)
+    logged = {**from_data, **from_store}
+    from_memory = {at: row for at, row in _from_memory(scorer, states).items() if at not in logged}
+    rows = dict(sorted({**logged, **from_memory}.items()))
+    found = {"data": from_data, "store": from_store, "memory": from_memory}
+    sources = [name for name in found if found[name]]
+    events = list(rows.values())
+    items = [row.item for row in events]
+    return Past(
+        position_N=np.fromiter(rows, np.int64, len(rows)),
+        items=items,
+        time_N=np.array([row.time for row in events], np.int64),
+        types=[row.event_type for row in events],
+        number_NF=scorer.online_items.numbers(items, [row.fields for row in events]),
+        source=" and ".join(sources) or None,
+        note=_note(count, len(rows), sources, asked_data=dataset is not None),
+    )
+
+
+def _from_dataset(dataset: Dataset, user: str, count: int) -> dict[int, _Row]:
+    """The user's first `count` events in a dataset, by position."""
+    index = int(dataset.users.find([user])[0])
+    if index < 0:
+        return {}
+    place = dataset.histories.of(index)
+    events = map(dataset.event, range(place.start, min(place.stop, place.start + count)))
+    return {position: _Row(*event) for position, event in enumerate(events, start=1)}
+
+
+def _from_store(scorer: Scorer, user: str, count: int) -> dict[int, _Row]:
+    """The user's first `count` events in the store's own log, by position, as far as it holds them."""
+    log = [(place, decode_event(value)) for place, value in scorer.store.logs([(user, 0)])[0] if place <= count]
+    given = [dict(event.fields or {}) for _, event in log]
+    if scorer.identity.fields == "catalogue":
+        # As the memory has it: see `MemoryWriter`.
+        rows = scorer.artifact.catalogue.rows([event.item for _, event in log]).tolist()
+        given = [fields if row < FIRST_ROW else {} for fields, row in zip(given, rows, strict=True)]
+    return {
+        place: _Row(event.item, event.time, event.event_type, fields)
+        for (place, event), fields in zip(log, given, strict=True)
+    }
+
+
+def _from_memory(scorer: Scorer, states: States) -> dict[int, _Row]:
+    """The events that a recent history holds, by position; none for a memory of another kind."""
+    schema, vocabularies = scorer.schema, scorer.artifact.vocabularies
+    types = scorer.artifact.event_types if schema.event_types else None
+    count = int(states.count_B[0])
+    stored = scorer.runtime.stored(count)
+    if not stored:
+        return {}
+    recent, found = unroll(states), {}
+    # The stored events are the last ones of `count`: the first of them is at position count - stored + 1.
+    for place in range(stored):
+        number = dict(zip(schema.history_fields, recent.number_BLF[0, place].tolist(), strict=True))
+        values = {name: vocabularies[name].value_of(number[name]) for name in schema.item_fields}
+        item = values.pop("item") or ""
+        event_type = None if types is None else types.value_of(number["event_type"])
+        found[count - stored + 1 + place] = _Row(item, int(recent.time_BL[0, place]), event_type, values)
+    return found
+
+
+def _note(count: int, found: int, sources: list[str], *, asked_data: bool) -> str:
+    """Where the events come from, and what is missing, in words."""
+    if not count:
+        return "the memory has no events yet"
+    if not found:
+        fix = "" if asked_data else "; a prepared dataset (--data) would give them"
+        return f"none of the {count} events behind this memory is known{fix}"
+    words = {"data": "the dataset", "store": "the store's event log", "memory": "the stored recent history"}
+    where = " and ".join(words[name] for name in sources)
+    missing = f"; {count - found} of {count} are not known" if found < count else ""
+    return f"events from {where}{missing}"

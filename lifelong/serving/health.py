@@ -1,0 +1,90 @@
+"""Whether the store takes writes: what `/readyz` says, and what brings a store back after a failure.
+
+write fails --> not ready, with the reason --every second: `MemoryStore.check_writes`--> ready again
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from lifelong.background import Background
+from lifelong.errors import StoreError, StoreUnavailableError
+from lifelong.store.contract import MemoryStore
+
+TRUSTED = 5.0
+"""Seconds for which a mark that was kept says that the next write will be, too."""
+_PAUSE = 1.0
+
+
+class WriteHealth:
+    """Whether writes are kept, as the last ones and marks say. Threads may share it.
+
+    Args:
+        store: what is written to.
+        now: a clock, in seconds.
+    """
+
+    def __init__(self, store: MemoryStore, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._now = store, now
+        self._failure: StoreError | None = None
+        # Of the last mark that was kept, and of the last that was tried.
+        self._kept = self._tried = -TRUSTED
+        self._checking = threading.Lock()
+        self._healer = Background(self._heal, name="heal", failure="the store takes no writes", retry=_PAUSE)
+
+    def start(self) -> None:
+        """Bring the store back whenever a write has failed."""
+        self._healer.start()
+
+    def close(self) -> None:
+        """End."""
+        self._healer.close()
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note if the write inside the context fails; only a mark that is kept shows that it is over."""
+        try:
+            yield
+        except StoreUnavailableError as error:
+            self._failure = error
+            self._healer.wake()
+            raise
+
+    def check(self) -> None:
+        """Raise what keeps writes from being kept; after a while, or a failure, the store is asked to keep a mark.
+
+        Raises:
+            StoreUnavailableError: the store takes no writes now.
+        """
+        since, patience = (self._kept, TRUSTED) if self._failure is None else (self._tried, _PAUSE)
+        if self._now() - since >= patience:
+            self._prove()
+        if self._failure is not None:
+            failure = self._failure
+            raise StoreUnavailableError(
+                f"the store takes no writes: {failure.found}", expected=failure.expected, fix=failure.fix
+            )
+
+    def _prove(self) -> None:
+        """Write a mark, unless another thread does it."""
+        if not self._checking.acquire(blocking=False):
+            return
+        try:
+            self._tried = self._now()
+            self._store.check_writes()
+            self._failure, self._kept = None, self._now()
+        except StoreError as error:
+            self._failure = error
+        finally:
+            self._checking.release()
+
+    def _heal(self) -> float:
+        if self._failure is not None:
+            self._prove()
+        if self._failure is not None:
+            # Logged once, and once more when it is over.
+            raise self._failure
+        return 3600.0

@@ -1,0 +1,319 @@
+"""Work that waits for a thread. What waits is bounded in number and in time: more is refused, and not kept waiting.
+
+    request --admitted?--> waits --not too long?--> thread
+              |                    `--> 503: it would be computed for nobody
+              `--> 503 at once
+
+    events of many requests --all that wait--> one fold, one commit, one wait for the disk --> an outcome for each
+
+Without a bound, a service that is asked for more than it can do answers everything too late, and still does when the
+rush is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from lifelong.memory.event import EventTable
+from lifelong.memory.updater import Applied, Updater
+from lifelong.serving.errors import OverloadedError
+
+FEW = 8
+"""With fewer works that wait, none has waited too long: then the machine is slow, and the service has not too many."""
+_UNDER_WAY = 32
+"""The same of those that are under way, waiting or not."""
+FEW_EVENTS = 1_000
+"""The same for events: one commit takes them all."""
+_TURN, _LEAST = 0.1, 200
+"""Seconds that one commit of several requests should take, and events that it takes in any case."""
+_WINDOW, _BUSY = 0.1, 8
+"""Seconds over which the rate of answers is measured, and requests under way without which it says nothing."""
+T = TypeVar("T")
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Pace:
+    """How many requests are under way, and how many may be if each is to be answered in time.
+
+    By Little's law those under way are answers a second times the seconds of each. So when requests take longer than
+    they should, fewer are let in; where they take less, more may be.
+
+    >>> second = 0.0
+    >>> pace = Pace(0.5, few=lambda: 2.0, now=lambda: second)
+    >>> for _ in range(20):
+    ...     pace.begin()
+    >>> for _ in range(10):
+    ...     pace.end()
+    >>> pace.full
+    False
+    >>> second = 1.0  # ten answers a second, so five in half of one, and ten are under way
+    >>> pace.full
+    True
+
+    Args:
+        seconds: from a complete request to its answer.
+        few: so many are let in however long they take.
+        now: a clock, in seconds.
+    """
+
+    def __init__(self, seconds: float, few: Callable[[], float], now: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self.under_way = seconds, 0
+        self._few, self._now, self._most = few, now, math.inf
+        self._answered, self._since = 0, 0.0
+
+    @property
+    def full(self) -> bool:
+        """Whether a further request would be answered too late."""
+        if self.under_way <= self._few():
+            return False
+        self._measure()
+        return self.under_way > self._most
+
+    def begin(self) -> None:
+        """A request has come, its body too: what is still on its way to us says nothing about our work."""
+        self.under_way += 1
+        if self.under_way == _BUSY:
+            self._answered, self._since = 0, self._now()
+
+    def end(self) -> None:
+        """It was answered, or nobody waits for it any more."""
+        self._answered += 1
+        self._measure()
+        self.under_way -= 1
+
+    def _measure(self) -> None:
+        now = self._now()
+        took = now - self._since
+        if self.under_way >= _BUSY and took >= _WINDOW:
+            self._most = self.seconds * self._answered / took
+            self._answered, self._since = 0, now
+
+
+class Queue:
+    """Work in the order in which it came, for some threads.
+
+    Args:
+        threads: how many.
+        name: of the threads, after "lifelong-".
+        most: works that may wait.
+        patience: seconds that a work may wait, where enough wait (`crowded`).
+        on_shed: called for each that is refused.
+        now: a clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        name: str,
+        *,
+        most: int,
+        patience: float,
+        on_shed: Callable[[], None] = lambda: None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.most, self.patience = most, patience
+        self.on_shed, self._now = on_shed, now
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"lifelong-{name}")
+        # When each of those that wait came; threads take them from the left.
+        self._came: deque[float] = deque()
+        # Half of the time is for what becomes of it later: other work goes on meanwhile.
+        self.pace = Pace(patience / 2, self._few, now)
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._came)
+
+    @property
+    def full(self) -> bool:
+        """Whether a further work would be refused."""
+        # Of a queue that another thread empties there may be no first one any more.
+        with contextlib.suppress(IndexError):
+            return len(self._came) >= self.most or self._late(self._came[0])
+        return False
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits that a long wait means too much work, and not a slow machine."""
+        return len(self._came) >= FEW
+
+    def _few(self) -> float:
+        """Requests under way that are never too many."""
+        return _UNDER_WAY
+
+    def _late(self, came: float) -> bool:
+        return self._now() - came > self.patience and self.crowded
+
+    def admit(self) -> None:
+        """Refuse work if there is too much.
+
+        Raises:
+            OverloadedError: there is.
+        """
+        if self.full:
+            raise self._shed(f"{len(self):,} requests wait before this one")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do a work in a thread, in its turn.
+
+        Raises:
+            OverloadedError: too many wait, or it has waited too long; it was not begun.
+        """
+        self.admit()
+        came = self._now()
+        self._came.append(came)
+
+        def begin() -> T:
+            try:
+                self._check(came)
+            finally:
+                self._came.popleft()
+            return work()
+
+        future = self._pool.submit(begin)
+        future.add_done_callback(lambda done: self._leave(came) if done.cancelled() else None)
+        return await asyncio.wrap_future(future)
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Do a work in its turn that is never refused."""
+        return self._pool.submit(work)
+
+    def close(self) -> None:
+        """Finish what was accepted."""
+        self._pool.shutdown(wait=True)
+
+    def _leave(self, came: float) -> None:
+        # Nobody waits for it any more.
+        with contextlib.suppress(ValueError):
+            self._came.remove(came)
+
+    def _check(self, came: float) -> None:
+        if self._late(came):
+            waited = self._now() - came
+            raise self._shed(f"the request has waited for {waited:.2g} seconds, and was not begun")
+
+    def _shed(self, found: str) -> OverloadedError:
+        self.on_shed()
+        return overloaded(found)
+
+
+def overloaded(found: str) -> OverloadedError:
+    """The error for a request that is one too many."""
+    return OverloadedError(
+        f"the service has more to do than it can: {found}",
+        expected="fewer requests at the same time",
+        fix="send it again after the seconds of Retry-After; more events or candidates in one request cost less",
+    )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The events of one request."""
+
+    rows: Rows
+    came: float
+    outcome: Future[Applied] = field(default_factory=Future)
+
+
+class Writes(Queue):
+    """The queue of writes, for one thread. Events of all requests that wait are written with one commit.
+
+    Args:
+        updater: folds them in.
+        most_events: of one commit that holds more than one request; fewer if those would take long.
+        on_commit: called with the number of requests and the seconds of each commit.
+        queue: see `Queue`.
+    """
+
+    def __init__(
+        self,
+        updater: Updater,
+        *,
+        most_events: int,
+        on_commit: Callable[[int, float], None] = lambda requests, seconds: None,
+        **queue: Any,
+    ) -> None:
+        super().__init__(1, "write", **queue)
+        self._updater, self._most_events, self._on_commit = updater, most_events, on_commit
+        self._batches: deque[_Batch] = deque()
+        self._event_seconds, self._request_events = 0.0, 1.0
+        # Events that came, and that were taken: each is counted by one thread alone.
+        self._events_in = self._events_out = 0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much waits that a long wait means too much work, and not a slow machine."""
+        # Many small requests are one commit; what is no event is a commit of its own.
+        others = len(self._came) - len(self._batches)
+        return self._events_in - self._events_out + others * (FEW_EVENTS // FEW) >= FEW_EVENTS
+
+    def _few(self) -> float:
+        return max(_UNDER_WAY, FEW_EVENTS / self._request_events)
+
+    async def fold(self, rows: Rows) -> Applied:
+        """Fold the events of a request in; the answer comes when they are on the disk.
+
+        Args:
+            rows: what a `UserEvent` holds, by name; they were checked.
+
+        Raises:
+            OverloadedError: too many wait, or they have waited too long; nothing of them was kept.
+            RequestError: an event is not valid; nothing of them was kept, and other requests are not concerned.
+            StoreUnavailableError: the error says what was kept, if anything.
+        """
+        self.admit()
+        batch = _Batch(rows, self._now())
+        self._came.append(batch.came)
+        self._batches.append(batch)
+        self._events_in += len(rows)
+        self._request_events += (len(rows) - self._request_events) / _UNDER_WAY
+        # One more turn than needed where an earlier one takes this batch too: it then finds nothing.
+        self._pool.submit(self._fold_waiting)
+        return await asyncio.wrap_future(batch.outcome)
+
+    def _fold_waiting(self) -> None:
+        """Fold in all events that wait, as many as one commit may have."""
+        taken = self._take()
+        if not taken:
+            return
+        started = time.perf_counter()
+        rows = [row for batch in taken for row in batch.rows]
+        try:
+            found: Sequence[Applied | Exception] = self._updater.apply_parts(
+                EventTable.of_rows(rows), [len(batch.rows) for batch in taken]
+            )
+        except Exception as error:
+            found = [error] * len(taken)
+        seconds = time.perf_counter() - started
+        self._event_seconds += (seconds / len(rows) - self._event_seconds) * min(1.0, len(rows) / _LEAST)
+        self._on_commit(len(taken), seconds)
+        for batch, outcome in zip(taken, found, strict=True):
+            if isinstance(outcome, Exception):
+                batch.outcome.set_exception(outcome)
+            else:
+                batch.outcome.set_result(outcome)
+
+    def _take(self) -> list[_Batch]:
+        taken, events = list[_Batch](), 0
+        most = min(self._most_events, max(_LEAST, int(_TURN / max(self._event_seconds, 1e-9))))
+        while self._batches and (not taken or events + len(self._batches[0].rows) <= most):
+            batch = self._batches[0]
+            if batch.outcome.set_running_or_notify_cancel():
+                try:
+                    self._check(batch.came)
+                except OverloadedError as error:
+                    batch.outcome.set_exception(error)
+                else:
+                    taken.append(batch)
+                    events += len(batch.rows)
+            self._batches.popleft()
+            self._leave(batch.came)
+            self._events_out += len(batch.rows)
+        return taken

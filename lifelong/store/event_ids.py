@@ -1,0 +1,134 @@
+"""Client event ids in RocksDB: buckets of a day that go whole, and the clock by which they expire.
+
+    n bucket (4) length of user (4) user event id   expiry (8); the bucket is the day of the expiry
+    d length of user (4) user event id              expiry (8), by earlier releases, with an index by expiry: x
+    mclock                                          the second by which they expire
+
+No commit looks for old ids: when the day of a bucket is over, it goes as one range of keys. Time is how long the store
+was open, from the second when it was made (docs/decisions/0023-event-ids-by-day.md).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from lifelong.store.elapsed import Elapsed
+
+DAY = 86_400
+"""Seconds of a bucket."""
+_CLOCK = b"mclock"
+_NUMBER, _LENGTH = struct.Struct(">q"), struct.Struct(">I")
+
+
+class EventIds:
+    """The event ids of one database; a commit is made under the store's lock.
+
+    Args:
+        get: gives the values of keys.
+        scan: gives the keys with a prefix and their values, as `RocksDbStore._scan` does.
+    """
+
+    def __init__(
+        self, get: Callable[[list[bytes]], list[bytes | None]], scan: Callable[..., Iterator[tuple[bytes, bytes]]]
+    ) -> None:
+        self._get, self._scan = get, scan
+        self._asked, self._over = 0, list[int]()
+        self.find()
+        (noted,) = get([_CLOCK])
+        # Of an earlier release, when its last id came: nothing says how long ago that was.
+        start = self._early - DAY if self._early else None
+        self.clock = Elapsed(start if noted is None else int(_NUMBER.unpack(noted)[0]))
+
+    buckets: list[int]
+    """Those that there are."""
+    _early: int
+    """When the last id of an earlier release expires; 0 where there is none."""
+
+    def find(self) -> None:
+        """Look which ids there are."""
+        buckets, start = list[int](), b"n"
+        while (row := next(self._scan(b"n", start=start), None)) is not None:
+            buckets.append(_LENGTH.unpack(row[0][1:5])[0])
+            start = _bucket(buckets[-1] + 1)
+        self.buckets = buckets
+        last = next(self._scan(b"x", most=1, backwards=True), None)
+        self._early = 0 if last is None else int(_NUMBER.unpack(last[0][1:9])[0])
+
+    def seen(self, event_ids: Sequence[tuple[str, str]], now: int) -> list[bool]:
+        """Which of (user, id) are known and have not expired."""
+        self._asked = max(self._asked, now)
+        names = [name_of(user) + event_id.encode() for user, event_id in event_ids]
+        found = [False] * len(names)
+        for prefix in self._prefixes(now):
+            values = self._get(list(map(prefix.__add__, names)))
+            for place, value in enumerate(values):
+                found[place] |= value is not None and _NUMBER.unpack(value)[0] > now
+        return found
+
+    def of_user(self, user: str) -> list[tuple[str, int]]:
+        """A user's ids and when each expires."""
+        found: dict[str, int] = {}
+        for kind in self._prefixes(0):
+            prefix = kind + name_of(user)
+            for key, value in self._scan(prefix):
+                # One that came again after it had expired is in two places, the later one last.
+                found[key[len(prefix) :].decode()] = int(_NUMBER.unpack(value)[0])
+        return sorted(found.items())
+
+    def erase(self, batch: Any, user: str) -> None:
+        """Take a user's ids out."""
+        for kind in self._prefixes(0):
+            for key, expiry in self._scan(kind + name_of(user)):
+                batch.delete(key)
+                if kind == b"d":
+                    batch.delete(b"x" + expiry + key[1:])
+
+    def put(self, batch: Any, event_ids: Mapping[tuple[str, str], int]) -> None:
+        """Put ids into a batch, and take buckets out whose day is over."""
+        if not event_ids:
+            return
+        # Over is what a caller says is over, and by the store's own clock, too.
+        now = min(self._asked, self.clock.now())
+        self._over = [bucket for bucket in self.buckets if (bucket + 1) * DAY <= now]
+        for bucket in self._over:
+            batch.delete_range(_bucket(bucket), _bucket(bucket + 1))
+        if self._early and self._early <= now:
+            batch.delete_range(b"d", b"e")
+            batch.delete_range(b"x", b"y")
+            self._over.append(_EARLY)
+        for (user, event_id), expiry in event_ids.items():
+            batch.put(_bucket(expiry // DAY) + name_of(user) + event_id.encode(), _NUMBER.pack(expiry))
+        batch.put(_CLOCK, _NUMBER.pack(self.clock.now()))
+
+    def kept(self, event_ids: Mapping[tuple[str, str], int]) -> None:
+        """Note which ids there are after `put` was written."""
+        if event_ids:
+            left = set(self.buckets) - set(self._over)
+            self.buckets = sorted(left.union(expiry // DAY for expiry in event_ids.values()))
+            self._early = 0 if _EARLY in self._over else self._early
+
+    def _prefixes(self, now: int) -> list[bytes]:
+        """What the keys begin with of ids that may be known at a second; of an earlier release first."""
+        buckets = [_bucket(bucket) for bucket in self.buckets if (bucket + 1) * DAY > now]
+        return [b"d", *buckets] if self._early else buckets
+
+
+_EARLY = -1
+"""In the place of a bucket: the ids of an earlier release."""
+
+
+def name_of(user: str) -> bytes:
+    r"""A user's id and before it its length: no user's is what another's begins with.
+
+    >>> name_of("ann")
+    b'\x00\x00\x00\x03ann'
+    """
+    name = user.encode()
+    return _LENGTH.pack(len(name)) + name
+
+
+def _bucket(number: int) -> bytes:
+    """What the keys of a bucket begin with."""
+    return b"n" + _LENGTH.pack(number)

@@ -1,0 +1,213 @@
+"""The folder of a store on disk: its head file, the process that owns it, and the errors if it cannot be used.
+
+store.json says what the folder is, {"format": "lifelong-store", "version": ..}: version 1 is one database
+(`lifelong.store.rocksdb`), version 2 several of them side by side (`lifelong.store.sharded`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lifelong.atomic import DRAFT, make_folder, replace_text, sync
+from lifelong.errors import StoreCorruptError, StoreError, StoreLockedError, StoreUnavailableError, UsageError
+
+SINGLE, SHARDED = 1, 2
+"""Versions of the format: one database, or several shards."""
+HEAD, OWNER = "store.json", "owner.json"
+AGAIN = "a running service opens its store again by itself (another command: start it again); then send it again"
+"""What to do after a write was refused, when the cause is gone."""
+_SPARE, _DESCRIPTORS = 4 * 2**20, 32
+"""Bytes and descriptors that opening a database takes next to those that it had open."""
+RESTORE = "restore a backup (`lifelong restore BACKUP STORE`), or build the store anew"
+"""What to do about a store that is damaged."""
+
+
+def read_head(path: Path) -> dict[str, Any] | None:
+    """What the head file says; None if there is none.
+
+    Raises:
+        StoreCorruptError: it is damaged, or of something else.
+    """
+    try:
+        head: dict[str, Any] = json.loads((path / HEAD).read_text())
+        if head["format"] != "lifelong-store":
+            raise ValueError(f"format {head['format']!r}")
+        version, shards = head["version"], head.get("shards", 1)
+        if version == SHARDED and not (isinstance(shards, int) and shards > 1):
+            raise ValueError(f"{shards!r} shards")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreCorruptError(f"{path / HEAD} cannot be read: {error}", fix=RESTORE) from error
+    return head
+
+
+def databases(path: Path) -> list[Path]:
+    """The folders of a store that have a database each: its own, or those of its shards.
+
+    Raises:
+        UsageError: there is no store.
+        StoreCorruptError: its head file is damaged.
+    """
+    head = read_head(path)
+    if head is None:
+        raise UsageError(f"there is no store in {path}", expected="the folder of a store: rocksdb:///path")
+    if head["version"] != SHARDED:
+        require_head(path, SINGLE, read_only=True)
+        return [path]
+    return [path / f"shard-{number}" for number in range(head["shards"])]
+
+
+def require_head(path: Path, version: int, *, read_only: bool) -> dict[str, Any]:
+    """What the head file says about a store of this kind.
+
+    Raises:
+        StoreError: no store is there, or it is of another version.
+        StoreCorruptError: what is there is no store, or it is damaged.
+    """
+    head = read_head(path)
+    if head is None:
+        if read_only and not (path.exists() and any(path.iterdir())):
+            raise StoreError(
+                f"there is no store in {path}", fix="make one with `lifelong backfill` or `lifelong ingest`"
+            )
+        raise StoreCorruptError(
+            f"{path} is not a store: {HEAD} is missing", expected="a new folder or one that a store made"
+        )
+    if head["version"] != version:
+        raise StoreError(f"{path} has store format {head['version']}", expected=f"{version}, of this release")
+    return head
+
+
+def write_head(path: Path, version: int, **facts: Any) -> None:
+    """Write the head file into a folder that exists.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    # Whole: an interrupted start leaves no half-written head that looks like damage.
+    replace_text(path / HEAD, json.dumps({"format": "lifelong-store", "version": version, **facts}) + "\n")
+    sync(path.parent)
+
+
+def prepare(path: Path, version: int = SINGLE, facts: Mapping[str, Any] | None = None) -> None:
+    """Make the folder of a new store.
+
+    Raises:
+        StoreUnavailableError: it cannot be written.
+    """
+    try:
+        make_folder(path)
+        if all(file.name == HEAD + DRAFT for file in path.iterdir()):
+            write_head(path, version, **(facts or {}))
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def name_owner(path: Path) -> None:
+    """Write down that this process owns a folder.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    (path / OWNER).write_text(json.dumps({"pid": os.getpid()}) + "\n")
+
+
+def locked(path: Path) -> StoreLockedError:
+    """The error for a folder that another process owns."""
+    try:
+        owner = f"process {json.loads((path / OWNER).read_text())['pid']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        owner = "another process"
+    return StoreLockedError(
+        f"{path} is open in {owner}",
+        expected="one process that writes to a store",
+        fix="stop that process; or ask it, if it is a service (--service URL); or open the store read_only",
+    )
+
+
+@contextlib.contextmanager
+def held(path: Path, *, database: bool = False) -> Iterator[None]:
+    """Own a folder inside a `with` block; the system releases it when the process ends.
+
+    Args:
+        path: the folder.
+        database: takes the lock of the database in it instead, as RocksDB does.
+
+    Raises:
+        StoreLockedError: another process owns it.
+        StoreUnavailableError: it cannot be written.
+    """
+    lock = fcntl.lockf if database else fcntl.flock
+    try:
+        make_folder(path)
+        handle = (
+            os.open(path / "db" / "LOCK", os.O_RDWR | os.O_CREAT, 0o644) if database else os.open(path, os.O_RDONLY)
+        )
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        try:
+            lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise locked(path) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def unwritable(path: Path, error: OSError) -> StoreUnavailableError:
+    """The error for a folder that cannot be written."""
+    if error.errno == errno.EROFS:
+        return on_read_only_disk(path)
+    return StoreUnavailableError(
+        f"{path} cannot be written: {error}",
+        expected="a folder that this process may write to",
+        fix="check the path, its rights and its space",
+    )
+
+
+def on_read_only_disk(path: Path) -> StoreUnavailableError:
+    """The error for a file system that is mounted read-only."""
+    return StoreUnavailableError(
+        f"{path} is on a file system that can only be read; nothing was kept",
+        # RocksDB writes a file of its own at each opening.
+        expected="one that can be written, for reading alone too",
+        fix=f"mount it for writing (after a fault of the disk, check that first), or name a folder elsewhere; {AGAIN}",
+    )
+
+
+def check_room(path: Path) -> None:
+    """Refuse to close a database that could probably not be opened again.
+
+    Opening writes what its log holds into a table. Files and descriptors are taken and given back to see that there are
+    some.
+
+    Raises:
+        StoreUnavailableError: the disk is full or cannot be written, or the process may open no further file.
+    """
+    try:
+        logs = sum(file.stat().st_size for file in (path / "db").glob("*.log"))
+        if (free := shutil.disk_usage(path).free) < logs + _SPARE:
+            raise StoreUnavailableError(
+                f"the disk of {path} is full: {free:,} bytes are free, opening takes {logs + _SPARE:,}",
+                fix=f"free space; {AGAIN}",
+            )
+        with contextlib.ExitStack() as opened:
+            for _ in range(_DESCRIPTORS):
+                opened.callback(os.close, os.open(path, os.O_RDONLY))
+            written = opened.enter_context(tempfile.TemporaryFile(dir=path))
+            written.write(bytes(4096))
+            written.flush()
+            os.fsync(written.fileno())
+    except OSError as error:
+        raise unwritable(path, error) from error

@@ -1,0 +1,99 @@
+"""Opens a store by its URL; the only module that knows all kinds of stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lifelong.errors import UsageError
+from lifelong.plugins import Registry
+from lifelong.store.contract import MemoryStore
+from lifelong.store.ram import InMemoryStore
+from lifelong.store.redis_client import SCHEMES, parse
+
+STORES: Mapping[str, Callable[..., MemoryStore]] = Registry("stores", {})
+"""Scheme -> what opens a store of another package."""
+
+
+def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
+    """Open a store, or make a new one.
+
+    Args:
+        url: `memory://` (gone with the process), `rocksdb:///path` (see `lifelong.store.rocksdb`), with
+            `?shards=N` for a new store of several databases (see `lifelong.store.sharded`), or
+            `redis://host:port/database` (see `lifelong.store.redis_client` and `.redis`); or the URL of a store of
+            another package (see `lifelong.plugins`).
+        read_only: opens an existing store, which another process may own: of a folder a fixed view, of a server its
+            present state.
+
+    Raises:
+        UsageError: the URL names no kind of store, or another number of shards than the store has.
+        StoreLockedError: another process owns it.
+        StoreError: it cannot be opened.
+
+    Example:
+        >>> store = open_store("memory://")
+        >>> store.read_many(["ann"]), store.artifact_list().identity
+        ([None], None)
+    """
+    if not isinstance(url, str):
+        raise UsageError(f"a URL of type {type(url).__name__}", expected="a text", fix="write rocksdb://store")
+    scheme, found, place = url.partition("://")
+    expected = "memory://, rocksdb:///path or redis://host:port/database"
+    if not found:
+        raise UsageError(f"{url!r} is not the URL of a store", expected=expected, fix=f"write rocksdb://{url}")
+    if scheme == "memory":
+        if place:
+            raise UsageError(f"{url!r}: a store in memory has no place", expected="memory://")
+        return InMemoryStore(read_only=read_only)
+    if scheme == "rocksdb":
+        from lifelong.store.sharded import open_folder
+
+        return open_folder(*folder_of(url), read_only=read_only)
+    if scheme in SCHEMES:
+        from lifelong.store.redis import RedisStore
+
+        return RedisStore(parse(url), read_only=read_only)
+    if scheme in STORES:
+        return STORES[scheme](url, read_only=read_only)
+    others = "".join(f", {name}://" for name in STORES)
+    raise UsageError(f"there is no store {scheme}://", expected=expected + others)
+
+
+def local_folder(url: str) -> Path:
+    """The folder of a store on this machine's disk.
+
+    Raises:
+        UsageError: the URL is not that of one.
+
+    Example:
+        >>> local_folder("rocksdb:///data/memories")
+        PosixPath('/data/memories')
+    """
+    if not url.startswith("rocksdb://"):
+        raise UsageError(
+            f"{url!r} is no store on a disk of this machine",
+            expected="rocksdb:///path",
+            fix="for a server see docs/store.md, Backup and restore",
+        )
+    return folder_of(url)[0]
+
+
+def folder_of(url: str) -> tuple[Path, int | None]:
+    """The folder that a `rocksdb://` URL names, and the number of shards, None if it names none.
+
+    Raises:
+        UsageError: it names no folder, or has an unknown option.
+
+    Example:
+        >>> folder_of("rocksdb:///data/memories?shards=4")
+        (PosixPath('/data/memories'), 4)
+    """
+    place, _, query = url.partition("://")[2].partition("?")
+    expected = "rocksdb:///path, or rocksdb:///path?shards=N for a new store of N shards"
+    if not place:
+        raise UsageError(f"{url!r} names no folder", expected=expected)
+    option, _, value = query.partition("=")
+    if query and not (option == "shards" and value.isdecimal() and int(value) > 0):
+        raise UsageError(f"{url!r} has the option {query!r}", expected=expected)
+    return Path(place), int(value) if query else None

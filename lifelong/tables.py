@@ -1,0 +1,170 @@
+"""Tables of other libraries in, Arrow tables out; and paths that name several files.
+
+anything with                 pandas (2.2 and later), Polars, DuckDB relations, Ibis expressions, Arrow tables and
+`__arrow_c_stream__`          readers
+a Hugging Face dataset        exports no Arrow stream, but gives its rows as Arrow
+"""
+
+from __future__ import annotations
+
+import glob
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from lifelong.errors import SourceError, UsageError, require
+
+TABLE_FILE = "table.parquet"
+_ROWS = 65_536
+TABLES = "a table that exports Arrow: of pandas (2.2 and later), Polars, DuckDB, Ibis, Arrow or Hugging Face"
+
+
+def is_path(value: object) -> bool:
+    """Whether a value is a path or a glob, or a list of them.
+
+    >>> is_path("events.csv"), is_path(["a.csv", "b.csv"]), is_path([]), is_path(3)
+    (True, True, False, False)
+    """
+    if isinstance(value, list | tuple):
+        return bool(value) and all(isinstance(one, str | Path) for one in value)
+    return isinstance(value, str | Path)
+
+
+def is_table(value: object) -> bool:
+    """Whether a value is a table that `reader_of` reads."""
+    return hasattr(value, "__arrow_c_stream__") or _of_hugging_face(value)
+
+
+def _of_hugging_face(value: object) -> bool:
+    return all(hasattr(value, name) for name in ("with_format", "features", "iter"))
+
+
+def expand(paths: Sequence[str | Path]) -> list[Path]:
+    """The files that paths and globs name, in the user's order; those of a glob are sorted.
+
+    Raises:
+        SourceError: a glob matches nothing.
+    """
+    files: list[Path] = []
+    for path in paths:
+        whole = Path(path).expanduser()
+        if whole.exists() or not glob.has_magic(str(whole)):
+            files.append(whole)
+            continue
+        root = Path(whole.anchor)
+        found = sorted(root.glob(str(whole.relative_to(root))))
+        if not found:
+            raise SourceError("no file matches", file=str(path), expected="at least one file", fix="check the pattern")
+        files.extend(found)
+    return files
+
+
+def reader_of(table: Any, *, what: str = "a table", expected: str = TABLES) -> Any:
+    """A `pyarrow.RecordBatchReader` of a table of any library.
+
+    Args:
+        table: see the top of this file.
+        what: it is for, in words.
+        expected: what may be given, in words.
+
+    Raises:
+        UsageError: it is no such table.
+        MissingExtraError: pyarrow is not installed.
+    """
+    if not is_table(table):
+        raise UsageError(
+            f"{what} of type {type(table).__name__}",
+            expected=expected,
+            fix="pyarrow.table(...) makes one of columns, pyarrow.Table.from_pylist(...) of rows",
+        )
+    arrow = require("pyarrow", extra="train", purpose="reading tables")
+    if hasattr(table, "__arrow_c_stream__"):
+        return arrow.RecordBatchReader.from_stream(table)
+    schema = table.features.arrow_schema
+    parts = table.with_format("arrow").iter(_ROWS)
+    return arrow.RecordBatchReader.from_batches(schema, (batch for part in parts for batch in part.to_batches()))
+
+
+@contextmanager
+def table_file(
+    table: Any, *, whole_seconds: bool = False, what: str = "a table", expected: str = TABLES
+) -> Iterator[Path]:
+    """A table as a parquet file, written batch by batch and removed at the end.
+
+    Args:
+        table: see `reader_of`.
+        whole_seconds: write timestamps as UTC seconds.
+        what: see `reader_of`.
+        expected: see `reader_of`.
+    """
+    reader = reader_of(table, what=what, expected=expected)
+    parquet = require("pyarrow.parquet", extra="train", purpose="reading tables")
+    with tempfile.TemporaryDirectory(prefix="lifelong-") as folder:
+        path = Path(folder) / TABLE_FILE
+        schema = _in_seconds(reader.schema) if whole_seconds else reader.schema
+        with parquet.ParquetWriter(path, schema) as writer:
+            for batch in reader:
+                writer.write_batch(seconds_of(batch) if whole_seconds else batch)
+        yield path
+
+
+def seconds_of(batch: Any) -> Any:
+    """A record batch with its timestamps as UTC seconds, rounded down; times without a zone are taken for UTC."""
+    arrow = require("pyarrow", extra="train", purpose="reading tables")
+    compute = require("pyarrow.compute", extra="train", purpose="reading tables")
+    columns = []
+    for column in batch.columns:
+        if arrow.types.is_timestamp(column.type):
+            whole = compute.floor_temporal(column, unit="second")
+            column = whole.cast(arrow.timestamp("s", column.type.tz)).cast(arrow.int64())
+        columns.append(column)
+    return arrow.record_batch(columns, schema=_in_seconds(batch.schema))
+
+
+def _in_seconds(schema: Any) -> Any:
+    arrow = require("pyarrow", extra="train", purpose="reading tables")
+    types = ((one.name, arrow.int64() if arrow.types.is_timestamp(one.type) else one.type) for one in schema)
+    return arrow.schema(list(types))
+
+
+def html_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, caption: str) -> str:
+    """A small table as notebooks show it.
+
+    >>> html_table(["split", "examples"], [["train", "1,000"]], caption="<data>")[:48]
+    '<table><caption>&lt;data&gt;</caption><thead><tr'
+    """
+    first = "".join(f"<th>{escape(str(name))}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in rows)
+    caption = f"<caption>{escape(caption)}</caption>"
+    return f"<table>{caption}<thead><tr>{first}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def table_of(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> Any:
+    """A `pyarrow.Table` of rows, which pandas, Polars and DuckDB take as it is.
+
+    Args:
+        rows: may lack columns.
+        columns: column -> the Arrow name of its type.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+
+    >>> table_of([{"item": "i1", "score": 0.5}], {"item": "string", "score": "double"}).to_pydict()
+    {'item': ['i1'], 'score': [0.5]}
+    """
+    arrow = require("pyarrow", extra="train", purpose="tables")
+    schema = arrow.schema([(name, arrow.type_for_alias(alias)) for name, alias in columns.items()])
+    return arrow.Table.from_pylist(list(rows), schema=schema)
+
+
+def frame_of(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Any:
+    """A `pandas.DataFrame` of rows.
+
+    Raises:
+        MissingExtraError: pandas is not installed.
+    """
+    pandas = require("pandas", extra="train", purpose="data frames")
+    return pandas.DataFrame.from_records(list(rows), columns=list(columns))

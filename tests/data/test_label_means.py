@@ -1,0 +1,99 @@
+"""Mean labels against plain loops, and what they must not know."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import SPLITS, Examples
+from lifelong.data.label_means import STRENGTH, label_means, label_names
+from lifelong.data.recent import recent_parts
+from lifelong.testing.datasets import tiny_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return tiny_dataset(tmp_path_factory.mktemp("tiny") / "data", num_users=15)
+
+
+def plain(dataset: Dataset, example: Examples, recent: int | None = None) -> dict[str, float]:
+    """The features of one example of one task, by loops over all answers."""
+    user, row, now, position = (int(column[0]) for column in example.columns()[:4])
+    times = dataset.histories.time_N[dataset.histories.of(user)][:position]
+    first = -1 if recent is None or not len(times) else int(times[max(0, len(times) - recent)])
+    number_VF = dataset.catalogue.number_VF
+    train = answers(dataset, "train")
+    prior = (sum(answer[3] for answer in train) + 1) / (len(train) + 2)
+    mine = [
+        answer
+        for split in SPLITS
+        for answer in answers(dataset, split)
+        if answer[0] == user and len(times) and first <= answer[2] <= int(times[-1])
+    ]
+    mine.sort(key=lambda answer: answer[2])
+
+    def mean(chosen: list[tuple[int, int, int, float]], half_life: float = float("inf")) -> float:
+        weights = [0.5 ** (age / half_life) for age in range(len(chosen))][::-1]
+        total = sum(weight * answer[3] for weight, answer in zip(weights, chosen, strict=True))
+        return (total + STRENGTH * prior) / (sum(weights) + STRENGTH)
+
+    found = {"user.mean": mean(mine), "user.mean_5": mean(mine, 5), "user.mean_50": mean(mine, 50)}
+    for place, field in enumerate(("item", "category")):
+
+        def value(one: int, place: int = place) -> int:
+            return one if place == 0 else int(number_VF[one, place])
+
+        of_all = [answer for answer in train if value(answer[1]) == value(row) and answer[2] < now]
+        of_user = [answer for answer in mine if value(answer[1]) == value(row)]
+        found |= {f"{field}.mean": mean(of_all), f"{field}.answers": len(of_all), f"{field}.user_mean": mean(of_user)}
+    return {f"response.{name}": number for name, number in found.items()}
+
+
+def answers(dataset: Dataset, split: str) -> list[tuple[int, int, int, float]]:
+    of = dataset.examples(split)  # type: ignore[arg-type]
+    columns = (of.user_N, of.row_N, of.time_N, of.label_NT[:, 0])
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+@pytest.mark.parametrize("recent", [None, 5])
+def test_means_are_what_loops_find(dataset: Dataset, recent: int | None) -> None:
+    examples = dataset.examples("test")
+    examples = examples.take(np.arange(0, len(examples), max(1, len(examples) // 40)))
+    hidden = np.array(examples.position_N)
+    hidden[::3] = np.maximum(hidden[::3] - 4, 0)
+    examples = replace(examples, position_N=hidden)
+    names = label_names(dataset.schema)
+    found_NK = np.zeros((len(examples), len(names)))
+    parts = [(slice(None), dataset, examples)] if recent is None else recent_parts(dataset, examples, recent)
+    for chosen_N, part, seen in parts:
+        found_NK[chosen_N] = label_means(part, seen, SPLITS)
+    for at in range(len(examples)):
+        expected = plain(dataset, examples.take(slice(at, at + 1)), recent)
+        np.testing.assert_allclose(found_NK[at], [expected[name] for name in names], rtol=1e-5, err_msg=str(names))
+
+
+def test_labels_from_the_moment_of_a_target_on_change_nothing(dataset: Dataset) -> None:
+    examples = dataset.examples("test")
+    moment = int(np.median(examples.time_N))
+    asked = examples.take(examples.time_N <= moment)
+    before_NK = label_means(dataset, asked, SPLITS)
+
+    class Changed(Dataset):
+        def examples(self, split):  # type: ignore[no-untyped-def]
+            found = super().examples(split)
+            late_N = np.asarray(found.time_N) >= moment
+            return replace(found, label_NT=np.where(late_N[:, None], 1 - found.label_NT, found.label_NT))
+
+    assert len(asked)
+    assert np.array_equal(label_means(Changed(dataset.folder), asked, SPLITS), before_NK)
+
+
+def test_a_vault_reads_the_answers_of_the_dataset_that_it_belongs_to(dataset: Dataset) -> None:
+    asked, before = dataset.examples("test"), label_means(dataset, dataset.examples("test"), SPLITS)
+    vault = dataset.folder / "vault"
+    shutil.copytree(dataset.folder, vault, ignore=shutil.ignore_patterns("examples", "vault"))
+    assert np.array_equal(label_means(Dataset(vault), asked, SPLITS), before)

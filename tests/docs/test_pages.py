@@ -1,0 +1,72 @@
+"""What the pages name exists, and what is generated is up to date."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support.imports import import_graph
+from support.rooms import draw
+
+import lifelong
+
+ROOT = Path(__file__).parents[2]
+# History says what was measured with files that may be gone since.
+MODULES = import_graph()
+TESTS = {
+    str(path.relative_to(ROOT)): set(re.findall(r"^\s*(?:async )?def (test_\w+)", path.read_text(), flags=re.MULTILINE))
+    for path in (ROOT / "tests").rglob("test_*.py")
+}
+PAGES = [ROOT / "README.md", *(path for path in sorted((ROOT / "docs").rglob("*.md")) if "history" not in path.parts)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    for name in re.findall(r"\b(?:lifelong|benchmarks|tests|docs)/[\w/.-]+\.(?:py|toml|svg|md)\b", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"\blifelong(?:\.[a-z_]+)+\b", text):
+        assert name in MODULES or _is_named_in(*name.rsplit(".", 1)), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    for file, name in re.findall(r"`(?:(tests/[\w/]+\.py)::)?(test_\w+)`", page.read_text()):
+        assert name in (TESTS[file] if file else set().union(*TESTS.values())), f"{file} {name}"
+
+
+@pytest.mark.parametrize("page", ["security.md", "guarantees.md"])
+def test_every_promise_names_its_test(page: str) -> None:
+    rows = re.findall(r"^\|.*\|$", (ROOT / "docs" / page).read_text(), flags=re.MULTILINE)
+    promises = [row for row in rows if "::test_" in row]
+    assert len(promises) > 15
+    header = ""
+    for row in rows:
+        if set(row) <= set("|- "):
+            continue
+        if row.rstrip("| ").endswith("test"):
+            header = row
+        elif row.count("|") == header.count("|"):
+            assert "::test_" in row, row
+
+
+def _is_named_in(module: str, name: str) -> bool:
+    """Whether the module's file has the word: a function, a class, a public name of the package."""
+    path = ROOT / module.replace(".", "/")
+    files = [path.with_suffix(".py"), path / "__init__.py"]
+    return any(re.search(rf"\b{name}\b", file.read_text()) for file in files if file.exists())
+
+
+def test_the_picture_of_the_rooms_is_drawn_from_the_imports() -> None:
+    picture = (ROOT / "docs" / "rooms.svg").read_text()
+    assert picture == draw(MODULES), "stale: run `make pictures`"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        assert str(page.relative_to(ROOT / "docs")) in navigation, page
+
+
+def test_the_python_page_lists_every_public_name() -> None:
+    rows = re.findall(r"^\| `(\w+)", (ROOT / "docs" / "python.md").read_text(), flags=re.MULTILINE)
+    assert sorted(rows) == sorted(lifelong.__all__)

@@ -1,0 +1,184 @@
+"""A topic into memories: each message once, whatever happens."""
+
+import json
+import time
+
+import pytest
+
+pytest.importorskip("confluent_kafka")
+
+from lifelong.errors import SourceError, StreamError
+from lifelong.ingestion.dead_letters import FileLetters
+from lifelong.ingestion.kafka import Stream, StreamSettings
+from lifelong.ingestion.kafka_client import parse
+from lifelong.memory.updater import Updater, decode_event
+from lifelong.store.opening import open_store
+
+START = 1_700_000_000
+ROWS = [{"user": f"u{k % 7}", "item": f"i{k}", "time": START + k, "event_type": "view"} for k in range(40)]
+
+
+def follow(artifact, store, url, *, letters=None, **settings):
+    """All that the topic holds; its end is where nothing comes for a moment."""
+    updater = Updater(artifact, store)
+    chosen = StreamSettings(**{"idle": 0.7, **settings})
+    return Stream(
+        parse(url), store, updater.apply_table, artifact.config.dataset_schema, settings=chosen, letters=letters
+    ).run()
+
+
+def log_of(store, user):
+    return [decode_event(event) for event in store.events(user)]
+
+
+@pytest.fixture(params=["memory", "rocksdb", "shards", "redis", "cluster"])
+def opened(request, tmp_path):
+    """A function that opens one and the same store, and closes it before."""
+    if request.param == "memory":
+        store = open_store("memory://")
+        yield lambda: store
+        store.close()
+        return
+    if request.param in ("rocksdb", "shards"):
+        pytest.importorskip("rocksdict")
+        url = f"rocksdb://{tmp_path}/store" + "?shards=2" * (request.param == "shards")
+    else:
+        url = request.getfixturevalue(f"{request.param}_url")
+    stores = []
+
+    def again():
+        if stores:
+            stores.pop().close()
+        stores.append(open_store(url))
+        return stores[-1]
+
+    yield again
+    stores.pop().close()
+
+
+def test_each_message_is_applied_once_over_restarts(artifact, kafka, topic, opened):
+    kafka.send(topic, ROWS[:25])
+    assert follow(artifact, opened(), kafka.url(topic)).applied.applied == 25
+    kafka.send(topic, ROWS[25:])
+    done = follow(artifact, opened(), kafka.url(topic))
+    assert (done.applied.applied, done.applied.duplicates) == (15, 0)
+    assert sum(place.offset + 1 for place in done.places.values()) == 40
+    assert {place.lag for place in done.places.values()} == {0}
+    store = opened()
+    for user in range(7):
+        assert [event.item for event in log_of(store, f"u{user}")] == [f"i{k}" for k in range(user, 40, 7)]
+
+
+def test_the_group_s_own_offset_is_told_and_never_read(artifact, kafka, topic, redis_url):
+    from confluent_kafka import Consumer, TopicPartition
+
+    store = open_store(redis_url)
+    kafka.send(topic, ROWS[:20])
+    done = follow(artifact, store, kafka.url(topic, group="watched"))
+    watcher = Consumer({"bootstrap.servers": kafka.address, "group.id": "watched", "log_level": 0})
+    places = [TopicPartition(topic, partition) for partition in range(3)]
+    told = {place.partition: place.offset for place in watcher.committed(places, timeout=20)}
+    assert {at: max(offset, 0) for at, offset in told.items()} == {at: p.offset + 1 for at, p in done.places.items()}
+    # As if somebody had reset the group, forwards and backwards.
+    for offset in (0, 1_000):
+        watcher.commit(offsets=[TopicPartition(topic, p, offset) for p in range(3)], asynchronous=False)
+        kafka.send(topic, ROWS[20:30] if offset == 0 else ROWS[30:])
+        done = follow(artifact, store, kafka.url(topic, group="watched"))
+        assert (done.applied.applied, done.applied.duplicates) == (10, 0)
+    watcher.close()
+    store.close()
+
+
+BAD = [b"", b"{", b"[1]", None, b'{"user": "u", "item": "i"}', b'{"user": ["u"], "item": "i", "time": 1}', b"\xff"]
+
+
+def test_a_bad_message_stops_and_what_stands_before_it_is_applied(artifact, kafka, topic, store):
+    kafka.send(topic, [*ROWS[:5], BAD[4], *ROWS[5:9]], partition=1)
+    for _ in range(2):
+        with pytest.raises(SourceError, match=r"partition 1, offset 5, column time: time is None.*--on-bad skip"):
+            follow(artifact, store, kafka.url(topic))
+        assert store.watermark(f"kafka:{topic}", 1) == 4
+        assert len(log_of(store, "u0")) == 1
+
+
+def test_bad_messages_are_left_out_kept_and_passed_for_good(artifact, kafka, topic, store, tmp_path):
+    kafka.send(topic, [ROWS[0], *BAD, ROWS[1], *BAD], partition=2)
+    letters = FileLetters(tmp_path / "bad.jsonl")
+    done = follow(artifact, store, kafka.url(topic), on_bad="skip", letters=letters)
+    assert (done.applied.applied, done.applied.bad) == (2, 14)
+    # The last ones are no events, and their place is kept too.
+    assert store.watermark(f"kafka:{topic}", 2) == 15
+    assert follow(artifact, store, kafka.url(topic), on_bad="skip", letters=letters).applied.bad == 0
+    letters.close()
+    kept = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
+    assert [letter["offset"] for letter in kept] == [*range(1, 8), *range(9, 16)]
+    assert {(letter["source"], letter["partition"]) for letter in kept} == {(f"kafka:{topic}", 2)}
+    assert [letter["value"] for letter in kept[:7]] == ["", "{", "[1]", None, *(bad.decode() for bad in BAD[4:6]),
+                                                       {"base64": "/w=="}]  # fmt: skip
+    assert all(letter["reason"] for letter in kept) and "not JSON" in kept[1]["reason"]
+
+
+def test_a_message_too_far_ahead_of_the_clock_is_a_bad_one(artifact, kafka, topic, store):
+    far = {**ROWS[0], "time": int(time.time()) + 90_000}
+    kafka.send(topic, [ROWS[0], far, ROWS[7]], partition=1)
+    with pytest.raises(SourceError, match=r"offset 1, column time: .*too far ahead of this machine's clock"):
+        follow(artifact, store, kafka.url(topic))
+    done = follow(artifact, store, kafka.url(topic), on_bad="skip")
+    assert (done.applied.applied, done.applied.bad) == (1, 1)
+    assert follow(artifact, open_store("memory://"), kafka.url(topic), max_ahead=2).applied.applied == 3
+
+
+def test_dead_letters_go_to_a_topic_with_their_place_and_reason(artifact, kafka, topic, store):
+    from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+
+    from lifelong.ingestion.kafka_letters import TopicLetters
+
+    kafka.make(f"{topic}-dead", 1)
+    kafka.send(topic, [ROWS[0], b"?"], partition=0)
+    letters = TopicLetters(parse(kafka.url(f"{topic}-dead")))
+    follow(artifact, store, kafka.url(topic), on_bad="skip", letters=letters)
+    letters.close()
+    reader = Consumer({"bootstrap.servers": kafka.address, "group.id": "reader", "log_level": 0})
+    reader.assign([TopicPartition(f"{topic}-dead", 0, OFFSET_BEGINNING)])
+    message = reader.poll(20)
+    reader.close()
+    assert message.value() == b"?"
+    headers = {name: value.decode() for name, value in message.headers()}
+    assert (headers["source"], headers["partition"], headers["offset"]) == (f"kafka:{topic}", "0", "1")
+    assert "not JSON" in headers["reason"]
+
+
+def test_columns_late_events_and_event_ids_are_as_in_files(artifact, kafka, topic, store):
+    rows = [
+        {"user": "u", "what": "i1", "time": START + 9, "category": "c1", "id": "a"},
+        {"user": "u", "what": "i2", "time": START + 5, "id": "b"},
+        {"user": "u", "what": "i1", "time": START + 9, "id": "a"},
+    ]
+    kafka.send(topic, rows)
+    columns = {"item": "what", "event_id": "id"}
+    updater = Updater(artifact, store, late="refuse")
+    stream = Stream(
+        parse(kafka.url(topic)),
+        store,
+        updater.apply_table,
+        artifact.config.dataset_schema,
+        settings=StreamSettings(columns=columns, idle=0.7),
+    )
+    applied = stream.run().applied
+    assert (applied.applied, applied.late, applied.refused, applied.duplicates) == (1, 1, 1, 1)
+    assert log_of(store, "u")[0].fields == {"category": "c1"}
+
+
+def test_messages_whose_key_is_not_the_user_are_said(artifact, kafka, topic, store, caplog):
+    kafka.send(topic, [json.dumps(ROWS[0]).encode()])
+    follow(artifact, store, kafka.url(topic))
+    assert "the key is not the user's id" in caplog.text
+
+
+def test_a_topic_that_is_not_there_and_a_broker_that_is_not_there_are_said(artifact, kafka, store):
+    from support.valkey import free_port
+
+    with pytest.raises(StreamError, match=r"there is no topic 'nothing' at 127.0.0.1"):
+        follow(artifact, store, kafka.url("nothing"))
+    with pytest.raises(StreamError, match=r"no broker of kafka://127.0.0.1:\d+/t answers.*check that it runs"):
+        follow(artifact, store, f"kafka://127.0.0.1:{free_port()}/t", patience=1)

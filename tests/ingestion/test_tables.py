@@ -1,0 +1,133 @@
+"""Events and requests that are at hand as tables of other libraries."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lifelong import Scorer, ScoreRequest, ingest, open_store
+from lifelong.errors import SourceError, UsageError
+from lifelong.memory.updater import Applied
+from lifelong.scoring.past import history
+
+pytestmark = pytest.mark.full
+datasets, duckdb = pytest.importorskip("datasets"), pytest.importorskip("duckdb")
+pd, pl = pytest.importorskip("pandas"), pytest.importorskip("polars")
+pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+
+START = 1_700_000_000
+NAMES = {"user": "who", "item": "what", "time": "at"}
+ROWS = [{"who": f"u{k % 5}", "what": f"i{k % 9}", "at": START + 60 * k} for k in range(50)]
+
+
+def arrow() -> Any:
+    return pa.Table.from_pylist(ROWS)
+
+
+TABLES: dict[str, Callable[[], Any]] = {
+    "pandas": lambda: pd.DataFrame(ROWS),
+    "pandas with timestamps": lambda: pd.DataFrame(ROWS).assign(
+        at=lambda rows: pd.to_datetime(rows["at"], unit="s", utc=True).dt.tz_convert("Asia/Tokyo")
+    ),
+    "polars": lambda: pl.DataFrame(ROWS),
+    "duckdb": lambda: duckdb.connect().from_arrow(arrow()),
+    "arrow": arrow,
+    "arrow reader": lambda: arrow().to_reader(7),
+    "hugging face": lambda: datasets.Dataset.from_list([ROWS[-1], *ROWS]).select(range(1, 51)),
+}
+
+
+def held(store) -> dict[str, bytes]:
+    return dict(store.scan())
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_table_of_any_library_gives_the_memories_of_the_file(kind, artifact, store, tmp_path) -> None:
+    lines = [f"{row['who']},{row['what']},{row['at']}\n" for row in ROWS]
+    (tmp_path / "log.csv").write_text("user,item,time\n" + "".join(lines))
+    filed = open_store("memory://")
+    ingest(artifact, filed, tmp_path / "log.csv")
+    assert ingest(artifact, store, TABLES[kind](), **NAMES).applied == 50
+    assert held(store) == held(filed)
+
+
+def test_a_table_is_applied_once_whichever_library_it_is_of(artifact, store) -> None:
+    for made in TABLES.values():
+        ingest(artifact, store, made(), **NAMES)
+    longer = pd.DataFrame([*ROWS, {"who": "u1", "what": "i1", "at": START + 9_000}])
+    with pytest.raises(SourceError, match="first 50 lines were applied already, as table:"):
+        ingest(artifact, store, longer, **NAMES)
+    assert sum(len(list(store.events(f"u{k}"))) for k in range(5)) == 50
+
+
+def test_globs_and_lists_are_ingested_file_by_file(artifact, store, tmp_path) -> None:
+    for place in range(3):
+        part = arrow().slice(20 * place, 20)
+        pq.write_table(part.rename_columns(["user", "item", "time"]), tmp_path / f"part-{place}.parquet")
+    assert ingest(artifact, store, str(tmp_path / "part-*.parquet")) == Applied(applied=50)
+    assert ingest(artifact, store, sorted(tmp_path.glob("*"))) == Applied(duplicates=50)
+    with pytest.raises(UsageError, match="one name for 3 files"):
+        ingest(artifact, store, str(tmp_path / "*"), source="parts")
+    with pytest.raises(SourceError, match="no file matches"):
+        ingest(artifact, store, str(tmp_path / "*.nothing"))
+
+
+@pytest.mark.parametrize("log", [3, None, [1, 2], {"user": ["ann"]}])
+def test_what_is_no_log_is_said_in_words(log, artifact, store) -> None:
+    with pytest.raises(UsageError, match=r"events of type .*Polars"):
+        ingest(artifact, store, log)
+    with pytest.raises(UsageError, match=r"requests of type .*ScoreRequest.*Polars"):
+        Scorer(artifact, store).score_table(log)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_table_of_requests_gets_the_scores_of_the_requests(kind, artifact, store) -> None:
+    ingest(artifact, store, pd.DataFrame(ROWS), **NAMES)
+    scorer = Scorer(artifact, store)
+    found = scorer.score_table(TABLES[kind](), **NAMES)
+    requests = [ScoreRequest(row["who"], [row["what"]], row["at"]) for row in ROWS]
+    wanted = [scores[0].score for scores in scorer.score_many(requests)]
+    np.testing.assert_allclose(found["score"].to_numpy(), wanted, atol=1e-5)
+    assert pl.DataFrame(found)["item"].to_list() == [row["what"] for row in ROWS]
+    np.testing.assert_allclose(scorer.score_table(requests)["score"].to_numpy(), wanted, atol=1e-5)
+
+
+def test_requests_of_several_files_are_one_table(artifact, store, tmp_path) -> None:
+    for place in range(2):
+        rows = [json.dumps({"user": "ann", "item": f"i{place}{k}", "time": START}) for k in range(3)]
+        (tmp_path / f"{place}.jsonl").write_text("\n".join(rows))
+    found = Scorer(artifact, store).score_table(str(tmp_path / "*.jsonl")).to_pandas()
+    assert found["item"].tolist() == ["i00", "i01", "i02", "i10", "i11", "i12"]
+    assert not found["known_user"].any()
+
+
+def test_missing_times_of_pandas_are_no_times_and_wrong_rows_are_named(artifact, store) -> None:
+    scorer = Scorer(artifact, store)
+    frame = pd.DataFrame({"user": ["ann", "bob"], "item": ["i1", "i2"], "time": [START, None]})
+    assert scorer.score_table(frame).num_rows == 2
+    assert scorer.score_table(frame[frame["user"] == "bob"])["item"].to_pylist() == ["i2"]
+    with pytest.raises(SourceError, match="the table, line 2, column item: no item"):
+        scorer.score_table(pd.DataFrame({"user": ["ann", "bob"], "item": ["i1", None]}))
+    with pytest.raises(UsageError, match=r"no column 'usr' to map.*user"):
+        scorer.score_table(frame, usr="user")
+
+
+def test_a_history_is_a_table(artifact, store, dataset, tmp_path: Path) -> None:
+    ingest(artifact, store, pd.DataFrame(ROWS), **NAMES)
+    found = history(Scorer(artifact, store), "u1").to_pandas()
+    assert found["item"].tolist() == [row["what"] for row in ROWS if row["who"] == "u1"]
+    assert found["position"].tolist() == list(range(1, 11))
+    assert history(Scorer(artifact, store), "nobody").num_rows == 0
+    user = dataset.users.id_at(0)
+    table = dataset.history(user).to_pylist()
+    place = dataset.histories.of(0)
+    assert [(row["item"], row["time"], row["event_type"]) for row in table] == [
+        dataset.event(at) for at in range(place.start, place.stop)
+    ]
+    assert all(row["category"] for row in table)
+    with pytest.raises(UsageError, match="no user 'nobody'"):
+        dataset.history("nobody")

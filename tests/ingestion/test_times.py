@@ -1,0 +1,64 @@
+"""Times of files of events are read as `prepare` reads those of a log."""
+
+import json
+
+import pytest
+
+from lifelong.data.events import Schema
+from lifelong.errors import UsageError
+from lifelong.ingestion.rows import EventRows, Problem
+from lifelong.ingestion.times import TimeFormat
+
+SCHEMA = Schema(item_fields=("item",), event_types=False)
+
+
+@pytest.mark.parametrize(
+    ("said", "value", "seconds"),
+    [
+        ({"time_unit": "ms"}, "1511629200999", 1_511_629_200),
+        ({"time_unit": "us"}, 1_511_629_200_999_999, 1_511_629_200),
+        ({"time_unit": "ns"}, "1511629200999999999", 1_511_629_200),
+        ({"time_unit": "iso"}, "2017-11-25T17:00:00Z", 1_511_629_200),
+        ({"time_unit": "iso"}, "2017-11-25 17:00:00.9", 1_511_629_200),
+        ({"time_unit": "iso"}, "2017-11-25T18:00:00+01:00", 1_511_629_200),
+        ({"time_format": "%d/%m/%Y %H:%M"}, "25/11/2017 17:00", 1_511_629_200),
+        ({}, "1511629200", 1_511_629_200),
+    ],
+)
+def test_a_time_is_what_the_mapping_says(said, value, seconds):
+    rows = EventRows(SCHEMA, said)
+    assert rows.event({"user": "u", "item": "i", "time": value}).time == seconds
+    table = rows.table({"user": ["u", "v"], "item": ["i", "i"], "time": [value, value]})
+    assert table.time_N.tolist() == [seconds, seconds]
+
+
+@pytest.mark.parametrize("value", ["yesterday", "", None, "25/11/2017", 3.5])
+def test_another_time_is_a_problem_that_says_what_was_expected(value):
+    rows = EventRows(SCHEMA, {"time": "at", "time_unit": "iso"})
+    assert rows.table({"user": ["u"], "item": ["i"], "at": [value]}) is None
+    problem = rows.event({"user": "u", "item": "i", "at": value})
+    assert isinstance(problem, Problem)
+    assert (problem.column, problem.expected) == ("at", "a time such as 2017-11-25T18:00:00Z")
+
+
+def test_a_time_far_ahead_is_refused_in_every_unit():
+    rows = EventRows(SCHEMA, {"time_unit": "ms"}, lambda: 2_000_000_000)
+    assert isinstance(rows.event({"user": "u", "item": "i", "time": 2_000_000_001_000}), Problem)
+
+
+def test_wrong_units_are_refused():
+    with pytest.raises(UsageError, match="time_unit"):
+        TimeFormat("days")
+    with pytest.raises(UsageError, match="seconds"):
+        EventRows(SCHEMA, {"time_unit": "ordinal"})
+
+
+def test_a_mapping_of_files_that_only_prepare_reads_is_refused(tmp_path):
+    from lifelong.cli.options import columns_of
+
+    path = tmp_path / "mapping.json"
+    path.write_text(json.dumps({"user": "who", "item": "sku", "time": "at", "fields": ["brand"], "delimiter": ";"}))
+    with pytest.raises(UsageError, match="delimiter"):
+        columns_of(path, [])
+    path.write_text(json.dumps({"user": "who", "item": "sku", "time": "at", "fields": {"brand": "maker"}}))
+    assert columns_of(path, ["user=person"]) == {"user": "person", "item": "sku", "time": "at", "brand": "maker"}

@@ -1,0 +1,155 @@
+"""`model.counts`: exact counts beside what a model reads of the history itself."""
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("torch")
+import numpy as np
+import torch
+
+from lifelong.errors import ConfigError, UsageError
+from lifelong.models import all_names, build, check_config, is_served, model_class, plain_name, require_served
+from lifelong.models.base import Model
+from lifelong.nn.counted import CountScale, TargetPopularity
+from lifelong.testing.worlds import INPUTS, random_batch
+
+pytestmark = pytest.mark.torch
+
+ALL = [name for name in all_names() if issubclass(model_class(name, {}), Model)]
+TAKES = [name for name in ALL if model_class(name, {}).common_head]
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_another_count_of_one_target_changes_its_logit_and_no_other(name: str) -> None:
+    torch.manual_seed(0)
+    model, batch = build(name, INPUTS, {"counts": True}).eval(), random_batch([12, 5], targets=3)
+    count_BCK = batch.count_BCK.clone()
+    count_BCK[1, 2, 4] += 1
+    changed = (model(batch).logit_BCT != model(replace(batch, count_BCK=count_BCK)).logit_BCT)[..., 0]
+    assert changed.tolist() == [[False] * 3, [False, False, True]]
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_a_model_that_is_given_counts_is_not_served_and_says_why(name: str) -> None:
+    plain, given = build(name, INPUTS, {}), build(name, INPUTS, {"counts": True})
+    assert given.title == f"{plain.title} + counts"
+    assert not is_served(given)
+    with pytest.raises(UsageError, match=r"backfill .*\+ counts cannot be served.*exact counts of a whole history"):
+        require_served(given, purpose="backfill")
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in TAKES])
+def test_a_head_of_another_kind_is_given_no_counts(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"model\.counts: .* has a head of its own"):
+        build(name, INPUTS, {"counts": True})
+
+
+def test_the_models_that_a_memory_is_compared_with_take_counts() -> None:
+    wanted = {"din", "sim", "sim_soft", "sim_cluster", "eta", "sdim", "twin", "hpmn", "gru4rec", "dien", "mimn"}
+    assert wanted <= set(TAKES)
+
+
+def test_counts_are_off_unless_asked_for() -> None:
+    assert check_config("din", {}) == check_config("din", {"counts": False})
+    assert "counts" not in check_config("din", {})
+    plain, batch = build("din", INPUTS, {}).eval(), random_batch([12], targets=2)
+    assert not plain.extras and is_served(plain)
+    without = replace(batch, count_BCK=batch.count_BCK[..., :0])
+    assert torch.equal(plain(batch).logit_BCT, plain(without).logit_BCT)
+
+
+def test_a_fitted_model_has_no_such_setting() -> None:
+    with pytest.raises(ConfigError, match=r"model\.counts: gbdt has no such setting"):
+        check_config("gbdt", {"counts": True})
+
+
+@pytest.mark.parametrize("name", ["gru4rec", "din", "sdim", "gated_delta"])
+def test_a_batch_plain_name_is_refused(name: str) -> None:
+    model, batch = build(name, INPUTS, {"counts": True}), random_batch([12], targets=2)
+    with pytest.raises(UsageError, match="was given no counts"):
+        model(replace(batch, count_BCK=batch.count_BCK[..., :0]))
+
+
+def test_a_name_with_counts_is_its_model_or_form_with_them() -> None:
+    assert check_config("din_counts", {}) == check_config("din", {"counts": True})
+    assert check_config("sim_soft_counts", {}) == check_config("sim", {"search": "soft", "counts": True})
+    assert [plain_name(name) for name in ("din_counts", "din", "counts", "x_counts")] == [
+        *("din", "din", "counts", "x_counts")
+    ]
+    with pytest.raises(ConfigError, match=r"model.counts: din_counts has True \(found False\)"):
+        build("din_counts", INPUTS, {"counts": False})
+
+
+def test_several_tasks_have_the_head_of_their_settings_and_counts() -> None:
+    inputs = replace(INPUTS, tasks=("any", "buy"))
+    model = build("hpmn", inputs, {"counts": True, "head": "mmoe"}).eval()
+    batch = random_batch([9, 4], targets=3, inputs=inputs)
+    other = model(replace(batch, count_BCK=batch.count_BCK + 1)).logit_BCT
+    assert bool((model(batch).logit_BCT != other).all())
+
+
+def test_counts_are_standardised_and_a_column_that_never_varies_is_left_out() -> None:
+    scale = CountScale(2)
+    scale.fit(torch.tensor([[1.0, 5.0], [3.0, 5.0]], dtype=torch.float64).numpy())
+    assert scale(torch.tensor([[1.0, 5.0], [4.0, 9.0]])).tolist() == [[-1.0, 0.0], [2.0, 0.0]]
+
+
+@pytest.mark.parametrize("name", ["gru4rec", "din", "sdim", "gated_delta"])
+def test_who_is_given_counts_knows_how_popular_the_target_is(name: str) -> None:
+    torch.manual_seed(0)
+    model, batch = build(name, INPUTS, {"counts": True}).eval(), random_batch([12, 5], targets=3)
+    before = model(batch).logit_BCT
+    counts = {field: np.ones(size) for field, size in INPUTS.item.items()}
+    field = next(iter(INPUTS.item))
+    own = int(batch.target_BCF[1, 2, 0])
+    counts[field][own] = 1000.0
+    model.learn_popularity(counts)
+    changed = (model(batch).logit_BCT != before)[..., 0]
+    same_BC = (batch.target_BCF[..., 0] == own) & batch.mask_BC
+    # Every value moves with the scale, the popular one the other way.
+    popular = model.extras["counts"].popular
+    popular_V = popular.popular_0[:, 0]
+    assert changed[batch.mask_BC].all() and same_BC.any()
+    assert popular_V[own] > 0 > popular_V[own - 1]
+    for place in range(1, len(INPUTS.item)):
+        assert not getattr(popular, f"popular_{place}").any()
+
+
+def test_popularity_is_a_logarithm_standardised_over_the_targets() -> None:
+    popular = TargetPopularity({"item": 4})
+    popular.learn({"item": np.array([0.0, 1.0, 7.0, 0.0])})
+    found = popular(torch.tensor([[[1], [2], [0]]]))[0, :, 0]
+    log, weight = np.log1p([1.0, 7.0]), np.array([1.0, 7.0]) / 8
+    mean = float(log @ weight)
+    deviation = float(np.sqrt(((log - mean) ** 2) @ weight))
+    np.testing.assert_allclose(found, [*((log - mean) / deviation), -mean / deviation], rtol=1e-5)
+
+
+def test_weights_of_earlier_artifacts_load_by_the_names_that_they_had() -> None:
+    model = build("hpmn_both_counts", INPUTS, {"width": 4, "periods": [1, 2]})
+    assert isinstance(model, Model)
+    earlier = {
+        "extras.counts.scale.": "counted.",
+        "extras.counts.popular.": "popular.",
+        "extras.item_side.": "item_side.",
+    }
+    state = model.state_dict()
+    for now, then in earlier.items():
+        state = {name.replace(now, then) if name.startswith(now) else name: value for name, value in state.items()}
+    assert not [name for name in state if name.startswith("extras.")]
+    other = build("hpmn_both_counts", INPUTS, {"width": 4, "periods": [1, 2]})
+    assert isinstance(other, Model)
+    other.load_state_dict(state)
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_extras_are_read_in_the_order_in_which_they_are_given() -> None:
+    model, batch = build("hpmn_both_counts", INPUTS, {}), random_batch([12, 5], targets=3)
+    assert isinstance(model, Model)
+    assert list(model.extras) == ["counts", "item_side"]
+    parts, losses = model.extras(batch)
+    context_BCE, same = model.context_of(batch)
+    assert torch.equal(context_BCE, torch.cat([model.embed_context(batch.context_BCF), *parts], dim=-1))
+    assert losses.keys() == same.keys() == {"item_covariance"}
+    assert context_BCE.shape[-1] == model.context_width

@@ -1,0 +1,5 @@
+"""Literal rows through `prepare`."""
+
+from support.rows import make
+
+__all__ = ["make"]

@@ -1,0 +1,120 @@
+"""Counters behind a score. The artifact is an untrained tally with periods 1, 2, 4."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("torch")
+
+from support.artifacts import tiny_artifact
+
+from lifelong.data.cell_plan import plan_of
+from lifelong.memory.updater import Updater, UserEvent
+from lifelong.scoring.answer import ScoreRequest
+from lifelong.scoring.explain import explain
+from lifelong.scoring.scorer import Scorer
+from lifelong.store.contract import Commit
+
+pytestmark = pytest.mark.torch
+START = 1_700_000_000
+DAY = 86_400
+LATER = START + 100 * DAY
+
+
+@pytest.fixture(scope="module")
+def tally(dataset, tmp_path_factory):
+    return tiny_artifact(tmp_path_factory.mktemp("tally") / "artifact", dataset, model="tally")
+
+
+@pytest.fixture
+def scorer(tally, store):
+    return Scorer(tally, store)
+
+
+def fold(tally, store, items):
+    events = [UserEvent("u", item, START + DAY * day, "view") for day, item in enumerate(items)]
+    Updater(tally, store).apply(events)
+
+
+def values_of(scorer, item):
+    counted = explain(scorer, ScoreRequest("u", [item], LATER)).candidates[0].counted
+    return {value.field: value for value in counted.values}
+
+
+def test_it_says_how_often_and_how_long_ago_a_value_was_met(tally, store, scorer):
+    # i1 and i11 share the category c1.
+    fold(tally, store, ["i1", "i2", "i1", "i11", "i3"])
+    values = values_of(scorer, "i1")
+    assert (values["item"].state, values["item"].times, values["item"].events_ago) == ("counted", 2, 3)
+    assert (values["category"].value, values["category"].times, values["category"].events_ago) == ("c1", 3, 2)
+
+
+def test_a_value_that_was_never_met_is_new_and_has_no_effect(tally, store, scorer):
+    fold(tally, store, ["i1", "i2"])
+    value = values_of(scorer, "i5")["item"]
+    assert (value.state, value.times, value.events_ago, value.effect) == ("new", 0, None, 0.0)
+
+
+def test_an_unknown_category_is_not_counted(tally, store, scorer):
+    fold(tally, store, ["i1"])
+    value = values_of(scorer, "never heard of")["category"]
+    assert (value.state, value.value, value.effect) == ("unknown", None, 0.0)
+
+
+def keep(store, scorer, change):
+    """Change the one memory in the store."""
+    states, _ = scorer.states(["u"])
+    change(states.fields)
+    store.commit(Commit(records={0: {"u": scorer.runtime.encode(states)[0]}}))
+
+
+def test_a_value_whose_bits_are_set_is_faded_unless_it_has_a_cell(tally, store, scorer):
+    fold(tally, store, ["i1"])
+    keep(store, scorer, lambda fields: fields["faded"].fill(2**15 - 1))
+    value = values_of(scorer, "i5")["item"]
+    assert (value.state, value.times, value.events_ago) == ("faded", 0, None)
+    assert value.effect != 0
+    assert values_of(scorer, "i1")["item"].state == "counted"
+
+
+def test_an_effect_is_the_score_less_that_of_a_memory_without_the_fields_cells(tally, store, scorer):
+    fold(tally, store, ["i1", "i2", "i1"])
+    score = scorer.score("u", ["i1"], time=START + 100 * DAY)[0].score
+    effect = values_of(scorer, "i1")["item"].effect
+    items = plan_of(tally.config.settings, tally.config.input_spec).cells_F[0]
+    keep(store, scorer, lambda fields: fields["cell"][0, :items].fill(0))
+    without = scorer.score("u", ["i1"], time=START + 100 * DAY)[0].score
+    assert effect != 0
+    assert effect == pytest.approx(score - without, abs=1e-5)
+
+
+def test_the_effect_of_the_slots_is_the_score_less_that_of_a_memory_with_empty_ones(tally, store, scorer):
+    fold(tally, store, ["i1", "i2", "i1"])
+    explained = explain(scorer, ScoreRequest("u", ["i1"], LATER)).candidates[0]
+    keep(store, scorer, lambda fields: fields["slot"].fill(0))
+    without = scorer.score("u", ["i1"], time=START + 100 * DAY)[0].score
+    assert explained.counted.slots_effect == pytest.approx(explained.score - without, abs=1e-5)
+
+
+def test_the_attention_over_the_slots_is_told_as_well_and_counters_are_no_slots(tally, store, scorer):
+    fold(tally, store, ["i1", "i2", "i3"])
+    explanation = explain(scorer, ScoreRequest("u", ["i1", "i2"], LATER))
+    assert [slot.field for slot in explanation.slots] == ["slot"] * 3
+    assert sum(part.attention for part in explanation.candidates[1].slots) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_service_answers_the_same(tally, make_client):
+    client = make_client(tally)
+    events = [
+        {"user": "u", "item": item, "time": START + day, "event_type": "view"} for day, item in enumerate(["i1"] * 2)
+    ]
+    assert client.post("/v1/events", {"events": events}).status_code == 200
+    reply = client.post("/v1/explain", {"user": "u", "items": ["i1"]}).json()
+    values = {value["field"]: value for value in reply["candidates"][0]["counted"]["values"]}
+    assert (values["item"]["state"], values["item"]["times"]) == ("counted", 2)
+
+
+def test_a_memory_without_counters_has_no_such_part(artifact, make_client):
+    client = make_client(artifact)
+    reply = client.post("/v1/explain", {"user": "u", "items": ["i1"]}).json()
+    assert reply["candidates"][0]["counted"] is None

@@ -1,0 +1,78 @@
+"""A replayed period gives the offline scores, whoever's first event falls into it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("rocksdict")
+
+from support.artifacts import tiny_artifact
+
+from lifelong.artifact.export import load_model
+from lifelong.artifact.folder import Artifact
+from lifelong.data.dataset import Dataset
+from lifelong.errors import UsageError
+from lifelong.evaluation.evaluate import predict
+from lifelong.memory.runtime import Runtime
+from lifelong.scoring.replay import Replay, replay
+from lifelong.store.opening import open_store
+from lifelong.testing.datasets import tiny_dataset
+from lifelong.training.backfill import backfill
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return tiny_dataset(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def artifact(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    return tiny_artifact(tmp_path_factory.mktemp("model") / "artifact", dataset)
+
+
+def replayed(artifact: Artifact, dataset: Dataset, url: str, split: str) -> Replay:
+    cut = dataset.manifest.cut_times[0 if split == "validation" else 1]
+    store = open_store(url)
+    backfill(artifact, dataset, store, until=cut)
+    store.close()
+    return replay(artifact, dataset, lambda: open_store(url), split=split)
+
+
+def test_a_user_has_her_first_event_in_the_test_period(dataset: Dataset) -> None:
+    """Else the tests below could not see her events given to another user."""
+    first_U = dataset.histories.time_N[dataset.histories.offset_U[:-1]]
+    assert (first_U >= dataset.manifest.cut_times[1]).any()
+
+
+def test_training_has_no_period_to_replay(artifact: Artifact, dataset: Dataset) -> None:
+    with pytest.raises(UsageError, match=r"the train examples of this dataset .* have no period of their own"):
+        replay(artifact, dataset, lambda: open_store("memory://"), split="train")
+
+
+def test_only_the_events_of_the_period_are_written(artifact: Artifact, dataset: Dataset, tmp_path: Path) -> None:
+    done = replayed(artifact, dataset, f"rocksdb://{tmp_path / 'store'}", "validation")
+    first, end = dataset.manifest.cut_times
+    assert done.events == ((dataset.histories.time_N >= first) & (dataset.histories.time_N < end)).sum()
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_online_scores_are_the_offline_scores(artifact: Artifact, dataset: Dataset, tmp_path: Path, split: str) -> None:
+    done = replayed(artifact, dataset, f"rocksdb://{tmp_path / 'store'}", split)
+    offline = predict(load_model(artifact), dataset, dataset.examples(split))[:, 0]
+    np.testing.assert_allclose(done.logit_N, offline, atol=1e-5)
+    assert done.reopened == 1
+
+
+def test_afterwards_every_memory_holds_every_event_of_its_user(
+    artifact: Artifact, dataset: Dataset, tmp_path: Path
+) -> None:
+    url = f"rocksdb://{tmp_path / 'store'}"
+    replayed(artifact, dataset, url, "test")
+    store = open_store(url)
+    states = Runtime(artifact).decode(store.read_many(dataset.users.ids()))
+    store.close()
+    assert states.count_B.tolist() == np.diff(dataset.histories.offset_U).tolist()

@@ -1,0 +1,109 @@
+"""Bodies in JSON and in MessagePack: one meaning, one check, one shape of errors."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from msgspec import msgpack
+
+PACKED, JSON = "application/msgpack", "application/json"
+EVENT = {"user": "u", "item": "i1", "time": 1_700_000_000, "event_id": "one", "fields": {"category": "c1"}}
+SCORE = {"user": "u", "items": ["i1", {"item": "new", "fields": {"category": "c1"}}], "time": 1_700_000_001}
+
+
+def send(client, path, body, kind=PACKED, **headers):
+    text = body if isinstance(body, bytes) else msgpack.encode(body) if "msgpack" in kind else json.dumps(body).encode()
+    # The client of these tests would accept anything.
+    headers = {"content-type": kind, "accept": kind, **headers}
+    return client.request("POST", path, content=text, headers=headers)
+
+
+def test_events_and_scores_mean_the_same_in_both_forms(client, make_client):
+    other = make_client()
+    for path, body in (
+        ("/v1/events", {"events": [EVENT, EVENT]}),
+        ("/v1/score", SCORE),
+        ("/v1/score", {"requests": [SCORE, {"user": "nobody", "items": ["i1"], "time": 5}]}),
+        ("/v1/score", {"user": "u", "items": [f"i{number}" for number in range(5_000)], "time": 1_700_000_001}),
+    ):
+        packed, plain = send(client, path, body), send(other, path, body, JSON)
+        assert (packed.status_code, packed.headers["content-type"]) == (200, PACKED)
+        assert (plain.status_code, plain.headers["content-type"]) == (200, JSON)
+        assert msgpack.decode(packed.content) == plain.json()
+        assert len(packed.content) < len(plain.content)
+
+
+@pytest.mark.parametrize(
+    ("kind", "accept", "reply"),
+    [
+        (JSON, "*/*", JSON),
+        (JSON, PACKED, PACKED),
+        (JSON, f"{JSON}, application/x-msgpack;q=0.5", PACKED),
+        (PACKED, "*/*", PACKED),
+        (PACKED, JSON, JSON),
+        ("application/x-msgpack", "application/x-msgpack", PACKED),
+        ("application/json; charset=utf-8", JSON, JSON),
+    ],
+)
+def test_the_reply_is_what_the_client_accepts_or_else_what_it_sent(client, kind, accept, reply):
+    answer = send(client, "/v1/score", SCORE, kind, accept=accept)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, reply)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/score", {"user": "u"}),
+        ("/v1/score", {"user": 1, "items": ["a"]}),
+        ("/v1/score", {"user": "", "items": []}),
+        ("/v1/score", {"user": "u", "items": ["a"], "time": "1"}),
+        ("/v1/score", {"user": "u", "items": [7]}),
+        ("/v1/score", {"user": "u", "items": ["a"], "more": 1}),
+        ("/v1/score", {"requests": [{"user": "u", "items": ["a"], "time": -1}]}),
+        ("/v1/score", [1]),
+        ("/v1/score", None),
+        ("/v1/score", {"user": "u", "items": [{"item": "i1", "fields": {"colour": "red"}}]}),
+        ("/v1/events", {"events": [EVENT, {"user": "u", "item": "i1"}]}),
+        ("/v1/events", {"events": [EVENT | {"time": 1.5}]}),
+        ("/v1/events", {"events": [EVENT | {"time": 1_700_000_000_000}]}),
+        ("/v1/events", {"events": [EVENT | {"event_type": "view", "other": None}]}),
+    ],
+)
+def test_what_is_wrong_is_wrong_in_both_forms_and_said_in_the_same_words(client, path, body):
+    packed, plain = send(client, path, body), send(client, path, body, JSON)
+    assert packed.status_code == plain.status_code == 422
+    assert packed.headers["content-type"] == JSON
+    assert packed.json() == plain.json()
+    assert client.app.state.service.store.events("u") == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc1",
+        msgpack.encode({"events": [EVENT]})[:-1],
+        msgpack.encode({"events": [EVENT]}) + b"\x00",
+        b"\x91" * 50_000,
+        b"\xdd\xff\xff\xff\xff",
+        msgpack.encode({"events": [EVENT | {"user": b"u"}]}),
+        msgpack.encode({"events": [EVENT | {1: 2}]}),
+        msgpack.encode({"events": [EVENT | {"user": msgpack.Ext(1, b"u")}]}),
+        b"\x81\xa6events\xa1\xff",
+        json.dumps({"events": [EVENT]}).encode(),
+    ],
+    ids=["nothing", "code", "cut", "more", "deep", "long", "bytes", "key", "ext", "not utf-8", "json"],
+)
+def test_bytes_that_are_no_body_are_refused(client, body):
+    answer = send(client, "/v1/events", body)
+    assert answer.status_code == 422, answer.text
+    assert all(answer.json()["error"].values())
+    assert client.app.state.service.store.events("u") == []
+
+
+def test_other_addresses_take_json_alone(client):
+    answer = send(client, "/v1/explain", SCORE)
+    assert answer.status_code == 415 and answer.json()["error"]["expected"] == JSON
+    answer = send(client, "/v1/score", SCORE, "text/plain")
+    assert answer.status_code == 415 and answer.json()["error"]["expected"] == f"{JSON} or {PACKED}"

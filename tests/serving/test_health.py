@@ -1,0 +1,110 @@
+"""Whether the service says that writes are kept, and whether it brings its store back."""
+
+import subprocess
+import time
+
+import pytest
+from support.client import Client
+
+from lifelong.errors import StoreUnavailableError
+from lifelong.serving.app import create_app
+from lifelong.serving.health import TRUSTED, WriteHealth
+from lifelong.store.opening import open_store
+
+
+class Flaky:
+    """A store that takes no writes while `broken`."""
+
+    def __init__(self):
+        self.broken, self.marks = False, 0
+
+    def check_writes(self):
+        self.marks += 1
+        if self.broken:
+            raise StoreUnavailableError("the disk is full", fix="free space")
+
+
+def test_the_store_is_asked_to_keep_a_mark_once_in_a_while():
+    second, store = [0.0], Flaky()
+    health = WriteHealth(store, now=lambda: second[0])
+    for _ in range(3):
+        health.check()
+    assert store.marks == 1
+    second[0], store.broken = TRUSTED, True
+    with pytest.raises(StoreUnavailableError, match="takes no writes: the disk is full"):
+        health.check()
+
+
+def test_a_write_that_failed_is_said_until_a_mark_is_kept():
+    second, store = [0.0], Flaky()
+    health = WriteHealth(store, now=lambda: second[0])
+    health.check()
+    with pytest.raises(StoreUnavailableError), health.noted():
+        raise StoreUnavailableError("too many open files")
+    with health.noted():
+        pass
+    with pytest.raises(StoreUnavailableError, match="too many open files"):
+        health.check()
+    second[0] = 1.0
+    health.check()
+
+
+def test_a_service_whose_store_takes_no_writes_is_not_ready_and_says_why(client, app, monkeypatch):
+    store, event = app.state.service.store, {"user": "u", "item": "i1", "time": 5}
+    assert client.get("/readyz").status_code == 200
+
+    def fail(*_):
+        raise StoreUnavailableError("the disk is full", fix="free space")
+
+    monkeypatch.setattr(store, "commit", fail)
+    monkeypatch.setattr(store, "check_writes", fail)
+    assert client.post("/v1/events", {"events": [event]}).status_code == 503
+    answer = client.get("/readyz")
+    assert (answer.status_code, "disk is full" in answer.json()["error"]["found"]) == (503, True)
+    monkeypatch.undo()
+    app.state.service.health._tried -= TRUSTED
+    assert client.get("/readyz").status_code == 200
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_service_on_a_full_disk_scores_and_takes_events_again_when_there_is_room(artifact, small_disk):
+    pytest.importorskip("rocksdict")
+    store = open_store(f"rocksdb://{small_disk}/store")
+    app = create_app(artifact, store)
+    client, filler = Client(app), small_disk / "filler"
+
+    def post(first):
+        events = [{"user": f"u{k}", "item": "i1", "time": 5, "event_id": "a"} for k in range(first, first + 50)]
+        return client.post("/v1/events", {"events": events})
+
+    assert post(0).json()["applied"] == 50
+    with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4_096))
+    taken = 50
+    while (answer := post(taken)).status_code == 200:
+        taken += 50
+    assert answer.status_code == 503
+    assert "takes no writes" in client.get("/readyz").json()["error"]["found"]
+    assert client.post("/v1/score", {"user": "u0", "items": ["i1"]}).json()["count"] == 1
+    filler.unlink()
+    deadline = time.monotonic() + 60
+    while client.get("/readyz").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    again = post(taken).json()
+    assert (again["applied"], again["duplicates"]) == (50, 0)
+    assert post(taken - 50).json()["duplicates"] == 50
+    assert all(record is not None for record in store.read_many([f"u{k}" for k in range(taken + 50)]))
+    app.state.service.close()
+    store.close()

@@ -1,0 +1,327 @@
+"""What clients are told by services under faults fits one order of all that they did."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from pathlib import Path
+from typing import Self
+
+import pytest
+from support.faults import Link, Pair, Service, Step, disturb, pair, schedule, shrink, small_disk
+from support.histories import FOREVER, Clients, Operation, Violation, check
+
+USERS = ["ada", "bob", "eve"]
+
+
+def write(token, start, end=None, user="u"):
+    return Operation("write", user, start, FOREVER if end is None else end, token=token)
+
+
+def read(start, end, *seen, counted=None, user="u"):
+    return Operation("read", user, start, end, seen=seen, counted=counted)
+
+
+RIGHT = [
+    write("a", 0, 1),
+    write("b", 0.5, 2),
+    write("c", 3),
+    read(0.6, 0.9, "b"),
+    read(4, 5, "b", "a"),
+    read(6, 7, "b", "a", "c"),
+]
+WRONG = {
+    "lost": [*RIGHT, write("d", 5, 5.5)],
+    "twice": [write("a", 0, 1), read(2, 3, "a", "a")],
+    "invented": [write("a", 2, 3), read(0, 1, "a")],
+    "backwards": [write("a", 0), write("b", 0), read(1, 2, "a", "b"), read(3, 4, "b", "a")],
+    "out of order": [write("a", 0, 1), write("b", 2, 3), read(2.5, 4, "b", "a")],
+    "skewed": [write("a", 0, 1), read(2, 3, "a", counted=2)],
+}
+
+
+def test_a_history_that_can_be_is_not_complained_about():
+    assert check(RIGHT) == []
+    assert check([write("a", 0, 1), read(2, 3, user="other")]) == [], "users are apart"
+    assert check([write("a", 0), read(1, 2), read(3, 4, "a")]) == [], "a write in doubt may come later"
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_is_found_by_its_name(name):
+    (violation,) = check(WRONG[name])
+    assert violation.name == name
+
+
+def test_a_report_holds_the_operations_that_show_it_and_no_other():
+    noise = [write(f"n{step}", step, step + 0.5, user="v") for step in range(50)]
+    (violation,) = check([*noise, *RIGHT[:2], write("d", 5, 5.5), read(6, 7, "b", "a")])
+    assert [one.kind for one in violation.operations] == ["write", "read"]
+    assert str(violation).startswith("lost\n  [5.000, 5.500]") and len(violation.operations) == 2
+
+
+def test_of_random_histories_those_of_a_list_pass_and_altered_ones_do_not():
+    for seed in range(200):
+        rng, told, kept, now = random.Random(seed), list[Operation](), list[str](), 0.0
+        for step in range(12):
+            start, now = now, now + 1
+            if rng.random() < 0.6:
+                kept.append(f"t{step}")
+                told.append(write(kept[-1], start, now - 0.5))
+            else:
+                told.append(read(start, now - 0.5, *kept, counted=len(kept)))
+        told.append(read(now, now + 1, *kept, counted=len(kept)))
+        assert check(told) == []
+        if len(kept) > 1:
+            at = rng.randrange(len(kept) - 1)
+            swapped = [*kept[:at], kept[at + 1], kept[at], *kept[at + 2 :]]
+            assert check([*told[:-1], read(now, now + 1, *swapped)])
+            assert check([*told[:-1], read(now, now + 1, *kept[:at], *kept[at + 1 :])])
+
+
+class Liar(BaseHTTPRequestHandler):
+    """Answers as the service does, from lists in RAM; a kind of lie is told at every tenth write or third read."""
+
+    lie, lists, turn, lock = "", dict[str, list[str]](), count(1), threading.Lock()
+
+    def do_POST(self):
+        (event,) = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["events"]
+        with self.lock:
+            tokens, lies = self.lists.setdefault(event["user"], []), next(self.turn) % 10 == 0
+            if event["item"] not in tokens:
+                copies = {"lost": 0, "twice": 2}.get(self.lie, 1) if lies else 1
+                at = 0 if lies and self.lie == "out of order" else len(tokens)
+                tokens[at:at] = [event["item"]] * copies
+        self._answer({"applied": 1})
+
+    def do_GET(self):
+        with self.lock:
+            tokens = list(self.lists.get(self.path.rpartition("/")[2], []))
+            if next(self.turn) % 3 == 0 and self.lie == "backwards":
+                tokens = tokens[:-2]
+        self._answer({"events": [{"item": token} for token in tokens], "memories": [{"count": len(tokens)}]})
+
+    def _answer(self, document):
+        text = json.dumps(document).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.mark.parametrize("lie", ["", "lost", "twice", "out of order", "backwards"])
+def test_a_service_that_lies_is_found_out(lie):
+    kind = type("One", (Liar,), {"lie": lie, "lists": {}, "turn": count(1), "lock": threading.Lock()})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            clients = Clients([server.server_address], USERS, seed=1)
+            clients.start(3)
+            try:
+                disturb([Step(20, "none")] * 4, {"none": lambda: None}, clients)
+            finally:
+                clients.stop()
+            clients.read_all()
+        finally:
+            server.shutdown()
+    names = {violation.name for violation in check(clients.operations)}
+    assert lie in names if lie else not names, names
+
+
+def test_a_schedule_is_made_smaller_until_each_step_is_needed():
+    steps = schedule(["a", "b", "c"], 40, seed=3)
+    wanted = [steps[7], steps[30], steps[31]]
+    tried = []
+
+    def fails(fewer):
+        tried.append(fewer)
+        return all(step in fewer for step in wanted)
+
+    assert [step for step in shrink(steps, fails) if step in wanted] == wanted
+    assert len(shrink(steps, fails)) == 3 and len(tried) < 120
+    assert schedule(["a", "b", "c"], 40, seed=3) == steps != schedule(["a", "b", "c"], 40, seed=4)
+
+
+class Echo(socketserver.BaseRequestHandler):
+    """Answers what it is sent."""
+
+    def handle(self):
+        while data := self.request.recv(100):
+            self.request.sendall(data)
+
+
+@pytest.fixture
+def link():
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+        threading.Thread(target=server.serve_forever).start()
+        cable = Link(server.server_address[1])
+        yield cable
+        cable.close()
+        server.shutdown()
+
+
+def answer(link, word=b"word", timeout=5.0):
+    with socket.create_connection(("127.0.0.1", link.port), timeout=timeout) as one:
+        one.sendall(word)
+        return one.recv(100)
+
+
+def test_a_link_carries_holds_cuts_and_loses_answers(link):
+    assert answer(link) == b"word"
+    for fault in (link.cut, link.hold, link.lose_answers):
+        with socket.create_connection(("127.0.0.1", link.port), timeout=5) as one:
+            one.sendall(b"before")
+            assert one.recv(100) == b"before"
+            thread = threading.Thread(target=fault)
+            thread.start()
+            time.sleep(0.05)
+            with contextlib.suppress(OSError):
+                one.sendall(b"in it")
+            found = b""
+            with contextlib.suppress(ConnectionError):
+                found = one.recv(100)
+            assert found == (b"in it" if fault == link.hold else b"")
+            thread.join()
+        assert answer(link) == b"word"
+
+
+@dataclass
+class Ground:
+    """Services under faults.
+
+    Args:
+        services: that run.
+        faults: by their names.
+    """
+
+    services: list[Service]
+    faults: dict[str, Callable[[], None]]
+
+    @classmethod
+    def of(cls, artifact, folder: Path, urls: list[str], chance: random.Random, **more: Callable[[], None]) -> Self:
+        """Services of some URLs, with the faults that each can have."""
+        made = [Service(artifact.path, url, folder / f"clock-{at}") for at, url in enumerate(urls)]
+        faults: dict[str, Callable[[], None]] = {**more}
+        for at, one in enumerate(made):
+            faults |= {f"kill {at}": one.kill, f"pause {at}": one.pause, f"jump {at}": partial(one.jump, chance)}
+        return cls(made, faults)
+
+
+@contextlib.contextmanager
+def own_store(artifact, folder: Path, chance: random.Random) -> Iterator[Ground]:
+    """A service of its own store, on a disk that fills up where one can be mounted."""
+    pytest.importorskip("rocksdict")
+    with small_disk(folder / "disk") as fill:
+        more = {} if fill is None else {"fill the disk": fill}
+        yield Ground.of(artifact, folder, [f"rocksdb://{folder}/disk/store"], chance, **more)
+
+
+@contextlib.contextmanager
+def one_server(artifact, folder: Path, chance: random.Random, wait: str = "", names: str = "") -> Iterator[Ground]:
+    """Two services of one server, each with a link of its own; the server keeps a log and has a replica."""
+    with contextlib.ExitStack() as stack:
+        primary, follower = stack.enter_context(pair(folder / "servers"))
+        links = [Link(primary.port) for _ in range(2)]
+        for link in links:
+            stack.callback(link.close)
+        servers = Pair(primary, follower, links)
+        urls = [f"redis://127.0.0.1:{link.port}/0{wait}" for link in links]
+        more = {"fail over": servers.fail_over} if wait else {"restart the server": servers.restart}
+        for at, link in enumerate(links):
+            more |= {f"cut {at}": link.cut, f"hold {at}": link.hold, f"lose answers {at}": link.lose_answers}
+        yield Ground.of(artifact, folder, urls, chance, **more)
+
+
+KINDS = {
+    "a store of its own": own_store,
+    "a server": one_server,
+    "a server that fails over": partial(one_server, wait="?replicas=1"),
+}
+
+
+def told_by(artifact, folder: Path, kind: str, steps: Sequence[Step], seed: int) -> list[Violation]:
+    """What clients are told that cannot be, while a schedule disturbs the services."""
+    folder.mkdir(parents=True)
+    with KINDS[kind](artifact, folder, random.Random(seed)) as ground:
+        running = ground.services
+        # Where no disk can be mounted, none is filled.
+        steps = [step for step in steps if step.fault in ground.faults]
+        try:
+            for one in running:
+                one.launch()
+            for one in running:
+                one.wait()
+            clients = Clients([("127.0.0.1", one.port) for one in running], USERS, seed)
+            clients.start(4)
+            try:
+                disturb(steps, ground.faults, clients)
+            finally:
+                clients.stop()
+            clients.read_all()
+        finally:
+            for one in running:
+                one.end()
+    assert clients.acknowledged() >= sum(step.writes for step in steps)
+    assert sum(one.kind == "read" for one in clients.operations) > len(USERS)
+    return check(clients.operations)
+
+
+def names_of(kind: str) -> list[str]:
+    """The faults that a kind can have."""
+    if kind == "a store of its own":
+        return ["kill 0", "pause 0", "jump 0", "fill the disk"]
+    shared = ["restart the server" if kind == "a server" else "fail over"]
+    for at in range(2):
+        shared += [f"{fault} {at}" for fault in ("kill", "pause", "jump", "cut", "hold", "lose answers")]
+    return shared
+
+
+def assert_a_schedule_passes(artifact, folder: Path, kind: str, steps: list[Step], seed: int) -> None:
+    """Try a schedule; of one that fails the fewest steps are found that still fail.
+
+    Raises:
+        AssertionError: clients were told what cannot be; with those steps and the operations that show it.
+    """
+    number, found = count(), told_by(artifact, folder / "first", kind, steps, seed)
+
+    def fails(fewer: list[Step]) -> bool:
+        # What fails depends on the moment, too: twice.
+        return any(told_by(artifact, folder / str(next(number)), kind, fewer, seed) for _ in range(2))
+
+    if found:
+        fewest = shrink(steps, fails)
+        raise AssertionError(f"{kind}, seed {seed}, {fewest}:\n" + "\n".join(map(str, found)))
+
+
+A_FEW = {
+    "a store of its own": ["jump 0", "fill the disk", "pause 0", "kill 0"],
+    "a server that fails over": ["lose answers 0", "cut 1", "hold 0", "fail over", "kill 0"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", A_FEW)
+def test_clients_of_services_under_faults_are_told_what_can_be(artifact, tmp_path, needs_valkey, kind):
+    steps = [Step(5, fault) for fault in A_FEW[kind]]
+    assert set(A_FEW[kind]) <= set(names_of(kind))
+    assert_a_schedule_passes(artifact, tmp_path, kind, steps, seed=1)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(170))
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_schedules(artifact, tmp_path, needs_valkey, kind, seed):
+    """510 of them."""
+    assert_a_schedule_passes(artifact, tmp_path, kind, schedule(names_of(kind), 8, seed), seed)

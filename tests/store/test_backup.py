@@ -1,0 +1,191 @@
+"""Backups of stores that are used, and stores made of them."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rocksdict")
+
+from lifelong.cli.program import run
+from lifelong.errors import StoreCorruptError, UsageError
+from lifelong.memory.updater import Updater, UserEvent
+from lifelong.memory.verify import verify
+from lifelong.store import backup as backups
+from lifelong.store.backup import FACTS, backup, read_backup, restore
+from lifelong.store.contract import Commit
+from lifelong.store.opening import open_store
+from lifelong.store.ram import InMemoryStore
+from lifelong.store.rocksdb import RocksDbStore
+from lifelong.store.sharded import ShardedStore
+from lifelong.store.write_ahead_log import files
+
+START = 1_700_000_000
+OWNER = """
+import sys
+from pathlib import Path
+from lifelong.store.contract import Commit
+from lifelong.store.rocksdb import RocksDbStore
+store = RocksDbStore(Path(sys.argv[1]), sync=False)
+number = -1
+while True:
+    number += 1
+    states = {f"u{user}": b"%d" % number for user in range(20)}
+    store.commit(Commit(records={0: states}, watermarks={("s", 0): number}, events={("u0", number + 1): b"e"}))
+    if number % 50 == 49:
+        store._db.flush()
+    print(number, flush=True)
+"""
+
+
+@pytest.fixture
+def numbers(tmp_path):
+    """What a process that owns `store` has acknowledged."""
+    found = [-1]
+    words = [sys.executable, "-c", OWNER, str(tmp_path / "store")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as owner:
+        thread = threading.Thread(target=lambda: found.extend(map(int, owner.stdout)))
+        thread.start()
+        while found[-1] < 100:
+            pass
+        yield found
+        owner.kill()
+        thread.join()
+
+
+def test_a_backup_of_a_store_under_writes_holds_what_was_acknowledged_and_nothing_half(tmp_path, numbers):
+    for name in ("one", "two", "three"):
+        before = numbers[-1]
+        backup(tmp_path / "store", tmp_path / name)
+        after = numbers[-1] + 1
+        restore(tmp_path / name, tmp_path / f"{name}-store")
+        with contextlib.closing(RocksDbStore(tmp_path / f"{name}-store")) as store:
+            reached = store.watermark("s", 0)
+            assert before <= reached <= after + 1
+            assert dict(store.scan()) == {f"u{user}": b"%d" % reached for user in range(20)}
+            assert len(store.events("u0")) == reached + 1
+    assert numbers[-1] > after, "the owner did not go on"
+
+
+def test_files_that_change_while_they_are_copied_are_copied_again(tmp_path, monkeypatch):
+    copied, tried = backups._copy_files, []
+    with contextlib.closing(RocksDbStore(tmp_path / "store")) as store:
+        store.commit(Commit(records={0: {"u": b"1"}}))
+
+        def changing(folder, to):
+            copied(folder, to)
+            tried.append(len(tried))
+            if len(tried) < 4:
+                store.commit(Commit(records={0: {"u": b"%d" % len(tried)}}))
+                store._db.flush()
+
+        monkeypatch.setattr(backups, "_copy_files", changing)
+        backup(tmp_path / "store", tmp_path / "backup")
+        assert len(tried) == 4
+    restore(tmp_path / "backup", tmp_path / "again")
+    with contextlib.closing(RocksDbStore(tmp_path / "again")) as again:
+        assert again.read_many(["u"]) == [b"3"]
+
+
+@pytest.mark.parametrize("option", ["", "?shards=3"])
+def test_a_restored_store_is_what_a_replay_gives_and_goes_on_with_the_rest_of_the_source(artifact, tmp_path, option):
+    events = [UserEvent(f"u{k % 7}", f"i{k % 5}", START + k, "view") for k in range(200)]
+    with contextlib.closing(open_store(f"rocksdb://{tmp_path}/store{option}")) as store:
+        updater = Updater(artifact, store)
+        updater.apply(events[:120], source="s", offsets=range(120))
+        backup(tmp_path / "store", tmp_path / "backup")
+        updater.apply(events[120:], source="s", offsets=range(120, 200))
+    assert restore(tmp_path / "backup", tmp_path / "again").artifact == artifact.id
+    with contextlib.closing(open_store(f"rocksdb://{tmp_path}/again")) as again:
+        assert again.watermark("s", 0) == 119
+        assert verify(artifact, None, again).equal
+        updater = Updater(artifact, again)
+        updater.apply(events, source="s", offsets=range(200))
+        once = InMemoryStore()
+        Updater(artifact, once).apply(events)
+        users = [f"u{k}" for k in range(7)]
+        found, wanted = updater.runtime.decode(again.read_many(users)), updater.runtime.decode(once.read_many(users))
+        assert found.count_B.tolist() == wanted.count_B.tolist()
+        assert abs(found.fields["slot"] - wanted.fields["slot"]).max() < 1e-5
+
+
+def test_a_backup_does_not_change_with_its_store(tmp_path):
+    with contextlib.closing(RocksDbStore(tmp_path / "store")) as store:
+        store.commit(Commit(records={0: {f"u{number}": b"%d" % number for number in range(500)}}))
+        store._db.flush()
+        backup(tmp_path / "store", tmp_path / "backup")
+        linked = [path for path in (tmp_path / "backup" / "db").glob("*.sst") if path.stat().st_nlink > 1]
+        assert linked
+        store.commit(Commit(deleted=[f"u{number}" for number in range(500)]))
+        store.purge()
+    made = read_backup(tmp_path / "backup")
+    assert made.store == str(tmp_path / "store") and made.bytes > 1_000
+    restore(tmp_path / "backup", tmp_path / "again")
+    with contextlib.closing(RocksDbStore(tmp_path / "again", read_only=True)) as again:
+        assert len(list(again.scan())) == 500
+
+
+def test_nothing_is_overwritten_and_what_is_no_backup_is_refused(tmp_path):
+    with contextlib.closing(ShardedStore(tmp_path / "store", 2)) as store:
+        store.commit(Commit(records={0: {"a": b"1", "b": b"2"}}))
+        backup(tmp_path / "store", tmp_path / "backup")
+    with pytest.raises(UsageError, match="is there"):
+        backup(tmp_path / "store", tmp_path / "backup")
+    with pytest.raises(UsageError, match="something is at"):
+        restore(tmp_path / "backup", tmp_path / "store")
+    with pytest.raises(UsageError, match="is no backup"):
+        restore(tmp_path / "store", tmp_path / "new")
+    with pytest.raises(UsageError, match="there is no store"):
+        backup(tmp_path / "nothing", tmp_path / "new")
+    table = next((tmp_path / "backup" / "shard-1" / "db").glob("*.sst"))
+    content = table.read_bytes()
+    table.unlink()
+    table.write_bytes(content[:-1])
+    with pytest.raises(StoreCorruptError, match=table.name):
+        restore(tmp_path / "backup", tmp_path / "new")
+    table.unlink()
+    with pytest.raises(StoreCorruptError, match="is missing"):
+        restore(tmp_path / "backup", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "store"]
+
+
+def test_a_damaged_store_is_named_and_no_backup_is_made_of_it(tmp_path):
+    with contextlib.closing(RocksDbStore(tmp_path / "store")) as store:
+        for number in range(50):
+            store.commit(Commit(records={0: {"u": b"%d" % number}}))
+        shutil.copytree(tmp_path / "store", tmp_path / "killed")
+    (log,) = files(tmp_path / "killed" / "db")
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 1
+    log.write_bytes(data)
+    with pytest.raises(StoreCorruptError, match=f"nothing was made: the write-ahead log {tmp_path}/killed"):
+        backup(tmp_path / "killed", tmp_path / "backup")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "store"] and log.read_bytes() == data
+
+
+def test_the_commands(tmp_path, capsys):
+    with contextlib.closing(RocksDbStore(tmp_path / "store")) as store:
+        store.commit(Commit(records={0: {"u": b"1"}}))
+        assert run(["backup", f"rocksdb://{tmp_path}/store", f"{tmp_path}/backup", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == sum(read_backup(tmp_path / "backup").files.values())
+    assert run(["restore", f"{tmp_path}/backup", f"rocksdb://{tmp_path}/again"]) == 0
+    assert "lifelong verify" in capsys.readouterr().out and (tmp_path / "backup" / FACTS).exists()
+    assert run(["restore", f"{tmp_path}/backup", f"rocksdb://{tmp_path}/again"]) == 2
+    assert run(["backup", "redis://localhost", f"{tmp_path}/other"]) == 2
+    assert "docs/store.md" in capsys.readouterr().err
+    with contextlib.closing(RocksDbStore(tmp_path / "again")) as again:
+        assert again.read_many(["u"]) == [b"1"]
+
+
+def test_every_message_that_tells_to_restore_a_backup_names_the_command():
+    folder = Path(backups.__file__).parents[1]
+    said = [
+        line for path in folder.rglob("*.py") for line in path.read_text().splitlines() if "restore a backup" in line
+    ]
+    assert len(said) >= 4 and all("lifelong restore" in line for line in said)

@@ -1,0 +1,64 @@
+"""Records that were used lately."""
+
+import pytest
+
+from lifelong.store.record_cache import ABSENT, RecordCache
+
+
+@pytest.fixture
+def cache():
+    return RecordCache(10_000)
+
+
+def test_what_was_read_is_found_and_what_is_not_there_is_known_to_be_absent(cache):
+    cache.offer(cache.moment, ["a", "b"], [b"1", None])
+    assert cache.get(["a", "b", "c"]) == [b"1", ABSENT, None]
+
+
+def test_what_was_read_before_a_write_does_not_hide_what_was_written(cache):
+    moment = cache.moment
+    cache.wrote({"a": b"new"})
+    cache.offer(moment, ["a"], [b"old"])
+    assert cache.get(["a"]) == [b"new"]
+
+
+def test_a_user_who_is_erased_and_written_in_one_commit_is_there(cache):
+    cache.wrote({"a": b"1"}, deleted=["a", "b"])
+    assert cache.get(["a", "b"]) == [b"1", ABSENT]
+
+
+def test_it_stays_within_its_limit_and_forgets_what_was_not_used_longest(cache):
+    for number in range(1_000):
+        cache.wrote({f"u{number}": b"x" * 100})
+    known = [number for number in range(1_000) if cache.get([f"u{number}"])[0] is not None]
+    assert 0 < len(known) <= 10_000 // 300
+    assert known == list(range(known[0], 1_000))
+
+
+def test_a_new_record_wins_over_the_one_of_the_generation_before(cache):
+    cache.wrote({"a": b"old"})
+    for number in range(20):
+        cache.wrote({f"u{number}": b"x" * 100})
+        if number == 17:
+            cache.wrote({"a": b"new"})
+    assert cache.get(["a"]) == [b"new"]
+
+
+def test_after_forgetting_nothing_is_known(cache):
+    cache.wrote({"a": b"1"})
+    cache.forget()
+    assert cache.get(["a"]) == [None]
+
+
+def test_short_records_leave_room_for_more_of_them_next_to_a_long_one():
+    cache = RecordCache(10_000)
+    cache.wrote({"long": b"x" * 4_000})
+    cache.wrote({f"u{number}": b"x" * 10 for number in range(20)})
+    assert None not in cache.get(["long", *(f"u{number}" for number in range(20))])
+
+
+def test_a_record_that_is_written_again_counts_once():
+    cache = RecordCache(10_000)
+    for _ in range(100):
+        cache.wrote({"a": b"x" * 4_000, "b": b"x"}, deleted=["c"])
+    assert None not in cache.get(["a", "b", "c"])

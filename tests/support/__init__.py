@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: tiny artifacts, servers, kill harness, planted worlds."""

@@ -1,0 +1,238 @@
+"""Histories of what clients were told, and whether a store could have told it.
+
+    clients --write, read--> services that are killed and paused --> Operation, ... --check--> what cannot be
+
+A write appends one event with a token of its own to a user's log; a read gives the user's whole log. From the outside,
+a user is then a list that only grows, and all that was told of it has to fit one order of all operations (it is
+linearisable):
+
+    lost          an acknowledged write is missing from a read that began after the acknowledgement
+    twice         a token is in a list more than once
+    invented      a token that nobody wrote, or whose write began after the read had ended
+    backwards     a later read does not begin with what an earlier one showed
+    out of order  a write that began after another was acknowledged stands before it
+    skewed        the memory counts other events than the log holds, in a read while nobody writes
+
+Where the answer is missing or an error, the write may have happened or not, until the end of time. This is what the
+checkers of Jepsen do for lists, without a search: a list shows the order of its writes itself.
+
+Source: Kingsbury and Alvaro, "Elle: Inferring Isolation Anomalies from Experimental Observations", VLDB 2020.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Literal
+
+FOREVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What one client asked and was told.
+
+    Args:
+        kind: of it.
+        user: whose list.
+        start: seconds, by the clock of the test.
+        end: when the answer came; `FOREVER` for a write of which nobody knows whether it happened.
+        token: of a write.
+        seen: of a read: the tokens, oldest first.
+        counted: of a read while nobody writes: events in the memory.
+        client: who asked, for people.
+    """
+
+    kind: Literal["write", "read"]
+    user: str
+    start: float
+    end: float
+    token: str = ""
+    seen: tuple[str, ...] = ()
+    counted: int | None = None
+    client: str = ""
+
+    def __str__(self) -> str:
+        until = "?" if self.end == FOREVER else f"{self.end:.3f}"
+        what = self.token if self.kind == "write" else f"{list(self.seen)} counted {self.counted}"
+        return f"[{self.start:.3f}, {until}] {self.client} {self.kind}s {self.user}: {what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """What cannot be, and the fewest operations that show it."""
+
+    name: str
+    operations: tuple[Operation, ...]
+
+    def __str__(self) -> str:
+        return "\n  ".join([self.name, *map(str, sorted(self.operations, key=lambda one: one.start))])
+
+
+def check(operations: Iterable[Operation]) -> list[Violation]:
+    """The violations of a history: at most one of each kind for each user."""
+    users: dict[str, list[Operation]] = {}
+    for one in operations:
+        users.setdefault(one.user, []).append(one)
+    return [violation for user in sorted(users) for violation in _of_user(users[user])]
+
+
+def _of_user(operations: Sequence[Operation]) -> list[Violation]:
+    writes = {one.token: one for one in operations if one.kind == "write"}
+    reads = sorted((one for one in operations if one.kind == "read"), key=lambda one: one.end)
+    found = [*_twice(reads), *_skewed(reads), *_invented(writes, reads), *_lost(writes, reads)]
+    found += [*_backwards(reads), *_out_of_order(writes, reads)]
+    return list({one.name: one for one in reversed(found)}.values())
+
+
+def _twice(reads: Sequence[Operation]) -> Iterable[Violation]:
+    return (Violation("twice", (read,)) for read in reads if max(Counter(read.seen).values(), default=0) > 1)
+
+
+def _skewed(reads: Sequence[Operation]) -> Iterable[Violation]:
+    return (Violation("skewed", (read,)) for read in reads if read.counted not in (None, len(read.seen)))
+
+
+def _invented(writes: dict[str, Operation], reads: Sequence[Operation]) -> Iterable[Violation]:
+    for read in reads:
+        for token in read.seen:
+            write = writes.get(token)
+            if write is None or write.start > read.end:
+                yield Violation("invented", (read,) if write is None else (write, read))
+
+
+def _lost(writes: dict[str, Operation], reads: Sequence[Operation]) -> Iterable[Violation]:
+    for read in reads:
+        for token, write in writes.items():
+            if write.end < read.start and token not in read.seen:
+                yield Violation("lost", (write, read))
+
+
+def _backwards(reads: Sequence[Operation]) -> Iterable[Violation]:
+    for place, later in enumerate(reads):
+        # The longest of those that ended before it began is enough: the others are its beginnings, or backwards too.
+        earlier = max(
+            (one for one in reads[:place] if one.end < later.start), key=lambda one: len(one.seen), default=None
+        )
+        if earlier is not None and later.seen[: len(earlier.seen)] != earlier.seen:
+            yield Violation("backwards", (earlier, later))
+
+
+def _out_of_order(writes: dict[str, Operation], reads: Sequence[Operation]) -> Iterable[Violation]:
+    for read in reads:
+        known = [writes[token] for token in read.seen if token in writes]
+        # Of neighbours at least one pair is in the wrong order where any pair is, for acknowledged writes; and the
+        # earliest end of all that come later says it for the others.
+        for place, write in enumerate(known):
+            later = min(known[place + 1 :], key=lambda one: one.end, default=None)
+            if later is not None and later.end < write.start:
+                yield Violation("out of order", (later, write, read))
+
+
+@dataclass
+class Clients:
+    """Clients that write and read until they are told to stop, and write down what they were told.
+
+    Args:
+        addresses: (host, port) of each service; any of them may answer for any user.
+        users: their ids; each client writes to some and reads any.
+        seed: of what they do.
+        patience: seconds that a client waits for an answer.
+    """
+
+    addresses: Sequence[tuple[str, int]]
+    users: Sequence[str]
+    seed: int
+    patience: float = 5.0
+    operations: list[Operation] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self, number: int) -> None:
+        """Begin, with so many clients."""
+        for place in range(number):
+            thread = threading.Thread(target=self._work, args=(place,), name=f"client-{place}")
+            self._threads.append(thread)
+            thread.start()
+
+    def stop(self) -> None:
+        """End, when each has its answer."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def read_all(self) -> None:
+        """Read every user once from every service, at the end."""
+        for address in self.addresses:
+            for user in self.users:
+                until = time.monotonic() + 30
+                while not self._read(f"end-{address[1]}", address, user, last=True):
+                    assert time.monotonic() < until, f"a service does not answer at the end: {self.refused}"
+
+    def acknowledged(self) -> int:
+        """Number of writes so far that were acknowledged."""
+        with self._lock:
+            return sum(one.kind == "write" and one.end < FOREVER for one in self.operations)
+
+    def _work(self, place: int) -> None:
+        rng, name, number = random.Random(f"{self.seed} {place}"), f"client-{place}", count()
+        while not self._stop.is_set():
+            address, user = rng.choice(self.addresses), rng.choice(self.users)
+            if rng.random() < 0.3:
+                self._read(name, address, user)
+            else:
+                self._write(name, rng, user, f"{name}.{next(number)}")
+            time.sleep(rng.random() * 0.01)
+
+    def _write(self, name: str, rng: random.Random, user: str, token: str) -> None:
+        """Send one event until it is acknowledged, or it is time to stop; the same id each time."""
+        event = {"user": user, "item": token, "time": 1_700_000_000, "event_id": token}
+        start, end = time.monotonic(), FOREVER
+        while not self._stop.is_set():
+            answer = self._ask(rng.choice(self.addresses), "POST", "/v1/events", {"events": [event]})
+            if answer is not None:
+                end = time.monotonic()
+                break
+            time.sleep(0.02)
+        self._add(Operation("write", user, start, end, token=token, client=name))
+
+    def _read(self, name: str, address: tuple[str, int], user: str, *, last: bool = False) -> bool:
+        start = time.monotonic()
+        found = self._ask(address, "GET", f"/v1/admin/users/{user}", None)
+        if found is None:
+            return False
+        seen = tuple(event["item"] for event in found["events"])
+        counted = sum(memory["count"] for memory in found["memories"]) if last else None
+        self._add(Operation("read", user, start, time.monotonic(), seen=seen, counted=counted, client=name))
+        return True
+
+    def _ask(self, address: tuple[str, int], method: str, path: str, body: Any) -> Any | None:
+        """The answer, or None where there is none or it is an error."""
+        connection = http.client.HTTPConnection(*address, timeout=self.patience)
+        headers = {"Content-Type": "application/json"}
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
+            answer = connection.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            self.refused[type(error).__name__] += 1
+            return None
+        finally:
+            connection.close()
+        if answer.status != 200:
+            self.refused[str(answer.status)] += 1
+            return None
+        return json.loads(text)
+
+    def _add(self, operation: Operation) -> None:
+        with self._lock:
+            self.operations.append(operation)

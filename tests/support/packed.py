@@ -1,0 +1,113 @@
+"""Cells for tests of how they are stored, and a second form of packing, which works on single bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lifelong.data.cell_plan import AGES, COUNT_BITS, KEYS, MOST, CellPacking
+from lifelong.memory.packed_cells import Bits, Cells
+
+_WORD = 16
+
+
+def random_cells(packing: CellPacking, users: int, seed: int) -> Cells:
+    """Distinct keys in any order, some of them the lowest and the highest there are; some cells are empty."""
+    rng = np.random.default_rng(seed)
+    cells = np.zeros((users, sum(packing.cells_F), 2), np.int16)
+    for user in range(users):
+        start = 0
+        for size, values in zip(packing.cells_F, packing.values_F, strict=True):
+            near = np.array([*range(min(values, 9)), *range(max(0, values - 9), values)])
+            keys = rng.permutation(np.unique(near) if rng.random() < 0.3 and size < 9 else values)[:size]
+            filled = rng.permutation(size)[: rng.integers(0, len(keys) + 1)]
+            packed = rng.integers(1, MOST + 1, len(filled)) * AGES + rng.integers(0, AGES, len(filled))
+            cells[user, start + filled] = np.stack([keys[: len(filled)] - KEYS // 2, packed], axis=1)
+            start += size
+    return cells
+
+
+class BitByBit:
+    """`PackedCells` as its module says what is stored."""
+
+    def __init__(self, packing: CellPacking) -> None:
+        cells_F = np.array(packing.cells_F)
+
+        def of_cells(values: Any) -> npt.NDArray[np.int32]:
+            return np.repeat(np.asarray(values, np.int32), cells_F)
+
+        self.size, self._bits = packing.size, packing.bits
+        self._values_K, self._low_K = of_cells(packing.values_F), of_cells(packing.low_bits)
+        self._begin_K, place_K = of_cells(range(len(cells_F))) * (2 * KEYS), np.arange(sum(packing.cells_F))
+        self._cells, self._high = len(place_K), sum(packing.high_bits)
+        # A one is at (start of its field's stretch + place of the cell in its field + high part). `before` is that
+        # start less the number of cells in earlier fields: adding the place among all cells then gives the first two.
+        before = np.cumsum([0, *packing.high_bits[:-1]]) - np.cumsum([0, *cells_F[:-1]])
+        self._one_K = (of_cells(before) + place_K).astype(np.int32)
+        self._low_place = np.flatnonzero((np.arange(_WORD) < self._low_K[:, None]).ravel())
+
+    def sorted(self, cell_NKX: Cells) -> Cells:
+        """The cells as they would come back from a store: each field's by rising key, empty ones last."""
+        # A packed value below AGES has count 0: an empty cell, which gets a key behind all others of its field.
+        key_NK = np.where(cell_NKX[..., 1] >= AGES, cell_NKX[..., 0].astype(np.int32) + KEYS // 2, KEYS)
+        # Each field's keys are moved into a range of their own, so that one sort keeps the fields apart.
+        key_NK += self._begin_K
+        if (key_NK[:, 1:] >= key_NK[:, :-1]).all():
+            return cell_NKX
+        # Cells that were sorted once and then written are nearly sorted, which a stable sort makes use of.
+        order_NK = np.argsort(key_NK, axis=1, kind="stable")
+        return np.take_along_axis(cell_NKX, order_NK[..., None], axis=1)
+
+    def pack(self, cell_NKX: Cells) -> Bits:
+        """`[N, size]` bytes."""
+        users = len(cell_NKX)
+        kept_NK, packed_NK = np.moveaxis(self.sorted(cell_NKX), -1, 0)
+        # Empty cells are written with the largest key of the field: keys must not fall.
+        key_NK = np.where(packed_NK >= AGES, kept_NK.astype(np.int32) + KEYS // 2, self._values_K - 1)
+        high_NH = np.zeros((users, self._high), np.uint8)
+        np.put_along_axis(high_NH, (key_NK >> self._low_K) + self._one_K, 1, axis=1)
+        low_NX = _bits_of(key_NK)[:, self._low_place]
+        word_NKW = _bits_of(packed_NK).reshape(users, self._cells, _WORD)
+        count_NX = word_NKW[..., :COUNT_BITS].reshape(users, self._cells * COUNT_BITS)
+        return np.packbits(np.concatenate([low_NX, count_NX, high_NH], axis=1), axis=1, bitorder="little")
+
+    def unpack(self, stored: Bits) -> Cells:
+        """The cells, sorted.
+
+        Raises:
+            ValueError: these bytes are not what `pack` makes.
+        """
+        bits = np.unpackbits(stored, axis=1, count=self._bits, bitorder="little")
+        users, low = len(stored), len(self._low_place)
+        low_NX, count_NX, high_NH = np.split(bits, [low, low + self._cells * COUNT_BITS], axis=1)
+        if (np.count_nonzero(high_NH, axis=1) != self._cells).any():
+            raise ValueError(f"other than {self._cells} keys")
+        # Every user has as many ones as cells, so that their places form a matrix; less where each would be with a
+        # high part of zero, what remains is the high part.
+        one_NK = np.flatnonzero(high_NH).astype(np.int32).reshape(users, self._cells)
+        one_NK -= np.arange(users, dtype=np.int32)[:, None] * self._high + self._one_K
+        every = np.zeros((users, self._cells * _WORD), np.uint8)
+        every[:, self._low_place] = low_NX
+        key_NK = (one_NK << self._low_K) + _words(every)
+        every = np.zeros((users, self._cells, _WORD), np.uint8)
+        every[..., :COUNT_BITS] = count_NX.reshape(users, self._cells, COUNT_BITS)
+        packed_NK = _words(every.reshape(users, self._cells * _WORD))
+        if ((key_NK < 0) | (key_NK >= self._values_K)).any():
+            raise ValueError("a key beyond its field's")
+        cell_NKX = np.empty((users, self._cells, 2), np.int16)
+        cell_NKX[..., 0] = np.where(packed_NK >= AGES, key_NK - KEYS // 2, 0)
+        cell_NKX[..., 1] = packed_NK
+        return cell_NKX
+
+
+def _words(bits_NX: Bits) -> npt.NDArray[np.uint16]:
+    """The inverse of `_bits_of`."""
+    words: npt.NDArray[np.uint16] = np.packbits(bits_NX, axis=1, bitorder="little").view("<u2")
+    return words
+
+
+def _bits_of(value_NK: npt.NDArray[Any]) -> Bits:
+    """The lowest 16 bits of each number, the lowest first: `[N, 16 K]`."""
+    return np.unpackbits(value_NK.astype("<u2").view(np.uint8), axis=1, bitorder="little")

@@ -1,0 +1,163 @@
+"""Parts of other packages: a real one, installed into a folder, and modules that `--import` names."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lifelong import plugins
+from lifelong.errors import UsageError
+from lifelong.plugins import Registry, register
+
+ROOT = Path(__file__).parents[1]
+PARTS = '''
+"""A store, a source and a metric."""
+
+import numpy as np
+from lifelong.plugins import register
+from lifelong.store.ram import InMemoryStore
+
+
+def brier(sample):
+    return (1 / (1 + np.exp(-sample.logit)) - sample.label) ** 2
+
+
+def opened(url, *, read_only=False):
+    return InMemoryStore(read_only=read_only)
+
+
+def noise(connection, paths, options):
+    from lifelong.preparation.sources import SOURCES
+
+    return SOURCES["synthetic"](connection, paths, {"world": "lag", "users": "60"})
+
+
+register("metrics", "brier", brier)
+register("stores", "nowhere", opened)
+register("sources", "own_noise", noise)
+'''
+
+
+def run(*words: str, cwd: Path, extra: Path | None = None, code: int = 0) -> str:
+    """What a command prints on stdout, in a process of its own."""
+    path = os.pathsep.join(map(str, [ROOT, *([extra] if extra else [])]))
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout if code == 0 else done.stderr
+
+
+@pytest.fixture(scope="module")
+def fading(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `lifelong new model fading` lays down."""
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("new")
+    printed = run("lifelong", "new", "model", "fading", cwd=folder)
+    assert "python -m pytest test_fading.py" in printed
+    return folder / "fading"
+
+
+@pytest.mark.torch
+def test_the_laid_down_test_passes_as_printed(fading: Path) -> None:
+    found = run("pytest", "test_fading.py", "-q", "-p", "no:cacheprovider", cwd=fading)
+    assert " passed" in found and "failed" not in found
+
+
+CHILD = """
+import multiprocessing
+from lifelong.plugins import import_modules
+from lifelong.store.opening import STORES
+
+def known(name):
+    return name in STORES
+
+if __name__ == "__main__":
+    import_modules(["parts"])
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.apply(known, ("nowhere",)), pool.apply(known, ("elsewhere",)))
+"""
+
+
+@pytest.mark.torch
+def test_an_imported_model_is_listed(fading: Path) -> None:
+    listed = json.loads(run("lifelong", "--import", "fading", "models", "--json", cwd=fading))
+    assert (listed["models"]["fading"]["title"], listed["models"]["fading"]["served"]) == ("Fading", True)
+
+
+@pytest.mark.torch
+@pytest.mark.soak
+def test_an_imported_model_source_store_and_metric_are_trained_compared_and_served(fading: Path) -> None:
+    pytest.importorskip("ibis")
+    (fading / "parts.py").write_text(PARTS)
+    ours = ("lifelong", "--import", "fading", "--import", "parts")
+    run(*ours, "prepare", "own_noise", "--out", "data", cwd=fading)
+    quick = ("--set", "train.max_examples=300", "--set", "train.threads=1")
+    words = ("compare", "data", "--models", "fading,popularity", "--out", "report", "--sweep", "none", "--jobs", "2")
+    compared = json.loads(run(*ours, *words, *quick, "--json", cwd=fading))
+    rows = {row["model"]: row["metrics"] for row in compared["rows"]}
+    assert rows["fading"]["brier"]["low"] < rows["fading"]["brier"]["value"] < rows["fading"]["brier"]["high"]
+    artifact = "report/runs/fading-seed0/artifact"
+    # A service needs the graphs alone, and neither the model nor torch; the store is a part of its own.
+    scored = run("lifelong", "--import", "parts", "score", artifact, "--store", "nowhere://x",
+                 "--user", "u", "--items", "i1", "--json", cwd=fading)  # fmt: skip
+    assert json.loads(scored)["scores"][0]["item"] == "i1"
+    assert "no model 'fading'" in run(
+        "lifelong", "train", "data", "--model", "fading", "--out", "x", cwd=fading, code=2
+    )
+
+
+def test_an_installed_package_needs_no_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "lifelong_shop-0.1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: lifelong-shop\nVersion: 0.1.0\n")
+    (tmp_path / "own_shop.py").write_text("class Shop: ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    entries = installed / "entry_points.txt"
+    entries.write_text("[lifelong.stores]\nshop = own_shop:Shop\n")
+    assert Registry("stores", {})["shop"].__name__ == "Shop" and list(Registry("stores", {"a": 1})) == ["a", "shop"]
+    monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {}})
+    entries.write_text("[lifelong.stores]\nshop = own_shop:Nothing\n")
+    with pytest.raises(UsageError, match=r"own_shop:Nothing.*cannot be loaded"):
+        Registry("stores", {})["shop"]
+    with pytest.raises(UsageError, match="own_shop:Nothing and this package register stores named 'shop'"):
+        list(Registry("stores", {"shop": 1}))
+
+
+def test_child_processes_know_what_was_imported(tmp_path: Path) -> None:
+    (tmp_path / "parts.py").write_text(PARTS)
+    (tmp_path / "child.py").write_text(CHILD)
+    assert run("child", cwd=tmp_path).split() == ["True", "False"]
+
+
+def test_a_module_that_is_not_there_is_said_in_words(tmp_path: Path) -> None:
+    assert "'nonsense' cannot be imported" in run("lifelong", "--import", "nonsense", "models", cwd=tmp_path, code=2)
+
+
+def test_names_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {}})
+    registry = Registry("stores", {"mine": 1})
+    register("stores", "other", 2)
+    register("stores", "other", 2)
+    assert dict(registry) == {"mine": 1, "other": 2} and len(registry) == 2
+    for kind, name, found in [("shops", "a", "kind"), ("stores", "a b", "named"), ("stores", "other", "two stores")]:
+        with pytest.raises(UsageError, match=found):
+            register(kind, name, 3)  # type: ignore[arg-type]
+    register("stores", "mine", 3)
+    with pytest.raises(UsageError, match="which this package has"):
+        list(registry)
+
+
+@pytest.mark.parametrize(("words", "found"), [(("Bad-Name",), "small letters"), (("taken",), "not empty")])
+def test_new_refuses_a_name_or_a_folder_in_words(words: tuple[str, ...], found: str, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").write_text("x")
+    assert found in run("lifelong", "new", "model", *words, cwd=tmp_path, code=2)

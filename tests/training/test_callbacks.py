@@ -1,0 +1,161 @@
+"""What is told of a training while it runs: to callbacks of one's own, to TensorBoard and to MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+from support.artifacts import empty_graphs  # noqa: E402
+
+import lifelong  # noqa: E402
+from lifelong.artifact import export  # noqa: E402
+from lifelong.errors import UsageError  # noqa: E402
+from lifelong.testing.datasets import tiny_dataset  # noqa: E402
+from lifelong.training import runs  # noqa: E402
+from lifelong.training.callbacks import MlFlow, TensorBoard  # noqa: E402
+
+pytestmark = pytest.mark.torch
+QUICK = {"epochs": 2, "threads": 1, "max_targets": 10, "validate_every": 0.5, "progress": False}
+
+
+class Told(lifelong.Callback):
+    """Notes what it is told."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.words: list[str] = []
+        self.points: list[Any] = []
+        self.outcome: list[Any] = []
+        self.runs: list[Any] = []
+        self._fail_at = fail_at
+
+    def begun(self, run: Any) -> None:
+        self.words.append("begun")
+        self.runs.append(run)
+
+    def stepped(self, examples: int, speed: float, loss: float) -> None:
+        self.words.append("stepped")
+
+    def validated(self, point: Any, *, best: bool) -> None:
+        self.words.append("best" if best else "validated")
+        self.points.append(point)
+        if len(self.points) == self._fail_at:
+            raise KeyboardInterrupt
+
+    def ended(self, measured: Any) -> None:
+        self.words.append("ended")
+        self.outcome.append(measured)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return tiny_dataset(tmp_path_factory.mktemp("tiny"), num_users=20)
+
+
+@pytest.fixture(autouse=True)
+def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "write_graphs", empty_graphs)
+
+
+def test_a_callback_is_told_of_the_whole_run(dataset, tmp_path: Path) -> None:
+    told = Told()
+    artifact = lifelong.train(dataset, "dnn", tmp_path / "a", callbacks=told, **QUICK)
+    assert (told.words[:2], told.words[-1], told.words[2:].count("begun")) == (["begun", "stepped"], "ended", 0)
+    assert [point.model_dump() for point in told.points] == artifact.metrics["learning_curve"]
+    assert told.outcome == [{"auc": artifact.metrics["validation"]["auc"], **told.outcome[0]}]
+    assert told.runs[0].settings["train.max_epochs"] == 2 and told.runs[0].folder == tmp_path / "a"
+
+
+def test_a_run_that_is_cut_off_has_an_end_without_metrics(dataset, tmp_path: Path) -> None:
+    told = Told(fail_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        lifelong.train(dataset, "dnn", tmp_path / "a", callbacks=[told], **QUICK)
+    assert told.outcome == [None]
+
+
+def test_fitted_models_compare_and_tune_tell_their_callbacks(dataset, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    told = Told()
+    lifelong.train(dataset, "popularity", tmp_path / "a", callbacks=told, progress=False)
+    assert told.words == ["begun", "ended"]
+    compared = Told()
+    models = {"popularity": {}, "counts": {}}
+    lifelong.compare(dataset, models, tmp_path / "c", callbacks=compared, progress=False)
+    assert [run.model for run in compared.runs] == ["popularity", "counts"]
+    tuned = Told()
+    lifelong.tune(
+        dataset, "dnn", tmp_path / "t.toml", trials=2, examples=400, callbacks=tuned, threads=1, progress=False
+    )
+    assert [run.name for run in tuned.runs] == ["t-trial1", "t-trial2"]
+    assert [run.settings["train.learning_rate"] for run in tuned.runs] and "best" in tuned.words
+
+
+def test_callbacks_change_no_number(dataset, tmp_path: Path) -> None:
+    plain = lifelong.train(dataset, "dnn", tmp_path / "a", **QUICK)
+    assert lifelong.train(dataset, "dnn", tmp_path / "b", callbacks=Told(), **QUICK).id == plain.id
+
+
+@pytest.mark.parametrize("callbacks", ["wandb", 3, [Told], [None]])
+def test_what_is_no_callback_is_said_in_words(callbacks, dataset, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"callback.*'tensorboard', 'mlflow'"):
+        lifelong.train(dataset, "dnn", tmp_path / "a", callbacks=callbacks, **QUICK)
+
+
+class Reading(Told):
+    """Reads what the tracker has written until now, at every validation."""
+
+    def __init__(self, read: Any) -> None:
+        super().__init__()
+        self._read, self.seen = read, list[int]()
+
+    def validated(self, point: Any, *, best: bool) -> None:
+        super().validated(point, best=best)
+        self.seen.append(self._read())
+
+
+@pytest.mark.filterwarnings("default")
+def test_tensorboard_reads_the_curve_while_training_runs(dataset, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def curve() -> list[Any]:
+        return list(EventAccumulator(str(tmp_path / "a.tensorboard")).Reload().Scalars("validation/auc"))
+
+    reading = Reading(lambda: len(curve()))
+    artifact = lifelong.train(dataset, "dnn", tmp_path / "a", callbacks=["tensorboard", reading], **QUICK)
+    wanted = [(point["examples"], point["auc"]) for point in artifact.metrics["learning_curve"]]
+    assert [(one.step, one.value) for one in curve()] == [(at, pytest.approx(auc)) for at, auc in wanted]
+    assert reading.seen == list(range(1, len(wanted) + 1))
+    lifelong.train(dataset, "dnn", tmp_path / "b", callbacks=TensorBoard(tmp_path / "logs"), **QUICK)
+    assert list((tmp_path / "logs" / "b").iterdir())
+
+
+@pytest.mark.filterwarnings("default")
+def test_mlflow_has_settings_curve_and_outcome(dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow = pytest.importorskip("mlflow")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri((tmp_path / "runs").as_uri())
+    try:
+        client = mlflow.MlflowClient()
+        reading = Reading(lambda: len(client.search_runs(["0"])[0].data.metrics))
+        artifact = lifelong.train(dataset, "dnn", tmp_path / "a", callbacks=["mlflow", reading], **QUICK)
+        (run,) = client.search_runs(["0"])
+        history = client.get_metric_history(run.info.run_id, "validation/auc")
+        wanted = {(point["examples"], point["auc"]) for point in artifact.metrics["learning_curve"]}
+        assert {(one.step, one.value) for one in history} == wanted
+        assert reading.seen[0] >= 2
+        assert run.data.params["train.max_epochs"] == "2" and run.data.params["model"] == "dnn"
+        assert run.data.metrics["final/auc"] == artifact.metrics["validation"]["auc"]
+        assert (run.info.status, run.info.run_name) == ("FINISHED", "a")
+        with pytest.raises(KeyboardInterrupt):
+            lifelong.train(dataset, "dnn", tmp_path / "b", callbacks=[MlFlow(), Told(fail_at=1)], **QUICK)
+        assert {one.info.run_name: one.info.status for one in client.search_runs(["0"])}["b"] == "FAILED"
+    finally:
+        mlflow.set_tracking_uri(before)
+
+
+def test_a_comparisons_run_is_the_same_with_other_callbacks(tmp_path: Path) -> None:
+    assert runs.Run(tmp_path / "a", "dnn", callbacks=["mlflow"]) == runs.Run(tmp_path / "a", "dnn")
