@@ -136,6 +136,7 @@ def _settings_record(job: Job) -> dict[str, Any]:
     """The settings, without those that are not set or said elsewhere, and where numbers were kept from."""
     optional = ("tasks", "item_histories", "item_statistics", "vault", "window")
     unset = {name for name in optional if not getattr(job.settings, name)}
+    unset |= {"ties"} if job.settings.ties == "hidden" else set()
     left_out = {"overwrite", "options", "mapping", "start", *unset}
     record: dict[str, Any] = {"settings": job.settings.model_dump(mode="json", exclude=left_out)}
     if job.earlier is not None:
@@ -209,7 +210,8 @@ def moments_of(job: Job, types: tuple[str, ...]) -> Moments:
         UsageError: the log has none of the target types.
     """
     log, tasks = job.log, task_codes(job.log, job.settings, types)
-    moments = Moments(job.folder / "histories", None, job.type_code, tasks)
+    seen = job.settings.ties == "seen"
+    moments = Moments(job.folder / "histories", None, job.type_code, tasks, ties_seen=seen)
     if log.target_types is None:
         return moments
     codes = tuple(place for place, value in enumerate(types) if value in log.target_types)

@@ -42,6 +42,12 @@ def choose_protocol(log: RawLog, settings: PrepareSettings) -> Protocol:
             expected=log.protocol,
             fix=f"--protocol {log.protocol}",
         )
+    if settings.ties == "seen" and protocol != "paper":
+        raise UsageError(
+            f"events of a target's own time are to be seen (ties=seen) with the protocol {protocol!r}",
+            expected="the protocol paper, which has one target a user: others would see each other",
+            fix="leave out ties, or choose --protocol paper",
+        )
     return protocol
 
 

@@ -71,12 +71,15 @@ class Moments:
         target_codes: codes of event types that make a target; None = every event.
         type_code: file with the code of each event.
         tasks: codes of the event types of each task; () = one task, with label 1 for every target.
+        ties_seen: whether a target sees the events of its own time that come before it, and not those of earlier times
+            alone.
     """
 
     folder: Path
     target_codes: tuple[int, ...] | None = None
     type_code: Path | None = None
     tasks: tuple[tuple[int, ...], ...] = ()
+    ties_seen: bool = False
 
     def targets(self) -> Iterator[Examples]:
         """Every target of the log as a positive, users in order."""
@@ -84,7 +87,8 @@ class Moments:
         for user_N, events in event_chunks(offset_U):
             row_N, time_N = (read_slice(self.folder / f"{name}.npy", events) for name in ("row", "time"))
             # A target sees the events before its moment: a place in the chunk, made one in the user's history.
-            position_N = (events.start + moment_starts(user_N, time_N) - offset_U[user_N]).astype(np.int32)
+            seen_N = np.arange(len(user_N)) if self.ties_seen else moment_starts(user_N, time_N)
+            position_N = (events.start + seen_N - offset_U[user_N]).astype(np.int32)
             one_N1 = np.ones((len(user_N), 1), np.float32)
             yield self._labelled(Examples(user_N.astype(np.int32), row_N, time_N, position_N, one_N1), events)
 
@@ -148,6 +152,7 @@ def paper(moments: Moments, num_users: int) -> Plan:
     """The last target of each user; the latest 30 % of the users are test, 10 % of the others validation.
 
     Targets at the cut are training. The validation users are the latest of the training users, by (time, user id).
+    Where the moments say so (`ties_seen`), a target sees all events of its user but itself, as in the authors' code.
 
     Raises:
         DataError: a split would be empty.

@@ -11,6 +11,7 @@ from lifelong.config import Record
 
 Protocol = Literal["temporal", "paper", "impressions", "given"]
 Rule = Literal["popularity", "uniform", "same_category", "windowed", "following"]
+Ties = Literal["hidden", "seen"]
 
 
 class PrepareSettings(Record):
@@ -41,6 +42,11 @@ class PrepareSettings(Record):
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="table engine")
     master: str | None = Field(
         None, description="address of a Spark cluster, such as spark://host:7077; default: this machine"
+    )
+    ties: Ties = Field(
+        "hidden",
+        description="events of a target's own time that come before it in the source: hidden, or seen by it, as in the "
+        "HPMN authors' code; seen with the protocol paper alone",
     )
     cuts: tuple[float, float] = Field((0.8, 0.9), description="shares of the times before validation and before test")
     vault: float = Field(

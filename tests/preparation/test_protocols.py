@@ -126,6 +126,42 @@ def test_the_paper_protocol_has_one_example_a_user_and_replaces_about_half_of_th
     assert not dataset.manifest.negatives.drawn_in_training
 
 
+@pytest.mark.parametrize("ties", ["hidden", "seen"])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_a_target_of_the_paper_protocol_sees_at_ties_equals_a_recount(make: Any, seed: int, ties: str) -> None:
+    """Times are few days, so that most users have several events on their last one."""
+    rng = np.random.default_rng(seed)
+    users = rng.integers(0, 40, 300)
+    log = [(f"u{user:02}", f"i{rng.integers(30)}", int(20 * user + rng.integers(6))) for user in users]
+    dataset = make(log, settings={"protocol": "paper", "ties": ties})
+    of_user: dict[str, list[tuple[int, int, str]]] = {}
+    for place, (user, item, time) in enumerate(log):
+        of_user.setdefault(user, []).append((time, place, item))
+    assert sum(max(of)[0] == sorted(of)[-2][0] for of in of_user.values() if len(of) > 1) > 10, "too few ties"
+    cut = sorted(max(of)[0] for of in of_user.values())[int(0.7 * len(of_user))]
+    found = 0
+    for split in SPLITS:
+        for user, item, time, position, label in _examples(dataset, split):
+            events = sorted(of_user[user])
+            last = events[-1]
+            seen = events[:-1] if ties == "seen" else [event for event in events if event[0] < last[0]]
+            start = dataset.histories.of(dataset.users.ids().index(user)).start
+            row_L = dataset.histories.row_N[start : start + position].tolist()
+            assert [dataset.catalogue.id_of(row) for row in row_L] == [event[2] for event in seen]
+            assert (time, item == last[2]) == (last[0], bool(label))
+            assert (time > cut) == (split == "test")
+            found += 1
+    assert found == len(of_user)
+
+
+def test_ties_are_hidden_unless_they_are_asked_for(make: Any) -> None:
+    whole, hidden = make(LOG), make(LOG, out="hidden", settings={"ties": "hidden"})
+    assert whole.manifest.data_hash == hidden.manifest.data_hash
+    assert "ties" not in whole.manifest.record["settings"]
+    with pytest.raises(UsageError, match="the protocol paper"):
+        make(LOG, out="seen", settings={"ties": "seen"})
+
+
 def test_the_coin_flip_may_choose_an_item_of_the_history(make: Any) -> None:
     events = [(f"u{user}", item, time) for user in range(60) for time, item in ((user, "x"), (user + 100, "y"))]
     rows = _examples(make(events, settings={"protocol": "paper"}), "train")

@@ -28,7 +28,7 @@ from lifelong.preparation.sources.lines import first_object, json_rows, literal_
 from lifelong.preparation.sources.rawlog import RawLog
 from lifelong.preparation.sources.text import Places
 
-OPTIONS = {"threshold": "", "price": ("drop", "keep")}
+OPTIONS = {"threshold": "", "price": ("drop", "keep"), "brand": ("keep", "drop")}
 FIELDS = ("category", "brand")
 PRICE = "price"
 REVIEWS = pa.schema(
@@ -61,17 +61,19 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     events = log.drop("rating")
     raw = RawLog(name="Amazon reviews", events=events, ratings=log, record={**places.record()})
     if meta:
-        _add_meta(connection, raw, meta, with_price=options["price"] == "keep")
+        _add_meta(connection, raw, meta, with_price=options["price"] == "keep", with_brand=options["brand"] == "keep")
     elif options["price"] == "keep":
         raise SourceError("there is no meta file, which has the prices", expected="meta_*.json with the reviews")
     return staging.rated(raw, log, threshold) if threshold is not None else raw
 
 
-def _add_meta(connection: Any, raw: RawLog, files: Sequence[Path], *, with_price: bool) -> None:
-    """Add category, brand and, if asked for, price."""
+def _add_meta(
+    connection: Any, raw: RawLog, files: Sequence[Path], *, with_price: bool, with_brand: bool = True
+) -> None:
+    """Add category and, if asked for, brand and price."""
     places = Places()
     table = stage(connection, literal_rows(files, _meta_row, META, places), META)
-    names = (*FIELDS, PRICE) if with_price else FIELDS
+    names = [name for name in FIELDS if with_brand or name != "brand"] + [PRICE] * with_price
     counted = scalars(table.aggregate(**{name: table[name].isnull().sum() for name in names}))
     raw.record["meta_files"] = places.record()
     raw.record["meta_without"] = {name: int(counted[name] or 0) for name in names}

@@ -51,6 +51,13 @@ def test_meta_in_json_and_twice_is_read_and_counted(write: Write, read: Read, ro
     assert raw.record["conflicting_fields"] == {"category": 1, "brand": 0}
 
 
+def test_the_brand_can_be_left_out(write: Write, read: Read, rows: Rows) -> None:
+    meta = write("meta.json", "{'asin': 'x', 'categories': [['A']], 'brand': 'b1'}\n")
+    raw = read("amazon", write("reviews.json", review()), meta, brand="drop")
+    assert raw.item_fields == ("category",)
+    assert rows(raw.items, "item", "category") == [("x", "A")]
+
+
 def test_the_price_of_a_meta_line_is_a_number_where_it_is_asked_for(write: Write, read: Read, rows: Rows) -> None:
     meta = write("meta.json", "{'asin': 'x', 'price': 12.99, 'brand': 'b1'}\n{'asin': 'y', 'brand': 'b2'}\n")
     reviews = write("reviews.json", review())
