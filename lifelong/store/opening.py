@@ -74,7 +74,7 @@ def local_folder(url: str) -> Path:
         raise UsageError(
             f"{url!r} is no store on a disk of this machine",
             expected="rocksdb:///path",
-            fix="for a server see docs/store.md, Backup and restore",
+            fix="docs/backup.md says how to copy a server",
         )
     return folder_of(url)[0]
 

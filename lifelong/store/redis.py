@@ -23,7 +23,7 @@ takes each apart from the left, since a pattern's `*` would match in the middle 
 
 A commit is one script per group that it touches. The script applies nothing where a memory is not the one that the new
 one was made from (their marks are compared), else all of the group: memories, log, ids and the group's position. A
-position of a group is thus always that of its memories, whatever became of the other groups; `docs/store.md` has the
+position of a group is thus always that of its memories, whatever became of the other groups; `docs/redis.md` has the
 argument. The watermark of the whole store follows when every group is written.
 
 Whoever opens the store notes its tokens. Every script compares the one of its group, and every read asks for it in the

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from support.drawings import PICTURES
 from support.imports import import_graph
 from support.rooms import draw
 
@@ -59,6 +60,11 @@ def _is_named_in(module: str, name: str) -> bool:
 def test_the_picture_of_the_rooms_is_drawn_from_the_imports() -> None:
     picture = (ROOT / "docs" / "rooms.svg").read_text()
     assert picture == draw(MODULES), "stale: run `make pictures`"
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_a_picture_is_drawn_from_the_code(name: str) -> None:
+    assert (ROOT / "docs" / "understand" / name).read_text() == PICTURES[name](), "stale: run `make pictures`"
 
 
 def test_every_page_is_in_the_navigation() -> None:

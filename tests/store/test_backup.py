@@ -178,7 +178,7 @@ def test_the_commands(tmp_path, capsys):
     assert "lifelong verify" in capsys.readouterr().out and (tmp_path / "backup" / FACTS).exists()
     assert run(["restore", f"{tmp_path}/backup", f"rocksdb://{tmp_path}/again"]) == 2
     assert run(["backup", "redis://localhost", f"{tmp_path}/other"]) == 2
-    assert "docs/store.md" in capsys.readouterr().err
+    assert "docs/backup.md" in capsys.readouterr().err
     with contextlib.closing(RocksDbStore(tmp_path / "again")) as again:
         assert again.read_many(["u"]) == [b"1"]
 
