@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from lifelong.cli.extras import COMMANDS, EXTRAS
 from lifelong.errors import LifelongError, LostProcessError, MissingExtraError
@@ -136,6 +136,8 @@ def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: 
         # A wrong command or wrong data is wrong in all processes of a machine: one of them reports it.
         if place.local_rank == 0 or isinstance(error, LostProcessError):
             _report_from(place, error_document(error), as_json=as_json)
+        if place.several and isinstance(error, LostProcessError):
+            _leave(error.exit_code)
         return error.exit_code
     except Exception as error:
         logger.debug("a command failed", exc_info=True)
@@ -145,6 +147,17 @@ def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: 
         _report_from(place, {"type": "Internal", "found": found, "expected": "", "fix": fix}, as_json=as_json)
         return 1
     return terminal.finish(reply)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process without the interpreter's own ending.
+
+    The threads of a process group that has lost a peer may still hold tensors, and need the interpreter to drop them:
+    where it is ending already, they abort the process, and its exit code would be that of a crash.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _report_from(place: Launch, parts: Mapping[str, Any], *, as_json: bool) -> None:

@@ -75,8 +75,7 @@ class Processes:
         if self.several:
             with self._asking():
                 moved = [(tensor, tensor.to(self._device).contiguous()) for tensor in tensors]
-                for work in [dist.all_reduce(there, async_op=True) for _, there in moved]:
-                    work.wait()
+                _wait_for_all([dist.all_reduce(there, async_op=True) for _, there in moved])
                 for here, there in moved:
                     if here.data_ptr() != there.data_ptr():
                         here.copy_(there)
@@ -154,6 +153,18 @@ class Processes:
                 expected=f"all processes alive, and an answer within {self._minutes:g} minutes",
                 fix="look for the process that ended first (torchrun names it), then go on with --resume",
             ) from error
+
+
+def _wait_for_all(works: Iterable[dist.Work]) -> None:
+    """Wait for all of them, then raise the first error: the group's threads must not be left with work and tensors."""
+    failures = []
+    for work in works:
+        try:
+            work.wait()
+        except RuntimeError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 def _reason(error: RuntimeError) -> str:

@@ -118,6 +118,23 @@ def test_debug_shows_where_an_error_happened(capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_process_without_its_peers_ends_with_its_exit_code_whatever_their_threads_do():
+    """A thread that is still there when the interpreter ends may abort the process; here something always does."""
+    program = """
+import atexit, os
+from lifelong.cli.terminal import run_command
+from lifelong.errors import LostProcessError
+def lost(terminal):
+    raise LostProcessError("process 1 is gone")
+atexit.register(os.abort)
+raise SystemExit(run_command(lost, as_json=True, debug=False))
+"""
+    several = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=os.environ | several, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout)["error"]["found"] == "process 1 is gone"
+
+
 def test_ctrl_c_exits_with_130():
     assert run_command(_fail(KeyboardInterrupt()), as_json=True, debug=False) == 130
 
