@@ -76,6 +76,7 @@ pictures: $(VENV)/.lifelong-dev
 	PYTHONPATH=tests $(BIN)/python -m support.drawings docs/understand
 	PYTHONPATH=tests $(BIN)/python -m support.commands > docs/cli.md
 	PYTHONPATH=tests $(BIN)/python -m support.settings_page > docs/settings.md
+	PYTHONPATH=tests $(BIN)/python -m support.errors_page > docs/errors.md
 	PYTHONPATH=tests $(BIN)/python -m support.model_pages docs/models
 
 clean:

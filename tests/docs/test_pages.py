@@ -4,11 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from support.doctest_fences import fenced
 from support.drawings import PICTURES
+from support.errors_page import causes, defined_in, describe_errors
 from support.imports import import_graph
 from support.rooms import draw
 
 import lifelong
+from lifelong import errors, nn
 
 ROOT = Path(__file__).parents[2]
 # History says what was measured with files that may be gone since.
@@ -65,6 +68,30 @@ def test_the_picture_of_the_rooms_is_drawn_from_the_imports() -> None:
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_is_drawn_from_the_code(name: str) -> None:
     assert (ROOT / "docs" / "understand" / name).read_text() == PICTURES[name](), "stale: run `make pictures`"
+
+
+def test_the_page_of_errors_is_made_from_their_docstrings() -> None:
+    assert (ROOT / "docs" / "errors.md").read_text() == describe_errors(), "stale: run `make pictures`"
+
+
+@pytest.mark.parametrize("kind", defined_in(errors)[1:], ids=lambda kind: kind.__name__)
+def test_every_error_says_causes_and_what_to_do(kind: type[errors.LifelongError]) -> None:
+    assert causes(kind) and all(cause and fix for cause, fix in causes(kind))
+
+
+def test_an_example_in_a_docstring_is_shown_as_code() -> None:
+    text = "Adds.\n\n>>> 1 + 1\n2\n\nArgs:\n    x: y\n"
+    assert fenced(text) == "Adds.\n\n```pycon\n>>> 1 + 1\n2\n```\n\nArgs:\n    x: y\n"
+    inner = "Args:\n    x: y\n\n    >>> f(\n    ...     3)\n    'a'\n    'b'\n"
+    assert fenced(inner) == "Args:\n    x: y\n\n    ```pycon\n    >>> f(\n    ...     3)\n    'a'\n    'b'\n    ```\n"
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = (ROOT / "docs" / "reference" / "api.md").read_text()
+    shown = {name.rsplit(".", 1)[1] for name in re.findall(r"^::: (lifelong\.[\w.]+)$", text, flags=re.MULTILINE)}
+    assert shown == {*lifelong.__all__} - {"__version__"}
+    modules = (ROOT / "docs" / "reference" / "nn.md").read_text()
+    assert {*re.findall(r"^::: lifelong\.nn\.(\w+)$", modules, flags=re.MULTILINE)} == {*nn.__all__}
 
 
 def test_every_page_is_in_the_navigation() -> None:
