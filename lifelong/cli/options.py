@@ -182,6 +182,15 @@ def columns_of(mapping: Path | None, column: Sequence[str]) -> dict[str, str]:
                 expected="files of events that are csv with a header and commas, in UTF-8; jsonl; or parquet",
                 fix="write the events as one of these, or `ingest` a table from Python",
             )
+    for name in ("where", "derived", "skip_invalid"):
+        if given.get(name):
+            raise UsageError(
+                f"{mapping} has {name}, which `prepare` alone applies to rows",
+                expected="a mapping that says which column is what",
+                fix="--on-bad skip leaves out lines that are not events"
+                if name == "skip_invalid"
+                else "filter and compute before the events are written, and take the setting out of this mapping",
+            )
     fields = given.get("fields", {})
     found = fields if isinstance(fields, dict) else {name: name for name in fields}
     names = ("user", "item", "time", "event_type", "event_id", "time_unit", "time_format")

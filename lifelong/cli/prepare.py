@@ -55,6 +55,10 @@ def prepare(
             help="Reuse this dataset's or artifact's numbering of ids; append new ids.",
         ),
     ] = None,
+    skip_invalid: Annotated[
+        bool,
+        typer.Option("--skip-invalid", help="Of `table`: count and skip rows without user, item or time."),
+    ] = False,
     option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Option of the source.")] = [],  # noqa: B006
     changes: OtherSettings = [],  # noqa: B006
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing dataset.")] = False,
@@ -74,7 +78,8 @@ def prepare(
     }
     given: dict[str, Any] = {key: literal(value) for key, value in pairs(changes, option="--set").items()}
     given |= {key: value for key, value in named.items() if value is not None}
-    given |= {"options": pairs(option, option="--option"), "overwrite": overwrite}
+    options = pairs(option, option="--option") | ({"skip_invalid": "true"} if skip_invalid else {})
+    given |= {"options": options, "overwrite": overwrite}
     settings = _settings(given)
     dataset = preparing.prepare(source, paths or [], out, settings=settings, progress=terminal.say)
     return Reply(_document(dataset), _summary(dataset))

@@ -62,3 +62,13 @@ def test_a_mapping_of_files_that_only_prepare_reads_is_refused(tmp_path):
         columns_of(path, [])
     path.write_text(json.dumps({"user": "who", "item": "sku", "time": "at", "fields": {"brand": "maker"}}))
     assert columns_of(path, ["user=person"]) == {"user": "person", "item": "sku", "time": "at", "brand": "maker"}
+
+
+@pytest.mark.parametrize("setting", [{"where": "a = '1'"}, {"derived": {"a": "b"}}, {"skip_invalid": True}])
+def test_what_prepare_alone_does_with_rows_is_refused_by_name(tmp_path, setting):
+    from lifelong.cli.options import columns_of
+
+    path = tmp_path / "mapping.json"
+    path.write_text(json.dumps({"user": "who", "item": "sku", "time": "at", **setting}))
+    with pytest.raises(UsageError, match=f"has {next(iter(setting))}, which `prepare` alone"):
+        columns_of(path, [])

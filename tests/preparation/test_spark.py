@@ -106,6 +106,15 @@ def text(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     return "table", [folder / "log.csv"], {"mapping": write_mapping(folder, mapping)}
 
 
+def skipped(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
+    """Rows without user, item or time, and with wrong times, which are skipped."""
+    broken = ",i9,5\na,,6\na,i9,\na,i9,noon\na,i9,9e30\na,i9,1e400\n"
+    good = "".join(f"{user},{item},{time}.9\n" for user, item, time in ROWS)
+    (folder / "log.csv").write_text("who,what,when\n" + broken + good)
+    mapping = {"user": "who", "item": "what", "time": "when", "skip_invalid": True}
+    return "table", [folder / "log.csv"], {"mapping": write_mapping(folder, mapping)}
+
+
 def layout(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     """Times in a layout of their own, without leading zeros."""
     moments = (np.datetime64(time, "s").item() for _, _, time in ROWS)
@@ -241,7 +250,7 @@ def compare(log: Callable[[Path], tuple[str, list[Path], dict[str, Any]]], tmp_p
     assert records[0] == records[1]
 
 
-@pytest.mark.parametrize("log", [taobao, text, parquet, completejourney, amazon])
+@pytest.mark.parametrize("log", [taobao, text, parquet, completejourney, amazon, skipped])
 def test_both_engines_write_the_same_bytes(session: Any, tmp_path: Path, log: Any) -> None:
     compare(log, tmp_path)
     assert not list(tmp_path.glob(".*.unfinished"))
@@ -281,6 +290,15 @@ def test_types_that_the_engines_read_differently_are_refused(session: Any, tmp_p
 def test_a_source_that_needs_the_other_engine_says_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'ebnerd' is read by the engine duckdb alone"):
         prepare("ebnerd", [], tmp_path / "out", settings=PrepareSettings(engine="spark"))
+
+
+@pytest.mark.parametrize("setting", [{"where": "who <> 'a'"}, {"derived": {"kind": "upper(what)"}}])
+def test_expressions_of_duckdb_are_refused_by_name(session: Any, tmp_path: Path, setting: dict[str, Any]) -> None:
+    (tmp_path / "log.csv").write_text("who,what,when\na,b,5\n")
+    mapping = write_mapping(tmp_path, {"user": "who", "item": "what", "time": "when", **setting})
+    settings = PrepareSettings(engine="spark", mapping=mapping)
+    with pytest.raises(UsageError, match=f"{next(iter(setting))}.*expression of DuckDB.*--engine spark"):
+        prepare("table", [tmp_path / "log.csv"], tmp_path / "out", settings=settings)
 
 
 def test_a_layout_with_other_directives_is_refused() -> None:

@@ -13,6 +13,7 @@ from lifelong.config import Record, read_mapping
 from lifelong.data.events import USUAL_CONTEXT
 from lifelong.data.scales import ITEM_SCALES, SCALES
 from lifelong.errors import ConfigError
+from lifelong.preparation.sources.expressions import Expression, parse
 from lifelong.preparation.sources.staging import words
 
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value) if isinstance(value, str) else value)]
@@ -138,8 +139,44 @@ class TableMapping(_Section):
     """Rule of negatives when the user names none."""
     name: str = "table"
     """Name of the data, for people."""
+    where: str | None = None
+    """Expression of DuckDB over the columns of a row: rows for which it is not true are dropped and counted."""
+    derived: dict[str, str] = Field(default_factory=dict)
+    """Further column -> expression of DuckDB over the columns of the row; it may have any role."""
+    skip_invalid: bool = False
+    """Count and skip rows without a user, an item, a time or (if named) an event type, and rows with a wrong time."""
     items: ItemsMapping | None = None
     users: UsersMapping | None = None
+
+    @field_validator("where", mode="after")
+    @classmethod
+    def _one_expression(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                parse("where", value)
+            except ValueError as error:
+                raise ValueError(f"{value!r}: {error}") from None
+        return value
+
+    @field_validator("derived", mode="after")
+    @classmethod
+    def _expressions(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            try:
+                parse(f"derived.{name}", text)
+            except ValueError as error:
+                raise ValueError(f"{name} = {text!r}: {error}") from None
+        return value
+
+    @property
+    def filter(self) -> Expression | None:
+        """`where`, parsed."""
+        return None if self.where is None else parse("where", self.where)
+
+    @property
+    def computed(self) -> dict[str, Expression]:
+        """`derived`, parsed."""
+        return {name: parse(f"derived.{name}", text) for name, text in self.derived.items()}
 
     @model_validator(mode="after")
     def _labels_agree(self) -> TableMapping:
@@ -174,6 +211,7 @@ def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
     given: dict[str, Any] = {}
     if path is not None:
         given, folder = read_mapping(Path(path)), Path(path).parent
+    _nest(values, given)
     try:
         return TableMapping.model_validate({**given, **values}), folder
     except ValidationError as error:
@@ -183,3 +221,10 @@ def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
         ]
         known = ", ".join(TableMapping.model_fields)
         raise ConfigError(problems, fix=f"fix the mapping {path or '(none was named)'}; settings: {known}") from None
+
+
+def _nest(values: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Make one table of `derived.NAME` options, on top of those of the file."""
+    named = {name.partition(".")[2]: values.pop(name) for name in list(values) if name.startswith("derived.")}
+    if named:
+        values["derived"] = {**given.get("derived", {}), **values.get("derived", {}), **named}

@@ -11,70 +11,30 @@ last value wins), items without a row in the items' files.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ibis
 
-from lifelong.errors import ConfigError, SourceError
-from lifelong.preparation.engine import scalars
 from lifelong.preparation.sources import staging
 from lifelong.preparation.sources.mapping import ItemsMapping, TableMapping, UsersMapping, load_mapping
-from lifelong.preparation.sources.parquet import Kind, ParquetFile, is_parquet, scan
-from lifelong.preparation.sources.parquet import locate as locate_row
 from lifelong.preparation.sources.rawlog import RawLog
-from lifelong.preparation.sources.text import Column, Layout, staged
+from lifelong.preparation.sources.table_checks import check_times, numbers, times, usable
+from lifelong.preparation.sources.table_rows import Opened, is_checked_later, open_log, open_rows
 
 OPTIONS = None
 """They are the mapping's settings, which it checks itself."""
-UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _RATING = "rating value"
 """Name of the staged rating: no field is called so, while one may be called `rating`."""
-LAST_PLAUSIBLE = 7_258_118_400
-"""2200-01-01: a later time is a wrong unit."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """Staged rows; `column` gives a column by its name in the file.
-
-    Args:
-        table: columns `c0`, `c1`, ... and `sequence`.
-        alias: column of the file -> `c0`, ...
-        locate: sequence -> file, and line or row.
-        record: counts.
-    """
-
-    table: Any
-    alias: Mapping[str, str]
-    locate: Callable[[int], tuple[str, int]]
-    record: dict[str, int]
-
-    def column(self, name: str) -> Any:
-        """A column by its name in the file."""
-        return self.table[self.alias[name]]
 
 
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
     """Open a log by its mapping."""
     mapping, folder = load_mapping(options)
-    opened = _open(connection, paths, mapping, _wanted(mapping))
-    types = [opened.column(mapping.event_type).cast("string").name("event_type")] if mapping.event_type else []
-    log = opened.table.select(
-        opened.column(mapping.user).cast("string").name("user"),
-        opened.column(mapping.item).cast("string").name("item"),
-        _times(opened, mapping).name("time"),
-        opened.table["sequence"],
-        *types,
-        *_labels(opened, mapping),
-        *_fields(opened, mapping),
-        *([opened.column(mapping.rating).cast("float64").name(_RATING)] if mapping.rating else ()),
-    )
+    log, record = _log(connection, paths, mapping)
     tasks = mapping.labels if mapping.threshold is None else ("response",)
     base = ["user", "item", "time", "sequence"]
     events = log.filter(_is_event(log, tasks, mapping)).select(base + ["event_type"] * bool(mapping.event_type))
-    record: dict[str, Any] = {**opened.record, "conflicting_fields": staging.conflicts(log, list(mapping.fields))}
     raw = RawLog(
         name=mapping.name,
         events=events,
@@ -90,11 +50,37 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
         ratings=log.select(*base, rating=log[_RATING]) if mapping.rating else None,
         protocol="impressions" if tasks or mapping.rating else "temporal",
         negatives=mapping.negatives,
-        record=record,
+        record={**record, "conflicting_fields": staging.conflicts(log, list(mapping.fields))},
     )
     if mapping.items:
         raw = _add_items(connection, raw, mapping.items, folder)
     return _add_users(connection, raw, mapping.users, folder) if mapping.users else raw
+
+
+def _log(connection: Any, paths: Sequence[Path], mapping: TableMapping) -> tuple[Any, dict[str, Any]]:
+    """The rows with a user, an item and a time, under our names, and counts."""
+    opened = open_log(connection, paths, mapping)
+    time, later = times(opened, mapping), is_checked_later(mapping)
+    kept, skipped = usable(opened, mapping, time) if later else (ibis.literal(True), {})
+    if not later:
+        check_times(opened, mapping, time)
+    types = [opened.column(mapping.event_type).cast("string").name("event_type")] if mapping.event_type else []
+    rated = [mapping.rating] if mapping.rating else []
+    read = {
+        name: numbers(opened, name, kept) if later else opened.column(name).cast("float64")
+        for name in (*mapping.labels, *rated)
+    }
+    log = opened.table.filter(kept).select(
+        opened.column(mapping.user).cast("string").name("user"),
+        opened.column(mapping.item).cast("string").name("item"),
+        time.name("time"),
+        opened.table["sequence"],
+        *types,
+        *_labels(read, mapping),
+        *_fields(opened, mapping),
+        *(read[name].name(_RATING) for name in rated),
+    )
+    return log, {**opened.record, **skipped}
 
 
 def _fields_within(log: Any, mapping: TableMapping) -> Callable[[Callable[[Any], Any]], Any] | None:
@@ -104,98 +90,11 @@ def _fields_within(log: Any, mapping: TableMapping) -> Callable[[Callable[[Any],
     return lambda keep: staging.one_row_per_item(keep(log), list(mapping.fields))
 
 
-def _wanted(mapping: TableMapping) -> dict[str, str]:
-    """Column of the log -> kind of its values; the strictest kind where a column has two roles."""
-    wanted = dict.fromkeys(mapping.fields.values(), "string")
-    if mapping.event_type:
-        wanted[mapping.event_type] = "id"
-    wanted |= dict.fromkeys((mapping.user, mapping.item), "id")
-    wanted |= dict.fromkeys((*mapping.labels, *([mapping.rating] if mapping.rating else ())), "number")
-    timed_by_text = mapping.time_format or mapping.time_unit == "iso"
-    return wanted | {mapping.time: "time" if timed_by_text else "stamp"}
-
-
-def _open(connection: Any, files: Sequence[Path], section: Any, wanted: Mapping[str, str]) -> _Opened:
-    """Stage text, or scan parquet."""
-    alias = {name: f"c{at}" for at, name in enumerate(wanted)}
-    if not any(is_parquet(path) for path in files):
-        return _open_text(connection, files, section, wanted, alias)
-    opened = [ParquetFile.open(path) for path in files]
-    kinds: dict[str, Kind] = {
-        "id": "text", "string": "any", "number": "number", "time": "any", "stamp": "any"
-    }  # fmt: skip
-    columns = {name: kinds[kind] for name, kind in wanted.items()}
-    optional = [name for name, kind in wanted.items() if kind == "string"]
-    table = scan(connection, opened, columns, names=alias, optional=optional)
-    record = {"files": len(files), "rows": sum(file.rows for file in opened)}
-    return _Opened(table, alias, lambda sequence: locate_row(opened, sequence), record)
-
-
-def _open_text(
-    connection: Any, files: Sequence[Path], section: Any, wanted: Mapping[str, str], alias: Mapping[str, str]
-) -> _Opened:
-    """Stage csv files."""
-    kinds = {"id": "id", "string": "string", "number": "number", "time": "id", "stamp": "number"}
-    if not section.header:
-        absent = [name for name in wanted if name not in section.columns]
-        if absent:
-            raise ConfigError([f"columns does not hold {name!r}" for name in absent])
-    layout = Layout(
-        tuple(Column(alias[name], kinds[kind], header=name) for name, kind in wanted.items()),  # type: ignore[arg-type]
-        header=section.header,
-        names=section.columns,
-        delimiter=section.delimiter,
-        quoted=section.quoted,
-        encoding=section.encoding,
-    )
-    table, places = staged(connection, files, layout)
-    return _Opened(table, alias, places.locate, places.record())
-
-
-def _times(opened: _Opened, mapping: TableMapping) -> Any:
-    """The time column as int64 seconds (or ordinals)."""
-    column = opened.column(mapping.time)
-    if column.type().is_timestamp() or column.type().is_date():
-        time = staging.to_seconds(column.cast("timestamp"))
-    elif mapping.time_format:
-        time = staging.to_seconds(staging.parsed(column.cast("string"), mapping.time_format))
-    elif mapping.time_unit == "iso":
-        time = staging.to_seconds(column.cast("string").try_cast("timestamp('UTC')"))
-    elif mapping.time_unit == "ordinal":
-        time = column.try_cast("int64")
-    else:
-        number = column if column.type().is_integer() else column.try_cast("float64")
-        time = (number / UNITS[mapping.time_unit]).floor().try_cast("int64")
-    _check_times(opened, mapping, column, time)
-    return time
-
-
-def _check_times(opened: _Opened, mapping: TableMapping, column: Any, time: Any) -> None:
-    """Check that all times can be right."""
-    wrong = time.isnull() if mapping.time_unit == "ordinal" else time.isnull() | (time > LAST_PLAUSIBLE)
-    table = opened.table.select(sequence=opened.table["sequence"], text=column.cast("string"), wrong=wrong)
-    table = table.filter(table["wrong"])
-    found = table.aggregate(sequence=table["sequence"].min(), text=table["text"].argmin(table["sequence"]))
-    row = scalars(found)
-    if row["sequence"] is None:
-        return
-    file, line = opened.locate(row["sequence"])
-    raise SourceError(
-        f"{row['text']!r} is not a time",
-        file=file,
-        line=line,
-        column=mapping.time,
-        expected=f"the format {mapping.time_format}" if mapping.time_format else f"time_unit = {mapping.time_unit!r}",
-        fix="set time_unit (s, ms, us, ns, iso, ordinal) or time_format in the mapping",
-    )
-
-
-def _labels(opened: _Opened, mapping: TableMapping) -> list[Any]:
-    """Label columns, named by their task."""
+def _labels(number: Mapping[str, Any], mapping: TableMapping) -> list[Any]:
+    """Label columns, named by their task, from the columns that are numbers."""
     if mapping.rating and mapping.threshold is not None:
-        liked = opened.column(mapping.rating).cast("float64") >= mapping.threshold
-        return [liked.cast("float64").name("response")]
-    return [opened.column(name).cast("float64").name(name) for name in mapping.labels]
+        return [(number[mapping.rating] >= mapping.threshold).cast("float64").name("response")]
+    return [number[name].name(name) for name in mapping.labels]
 
 
 def _is_event(log: Any, tasks: Sequence[str], mapping: TableMapping) -> Any:
@@ -206,7 +105,7 @@ def _is_event(log: Any, tasks: Sequence[str], mapping: TableMapping) -> Any:
     return ibis.or_(*(log[task] > 0 for task in tasks))
 
 
-def _fields(opened: _Opened, section: TableMapping | ItemsMapping | UsersMapping) -> list[Any]:
+def _fields(opened: Opened, section: TableMapping | ItemsMapping | UsersMapping) -> list[Any]:
     """Columns of the fields, named by their field, null where missing."""
     return [
         _present(opened.column(column).cast("string"), section.missing).name(field)
@@ -221,7 +120,7 @@ def _present(column: Any, missing: Sequence[str]) -> Any:
 
 def _rows_of(
     connection: Any, mapping: ItemsMapping | UsersMapping, folder: Path, key: Mapping[str, str]
-) -> tuple[_Opened, Any]:
+) -> tuple[Opened, Any]:
     """The rows of items' or users' files: id, sequence and fields.
 
     Args:
@@ -235,7 +134,7 @@ def _rows_of(
         files += staging.expand(folder, pattern)
     ((name, column),) = key.items()
     wanted = {**dict.fromkeys(mapping.fields.values(), "string"), column: "id"}
-    opened = _open(connection, staging.check_files(files, source="table"), mapping, wanted)
+    opened = open_rows(connection, staging.check_files(files, source="table"), mapping, wanted)
     ids = opened.column(column).cast("string").name(name)
     return opened, opened.table.select(ids, opened.table["sequence"], *_fields(opened, mapping))
 

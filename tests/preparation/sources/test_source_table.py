@@ -80,6 +80,7 @@ def test_a_time_before_1970_is_rounded_down(write: Write, mapped: Read, rows: Ro
         ("yesterday", {}, "'yesterday' is not a number"),
         ("", {}, "'' is not a number"),
         ("1511544070123", {}, "not a time"),
+        ("9e30", {}, "not a time"),
         ("24/11/2017", {"time_unit": "iso"}, "'24/11/2017' is not a time"),
         ("2017-11-24", {"time_format": "%d/%m/%Y"}, "'2017-11-24' is not a time"),
     ],

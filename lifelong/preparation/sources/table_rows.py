@@ -1,0 +1,124 @@
+"""The rows of the source `table`: files with some columns by name, staged; and what the mapping's expressions add."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lifelong.errors import ConfigError
+from lifelong.preparation.engine import count
+from lifelong.preparation.sources.expressions import evaluate
+from lifelong.preparation.sources.mapping import TableMapping
+from lifelong.preparation.sources.parquet import Kind, ParquetFile, is_parquet, locate, scan
+from lifelong.preparation.sources.text import Column, Layout, staged
+
+_KINDS_OF_PARQUET: Mapping[str, Kind] = {
+    "id": "text", "string": "any", "number": "number", "time": "any", "stamp": "any"
+}  # fmt: skip
+_KINDS_OF_TEXT = {"id": "id", "string": "string", "number": "number", "time": "id", "stamp": "number"}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Staged rows.
+
+    Args:
+        table: columns `c0`, `c1`, ... (derived ones `d0`, ...) and `sequence`.
+        alias: column of the log -> `c0`, ...
+        locate: sequence -> file, and line or row.
+        record: counts.
+    """
+
+    table: Any
+    alias: Mapping[str, str]
+    locate: Callable[[int], tuple[str, int]]
+    record: dict[str, Any]
+
+    def column(self, name: str) -> Any:
+        """A column by its name in the log."""
+        return self.table[self.alias[name]]
+
+
+def is_checked_later(mapping: TableMapping) -> bool:
+    """Whether rows may be wrong when they are staged: some may be skipped or dropped, or have derived values."""
+    return bool(mapping.skip_invalid or mapping.where or mapping.derived)
+
+
+def open_log(connection: Any, files: Sequence[Path], mapping: TableMapping) -> Opened:
+    """Stage the rows of a log: what the mapping names, derived columns, and only the rows that `where` keeps.
+
+    Raises:
+        SourceError: a file is not what it should be.
+        ConfigError: an expression cannot be computed.
+        UsageError: the engine knows no expressions.
+    """
+    wanted = _wanted(mapping)
+    if not is_checked_later(mapping):
+        return open_rows(connection, files, mapping, wanted)
+    where, derived = mapping.filter, mapping.computed
+    every = [*([where] if where else []), *derived.values()]
+    wanted = {name: kind for name, kind in wanted.items() if name not in derived}
+    wanted = {**dict.fromkeys((name for each in every for name in each.columns), "string"), **wanted}
+    opened = open_rows(connection, files, mapping, wanted, checked=False)
+    if not every:
+        return opened
+    table, alias = evaluate(connection, opened.table, opened.alias, where, derived)
+    dropped = {"filtered_rows": count(opened.table) - count(table)} if where else {}
+    return replace(opened, table=table, alias=alias, record={**opened.record, **dropped})
+
+
+def _wanted(mapping: TableMapping) -> dict[str, str]:
+    """Column of the log -> kind of its values; the strictest kind where a column has two roles."""
+    wanted = dict.fromkeys(mapping.fields.values(), "string")
+    if mapping.event_type:
+        wanted[mapping.event_type] = "id"
+    wanted |= dict.fromkeys((mapping.user, mapping.item), "id")
+    wanted |= dict.fromkeys((*mapping.labels, *([mapping.rating] if mapping.rating else ())), "number")
+    timed_by_text = mapping.time_format or mapping.time_unit == "iso"
+    return wanted | {mapping.time: "time" if timed_by_text else "stamp"}
+
+
+def open_rows(
+    connection: Any, files: Sequence[Path], section: Any, wanted: Mapping[str, str], *, checked: bool = True
+) -> Opened:
+    """Stage text, or scan parquet.
+
+    Args:
+        connection: of the engine.
+        files: all text, or all parquet.
+        section: of the mapping; says how text is written.
+        wanted: column -> kind of its values.
+        checked: whether every value must be there and be of its kind. Else values of text files stay texts, and those
+            of parquet may be missing.
+    """
+    alias = {name: f"c{at}" for at, name in enumerate(wanted)}
+    if not any(is_parquet(path) for path in files):
+        return _open_text(connection, files, section, wanted if checked else dict.fromkeys(wanted, "string"), alias)
+    opened = [ParquetFile.open(path) for path in files]
+    columns = {name: _KINDS_OF_PARQUET[kind] for name, kind in wanted.items()}
+    optional = [name for name, kind in wanted.items() if kind == "string" or not checked]
+    table = scan(connection, opened, columns, names=alias, optional=optional)
+    record = {"files": len(files), "rows": sum(file.rows for file in opened)}
+    return Opened(table, alias, lambda sequence: locate(opened, sequence), record)
+
+
+def _open_text(
+    connection: Any, files: Sequence[Path], section: Any, wanted: Mapping[str, str], alias: Mapping[str, str]
+) -> Opened:
+    """Stage csv files."""
+    if not section.header:
+        absent = [name for name in wanted if name not in section.columns]
+        if absent:
+            raise ConfigError([f"columns does not hold {name!r}" for name in absent])
+    layout = Layout(
+        tuple(Column(alias[name], _KINDS_OF_TEXT[kind], header=name) for name, kind in wanted.items()),  # type: ignore[arg-type]
+        header=section.header,
+        names=section.columns,
+        delimiter=section.delimiter,
+        quoted=section.quoted,
+        encoding=section.encoding,
+    )
+    table, places = staged(connection, files, layout)
+    return Opened(table, alias, places.locate, dict(places.record()))
