@@ -84,7 +84,7 @@ def test_the_command_says_what_was_skipped(tmp_path: Path, capsys: pytest.Captur
     assert main([*command, "--skip-invalid"]) == 0
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("skipped / no_user / first", "log.csv, line 2"))
-    assert main(["prepare", "taobao", *command[2:5], "--skip-invalid"]) != 0
+    assert main(["prepare", "taobao", *command[2:4], str(tmp_path / "other"), "--skip-invalid"]) != 0
     assert "taobao" in capsys.readouterr().err
 
 
