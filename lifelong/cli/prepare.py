@@ -119,7 +119,20 @@ def _summary(dataset: Dataset) -> list[Any]:
     if manifest.vault is not None:
         small |= dataset.vault.manifest.record.get("too_small", {})
     warned = [f"Too small to conclude from: {split}, {why}." for split, why in small.items()]
+    warned += _ordinal(manifest)
     return [f"{manifest.name}, prepared into {dataset.folder}", table, *warned, _next(manifest, dataset.folder)]
+
+
+def _ordinal(manifest: Manifest) -> list[str]:
+    """What a cut at one number means where times only count each user's events."""
+    found = manifest.record.get("ordinal_cuts")
+    if found is None:
+        return []
+    return [
+        f"Times are ordinal, and all users are cut at the same numbers, {' and '.join(map(str, found['cut_times']))}: "
+        f"all events of {found['users_before_all_cuts']:,} of {found['users']:,} users are before the first. "
+        "--set cut_by=user cuts each user's own times."
+    ]
 
 
 def _date(seconds: int) -> str:

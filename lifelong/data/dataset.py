@@ -71,6 +71,10 @@ class NegativeRule(Record):
         return self.rule != "none" and not self.stored
 
 
+USER_CUTS = "user_cuts.npy"
+"""File with the cut times of each user, where the dataset has them."""
+
+
 class VaultEntry(Record):
     """What `prepare --vault` put aside."""
 
@@ -245,6 +249,15 @@ class Dataset:
     def has_item_histories(self) -> bool:
         """Whether `item_histories` is there."""
         return (self.folder / ITEMS).is_dir()
+
+    @cached_property
+    def user_cuts(self) -> IntArray | None:
+        """The cut times of each user, [2, U], where users are cut one by one (`cut_by=user`); else None."""
+        path = self.folder / USER_CUTS
+        if not path.exists():
+            return None
+        cut_SU: IntArray = np.load(path)
+        return cut_SU if self.window_users is None else cut_SU[:, self.window_users]
 
     @cached_property
     def item_histories(self) -> ItemHistories:

@@ -396,6 +396,12 @@ def row_counts(
     return count_V
 
 
+def period_of_user(cut_SU: IntArray, user_N: npt.NDArray[np.integer], time_N: IntArray) -> IntArray:
+    """How many of a user's cut times are at or before each time: the place of its split."""
+    found: IntArray = (time_N >= cut_SU[:, user_N]).sum(axis=0)
+    return found
+
+
 def _counts_of_split(dataset: Dataset, split: Split | None, since: int | None = None) -> IntArray:
     num_rows, first = len(dataset.catalogue), -(2**62) if since is None else since
     if split is None:
@@ -404,8 +410,15 @@ def _counts_of_split(dataset: Dataset, split: Split | None, since: int | None = 
         inside_U = np.zeros(dataset.histories.num_users, bool)
         inside_U[np.asarray(dataset.examples(split).user_N)] = True
         return row_counts(dataset.histories, num_rows, lambda user_N, time_N: inside_U[user_N])
+    place, cut_SU = SPLITS.index(split), dataset.user_cuts
+    if cut_SU is not None:
+        return row_counts(
+            dataset.histories,
+            num_rows,
+            lambda user_N, time_N: (period_of_user(cut_SU, user_N, time_N) == place) & (time_N >= first),
+        )
     # An event at a cut time belongs to the later split.
-    cuts, place = np.array(dataset.manifest.cut_times), SPLITS.index(split)
+    cuts = np.array(dataset.manifest.cut_times)
     return row_counts(
         dataset.histories,
         num_rows,

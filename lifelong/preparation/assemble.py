@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lifelong.data.catalogue import FIRST_ROW, Catalogue
-from lifelong.data.dataset import FORMAT_VERSION, Manifest, NegativeRule
+from lifelong.data.dataset import FORMAT_VERSION, USER_CUTS, Manifest, NegativeRule
 from lifelong.data.events import Schema
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.histories import Histories
@@ -21,7 +21,14 @@ from lifelong.dtypes import BoolArray, IntArray
 from lifelong.errors import DataError, UsageError
 from lifelong.preparation.engine import count, kth_smallest
 from lifelong.preparation.job import Job
-from lifelong.preparation.manifest_counts import count_events, count_quirks, count_split, too_small, unseen
+from lifelong.preparation.manifest_counts import (
+    count_events,
+    count_quirks,
+    count_split,
+    ordinal_cuts,
+    too_small,
+    unseen,
+)
 from lifelong.preparation.numbering import (
     Numbered,
     check_log,
@@ -33,7 +40,17 @@ from lifelong.preparation.numbering import (
     write_item_histories,
 )
 from lifelong.preparation.protocol_choice import check_fields, choose_protocol, choose_rule
-from lifelong.preparation.protocols import Moments, Plan, given, impressions, paper, temporal
+from lifelong.preparation.protocols import (
+    Moments,
+    Plan,
+    by_user,
+    given,
+    impressions,
+    logged_targets,
+    paper,
+    temporal,
+    user_cuts,
+)
 from lifelong.preparation.settings import PrepareSettings, Protocol
 from lifelong.preparation.sources import RawLog
 from lifelong.preparation.stored_examples import write_examples
@@ -85,6 +102,7 @@ def assemble(job: Job) -> Manifest:
         "vocabulary": {
             field: {"known": len(each.index), "buckets": each.buckets} for field, each in catalogue.vocabularies.items()
         },
+        **ordinal_cuts(job.log.time_unit, histories, plan),
         **_settings_record(job),
     }
     counts = {"users": len(users), "events": histories.num_events, "items": len(ids)}
@@ -137,6 +155,7 @@ def _settings_record(job: Job) -> dict[str, Any]:
     optional = ("tasks", "item_histories", "item_statistics", "vault", "window")
     unset = {name for name in optional if not getattr(job.settings, name)}
     unset |= {"ties"} if job.settings.ties == "hidden" else set()
+    unset |= {"cut_by"} if job.settings.cut_by == "log" else set()
     left_out = {"overwrite", "options", "mapping", "start", *unset}
     record: dict[str, Any] = {"settings": job.settings.model_dump(mode="json", exclude=left_out)}
     if job.earlier is not None:
@@ -195,12 +214,29 @@ def make_plan(job: Job, protocol: Protocol, histories: Histories, types: tuple[s
     log, settings = job.log, job.settings
     if protocol == "given":
         return given(histories, job.work, users.hashes())
+    if settings.cut_by == "user":
+        return _plan_by_user(job, protocol, histories, types)
     if protocol == "impressions":
         return impressions(histories, job.work, job.cut_times or cuts_of(log.impressions, settings))
     moments = moments_of(job, types)
     if protocol == "paper":
         return paper(moments, histories.num_users)
     return temporal(moments, job.cut_times or cuts_of(log.events, settings))
+
+
+def _plan_by_user(job: Job, protocol: Protocol, histories: Histories, types: tuple[str, ...]) -> Plan:
+    """Cut each user's own times, and keep the cuts: training draws its negatives before them."""
+    logged = protocol == "impressions"
+    if logged:
+        user_N, time_N = (np.load(job.work / f"{name}.npy", mmap_mode="r") for name in ("user", "time"))
+        offset_U = np.searchsorted(user_N, np.arange(histories.num_users + 1))
+    else:
+        offset_U, time_N = np.asarray(histories.offset_U), histories.time_N
+    cut_SU = user_cuts(offset_U, time_N, job.settings.cuts)
+    np.save(job.folder / USER_CUTS, cut_SU)
+    if logged:
+        return by_user(lambda: logged_targets(histories, job.work), cut_SU, logged=True)
+    return by_user(moments_of(job, types).targets, cut_SU, logged=False)
 
 
 def moments_of(job: Job, types: tuple[str, ...]) -> Moments:

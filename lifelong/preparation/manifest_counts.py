@@ -84,6 +84,18 @@ def count_events(histories: Histories, plan: Plan) -> dict[str, int]:
     return {f"{split}_events": int(count) for split, count in zip(SPLITS, found, strict=True)}
 
 
+def ordinal_cuts(time_unit: str, histories: Histories, plan: Plan) -> dict[str, Any]:
+    """Where one number cuts the ordinal times of all users, and how many have all events before it; else {}."""
+    if time_unit != "ordinal" or len(plan.cut_times) != len(SPLITS) - 1:
+        return {}
+    offset_U = np.asarray(histories.offset_U)
+    filled_U = np.flatnonzero(np.diff(offset_U))
+    last_U = np.asarray(histories.time_N)[offset_U[filled_U + 1] - 1]
+    alone = int((plan.split_of(filled_U, last_U) == 0).sum())
+    counted = {"users": len(filled_U), "users_before_all_cuts": alone}
+    return {"ordinal_cuts": {"cut_times": list(plan.cut_times), **counted}}
+
+
 def too_small(splits: Mapping[Split, Mapping[str, int]]) -> dict[str, str]:
     """Split -> why nothing can be concluded from it; for those of which that is so. Training is left out.
 

@@ -49,6 +49,11 @@ class PrepareSettings(Record):
         "HPMN authors' code; seen with the protocol paper alone",
     )
     cuts: tuple[float, float] = Field((0.8, 0.9), description="shares of the times before validation and before test")
+    cut_by: Literal["log", "user"] = Field(
+        "log",
+        description="whose times the shares are of: those of the whole log, or each user's own; user is for ordinal "
+        "times alone",
+    )
     vault: float = Field(
         0.0,
         ge=0,

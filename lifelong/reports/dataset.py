@@ -90,7 +90,7 @@ def _negatives(dataset: Dataset) -> str:
 def _cuts(dataset: Dataset) -> str:
     cuts = dataset.manifest.cut_times
     if not cuts:
-        return "none: the split is given"
+        return "none: the split is given" if dataset.user_cuts is None else "each user's own"
     if dataset.schema.time_unit != "seconds":
         return ", ".join(str(cut) for cut in cuts)
     return ", ".join(f"{datetime.datetime.fromtimestamp(cut, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC" for cut in cuts)
