@@ -206,6 +206,23 @@ def taobao_ad(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     return "taobao_ad", [folder / "log.csv", folder / "shown.csv", folder / "ads.csv"], {}
 
 
+def recbole(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
+    lines = "".join(f"{user}\t{item}\t{time}.5\n" for user, item, time in ROWS)
+    (folder / "log.inter").write_text("user_id:token\titem_id:token\ttimestamp:float\n" + lines)
+    items = "".join(f"{item}\tk{at % 3}\n" for at, item in enumerate(ITEMS))
+    (folder / "log.item").write_text("item_id:token\tgenre:token_seq\n" + items)
+    return "recbole", [folder / "log.inter", folder / "log.item"], {}
+
+
+def fuxictr(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
+    for split, part in (("train", ROWS[:100]), ("test", ROWS[100:])):
+        lines = "".join(f"{user},{item},{at % 2}\n" for at, (user, item, _) in enumerate(part))
+        (folder / f"{split}.csv").write_text("user_id,item_id,clk\n" + lines)
+    config = "d:\n  train_data: train.csv\n  test_data: test.csv\n  label_col: {name: clk}\n"
+    (folder / "config.yaml").write_text(config)
+    return "fuxictr", [folder / "config.yaml"], {}
+
+
 def xlong(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     def lines(first: int) -> str:
         return "".join(
@@ -257,7 +274,7 @@ def test_both_engines_write_the_same_bytes(session: Any, tmp_path: Path, log: An
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("log", [layout, movielens, taobao_ad, xlong, synthetic])
+@pytest.mark.parametrize("log", [layout, movielens, taobao_ad, recbole, fuxictr, xlong, synthetic])
 def test_both_engines_write_the_same_bytes_of_further_sources(session: Any, tmp_path: Path, log: Any) -> None:
     compare(log, tmp_path)
 

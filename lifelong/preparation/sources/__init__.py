@@ -68,6 +68,8 @@ SOURCES: MutableMapping[str, Source] = Registry[Source](
             _Format("ebnerd", "EB-NeRD behaviors, history and articles parquet; real impressions", ("duckdb",)),
             _Format("completejourney", "The Complete Journey: the parquet files of the pip package", finds_files=True),
             _Format("movielens", "MovieLens ratings and movies, csv or ::"),
+            _Format("recbole", "RecBole atomic files: .inter, optional .item and .user"),
+            _Format("fuxictr", "FuxiCTR csv or parquet: dataset_config.yaml, train, valid and test"),
             _Format("table", "any csv or parquet with a mapping file"),
             _Format("served", "the impressions log of `lifelong serve`, with events or labels", finds_files=True),
             _Format("synthetic", "worlds with known answers; no files", finds_files=True),

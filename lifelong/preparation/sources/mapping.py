@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
@@ -19,6 +19,7 @@ from lifelong.preparation.sources.staging import words
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value) if isinstance(value, str) else value)]
 """Names, also as one text with commas between."""
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
+Kind = TypeVar("Kind", bound=Record)
 RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES, *ITEM_SCALES}
 
 
@@ -221,6 +222,19 @@ def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
         ]
         known = ", ".join(TableMapping.model_fields)
         raise ConfigError(problems, fix=f"fix the mapping {path or '(none was named)'}; settings: {known}") from None
+
+
+def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """A mapping that another format implies.
+
+    Raises:
+        ConfigError: a name is taken or a setting contradicts another; lists all of them.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+        raise ConfigError(problems, fix="choose other columns with --option fields=") from None
 
 
 def _nest(values: dict[str, Any], given: Mapping[str, Any]) -> None:

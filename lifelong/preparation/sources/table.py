@@ -31,7 +31,19 @@ _RATING = "rating value"
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
     """Open a log by its mapping."""
     mapping, folder = load_mapping(options)
-    log, record = _log(connection, paths, mapping)
+    return read_mapped(connection, open_log(connection, paths, mapping), mapping, folder)
+
+
+def read_mapped(connection: Any, opened: Opened, mapping: TableMapping, folder: Path = Path()) -> RawLog:
+    """The log of staged rows.
+
+    Args:
+        connection: of the engine.
+        opened: `open_log` of the mapping.
+        mapping: says which column is what.
+        folder: that relative paths in the mapping are relative to.
+    """
+    log, record = _log(opened, mapping)
     tasks = mapping.labels if mapping.threshold is None else ("response",)
     base = ["user", "item", "time", "sequence"]
     events = log.filter(_is_event(log, tasks, mapping)).select(base + ["event_type"] * bool(mapping.event_type))
@@ -57,9 +69,8 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     return _add_users(connection, raw, mapping.users, folder) if mapping.users else raw
 
 
-def _log(connection: Any, paths: Sequence[Path], mapping: TableMapping) -> tuple[Any, dict[str, Any]]:
+def _log(opened: Opened, mapping: TableMapping) -> tuple[Any, dict[str, Any]]:
     """The rows with a user, an item and a time, under our names, and counts."""
-    opened = open_log(connection, paths, mapping)
     time, later = times(opened, mapping), is_checked_later(mapping)
     kept, skipped = usable(opened, mapping, time) if later else (ibis.literal(True), {})
     if not later:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from lifelong.preparation.sources.text import Column, Layout, staged
 _KINDS_OF_PARQUET: Mapping[str, Kind] = {
     "id": "text", "string": "any", "number": "number", "time": "any", "stamp": "any"
 }  # fmt: skip
+SEQUENCE = "\x1fsequence"
+"""As the time of a mapping: the place of the row in the files, for other formats that have an order and no times."""
 _KINDS_OF_TEXT = {"id": "id", "string": "string", "number": "number", "time": "id", "stamp": "number"}
 
 
@@ -29,12 +32,14 @@ class Opened:
         alias: column of the log -> `c0`, ...
         locate: sequence -> file, and line or row.
         record: counts.
+        first: sequence of the first line or row of each file, in the order of the files.
     """
 
     table: Any
     alias: Mapping[str, str]
     locate: Callable[[int], tuple[str, int]]
     record: dict[str, Any]
+    first: Sequence[int]
 
     def column(self, name: str) -> Any:
         """A column by its name in the log."""
@@ -55,6 +60,10 @@ def open_log(connection: Any, files: Sequence[Path], mapping: TableMapping) -> O
         UsageError: the engine knows no expressions.
     """
     wanted = _wanted(mapping)
+    if mapping.time == SEQUENCE:
+        del wanted[SEQUENCE]
+        opened = open_rows(connection, files, mapping, wanted)
+        return replace(opened, alias={**opened.alias, SEQUENCE: "sequence"})
     if not is_checked_later(mapping):
         return open_rows(connection, files, mapping, wanted)
     where, derived = mapping.filter, mapping.computed
@@ -100,8 +109,9 @@ def open_rows(
     columns = {name: _KINDS_OF_PARQUET[kind] for name, kind in wanted.items()}
     optional = [name for name, kind in wanted.items() if kind == "string" or not checked]
     table = scan(connection, opened, columns, names=alias, optional=optional)
-    record = {"files": len(files), "rows": sum(file.rows for file in opened)}
-    return Opened(table, alias, lambda sequence: locate(opened, sequence), record)
+    end = list(accumulate(file.rows for file in opened))
+    record = {"files": len(files), "rows": end[-1]}
+    return Opened(table, alias, lambda sequence: locate(opened, sequence), record, [0, *end[:-1]])
 
 
 def _open_text(
@@ -121,4 +131,4 @@ def _open_text(
         encoding=section.encoding,
     )
     table, places = staged(connection, files, layout)
-    return Opened(table, alias, places.locate, dict(places.record()))
+    return Opened(table, alias, places.locate, dict(places.record()), tuple(places.first))
