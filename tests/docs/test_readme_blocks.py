@@ -9,6 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[2]
+COMING_FROM = [f"docs/from-{name}.md" for name in ("recbole", "fuxictr", "metarank", "feast")]
 
 
 def _blocks(page: str) -> list[str]:
@@ -16,7 +17,7 @@ def _blocks(page: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/modules.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/modules.md", *COMING_FROM])
 def test_python_blocks_run(page: str, tmp_path: Path) -> None:
     blocks = _blocks(page)
     assert blocks, f"{page} has no Python block"
