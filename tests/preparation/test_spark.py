@@ -223,6 +223,37 @@ def fuxictr(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     return "fuxictr", [folder / "config.yaml"], {}
 
 
+def kuairand(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
+    lines = [f"{user},{item},{time}999,{at % 2},0" for at, (user, item, time) in enumerate(ROWS)]
+    (folder / "log.csv").write_text("user_id,video_id,time_ms,is_click,is_like\n" + "\n".join(lines) + "\n")
+    videos = "".join(f"{item},{at % 2},NORMAL,{at % 3},{at}\n" for at, item in enumerate(ITEMS))
+    (folder / "videos.csv").write_text("video_id,author_id,video_type,music_id,tag\n" + videos)
+    return "kuairand", [folder / "log.csv", folder / "videos.csv"], {"options": {"labels": "is_click,is_like"}}
+
+
+def yambda(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
+    table = pa.table(
+        {
+            "uid": pa.array([USERS.index(user) for user, _, _ in ROWS], pa.uint32()),
+            "item_id": pa.array([ITEMS.index(item) for _, item, _ in ROWS], pa.uint32()),
+            "timestamp": pa.array([time - START for _, _, time in ROWS], pa.uint32()),
+            "played_ratio_pct": pa.array([None if at % 3 == 0 else at for at in range(len(ROWS))], pa.uint16()),
+            "event_type": ["like" if at % 3 == 0 else "listen" for at in range(len(ROWS))],
+        }
+    )
+    pq.write_table(table, folder / "multi_event.parquet")
+    pq.write_table(pa.table({"artist_id": [3, 4, 5, 3], "item_id": [1, 1, 2, 3]}), folder / "artists.parquet")
+    return "yambda", [folder / "multi_event.parquet", folder / "artists.parquet"], {"options": {"listened": "20"}}
+
+
+def instacart(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
+    orders = "".join(f"{at},{USERS[at % 5]},prior,{at // 5}\n" for at in range(40))
+    (folder / "orders.csv").write_text("order_id,user_id,eval_set,order_number\n" + orders)
+    lines = "".join(f"{at % 40},{item},{at}\n" for at, (_, item, _) in enumerate(ROWS))
+    (folder / "lines.csv").write_text("order_id,product_id,add_to_cart_order\n" + lines)
+    return "instacart", [folder / "orders.csv", folder / "lines.csv"], {"cut_by": "user"}
+
+
 def xlong(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     def lines(first: int) -> str:
         return "".join(
@@ -274,7 +305,9 @@ def test_both_engines_write_the_same_bytes(session: Any, tmp_path: Path, log: An
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("log", [layout, movielens, taobao_ad, recbole, fuxictr, xlong, synthetic])
+@pytest.mark.parametrize(
+    "log", [layout, movielens, taobao_ad, recbole, fuxictr, kuairand, yambda, instacart, xlong, synthetic]
+)
 def test_both_engines_write_the_same_bytes_of_further_sources(session: Any, tmp_path: Path, log: Any) -> None:
     compare(log, tmp_path)
 
