@@ -14,6 +14,7 @@ from support.rows import Make
 
 from lifelong.data.dataset import Dataset
 from lifelong.data.negatives import NegativeSampler
+from lifelong.data.recent import recent_parts
 from lifelong.errors import UsageError
 from lifelong.preparation.prepare import prepare
 
@@ -52,6 +53,14 @@ def test_training_negatives_are_drawn_from_each_users_own_training_events(make: 
     names = {dataset.catalogue.ids.id_at(int(row) - 2) for row in np.unique(drawn)}
     assert names
     assert not [name for name in names if name.startswith("late")]
+
+
+def test_windows_of_histories_have_the_cuts_of_their_users(make: Make) -> None:
+    dataset = make(EVENTS, **ORDINAL)
+    whole = dataset.user_cuts
+    assert whole is not None
+    for _, part, _ in recent_parts(dataset, dataset.examples("test"), 3):
+        assert np.array_equal(part.user_cuts, whole[:, part.window_users])
 
 
 def test_logged_labels_are_cut_by_user_too(make: Make) -> None:
