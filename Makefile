@@ -2,6 +2,7 @@
 # make test   installs what is needed and runs all tests, also those of an environment without torch
 # make check  lint, types, architecture, docs
 # make soak   the long tests
+# make page   builds the service's page from page/ (needs Node 20 or later and a registry of packages)
 #
 # An activated virtual environment is used as it is; without one, .venv is made here.
 
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 SERVE := .venv-serve
 DEMO_OUT ?= demo-output
 
-.PHONY: demo test test-full test-serve soak check lint types architecture docs pictures clean
+.PHONY: demo test test-full test-serve soak check lint types architecture docs pictures page page-check clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -53,7 +54,7 @@ test-serve: $(VENV)/.lifelong-dev $(SERVE)/.lifelong-serve
 soak: $(VENV)/.lifelong-dev
 	$(BIN)/python -m pytest -m soak --timeout 7200
 
-check: lint types architecture docs
+check: lint types architecture docs page-check
 
 lint: $(VENV)/.lifelong-dev
 	$(BIN)/ruff format --check .
@@ -79,5 +80,18 @@ pictures: $(VENV)/.lifelong-dev
 	PYTHONPATH=tests $(BIN)/python -m support.errors_page > docs/errors.md
 	PYTHONPATH=tests $(BIN)/python -m support.model_pages docs/models
 
+# The built files are part of the repository and of the wheel: nobody but who changes the page needs Node.
+page: page/node_modules/.package-lock.json
+	npm --prefix page run build
+
+page/node_modules/.package-lock.json: page/package-lock.json
+	npm --prefix page ci
+
+# Installs nothing: a machine without Node or without a network leaves it out.
+page-check:
+	@if [ -x page/node_modules/.bin/vitest ] && command -v node > /dev/null; then \
+	  npm --prefix page exec -- tsc --project page && npm --prefix page run lint && npm --prefix page test; \
+	else echo "page-check: skipped, since Node or page/node_modules is absent (make page installs these)"; fi
+
 clean:
-	rm -rf .venv .venv-serve site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-serve page/node_modules site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

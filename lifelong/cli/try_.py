@@ -126,7 +126,7 @@ def _serve(terminal: Terminal, artifact: Path, store: str, port: int) -> None:
 
 
 def _link(address: str, user: str, items: tuple[str, ...]) -> str:
-    return f"{address}/?{urlencode({'user': user, 'items': ','.join(items)})}"
+    return f"{address}/#{urlencode({'user': user, 'item': items}, doseq=True)}"
 
 
 def _open_page(address: str, page: str) -> None:

@@ -30,6 +30,8 @@ from lifelong.errors import DatasetError
 PADDING = 0
 UNKNOWN = 1
 FIRST_BUCKET = 2
+SEARCHED = 16 * 2**20
+"""Bytes of ids that a search looks at."""
 
 _TYPES = {"text": np.uint8, "offset": np.int64, "hash": np.uint64, "order": np.int64}
 """Files of an index, in the order of its parts."""
@@ -173,6 +175,31 @@ class IdIndex:
         """All ids, in order of their index."""
         whole, offset = bytes(self._text), self._offset.tolist()
         return [whole[start:end].decode() for start, end in itertools.pairwise(offset)]
+
+    def search(self, text: str, most: int) -> list[str]:
+        """Ids that hold a text, upper and lower case of ASCII letters alike, in order of their index.
+
+        >>> IdIndex.build(["green tea", "milk", "Tea"]).search("tea", most=5)
+        ['green tea', 'Tea']
+
+        Args:
+            text: what they hold; empty for the first ids.
+            most: ids to give. Of a long index the first `SEARCHED` bytes are looked at.
+        """
+        if not text:
+            return [self.id_at(index) for index in range(min(most, len(self)))]
+        wanted, whole = text.encode(errors="replace").lower(), bytes(self._text[:SEARCHED]).lower()
+        found: list[str] = []
+        at = whole.find(wanted)
+        while at >= 0 and len(found) < most:
+            # The id whose text holds this place; a match that goes on into the next id is none.
+            index = int(np.searchsorted(self._offset, at, side="right")) - 1
+            end = int(self._offset[index + 1])
+            if at + len(wanted) <= end:
+                found.append(self.id_at(index))
+                at = end - 1
+            at = whole.find(wanted, at + 1)
+        return found
 
     def find(self, ids: Sequence[str]) -> IntArray:
         """Index of each id, -1 where it is not held."""

@@ -62,6 +62,12 @@ def counted_of(
     return found
 
 
+def age_of(packed: int) -> int:
+    """How many events ago a cell last counted, from its second number: 1 for the last event."""
+    # Age 0 is the last event, which people call one event ago.
+    return 1 + _AGES[packed % AGES]
+
+
 class Cells:
     """The cells of memories.
 
@@ -88,9 +94,8 @@ class Cells:
         at = np.flatnonzero((packed_X >= AGES) & (kept_X == key - KEYS // 2))
         if not len(at):
             return 0, None
-        times, age = divmod(int(packed_X[at[0]]), AGES)
-        # Age 0 is the last event, which people call one event ago.
-        return times, 1 + _AGES[age]
+        packed = int(packed_X[at[0]])
+        return packed // AGES, age_of(packed)
 
 
 class _Cells(Cells):

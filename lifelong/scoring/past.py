@@ -75,7 +75,7 @@ class _Row:
     fields: dict[str, str | None] | None = None
 
 
-def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | None) -> Past:
+def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | None, last: int | None = None) -> Past:
     """What is known of one user's past; of a recent history at least all that it holds.
 
     Args:
@@ -83,10 +83,12 @@ def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | Non
         user: her id.
         states: her memory alone, of `count` events.
         dataset: its first `count` events of the user are taken for those of the memory, where the log lacks them.
+        last: how many of the latest events are read; all if None.
     """
     count = int(states.count_B[0])
-    from_data = _from_dataset(dataset, user, count) if dataset is not None else {}
-    from_store = _from_store(scorer, user, count)
+    skipped = 0 if last is None else max(0, count - last)
+    from_data = _from_dataset(dataset, user, skipped, count) if dataset is not None else {}
+    from_store = _from_store(scorer, user, skipped, count)
     logged = {**from_data, **from_store}
     from_memory = {at: row for at, row in _from_memory(scorer, states).items() if at not in logged}
     rows = dict(sorted({**logged, **from_memory}.items()))
@@ -101,23 +103,23 @@ def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | Non
         types=[row.event_type for row in events],
         number_NF=scorer.online_items.numbers(items, [row.fields for row in events]),
         source=" and ".join(sources) or None,
-        note=_note(count, len(rows), sources, asked_data=dataset is not None),
+        note=_note(count - skipped, len(rows), sources, asked_data=dataset is not None),
     )
 
 
-def _from_dataset(dataset: Dataset, user: str, count: int) -> dict[int, _Row]:
-    """The user's first `count` events in a dataset, by position."""
+def _from_dataset(dataset: Dataset, user: str, skipped: int, count: int) -> dict[int, _Row]:
+    """The user's first `count` events in a dataset without the first `skipped` of them, by position."""
     index = int(dataset.users.find([user])[0])
     if index < 0:
         return {}
     place = dataset.histories.of(index)
-    events = map(dataset.event, range(place.start, min(place.stop, place.start + count)))
-    return {position: _Row(*event) for position, event in enumerate(events, start=1)}
+    events = map(dataset.event, range(place.start + skipped, min(place.stop, place.start + count)))
+    return {position: _Row(*event) for position, event in enumerate(events, start=skipped + 1)}
 
 
-def _from_store(scorer: Scorer, user: str, count: int) -> dict[int, _Row]:
-    """The user's first `count` events in the store's own log, by position, as far as it holds them."""
-    log = [(place, decode_event(value)) for place, value in scorer.store.logs([(user, 0)])[0] if place <= count]
+def _from_store(scorer: Scorer, user: str, skipped: int, count: int) -> dict[int, _Row]:
+    """The user's first `count` events in the store's log but for the first `skipped`, by position, as far as known."""
+    log = [(place, decode_event(value)) for place, value in scorer.store.logs([(user, skipped)])[0] if place <= count]
     given = [dict(event.fields or {}) for _, event in log]
     if scorer.identity.fields == "catalogue":
         # As the memory has it: see `MemoryWriter`.

@@ -16,14 +16,17 @@ from fastapi import FastAPI
 from lifelong.ingestion.dead_letters import FileLetters
 from lifelong.ingestion.following import Follower, StreamCollector
 from lifelong.ingestion.kafka import Stream
+from lifelong.scoring.people import RecentUsers
 from lifelong.serving.admin import admin
 from lifelong.serving.errors import install
+from lifelong.serving.explorer import explorer
 from lifelong.serving.figures import ServiceCollector
 from lifelong.serving.guards import Deadline, HostGate, RateLimit, Rush, ScopeGate, Shed
 from lifelong.serving.impressions import ImpressionsLog
 from lifelong.serving.keys import GivenKeys, KeyRing
 from lifelong.serving.logs import AccessLog
 from lifelong.serving.middleware import BodyLimit, KeyGate, Measure
+from lifelong.serving.pages import pages
 from lifelong.serving.routes import api, busy, operations
 from lifelong.serving.service import Service, ServiceSettings
 from lifelong.serving.shadow import Shadow
@@ -95,6 +98,9 @@ def create_app(
     )
     app.state.service, app.state.takeovers = service, Takeovers(service)
     app.state.impressions, app.state.shadow = _impressions_log(service), _shadow(service, shadow)
+    app.state.recent_users = RecentUsers()
+    service.on_events.append(app.state.recent_users.add)
+    service.on_forget["recent"] = app.state.recent_users.discard
     if app.state.impressions is not None and app.state.shadow is not None:
         app.state.shadow.on_answers.append(app.state.impressions.offer)
     keepers = [
@@ -106,7 +112,7 @@ def create_app(
         Sweeper(service),
     ]
     app.state.keepers = [keeper for keeper in keepers if keeper is not None]
-    routers = (busy, admin, api, operations)
+    routers = (busy, admin, api, explorer, operations, pages)
     app.state.routes = [route for router in routers for route in router.routes]
     for router in routers:
         app.include_router(router)

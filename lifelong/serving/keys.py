@@ -36,7 +36,15 @@ HASHED = re.compile("sha256:[0-9a-f]{64}")
 _LOOK = 1.0
 """Seconds between two looks at a file of keys."""
 
-_SCOPE_OF = {"/v1/events": "events", "/v1/items": "events", "/v1/score": "score", "/v1/explain": "score"}
+_SCOPE_OF = {
+    "/v1/events": "events",
+    "/v1/items": "events",
+    "/v1/score": "score",
+    "/v1/explain": "score",
+    "/v1/model": "score",
+    "/v1/catalogue": "score",
+    "/v1/users": "users",
+}
 
 
 def scope_of(path: str) -> str | None:
@@ -49,7 +57,7 @@ def scope_of(path: str) -> str | None:
         return None
     if path.startswith("/v1/items/"):
         return "events"
-    if path.startswith("/v1/users/") and path.endswith("/features"):
+    if path.startswith("/v1/users/") and path.endswith(("/features", "/top")):
         return "score"
     return "users" if path.startswith("/v1/users/") else _SCOPE_OF.get(path, "admin")
 

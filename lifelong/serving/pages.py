@@ -1,13 +1,23 @@
-"""The two pages for people: `/` to try the service, `/docs` to read its endpoints. They load nothing from elsewhere."""
+"""The two pages for people: `/` to look into memories, `/docs` to read the endpoints. They load nothing from elsewhere.
+
+The files of `/` are built from the sources in `page/` of the repository (`make page`).
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+
+from lifelong.serving.errors import NotFoundError
 
 _STYLE = """
 :root { color-scheme: light dark }
@@ -20,10 +30,49 @@ pre { background: color-mix(in srgb, CanvasText 7%, Canvas); padding: .75rem; ov
 """
 
 
+_FILES = {"page.js": "text/javascript", "page.css": "text/css"}
+"""Files of the page next to its HTML, and what they are."""
+_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+"""What a page may load and where it may send: nothing, but what each adds."""
+
+pages = APIRouter(tags=["operations"], include_in_schema=False)
+
+
+@pages.get("/")
+async def index() -> HTMLResponse:
+    """The page for people."""
+    own = "script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:"
+    return HTMLResponse(_file("index.html"), headers=_headers(own))
+
+
+@pages.get("/page/{name}")
+async def part(name: str) -> Response:
+    """A file of the page."""
+    if name not in _FILES:
+        raise NotFoundError(f"the page has no file {name!r}", expected=", ".join(_FILES))
+    return Response(_file(f"page/{name}"), media_type=_FILES[name], headers=_headers())
+
+
+@pages.get("/docs")
+async def endpoints(request: Request) -> HTMLResponse:
+    """The endpoints as a page."""
+    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    return HTMLResponse(docs(request.app.openapi()), headers=_headers(f"style-src 'sha256-{digest}'"))
+
+
 @cache
-def index() -> str:
-    """The page at `/`."""
-    return (resources.files("lifelong.serving") / "page" / "index.html").read_text(encoding="utf-8")
+def _file(name: str) -> str:
+    return (resources.files("lifelong.serving") / "page" / name).read_text(encoding="utf-8")
+
+
+def _headers(own: str = "") -> dict[str, str]:
+    """Headers of a page; files keep their names from release to release, so that a browser has to ask again."""
+    return {
+        "content-security-policy": f"{_POLICY}; {own}" if own else _POLICY,
+        "x-content-type-options": "nosniff",
+        "referrer-policy": "no-referrer",
+        "cache-control": "no-cache",
+    }
 
 
 def docs(document: Mapping[str, Any]) -> str:
@@ -33,7 +82,7 @@ def docs(document: Mapping[str, Any]) -> str:
         f"<title>{html.escape(document['info']['title'])}: endpoints</title><style>{_STYLE}</style>",
         "<h1>Endpoints</h1>",
         f"<p>{html.escape(document['info'].get('summary', ''))} The whole description for machines is "
-        "<a href='openapi.json'>openapi.json</a>; <a href='./'>a page to try it</a>.",
+        "<a href='openapi.json'>openapi.json</a>; <a href='./'>a page to look into memories</a>.",
     ]
     schemas = document["components"]["schemas"]
     for path, operations in document["paths"].items():

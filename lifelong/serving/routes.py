@@ -6,14 +6,13 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Depends, Path, Query, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from lifelong.errors import StoreCorruptError
 from lifelong.scoring.answer import Answer, Score, ScoreRequest
 from lifelong.scoring.explanation import Explanation
-from lifelong.serving import pages
 from lifelong.serving import schemas as s
 from lifelong.serving.bodies import JsonRoute, ShortRoute
 from lifelong.serving.errors import DOCUMENTED, error_parts
@@ -159,18 +158,6 @@ async def readyz(service: Served) -> s.StateReply:
 async def metrics(service: Served) -> Response:
     """Counts and latency histograms, of all processes that share the address."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-
-@operations.get("/", include_in_schema=False)
-async def page() -> HTMLResponse:
-    """The page for people."""
-    return HTMLResponse(pages.index())
-
-
-@operations.get("/docs", include_in_schema=False)
-async def docs(request: Request) -> HTMLResponse:
-    """The endpoints as a page, without any outside address."""
-    return HTMLResponse(pages.docs(request.app.openapi()))
 
 
 def _request(body: s.OneBody) -> ScoreRequest:

@@ -296,6 +296,22 @@ class ExplainBody(OneBody):
     """One user and the candidates to explain the scores of."""
 
 
+class ModelReply(_Reply):
+    """What the served model reads."""
+
+    artifact: str
+    model: str
+    title: str
+    item_fields: list[str] = Field(description="fields of an item, next to its id")
+    number_fields: list[str] = Field(description="those of them whose values are numbers")
+    user_fields: list[str] = Field(description="fields of a profile")
+    event_types: list[str] = Field(description="event types that training has seen; empty if the log has none")
+    tasks: list[str]
+    time_unit: str = Field(description='"seconds", or "ordinal" for a log without times')
+    items: int = Field(description="items of the catalogue")
+    event_log: bool = Field(description="whether events are kept for histories and explanations")
+
+
 class StateReply(_Reply):
     """State of the service."""
 

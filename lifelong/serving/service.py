@@ -403,6 +403,10 @@ class Service:
         """
         return await self._ask(lambda scorer: _memory_of(scorer, user))
 
+    async def asked(self, work: Callable[[Scorer], T]) -> T:
+        """What a reader finds out from the scorer that is served, in turn with the other readers."""
+        return await self._ask(work)
+
     async def erase(self, user: str) -> bool:
         """Erase a user's memory and events; whether there was anything."""
         return await self._write(lambda: forget(self.store, user))

@@ -1,0 +1,93 @@
+"""What a counting memory holds, for people: the cells of each field with their values, counts and ages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+from pydantic import ConfigDict, Field, with_config
+
+from lifelong.data.cell_plan import AGES, KEYS, WORD
+from lifelong.data.vocabulary import FIRST_BUCKET
+from lifelong.scoring.counted import Cells, age_of, counts_values
+
+if TYPE_CHECKING:
+    from lifelong.data.vocabulary import Vocabulary
+    from lifelong.scoring.scorer import Scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One counter of a memory."""
+
+    value: Annotated[str | None, Field(description="null where several values share the counter, such as rare ones")]
+    times: Annotated[int, Field(description="how often she met it; counting stops at 127")]
+    events_ago: Annotated[int, Field(description="about how many events ago she last did, 1 for the last")]
+
+
+@dataclass(frozen=True, slots=True)
+class FieldCells:
+    """The counters of one item field."""
+
+    field: str
+    size: Annotated[int, Field(description="cells there are; when all are taken, a new value displaces another one")]
+    used: Annotated[int, Field(description="cells that hold a value")]
+    cells: Annotated[list[Cell], Field(description="those in use, the most often met first")]
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, slots=True)
+class MemoryCells:
+    """The counters of one user's memory."""
+
+    user: str
+    known_user: Annotated[bool, Field(description="false: nothing is kept of her")]
+    count: Annotated[int, Field(description="events in her memory")]
+    fields: Annotated[list[FieldCells], Field(description="one per item field; empty for a memory without counters")]
+    faded: Annotated[
+        float | None,
+        Field(description="share of the bits that are set for values that lost their cell; null without counters"),
+    ]
+    artifact: Annotated[str, Field(description="id of the artifact that the memory belongs to")]
+
+
+def cells_of(scorer: Scorer, user: str) -> MemoryCells:
+    """The cells of one user's memory; none are in use where she is not known.
+
+    Args:
+        scorer: artifact and store.
+        user: her id.
+
+    Raises:
+        StoreCorruptError: the stored memory is damaged.
+    """
+    artifact = scorer.artifact
+    states, known = scorer.states([user])
+    count = int(states.count_B[0])
+    if not counts_values(artifact):
+        return MemoryCells(user, known[0], count, [], None, artifact.id)
+    cells = Cells(artifact, states)
+    found = [
+        _field_cells(name, cells, part, artifact.vocabularies[name])
+        for name, part in zip(scorer.schema.item_fields, cells.part_F, strict=True)
+    ]
+    words_W = states.fields["faded"][0].astype(np.int64)
+    is_set = sum(int(word).bit_count() for word in words_W & (1 << WORD) - 1)
+    return MemoryCells(user, known[0], count, found, is_set / cells.plan.bits, artifact.id)
+
+
+def _field_cells(name: str, cells: Cells, part: slice, vocabulary: Vocabulary) -> FieldCells:
+    kept_X, packed_X = cells.states.fields["cell"][0, part].astype(np.int64).T
+    used = np.flatnonzero(packed_X >= AGES)
+    shown = [
+        Cell(_value_of(int(kept) + KEYS // 2, vocabulary), int(packed) // AGES, age_of(int(packed)))
+        for kept, packed in zip(kept_X[used], packed_X[used], strict=True)
+    ]
+    shown.sort(key=lambda cell: (-cell.times, cell.events_ago))
+    return FieldCells(name, len(kept_X), len(used), shown)
+
+
+def _value_of(key: int, vocabulary: Vocabulary) -> str | None:
+    """The value of a key: a key stands for one number unless there are more numbers than keys."""
+    return vocabulary.value_of(key + FIRST_BUCKET) if vocabulary.size <= KEYS + FIRST_BUCKET else None

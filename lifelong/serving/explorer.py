@@ -1,0 +1,104 @@
+"""What the page asks next to scores and events: users, histories, counters, items. Each answer is bounded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import TypeAdapter
+
+from lifelong.scoring.catalogue_view import FoundItems, TopItems, find_items, top_items
+from lifelong.scoring.cells import MemoryCells, cells_of
+from lifelong.scoring.people import FoundUsers, Kind, find_users
+from lifelong.scoring.timeline import Timeline, timeline
+from lifelong.serving import schemas as s
+from lifelong.serving.bodies import JsonRoute
+from lifelong.serving.errors import DOCUMENTED
+from lifelong.serving.routes import Served, User
+
+if TYPE_CHECKING:
+    from lifelong.scoring.scorer import Scorer
+
+MOST_EVENTS, MOST_LISTED = 100_000, 200
+_NAMED_TYPES = 200
+"""Event types that are named."""
+
+_TIMELINE: TypeAdapter[Timeline] = TypeAdapter(Timeline)
+
+explorer = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["explorer"], route_class=JsonRoute)
+
+Text = Annotated[str, Query(max_length=256, description="what the id holds; upper and lower case alike")]
+Limit = Annotated[int, Query(ge=1, le=MOST_LISTED, description="how many are listed")]
+
+
+@explorer.get("/model", summary="What the served model reads")
+async def get_model(service: Served) -> s.ModelReply:
+    """Its fields, event types and tasks."""
+    artifact, settings = service.artifact, service.settings
+    schema, types = artifact.config.dataset_schema, artifact.event_types
+    named = [] if types is None else types.index.search("", _NAMED_TYPES)
+    return s.ModelReply(
+        artifact=artifact.id,
+        model=artifact.config.model,
+        title=artifact.config.title,
+        item_fields=list(schema.item_fields[1:]),
+        number_fields=list(schema.number_fields),
+        user_fields=list(schema.user_fields),
+        event_types=named,
+        tasks=list(schema.tasks),
+        time_unit=schema.time_unit,
+        items=len(artifact.catalogue.ids),
+        event_log=settings.event_log,
+    )
+
+
+@explorer.get("/users", summary="Find users")
+async def get_users(
+    request: Request,
+    service: Served,
+    q: Text = "",
+    story: Annotated[Kind | None, Query(description="only users whose history looks so, by a fixed rule")] = None,
+    limit: Limit = 20,
+) -> FoundUsers:
+    """By a part of the id among the first memories of the store and the users of the latest events; by the whole id."""
+    recent = request.app.state.recent_users
+    return await service.asked(lambda scorer: find_users(scorer, q, most=limit, story=story, recent=recent))
+
+
+@explorer.get("/users/{user:text}/history", summary="A user's latest events, in columns", response_model=Timeline)
+async def get_history(
+    user: User,
+    service: Served,
+    limit: Annotated[int, Query(ge=1, le=MOST_EVENTS, description="how many of the latest events")] = 10_000,
+) -> Response:
+    """From the event log, a dataset or the recent history, as far as they are known."""
+
+    def text(scorer: Scorer) -> bytes:
+        # In the reader's thread: to write 100,000 events would hold up all other requests.
+        return _TIMELINE.dump_json(timeline(scorer, user, last=limit, dataset=service.dataset))
+
+    return Response(await service.asked(text), media_type="application/json")
+
+
+@explorer.get("/users/{user:text}/cells", summary="What a user's memory counts")
+async def get_cells(user: User, service: Served) -> MemoryCells:
+    """The counters of each item field; none for a model without counters."""
+    return await service.asked(lambda scorer: cells_of(scorer, user))
+
+
+@explorer.get("/users/{user:text}/top", summary="A user's best items of the catalogue")
+async def get_top(
+    user: User,
+    service: Served,
+    limit: Limit = 20,
+    time: Annotated[s.Time | None, Query(description="moment of the request; now if absent")] = None,
+) -> TopItems:
+    """All items of a small catalogue are scored, the first ones of a large one."""
+    return await service.asked(lambda scorer: top_items(scorer, user, most=limit, time=time))
+
+
+@explorer.get("/catalogue", summary="Find items")
+async def get_catalogue(service: Served, q: Text = "", limit: Limit = 20) -> FoundItems:
+    """By a part of the id."""
+    return await service.asked(lambda scorer: find_items(scorer, q, most=limit))

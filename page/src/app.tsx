@@ -1,0 +1,176 @@
+import { useCallback, useEffect, useState } from "preact/hooks";
+import * as api from "./api";
+import { Candidates, Search, Why } from "./candidates";
+import type { Snapshot } from "./changes";
+import { useLoaded } from "./hooks";
+import { Memory } from "./memory";
+import { Failure, Panel, Scroll } from "./parts";
+import { MOST_ITEMS, read, write } from "./route";
+import type { Route } from "./route";
+import { ServiceView } from "./service";
+import { Timeline } from "./timeline";
+import type { Model, PastEvent } from "./types";
+import { Users } from "./users";
+import { ago, date, fieldWords, plural } from "./words";
+import { Write } from "./write";
+
+const BEST = 10;
+const MOST_EVENTS = 100_000;
+
+function useRoute(): [Route, (change: Partial<Route>) => void] {
+  const [route, setRoute] = useState(() => read(location.hash, location.search));
+  useEffect(() => {
+    const onChange = () => { setRoute(read(location.hash, location.search)); };
+    window.addEventListener("hashchange", onChange);
+    return () => { window.removeEventListener("hashchange", onChange); };
+  }, []);
+  const change = useCallback((part: Partial<Route>) => {
+    setRoute((before) => {
+      const after = { ...before, ...part };
+      const address = location.pathname + write(after);
+      // A new user is a new entry of the browser's history; the rest refines it.
+      if (after.user !== before.user) history.pushState(null, "", address);
+      else history.replaceState(null, "", address);
+      return after;
+    });
+  }, []);
+  return [route, change];
+}
+
+export function App() {
+  const [route, change] = useRoute();
+  // Raised when the key changes or an event was written: what is shown is asked for again.
+  const [version, setVersion] = useState(0);
+  const again = () => { setVersion((before) => before + 1); };
+  const model = useLoaded((signal) => api.model(signal), [version]);
+  return (
+    <>
+      <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>Skip to the memory</a>
+      <header>
+        <div>
+          <h1>Memory explorer</h1>
+          <p class="soft">
+            {model.value ? <>Model <strong>{model.value.title}</strong>, artifact {model.value.artifact.slice(0, 12)}, {plural(model.value.items, "item")}. </> : "Asking the service … "}
+            <a href="docs">Endpoints</a>
+          </p>
+        </div>
+        <KeyForm needed={model.problem !== null} onKey={again} />
+      </header>
+      {model.problem ? <Failure problem={model.problem} /> : null}
+      <div class="layout">
+        <Users chosen={route.user} story={route.story} version={version}
+          onUser={(user) => { change({ user }); }} onStory={(story) => { change({ story }); }} />
+        <main id="main" tabIndex={-1}>
+          {!model.value ? null : route.user ? (
+            <UserView key={route.user} route={route} model={model.value} version={version} change={change} again={again} />
+          ) : (
+            <section class="panel"><p>Choose a user: her history, what her memory keeps of it, and what it says of items are shown here.</p></section>
+          )}
+          <ServiceView />
+        </main>
+      </div>
+    </>
+  );
+}
+
+function KeyForm({ needed, onKey }: { needed: boolean; onKey: () => void }) {
+  const [key, setKey] = useState("");
+  return (
+    <form class="key" onSubmit={(event) => { event.preventDefault(); api.setKey(key); onKey(); }}>
+      <label>API key{needed ? "" : ", if wanted"}
+        <input type="password" value={key} autocomplete="off" onInput={(event) => { setKey(event.currentTarget.value); }} />
+      </label>
+      <button type="submit">Use</button>
+    </form>
+  );
+}
+
+function UserView({ route, model, version, change, again }: {
+  route: Route; model: Model; version: number; change: (part: Partial<Route>) => void; again: () => void;
+}) {
+  const { user, items } = route;
+  const own = items.length > 0;
+  const history = useLoaded((signal) => api.history(user, MOST_EVENTS, signal), [user, version]);
+  const cells = useLoaded((signal) => api.cells(user, signal), [user, version]);
+  const best = useLoaded((signal) => (own ? Promise.resolve(null) : api.top(user, BEST, signal)), [user, own, version]);
+  const asked = own ? items : (best.value?.items.map(({ item }) => item) ?? []);
+  const explained = useLoaded((signal) => (asked.length ? api.explain(user, asked, signal) : Promise.resolve(null)), [user, version, asked.join("\n")]);
+  const explanation = explained.value;
+  const ranked = [...(explanation?.candidates ?? [])].sort((a, b) => b.score - a.score);
+  const candidate = ranked.find(({ item }) => item === route.chosen) ?? ranked[0] ?? null;
+  const snapshot: Snapshot | null = explanation ? { explanation, cells: cells.value } : null;
+
+  const add = (item: string) => { change({ items: [...(own ? items : asked), item].slice(-MOST_ITEMS), chosen: item }); };
+  const remove = (item: string) => { change({ items: items.filter((one) => one !== item), chosen: route.chosen === item ? "" : route.chosen }); };
+  const ask = async (): Promise<Snapshot> => {
+    const [now, counters] = await Promise.all([api.explain(user, asked), api.cells(user)]);
+    return { explanation: now, cells: counters };
+  };
+  const known = explanation?.known_user ?? history.value?.known_user;
+
+  return (
+    <>
+      <section class="panel" aria-labelledby="user-title">
+        <h2 id="user-title" class="user"><bdi class="word">{user}</bdi></h2>
+        <p class="soft">{known === false ? "Nothing is kept of this user: items are scored from the empty memory." : explanation ? summary(explanation.count, explanation.last_time, model) : "Reading …"}</p>
+        {history.problem ? <Failure problem={history.problem} /> : null}
+        {history.value && known !== false ? (
+          <>
+            <Timeline history={history.value} model={model} item={candidate?.item ?? ""} />
+            {explanation?.recent.length ? <Latest events={explanation.recent} unit={model.time_unit} /> : null}
+            <p class="small soft">Drawn are {plural(history.value.time.length, "event")} of {history.value.count.toLocaleString("en")}: {history.value.note}.</p>
+          </>
+        ) : null}
+      </section>
+      <div class="columns">
+        <Panel id="memory-title" title="What her memory holds">
+          {cells.problem ? <Failure problem={cells.problem} /> : <Memory explanation={explanation} cells={cells.value} candidate={candidate} />}
+        </Panel>
+        <div>
+          <Panel id="candidates-title" title={own ? "Candidates" : `Best ${BEST} of the catalogue`}
+            aside={own ? <button type="button" onClick={() => { change({ items: [], chosen: "" }); }}>Show the best</button> : null}>
+            <Search taken={asked} label="Add an item" onItem={add} />
+            {best.problem ? <Failure problem={best.problem} /> : null}
+            {explained.problem ? <Failure problem={explained.problem} /> : null}
+            {explanation ? <Candidates explanation={explanation} chosen={candidate?.item ?? ""} own={own} onChoose={(item) => { change({ chosen: item }); }} onRemove={remove} /> : null}
+            {!own && best.value && best.value.scored < best.value.catalogue ? <p class="small soft">Of {best.value.catalogue.toLocaleString("en")} items the first {best.value.scored.toLocaleString("en")} were scored.</p> : null}
+          </Panel>
+          {explanation && candidate ? (
+            <Panel id="why-title" title={<>Why <bdi class="word">{candidate.item}</bdi>?</>}>
+              <Why explanation={explanation} candidate={candidate} />
+            </Panel>
+          ) : null}
+        </div>
+      </div>
+      <Panel id="write-title" title="Write an event and see what changes">
+        <Write user={user} model={model} snapshot={snapshot} read={ask} onWritten={again} />
+      </Panel>
+    </>
+  );
+}
+
+function Latest({ events, unit }: { events: PastEvent[]; unit: string }) {
+  return (
+    <details>
+      <summary>The latest events as a table</summary>
+      <Scroll label="The latest events">
+        <table class="latest">
+          <thead><tr><th scope="col" class="number">No.</th><th scope="col">Item</th><th scope="col">Type</th><th scope="col">When</th><th scope="col">Fields</th></tr></thead>
+          <tbody>
+            {events.map((event) => (
+              <tr key={event.position}>
+                <td class="number">{event.position}</td><th scope="row"><bdi class="word">{event.item || "unknown item"}</bdi></th><td>{event.event_type ?? "–"}</td>
+                <td>{event.seconds_ago === null ? date(event.time, unit) : ago(event.seconds_ago)}</td><td><bdi class="word">{fieldWords(event.fields) || "–"}</bdi></td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+    </details>
+  );
+}
+
+function summary(count: number, last: number | null, model: Model): string {
+  const when = last === null ? "" : model.time_unit === "seconds" ? `; the last on ${date(last, model.time_unit)} UTC, ${ago(Date.now() / 1000 - last)}` : "";
+  return `${plural(count, "event")} in her memory${when}.`;
+}

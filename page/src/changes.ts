@@ -1,0 +1,71 @@
+// What an event changed: two states of one user compared.
+
+import type { Explanation, MemoryCells } from "./types";
+
+export interface Snapshot {
+  explanation: Explanation;
+  cells: MemoryCells | null;
+}
+
+export interface ScoreChange {
+  item: string;
+  before: number;
+  after: number;
+  rankBefore: number;
+  rankAfter: number;
+}
+
+export interface CellChange {
+  field: string;
+  value: string;
+  before: number;
+  after: number;
+}
+
+export function ranks(explanation: Explanation): Map<string, number> {
+  const ordered = [...explanation.candidates].sort((a, b) => b.score - a.score);
+  return new Map(ordered.map((candidate, place) => [candidate.item, place + 1]));
+}
+
+export function scoreChanges(before: Explanation, after: Explanation): ScoreChange[] {
+  const earlier = new Map(before.candidates.map((candidate) => [candidate.item, candidate.score]));
+  const rankBefore = ranks(before);
+  const rankAfter = ranks(after);
+  return after.candidates
+    .filter((candidate) => earlier.has(candidate.item))
+    .map((candidate) => ({
+      item: candidate.item,
+      before: earlier.get(candidate.item) ?? 0,
+      after: candidate.score,
+      rankBefore: rankBefore.get(candidate.item) ?? 0,
+      rankAfter: rankAfter.get(candidate.item) ?? 0,
+    }))
+    .sort((a, b) => a.rankAfter - b.rankAfter);
+}
+
+// Ages change at every event; only counts that changed are of interest.
+export function cellChanges(before: MemoryCells | null, after: MemoryCells | null): CellChange[] {
+  const counts = (cells: MemoryCells | null) => {
+    const found = new Map<string, CellChange>();
+    for (const { field, cells: of } of cells?.fields ?? [])
+      for (const { value, times } of of)
+        if (value !== null) found.set(JSON.stringify([field, value]), { field, value, before: 0, after: times });
+    return found;
+  };
+  const earlier = counts(before);
+  const later = counts(after);
+  const changed: CellChange[] = [];
+  for (const [name, cell] of later) {
+    const then = earlier.get(name)?.after ?? 0;
+    if (then !== cell.after) changed.push({ ...cell, before: then });
+  }
+  for (const [name, cell] of earlier) if (!later.has(name)) changed.push({ ...cell, before: cell.after, after: 0 });
+  return changed;
+}
+
+export function slotChanges(before: Explanation, after: Explanation): { name: string; before: number; after: number }[] {
+  return after.slots
+    .map((slot, place) => ({ slot, earlier: before.slots[place] }))
+    .filter(({ slot, earlier }) => earlier !== undefined && (slot.covers !== earlier.covers || slot.norm !== earlier.norm))
+    .map(({ slot, earlier }) => ({ name: `slot ${slot.slot + 1}`, before: earlier?.norm ?? 0, after: slot.norm }));
+}

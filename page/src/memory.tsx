@@ -1,0 +1,93 @@
+import { useState } from "preact/hooks";
+import { Bar, Scroll } from "./parts";
+import type { Candidate, Explanation, FieldCells, MemoryCells } from "./types";
+import { eventsAgo, percent, plural, shown } from "./words";
+
+const FEW = 8;
+
+export function Memory({ explanation, cells, candidate }: {
+  explanation: Explanation | null; cells: MemoryCells | null; candidate: Candidate | null;
+}) {
+  const fields = cells?.fields ?? [];
+  return (
+    <>
+      {!fields.length && !explanation?.slots.length ? <p class="soft">No part of this memory can be shown.</p> : null}
+      {fields.map((field) => <Counters key={field.field} field={field} candidate={candidate} />)}
+      {cells?.faded != null ? <p class="small soft">Values that lost their cell: {percent(cells.faded)} of the bits that remember them are set.</p> : null}
+      {explanation?.slots.length ? <Slots explanation={explanation} candidate={candidate} /> : null}
+    </>
+  );
+}
+
+function Counters({ field, candidate }: { field: FieldCells; candidate: Candidate | null }) {
+  const [all, setAll] = useState(false);
+  const most = field.cells[0]?.times ?? 1;
+  const full = field.used === field.size;
+  const listed = all ? field.cells : field.cells.slice(0, FEW);
+  const wanted = candidate?.counted?.values.find(({ field: name }) => name === field.field)?.value;
+  const id = `cells-${field.field}`;
+  return (
+    <section class="counters" aria-labelledby={id}>
+      <div class="head">
+        <h3 id={id}>{field.field}</h3>
+        <span class="small">{field.used.toLocaleString("en")} of {plural(field.size, "cell")} {full ? <strong class="tag">full</strong> : "in use"}</span>
+      </div>
+      <Bar share={field.size ? field.used / field.size : 0} tone={full ? "full" : ""} />
+      {field.cells.length ? (
+        <Scroll label={`Values of ${field.field}`}>
+          <table>
+            <thead><tr><th scope="col">Value</th><th scope="col" class="number">Met</th><th scope="col" class="wide extra"><span class="hidden">as a bar</span></th><th scope="col">Last</th></tr></thead>
+            <tbody>
+              {listed.map((cell, at) => (
+                <tr key={at} class={cell.value !== null && cell.value === wanted ? "chosen" : ""}>
+                  <th scope="row"><bdi class="word">{cell.value === null ? "several rare values" : shown(cell.value)}</bdi></th>
+                  <td class="number">{cell.times >= 127 ? "127 or more" : cell.times}</td>
+                  <td class="wide extra"><Bar share={cell.times / most} /></td>
+                  <td>{eventsAgo(cell.events_ago)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </Scroll>
+      ) : null}
+      {field.cells.length > FEW ? (
+        <button type="button" class="quiet" aria-expanded={all} onClick={() => { setAll(!all); }}>
+          {all ? "Show fewer" : `Show all ${field.cells.length}`}<span class="hidden"> of {field.field}</span>
+        </button>
+      ) : null}
+    </section>
+  );
+}
+
+function Slots({ explanation, candidate }: { explanation: Explanation; candidate: Candidate | null }) {
+  const attends = explanation.attention_over === "slots" && candidate !== null;
+  const most = Math.max(...explanation.slots.map((slot) => slot.norm), 1e-9);
+  return (
+    <section class="counters" aria-labelledby="slots-title">
+      <div class="head"><h3 id="slots-title">Slots: vectors of several time scales</h3></div>
+      <Scroll label={"Slots"}>
+        <table>
+          <thead><tr><th scope="col">Slot</th><th scope="col">Written</th><th scope="col">Last write</th><th scope="col" class="wide">Length</th>{attends ? <th scope="col" class="wide">Attention</th> : null}</tr></thead>
+          <tbody>
+            {explanation.slots.map((slot, at) => {
+              const weight = candidate?.slots[at]?.attention ?? 0;
+              return (
+                <tr key={at}>
+                  <th scope="row">{slot.slot + 1}</th>
+                  <td>{slot.written}</td>
+                  <td>{slot.window === null ? "empty" : lastWrite(slot.window, explanation.count)}</td>
+                  <td class="wide"><Bar share={slot.norm / most} /><span class="number">{slot.norm.toPrecision(3)}</span></td>
+                  {attends ? <td class="wide"><Bar share={Math.abs(weight)} /><span class="number">{Number(weight.toPrecision(3))}</span></td> : null}
+                </tr>
+              );
+            })}
+          </tbody>
+        </table>
+      </Scroll>
+    </section>
+  );
+}
+
+function lastWrite([, last]: [number, number], count: number): string {
+  return count === last ? "at the last event" : `${plural(count - last, "event")} before the last`;
+}

@@ -1,0 +1,52 @@
+import type { ComponentChildren } from "preact";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
+import type { Problem } from "./types";
+
+export function Failure({ problem }: { problem: Problem }) {
+  return (
+    <div class="problem" role="alert">
+      <p>{problem.found}</p>
+      {problem.expected ? <p>Expected: {problem.expected}</p> : null}
+      {problem.fix ? <p>To do: {problem.fix}</p> : null}
+    </div>
+  );
+}
+
+// A bar next to a number that says the same, so it is hidden from screen readers.
+export function Bar({ share, tone = "" }: { share: number; tone?: string }) {
+  const width = `${Math.min(100, Math.max(0, share * 100))}%`;
+  return <span class={`bar ${tone}`} aria-hidden="true"><span style={{ width }} /></span>;
+}
+
+// An effect to the right (raises the score) or to the left of the middle (lowers it).
+export function Effect({ value, most }: { value: number; most: number }) {
+  const width = `${most ? (Math.min(1, Math.abs(value) / most) * 50).toFixed(1) : 0}%`;
+  const side = value < 0 ? { right: "50%", width } : { left: "50%", width };
+  return <span class="effect" aria-hidden="true"><span class={value < 0 ? "down" : "up"} style={side} /></span>;
+}
+
+export function Panel({ title, id, children, aside }: {
+  title: ComponentChildren; id: string; children: ComponentChildren; aside?: ComponentChildren;
+}) {
+  return (
+    <section class="panel" aria-labelledby={id}>
+      <div class="head"><h2 id={id}>{title}</h2>{aside}</div>
+      {children}
+    </section>
+  );
+}
+
+// A wide table in a narrow place: it can be scrolled, by keyboard too, but is no stop of the Tab key where it fits.
+export function Scroll({ label, children }: { label: string; children: ComponentChildren }) {
+  const box = useRef<HTMLDivElement>(null);
+  const [wide, setWide] = useState(false);
+  useLayoutEffect(() => {
+    const element = box.current;
+    if (!element) return;
+    const watch = new ResizeObserver(() => { setWide(element.scrollWidth > element.clientWidth + 1); });
+    watch.observe(element);
+    return () => { watch.disconnect(); };
+  }, []);
+  const stop = wide ? { tabIndex: 0, role: "group" as const, "aria-label": label } : {};
+  return <div ref={box} class="scroll" {...stop}>{children}</div>;
+}

@@ -1,0 +1,59 @@
+// Numbers and times as people read them.
+
+const SIZES: [string, number][] = [
+  ["year", 31_557_600],
+  ["month", 2_629_800],
+  ["day", 86_400],
+  ["hour", 3_600],
+  ["minute", 60],
+];
+
+export function span(seconds: number): string {
+  for (const [name, size] of SIZES) {
+    const number = Math.floor(seconds / size);
+    if (number >= 1) return plural(number, name);
+  }
+  return plural(Math.max(0, Math.floor(seconds)), "second");
+}
+
+export function ago(seconds: number | null): string {
+  if (seconds === null) return "";
+  return seconds < 0 ? "in the future" : `${span(seconds)} ago`;
+}
+
+export function plural(number: number, name: string): string {
+  return `${number.toLocaleString("en")} ${name}${number === 1 ? "" : "s"}`;
+}
+
+export function eventsAgo(number: number | null): string {
+  if (number === null) return "–";
+  return number === 1 ? "the last event" : `${number.toLocaleString("en")} events ago`;
+}
+
+export function signed(value: number, digits = 3): string {
+  const text = Math.abs(value).toFixed(digits);
+  if (Number(text) === 0) return text;
+  return `${value < 0 ? "−" : "+"}${text}`;
+}
+
+// A number is known as the group of similar numbers that training put it into.
+export function shown(value: string | null): string {
+  if (value === null) return "–";
+  return /^\d+\.\d{5,}$/.test(value) ? `about ${Number(value).toPrecision(3)}` : value;
+}
+
+export function date(time: number, unit: string): string {
+  if (unit !== "seconds") return `at ${time}`;
+  return new Date(time * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
+}
+
+export function percent(share: number): string {
+  return `${Math.round(share * 100)} %`;
+}
+
+export function fieldWords(fields: Record<string, string | null>): string {
+  return Object.entries(fields)
+    .filter(([, value]) => value !== null)
+    .map(([, value]) => shown(value))
+    .join(" · ");
+}

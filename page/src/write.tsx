@@ -1,0 +1,94 @@
+import { useState } from "preact/hooks";
+import * as api from "./api";
+import { Search } from "./candidates";
+import { cellChanges, scoreChanges, slotChanges } from "./changes";
+import type { Snapshot } from "./changes";
+import { problemOf } from "./hooks";
+import { Failure, Scroll } from "./parts";
+import type { Model, Problem } from "./types";
+import { plural, shown, signed } from "./words";
+
+// Writes an event and says what became of scores, ranks and counters.
+export function Write({ user, model, snapshot, read, onWritten }: {
+  user: string; model: Model; snapshot: Snapshot | null; read: () => Promise<Snapshot>; onWritten: () => void;
+}) {
+  const [item, setItem] = useState("");
+  const [type, setType] = useState("");
+  const [busy, setBusy] = useState(false);
+  const [problem, setProblem] = useState<Problem | null>(null);
+  const [outcome, setOutcome] = useState<{ item: string; note: string; before: Snapshot; after: Snapshot } | null>(null);
+  const eventType = type || (model.event_types[0] ?? "");
+
+  async function submit(event: Event) {
+    event.preventDefault();
+    if (!item || busy) return;
+    setBusy(true);
+    setProblem(null);
+    try {
+      const before = await read();
+      const time = model.time_unit === "seconds" ? Math.floor(Date.now() / 1000) : (before.explanation.last_time ?? 0) + 1;
+      const reply = await api.addEvent({ user, item, time, event_id: `page-${crypto.getRandomValues(new Uint32Array(4)).join("-")}`, ...(eventType ? { event_type: eventType } : {}) });
+      const after = await read();
+      setOutcome({ item, note: reply.note ?? "", before, after });
+      onWritten();
+    } catch (error) {
+      setProblem(problemOf(error));
+    } finally {
+      setBusy(false);
+    }
+  }
+
+  return (
+    <>
+      <p class="small soft">It is kept: the event goes into <bdi>{user}</bdi>’s memory for good.</p>
+      <form class="write" onSubmit={(event) => { void submit(event); }}>
+        <Search taken={[]} label="Item" onItem={setItem} />
+        {model.event_types.length ? (
+          <label>Type
+            <select value={eventType} onChange={(event) => { setType(event.currentTarget.value); }}>
+              {model.event_types.map((name) => <option key={name} value={name}>{name}</option>)}
+            </select>
+          </label>
+        ) : null}
+        <button type="submit" class="primary" disabled={!item || busy || snapshot === null}>
+          {item ? <>Write <bdi class="word">{item}</bdi></> : "Choose an item first"}
+        </button>
+      </form>
+      {problem ? <Failure problem={problem} /> : null}
+      <div aria-live="polite">{outcome ? <Outcome {...outcome} /> : null}</div>
+    </>
+  );
+}
+
+function Outcome({ item, note, before, after }: { item: string; note: string; before: Snapshot; after: Snapshot }) {
+  const scores = scoreChanges(before.explanation, after.explanation);
+  const cells = cellChanges(before.cells, after.cells);
+  const slots = slotChanges(before.explanation, after.explanation);
+  return (
+    <>
+      <p><strong>Written:</strong> <bdi class="word">{item}</bdi>. The memory has {plural(after.explanation.count, "event")} now, {before.explanation.count.toLocaleString("en")} before. {note}</p>
+      {cells.length ? (
+        <ul class="small" aria-label="Counters that changed">
+          {cells.map((cell) => (
+            <li key={`${cell.field} ${cell.value}`}>{cell.field} <bdi class="word">{shown(cell.value)}</bdi>: {cell.before} → {cell.after}{cell.after ? "" : " (lost its cell)"}{cell.before ? "" : " (a new cell)"}</li>
+          ))}
+        </ul>
+      ) : null}
+      {slots.length ? <p class="small">Slots that were written: {slots.map((slot) => `${slot.name} (length ${slot.before.toPrecision(3)} → ${slot.after.toPrecision(3)})`).join(", ")}.</p> : null}
+      <Scroll label={"Scores before and after"}>
+        <table>
+          <thead><tr><th scope="col">Candidate</th><th scope="col" class="number">Score before</th><th scope="col" class="number">after</th><th scope="col" class="number">Change</th><th scope="col">Rank</th></tr></thead>
+          <tbody>
+            {scores.map((change) => (
+              <tr key={change.item} class={change.item === item ? "chosen" : ""}>
+                <th scope="row"><bdi class="word">{change.item}</bdi></th><td class="number">{change.before.toFixed(3)}</td><td class="number">{change.after.toFixed(3)}</td>
+                <td class="number">{signed(change.after - change.before)}</td>
+                <td>{change.rankBefore === change.rankAfter ? change.rankAfter : `${change.rankBefore} → ${change.rankAfter}`}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </Scroll>
+    </>
+  );
+}

@@ -1,0 +1,25 @@
+import { expect, test } from "vitest";
+import { difference, parse, quantile, total } from "../src/metrics";
+import { ago, eventsAgo, shown, signed } from "../src/words";
+
+test("times, numbers and effects in words", () => {
+  expect([ago(59), ago(3_600), ago(-1), ago(null)]).toEqual(["59 seconds ago", "1 hour ago", "in the future", ""]);
+  expect([eventsAgo(1), eventsAgo(2), eventsAgo(null)]).toEqual(["the last event", "2 events ago", "–"]);
+  expect([signed(1.5), signed(-0.25), signed(-0.0001)]).toEqual(["+1.500", "−0.250", "0.000"]);
+  expect([shown("7.23077343935"), shown("dairy"), shown(null)]).toEqual(["about 7.23", "dairy", "–"]);
+});
+
+const TEXT = `# HELP x
+lifelong_events_total{outcome="applied"} 12.0
+lifelong_request_seconds_bucket{le="0.01",method="POST",route="/v1/score"} 98.0
+lifelong_request_seconds_bucket{le="+Inf",method="POST",route="/v1/score"} 100.0
+odd{label="a \\"quoted\\" }"} 1`;
+
+test("metrics are read", () => {
+  const samples = parse(TEXT);
+  expect(samples).toHaveLength(4);
+  expect(total(samples, "lifelong_events_total", { outcome: "applied" })).toBe(12);
+  expect([quantile(samples, "/v1/score", 0.5), quantile(samples, "/v1/score", 0.99)]).toEqual([0.01, Infinity]);
+  expect(quantile(samples, "/v1/other", 0.5)).toBeNull();
+  expect(total(difference(samples, samples), "lifelong_events_total")).toBe(0);
+});

@@ -1,0 +1,215 @@
+"""What the page asks: users, histories, counters, items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from test_app import check_error, event
+
+from lifelong.artifact.folder import Artifact
+from lifelong.scoring import people
+from lifelong.serving.explorer import MOST_EVENTS, MOST_LISTED
+
+START = 1_700_000_000
+DAY = 86_400
+SHOP = Path(__file__).parents[2] / "lifelong" / "cli" / "shop" / "artifact"
+
+
+@pytest.fixture(scope="module")
+def shop_artifact():
+    return Artifact.open(SHOP)
+
+
+@pytest.fixture
+def shop(make_client, shop_artifact):
+    return make_client(shop_artifact)
+
+
+def write(client, user, items, *, start=START, every=DAY):
+    events = [event(user, item, start + place * every, event_id=f"{place}") for place, item in enumerate(items)]
+    assert client.post("/v1/events", {"events": events}).json()["applied"] == len(events)
+
+
+def names(client, query):
+    return [one["user"] for one in client.get(f"/v1/users?{query}").json()["users"]]
+
+
+# Users
+
+
+def test_users_are_found_by_a_part_of_their_id_and_the_latest_come_first(client):
+    for user in ("Ann", "Anna", "Bob"):
+        write(client, user, ["i1"])
+    assert names(client, "") == ["Bob", "Anna", "Ann"]
+    assert names(client, "q=ann") == ["Anna", "Ann"]
+    found = client.get("/v1/users?q=Ann&limit=1").json()
+    assert found == {
+        "users": [{"user": "Ann", "count": 1, "last_time": START, "recent": True, "story": None}],
+        "looked_at": 3,
+        "complete": True,
+    }
+
+
+def test_a_user_beyond_what_is_looked_at_is_found_by_her_whole_id(client, monkeypatch):
+    for user in ("a", "b", "c"):
+        write(client, user, ["i1"])
+    client.app.state.recent_users.discard(["a", "b", "c"])
+    monkeypatch.setattr(people, "LOOKED", 1)
+    found = client.get("/v1/users").json()
+    assert (len(found["users"]), found["looked_at"], found["complete"]) == (1, 1, False)
+    assert [names(client, f"q={user}") for user in "abc"] == [["a"], ["b"], ["c"]]
+
+
+def test_a_user_who_was_erased_or_forgotten_is_not_found(make_client):
+    client = make_client(admin_keys=["owner"])
+    for user in ("a", "b"):
+        write(client, user, ["i1"])
+    client.delete("/v1/users/a/memory")
+    client.request("DELETE", "/v1/admin/users/b", headers={"X-API-Key": "owner"})
+    assert names(client, "") == []
+    assert list(client.app.state.recent_users) == ["a"]
+
+
+def test_stories_are_found_by_the_rule(shop):
+    dairy, meat = ["butter", "kefir", "cream", "quark"], ["salami", "ham", "chicken", "sausages"]
+    write(shop, "steady", dairy * 50)
+    write(shop, "changed", dairy * 40 + meat * 10)
+    write(shop, "both", dairy * 45 + meat * 5)
+    write(shop, "new", dairy)
+    write(shop, "back", dairy * 30)
+    shop.post("/v1/events", {"events": [event("back", "butter", START + 300 * DAY, event_id="late")]})
+    kinds = ("long_term", "short_term", "several", "returned")
+    assert [names(shop, f"story={kind}") for kind in kinds] == [["steady"], ["changed"], ["both"], ["back"]]
+    words = [shop.get(f"/v1/users?story={kind}").json()["users"][0]["story"]["words"] for kind in kinds]
+    assert [word.rsplit(" ", 1)[-1] for word in words[:3]] == ["100%", "0%", "50%"]
+    assert "181 days" in words[3]
+
+
+# Histories
+
+
+def test_a_history_comes_in_columns_of_one_length(shop):
+    write(shop, "ann", ["butter", "salami", "butter"])
+    found = shop.get("/v1/users/ann/history").json()
+    assert found["position"] == [1, 2, 3]
+    assert found["time"] == [START, START + DAY, START + 2 * DAY]
+    assert found["items"] == {"values": ["butter", "salami"], "index": [0, 1, 0]}
+    assert found["types"] == {"values": [], "index": [-1, -1, -1]}
+    assert found["fields"]["category"] == {"values": ["dairy", "meat"], "index": [0, 1, 0]}
+    assert (found["known_user"], found["count"]) == (True, 3)
+
+
+def test_only_the_latest_events_are_read_where_few_are_wanted(shop):
+    write(shop, "ann", ["butter", "salami", "ham"])
+    found = shop.get("/v1/users/ann/history?limit=2").json()
+    assert (found["position"], found["items"]["values"], found["count"]) == ([2, 3], ["salami", "ham"], 3)
+    assert found["note"] == "events from the store's event log"
+
+
+def test_a_user_who_is_not_known_has_an_empty_history(client):
+    found = client.get("/v1/users/nobody/history").json()
+    assert (found["known_user"], found["position"]) == (False, [])
+
+
+# Memories
+
+
+def test_the_counters_of_a_memory_are_named(shop):
+    write(shop, "ann", ["butter", "salami", "butter"])
+    found = shop.get("/v1/users/ann/cells").json()
+    fields = {field["field"]: field for field in found["fields"]}
+    assert list(fields) == ["item", "category", "price"]
+    assert (fields["item"]["used"], found["count"]) == (2, 3)
+    assert fields["item"]["used"] < fields["item"]["size"]
+    assert fields["item"]["cells"] == [
+        {"value": "butter", "times": 2, "events_ago": 1},
+        {"value": "salami", "times": 1, "events_ago": 2},
+    ]
+    assert [cell["value"] for cell in fields["category"]["cells"]] == ["dairy", "meat"]
+    assert found["faded"] == 0
+
+
+def test_a_full_field_says_so_and_what_was_displaced_has_left_its_mark(shop, shop_artifact):
+    write(shop, "ann", shop_artifact.catalogue.ids.ids()[:100] * 2)
+    fields = shop.get("/v1/users/ann/cells").json()["fields"]
+    assert [field["used"] == field["size"] for field in fields if field["field"] == "category"] == [True]
+    assert all(len(field["cells"]) == field["used"] for field in fields)
+
+
+def test_a_memory_without_counters_has_no_fields(client):
+    write(client, "ann", ["i1"])
+    found = client.get("/v1/users/ann/cells").json()
+    assert (found["fields"], found["faded"], found["count"]) == ([], None, 1)
+
+
+def test_no_counter_of_a_user_who_is_not_known_is_in_use(shop):
+    found = shop.get("/v1/users/nobody/cells").json()
+    assert (found["known_user"], [field["used"] for field in found["fields"]]) == (False, [0, 0, 0])
+
+
+# Items
+
+
+def test_items_are_found_by_a_part_of_their_id(shop):
+    found = shop.get("/v1/catalogue?q=TEA").json()
+    assert {one["item"] for one in found["items"]} == {"black tea", "green tea", "herbal tea", "iced tea"}
+    assert {one["fields"]["category"] for one in found["items"]} == {"hot drinks", "cold drinks"}
+    assert len(shop.get("/v1/catalogue?limit=3").json()["items"]) == 3
+    assert shop.get("/v1/catalogue?q=nothing").json()["items"] == []
+
+
+def test_an_item_that_was_put_online_is_found_by_its_id(shop):
+    assert (
+        shop.put("/v1/items", {"items": [{"item": "rose tea", "fields": {"category": "hot drinks"}}]}).status_code
+        == 200
+    )
+    (found,) = shop.get("/v1/catalogue?q=rose%20tea").json()["items"]
+    assert (found["item"], found["fields"]["category"]) == ("rose tea", "hot drinks")
+
+
+def test_the_best_items_have_the_scores_of_a_request(shop):
+    write(shop, "ann", ["butter", "salami", "butter"])
+    time = START + 3 * DAY
+    found = shop.get(f"/v1/users/ann/top?limit=5&time={time}").json()
+    assert found["scored"] == found["catalogue"] == 101
+    assert [one["rank"] for one in found["items"]] == [1, 2, 3, 4, 5]
+    assert found["items"][0]["item"] == "butter"
+    scores = shop.post("/v1/score", {"user": "ann", "items": [one["item"] for one in found["items"]], "time": time})
+    assert [one["score"] for one in found["items"]] == pytest.approx([one["score"] for one in scores.json()["scores"]])
+
+
+def test_the_model_says_what_it_reads(shop):
+    found = shop.get("/v1/model").json()
+    assert (found["model"], found["item_fields"], found["number_fields"]) == ("tally", ["category", "price"], ["price"])
+    assert (found["items"], found["time_unit"], found["event_types"]) == (101, "seconds", [])
+
+
+# Limits, and odd ids
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/v1/users?limit={MOST_LISTED + 1}",
+        "/v1/users?limit=0",
+        "/v1/users?story=sad",
+        f"/v1/users?q={'x' * 257}",
+        f"/v1/users/u/history?limit={MOST_EVENTS + 1}",
+        f"/v1/users/u/top?limit={MOST_LISTED + 1}",
+        f"/v1/catalogue?limit={MOST_LISTED + 1}",
+    ],
+)
+def test_what_is_too_much_is_refused(client, path):
+    check_error(client.get(path), 422, found="limit|story|q")
+
+
+@pytest.mark.parametrize("user", ["<img src=x onerror=alert(1)>", "a/b", "100%", "ü\u202e", "x/history"])
+def test_an_id_of_any_kind_is_one_user(client, user):
+    write(client, user, ["i1"])
+    name = quote(user, safe="")
+    assert names(client, f"q={name}") == [user]
+    assert client.get(f"/v1/users/{name}/history").json()["user"] == user
+    assert client.get(f"/v1/users/{name}/cells").json()["user"] == user
+    assert client.get(f"/v1/users/{name}/top").json()["user"] == user

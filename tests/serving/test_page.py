@@ -1,0 +1,81 @@
+"""The page: built from its sources, closed to everything from elsewhere, and working in a browser."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES, BUILT = ROOT / "page", ROOT / "lifelong" / "serving" / "page"
+FILES = {"/page/page.js": "text/javascript", "/page/page.css": "text/css"}
+
+
+def sources_hash():
+    """As `page/vite.config.mjs` has it."""
+    others = [SOURCES / name for name in ("index.html", "package-lock.json", "vite.config.mjs")]
+    digest = hashlib.sha256()
+    for path in sorted([*(path for path in (SOURCES / "src").rglob("*") if path.is_file()), *others]):
+        digest.update(f"{path.relative_to(SOURCES).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def test_the_shipped_files_are_built_from_these_sources():
+    assert (BUILT / "sources.sha256").read_text().strip() == sources_hash(), "run `make page`"
+
+
+@pytest.mark.slow
+def test_building_again_gives_the_shipped_files(tmp_path):
+    if not shutil.which("node"):
+        pytest.skip("node is not installed")
+    if not (SOURCES / "node_modules" / "vite").exists():
+        pytest.skip("page/node_modules is absent: `make page` installs what builds the page")
+    build = ["node", "node_modules/vite/bin/vite.js", "build", "--outDir", str(tmp_path), "--logLevel", "error"]
+    subprocess.run(build, cwd=SOURCES, check=True, timeout=300)
+    names = {path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {path.relative_to(BUILT) for path in BUILT.rglob("*") if path.is_file()}
+    assert all((tmp_path / name).read_bytes() == (BUILT / name).read_bytes() for name in names), "run `make page`"
+
+
+def test_nothing_is_loaded_from_elsewhere_and_no_script_is_in_the_page(client):
+    answer = client.get("/")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy and "http" not in policy
+    assert not re.search(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=", answer.text)
+    sources = re.findall(r'(?:src|href)="([^"]*)"', answer.text)
+    assert {source for source in sources if "page/" in source} == {f".{path}" for path in FILES}
+    assert all(source.startswith(("./page/", "data:,", "docs")) for source in sources)
+
+
+@pytest.mark.parametrize(("path", "kind"), FILES.items())
+def test_the_files_of_the_page_name_no_outside_address(client, path, kind):
+    answer = client.get(path)
+    assert answer.headers["content-type"].startswith(kind)
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    # Names of XML vocabularies look like addresses and are none.
+    assert set(re.findall(r"https?://[\w./]*", answer.text)) <= {
+        "http://www.w3.org/1999/xhtml",
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1998/Math/MathML",
+    }
+
+
+def test_no_source_of_the_page_writes_markup():
+    for path in (SOURCES / "src").rglob("*.ts*"):
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", path.read_text()), path
+
+
+@pytest.mark.parametrize("name", ["index.html", "sources.sha256", "..%2Findex.html", "%2e%2e/index.html"])
+def test_other_files_are_not_given(client, name):
+    assert client.get(f"/page/{name}").status_code == 404
+
+
+def test_the_page_of_endpoints_has_its_style_and_no_script(client):
+    answer = client.get("/docs")
+    assert "<script" not in answer.text
+    assert re.search(r"style-src 'sha256-[\w+/=]+'$", answer.headers["content-security-policy"])

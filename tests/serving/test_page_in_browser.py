@@ -1,0 +1,142 @@
+"""The page in Chromium, with the shop of `lifelong try`; left out where there is no browser."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import threading
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from lifelong.artifact.folder import Artifact
+from lifelong.ingestion.files import ingest
+from lifelong.serving.app import create_app
+from lifelong.store.opening import open_store
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (lifelong[dev])")
+pytestmark = [pytest.mark.slow, pytest.mark.full]
+
+SHOP = Path(__file__).parents[2] / "lifelong" / "cli" / "shop"
+PEOPLE = ("Ada", "Ben", "Carla")
+HOSTILE = "<img src=x onerror=alert(1)>"
+PATIENCE = 120_000
+"""Milliseconds for anything to appear: a loaded machine is slow, not broken."""
+
+
+@contextmanager
+def served(app):
+    """The app at an address of its own."""
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    deadline = time.monotonic() + 120
+    while not server.started:
+        assert thread.is_alive() and time.monotonic() < deadline, "the service did not start"
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    log = tmp_path_factory.mktemp("page") / "events.csv"
+    head, *rows = gzip.decompress((SHOP / "events.csv.gz").read_bytes()).decode().splitlines()
+    log.write_text("\n".join([head, *(row for row in rows if row.split(",")[0] in PEOPLE)]) + "\n")
+    artifact = Artifact.open(SHOP / "artifact")
+    with closing(open_store("memory://")) as store:
+        ingest(artifact, store, log, source="shop")
+        with served(create_app(artifact, store)) as found:
+            yield found
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not path:
+        pytest.skip("chromium is not installed (Debian: chromium)")
+    with playwright.sync_playwright() as driver:
+        # No sandbox: tests in containers run as root.
+        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page; what its scripts or its policy complain about fails the test."""
+    opened, problems = browser.new_page(), []
+    opened.set_default_timeout(PATIENCE)
+    playwright.expect.set_options(timeout=PATIENCE)
+    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.on("dialog", lambda dialog: (problems.append("a dialog"), dialog.dismiss()))
+    yield opened
+    opened.close()
+    assert problems == []
+
+
+def test_a_user_is_found_by_her_story_and_her_best_items_are_explained(page, address):
+    page.goto(f"{address}/")
+    page.get_by_label("Short-term").check()
+    page.get_by_role("button", name=re.compile("^Ben")).click()
+    playwright.expect(page.get_by_role("heading", name="Ben")).to_be_visible()
+    playwright.expect(page.get_by_role("button", pressed=True)).to_have_count(1)
+    playwright.expect(page.get_by_role("heading", name=re.compile(r"Why .+\?"))).to_be_visible()
+    playwright.expect(page.get_by_role("heading", name="category")).to_be_visible()
+    assert "user=Ben" in page.url and "story=short_term" in page.url
+
+
+def test_a_link_holds_the_state_and_an_unknown_item_is_marked(page, address):
+    page.goto(f"{address}/#user=Ada&item=cola&item=rye+bread&item=nothing&chosen=nothing")
+    playwright.expect(page.locator("table.candidates tbody tr")).to_have_count(3)
+    playwright.expect(page.get_by_text("unknown item")).to_have_count(1)
+    playwright.expect(page.get_by_role("heading", name="Why nothing?")).to_be_visible()
+
+
+def test_the_history_is_walked_with_the_keyboard_alone(page, address):
+    page.goto(f"{address}/#user=Carla")
+    drawing = page.get_by_role("application", name=re.compile("History of Carla"))
+    drawing.focus()
+    drawing.press("Home")
+    playwright.expect(page.get_by_text(re.compile(r"^No\. 1 ·"))).to_be_visible()
+    drawing.press("ArrowRight")
+    playwright.expect(page.get_by_text(re.compile(r"^No\. 2 ·"))).to_be_visible()
+
+
+def test_an_event_is_written_and_its_effect_is_shown(page, address):
+    page.goto(f"{address}/#user=new+user&item=cola&item=gouda")
+    box = page.get_by_role("combobox", name="Item", exact=True)
+    box.fill("gouda")
+    page.get_by_role("option", name="gouda").wait_for()
+    box.press("Enter")
+    page.get_by_role("button", name="Write gouda").click()
+    playwright.expect(page.get_by_text("The memory has 1 event now, 0 before.")).to_be_visible()
+    playwright.expect(page.get_by_text("item gouda: 0 → 1 (a new cell)")).to_be_visible()
+    playwright.expect(page.locator("table.candidates tbody tr").first).to_contain_text("gouda")
+
+
+def test_ids_are_text_whatever_they_hold(page, address):
+    page.request.post(
+        f"{address}/v1/events", data={"events": [{"user": HOSTILE, "item": HOSTILE, "time": 1_700_000_000}]}
+    )
+    page.goto(f"{address}/")
+    page.get_by_role("button", name=HOSTILE).click()
+    playwright.expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible()
+    assert page.locator("img").count() == 0
+
+
+def test_nothing_is_cut_off_on_a_narrow_screen(page, address):
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{address}/#user=Ada")
+    page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
