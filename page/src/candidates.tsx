@@ -22,6 +22,8 @@ export function Search({ taken, label, onItem }: { taken: string[]; label: strin
     setText("");
     setActive(-1);
     box.current?.focus();
+    // The list would cover what one presses next.
+    setOpen(false);
   };
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {

@@ -114,6 +114,7 @@ def test_the_history_is_walked_with_the_keyboard_alone(page, address):
 
 
 def test_an_event_is_written_and_its_effect_is_shown(page, address):
+    page.set_viewport_size({"width": 360, "height": 740})
     page.goto(f"{address}/#user=new+user&item=cola&item=gouda")
     box = page.get_by_role("combobox", name="Item", exact=True)
     box.fill("gouda")
