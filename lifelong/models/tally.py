@@ -51,7 +51,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -59,16 +59,28 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, Posit
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from lifelong.data.cell_plan import NUMBER_BYTES, SUMS, CellPacking, clock_levels, factor_widths, values_of
+from lifelong.data.cell_plan import (
+    KEYS,
+    NO_KEY,
+    NUMBER_BYTES,
+    SUMS,
+    CellPacking,
+    clock_levels,
+    factor_widths,
+    values_of,
+)
 from lifelong.data.cooccurrence import group_of
 from lifelong.data.events import InputSpec
+from lifelong.data.vocabulary import FIRST_BUCKET
 from lifelong.errors import ConfigError
-from lifelong.models.base import CountingModel, Output, pick, spread_targets
+from lifelong.models.base import CountingModel, Output, spread_targets
 from lifelong.models.settings import Share, setting
 from lifelong.nn.affinity import Affinity, affinity_size
-from lifelong.nn.clock import seconds_of
+from lifelong.nn.cells import Found
+from lifelong.nn.clock import clock_at, seconds_of
 from lifelong.nn.head import Head
-from lifelong.nn.hpmn import HpmnMemory
+from lifelong.nn.hpmn import HpmnMemory, Slots
+from lifelong.nn.moments import Moments, moments_of
 from lifelong.nn.periods import check_periods
 from lifelong.nn.tally import (
     FEATURES,
@@ -80,6 +92,16 @@ from lifelong.nn.tally import (
     TallyTargets,
     counted_size,
     parted,
+)
+from lifelong.nn.tally_pass import (
+    KNOWN_PARTS,
+    OWN_PARTS,
+    AtMoments,
+    ManyTargets,
+    Read,
+    counted_widths,
+    read_many,
+    split_linear,
 )
 
 if TYPE_CHECKING:
@@ -127,14 +149,6 @@ class TallyConfig:
     )
     steady: Share = setting(0.3, "weight of the head that sees counts alone in the logit")
     dropout: Share = setting(0.1, "share of the heads' hidden units dropped in training")
-
-
-class _Embedded(NamedTuple):
-    """Embedded targets and contexts, and the targets' factors."""
-
-    target_BCE: Tensor
-    context_BCE: Tensor
-    factor_BCD: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +283,28 @@ class TallyHead(nn.Module):
         weighted = interest[..., -self.split.fields :]
         counted = interest[..., : -self.split.fields][..., -self.counts :]
         return logit + self.direct(weighted), self.counter(counted, counted[..., :0], self.split.context(context))
+
+    def members_at(
+        self, read: Read, widths: Mapping[str, int], context_XE: Tensor, moment_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`members` of what `read_many` gives: the same logits `[N, T]`, up to rounding.
+
+        Args:
+            read: of each target.
+            widths: of the parts of its counts.
+            context_XE: embedded context of each moment.
+            moment_N: int64, the moment of each target.
+        """
+        context, kinds, fields = (self.split.context(context_XE), moment_N), widths["kind"], self.split.fields
+        rest = {"context": context[0].shape[-1]}
+        parts = {KNOWN_PARTS: read.known_NX, OWN_PARTS: read.own_NX}
+        whole = {**widths, "weighted": fields, "vector": read.own_NX.shape[1] - kinds - fields, **rest}
+        if read.found_NX is not None:
+            whole, parts = {"found": read.found_NX.shape[1], **whole}, {**parts, ("found",): read.found_NX}
+        logit_NT = self.head.above(split_linear(self.head.first, whole, parts, context))
+        counted = {KNOWN_PARTS: read.known_NX, ("kind",): read.own_NX[:, :kinds]}
+        second_NT = self.counter.above(split_linear(self.counter.first, {**widths, **rest}, counted, context))
+        return logit_NT + self.direct(read.own_NX[:, kinds : kinds + fields]), second_NT
 
 
 class Tally(CountingModel[Any]):
@@ -448,22 +484,83 @@ class Tally(CountingModel[Any]):
         return self.memory.read(memory, self.split.targets(target_BCE))
 
     def forward(self, batch: Batch) -> Output:
-        """What `encode` and `respond` give, without making the cells that no target reads."""
-        # Factors are no part of what is embedded here: in training each group of users has its own.
-        factor_BLD, factor_BCD = (self._factors(of, batch.user_B) for of in (batch.history_BLF, batch.target_BCF))
-        target_BCE = self.embed(batch.target_BCF, self.item_fields, factors=False)
-        event_BLE = self.embed(batch.history_BLF, self.history_fields, factors=False)
-        keys_BCF, events = self._bare.keys(target_BCE), self._bare.events(event_BLE, factor_BLD)
-        seen, learned = self.memory.look_at(events, batch.length_B, batch.position_BC, keys_BCF)
-        real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
-        embedded = _Embedded(target_BCE, self.embed_context(batch.context_BCF), factor_BCD)
-        target_1NE, context_1NE, factor_1ND = pick(embedded, real_N)
-        interest_1ND, attention_1NS = self.memory.read_seen(
-            pick(seen, real_N),
-            None if learned is None else pick(learned, real_N),
-            self._bare.targets(target_1NE, factor_1ND),
+        """What `encode` and `respond` give, up to rounding; see `nn/tally_pass.py`.
+
+        No cells are made that no target reads, and what targets of one moment share is computed once.
+        """
+        # Compiling takes seconds where nothing is cached yet.
+        from lifelong.nn.cell_replay import cells_found
+
+        moments = moments_of(batch.position_BC, batch.context_BCF[..., self._context_at], batch.mask_BC)
+        number_NF = batch.target_BCF.flatten(0, 1)[moments.real_N]
+        event_BLE, target_NFE = self._embedded(batch.history_BLF, number_NF)
+        counts, timed = self.memory.counts, "gap" in self.inputs.event
+        key_BLF, gap_BL = _keys(batch.history_BLF[..., : len(self.item_fields)]), batch.history_BLF.new_zeros(())
+        if timed:
+            gap_BL = seconds_of(_keys(batch.history_BLF[..., self.history_fields.index("gap")]))
+        events = TallyEvents(event_BLE, key_BLF, gap_BL.expand(key_BLF.shape[:2]))
+        at = self._at_moments(batch, moments, events)
+        asked_BCF = _keys(batch.target_BCF)
+        found = cells_found(key_BLF, batch.position_BC, asked_BCF, counts.stale_N, counts.plan)
+        user_N = batch.user_B[moments.real_N // max(1, batch.mask_BC.shape[1])]
+        factor_N1D = self._factors(number_NF.unsqueeze(1), user_N)
+        dim, own = self.split.dim, self.split.dim + FEATURES
+        read = read_many(
+            self.memory,
+            at,
+            ManyTargets(
+                moments.moment_N,
+                Found(*(part.flatten(0, 1)[moments.real_N] for part in found)),
+                _keys(number_NF),
+                target_NFE[..., :dim].flatten(-2),
+                target_NFE[..., own],
+                target_NFE[..., dim:own],
+                None if factor_N1D is None else factor_N1D.squeeze(1),
+            ),
         )
-        heads = self.head.members(interest_1ND, self._bare.vectors(target_1NE), context_1NE)
-        first, second = (spread_targets(logit_1NT.squeeze(0), batch.mask_BC) for logit_1NT in heads)
-        attention = None if attention_1NS is None else spread_targets(attention_1NS.squeeze(0), batch.mask_BC)
+        context_XE = self.embed_context(batch.context_BCF.flatten(0, 1)[moments.first_X])
+        widths = counted_widths(self.memory, self.split.fields)
+        heads = self.head.members_at(read, widths, context_XE, moments.moment_N)
+        first, second = (spread_targets(logit_NT, batch.mask_BC) for logit_NT in heads)
+        attention = None if read.attention_NS is None else spread_targets(read.attention_NS, batch.mask_BC)
         return Output(self.head.mixed(first, second), attention_BCS=attention, members=(first, second))
+
+    def _embedded(self, history_BLF: Tensor, number_NF: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of events `[B, L, E]`, and the embeddings of targets `[N, F, dim + OWN]`, keys and factors left out.
+
+        Each table is asked once, so that it has one gradient.
+        """
+        tables, dim, events, targets = self.embed.tables | self.embed.scales, self.split.dim, [], []
+        size = history_BLF.shape[:2].numel()
+        for place, field in enumerate(self.history_fields):
+            number_R = history_BLF[..., place].flatten()
+            if place < len(self.item_fields):
+                number_R = torch.cat([number_R, number_NF[:, place]])
+            past_RE, asked_NE = tables[field](number_R).tensor_split([size])
+            events.append(past_RE[:, :dim])
+            targets.append(asked_NE)
+        whole_NFE = torch.stack(targets[: len(self.item_fields)], dim=1)
+        return torch.cat(events, dim=-1).view(*history_BLF.shape[:2], dim * len(events)), whole_NFE
+
+    def _at_moments(self, batch: Batch, moments: Moments, events: TallyEvents) -> AtMoments:
+        """Clock, slots and sums at each moment."""
+        memory, position_BM = self.memory, moments.position_BM
+        count_X = position_BM.flatten()[moments.place_X]
+
+        def pick_X(value_BMX: Tensor) -> Tensor:  # noqa: N802
+            return value_BMX.flatten(0, 1)[moments.place_X]
+
+        clock_XJX = pick_X(clock_at(events.gap_BL, position_BM, memory.counts.levels))
+        slot_XSD = events.vector_BLE.new_zeros(len(count_X), 0, 0)
+        if memory.slots is not None:
+            slot_XSD = pick_X(memory.slots(events.vector_BLE, batch.length_B, position_BM).slot_BSD)
+        factor_BLD = self._factors(batch.history_BLF, batch.user_B)
+        sums_XKD = None
+        if memory.affinity is not None and factor_BLD is not None:
+            sums_XKD = pick_X(memory.affinity(factor_BLD, position_BM))
+        return AtMoments(Slots(count_X, slot_XSD), clock_XJX, sums_XKD)
+
+
+def _keys(number: Tensor) -> Tensor:
+    """The key of each number, see `cell_plan.keys_of`."""
+    return torch.where(number < FIRST_BUCKET, NO_KEY, (number - FIRST_BUCKET) % KEYS)

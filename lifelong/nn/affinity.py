@@ -31,7 +31,8 @@ from lifelong.data.cell_plan import SUMS
 
 HALF_LIFE = 100.0
 """In events: by how much an event weighs less in the second sum with its age."""
-_SHORTEST = 1e-6
+SHORTEST = 1e-6
+"""Length that a sum is treated as at least."""
 
 
 class Sums(NamedTuple):
@@ -103,7 +104,7 @@ class Affinity(nn.Module):
         for sums_BCKX, factor_BCX in fields:
             product_BCK = (sums_BCKX * factor_BCX.unsqueeze(-2)).sum(dim=-1)
             length_BCK = sums_BCKX.square().sum(dim=-1).sqrt()
-            cosines.append(product_BCK / length_BCK.clamp(min=_SHORTEST))
+            cosines.append(product_BCK / length_BCK.clamp(min=SHORTEST))
             amounts.append(product_BCK.sign() * torch.log1p(product_BCK.abs()) / 2)
         return torch.cat([*cosines, *amounts], dim=-1)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.nn.masks import masked_softmax
+from lifelong.nn.moments import repeated
 
 
 class PairScore(nn.Module):
@@ -44,6 +45,25 @@ class PairScore(nn.Module):
             # Fewer memories than queries (many candidates of one user): the memory's part is computed once for all.
             entry_part = entry @ (of_entry - of_difference).T + product @ of_product.T
         hidden = torch.relu(query_part.unsqueeze(-2) + entry_part)
+        return self._above(hidden)
+
+    def of_moments(self, query_ND: Tensor, entry_XSD: Tensor, entry_NSD: Tensor, moment_N: Tensor) -> Tensor:
+        """`forward` where neighbours have the same entries: their part is computed once a moment, `[N, S]`.
+
+        Args:
+            query_ND: queries.
+            entry_XSD: entries of each moment.
+            entry_NSD: the same, repeated for each query.
+            moment_N: int64, the moment of each query.
+        """
+        of_query, of_entry, of_difference, of_product = self.first.weight.chunk(4, dim=1)
+        entry_part = repeated(entry_XSD @ (of_entry - of_difference).T, moment_N)
+        query_part = query_ND @ (of_query + of_difference).T + self.first.bias
+        product = (query_ND.unsqueeze(1) * entry_NSD).flatten(0, 1)
+        of_both = torch.addmm(entry_part.flatten(0, 1), product, of_product.T).view(entry_part.shape)
+        return self._above(torch.relu(of_both + query_part.unsqueeze(1)))
+
+    def _above(self, hidden: Tensor) -> Tensor:
         score: Tensor = self.last(torch.relu(self.second(hidden))).squeeze(-1)
         return score
 

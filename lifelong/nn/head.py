@@ -42,13 +42,23 @@ class Head(nn.Module):
         Then the context's part of the first layer is computed once for all of them.
         """
         if context.dim() > 1 and context.shape[-2] == 1 and interest.shape[-2] != 1:
-            first, *others = self.layers
-            assert isinstance(first, nn.Linear)
+            first = self.first
             # A plain number also where a graph is traced: the parts of the weight are then constants.
             own = first.in_features - int(context.shape[-1])
             of_context = context @ first.weight[:, own:].T + first.bias
             hidden = torch.cat([interest, target], dim=-1) @ first.weight[:, :own].T + of_context
-            logit: Tensor = nn.Sequential(*others)(hidden)
-            return logit
+            return self.above(hidden)
         whole: Tensor = self.layers(torch.cat([interest, target, context], dim=-1))
         return whole
+
+    @property
+    def first(self) -> nn.Linear:
+        """The first layer."""
+        layer = self.layers[0]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
+    def above(self, hidden: Tensor) -> Tensor:
+        """Logits `[..., T]` from what the first layer gives."""
+        logit: Tensor = self.layers[1:](hidden)
+        return logit

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lifelong.nn.attention import PairScore
 from lifelong.nn.masks import masked_softmax
+from lifelong.nn.moments import repeated
 
 
 class SlotReader(nn.Module):
@@ -52,6 +53,23 @@ class SlotReader(nn.Module):
             if self.pass_on is not None:
                 query_BCD = found_BCD = self.pass_on(query_BCD) + found_BCD
         return found_BCD, attentions[0]
+
+    def attend_at_moments(
+        self, query_ND: Tensor, slot_XSD: Tensor, filled_XS: Tensor, moment_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`attend` of a single hop where neighbours read the same slots: `[N, D]` and `[N, S]`.
+
+        Args:
+            query_ND: queries.
+            slot_XSD: slots at each moment.
+            filled_XS: see `attend`.
+            moment_N: int64, the moment of each query.
+        """
+        (score,) = self.scores
+        assert isinstance(score, PairScore)
+        slot_NSD = repeated(slot_XSD, moment_N)
+        weight_NS = masked_softmax(score.of_moments(query_ND, slot_XSD, slot_NSD, moment_N), filled_XS[moment_N])
+        return (weight_NS.unsqueeze(-1) * slot_NSD).sum(dim=-2), weight_NS
 
     def align(self, layers: nn.ModuleList, size: int | None = None) -> None:
         """Start with queries and slots in one space, so that a target and what the slots hold can be compared.

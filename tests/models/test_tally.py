@@ -211,6 +211,31 @@ def test_without_slots_it_counts_alone_and_the_law_holds() -> None:
     assert torch.allclose(logit, model(batch).logit_BCT, atol=1e-12)
 
 
+@pytest.mark.parametrize("settings", [{}, {"periods": []}, {"factors": []}])
+def test_targets_of_one_moment_share_its_read_in_value_and_gradient(settings: dict[str, object]) -> None:
+    from dataclasses import replace
+
+    model, batch = make(**settings), random_batch([60, 2, 0, 25], targets=6)
+    # Neighbours share a moment; where only the context or only the position differs, they do not.
+    position_BC, context_BCF = batch.position_BC.clone(), batch.context_BCF.clone()
+    position_BC[:, 1:3], context_BCF[:, 1:4] = position_BC[:, :1], context_BCF[:, :1]
+    mask_BC = torch.arange(6) < torch.tensor([6, 4, 0, 5]).unsqueeze(-1)
+    batch = replace(batch, position_BC=position_BC, context_BCF=context_BCF, mask_BC=mask_BC)
+    history = History(batch.history_BLF, batch.time_BL, batch.length_B)
+    target = Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC)
+    found = []
+    for respond in (
+        lambda: model(batch).logit_BCT,
+        lambda: model.respond(model.encode(history, batch.position_BC), target)[0],
+    ):
+        model.zero_grad()
+        logit_NT = respond()[batch.mask_BC]
+        logit_NT.square().sum().backward()
+        gradients = {name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None}
+        found.append((logit_NT.detach(), gradients))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+
+
 def test_more_values_than_cells_still_obey_the_law() -> None:
     from dataclasses import replace
 
