@@ -336,23 +336,24 @@ class _Draw:
         empty: Memory = self.model.initial_memory(users)
         # Small and large counts, so that there are memories with and without empty slots.
         count_B = torch.randint(0, 100, (users, *axes), generator=self.generator)
+        # A pass over histories makes all fields of whole numbers at once.
+        fields = {name: value for name, value in empty._asdict().items() if name != "count_B"}
+        whole = {} if all(value.is_floating_point() for value in fields.values()) else self._whole(users)
         drawn = [
             self._normal(users, *axes, *value.shape[1:])
             if value.is_floating_point()
-            else self._whole(name, users, axes)
-            for name, value in empty._asdict().items()
-            if name != "count_B"
+            else (whole[name].unsqueeze(1) if axes else whole[name])
+            for name, value in fields.items()
         ]
         return [count_B, *drawn]
 
-    def _whole(self, name: str, users: int, axes: tuple[int, ...]) -> Tensor:
-        """A field of whole numbers as random events make it, since not all numbers are possible."""
+    def _whole(self, users: int) -> dict[str, Tensor]:
+        """Memories as random events make them, for fields of whole numbers, since not all numbers are possible."""
         assert isinstance(self.model, MemoryModel)
         event_BLE = self._embedded(self.model.history_fields, users, _DRAWN_EVENTS)
         length_B = torch.full((users,), _DRAWN_EVENTS)
         memory = self.model.encode_vector(event_BLE, length_B, length_B.unsqueeze(-1))
-        value: Tensor = memory._asdict()[name][:, 0]
-        return value.unsqueeze(1) if axes else value
+        return {name: value[:, 0] for name, value in memory._asdict().items()}
 
     def _embedded(self, fields: Sequence[str], *shape: int) -> Tensor:
         """Random events or targets, some of them equal: `[..., E]`."""

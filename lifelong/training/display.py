@@ -16,6 +16,15 @@ from lifelong.training.checkpoint import CurvePoint
 logger = logging.getLogger(__name__)
 
 
+def say_to(enabled: bool | Callable[[str], None], message: str, console: Console | None = None) -> None:
+    """Log one line, and print it on stderr or give it to a function; see `Display`."""
+    logger.info(message)
+    if callable(enabled):
+        enabled(message)
+    elif enabled:
+        (console or Console(stderr=True, soft_wrap=True)).print(message, markup=False, highlight=False)
+
+
 class Display:
     """A progress bar with speed, time left, loss and the last validation; only log lines where it is switched off.
 
@@ -71,11 +80,7 @@ class Display:
 
     def say(self, message: str) -> None:
         """Print and log one line."""
-        logger.info(message)
-        if callable(self._enabled):
-            self._enabled(message)
-        elif self._enabled:
-            self._console.print(message, markup=False, highlight=False)
+        say_to(self._enabled, message, self._console)
 
     def _update(self, **changes: Any) -> None:
         self._bar.update(self._task, **changes)

@@ -39,7 +39,7 @@ from lifelong.models.base import FittedModel, Model
 from lifelong.training.callbacks import Callback, Callbacks, RunInfo, checked_callbacks, made
 from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe, timed
 from lifelong.training.compute import Compute, open_compute
-from lifelong.training.display import Display
+from lifelong.training.display import Display, say_to
 from lifelong.training.loop import Loop, measure_tasks, selected, total_examples, validation_subset
 from lifelong.training.settings import batches_for, build_model, with_recipe
 from lifelong.training.start import Start
@@ -72,7 +72,7 @@ def train(
         users_from: the dataset that `start` was trained on, for models with an embedding per user.
         resume: continue from the checkpoint that an interrupted run left next to `out`. A run that torchrun has
             restarted continues by itself.
-        progress: show a bar and validations on stderr; or a function that takes the lines.
+        progress: show stages, a bar and validations on stderr; or a function that takes the lines.
         callbacks: called during the run, or names of trackers; see `lifelong.training.callbacks`.
 
     Raises:
@@ -97,7 +97,7 @@ def train(
     if model is None:
         raise UsageError("no model was given", expected="a model, or an artifact to start from", fix="name a model")
     config = with_recipe(config, model, dataset)
-    run = _Run(dataset, model, out, config, begin)
+    run = _Run(dataset, model, out, config, begin, progress=progress)
     listeners = Callbacks(made(checked_callbacks(callbacks)) if launch().first else ())
     with torch_threads(config.train.threads), torch.random.fork_rng(), listeners:
         torch.manual_seed(config.train.seed)
@@ -110,7 +110,7 @@ def train(
                 raise UsageError(f"{model} is fitted at once by a single process", fix="train without torchrun")
             run.fit(built)
         else:
-            run.optimise(built, resume=resume, progress=progress, callback=listeners)
+            run.optimise(built, resume=resume, callback=listeners)
         artifact = run.finish(built)
         listeners.ended(numbers_of(artifact.metrics.get("validation", {})))
         return artifact
@@ -124,13 +124,23 @@ def numbers_of(measured: Mapping[str, Any]) -> dict[str, float]:
 class _Run:
     """One call of `train`, with its timings, its record and its checkpoint."""
 
-    def __init__(self, dataset: Dataset, name: str, out: Path, config: RunConfig, start: Start | None = None) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        name: str,
+        out: Path,
+        config: RunConfig,
+        start: Start | None = None,
+        *,
+        progress: bool | Callable[[str], None],
+    ) -> None:
         self.dataset, self.name, self.out, self.config, self.start = dataset, name, out, config, start
         self.settings = check_config(name, config.model)
         self.started = datetime.now(UTC)
         self.seconds: dict[str, float] = {}
         self.record: dict[str, Any] = {}
         self.processes = Processes(launch(), minutes=config.train.answer_minutes)
+        self.shown = self.processes.first and progress
         fingerprint = Fingerprint(
             data_hash=dataset.manifest.data_hash,
             model=name,
@@ -155,9 +165,7 @@ class _Run:
         with timed(self.seconds, "train"):
             model.fit(self.dataset, seed=self.config.train.seed)
 
-    def optimise(
-        self, model: Model, *, resume: bool, progress: bool | Callable[[str], None], callback: Callback
-    ) -> None:
+    def optimise(self, model: Model, *, resume: bool, callback: Callback) -> None:
         """Train by gradient; the model has the best weights at the end."""
         settings = self.config.train
         with timed(self.seconds, "open"):
@@ -166,15 +174,18 @@ class _Run:
             compute = open_compute(settings)
             self._check_same()
             if self.start is None and settings.initial_vectors == "cooccurrence" and model.vector_spread > 0:
+                say_to(self.shown, "initial vectors from co-occurrence in the training events")
                 model.begin_with(cooccurrence_vectors(self.dataset, model.vector_width, seed=settings.seed))
                 self.processes.spread(model.state_dict().values())
             if model.factor_widths:
+                say_to(self.shown, "fixed factors of items, once for all users and once for each group of them")
                 self._make_factors(model)
             if model.reads_popularity:
                 model.learn_popularity(target_counts(self.dataset))
             batches = batches_for(model, self.dataset, settings, fit_extras=self.start is None)
-        total, shown = total_examples(settings, batches.examples_per_epoch), self.processes.first and progress
-        with Display(total, enabled=shown, callback=callback) as display:
+        total = total_examples(settings, batches.examples_per_epoch)
+        say_to(self.shown, f"training on {total:,} examples at most, {batches.examples_per_epoch:,} an epoch")
+        with Display(total, enabled=self.shown, callback=callback) as display:
             left = self.processes.share(self.checkpoint.exists())
             resume = resume or (left and self.processes.place.restarts > 0)
             if left and not resume:
@@ -229,6 +240,7 @@ class _Run:
             ElsewhereError: in processes on another machine.
         """
         with timed(self.seconds, "calibrate"):
+            say_to(self.shown, f"scoring {len(self._validation):,} validation examples, to calibrate")
             logit_NT = self._logits(model, self._validation)
         if isinstance(model, Model):
             model.cpu().eval()
@@ -243,6 +255,7 @@ class _Run:
     def _write(self, model: Model | FittedModel, logit_NT: FloatArray) -> Artifact:
         with timed(self.seconds, "calibrate"):
             calibrators, validation = self._calibrate(logit_NT)
+        say_to(self.shown, f"writing {self.out}: tables, graphs, and a check of each graph against the model")
         first = self.dataset.schema.tasks[0]
         manifest = self.dataset.manifest
         document = {

@@ -467,6 +467,8 @@ def test_progress_lines_go_to_stderr(dataset: Dataset, tmp_path: Path, capsys: p
     shown = capsys.readouterr()
     assert not shown.out
     assert "validation: AUC" in shown.err
+    for stage in ("training on", "to calibrate", "writing"):
+        assert stage in shown.err
     run(dataset, tmp_path / "quiet", max_epochs=1)
     assert not capsys.readouterr().err
 
