@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -104,7 +104,7 @@ def compare(
     outcome = run_study(dataset, out, study, measure=serving_of, command=command, progress=terminal.say)
     comparison = outcome.comparison
     page = write_comparison(out, comparison, lifelong=FLAGSHIP, dataset=dataset, runs=out / "runs")
-    return _reply(outcome, page)
+    return outcome_reply(outcome, page)
 
 
 def seed_counts(text: str) -> tuple[int, dict[str, int]]:
@@ -128,30 +128,37 @@ def seed_counts(text: str) -> tuple[int, dict[str, int]]:
     return usual, own
 
 
-def command_line(command: str, arguments: Mapping[str, Any]) -> str:
-    """A command on DATA that can be typed again: options without a value are left out.
+def command_line(command: str, arguments: Mapping[str, Any], *, places: Sequence[str] = ("data",)) -> str:
+    """A command that can be typed again: options without a value are left out.
 
     Args:
         command: its name.
         arguments: of the function behind it, by name.
+        places: names of those that are no options, in their order.
 
     >>> command_line("tune", {"data": "data", "trials": 3, "changes": ["train.seed=1"], "config": None})
     'lifelong tune data --trials 3 --set train.seed=1'
     """
-    words = ["lifelong", command, str(arguments["data"])]
+    given = [arguments[name] for name in places]
+    words = ["lifelong", command, *(str(word) for value in given for word in _listed(value))]
     for name, value in arguments.items():
         option = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
-        if name in ("terminal", "data") or value is None or value is False:
+        if name in ("terminal", *places) or value is None or value is False:
             continue
         if value is True:
             words.append(option)
         else:
-            for part in value if isinstance(value, list) else [value]:
+            for part in _listed(value):
                 words += [option, f"{part:g}" if isinstance(part, float) else str(part)]
     return shlex.join(words)
 
 
-def _reply(outcome: Outcome, page: Path) -> Reply:
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def outcome_reply(outcome: Outcome, page: Path) -> Reply:
+    """What a comparison found, for machines and for people."""
     from lifelong.reports.tables import comparison_table
 
     comparison = outcome.comparison

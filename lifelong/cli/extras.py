@@ -23,6 +23,7 @@ COMMANDS = {
     "train": ("train",),
     "evaluate": ("train",),
     "compare": ("train", "report"),
+    "paper": ("train", "report"),
     "backfill": ("train", "serve"),
     "switch": ("serve",),
     "ingest": ("serve",),

@@ -21,6 +21,9 @@ from lifelong.plugins import Registry
 CALIBRATION_BINS = 20
 LENGTH_BOUNDS = (0, 50, 100, 300, 1000)
 """Slices of history length are half-open: `[0, 50)`, `[50, 100)`, .., `[1000, inf)`."""
+SHORT_BOUNDS = (0, 5, 10, 20, 50)
+"""The same, where most histories are short."""
+_MOSTLY = 0.9
 METRICS = ("auc", "gauc", "log_loss", "normalised_entropy", "ece", "predicted_observed")
 
 
@@ -252,12 +255,16 @@ def all_metrics(sample: Sample) -> dict[str, float]:
 def length_slices(length: npt.ArrayLike) -> dict[str, BoolArray]:
     """Slice name -> which examples, by number of events before the target.
 
+    Where nine in ten have fewer events than the first usual bound, the bounds are closer together.
+
     >>> [name for name, chosen in length_slices([20, 1500]).items() if chosen.any()]
     ['<50', '1000+']
     """
     events = np.asarray(length)
     slices = {}
-    for low, high in zip(LENGTH_BOUNDS, (*LENGTH_BOUNDS[1:], None), strict=True):
+    short = len(events) > 0 and float((events < LENGTH_BOUNDS[1]).mean()) >= _MOSTLY
+    bounds = SHORT_BOUNDS if short else LENGTH_BOUNDS
+    for low, high in zip(bounds, (*bounds[1:], None), strict=True):
         name = f"{low}+" if high is None else f"<{high}" if low == 0 else f"{low}-{high - 1}"
         slices[name] = (events >= low) & (events < (math.inf if high is None else high))
     return slices

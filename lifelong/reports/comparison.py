@@ -32,6 +32,7 @@ def write_comparison(
     runs: Path | None = None,
     title: str = "Comparison",
     lead: Sequence[str] = (),
+    opening: Sequence[Section] = (),
     sections: Sequence[Section] = (),
     commands: Sequence[str] = (),
 ) -> Path:
@@ -45,6 +46,7 @@ def write_comparison(
         runs: folder of `<model>-seed<k>`, whose artifacts and logits are read.
         title: of the page.
         lead: sentences before the generated ones.
+        opening: parts before those of the comparison.
         sections: further parts, after those of the comparison.
         commands: that repeat it or go on from it; by default the one in the record.
 
@@ -60,7 +62,7 @@ def write_comparison(
     )
     if dataset is not None and runs is not None:
         findings = _with_attention(findings, dataset, runs)
-    parts = [*study_sections(findings, out / "figures"), *sections]
+    parts = [*opening, *study_sections(findings, out / "figures"), *sections]
     if code := "\n".join(commands) or comparison.command:
         parts.append(Section("Commands", code=code))
     return write_page(out, comparison.results, parts, title=title, lead=lead)

@@ -19,6 +19,8 @@ NEGATIVES = {
     "following": "drawn in proportion to how often items occur from the target's time on",
 }
 """How negatives are drawn, in words."""
+FLIPPED = "a coin flip a user, made once: the last item, or in its place another one, uniform over all items of the log"
+"""How the examples of the HPMN paper's protocol come by their labels, in words."""
 _QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
@@ -83,6 +85,8 @@ def _negatives(dataset: Dataset) -> str:
     rule = dataset.manifest.negatives
     if rule.rule == "none":
         return "none drawn: the labels are logged"
+    if rule.stored and rule.rule == "uniform":
+        return f"{FLIPPED}; seed {rule.seed}"
     field = f" ({rule.category_field})" if rule.category_field else ""
     return f"{NEGATIVES[rule.rule]}{field}; {rule.ratio} per positive, seed {rule.seed}"
 

@@ -250,12 +250,12 @@ def thousands(value: float, _: float) -> str:
 
 
 def date_axis(axes: Axes) -> None:
-    """A few short date labels."""
+    """A few short date labels; which year and month they are of is for `date_span` to say."""
     from matplotlib import dates
 
     locator = dates.AutoDateLocator(minticks=3, maxticks=7)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator, show_offset=False))  # type: ignore[no-untyped-call]
 
 
 def date_span(time_L: IntArray) -> str:

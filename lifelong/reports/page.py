@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lifelong.evaluation.results import Result, best_first, format_duration, value_of
 from lifelong.reports import tables
-from lifelong.reports.dataset import NEGATIVES
+from lifelong.reports.dataset import FLIPPED, NEGATIVES
 from lifelong.reports.drawing import css_variables
 from lifelong.reports.sections import Section, safe, write_tables
 from lifelong.reports.tables import Table, brief, first_seeds
@@ -76,6 +76,8 @@ def _meaning(result: Result) -> str:
         return "Labels are logged responses, so the models' numbers are probabilities of a response."
     rule = NEGATIVES.get(result.negatives.rule)
     drawn = f" Negatives were {rule}, {result.negatives.ratio} per positive." if rule else ""
+    if result.negatives.stored and result.negatives.rule == "uniform":
+        drawn = f" Labels are {FLIPPED}."
     return (
         "The models' numbers are scores: they rank, but they are not rates of response, because the share of positives "
         f"here is that of the sample.{drawn}"

@@ -62,6 +62,7 @@ class Table:
         caption: one sentence or more.
         name: stem of its files; by default that of its section.
         folded: collapsed on the page, because it is long and there is a figure of it.
+        words: its cells are sentences and not numbers.
     """
 
     columns: Sequence[str]
@@ -69,6 +70,7 @@ class Table:
     caption: str = ""
     name: str = ""
     folded: bool = False
+    words: bool = False
 
     def to_markdown(self) -> str:
         """GitHub-flavoured Markdown."""
@@ -113,8 +115,9 @@ class Table:
         # The caption is outside the box that scrolls, so that all of it is visible.
         caption = f'<p class="caption">{html.escape(self.caption)}</p>' if self.caption else ""
         label = html.escape(self.caption or self.name or "table")
+        kind = "table sentences" if self.words else "table"
         whole = (
-            f'<div class="table"><div class="scroll" tabindex="0" role="group" aria-label="{label}">'
+            f'<div class="{kind}"><div class="scroll" tabindex="0" role="group" aria-label="{label}">'
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{caption}</div>"
         )
         named = html.escape(self.caption or "the numbers")

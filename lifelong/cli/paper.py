@@ -1,0 +1,231 @@
+"""`lifelong paper`: the HPMN paper by one command, from raw files to a report.
+
+    PATH... --prepare, as the paper splits--> REPORT/data --compare, with the authors' settings--> REPORT/index.html
+
+A thin command: it chooses what `prepare` and `compare` are asked for, and adds to the report what the paper says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lifelong.cli.compare import FLAGSHIP, command_line, outcome_reply, seed_counts
+from lifelong.cli.model_settings import model_configs
+from lifelong.cli.options import Settings, Threads, names, pairs
+from lifelong.cli.terminal import Reply, Terminal
+from lifelong.errors import MismatchError, UsageError
+
+if TYPE_CHECKING:
+    from lifelong.config import RunConfig
+    from lifelong.data.dataset import Dataset
+    from lifelong.training.study import Study
+
+Log = Literal["amazon", "taobao", "xlong"]
+SWEEPS = {"amazon": "5,10,20,50,100,all", "taobao": "20,50,100,300,all", "xlong": "50,100,300,500,1000,all"}
+"""Numbers of most recent events that the models of a data set are given, up to the paper's."""
+MODELS = "dnn,svdpp,gru4rec,caser,dien,rum_item,lstm,shan,hpmn,hpmn_authors"
+_LEFT_OUT = "authors-mode"
+"""An ablation that is a model of its own here."""
+_SEEDS = 20
+"""Of coin flips, at most."""
+
+
+def paper(
+    terminal: Terminal,
+    log: Annotated[Log, typer.Argument(metavar="LOG", help="Data set of the paper: amazon, taobao or xlong.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Its files or globs.")],
+    *,
+    out: Annotated[Path, typer.Option(metavar="REPORT", help="Folder of dataset, runs and report.")],
+    models: Annotated[
+        str, typer.Option(help="Names; by default the paper's nine, and HPMN as its authors released it.")
+    ] = MODELS,
+    seeds: Annotated[str, typer.Option(help="Runs of each model, with seeds 0, 1, ...; 2,hpmn=5 for more.")] = "1",
+    max_minutes: Annotated[float, typer.Option(help="Time limit of one training.")] = 180.0,
+    max_examples: Annotated[
+        int | None, typer.Option(min=1, help="Labelled examples of one training at most, to see it run to its end.")
+    ] = None,
+    sweep: Annotated[
+        str | None,
+        typer.Option(help="Numbers of most recent events that each model sees; none leaves it out. Default: by LOG."),
+    ] = None,
+    ablations: Annotated[str, typer.Option(help="Variants of hpmn, such as slots-1,hops-1; all or none.")] = "all",
+    option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Option of the source, as in `prepare`.")] = [],  # noqa: B006
+    config: Annotated[
+        list[Path], typer.Option(help="Settings in TOML that override the authors', as in `compare`. Repeatable.")
+    ] = [],  # noqa: B006
+    changes: Settings = [],  # noqa: B006
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only say how long it will take.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time, in processes.")] = 1,
+    threads: Threads = None,
+) -> Reply:
+    """Repeat the HPMN paper on its data: its protocol, its models, its figures; continues where it stopped."""
+    command = command_line("paper", locals(), places=("log", "paths"))
+    from lifelong.reports.comparison import write_comparison
+    from lifelong.reports.paper import LOGS, paper_sections, verdict
+    from lifelong.training.study import Study, plan, run_study
+    from lifelong.training.sweep import parse_steps
+
+    if max_minutes <= 0:
+        raise UsageError(f"--max-minutes {max_minutes:g}", expected="a number above 0")
+    steps = sweep or SWEEPS[log]
+    configs = authors_configs(log, names(models), config, changes, threads, max_examples)
+    usual, own = seed_counts(seeds)
+    study = Study(
+        configs=configs,
+        seeds=range(usual),
+        own_seeds={model: range(count) for model, count in own.items()},
+        reference=FLAGSHIP if FLAGSHIP in configs else None,
+        max_minutes=max_minutes,
+        ablations=FLAGSHIP if FLAGSHIP in configs and ablations != "none" else None,
+        variants=ablations_of(ablations, configs),
+        sweep=() if steps == "none" else parse_steps(steps),
+        workers=jobs,
+        threads=threads,
+    )
+    plan(study, out)
+    dataset = prepared(terminal, log, paths, out, pairs(option, option="--option"))
+    said = verdict(log, dataset)
+    terminal.say(said)
+    foreseen = _foreseen(terminal, dataset, study, out)
+    if estimate:
+        return Reply({"verdict": said, **foreseen}, [f"To begin: the same command without --estimate; into {out}"])
+    outcome = run_study(dataset, out, study, command=command, progress=terminal.say)
+    page = write_comparison(
+        out,
+        outcome.comparison,
+        lifelong=FLAGSHIP,
+        dataset=dataset,
+        runs=out / "runs",
+        title=f"The HPMN paper on {LOGS[log].title}",
+        lead=[said],
+        opening=paper_sections(log, outcome.comparison, dataset, configs),
+    )
+    reply = outcome_reply(outcome, page)
+    document = {**(reply.document or {}), "log": log, "verdict": said, "estimate": foreseen}
+    return Reply(document, [*reply.summary, said], reply.exit_code)
+
+
+def authors_configs(
+    log: str,
+    models: Sequence[str],
+    config: Sequence[Path],
+    changes: Sequence[str],
+    threads: int | None,
+    max_examples: int | None = None,
+) -> dict[str, RunConfig]:
+    """The settings of each model: the authors' for this data set, then those of files, then those of changes.
+
+    Raises:
+        UsageError, ConfigError: see `lifelong.cli.model_settings.model_configs`.
+    """
+    limit = [] if max_examples is None else [f"train.max_examples={max_examples}"]
+    with as_file(files("lifelong.cli").joinpath("hpmn_paper", f"{log}.toml")) as authors:
+        return model_configs(models, [authors, *config], [*limit, *changes], threads)
+
+
+def ablations_of(ablations: str, configs: Mapping[str, RunConfig]) -> list[str] | None:
+    """The names of the variants of HPMN that are trained; None where there are none.
+
+    Args:
+        ablations: names, all or none.
+        configs: settings of the models.
+    """
+    from lifelong.training.ablations import variants
+
+    if ablations == "none" or FLAGSHIP not in configs:
+        return None
+    if ablations != "all":
+        return names(ablations)
+    return [name for name in variants(FLAGSHIP, configs[FLAGSHIP].model) if name != _LEFT_OUT]
+
+
+def prepared(terminal: Terminal, log: str, paths: Sequence[str], out: Path, options: Mapping[str, str]) -> Dataset:
+    """The dataset of an earlier call with the same files and options, or a new one.
+
+    Args:
+        terminal: says what is done.
+        log: name of the source.
+        paths: files or globs.
+        out: the dataset's folder is `out / "data"`.
+        options: of the source.
+
+    Raises:
+        MismatchError: the folder holds the dataset of other files or options.
+    """
+    from lifelong.data.dataset import Dataset
+    from lifelong.tables import expand
+
+    chosen = {"brand": "drop", **options} if log == "amazon" else dict(options)
+    found = {str(path): path.stat().st_size for path in expand(paths) if path.exists()}
+    claim, wanted = out / "paper.json", {"log": log, "files": found, "options": chosen}
+    if (out / "data" / "dataset.json").exists() and claim.exists():
+        if json.loads(claim.read_text()) != wanted:
+            raise MismatchError(
+                f"{out} holds a report on other files, or on these as they were",
+                expected=claim.read_text().strip(),
+                fix="choose another --out, or delete that folder",
+            )
+        return Dataset(out / "data")
+    dataset = _flipped(terminal, log, paths, out / "data", chosen)
+    claim.write_text(json.dumps(wanted) + "\n")
+    return dataset
+
+
+def _flipped(terminal: Terminal, log: str, paths: Sequence[str], folder: Path, options: Mapping[str, str]) -> Dataset:
+    """A new dataset, with the first seed whose coin flips give each split both labels: of few users all may agree."""
+    from lifelong.data.examples import SPLITS
+    from lifelong.preparation.prepare import PrepareSettings, prepare
+
+    protocol: Literal["given", "paper"] = "given" if log == "xlong" else "paper"
+    ties: Literal["hidden", "seen"] = "hidden" if log == "xlong" else "seen"
+    made: Dataset
+    for seed in range(_SEEDS if protocol == "paper" else 1):
+        settings = PrepareSettings(protocol=protocol, ties=ties, seed=seed, options=dict(options), overwrite=True)
+        made = prepare(log, list(paths), folder, settings=settings, progress=terminal.say)
+        counts = made.manifest.counts
+        if all(0 < counts[f"{split}_positives"] < counts[f"{split}_examples"] for split in SPLITS):
+            break
+        terminal.say(f"the coin flips of seed {seed} give a split one label alone; the next seed is tried")
+    return made
+
+
+def _foreseen(terminal: Terminal, dataset: Dataset, study: Study, out: Path) -> dict[str, Any]:
+    """Say and return how long the trainings that are missing take at most, in seconds."""
+    from lifelong.training.forecast import seconds_of
+    from lifelong.training.study import plan
+
+    todo = [run for run in plan(study, out).runs if not run.finished]
+    each: dict[str, float] = {}
+    whole, known = 0.0, dict[str, tuple[float, float] | None]()
+    for run in todo:
+        if run.model not in known:
+            known[run.model] = seconds_of(dataset, run.model, run.config)
+        if (took := known[run.model]) is not None:
+            each[run.model], whole = took[0], whole + took[1]
+    if todo:
+        passes = ", ".join(f"{model} {_duration(seconds)}" for model, seconds in each.items())
+        terminal.say(f"one pass over the training targets takes about: {passes}")
+        terminal.say(
+            f"{len(todo)} trainings are left; they take {_duration(whole / study.workers)} at most, less where "
+            "validation stops rising"
+        )
+    return {"trainings": len(todo), "seconds_at_most": whole / study.workers, "seconds_a_pass": each}
+
+
+def _duration(seconds: float) -> str:
+    """Seconds, minutes or hours in words.
+
+    >>> _duration(0.4), _duration(75), _duration(9000)
+    ('under 1 s', '75 s', '2.5 h')
+    """
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
