@@ -177,7 +177,7 @@ def _ended_early(comparison: Comparison, model: str) -> bool:
 def _data(log: PaperLog, dataset: Dataset) -> Section:
     shares, counts = log.shares(dataset), dataset.manifest.counts
     rows: list[list[Cell]] = [
-        [of, log.published[of], counts[of], Quantity(share, f"{share:.2%}")] for of, share in shares.items()
+        [of, log.published[of], counts[of], Quantity(share, f"{share:.3%}")] for of, share in shares.items()
     ]
     length_U = np.diff(np.asarray(dataset.histories.offset_U))
     longer = float((length_U > log.recent).mean())
@@ -185,8 +185,12 @@ def _data(log: PaperLog, dataset: Dataset) -> Section:
         f"The paper cuts histories to the last {log.recent:,} events; {longer:.1%} of the {len(length_U):,} histories "
         f"here are longer than that, and the median has {int(np.median(length_U)):,} events."
     )
+    small = [
+        f"Too small to conclude from: {split}, {why}."
+        for split, why in dataset.manifest.record.get("too_small", {}).items()
+    ]
     table = Table(["what", "published", "in these files", "share"], rows, f"{log.title}.", name="paper-data")
-    return Section("How far these are the paper's data", [note], [table])
+    return Section("How far these are the paper's data", [note, *small], [table])
 
 
 def _differences(log: PaperLog, dataset: Dataset, configs: Mapping[str, RunConfig]) -> Section:
@@ -200,11 +204,15 @@ def _differences(log: PaperLog, dataset: Dataset, configs: Mapping[str, RunConfi
 
 
 def _lengths(log: PaperLog, configs: Mapping[str, RunConfig]) -> tuple[str, str, str]:
-    cut = [name for name, config in configs.items() if {"recent", "sequence"} & set(config.model)]
-    whole = [name for name in configs if name not in cut]
-    here = [f"{', '.join(cut)}: the last {log.recent:,}"] if cut else []
-    here += [f"{', '.join(whole)}: all of them"] if whole else []
-    return "events that a model reads", f"the last {log.recent:,}", "; ".join(here)
+    by_number: dict[str, list[str]] = {}
+    for name, config in configs.items():
+        if "sequence" in config.model:
+            here = f"the last {config.model['sequence']:,}, the target among them"
+        else:
+            here = f"the last {config.model['recent']:,}" if "recent" in config.model else "all of them"
+        by_number.setdefault(here, []).append(name)
+    here = "; ".join(f"{', '.join(some)}: {number}" for number, some in by_number.items())
+    return "events that a model reads", f"the last {log.recent:,}", here
 
 
 def _places() -> Section:

@@ -59,18 +59,23 @@ def test_only_the_published_files_are_held_against_the_paper(share: float, whole
 def test_how_much_of_the_published_files_there_is() -> None:
     section = _sections(_dataset(0.5))["How far these are the paper's data"]
     assert [row[0] for row in _cells(section)] == ["users", "items", "events"]
-    assert {row[3].text for row in _cells(section)} == {"50.00%"}
+    assert {row[3].text for row in _cells(section)} == {"50.000%"}
     assert "50.0% of the 2 histories here are longer" in section.paragraphs[0]
 
 
 def test_what_differs_follows_the_dataset_and_the_settings() -> None:
     title = "What is as in the paper, and what differs"
-    rows = {row[0]: row[2] for row in _cells(_sections(_dataset(1.0), hpmn={}, dien={"recent": 300})[title])}
-    assert rows["events that a model reads"] == "dien: the last 300; hpmn: all of them"
+    rows = {row[0]: row[2] for row in _cells(_sections(_dataset(1.0), hpmn={}, dien={"recent": 300}, lstm={})[title])}
+    assert rows["events that a model reads"] == "hpmn, lstm: all of them; dien: the last 300"
     assert rows[paper._TIES] == "the same"
     hidden = _dataset(1.0, record={"settings": {}})
     rows = {row[0]: row[2] for row in _cells(_sections(hidden, hpmn={})[title])}
     assert rows[paper._TIES] == "those of earlier times alone"
+
+
+def test_what_is_too_small_to_conclude_from_is_said() -> None:
+    small = _dataset(0.5, record={"settings": {"ties": "seen"}, "too_small": {"test": "15 examples"}})
+    assert "test, 15 examples" in _sections(small)["How far these are the paper's data"].paragraphs[1]
 
 
 def test_an_ended_training_is_named() -> None:
