@@ -155,10 +155,10 @@ def _held(name: str, comparison: Comparison, dataset: Dataset) -> Section:
     for row in best_first(comparison.rows):
         known = row.model in FORMS
         gap = (row.metrics["auc"].value or 0.0) - log.auc
-        told: Cell = Quantity(log.auc, f"{log.auc:.4f}, not verified") if known else "not at hand"
+        theirs: Cell = Quantity(log.auc, f"{log.auc:.4f}, not verified") if known else "not at hand"
         against: Cell = Quantity(gap, f"{gap:+.4f}".replace("-", "−")) if known and whole else None
         among = "yes" if row.model in COMPARED else "yes, the released code" if known else "no"
-        rows.append([row.title, among, row.metrics["auc"], row.metrics["log_loss"], told, against])
+        rows.append([row.title, among, row.metrics["auc"], row.metrics["log_loss"], theirs, against])
     columns = ["model", "in the paper", "AUC here", "log loss here", "AUC in the paper", "here minus paper"]
     limited = [row.title for row in comparison.rows if _ended_early(comparison, row.model)]
     notes = [] if not limited else [f"A limit ended these trainings while validation rose: {', '.join(limited)}."]

@@ -128,6 +128,13 @@ def test_predicted_over_observed_is_the_ratio_of_sums():
     assert math.isnan(metrics.predicted_observed([0, 0], [0.0, 0.0]))
 
 
+def test_slices_are_finer_where_nine_in_ten_histories_are_short():
+    short = np.array([*range(9), 60])
+    assert [name for name, chosen in metrics.length_slices(short).items() if chosen.any()] == ["<5", "5-9", "50+"]
+    assert "50-99" in metrics.length_slices(np.append(short, 50))
+    assert "50-99" in metrics.length_slices([])
+
+
 def test_length_slices_are_half_open_and_cover_every_length_once():
     slices = metrics.length_slices([0, 49, 50, 99, 100, 299, 300, 999, 1000, 5000])
     assert {name: np.flatnonzero(chosen).tolist() for name, chosen in slices.items()} == {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.realdata
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 TAOBAO = SHARED / "taobao" / "UserBehavior_head5000.csv"
+AMAZON = SHARED / "amazon_raw_excerpts" / "Musical_Instruments_5.first50.json"
 EBNERD = SHARED / "ebnerd_tiny"
 
 
@@ -47,6 +49,36 @@ def test_taobao_positions_and_cuts_equal_a_plain_recount(tmp_path: Path) -> None
             assert position == sum(event[0] < time for event in of_user[users[user]])
         targets += int(examples.label_NT.sum())
     assert targets == len(rows)
+
+
+@pytest.mark.parametrize("source", ["taobao", "amazon"])
+def test_a_target_of_the_paper_sees_all_events_but_the_last(tmp_path: Path, source: str) -> None:
+    path = {"taobao": TAOBAO, "amazon": AMAZON}[source]
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    options = {"window": "all"} if source == "taobao" else {}
+    settings = PrepareSettings(protocol="paper", ties="seen", options=options)
+    dataset = prepare(source, [path], tmp_path / "data", settings=settings)
+    with path.open() as file:
+        if source == "taobao":
+            rows = [(int(time), place, user, item) for place, (user, item, *_, time) in enumerate(csv.reader(file))]
+        else:
+            found = [json.loads(line) for line in file]
+            rows = [(row["unixReviewTime"], at, row["reviewerID"], row["asin"]) for at, row in enumerate(found)]
+    of_user = defaultdict(list)
+    for row in sorted(rows):
+        of_user[row[2]].append(row)
+    cut = sorted(events[-1][0] for events in of_user.values())[int(0.7 * len(of_user))]
+    seen = set()
+    for split in SPLITS:
+        examples = dataset.examples(split)
+        for user, row, time, position, (label,) in zip(*examples.columns(), strict=True):
+            events = of_user[dataset.users.id_at(int(user))]
+            assert (position, time) == (len(events) - 1, events[-1][0])
+            assert (dataset.catalogue.id_of(int(row)) == events[-1][3]) == bool(label)
+            assert (time > cut) == (split == "test")
+            seen.add(int(user))
+    assert len(seen) == len(of_user)
 
 
 @pytest.mark.skipif(not EBNERD.exists(), reason=f"{EBNERD} is not there")

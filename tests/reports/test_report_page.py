@@ -9,6 +9,7 @@ pytest.importorskip("matplotlib")
 
 from support.results import made_comparison, made_result
 
+from lifelong.data.dataset import NegativeRule
 from lifelong.evaluation.compare import Comparison
 from lifelong.evaluation.results import Estimate, Result
 from lifelong.reports import figures
@@ -193,6 +194,12 @@ def test_scores_and_probabilities_are_kept_apart():
         in summary([made_result()])[-1]
     )
     assert "probabilities of a response" in summary([made_result(kind="probability")])[-1]
+
+
+def test_the_coin_flips_of_the_papers_protocol_are_not_called_negatives_of_a_period():
+    rule = NegativeRule(rule="uniform", stored=True)
+    said = summary([made_result().model_copy(update={"negatives": rule})])[-1]
+    assert "a coin flip a user" in said and "own period" not in said
 
 
 def test_a_report_can_be_written_where_no_auc_is_defined(tmp_path):
