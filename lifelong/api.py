@@ -365,8 +365,9 @@ def ingest(
     Args:
         artifact: of a memory model, or its folder.
         store: open for writing, or its URL.
-        log: a path, a glob, a list of them, or a table of another library; see `lifelong.ingestion.files.ingest`.
-        progress: called with (done, total): bytes of the file, or rows of parquet or of a table.
+        log: a path, a glob, a list of them, or a table of another library; see `lifelong.ingestion.files.ingest`. Files
+            are read one after another, in the order of the list, those of a glob by name.
+        progress: called with (done, total): bytes of all files; of a single one bytes, or rows of parquet or a table.
         source: name of the source, of a single file or table.
         columns: our name -> the table's name, for columns with other names.
         on_bad: what to do at a line that is not an event: "stop", or "skip", which leaves it out.

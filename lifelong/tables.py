@@ -15,9 +15,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lifelong.errors import SourceError, UsageError, require
 
 TABLE_FILE = "table.parquet"
+PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+"""Unit of a time -> how many make a second."""
 _ROWS = 65_536
 TABLES = "a table that exports Arrow: of pandas (2.2 and later), Polars, DuckDB, Ibis, Arrow or Hugging Face"
 
@@ -114,14 +118,33 @@ def table_file(
 def seconds_of(batch: Any) -> Any:
     """A record batch with its timestamps as UTC seconds, rounded down; times without a zone are taken for UTC."""
     arrow = require("pyarrow", extra="train", purpose="reading tables")
-    compute = require("pyarrow.compute", extra="train", purpose="reading tables")
-    columns = []
-    for column in batch.columns:
-        if arrow.types.is_timestamp(column.type):
-            whole = compute.floor_temporal(column, unit="second")
-            column = whole.cast(arrow.timestamp("s", column.type.tz)).cast(arrow.int64())
-        columns.append(column)
+    columns = [utc_seconds(column) if arrow.types.is_timestamp(column.type) else column for column in batch.columns]
     return arrow.record_batch(columns, schema=_in_seconds(batch.schema))
+
+
+def is_clock(kind: Any) -> bool:
+    """Whether an Arrow type is one of timestamps or dates."""
+    types = require("pyarrow", extra="train", purpose="reading tables").types
+    return bool(types.is_timestamp(kind) or types.is_date(kind))
+
+
+def utc_seconds(column: Any) -> Any:
+    """An Arrow column of timestamps (any unit and zone) or dates as UTC seconds, rounded down.
+
+    Times without a zone are taken for UTC; a date is its midnight in UTC.
+
+    >>> from datetime import date, datetime
+    >>> import pyarrow
+    >>> times = [datetime(1970, 1, 1, 0, 0, 1, 900_000), None]
+    >>> utc_seconds(pyarrow.array(times)).to_pylist(), utc_seconds(pyarrow.array([date(1970, 1, 2)])).to_pylist()
+    ([1, None], [86400])
+    """
+    arrow = require("pyarrow", extra="train", purpose="reading tables")
+    days = arrow.types.is_date32(column.type)
+    unit = "s" if days else "ms" if arrow.types.is_date64(column.type) else column.type.unit
+    # Whole numbers are divided here: Arrow would want the zone's rules, which not every machine has.
+    count_N = column.cast(arrow.int32() if days else arrow.int64()).fill_null(0).to_numpy().astype(np.int64)
+    return arrow.array(count_N * 86_400 if days else count_N // PER_SECOND[unit], mask=np.asarray(column.is_null()))
 
 
 def _in_seconds(schema: Any) -> Any:

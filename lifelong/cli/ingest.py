@@ -1,11 +1,10 @@
-"""`lifelong ingest`: events of a file or a topic -> memories in a store."""
+"""`lifelong ingest`: events of files or a topic -> memories in a store."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -36,20 +35,28 @@ if TYPE_CHECKING:
 def ingest(
     terminal: Terminal,
     artifact: ArtifactPath,
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE...", help="More files, as a shell makes them of --from logs/*.csv."),
+    ] = None,
     *,
     store: StoreUrl,
-    place: Annotated[
-        str,
+    places: Annotated[
+        list[str],
         typer.Option(
             "--from",
             metavar="FILE|URL",
-            help="Events: csv or jsonl (also .gz), parquet, or kafka://host:port,host:port/topic?group=NAME.",
+            help="Events: files or globs of csv or jsonl (also .gz) or parquet, repeatable; or"
+            " kafka://host:port,host:port/topic?group=NAME.",
         ),
     ],
     mapping: MappingFile = None,
     column: Column = [],  # noqa: B006
     source: Annotated[
-        str | None, typer.Option(help="Name of the source; by default the path of the file, or the topic's name.")
+        str | None,
+        typer.Option(
+            help="Name of the source, of a single file or topic; by default the file's path, or the topic's name."
+        ),
     ] = None,
     late: Annotated[Late, typer.Option(help="What happens to an event older than the user's last.")] = "apply",
     backfilled: Annotated[
@@ -76,15 +83,20 @@ def ingest(
         int | None, typer.Option(min=0, max=65535, help="Port for Prometheus while a topic is followed.")
     ] = None,
 ) -> Reply:
-    """Fold the events of a file or a topic into the memories, each exactly once, however often this is started.
+    """Fold the events of files or a topic into the memories, each exactly once, however often this is started.
 
+    Files are read one after another, in the order given, those of a glob by name; each is a source of its own.
     A topic is followed until SIGTERM or Ctrl-C; the current batch is finished first.
     """
     from lifelong.ingestion import files as ingestion
     from lifelong.ingestion.kafka_client import is_kafka, parse
 
     columns = columns_of(mapping, column)
-    if not is_kafka(place):
+    places = [*places, *(more or [])]
+    topics = [place for place in places if is_kafka(place)]
+    if topics and len(places) > 1:
+        raise UsageError(f"{topics[0]} among {len(places)} sources", expected="files, or one topic alone")
+    if not topics:
         for option, value in (("--idle", idle), ("--metrics-port", metrics_port)):
             if value is not None:
                 raise UsageError(f"{option} with a file", expected=f"{option} with --from kafka://...")
@@ -96,7 +108,7 @@ def ingest(
             applied = ingestion.ingest(
                 opened,
                 memories,
-                Path(place),
+                places,
                 progress=advance,
                 source=source,
                 columns=columns,
@@ -116,7 +128,7 @@ def ingest(
     from lifelong.ingestion.kafka import Stream, StreamSettings
     from lifelong.memory.updater import Updater
 
-    address = parse(place)
+    address = parse(topics[0])
     settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle, max_ahead)
     with open_pair(artifact, store, read_only=False) as (opened, memories), open_letters(dead_letter) as letters:
         updater = Updater(opened, memories, late=late, codec=codec, backfilled=backfilled)

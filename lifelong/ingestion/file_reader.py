@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.errors import SourceError, UsageError, require
+from lifelong.errors import SourceError, UsageError
+from lifelong.ingestion.parquet import ParquetRows
 from lifelong.ingestion.plain_lines import PlainLines
 from lifelong.ingestion.prefix import Digest, RowDigest, TextDigest
 from lifelong.ingestion.rows import EventRows, Problem, json_row
@@ -92,14 +93,14 @@ class FileReader:
         self.path, self.rows, self._size, self._share = path, EventRows(schema, columns, latest), size, share
         self._format, self._zipped = _format_of(path)
         self._end = None if self._zipped or self._format == "parquet" else end
+        self._parquet = ParquetRows(path, self.rows.column["time"])
         self._text, self._table = TextDigest(), RowDigest()
         self.digest: Digest = self._table if self._format == "parquet" else self._text
 
     def size(self) -> int:
         """The value of `Lines.done` at the end: bytes of the file, or rows of parquet."""
         if self._format == "parquet":
-            with self._open_parquet() as table:
-                return int(table.metadata.num_rows)
+            return self._parquet.count()
         return self.path.stat().st_size if self._end is None else self._end
 
     def settled_end(self) -> int | None:
@@ -117,6 +118,21 @@ class FileReader:
             return _settled_end(self.path)
         except OSError as error:
             raise unreadable(self.path, error) from error
+
+    def check(self) -> None:
+        """Check that the file can be opened and has the columns; one that can be read only once is not looked at.
+
+        Raises:
+            SourceError: says which is not so.
+        """
+        if not self.regular:
+            return
+        if self._format == "parquet":
+            self._check_parquet()
+            return
+        with self._opened() as (_, text):
+            if self._format == "csv":
+                self._head(text)
 
     @property
     def regular(self) -> bool:
@@ -152,10 +168,9 @@ class FileReader:
                     return
 
     def _parquet_batches(self) -> Generator[int]:
-        with self._open_parquet() as table:
-            for batch in table.iter_batches(batch_size=self._size):
-                self._table.feed(batch)
-                yield len(batch)
+        for batch in self._parquet.batches(self._size):
+            self._table.feed(batch)
+            yield len(batch)
 
     def lines(self) -> Generator[Lines]:
         """All lines; if one cannot be read, the lines before it come first, then its error is raised.
@@ -196,11 +211,7 @@ class FileReader:
             raise self.bad(1 if text is None else text.number + 1, str(error)) from error
 
     def _csv_lines(self, text: _Counted) -> Iterator[Lines]:
-        head = next(csv.reader(text, strict=True), [])
-        missing = [name for name in self.rows.needed if name not in head]
-        if missing:
-            expected = f"a header with {', '.join(self.rows.needed)}"
-            raise self.bad(1, f"there is no column {missing[0]!r}", expected=expected)
+        head = self._head(text)
         while True:
             first, (lines, error) = text.number, text.some(self._size)
             if not lines and error is None:
@@ -213,6 +224,19 @@ class FileReader:
                 return
             self._text.feed(lines)
             yield self._cut(plain, head, first + 1)
+
+    def _head(self, text: _Counted) -> list[str]:
+        """The header.
+
+        Raises:
+            SourceError: it lacks a column.
+        """
+        head = next(csv.reader(text, strict=True), [])
+        missing = [name for name in self.rows.needed if name not in head]
+        if missing:
+            expected = f"a header with {', '.join(self.rows.needed)}"
+            raise self.bad(1, f"there is no column {missing[0]!r}", expected=expected)
+        return head
 
     def _cut(self, lines: PlainLines, head: Sequence[str], first: int) -> Lines:
         """The lines of the share, or all of them; the first line has the number `first`."""
@@ -271,23 +295,27 @@ class FileReader:
         raise error
 
     def _parquet_lines(self) -> Generator[Lines]:
+        self._check_parquet()
         done = 0
-        with self._open_parquet() as table:
-            for batch in table.iter_batches(batch_size=self._size):
-                there = [name for name in self.rows.read if name in batch.schema.names]
-                columns = {name: batch.column(name).to_pylist() for name in there}
-                self._table.feed(batch)
-                number, done = range(done + 1, done + 1 + len(batch)), done + len(batch)
-                yield Lines(number, columns, partial(_row_at, batch), done)
+        for batch in self._parquet.batches(self._size):
+            there = [name for name in self.rows.read if name in batch.schema.names]
+            columns = {name: batch.column(name).to_pylist() for name in there}
+            self._table.feed(batch)
+            number, done = range(done + 1, done + 1 + len(batch)), done + len(batch)
+            yield Lines(number, columns, partial(_row_at, batch), done)
 
-    def _open_parquet(self) -> Any:
-        parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet")
-        try:
-            return parquet.ParquetFile(self.path)
-        except OSError as error:
-            raise unreadable(self.path, error) from error
-        except ValueError as error:
-            raise SourceError(f"not a parquet file: {error}", file=str(self.path)) from error
+    def _check_parquet(self) -> None:
+        """Check columns and the kind of times; what a column of timestamps says of their unit counts.
+
+        Raises:
+            SourceError: a column is missing, or times are of another kind than the artifact's.
+        """
+        if self._parquet.check(self.rows.needed):
+            try:
+                self.rows = self.rows.in_seconds()
+            except UsageError as error:
+                file, column = str(self.path), self.rows.column["time"]
+                raise SourceError(error.found, file=file, column=column, expected=error.expected) from error
 
 
 class _Upto(io.RawIOBase):

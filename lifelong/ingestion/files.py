@@ -5,10 +5,15 @@ digest of the lines that were applied. The source is named after the path of the
 first lines are those that were applied, a run continues behind them, whatever has become of the lines behind; else it
 is refused: see `lifelong.ingestion.sources`. In parquet the offset is the number of the row.
 
+Several files are read one after another, each as its own source: in the order in which they are named, those of a glob
+by name. All of them are opened before the first is applied. Where a run stops in one of them, those before it are
+applied, those behind it are not begun, and the same call continues there.
+
 A table of another library is written to a temporary parquet file; its name as a source is a digest of its values, so
 the same rows are applied once, whichever library they come from.
 
-csv and jsonl are read with the standard library, also as `.gz`; parquet needs pyarrow.
+csv and jsonl are read with the standard library, also as `.gz`; parquet needs pyarrow, and may have timestamps (of any
+unit and zone) or dates as times.
 
 A line that is not an event stops the run, or is left out and kept as a dead letter; the position moves past it in the
 commit of the memories.
@@ -16,7 +21,7 @@ commit of the memories.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -69,9 +74,10 @@ def ingest(
         artifact: of a memory model.
         store: open for writing.
         log: a path, a glob or a list of them: `.csv` (with a header), `.jsonl`, both also `.gz`, or `.parquet`; or a
-            table of another library (see `lifelong.tables`). Columns `user`, `item`, `time` (UTC seconds; of a table
-            also timestamps), and optionally `event_type` and item fields. Other columns are left out.
-        progress: called with (done, total): bytes of the file, or rows of parquet or of a table.
+            table of another library (see `lifelong.tables`). Columns `user`, `item`, `time` (UTC seconds; of parquet
+            and tables also timestamps and dates), and optionally `event_type` and item fields. Other columns are left
+            out. A file that is named twice is read once.
+        progress: called with (done, total): bytes of all files; of a single one bytes, or rows of parquet or a table.
         source: name of the source, of a single file or table; by default made from the path of the file, or from the
             values of the table.
         columns: our name -> the file's name, for columns with other names; see `EventRows`.
@@ -91,8 +97,9 @@ def ingest(
         What became of the lines; lines that an earlier run applied count as duplicates.
 
     Raises:
-        SourceError: a line is not what it should be; names file, line and column. All lines before it are applied. With
-            "skip" too, if the rest of the file cannot be read. Or lines that were applied are other ones now; then
+        SourceError: a line is not what it should be; names file, line and column. All lines before it are applied, and
+            all files before it. With "skip" too, if the rest of the file cannot be read. Or lines that were applied are
+            other ones now; then nothing of this file is applied. Or a file is not there, or lacks a column; then
             nothing is applied.
         UsageError: the file's ending is not that of a format, `columns` names a column that does not exist, or there
             are more workers than shards.
@@ -109,17 +116,14 @@ def ingest(
     if not is_path(log):
         with table_file(log, whole_seconds=True, what="events", expected=f"a path, a glob, or {TABLES}") as path:
             return run.table(replace(task, path=path))
-    paths = expand(log if isinstance(log, list | tuple) else [log])
+    paths = _distinct(expand(log if isinstance(log, list | tuple) else [log]))
     if source is not None and len(paths) > 1:
         raise UsageError(
             f"one name for {len(paths)} files: source={source!r}",
             expected="a name for a single file",
             fix="leave it out: each file has its path for a name",
         )
-    total = Applied()
-    for path in paths:
-        total += run.file(replace(task, path=path))
-    return total
+    return run.files([replace(task, path=path) for path in paths])
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,18 @@ class _Ingest:
         """Fold a table in, which lies in a temporary file."""
         return self.file(task, usual=table_source(task.reader(self.artifact.config.dataset_schema, size=BATCH)))
 
+    def files(self, tasks: Sequence[Task]) -> Applied:
+        """Fold files in, one after another."""
+        for task in tasks:
+            task.reader(self.artifact.config.dataset_schema, size=BATCH).check()
+        if len(tasks) == 1:
+            return self.file(tasks[0])
+        total, before, sizes = Applied(), 0, [task.path.stat().st_size for task in tasks]
+        for task, size in zip(tasks, sizes, strict=True):
+            total += replace(self, progress=_part(self.progress, before, size, sum(sizes))).file(task)
+            before += size
+        return total
+
     def file(self, task: Task, *, usual: str | None = None) -> Applied:
         """Fold a file in; its usual name is its path."""
         artifact, store, schema = self.artifact, self.store, self.artifact.config.dataset_schema
@@ -155,6 +171,23 @@ class _Ingest:
             assert isinstance(store, ShardedStore)
             return ingest_in_workers(artifact, store, task, number, **options)
         return fold_file(artifact, store, task, patience=self.patience, **options)
+
+
+def _distinct(paths: Iterable[Path]) -> list[Path]:
+    """The paths without those that lead to a file that is there already."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _part(
+    progress: Callable[[int, int], None] | None, before: int, size: int, whole: int
+) -> Callable[[int, int], None] | None:
+    """The progress of one file as a part of all of them, in bytes."""
+    if progress is None:
+        return None
+    return lambda done, total: progress(before + size * done // max(total, 1), whole)
 
 
 def _processes(store: MemoryStore, workers: int | None) -> int:

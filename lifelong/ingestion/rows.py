@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,19 @@ class EventRows:
                 f"times are {self._times.pattern or self._times.unit}, and the artifact's are {self.time_unit}",
                 expected="times of the kind that the artifact was trained on",
             )
+
+    def in_seconds(self) -> EventRows:
+        """The same for rows whose times are UTC seconds, whatever was said of their unit.
+
+        Raises:
+            UsageError: the artifact's times are ordinals.
+        """
+        if self.time_unit == "ordinal":
+            found = "times are timestamps, and the artifact's are ordinals"
+            raise UsageError(found, expected="times of the kind that the artifact was trained on")
+        rows = copy(self)
+        rows._times = TimeFormat()
+        return rows
 
     @property
     def needed(self) -> list[str]:

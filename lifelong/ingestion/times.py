@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lifelong.errors import UsageError
+from lifelong.tables import PER_SECOND
 
-_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-UNITS = (*_PER_SECOND, "iso", "ordinal")
+UNITS = (*PER_SECOND, "iso", "ordinal")
 """As in the mapping of `prepare`."""
 
 
@@ -60,7 +60,7 @@ class TimeFormat:
         if self.unit == "iso":
             return _floor(datetime.fromisoformat(value))
         whole = int(value) if isinstance(value, str | int) else float(value)
-        return int(whole // _PER_SECOND[self.unit])
+        return int(whole // PER_SECOND[self.unit])
 
 
 def _floor(moment: datetime) -> int:

@@ -499,3 +499,21 @@ def test_a_file_that_holds_hashes_of_keys_has_no_key_to_send(tmp_path):
         Remote.of("http://127.0.0.1:8000", keys)
     keys.write_text(f"sha256:{'a' * 64} admin\nplain admin\n")
     assert Remote.of("http://127.0.0.1:8000", keys).key == "plain"
+
+
+def test_ingest_takes_several_files_and_what_a_shell_makes_of_a_pattern(run, artifact, url, events):
+    head, *lines = events.read_text().splitlines(keepends=True)
+    paths = [events.parent / f"part-{place}.csv" for place in range(4)]
+    for path, line in zip(paths, lines, strict=True):
+        path.write_text(head + line)
+    first, second, *others = paths
+    outcome = run("ingest", artifact, "--store", url, "--from", first, "--from", second, "--json")
+    assert outcome.document["applied"] == 2
+    outcome = run("ingest", artifact, "--store", url, "--from", first, second, *others, "--json")
+    assert (outcome.document["applied"], outcome.document["duplicates"]) == (2, 2)
+    outcome = run("ingest", artifact, "--store", url, "--from", events.parent / "part-*.csv", "--json")
+    assert outcome.document["duplicates"] == 4
+    outcome = run("ingest", artifact, "--store", url, "--from", first, "--from", "kafka://h:1/t", "--json")
+    assert outcome.code == 2 and "one topic alone" in outcome.error["expected"]
+    outcome = run("ingest", artifact, "--store", url, "--from", first, second, "--source", "shop", "--json")
+    assert outcome.code == 2 and "one name for 2 files" in outcome.error["found"]

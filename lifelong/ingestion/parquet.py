@@ -1,0 +1,75 @@
+"""Rows of a parquet file, batch by batch; a time column of timestamps or dates comes as UTC seconds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lifelong.errors import SourceError, require
+from lifelong.tables import is_clock, utc_seconds
+
+
+class ParquetRows:
+    """Reads one parquet file.
+
+    Args:
+        path: the file.
+        time: name of its time column.
+    """
+
+    def __init__(self, path: Path, time: str) -> None:
+        self._path, self._time = path, time
+
+    def count(self) -> int:
+        """How many rows there are.
+
+        Raises:
+            SourceError: it is not a parquet file.
+        """
+        with self._open() as file:
+            return int(file.metadata.num_rows)
+
+    def check(self, needed: Sequence[str]) -> bool:
+        """Check that columns exist; whether times are timestamps or dates, which say their unit themselves.
+
+        Raises:
+            SourceError: a column does not exist, or it is not a parquet file.
+        """
+        with self._open() as file:
+            schema = file.schema_arrow
+        missing = [name for name in needed if name not in schema.names]
+        if missing:
+            expected = f"the columns {', '.join(needed)}"
+            raise SourceError(f"there is no column {missing[0]!r}", file=str(self._path), expected=expected)
+        return is_clock(schema.field(self._time).type)
+
+    def batches(self, size: int) -> Generator[Any]:
+        """The rows, so many at once, as record batches.
+
+        Raises:
+            SourceError: they cannot be read.
+        """
+        with self._open() as file:
+            for batch in file.iter_batches(batch_size=size):
+                yield self._in_seconds(batch)
+
+    def _in_seconds(self, batch: Any) -> Any:
+        place = batch.schema.get_field_index(self._time)
+        if place < 0 or not is_clock(batch.schema.field(place).type):
+            return batch
+        return batch.set_column(place, self._time, utc_seconds(batch.column(place)))
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:
+        arrow = require("pyarrow", extra="train", purpose="reading parquet")
+        parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet")
+        try:
+            with parquet.ParquetFile(self._path) as file:
+                yield file
+        except OSError as error:
+            found = f"cannot be read: {error.strerror or error}"
+            raise SourceError(found, file=str(self._path), fix="check the path") from error
+        except (ValueError, arrow.ArrowException) as error:
+            raise SourceError(f"not a parquet file: {error}", file=str(self._path)) from error
