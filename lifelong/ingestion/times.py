@@ -56,13 +56,14 @@ class TimeFormat:
             ValueError, TypeError: the value is no such time.
         """
         if self.pattern is not None:
-            return _floor(datetime.strptime(value, self.pattern))
+            return whole_seconds(datetime.strptime(value, self.pattern))
         if self.unit == "iso":
-            return _floor(datetime.fromisoformat(value))
+            return whole_seconds(datetime.fromisoformat(value))
         whole = int(value) if isinstance(value, str | int) else float(value)
         return int(whole // PER_SECOND[self.unit])
 
 
-def _floor(moment: datetime) -> int:
+def whole_seconds(moment: datetime) -> int:
+    """UTC seconds of a moment, fractions rounded down; one without a zone is taken as UTC."""
     zoned = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return int(zoned.timestamp() // 1)

@@ -127,7 +127,7 @@ class Scorer:
             MissingExtraError: pyarrow is not installed.
         """
         parts = scored_rows(self, requests, {**(columns or {}), **named})
-        return table_of((row for rows in parts for row in rows), score_columns(self))
+        return table_of((row for rows in parts for row in rows), score_columns(self.schema))
 
     def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
         """Scores of many users' candidates, and what is known of each user, in the order of the requests.

@@ -111,7 +111,7 @@ def score_table(scorer: Answers, source: Path, out: Path, *, progress: Callable[
         How many rows were scored.
     """
     done = 0
-    with written_rows(out, score_columns(scorer)) as write:
+    with written_rows(out, score_columns(scorer.schema)) as write:
         for scores in scored_rows(scorer, source, {}):
             write(scores)
             done += len(scores)
@@ -120,9 +120,9 @@ def score_table(scorer: Answers, source: Path, out: Path, *, progress: Callable[
     return done
 
 
-def score_columns(scorer: Answers) -> dict[str, str]:
+def score_columns(schema: Schema) -> dict[str, str]:
     """Column of a table of scores -> the Arrow name of its type."""
-    several = scorer.schema.tasks if len(scorer.schema.tasks) > 1 else ()
+    several = schema.tasks if len(schema.tasks) > 1 else ()
     return SCORES | {f"{word}_{task}": "double" for task in several for word in ("score", "probability")}
 
 
