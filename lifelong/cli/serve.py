@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from lifelong import tracing
 from lifelong.cli.opening import open_letters, open_pair
 from lifelong.cli.options import (
     ArtifactPath,
@@ -116,6 +117,9 @@ def serve(
     keep_events: Annotated[
         float | None, typer.Option(metavar="DAYS", help="Delete older events from the event log.")
     ] = None,
+    traces: Annotated[
+        bool, typer.Option("--traces", help="Export spans as OTEL_* says; also on where OTEL_* names an exporter.")
+    ] = False,
 ) -> Reply:
     """Serve scores and take events over HTTP, and from a topic if one is given, until it is stopped."""
     from lifelong.serving.keys import KeyFile, allowed_hosts, check_exposure, check_proxies
@@ -147,7 +151,9 @@ def serve(
         log_users=log_users,
     ).of_one(workers)
     hosts = allowed_hosts(host, allowed_host, keys=keys is not None)
-    make_app = partial(_open_app, artifact, store, keys, admin_keys, hosts, data, shadow, settings, following, log)
+    make_app = partial(
+        _open_app, artifact, store, keys, admin_keys, hosts, data, shadow, settings, following, log, traces
+    )
     shown = {"store": without_password(store), "keys": keys is not None}
 
     def ready(artifact_id: str, address: str) -> None:
@@ -200,6 +206,7 @@ def _open_app(
     settings: ServiceSettings,
     following: _Following | None,
     log: LogFormat,
+    traces: bool,
 ) -> Iterator[FastAPI]:
     """The app of one process, with the store open as long as the context."""
     from lifelong.artifact.folder import Artifact
@@ -211,6 +218,7 @@ def _open_app(
     shadowing = None if shadow is None else Artifact.open(shadow)
     dataset = None if data is None else Dataset(data)
     with (
+        tracing.tracing() if traces or tracing.wanted() else contextlib.nullcontext(),
         open_pair(artifact, store, read_only=False) as (opened, memories),
         open_letters(None if following is None else following.dead_letter) as letters,
     ):

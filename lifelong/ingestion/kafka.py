@@ -16,6 +16,7 @@ The producer's key should be the user's id: then all events of a user are in one
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time as clock
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from lifelong import tracing
 from lifelong.errors import SourceError, StoreBehindError, StreamError, StreamUnavailableError, UsageError, require
 from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.ingestion.kafka_client import KafkaAddress, consumer, partitions_of
@@ -363,11 +365,28 @@ class Stream:
                 part.append(message)
         for partition, part in parts.items():
             try:
-                self._take_part(partition, part)
+                with self._span(partition, part):
+                    self._take_part(partition, part)
             except StoreBehindError as error:
                 logger.warning("%s Reading from there.", error.found)
                 self.begin_again(client, partition)
         self._commit_offsets(client, list(parts))
+
+    def _span(self, partition: int, messages: Sequence[Any]) -> contextlib.AbstractContextManager[object]:
+        """A span for messages that are applied together, with links to those in which they were sent."""
+        if not tracing.on():
+            return contextlib.nullcontext()
+        topic = self.address.topic
+        found: tracing.Attributes = {
+            "messaging.system": "kafka",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": topic,
+            "messaging.destination.partition.id": str(partition),
+            "messaging.consumer.group.name": self.address.group,
+            "messaging.batch.message_count": len(messages),
+        }
+        links = [link for message in messages if (link := _sent_in(message)) is not None]
+        return tracing.span(f"process {topic}", kind="CONSUMER", attributes=found, links=links)
 
     def _take_part(self, partition: int, messages: Sequence[Any]) -> None:
         """Apply messages of one partition, in one commit.
@@ -565,6 +584,12 @@ class _Group:
         numbers = [place.partition for place in places]
         logger.info("gives the partitions %s back", numbers)
         self._stream.drop(numbers)
+
+
+def _sent_in(message: Any) -> Any:
+    """The span in which a message was sent, None if its headers name none."""
+    headers = {name: value.decode("ascii", "replace") for name, value in message.headers() or () if value is not None}
+    return tracing.context_of(tracing.sent_with(headers)) if "traceparent" in headers else None
 
 
 class _Everything:

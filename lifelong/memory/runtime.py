@@ -27,6 +27,7 @@ from lifelong.memory.counting import Counting
 from lifelong.memory.graphs import Session
 from lifelong.memory.state import States, append, unroll
 from lifelong.store.artifact_list import StoreIdentity
+from lifelong.tracing import traced
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -282,6 +283,7 @@ class Runtime:
             feed["event"] = self._embed(number_BF[chosen], self._event)
         return dict(zip(names, self._run("write", [f"new_{name}" for name in names], feed), strict=True))
 
+    @traced("lifelong.graphs.score", attributes=lambda _, states, number_BCF, *__, **___: _sizes(states, number_BCF))
     def score(
         self,
         states: States,
@@ -443,3 +445,8 @@ def identity_with(artifact: Artifact, codec: str) -> StoreIdentity:
 
 def _slices(size: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, size)) for start in range(0, size, step))
+
+
+def _sizes(states: States, number_BCF: IntArray) -> dict[str, int]:
+    """What a span says of `Runtime.score`."""
+    return {"lifelong.users": len(states), "lifelong.candidates": number_BCF.shape[0] * number_BCF.shape[1]}

@@ -21,6 +21,7 @@ from lifelong.memory.counting import begin_to_compile_writes
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.state import States
 from lifelong.store.contract import ITEMS
+from lifelong.tracing import traced
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -173,6 +174,7 @@ class MemoryWriter:
             self._given[key] = row
         return row
 
+    @traced("lifelong.graphs.write", attributes=lambda _, states, plan, *__: _sizes(states, plan))
     def fold(self, states: States, plan: Rounds, number_NF: IntArray) -> States:
         """Memories after all events.
 
@@ -238,3 +240,8 @@ class MemoryWriter:
             place_N, user_B = left_N[plan.user_N[left_N] == user], np.array([user])
             states.put(user_B, self.runtime.write_run(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
         return states
+
+
+def _sizes(states: States, plan: Rounds) -> dict[str, int]:
+    """What a span says of `MemoryWriter.fold`."""
+    return {"lifelong.users": len(states), "lifelong.events": len(plan.user_N)}

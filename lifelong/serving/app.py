@@ -1,7 +1,7 @@
 """The service as an ASGI app, and what runs with it.
 
-request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate -> Deadline -> BodyLimit
-        -> route -> Service -> threads -> store
+request -> Shed (-> Traces) -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate -> Deadline
+        -> BodyLimit -> route -> Service -> threads -> store
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import FastAPI
 
+from lifelong import tracing
 from lifelong.ingestion.dead_letters import FileLetters
 from lifelong.ingestion.following import Follower, StreamCollector
 from lifelong.ingestion.kafka import Stream
@@ -32,6 +33,7 @@ from lifelong.serving.service import Service, ServiceSettings
 from lifelong.serving.shadow import Shadow
 from lifelong.serving.sweeper import Sweeper
 from lifelong.serving.takeovers import Takeovers
+from lifelong.serving.traces import Traces
 from lifelong.version import __version__
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ def create_app(
 ) -> FastAPI:
     """Build the service around one artifact and one store.
 
+    Within `lifelong.tracing.tracing` requests have spans.
+
     Args:
         artifact: the model.
         store: an opened store of it; it is not closed here, since its owner may go on with it.
@@ -95,6 +99,8 @@ def create_app(
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        # Its spans hold addresses and texts of errors, which name users; earlier releases have none.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.service, app.state.takeovers = service, Takeovers(service)
     app.state.impressions, app.state.shadow = _impressions_log(service), _shadow(service, shadow)
@@ -122,6 +128,9 @@ def create_app(
     app.add_middleware(HostGate, hosts=allowed_hosts, origins=api_keys is None)
     app.add_middleware(AccessLog, users=settings.log_users)
     app.add_middleware(Measure, metrics=service.metrics)
+    if tracing.on():
+        tracing.watch(store)
+        app.add_middleware(Traces)
     app.state.rush = Rush(service.full, settings.max_wait / 2, service.metrics.shed.labels("loop").inc, service.pace_of)
     app.add_middleware(Shed, rush=app.state.rush)
     _describe(app, service, keys=keys)

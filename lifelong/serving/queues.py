@@ -22,6 +22,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from lifelong import tracing
 from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Applied, Updater
 from lifelong.serving.errors import OverloadedError
@@ -169,6 +170,7 @@ class Queue:
         self.admit()
         came = self._now()
         self._came.append(came)
+        work = tracing.carried(work)
 
         def begin() -> T:
             try:
@@ -183,7 +185,7 @@ class Queue:
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Do a work in its turn that is never refused."""
-        return self._pool.submit(work)
+        return self._pool.submit(tracing.carried(work))
 
     def close(self) -> None:
         """Finish what was accepted."""
@@ -220,6 +222,19 @@ class _Batch:
     rows: Rows
     came: float
     outcome: Future[Applied] = field(default_factory=Future)
+    span: Any = None
+
+
+def _span_of(batches: Sequence[_Batch]) -> contextlib.AbstractContextManager[object]:
+    """A span for the commit of several requests: it is in the trace of the first, and has links to the others."""
+    spans = [batch.span for batch in batches if batch.span is not None]
+    if not spans:
+        return contextlib.nullcontext()
+    found: tracing.Attributes = {
+        "lifelong.requests": len(batches),
+        "lifelong.events": sum(len(b.rows) for b in batches),
+    }
+    return tracing.span("lifelong.fold", attributes=found, parent=tracing.below(spans[0]), links=spans[1:])
 
 
 class Writes(Queue):
@@ -269,7 +284,7 @@ class Writes(Queue):
             StoreUnavailableError: the error says what was kept, if anything.
         """
         self.admit()
-        batch = _Batch(rows, self._now())
+        batch = _Batch(rows, self._now(), span=tracing.here())
         self._came.append(batch.came)
         self._batches.append(batch)
         self._events_in += len(rows)
@@ -286,9 +301,10 @@ class Writes(Queue):
         started = time.perf_counter()
         rows = [row for batch in taken for row in batch.rows]
         try:
-            found: Sequence[Applied | Exception] = self._updater.apply_parts(
-                EventTable.of_rows(rows), [len(batch.rows) for batch in taken]
-            )
+            with _span_of(taken):
+                found: Sequence[Applied | Exception] = self._updater.apply_parts(
+                    EventTable.of_rows(rows), [len(batch.rows) for batch in taken]
+                )
         except Exception as error:
             found = [error] * len(taken)
         seconds = time.perf_counter() - started
