@@ -100,7 +100,6 @@ def on() -> bool:
 def traced(
     name: str,
     *,
-    root: bool = False,
     kind: str = "INTERNAL",
     attributes: Callable[..., Attributes] = lambda *_, **__: {},
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
