@@ -200,8 +200,8 @@ def context_of(parent: Any) -> Any:
 
 def watch(store: Any) -> None:
     """Give a store's reads and commits spans; it knows nothing of them, and costs nothing where they are off."""
-    store.read_many = traced("lifelong.store.read", kind="CLIENT", attributes=_read)(store.read_many)
-    store.commit = traced("lifelong.store.commit", kind="CLIENT", attributes=_commit)(store.commit)
+    store.read_many = traced("store.read", kind="CLIENT", attributes=_read)(store.read_many)
+    store.commit = traced("store.commit", kind="CLIENT", attributes=_commit)(store.commit)
 
 
 def _read(names: Sequence[str], *, space: int = 0) -> Attributes:

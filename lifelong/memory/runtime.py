@@ -283,7 +283,7 @@ class Runtime:
             feed["event"] = self._embed(number_BF[chosen], self._event)
         return dict(zip(names, self._run("write", [f"new_{name}" for name in names], feed), strict=True))
 
-    @traced("lifelong.graphs.score", attributes=lambda _, states, number_BCF, *__, **___: _sizes(states, number_BCF))
+    @traced("graphs.score", attributes=lambda _, states, number_BCF, *__, **___: _sizes(states, number_BCF))
     def score(
         self,
         states: States,

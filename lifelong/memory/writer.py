@@ -174,7 +174,7 @@ class MemoryWriter:
             self._given[key] = row
         return row
 
-    @traced("lifelong.graphs.write", attributes=lambda _, states, plan, *__: _sizes(states, plan))
+    @traced("graphs.write", attributes=lambda _, states, plan, *__: _sizes(states, plan))
     def fold(self, states: States, plan: Rounds, number_NF: IntArray) -> States:
         """Memories after all events.
 

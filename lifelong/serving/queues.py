@@ -234,7 +234,7 @@ def _span_of(batches: Sequence[_Batch]) -> contextlib.AbstractContextManager[obj
         "lifelong.requests": len(batches),
         "lifelong.events": sum(len(b.rows) for b in batches),
     }
-    return tracing.span("lifelong.fold", attributes=found, parent=tracing.below(spans[0]), links=spans[1:])
+    return tracing.span("events.fold", attributes=found, parent=tracing.below(spans[0]), links=spans[1:])
 
 
 class Writes(Queue):

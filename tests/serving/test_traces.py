@@ -70,22 +70,22 @@ def test_a_score_goes_on_with_the_clients_trace_down_to_store_and_graphs(client,
         "http.response.status_code": 200,
     }
     above = parents(spans)
-    assert above["lifelong.store.read"] == above["lifelong.graphs.score"] == "POST /v1/score"
-    assert spans["lifelong.graphs.score"].attributes["lifelong.candidates"] == 2
+    assert above["store.read"] == above["graphs.score"] == "POST /v1/score"
+    assert spans["graphs.score"].attributes["lifelong.candidates"] == 2
 
 
 def test_work_in_a_thread_belongs_to_its_request(client, exporter) -> None:
     client.post("/v1/score", {"requests": [{"user": "ann-secret", "items": ["i1"]}]})
-    assert parents(spans_of(exporter))["lifelong.graphs.score"] == "POST /v1/score"
+    assert parents(spans_of(exporter))["graphs.score"] == "POST /v1/score"
 
 
 def test_events_are_folded_and_committed_in_their_requests_trace(client, exporter) -> None:
     assert client.post("/v1/events", {"events": [EVENT]}).status_code == 200
     spans = spans_of(exporter)
     above = parents(spans)
-    assert above["lifelong.fold"] == "POST /v1/events"
-    assert above["lifelong.graphs.write"] == above["lifelong.store.commit"] == "lifelong.fold"
-    assert spans["lifelong.store.commit"].attributes["lifelong.events"] == 1
+    assert above["events.fold"] == "POST /v1/events"
+    assert above["graphs.write"] == above["store.commit"] == "events.fold"
+    assert spans["store.commit"].attributes["lifelong.events"] == 1
 
 
 def test_one_commit_of_many_requests_has_links_to_all_of_them(client, exporter, monkeypatch) -> None:
@@ -107,7 +107,7 @@ def test_one_commit_of_many_requests_has_links_to_all_of_them(client, exporter, 
 
     client.run(send)
     requests = [span for span in exporter.get_finished_spans() if span.name == "POST /v1/events"]
-    fold = spans_of(exporter)["lifelong.fold"]
+    fold = spans_of(exporter)["events.fold"]
     assert fold.attributes["lifelong.requests"] == 3
     around = {fold.parent.span_id, *(link.context.span_id for link in fold.links)}
     assert around == {span.context.span_id for span in requests}
@@ -151,7 +151,7 @@ def test_messages_of_a_topic_are_linked_with_those_who_sent_them(exporter, artif
     assert {span.name for span in consumed} == {f"process {topic}"}
     assert sum(span.attributes["messaging.batch.message_count"] for span in consumed) == 2
     assert [link.context.span_id for span in consumed for link in span.links] == [int(SPAN, 16)]
-    assert parents(spans_of(exporter))["lifelong.store.commit"] == f"process {topic}"
+    assert parents(spans_of(exporter))["store.commit"] == f"process {topic}"
 
 
 def _modules_after(code: str) -> set[str]:
