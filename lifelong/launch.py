@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -83,20 +85,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def end_with_parent(sentinel: int | None = None) -> None:
+def end_with_parent(sentinel: int | None = None, *, grace: float = 0.0) -> None:
     """End this process when the one that started it ends, for whatever reason.
 
     Args:
         sentinel: a descriptor that becomes ready to read when the parent ends; None if `multiprocessing` started this
             process.
+        grace: seconds that this process then has to end by itself, after a SIGTERM; 0 ends it where it is.
     """
     if sentinel is None:
         parent = multiprocessing.parent_process()
         sentinel = parent.sentinel if parent is not None else None
     if sentinel is not None:
-        threading.Thread(target=_wait_for_end, args=(sentinel,), name="lifelong-parent", daemon=True).start()
+        threading.Thread(target=_wait_for_end, args=(sentinel, grace), name="lifelong-parent", daemon=True).start()
 
 
-def _wait_for_end(sentinel: int) -> None:
+def _wait_for_end(sentinel: int, grace: float) -> None:
     wait([sentinel])
+    if grace > 0:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace)
     os._exit(INTERRUPTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -11,11 +12,13 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lifelong.errors import LifelongError, UsageError, require
+from lifelong.launch import end_with_parent
 from lifelong.store.descriptors import raise_descriptor_limit
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ BACKLOG = 2_048
 """Connections that wait to be accepted, at most."""
 STOP_SECONDS = 30
 """Seconds that accepted requests may take after the signal to stop."""
+PORT_SECONDS = 5.0
+"""Seconds that workers of a service that was killed may take to leave the port to the next one."""
 
 
 def run(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -65,6 +70,8 @@ def run_workers(
 ) -> None:
     """Serve from several processes on one address until SIGTERM or SIGINT; uvicorn replaces one that dies or hangs.
 
+    When this process is killed, they answer what they have accepted, and end.
+
     Args:
         make_app: called in each process; can be pickled. What it opens is closed when the process ends.
         settings: limits of its connections.
@@ -81,7 +88,7 @@ def run_workers(
     config = _config(partial(_worker_app, make_app), settings, **factory)
     # At the level of a worker's log it would not say that one died.
     logging.getLogger("uvicorn.error").setLevel(logging.INFO)
-    with listen(host, port) as listening, _shared_metrics(), signals_end_here():
+    with listen(host, port, patience=PORT_SECONDS) as listening, _shared_metrics(), signals_end_here():
         ready(f"http://{host}:{listening.getsockname()[1]}")
         supervisors.Multiprocess(config, [listening]).run()
 
@@ -104,6 +111,8 @@ def _shared_metrics() -> Iterator[None]:
 
 def _worker_app(make_app: Callable[[], contextlib.AbstractContextManager[FastAPI]]) -> FastAPI:
     """The app of one of several processes; what it was opened with is closed when it has shut down."""
+    # A worker that outlived its parent would hold the port, and nobody could stop it by the parent's number.
+    end_with_parent(grace=STOP_SECONDS)
     opened = contextlib.ExitStack()
     try:
         app = opened.enter_context(make_app())
@@ -178,33 +187,48 @@ def signals_end_here(then: Callable[[], None] = lambda: None) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, patience: float = 0.0) -> socket.socket:
     """A listening socket.
 
     >>> with listen("127.0.0.1", 0) as listening:
     ...     listening.getsockname()[0]
     '127.0.0.1'
 
+    Args:
+        host: address to listen on.
+        port: 0 takes a free one.
+        patience: seconds to wait for a port that is still in use.
+
     Raises:
         UsageError: the address cannot be used.
     """
-    listening: socket.socket | None = None
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return _listening(host, port)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < until:
+                time.sleep(0.05)
+                continue
+            raise UsageError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}",
+                expected="an address and a free port of this machine",
+                fix="choose another --port or --host",
+            ) from error
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    # The protocol is named: asyncio turns Nagle's delay (40 ms an answer) off only on a socket that says TCP.
+    listening = socket.socket(family, kind, socket.IPPROTO_TCP)
     try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # The protocol is named: asyncio turns Nagle's delay (40 ms an answer) off only on a socket that says TCP.
-        listening = socket.socket(family, kind, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(BACKLOG)
-        return listening
-    except OSError as error:
-        if listening is not None:
-            listening.close()
-        raise UsageError(
-            f"cannot listen on {host}:{port}: {error.strerror or error}",
-            expected="an address and a free port of this machine",
-            fix="choose another --port or --host",
-        ) from error
+    except OSError:
+        listening.close()
+        raise
+    return listening
 
 
 def check_workers(workers: int, url: str) -> None:

@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
-from support.valkey import server
+from support.processes import children, wait_until_gone
+from support.valkey import free_port, server
 
 from lifelong.errors import UsageError
 from lifelong.serving.run import check_workers, listen, run
@@ -134,3 +136,74 @@ def test_several_workers_share_a_store_and_one_that_dies_is_replaced(artifact, t
             process.stdout.close()
             process.wait()
             said.close()
+
+
+class Writer:
+    """Sends one user's events, each until it is acknowledged.
+
+    Args:
+        address: of the service.
+    """
+
+    def __init__(self, address):
+        self.address, self.acknowledged, self.over = address, 0, threading.Event()
+        self.thread = threading.Thread(target=self.work)
+
+    def work(self):
+        while not self.over.is_set():
+            event = {"user": "u", "item": "i1", "time": 1_700_000_000, "event_id": f"e{self.acknowledged}"}
+            # In doubt is only what is sent again under the same id.
+            if self.ask("/v1/events", {"events": [event]}) is not None:
+                self.acknowledged += 1
+
+    def ask(self, path, body):
+        head = {"content-type": "application/json", "connection": "close"}
+        request = urllib.request.Request(self.address + path, json.dumps(body).encode(), headers=head)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return json.load(answer)
+        except OSError:
+            time.sleep(0.01)
+            return None
+
+    def wait_for(self, more, process):
+        """Return when so many more are acknowledged."""
+        wanted, end = self.acknowledged + more, time.monotonic() + 120
+        while self.acknowledged < wanted:
+            assert process.poll() is None and time.monotonic() < end, (self.acknowledged, wanted)
+            time.sleep(0.01)
+
+
+def test_workers_end_with_a_parent_that_is_killed_and_the_next_service_has_their_port(artifact, redis_url):
+    pytest.importorskip("redis")
+    port = free_port()
+    command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--store", redis_url]
+    command += ["--workers", "2", "--port", str(port)]
+    writer, running, workers = Writer(f"http://127.0.0.1:{port}"), [], set()
+    try:
+        for _ in range(2):
+            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+            if not writer.thread.ident:
+                writer.thread.start()
+            # The second one begins while the workers of the first may still be there.
+            writer.wait_for(20, running[-1])
+            if len(running) == 1:
+                workers = children(running[0].pid)
+                assert len(workers) >= 2
+                running[0].kill()
+                running[0].wait()
+        wait_until_gone(workers)
+        writer.over.set()
+        writer.thread.join()
+        assert writer.ask("/v1/score", {"user": "u", "items": ["i1"]})["count"] == writer.acknowledged
+        workers = children(running[1].pid)
+        running[1].kill()
+        running[1].wait()
+        wait_until_gone(workers)
+        with listen("127.0.0.1", port):
+            pass
+    finally:
+        writer.over.set()
+        for process in running:
+            process.kill()
+            process.wait()
