@@ -632,7 +632,9 @@ def _opened(path: Path, *, write: bool, listed: bool = True, stores: int = 1) ->
         stores: that share the descriptors of this process.
     """
     kit: Any = require("rocksdict", extra="serve", purpose="a rocksdb:// store")
-    options = kit.Options.load_latest(str(_OPTIONS))[0] if listed else kit.Options(raw_mode=True)
+    options, families = kit.Options.load_latest(str(_OPTIONS))
+    if not listed:
+        options = kit.Options(raw_mode=True)
     options.create_if_missing(write)
     # Without a limit each file of the store stays open, and descriptors run out at some size of it.
     options.set_max_open_files(files_of_a_store(stores))
@@ -644,7 +646,7 @@ def _opened(path: Path, *, write: bool, listed: bool = True, stores: int = 1) ->
     options.set_max_log_file_size(_DIARY)
     options.set_keep_log_file_num(_DIARIES)
     access = kit.AccessType.read_write() if write else kit.AccessType.read_only(False)
-    return kit.Rdict(str(path / "db"), options, access_type=access)
+    return kit.Rdict(str(path / "db"), options, column_families=families, access_type=access)
 
 
 def open_unchecked(path: Path, *, write: bool = False, listed: bool = True) -> Any:
