@@ -46,7 +46,7 @@ class Service:
     def get(self, path, body=None):
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.address + path, data, headers={"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.read().decode()
 
     def count(self, user):
@@ -73,7 +73,7 @@ def serve(artifact, tmp_path):
 
 
 def wait_until(reached):
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not reached():
         assert time.monotonic() < end
         time.sleep(0.1)

@@ -31,15 +31,17 @@ class Running:
     port: int
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=300)
 
     def post(self, path: str, body: object) -> object:
         url, head = f"http://127.0.0.1:{self.port}{path}", {"content-type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), head), timeout=30) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, json.dumps(body).encode(), head), timeout=300
+        ) as answer:
             return json.load(answer)
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=300) as answer:
             return answer.read().decode()
 
     @property
@@ -195,8 +197,11 @@ def test_where_all_connections_are_busy_a_new_one_is_told_to_wait(artifact, tmp_
     options = ("--max-connections", "4")
     with served(artifact.path, tmp_path / "store", *options) as service, ExitStack() as open_:
         for _ in range(4):
-            open_.enter_context(service.connect()).sendall(HEAD + b"Content-Length: 9\r\n\r\n{")
-        time.sleep(0.5)
+            one = open_.enter_context(service.connect())
+            # Once it is known to the service, what it sends is read before a later connection is looked at.
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert one.recv(65_536).startswith(b"HTTP/1.1 200")
+            one.sendall(HEAD + b"Content-Length: 9\r\n\r\n{")
         said = to_the_end(open_.enter_context(service.connect()))
         check_error(said, 503, "OverloadedError")
         assert b"retry-after: 1" in said

@@ -8,7 +8,6 @@ import random
 import socket
 import socketserver
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -162,39 +161,56 @@ class Echo(socketserver.BaseRequestHandler):
             self.request.sendall(data)
 
 
+class Fault:
+    """Lets a fault last for as long as a test wants."""
+
+    def __init__(self):
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    def wait(self, seconds):
+        self.begun.set()
+        self.over.wait()
+
+
 @pytest.fixture
-def link():
+def fault():
+    return Fault()
+
+
+@pytest.fixture
+def link(fault):
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
         threading.Thread(target=server.serve_forever).start()
-        cable = Link(server.server_address[1])
+        cable = Link(server.server_address[1], fault.wait)
         yield cable
         cable.close()
         server.shutdown()
 
 
-def answer(link, word=b"word", timeout=5.0):
+def answer(link, word=b"word", timeout=300.0):
     with socket.create_connection(("127.0.0.1", link.port), timeout=timeout) as one:
         one.sendall(word)
         return one.recv(100)
 
 
-def test_a_link_carries_holds_cuts_and_loses_answers(link):
+@pytest.mark.parametrize(("name", "found"), [("cut", b""), ("hold", b"in it"), ("lose_answers", b"")])
+def test_a_link_carries_holds_cuts_and_loses_answers(link, fault, name, found):
     assert answer(link) == b"word"
-    for fault in (link.cut, link.hold, link.lose_answers):
-        with socket.create_connection(("127.0.0.1", link.port), timeout=5) as one:
-            one.sendall(b"before")
-            assert one.recv(100) == b"before"
-            thread = threading.Thread(target=fault)
-            thread.start()
-            time.sleep(0.05)
-            with contextlib.suppress(OSError):
-                one.sendall(b"in it")
-            found = b""
-            with contextlib.suppress(ConnectionError):
-                found = one.recv(100)
-            assert found == (b"in it" if fault == link.hold else b"")
-            thread.join()
-        assert answer(link) == b"word"
+    with socket.create_connection(("127.0.0.1", link.port), timeout=300) as one:
+        one.sendall(b"before")
+        assert one.recv(100) == b"before"
+        thread = threading.Thread(target=getattr(link, name))
+        thread.start()
+        fault.begun.wait()
+        with contextlib.suppress(OSError):
+            one.sendall(b"in it")
+        fault.over.set()
+        seen = b""
+        with contextlib.suppress(ConnectionError):
+            seen = one.recv(100)
+        assert seen == found
+        thread.join()
+    assert answer(link) == b"word"
 
 
 @dataclass

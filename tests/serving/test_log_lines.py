@@ -36,11 +36,11 @@ def test_a_service_that_is_asked_well_and_badly_and_is_stopped_writes_json_alone
         address = json.loads(line)["message"].partition(" at ")[2].split()[0]
         host, port = address.removeprefix("http://").split(":")
         with pytest.raises(urllib.error.HTTPError):
-            urllib.request.urlopen(f"{address}/nowhere", timeout=30)
-        with socket.create_connection((host, int(port)), timeout=30) as one:
+            urllib.request.urlopen(f"{address}/nowhere", timeout=300)
+        with socket.create_connection((host, int(port)), timeout=300) as one:
             one.sendall(b"no http\r\n\r\n")
             one.recv(1_000)
-        with socket.create_connection((host, int(port)), timeout=30) as one:
+        with socket.create_connection((host, int(port)), timeout=300) as one:
             # Hangs up in the middle of a body.
             one.sendall(
                 b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"

@@ -410,7 +410,7 @@ def test_a_rush_is_refused_when_heads_have_come_and_the_connections_stay(app, mo
     answer = app.state.service.answer
     monkeypatch.setattr(app.state.service, "answer", lambda request: begun.append(1) or answer(request))
     body, head = b'{"user": "u", "items": ["i1"]}', {"Content-Type": "application/json"}
-    with running(app) as port, contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)) as client:
+    with running(app) as port, contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as client:
 
         def post(**more):
             client.request("POST", "/v1/score", body, head | more)
@@ -475,7 +475,7 @@ def raw(body=BODY, *headers, path="/v1/events"):
 def connected(port, number):
     """Connections of clients."""
     with contextlib.ExitStack() as open_:
-        yield [open_.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30)) for _ in range(number)]
+        yield [open_.enter_context(socket.create_connection(("127.0.0.1", port), timeout=300)) for _ in range(number)]
 
 
 def statuses_of(connection, number):
@@ -491,7 +491,7 @@ def statuses_of(connection, number):
 
 def until(true):
     """Wait until something is so."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 300
     while not true():
         assert time.monotonic() < end
         time.sleep(0.01)

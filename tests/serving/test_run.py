@@ -58,7 +58,7 @@ def test_a_stopped_service_has_kept_what_it_accepted(artifact, tmp_path):
         request = urllib.request.Request(
             address + path, json.dumps(body).encode(), headers={"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return json.load(answer)
 
     counts = []
@@ -70,7 +70,7 @@ def test_a_stopped_service_has_kept_what_it_accepted(artifact, tmp_path):
             call(address, "/v1/events", {"events": [event]})
             counts.append(call(address, "/v1/score", {"user": "u1", "items": ["i1"]})["count"])
             os.kill(process.pid, signal.SIGTERM)
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=300) == 0
         finally:
             process.kill()
             process.stdout.close()
@@ -80,11 +80,11 @@ def test_a_stopped_service_has_kept_what_it_accepted(artifact, tmp_path):
 
 def check_one_set_of_metrics(address):
     """Whichever of two workers answers says what both did, and what each of them is."""
-    deadline, seen = time.monotonic() + 60, set()
+    deadline, seen = time.monotonic() + 300, set()
     while len(seen) < 2:
         assert time.monotonic() < deadline, seen
         # The page does not count itself before it is answered.
-        with urllib.request.urlopen(f"{address}/metrics", timeout=60) as answer:
+        with urllib.request.urlopen(f"{address}/metrics", timeout=300) as answer:
             text = answer.read().decode()
         assert 'lifelong_events_total{outcome="applied"} 8.0' in text
         assert 'lifelong_request_seconds_count{method="POST",route="/v1/score"} 8.0' in text
@@ -113,7 +113,7 @@ def test_several_workers_share_a_store_and_one_that_dies_is_replaced(artifact, t
             def post(path, body):
                 head = {"content-type": "application/json", "connection": "close"}
                 request = urllib.request.Request(address + path, json.dumps(body).encode(), headers=head)
-                with urllib.request.urlopen(request, timeout=60) as answer:
+                with urllib.request.urlopen(request, timeout=300) as answer:
                     return json.load(answer)
 
             for number in range(8):
@@ -123,12 +123,12 @@ def test_several_workers_share_a_store_and_one_that_dies_is_replaced(artifact, t
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
             os.kill(int(children[-1]), signal.SIGKILL)
             assert post("/v1/score", {"user": "u", "items": ["i1"]})["count"] == 8
-            deadline, died = time.monotonic() + 60, f"Child process [{children[-1]}] died"
+            deadline, died = time.monotonic() + 300, f"Child process [{children[-1]}] died"
             while died not in (tmp_path / "stderr").read_text():
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             os.kill(process.pid, signal.SIGTERM)
-            assert process.wait(timeout=60) == 0
+            assert process.wait(timeout=300) == 0
             line = next(line for line in (tmp_path / "stderr").read_text().splitlines() if died in line)
             assert (log == "json") == line.startswith("{")
         finally:
@@ -160,7 +160,7 @@ class Writer:
         head = {"content-type": "application/json", "connection": "close"}
         request = urllib.request.Request(self.address + path, json.dumps(body).encode(), headers=head)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 return json.load(answer)
         except OSError:
             time.sleep(0.01)
@@ -168,7 +168,7 @@ class Writer:
 
     def wait_for(self, more, process):
         """Return when so many more are acknowledged."""
-        wanted, end = self.acknowledged + more, time.monotonic() + 120
+        wanted, end = self.acknowledged + more, time.monotonic() + 300
         while self.acknowledged < wanted:
             assert process.poll() is None and time.monotonic() < end, (self.acknowledged, wanted)
             time.sleep(0.01)

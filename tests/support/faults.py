@@ -28,7 +28,7 @@ from pathlib import Path
 from support.histories import Clients
 from support.valkey import Server, free_port
 
-_PATIENCE = 120
+_PATIENCE = 400
 """Seconds in which a service starts on a busy machine."""
 _JUMPS = (-250_000, -90_000, -3_600, -5, 5, 3_600, 90_000, 250_000)
 """Seconds by which a clock is wrong after a jump: also more than a day."""
@@ -159,10 +159,11 @@ class Link:
 
     Args:
         target: port of the server.
+        wait: lets so many seconds pass while a fault lasts.
     """
 
-    def __init__(self, target: int) -> None:
-        self.target = target
+    def __init__(self, target: int, wait: Callable[[float], object] = time.sleep) -> None:
+        self.target, self._wait = target, wait
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._flowing, self._lock = threading.Event(), threading.Lock()
@@ -176,19 +177,19 @@ class Link:
         """Break every connection, and let none be made for a moment."""
         self._cut = True
         self.reset()
-        time.sleep(0.4)
+        self._wait(0.4)
         self._cut = False
 
     def hold(self) -> None:
         """Let nothing through for a moment; it comes later."""
         self._flowing.clear()
-        time.sleep(0.4)
+        self._wait(0.4)
         self._flowing.set()
 
     def lose_answers(self) -> None:
         """Let what is asked through and no answer, then break every connection."""
         self._deaf = True
-        time.sleep(0.2)
+        self._wait(0.2)
         self.reset()
         self._deaf = False
 

@@ -174,7 +174,7 @@ class Clients:
         """Read every user once from every service, at the end."""
         for address in self.addresses:
             for user in self.users:
-                until = time.monotonic() + 30
+                until = time.monotonic() + 300
                 while not self._read(f"end-{address[1]}", address, user, last=True):
                     assert time.monotonic() < until, f"a service does not answer at the end: {self.refused}"
 

@@ -20,7 +20,7 @@ from typing import Any
 from lifelong.errors import require
 from support.valkey import free_port
 
-_PATIENCE = 60
+_PATIENCE = 300
 """Seconds in which a broker starts on a busy machine, and takes what it is given."""
 
 

@@ -45,7 +45,7 @@ from support.valkey import server
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-_PATIENCE = 120
+_PATIENCE = 400
 """Seconds in which a victim does something on a busy machine."""
 _PARTITIONS, _SHARDS = 3, 3
 _POST = 5

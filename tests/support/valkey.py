@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_PATIENCE = 60
+_PATIENCE = 300
 """Seconds in which a server starts on a busy machine."""
 
 
