@@ -52,6 +52,10 @@ def test_features_are_those_of_a_loop_over_events(dataset: Dataset) -> None:
         np.testing.assert_allclose(value_NK[place], [expected[name] for name in names], rtol=1e-5, atol=1e-6)
 
 
+def test_a_decayed_count_halves_in_the_days_of_its_name() -> None:
+    assert {name: int(name.removesuffix("d")) * 86_400 for name in ("7d", "60d")} == counts.SECOND_HALF_LIVES
+
+
 def test_users_are_counted_the_same_in_small_groups(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = dataset.examples("test")
     whole = count_features(dataset, examples)

@@ -96,10 +96,22 @@ def test_every_step_takes_the_rate_that_the_schedule_has_at_that_many_examples(
     assert [one.pop() for one in taken] == sorted(set(wanted), reverse=True)
 
 
-@pytest.mark.parametrize("name", ["dnn", "din", "hpmn", "tally", "sim"])
-def test_the_head_drops_units_in_training_and_nowhere_else(name: str) -> None:
-    model, batch = build(name, INPUTS, {"dropout": 0.5}), random_batch([6, 9, 12], targets=4)
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        *((name, None) for name in ("dnn", "din", "hpmn", "tally", "sim", "lr", "fm", "mf", "svdpp", "fpmc")),
+        *(("dnn", head) for head in ("mmoe", "ple", "esmm")),
+    ],
+)
+def test_the_head_drops_units_in_training_and_nowhere_else(name: str, head: str | None) -> None:
+    inputs = INPUTS if head is None else replace(INPUTS, tasks=("any", "buy"))
+    model = build(name, inputs, {"dropout": 0.5} | ({} if head is None else {"head": head}))
+    batch = random_batch([6, 9, 12], targets=4, inputs=inputs)
     assert isinstance(model, Model)
+    with torch.no_grad():
+        # Some models begin with zeros, of which nothing can be dropped.
+        for parameter in model.parameters():
+            parameter.normal_(std=0.1)
 
     def logits() -> torch.Tensor:
         with torch.no_grad():
