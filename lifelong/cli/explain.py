@@ -90,12 +90,15 @@ COUNTED = ("field", "value", "met", "last", "effect on the score")
 
 
 def counted_rows(counted: Counted) -> list[list[str]]:
-    """What a memory has counted of a candidate's values, in words: one row per field, then one for its slots."""
+    """What a memory knows of a candidate, in words: a row per field, one per field with affinities, one for slots."""
     rows = []
     for value in counted.values:
         met = {"counted": _times(value.times), "faded": "long ago", "new": "never", "unknown": "not counted"}
         last = {None: "", 1: "the last event"}.get(value.events_ago, f"{value.events_ago} events ago")
         rows.append([value.field, _shown(value.value or "?"), met[value.state], last, f"{value.effect:+.3f}"])
+    for of in counted.affinities:
+        fit, lately = f"fits {of.cosine:+.2f}", f"lately {of.cosine_lately:+.2f}"
+        rows.append([f"{of.field}, by other users", "", fit, lately, f"{of.effect:+.3f}"])
     if counted.slots_effect is not None:
         rows.append(["slots", "", "", "", f"{counted.slots_effect:+.3f}"])
     return rows

@@ -1,9 +1,12 @@
-"""What the cells of a counting memory know of a candidate, and what each of them did to its score.
+"""What the cells and sums of a counting memory know of a candidate, and what each of them did to its score.
 
-    memory --without the cells of one field--> score again --difference--> that field's effect
+    memory --without the cells, or the sums, of one field--> score again --difference--> that part's effect
 
 Effects are differences between scores of one model, not shares: fields act together, so effects need not sum to
 anything.
+
+Shapes: C candidates, F item fields, A fields with factors, X parts of a memory that are left out in turn: the cells of
+each field, the sums of each field with factors, the slots; K sums, D numbers of all factors.
 """
 
 from __future__ import annotations
@@ -15,8 +18,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data.cell_plan import AGES, KEYS, NO_KEY, WORD, CellPlan, ages, faded_bits, key_of, plan_of
-from lifelong.scoring.explanation import Counted, CountedValue
+from lifelong.data.cell_plan import (
+    AGES,
+    KEYS,
+    NO_KEY,
+    WORD,
+    CellPlan,
+    ages,
+    factor_widths,
+    faded_bits,
+    key_of,
+    plan_of,
+)
+from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,14 +66,10 @@ def counted_of(
         return [None] * len(scores)
     cells = _Cells(scorer, states)
     without_CX = cells.without(number_CF, request, time)
-    fields = number_CF.shape[1]
-    found: list[Counted | None] = []
-    for number_F, score, without_X in zip(number_CF, scores, without_CX, strict=True):
-        # One effect a field and, of a memory with slots, a last one for them.
-        effect_X = [score.score - float(other) for other in without_X]
-        values = [cells.value(field, int(number), effect_X[field]) for field, number in enumerate(number_F)]
-        found.append(Counted(values, effect_X[fields] if cells.has_slots else None))
-    return found
+    return [
+        cells.counted(number_F, [score.score - float(other) for other in without_X])
+        for number_F, score, without_X in zip(number_CF, scores, without_CX, strict=True)
+    ]
 
 
 def age_of(packed: int) -> int:
@@ -81,8 +91,7 @@ class Cells:
         self.states = states
         self.plan: CellPlan = plan_of(config.settings, config.input_spec)
         # The cells of all fields lie one after another; `cells_F` says how many each field has.
-        bounds = np.cumsum([0, *self.plan.cells_F])
-        self.part_F = [slice(int(start), int(end)) for start, end in itertools.pairwise(bounds)]
+        self.part_F = _parts(self.plan.cells_F)
 
     def met(self, place: int, field: int, number: int) -> tuple[int, int | None]:
         """How often a memory counted a number of a field, and how many events ago last: (0, None) if it has no cell."""
@@ -98,12 +107,40 @@ class Cells:
         return packed // AGES, age_of(packed)
 
 
+def _parts(sizes: Sequence[int]) -> list[slice]:
+    """Where parts of some sizes lie that follow each other."""
+    return [slice(int(start), int(end)) for start, end in itertools.pairwise(np.cumsum([0, *sizes]))]
+
+
 class _Cells(Cells):
-    """The cells of one user's memory, and what each did to a score."""
+    """The cells and sums of one user's memory, and what each did to a score."""
 
     def __init__(self, scorer: Scorer, states: States) -> None:
         super().__init__(scorer.artifact, states)
         self.scorer, self.has_slots = scorer, "slot" in states.fields
+        self.sums_A = _parts(_widths(scorer.artifact) if "sums" in states.fields else ())
+
+    def counted(self, number_F: IntArray, effect_X: Sequence[float]) -> Counted:
+        """What is known of one candidate, from the effects in the order of `without`."""
+        fields, last = len(number_F), len(number_F) + len(self.sums_A)
+        return Counted(
+            values=[self.value(field, int(number), effect_X[field]) for field, number in enumerate(number_F)],
+            affinities=[
+                self.affinity(field, int(number_F[field]), effect) for field, effect in enumerate(effect_X[fields:last])
+            ],
+            slots_effect=effect_X[last] if self.has_slots else None,
+        )
+
+    def affinity(self, field: int, number: int, effect: float) -> Affinity:
+        """How well a number of a field fits the sums of its factors."""
+        name, part = self.scorer.schema.item_fields[field], self.sums_A[field]
+        sums_KD = self.states.fields["sums"][0, :, part].astype(np.float64)
+        # The vector of a value ends with its factor.
+        factor_D = self.scorer.artifact.tables[name][number, part.start - part.stop :].astype(np.float64)
+        length_K = np.linalg.norm(sums_KD, axis=1) * np.linalg.norm(factor_D)
+        cosine, lately = np.divide(sums_KD @ factor_D, length_K, out=np.zeros(len(sums_KD)), where=length_K > 0)
+        # Without a factor or a sum the memory says nothing: a difference between the scores is a rounding error.
+        return Affinity(name, float(cosine), float(lately), effect if length_K.any() else 0.0)
 
     def value(self, field: int, number: int, effect: float) -> CountedValue:
         """What is known of one number of a field."""
@@ -125,9 +162,10 @@ class _Cells(Cells):
         return all(faded_W[bit // WORD] >> bit % WORD & 1 for bit in faded_bits(key, field, self.plan.bits))
 
     def without(self, number_CF: IntArray, request: ScoreRequest, time: int) -> npt.NDArray[Any]:
-        """Scores of the candidates without the cells of each field and, last, without slots: `[C, F (+ 1)]`."""
+        """Scores of the candidates without the cells of each field, the sums of each, and the slots: `[C, X]`."""
         candidates, fields = number_CF.shape
-        variants = fields + self.has_slots
+        last = fields + len(self.sums_A)
+        variants = last + self.has_slots
         # One copy of the memory for each candidate and variant: variant v of candidate c is copy c * variants + v. All
         # of them are scored in one pass, each for its one candidate.
         states = self.states.take(np.zeros(candidates * variants, np.int64))
@@ -136,8 +174,10 @@ class _Cells(Cells):
                 place = candidate * variants + field
                 states.fields["cell"][place, self.part_F[field]] = 0
                 self._clear(states.fields["faded"][place], field, key_of(int(number_CF[candidate, field])))
+            for place, part in enumerate(self.sums_A, candidate * variants + fields):
+                states.fields["sums"][place, :, part] = 0
             if self.has_slots:
-                states.fields["slot"][candidate * variants + fields] = 0
+                states.fields["slot"][candidate * variants + last] = 0
         time_B = np.full(len(states), time, np.int64)
         fields_C = request.fields or [None] * candidates
         of_one = [
@@ -154,3 +194,9 @@ class _Cells(Cells):
         if key != NO_KEY:
             for bit in faded_bits(key, field, self.plan.bits):
                 faded_W[bit // WORD] &= ~(1 << bit % WORD)
+
+
+def _widths(artifact: Artifact) -> tuple[int, ...]:
+    """Numbers of the factors of the first item fields."""
+    settings = artifact.config.settings
+    return factor_widths(settings["factors"], settings["state"], fields=len(artifact.config.input_spec.item))

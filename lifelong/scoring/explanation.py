@@ -74,10 +74,25 @@ class CountedValue:
 
 
 @dataclass(frozen=True, slots=True)
+class Affinity:
+    """How well a value of a candidate fits what the user met, by who else had what."""
+
+    field: Annotated[str, Field(description="its item field")]
+    cosine: Annotated[
+        float, Field(description="of the value's factor and the sum over all her events, from -1 to 1; 0 if unknown")
+    ]
+    cosine_lately: Annotated[float, Field(description="the same with the sum in which later events weigh more")]
+    effect: Annotated[float, Field(description="the score less what it would be with empty sums of this field")]
+
+
+@dataclass(frozen=True, slots=True)
 class Counted:
     """What a memory with counters knows of a candidate."""
 
     values: Annotated[list[CountedValue], Field(description="one per item field")]
+    affinities: Annotated[
+        list[Affinity], Field(description="one per item field with factors; empty for a memory without their sums")
+    ]
     slots_effect: Annotated[
         float | None,
         Field(description="the score less what it would be with empty slots; null for a memory without slots"),

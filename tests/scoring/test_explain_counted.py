@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
 from support.artifacts import tiny_artifact
 
+from lifelong.cli.explain import counted_rows
 from lifelong.data.cell_plan import plan_of
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.scoring.answer import ScoreRequest
@@ -96,6 +98,49 @@ def test_the_effect_of_the_slots_is_the_score_less_that_of_a_memory_with_empty_o
     assert explained.counted.slots_effect == pytest.approx(explained.score - without, abs=1e-5)
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_effect_of_an_affinity_is_the_score_less_that_of_a_memory_with_empty_sums_of_the_field(
+    tally, store, scorer, place
+):
+    fold(tally, store, ["i1", "i2", "i1"])
+    explained = explain(scorer, ScoreRequest("u", ["i5"], LATER)).candidates[0]
+    affinity = explained.counted.affinities[place]
+    # A state of 512 bytes has an eighth of the numbers of a whole one: 4 for the item, then 2 for the category.
+    own = (slice(0, 4), slice(4, 6))[place]
+    keep(store, scorer, lambda fields: fields["sums"][0, :, own].fill(0))
+    without = scorer.score("u", ["i5"], time=LATER)[0].score
+    assert affinity.field == ("item", "category")[place]
+    assert affinity.effect != 0
+    assert affinity.effect == pytest.approx(explained.score - without, abs=1e-5)
+
+
+def test_an_affinity_is_the_cosine_of_the_values_factor_and_those_of_the_events(tally, store, scorer):
+    fold(tally, store, ["i1", "i2"])
+    row_C = scorer.online_items.numbers(["i1", "i2", "i5"], None)[:, 0]
+    first, second, asked = tally.tables["item"][row_C, -4:].astype(float)
+    for name, weight in (("cosine", 1.0), ("cosine_lately", 2 ** (-1 / 100))):
+        total = weight * first + second
+        affinity = explain(scorer, ScoreRequest("u", ["i5"], LATER)).candidates[0].counted.affinities[0]
+        expected = total @ asked / np.linalg.norm(total) / np.linalg.norm(asked)
+        assert getattr(affinity, name) == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_unknown_value_and_an_empty_memory_have_no_affinity(tally, store, scorer):
+    empty = explain(scorer, ScoreRequest("nobody", ["i1"], LATER)).candidates[0].counted.affinities
+    fold(tally, store, ["i1"])
+    unknown = explain(scorer, ScoreRequest("u", ["never heard of"], LATER)).candidates[0].counted.affinities[1]
+    assert {(of.cosine, of.cosine_lately, of.effect) for of in (*empty, unknown)} == {(0.0, 0.0, 0.0)}
+
+
+def test_a_terminal_shows_a_row_for_each_field_counted_each_affinity_and_the_slots(tally, store, scorer):
+    fold(tally, store, ["i1", "i2"])
+    counted = explain(scorer, ScoreRequest("u", ["i1"], LATER)).candidates[0].counted
+    rows = counted_rows(counted)
+    assert [row[0] for row in rows] == ["item", "category", "item, by other users", "category, by other users", "slots"]
+    first = counted.affinities[0]
+    assert rows[2][2:] == [f"fits {first.cosine:+.2f}", f"lately {first.cosine_lately:+.2f}", f"{first.effect:+.3f}"]
+
+
 def test_the_attention_over_the_slots_is_told_as_well_and_counters_are_no_slots(tally, store, scorer):
     fold(tally, store, ["i1", "i2", "i3"])
     explanation = explain(scorer, ScoreRequest("u", ["i1", "i2"], LATER))
@@ -112,6 +157,9 @@ def test_the_service_answers_the_same(tally, make_client):
     reply = client.post("/v1/explain", {"user": "u", "items": ["i1"]}).json()
     values = {value["field"]: value for value in reply["candidates"][0]["counted"]["values"]}
     assert (values["item"]["state"], values["item"]["times"]) == ("counted", 2)
+    affinities = reply["candidates"][0]["counted"]["affinities"]
+    assert [of["field"] for of in affinities] == ["item", "category"]
+    assert affinities[0].keys() == {"field", "cosine", "cosine_lately", "effect"}
 
 
 def test_a_memory_without_counters_has_no_such_part(artifact, make_client):
