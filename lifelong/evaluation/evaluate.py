@@ -251,10 +251,10 @@ def evaluate(
     if ranking:
 
         def score(asked: Examples) -> FloatArray:
-            found_NT = predict(model, dataset, asked, delay=delays[0], threads=threads, processes=processes)
+            found_NT = predict(model, held, asked, delay=delays[0], threads=threads, processes=processes)
             return found_NT[:, 0]
 
-        ranked = rank_catalogue(score, dataset, examples, ranking, users=ranking_users, resamples=bootstrap, seed=seed)
+        ranked = rank_catalogue(score, held, examples, ranking, users=ranking_users, resamples=bootstrap, seed=seed)
     result = processes.on_first(
         lambda: record(scored, resamples=bootstrap, seed=seed).model_copy(update={"ranking": ranked})
     )

@@ -12,12 +12,14 @@ pytest.importorskip("torch")
 
 from support.artifacts import tiny_artifact
 
+from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.config import load_config
 from lifelong.data.dataset import Dataset
 from lifelong.errors import DatasetError, MismatchError, UsageError
 from lifelong.evaluation import evaluate as evaluation
 from lifelong.evaluation.evaluate import evaluate
+from lifelong.evaluation.ranking import rank_catalogue
 from lifelong.evaluation.vault import Opening, claim, openings, stored_result
 from lifelong.preparation.prepare import prepare
 from lifelong.testing.datasets import tiny_dataset
@@ -65,6 +67,15 @@ def test_the_vault_is_measured_once_and_keeps_what_came_out(dataset: Dataset, ar
     assert "--stored" in caught.value.fix
     assert stored_result(dataset, artifact) == result
     check_fits(artifact, dataset.vault)  # so that a store can be filled from it
+
+
+def test_the_vault_is_ranked_with_its_own_histories_and_items(dataset: Dataset, artifact: Artifact) -> None:
+    found = evaluate(artifact, dataset, split="vault", bootstrap=2, ranking=(5,)).ranking
+    vault = dataset.vault
+    model, examples = load_model(artifact), vault.examples("vault")
+    wanted = rank_catalogue(lambda asked: model.predict(vault, asked)[:, 0], vault, examples, (5,), resamples=2, seed=0)
+    assert found is not None
+    assert found.model_copy(update={"seconds": 0}) == wanted.model_copy(update={"seconds": 0})
 
 
 def test_each_family_opens_it_for_itself(dataset: Dataset, artifact: Artifact, other: Artifact) -> None:

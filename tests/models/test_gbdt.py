@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.rows import Make, make
 
 pytest.importorskip("torch")
 pytest.importorskip("lightgbm")
@@ -15,6 +16,7 @@ from lifelong.errors import ConfigError, MismatchError, MissingExtraError
 from lifelong.models.gbdt import Gbdt, GbdtConfig
 from lifelong.testing.datasets import tiny_dataset
 
+__all__ = ["make"]
 pytestmark = pytest.mark.torch
 
 SMALL = {"leaves": 7, "leaf_examples": 20, "rounds": 40}
@@ -169,3 +171,13 @@ def test_trees_of_an_earlier_release_are_refused(dataset: Dataset, tmp_path: Pat
     path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
     with pytest.raises(MismatchError, match="inputs of an earlier release"):
         Gbdt.load(tmp_path / "model")
+
+
+def test_the_vault_of_a_given_split_is_scored_with_the_answers_of_the_rest(make: Make) -> None:
+    events = [(f"u{user}", f"i{(user * 7 + at) % 9}", at) for user in range(40) for at in range(6)]
+    shown = [
+        (f"u{user}", f"i{user % 9}", 6, float(user % 3 > 0), "test" if user > 19 else "train") for user in range(40)
+    ]
+    dataset = make(events, impressions=shown, protocol="given", time_unit="ordinal", settings={"vault": 0.1})
+    model = fitted(dataset, rounds=2)
+    assert np.isfinite(model.predict(dataset.vault, dataset.vault.examples("vault"))).all()
