@@ -44,6 +44,9 @@ def evaluate(
         int | None,
         typer.Option(min=1, metavar="N", help="Rank for the baskets of so many users, drawn by the seed (100)."),
     ] = None,
+    ranking_minutes: Annotated[
+        float, typer.Option(min=0, help="Refuse a ranking that would take longer, after its first scores.")
+    ] = 60.0,
     out: Annotated[Path | None, typer.Option(metavar="JSON", help="Also write the result record here.")] = None,
 ) -> Reply:
     """Measure an artifact on the examples of one split."""
@@ -73,6 +76,7 @@ def evaluate(
             threads=threads,
             in_sample=in_sample,
             ranking=_places(ranking),
+            ranking_minutes=ranking_minutes,
             **({} if ranking_users is None else {"ranking_users": ranking_users}),
         )
     if out is not None and launch().first:

@@ -80,6 +80,10 @@ class Moments:
     trips_N: IntArray
     time_N: IntArray
 
+    def take(self, place_N: IntArray) -> Moments:
+        """Some of them."""
+        return Moments(*(column[place_N] for column in (self.user_N, self.position_N, self.trips_N, self.time_N)))
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -243,13 +247,19 @@ def value_features(*, timed: bool) -> dict[str, Feature]:
     return {name: feature for name, feature in OF_VALUE.items() if timed or name not in TIMED}
 
 
-def seen_before(events: Events, value_N: IntArray, asked: Moments, wanted_N: IntArray) -> Seen:
-    """What was seen of the wanted values.
+def seen_before(
+    events: Events, value_N: IntArray, asked: Moments, moment_N: IntArray, wanted_N: IntArray
+) -> tuple[Seen, IntArray]:
+    """What was seen of the wanted values: all different answers, and which one is that of each target.
+
+    Targets of one moment whose values the user never met have one answer, so that a whole catalogue costs little more
+    than the user's own values.
 
     Args:
         events: of all users that are asked about.
         value_N: value of each event, 0 or more.
-        asked: the targets' moments.
+        asked: the different moments.
+        moment_N: which of them each target asks at.
         wanted_N: value that each target asks about; a negative one is equal to none.
     """
     size = max(int(value_N.max(initial=0)), int(wanted_N.max(initial=0))) + 1
@@ -259,13 +269,28 @@ def seen_before(events: Events, value_N: IntArray, asked: Moments, wanted_N: Int
     first_N = is_first(key_N)
     trip_N, time_N = events.trip_N[order_N], events.time_N[order_N]
     whole_NS, decayed_NH = running(first_N, place_N, trip_N, time_N, *map(np.array, _HALF_LIVES))
-    last_N = _last_before(key_N, place_N, asked.user_N * size + wanted_N, asked.position_N)
-    some_N = (last_N >= 0) & (wanted_N >= 0)
-    at_N = np.where(some_N, last_N, 0)
-    columns = [np.where(some_N, _taken(column_N, at_N), 0.0) for column_N in (*whole_NS.T, place_N, trip_N, time_N)]
+    wanted_key_N = np.where(wanted_N >= 0, asked.user_N[moment_N] * size + wanted_N, -1)
+    last_N = _last_before(key_N, place_N, wanted_key_N, asked.position_N[moment_N])
+    moment_Q, last_Q, answer_N = _different(moment_N, last_N, len(asked.user_N), len(key_N))
+    some_Q, at_Q = last_Q >= 0, np.maximum(last_Q, 0)
+    columns = [np.where(some_Q, _taken(column_N, at_Q), 0.0) for column_N in (*whole_NS.T, place_N, trip_N, time_N)]
     counted, trips_, first_time, gap, square, place, trip, time = columns
-    decays = np.split(_taken(decayed_NH, at_N), np.cumsum([len(half_lives) for half_lives in _HALF_LIVES])[:-1], axis=1)
-    return Seen(asked, counted, trips_, place, trip, time, first_time, gap, square, *decays)
+    decays = np.split(_taken(decayed_NH, at_Q), np.cumsum([len(half_lives) for half_lives in _HALF_LIVES])[:-1], axis=1)
+    seen = Seen(asked.take(moment_Q), counted, trips_, place, trip, time, first_time, gap, square, *decays)
+    return seen, answer_N
+
+
+def _different(moment_N: IntArray, last_N: IntArray, moments: int, events: int) -> tuple[IntArray, IntArray, IntArray]:
+    """The different pairs of a moment and a last event, -1 for none: both of them, and which pair each target has."""
+    met_N = np.flatnonzero(last_N >= 0)
+    without_M = np.zeros(moments, bool)
+    without_M[moment_N[last_N < 0]] = True
+    never_Q = np.flatnonzero(without_M)
+    pair_Q, own = np.unique(moment_N[met_N] * events + last_N[met_N], return_inverse=True)
+    answer_N = (np.cumsum(without_M) - 1)[moment_N]
+    answer_N[met_N] = len(never_Q) + own
+    moment_Q, last_Q = np.divmod(pair_Q, max(events, 1))
+    return np.append(never_Q, moment_Q), np.append(np.full(len(never_Q), -1), last_Q), answer_N
 
 
 _HALF_LIVES = (EVENT_HALF_LIVES, DAY_HALF_LIVES, TRIP_HALF_LIVES)
@@ -284,12 +309,16 @@ def _last_before(key_N: IntArray, place_N: IntArray, wanted_N: IntArray, positio
     start_G = np.flatnonzero(first_N)
     key_G, span = key_N[start_G], int(place_N.max(initial=0)) + 2
     group_N = np.minimum(np.searchsorted(key_G, wanted_N), max(len(key_G) - 1, 0))
-    found_N = key_G[group_N] == wanted_N if len(key_G) else np.zeros(len(wanted_N), bool)
+    found_N = np.flatnonzero(key_G[group_N] == wanted_N) if len(key_G) else np.zeros(0, np.int64)
+    last_N = np.full(len(wanted_N), -1)
+    if not len(found_N):
+        return last_N
+    group_N = group_N[found_N]
     # (group, place) as one ascending number: one binary search finds a position in its group.
     joint_N = (np.cumsum(first_N) - 1) * span + place_N
-    end_N = np.searchsorted(joint_N, group_N * span + np.minimum(position_N, span - 1))
-    start_N = start_G[group_N] if len(key_G) else end_N
-    return np.where(found_N & (end_N > start_N), end_N - 1, -1)
+    end_N = np.searchsorted(joint_N, group_N * span + np.minimum(position_N[found_N], span - 1))
+    last_N[found_N] = np.where(end_N > start_G[group_N], end_N - 1, -1)
+    return last_N
 
 
 @compiled()

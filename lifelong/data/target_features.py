@@ -6,14 +6,15 @@
     of both           agreement of the target's vector with those of the user's events          `affinity.AFFINITIES`
 
 Every feature has a name and its definition in a docstring or table. Times in seconds are needed by some; without them
-these are left out. Memory is bounded by the events of a group of users, whatever the size of the log.
+these are left out. Memory is bounded by the events of a group of users, whatever the size of the log. Targets of one
+moment share what is said of the user, and what is said of values that were not met: a catalogue is cheap to ask about.
 
-Shapes: N events, or targets; K features; V numbers of a field; D width of a vector.
+Shapes: N events, or targets; M moments; Q different answers; K features; V numbers of a field; D width of a vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -181,13 +182,20 @@ def target_features(dataset: Dataset, examples: Examples, vectors: Mapping[str, 
         examples: in any order; each sees the first `position` events of its user.
         vectors: item field -> vectors of its numbers, `[V, D]`.
     """
-    value_NK = np.zeros((len(examples), len(feature_names(dataset.schema, tuple(vectors)))), np.float32)
-    for chosen_N, user_U in chunks_of_users(dataset, np.asarray(examples.user_N), _EVENTS_AT_ONCE):
-        # Sorted by user and position, so that one pass over the events serves all targets.
-        order_N = np.lexsort((np.asarray(examples.position_N)[chosen_N], np.asarray(examples.user_N)[chosen_N]))
-        chosen_N = chosen_N[order_N]
-        _fill(value_NK, chosen_N, _Chunk.of(dataset, examples.take(chosen_N), user_U), vectors)
+    value_NK = np.empty((len(examples), len(feature_names(dataset.schema, tuple(vectors)))), np.float32)
+    fill_features(value_NK, dataset, examples, vectors)
     return value_NK
+
+
+def fill_features(
+    value_NK: Float32Array, dataset: Dataset, examples: Examples, vectors: Mapping[str, Float32Array]
+) -> None:
+    """Write all features of examples into an array; see `target_features`."""
+    for chosen_N, user_U in chunks_of_users(dataset, np.asarray(examples.user_N), _EVENTS_AT_ONCE):
+        # Sorted by user and position, so that one pass over the events serves all targets; equal moments lie together.
+        columns = (examples.time_N, examples.position_N, examples.user_N)
+        chosen_N = chosen_N[np.lexsort([np.asarray(column)[chosen_N] for column in columns])]
+        _fill(value_NK, chosen_N, _Chunk.of(dataset, examples.take(chosen_N), user_U), vectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +207,9 @@ class _Chunk:
     row_N: IntArray
     offset_U: IntArray
     asked: Moments
+    """The different moments at which targets ask."""
+    moment_N: IntArray
+    """Which of them each target has."""
     target_N: IntArray
     """Catalogue row of each target."""
 
@@ -210,15 +221,19 @@ class _Chunk:
         offset_U = np.concatenate([[0], np.cumsum(length_U)])
         event_N = ranges(start_U, length_U)
         events_ = Events.of(np.repeat(np.arange(len(user_U)), length_U), np.asarray(histories.time_N)[event_N])
-        user_N = np.searchsorted(user_U, examples.user_N)
-        position_N = np.asarray(examples.position_N, np.int64)
-        trips_N = _before(events_.trip_N, offset_U[user_N], position_N) + 1
-        asked = Moments(user_N, position_N, trips_N, np.asarray(examples.time_N, np.int64))
+        new_N = is_first(examples.user_N, examples.position_N, examples.time_N)
+        user_M, position_M, time_M = (
+            np.asarray(column, np.int64)[new_N] for column in (examples.user_N, examples.position_N, examples.time_N)
+        )
+        user_M = np.searchsorted(user_U, user_M)
+        trips_M = _before(events_.trip_N, offset_U[user_M], position_M) + 1
+        asked = Moments(user_M, position_M, trips_M, time_M)
         row_N = np.asarray(histories.row_N)[event_N].astype(np.int64)
-        return cls(dataset, events_, row_N, offset_U, asked, np.asarray(examples.row_N, np.int64))
+        target_N = np.asarray(examples.row_N, np.int64)
+        return cls(dataset, events_, row_N, offset_U, asked, np.cumsum(new_N) - 1, target_N)
 
     def last(self, column_N: IntArray, *, nothing: int = 0) -> IntArray:
-        """The value at the last event before each target."""
+        """The value at the last event before each moment."""
         return _before(column_N, self.offset_U[self.asked.user_N], self.asked.position_N, nothing=nothing)
 
 
@@ -232,27 +247,29 @@ def _before(column_N: IntArray, start_N: IntArray, position_N: IntArray, *, noth
 def _fill(value_NK: Float32Array, chosen_N: IntArray, chunk: _Chunk, vectors: Mapping[str, Float32Array]) -> None:
     timed, place = chunk.dataset.schema.time_unit == "seconds", 0
 
-    def put(column_N: FloatArray | IntArray) -> None:
+    def put(columns: Sequence[FloatArray | IntArray], of_N: IntArray) -> None:
+        """Columns of different answers, and which answer each target has."""
         nonlocal place
-        value_NK[chosen_N, place] = column_N
-        place += 1
+        block_QX = np.stack(columns, axis=1, dtype=np.float32, casting="unsafe")
+        value_NK[chosen_N, place : place + len(columns)] = block_QX[of_N]
+        place += len(columns)
 
     of_user = _user_seen(chunk)
-    for feature in _of_user(timed=timed).values():
-        put(feature(of_user))
-    for at_moment in OF_MOMENT.values() if timed else ():
-        put(at_moment(chunk.asked.time_N))
+    put([feature(of_user) for feature in _of_user(timed=timed).values()], chunk.moment_N)
+    if timed:
+        put([at_moment(chunk.asked.time_N) for at_moment in OF_MOMENT.values()], chunk.moment_N)
     number_VF = np.asarray(chunk.dataset.catalogue.number_VF, np.int64)
     for at in range(len(chunk.dataset.schema.item_fields)):
         # Items are compared by row instead of number, since rare items share a number with others.
         value_V, nothing = (np.arange(len(number_VF)), FIRST_ROW) if at == 0 else (number_VF[:, at], UNKNOWN + 1)
         wanted_N = value_V[chunk.target_N]
-        seen = seen_before(chunk.events, value_V[chunk.row_N], chunk.asked, np.where(wanted_N >= nothing, wanted_N, -1))
-        for of_value in value_features(timed=timed).values():
-            put(of_value(seen))
+        wanted_N = np.where(wanted_N >= nothing, wanted_N, -1)
+        seen, answer_N = seen_before(chunk.events, value_V[chunk.row_N], chunk.asked, chunk.moment_N, wanted_N)
+        put([of_value(seen) for of_value in value_features(timed=timed).values()], answer_N)
     for field, vector_VD in vectors.items():
-        for column_N in _affinities(chunk, number_VF[:, chunk.dataset.schema.item_fields.index(field)], vector_VD).T:
-            put(column_N)
+        number_V = number_VF[:, chunk.dataset.schema.item_fields.index(field)]
+        value_NK[chosen_N, place : place + len(AFFINITIES)] = _affinities(chunk, number_V, vector_VD)
+        place += len(AFFINITIES)
 
 
 def _user_seen(chunk: _Chunk) -> UserSeen:
@@ -292,8 +309,8 @@ def _affinities(chunk: _Chunk, number_V: IntArray, vector_VD: Float32Array) -> F
         number_V[chunk.row_N],
         chunk.events.trip_N,
         chunk.events.time_N,
-        chunk.asked.user_N,
-        chunk.asked.position_N,
+        chunk.asked.user_N[chunk.moment_N],
+        chunk.asked.position_N[chunk.moment_N],
         number_V[chunk.target_N],
         HALF_LIFE if chunk.dataset.schema.time_unit == "seconds" else 0.0,
     )

@@ -27,7 +27,7 @@ from lifelong.evaluation.graded import graded_metrics
 from lifelong.evaluation.in_sample import InSample, check_in_sample
 from lifelong.evaluation.metrics import Sample
 from lifelong.evaluation.processes import Processes, join
-from lifelong.evaluation.ranking import USERS, rank_catalogue
+from lifelong.evaluation.ranking import MINUTES, USERS, rank_catalogue
 from lifelong.evaluation.results import (
     Counts,
     DelayResult,
@@ -203,6 +203,7 @@ def evaluate(
     in_sample: bool = False,
     ranking: Sequence[int] = (),
     ranking_users: int | None = USERS,
+    ranking_minutes: float = MINUTES,
 ) -> Result:
     """Score a split and measure the scores.
 
@@ -220,12 +221,13 @@ def evaluate(
         in_sample: measure a test period that the model was trained on, too, and mark the result.
         ranking: also rank the whole catalogue, and measure at these places; see `lifelong.evaluation.ranking`.
         ranking_users: for the baskets of so many users, drawn by the seed; None = of all.
+        ranking_minutes: that ranking may take; it is refused early where it would take longer.
 
     Raises:
         MismatchError: the dataset does not fit the model, its test period was seen in training, processes have
             different ones, or the artifact's family has read the vault.
         DatasetError: the dataset has no vault.
-        UsageError: a delay on data without clock times.
+        UsageError: a delay on data without clock times, or a ranking that would take longer than its minutes.
         LostProcessError: another process does not answer.
     """
     from lifelong.artifact.export import load_model
@@ -254,7 +256,16 @@ def evaluate(
             found_NT = predict(model, held, asked, delay=delays[0], threads=threads, processes=processes)
             return found_NT[:, 0]
 
-        ranked = rank_catalogue(score, held, examples, ranking, users=ranking_users, resamples=bootstrap, seed=seed)
+        ranked = rank_catalogue(
+            score,
+            held,
+            examples,
+            ranking,
+            users=ranking_users,
+            minutes=ranking_minutes,
+            resamples=bootstrap,
+            seed=seed,
+        )
     result = processes.on_first(
         lambda: record(scored, resamples=bootstrap, seed=seed).model_copy(update={"ranking": ranked})
     )

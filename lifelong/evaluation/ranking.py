@@ -7,7 +7,8 @@
     explore   those that she had not
 
 Items with equal scores are ordered at random, once for all baskets, so that a model that cannot tell them apart gains
-nothing by their order in the catalogue. Memory is bounded by `_PAIRS` scores, or by one basket with every item.
+nothing by their order in the catalogue. Memory is bounded by `_PAIRS` scores, or by one basket with every item; time by
+`MINUTES`: a ranking that would take longer is refused after its first scores, with an estimate.
 
 Shapes: N targets, M baskets, V catalogue rows, K cut-offs, U users, R resamples.
 """
@@ -35,6 +36,8 @@ MEASURES = ("recall", "ndcg", "mrr")
 PARTS = ("all", "repeat", "explore")
 USERS = 100
 """Users whose baskets are ranked unless more are asked for: every basket is scored with every item."""
+MINUTES = 60.0
+"""Minutes that a ranking may take unless more are allowed."""
 _PAIRS = 1_000_000
 
 
@@ -62,6 +65,7 @@ def rank_catalogue(
     cutoffs: Sequence[int],
     *,
     users: int | None = USERS,
+    minutes: float = MINUTES,
     resamples: int,
     seed: int,
 ) -> RankingResult:
@@ -73,11 +77,12 @@ def rank_catalogue(
         examples: of a split; those with a positive label of the first task are the items to be found.
         cutoffs: K.
         users: so many users at most, drawn at random; None = all.
+        minutes: that scoring may take, by an estimate after the first scores.
         resamples: of the users, for the intervals.
         seed: of users, ties and resamples.
 
     Raises:
-        UsageError: no cut-off, or one below 1.
+        UsageError: no cut-off, or one below 1; or it would take longer than `minutes`, and how long.
         DataError: the split has no positive example.
     """
     if not cutoffs or min(cutoffs) < 1:
@@ -87,7 +92,7 @@ def rank_catalogue(
     if not len(found):
         raise DataError("nothing can be ranked: the split has no positive example", fix="choose another split")
     there = len(np.unique(found.user_N))
-    ranked = ranks(score, dataset, _of_users(found, users, seed), seed=seed)
+    ranked = ranks(score, dataset, _of_users(found, users, seed), minutes=minutes, seed=seed)
     return RankingResult(
         items=len(dataset.catalogue) - FIRST_ROW,
         users=len(np.unique(ranked.user_N)),
@@ -108,26 +113,43 @@ def _of_users(examples: Examples, users: int | None, seed: int) -> Examples:
     return examples.take(np.isin(examples.user_N, chosen_U))
 
 
-def ranks(score: Score, dataset: Dataset, examples: Examples, *, seed: int) -> Ranked:
+def ranks(score: Score, dataset: Dataset, examples: Examples, *, minutes: float = MINUTES, seed: int) -> Ranked:
     """Where each different item of each basket stands.
 
     Args:
         score: the model.
         dataset: with histories and catalogue.
         examples: positives.
+        minutes: see `rank_catalogue`.
         seed: of the order of items with equal scores.
+
+    Raises:
+        UsageError: it would take longer than `minutes`.
     """
     examples = _sorted(examples)
     first_M = np.flatnonzero(is_first(examples.user_N, examples.time_N))
     bound_M = np.append(first_M, len(examples))
     priority_V = np.random.default_rng(seed).permutation(len(dataset.catalogue) - FIRST_ROW)
-    rank_N = np.empty(len(examples), np.int64)
+    rank_N, started = np.empty(len(examples), np.int64), time.perf_counter()
     for part, score_MV in _scored(score, dataset, examples.take(first_M)):
         for basket, score_V in zip(range(part.start, part.stop), score_MV, strict=True):
             own = slice(int(bound_M[basket]), int(bound_M[basket + 1]))
             rank_N[own] = _places(score_V, priority_V, np.asarray(examples.row_N[own], np.int64) - FIRST_ROW)
+        _check_time(time.perf_counter() - started, part.stop, len(first_M), minutes)
     basket_N = np.repeat(np.arange(len(first_M)), np.diff(bound_M))
     return Ranked(np.asarray(examples.user_N, np.int64), basket_N, rank_N, _had_before(dataset, examples))
+
+
+def _check_time(seconds: float, done: int, baskets: int, minutes: float) -> None:
+    """Refuse to go on where all baskets would take too long, by the time of those that are done."""
+    estimate = seconds / 60 * baskets / done
+    if done < baskets and estimate > minutes:
+        raise UsageError(
+            f"{baskets:,} baskets with every item of the catalogue would take about {estimate:,.0f} minutes: "
+            f"{done:,} took {seconds:,.0f} s",
+            expected=f"at most {minutes:g} minutes",
+            fix="rank for fewer users (--ranking-users), or allow more (--ranking-minutes)",
+        )
 
 
 def _sorted(examples: Examples) -> Examples:

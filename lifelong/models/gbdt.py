@@ -44,7 +44,7 @@ from lifelong.data.examples import SPLITS, Split
 from lifelong.data.label_means import label_means
 from lifelong.data.negatives import labelled_training_examples
 from lifelong.data.popularity import target_counts
-from lifelong.data.target_features import target_features
+from lifelong.data.target_features import feature_names, fill_features
 from lifelong.errors import ConfigError, MismatchError, require
 from lifelong.models.base import FittedModel
 from lifelong.models.settings import setting
@@ -266,11 +266,15 @@ class Gbdt(FittedModel):
         """All inputs of examples, the categories last, `[N, K]`; `known` are splits whose labels may be read."""
         number_NF = dataset.catalogue.number_VF[examples.row_N]
         popularity = [popularity_V[number_NF[:, place]] for place, popularity_V in enumerate(self.popularity_F)]
-        parts = [target_features(dataset, examples, vectors)]
+        parts = [np.stack([*popularity, *number_NF[:, self._few].T], axis=1)]
         if dataset.manifest.negatives.rule == "none":
-            parts.append(label_means(dataset, examples, known))
-        columns = [*popularity, *number_NF[:, self._few].T]
-        return np.concatenate([*parts, np.stack(columns, axis=1)], axis=1, dtype=np.float32)
+            parts.insert(0, label_means(dataset, examples, known))
+        width = len(feature_names(dataset.schema, tuple(vectors)))
+        # Written once: of a catalogue's targets this is a gigabyte.
+        value_NK = np.empty((len(examples), width + sum(part.shape[1] for part in parts)), np.float32)
+        fill_features(value_NK[:, :width], dataset, examples, vectors)
+        np.concatenate(parts, axis=1, out=value_NK[:, width:])
+        return value_NK
 
 
 def _log_loss(trees: Any, held: _Labelled) -> float:

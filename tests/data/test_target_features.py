@@ -211,3 +211,14 @@ def test_every_feature_has_a_definition() -> None:
 def test_no_examples_and_no_events_give_empty_columns(dataset: Dataset, tmp_path: Path) -> None:
     none = dataset.examples("test").take(slice(0, 0))
     assert target_features(dataset, none, {}).shape == (0, len(feature_names(dataset.schema)))
+
+
+def test_a_catalogue_at_one_moment_has_the_features_of_each_item_alone(
+    dataset: Dataset, examples: Examples, vectors: dict[str, Float32Array]
+) -> None:
+    rows = np.arange(len(dataset.catalogue), dtype=np.int32)
+    moments = examples.take(np.repeat(np.arange(3), len(rows)))
+    whole_NK = target_features(dataset, replace(moments, row_N=np.tile(rows, 3)), vectors)
+    for at in (0, 1, 2, 7, len(whole_NK) // 2, len(whole_NK) - 1):
+        alone = replace(moments.take(slice(at, at + 1)), row_N=rows[at % len(rows)][None])
+        assert np.array_equal(whole_NK[at], target_features(dataset, alone, vectors)[0])
