@@ -19,7 +19,7 @@ from lifelong.data.batches import TrainingBatches, _overlap, evaluation_batches,
 from lifelong.data.dataset import Dataset, NegativeRule
 from lifelong.data.events import NO_TIME, context_numbers, gap_numbers
 from lifelong.data.examples import Examples
-from lifelong.data.passes import pack, plan_passes
+from lifelong.data.passes import pack, plan_passes, recent_passes
 from lifelong.data.prefetch import prefetched
 from lifelong.errors import ConfigError
 from lifelong.testing.datasets import tiny_dataset
@@ -91,6 +91,13 @@ def test_pass_holds_at_most_so_many_targets_and_ends_at_its_last() -> None:
 
 def test_targets_may_come_in_any_order() -> None:
     assert served(targets_at([5, 1, 3]), max_targets=2) == [(0, [1, 3]), (0, [5])]
+
+
+def test_a_recent_window_begins_with_the_first_event_until_there_are_more() -> None:
+    user_N, row_N, time_N, label_N1 = np.zeros(3, np.int32), np.zeros(3, np.int32), np.arange(3), np.ones((3, 1))
+    examples = Examples(user_N, row_N, time_N, np.array([1, 3, 9], np.int32), label_N1)
+    passes = recent_passes(examples, 4, max_targets=10)
+    assert (passes.start_P.tolist(), passes.length_P.tolist()) == ([0, 0, 5], [1, 3, 4])
 
 
 def test_no_targets_make_no_passes() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifelong.data import counts
-from lifelong.data.counts import NEVER, count_features, feature_names, segmented_decay
+from lifelong.data.counts import NEVER, count_features, feature_names, segmented_decay, standardising
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import Schema
 from lifelong.testing.datasets import tiny_dataset
@@ -54,6 +54,13 @@ def test_features_are_those_of_a_loop_over_events(dataset: Dataset) -> None:
 
 def test_a_decayed_count_halves_in_the_days_of_its_name() -> None:
     assert {name: int(name.removesuffix("d")) * 86_400 for name in ("7d", "60d")} == counts.SECOND_HALF_LIVES
+
+
+def test_standardised_columns_vary_by_one_and_a_constant_one_stays_small() -> None:
+    value_NK = np.array([[0.0, 7.0], [4.0, 7.0], [8.0, 7.0]])
+    mean_K, scale_K = standardising(value_NK)
+    assert ((value_NK - mean_K) * scale_K).std(axis=0) == pytest.approx([1, 0])
+    assert scale_K[1] == 0
 
 
 def test_users_are_counted_the_same_in_small_groups(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,14 @@ def test_steady_events_are_told_exactly_and_older_ones_than_the_clock_knows_as_i
     assert found.tolist() == pytest.approx(wanted)
 
 
+def test_an_event_between_two_marks_lies_on_the_line_between_them_and_not_beyond() -> None:
+    # Of 51 events the last two marks are at 51 and 50, those of the next level at 50 and 48: event 49 is between these.
+    gap_BL = torch.tensor([[10] * 48 + [100, 300, 5000]])
+    clock = clock_at(gap_BL, torch.tensor([[51]]), LEVELS)
+    found = elapsed(clock, torch.tensor([[51]]), torch.tensor([[[1, 2, 3]]]), torch.float64)[0, 0]
+    assert found.tolist() == [5000, 5000 + 200, 5000 + 400]
+
+
 def test_a_time_is_never_off_by_more_than_the_marks_around_it() -> None:
     generator = torch.Generator().manual_seed(1)
     key_BL = torch.randint(0, 22, (3, 200), generator=generator)
