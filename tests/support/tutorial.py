@@ -110,9 +110,9 @@ def run_page(page: Path) -> Iterator[Step]:
 def differences(shown: str, printed: str) -> list[str]:
     """Lines of the page that are not printed, in their order.
 
-    Frames of tables and the space round words do not count. A line `...` stands for any lines, `...` in a word
-    for any letters, in the last word of a line for any words, and of a number with a point the size counts and not the last digits,
-    which differ between machines.
+    Frames of tables and the space round words do not count. A line `...` stands for any lines, `...` in a word for any
+    letters, and in the last word of a line for any words. Of a number with a point the size counts and not the last
+    digits, which differ between machines.
     """
     expected, found = _lines(shown), _lines(printed)
     place, free = 0, False
