@@ -239,7 +239,7 @@ class StoreCorruptError(StoreError):
     Causes, and what to do:
         * a record or file fails its checksum, or has another length -> restore a backup (`lifelong restore`), or build
           the store anew with `lifelong backfill`
-        * the write-ahead log is damaged -> `lifelong repair STORE` says what is lost; or restore a backup
+        * the write-ahead log is damaged -> `lifelong repair STORE` says what is lost; or restore a backup with `lifelong restore`
         * one user's memory is damaged -> erase it (`lifelong forget USER`) and send her events again
     """
 
