@@ -239,7 +239,8 @@ class StoreCorruptError(StoreError):
     Causes, and what to do:
         * a record or file fails its checksum, or has another length -> restore a backup (`lifelong restore`), or build
           the store anew with `lifelong backfill`
-        * the write-ahead log is damaged -> `lifelong repair STORE` says what is lost; or restore a backup with `lifelong restore`
+        * the write-ahead log is damaged -> `lifelong repair STORE` says what is lost;
+          or restore a backup (`lifelong restore`)
         * one user's memory is damaged -> erase it (`lifelong forget USER`) and send her events again
     """
 
