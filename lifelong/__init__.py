@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 if sys.platform == "win32":
     raise ImportError(
-        "lifelong does not run on Windows, whose files lack the locks and renames that it relies on; use WSL"
+        "lifelong does not run on Windows: files there lack the locks and renames that it relies on; use WSL"
     )
 
 _HOMES = {

@@ -223,7 +223,7 @@ class FrameScorer:
 
 
 class _Answers:
-    """Answers requests: those of users whose histories were given from these, others from the store."""
+    """Answers requests: from the given history of a user if there is one, else from the store."""
 
     def __init__(self, scorer: Scorer, writer: MemoryWriter) -> None:
         self.schema, self.online_items = scorer.schema, scorer.online_items

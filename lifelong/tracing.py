@@ -1,7 +1,7 @@
 """Spans of OpenTelemetry, where tracing is on; nothing of OpenTelemetry is imported where it is off.
 
     tracing()  --> a tracer for this process, until the context ends
-    traced     a function with a span of its own      watched   a store whose reads and commits have spans
+    traced     a function with a span of its own      watched   a store with spans for its reads and commits
     carried    work for another thread, which goes on with the caller's span
 
 A function or a store that is called outside of any span has none of its own: what a process repeats in the background

@@ -464,7 +464,7 @@ class Artifact:
 
 
 def check_fits(artifact: Artifact, dataset: Dataset) -> None:
-    """Refuse a dataset whose numbers mean something else than those that the model was trained on.
+    """Refuse a dataset if its numbers do not mean what they meant in the training.
 
     Raises:
         MismatchError: names the field and the difference.

@@ -178,7 +178,7 @@ def prepared(terminal: Terminal, log: str, paths: Sequence[str], out: Path, opti
 
 
 def _flipped(terminal: Terminal, log: str, paths: Sequence[str], folder: Path, options: Mapping[str, str]) -> Dataset:
-    """A new dataset, with the first seed whose coin flips give each split both labels: of few users all may agree."""
+    """A new dataset, with the first seed that gives each split both labels: coin flips of few users may all agree."""
     from lifelong.data.examples import SPLITS
     from lifelong.preparation.prepare import PrepareSettings, prepare
 

@@ -71,7 +71,8 @@ def serve(
     trusted_proxy: Annotated[
         list[str],
         typer.Option(
-            metavar="ADDRESS", help="Address or network of a proxy whose X-Forwarded-For names the client; repeatable."
+            metavar="ADDRESS",
+            help="Address or network of a proxy that is trusted to name the client in X-Forwarded-For; repeatable.",
         ),
     ] = [],  # noqa: B006
     rate: Annotated[float | None, typer.Option(min=0.01, help="Requests a second that one caller may make.")] = None,

@@ -1,4 +1,4 @@
-"""Arrays in files, of which some are too long for memory; and the places of runs in an array.
+"""Arrays in files, some of them too long for memory; and the places of runs in an array.
 
 Long arrays are written by appending and read by chunks, which keeps the process small: appended pages belong to the
 system's cache, and a chunk's mapping ends with the chunk.

@@ -21,7 +21,7 @@ from lifelong.errors import DatasetError, RequestError
 
 FIRST_ROW = 2
 _RECENT = 131_072
-"""Items whose numbers are kept in RAM: a look-up on disk costs fifty times as much."""
+"""How many items have their numbers kept in RAM: a look-up on disk costs fifty times as much."""
 
 
 class Catalogue:
@@ -161,7 +161,7 @@ class _Recent:
             if first + len(new) > len(self._number_RF):
                 return False
             self._number_RF[first : first + len(new)] = self._look_up(new)
-            # Places last: another thread reads without the lock, and must not find a place whose numbers are missing.
+            # Places last: another thread reads without the lock, and must not find a place before its numbers.
             self._place.update(zip(new, range(first, first + len(new)), strict=True))
             return True
 

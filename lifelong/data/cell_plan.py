@@ -47,7 +47,7 @@ MARKS = 2
 LONGEST = 2**31 - 1
 """Seconds at which the clock stops: 68 years."""
 GAP_SECONDS = (0, *(29 * 2**key // 20 for key in range(GAP_NUMBERS - FIRST_BUCKET)))
-"""Seconds of each key of a gap: 1.45 times the least gap of its bucket, whose ends are a factor of two apart."""
+"""Seconds of each key of a gap: 1.45 times the least gap of its bucket; a bucket's ends are a factor of two apart."""
 
 
 @dataclass(frozen=True, slots=True)

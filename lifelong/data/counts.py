@@ -103,7 +103,7 @@ def chunks_of_users(dataset: Dataset, user_N: Int32Array, most: int) -> Iterator
 
 
 def _chunk_features(dataset: Dataset, examples: Examples, user_U: IntArray) -> Float32Array:
-    """Features of examples whose users are all in `user_U`, which is in order."""
+    """Features of examples; all their users are in `user_U`, which is in order."""
     histories, number_VF = dataset.histories, dataset.catalogue.number_VF
     start_U = np.asarray(histories.offset_U)[user_U]
     length_U = np.asarray(histories.offset_U)[user_U + 1] - start_U

@@ -42,7 +42,7 @@ class Schema(Record):
     user_fields: tuple[str, ...] = Field((), exclude_if=operator.not_)
     """Fields of the users' profiles."""
     number_fields: tuple[str, ...] = Field((), exclude_if=operator.not_)
-    """Item fields whose values are numbers."""
+    """Item fields that hold numbers."""
     grades: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
     """Values of a rating, ascending, if all its steps are tasks (`lifelong.preparation.ratings`); else empty."""
     item_statistics: bool = Field(default=False, exclude_if=operator.not_)
@@ -84,7 +84,7 @@ class InputSpec:
         users: size of the user numbers (padding and unknown included).
         tasks: names of the labels.
         chosen: context fields that the model reads; None for the usual ones.
-        numbers: item fields whose numbers are levels of `scales.NUMBER`.
+        numbers: item fields that are numbered by the levels of `scales.NUMBER`.
         timed: whether times are seconds.
     """
 

@@ -39,7 +39,7 @@ class Hiding:
             others[self._drawn(others.shape, self.settings.hide_fields) & (others != PADDING)] = UNKNOWN
 
     def users(self, number: npt.NDArray[Any]) -> None:
-        """Make users, whose number comes first in `number[..., F]`, unknown ones."""
+        """Make users unknown; their number comes first in `number[..., F]`."""
         if self.settings.hide_items:
             hidden = self._drawn(number.shape[:-1], self.settings.hide_items) & (number[..., 0] != PADDING)
             number[hidden, 0] = UNKNOWN

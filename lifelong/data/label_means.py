@@ -48,7 +48,7 @@ def label_means(dataset: Dataset, examples: Examples, splits: Iterable[Split]) -
     Args:
         dataset: with logged labels.
         examples: the targets, in any order.
-        splits: whose answers of the user may be read; `train` is always read for what is said of all users.
+        splits: the user's answers in these may be read; `train` is always read for what is said of all users.
     """
     train = _answers(dataset, "train")
     own = _joined([_answers(dataset, split) for split in splits])

@@ -99,7 +99,7 @@ class NegativeSampler:
 
         Args:
             dataset: with sampled labels.
-            split: whose period's items are drawn.
+            split: the items of its period are drawn.
             ratio: negatives of each target; as many as the dataset's rule says if None.
             since: the period begins no earlier than at this time.
 

@@ -109,7 +109,7 @@ def plan_passes(
 
 
 def recent_passes(examples: Examples, recent: int, *, max_targets: int) -> Passes:
-    """One pass per user and position, whose window holds the last `recent` events before it and no others.
+    """One pass per user and position; its window holds the last `recent` events before it and no others.
 
     A memory that reads such a window starts empty at its first event.
     """

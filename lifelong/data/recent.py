@@ -24,7 +24,7 @@ _EVENTS_AT_ONCE = 4_000_000
 def recent_parts(
     dataset: Dataset, examples: Examples, recent: int, *, max_events: int = _EVENTS_AT_ONCE
 ) -> Iterator[tuple[IntArray, Dataset, Examples]]:
-    """Parts of the examples, each with a dataset whose histories are the windows that they see.
+    """Parts of the examples, each with a dataset that has the windows that they see as histories.
 
     Args:
         dataset: where the whole histories are.

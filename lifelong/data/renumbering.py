@@ -60,7 +60,7 @@ class Renumbering:
 
     @classmethod
     def none(cls, size: int) -> Renumbering:
-        """The renumbering of a field whose numbers never change, such as the hour of the day."""
+        """The renumbering of a field with numbers that never change, such as the hour of the day."""
         return cls(size, size, np.arange(FIRST_BUCKET, size), 0, 0, 0)
 
     @property

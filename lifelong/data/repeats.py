@@ -252,7 +252,7 @@ def seen_before(
 ) -> tuple[Seen, IntArray]:
     """What was seen of the wanted values: all different answers, and which one is that of each target.
 
-    Targets of one moment whose values the user never met have one answer, so that a whole catalogue costs little more
+    Targets of one moment with values new to the user have one answer, so that a whole catalogue costs little more
     than the user's own values.
 
     Args:

@@ -161,7 +161,7 @@ def feature_names(schema: Schema, with_vectors: tuple[str, ...] = ()) -> tuple[s
 
     Args:
         schema: of the dataset.
-        with_vectors: item fields whose values have vectors.
+        with_vectors: item fields with a vector for each value.
     """
     timed = schema.time_unit == "seconds"
     of_user = [f"user.{name}" for name in _of_user(timed=timed)]

@@ -192,7 +192,7 @@ class IdIndex:
         found: list[str] = []
         at = whole.find(wanted)
         while at >= 0 and len(found) < most:
-            # The id whose text holds this place; a match that goes on into the next id is none.
+            # The id that this place is in; a match that runs into the next id does not count.
             index = int(np.searchsorted(self._offset, at, side="right")) - 1
             end = int(self._offset[index + 1])
             if at + len(wanted) <= end:
@@ -330,7 +330,7 @@ class Vocabulary:
 
 
 class NumberVocabulary(Vocabulary):
-    """Numbers of a field whose values are numbers themselves: levels of one fixed scale, whatever the data.
+    """Numbers of a field that holds numbers itself: levels of one fixed scale, whatever the data.
 
     The known values are the values of the levels, so that it is saved, compared and read like any other vocabulary.
     """

@@ -1,7 +1,7 @@
 """Whether a model was trained, stopped or calibrated on the period of the examples that it is measured on.
 
 A measurement on the test split says how the model does on what it has not seen. That holds for the dataset of the
-training, whose splits are apart, and for data whose test period lies outside of what the training read. Anything else
+training, as its splits are apart, and for data with a test period outside of what the training read. Anything else
 is refused, or marked in the result.
 """
 

@@ -131,7 +131,7 @@ def user_aucs(sample: Sample) -> tuple[IntArray, FloatArray, IntArray]:
 
 def _average_ranks(first: BoolArray, score: FloatArray) -> FloatArray:
     """Average rank, from 1, over the whole sorted array; equal scores of one user share theirs."""
-    # Places start to end - 1 are tied: their ranks are start + 1 to end, the mean of which all of them get.
+    # Places start to end - 1 are tied: their ranks are start + 1 to end, and all of them get the mean.
     fresh = first | is_first(score)
     start = np.flatnonzero(fresh)
     end = np.append(start[1:], len(score))

@@ -3,7 +3,7 @@
     process 0 --share, spread--> all      a decision, an error, weights
     all --sum--> all                      gradients, logits; equal numbers everywhere, bit for bit
 
-A process that runs alone needs no process group. One that gets no answer in time, or whose peer has ended, gets a
+A process that runs alone needs no process group. One that gets no answer in time, or finds its peer ended, gets a
 `LostProcessError` and does not wait for ever.
 """
 
@@ -111,7 +111,7 @@ class Processes:
         return gathered[0], gathered[1]
 
     def check_same(self, values: Mapping[str, Any]) -> None:
-        """Refuse processes whose values differ.
+        """Refuse processes with different values.
 
         Raises:
             MismatchError: in every process; names what differs and where.

@@ -35,7 +35,7 @@ Score = Callable[[Examples], FloatArray]
 MEASURES = ("recall", "ndcg", "mrr")
 PARTS = ("all", "repeat", "explore")
 USERS = 100
-"""Users whose baskets are ranked unless more are asked for: every basket is scored with every item."""
+"""How many users' baskets are ranked unless more are asked for: every basket is scored with every item."""
 MINUTES = 60.0
 """Minutes that a ranking may take unless more are allowed."""
 _PAIRS = 1_000_000
@@ -114,7 +114,7 @@ def _of_users(examples: Examples, users: int | None, seed: int) -> Examples:
 
 
 def ranks(score: Score, dataset: Dataset, examples: Examples, *, minutes: float = MINUTES, seed: int) -> Ranked:
-    """Where each different item of each basket stands.
+    """The rank of each different item of each basket.
 
     Args:
         score: the model.

@@ -99,7 +99,7 @@ class RankingResult(Record):
     """Items that are ranked."""
     users: int
     users_in_split: int
-    """Users with a basket in the split, of whom `users` were drawn."""
+    """Users with a basket in the split; `users` of them were drawn."""
     cutoffs: list[int]
     parts: list[RankingPart]
     seed: int
@@ -152,7 +152,7 @@ class Result(RecordFile):
     slices: list[SliceResult]
     """By number of events before the target; half-open bounds."""
     unseen: SliceResult
-    """Targets whose item was not known in training."""
+    """Targets with an item that was not known in training."""
     delays: list[DelayResult] = Field(default=[])
     other_tasks: dict[str, dict[str, Estimate]] = Field(default={})
     graded: dict[str, Estimate] = Field(default={})

@@ -76,7 +76,7 @@ def stored_result(dataset: Dataset, artifact: Artifact) -> Result:
     if found is None or found.result is None:
         raise UsageError(
             f"the vault of {dataset.folder} holds no result of this artifact's family",
-            expected="an artifact whose family has been measured on it",
+            expected="an artifact of a family that has been measured on it",
             fix="measure it without --stored, once",
         )
     return found.result

@@ -71,7 +71,7 @@ class FileReader:
         schema: of the artifact; the file may have its item fields.
         columns: our name -> the file's name.
         size: lines that come at once.
-        share: users whose events are wanted; events of others may come too. All users if None.
+        share: the users to read events of; events of others may come too. All users if None.
         end: byte at which the file ends for this reader, see `settled_end`; None for where it ends.
         latest: see `EventRows`.
 

@@ -69,7 +69,7 @@ class PlainLines:
         return length_N
 
     def are_digits(self, column: int) -> bool:
-        """Whether the cells of a column, none of which is empty, consist of ASCII digits."""
+        """Whether the cells of a column, all of them non-empty, consist of ASCII digits."""
         # Bytes below "0" wrap round, so one comparison finds both sides of the digits.
         odd = self._code - np.uint8(_ZERO) > 9
         upto, begin_N = np.cumsum(odd, dtype=np.int32), self._begin_NC[:, column]

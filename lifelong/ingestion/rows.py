@@ -91,7 +91,7 @@ class EventRows:
             )
 
     def in_seconds(self) -> EventRows:
-        """The same for rows whose times are UTC seconds, whatever was said of their unit.
+        """The same for rows with times in UTC seconds, whatever was said of their unit.
 
         Raises:
             UsageError: the artifact's times are ordinals.

@@ -135,7 +135,7 @@ def _points(prefixes: Sequence[Prefix]) -> dict[int, str]:
 
 def _first_lines(reader: FileReader, number: int, name: str) -> Prefix:
     """The first lines of a file, as if they had been applied now."""
-    # A file whose reader stops at an error has at least the lines before it.
+    # If the reader stops at an error, the file has at least the lines before it.
     list(reader.digests([number] if number > 0 else []))
     return reader.digest.prefix(name)
 
@@ -175,7 +175,7 @@ def _check(reader: FileReader, name: str, prefixes: Sequence[Prefix]) -> None:
 
 
 def _copied(reader: Callable[[], FileReader], known: Mapping[str, Sequence[Prefix]]) -> Source | None:
-    """The source of which the whole file is a copy; None if nothing was applied from another path that it begins with.
+    """The source that the whole file is a copy of; None if nothing was applied from another path that it begins with.
 
     Raises:
         SourceError: it begins with what was applied from another path.

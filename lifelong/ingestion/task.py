@@ -92,7 +92,7 @@ def fold_file(
         artifact: of a memory model.
         store: holds the memories of these users.
         task: what is read.
-        share: the shards, of which the first also reports and counts bad lines; None for all users.
+        share: the shards; the first also reports and counts bad lines; None for all users.
         progress: see `ingest`.
         dead_letters: see `ingest`.
         patience: see `ingest`.

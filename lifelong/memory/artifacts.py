@@ -1,4 +1,4 @@
-"""The artifacts whose memories a store holds, opened: a writer for each one that new events are folded into.
+"""The artifacts that a store holds memories of, opened: a writer for each one that new events are folded into.
 
 The artifact that is served comes first. Its memories decide which events are new and which are late, and give each
 event its place in the log. The others follow in the same commit; those in phase "behind" are left to whoever builds
@@ -142,6 +142,6 @@ def open_stored(stored: StoredArtifact) -> Artifact:
 def _lost(stored: StoredArtifact, why: str) -> StoreForeignError:
     return StoreForeignError(
         f"the store also holds memories of artifact {stored.id[:12]}, which cannot be opened: {why}",
-        expected="every artifact whose memories are kept up to date",
+        expected="every artifact that the store holds memories of",
         fix=f"put it back, or drop its memories: lifelong switch --drop {stored.id[:12]}",
     )

@@ -62,7 +62,7 @@ def _at(piece_I: Array, bit: Any, mask: Any) -> Any:
 def unpack(
     record_NR: Array, offset: Any, packing: Packing, row_N: Array, cell_BKX: Array, scratch: tuple[Array, Array, Array]
 ) -> Any:
-    """Fill the cells of the users at `row_N` from records whose cells begin at a byte.
+    """Fill the cells of the users at `row_N` from records; their cells begin at a byte.
 
     Args:
         record_NR: bytes.
@@ -213,7 +213,7 @@ def sort(cell_BKX: Array, start_F: Array) -> None:
 
 @jit
 def _place(cell_KX: Array, first: Any, end: Any, kept: Any) -> Any:
-    """The first cell of a field whose key is not below one; an empty cell or the end if there is none."""
+    """The first cell of a field with a key not below a given one; an empty cell or the end if there is none."""
     while first < end:
         middle = (first + end) >> 1
         if _rank(cell_KX, middle) < kept:
@@ -232,7 +232,7 @@ def _bit(key: Any, field: Any, which: Any, bits: Any) -> Any:
 
 @jit
 def _age(cell_KX: Array, first: Any, end: Any, due: Any) -> None:
-    """One event more for the cells, none of them empty, whose age is below `due`."""
+    """One event more for the cells with an age below `due`; none of them is empty."""
     for k in range(first, end):
         packed = cell_KX[k, 1]
         cell_KX[k, 1] = packed + np.int16((packed & (AGES - 1)) < due)
@@ -293,7 +293,7 @@ def _count(cell_KX: Array, faded_W: Array, key_F: Array, count: Any, rules: Rule
 
 @jit
 def _tick(clock_JX: Array, gap: Any, count: Any, longest: Any) -> None:
-    """Mark one event on the clock: on the levels whose size divides its number."""
+    """Mark one event on the clock: on the levels with a size that divides its number."""
     now = min(clock_JX[0, 0] + gap, longest)
     for j in range(min(len(clock_JX), _lowest(count) + 1)):
         clock_JX[j, 1], clock_JX[j, 0] = clock_JX[j, 0], now
@@ -313,7 +313,7 @@ def write(
 
     Args:
         memory: cell_BKX, sorted; faded_BW; clock_BJX.
-        row_N: whose event it is.
+        row_N: the user of each event.
         key_NF: int64 keys; what is negative is not counted.
         gap_N: int64 seconds since the user's event before.
         count_N: int64 number of the event among all of its user's, from 1.

@@ -113,7 +113,7 @@ class Codec(ABC):
         return found if found.fits else None
 
     def _plain(self, part: FieldLayout) -> np.dtype[Any]:
-        """Type of a field whose cells are not packed."""
+        """Type of a field with cells that are not packed."""
         return self._whole(part) if part.name in self.cells else self._stored(part)
 
     @staticmethod
@@ -470,7 +470,7 @@ def codec_of(identity: StoreIdentity) -> Codec:
 
 def _rounded_up(scale: FloatArray) -> FloatArray:
     """Scales rounded up to 16 significant bits; 0 where 127 times the scale is below 1e-30."""
-    # An fp32 has 24 significant bits, the lowest 8 of which are cleared. Adding 0xFF first carries into the bits above
+    # An fp32 has 24 significant bits; the lowest 8 are cleared. Adding 0xFF first carries into the bits above
     # whenever one of the 8 was set, into the exponent if need be: that is rounding up.
     up = ((scale.view(np.uint32) + np.uint32(0xFF)) & np.uint32(0xFFFFFF00)).view(np.float32)
     return np.where(scale < 1e-30 / 127, np.float32(0), up)

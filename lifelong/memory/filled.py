@@ -37,7 +37,7 @@ def note_filled(store: MemoryStore, until: int) -> None:
     """Note that all memories hold what came before a moment; one that is earlier than the last changes nothing.
 
     Args:
-        store: of which every memory has been written.
+        store: all its memories have been written.
         until: UTC seconds.
     """
     value = json.dumps({"until": max(until, filled_until(store) or 0)}).encode()

@@ -80,7 +80,7 @@ def forget_inactive(
     clean: Callable[[Sequence[str]], object] = lambda users: None,
     on_forgotten: Callable[[str], None] = lambda user: None,
 ) -> Sweep:
-    """Erase all users whose last event is older than a moment.
+    """Erase all users with a last event older than a moment.
 
     Args:
         store: open for writing; its times are UTC seconds.
@@ -169,7 +169,7 @@ def _plain(value: bytes) -> dict[str, Any]:
 
 
 _USERS = 64
-"""Users whose logs are read at once."""
+"""How many users' logs are read at once."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ def unroll(states: States, size: int = 1) -> Recent:
 
 def roll(number_BLF: IntArray, time_BL: IntArray, count_B: IntArray, recent: int) -> dict[str, npt.NDArray[np.generic]]:
     """The fields after the first `count` events of whole histories: what appending them one by one gives."""
-    # At each place of the ring: the last event whose position equals the place modulo `recent`, if there is one.
+    # At each place of the ring: the last event at a position equal to the place modulo `recent`, if there is one.
     last_B1, place_R = count_B[:, None] - 1, np.arange(recent)
     event_BR = last_B1 - (last_B1 - place_R) % recent
     real_BR = event_BR >= 0

@@ -439,7 +439,7 @@ class Attempt:
         fresh: places of those that were not applied before, be it by a backfill.
         kept: of those that are folded in.
         late: of those that are older than their user's last one.
-        unknown: of those whose type is new.
+        unknown: of those with a new type.
         filled: of those that a backfill has brought.
     """
 

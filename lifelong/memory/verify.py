@@ -51,15 +51,15 @@ class VerifyReport:
     Args:
         users: compared.
         events: folded anew.
-        missing: users with events whom the store does not hold.
-        corrupt: users whose record cannot be decoded.
-        count: users whose number of events differs.
+        missing: users with events who are not in the store.
+        corrupt: users with a record that cannot be decoded.
+        count: users with another number of events.
         extra: of those, users with more events in the store.
-        last_time: users whose last time differs, counts being equal.
-        memory: users whose memory differs by more than sums in another order explain.
+        last_time: users with another last time, but as many events.
+        memory: users with a memory that differs by more than sums in another order explain.
         score: users with a score that differs by more than that.
         untold: users with events that neither DATA nor the log has: neither equal nor different.
-        exact: users whose memory is equal bit for bit.
+        exact: users with a memory that is equal bit for bit.
         memory_difference: the largest.
         score_difference: the largest, in logits.
         reasons: some of the users who differ or are not known, and why.
@@ -134,7 +134,7 @@ def verify(
     if dataset is not None:
         expected = _FromData(writer, dataset, store, until)
     elif until is not None:
-        raise UsageError("until without a dataset", expected="a dataset whose later events are left out")
+        raise UsageError("until without a dataset", expected="a dataset, to leave out its later events")
     else:
         expected = _FromLog(writer, store, space)
     names, report, done = expected.choose(users, rng), VerifyReport(), 0

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 IntArray = npt.NDArray[np.int64]
 _GIVEN = 65_536
-"""Items with fields of their own whose numbers are remembered."""
+"""How many items with fields of their own have their numbers remembered."""
 _LONG = 64
 """Events of one user in a batch from which on they are a long run, for an artifact that has a graph for such."""
 _FEW = 2
@@ -44,7 +44,7 @@ class MemoryWriter:
     Args:
         artifact: of a model that is served.
         codec: of its memories.
-        store: looked up for items that were put online, and for whose item fields its memories have: the catalogue's,
+        store: looked up for items that were put online, and for which item fields its memories have: the catalogue's,
             unless an earlier release has begun them with those of events.
 
     Raises:
@@ -70,7 +70,7 @@ class MemoryWriter:
     def advance(
         self, names: Sequence[str], states: States, events: EventTable, plan: Rounds, count_U: IntArray
     ) -> dict[str, bytes]:
-        """Encoded memories after new events, of those users whose memory here has all events before.
+        """Encoded memories after new events, of those users with all earlier events in their memory here.
 
         A memory that has fewer is still being built: whoever builds it will find these events in the log.
 
@@ -94,7 +94,7 @@ class MemoryWriter:
         return dict(zip([names[row] for row in row_U.tolist()], self.runtime.encode(after.take(row_U)), strict=True))
 
     def unknown_types(self, events: EventTable) -> IntArray:
-        """Places of the events whose type was not in the training."""
+        """Places of the events of a type that was not in the training."""
         types, kinds = self.artifact.event_types, events.event_type
         if types is None or kinds is None:
             return np.zeros(0, np.int64)
@@ -136,7 +136,7 @@ class MemoryWriter:
         return number_NF
 
     def _with_fields(self, events: EventTable) -> list[int]:
-        """Places of the events whose own fields count.
+        """Places of the events with fields of their own that count.
 
         Raises:
             RequestError: an event has a field that items do not have.
@@ -162,7 +162,7 @@ class MemoryWriter:
         return {item: known(json.loads(value)) for item, value in zip(distinct, found, strict=True) if value}
 
     def _given_numbers(self, events: EventTable, place: int, online: Mapping[str, str | None] | None) -> IntArray:
-        """Numbers `[F]` of an item whose event came with fields, which win over those put online."""
+        """Numbers `[F]` of an item by the fields that came with its event; they win over those put online."""
         assert events.fields is not None
         item, fields = events.item[place], {**(online or {}), **(events.fields[place] or {})}
         key = (item, *fields.items())

@@ -9,8 +9,8 @@ Zhou et al., "Deep Interest Evolution Network for Click-Through Rate Prediction"
 
 Interest extractor layer: h_t = GRU(e_t, h_{t-1}), with the auxiliary loss: mean over t of - log s(h_t, e_{t+1})
 - log(1 - s(h_t, e')), where s is the sigmoid of an inner product, and e' a sampled event.
-Interest evolving layer: a_t = softmax_t(h_t W target) over the events that the target sees; AUGRU, a GRU over h_t whose
-update gate is scaled by a_t; the interest is its last state.
+Interest evolving layer: a_t = softmax_t(h_t W target) over the events that the target sees; AUGRU, a GRU over h_t with
+its update gate scaled by a_t; the interest is its last state.
 
 The extractor's pass serves all targets of a user, and so does AUGRU's product with its inputs; AUGRU's states are a
 target's own. An event that a target does not see has weight 0 and changes nothing. Where a history is longer than
@@ -85,7 +85,7 @@ class Dien(HistoryModel):
 
     @property
     def divisible(self) -> bool:
-        """Not with the auxiliary loss, whose sampled events are those of other users."""
+        """Not with the auxiliary loss: its sampled events are those of other users."""
         return self.expect is None
 
     def find(self, window: Window, query: Query) -> Found:
@@ -158,7 +158,7 @@ class Dien(HistoryModel):
         return losses, {"next_event": differs_P.new_tensor(len(fits_P)), "other_event": differs_P.sum()}
 
     def _others(self, pairs: int, device: torch.device) -> Tensor:
-        """For each pair the place of another pair, whose event is its sampled event."""
+        """For each pair the place of another pair; the event there is its sampled event."""
         own_P = torch.arange(pairs, device=device)
         if pairs < 2:
             return own_P

@@ -1,4 +1,4 @@
-"""ETA: the events whose SimHash signature is nearest to the target's, and attention over them alone.
+"""ETA: the events with the SimHash signatures nearest to the target's, and attention over them alone.
 
 Chen et al., "End-to-End User Behavior Retrieval in Click-Through Rate Prediction Model", arXiv 2108.04468, 2021.
 

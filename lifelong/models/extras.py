@@ -120,7 +120,7 @@ class Extras(nn.ModuleDict):
 
     @property
     def number_tables(self) -> dict[str, str]:
-        """Names of their weights in the model -> the field of which they hold a row per number."""
+        """Names of their weights in the model -> their field; they hold a row for each of its numbers."""
         return {
             f"extras.{name}.{weight}": field
             for name, extra in self.all().items()

@@ -28,7 +28,7 @@ class FittedModel(ABC):
     shared_settings: Mapping[str, Any] = {}
     """Settings that are the same for every model (`model.head`, `model.context` ...), where they are not as usual."""
     earlier_settings: ClassVar[Mapping[str, Any]] = {}
-    """What models of earlier releases were, whose artifacts lack a setting."""
+    """What models of earlier releases were, where their artifacts lack a setting."""
     title: str
     source: ClassVar[str]
     state: ClassVar[str]

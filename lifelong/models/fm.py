@@ -42,7 +42,7 @@ class FmConfig:
     """Settings of `fm`."""
 
     factors: PositiveInt = setting(16, "factors of a feature")
-    dropout: Share = setting(0.1, "share of the factors whose pairs are dropped in training")
+    dropout: Share = setting(0.1, "share of the factors dropped from the pairs in training")
 
 
 class FmMemory(NamedTuple):

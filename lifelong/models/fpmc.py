@@ -66,7 +66,7 @@ class BasketMemory(NamedTuple):
 
 
 class Fpmc(MemoryModel[FpmcMemory | BasketMemory]):
-    """A Markov chain over items whose transition matrix has a low rank."""
+    """A Markov chain over items with a transition matrix of low rank."""
 
     Config = FpmcConfig
     title = "FPMC"

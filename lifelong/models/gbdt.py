@@ -196,7 +196,7 @@ class Gbdt(FittedModel):
 
         Raises:
             MissingExtraError: LightGBM is not installed.
-            MismatchError: an earlier release wrote it, whose trees split by other inputs.
+            MismatchError: an earlier release wrote it; its trees split by other inputs.
         """
         record = json.loads((folder / "gbdt.json").read_text())
         if record.get("version") != _INPUTS:
@@ -256,14 +256,14 @@ class Gbdt(FittedModel):
 
     @property
     def _with_vectors(self) -> list[str]:
-        """Item fields whose values have vectors."""
+        """Item fields with a vector for each value."""
         width = self.config.vectors
         return [field for field, size in self.inputs.item.items() if 0 < width < size]
 
     def _inputs(
         self, dataset: Dataset, examples: Examples, vectors: Mapping[str, FloatArray], known: tuple[Split, ...]
     ) -> FloatArray:
-        """All inputs of examples, the categories last, `[N, K]`; `known` are splits whose labels may be read."""
+        """All inputs of examples, the categories last, `[N, K]`; labels of the splits `known` may be read."""
         number_NF = dataset.catalogue.number_VF[examples.row_N]
         popularity = [popularity_V[number_NF[:, place]] for place, popularity_V in enumerate(self.popularity_F)]
         parts = [np.stack([*popularity, *number_NF[:, self._few].T], axis=1)]

@@ -57,7 +57,7 @@ class Found(NamedTuple):
     aux_losses: Mapping[str, Tensor] = {}
     """Already weighted."""
     place_BCS: Tensor | None = None
-    """int64: of which event of the window each weight is; None where there is one for every event, in order."""
+    """int64: the event of the window that each weight belongs to; None where there is one for every event, in order."""
     aux_sizes: Mapping[str, Tensor] = {}
     """See `Output`."""
 

@@ -1,4 +1,4 @@
-"""HPMN whose layers decide themselves when they are written, in place of fixed periods.
+"""HPMN with layers that decide themselves when they are written, in place of fixed periods.
 
 The first open question of Ren et al., SIGIR 2019 (HPMN); after Chung et al., "Hierarchical Multiscale Recurrent Neural
 Networks", ICLR 2017.
@@ -19,7 +19,7 @@ wrote slot j. Within the slack, sessions and users differ freely. What each laye
 Differs from Chung et al.: a boundary looks at what the layer is fed and at its clock, not at its state, so that a whole
 history is one pass per layer; a layer is not emptied behind a boundary, and nothing flows down.
 
-A boundary whose logit is 0 up to rounding falls either way with another size of batch; that slot differs then.
+A boundary with a logit of 0 up to rounding falls either way with another size of batch; that slot differs then.
 
 State: one slot per layer, `width` numbers each, and three numbers of each slot: the share of the events that wrote
 it, how many events ago the last did, and how long its layer has waited: 210 numbers, 840 bytes, by default.

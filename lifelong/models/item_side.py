@@ -130,7 +130,7 @@ class ItemSide(HeadInput):
 
 
 class NoMemory(NamedTuple):
-    """The memory of a user whose events are not read."""
+    """The memory of a user if users' events are not read."""
 
     count_B: Tensor
 
@@ -139,7 +139,7 @@ class NoUserSide(MemoryModel[NoMemory]):
     """What is left of a model without the user's side: target and context.
 
     Args:
-        model: the whole one, whose place it takes in an artifact.
+        model: the whole one, which it replaces in an artifact.
     """
 
     def __init__(self, model: MemoryModel) -> None:

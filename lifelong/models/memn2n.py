@@ -1,4 +1,4 @@
-"""MemN2N: an end-to-end memory network whose memories are the last events.
+"""MemN2N: an end-to-end memory network with the last events as memories.
 
 Sukhbaatar, Szlam, Weston and Fergus, "End-To-End Memory Networks", NeurIPS 2015.
 
@@ -81,7 +81,7 @@ class MemN2N(HistoryModel):
         return Found(interest_BCD, attention_BCN, place_BCS=recent_places(query.position_BC, self.recent))
 
     def _read(self, query_BCD: Tensor, entry_BCND: Tensor, real_BCN: Tensor) -> tuple[Tensor, Tensor]:
-        """K hops over entries, whose first half is the key and whose second the value; the first hop's attention.
+        """K hops over entries (the first half is the key, the second the value); the first hop's attention.
 
         Source: "Single Layer" and "Multiple Layers", layer-wise.
         """

@@ -50,7 +50,7 @@ class Target(NamedTuple):
 
 
 class Memory(Protocol):
-    """A NamedTuple of tensors whose first axis is the user (after `encode`: user, target).
+    """A NamedTuple of tensors with the user as first axis (after `encode`: user, target).
 
     The first field is always `count_B`: int64 number of events folded in; the others are float tensors. What a store
     keeps of a user is `count`, the time of the last event, and these fields.
@@ -68,7 +68,7 @@ M = TypeVar("M", bound=Memory, default=Any)
 
 
 class MemoryModel(Model, Generic[M]):
-    """A model whose state per user is bounded and updated in O(1) per event.
+    """A model with bounded state per user, updated in O(1) per event.
 
     The law: `encode` at position n = folding `write` over the first n events.
     """
@@ -84,7 +84,7 @@ class MemoryModel(Model, Generic[M]):
 
     @property
     def stack(self) -> Sequence[tuple[nn.GRU, int]]:
-        """The layers and their periods, the lowest first, of a memory whose only field are the states of such layers.
+        """The layers and their periods, the lowest first, of a memory that only has the states of such layers.
 
         A layer steps every so many events, by the new state of the layer below. Empty for a memory of another kind.
         """

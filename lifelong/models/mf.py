@@ -7,8 +7,8 @@ Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Syste
 
 Differs from the paper: labels are 0 and 1 and the loss is the cross entropy; factors and bias of an item are sums over
 its fields; context fields add biases; several tasks have factors of their own. The user's number is an input: a user
-who is not in training stays at zeros, and gets what the items' biases say. So it is a baseline for protocols whose test
-users are in training, and no more than popularity where they are not. Histories are not read.
+who is not in training stays at zeros, and gets what the items' biases say. So it is a baseline for protocols with
+test users in training, and no more than popularity where they are not. Histories are not read.
 
 State: a trained row of 1 + `factors` numbers per task, 17 numbers, 68 bytes, by default. No event updates it, and no
 service keeps it.

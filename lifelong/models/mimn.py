@@ -193,7 +193,7 @@ class Mimn(MemoryModel[MimnMemory | PooledMemory]):
         return {"utilisation": self.config.utilisation * term_BC.sum() / mask_BC.sum().clamp(min=1)}
 
     def _step(self, slot_key_SD: Tensor, state: State, part_BX: Tensor) -> MimnMemory:
-        """Fold in one event, of which the parts of the gates are given."""
+        """Fold in one event; its parts of the gates are given."""
         count_B, slot_BSD, channel_BSD, used_BS, hidden_BD, last_BD = state
         count_B = count_B + 1
         to_controller, to_induction = part_BX.chunk(2, dim=-1)
@@ -243,7 +243,7 @@ class Mimn(MemoryModel[MimnMemory | PooledMemory]):
 
 
 class _Gru(nn.Module):
-    """A GRU whose input is in two parts: one whose gates are given, one that depends on the step before."""
+    """A GRU with an input in two parts: the gates of one are given, the other depends on the step before."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""minGRU: stacked linear recurrences whose gates look at the input alone.
+"""minGRU: stacked linear recurrences with gates that look at the input alone.
 
 Feng et al., "Were RNNs All We Needed?", arXiv 2410.01201, 2024; linear recurrences for recommendation: Yue et al.,
 "Linear Recurrent Units for Sequential Recommendation", WSDM 2024.

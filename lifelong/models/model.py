@@ -38,7 +38,7 @@ class Output:
         attention_BCS: first-hop attention over the slots, or over what a history model attends to, for models that
             have one.
         aux_sizes: over how many things the terms of `Model.aux_means` are means.
-        members: of a model with several heads the logits of each, of which `logit_BCT` is made. Each learns by a loss
+        members: of a model with several heads the logits of each; `logit_BCT` is made of them. Each learns by a loss
             of its own, so that none fits what the others leave over.
     """
 
@@ -50,7 +50,7 @@ class Output:
 
     @property
     def learned_BCT(self) -> tuple[Tensor, ...]:  # noqa: N802  named like the fields
-        """Logits whose losses are learned from."""
+        """Logits that each have a loss to learn from."""
         return self.members or (self.logit_BCT,)
 
 
@@ -97,7 +97,7 @@ class Model(nn.Module, ABC):
     earlier_names: ClassVar[Mapping[str, str]] = {}
     """First parts of the names of weights in artifacts of earlier releases -> what they are now."""
     earlier_settings: ClassVar[Mapping[str, Any]] = {}
-    """What models of earlier releases were, whose artifacts lack a setting."""
+    """What models of earlier releases were, where their artifacts lack a setting."""
 
     recipe: ClassVar[Mapping[str, Any]] = {}
     """Settings of a run (`[train]`) that this model is trained with where nobody names them, in place of the usual."""
@@ -127,8 +127,8 @@ class Model(nn.Module, ABC):
             embedding: width of each field's trained vector.
             interest: width D of what `read` returns.
             dropout: of the head.
-            codes: fields whose vectors also hold a fixed code of their number.
-            keys: fields whose vectors also hold the key of their number.
+            codes: fields with vectors that also hold a fixed code of their number.
+            keys: fields with vectors that also hold the key of their number.
             factors: field -> width of the fixed factor that its vectors also hold.
         """
         super().__init__()

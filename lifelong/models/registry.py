@@ -100,7 +100,7 @@ class Preset:
     """A model with some settings chosen, trained and compared under a name of its own.
 
     Args:
-        model: whose settings it has; also the model that an artifact names.
+        model: it has the settings of this one; also the model that an artifact names.
         entry: its class. If it is not the model's own, the settings select it, and it has settings of its own.
         settings: what is chosen.
     """

@@ -55,7 +55,7 @@ class RumFeatureMemory(NamedTuple):
 
 
 class RumFeature(MemoryModel[RumFeatureMemory]):
-    """A key-value memory whose keys are the same for all users."""
+    """A key-value memory with the same keys for all users."""
 
     Config = RumFeatureConfig
     title = "RUM (feature level)"

@@ -1,4 +1,4 @@
-"""Models that rank by a score of their own, and whose logit is a rising function of it.
+"""Models that rank by a score of their own; the logit is a rising function of it.
 
     logit = slope log(score + floor) + bias          slope > 0 and bias by logistic regression on training examples
 

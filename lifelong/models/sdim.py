@@ -210,7 +210,7 @@ def _rows(running_BLD: Tensor, place_BC: Tensor) -> Tensor:
 def mean_direction(sum_BCGD: Tensor) -> Tensor:
     """Mean over groups of the sums, each scaled to length 1; an empty bucket stays 0. Source: equation 12.
 
-    An empty bucket is divided by 1 and not by a tiny number, whose reciprocal would be its gradient: such gradients
+    An empty bucket is divided by 1 and not by a tiny number: the reciprocal would be its gradient, and such gradients
     cancel in the running sums, but for their rounding errors.
     """
     length_BCG1 = torch.linalg.vector_norm(sum_BCGD, dim=-1, keepdim=True)

@@ -28,11 +28,11 @@ class SharedSettings:
     )
     context: tuple[str, ...] | None = setting(None, "context fields that the head reads; null takes the usual ones")
     counts: bool = setting(False, "the head also reads exact counts of the target, of the whole history")
-    side: Side = setting("user", "whose memory is read: the user's, that of the target's item, or both")
+    side: Side = setting("user", "which memory is read: the user's, that of the target's item, or both")
     item_recent: PositiveInt = setting(
         ITEM_RECENT,
-        "last events of an item that a target sees at most; at least twice the largest period, at whose multiples "
-        "windows start",
+        "last events of an item that a target sees at most; at least twice the largest period; windows "
+        "start at its multiples",
     )
 
     def unusual(self) -> dict[str, Any]:

@@ -7,10 +7,10 @@ Prediction", CIKM 2020.
 
 General search unit (section 3.2), by the setting `search`:
 
-* hard: the events whose category (second item field; the item itself if it is the only field) is the target's;
+* hard: the events of the target's category (second item field; the item itself if it is the only field);
 * soft: the largest inner products r_i = (W_b event_i) . (W_a target), trained by a loss of its own: a prediction from
   the mean of r_i event_i over the whole history;
-* cluster: the events in those of K buckets of similar items whose centroids are nearest to the target, the nearest
+* cluster: the events in those of K buckets of similar items with centroids nearest to the target, the nearest
   bucket first. The centroids follow the items of the training batches (mini-batch k-means), are kept with the weights,
   and stay put afterwards. (Not the paper's.)
 

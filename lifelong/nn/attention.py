@@ -80,7 +80,7 @@ def attend_by_head(
         key_BCMD: keys of the entries; `[B, 1, M, D]` where all targets of a user have the same entries.
         value_BCMD: values of the entries, in the shape of the keys.
         seen_BCM: True where there is an entry; a target without any finds zeros.
-        heads: H, of which D is a multiple.
+        heads: H; D is a multiple of it.
 
     >>> entry_BCMD, seen_BCM = torch.randn(1, 2, 4, 6), torch.tensor([[[True] * 4, [False] * 4]])
     >>> found_BCD, weight_BCHM = attend_by_head(torch.randn(1, 2, 6), entry_BCMD, entry_BCMD, seen_BCM, heads=3)

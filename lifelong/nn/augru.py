@@ -1,4 +1,4 @@
-"""AUGRU: a GRU whose update gate is scaled by an attention weight at each step.
+"""AUGRU: a GRU with its update gate scaled by an attention weight at each step.
 
 Shapes: B users, L padded history length, C targets per user, D state width; G = 3 D gates: reset, update, new.
 """

@@ -1,7 +1,7 @@
 """Cells: a bounded table that counts the values of a field, and bits for the values that lost their cell.
 
     event's keys --same key?--> that cell: count + 1, age 0
-                   `--no------> an empty cell, or the stalest one, whose own key leaves its mark in the faded bits
+                   `--no------> an empty cell, or the stalest one: its own key leaves its mark in the faded bits
     target's keys --> count, age in events, faded?
 
 A cell has a key of up to 16 bits, a count of 7 bits, and in 8 bits its age: how many events ago it was last written,
@@ -14,7 +14,7 @@ The scale of ages has 16 steps of one event, 16 of two, 16 of four, and so on. A
 number of the user's events is a multiple of 2^j, so that nothing but the step need be kept.
 
 The key of a value that loses its cell is put into a Bloom filter of two bits a key, shared by all fields: a target
-whose key has no cell but both bits was seen before, but for accidents. So that the filter never fills up, each entry
+key without a cell but with both bits was seen before, but for accidents. So that the filter never fills up, each entry
 also clears one bit in turn, as in the stable filter.
 
 This is the specification; `cell_replay.py` does it for whole histories.

@@ -1,4 +1,4 @@
-"""Computations whose intermediate tensors are large, a part at a time.
+"""Computations with large intermediate tensors, a part at a time.
 
 What the backward pass needs of a part is computed again when its turn comes (Chen et al., "Training Deep Nets with
 Sublinear Memory Cost", 2016).

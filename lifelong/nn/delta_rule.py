@@ -100,7 +100,7 @@ def _chunks(change: Change, size: int) -> Chunks:
     key, value = (_cut(part, chunks, size) for part in change[:2])
     keep, strength = (_cut(part.unsqueeze(-1), chunks, size) for part in change[2:])
     kept = keep.squeeze(-1).cumsum(dim=-1)
-    # g_t / g_i of every pair of a chunk's events, 0 for an i after t, whose quotient could overflow.
+    # g_t / g_i of every pair of a chunk's events, 0 for an i after t: that quotient could overflow.
     lower_XX = torch.ones(size, size, dtype=torch.bool, device=key.device).tril()
     quotient = (kept.unsqueeze(-1) - kept.unsqueeze(-2)).masked_fill(~lower_XX, -torch.inf).exp()
     mixed = (strength * (key @ key.transpose(-1, -2)) * quotient).tril(-1)

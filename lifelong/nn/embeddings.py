@@ -30,10 +30,10 @@ class FieldEmbedding(nn.Module):
     Args:
         sizes: field -> how many numbers it has.
         dim: width of each field's trained embedding.
-        codes: fields whose embeddings end in a fixed code of their number, see `code_table`; sums of codes say which
-            values were there.
-        keys: fields whose embeddings end in the number's key, see `nn.cells.key_table`, instead.
-        scales: fields whose numbers are levels of a scale, and whose embeddings are made of its codes.
+        codes: fields with embeddings that end in a fixed code of their number, see `code_table`; sums of codes say
+            which values were there.
+        keys: fields with embeddings that end in the number's key, see `nn.cells.key_table`, instead.
+        scales: fields numbered by the levels of a scale; their embeddings are made of its codes.
         factors: field -> width of a fixed unit vector that its embeddings end in, behind their code. They are drawn at
             random until there are others (`set_factors`), and saved; padding and unknown values have none.
 
@@ -97,7 +97,7 @@ class FieldEmbedding(nn.Module):
         return found
 
     def forward(self, number: Tensor, fields: tuple[str, ...], *, factors: bool = True) -> Tensor:
-        """Embed `number[..., F]` (int64), whose last axis holds `fields`, to `[..., sum of widths(fields)]`.
+        """Embed `number[..., F]` (int64; its last axis holds `fields`) to `[..., sum of widths(fields)]`.
 
         Without factors where they are not asked for.
         """

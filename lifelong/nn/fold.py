@@ -1,4 +1,4 @@
-"""A recurrence over whole histories whose state is large: only the states at the positions asked for are kept.
+"""A recurrence with a large state over whole histories: only the states at the positions asked for are kept.
 
     inputs --step, step, step, ...--> states of the users who have a target here --cat--> states, in the targets' order
 

@@ -2,7 +2,7 @@
 
 Two vectors at angle a lie on the same side of a hyperplane with probability 1 - a / pi. A side is a sign, and a sign
 must not depend on the order in which a sum is taken: a memory that is written event by event, a batch, and an exported
-graph have to agree bit for bit. So vectors and hyperplanes are rounded to whole numbers whose products and sums are
+graph have to agree bit for bit. So vectors and hyperplanes are rounded to whole numbers: their products and sums are
 exact in double precision.
 
 Source: Charikar, "Similarity Estimation Techniques from Rounding Algorithms", STOC 2002, section 3.

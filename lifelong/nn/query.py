@@ -7,7 +7,7 @@ from torch import nn
 
 
 class TargetQuery(nn.Linear):
-    """A linear map from embedded targets to embedded events, whose first fields are those of the target.
+    """A linear map from embedded targets to embedded events; an event's first fields are those of the target.
 
     It starts as the identity on those fields, so that a target and the events of its item are near each other from the
     first step on.

@@ -1,7 +1,7 @@
 """Steps of a GRU that agree with the pass over a whole history, and the states at given positions.
 
 Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", EMNLP 2014, in the form of
-`torch.nn.GRU`, whose reset gate follows the product with the state.
+`torch.nn.GRU`: the reset gate follows the product with the state.
 
 Shapes: B users, L padded history length, C targets per user, E width of an input, D state width.
 """

@@ -13,7 +13,7 @@ back. `recurrent.gru_pass` and `boundaries.gated_gru_pass` decide when it is use
 specification. docs/decisions/0007 says what else was tried.
 
 Source: Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", EMNLP 2014, in the form of
-`torch.nn.GRU`, whose reset gate follows the product with the state.
+`torch.nn.GRU`: the reset gate follows the product with the state.
 
 Shapes: B users, L padded history length, E width of an event, D state width. In the loops, both widths are padded with
 zeros: a padded entry of a state begins as zero and stays zero. G = 3 D gates; P = 4 D parts of a step: what the event
@@ -89,7 +89,7 @@ def _step(state_D: Array, gate_P: Array, width: int) -> None:
 
 @inlined
 def _gated_step(state_D: Array, gate_P: Array, width: int, write: Any) -> None:
-    """The state after an update of which a share is written; a closed gate leaves it as it is, to the last bit."""
+    """The state after an update if a share of it is written; a closed gate leaves it as it is, to the last bit."""
     one = gate_P.dtype.type(1)
     for j in range(width):
         state_D[j] += write * (one - gate_P[2 * width + j]) * (gate_P[j] - state_D[j])

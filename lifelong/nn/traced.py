@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def traced_states(step: Callable[..., Tensor], start: Tensor, *values: Tensor) -> Tensor:
-    """The state after each step, `[L, ...]`, in a graph whose L is free: a Python loop would be unrolled.
+    """The state after each step, `[L, ...]`, in a graph with free L: a Python loop would be unrolled.
 
     Call it only while a graph is traced; it has no gradients.
 
@@ -22,7 +22,7 @@ def traced_states(step: Callable[..., Tensor], start: Tensor, *values: Tensor) -
         NotImplementedError: the tracer runs the function once, and sees no loops.
     """
     if torch.jit.is_tracing():  # type: ignore[no-untyped-call, attr-defined]
-        raise NotImplementedError("a loop whose length is free")
+        raise NotImplementedError("a loop of free length")
     from torch._higher_order_ops.scan import scan
 
     def carry(state: Tensor, rows: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:

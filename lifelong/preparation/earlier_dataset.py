@@ -1,4 +1,4 @@
-"""The vocabularies of an earlier dataset or artifact, whose numbers a new dataset keeps."""
+"""The vocabularies of an earlier dataset or artifact; a new dataset keeps their numbers."""
 
 from __future__ import annotations
 

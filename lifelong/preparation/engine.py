@@ -20,7 +20,7 @@ from lifelong.preparation import spark
 def open_engine(
     name: str, folder: Path, *, memory_limit: str, threads: int | None, master: str | None = None
 ) -> Iterator[Any]:
-    """An Ibis connection whose tables and spilled data live in `folder`.
+    """An Ibis connection with its tables and spilled data in `folder`.
 
     Args:
         name: "duckdb" or "spark".
@@ -109,7 +109,7 @@ def stage(connection: Any, batches: Iterable[Any], schema: Any) -> Any:
 
 
 def materialise(connection: Any, name: str, expression: Any) -> Any:
-    """Compute an expression once, into a new table whose name begins with `name`."""
+    """Compute an expression once, into a new table with a name that begins with `name`."""
     import ibis
 
     name = ibis.util.gen_name(name)

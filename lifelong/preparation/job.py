@@ -24,7 +24,7 @@ class Job:
         folder: of the dataset; its `work` folder is deleted at the end.
         settings: how to prepare.
         progress: called with plain words at every stage.
-        earlier: an earlier dataset or artifact, whose numbers are kept; or None.
+        earlier: an earlier dataset or artifact, to keep its numbers; or None.
         cut_times: where to cut, of a protocol that cuts by time; () = where the shares of the settings say.
     """
 
@@ -47,7 +47,7 @@ class Job:
         return self.work / "type_code.npy" if self.log.event_types else None
 
     def tasks(self, rule: NegativeRule) -> tuple[str, ...]:
-        """Names of the labels: logged ones, or those of targets whose negatives are drawn."""
+        """Names of the labels: logged ones, or those of targets with drawn negatives."""
         return self.log.tasks if rule.rule == "none" else self.settings.tasks or ("response",)
 
     def require_clock(self, setting: str) -> None:

@@ -97,7 +97,7 @@ def ordinal_cuts(time_unit: str, histories: Histories, plan: Plan) -> dict[str, 
 
 
 def too_small(splits: Mapping[Split, Mapping[str, int]]) -> dict[str, str]:
-    """Split -> why nothing can be concluded from it; for those of which that is so. Training is left out.
+    """Split -> why nothing can be concluded from it; for those where that is so. Training is left out.
 
     The interval of an AUC is at least as wide as for independent examples (Hanley and McNeil, Radiology 1982); those of
     one user are not, and with fewer than `LEAST_USERS` users the draw of users decides.

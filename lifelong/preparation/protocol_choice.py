@@ -30,10 +30,10 @@ def choose_protocol(log: RawLog, settings: PrepareSettings) -> Protocol:
             fix="--protocol impressions cuts by time",
         )
     if settings.tasks and (protocol in ("impressions", "given") or not log.event_types):
-        why = "whose labels are logged" if log.event_types else "and the events have no types"
+        why = "which takes logged labels" if log.event_types else "and the events have no types"
         raise UsageError(
             f"tasks {', '.join(settings.tasks)} with the protocol {protocol!r}, {why}",
-            expected="a log whose events have types, and the protocol temporal or paper",
+            expected="a log with event types, and the protocol temporal or paper",
             fix="leave out --tasks; logged labels are tasks already",
         )
     if protocol in ("temporal", "paper") and log.time_unit == "ordinal" and log.protocol != protocol:
@@ -79,7 +79,7 @@ def choose_rule(log: RawLog, protocol: str, settings: PrepareSettings) -> Negati
     if protocol in ("impressions", "given"):
         if settings.negatives is not None:
             raise UsageError(
-                f"negatives {settings.negatives!r} with the protocol {protocol!r}, whose labels are logged",
+                f"negatives {settings.negatives!r} with the protocol {protocol!r}, which takes logged labels",
                 expected="no rule",
                 fix="leave out --negatives, or choose --protocol temporal",
             )

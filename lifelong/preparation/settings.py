@@ -51,8 +51,8 @@ class PrepareSettings(Record):
     cuts: tuple[float, float] = Field((0.8, 0.9), description="shares of the times before validation and before test")
     cut_by: Literal["log", "user"] = Field(
         "log",
-        description="whose times the shares are of: those of the whole log, or each user's own; user is for ordinal "
-        "times alone",
+        description="the times that the shares refer to: those of the whole log, or each user's own; user is for "
+        "ordinal times alone",
     )
     vault: float = Field(
         0.0,
@@ -86,7 +86,7 @@ class PrepareSettings(Record):
     options: dict[str, str] = Field(default_factory=dict, description="options of the source")
     mapping: Path | None = Field(None, description="mapping file of the source `table`")
     start: Path | None = Field(
-        None, description="earlier dataset or artifact (--from) whose known values and hash buckets keep their numbers"
+        None, description="earlier dataset or artifact (--from); its known values and hash buckets keep their numbers"
     )
     overwrite: bool = Field(False, description="replace a dataset that is already there")
 

@@ -37,7 +37,7 @@ _DIRECTIVES = {"%Y": "yyyy", "%m": "M", "%d": "d", "%H": "H", "%M": "m", "%S": "
 
 @contextlib.contextmanager
 def open_spark(folder: Path, *, master: str | None, memory_limit: str, threads: int | None) -> Iterator[Any]:
-    """An Ibis connection whose tables are files in `folder`.
+    """An Ibis connection with files in `folder` as tables.
 
     A session that already runs in this process is used and left running, so that a notebook on a cluster needs no
     settings.

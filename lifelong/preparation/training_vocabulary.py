@@ -127,7 +127,7 @@ def build_catalogue(
         min_count: per field, 1 where it is not named.
         buckets: per field; as in `earlier`, or `default_buckets`, where it is not named.
         earlier: field -> known values that keep their numbers.
-        scales: fields whose values are quantities, numbered by a fixed scale.
+        scales: fields of quantities, numbered by a fixed scale.
     """
     before = earlier or {}
     vocabulary, number = vocabulary_of(

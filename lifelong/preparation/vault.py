@@ -165,11 +165,11 @@ def _given(log: RawLog, settings: PrepareSettings) -> list[str]:
 
 
 def assemble_vault(job: Job, main: Dataset, aside: Aside) -> VaultEntry:
-    """Write the dataset of the whole log, whose only examples are those that were put aside.
+    """Write the dataset of the whole log, with only the examples that were put aside.
 
     Args:
         job: of the whole log; its folder is that of the vault.
-        main: the finished dataset of the rest, whose numbers are kept.
+        main: the finished dataset of the rest; its numbers are kept.
         aside: what was put aside.
 
     Raises:

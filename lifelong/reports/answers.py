@@ -124,7 +124,7 @@ def slots(contents: SlotContents | None, title: str, why_not: str) -> Answer:
         SLOTS,
         f"{_slots_verdict(contents)} Rank correlation of the latest related event's age with the mean log period that "
         f"is attended to: {interval.replace('-', '−')}, p {p_text(contents.p_value, equals=True)} (bootstrap over "
-        f"users), on {contents.examples:,} test targets whose slots are all filled.{_extremes(contents)}",
+        f"users), on {contents.examples:,} test targets with all slots filled.{_extremes(contents)}",
     )
 
 

@@ -43,7 +43,7 @@ def write_comparison(
         comparison: the record.
         lifelong: name of the model that the questions are about.
         dataset: adds the data set table and, with `runs`, what the slots hold and the case studies.
-        runs: folder of `<model>-seed<k>`, whose artifacts and logits are read.
+        runs: folder of `<model>-seed<k>`; their artifacts and logits are read.
         title: of the page.
         lead: sentences before the generated ones.
         opening: parts before those of the comparison.

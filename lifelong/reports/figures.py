@@ -157,7 +157,7 @@ def learning_curves(curves: Mapping[str, Curve], folder: Path, *, always: Collec
     )
     words = (
         "Learning curves",
-        f"AUC on the validation split while training; the mark is the check whose weights were kept.{crowd_note(back)}",
+        f"AUC on the validation split while training; the mark is the check with the kept weights.{crowd_note(back)}",
         f"AUC on validation against training examples. {spoken}.",
     )
     return drawing.save("learning-auc", draw, folder, size=(9.1, 4.0 + 0.2 * bool(back)), words=words)

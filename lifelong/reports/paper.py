@@ -120,7 +120,7 @@ _ALWAYS = (
 def paper_sections(
     name: str, comparison: Comparison, dataset: Dataset, configs: Mapping[str, RunConfig]
 ) -> list[Section]:
-    """What stands before the parts of the comparison.
+    """What comes before the parts of the comparison.
 
     Args:
         name: a key of `LOGS`.

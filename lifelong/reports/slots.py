@@ -20,7 +20,7 @@ def slots_section(contents: SlotContents, folder: Path, *, title: str) -> Sectio
     """Mean attention of each slot, by age of the latest related event."""
     note = (
         f"Which slot does {title} (first seed) read, when the last event with the target's item or category lies how "
-        "far back? Ages are counted in events. Only targets whose slots are all filled, so that the length of the "
+        "far back? Ages are counted in events. Only targets with all slots filled, so that the length of the "
         "history does not decide."
     )
     rows: list[list[Cell]] = [

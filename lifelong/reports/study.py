@@ -94,7 +94,7 @@ def _main(findings: Findings, folder: Path) -> Section:
     )
     note = (
         f"{stop} GAUC leaves out {counts.one_class_users:,} of {counts.users:,} users ({counts.one_class_share:.1%}) "
-        "whose targets are all positive or all negative. Lower is better for log loss, normalised entropy and ECE."
+        "with targets that are all positive or all negative. Lower is better for log loss, normalised entropy and ECE."
     )
     known = any(value_of(result) is not None for result in findings.results)
     drawn = [figures.metric_by_model(findings.results, folder)] if known else []

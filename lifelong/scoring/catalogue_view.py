@@ -29,7 +29,7 @@ class ListedItem:
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class FoundItems:
-    """Items whose id holds a text."""
+    """Items with a text in their id."""
 
     items: list[ListedItem]
     catalogue: Annotated[int, Field(description="items of the whole catalogue")]
@@ -56,7 +56,7 @@ class TopItems:
 
 
 def find_items(scorer: Scorer, text: str, *, most: int) -> FoundItems:
-    """Items of the catalogue whose id holds a text; an item put online under this very id comes first.
+    """Items of the catalogue with a text in their id; an item put online under this very id comes first.
 
     Args:
         scorer: artifact and store.

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 IntArray = npt.NDArray[np.int64]
 Columns = dict[str, npt.NDArray[Any]]
 _USERS = 256
-"""Users whose rows are made at once."""
+"""How many users' rows are made at once."""
 _ROWS = 2_048
-"""Rows whose memories are in RAM once more."""
+"""How many rows have a second copy of their memories in RAM."""
 
 
 def features(scorer: Scorer, user: str, items: Sequence[str], *, time: int | None = None) -> list[dict[str, Any]]:
@@ -162,7 +162,7 @@ class _Export:
         return columns | found
 
     def _states(self, user_N: IntArray, position_N: IntArray) -> tuple[States, IntArray]:
-        """The memories before the targets, each once, and which of them is whose."""
+        """The memories before the targets, each once, and which one each target has."""
         pairs, place_N = np.unique(np.stack([user_N, position_N]), axis=1, return_inverse=True)
         user_B, count_B = pairs.astype(np.int64)
         states = self.runtime.empty(len(user_B))

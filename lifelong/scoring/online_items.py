@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Fields = Mapping[str, str | None]
 _SHORT = 1_024
-"""Bytes of a stored value whose decoded fields are kept."""
+"""Bytes of a stored value up to which its decoded fields are kept."""
 
 
 class OnlineItems:

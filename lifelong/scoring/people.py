@@ -2,7 +2,7 @@
 
     the last `LOOKED_BACK` events:  | first half: earlier |          | last `RECENT`: recent |
 
-The *overlap* of both is the share of recent events whose values (categories, say) come as often as they did earlier.
+The *overlap* of both is the share of recent events with values (categories, say) that come as often as earlier.
 A small overlap makes a short-term story, a large one a long-term story, and one in between a story of several time
 scales. A pause of `PAUSE` or more comes before all.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LOOKED = 5_000
 """Memories of a store that a search looks at."""
 TOLD = 100
-"""Users whose events are read for stories."""
+"""How many users' events are read for stories."""
 LOOKED_BACK, RECENT, LEAST = 400, 40, 100
 """Events of a user that are read for a story, those that count as recent, and how many there must be."""
 CHANGED, STEADY = 0.4, 0.7
@@ -108,7 +108,7 @@ class RecentUsers:
 def find_users(
     scorer: Scorer, text: str, *, most: int, story: Kind | None = None, recent: Iterable[str] = ()
 ) -> FoundUsers:
-    """Users whose id holds a text or whose history has a story: her whose id it is, recent ones, then others.
+    """Users with a text in their id or a story in their history: first the one with this very id, then recent ones.
 
     Args:
         scorer: artifact and store.
@@ -172,7 +172,7 @@ def story_of(scorer: Scorer, user: str) -> Story | None:
 
 
 def told_field(scorer: Scorer) -> int:
-    """The item field whose values make a story: the first one after the item that is no number, or the item."""
+    """The item field that makes a story: the first one after the item that is no number, or the item."""
     numbers = scorer.schema.number_fields
     others = (at for at, name in enumerate(scorer.schema.item_fields) if at and name not in numbers)
     return next(others, 0)

@@ -44,7 +44,7 @@ class Scorer:
         online_items: items put online; read from the store if None.
         base_rate: share of positives in production, if it is known and the artifact does not hold it: of the
             first task, or task -> share.
-        complete: False for an artifact in shadow, whose memories may be behind.
+        complete: False for an artifact in shadow: its memories may be behind.
 
     Raises:
         ArtifactError: the model cannot be served, and why.

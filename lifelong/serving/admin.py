@@ -30,7 +30,7 @@ async def _takeovers(request: Request) -> Takeovers:
 Asked = Annotated[Takeovers, Depends(_takeovers)]
 
 
-@admin.get("/artifacts", summary="Artifacts whose memories are kept")
+@admin.get("/artifacts", summary="Artifacts that the store holds memories of")
 async def get_artifacts(takeovers: Asked) -> ArtifactStates:
     """Which one is served, which ones could be, and how far a build is."""
     return await takeovers.look()

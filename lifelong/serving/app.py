@@ -75,7 +75,7 @@ def create_app(
     Args:
         artifact: the model.
         store: an opened store of it; it is not closed here, since its owner may go on with it.
-        api_keys: keys of which a request to `/v1/` must bring one, with the scopes of each if it does not open all
+        api_keys: keys; a request to `/v1/` must bring one of them, with the scopes of each if it does not open all
             but the administration (see `lifelong.serving.keys`), or a `KeyFile`; None answers requests without a key.
         admin_keys: keys of which a request to `/v1/admin/` must bring one, and that open all else; None where there are
             `api_keys` and none of them has the scope closes it.

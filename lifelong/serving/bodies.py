@@ -33,7 +33,7 @@ LARGE = 16_384
 
 
 class JsonRoute(APIRoute):
-    """A route whose body, if it takes one, must be called JSON.
+    """A route with a body, if it takes one, that must be declared as JSON.
 
     A page of another site can send other kinds of bodies to any address without being asked for permission.
     """

@@ -17,7 +17,7 @@ from lifelong.serving.schemas import ErrorReply
 
 logger = logging.getLogger(__name__)
 CLIENT_GONE = 499
-"""Status of a request whose client hung up before it was answered."""
+"""Status of a request if its client hung up before the answer."""
 _LATER = "send it again after the seconds of Retry-After"
 DOCS = "GET /docs lists the endpoints and what they take"
 

@@ -58,7 +58,7 @@ async def get_users(
     request: Request,
     service: Served,
     q: Text = "",
-    story: Annotated[Kind | None, Query(description="only users whose history looks so, by a fixed rule")] = None,
+    story: Annotated[Kind | None, Query(description="only users with such a history, by a fixed rule")] = None,
     limit: Limit = 20,
 ) -> FoundUsers:
     """By a part of the id among the first memories of the store and the users of the latest events; by the whole id."""

@@ -16,7 +16,7 @@ class ServiceCollector(Collector):
     """Figures that are read when they are asked for: build, connections, queues, store.
 
     Args:
-        service: whose they are.
+        service: the one that they are of.
     """
 
     def __init__(self, service: Service) -> None:

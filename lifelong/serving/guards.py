@@ -255,7 +255,7 @@ class Rush:
         self.refusal = error_response(overloaded("requests wait too long for their turn"))
 
     def refuses(self, path: str, now: float) -> bool:
-        """Whether a request whose head has come is refused at once.
+        """Whether a request is refused as soon as its head has come.
 
         Args:
             path: its address.

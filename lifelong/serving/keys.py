@@ -229,7 +229,7 @@ def allowed_hosts(host: str, names: Sequence[str], *, keys: bool) -> list[str] |
 
 
 def check_proxies(addresses: Sequence[str]) -> list[str]:
-    """The proxies whose `X-Forwarded-For` is believed.
+    """The proxies that are trusted for `X-Forwarded-For`.
 
     >>> check_proxies(["10.0.0.1", "fd00::/8"])
     ['10.0.0.1', 'fd00::/8']

@@ -303,7 +303,7 @@ class ModelReply(_Reply):
     model: str
     title: str
     item_fields: list[str] = Field(description="fields of an item, next to its id")
-    number_fields: list[str] = Field(description="those of them whose values are numbers")
+    number_fields: list[str] = Field(description="those of them that hold numbers")
     user_fields: list[str] = Field(description="fields of a profile")
     event_types: list[str] = Field(description="event types that training has seen; empty if the log has none")
     tasks: list[str]

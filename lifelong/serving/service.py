@@ -77,7 +77,7 @@ class ServiceSettings:
         forget_after: days without an event after which a user is forgotten; None for never.
         timeout: seconds until a request must be answered.
         rate: requests per second that one caller may make; None for no limit.
-        trusted_proxies: addresses and networks whose `X-Forwarded-For` names the client; nobody else's is believed.
+        trusted_proxies: addresses and networks trusted to name the client in `X-Forwarded-For`; no others are.
         max_connections: open connections of clients, of one process; never more than half of the descriptors that the
             process may have.
         max_head: bytes of a request's head.

@@ -69,7 +69,7 @@ class ShadowMetrics:
         self.seconds = Histogram("lifelong_shadow_seconds", "Time of scoring one request in shadow", registry=registry)
         self.behind = Gauge(
             "lifelong_shadow_waiting_users",
-            "Users whose events it has yet to see",
+            "Users with events that it has yet to see",
             registry=registry,
             multiprocess_mode="livemostrecent",
         )

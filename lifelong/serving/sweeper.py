@@ -20,7 +20,7 @@ _TRIMMED = 24
 _REST = 0.002
 """Seconds between two users, so that requests are answered."""
 _LONG_REST = 0.05
-"""Seconds between two groups of users whose logs are read."""
+"""Seconds between the reads of the logs of two groups of users."""
 
 
 class Sweeper:

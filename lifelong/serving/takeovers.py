@@ -46,7 +46,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactState:
-    """One artifact whose memories the store holds."""
+    """One artifact that the store holds memories of."""
 
     id: str
     model: Annotated[str | None, Field(description="null where it is not open in this process")]
@@ -65,7 +65,7 @@ class ArtifactState:
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class ArtifactStates:
-    """All artifacts whose memories the store holds."""
+    """All artifacts that the store holds memories of."""
 
     served: Annotated[str, Field(description="id of the artifact that answers requests")]
     previous: Annotated[str | None, Field(description="the way back")]

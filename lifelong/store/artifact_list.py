@@ -1,4 +1,4 @@
-"""The artifacts whose memories a store holds: one, or several while a new one takes over.
+"""The artifacts that a store holds memories of: one, or several while a new one takes over.
 
     add(B)        A served     B building   space 0: A, space 1: B; events of users who are up to date go into both
     finish(B)     A served     B ready      every event is folded into both, in one commit
@@ -7,7 +7,7 @@
 
 An artifact in shadow is `behind`: writers leave it alone, and it catches up from the event log.
 
-The memories of each artifact have a space of their own, whose number is never used again. Everything else in a store
+The memories of each artifact have a space of their own; its number is never used again. Everything else in a store
 (the event log, event ids, positions, items put online) belongs to all of them: the count in a memory says which events
 of the log are in it.
 
@@ -37,7 +37,7 @@ class StoreIdentity:
     path: str = field(default="", compare=False)
     """Where its folder was, for other processes that keep its memories up to date; not compared."""
     fields: str = field(default="catalogue", compare=False)
-    """Whose item fields its memories have where an event brings some, too: "catalogue" or "event"; not compared."""
+    """Source of its memories' item fields where an event brings some, too: "catalogue" or "event"; not compared."""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> StoreIdentity:
@@ -52,7 +52,7 @@ class StoreIdentity:
 
 @dataclass(frozen=True, slots=True)
 class StoredArtifact:
-    """One artifact whose memories a store holds.
+    """One artifact that a store holds memories of.
 
     Args:
         identity: the artifact.
@@ -143,7 +143,7 @@ class ArtifactList:
         return next((stored for stored in self.artifacts if stored.id == artifact_id), None)
 
     def named(self, text: str) -> StoredArtifact:
-        """The artifact whose id begins with a text.
+        """The artifact with an id that begins with a text.
 
         Raises:
             UsageError: none does, or several do.
@@ -156,12 +156,12 @@ class ArtifactList:
         return found[0]
 
     def add(self, identity: StoreIdentity, phase: Phase = "building") -> ArtifactList:
-        """The list with one more artifact, whose memories are to be built."""
+        """The list with one more artifact; its memories are to be built."""
         stored = StoredArtifact(identity, self.next_space, phase)
         return replace(self, artifacts=(*self.artifacts, stored), next_space=self.next_space + 1, epoch=self.epoch + 1)
 
     def renew(self, identity: StoreIdentity) -> ArtifactList:
-        """The list with another folder of an artifact; whose item fields its memories have stays as it is."""
+        """The list with another folder of an artifact; the source of its memories' item fields stays as it is."""
         known = self.find(identity.artifact_id)
         if known is not None:
             identity = replace(identity, fields=known.identity.fields)
@@ -199,7 +199,7 @@ class ArtifactList:
         return self.serve(self.previous)
 
     def drop(self, artifact_id: str) -> ArtifactList:
-        """The list without an artifact, whose space is to be emptied.
+        """The list without an artifact; its space is to be emptied.
 
         Raises:
             UsageError: it is served.
@@ -247,7 +247,7 @@ def unfinished(stored: StoredArtifact) -> StoreForeignError:
     """The error for memories that are still being built."""
     return StoreForeignError(
         f"the memories of artifact {stored.id[:12]} are not complete",
-        expected="an artifact whose memories were built to the end",
+        expected="an artifact with memories that were built to the end",
         fix="let `lifelong backfill` end, or start it again: it goes on where it stopped",
     )
 

@@ -31,7 +31,7 @@ from lifelong.store.write_ahead_log import files
 
 FACTS = "backup.json"
 _PATIENCE = 60.0
-"""Seconds for which a database is copied again whose files change meanwhile."""
+"""Seconds for which a database is copied again if its files change meanwhile."""
 _LEFT_OUT = ("LOCK", "LOG")
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP)
 

@@ -53,7 +53,7 @@ class Commit:
         events: (user, count after the event) -> encoded event, for the event log.
         trimmed: user -> count up to which events are taken out of the user's event log.
         deleted: users to erase from every space of memories, with their events and event ids.
-        removed: items whose fields were put online, to be taken out.
+        removed: items that were put online, to be taken out.
         epoch: of the artifact list that the write was made for; None where that does not matter.
     """
 
@@ -91,7 +91,7 @@ class MemoryStore(Protocol):
         """
 
     def artifact_list(self) -> ArtifactList:
-        """The artifacts whose memories it holds."""
+        """The artifacts that it holds memories of."""
 
     def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
         """Write another list, at once; commits of an earlier epoch are refused when this returns.
@@ -190,7 +190,7 @@ def check_bases(
 
 
 def check_reached(place: str, change: Commit, watermark: Callable[[str, int], int]) -> None:
-    """Refuse a write to a store whose watermarks are lower than its writer has seen them.
+    """Refuse a write to a store with lower watermarks than its writer has seen.
 
     Args:
         place: the store, for the message.
@@ -216,7 +216,7 @@ def check_values(change: Commit) -> None:
 
 
 def conflict(place: str, users: frozenset[str]) -> StoreConflictError:
-    """The error for a write whose bases have changed."""
+    """The error for a write if its bases have changed."""
     return StoreConflictError(
         f"{place} holds memories or items that were written since this change was made from them",
         users=users,

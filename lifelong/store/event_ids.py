@@ -86,7 +86,7 @@ class EventIds:
                     batch.delete(b"x" + expiry + key[1:])
 
     def put(self, batch: Any, event_ids: Mapping[tuple[str, str], int]) -> None:
-        """Put ids into a batch, and take buckets out whose day is over."""
+        """Put ids into a batch, and take out buckets of days that are over."""
         if not event_ids:
             return
         # Over is what a caller says is over, and by the store's own clock, too.

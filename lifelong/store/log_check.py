@@ -1,4 +1,4 @@
-"""Refuses a database whose write-ahead log is not whole, and writes down how far the log was.
+"""Refuses a database if its write-ahead log is not whole, and writes down how far the log was.
 
 log.json in the folder of a store, {"number": .., "sequence": ..}: the last file of the log, which must be there or have
 a later one behind it, and the number of a change that the database must have. It is written at each opening, at each
@@ -16,7 +16,7 @@ from lifelong.store.write_ahead_log import Fault, find_fault, named_fault
 
 NOTE = "log.json"
 _TRIES = 100
-"""How often a log is read whose files its owner removes meanwhile."""
+"""How often a log is read if its owner removes files meanwhile."""
 
 
 def note_log(path: Path, number: int, sequence: int) -> None:

@@ -48,7 +48,7 @@ class InMemoryStore:
         return 0
 
     def artifact_list(self) -> ArtifactList:
-        """The artifacts whose memories it holds."""
+        """The artifacts that it holds memories of."""
         self._check_open()
         return self._artifact_list
 

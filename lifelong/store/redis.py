@@ -5,7 +5,7 @@ group have one hash tag, so they are in one hash slot, on one server, and one sc
 
     PREFIX:{0}:store       what this is: format version, number of groups
     PREFIX:{0}:identity    the artifact that made it
-    PREFIX:{0}:roster      all artifacts whose memories it holds, once there were two
+    PREFIX:{0}:roster      all artifacts that it holds memories of, once there were two
     PREFIX:{0}:watermarks  hash: "partition:source" -> offset up to which the events of all groups were applied
     PREFIX:{0}:items       hash: item -> fields put online, JSON
     PREFIX:{0}:sources     hash: source -> what was applied of a file, JSON; written with the watermark
@@ -174,7 +174,7 @@ class RedisStore:
         return space_of(self.name, known, identity) if known.artifacts else 0
 
     def artifact_list(self) -> ArtifactList:
-        """The artifacts whose memories it holds."""
+        """The artifacts that it holds memories of."""
         written, value = self._read([("GET", self._key(0, "roster")), ("GET", self._key(0, "identity"))])
         if written is not None:
             return ArtifactList.from_json(written)

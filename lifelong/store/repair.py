@@ -36,7 +36,7 @@ class Loss:
         last: number of the last one that the log shows.
         commits: that are whole behind the damage; the damaged ones are not among them.
         users: who were written or erased in these.
-        items: whose fields were put online in these.
+        items: those that were put online in these.
         watermarks: (source, partition) -> offset that is kept, and the one that was reached in these.
     """
 
@@ -188,7 +188,7 @@ def _note_change(loss: Loss, reached: dict[tuple[str, int], int], key: bytes, va
 
 
 def _link(folder: Path, to: Path) -> None:
-    """A copy whose tables are the same files: RocksDB never changes one."""
+    """A copy with the same files as tables: RocksDB never changes one."""
     shutil.copytree(folder, to, copy_function=_link_or_copy)
 
 

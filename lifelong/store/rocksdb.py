@@ -168,7 +168,7 @@ class RocksDbStore:
         return space
 
     def artifact_list(self) -> ArtifactList:
-        """The artifacts whose memories it holds; of a store for reading, those that it held when it was opened."""
+        """The artifacts that it holds memories of; of a store for reading, those that it held when it was opened."""
         self._opened()
         if self._artifact_list is None:
             written, value = self._get(_ARTIFACTS), self._get(_IDENTITY)
@@ -650,7 +650,7 @@ def _opened(path: Path, *, write: bool, listed: bool = True, stores: int = 1) ->
 
 
 def open_unchecked(path: Path, *, write: bool = False, listed: bool = True) -> Any:
-    """The database of a store, whose log was not looked through; see `_opened`.
+    """The database of a store; its log was not looked through; see `_opened`.
 
     Raises:
         StoreError: RocksDB does not open it.
@@ -660,7 +660,7 @@ def open_unchecked(path: Path, *, write: bool = False, listed: bool = True) -> A
 
 
 def _checked(path: Path, opened: Callable[[], Any]) -> Any:
-    """Open a database whose write-ahead log is whole.
+    """Open a database if its write-ahead log is whole.
 
     Raises:
         StoreCorruptError: it is not; names the file. Nothing was changed.

@@ -73,7 +73,7 @@ class Shards:
     Args:
         place: the whole store, for messages.
         share: which shards these are.
-        shards: number -> store, each of which is this process's alone.
+        shards: number -> store; each is this process's alone.
         items: items put online, where the shard that keeps them is not among these.
     """
 
@@ -102,7 +102,7 @@ class Shards:
         return spaces[0]
 
     def artifact_list(self) -> ArtifactList:
-        """The artifacts whose memories it holds, as the first shard names them."""
+        """The artifacts that it holds memories of, as the first shard names them."""
         return self._first.artifact_list()
 
     def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
@@ -244,7 +244,7 @@ class Shards:
         return max(shard.clock() for shard in self._shards.values())
 
     def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
-        """Of which users which client event ids were applied and have not expired."""
+        """Which client event ids of which users were applied and have not expired."""
         users = [user for user, _ in event_ids]
         return self._asked(users, lambda shard, some: shard.seen([event_ids[at] for at in some], now=now))
 

@@ -4,7 +4,7 @@ A log is files NUMBER.log of blocks of 32 KiB; each block holds pieces (7 bytes 
 one batch: one piece, or several that follow one another. A batch begins with the number of its first change (its
 sequence) and how many it has, so that each batch begins where the one before it ended, across files too.
 
-RocksDB compares checksums. But it takes a piece whose length is damaged for one that was cut, and some damaged kinds
+RocksDB compares checksums. But it takes a piece with a damaged length for one that was cut, and some damaged kinds
 for the end of the log, and then opens without the commits behind it. What is checked here is what it does not look at:
 
     kind, length, place in the block     of each piece

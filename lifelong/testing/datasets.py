@@ -150,7 +150,7 @@ def _by_item(histories: Histories, rows: int, cut_time: int) -> ItemHistories:
 
 
 def _statistics(histories: Histories, rows: int) -> ItemStatistics:
-    """Statistics of all events, of which every third is a rating, higher for later rows."""
+    """Statistics of all events; every third is a rating, higher for later rows."""
     row_N, time_N = np.asarray(histories.row_N), np.asarray(histories.time_N)
     rated = np.flatnonzero(np.arange(len(row_N)) % 3 == 0)
     low, high = _STARS

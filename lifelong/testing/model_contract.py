@@ -87,7 +87,7 @@ def checks_for(case: ModelCase) -> list[Check]:
 
 
 def check_settings_are_described(case: ModelCase) -> None:
-    """Config is a frozen dataclass whose values are plain JSON, and each field has a help text."""
+    """Config is a frozen dataclass with plain JSON values, and each field has a help text."""
     config = case.entry.Config
     assert is_dataclass(config), f"{config} is not a dataclass"
     assert hash(config()) == hash(config()), f"{config} is not frozen"

@@ -1,4 +1,4 @@
-"""Tiny worlds as batches, for tests of models alone: random inputs, and a world whose answer is known.
+"""Tiny worlds as batches, for tests of models alone: random inputs, and a world with a known answer.
 
 The planted worlds that are prepared as logs are in `lifelong.preparation.sources.worlds`.
 

@@ -1,4 +1,4 @@
-"""The gradients of a whole batch, of which each process computes the users of its own part.
+"""The gradients of a whole batch; each process computes the users of its own part.
 
     batch --part_of--> own users --forward, backward, by their share--> .grad --sum over the processes--> .grad
 

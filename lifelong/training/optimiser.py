@@ -81,7 +81,7 @@ def _parameters(optimiser: torch.optim.Optimizer) -> int:
 
 
 def use_sparse_tables(model: Model, settings: TrainSettings) -> None:
-    """Choose the tables whose gradients have only the rows that a batch touches."""
+    """Choose the tables with gradients that have only the rows that a batch touches."""
     for table in model.tables():
         large = settings.embeddings == "auto" and table.num_embeddings >= SPARSE_FROM
         table.sparse = settings.embeddings == "sparse" or large

@@ -49,7 +49,7 @@ def with_recipe(config: RunConfig, name: str, dataset: Dataset) -> RunConfig:
     Args:
         config: of the run; what was given to `[train]`, by a file, an override or in Python, stays.
         name: of the model.
-        dataset: whose size says how many epochs a run takes, and whether negatives are drawn.
+        dataset: its size says how many epochs a run takes, and whether negatives are drawn.
     """
     entry = model_class(name, config.model)
     if not issubclass(entry, Model):
@@ -111,7 +111,7 @@ def _split_problems(dataset: Dataset, *, needs_validation: bool) -> list[str]:
 
 
 def _one_class(examples: Examples, dataset: Dataset) -> list[str]:
-    """The tasks whose labels are all equal, in words; "" for the task of a dataset with one."""
+    """The tasks with labels that are all equal, in words; "" for the task of a dataset with one."""
     positive_NT, tasks = np.asarray(examples.label_NT) >= 0.5, dataset.schema.tasks
     return [
         f" for task {task!r}" if len(tasks) > 1 else ""

@@ -136,7 +136,7 @@ def plan(study: Study, out: Path) -> Planned:
     main = {model: _limited(model, config, study.max_minutes) for model, config in study.configs.items()}
     equal = {model: equal_budget(model, config, study.examples) for model, config in study.configs.items()}
     runs = {model: _runs(study, out, model, config, "") for model, config in main.items()}
-    # A model whose examples cannot be limited is fitted once, and appears in both tables.
+    # A model that cannot take a limited number of examples is fitted once, and appears in both tables.
     budgeted = {
         model: (_runs(study, out, model, of, "-equal") if of else runs[model])[: study.equal_seeds]
         for model, of in equal.items()

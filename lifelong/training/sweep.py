@@ -91,7 +91,7 @@ class SweepTask:
     Args:
         run: finished.
         chosen: which examples.
-        steps: numbers of recent events; None = all of them, whose scores the run itself has.
+        steps: numbers of recent events; None = all of them: the run itself has those scores.
         threads: of torch.
     """
 

@@ -253,7 +253,7 @@ def test_the_training_period_of_a_given_split_ends_with_each_users_last_training
     [
         ({}, {"protocol": "impressions"}, "holds no logged labels"),
         ({"impressions": SHOWN}, {"protocol": "given"}, "does not say which impressions are for testing"),
-        ({"impressions": SHOWN, "protocol": "impressions"}, {"negatives": "uniform"}, "whose labels are logged"),
+        ({"impressions": SHOWN, "protocol": "impressions"}, {"negatives": "uniform"}, "which takes logged labels"),
         ({}, {"protocol": "paper", "ratio": 2}, "one example a user"),
         ({}, {"negatives": "same_category"}, "need an item field for it"),
         ({"time_unit": "ordinal", "protocol": "given"}, {"protocol": "temporal"}, "has no times"),

@@ -195,8 +195,8 @@ def _initial_embeddings() -> list[str]:
         "[a model leaves the plateau soon](../history/initialisation.md#both-initialisations). Of each user only the "
         "events up to the last training target are read; numbers without training events keep random embeddings, as "
         "do event fields and context.\n",
-        "It is a choice of the run, the same for every model whose interest and head read embeddings. "
-        f"{random}, whose embeddings are weights or factors of a sum, always start at random. Training updates them "
+        "It is a choice of the run, the same for every model with an interest and a head that read embeddings. "
+        f"{random} always start at random: their embeddings are weights or factors of a sum. Training updates them "
         "like any other.\n",
     ]
 

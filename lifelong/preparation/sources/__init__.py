@@ -24,7 +24,7 @@ __all__ = ["SOURCES", "RawLog", "Source"]
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """A source whose module is imported at its first call.
+    """A source with a module that is imported at its first call.
 
     Args:
         module: name of the module in this package; its `OPTIONS` are the names and defaults of its options, or the

@@ -93,7 +93,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
 
 
 def _profiles(connection: Any, files: Sequence[ParquetFile]) -> Any:
-    """One row per household whose demographics are known."""
+    """One row per household with known demographics."""
     rows = scan(connection, files, DEMOGRAPHICS, optional=DEMOGRAPHICS)
     fields = {name: rows[name].cast("string").nullif("") for name in _OF_HOUSEHOLDS}
     table = rows.select(user=rows["household_id"].cast("string"), sequence=rows["sequence"], **fields)

@@ -12,7 +12,7 @@ Options:
     dataset: name of the dataset in the config. Default: the only one.
     user, item: columns. Default: `user_id` and `item_id`.
     time: column with the time in seconds; empty: rows are in the order in which they happened. Default: empty.
-    fields: columns that are item fields, separated by commas. Default: categorical features whose `source` is `item`.
+    fields: columns that are item fields, separated by commas. Default: categorical features with `item` as `source`.
     history: `positive` (default) or `all`: which rows are events.
 """
 

@@ -38,7 +38,7 @@ class _Section(Record):
     fields: dict[str, str] = Field(default_factory=dict)
     """Field -> column; a list of columns names each field after its column."""
     numbers: Names = ()
-    """Item fields whose values are numbers of at least 0, such as a price."""
+    """Item fields that hold numbers of at least 0, such as a price."""
     missing: tuple[str, ...] = ("",)
     """Texts that mean "no value" in a field."""
     delimiter: str = Field(default=",", min_length=1)

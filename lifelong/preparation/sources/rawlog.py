@@ -22,7 +22,7 @@ class RawLog:
             that leaves some rows of a table with the columns `user` and `time`. None where they have files of their
             own.
         item_fields: item fields other than `item`, in order.
-        number_fields: item fields whose values are numbers of at least 0, as texts.
+        number_fields: item fields that hold numbers of at least 0, as texts.
         users: one row per user about whom something is known: `user` string and `user_fields`, strings, null where
             missing; None if there are only ids.
         user_fields: fields of the users' profiles, in order.

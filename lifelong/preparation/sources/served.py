@@ -6,7 +6,7 @@ optionally `event_type`; csv, as `lifelong export --events` writes them), option
 
 A candidate that was shown is a target. Its response is 1 if the user had an event with the item within `window` seconds
 after the request (of the types in `clicks`; of several requests, the last one before the event gets it), else 0. A
-candidate whose window is not over at the last event is left out: its response is not known yet. With labels, the label
+candidate is left out if its window is not over at the last event: its response is not known yet. With labels, the label
 is the response, and a candidate without a label is left out. Answers in shadow were never shown, and are not used.
 
 Item fields are the fields that the service knew of the candidates; items of events without fields are counted.

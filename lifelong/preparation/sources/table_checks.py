@@ -92,7 +92,7 @@ def usable(opened: Opened, mapping: TableMapping, time: Any) -> tuple[Any, dict[
 
 
 def numbers(opened: Opened, name: str, rows: Any) -> Any:
-    """A column whose values must be numbers, as float64.
+    """A column that must hold numbers, as float64.
 
     Args:
         opened: rows that were not checked when they were staged.
