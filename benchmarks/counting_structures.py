@@ -47,7 +47,7 @@ _AGES = np.array(ages(), np.float32)
 
 
 ACTIVITY_DAYS = (1, 7, 30)
-"""The user's events of the last so many days are counted."""
+"""The user's events are counted over these numbers of days."""
 
 
 def _activity(dataset: Dataset, examples: Examples) -> list[npt.NDArray[np.int64]]:

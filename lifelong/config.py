@@ -68,11 +68,13 @@ class TrainSettings(Record):
     clip: FiniteFloat = Field(1.0, ge=0, description="gradients are clipped by value to +-clip; 0 leaves them")
 
     max_epochs: int = Field(60, ge=1, description="an epoch labels every training target once")
-    max_examples: int | None = Field(None, ge=1, description="stop after so many labelled examples, negatives included")
-    max_minutes: FiniteFloat | None = Field(None, gt=0, description="stop after so many minutes, validation included")
+    max_examples: int | None = Field(
+        None, ge=1, description="stop after this many labelled examples, negatives included"
+    )
+    max_minutes: FiniteFloat | None = Field(None, gt=0, description="stop after this many minutes, validation included")
 
     validate_every: FiniteFloat = Field(
-        0.25, gt=0, description="validate after this share of an epoch (up to 1), or after so many examples (above 1)"
+        0.25, gt=0, description="validate after this share of an epoch (up to 1), or after this many examples (above 1)"
     )
     validation_examples: int | None = Field(
         100_000, ge=1, description="examples that decide when to stop, of whole users chosen by seed; null takes all"
@@ -87,7 +89,7 @@ class TrainSettings(Record):
     select_task: str | None = Field(
         None, description="the task that decides, or `mean` for the mean over all; null takes the first"
     )
-    patience: int = Field(8, ge=1, description="stop after so many validations in a row without a new best")
+    patience: int = Field(8, ge=1, description="stop after this many validations in a row without a new best")
     min_steps: int = Field(
         1000,
         ge=0,
@@ -101,8 +103,8 @@ class TrainSettings(Record):
     )
     history: Literal["cut", "chunks"] = Field(
         "cut",
-        description="longer histories in training: cut to windows of max_history events, or whole, so many events at a "
-        "time with the memory carried on and no gradient between them (hpmn, gru4rec)",
+        description="longer histories in training: cut to windows of max_history events, or whole, this many events at "
+        "a time with the memory carried on and no gradient between them (hpmn, gru4rec)",
     )
     overlap: int | None = Field(
         None,

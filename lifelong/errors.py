@@ -198,7 +198,7 @@ class StoreForeignError(StoreError):
     """The store was written by another artifact.
 
     Causes, and what to do:
-        * the artifact was trained anew, and the store holds the memories of the earlier one -> build the new ones next
+        * the artifact was trained again, and the store holds the memories of the earlier one -> build the new ones next
           to them: `lifelong backfill NEW`, then `lifelong switch NEW`
         * another codec or memory layout is asked for -> name no codec, or build a new store
     """
@@ -238,7 +238,7 @@ class StoreCorruptError(StoreError):
 
     Causes, and what to do:
         * a record or file fails its checksum, or has another length -> restore a backup (`lifelong restore`), or build
-          the store anew with `lifelong backfill`
+          the store again with `lifelong backfill`
         * the write-ahead log is damaged -> `lifelong repair STORE` says what is lost;
           or restore a backup (`lifelong restore`)
         * one user's memory is damaged -> erase it (`lifelong forget USER`) and send her events again
@@ -264,7 +264,7 @@ class StreamError(LifelongError):
         * there is no such topic, or no right to read it -> check name, login and rights
         * Kafka has deleted messages that were not applied -> apply them from another copy, or leave them out with
           `--on-gap skip`; keep messages longer than any pause
-        * the topic ends before the store's offset: it was made anew -> give it a name of its own with `--source NAME`
+        * the topic ends before the store's offset: it was recreated -> give it a name of its own with `--source NAME`
     """
 
 

@@ -43,7 +43,7 @@ def compare(
     changes: Settings = [],  # noqa: B006
     max_hours: Annotated[float, typer.Option(help="Time limit of one training.")] = 3.0,
     examples: Annotated[
-        int | None, typer.Option(min=1, help="Also train every model on exactly so many labelled examples.")
+        int | None, typer.Option(min=1, help="Also train every model on exactly this many labelled examples.")
     ] = None,
     equal_seeds: Annotated[
         int | None, typer.Option(min=1, help="Seeds of the fixed-budget trainings at most (default: all of --seeds).")

@@ -42,7 +42,7 @@ def evaluate(
     ] = "",
     ranking_users: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Rank for the baskets of so many users, drawn by the seed (100)."),
+        typer.Option(min=1, metavar="N", help="Rank for the baskets of this many users, drawn by the seed (100)."),
     ] = None,
     ranking_minutes: Annotated[
         float, typer.Option(min=0, help="Refuse a ranking that would take longer, after its first scores.")

@@ -77,7 +77,7 @@ def ingest(
         ),
     ] = None,
     idle: Annotated[
-        float | None, typer.Option(min=0, help="End when a topic has had no message for so many seconds.")
+        float | None, typer.Option(min=0, help="End when a topic has had no message for this many seconds.")
     ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Port for Prometheus while a topic is followed.")

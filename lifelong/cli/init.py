@@ -19,7 +19,7 @@ def init(
     """Lay down a project: a log of 200 purchases, its mapping, settings, and a README with commands that work."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
-            f"{folder} is there and not empty", expected="a new or empty folder", fix="choose another name"
+            f"{folder} exists and is not empty", expected="a new or empty folder", fix="choose another name"
         )
     templates = sorted(
         (part for part in files("lifelong.cli").joinpath("project").iterdir()), key=lambda part: part.name

@@ -77,7 +77,7 @@ class CLASS(MemoryModel[CLASSMemory]):
         return CLASSMemory(memory.count_B + 1, keep_D * memory.mean_BD + (1 - keep_D) * new_BD)
 
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> CLASSMemory:
-        """The same for whole histories at once: the memory after so many events, at each position."""
+        """The same for whole histories at once: the memory after this many events, at each position."""
         keep_D = torch.sigmoid(self.keep)
         new_BLD = torch.tanh(self.project(clear_padding(event_BLE, length_B)))
         mean_BLD = linear_scan(keep_D.expand_as(new_BLD), (1 - keep_D) * new_BLD)

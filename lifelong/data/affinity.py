@@ -1,4 +1,4 @@
-"""How well a target's vector agrees with the vectors of what the user had: all of it, of late, and last time.
+"""How well a target's vector agrees with the vectors of what the user had: all of it, recently, and last time.
 
 Each value of an item field has a vector of unit length, made of which users had which values in the training period
 (`lifelong.data.cooccurrence`). A user's vectors are sums over her events, which a service could keep up to date at

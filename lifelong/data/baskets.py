@@ -24,7 +24,7 @@ Weights = Callable[[IntArray, IntArray], FloatArray]
 
 
 def by_moment(examples: Examples, most: int) -> Iterator[tuple[IntArray, IntArray, tuple[IntArray, IntArray]]]:
-    """Examples by what they see of their users, so many moments at a time.
+    """Examples by what they see of their users, this many moments at a time.
 
     Yields:
         Places of the examples, the moment of each from 0, and user and position of each moment.

@@ -42,7 +42,7 @@ class ItemWindows:
         """
         place_BC = self.place_BC[users, : mask_BC.shape[1]]
         reads = self.position_WK.shape[1]
-        # `unique` sorts, so the windows that are used keep their order and are numbered anew from 0.
+        # `unique` sorts, so the windows that are used keep their order and are numbered again from 0.
         used_W, window_N = torch.unique(place_BC[mask_BC] // reads, return_inverse=True)
         if not len(used_W):
             used_W = self.length_W.new_zeros(1)

@@ -167,7 +167,7 @@ def evaluation_batches(
         dataset: where the histories are.
         examples: in any order; `example_BC` are places in it. Their positions say which events are visible, so events
             are delayed by giving earlier positions.
-        recent: each target sees only the last so many events before it; an event keeps its gap to the one before it.
+        recent: each target sees only this many of the last events before it; an event keeps its gap to the one before.
             None = all events.
         max_events: padded events of a batch; a longer history has a batch of its own.
         max_targets: padded targets of a batch.

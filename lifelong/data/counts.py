@@ -94,7 +94,7 @@ def standardising(value_NK: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def chunks_of_users(dataset: Dataset, user_N: Int32Array, most: int) -> Iterator[tuple[IntArray, IntArray]]:
-    """Groups of examples, and their users in order: so many that they have about `most` events together."""
+    """Groups of examples, and their users in order: as many as have about `most` events together."""
     offset_U = np.asarray(dataset.histories.offset_U)
     user_U, owner_N = np.unique(user_N, return_inverse=True)
     part_U = np.cumsum(offset_U[user_U + 1] - offset_U[user_U]) // most

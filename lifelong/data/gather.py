@@ -45,7 +45,7 @@ class Targets:
         place_N: place in the examples of the split; -1 for a drawn negative.
         weight_N: what each counts in the loss.
         count_B: targets of each pass.
-        group: so many targets in a row are a positive and its negatives.
+        group: how many targets in a row are a positive and its negatives.
     """
 
     examples: Examples
@@ -66,7 +66,7 @@ class Targets:
         Args:
             sampler: draws R negatives for each.
             rng: source of randomness.
-            weighs_like: the negatives of a target weigh together as much as so many of them would.
+            weighs_like: the negatives of a target weigh together as much as this many of them would.
         """
         ratio = sampler.rule.ratio
         place_NG = np.full((len(self.place_N), 1 + ratio), -1)
@@ -91,7 +91,7 @@ class Gather:
         examples: the targets.
         passes: over them.
         counts: whether batches have counts.
-        recent: count only so many events before each target; None = all.
+        recent: count only this many events before each target; None = all.
         items: which events of their items targets see; None = batches have no windows of items.
         delay: seconds; younger events are not in the statistics of items.
     """

@@ -31,7 +31,7 @@ class ItemSpan:
     """Which events of an item a target sees.
 
     Args:
-        recent: so many of the last events before it, at most; at least twice `period`.
+        recent: how many of the last events before it, at most; at least twice `period`.
         period: windows start at multiples of it.
         delay: seconds; younger events are hidden. Events of the target's own moment always are.
 
@@ -44,7 +44,7 @@ class ItemSpan:
     delay: int = 0
 
     def starts(self, end_N: IntArray) -> IntArray:
-        """Where windows start that end after so many events of their item."""
+        """Where windows start that end after this many events of their item."""
         # The first multiple of the period from which at most `recent` events are left; negated to round upwards.
         start_N: IntArray = np.maximum(0, -((self.recent - end_N) // self.period) * self.period)
         return start_N

@@ -159,7 +159,7 @@ class _Sums:
         return _Asked(total_M[end_N] - total_M[first_N], (end_N - first_N).astype(float))
 
     def decayed(self, key_N: IntArray, times: tuple[IntArray, IntArray], half_life: float) -> FloatArray:
-        """Smoothed mean, less the prior, in which an answer weighs half as much every so many answers of the key."""
+        """Smoothed mean, less the prior, in which an answer weighs half as much after this many more of the key."""
         first_N, end_N = (self._place(key_N, time_N) for time_N in times)
         fade = 0.5 ** (1 / half_life)
         # Place 0 holds the sum of nothing. What came before the first answer, of this key or another, is taken off.

@@ -47,7 +47,7 @@ class UserSeen:
         last_basket_N: events of the last trip.
         first_time_N: time of the first event.
         last_time_N: time of the last one.
-        recent_N: days -> events of so many days before the target.
+        recent_N: days -> events in this many days before the target.
     """
 
     asked: Moments
@@ -59,7 +59,7 @@ class UserSeen:
 
 
 ACTIVITY_DAYS = (1, 7, 30)
-"""The user's events of the last so many days are counted."""
+"""The user's events are counted over these numbers of days."""
 _OfUser = Callable[[UserSeen], FloatArray]
 
 

@@ -181,7 +181,7 @@ def _run(
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch use so many threads in this context; None leaves them as they are."""
+    """Let torch use this many threads in this context; None leaves them as they are."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
@@ -220,7 +220,7 @@ def evaluate(
         threads: of torch.
         in_sample: measure a test period that the model was trained on, too, and mark the result.
         ranking: also rank the whole catalogue, and measure at these places; see `lifelong.evaluation.ranking`.
-        ranking_users: for the baskets of so many users, drawn by the seed; None = of all.
+        ranking_users: for the baskets of this many users, drawn by the seed; None = of all.
         ranking_minutes: that ranking may take; it is refused early where it would take longer.
 
     Raises:

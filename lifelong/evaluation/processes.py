@@ -4,7 +4,7 @@
     all --sum--> all                      gradients, logits; equal numbers everywhere, bit for bit
 
 A process that runs alone needs no process group. One that gets no answer in time, or finds its peer ended, gets a
-`LostProcessError` and does not wait for ever.
+`LostProcessError` and does not wait forever.
 """
 
 from __future__ import annotations

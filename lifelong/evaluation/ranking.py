@@ -76,7 +76,7 @@ def rank_catalogue(
         dataset: with histories and catalogue.
         examples: of a split; those with a positive label of the first task are the items to be found.
         cutoffs: K.
-        users: so many users at most, drawn at random; None = all.
+        users: how many users at most, drawn at random; None = all.
         minutes: that scoring may take, by an estimate after the first scores.
         resamples: of the users, for the intervals.
         seed: of users, ties and resamples.
@@ -105,7 +105,7 @@ def rank_catalogue(
 
 
 def _of_users(examples: Examples, users: int | None, seed: int) -> Examples:
-    """The examples of so many users, drawn at random."""
+    """The examples of this many users, drawn at random."""
     user_U = np.unique(examples.user_N)
     if users is None or users >= len(user_U):
         return examples
@@ -161,7 +161,7 @@ def _sorted(examples: Examples) -> Examples:
 
 
 def _scored(score: Score, dataset: Dataset, moments: Examples) -> Iterator[tuple[slice, FloatArray]]:
-    """Scores of all items at some moments: `[M, V]`, so many moments at a time."""
+    """Scores of all items at some moments: `[M, V]`, this many moments at a time."""
     row_V = np.arange(FIRST_ROW, len(dataset.catalogue), dtype=np.int32)
     at_once = max(1, _PAIRS // max(1, len(row_V)))
     for start in range(0, len(moments), at_once):

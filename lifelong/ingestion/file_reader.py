@@ -140,7 +140,7 @@ class FileReader:
         return self.path.is_file() or not self.path.exists()
 
     def digests(self, numbers: Iterable[int]) -> Generator[tuple[int, str]]:
-        """The digest of the first so many lines, for rising numbers; where the file ends earlier, of all lines, last.
+        """The digest of the first lines, for rising numbers of lines; where the file ends earlier, of all lines, last.
 
         Raises:
             SourceError: the file cannot be read.

@@ -34,7 +34,7 @@ class Follower:
 
     def __init__(self, stream: Stream, *, again: bool) -> None:
         self.stream, self._again, self.up = stream, again, False
-        failure = f"the stream begins anew every {_PAUSE:.0f} seconds"
+        failure = f"the stream starts again every {_PAUSE:.0f} seconds"
         self._background = Background(self._pass, name="stream", failure=failure, retry=_PAUSE)
 
     def start(self) -> None:

@@ -82,7 +82,7 @@ class StreamSettings:
         on_gap: what to do where Kafka has deleted messages that were not read: "stop", or "skip", which continues after
             them.
         patience: seconds; see `PATIENCE`.
-        idle: end when no message has come for so many seconds, once the group has assigned partitions; None never ends.
+        idle: end when no message has come for this many seconds, once the group has assigned partitions; None: never.
         max_ahead: days that an event may be ahead of the clock; one further ahead is a bad message.
     """
 

@@ -46,7 +46,7 @@ class ParquetRows:
         return is_clock(schema.field(self._time).type)
 
     def batches(self, size: int) -> Generator[Any]:
-        """The rows, so many at once, as record batches.
+        """The rows, this many at once, as record batches.
 
         Raises:
             SourceError: they cannot be read.

@@ -1,4 +1,4 @@
-"""What was applied of a file: so many lines, and a digest of them, by which they are known again.
+"""What was applied of a file: the number of lines, and a digest by which they are recognised.
 
     line 1 .. 64 .. 128 ... 2,000   applied     digest of all 2,000, short digests of the first 64, 128, ...
     line 2,001 ..                   not yet
@@ -49,7 +49,7 @@ class Prefix:
 
     @property
     def points(self) -> dict[int, str]:
-        """Number of lines -> digest of so many, or what it begins with; in rising order."""
+        """Number of lines -> their digest, or what it begins with; in rising order."""
         found = {self.step * place: digest for place, digest in enumerate(self.short, 1)}
         return found | ({self.lines: self.digest} if self.lines else {})
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Points = Mapping[int, str]
 _ALL = 2**62
 _EVERYWHERE = [str(number) for number in range(4_096)]
-"""Names of users so many that every part of a store has some."""
+"""Names of users, enough of them that every part of a store has some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +206,6 @@ def _copied(reader: Callable[[], FileReader], known: Mapping[str, Sequence[Prefi
 
 
 def _ends(reader: FileReader, number: int) -> bool:
-    """Whether a file has exactly so many lines."""
+    """Whether a file has exactly this many lines."""
     ((there, _),) = reader.digests([number + 1])
     return there == number

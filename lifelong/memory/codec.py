@@ -54,7 +54,7 @@ _HEADER = (
     ("count", "<i8"),
     ("last_time", "<i8"),
 )
-_FIX = "restore the store from a backup, or build it anew with `lifelong backfill`"
+_FIX = "restore the store from a backup, or build it again with `lifelong backfill`"
 _TOGETHER = 1_024
 """Records that are encoded or decoded at once: they stay in the processor's cache."""
 _SUMS = 1e-5
@@ -375,7 +375,7 @@ class Codec(ABC):
         return StoreCorruptError(
             f"memory {place} of those that were read has record version {record[0]} and codec {record[1]}",
             expected=f"version {VERSION}{' or 2' if self._short else ''} and codec {self.number} ({self.name})",
-            fix="use the release that wrote the store, or build it anew with `lifelong backfill`",
+            fix="use the release that wrote the store, or build it again with `lifelong backfill`",
         )
 
 

@@ -117,7 +117,7 @@ def forget_inactive(
 
 
 def moment_before(days: float, *, now: Callable[[], float] = clock.time) -> int:
-    """The UTC second so many days ago.
+    """The UTC second this many days ago.
 
     Raises:
         UsageError: the number is not positive.

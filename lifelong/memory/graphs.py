@@ -37,7 +37,7 @@ class Session:
         try:
             self.session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ArtifactError(f"{path} cannot be run: {error}", fix="train anew with this release") from error
+            raise ArtifactError(f"{path} cannot be run: {error}", fix="train again with this release") from error
         self.taken = frozenset(part.name for part in self.session.get_inputs())
         self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
 

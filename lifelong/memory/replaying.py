@@ -1,4 +1,4 @@
-"""A user's memory made anew: from the store's event log, and from DATA for the events before the log.
+"""A user's memory, rebuilt: from the store's event log, and from DATA for the events before the log.
 
     events 1 .. k of DATA -------.
                                   `--> memory after `count` events, or why it cannot be known
@@ -34,7 +34,7 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Memories that were made anew.
+    """Memories that were rebuilt.
 
     Args:
         states: one per user; for those in `unknown` not what was asked for.
@@ -184,7 +184,7 @@ class HistoryFold:
         return self.dataset.catalogue.id_of(int(histories.row_N[at])) or "", int(histories.time_N[at])
 
     def fold(self, user_B: IntArray, count_B: IntArray, *, start: States | None = None) -> States:
-        """Memories of users after so many of their events.
+        """Memories of users after this many of their events.
 
         Args:
             user_B: indices of the users.

@@ -148,7 +148,7 @@ class Runtime:
         return not self._recent
 
     def stored(self, count: int) -> int:
-        """Events that a recent history holds after so many; 0 for a memory of another kind."""
+        """Events that a recent history holds after this many events; 0 for a memory of another kind."""
         return min(count, self.layout[0].shape[0]) if self._recent else 0
 
     def empty(self, num_users: int) -> States:

@@ -481,7 +481,7 @@ class Attempt:
 
 
 def _used(user_N: IntArray, size: int) -> tuple[IntArray, IntArray]:
-    """The places that occur among so many users, in order, and each occurrence's rank among these."""
+    """The places that occur among this many users, in order, and each occurrence's rank among these."""
     used_U = np.flatnonzero(np.bincount(user_N, minlength=size))
     if len(used_U) == size:
         return used_U, user_N

@@ -1,4 +1,4 @@
-"""Folds events anew through the write graph, one by one, and compares with what a store holds.
+"""Folds events again through the write graph, one by one, and compares with what a store holds.
 
     DATA, the event log --fold, rounding at every event as the store does--> memory  ==  memory <--decode-- store
                                                                                |           |
@@ -50,7 +50,7 @@ class VerifyReport:
 
     Args:
         users: compared.
-        events: folded anew.
+        events: folded again.
         missing: users with events who are not in the store.
         corrupt: users with a record that cannot be decoded.
         count: users with another number of events.

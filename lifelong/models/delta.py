@@ -45,7 +45,7 @@ from lifelong.nn.delta_rule import Change, delta_chunks, delta_step, reads_after
 from lifelong.nn.masks import clear_padding
 
 _SCALES = (32.0, 2048.0)
-"""After so many events the first and the last head of a new model have lost all but 1 / e."""
+"""After this many events the first and the last head of a new model have lost all but 1 / e."""
 _SMALL = 1e-6
 """Added to a squared length: a key of nothing has no direction, and no steep gradient."""
 

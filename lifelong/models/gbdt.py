@@ -76,7 +76,7 @@ class GbdtConfig:
     )
     vectors: NonNegativeInt = setting(48, "numbers of a value's vector; 0 leaves affinities out")
     rounds: PositiveInt = setting(1000, "trees of a task at most")
-    patience: PositiveInt = setting(20, "stop after so many trees without a better log loss on validation")
+    patience: PositiveInt = setting(20, "stop after this many trees without a better log loss on validation")
     learning_rate: PositiveFloat = setting(0.08, "share of each tree")
     leaves: Annotated[int, Field(gt=1)] = setting(127, "leaves of a tree at most")
     leaf_examples: PositiveInt = setting(200, "training examples of a leaf at least")

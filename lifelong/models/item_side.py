@@ -54,7 +54,7 @@ class ItemSide(HeadInput):
         alone: whether the user's memory is not read.
 
     Raises:
-        ConfigError: so few events that a slot could stay empty for ever.
+        ConfigError: so few events that a slot could stay empty forever.
     """
 
     not_served = (

@@ -86,7 +86,7 @@ class MemoryModel(Model, Generic[M]):
     def stack(self) -> Sequence[tuple[nn.GRU, int]]:
         """The layers and their periods, the lowest first, of a memory that only has the states of such layers.
 
-        A layer steps every so many events, by the new state of the layer below. Empty for a memory of another kind.
+        A layer steps once per period, by the new state of the layer below. Empty for a memory of another kind.
         """
         return ()
 

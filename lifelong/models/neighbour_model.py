@@ -38,7 +38,7 @@ class NeighbourModel(ScoredModel):
 
     @abstractmethod
     def basket(self, age: IntArray, number: IntArray) -> FloatArray:
-        """Weight of a user's basket of some age (0 is the last one), where she has so many."""
+        """Weight of a user's basket of some age (0 is the last one), if there are that many."""
 
     @abstractmethod
     def weights(self, own: Any, lent: Any, other_MU: BoolArray) -> FloatArray:

@@ -42,7 +42,7 @@ class Popularity(FittedModel):
     source = "baseline"
     state = "nothing"
     not_served = "it knows nothing of users"
-    not_continued = "it counts the training period anew, and a day that is in both would count twice"
+    not_continued = "it counts the whole training period, and a day that is in both would count twice"
 
     def __init__(self, inputs: InputSpec, config: PopularityConfig) -> None:
         super().__init__(inputs)

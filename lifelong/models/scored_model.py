@@ -38,7 +38,7 @@ _LEAST_SLOPE = 1e-6
 class ScoredModel(FittedModel):
     """A subclass learns something, keeps it in `learned`, and gives a score that is 0 or more."""
 
-    not_continued = "it counts the training period anew, and a day that is in both would count twice"
+    not_continued = "it counts the whole training period, and a day that is in both would count twice"
     floor: ClassVar[float]
     """Added to the score before its logarithm is taken."""
 

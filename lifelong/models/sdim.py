@@ -211,7 +211,7 @@ def mean_direction(sum_BCGD: Tensor) -> Tensor:
     """Mean over groups of the sums, each scaled to length 1; an empty bucket stays 0. Source: equation 12.
 
     An empty bucket is divided by 1 and not by a tiny number: the reciprocal would be its gradient, and such gradients
-    cancel in the running sums, but for their rounding errors.
+    cancel in the running sums, except for their rounding errors.
     """
     length_BCG1 = torch.linalg.vector_norm(sum_BCGD, dim=-1, keepdim=True)
     direction_BCGD: Tensor = sum_BCGD / length_BCG1.masked_fill(length_BCG1 == 0, 1.0)

@@ -215,7 +215,7 @@ def _run(
 ) -> None:
     keys, asked, position = (value.cpu().numpy() for value in (key_BLF, asked_BCF, position_BC))
     # The table of places is as long as the largest keys of this batch, and not as 2^16 keys a field: where a field has
-    # few values it is small, and soon filled anew.
+    # few values it is small, and soon filled again.
     highest_F = keys.max(axis=(0, 1), initial=0)
     if asked.shape[-1]:
         highest_F = np.maximum(highest_F, asked.max(axis=(0, 1), initial=0))

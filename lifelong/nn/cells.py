@@ -14,7 +14,7 @@ The scale of ages has 16 steps of one event, 16 of two, 16 of four, and so on. A
 number of the user's events is a multiple of 2^j, so that nothing but the step need be kept.
 
 The key of a value that loses its cell is put into a Bloom filter of two bits a key, shared by all fields: a target
-key without a cell but with both bits was seen before, but for accidents. So that the filter never fills up, each entry
+key without a cell but with both bits was seen before, barring collisions. So that the filter never fills up, each entry
 also clears one bit in turn, as in the stable filter.
 
 This is the specification; `cell_replay.py` does it for whole histories.

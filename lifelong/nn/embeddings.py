@@ -24,7 +24,7 @@ class FieldEmbedding(nn.Module):
 
     The padding number (0) embeds to zeros and is not trained. Where numbers are few, initial embeddings are large: what
     a history and a target have in common reaches the loss through products of the two, so that small ones leave a model
-    on a plateau for millions of examples (at 1e-4 for ever). Rare numbers of a large field keep much of their initial
+    on a plateau for millions of examples (at 1e-4 forever). Rare numbers of a large field keep much of their initial
     embedding, which is noise: such fields start small.
 
     Args:
@@ -148,7 +148,7 @@ class FieldEmbedding(nn.Module):
         return torch.cat([part[..., self.dim :] for part in parts], dim=-1)
 
     def restart(self, std: float) -> None:
-        """Draw all embeddings anew, with one spread for all fields, as sums of many products of them need it."""
+        """Draw all embeddings again, with one spread for all fields, as sums of many products of them need it."""
         for table in self.tables.values():
             nn.init.normal_(table.weight, std=std)
             with torch.no_grad():
@@ -176,7 +176,7 @@ class ScaleVectors(nn.Module):
         self.restart(STD_FEW)
 
     def restart(self, std: float) -> None:
-        """Draw the matrix anew, so that embeddings are about as long as those of a table of this spread."""
+        """Draw the matrix again, so that embeddings are about as long as those of a table of this spread."""
         length = float(self.code_VK[1:].square().sum(dim=1).mean().sqrt())
         nn.init.normal_(self.weight, std=std / length)
 

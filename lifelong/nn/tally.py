@@ -10,8 +10,8 @@
     interest = [h ; q * h ; c]
 
 A recurrent state cannot hold how often a user met each of a hundred thousand items, and how often and how long ago is
-what predicts her next response best. The cells hold just that, for the values that she meets most and of late; slots
-hold what sequences tell beyond. What is in the cells does not depend on learned weights: training reads it off a
+what predicts her next response best. The cells hold just that, for the values that she meets most and most recently;
+slots hold what sequences tell beyond. What is in the cells does not depend on learned weights: training reads it off a
 compiled replay of the history, and learns only what to make of it.
 
 Source: this package (`cells.py`, `clock.py`); slots of Ren et al., SIGIR 2019 (`hpmn.py`).
@@ -130,7 +130,7 @@ class Seen(NamedTuple):
     age_BCF: Tensor
     """int64: step of the scale of ages of its last event."""
     faded_BCF: Tensor
-    """bool: it had a cell once, but for accidents."""
+    """bool: it had a cell once, barring collisions."""
 
 
 def counted_size(fields: int, *, kind: int, levels: int = CLOCK_LEVELS) -> int:

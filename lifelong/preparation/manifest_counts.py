@@ -121,7 +121,7 @@ def too_small(splits: Mapping[Split, Mapping[str, int]]) -> dict[str, str]:
 
 
 def _half_width(positives: int, negatives: int) -> float:
-    """Of the 95 % interval of an AUC from so many independent examples; .5 where there is none."""
+    """Of the 95 % interval of an AUC from this many independent examples; .5 where there is none."""
     if not positives or not negatives:
         return 0.5
     above, below = _AUC / (2 - _AUC) - _AUC**2, 2 * _AUC**2 / (1 + _AUC) - _AUC**2

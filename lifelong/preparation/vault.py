@@ -92,7 +92,7 @@ def put_aside(connection: Any, log: RawLog, settings: PrepareSettings) -> tuple[
         if settings.cuts[1] >= 1 - settings.vault:
             raise UsageError(
                 f"test begins at {settings.cuts[1]:g} of the times, and the vault at {1 - settings.vault:g}",
-                expected="a vault behind test",
+                expected="a vault after test",
                 fix="choose a smaller --vault or an earlier second cut",
             )
         cuts = cuts_of(log.events if protocol == "temporal" else log.impressions, settings)
@@ -148,7 +148,7 @@ def _latest(log: RawLog, settings: PrepareSettings) -> list[str]:
 
 
 def _given(log: RawLog, settings: PrepareSettings) -> list[str]:
-    """Of the users given for testing those with the smallest id hashes, so many as the share is of all users."""
+    """Of the users given for testing those with the smallest id hashes, as many as the share is of all users."""
     shown = log.impressions
     assert shown is not None
     every = shown.group_by("user").aggregate(tested=(shown["split"] == "test").any()).to_pyarrow()

@@ -267,7 +267,7 @@ def date_span(time_L: IntArray) -> str:
 
 
 def short(name: str, most: int) -> str:
-    """A name, cut to at most so many characters.
+    """A name, cut to at most this many characters.
 
     >>> short("a long name", 7)
     'a long…'

@@ -27,7 +27,7 @@ BEST = 6
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A learning curve: value of a validation metric after so many training examples."""
+    """A learning curve: value of a validation metric after this many training examples."""
 
     examples: Sequence[float]
     value: Sequence[float]

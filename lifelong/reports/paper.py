@@ -105,7 +105,7 @@ LOGS: dict[str, PaperLog] = {
 
 _ALWAYS = (
     ("choice of the weights and of when to stop", "the best on the test split", "the best on validation"),
-    ("HPMN", "the released code", "two models: hpmn_authors as released but for that choice, hpmn with a memory "
+    ("HPMN", "the released code", "two models: hpmn_authors as released except for that choice, hpmn with a memory "
      "that a service can keep"),
     ("other models", "with heads, sizes and learning rates of their own, searched on the test split", "the models of "
      "this package: one head, one learning rate, nothing searched"),

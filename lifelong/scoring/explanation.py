@@ -120,7 +120,9 @@ class Slot:
 
     field: Annotated[str, Field(description="field of the memory that holds it")]
     slot: Annotated[int, Field(description="its place there, from 0")]
-    period: Annotated[int | None, Field(description="written every so many events; null if the model has no periods")]
+    period: Annotated[
+        int | None, Field(description="events from one write to the next; null if the model has no periods")
+    ]
     rate: Annotated[
         float | None, Field(description="share of her events that wrote it, if the model decides that; else null")
     ]

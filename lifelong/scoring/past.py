@@ -118,7 +118,7 @@ def _from_dataset(dataset: Dataset, user: str, skipped: int, count: int) -> dict
 
 
 def _from_store(scorer: Scorer, user: str, skipped: int, count: int) -> dict[int, _Row]:
-    """The user's first `count` events in the store's log but for the first `skipped`, by position, as far as known."""
+    """The user's first `count` events in the store's log except the first `skipped`, by position, as far as known."""
     log = [(place, decode_event(value)) for place, value in scorer.store.logs([(user, skipped)])[0] if place <= count]
     given = [dict(event.fields or {}) for _, event in log]
     if scorer.identity.fields == "catalogue":

@@ -295,7 +295,7 @@ def checked_items(user: object, items: Sequence[str] | None) -> Sequence[str]:
         UsageError: the user is no id, or the items are no list of ids.
     """
     if not isinstance(user, str):
-        raise UsageError(f"a user of type {type(user).__name__}: {user!r}", expected="her id, a text")
+        raise UsageError(f"a user of type {type(user).__name__}: {user!r}", expected="the id of a user, a text")
     if items is None or isinstance(items, str) or not all(isinstance(item, str) for item in _some(items)):
         raise UsageError(f"items = {items!r}", expected="a list of item ids", fix='scorer.score("u1", ["i1", "i2"])')
     return items

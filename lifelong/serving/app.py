@@ -158,7 +158,7 @@ def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letter
 def forget_letters_too(app: FastAPI, letters: DeadLetters | None) -> None:
     """Take users who are forgotten out of dead letters too, as far as these are in a file.
 
-    A topic cannot be written anew: its brokers let go of messages after their time.
+    A topic cannot be rewritten: its brokers delete messages after their retention time.
     """
     if isinstance(letters, FileLetters):
         app.state.service.on_forget["dead_letters"] = letters.forget
@@ -195,7 +195,7 @@ def _shadow(service: Service, artifact: Artifact | None) -> Shadow | None:
         return None
     if artifact.id == service.artifact.id:
         # The same command after a switch.
-        logger.warning("artifact %s is served, and so in no shadow", artifact.id[:12])
+        logger.warning("artifact %s is served already, so it is not in shadow", artifact.id[:12])
         return None
     return Shadow(service, artifact)
 

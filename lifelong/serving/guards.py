@@ -226,7 +226,7 @@ class Rush:
     """Says which requests the event loop would begin too late, or a queue refuse, before anything of them is done.
 
     What the loop does at once, scores among it, is in no queue. So its rounds are measured: a round begins with a
-    request, and ends when the loop comes to a timer. After a long one so many requests are let in as the loop can do in
+    request, and ends when the loop comes to a timer. After a long one as many requests are let in as the loop can do in
     time, as far as the round before says.
 
     Args:

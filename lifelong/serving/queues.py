@@ -61,7 +61,7 @@ class Pace:
 
     Args:
         seconds: from a complete request to its answer.
-        few: so many are let in however long they take.
+        few: this many are let in however long they take.
         now: a clock, in seconds.
     """
 

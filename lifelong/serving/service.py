@@ -66,7 +66,7 @@ class ServiceSettings:
         max_candidates: candidates in one request, over all its users.
         max_items: items in one request.
         threads: readers at the same time.
-        at_once: up to so many candidates of one user are scored by the event loop's own thread, since the way to
+        at_once: up to this many candidates of one user are scored by the event loop's own thread, since the way to
             another thread and back would take as long as the scores.
         late: what happens to an event that is older than the user's last one: "apply" or "refuse".
         max_ahead: days that an event may be ahead of the clock.

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 EVERY = 3600.0
 """Seconds between two sweeps."""
 _TRIMMED = 24
-"""Every so many sweeps the log is trimmed, which reads all of it."""
+"""After how many sweeps the log is trimmed, which reads all of it."""
 _REST = 0.002
 """Seconds between two users, so that requests are answered."""
 _LONG_REST = 0.05

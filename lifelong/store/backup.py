@@ -108,9 +108,9 @@ def restore(source: Path, path: Path) -> Backup:
     made = read_backup(source)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise UsageError(
-            f"something is at {path}, and a backup never goes over it",
+            f"{path} exists, and a backup never overwrites anything",
             expected="the name of a new folder",
-            fix="move what is there away, or name another folder",
+            fix="move it away, or name another folder",
         )
     try:
         with building(path) as draft:
@@ -172,7 +172,7 @@ def _named(copy: Path, path: Path) -> Iterator[None]:
 
 
 def _copy(folder: Path, to: Path) -> None:
-    """Copy one database, anew until its files did not change meanwhile.
+    """Copy one database, again and again until its files did not change meanwhile.
 
     Raises:
         StoreUnavailableError: they changed each time.

@@ -157,7 +157,7 @@ class MemoryStore(Protocol):
         """Take what was erased out of the store's files; False if a server keeps these, or something reads old ones."""
 
     def check_writes(self) -> None:
-        """Write a mark as durably as a commit; a store that has refused a write is opened anew, if that can be done.
+        """Write a mark as durably as a commit; a store that has refused a write is opened again, if that can be done.
 
         Raises:
             StoreError: it takes no writes now, and why.
@@ -240,7 +240,7 @@ def try_commit(store: MemoryStore, change: Commit) -> frozenset[str] | None:
 
 
 def until_kept(attempt: Callable[[frozenset[str] | None], T], failure: Callable[[], StoreUnavailableError]) -> T:
-    """Read, change and commit anew until no other process writes in between.
+    """Read, change and commit, again until no other process writes in between.
 
     Args:
         attempt: reads, makes the change from what it read, commits it, and gives what this is to return. Its argument

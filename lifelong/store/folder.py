@@ -27,7 +27,7 @@ AGAIN = "a running service opens its store again by itself (another command: sta
 """What to do after a write was refused, when the cause is gone."""
 _SPARE, _DESCRIPTORS = 4 * 2**20, 32
 """Bytes and descriptors that opening a database takes next to those that it had open."""
-RESTORE = "restore a backup (`lifelong restore BACKUP STORE`), or build the store anew"
+RESTORE = "restore a backup (`lifelong restore BACKUP STORE`), or build the store again"
 """What to do about a store that is damaged."""
 
 
@@ -181,7 +181,7 @@ def on_read_only_disk(path: Path) -> StoreUnavailableError:
     return StoreUnavailableError(
         f"{path} is on a file system that can only be read; nothing was kept",
         # RocksDB writes a file of its own at each opening.
-        expected="one that can be written, for reading alone too",
+        expected="one that can be written, also to read from it",
         fix=f"mount it for writing (after a fault of the disk, check that first), or name a folder elsewhere; {AGAIN}",
     )
 

@@ -99,7 +99,7 @@ def _damaged(path: Path, fault: Fault) -> StoreCorruptError:
     return StoreCorruptError(
         f"the write-ahead log {path / 'db'}/{fault.number:06}.log is damaged at byte {fault.place:,}:"
         f" {fault.what}{lost}",
-        expected="the log as it was written; only a commit that its end cuts, which never returned, may lack",
+        expected="the log as it was written; only a commit that its end cuts off, which never returned, may be missing",
         fix=_way_on(path),
     )
 

@@ -46,7 +46,7 @@ class RecordCache:
         """Keep what was written."""
         with self._lock:
             self.moment += 1
-            # Erased first: a commit may erase a user and write the user anew.
+            # Erased first: a commit may erase a user and write the user again.
             self._put(dict.fromkeys(deleted, ABSENT))
             self._put(records)
 

@@ -310,7 +310,7 @@ class RedisStore:
         return False
 
     def check_writes(self) -> None:
-        """Write a mark in every group; the client itself connects anew."""
+        """Write a mark in every group; the client itself connects again."""
         if self._read_only:
             raise refuse_write(self.name)
         self._read([("SET", self._key(group, "probe"), "", "EX", _REMEMBERED) for group in range(self._groups)])

@@ -8,7 +8,7 @@
     ?prefix=NAME     what the store's keys begin with, so that several stores share a server; "lifelong" if left out
     ?timeout=SECONDS how long one answer may take; 2.5 if left out, or 5 where replicas are waited for
     ?ca=FILE         certificate authority of a rediss:// server, where the system does not know it
-    ?replicas=N      so many replicas have a write before it is acknowledged (`lifelong.store.replicas`); 0 if left out
+    ?replicas=N      this many replicas have a write before it is acknowledged (`lifelong.store.replicas`); default 0
     ?fsync=true      ... and it is on the disk of the primary and of these replicas, if all have `appendfsync always`
     ?replica_timeout=SECONDS   how long that may take; 3 if left out
 

@@ -326,7 +326,7 @@ class RocksDbStore:
             self._opened().flush()
             self._opened().compact_range(None, None)
             # The list of files still names the first and last keys of files that are gone; the next change of the files
-            # writes it anew.
+            # writes it again.
             self._put_meta(_PURGED, str(int(clock.time())))
             self._opened().flush()
             return self._old_tables_go()
@@ -363,7 +363,7 @@ class RocksDbStore:
             self._put_meta(_PROBE, str(int(clock.time())))
 
     def _reopen(self) -> None:
-        """Open the database anew, which reads the log again: all that was acknowledged is there."""
+        """Open the database again, which reads the log again: all that was acknowledged is there."""
         if self._db is not None:
             check_room(self.path)
             self._release()
@@ -391,7 +391,7 @@ class RocksDbStore:
         try:
             return {name: int(self._db.property_int_value(of) or 0) for name, of in _FIGURES.items()}
         except Exception:
-            # Another thread closes it, or opens it anew.
+            # Another thread closes it, or opens it again.
             return {}
 
     def scan(self, space: int = 0) -> Iterator[tuple[str, bytes]]:
@@ -639,10 +639,10 @@ def _opened(path: Path, *, write: bool, listed: bool = True, stores: int = 1) ->
     # Without a limit each file of the store stays open, and descriptors run out at some size of it.
     options.set_max_open_files(files_of_a_store(stores))
     options.set_wal_recovery_mode(kit.DBRecoveryMode.tolerate_corrupted_tail_records())
-    # Every change of the files writes the list of them anew: it names the first and last key of each, and must not
+    # Every change of the files writes a new list of them: it names the first and last key of each, and must not
     # name erased users for long.
     options.set_max_manifest_file_size(1)
-    # RocksDB's own diary, which grows with each change of the files and for ever otherwise.
+    # RocksDB's own diary, which grows with each change of the files, and forever otherwise.
     options.set_max_log_file_size(_DIARY)
     options.set_keep_log_file_num(_DIARIES)
     access = kit.AccessType.read_write() if write else kit.AccessType.read_only(False)
@@ -680,7 +680,7 @@ def _checked(path: Path, opened: Callable[[], Any]) -> Any:
 
 
 def _at_rest(path: Path, opened: Callable[[], Any]) -> Any:
-    """Open a database for reading, anew until its owner did not change its files meanwhile.
+    """Open a database for reading, again until its owner did not change its files meanwhile.
 
     Opening reads the list of files, then the files. If the owner flushes or compacts in between, files that the old
     list names are gone; or, without any error, so is a log with commits that are in no file of the old list. CURRENT
@@ -756,7 +756,7 @@ def _as_ours(path: Path, text: str) -> StoreError:
     if "Permission denied" in text:
         return StoreUnavailableError(
             f"{path} cannot be written: {text}",
-            expected="a folder that this process may write to, for reading alone too",
+            expected="a folder that this process may write to, also to read from it",
             fix="check its rights",
         )
     if "No space left" in text:

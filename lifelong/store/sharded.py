@@ -54,7 +54,7 @@ class ShardedStore(Shards):
         cache: bytes of memories that are kept in RAM, about, of all shards together.
 
     Raises:
-        UsageError: the store has another number of shards, or a new one cannot have so many.
+        UsageError: the store has another number of shards, or a new one cannot have that many.
         StoreLockedError: another process has it open; names the process.
         StoreCorruptError: a shard is missing or damaged; names it.
         StoreUnavailableError: the disk is full or cannot be read.
@@ -233,7 +233,7 @@ def _check(path: Path, number: int, of: int) -> None:
     head = read_head(folder)
     fix = RESTORE
     if head is None or not (folder / "db" / "CURRENT").exists():
-        raise StoreCorruptError(f"{folder} is missing, one of {of} shards, or its database is", fix=fix)
+        raise StoreCorruptError(f"{folder} is missing, one of {of} shards, or has no database", fix=fix)
     if (head.get("shard"), head.get("shards")) != (number, of):
         raise StoreCorruptError(
             f"{folder} is shard {head.get('shard')} of {head.get('shards')}",

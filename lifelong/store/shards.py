@@ -262,7 +262,7 @@ class Shards:
         return all(rewritten)
 
     def check_writes(self) -> None:
-        """Write a mark to every shard; one that has refused a write is opened anew, if that can be done."""
+        """Write a mark to every shard; one that has refused a write is opened again, if that can be done."""
         for shard in self._shards.values():
             shard.check_writes()
 

@@ -421,7 +421,7 @@ def check_memory_is_a_tuple_of_user_rows(case: ModelCase) -> None:
 
 
 def check_memory_is_bounded(case: ModelCase) -> None:
-    """The memory has one size whatever the history, a small one, and its numbers do not grow, but for whole seconds."""
+    """The memory has one small size whatever the history, and its numbers do not grow, except for whole seconds."""
     model = case.build_memory()
     sizes, largest = [], []
     for length in (0, 10, 3000):

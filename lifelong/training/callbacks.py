@@ -146,7 +146,7 @@ class _Tracker(Callback, ABC):
 
     @abstractmethod
     def write(self, values: Mapping[str, float], examples: int) -> None:
-        """Write numbers at so many labelled examples."""
+        """Write numbers at this number of labelled examples."""
 
 
 class TensorBoard(_Tracker):

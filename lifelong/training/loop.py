@@ -299,7 +299,7 @@ def total_examples(settings: TrainSettings, per_epoch: int) -> int:
 
 
 def first_targets(batch: Batch, most: int) -> Batch:
-    """The batch with at most so many real targets, so that a run ends after exactly its number of examples."""
+    """The batch with at most this many real targets, so that a run ends after exactly its number of examples."""
     real_BC = batch.mask_BC
     if int(real_BC.sum()) <= most:
         return batch

@@ -127,7 +127,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> None:
 
 
 def learning_rate(settings: TrainSettings, examples: int, total: int) -> float:
-    """The learning rate after so many labelled examples of a run of `total`.
+    """The learning rate after this many labelled examples of a run of `total`.
 
     >>> settings = TrainSettings(learning_rate=0.01, warmup=9)
     >>> [round(learning_rate(settings, examples, 100), 4) for examples in (0, 4, 50)]

@@ -147,7 +147,7 @@ def plan(study: Study, out: Path) -> Planned:
 
 
 def equal_budget(model: str, config: RunConfig, examples: int | None) -> RunConfig | None:
-    """The settings that make a run see exactly so many labelled examples; None for a model without such a setting.
+    """The settings that make a run see exactly this many labelled examples; None for a model without such a setting.
 
     A model that is fitted takes at most as many, and at most all that there are.
     """

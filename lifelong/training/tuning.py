@@ -1,6 +1,6 @@
 """Searches for the settings of a model that are best on validation; the test split is never read.
 
-    space --Optuna--> settings --train on so many examples--> validation AUC --> next settings ... --> TUNED.toml
+    space --Optuna--> settings --train on this many examples--> validation AUC --> next settings ... --> TUNED.toml
 
 A trial is given up if its learning curve is below the median of earlier ones at the same validation. A journal next to
 the output keeps what was tried, and is written after every validation: a second call continues from it, and repeats a

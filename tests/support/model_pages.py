@@ -90,7 +90,7 @@ def _index() -> str:
             "They stand in `[model]` with the model's own settings. Models that are fitted at once (`popularity`, "
             "`counts`, `gbdt`) have none of them.\n",
             "## Context\n",
-            "Every model that is trained by gradient, but for `hpmn_authors`, reads the context of a request in its "
+            "Every model that is trained by gradient, except `hpmn_authors`, reads the context of a request in its "
             f"head: {_code(USUAL_CONTEXT)}, or the fields that are listed in `model.context` instead; see "
             "[context](../context.md). Among them are `item.reviews` and `item.rating`, how often the target's item "
             "was met before and how it was rated, where the data was prepared with `item_statistics`.\n",

@@ -182,7 +182,7 @@ class TableMapping(_Section):
     @model_validator(mode="after")
     def _labels_agree(self) -> TableMapping:
         if self.threshold is not None and self.rating is None:
-            raise ValueError("threshold is of a rating, and none is named")
+            raise ValueError("threshold is for a rating, and none is named")
         _check_names([*self.fields, *self.labels])
         if self.rating and self.labels:
             raise ValueError("give labels, or a rating, not both")

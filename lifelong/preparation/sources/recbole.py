@@ -102,7 +102,7 @@ def _mapping(
     threshold = staging.check_number(options, "threshold")
     rated = options["rating"] in inter
     if threshold is not None and not rated:
-        raise ConfigError([f"threshold = {threshold:g} is of a rating, and there is no column {options['rating']}"])
+        raise ConfigError([f"threshold = {threshold:g} is for a rating, and there is no column {options['rating']}"])
     text = {"delimiter": delimiter, "quoted": False}
     sections: dict[str, Any] = {}
     for role, kind in (("item", ItemsMapping), ("user", UsersMapping)):

@@ -35,7 +35,7 @@ from lifelong.dtypes import BoolArray, FloatArray, IntArray
 BLOCK = 256
 """Users generated at a time."""
 DAYS = 100
-"""daytime: users begin within so many days, so that at every moment there are users with few and with many events."""
+"""daytime: users begin within this many days, so that at every moment there are users with few and with many events."""
 
 
 @dataclass(frozen=True, slots=True)

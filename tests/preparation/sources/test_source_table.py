@@ -222,7 +222,7 @@ def test_all_mistakes_of_a_mapping_are_told_at_once(write: Write, read: Read) ->
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"threshold": 4}, "threshold is of a rating"),
+        ({"threshold": 4}, "threshold is for a rating"),
         ({"rating": "s", "threshold": 1, "labels": ["l"]}, "not both"),
         ({"history": "all"}, "no labels"),
         ({"target_types": ["buy"]}, "needs event_type"),
