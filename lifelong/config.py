@@ -109,7 +109,7 @@ class TrainSettings(Record):
     overlap: int | None = Field(
         None,
         ge=0,
-        description="events that a target behind a cut still sees at least, never below the largest period; null takes "
+        description="events that a target after a cut still sees at least, never below the largest period; null takes "
         "half of a window, up to the 1,000 that models read by default",
     )
     max_targets: int = Field(256, ge=1, description="targets of one user in one pass, before negatives are added")

@@ -249,7 +249,7 @@ class StoreUnavailableError(StoreError):
     """The disk is full, or a server or its replicas do not answer; the error says what was kept, if anything.
 
     Causes, and what to do:
-        * the disk is full -> free space; the service goes on by itself
+        * the disk is full -> free space; the service continues by itself
         * a Redis or Valkey server, or too few of its replicas, answers -> wait and send it again: events with an
           `event_id`, a topic or a file count once
         * other processes write the same users all the time -> send the events again; let each user's events go through

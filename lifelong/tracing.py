@@ -2,7 +2,7 @@
 
     tracing()  --> a tracer for this process, until the context ends
     traced     a function with a span of its own      watched   a store with spans for its reads and commits
-    carried    work for another thread, which goes on with the caller's span
+    carried    work for another thread, which continues the caller's span
 
 A function or a store that is called outside of any span has none of its own: what a process repeats in the background
 would be traces without end.

@@ -1,4 +1,4 @@
-"""`lifelong repair`: goes on without a damaged part of a store's log, and says what is lost."""
+"""`lifelong repair`: continues without a damaged part of a store's log, and says what is lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def repair(
         bool, typer.Option("--accept-loss", help="Go on without what is lost; without this, only say what that is.")
     ] = False,
 ) -> Reply:
-    """Say what a damaged write-ahead log loses of a rocksdb:// store that does not open; accept that and go on."""
+    """Say what a damaged write-ahead log loses of a rocksdb:// store that does not open; accept that and continue."""
     from lifelong.store import repair as repairing
     from lifelong.store.opening import local_folder
 
@@ -31,7 +31,7 @@ def repair(
     if not losses:
         return Reply(document, ["The write-ahead log is whole; nothing was changed."])
     lines = [line for loss in losses for line in _shown(loss)]
-    end = "The store opens again." if accept_loss else "Nothing was changed. To go on without it: --accept-loss."
+    end = "The store opens again." if accept_loss else "Nothing was changed. To continue without it: --accept-loss."
     return Reply(document, [*lines, end], exit_code=0 if accept_loss else 1)
 
 
@@ -41,7 +41,7 @@ def _shown(loss: Loss) -> list[str]:
     if loss.commits:
         first = "" if loss.first is None else f"changes {loss.first:,} to {loss.last:,}; "
         lines.append(
-            f"Lost: what is damaged, and {loss.commits:,} whole commits behind it ({first}{len(loss.users):,} users,"
+            f"Lost: what is damaged, and {loss.commits:,} whole commits after it ({first}{len(loss.users):,} users,"
             f" {len(loss.items):,} items; --json names them)."
         )
     for (source, partition), (kept, reached) in loss.watermarks.items():

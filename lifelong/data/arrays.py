@@ -120,7 +120,7 @@ def user_chunks(offset_U: IntArray, size: int = CHUNK) -> Iterator[tuple[int, in
 
 
 def event_chunks(offset_U: IntArray) -> Iterator[tuple[IntArray, slice]]:
-    """The user of each event, and where the events stand, for chunks of whole users."""
+    """The user of each event, and where the events are, for chunks of whole users."""
     for first, last in user_chunks(offset_U):
         user_N = np.repeat(np.arange(first, last), np.diff(offset_U[first : last + 1]))
         yield user_N, slice(int(offset_U[first]), int(offset_U[last]))
@@ -132,7 +132,7 @@ def ranges(start_G: npt.NDArray[np.integer], length_G: npt.NDArray[np.integer]) 
     >>> ranges(np.array([5, 0, 9]), np.array([2, 0, 3])).tolist()
     [5, 6, 9, 10, 11]
     """
-    # A run begins in the result behind all runs before it; the difference of both places is the same along the run.
+    # A run begins in the result after all runs before it; the difference of both places is the same along the run.
     begin_G = np.cumsum(length_G) - length_G
     places: IntArray = np.arange(length_G.sum(), dtype=np.int64) + np.repeat(start_G - begin_G, length_G)
     return places

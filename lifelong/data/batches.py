@@ -121,7 +121,7 @@ class TrainingBatches:
 
 
 def _overlap(settings: TrainSettings, phase: int) -> int:
-    """Events that a target behind a cut sees at least: as many as models read, where windows have room for them."""
+    """Events that a target after a cut sees at least: as many as models read, where windows have room for them."""
     if settings.overlap is not None or settings.max_history is None:
         return settings.overlap or 0
     # A multiple of the phase, so that rounding up leaves room for new events.

@@ -17,7 +17,7 @@ Split = Literal["train", "validation", "test", "vault"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 """The splits of every dataset, in order of time."""
 VAULT: Split = "vault"
-"""The split behind test, which lies in a dataset of its own (`Dataset.vault`)."""
+"""The split after test, which lies in a dataset of its own (`Dataset.vault`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ What a rule can leak: a drawn item is one that was met at some time of the perio
 the very event that it was drawn by is among the events that a model may count; the target's own event never is. So rare
 items with a recent event are negatives, and new items positives. `following` draws by events that are as little known
 at the target's time as the target itself, and close to it. `windowed` draws from what is met around the target, against
-trends of a whole period. No window reaches behind the end of the target's split: that of `windowed` begins earlier
+trends of a whole period. No window reaches beyond the end of the target's split: that of `windowed` begins earlier
 instead, into earlier splits, which are past; that of `following` is shorter.
 
 The paper's protocol is an exception: `uniform` there is uniform over all items of the log but the true one.

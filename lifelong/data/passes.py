@@ -10,7 +10,7 @@ overlap, here with `max_history` 8, and 4 for both `phase` and overlap:
 
 Windows start at multiples of `phase`, the model's largest period, so that every slot is written at the same events as
 by a service, which counts from the first event. The part drawn as `---` warms the memory up: a target that would have
-no more events than that behind the cut is served by the window before. So each target is served by exactly one window,
+no more events than that after the cut is served by the window before. So each target is served by exactly one window,
 and an epoch labels every target once.
 
 Shapes: N targets, P passes.

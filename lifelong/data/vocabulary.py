@@ -209,7 +209,7 @@ class IdIndex:
         encoded = [value.encode() for value in ids]
         hashes = np.fromiter(map(id_hash, ids), np.uint64, len(ids))
         start = np.searchsorted(self._hash, hashes)
-        # The first id with an equal hash is nearly always the right one; where its text differs, `_walk` goes on.
+        # The first id with an equal hash is nearly always the right one; where its text differs, `_walk` continues.
         place_N = np.flatnonzero(self._hash[np.minimum(start, len(self) - 1)] == hashes)
         index_N = self._order[start[place_N]]
         same_N = self._is_text(index_N, [encoded[place] for place in place_N.tolist()])

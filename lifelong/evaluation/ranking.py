@@ -1,4 +1,4 @@
-"""Ranking of the whole catalogue: where the items of a basket stand among all items.
+"""Ranking of the whole catalogue: the ranks of a basket's items among all items.
 
     baskets (events of one user and time) --score with every item--> ranks of its items --> Recall, NDCG, MRR at K
 
@@ -141,7 +141,7 @@ def ranks(score: Score, dataset: Dataset, examples: Examples, *, minutes: float 
 
 
 def _check_time(seconds: float, done: int, baskets: int, minutes: float) -> None:
-    """Refuse to go on where all baskets would take too long, by the time of those that are done."""
+    """Refuse to continue where all baskets would take too long, by the time of those that are done."""
     estimate = seconds / 60 * baskets / done
     if done < baskets and estimate > minutes:
         raise UsageError(

@@ -168,7 +168,7 @@ class Result(RecordFile):
     config: dict[str, Any] = Field(default={})
     """Settings of the training run."""
     ranking: RankingResult | None = None
-    """Where the items of baskets stand among all items, if that was asked for."""
+    """The ranks of baskets' items among all items, if that was asked for."""
     in_sample: bool | None = None
     """Whether the model was trained or selected on the period of these examples; None where that is not known."""
     in_sample_note: str = ""

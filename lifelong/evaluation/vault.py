@@ -1,4 +1,4 @@
-"""The split behind test, which each family of artifacts reads once.
+"""The split after test, which each family of artifacts reads once.
 
     DATA/vault/opened/<family>.json     an `Opening`: who read it when, and what came out
 

@@ -132,7 +132,7 @@ def forget_letters(path: Path, users: Collection[str]) -> int:
     """Take the letters that name one of these users out of a file of letters; how many there were.
 
     A letter names a user if her id is the key, a value of the line, or a word of a text that is no JSON. It is
-    overwritten with spaces, so that the process which appends to the file may go on; readers skip such lines.
+    overwritten with spaces, so that the process which appends to the file may continue; readers skip such lines.
 
     Raises:
         UsageError: the file is not there, or cannot be written.

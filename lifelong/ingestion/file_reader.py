@@ -391,7 +391,7 @@ def _settled_end(path: Path) -> int:
 
 
 def _behind_last_line(file: io.BufferedReader, end: int) -> int:
-    """Byte behind the last line end before one."""
+    """Byte after the last line end before one."""
     while end > 0:
         begin = max(0, end - _BUFFER)
         found = _at(file, begin, end - begin).rfind(b"\n")

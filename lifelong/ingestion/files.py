@@ -2,12 +2,12 @@
 
 A file is a source, a line's number is its offset, and the watermark moves with the memories in one commit, as does a
 digest of the lines that were applied. The source is named after the path of the file, or has a name of its own. If its
-first lines are those that were applied, a run continues behind them, whatever has become of the lines behind; else it
+first lines are those that were applied, a run continues after them, whatever has become of the later lines; else it
 is refused: see `lifelong.ingestion.sources`. In parquet the offset is the number of the row.
 
 Several files are read one after another, each as its own source: in the order in which they are named, those of a glob
 by name. All of them are opened before the first is applied. Where a run stops in one of them, those before it are
-applied, those behind it are not begun, and the same call continues there.
+applied, those after it are not begun, and the same call continues there.
 
 A table of another library is written to a temporary parquet file; its name as a source is a digest of its values, so
 the same rows are applied once, whichever library they come from.

@@ -137,7 +137,7 @@ class _Read:
         offsets: of the events.
         through: offset of the last message, -1 if there is none.
         bad: messages that are not events, and are left out.
-        stopped: the error of one that is not left out, behind them.
+        stopped: the error of one that is not left out, after them.
     """
 
     table: EventTable

@@ -1,7 +1,7 @@
 """Which source a file is, and whether its first lines are still those that were applied.
 
     name: given, else the path
-      known to the store --> applied lines equal? --yes--> the run continues behind them
+      known to the store --> applied lines equal? --yes--> the run continues after them
       |                                         `--no---> refused: restore them, or give another name
       `- new --> applied as another file? --all of it, exactly--> its lines are duplicates
                                         |--it begins with it----> refused: continue that source, or give a name
@@ -169,7 +169,7 @@ def _check(reader: FileReader, name: str, prefixes: Sequence[Prefix]) -> None:
     raise SourceError(
         f"{found}; nothing was applied",
         file=str(reader.path),
-        expected="the lines that were applied, in their places; those behind them may be corrected, or new",
+        expected="the lines that were applied, in their places; those after them may be corrected, or new",
         fix="restore them and run again; or, if the file holds other events, say so with another name: --source NAME",
     )
 

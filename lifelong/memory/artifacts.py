@@ -100,7 +100,7 @@ class OpenArtifacts:
                 states, known = writer.runtime.decode(found), writer.only_known(events)
                 records[space] = writer.advance(names, states, known, plan, before.count_B)
             except Exception as error:
-                # Whatever is wrong with another artifact, the served one goes on.
+                # Whatever is wrong with another artifact, the served one continues.
                 self._leave_behind(artifact_list, space, error)
         return records
 

@@ -427,7 +427,7 @@ def trim(byte_NR: Array, length_N: Array) -> None:
 
 @jit
 def gather(byte_NR: Array, begin: Any, length_N: Array, place_N: Array, out_I: Array) -> None:
-    """Copy the beginnings of a stretch of each row to places of one long row, and move the places behind them."""
+    """Copy the beginnings of a stretch of each row to places of one long row, and move the places after them."""
     for n in range(len(byte_NR)):
         length, place = length_N[n], place_N[n]
         # Between slices it would be compiled five times as long: with the errors of shapes that do not fit.

@@ -235,7 +235,7 @@ class Codec(ABC):
                 self.cells[part.name].put(values, byte_BR, self._offset(part.name))
             else:
                 record_B[f"field {part.name}"] = self.pack(values) if part.name in self.rounded else values
-        # All behind the checksum is summed without a copy.
+        # All after the checksum is summed without a copy.
         view, head = record_B.view(np.uint8).data, zlib.crc32(record_B[:1].tobytes()[: _CHECKSUM.start])
         starts = range(_CHECKSUM.stop, record_B.nbytes, self.size)
         rests = [view[at : at + self.size - _CHECKSUM.stop] for at in starts]
@@ -443,7 +443,7 @@ class Int8(Codec):
 
     def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
         """Steps times scales; exact."""
-        # A foreign record may hold a scale that no write makes: its memory is infinite, which verify tells.
+        # A foreign record may hold a scale that no write makes: its memory is infinite, which verify reports.
         with np.errstate(over="ignore"):
             return stored["step"] * stored["scale"][..., None].astype(np.float32)
 

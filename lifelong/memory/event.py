@@ -99,7 +99,7 @@ def ahead_problem(time: int, latest: int) -> tuple[str, str, str]:
 def latest_time(time_unit: str, max_ahead: float, now: float) -> int:
     """The largest time that an event may have now.
 
-    A time that is ahead of all others stays the last one of its user: every event behind it would be late.
+    A time that is ahead of all others stays the last one of its user: every event after it would be late.
 
     Args:
         time_unit: of the log; ordinals have no clock.

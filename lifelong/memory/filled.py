@@ -1,7 +1,7 @@
 """Until when a store was filled by a backfill: an event that is earlier was in DATA, and is not folded in again.
 
     DATA ----------------------.                 moment = the earlier of --until and the second after DATA's last event
-    file, topic, HTTP ---------|------------>    an event before it: known; at it or behind it: new
+    file, topic, HTTP ---------|------------>    an event before it: known; at it or after it: new
                             moment
 
 No event is counted twice by this rule, and none is lost as long as DATA had every event before the moment.

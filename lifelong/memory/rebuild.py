@@ -122,7 +122,9 @@ class Rebuild:
             if progress is not None:
                 progress(looked, self.users)
             if pause(clock.perf_counter() - began):
-                raise StoreUnavailableError("the build was stopped", fix="start it again: it goes on where it stopped")
+                raise StoreUnavailableError(
+                    "the build was stopped", fix="start it again: it continues where it stopped"
+                )
         return left
 
     def _finish(self, artifact_list: ArtifactList) -> bool:

@@ -189,7 +189,7 @@ class HistoryFold:
         Args:
             user_B: indices of the users.
             count_B: numbers of events.
-            start: memories after fewer of these events, to go on from; None for empty ones.
+            start: memories after fewer of these events, to continue from; None for empty ones.
         """
         states = self.runtime.empty(len(user_B)) if start is None else start.take(np.arange(len(user_B)))
         begin_B = states.count_B.copy()

@@ -1,4 +1,4 @@
-"""Records of memories with many empty cells: the filled ones as they are, and none of the zeros behind them.
+"""Records of memories with many empty cells: the filled ones as they are, and none of the zeros after them.
 
     offset  0   header     24 bytes, see `lifelong.memory.codec`; version 2
             24  lengths    uint16 for each stretch: how many of its bytes follow
@@ -38,7 +38,7 @@ class Stretch(NamedTuple):
     Args:
         name: of the field.
         begin: its first byte in the field of a user.
-        end: the byte behind its last one.
+        end: the byte after its last one.
     """
 
     name: str

@@ -4,7 +4,7 @@
               the store's writers fold new events into both             (one write, at any time)
 
 The count in a memory says which events of a user are in it, so the memories that are behind are found by comparing two
-counts, and what they lack is in the event log: nothing else has to be kept, and a build that was interrupted goes on
+counts, and what they lack is in the event log: nothing else has to be kept, and a build that was interrupted continues
 where it stopped. A built memory is written only if the served one is still the one that it was compared with.
 """
 

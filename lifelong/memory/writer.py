@@ -147,7 +147,7 @@ class MemoryWriter:
         catalogue.check_fields({name for place in some for name in events.fields[place] or ()})
         if not self.catalogue_first:
             return some
-        # Training and backfill have one value of each field for an item; a memory that goes on has the same.
+        # Training and backfill have one value of each field for an item; a memory that is continued has the same.
         items = list(dict.fromkeys(events.item[place] for place in some))
         new = {item for item, row in zip(items, catalogue.rows(items).tolist(), strict=True) if row < FIRST_ROW}
         return [place for place in some if events.item[place] in new]

@@ -1,4 +1,4 @@
-"""What a model can be given, whichever it is: numbers that the head reads behind the context, for each target.
+"""What a model can be given, whichever it is: numbers that the head reads after the context, for each target.
 
 `builder` gives a model concrete ones (`exact_counts`, `item_side`); the model only asks for their numbers.
 
@@ -29,7 +29,7 @@ class BatchParts(TypedDict, total=False):
 
 
 class HeadInput(nn.Module, ABC):
-    """Numbers that the head of a model reads behind the context."""
+    """Numbers that the head of a model reads after the context."""
 
     width: int
     """Numbers for each target."""

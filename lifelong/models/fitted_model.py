@@ -35,7 +35,7 @@ class FittedModel(ABC):
     not_served: ClassVar[str] = "it reads the raw history"
     """Why no service can score with it."""
     not_continued: ClassVar[str] = "it is fitted at once, and nothing of an earlier fit would be left"
-    """Why a fit cannot go on from an earlier one."""
+    """Why a fit cannot continue from an earlier one."""
 
     def __init__(self, inputs: InputSpec) -> None:
         """Subclasses take `(inputs, config)`, as models do."""
@@ -46,7 +46,7 @@ class FittedModel(ABC):
         """Fit on the training period only."""
 
     def start_from(self, earlier: Self, fields: Mapping[str, Renumbering]) -> list[str]:
-        """Let `fit` go on from an earlier model, or say why it cannot, in words.
+        """Let `fit` continue from an earlier model, or say why it cannot, in words.
 
         Args:
             earlier: of the same settings.

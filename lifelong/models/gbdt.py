@@ -99,7 +99,7 @@ class Gbdt(FittedModel):
         self.config: GbdtConfig = config
         self.trees_T: list[Any] = []
         self._start_T: list[Any] | None = None
-        """Trees of an earlier fit that boosting goes on from."""
+        """Trees of an earlier fit that boosting continues from."""
         self.popularity_F: list[FloatArray] = []
         """For each item field: log of 1 + how often each number is the target in training, `[V]`."""
         self.vectors: dict[str, FloatArray] = {}

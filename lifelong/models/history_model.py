@@ -118,7 +118,7 @@ class HistoryModel(Model):
         return (place_L < position_BC1) & (place_L >= position_BC1 - self.recent)
 
     def look(self, window: Window, query: Query) -> Found:
-        """`find`, and behind its interest the short term, the mean, and when the target's values were last there."""
+        """`find`, and after its interest the short term, the mean, and when the target's values were last there."""
         found = self.find(window, query)
         parts = [found.interest_BCD]
         if self.short_term is not None:

@@ -17,7 +17,7 @@ writing near the periods': the mean over slots of t ([|r - 1/t| - `slack`/t]_+)^
 wrote slot j. Within the slack, sessions and users differ freely. What each layer learned is reported after training.
 
 Differs from Chung et al.: a boundary looks at what the layer is fed and at its clock, not at its state, so that a whole
-history is one pass per layer; a layer is not emptied behind a boundary, and nothing flows down.
+history is one pass per layer; a layer is not emptied after a boundary, and nothing flows down.
 
 A boundary with a logit of 0 up to rounding falls either way with another size of batch; that slot differs then.
 

@@ -105,7 +105,7 @@ class Model(nn.Module, ABC):
     """Whether such a run ends after one epoch, or after `training.settings.ENOUGH` examples if that is later."""
 
     extras: Extras
-    """What else the head reads, behind the context; nothing unless it is given."""
+    """What else the head reads, after the context; nothing unless it is given."""
     head: nn.Module
     """`head(interest, target, context)` -> logits `[..., T]`; linear models put their own in its place."""
 
@@ -167,7 +167,7 @@ class Model(nn.Module, ABC):
 
     @property
     def vector_width(self) -> int:
-        """Width of a field's vector, without what a model keeps behind it."""
+        """Width of a field's vector, without what a model keeps after it."""
         return self.embed.dim
 
     def begin_with(self, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
@@ -229,7 +229,7 @@ class Model(nn.Module, ABC):
         return embedded
 
     def context_of(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the head reads behind interest and target: embedded context, then the extras; and their losses."""
+        """What the head reads after interest and target: embedded context, then the extras; and their losses."""
         parts, losses = self.extras(batch)
         context_BCE = self.embed_context(batch.context_BCF)
         return torch.cat([context_BCE, *parts], dim=-1), losses

@@ -133,7 +133,7 @@ class Sdim(MemoryModel[Any]):
     def _sums_between(self, event_BLE: Tensor, sorted_BC: Tensor) -> Tensor:
         """Bucket sums of the events from each position's predecessor (at first 0) to itself: `[B, C, G * K * D]`."""
         (users, length, _), targets, device = event_BLE.shape, sorted_BC.shape[1], sorted_BC.device
-        # Each event counts from the first position after it on. Events behind the last position go to a part of their
+        # Each event counts from the first position after it on. Events after the last position go to a part of their
         # own, which nothing reads, so that no event has to be filtered out.
         place_BL = torch.arange(length, device=device).repeat(users, 1)
         part_BL = torch.searchsorted(sorted_BC, place_BL, right=True)

@@ -35,7 +35,7 @@ sum. In training a user's factors are made of other users' events alone: her own
 
 How popular a value is, its share of the training targets, is counted in the training period and not learned; with it
 the model compares how often the user met the value with how often anybody would have, in as many events. Training that
-goes on from an artifact takes the popularities of its own period.
+continues from an artifact takes the popularities of its own period.
 
 State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot; two sums, each of as many numbers as the
 factors have; the clock (`nn/clock.py`), 136 bytes; of what remains, `faded` of it bits for values that fell out, and
@@ -195,7 +195,7 @@ class Split:
     @property
     def _item(self) -> list[int]:
         """Widths of the item fields."""
-        # An item field has its key behind the `width` numbers that every field has, and behind it its factor.
+        # An item field has its key after the `width` numbers that every field has, and after it its factor.
         width = self.dim + OWN + 1
         return [width + factor for factor in self.factors] + [width] * (self.fields - len(self.factors))
 

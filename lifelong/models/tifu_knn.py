@@ -2,8 +2,8 @@
 
 Hu, He, Gao and Zhang, "Modeling Personalized Item Frequency Information for Next-basket Recommendation", SIGIR 2020.
 
-    group  = mean over its m baskets of r_b^(baskets behind it in the group) * [the basket holds i]
-    u      = mean over the groups of r_g^(groups behind it) * group
+    group  = mean over its m baskets of r_b^(baskets after it in the group) * [the basket holds i]
+    u      = mean over the groups of r_g^(groups after it) * group
     score  = alpha u(i) + (1 - alpha) mean of v(i) over the k nearest users v by Euclidean distance
 
 Groups are counted from the latest basket, so that the earliest one may have fewer.

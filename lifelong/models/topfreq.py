@@ -1,7 +1,7 @@
 """TopFreq: what the user had most often; the floor of all models of repeat consumption.
 
 P-TopFreq and GP-TopFreq of Li, Jullien, Ariannezhad and de Rijke, "A Next Basket Recommendation Reality Check", ACM
-TOIS 2023: a user's items by how many of her baskets held them, and behind them, for GP-TopFreq, all other items by how
+TOIS 2023: a user's items by how many of her baskets held them, and after them, for GP-TopFreq, all other items by how
 often anybody had them in training. Here the latter decides among items that she had equally often, too.
 
     score = baskets of the user with the item + popularity, which is below 1          popularity 0 for P-TopFreq

@@ -11,7 +11,7 @@ an event, and says for every value how well it fits her, as a cosine and as how 
 One sum counts all events alike, the other one halves an event's weight every `half_life` events. Sums are float32, one
 product and one addition an event and number, in the order of events on every path: they are the same, bit for bit.
 An event moves a sum by about .2 a number, which is above float32's step up to a few million events in one direction;
-from then on the sum of all events stays where it is, and the other one goes on.
+from then on the sum of all events stays as it is, and the other one continues.
 
 Shapes: B users, L padded history length, C targets per user, K = 2 sums, D numbers of all factors of an event, G fields
 with factors.

@@ -38,7 +38,7 @@ def _bit(key: Any, field: Any, which: Any, bits: Any) -> Any:
 def _age(n: Any, last: Any) -> Any:
     """The step of the scale of ages at event n for what was written at event `last`."""
     # On level j a step is 2^j events and taken at their multiples, so that steps are a difference of quotients. After
-    # the 16 steps of a level, the age goes on from there on the next one.
+    # the 16 steps of a level, the age continues from there on the next one.
     for level in range(AGES // STEPS):
         steps = (n >> level) - (last >> level)
         if steps < STEPS:

@@ -63,7 +63,7 @@ def clock_at(gap_BL: Tensor, position_BC: Tensor, levels: int) -> Tensor:
         levels: J.
     """
     time_BL = torch.cumsum(gap_BL, dim=1).clamp(max=LONGEST)
-    # Before the first event the clock stands at 0.
+    # Before the first event the clock is at 0.
     time_BL = torch.cat([time_BL.new_zeros(len(time_BL), 1), time_BL], dim=1)
     # The marks of level j are at the last two multiples of 2^j.
     size_J = 2 ** torch.arange(levels, device=position_BC.device)
@@ -92,7 +92,7 @@ def elapsed(clock_BCJX: Tensor, count_BC: Tensor, ago_BCF: Tensor, dtype: torch.
     count_BC1 = count_BC.unsqueeze(-1)
     event_BCF = (count_BC1 - ago_BCF).clamp(min=0)
     # Level j has marks at the last two multiples of 2^j. The older mark of the first level that reaches back to the
-    # event lies before it; the older mark of the level below, or the last event, lies behind it.
+    # event lies before it; the older mark of the level below, or the last event, comes after it.
     oldest_BCJ = (count_BC1 // _sizes(clock_BCJX[..., 0]) - 1).clamp(min=0) * _sizes(clock_BCJX[..., 0])
     too_old_BCFJ = event_BCF.unsqueeze(-1) < oldest_BCJ.unsqueeze(-2)
     level_BCF = too_old_BCFJ.sum(dim=-1).clamp(max=levels - 1)

@@ -116,7 +116,7 @@ def _chunks(change: Change, size: int) -> Chunks:
 
 
 def _cut(value: Tensor, chunks: int, size: int) -> Tensor:
-    """`[B, L, H, ...]` in chunks, with zeros behind the last event: `[B, Z, H, X, ...]`."""
+    """`[B, L, H, ...]` in chunks, with zeros after the last event: `[B, Z, H, X, ...]`."""
     whole = pad(value, (0, 0, 0, 0, 0, chunks * size - value.shape[1]))
     return whole.view(len(value), chunks, size, *value.shape[2:]).transpose(2, 3)
 

@@ -34,7 +34,7 @@ class FieldEmbedding(nn.Module):
             which values were there.
         keys: fields with embeddings that end in the number's key, see `nn.cells.key_table`, instead.
         scales: fields numbered by the levels of a scale; their embeddings are made of its codes.
-        factors: field -> width of a fixed unit vector that its embeddings end in, behind their code. They are drawn at
+        factors: field -> width of a fixed unit vector that its embeddings end in, after their code. They are drawn at
             random until there are others (`set_factors`), and saved; padding and unknown values have none.
 
     >>> embed = FieldEmbedding({"item": 100, "category": 9}, dim=4)

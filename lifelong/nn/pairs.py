@@ -39,7 +39,7 @@ def visible_scores(score: PairScore, query_BCE: Tensor, event_BLE: Tensor, first
         query_BCE: queries of the targets.
         event_BLE: finite in padding, too; L may be 0.
         first_BC: int64 first place that a target sees.
-        end_BC: int64 place behind the last; more than L counts as L.
+        end_BC: int64 place after the last; more than L counts as L.
 
     >>> score, query_BCE, event_BLE = PairScore(4), torch.randn(1, 2, 4), torch.randn(1, 6, 4)
     >>> found_BCL = visible_scores(score, query_BCE, event_BLE, torch.tensor([[0, 2]]), torch.tensor([[6, 4]]))
@@ -139,6 +139,6 @@ def _hidden(
 
 
 def _through_relu(grad: Tensor, result: Tensor) -> Tensor:
-    """The gradient before a relu, from the one behind it and the relu's result."""
+    """The gradient before a relu, from the one after it and the relu's result."""
     before: Tensor = torch.ops.aten.threshold_backward(grad, result, 0)
     return before

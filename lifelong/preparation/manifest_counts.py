@@ -18,7 +18,7 @@ from lifelong.dtypes import BoolArray, IntArray
 from lifelong.preparation.protocols import Plan, moment_starts
 
 WIDEST = 0.02
-"""Models differ by hundredths: a wider interval on either side tells none apart."""
+"""Models differ by hundredths: a wider interval on either side distinguishes none."""
 LEAST_USERS = 30
 _AUC = 0.75
 

@@ -58,7 +58,7 @@ class PrepareSettings(Record):
         0.0,
         ge=0,
         lt=1,
-        description="share of the times that is put aside behind test, for `evaluate --split vault`; 0.05 is a good "
+        description="share of the times that is put aside after test, for `evaluate --split vault`; 0.05 is a good "
         "one, 0 puts nothing aside",
     )
     min_count: int = Field(2, ge=1, description="items with fewer training events use their hash bucket")

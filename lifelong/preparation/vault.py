@@ -1,4 +1,4 @@
-"""A part of the log that is put aside before anything is made of it: the split behind test.
+"""A part of the log that is put aside before anything is made of it: the split after test.
 
     log --put_aside--> outside (before the cut) --assemble--> DATA         as if the log had ended there
                        whole log --with DATA's numbers------> DATA/vault   histories to the end, and the vault's targets

@@ -48,7 +48,7 @@ def write_comparison(
         lead: sentences before the generated ones.
         opening: parts before those of the comparison.
         sections: further parts, after those of the comparison.
-        commands: that repeat it or go on from it; by default the one in the record.
+        commands: that repeat it or continue from it; by default the one in the record.
 
     Returns:
         The path of `index.html`.

@@ -2,7 +2,7 @@
 
 A figure is drawn twice. For the SVG with placeholder colours, one per role, which then become CSS variables with a
 light and a dark value; for the PNG with the light values. The series colours are Okabe and Ito's, adjusted for
-contrast, which people with any common colour blindness tell apart; markers differ too.
+contrast, which people with any common colour blindness can distinguish; markers differ too.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ def _attention_note(scorer: Scorer, count: int) -> str:
     """What the candidates' weights belong to, in words."""
     runtime = scorer.runtime
     if runtime.attends_to is None:
-        return f"{scorer.artifact.config.title} has no attention: it does not tell which events stand behind a score"
+        return f"{scorer.artifact.config.title} has no attention: it does not say which events are behind a score"
     if runtime.attends_to == "slots":
         return "the weights of the slots, which sum to 1 unless all slots are empty"
     stored = runtime.stored(count)

@@ -172,7 +172,7 @@ class Scorer:
         """
         encoded = self.store.read_many(users, space=self.space)
         # A user without a memory may be unknown, or the artifact's memories have been dropped. They are taken off the
-        # store's list first, so the list tells which.
+        # store's list first, so the list says which.
         if self._complete and None in encoded and (artifact_list := self.store.artifact_list()).artifacts:
             space_of("the store", artifact_list, self.identity)
         return self.runtime.decode(encoded, users), [value is not None for value in encoded]

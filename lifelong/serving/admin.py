@@ -38,7 +38,7 @@ async def get_artifacts(takeovers: Asked) -> ArtifactStates:
 
 @admin.post("/artifacts", summary="Build the memories of a new artifact", status_code=202)
 async def post_artifact(body: s.ArtifactBody, takeovers: Asked) -> ArtifactStates:
-    """They are built next to the others while requests and events go on; the list says how far the build is."""
+    """They are built next to the others while requests and events continue; the list says how far the build is."""
     data = None if body.data is None else Path(body.data)
     return await takeovers.add(Path(body.path), data, body.codec)
 

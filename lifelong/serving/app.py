@@ -74,7 +74,7 @@ def create_app(
 
     Args:
         artifact: the model.
-        store: an opened store of it; it is not closed here, since its owner may go on with it.
+        store: an opened store of it; it is not closed here, since its owner may continue to use it.
         api_keys: keys; a request to `/v1/` must bring one of them, with the scopes of each if it does not open all
             but the administration (see `lifelong.serving.keys`), or a `KeyFile`; None answers requests without a key.
         admin_keys: keys of which a request to `/v1/admin/` must bring one, and that open all else; None where there are

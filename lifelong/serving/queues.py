@@ -125,7 +125,7 @@ class Queue:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"lifelong-{name}")
         # When each of those that wait came; threads take them from the left.
         self._came: deque[float] = deque()
-        # Half of the time is for what becomes of it later: other work goes on meanwhile.
+        # Half of the time is for what becomes of it later: other work continues meanwhile.
         self.pace = Pace(patience / 2, self._few, now)
 
     def __len__(self) -> int:

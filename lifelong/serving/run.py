@@ -124,7 +124,7 @@ def _worker_app(make_app: Callable[[], contextlib.AbstractContextManager[FastAPI
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
-        # uvicorn ends the process by a signal: nothing behind the server would be run.
+        # uvicorn ends the process by a signal: nothing after the server would be run.
         with opened:
             async with inner(app) as state:
                 yield state
@@ -171,7 +171,7 @@ def _config(app: FastAPI | Callable[[], FastAPI], settings: ServiceSettings, **o
 
 @contextlib.contextmanager
 def signals_end_here(then: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Let the caller go on after SIGINT or SIGTERM; `then` is called at a signal that no server handles.
+    """Let the caller continue after SIGINT or SIGTERM; `then` is called at a signal that no server handles.
 
     At its end uvicorn raises the signal that stopped it once more; without this the process would end before the store
     is closed.

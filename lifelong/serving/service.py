@@ -475,13 +475,13 @@ class Service:
             return await self.aside(lambda: work(self.scorer))
 
     async def aside(self, work: Callable[[], T]) -> T:
-        """Read in a thread, while the event loop goes on."""
+        """Read in a thread, while the event loop continues."""
         return await self.reads.run(work)
 
     async def _write(self, work: Callable[[], T]) -> T:
         started = clock.perf_counter()
         with self.health.noted():
-            # A client that hangs up does not stop its write half-way: the thread goes on.
+            # A client that hangs up does not stop its write half-way: the thread continues.
             result = await self.writes.run(work)
         self._committed(1, clock.perf_counter() - started)
         return result

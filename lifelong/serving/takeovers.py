@@ -98,7 +98,7 @@ class Takeovers:
                 self._builds.submit(self._build, self._open(stored), None)
 
     def close(self) -> None:
-        """Stop builds; they go on at the next start."""
+        """Stop builds; they continue at the next start."""
         self._looker.close()
         self._steps.shutdown(wait=True)
         self._builds.shutdown(wait=True)

@@ -1,4 +1,4 @@
-"""A span for each request, which goes on with the trace that the client's `traceparent` names."""
+"""A span for each request, which continues the trace that the client's `traceparent` names."""
 
 from __future__ import annotations
 

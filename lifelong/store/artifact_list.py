@@ -248,7 +248,7 @@ def unfinished(stored: StoredArtifact) -> StoreForeignError:
     return StoreForeignError(
         f"the memories of artifact {stored.id[:12]} are not complete",
         expected="an artifact with memories that were built to the end",
-        fix="let `lifelong backfill` end, or start it again: it goes on where it stopped",
+        fix="let `lifelong backfill` end, or start it again: it continues where it stopped",
     )
 
 

@@ -59,7 +59,7 @@ class Backup:
 
 
 def backup(path: Path, dest: Path) -> Backup:
-    """Copy a store into a new folder; a process that owns it goes on meanwhile.
+    """Copy a store into a new folder; a process that owns it continues meanwhile.
 
     On the same disk tables are linked: they take no space until the store has other ones.
 

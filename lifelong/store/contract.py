@@ -142,7 +142,7 @@ class MemoryStore(Protocol):
         """
 
     def clock(self) -> int:
-        """The second by which event ids expire: it goes on as time passes, whatever becomes of the system's clock."""
+        """The second by which event ids expire: it advances as time passes, whatever becomes of the system's clock."""
 
     def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
         """Which of (user, client event id) were applied and have not expired; read it after the memories, too."""

@@ -1,4 +1,4 @@
-"""A clock that goes on as time passes: the system's clock can be set, forwards or back, and this one is not."""
+"""A clock that advances as time passes: the system's clock can be set, forwards or back, and this one is not."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Refuses a database if its write-ahead log is not whole, and writes down how far the log was.
 
 log.json in the folder of a store, {"number": .., "sequence": ..}: the last file of the log, which must be there or have
-a later one behind it, and the number of a change that the database must have. It is written at each opening, at each
+a later one after it, and the number of a change that the database must have. It is written at each opening, at each
 closing, and before the first commit in a new file of the log returns.
 """
 
@@ -95,7 +95,7 @@ def fault_of(path: Path, number: int = 0, sequence: int = 0, *, sums: bool = Fal
 
 
 def _damaged(path: Path, fault: Fault) -> StoreCorruptError:
-    lost = "" if fault.sequence is None else f"; every commit from change {fault.sequence:,} on is behind it"
+    lost = "" if fault.sequence is None else f"; every commit from change {fault.sequence:,} on is after it"
     return StoreCorruptError(
         f"the write-ahead log {path / 'db'}/{fault.number:06}.log is damaged at byte {fault.place:,}:"
         f" {fault.what}{lost}",
@@ -107,5 +107,5 @@ def _damaged(path: Path, fault: Fault) -> StoreCorruptError:
 def _way_on(path: Path) -> str:
     return (
         f"restore a backup (`lifelong restore BACKUP rocksdb://{path}`); or see with `lifelong repair rocksdb://{path}`"
-        " what is lost without one, and go on without it by --accept-loss"
+        " what is lost without one, and continue without it by --accept-loss"
     )

@@ -34,7 +34,7 @@ class Loss:
         what: was found there.
         first: number of the first change that is lost, None if that is not known.
         last: number of the last one that the log shows.
-        commits: that are whole behind the damage; the damaged ones are not among them.
+        commits: that are whole after the damage; the damaged ones are not among them.
         users: who were written or erased in these.
         items: those that were put online in these.
         watermarks: (source, partition) -> offset that is kept, and the one that was reached in these.
@@ -75,7 +75,7 @@ def _tried(folder: Path, path: Path) -> list[Loss]:
 
 
 def accept_loss(path: Path) -> list[Loss]:
-    """Take the damaged part of the log away, and all behind it; what is lost, of each damaged shard.
+    """Take the damaged part of the log away, and all after it; what is lost, of each damaged shard.
 
     No process may have the store open, this one neither.
 
@@ -160,7 +160,7 @@ def _cut(db: Path, fault: Fault) -> None:
 
 
 def _note_lost(loss: Loss, db: Path, fault: Fault) -> dict[tuple[str, int], int]:
-    """Note what is in the whole commits behind a fault; the watermarks that they reached."""
+    """Note what is in the whole commits after a fault; the watermarks that they reached."""
     reached: dict[tuple[str, int], int] = {}
     for path in files(db):
         if int(path.stem) < fault.number:

@@ -5,7 +5,7 @@ one batch: one piece, or several that follow one another. A batch begins with th
 sequence) and how many it has, so that each batch begins where the one before it ended, across files too.
 
 RocksDB compares checksums. But it takes a piece with a damaged length for one that was cut, and some damaged kinds
-for the end of the log, and then opens without the commits behind it. What is checked here is what it does not look at:
+for the end of the log, and then opens without the commits after it. What is checked here is what it does not look at:
 
     kind, length, place in the block     of each piece
     sequence                             each batch continues the one before
@@ -82,8 +82,8 @@ class LogFile:
     Args:
         number: in its name.
         batches: up to its end or to the fault.
-        end: byte behind the last whole batch.
-        fault: what is damaged behind it; empty if nothing is, or a batch is only cut.
+        end: byte after the last whole batch.
+        fault: what is damaged after it; empty if nothing is, or a batch is only cut.
     """
 
     number: int
@@ -159,7 +159,7 @@ def read_log(data: bytes, number: int = 0, *, sums: bool = False) -> LogFile:
 
 
 def found_behind(data: bytes, start: int) -> list[bytes]:
-    """Payloads of the whole batches behind a damaged place; each block of a file begins with a piece."""
+    """Payloads of the whole batches after a damaged place; each block of a file begins with a piece."""
     found, opened, at = list[bytes](), list[bytes](), start
     while at + _HEADER.size <= len(data):
         if BLOCK - at % BLOCK < _HEADER.size:
@@ -197,7 +197,7 @@ def changes(payload: bytes) -> Iterator[tuple[bytes, bytes | None]]:
 
 
 def _text(payload: bytes, at: int) -> tuple[bytes, int]:
-    """Bytes behind their length, and the place behind them."""
+    """Bytes after their length, and the place after them."""
     length = shift = 0
     while True:
         byte, at = payload[at], at + 1

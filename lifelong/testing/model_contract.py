@@ -133,7 +133,7 @@ def check_permuted_targets_permute_logits(case: ModelCase) -> None:
 
 
 def check_padding_numbers_change_nothing(case: ModelCase) -> None:
-    """Whatever numbers and times stand in padded places, of histories and of targets."""
+    """Whatever numbers and times are in padded places, of histories and of targets."""
     model, batch = case.build(), random_batch(LENGTHS, targets=5, size=80)
     batch.mask_BC[:, 3] = False
     garbage, real_BL = random_batch([80] * len(LENGTHS), targets=5, seed=9), _real_events(batch)

@@ -32,7 +32,7 @@ CLOCK_INPUTS = replace(INPUTS, context={**INPUTS.context, **{field: scale.size f
 def random_batch(
     length_B: Sequence[int], *, targets: int, inputs: InputSpec = INPUTS, size: int | None = None, seed: int = 0
 ) -> Batch:
-    """A batch of random numbers; each user's first target is at position 0, her last behind all her events.
+    """A batch of random numbers; each user's first target is at position 0, her last after all her events.
 
     It has windows of items, too; the first one is long.
 
@@ -99,7 +99,7 @@ def loyal_batch(*, users: int, targets: int, seed: int, noise: bool = False) -> 
 
 
 def _windows(users: int, targets: int, inputs: InputSpec, generator: torch.Generator) -> ItemWindows:
-    """Windows that two targets read each, the first behind all events."""
+    """Windows that two targets read each, the first after all events."""
     windows = users * targets // 2 + 1
     length_W = torch.randint(0, 13, (windows,), generator=generator)
     length_W[0] = 70

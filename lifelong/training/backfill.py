@@ -128,7 +128,7 @@ def _moment(dataset: Dataset, until: int | None) -> int | None:
 
 
 def _examples(users: IntArray, count: IntArray) -> Examples:
-    """One target per user behind her last event; what is asked there does not matter."""
+    """One target per user after her last event; what is asked there does not matter."""
     size = len(users)
     return Examples(
         users.astype(np.int32),
