@@ -87,7 +87,9 @@ class TrainSettings(Record):
     )
     select_on: Literal["auc", "log_loss"] = Field("auc", description="what the kept weights are best in, on validation")
     select_task: str | None = Field(
-        None, description="the task that decides, or `mean` for the mean over all; null takes the first"
+        None,
+        description="the task that decides when to stop and which weights are kept, or `mean` for the mean over all; "
+        "null takes the first",
     )
     patience: int = Field(8, ge=1, description="stop after this many validations in a row without a new best")
     min_steps: int = Field(

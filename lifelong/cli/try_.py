@@ -74,7 +74,7 @@ def _fill(terminal: Terminal, artifact: Artifact, log: Path, out: Path, store: s
         applied = ingest(artifact, memories, path, source="shop", on_bad="skip")
     seconds = clock.perf_counter() - began
     if applied.applied:
-        terminal.say(f"{applied.applied:,} events in {seconds:.1f} s, including the first, which compile the loops")
+        terminal.say(f"{applied.applied:,} events in {seconds:.1f} s; the first seconds compile the loops")
     return applied.applied + applied.duplicates
 
 

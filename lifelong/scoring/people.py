@@ -108,7 +108,7 @@ class RecentUsers:
 def find_users(
     scorer: Scorer, text: str, *, most: int, story: Kind | None = None, recent: Iterable[str] = ()
 ) -> FoundUsers:
-    """Users with a text in their id or a story in their history: first the one with this very id, then recent ones.
+    """Users with a text in their id or a story in their history: the one with this id, recent ones, then others.
 
     Args:
         scorer: artifact and store.

@@ -197,7 +197,7 @@ def changes(payload: bytes) -> Iterator[tuple[bytes, bytes | None]]:
 
 
 def _text(payload: bytes, at: int) -> tuple[bytes, int]:
-    """Bytes after their length, and the place after them."""
+    """Bytes that follow their length, and the place after them."""
     length = shift = 0
     while True:
         byte, at = payload[at], at + 1
