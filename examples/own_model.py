@@ -1,4 +1,4 @@
-"""A model of your own, registered, trained, compared and served. `lifelong new model NAME` lays down a whole package.
+"""A model of your own, registered, trained, compared and served. `lifelong new model NAME` creates a whole package.
 
 python examples/own_model.py
 """

@@ -125,7 +125,7 @@ py-modules = ["NAME"]
 
 def new(
     terminal: Terminal,
-    kind: Annotated[Literal["model"], typer.Argument(help="What to lay down.")],
+    kind: Annotated[Literal["model"], typer.Argument(help="What to create.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the model and its module, such as my_model.")],
     *,
     out: Annotated[Path | None, typer.Option(help="Folder; by default NAME.")] = None,

@@ -1,4 +1,4 @@
-"""The parts of the page of `lifelong paper`: what of it can be held against the HPMN paper, and what differs.
+"""The parts of the page of `lifelong paper`: what of it can be compared with the HPMN paper, and what differs.
 
 Ren et al., "Lifelong Sequential Modeling with Personalized Memorization for User Response Prediction", SIGIR 2019.
 """
@@ -133,18 +133,18 @@ def paper_sections(
 
 
 def verdict(name: str, dataset: Dataset) -> str:
-    """Whether figures on this dataset can be held against the paper's, in a sentence or two."""
+    """Whether figures on this dataset can be compared with the paper's, in a sentence or two."""
     log = LOGS[name]
     shares = log.shares(dataset)
     held = ", ".join(f"{dataset.manifest.counts[of]:,} of {log.published[of]:,} {of}" for of in shares)
     if log.is_whole(dataset):
         return (
-            f"The files are as large as the paper's {log.title} ({held}), so these figures can be held against the "
+            f"The files are as large as the paper's {log.title} ({held}), so these figures can be compared with the "
             "paper's, with the differences that are listed."
         )
     return (
         f"These are not the paper's data: of {log.title} the files have {held}. The protocol, the models and the "
-        "settings are as listed, but no figure here can be held against one of the paper."
+        "settings are as listed, but no figure here can be compared with one of the paper."
     )
 
 
