@@ -15,7 +15,7 @@ that most events have from counting against them. Events that match no field are
 matches nothing, and of equal scores the later event wins.
 
 Differs from the paper in how the selection learns. There each field is drawn into the query or not, and policy gradient
-trains the probabilities, alternating with the rest, on the gain of a batch's likelihood. Here every field takes part with
+trains the probabilities, in turn with the rest, on the gain of a batch's likelihood. Here every field takes part with
 a learned weight, and the score of an event is also part of its attention's logit: in value it is what the search thinks
 of the event, in gradient it tells the weights what the prediction thinks of the events that were found. (A coin per
 field with straight-through gradients was tried: fields lose their probability before the head can use what they find,
