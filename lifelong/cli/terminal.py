@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 _COMMAND = re.compile(rf"(?<![\w/.-])lifelong (?=(?:{'|'.join(COMMANDS)}|--help)\b)")
+_TIME_TO_NOTICE = 2.0
+"""Seconds that torchrun has to see which process ended first."""
 _WIDTH = 160
 """Width of output that does not go to a terminal."""
 
@@ -157,6 +160,9 @@ def _leave(code: int) -> NoReturn:
     """
     sys.stdout.flush()
     sys.stderr.flush()
+    # torchrun looks at its processes ten times a second and names the first of them that it finds ended: that has to be
+    # the one that was lost, not this one.
+    time.sleep(_TIME_TO_NOTICE)
     os._exit(code)
 
 

@@ -77,7 +77,7 @@ def seen(dataset: Dataset) -> dict[str, bytes]:
         ("typed", {"negatives": "following", "window": 0.001}),
         ("typed", {"protocol": "paper"}),
         ("ratings", {"tasks": "rating"}),
-        ("ratings", {"item_statistics": True}),
+        ("ratings", {"tasks": "rating", "item_statistics": True}),
     ],
 )
 def test_other_events_in_the_vault_change_no_byte_outside_of_it(
