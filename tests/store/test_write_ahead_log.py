@@ -53,12 +53,13 @@ def several_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     opened = rocksdict.Rdict
 
-    def small(place, options, **more):
+    def small(place, options, *, column_families, **more):
         # A new file of the log for every 64 KiB, and no table before ten of them.
-        options.set_write_buffer_size(65_536)
-        options.set_max_write_buffer_number(12)
-        options.set_min_write_buffer_number_to_merge(10)
-        return opened(place, options, **more)
+        for each in (options, *column_families.values()):
+            each.set_write_buffer_size(65_536)
+            each.set_max_write_buffer_number(12)
+            each.set_min_write_buffer_number_to_merge(10)
+        return opened(place, options, column_families=column_families, **more)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rocksdict, "Rdict", small)

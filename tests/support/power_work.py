@@ -149,10 +149,11 @@ def _small_tables() -> None:
 
     opened = rocksdict.Rdict
 
-    def small(place: str, options: Any, **more: Any) -> Any:
-        options.set_write_buffer_size(16_384)
-        options.set_level_zero_file_num_compaction_trigger(2)
-        return opened(place, options, **more)
+    def small(place: str, options: Any, *, column_families: dict[str, Any], **more: Any) -> Any:
+        for each in (options, *column_families.values()):
+            each.set_write_buffer_size(16_384)
+            each.set_level_zero_file_num_compaction_trigger(2)
+        return opened(place, options, column_families=column_families, **more)
 
     rocksdict.Rdict = small
 
