@@ -136,7 +136,7 @@ def test_nothing_is_overwritten_and_what_is_no_backup_is_refused(tmp_path):
         backup(tmp_path / "store", tmp_path / "backup")
     with pytest.raises(UsageError, match="is there"):
         backup(tmp_path / "store", tmp_path / "backup")
-    with pytest.raises(UsageError, match="something is at"):
+    with pytest.raises(UsageError, match="exists, and a backup never overwrites anything"):
         restore(tmp_path / "backup", tmp_path / "store")
     with pytest.raises(UsageError, match="is no backup"):
         restore(tmp_path / "store", tmp_path / "new")
