@@ -111,8 +111,8 @@ def differences(shown: str, printed: str) -> list[str]:
     """Lines of the page that are not printed, in their order.
 
     Frames of tables and the space round words do not count. A line `...` stands for any lines, `...` in a word for any
-    letters, and in the last word of a line for any words. A number with a point stands for any: what a
-    training of a few examples gives differs between machines.
+    letters, and in the last word of a line for any words. Of a number with a point the size counts and not the last
+    digits, which differ between machines.
     """
     expected, found = _lines(shown), _lines(printed)
     place, free = 0, False
@@ -144,7 +144,8 @@ def _same(expected: list[str], found: list[str]) -> bool:
 
 def _same_word(expected: str, found: str) -> bool:
     if _NUMBER.sub("#", expected) == _NUMBER.sub("#", found):
-        return True
+        pairs = zip(_NUMBER.findall(expected), _NUMBER.findall(found), strict=True)
+        return all(abs(float(left) - float(right)) <= 0.1 + 0.1 * abs(float(left)) for left, right in pairs)
     return re.fullmatch(re.escape(expected).replace(re.escape(_ANY), ".*"), found) is not None
 
 
