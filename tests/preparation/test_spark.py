@@ -246,6 +246,24 @@ def yambda(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     return "yambda", [folder / "multi_event.parquet", folder / "artists.parquet"], {"options": {"listened": "20"}}
 
 
+def vk_lsvd(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
+    for week, part in ((0, ROWS[:100]), (1, ROWS[100:])):
+        table = pa.table(
+            {
+                "user_id": pa.array([USERS.index(user) for user, _, _ in part], pa.uint32()),
+                "item_id": pa.array([ITEMS.index(item) for _, item, _ in part], pa.uint32()),
+                "timespent": pa.array([at % 50 for at in range(len(part))], pa.uint8()),
+                "like": [at % 2 == 0 for at in range(len(part))],
+            }
+        )
+        pq.write_table(table, folder / f"week_{week:02}.parquet")
+    pq.write_table(
+        pa.table({"item_id": [1, 2, 3], "author_id": [7, 7, 8], "duration": [9, 9, 9]}), folder / "i.parquet"
+    )
+    paths = [folder / "week_01.parquet", folder / "week_00.parquet", folder / "i.parquet"]
+    return "vk_lsvd", paths, {"options": {"watched": "20"}}
+
+
 def instacart(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     orders = "".join(f"{at},{USERS[at % 5]},prior,{at // 5}\n" for at in range(40))
     (folder / "orders.csv").write_text("order_id,user_id,eval_set,order_number\n" + orders)
@@ -306,7 +324,7 @@ def test_both_engines_write_the_same_bytes(session: Any, tmp_path: Path, log: An
 
 @pytest.mark.soak
 @pytest.mark.parametrize(
-    "log", [layout, movielens, taobao_ad, recbole, fuxictr, kuairand, yambda, instacart, xlong, synthetic]
+    "log", [layout, movielens, taobao_ad, recbole, fuxictr, kuairand, yambda, vk_lsvd, instacart, xlong, synthetic]
 )
 def test_both_engines_write_the_same_bytes_of_further_sources(session: Any, tmp_path: Path, log: Any) -> None:
     compare(log, tmp_path)

@@ -70,6 +70,10 @@ SOURCES: MutableMapping[str, Source] = Registry[Source](
             _Format("movielens", "MovieLens ratings and movies, csv or ::"),
             _Format("kuairand", "KuaiRand logs, video and user features, csv; real impressions, several labels"),
             _Format("yambda", "Yambda flat parquet: listens, likes, artists and albums"),
+            _Format(
+                "vk_lsvd", "VK-LSVD weeks, users_metadata and items_metadata, parquet; real impressions, several labels"
+            ),
+            _Format("taobao_mm", "Taobao-MM raw samples, user_features and item_features, parquet", ("duckdb",)),
             _Format("instacart", "Instacart orders, order_products and products, csv"),
             _Format("recbole", "RecBole atomic files: .inter, optional .item and .user"),
             _Format("fuxictr", "FuxiCTR csv or parquet: dataset_config.yaml, train, valid and test"),

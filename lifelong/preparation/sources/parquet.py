@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from lifelong.errors import SourceError
 from lifelong.preparation import engine, spark
 
-Kind = Literal["any", "integer", "text", "number", "time", "ids", "times"]
+Kind = Literal["any", "integer", "text", "number", "flag", "time", "ids", "times"]
 
 
 _ID_TESTS = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
@@ -35,6 +35,7 @@ _TESTS: dict[Kind, tuple[str, Any]] = {
     "integer": ("whole numbers", pa.types.is_integer),
     "text": ("text or whole numbers", _is_id),
     "number": ("numbers", lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind)),
+    "flag": ("true or false", pa.types.is_boolean),
     "time": ("timestamps", pa.types.is_timestamp),
     "ids": ("lists of ids", lambda kind: _is_list_of(kind, _is_id)),
     "times": ("lists of timestamps", lambda kind: _is_list_of(kind, pa.types.is_timestamp)),
