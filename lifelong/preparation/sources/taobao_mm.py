@@ -2,8 +2,8 @@
 
 The files of the folder `raw`, each with the role that its columns give it: `*_samples.parquet` (label, user, item),
 `*_user_features.parquet` (histories of items and of their categories, oldest first) and, optionally,
-`item_features.parquet` (categories). The joined shards of the folders `train` and `test` repeat a history in each sample
-of its user, and are refused; the embeddings of the items are not used. Columns have numbers for names, as published:
+`item_features.parquet` (categories). The joined shards of the folders `train` and `test` copy a user's history into
+each sample and are refused; the embeddings of the items are not used. Columns have numbers for names, as published:
 129_1 is the user, 205 the item, 206 its category, 150_2_180 and 151_2_180 the histories.
 
 There are no times: event i of a history has the ordinal time i, and all samples of the user come after the last event.
