@@ -76,6 +76,12 @@ class TrainSettings(Record):
     validate_every: FiniteFloat = Field(
         0.25, gt=0, description="validate after this share of an epoch (up to 1), or after this many examples (above 1)"
     )
+    validate_minutes: FiniteFloat | None = Field(
+        None,
+        gt=0,
+        description="validate also when the last validation is so long ago; which weights are kept then depends on the "
+        "clock, so that no two runs need be equal",
+    )
     validation_examples: int | None = Field(
         100_000, ge=1, description="examples that decide when to stop, of whole users chosen by seed; null takes all"
     )
@@ -92,12 +98,18 @@ class TrainSettings(Record):
         "null takes the first",
     )
     patience: int = Field(8, ge=1, description="stop after this many validations in a row without a new best")
+    fall_patience: int | None = Field(
+        None,
+        ge=1,
+        description="stop after this many validations in a row without a new best that have clearly lost what was "
+        "learnt: the best weights have a log loss 1 % below that of a constant, and all of these validations one that "
+        "is 1 % above the best's; null takes `patience`",
+    )
     min_steps: int = Field(
         1000,
         ge=0,
-        description="batches before which patience does not end a run, for long histories start on a plateau; it does "
-        "if the best log loss is 1 % below that of a constant, and the last of `patience` validations are 1 % above "
-        "the best",
+        description="batches before which patience does not end a run, for long histories start on a plateau; "
+        "`fall_patience` does",
     )
 
     max_history: int | None = Field(

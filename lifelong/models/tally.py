@@ -334,6 +334,8 @@ class Tally(CountingModel[Any]):
         "batch_events": 16_384,
         "batch_targets": 2_048,
         "negatives": 3,
+        # Logs that it learns by heart lose in the second epoch what they gained in the first.
+        "fall_patience": 3,
     }
     # What it learns of single values holds for the targets that it saw, so that seeing them again takes away again.
     one_pass: ClassVar[bool] = True

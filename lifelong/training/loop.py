@@ -46,6 +46,7 @@ from lifelong.training.display import Display
 from lifelong.training.gradients import Gradients
 from lifelong.training.losses import Loss
 from lifelong.training.optimiser import build_optimiser, clip_gradients, learning_rate, use_sparse_tables
+from lifelong.training.stopping import has_fallen, impatient, validation_due, validation_late
 
 if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
@@ -54,8 +55,6 @@ if TYPE_CHECKING:
 
 MEAN = "mean"
 """Stands in for a task in `train.select_task`: the mean over all tasks."""
-CLEAR = 0.01
-"""Share of a log loss by which another one is clearly worse."""
 
 
 class DivergedError(LifelongError):
@@ -100,7 +99,8 @@ class Loop:
         self.processes, self._started = processes or Processes(), started
         self.progress, self.stopped_by = Progress(), ""
         self.total = total_examples(settings, batches.examples_per_epoch)
-        self._model, self._best, self._late = model.to(compute.device), dict[str, Tensor](), False
+        self._model, self._best = model.to(compute.device), dict[str, Tensor]()
+        self._late = self._long_ago = False
         self.processes.spread(model.state_dict().values())
         use_sparse_tables(model, settings)
         self._optimiser = build_optimiser(model, settings)
@@ -183,10 +183,10 @@ class Loop:
         self._model.train()
         passes = self._gradients.passes
         before = replace(passes)
-        step = self._gradients.backward(batch, lambda: (interrupted(), self._overdue()))
+        step = self._gradients.backward(batch, lambda: (interrupted(), self._overdue(), self._validation_late()))
         progress.spend("forward", passes.forward - before.forward)
         progress.spend("backward", passes.backward - before.backward)
-        asked, self._late = step.answers
+        asked, self._late, self._long_ago = step.answers
         start = time.perf_counter()
         if settings.clip:
             clip_gradients(self._model.parameters(), settings.clip)
@@ -255,10 +255,11 @@ class Loop:
             self.checkpoint.save(state)
 
     def _due(self) -> bool:
-        every = self.settings.validate_every
-        if every <= 1:
-            every *= self.batches.examples_per_epoch
-        return self.progress.loss_examples >= every
+        return self._long_ago or validation_due(self.progress, self.settings, self.batches.examples_per_epoch)
+
+    def _validation_late(self) -> bool:
+        """Whether the first process's clock says that the last validation is too long ago."""
+        return self.processes.first and validation_late(self.progress, self.settings)
 
     def _overdue(self) -> bool:
         """Whether the first process's clock says that the time is over."""
@@ -278,18 +279,9 @@ class Loop:
         if self._at_limit():
             reached = self.progress.examples >= self.total
             self.stopped_by = "examples" if reached else "time"
-        elif self.progress.since_best >= self.settings.patience and (
-            self.progress.steps >= self.settings.min_steps or self._fallen()
-        ):
+        elif impatient(self.progress, self.settings) or has_fallen(self.progress, self.settings, self._ignorant):
             self.stopped_by = "patience"
         return bool(self.stopped_by)
-
-    def _fallen(self) -> bool:
-        """Whether the model had learnt something, and the last validations have clearly lost it: no plateau is left."""
-        curve = self.progress.curve
-        best = curve[self.progress.best or 0].log_loss
-        last = min(point.log_loss for point in curve[-self.settings.patience :])
-        return best < (1 - CLEAR) * self._ignorant and last > (1 + CLEAR) * best
 
 
 def total_examples(settings: TrainSettings, per_epoch: int) -> int:

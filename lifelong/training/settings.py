@@ -57,6 +57,9 @@ def with_recipe(config: RunConfig, name: str, dataset: Dataset) -> RunConfig:
     named, rule, recipe = config.train.model_fields_set, dataset.manifest.negatives, dict(entry.recipe)
     if not rule.drawn_in_training:
         recipe.pop("negatives", None)
+    if "patience" in named:
+        # Who says how long to wait waits as long after a fall.
+        recipe.pop("fall_patience", None)
     recipe = {key: value for key, value in recipe.items() if key not in named}
     if entry.one_pass and not named & _ENDS:
         ratio = recipe.get("negatives", config.train.negatives) or rule.ratio

@@ -12,6 +12,25 @@ from typing import Any
 
 from lifelong.config import TrainSettings
 
+STOPPING = """
+## When a run stops
+
+A run validates after each `validate_every`, an epoch's share or a number of examples, and also by the clock if
+`validate_minutes` is given. It ends
+
+* after `max_epochs`, `max_examples` or `max_minutes`, whichever comes first;
+* after `patience` validations in a row without a new best, once it has made `min_steps` steps: before that, long
+  histories may still be on the plateau on which training begins;
+* at any time after `fall_patience` validations in a row without a new best that have clearly lost what was learnt:
+  each has a log loss 1 % above that of the best weights, which is 1 % below that of a constant.
+
+It keeps the weights of the best validation, whatever ended it; `metrics.json` says which that was (`best`), all
+validations (`learning_curve`) and the end (`stopped_by`: `examples`, `time` or `patience`). With a learning rate that
+falls to zero, validation often rises to the end, and then only the first rule ends the run. `tally` waits for three
+validations after a fall (`fall_patience = 3`, unless `patience` is named): once it has learnt a small log by heart,
+validation does not rise again.
+"""
+
 
 def describe_settings() -> str:
     """The page."""
@@ -32,7 +51,7 @@ def describe_settings() -> str:
     for name, setting in TrainSettings.model_fields.items():
         default = f"`{json.dumps(setting.default)}`"
         lines.append(f"| `{name}` | {default} | {_allowed(schema[name])} | {setting.description} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, STOPPING])
 
 
 def _allowed(schema: Mapping[str, Any]) -> str:

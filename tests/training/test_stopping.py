@@ -1,0 +1,154 @@
+"""When a run validates and when it ends, on made-up validations and with a made-up clock."""
+
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+from support.artifacts import empty_graphs
+
+from lifelong.artifact import export
+from lifelong.config import RunConfig, TrainSettings, load_config
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import Examples
+from lifelong.testing.datasets import tiny_dataset
+from lifelong.training import checkpoint, loop
+from lifelong.training.checkpoint import CurvePoint, Progress
+from lifelong.training.settings import with_recipe
+from lifelong.training.stopping import has_fallen, impatient, validation_due, validation_late
+from lifelong.training.trainer import train
+
+pytestmark = pytest.mark.torch
+
+IGNORANT = 0.6931
+LEARNT_BY_HEART = (0.352, 0.349, 0.3505, 0.3605, 0.3613, 0.3605, 0.3668, 0.3668, 0.3724, 0.3740)
+"""Log losses of `tally` on a log of 50,000 events of 2,500 users, a quarter of an epoch apart."""
+RISES = (0.5709, 0.5604, 0.5468, 0.5467, 0.5526, 0.5378, 0.5371, 0.5420, 0.5370, 0.5369)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return tiny_dataset(tmp_path_factory.mktemp("tiny"), num_users=20)
+
+
+@pytest.fixture(autouse=True)
+def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export, "write_graphs", empty_graphs)
+
+
+def after(losses: Sequence[float], *, seconds: float = 10.0, steps: int = 0) -> Progress:
+    """A run with these validations; the higher the AUC, the lower the log loss."""
+    curve = [
+        CurvePoint(examples=100 * place, seconds=seconds * place, train_loss=None, auc=1 - loss, log_loss=loss)
+        for place, loss in enumerate(losses, start=1)
+    ]
+    return Progress(curve=curve, best=int(np.argmin(losses)), steps=steps, seconds={"train": seconds * len(curve)})
+
+
+def ends(losses: Sequence[float], settings: TrainSettings) -> int | None:
+    """After how many of these validations a run ends by a fall; None for never."""
+    fallen = (size for size in range(1, len(losses) + 1) if has_fallen(after(losses[:size]), settings, IGNORANT))
+    return next(fallen, None)
+
+
+def test_a_fall_of_three_validations_ends_a_run_that_would_wait_for_eight() -> None:
+    assert ends(LEARNT_BY_HEART, TrainSettings(fall_patience=3)) == 6
+    assert ends([*LEARNT_BY_HEART, 0.38], TrainSettings()) == 11
+
+
+def test_what_varies_and_rises_to_the_end_is_no_fall() -> None:
+    assert ends(RISES, TrainSettings(fall_patience=3)) is None
+
+
+def test_what_is_nearly_as_good_as_the_best_is_no_fall() -> None:
+    assert ends([0.5, 0.504, 0.504, 0.504, 0.504, 0.504], TrainSettings(fall_patience=3)) is None
+    assert ends([0.5, 0.506, 0.506, 0.506], TrainSettings(fall_patience=3)) == 4
+
+
+def test_a_plateau_before_anything_is_learnt_is_no_fall() -> None:
+    assert ends([0.69, 0.75, 0.75, 0.75, 0.75, 0.75], TrainSettings(fall_patience=3)) is None
+
+
+def test_no_validation_is_no_fall() -> None:
+    assert not has_fallen(Progress(), TrainSettings(fall_patience=1), IGNORANT)
+
+
+@pytest.mark.parametrize(("validations", "steps", "wanted"), [(8, 1000, False), (9, 999, False), (9, 1000, True)])
+def test_patience_is_over_after_as_many_validations_and_the_least_number_of_steps(
+    validations: int, steps: int, wanted: bool
+) -> None:
+    losses = [0.5] * validations
+    assert impatient(after(losses, steps=steps), TrainSettings(patience=8, min_steps=1000)) is wanted
+
+
+@pytest.mark.parametrize(("every", "examples", "due"), [(0.25, 24, False), (0.25, 25, True), (30.0, 29, False)])
+def test_a_validation_is_due_after_a_share_of_an_epoch_or_a_number_of_examples(
+    every: float, examples: int, due: bool
+) -> None:
+    progress = Progress(loss_examples=examples)
+    assert validation_due(progress, TrainSettings(validate_every=every), per_epoch=100) is due
+
+
+def test_a_validation_is_late_by_the_time_since_the_one_before() -> None:
+    progress = after([0.6, 0.5], seconds=100.0)
+    settings = TrainSettings(validate_minutes=1)
+    assert not validation_late(progress, settings)
+    progress.seconds["train"] += 59
+    assert not validation_late(progress, settings)
+    progress.seconds["wait"] = 1.0
+    assert validation_late(progress, settings)
+    assert not validation_late(progress, TrainSettings())
+
+
+def test_a_run_validates_by_the_clock_too(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each look at the clock finds it a second later.
+    seconds = count()
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
+    settings = {"threads": 1, "max_epochs": 2, "max_targets": 5, "batch_targets": 20, "validate_every": 10**6}
+    made = {
+        minutes: train(
+            dataset,
+            "dnn",
+            tmp_path / str(minutes),
+            config=RunConfig(train=TrainSettings.model_validate({**settings, "validate_minutes": minutes})),
+            progress=False,
+        ).metrics["learning_curve"]
+        for minutes in (None, 0.5)
+    }
+    assert len(made[None]) == 1
+    assert len(made[0.5]) > 3
+    apart = np.diff([point["seconds"] for point in made[0.5]])[:-1]
+    # A step is seen only after it has ended, and the validation itself counts.
+    assert ((apart >= 30) & (apart < 40)).all()
+
+
+def test_a_run_ends_by_a_fall_and_keeps_the_best_weights(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = iter(LEARNT_BY_HEART)
+
+    def measured(logit_NT: np.ndarray, examples: Examples, tasks: Sequence[str]) -> dict[str, dict[str, float]]:
+        loss = next(given, LEARNT_BY_HEART[-1])
+        return {task: {"auc": 1 - loss, "log_loss": loss} for task in tasks}
+
+    monkeypatch.setattr(loop, "measure_tasks", measured)
+    monkeypatch.setattr(loop, "log_loss_of_shares", lambda *_: IGNORANT)
+    settings = {"threads": 1, "max_targets": 10, "batch_targets": 200, "validate_every": 200, "fall_patience": 3}
+    config = RunConfig(train=TrainSettings.model_validate(settings))
+    record = train(dataset, "dnn", tmp_path / "out", config=config, progress=False).metrics
+    assert (record["stopped_by"], len(record["learning_curve"])) == ("patience", 6)
+    assert record["best"]["log_loss"] == min(LEARNT_BY_HEART)
+
+
+def test_tally_waits_shorter_for_a_fall_unless_patience_is_named(dataset: Dataset) -> None:
+    assert with_recipe(load_config(), "tally", dataset).train.fall_patience == 3
+    assert with_recipe(load_config(None, ["train.patience=20"]), "tally", dataset).train.fall_patience is None
+    named = load_config(None, ["train.patience=20", "train.fall_patience=5"])
+    assert with_recipe(named, "tally", dataset).train.fall_patience == 5
+    assert with_recipe(load_config(), "hpmn", dataset).train.fall_patience is None
