@@ -104,9 +104,7 @@ def test_a_validation_is_late_by_the_time_since_the_one_before() -> None:
     assert not validation_late(progress, TrainSettings())
 
 
-def test_a_run_validates_by_the_clock_too(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_validates_by_the_clock_too(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Each look at the clock finds it a second later.
     seconds = count()
     monkeypatch.setattr(checkpoint, "time", SimpleNamespace(perf_counter=lambda: float(next(seconds))))
