@@ -95,13 +95,23 @@ def counted_rows(counted: Counted) -> list[list[str]]:
     for value in counted.values:
         met = {"counted": _times(value.times), "faded": "long ago", "new": "never", "unknown": "not counted"}
         last = {None: "", 1: "the last event"}.get(value.events_ago, f"{value.events_ago} events ago")
-        rows.append([value.field, _shown(value.value or "?"), met[value.state], last, f"{value.effect:+.3f}"])
+        rows.append([value.field, _shown(value.value or "?"), met[value.state], last, _signed(value.effect)])
     for of in counted.affinities:
-        fit, lately = f"fits {of.cosine:+.2f}", f"lately {of.cosine_lately:+.2f}"
-        rows.append([f"{of.field}, by other users", "", fit, lately, f"{of.effect:+.3f}"])
+        fit, lately = f"fits {_signed(of.cosine, 2)}", f"lately {_signed(of.cosine_lately, 2)}"
+        rows.append([f"{of.field}, by other users", "", fit, lately, _signed(of.effect)])
     if counted.slots_effect is not None:
-        rows.append(["slots", "", "", "", f"{counted.slots_effect:+.3f}"])
+        rows.append(["slots", "", "", "", _signed(counted.slots_effect)])
     return rows
+
+
+def _signed(value: float, digits: int = 3) -> str:
+    """A number with its sign; one that rounds to zero has none, as on the service's page.
+
+    >>> _signed(0.25), _signed(-0.25, 1), _signed(-0.0004), _signed(0.0, 2)
+    ('+0.250', '-0.2', '0.000', '0.00')
+    """
+    shown = f"{value:+.{digits}f}"
+    return shown if float(shown) else shown[1:]
 
 
 def _shown(value: str) -> str:

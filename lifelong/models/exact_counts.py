@@ -6,7 +6,8 @@ true` the head reads, with interest, target and context, what the baseline `coun
 often the target's value occurs in the history before the target, in all of it, in the last 5, 20 and 100 events and
 decayed by half-lives, and how long ago it last occurred. They are logarithms, standardised by the training examples, of
 the counts that `gbdt` has, too (`lifelong.data.counts`). After them follows, as in `gbdt` and `tally`, how often each
-value is the target in training.
+value is the target in training. `gru4rec_counts`, a recurrent state and these numbers, is the trained baseline of
+repeat consumption.
 
 These counts are exact, and of the whole history, whatever window the model itself reads. That is no state of bounded
 size: such a model is trained, evaluated and compared, and refused by everything that serves.

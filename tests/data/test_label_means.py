@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pytest
 
+from lifelong.data.catalogue import Catalogue
 from lifelong.data.dataset import Dataset
-from lifelong.data.examples import SPLITS, Examples
+from lifelong.data.examples import SPLITS, Examples, Split
+from lifelong.data.histories import Histories
 from lifelong.data.label_means import STRENGTH, label_means, label_names
 from lifelong.data.recent import recent_parts
+from lifelong.data.vocabulary import UNKNOWN, IdIndex
 from lifelong.testing.datasets import tiny_dataset
 
 
@@ -59,6 +63,53 @@ def answers(dataset: Dataset, split: str) -> list[tuple[int, int, int, float]]:
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
+class Numbered(Dataset):
+    """A dataset in which the moments of each user are at 0, 1, 2 and so on."""
+
+    @cached_property
+    def histories(self) -> Histories:
+        found = super().histories
+        parts = [np.unique(found.time_N[found.of(user)], return_inverse=True)[1] for user in range(found.num_users)]
+        return replace(found, time_N=np.concatenate(parts).astype(np.int64))
+
+    def examples(self, split: Split) -> Examples:
+        found, before = super().examples(split), super().histories
+        moments = [np.unique(before.time_N[before.of(user)]) for user in range(before.num_users)]
+        places = zip(found.user_N.tolist(), found.time_N.tolist(), strict=True)
+        time_N = [np.searchsorted(moments[user], time) for user, time in places]
+        return replace(found, time_N=np.array(time_N, np.int64))
+
+
+def test_an_answer_of_the_moment_after_the_last_event_seen_is_not_known(dataset: Dataset) -> None:
+    numbered = Numbered(dataset.folder)
+    examples = numbered.examples("test")
+    # The youngest moment is hidden: its answers are one step of time younger than the last event that is seen.
+    before_N = numbered.histories.positions(examples.user_N, examples.time_N - 1).astype(np.int32)
+    examples = replace(examples, position_N=before_N)
+    found_NK = label_means(numbered, examples, SPLITS)
+    names = label_names(numbered.schema)
+    for at in range(0, len(examples), max(1, len(examples) // 40)):
+        expected = plain(numbered, examples.take(slice(at, at + 1)))
+        np.testing.assert_allclose(found_NK[at], [expected[name] for name in names], rtol=1e-5, err_msg=str(names))
+
+
+def test_a_target_without_a_value_has_the_average_of_all(dataset: Dataset) -> None:
+    lacking = Dataset(dataset.folder)
+    number_VF = np.array(dataset.catalogue.number_VF)
+    number_VF[::2, 1] = UNKNOWN
+    lacking.__dict__["catalogue"] = Catalogue(dataset.catalogue.ids, number_VF, dataset.catalogue.vocabularies)
+    examples, names = lacking.examples("test"), label_names(lacking.schema)
+    without_N = number_VF[examples.row_N, 1] == UNKNOWN
+    found_NK = label_means(lacking, examples, SPLITS)
+    mean, answers, own = (f"response.category.{part}" for part in ("mean", "answers", "user_mean"))
+    of = {name: found_NK[without_N, names.index(name)] for name in (mean, answers, own)}
+    train = lacking.examples("train").label_NT
+    prior = (float(train.sum()) + 1) / (len(train) + 2)
+    assert without_N.any() and not of[answers].any()
+    np.testing.assert_allclose(np.stack([of[mean], of[own]]), prior, rtol=1e-5)
+    assert found_NK[~without_N, names.index(answers)].any()
+
+
 @pytest.mark.parametrize("recent", [None, 5])
 def test_means_are_what_loops_find(dataset: Dataset, recent: int | None) -> None:
     examples = dataset.examples("test")
@@ -97,3 +148,16 @@ def test_a_vault_reads_the_answers_of_the_dataset_that_it_belongs_to(dataset: Da
     vault = dataset.folder / "vault"
     shutil.copytree(dataset.folder, vault, ignore=shutil.ignore_patterns("examples", "vault"))
     assert np.array_equal(label_means(Dataset(vault), asked, SPLITS), before)
+
+
+def test_a_vault_numbers_its_users_anew(dataset: Dataset) -> None:
+    """The answers of the user who is the first one there count as those of all others do."""
+    asked, names = dataset.examples("test"), label_names(dataset.schema)
+    folder = dataset.folder / "renumbered"
+    shutil.copytree(dataset.folder, folder, ignore=shutil.ignore_patterns("examples", "vault", "renumbered"))
+    vault = Dataset(folder)
+    ids = [dataset.users.id_at(user) for user in range(len(dataset.users))]
+    vault.__dict__["users"] = IdIndex.build(ids[::-1])
+    of_all = [names.index(f"response.{field}.{part}") for field in ("item", "category") for part in ("mean", "answers")]
+    found = label_means(vault, asked, SPLITS)[:, of_all]
+    assert np.array_equal(found, label_means(dataset, asked, SPLITS)[:, of_all])

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong.data.dataset import NegativeRule
-from lifelong.data.examples import SPLITS, Examples
+from lifelong.data.dataset import Dataset, NegativeRule
+from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.histories import Histories
 from lifelong.data.negatives import NegativeSampler, row_counts
 from lifelong.errors import DataError, MismatchError
@@ -239,3 +239,38 @@ def test_a_category_that_the_catalogue_lacks_is_named(tmp_path: Path) -> None:
     dataset.manifest = dataset.manifest.model_copy(update={"negatives": rule})
     with pytest.raises(MismatchError, match=r"'colour'.*Expected: one of item, category"):
         NegativeSampler.open(dataset, "train")
+
+
+class _FewUsers(Dataset):
+    """A dataset of which each split holds the targets of the first five users alone."""
+
+    def examples(self, split: Split) -> Examples:
+        found = super().examples(split)
+        return found.take(np.asarray(found.user_N) < 5)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rule", "drawn_from"),
+    [
+        ("paper", "uniform", "log"),
+        ("paper", "popularity", "users of the split"),
+        ("temporal", "uniform", "period of the split"),
+    ],
+)
+def test_only_the_coin_flip_of_the_paper_draws_from_the_whole_log(
+    tmp_path: Path, protocol: str, rule: str, drawn_from: str
+) -> None:
+    tiny_dataset(tmp_path)
+    dataset = _FewUsers(tmp_path)
+    negatives = NegativeRule(rule=rule, ratio=60)  # type: ignore[arg-type]
+    dataset.manifest = dataset.manifest.model_copy(update={"protocol": protocol, "negatives": negatives})
+    time_N, row_N = (np.asarray(column) for column in (dataset.histories.time_N, dataset.histories.row_N))
+    user_N = np.repeat(np.arange(dataset.histories.num_users), np.diff(dataset.histories.offset_U))
+    inside = {
+        "log": np.ones(len(row_N), bool),
+        "users of the split": np.isin(user_N, dataset.examples("validation").user_N),
+        "period of the split": np.searchsorted(dataset.manifest.cut_times, time_N, side="right") == 1,
+    }[drawn_from]
+    sampler = NegativeSampler.open(dataset, "validation")
+    drawn = sampler.draw(dataset.examples("train"), np.random.default_rng(0))
+    assert set(np.unique(drawn).tolist()) == set(row_N[inside].tolist())

@@ -52,6 +52,11 @@ def test_weights_of_one_give_the_point_estimates_of_all_metrics():
     assert {name: float(value[0]) for name, value in values.items()} == pytest.approx(metrics.all_metrics(sample))
 
 
+def test_a_model_that_scores_all_alike_is_at_one_half_in_every_resample():
+    sample = Sample.of([1, 0, 1, 0], np.zeros(4), [0, 0, 1, 1])
+    assert Resampler(sample).values(draw_weights(2, 20, np.random.default_rng(0)))["auc"].tolist() == [0.5] * 20
+
+
 def test_each_resample_draws_as_many_users_as_there_are():
     assert draw_weights(7, 4, np.random.default_rng(0)).sum(axis=1).tolist() == [7, 7, 7, 7]
 
@@ -62,6 +67,14 @@ def test_the_same_seed_draws_the_same_users_also_in_another_call():
     alone = bootstrap({"a": sample}, resamples=20, seed=3)
     assert np.array_equal(together["a"]["auc"], together["b"]["auc"])
     assert np.array_equal(together["a"]["auc"], alone["a"]["auc"])
+
+
+def test_the_users_of_all_samples_are_drawn_from_and_no_others():
+    first, second = made_sample(users=10), made_sample(users=20, seed=1)
+    first, second = (Sample.of(one.label, one.logit, one.user + 1000) for one in (first, second))
+    named = bootstrap({"a": first, "b": second}, users=np.arange(1000, 1020), resamples=20)
+    assert np.array_equal(bootstrap({"a": first, "b": second}, resamples=20)["a"]["auc"], named["a"]["auc"])
+    assert bootstrap({}, resamples=20) == {}
 
 
 def test_a_resample_in_which_a_slice_has_one_class_counts_as_not_defined():
@@ -149,6 +162,9 @@ def test_a_corrected_p_value_is_never_below_the_uncorrected_one():
 def test_the_p_value_is_two_sided_and_never_zero():
     assert p_value(np.array([1.0, 2.0, 3.0])) == pytest.approx(2 / 4)
     assert p_value(np.array([-1.0, 1.0, 1.0, 1.0])) == pytest.approx(4 / 5)
+    # A resample without a difference speaks for neither side, and so counts on both.
+    assert p_value(np.zeros(99)) == 1
+    assert p_value(np.array([0.0, 1.0, 1.0])) == p_value(np.array([0.0, -1.0, -1.0])) == 1
 
 
 def test_the_papers_tests_see_a_good_model_and_a_difference():
@@ -159,10 +175,23 @@ def test_the_papers_tests_see_a_good_model_and_a_difference():
     assert paper_tests(good, good).t_p == 1.0
 
 
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_examples_of_one_class_cannot_be_ranked_and_have_no_test(label):
+    sample = Sample.of(np.full(4, label), np.arange(4.0), np.arange(4))
+    assert np.isnan(paper_tests(sample).mann_whitney_p)
+    assert paper_tests(sample, Sample.of(np.full(4, label), np.zeros(4), np.arange(4))).t_p < 1
+
+
 def test_a_family_of_one_has_the_p_value_of_a_normal_deviate():
     drawn = np.random.default_rng(0).normal(0.3, 0.1, 4000)
     # The difference is twice its own spread: two-sided, .0455.
     assert family_p_values({"a": (0.2, drawn - 0.1)})["a"] == pytest.approx(0.0455, abs=0.01)
+
+
+def test_a_corrected_p_value_counts_deviations_to_both_sides_and_the_difference_itself():
+    # Two of four resamples deviate by as much as the difference, both away from 0: (2 + 1) / (4 + 1).
+    found = family_p_values({"a": (1.0, np.array([0.5, 0.5, 3.0, 3.0]))})
+    assert found["a"] == pytest.approx(3 / 5)
 
 
 def test_independent_differences_are_corrected_as_sidak_does_and_equal_ones_not_at_all():

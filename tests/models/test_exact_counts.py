@@ -9,7 +9,16 @@ import numpy as np
 import torch
 
 from lifelong.errors import ConfigError, UsageError
-from lifelong.models import all_names, build, check_config, is_served, model_class, plain_name, require_served
+from lifelong.models import (
+    all_names,
+    build,
+    check_config,
+    exact_counts,
+    is_served,
+    model_class,
+    plain_name,
+    require_served,
+)
 from lifelong.models.base import Model
 from lifelong.nn.counted import CountScale, TargetPopularity
 from lifelong.testing.worlds import INPUTS, random_batch
@@ -48,6 +57,13 @@ def test_a_head_of_another_kind_is_given_no_counts(name: str) -> None:
 def test_the_models_that_a_memory_is_compared_with_take_counts() -> None:
     wanted = {"din", "sim", "sim_soft", "sim_cluster", "eta", "sdim", "twin", "hpmn", "gru4rec", "dien", "mimn"}
     assert wanted <= set(TAKES)
+
+
+def test_the_trained_baseline_of_repeat_consumption_is_gru4rec_with_exact_counts_in_its_head() -> None:
+    named = build("gru4rec_counts", INPUTS, {})
+    assert (type(named).__name__, named.title) == ("Gru4Rec", "GRU4Rec + counts")
+    assert isinstance(named, Model) and list(named.extras) == ["counts"]
+    assert "`gru4rec_counts`" in (exact_counts.__doc__ or "")
 
 
 def test_counts_are_off_unless_asked_for() -> None:

@@ -14,6 +14,7 @@ from lifelong.data.cell_plan import plan_of
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.scoring.answer import ScoreRequest
 from lifelong.scoring.explain import explain
+from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 from lifelong.scoring.scorer import Scorer
 from lifelong.store.contract import Commit
 
@@ -139,6 +140,14 @@ def test_a_terminal_shows_a_row_for_each_field_counted_each_affinity_and_the_slo
     assert [row[0] for row in rows] == ["item", "category", "item, by other users", "category, by other users", "slots"]
     first = counted.affinities[0]
     assert rows[2][2:] == [f"fits {first.cosine:+.2f}", f"lately {first.cosine_lately:+.2f}", f"{first.effect:+.3f}"]
+
+
+def test_what_rounds_to_zero_is_shown_without_a_sign():
+    value = CountedValue(field="item", value="i1", state="new", times=0, events_ago=None, effect=-0.0004)
+    affinity = Affinity(field="item", cosine=-0.004, cosine_lately=0.004, effect=-0.0)
+    rows = counted_rows(Counted(values=[value], affinities=[affinity], slots_effect=0.0004))
+    assert [row[-1] for row in rows] == ["0.000", "0.000", "0.000"]
+    assert rows[1][2:4] == ["fits 0.00", "lately 0.00"]
 
 
 def test_the_attention_over_the_slots_is_told_as_well_and_counters_are_no_slots(tally, store, scorer):
