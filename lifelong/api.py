@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lifelong.scoring.explanation import Explanation
     from lifelong.scoring.scorer import Scorer
     from lifelong.training.backfill import BackfillReport
-    from lifelong.training.callbacks import AnyCallbacks
+    from lifelong.training.trackers import AnyCallbacks
     from lifelong.training.tuned import Tuned
 
     AnyConfig = RunConfig | Mapping[str, Any] | Path | str | None
@@ -65,7 +65,8 @@ def train(
         users_from: the dataset that `start` was trained on, for models with an embedding per user.
         resume: continue from the checkpoint that an interrupted run left next to `out`.
         progress: see `Progress`.
-        callbacks: `Callback`s of your own, "tensorboard" or "mlflow", or several; called while training goes on.
+        callbacks: `Callback`s of your own, "tensorboard", "mlflow" or a registered name, or several; called while
+            training goes on.
         settings: by their names, those of `[train]` (docs/settings.md) and of the model (`models()`): `epochs=1`,
             `width=32`, `seed=7`, `device="cuda:1"` or a torch device. `epochs`, `examples` and `minutes` are short for
             `max_epochs`, `max_examples` and `max_minutes`.
@@ -81,8 +82,8 @@ def train(
         KeyboardInterrupt: Ctrl-C; a checkpoint was saved.
     """
     from lifelong.training import trainer
-    from lifelong.training.callbacks import checked_callbacks
     from lifelong.training.named import run_config
+    from lifelong.training.trackers import checked_callbacks
 
     opened = as_dataset(dataset)
     begin = None if start is None else open_artifact(start)
@@ -217,7 +218,8 @@ def compare(
             `if __name__ == "__main__"`.
         threads: of all of them together.
         progress: see `Progress`.
-        callbacks: `Callback`s of your own, "tensorboard" or "mlflow", or several; called while training goes on.
+        callbacks: `Callback`s of your own, "tensorboard", "mlflow" or a registered name, or several; called while
+            training goes on.
         settings: of all models, by their names; see `train`.
 
     Raises:
@@ -228,8 +230,8 @@ def compare(
     """
     from lifelong.cli.serving_cost import serving_of
     from lifelong.reports.comparison import write_comparison
-    from lifelong.training.callbacks import checked_callbacks
     from lifelong.training.study import Study, run_study
+    from lifelong.training.trackers import checked_callbacks
 
     opened = as_dataset(dataset)
     configs, notes = _configs(opened, models, config, {**settings, "threads": threads} if threads else settings)
@@ -279,7 +281,8 @@ def tune(
         seed: of the search.
         config: settings that are not searched; see `train`.
         progress: see `Progress`.
-        callbacks: `Callback`s of your own, "tensorboard" or "mlflow", or several; called while training goes on.
+        callbacks: `Callback`s of your own, "tensorboard", "mlflow" or a registered name, or several; called while
+            training goes on.
         settings: that are not searched, by their names.
 
     Raises:
@@ -290,8 +293,8 @@ def tune(
     """
     from lifelong.config import RunConfig, TrainSettings
     from lifelong.training import tuning
-    from lifelong.training.callbacks import checked_callbacks
     from lifelong.training.named import run_config
+    from lifelong.training.trackers import checked_callbacks
 
     if not isinstance(model, str):
         raise UsageError(f"a model of type {type(model).__name__}", expected='its name, such as "tally"')

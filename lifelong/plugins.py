@@ -1,7 +1,7 @@
-"""Models, sources, stores and metrics of other packages.
+"""Models, sources, stores, metrics and callbacks of other packages.
 
-    entry points `lifelong.models`, `.sources`, `.stores`, `.metrics`     of every installed package, loaded when used
-    lifelong --import my_module ..., or LIFELONG_IMPORT=my_module         a module that calls `register`
+    entry points `lifelong.models`, `.sources`, `.stores`, `.metrics`, `.callbacks`     loaded when used
+    lifelong --import my_module ..., or LIFELONG_IMPORT=my_module                       a module that calls `register`
 
 Child processes inherit the variable, so they know the same parts. Names of this package cannot be taken.
 """
@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from lifelong.errors import UsageError
 
-Kind = Literal["models", "sources", "stores", "metrics"]
+Kind = Literal["models", "sources", "stores", "metrics", "callbacks"]
 T = TypeVar("T")
 VARIABLE = "LIFELONG_IMPORT"
 
@@ -32,8 +32,9 @@ def register(kind: Kind, name: str, part: Any) -> None:
 
     Args:
         kind: "models" (a class, see `lifelong.models.base`), "sources" (a function that gives a raw log, see
-            `lifelong.preparation.sources`), "stores" (a function of a URL and `read_only`; the name is the scheme), or
-            "metrics" (a function that gives a value per example, see `lifelong.evaluation.metrics`).
+            `lifelong.preparation.sources`), "stores" (a function of a URL and `read_only`; the name is the scheme),
+            "metrics" (a function that gives a value per example, see `lifelong.evaluation.metrics`), or "callbacks" (a
+            subclass of `lifelong.Callback`, or a function that gives a `Callback`; called once for each training).
         name: letters, digits and underscores.
         part: what the name stands for; the same one may be registered again.
 

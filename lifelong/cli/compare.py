@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.model_settings import model_configs, without_unmet
-from lifelong.cli.options import DataPath, Settings, Threads, names
+from lifelong.cli.options import DataPath, Settings, Threads, Track, names
 from lifelong.cli.terminal import Reply, Terminal, rich_table
 from lifelong.errors import UsageError
 
@@ -61,6 +61,7 @@ def compare(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time, in processes.")] = 1,
     threads: Threads = None,
+    track: Track = [],  # noqa: B006
 ) -> Reply:
     """Train and score several models on the same examples; continues where an earlier call stopped."""
     command = command_line("compare", locals())
@@ -70,6 +71,7 @@ def compare(
     from lifelong.reports.comparison import write_comparison
     from lifelong.training.study import Study, plan, run_study
     from lifelong.training.sweep import parse_steps
+    from lifelong.training.trackers import checked_callbacks
 
     if max_hours <= 0:
         raise UsageError(f"--max-hours {max_hours:g}", expected="a number above 0")
@@ -97,6 +99,7 @@ def compare(
         workers=jobs,
         threads=threads,
         notes=notes,
+        callbacks=checked_callbacks(track),
     )
     plan(study, out)
     for note in notes:

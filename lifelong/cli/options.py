@@ -31,6 +31,13 @@ ServiceUrl = Annotated[
 ]
 KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File with the service's admin key.")]
 StoreOrNone = Annotated[str | None, typer.Option("--store", metavar="URL", help="The store, if no service owns it.")]
+Track = Annotated[
+    list[str],
+    typer.Option(
+        metavar="NAME",
+        help="Write curves while training runs: tensorboard, mlflow, or a callback that --import names. Repeatable.",
+    ),
+]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
 Until = Annotated[int | None, typer.Option("--until", help="Use only events before this time, UTC seconds.")]
 BaseRate = Annotated[

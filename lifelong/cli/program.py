@@ -124,7 +124,7 @@ def _root(
         typer.Option(
             "--import",
             metavar="MODULE",
-            help="Import a module that registers models, sources, stores or metrics of your own. Repeatable.",
+            help="Import a module that registers models, sources, stores, metrics or callbacks. Repeatable.",
         ),
     ] = [],  # noqa: B006
 ) -> None:

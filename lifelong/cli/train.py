@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.options import DataPath, Settings, Threads
+from lifelong.cli.options import DataPath, Settings, Threads, Track
 from lifelong.cli.terminal import Reply, Terminal, columns
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     threads: Threads = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, batches, negatives and dropout.")] = None,
+    track: Track = [],  # noqa: B006
 ) -> Reply:
     """Train a model, select on validation, fit the calibrator, write the artifact."""
     from lifelong.config import load_config
@@ -44,6 +45,7 @@ def train(
     from lifelong.errors import UsageError
     from lifelong.models import check_config
     from lifelong.training import trainer
+    from lifelong.training.trackers import checked_callbacks
     from lifelong.training.trainer import ElsewhereError
 
     if model is None and start is None:
@@ -53,6 +55,7 @@ def train(
             fix="add --model hpmn; `lifelong models` lists all",
         )
 
+    callbacks = checked_callbacks(track)
     own = {"train.threads": threads, "train.seed": seed}
     overrides = [*changes, *(f"{key}={value}" for key, value in own.items() if value is not None)]
     # With --from the trainer compares the settings with the artifact's.
@@ -68,6 +71,7 @@ def train(
             users_from=None if users_from is None else Dataset(users_from),
             resume=resume,
             progress=True,
+            callbacks=callbacks,
         )
     except ElsewhereError:
         # The run succeeded; the first process, on another machine, prints the reply.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lifelong.cli.compare import command_line
-from lifelong.cli.options import DataPath, Settings, Threads
+from lifelong.cli.options import DataPath, Settings, Threads, Track
 from lifelong.cli.terminal import Reply, Terminal, columns
 
 if TYPE_CHECKING:
@@ -30,12 +30,14 @@ def tune(
     changes: Settings = [],  # noqa: B006
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     threads: Threads = None,
+    track: Track = [],  # noqa: B006
 ) -> Reply:
     """Search for the settings of a model that are best on validation; continues where an earlier call stopped."""
     command = command_line("tune", locals())
     from lifelong.config import load_config, named_settings
     from lifelong.data.dataset import Dataset
     from lifelong.models import check_config
+    from lifelong.training.trackers import checked_callbacks
     from lifelong.training.tuning import Search
     from lifelong.training.tuning import tune as search
 
@@ -48,6 +50,7 @@ def tune(
         seed=seed,
         fixed=named_settings(config, changes),
         command=command,
+        callbacks=checked_callbacks(track),
     )
     tuned = search(Dataset(data), wanted, out, config=settings, progress=terminal.say)
     document = {**tuned.model_dump(mode="json"), "out": str(out)}

@@ -49,7 +49,7 @@ class Run:
         model: name.
         config: settings of the training, its seed among them.
         resamples: of the users, for its own intervals.
-        callbacks: called during the training; see `lifelong.training.callbacks`.
+        callbacks: called during the training; see `lifelong.training.trackers`.
     """
 
     folder: Path
@@ -142,6 +142,7 @@ class Run:
                 resume=resume,
                 progress=progress,
                 callbacks=self.callbacks,
+                name=self.name,
             )
         self._score(dataset, artifact)
 

@@ -63,7 +63,7 @@ class Study:
         workers: trainings at the same time.
         threads: of all of them together.
         notes: what has been left out already, and why.
-        callbacks: called in each training, in the process that trains; see `lifelong.training.callbacks`.
+        callbacks: called in each training, in the process that trains; see `lifelong.training.trackers`.
     """
 
     configs: Mapping[str, RunConfig]

@@ -36,13 +36,14 @@ from lifelong.evaluation.results import peak_memory, versions
 from lifelong.launch import launch
 from lifelong.models import check_config
 from lifelong.models.base import FittedModel, Model
-from lifelong.training.callbacks import Callback, Callbacks, RunInfo, checked_callbacks, made
+from lifelong.training.callbacks import Callback, Callbacks, RunInfo
 from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe, timed
 from lifelong.training.compute import Compute, open_compute
 from lifelong.training.display import Display, say_to
 from lifelong.training.loop import Loop, measure_tasks, selected, total_examples, validation_subset
 from lifelong.training.settings import batches_for, build_model, with_recipe
 from lifelong.training.start import Start
+from lifelong.training.trackers import checked_callbacks, made
 
 
 class ElsewhereError(ArtifactError):
@@ -60,6 +61,7 @@ def train(
     resume: bool = False,
     progress: bool | Callable[[str], None] = True,
     callbacks: Sequence[Callback | str] = (),
+    name: str | None = None,
 ) -> Artifact:
     """Train (or fit) a model and write its artifact.
 
@@ -73,7 +75,8 @@ def train(
         resume: continue from the checkpoint that an interrupted run left next to `out`. A run that torchrun has
             restarted continues by itself.
         progress: show stages, a bar and validations on stderr; or a function that takes the lines.
-        callbacks: called during the run, or names of trackers; see `lifelong.training.callbacks`.
+        callbacks: called during the run, or names of trackers; see `lifelong.training.trackers`.
+        name: of the run, for callbacks; by default that of `out`.
 
     Raises:
         ElsewhereError: only under torchrun on several machines, at the end: the artifact is on the first one.
@@ -102,7 +105,7 @@ def train(
     with torch_threads(config.train.threads), torch.random.fork_rng(), listeners:
         torch.manual_seed(config.train.seed)
         built = build_model(dataset, model, config.model)
-        listeners.begun(run.info())
+        listeners.begun(run.info(name or out.name))
         if isinstance(built, FittedModel):
             if resume:
                 raise UsageError(f"{model} is fitted at once: there is nothing to resume", fix="train without --resume")
@@ -150,11 +153,11 @@ class _Run:
         )
         self.checkpoint = Checkpoint(out, fingerprint)
 
-    def info(self) -> RunInfo:
+    def info(self, name: str) -> RunInfo:
         """What callbacks get at the beginning."""
         train = {f"train.{name}": value for name, value in self.config.train.model_dump().items()}
         own = {f"model.{name}": value for name, value in self.settings.items()}
-        return RunInfo(self.out.name, self.name, self.out, {**train, **own})
+        return RunInfo(name, self.name, self.out, {**train, **own})
 
     def fit(self, model: FittedModel) -> None:
         """Fit a model that is not trained by gradient."""

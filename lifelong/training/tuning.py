@@ -30,7 +30,7 @@ from lifelong.errors import LifelongError, MismatchError, UsageError, require
 from lifelong.evaluation import metrics
 from lifelong.evaluation.evaluate import predict, torch_threads
 from lifelong.models.base import FittedModel, Model
-from lifelong.training.callbacks import Callback, Callbacks, RunInfo, checked_callbacks, made
+from lifelong.training.callbacks import Callback, Callbacks, RunInfo
 from lifelong.training.checkpoint import Checkpoint, CurvePoint, Fingerprint, json_safe
 from lifelong.training.compute import open_compute
 from lifelong.training.display import Display
@@ -39,6 +39,7 @@ from lifelong.training.runs import lasting
 from lifelong.training.settings import batches_for, build_model
 from lifelong.training.space import Range, apply, defaults, space_of
 from lifelong.training.study import equal_budget
+from lifelong.training.trackers import made
 from lifelong.training.tuned import Trial, Tuned
 
 VALIDATIONS = 8
@@ -61,7 +62,7 @@ class Search:
         seed: of the search; trainings use `train.seed`.
         fixed: settings, as `train.x` or `model.x`, that are not searched.
         command: kept in the record.
-        callbacks: called in each trial; see `lifelong.training.callbacks`.
+        callbacks: called in each trial; see `lifelong.training.trackers`.
     """
 
     model: str
@@ -191,7 +192,7 @@ class _Tuner:
         values = {name: of.draw(trial, name) for name, of in self._space.items()}
         trial.set_user_attr("settings", values)
         started, outcome = time.monotonic(), "given up"
-        listeners = Callbacks(made(checked_callbacks(self._search.callbacks)))
+        listeners = Callbacks(made(self._search.callbacks))
         folder = self._out.with_name(f"{self._out.stem}-trial{len(ended_trials(self._study)) + 1}")
         try:
             with listeners:
@@ -252,15 +253,18 @@ class _Watch(Display):
 
     def __init__(self, total: int, trial: Any, optuna: ModuleType, listeners: Callback) -> None:
         super().__init__(total, enabled=False, callback=listeners)
-        self._trial, self._optuna, self._validations = trial, optuna, 0
+        self._trial, self._optuna, self._listeners = trial, optuna, listeners
+        self._aucs = list[float]()
 
     def validated(self, point: CurvePoint, *, best: bool) -> None:
         """Report the outcome of a validation."""
         super().validated(point, best=best)
-        self._validations += 1
-        self._trial.report(point.auc, self._validations)
+        self._aucs.append(point.auc)
+        self._trial.report(point.auc, len(self._aucs))
         self._trial.set_user_attr("examples", point.examples)
         if self._trial.should_prune():
+            # To be given up is no failure.
+            self._listeners.ended({"auc": max(self._aucs)})
             raise self._optuna.TrialPruned
 
 

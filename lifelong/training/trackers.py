@@ -1,0 +1,225 @@
+"""Callbacks by name: TensorBoard, MLflow, and those of other packages.
+
+    train(callbacks="mlflow"), lifelong train --track mlflow --checked_callbacks--> names --made--> a tracker a run
+
+A tracker writes at every validation, so that curves can be watched while a run goes on. It cannot begin a run that it
+cannot write, but a run that has begun does not end because of its tracker.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lifelong.errors import LifelongError, UsageError, require
+from lifelong.plugins import Registry
+from lifelong.training.callbacks import Callback, RunInfo
+from lifelong.training.checkpoint import CurvePoint
+
+logger = logging.getLogger(__name__)
+_EVERY = 1.0
+"""Seconds between two losses of batches that trackers write."""
+_ATTEMPTS = 3
+"""Failures after which a tracker writes nothing more of its run."""
+_BATCH = 100
+"""Parameters that MLflow takes in one request."""
+
+AnyCallbacks = Callback | str | Sequence[Callback | str]
+
+
+def checked_callbacks(callbacks: AnyCallbacks) -> tuple[Callback | str, ...]:
+    """Callbacks and names of `TRACKERS`, as a tuple.
+
+    Each named one is made once, so that what it needs is missed before the first of many trainings.
+
+    Raises:
+        UsageError: one is neither, or a name stands for something else.
+        MissingExtraError: a tracker is not installed.
+
+    >>> checked_callbacks([Callback()]) == checked_callbacks("nothing")
+    Traceback (most recent call last):
+    lifelong.errors.UsageError: the callback 'nothing'. Expected: a lifelong.Callback, or one of tensorboard, mlflow.
+    """
+    given = (callbacks,) if isinstance(callbacks, str | Callback) else callbacks
+    if not isinstance(given, Sequence):
+        raise UsageError(f"callbacks of type {type(callbacks).__name__}", expected=_expected())
+    for one in given:
+        if not (isinstance(one, Callback) or (isinstance(one, str) and one in TRACKERS)):
+            raise UsageError(f"the callback {one!r}", expected=_expected())
+    made(given)
+    return tuple(given)
+
+
+def made(callbacks: Sequence[Callback | str]) -> list[Callback]:
+    """Callbacks, with new ones in the places of their names.
+
+    Raises:
+        UsageError: a name stands for something else.
+        MissingExtraError: a tracker is not installed.
+    """
+    return [_made(one) if isinstance(one, str) else one for one in callbacks]
+
+
+def _made(name: str) -> Callback:
+    part: Any = TRACKERS[name]
+    found = part() if callable(part) else part
+    if not isinstance(found, Callback):
+        raise UsageError(
+            f"{name!r} gives an object of type {type(found).__name__}",
+            expected="a subclass of lifelong.Callback, or a function without arguments that gives a Callback",
+        )
+    return found
+
+
+def _expected() -> str:
+    return f"a lifelong.Callback, or one of {', '.join(TRACKERS)}"
+
+
+class _Tracker(Callback, ABC):
+    """Writes numbers under names: losses of batches at most once a second, validations at once."""
+
+    def __init__(self) -> None:
+        self._last, self._failures = 0.0, 0
+
+    def stepped(self, examples: int, speed: float, loss: float) -> None:
+        """Write the loss, if a second has passed."""
+        if (now := time.monotonic()) - self._last >= _EVERY:
+            self._last = now
+            self._write({"train/loss": loss, "train/examples_per_second": speed}, examples)
+
+    def validated(self, point: CurvePoint, *, best: bool) -> None:
+        """Write the validation."""
+        found = {"validation/auc": point.auc, "validation/log_loss": point.log_loss}
+        if point.train_loss is not None:
+            found["train/loss"] = point.train_loss
+        for task, measured in point.tasks.items():
+            found |= {f"validation/{task}/{name}": value for name, value in measured.items()}
+        self._write(found, point.examples)
+
+    def ended(self, measured: Mapping[str, float] | None) -> None:
+        """Write the outcome."""
+        self._attempt(lambda: self.close(measured))
+
+    def _write(self, values: Mapping[str, float], examples: int) -> None:
+        # Each attempt may wait for minutes for a server that does not answer.
+        if self._failures < _ATTEMPTS:
+            self._attempt(lambda: self.write(values, examples))
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        """Hours of training are worth more than their curve."""
+        try:
+            write()
+        except Exception as error:
+            self._failures += 1
+            rest = ", nor what follows" if self._failures == _ATTEMPTS else ""
+            logger.warning("%s: numbers are not written%s: %s", type(self).__name__, rest, error)
+
+    @abstractmethod
+    def write(self, values: Mapping[str, float], examples: int) -> None:
+        """Write numbers at this number of labelled examples."""
+
+    @abstractmethod
+    def close(self, measured: Mapping[str, float] | None) -> None:
+        """Write the end of the run."""
+
+
+class TensorBoard(_Tracker):
+    """Curves for TensorBoard, in `<artifact>.tensorboard`; its x axis is labelled examples.
+
+    Args:
+        folder: of event files instead; each run has a folder in it.
+    """
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        super().__init__()
+        require("tensorboard", extra="tensorboard", purpose="writing for TensorBoard")
+        self._folder = None if folder is None else Path(folder)
+        self._writer: Any = None
+
+    def begun(self, run: RunInfo) -> None:
+        """Open the file."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        usual = run.folder.with_name(f"{run.folder.name}.tensorboard")
+        self._writer = SummaryWriter(str(usual if self._folder is None else self._folder / run.name))
+        lines = [f"    {name} = {value!r}" for name, value in run.settings.items()]
+        self._writer.add_text("settings", "\n".join([f"{run.model}", "", *lines]))
+
+    def write(self, values: Mapping[str, float], examples: int) -> None:
+        """Write numbers, and flush them."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, examples)
+        self._writer.flush()
+
+    def close(self, measured: Mapping[str, float] | None) -> None:
+        """Close the file."""
+        self._writer.close()
+
+
+class MlFlow(_Tracker):
+    """A run of MLflow for each training, in the experiment and at the tracking server that MLflow is set to.
+
+    Inside a run that is active already it is a nested one.
+
+    Raises:
+        LifelongError: MLflow cannot use its tracking server or database.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mlflow = require("mlflow", extra="mlflow", purpose="tracking with MLflow")
+        self._id = ""
+        # Also makes the tables of a new database, before several processes do so at once.
+        self._checked(lambda: self._mlflow.MlflowClient().search_experiments(max_results=1))
+
+    def begun(self, run: RunInfo) -> None:
+        """Start the run, with all settings.
+
+        Raises:
+            LifelongError: MLflow cannot write it, and why.
+        """
+        self._checked(lambda: self._begin(run))
+
+    def _checked(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except Exception as error:
+            raise LifelongError(
+                f"MLflow cannot use {self._mlflow.get_tracking_uri()}: {error}",
+                expected="a tracking server that answers, or a database that MLflow can open",
+                fix="set MLFLOW_TRACKING_URI, as in http://127.0.0.1:5000; sqlite:///mlflow.db needs `pip install "
+                "sqlalchemy alembic`",
+            ) from error
+
+    def _begin(self, run: RunInfo) -> None:
+        client, active = self._mlflow.MlflowClient(), self._mlflow.active_run()
+        experiment = self._mlflow.tracking.fluent._get_experiment_id() if active is None else active.info.experiment_id
+        tags = {"lifelong.model": run.model, "mlflow.source.name": "lifelong"}
+        if active is not None:
+            tags["mlflow.parentRunId"] = active.info.run_id
+        self._id = client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
+        settings = {"model": run.model, "folder": run.folder, **run.settings}
+        params = [self._mlflow.entities.Param(name, str(value)[:500]) for name, value in settings.items()]
+        for first in range(0, len(params), _BATCH):
+            client.log_batch(self._id, params=params[first : first + _BATCH])
+
+    def write(self, values: Mapping[str, float], examples: int) -> None:
+        """Log numbers, in one request."""
+        now = int(1000 * time.time())
+        metrics = [self._mlflow.entities.Metric(name, value, now, examples) for name, value in values.items()]
+        self._mlflow.MlflowClient().log_batch(self._id, metrics=metrics)
+
+    def close(self, measured: Mapping[str, float] | None) -> None:
+        """Log what was measured, and end the run."""
+        if measured:
+            self.write({f"final/{name}": value for name, value in measured.items()}, 0)
+        self._mlflow.MlflowClient().set_terminated(self._id, "FAILED" if measured is None else "FINISHED")
+
+
+_OWN: dict[str, Callable[[], Callback]] = {"tensorboard": TensorBoard, "mlflow": MlFlow}
+TRACKERS: Registry[Callable[[], Callback]] = Registry("callbacks", _OWN)
+"""Name -> what makes the callback; also those of other packages, see `lifelong.plugins`."""
