@@ -7,7 +7,8 @@ user --store--> memory ------------------------------------------------> graphs 
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import repeat
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -70,6 +71,7 @@ class Scorer:
         self.online_items = online_items or OnlineItems(artifact, store)
         self.schema = artifact.config.dataset_schema
         self._first_known = artifact.vocabularies["item"].first_known
+        self._view: Callable[[Sequence[str], States], States] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -175,7 +177,18 @@ class Scorer:
         # store's list first, so the list says which.
         if self._complete and None in encoded and (artifact_list := self.store.artifact_list()).artifacts:
             space_of("the store", artifact_list, self.identity)
-        return self.runtime.decode(encoded, users), [value is not None for value in encoded]
+        states = self.runtime.decode(encoded, users)
+        return states if self._view is None else self._view(users, states), [value is not None for value in encoded]
+
+    def reading(self, view: Callable[[Sequence[str], States], States]) -> Scorer:
+        """The same scorer, which reads other memories than those in the store.
+
+        Args:
+            view: users and their memories in the store -> the memories that are read.
+        """
+        other = copy(self)
+        other._view, other._owns_store = view, False
+        return other
 
     def answer_from(
         self, states: States, known: Sequence[bool], requests: Sequence[ScoreRequest], *, attention: bool = False

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import TypeAdapter
 
 from lifelong.scoring.catalogue_view import FoundItems, TopItems, find_items, top_items
 from lifelong.scoring.cells import MemoryCells, cells_of
+from lifelong.scoring.earlier import REPLAYED
 from lifelong.scoring.people import FoundUsers, Kind, find_users
 from lifelong.scoring.timeline import Timeline, timeline
 from lifelong.serving import schemas as s
 from lifelong.serving.bodies import JsonRoute
 from lifelong.serving.errors import DOCUMENTED
 from lifelong.serving.routes import Served, User
+from lifelong.serving.views import ListedArtifact, View
 
 if TYPE_CHECKING:
     from lifelong.scoring.scorer import Scorer
@@ -29,7 +31,18 @@ _TIMELINE: TypeAdapter[Timeline] = TypeAdapter(Timeline)
 explorer = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["explorer"], route_class=JsonRoute)
 
 Text = Annotated[str, Query(max_length=256, description="what the id holds; upper and lower case alike")]
+
 Limit = Annotated[int, Query(ge=1, le=MOST_LISTED, description="how many are listed")]
+
+
+async def _view(
+    artifact: Annotated[str | None, Query(min_length=1, max_length=256, description=s.OTHER)] = None,
+    after_events: Annotated[int | None, Query(ge=0, description=s.AFTER)] = None,
+) -> View:
+    return View(artifact, after_events)
+
+
+Looked = Annotated[View, Depends(_view)]
 
 
 @explorer.get("/model", summary="What the served model reads")
@@ -50,7 +63,14 @@ async def get_model(service: Served) -> s.ModelReply:
         time_unit=schema.time_unit,
         items=len(artifact.catalogue.ids),
         event_log=settings.event_log,
+        replayed=REPLAYED,
     )
+
+
+@explorer.get("/artifacts", summary="Artifacts that the store holds memories of")
+async def get_artifacts(service: Served) -> list[ListedArtifact]:
+    """Any of them may be named as `artifact` of an explanation, next to the one that is served."""
+    return await service.aside(service.views.listed)
 
 
 @explorer.get("/users", summary="Find users")
@@ -82,20 +102,21 @@ async def get_history(
 
 
 @explorer.get("/users/{user:text}/cells", summary="What a user's memory counts")
-async def get_cells(user: User, service: Served) -> MemoryCells:
+async def get_cells(user: User, service: Served, view: Looked) -> MemoryCells:
     """The counters of each item field; none for a model without counters."""
-    return await service.asked(lambda scorer: cells_of(scorer, user))
+    return await service.asked(lambda scorer: cells_of(scorer, user), view)
 
 
 @explorer.get("/users/{user:text}/top", summary="A user's best items of the catalogue")
 async def get_top(
     user: User,
     service: Served,
+    view: Looked,
     limit: Limit = 20,
     time: Annotated[s.Time | None, Query(description="moment of the request; now if absent")] = None,
 ) -> TopItems:
     """All items of a small catalogue are scored, the first ones of a large one."""
-    return await service.asked(lambda scorer: top_items(scorer, user, most=limit, time=time))
+    return await service.asked(lambda scorer: top_items(scorer, user, most=limit, time=time), view)
 
 
 @explorer.get("/catalogue", summary="Find items")

@@ -17,6 +17,7 @@ from lifelong.serving import schemas as s
 from lifelong.serving.bodies import JsonRoute, ShortRoute
 from lifelong.serving.errors import DOCUMENTED, error_parts
 from lifelong.serving.service import Service, UserMemory
+from lifelong.serving.views import View
 
 
 class _Text(StringConvertor):
@@ -87,7 +88,7 @@ async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> o
 @api.post("/explain", summary="Explain scores: time scales and past events")
 async def post_explain(body: s.ExplainBody, service: Served) -> Explanation:
     """Attention over slots or events for each candidate, and the events behind it if they are known."""
-    return await service.explain(_request(body))
+    return await service.explain(_request(body), View(body.artifact, body.after_events))
 
 
 @api.put("/items", summary="Add items, or change their fields")

@@ -292,8 +292,15 @@ SwitchBody = Annotated[
 ]
 
 
+AFTER = "as the memory was after so many of her first events, which are folded again; send `time`, too"
+OTHER = "id of another artifact that the store holds memories of, or its first characters; the served one if absent"
+
+
 class ExplainBody(OneBody):
     """One user and the candidates to explain the scores of."""
+
+    artifact: Id | None = Field(None, description=OTHER)
+    after_events: int | None = Field(None, ge=0, description=AFTER)
 
 
 class ModelReply(_Reply):
@@ -310,6 +317,7 @@ class ModelReply(_Reply):
     time_unit: str = Field(description='"seconds", or "ordinal" for a log without times')
     items: int = Field(description="items of the catalogue")
     event_log: bool = Field(description="whether events are kept for histories and explanations")
+    replayed: int = Field(description="events that a request may have folded again, at most")
 
 
 class StateReply(_Reply):

@@ -38,6 +38,7 @@ from lifelong.serving.errors import NotFoundError, TooLargeError
 from lifelong.serving.health import WriteHealth
 from lifelong.serving.metrics import Metrics
 from lifelong.serving.queues import Pace, Queue, Writes
+from lifelong.serving.views import SERVED, View, Views
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -53,6 +54,8 @@ logger = logging.getLogger(__name__)
 
 READY_SECONDS = 5.0
 """Seconds after which a store that does not answer makes the service not ready."""
+_REPLAYS = 16
+"""Requests for memories of earlier moments that may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +232,7 @@ class Service:
             artifact, store, late=settings.late, event_log=settings.event_log, max_ahead=settings.max_ahead
         )
         self.scorer = self._scorer(self.updater.artifacts.served.artifact)
+        self.views = Views(store, self.updater.artifacts, dataset=dataset, base_rate=settings.base_rate)
         self.metrics = Metrics()
         self.health = WriteHealth(store)
         self.stopping = False
@@ -240,6 +244,7 @@ class Service:
         bounds: dict[str, Any] = {"most": settings.max_waiting, "patience": settings.max_wait}
         shed = self.metrics.shed
         self.reads = Queue(settings.threads, "read", on_shed=shed.labels("reads").inc, **bounds)
+        self.replays = Queue(1, "replay", on_shed=shed.labels("reads").inc, **bounds | {"most": _REPLAYS})
         self.writes = Writes(
             self.updater,
             most_events=settings.max_events,
@@ -376,10 +381,10 @@ class Service:
         self.metrics.unknown_items.inc(sum(answer.unknown_items for answer in answers))
         self.metrics.unknown_users.inc(sum(not answer.known_user for answer in answers))
 
-    async def explain(self, request: ScoreRequest) -> Explanation:
+    async def explain(self, request: ScoreRequest, view: View = SERVED) -> Explanation:
         """Explain one user's candidates."""
         self._allow([request])
-        return await self._ask(lambda scorer: explain(scorer, request, dataset=self.dataset))
+        return await self.asked(lambda scorer: explain(scorer, request, dataset=self.dataset), view)
 
     async def features(self, user: str, items: Sequence[str], time: int | None) -> list[dict[str, Any]]:
         """What the memory says of a user and candidates, as features of another ranker."""
@@ -403,9 +408,12 @@ class Service:
         """
         return await self._ask(lambda scorer: _memory_of(scorer, user))
 
-    async def asked(self, work: Callable[[Scorer], T]) -> T:
-        """What a reader finds out from the scorer that is served, in turn with the other readers."""
-        return await self._ask(work)
+    async def asked(self, work: Callable[[Scorer], T], view: View = SERVED) -> T:
+        """What a reader finds out from the scorer that is served or a view of it, in turn with the other readers."""
+        if view.after_events is None:
+            return await self._ask(lambda served: work(self.views.of(served, view)))
+        # Thousands of events may be folded again: that holds up nobody but others who ask for it.
+        return await self.replays.run(lambda: work(self.views.of(self.scorer, view)))
 
     async def erase(self, user: str) -> bool:
         """Erase a user's memory and events; whether there was anything."""
@@ -450,6 +458,7 @@ class Service:
         self._cleaner.shutdown(wait=True)
         self.writes.close()
         self.reads.close()
+        self.replays.close()
 
     def _allow(self, requests: Sequence[ScoreRequest]) -> None:
         self.settings.allow("users", len(requests))

@@ -1,7 +1,7 @@
 // Calls of the service. The key stays in this variable: it is in no address and in no storage.
 
 import type {
-  EventsReply, Explanation, FoundItems, FoundUsers, History, MemoryCells, Model, Problem, TopItems,
+  EventsReply, Explanation, FoundItems, FoundUsers, History, ListedArtifact, MemoryCells, Model, Problem, TopItems,
 } from "./types";
 
 let key = "";
@@ -52,15 +52,23 @@ export const users = (q: string, story: string, limit: number, signal?: AbortSig
   get<FoundUsers>("v1/users", { q, story, limit }, signal);
 export const history = (user: string, limit: number, signal?: AbortSignal) =>
   get<History>(ofUser(user, "history"), { limit }, signal);
-export const top = (user: string, limit: number, signal?: AbortSignal) =>
-  get<TopItems>(ofUser(user, "top"), { limit }, signal);
+// An earlier moment: the memory after so many events, and the time of the last of them where it is known.
+export interface Moment {
+  after_events: number;
+  time?: number;
+}
+
+export const top = (user: string, limit: number, moment: Moment | null, signal?: AbortSignal) =>
+  get<TopItems>(ofUser(user, "top"), { limit, ...moment }, signal);
 export const items = (q: string, limit: number, signal?: AbortSignal) =>
   get<FoundItems>("v1/catalogue", { q, limit }, signal);
-export const explain = (user: string, candidates: string[], signal?: AbortSignal) =>
-  send<Explanation>("v1/explain", { user, items: candidates }, signal);
+export const explain = (user: string, candidates: string[], view: { moment?: Moment | null; artifact?: string } = {}, signal?: AbortSignal) =>
+  send<Explanation>("v1/explain", { user, items: candidates, ...view.moment, ...(view.artifact ? { artifact: view.artifact } : {}) }, signal);
+export const artifacts = (signal?: AbortSignal) => get<ListedArtifact[]>("v1/artifacts", {}, signal);
 export const addEvent = (event: Record<string, unknown>) => send<EventsReply>("v1/events", { events: [event] });
 
-export const cells = (user: string, signal?: AbortSignal) => get<MemoryCells>(ofUser(user, "cells"), {}, signal);
+export const cells = (user: string, moment: Moment | null, signal?: AbortSignal) =>
+  get<MemoryCells>(ofUser(user, "cells"), moment ? { after_events: moment.after_events } : {}, signal);
 
 export async function metrics(): Promise<string> {
   return (await fetch("metrics")).text();

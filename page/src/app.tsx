@@ -2,14 +2,17 @@ import { useCallback, useEffect, useState } from "preact/hooks";
 import * as api from "./api";
 import { Candidates, Search, Why } from "./candidates";
 import type { Snapshot } from "./changes";
+import { BothWhy, Choice, Comparison, artifactName } from "./compare";
+import { Difference } from "./difference";
 import { useLoaded } from "./hooks";
 import { Memory } from "./memory";
+import { Moments, momentOf, momentWords } from "./moment";
 import { Failure, Panel, Scroll } from "./parts";
 import { MOST_ITEMS, read, write } from "./route";
 import type { Route } from "./route";
 import { ServiceView } from "./service";
 import { Timeline } from "./timeline";
-import type { Model, PastEvent } from "./types";
+import type { History, ListedArtifact, Model, PastEvent } from "./types";
 import { Users } from "./users";
 import { ago, date, fieldWords, plural } from "./words";
 import { Write } from "./write";
@@ -43,6 +46,7 @@ export function App() {
   const [version, setVersion] = useState(0);
   const again = () => { setVersion((before) => before + 1); };
   const model = useLoaded((signal) => api.model(signal), [version]);
+  const artifacts = useLoaded((signal) => api.artifacts(signal), [version]);
   return (
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById("main")?.focus(); }}>Skip to the memory</a>
@@ -59,10 +63,10 @@ export function App() {
       {model.problem ? <Failure problem={model.problem} /> : null}
       <div class="layout">
         <Users chosen={route.user} story={route.story} version={version}
-          onUser={(user) => { change({ user }); }} onStory={(story) => { change({ story }); }} />
+          onUser={(user) => { change({ user, after: null }); }} onStory={(story) => { change({ story }); }} />
         <main id="main" tabIndex={-1}>
           {!model.value ? null : route.user ? (
-            <UserView key={route.user} route={route} model={model.value} version={version} change={change} again={again} />
+            <UserView key={route.user} route={route} model={model.value} artifacts={artifacts.value ?? []} version={version} change={change} again={again} />
           ) : (
             <section class="panel"><p>Choose a user: her history, what her memory keeps of it, and what it says of items are shown here.</p></section>
           )}
@@ -85,74 +89,106 @@ function KeyForm({ needed, onKey }: { needed: boolean; onKey: () => void }) {
   );
 }
 
-function UserView({ route, model, version, change, again }: {
-  route: Route; model: Model; version: number; change: (part: Partial<Route>) => void; again: () => void;
+function UserView({ route, model, artifacts, version, change, again }: {
+  route: Route; model: Model; artifacts: ListedArtifact[]; version: number; change: (part: Partial<Route>) => void; again: () => void;
 }) {
   const { user, items } = route;
   const own = items.length > 0;
   const history = useLoaded((signal) => api.history(user, MOST_EVENTS, signal), [user, version]);
-  const cells = useLoaded((signal) => api.cells(user, signal), [user, version]);
-  const best = useLoaded((signal) => (own ? Promise.resolve(null) : api.top(user, BEST, signal)), [user, own, version]);
+  const moment = momentOf(route.after, history.value);
+  // An address that names a moment waits for the history, which gives its time.
+  const ready = route.after === null || history.value !== null;
+  const when = JSON.stringify([ready, moment]);
+  const unless = <T,>(answer: () => Promise<T>) => (ready ? answer() : Promise.resolve(null));
+  const cells = useLoaded((signal) => unless(() => api.cells(user, moment, signal)), [user, version, when]);
+  const best = useLoaded((signal) => (own ? Promise.resolve(null) : unless(() => api.top(user, BEST, moment, signal))), [user, own, version, when]);
   const asked = own ? items : (best.value?.items.map(({ item }) => item) ?? []);
-  const explained = useLoaded((signal) => (asked.length ? api.explain(user, asked, signal) : Promise.resolve(null)), [user, version, asked.join("\n")]);
+  const question = [user, version, asked.join("\n")];
+  const ask = (view: Parameters<typeof api.explain>[2], signal: AbortSignal) => (asked.length ? unless(() => api.explain(user, asked, view, signal)) : Promise.resolve(null));
+  const explained = useLoaded((signal) => ask({ moment }, signal), [...question, when]);
+  const present = useLoaded((signal) => (moment ? ask({}, signal) : Promise.resolve(null)), [...question, moment !== null]);
+  const presentCells = useLoaded((signal) => (moment ? api.cells(user, null, signal) : Promise.resolve(null)), [user, version, moment !== null]);
+  const other = artifacts.find(({ id, served }) => route.other && !served && id.startsWith(route.other)) ?? null;
+  const second = useLoaded((signal) => (other ? ask({ moment, artifact: other.id }, signal) : Promise.resolve(null)), [...question, when, other?.id]);
   const explanation = explained.value;
+  const theirs = other ? second.value : null;
+  const names: [string, string] = [artifactName({ title: model.title, id: model.artifact }), other ? artifactName(other) : ""];
   const ranked = [...(explanation?.candidates ?? [])].sort((a, b) => b.score - a.score);
   const candidate = ranked.find(({ item }) => item === route.chosen) ?? ranked[0] ?? null;
   const snapshot: Snapshot | null = explanation ? { explanation, cells: cells.value } : null;
 
+  const choose = (item: string) => { change({ chosen: item }); };
   const add = (item: string) => { change({ items: [...(own ? items : asked), item].slice(-MOST_ITEMS), chosen: item }); };
   const remove = (item: string) => { change({ items: items.filter((one) => one !== item), chosen: route.chosen === item ? "" : route.chosen }); };
-  const ask = async (): Promise<Snapshot> => {
-    const [now, counters] = await Promise.all([api.explain(user, asked), api.cells(user)]);
+  const toMoment = (after: number | null) => { change({ after }); };
+  const read = async (): Promise<Snapshot> => {
+    const [now, counters] = await Promise.all([api.explain(user, asked), api.cells(user, null)]);
     return { explanation: now, cells: counters };
   };
   const known = explanation?.known_user ?? history.value?.known_user;
+  const words = moment && history.value ? momentWords(moment, history.value, model) : "";
+
+  const memory = (
+    <Panel id="memory-title" title={moment ? "What her memory held" : "What her memory holds"}>
+      {words ? <p class="small moment">{capital(words)}.</p> : null}
+      {cells.problem ? <Failure problem={cells.problem} /> : <Memory explanation={explanation} cells={cells.value} candidate={candidate} />}
+    </Panel>
+  );
+  const candidates = (
+    <Panel id="candidates-title" title={own ? "Candidates" : `Best ${BEST} of the catalogue`}
+      aside={own ? <button type="button" onClick={() => { change({ items: [], chosen: "" }); }}>Show the best</button> : null}>
+      {words ? <p class="small moment">{capital(words)}; scored as of then.</p> : null}
+      <Search taken={asked} label="Add an item" onItem={add} />
+      {artifacts.some(({ served }) => !served) ? <Choice artifacts={artifacts} other={other} onOther={(id) => { change({ other: id }); }} /> : null}
+      {[best, explained, ...(other ? [second] : [])].map(({ problem }, at) => (problem ? <Failure key={at} problem={problem} /> : null))}
+      {explanation && theirs ? <Comparison mine={explanation} theirs={theirs} names={names} chosen={candidate?.item ?? ""} onChoose={choose} />
+        : explanation ? <Candidates explanation={explanation} chosen={candidate?.item ?? ""} own={own} onChoose={choose} onRemove={remove} /> : null}
+      {!own && best.value && best.value.scored < best.value.catalogue ? <p class="small soft">Of {best.value.catalogue.toLocaleString("en")} items the first {best.value.scored.toLocaleString("en")} were scored.</p> : null}
+    </Panel>
+  );
+  const why = explanation && candidate ? (
+    <Panel id="why-title" title={<>Why <bdi class="word">{candidate.item}</bdi>?</>}>
+      {theirs ? <BothWhy mine={explanation} theirs={theirs} names={names} item={candidate.item} /> : <Why explanation={explanation} candidate={candidate} />}
+    </Panel>
+  ) : null;
 
   return (
     <>
       <section class="panel" aria-labelledby="user-title">
         <h2 id="user-title" class="user"><bdi class="word">{user}</bdi></h2>
-        <p class="soft">{known === false ? "Nothing is kept of this user: items are scored from the empty memory." : explanation ? summary(explanation.count, explanation.last_time, model) : "Reading …"}</p>
+        <p class="soft">{known === false ? "Nothing is kept of this user: items are scored from the empty memory." : history.value ? summary(history.value, model) : "Reading …"}</p>
         {history.problem ? <Failure problem={history.problem} /> : null}
         {history.value && known !== false ? (
           <>
-            <Timeline history={history.value} model={model} item={candidate?.item ?? ""} />
-            {explanation?.recent.length ? <Latest events={explanation.recent} unit={model.time_unit} /> : null}
+            <Timeline history={history.value} model={model} item={candidate?.item ?? ""} after={moment?.after_events ?? null} onAfter={toMoment} />
+            {history.value.position.length ? <Moments history={history.value} model={model} after={moment?.after_events ?? null} onAfter={toMoment} /> : null}
+            {explanation?.recent.length ? <Latest events={explanation.recent} unit={model.time_unit} moment={words} /> : null}
             <p class="small soft">Drawn are {plural(history.value.time.length, "event")} of {history.value.count.toLocaleString("en")}: {history.value.note}.</p>
           </>
         ) : null}
       </section>
-      <div class="columns">
-        <Panel id="memory-title" title="What her memory holds">
-          {cells.problem ? <Failure problem={cells.problem} /> : <Memory explanation={explanation} cells={cells.value} candidate={candidate} />}
+      {theirs ? <>{candidates}{why}{memory}</> : <div class="columns">{memory}<div>{candidates}{why}</div></div>}
+      {moment && snapshot && present.value ? (
+        <Panel id="difference-title" title="What has changed since">
+          <p>Then her memory had {plural(snapshot.explanation.count, "event")}; now it has {present.value.count.toLocaleString("en")}. Scores change with new events, and as time passes.</p>
+          <Difference before={snapshot} after={{ explanation: present.value, cells: presentCells.value }} names={["then", "now"]} chosen={candidate?.item ?? ""} />
         </Panel>
-        <div>
-          <Panel id="candidates-title" title={own ? "Candidates" : `Best ${BEST} of the catalogue`}
-            aside={own ? <button type="button" onClick={() => { change({ items: [], chosen: "" }); }}>Show the best</button> : null}>
-            <Search taken={asked} label="Add an item" onItem={add} />
-            {best.problem ? <Failure problem={best.problem} /> : null}
-            {explained.problem ? <Failure problem={explained.problem} /> : null}
-            {explanation ? <Candidates explanation={explanation} chosen={candidate?.item ?? ""} own={own} onChoose={(item) => { change({ chosen: item }); }} onRemove={remove} /> : null}
-            {!own && best.value && best.value.scored < best.value.catalogue ? <p class="small soft">Of {best.value.catalogue.toLocaleString("en")} items the first {best.value.scored.toLocaleString("en")} were scored.</p> : null}
-          </Panel>
-          {explanation && candidate ? (
-            <Panel id="why-title" title={<>Why <bdi class="word">{candidate.item}</bdi>?</>}>
-              <Why explanation={explanation} candidate={candidate} />
-            </Panel>
-          ) : null}
-        </div>
-      </div>
+      ) : null}
       <Panel id="write-title" title="Write an event and see what changes">
-        <Write user={user} model={model} snapshot={snapshot} read={ask} onWritten={again} />
+        <Write user={user} model={model} snapshot={snapshot} read={read} onWritten={again} />
       </Panel>
     </>
   );
 }
 
-function Latest({ events, unit }: { events: PastEvent[]; unit: string }) {
+function capital(words: string): string {
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+function Latest({ events, unit, moment }: { events: PastEvent[]; unit: string; moment: string }) {
   return (
     <details>
-      <summary>The latest events as a table</summary>
+      <summary>The latest events{moment ? " at that moment" : ""} as a table</summary>
       <Scroll label="The latest events">
         <table class="latest">
           <thead><tr><th scope="col" class="number">No.</th><th scope="col">Item</th><th scope="col">Type</th><th scope="col">When</th><th scope="col">Fields</th></tr></thead>
@@ -170,7 +206,9 @@ function Latest({ events, unit }: { events: PastEvent[]; unit: string }) {
   );
 }
 
-function summary(count: number, last: number | null, model: Model): string {
-  const when = last === null ? "" : model.time_unit === "seconds" ? `; the last on ${date(last, model.time_unit)} UTC, ${ago(Date.now() / 1000 - last)}` : "";
-  return `${plural(count, "event")} in her memory${when}.`;
+function summary(history: History, model: Model): string {
+  // Late events come after later ones.
+  const last = Math.max(...history.time.slice(-1000));
+  const when = !history.time.length || model.time_unit !== "seconds" ? "" : `; the last on ${date(last, model.time_unit)} UTC, ${ago(Date.now() / 1000 - last)}`;
+  return `${plural(history.count, "event")} in her memory${when}.`;
 }

@@ -77,7 +77,7 @@ export function Candidates({ explanation, chosen, own, onChoose, onRemove }: {
           <thead><tr>
             <th scope="col" class="number">Rank</th><th scope="col">Item</th><th scope="col" class="number">Score</th>
             {probabilities ? <th scope="col" class="number">Probability</th> : null}
-            <th scope="col" class="wide">{counted ? "Parts that raise or lower it" : <span class="hidden">as a bar</span>}</th>
+            <th scope="col" class="wide">{counted ? "Parts" : <span class="hidden">as a bar</span>}</th>
             {own ? <th scope="col"><span class="hidden">Remove</span></th> : null}
           </tr></thead>
           <tbody>
@@ -101,20 +101,26 @@ export function Candidates({ explanation, chosen, own, onChoose, onRemove }: {
           </tbody>
         </table>
       </Scroll>
-      {counted ? <p class="small soft">Each small bar is a part: {parts(ranked.find((one) => one.counted)).map(([name]) => name).join(", ")}; to the right it raises the score.</p> : null}
+      <PartsNote explanation={explanation} />
       {ranked[0]?.reason ? <p class="small soft">No probability: {ranked[0].reason}</p> : null}
     </>
   );
 }
 
-function parts(candidate: Candidate | undefined): [string, number][] {
-  const counted = candidate?.counted;
-  if (!counted) return [];
-  const found = counted.values.map(({ field, effect }): [string, number] => [field, effect]);
-  return counted.slots_effect === null ? found : [...found, ["slots", counted.slots_effect]];
+export function PartsNote({ explanation }: { explanation: Explanation }) {
+  const names = parts(explanation.candidates.find((one) => one.counted)).map(([name]) => name);
+  return names.length ? <p class="small soft">Each small bar is a part: {names.join(", ")}. To the right it raises the score, to the left it lowers it.</p> : null;
 }
 
-function largestEffect(candidates: Candidate[]): number {
+export function parts(candidate: Candidate | undefined): [string, number][] {
+  const counted = candidate?.counted;
+  if (!counted) return [];
+  const values = counted.values.map(({ field, effect }): [string, number] => [field, effect]);
+  const affinities = counted.affinities.map(({ field, effect }): [string, number] => [`${field} by other users`, effect]);
+  return [...values, ...affinities, ...(counted.slots_effect === null ? [] : [["slots", counted.slots_effect] as [string, number]])];
+}
+
+export function largestEffect(candidates: Candidate[]): number {
   return Math.max(1e-9, ...candidates.flatMap((one) => parts(one).map(([, value]) => Math.abs(value))));
 }
 
@@ -126,21 +132,28 @@ export function Why({ explanation, candidate }: { explanation: Explanation; cand
         <Scroll label={"Parts of the score"}>
           <table>
             <caption>What the memory has counted of it, and what the score would lose without</caption>
-            <thead><tr><th scope="col">Part</th><th scope="col">Value</th><th scope="col">Met</th><th scope="col">Last</th><th scope="col" class="number">Effect</th><th scope="col" class="wide extra"><span class="hidden">as a bar</span></th></tr></thead>
+            <thead><tr><th scope="col">Part</th><th scope="col">Met</th><th scope="col" class="number">Effect</th><th scope="col" class="wide extra"><span class="hidden">as a bar</span></th></tr></thead>
             <tbody>
               {candidate.counted.values.map((value) => (
                 <tr key={value.field}>
-                  <th scope="row">{value.field}</th><td><bdi class="word">{shown(value.value)}</bdi></td><td>{met(value.state, value.times)}</td>
-                  <td>{eventsAgo(value.events_ago)}</td><td class="number">{signed(value.effect)}</td><td class="wide extra"><Effect value={value.effect} most={most} /></td>
+                  <th scope="row">{value.field} <bdi class="word soft">{shown(value.value)}</bdi></th><td>{met(value.state, value.times)}{value.events_ago === null ? "" : `, ${value.events_ago === 1 ? "at the last event" : eventsAgo(value.events_ago)}`}</td>
+                  <td class="number">{signed(value.effect)}</td><td class="wide extra"><Effect value={value.effect} most={most} /></td>
+                </tr>
+              ))}
+              {candidate.counted.affinities.map((one) => (
+                <tr key={`${one.field} by others`}>
+                  <th scope="row">{one.field} by other users</th><td>fit {one.cosine.toFixed(2)}, lately {one.cosine_lately.toFixed(2)}</td>
+                  <td class="number">{signed(one.effect)}</td><td class="wide extra"><Effect value={one.effect} most={most} /></td>
                 </tr>
               ))}
               {candidate.counted.slots_effect !== null ? (
-                <tr><th scope="row">slots</th><td>–</td><td>–</td><td>–</td><td class="number">{signed(candidate.counted.slots_effect)}</td><td class="wide extra"><Effect value={candidate.counted.slots_effect} most={most} /></td></tr>
+                <tr><th scope="row">slots</th><td>–</td><td class="number">{signed(candidate.counted.slots_effect)}</td><td class="wide extra"><Effect value={candidate.counted.slots_effect} most={most} /></td></tr>
               ) : null}
             </tbody>
           </table>
         </Scroll>
       ) : null}
+      {candidate.counted?.affinities.length ? <p class="small soft">“By other users”: how well its value fits what she met, from −1 to 1, by who else met both.</p> : null}
       {explanation.attention_over === null ? (candidate.counted ? null : <p class="soft">{explanation.attention_note}.</p>) : (
         <>
           <h3>{explanation.attention_over === "slots" ? "Attention over time scales" : "Attention over events"}</h3>

@@ -1,4 +1,4 @@
-// What an event changed: two states of one user compared.
+// Two states of one user compared: before and after an event, or at an earlier moment and now.
 
 import type { Explanation, MemoryCells } from "./types";
 

@@ -18,6 +18,8 @@ export interface Drawing {
   // Places of the candidate's events, for the first row; none without a candidate.
   marked: Float64Array | null;
   selected: number;
+  // The place of the last event of an earlier moment; -1 before the first, null for now.
+  moment: number | null;
 }
 
 export interface Colours {
@@ -25,6 +27,7 @@ export interface Colours {
   soft: string;
   line: string;
   accent: string;
+  panel: string;
   lanes: string[];
 }
 
@@ -32,7 +35,7 @@ export function colours(element: HTMLElement): Colours {
   const style = getComputedStyle(element);
   const of = (name: string) => style.getPropertyValue(name).trim();
   return {
-    text: of("--text"), soft: of("--soft"), line: of("--line"), accent: of("--accent"),
+    text: of("--text"), soft: of("--soft"), line: of("--line"), accent: of("--accent"), panel: of("--panel"),
     lanes: Array.from({ length: 10 }, (_, at) => of(`--lane-${at}`)),
   };
 }
@@ -58,6 +61,7 @@ export function draw(canvas: HTMLCanvasElement, drawing: Drawing, look: Colours)
   pauses(context, drawing, look, pixel, width, bottom);
   if (drawing.marked) marks(context, drawing.marked, look, pixel, width);
   events(context, drawing, look, perPixel, width, top);
+  if (drawing.moment !== null) later(context, drawing, look, pixel, width, bottom);
   if (drawing.selected >= 0) {
     const at = pixel(drawing.x[drawing.selected] ?? 0);
     context.fillStyle = look.text;
@@ -68,6 +72,21 @@ export function draw(canvas: HTMLCanvasElement, drawing: Drawing, look: Colours)
     context.strokeStyle = look.text;
     context.stroke();
   }
+}
+
+// What comes after the moment that is looked at is behind a veil.
+function later(
+  context: CanvasRenderingContext2D, drawing: Drawing, look: Colours, pixel: (at: number) => number, width: number, bottom: number,
+) {
+  const { x, moment } = drawing;
+  const from = moment === null || moment < 0 ? pixel(x[0] ?? 0) - 6 : pixel(x[moment] ?? 0) + 4;
+  if (from > width) return;
+  context.globalAlpha = 0.72;
+  context.fillStyle = look.panel;
+  context.fillRect(Math.max(from, 0), 0, width, bottom);
+  context.globalAlpha = 1;
+  context.fillStyle = look.accent;
+  context.fillRect(Math.round(from) - 1, 0, 2, bottom);
 }
 
 function grid(

@@ -43,7 +43,7 @@ function Counters({ field, candidate }: { field: FieldCells; candidate: Candidat
                   <th scope="row"><bdi class="word">{cell.value === null ? "several rare values" : shown(cell.value)}</bdi></th>
                   <td class="number">{cell.times >= 127 ? "127 or more" : cell.times}</td>
                   <td class="wide extra"><Bar share={cell.times / most} /></td>
-                  <td>{eventsAgo(cell.events_ago)}</td>
+                  <td class="ago">{eventsAgo(cell.events_ago)}</td>
                 </tr>
               ))}
             </tbody>
@@ -74,8 +74,8 @@ function Slots({ explanation, candidate }: { explanation: Explanation; candidate
               return (
                 <tr key={at}>
                   <th scope="row">{slot.slot + 1}</th>
-                  <td>{slot.written}</td>
-                  <td>{slot.window === null ? "empty" : lastWrite(slot.window, explanation.count)}</td>
+                  <td class="ago">{slot.written}</td>
+                  <td class="ago">{slot.window === null ? "empty" : eventsAgo(explanation.count - slot.window[1] + 1)}</td>
                   <td class="wide"><Bar share={slot.norm / most} /><span class="number">{slot.norm.toPrecision(3)}</span></td>
                   {attends ? <td class="wide"><Bar share={Math.abs(weight)} /><span class="number">{Number(weight.toPrecision(3))}</span></td> : null}
                 </tr>
@@ -86,8 +86,4 @@ function Slots({ explanation, candidate }: { explanation: Explanation; candidate
       </Scroll>
     </section>
   );
-}
-
-function lastWrite([, last]: [number, number], count: number): string {
-  return count === last ? "at the last event" : `${plural(count - last, "event")} before the last`;
 }

@@ -1,14 +1,16 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { AXIS, LANE, colours, draw } from "./draw";
 import { columnOf, columns, lanes } from "./lanes";
-import { gaps, moved, nearest, numberTicks, timeTicks, whole, zoomed } from "./scale";
+import { gaps, lowerBound, moved, nearest, numberTicks, timeTicks, whole, zoomed } from "./scale";
 import type { View } from "./scale";
 import type { History, Model } from "./types";
 import { ago, date, fieldWords, plural, shown, span } from "./words";
 
 const KEYS = "Left and right arrows go from event to event, Shift and arrows move the view, plus and minus zoom, 0 shows all, Home and End go to the first and last event.";
 
-export function Timeline({ history, model, item }: { history: History; model: Model; item: string }) {
+export function Timeline({ history, model, item, after, onAfter }: {
+  history: History; model: Model; item: string; after: number | null; onAfter: (after: number | null) => void;
+}) {
   const names = useMemo(() => columns(history, model.number_fields), [history, model]);
   const [column, setColumn] = useState(names[0] ?? "item");
   const timed = model.time_unit === "seconds";
@@ -21,6 +23,7 @@ export function Timeline({ history, model, item }: { history: History; model: Mo
   const used = names.includes(column) ? column : (names[0] ?? "item");
   const rows = useMemo(() => lanes(columnOf(history, used)), [history, used]);
   const pauses = useMemo(() => (byTime ? gaps(x) : []), [x, byTime]);
+  const moment = useMemo(() => (after === null ? null : lowerBound(history.position, after + 1) - 1), [history, after]);
   const marked = useMemo(() => (item ? placesOf(history, item, x) : null), [history, item, x]);
   useLayoutEffect(() => { setView(all); }, [all]);
   useEffect(() => { setSelected(-1); }, [history]);
@@ -35,7 +38,7 @@ export function Timeline({ history, model, item }: { history: History; model: Mo
       const most = canvas.clientWidth / 110;
       const ticks = byTime && timed ? timeTicks(view, most) : numberTicks(view, most);
       const gapLabel = ({ from, to }: View) => (timed ? `${span(to - from)} without an event` : "no event");
-      draw(canvas, { x, lanes: rows, gaps: pauses, gapLabel, ticks, view, marked, selected }, colours(canvas));
+      draw(canvas, { x, lanes: rows, gaps: pauses, gapLabel, ticks, view, marked, selected, moment }, colours(canvas));
     };
     const soon = () => { if (!frame) frame = requestAnimationFrame(paint); };
     const watch = new ResizeObserver(soon);
@@ -48,7 +51,7 @@ export function Timeline({ history, model, item }: { history: History; model: Mo
       scheme.removeEventListener("change", soon);
       cancelAnimationFrame(frame);
     };
-  }, [x, rows, pauses, view, marked, selected, byTime, timed]);
+  }, [x, rows, pauses, view, marked, selected, moment, byTime, timed]);
 
   const least = Math.min(all.to - all.from, byTime && timed ? 3_600 : 5);
   const zoom = (factor: number, around?: number) => {
@@ -80,6 +83,7 @@ export function Timeline({ history, model, item }: { history: History; model: Mo
   };
   const pointers = usePointers(box, view, setView, all, least, (at) => { select(nearest(x, at)); });
 
+  const chosen = history.position[selected];
   if (!x.length) return <p class="soft">No event is known: {history.note}.</p>;
   return (
     <>
@@ -116,6 +120,9 @@ export function Timeline({ history, model, item }: { history: History; model: Mo
           aria-label={`History of ${history.user}: ${plural(x.length, "event")}`} onKeyDown={onKeyDown} {...pointers} />
       </div>
       <p class="selected" aria-live="polite">{selected >= 0 && selected < x.length ? eventWords(history, selected, model.time_unit) : `${plural(x.length, "event")}; choose one on the drawing.`}</p>
+      {chosen !== undefined && chosen < history.count && chosen <= model.replayed ? (
+        <button type="button" class="quiet" onClick={() => { onAfter(chosen); }}>Show her memory after event {chosen.toLocaleString("en")}</button>
+      ) : null}
       <p class="small soft" id="timeline-keys">{KEYS} With a pointer: drag, pinch, or Ctrl and wheel.</p>
     </>
   );

@@ -18,6 +18,14 @@ export interface Model {
   time_unit: string;
   items: number;
   event_log: boolean;
+  replayed: number;
+}
+
+export interface ListedArtifact {
+  id: string;
+  title: string | null;
+  phase: "ready" | "building" | "behind";
+  served: boolean;
 }
 
 export type StoryKind = "long_term" | "short_term" | "several" | "returned";
@@ -108,6 +116,13 @@ export interface CountedValue {
   effect: number;
 }
 
+export interface Affinity {
+  field: string;
+  cosine: number;
+  cosine_lately: number;
+  effect: number;
+}
+
 export interface Candidate {
   item: string;
   known_item: boolean;
@@ -117,7 +132,7 @@ export interface Candidate {
   slots: { field: string; slot: number; attention: number; related: (PastEvent & { same: string[] })[] }[];
   events: (PastEvent & { attention: number })[];
   rest: { events: number; attention: number } | null;
-  counted: { values: CountedValue[]; slots_effect: number | null } | null;
+  counted: { values: CountedValue[]; affinities: Affinity[]; slots_effect: number | null } | null;
 }
 
 export interface Slot {

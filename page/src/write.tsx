@@ -1,12 +1,12 @@
 import { useState } from "preact/hooks";
 import * as api from "./api";
 import { Search } from "./candidates";
-import { cellChanges, scoreChanges, slotChanges } from "./changes";
 import type { Snapshot } from "./changes";
+import { Difference } from "./difference";
 import { problemOf } from "./hooks";
-import { Failure, Scroll } from "./parts";
+import { Failure } from "./parts";
 import type { Model, Problem } from "./types";
-import { plural, shown, signed } from "./words";
+import { plural } from "./words";
 
 // Writes an event and says what became of scores, ranks and counters.
 export function Write({ user, model, snapshot, read, onWritten }: {
@@ -61,34 +61,10 @@ export function Write({ user, model, snapshot, read, onWritten }: {
 }
 
 function Outcome({ item, note, before, after }: { item: string; note: string; before: Snapshot; after: Snapshot }) {
-  const scores = scoreChanges(before.explanation, after.explanation);
-  const cells = cellChanges(before.cells, after.cells);
-  const slots = slotChanges(before.explanation, after.explanation);
   return (
     <>
       <p><strong>Written:</strong> <bdi class="word">{item}</bdi>. The memory has {plural(after.explanation.count, "event")} now, {before.explanation.count.toLocaleString("en")} before. {note}</p>
-      {cells.length ? (
-        <ul class="small" aria-label="Counters that changed">
-          {cells.map((cell) => (
-            <li key={`${cell.field} ${cell.value}`}>{cell.field} <bdi class="word">{shown(cell.value)}</bdi>: {cell.before} → {cell.after}{cell.after ? "" : " (lost its cell)"}{cell.before ? "" : " (a new cell)"}</li>
-          ))}
-        </ul>
-      ) : null}
-      {slots.length ? <p class="small">Slots that were written: {slots.map((slot) => `${slot.name} (length ${slot.before.toPrecision(3)} → ${slot.after.toPrecision(3)})`).join(", ")}.</p> : null}
-      <Scroll label={"Scores before and after"}>
-        <table>
-          <thead><tr><th scope="col">Candidate</th><th scope="col" class="number">Score before</th><th scope="col" class="number">after</th><th scope="col" class="number">Change</th><th scope="col">Rank</th></tr></thead>
-          <tbody>
-            {scores.map((change) => (
-              <tr key={change.item} class={change.item === item ? "chosen" : ""}>
-                <th scope="row"><bdi class="word">{change.item}</bdi></th><td class="number">{change.before.toFixed(3)}</td><td class="number">{change.after.toFixed(3)}</td>
-                <td class="number">{signed(change.after - change.before)}</td>
-                <td>{change.rankBefore === change.rankAfter ? change.rankAfter : `${change.rankBefore} → ${change.rankAfter}`}</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </Scroll>
+      <Difference before={before} after={after} names={["before", "after"]} chosen={item} />
     </>
   );
 }

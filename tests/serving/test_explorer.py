@@ -6,11 +6,14 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from support.variants import other_artifact
 from test_app import check_error, event
 
 from lifelong.artifact.folder import Artifact
+from lifelong.memory import takeover
 from lifelong.scoring import people
 from lifelong.serving.explorer import MOST_EVENTS, MOST_LISTED
+from lifelong.serving.service import ServiceSettings
 
 START = 1_700_000_000
 DAY = 86_400
@@ -213,3 +216,60 @@ def test_an_id_of_any_kind_is_one_user(client, user):
     assert client.get(f"/v1/users/{name}/history").json()["user"] == user
     assert client.get(f"/v1/users/{name}/cells").json()["user"] == user
     assert client.get(f"/v1/users/{name}/top").json()["user"] == user
+
+
+# Earlier moments, other artifacts
+
+
+def test_an_earlier_moment_has_the_memory_and_the_scores_that_were_given_then(shop):
+    items, later = ["butter", "salami", "ham"], START + 30 * DAY
+    body = {"user": "ann", "items": items, "time": later}
+    write(shop, "ann", items)
+    cells, top = (shop.get(f"/v1/users/ann/{what}?time={later}").json() for what in ("cells", "top"))
+    explained = shop.post("/v1/explain", body).json()
+    more = [event("ann", "cola", START + DAY * (10 + day), event_id=f"more {day}") for day in range(5)]
+    shop.post("/v1/events", {"events": more})
+    assert shop.post("/v1/explain", body).json() != explained
+    assert shop.get("/v1/users/ann/cells?after_events=3").json() == cells
+    assert shop.get(f"/v1/users/ann/top?after_events=3&time={later}").json() == top
+    assert shop.post("/v1/explain", body | {"after_events": 3}).json() == explained
+    check_error(shop.post("/v1/explain", body | {"after_events": 9}), 422, found="'ann' has 8 events")
+    check_error(shop.get("/v1/users/ann/cells?after_events=100000"), 422, found="after 100,000 events")
+
+
+def test_without_an_event_log_an_earlier_moment_is_not_known_and_the_reply_says_what_to_do(make_client, shop_artifact):
+    client = make_client(shop_artifact, settings=ServiceSettings(event_log=False))
+    write(client, "ann", ["butter", "salami"])
+    check_error(client.get("/v1/users/ann/cells?after_events=1"), 422, found="the log lacks the user's first 1 event")
+
+
+def test_another_artifact_of_the_store_explains_the_same_candidates(make_client, artifact, tmp_path):
+    newer = other_artifact(artifact, tmp_path / "artifact")
+    client = make_client(shadow=newer)
+    write(client, "ann", ["i1", "i2"])
+    assert [(one["id"], one["served"]) for one in client.get("/v1/artifacts").json()] == [
+        (artifact.id, True),
+        (newer.id, False),
+    ]
+    body = {"user": "ann", "items": ["i1", "i3"], "time": START + DAY}
+    behind = client.post("/v1/explain", body | {"artifact": newer.id}).json()
+    assert (behind["artifact"], behind["count"]) == (newer.id, 0)
+    while client.app.state.shadow.step():
+        pass
+    mine, theirs = (client.post("/v1/explain", body | {"artifact": one.id[:16]}).json() for one in (artifact, newer))
+    assert mine == client.post("/v1/explain", body).json()
+    assert (theirs["artifact"], theirs["count"]) == (newer.id, 2)
+    assert [one["score"] for one in theirs["candidates"]] != [one["score"] for one in mine["candidates"]]
+    assert client.get(f"/v1/users/ann/cells?artifact={newer.id}").json()["artifact"] == newer.id
+    then = client.post("/v1/explain", body | {"artifact": newer.id, "after_events": 1}).json()
+    assert (then["artifact"], then["count"]) == (newer.id, 1)
+    check_error(client.post("/v1/explain", body | {"artifact": "nothing"}), 422, found="no artifact 'nothing'")
+
+
+def test_an_artifact_that_was_dropped_is_no_longer_looked_at(make_client, artifact, tmp_path):
+    newer = other_artifact(artifact, tmp_path / "artifact")
+    client = make_client(shadow=newer)
+    body = {"user": "ann", "items": ["i1"], "artifact": newer.id}
+    assert client.post("/v1/explain", body).status_code == 200
+    takeover.drop(client.app.state.service.store, newer.id)
+    check_error(client.post("/v1/explain", body), 422, found="no artifact")

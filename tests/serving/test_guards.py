@@ -57,6 +57,7 @@ def test_a_scope_that_there_is_not_is_named_and_the_key_is_not(tmp_path):
         ("/v1/score", "score"),
         ("/v1/explain", "score"),
         ("/v1/model", "score"),
+        ("/v1/artifacts", "score"),
         ("/v1/catalogue", "score"),
         ("/v1/users", "users"),
         ("/v1/users/x/memory", "users"),

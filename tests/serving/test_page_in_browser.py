@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.ingestion.files import ingest
@@ -22,6 +23,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 
 SHOP = Path(__file__).parents[2] / "lifelong" / "cli" / "shop"
+AXE = Path(__file__).parents[2] / "page" / "node_modules" / "axe-core" / "axe.min.js"
 PEOPLE = ("Ada", "Ben", "Carla")
 HOSTILE = "<img src=x onerror=alert(1)>"
 PATIENCE = 120_000
@@ -48,14 +50,19 @@ def served(app):
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def other(tmp_path_factory):
+    return other_artifact(Artifact.open(SHOP / "artifact"), tmp_path_factory.mktemp("other") / "artifact")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory, other):
     log = tmp_path_factory.mktemp("page") / "events.csv"
     head, *rows = gzip.decompress((SHOP / "events.csv.gz").read_bytes()).decode().splitlines()
     log.write_text("\n".join([head, *(row for row in rows if row.split(",")[0] in PEOPLE)]) + "\n")
     artifact = Artifact.open(SHOP / "artifact")
     with closing(open_store("memory://")) as store:
         ingest(artifact, store, log, source="shop")
-        with served(create_app(artifact, store)) as found:
+        with served(create_app(artifact, store, shadow=other)) as found:
             yield found
 
 
@@ -141,3 +148,56 @@ def test_nothing_is_cut_off_on_a_narrow_screen(page, address):
     page.goto(f"{address}/#user=Ada")
     page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def explained(page, address, **asked):
+    """Item -> score of an explanation, as the page writes it."""
+    answer = page.request.post(f"{address}/v1/explain", data={"user": "Ada", **asked}).json()
+    return {one["item"]: f"{one['score']:.3f}" for one in answer["candidates"]}
+
+
+def test_an_earlier_moment_is_reached_with_the_keyboard_and_by_a_link_on_a_narrow_screen(page, address):
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{address}/#user=Ada&item=cola&item=gouda")
+    slider = page.get_by_role("slider", name="Her memory at an earlier moment")
+    slider.press("Home")
+    playwright.expect(page.get_by_text("Before the first event.").first).to_be_visible()
+    slider.press("ArrowRight")
+    slider.press("ArrowRight")
+    playwright.expect(page.get_by_text("Then her memory had 2 events; now it has 483.")).to_be_visible()
+    assert "after=2" in page.url
+    page.reload()
+    playwright.expect(page.get_by_text("Then her memory had 2 events; now it has 483.")).to_be_visible()
+    time = page.request.get(f"{address}/v1/users/Ada/history").json()["time"][1]
+    row = page.get_by_role("region", name="Candidates").get_by_role("row", name="gouda")
+    scores = explained(page, address, items=["cola", "gouda"], after_events=2, time=time)
+    playwright.expect(row).to_contain_text(scores["gouda"])
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.get_by_role("button", name="Now", exact=True).click()
+    playwright.expect(page.get_by_role("heading", name="What has changed since")).to_have_count(0)
+    assert "after=" not in page.url
+
+
+def test_two_artifacts_are_shown_next_to_each_other(page, address, other):
+    page.goto(f"{address}/#user=Ada&item=cola&item=gouda")
+    page.get_by_label("Compare with").select_option(other.id)
+    row = page.get_by_role("region", name="Candidates").get_by_role("row", name="gouda")
+    playwright.expect(row.get_by_role("cell")).to_have_count(6)
+    playwright.expect(page.get_by_role("columnheader", name=f"Tally {other.id[:8]}")).to_be_visible()
+    playwright.expect(page.get_by_role("heading", name=f"Tally {other.id[:8]}")).to_be_visible()
+    assert f"with={other.id[:12]}" in page.url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(page, address, other, scheme):
+    if not AXE.exists():
+        pytest.skip("page/node_modules is absent: `make page` installs axe-core")
+    page.emulate_media(color_scheme=scheme)
+    for view in ("", "#user=Ada&after=40", f"#user=Ada&with={other.id[:12]}"):
+        page.goto(f"{address}/{view}")
+        page.reload()
+        if view:
+            page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
+        page.evaluate(AXE.read_text())
+        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        assert [(one["id"], one["nodes"][0]["target"]) for one in found["violations"]] == []
