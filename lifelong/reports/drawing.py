@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lifelong.evaluation.results import Estimate
 
 MARKERS = "osD^vPX*"
+TIP = "tip:"
+"""What the id of a drawn value begins with; its text follows after the next colon."""
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 
 
@@ -172,7 +174,7 @@ def css_variables(selector: str) -> str:
 def interval_mark(
     axes: Axes, place: float, value: Estimate, *, colour: str, paper: str, marker: str = "o", horizontal: bool = False
 ) -> None:
-    """A dot with its 95 % interval as a bar."""
+    """A dot with its 95 % interval as a bar; on a page the numbers are shown where a pointer rests on the dot."""
     middle = value.value or 0.0
     low, high = (middle if end is None else end for end in (value.low, value.high))
     bar, dot = ([place, place], [low, high]), ([place], [middle])
@@ -184,6 +186,8 @@ def interval_mark(
         markersize=7,
         markeredgecolor=paper,
         markeredgewidth=0.7,
+        # An id is used once in a figure; the place tells dots of one value apart.
+        gid=f"{TIP}{place:.6g}:{middle:.4f} [{low:.4f}, {high:.4f}]",
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lifelong.evaluation.results import Result
-from lifelong.reports.drawing import Figure
+from lifelong.reports.drawing import TIP, Figure
 from lifelong.reports.tables import Table, calibration_table
 
 
@@ -97,6 +98,13 @@ def _inline(figure: Figure) -> str:
     drawn = svg[svg.index(">", box.start()) + 1 :]
     drawn = re.sub(r"<metadata>.*?</metadata>|<style>.*?</style>|<!--.*?-->", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r'((?: id=")|(?:href="#)|(?:url\(#))', rf"\g<1>{figure.name}-", drawn.replace("xlink:href", "href"))
+    # No script is needed for these: a browser shows the title of what the pointer is on.
+    tips = itertools.count()
+    drawn = re.sub(
+        rf' id="{re.escape(figure.name)}-{TIP}[^:"]*:([^"]*)">',
+        lambda found: f' id="{figure.name}-tip-{next(tips)}"><title>{found[1]}</title>',
+        drawn,
+    )
     # Points to CSS pixels: a figure never grows beyond its natural width.
     width = round(float(box[2]) * 4 / 3)
     return f'<svg viewBox="{box[1]}" role="img" aria-label="{safe(figure.alt)}" style="max-width:{width}px">{drawn}'

@@ -90,6 +90,13 @@ def test_the_page_needs_nothing_from_outside(page):
     assert {value for value in page.values("href") if not value.startswith("#")} == {"data:,"}
 
 
+def test_a_dot_of_a_figure_says_its_numbers_where_a_pointer_rests_on_it(page):
+    assert "<title>0.8000 [0.7800, 0.8200]</title>" in page.source
+    assert 'id="tip:' not in page.source
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+
+
 def test_the_page_says_in_words_how_good_the_models_are(page):
     assert "One sentence first." in page.text
     assert "AUC, from best to worst: Target counts 0.800 [0.780, 0.820]; HPMN 0.700 [0.680, 0.720]." in page.text
