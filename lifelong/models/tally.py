@@ -201,19 +201,20 @@ class Split:
 
     def vectors(self, embedded: Tensor) -> Tensor:
         """The vectors alone, one after another."""
-        return torch.cat([part[..., : self.dim].flatten(-2) for part in self._parts(embedded)], dim=-1)
+        return torch.cat([embedded[..., at : at + self.dim] for at in self._begins(embedded)], dim=-1)
 
     def weights(self, embedded: Tensor) -> Tensor:
         """Weights of counts of each item field: `[..., F, P]`."""
-        return self._parts(embedded)[0][..., self.dim : self.dim + FEATURES]
+        begins = [at + self.dim for at in self._begins(embedded)[: self.fields]]
+        return torch.stack([embedded[..., at : at + FEATURES] for at in begins], dim=-2)
 
     def popularity(self, embedded: Tensor) -> Tensor:
         """Logarithms of the shares of all targets that have each value: `[..., F]`; nothing is learned of them."""
-        return self._parts(embedded.detach())[0][..., self.dim + FEATURES]
+        return self._numbers(embedded, self.dim + FEATURES)
 
     def keys(self, embedded: Tensor) -> Tensor:
         """Keys of the item fields: int64 `[..., F]`."""
-        return self._parts(embedded.detach())[0][..., -1].round().long()
+        return self._numbers(embedded, self.dim + OWN).round().long()
 
     def gap_keys(self, embedded: Tensor) -> Tensor:
         """Keys of the gaps before embedded events: int64 `[...]`; 0 where the log has no times."""
@@ -228,21 +229,19 @@ class Split:
         return embedded if at is None else torch.cat([embedded[..., :at], embedded[..., at + 1 :]], dim=-1)
 
     def _width(self, embedded: Tensor) -> int:
-        """Width of what follows the item fields."""
-        return embedded.shape[-1] - sum(self._item)
+        """Width of what follows the item fields; a plain number also where a graph is traced."""
+        return int(embedded.shape[-1]) - sum(self._item)
 
-    def _parts(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
-        """Item fields `[..., F, width + 1]`, keys last, and the others `[..., fields, width]`."""
-        width = self.dim + OWN
-        last, others = sum(self._item), self._width(embedded) // width
-        item, other = embedded[..., :last], embedded[..., last : last + others * width]
-        if self.factors:
-            fields = torch.split(item, self._item, dim=-1)
-            item = torch.cat([part[..., : width + 1] for part in fields], dim=-1)
-        return (
-            item.reshape(*item.shape[:-1], self.fields, width + 1),
-            other.reshape(*other.shape[:-1], others, width),
-        )
+    def _begins(self, embedded: Tensor) -> list[int]:
+        """Where the fields begin, item fields first."""
+        width, last = self.dim + OWN, sum(self._item)
+        items = [sum(self._item[:place]) for place in range(self.fields)]
+        return items + [last + place * width for place in range(self._width(embedded) // width)]
+
+    def _numbers(self, embedded: Tensor, place: int) -> Tensor:
+        """The number at this place of each item field: `[..., F]`; nothing is learned of it."""
+        begins = self._begins(embedded)[: self.fields]
+        return torch.cat([embedded.detach()[..., at + place : at + place + 1] for at in begins], dim=-1)
 
 
 class TallyHead(nn.Module):

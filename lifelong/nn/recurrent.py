@@ -24,10 +24,11 @@ def gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor) -> Tensor:
     """
     assert isinstance(gru, nn.GRU)
     weight_x, weight_h, bias_x, bias_h = gru.all_weights[0]
-    reset_x, update_x, new_x = (input_BE @ weight_x.T + bias_x).chunk(3, dim=-1)
-    reset_h, update_h, new_h = (hidden_BD @ weight_h.T + bias_h).chunk(3, dim=-1)
-    reset = torch.sigmoid(reset_x + reset_h)
-    keep = torch.sigmoid(update_x + update_h)
+    # Sizes that a trace knows, and both gates together: for a single event the number of nodes is what a graph costs.
+    width = gru.hidden_size
+    gates_x, new_x = torch.split(input_BE @ weight_x.T + bias_x, [2 * width, width], dim=-1)
+    gates_h, new_h = torch.split(hidden_BD @ weight_h.T + bias_h, [2 * width, width], dim=-1)
+    reset, keep = torch.split(torch.sigmoid(gates_x + gates_h), [width, width], dim=-1)
     new = torch.tanh(new_x + reset * new_h)
     return (1 - keep) * new + keep * hidden_BD
 
@@ -37,13 +38,15 @@ def periodic_gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor, count
 
     A traced graph computes only the rows that are due; with periods 1, 2, 4 ... most are not.
     """
+    assert isinstance(gru, nn.GRU)
     if period == 1:
         return gru_step(gru, input_BE, hidden_BD)
     due_B = count_B % period == 0
     if not is_traced():
         return torch.where(due_B.unsqueeze(-1), gru_step(gru, input_BE, hidden_BD), hidden_BD)
-    place_N = due_B.nonzero().squeeze(1)
-    return hidden_BD.index_copy(0, place_N, gru_step(gru, input_BE[place_N], hidden_BD[place_N]))
+    place_N1 = due_B.nonzero()
+    place_N, place_ND = place_N1.squeeze(1), place_N1.expand(-1, gru.hidden_size)
+    return hidden_BD.scatter(0, place_ND, gru_step(gru, input_BE[place_N], hidden_BD[place_N]))
 
 
 def gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor | None = None) -> Tensor:
