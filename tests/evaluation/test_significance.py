@@ -173,6 +173,9 @@ def test_the_papers_tests_see_a_good_model_and_a_difference():
     assert tests.mann_whitney_p < 1e-6
     assert tests.t_p < 1e-3
     assert paper_tests(good, good).t_p == 1.0
+    first, second = (Sample.of([1, 0], logit, [0, 1]) for logit in ([2, -1], [0, 0]))
+    assert 0 < paper_tests(first, second).t_p < 1
+    assert paper_tests(*(one.take([0]) for one in (first, second))).t_p == 1.0
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
