@@ -15,10 +15,10 @@ pytest.importorskip("ibis")
 pytest.importorskip("pyarrow")
 
 from lifelong.data.dataset import Dataset
-from lifelong.data.item_statistics import PRIOR, ItemStatistics, Running, latest_numbers, level
+from lifelong.data.item_statistics import PRIOR, ItemStatistics, LatestStatistics, Running, latest_numbers, level
 from lifelong.data.scales import FIRST_LEVEL, ITEM_SCALES, RATING, REVIEWS
 from lifelong.data.vocabulary import PADDING, UNKNOWN
-from lifelong.errors import DatasetError, UsageError
+from lifelong.errors import DatasetError, RequestError, UsageError
 from lifelong.preparation.earlier_dataset import EarlierDataset
 
 Make = Callable[..., Dataset]
@@ -201,6 +201,17 @@ def test_saved_statistics_come_back_and_end_with_the_log(tmp_path: Path) -> None
     assert number_VK[:, 1].tolist() == scale.numbers(np.array([0, 0, 2, 1]), np.ones(4, bool)).tolist()
     middle = FIRST_LEVEL + 64
     assert number_VK[UNKNOWN, 0] == middle and number_VK[2, 0] < middle < number_VK[3, 0]
+
+
+def test_a_request_brings_newer_values_of_its_items() -> None:
+    kept = LatestStatistics((RATING, REVIEWS), np.array([[0, 0], [1, 2], [30, 31]], np.int32), (1.0, 5.0))
+    given = [None, {REVIEWS: "7"}, {RATING: "5.0", REVIEWS: None}, {}]
+    newer, unknown = (level(REVIEWS, np.array([value]), (1.0, 5.0))[0] for value in (7.0, math.nan))
+    best = level(RATING, np.array([5.0]), (1.0, 5.0))[0]
+    assert kept.numbers(np.array([2, 2, 2, 2]), given).tolist() == [[30, 31], [30, newer], [best, unknown], [30, 31]]
+    assert kept.numbers(np.array([2, 1])).tolist() == [[30, 31], [1, 2]]
+    with pytest.raises(RequestError, match="'many'"):
+        kept.numbers(np.array([2]), [{REVIEWS: "many"}])
 
 
 @pytest.mark.torch
