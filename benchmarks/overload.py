@@ -17,16 +17,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+import uvloop
 
 ARTIFACT = Path(__file__).parents[1] / "tests" / "assets" / "tiny_artifact"
 START = 1_700_000_000
@@ -54,26 +60,37 @@ class Outcome:
     other: int = 0
     moments: dict[float, bool] = field(default_factory=dict)
 
+    def note(self, due: float, status: int, in_time: bool) -> None:
+        """Note the answer to a request."""
+        if status == 200 and in_time:
+            self.in_time += 1
+            self.moments[due] = True
+        elif status == 200:
+            self.late += 1
+        elif status in (429, 503):
+            self.shed += 1
+        else:
+            self.other += 1
+
 
 class Client(asyncio.Protocol):
     """One connection, one request at a time; answers are distinguished by their length."""
 
-    def __init__(self, done: asyncio.Queue[Client]) -> None:
+    def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
-        self.answered: asyncio.Future[int] | None = None
-        self._free, self._text = done, b""
+        self._answered: Callable[[int], None] | None = None
+        self._text = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the way to the service."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's is of no class of asyncio.
+        self.transport = cast(asyncio.Transport, transport)
 
-    def send(self, request: bytes) -> asyncio.Future[int]:
-        """Send a request; gives the status of its answer."""
+    def send(self, request: bytes, answered: Callable[[int], None]) -> None:
+        """Send a request; `answered` is called with the status of its answer, 0 if there is none."""
         assert self.transport is not None
-        self.answered = asyncio.get_running_loop().create_future()
+        self._answered = answered
         self.transport.write(request)
-        return self.answered
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of an answer."""
@@ -82,67 +99,74 @@ class Client(asyncio.Protocol):
         if not found:
             return
         length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0] or 0)
-        if len(body) >= length and self.answered is not None:
+        if len(body) >= length:
             self._text = b""
-            self.answered.set_result(int(head[9:12]))
+            self._end(int(head[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the request that is under way."""
-        if self.answered is not None and not self.answered.done():
-            self.answered.set_result(0)
+        self._end(0)
+
+    def _end(self, status: int) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(status)
 
 
-async def _connected(port: int, number: int) -> asyncio.Queue[Client]:
-    free: asyncio.Queue[Client] = asyncio.Queue()
+async def _connected(port: int, number: int) -> list[Client]:
     loop = asyncio.get_running_loop()
-    for _ in range(number):
-        _, client = await loop.create_connection(lambda: Client(free), "127.0.0.1", port)
-        free.put_nowait(client)
-    return free
+    return [(await loop.create_connection(Client, "127.0.0.1", port))[1] for _ in range(number)]
 
 
 async def closed(port: int, bodies: list[bytes], *, seconds: float, connections: int) -> float:
     """Requests a second that are answered when each connection sends the next as soon as it has an answer."""
-    free, answered = await _connected(port, connections), 0
+    clients, statuses, left = await _connected(port, connections), Counter[int](), asyncio.Semaphore(0)
+    numbers = itertools.count()
     end = time.perf_counter() + seconds
 
-    async def go(first: int) -> None:
-        nonlocal answered
-        client, number = await free.get(), first
-        while time.perf_counter() < end:
-            status = await client.send(bodies[number % len(bodies)])
-            answered += status == 200
-            number += connections
+    def go(client: Client, status: int) -> None:
+        statuses[status] += 1
+        if time.perf_counter() < end:
+            client.send(bodies[next(numbers) % len(bodies)], partial(go, client))
+        else:
+            left.release()
 
-    await asyncio.gather(*(go(number) for number in range(connections)))
-    return answered / seconds
+    for client in clients:
+        go(client, -1)
+    for _ in clients:
+        await left.acquire()
+    return statuses[200] / seconds
 
 
 async def open_loop(
     port: int, bodies: list[bytes], *, rate: float, seconds: float, connections: int, deadline: float, seed: int
 ) -> Outcome:
     """Requests at the moments of a Poisson process."""
-    free, found = await _connected(port, connections), Outcome()
+    free, found, under_way = await _connected(port, connections), Outcome(), 0
     chance = np.random.default_rng(seed)
     due_N = np.cumsum(chance.exponential(1 / rate, int(rate * seconds)))
     waiting: deque[tuple[int, float]] = deque()
     started = time.perf_counter()
-    tasks: set[asyncio.Task[None]] = set()
 
-    async def send(client: Client, number: int, due: float) -> None:
-        status = await client.send(bodies[number % len(bodies)])
-        took = time.perf_counter() - started - due
-        if status == 200 and took <= deadline:
-            found.in_time += 1
-            found.moments[due] = True
-        elif status == 200:
-            found.late += 1
-        elif status in (429, 503):
-            found.shed += 1
-        else:
+    def send_waiting() -> None:
+        nonlocal under_way
+        # The client gives up on what it could not send in time.
+        while waiting and time.perf_counter() - started - waiting[0][1] > deadline:
+            waiting.popleft()
             found.other += 1
+        while waiting and free:
+            number, due = waiting.popleft()
+            client = free.pop()
+            under_way += 1
+            client.send(bodies[number % len(bodies)], partial(end, client, due))
+
+    def end(client: Client, due: float, status: int) -> None:
+        nonlocal under_way
+        under_way -= 1
+        found.note(due, status, time.perf_counter() - started - due <= deadline)
         if status:
-            free.put_nowait(client)
+            free.append(client)
+            send_waiting()
 
     for number, due in enumerate(due_N.tolist()):
         while (ahead := due - (time.perf_counter() - started)) > 0:
@@ -150,19 +174,14 @@ async def open_loop(
         found.due += 1
         found.moments[due] = False
         waiting.append((number, due))
-        # The client gives up on what it could not send in time.
-        while waiting and time.perf_counter() - started - waiting[0][1] > deadline:
-            waiting.popleft()
-            found.other += 1
-        while waiting and not free.empty():
-            task = asyncio.create_task(send(free.get_nowait(), *waiting.popleft()))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+        send_waiting()
         if number % 50 == 0:
             await asyncio.sleep(0)
     found.other += len(waiting)
-    if tasks:
-        await asyncio.wait(tasks, timeout=30)
+    waiting.clear()
+    last = time.perf_counter() + 30
+    while under_way and time.perf_counter() < last:
+        await asyncio.sleep(0.01)
     return found
 
 
@@ -195,20 +214,32 @@ def _scores(users: int, candidates: int) -> list[object]:
     return [{"user": f"u{number % users}", "items": items} for number in range(5_000)]
 
 
-def _measure(port: int, bodies: list[bytes], given: argparse.Namespace) -> dict[str, object]:
+def _used(process: int) -> float:
+    """Seconds of processor time that a process has used."""
+    words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _measure(port: int, process: int, bodies: list[bytes], given: argparse.Namespace) -> dict[str, object]:
     """Capacity, goodput at each multiple of it, and how soon the service is well again."""
-    asyncio.run(closed(port, bodies, seconds=1, connections=32))
-    capacity = asyncio.run(closed(port, bodies, seconds=given.seconds, connections=32))
-    document: dict[str, object] = {"capacity": round(capacity, 1)}
+    uvloop.run(closed(port, bodies, seconds=1, connections=32))
+    used = _used(process)
+    capacity = uvloop.run(closed(port, bodies, seconds=given.seconds, connections=32))
+    cost = (_used(process) - used) / given.seconds
+    document: dict[str, object] = {"capacity": round(capacity, 1), "cores": round(cost, 2)}
     for times in given.times:
         options = {"connections": given.connections, "deadline": given.deadline}
-        rush = asyncio.run(open_loop(port, bodies, rate=times * capacity, seconds=given.seconds, seed=1, **options))
-        calm = asyncio.run(
+        used = _used(process)
+        rush = uvloop.run(open_loop(port, bodies, rate=times * capacity, seconds=given.seconds, seed=1, **options))
+        taken = (_used(process) - used) / given.seconds
+        calm = uvloop.run(
             open_loop(port, bodies, rate=0.3 * capacity, seconds=_SETTLED + given.seconds, seed=2, **options)
         )
         later = [in_time for due, in_time in calm.moments.items() if due > _SETTLED]
         document[f"{times:g}x"] = {
             "goodput": round(rush.in_time / given.seconds / capacity, 3),
+            "cores": round(taken, 2),
+            "goodput_per_core": round(rush.in_time / given.seconds / taken / (capacity / cost), 3),
             "late": round(rush.late / rush.due, 3),
             "shed": round(rush.shed / rush.due, 3),
             "not_sent_or_failed": round(rush.other / rush.due, 3),
@@ -243,7 +274,11 @@ def main() -> None:
                 "events": _requests("/v1/events", _events(given.users, given.events)),
                 "scores": _requests("/v1/score", _scores(given.users, given.candidates)),
             }
-            found = {kind: _measure(port, of, given) for kind, of in requests.items() if given.only in (None, kind)}
+            found = {
+                kind: _measure(port, process.pid, of, given)
+                for kind, of in requests.items()
+                if given.only in (None, kind)
+            }
         finally:
             process.terminate()
             process.wait()

@@ -135,10 +135,14 @@ class Queue:
     @property
     def full(self) -> bool:
         """Whether a further work would be refused."""
-        # Of a queue that another thread empties there may be no first one any more.
-        with contextlib.suppress(IndexError):
-            return len(self._came) >= self.most or self._late(self._came[0])
-        return False
+        came = self._came
+        if not came:
+            return False
+        try:
+            return len(came) >= self.most or self._late(came[0])
+        except IndexError:
+            # Another thread has taken the last one.
+            return False
 
     @property
     def crowded(self) -> bool:
