@@ -9,8 +9,10 @@ the capacity of the same run; `recovered` is the share in time at 0.3 of the cap
 two.
 
 Service and load take processes of their own. A machine with two cores gives the load as much as the service needs, so
-the load is as cheap as Python allows: raw bytes, kept-alive connections, as many as are due at a time. What no
-connection is free for is not sent, and counts as not answered.
+the load is as cheap as Python allows: uvloop, raw bytes, kept-alive connections, as many as are due at a time. What no
+connection is free for is not sent, and counts as not answered. On a busy machine the service gets another share of the
+cores in each phase: `cores` says how many, and `goodput_per_core` is what it answered in time for each, as a share of
+the same in the closed loop.
 """
 
 from __future__ import annotations

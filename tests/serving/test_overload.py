@@ -15,6 +15,7 @@ import uvicorn
 
 from lifelong.errors import StoreUnavailableError
 from lifelong.memory.updater import Updater
+from lifelong.serving.connections import _plain_path
 from lifelong.serving.errors import OverloadedError
 from lifelong.serving.guards import Rush, Shed
 from lifelong.serving.queues import FEW, Queue, Writes
@@ -460,6 +461,17 @@ def test_after_a_long_round_so_many_are_let_in_as_can_be_done_in_time():
     rush = asyncio.run(run())
     assert len(shed) >= 950
     assert rush.refusal.status_code == 503
+
+
+def test_a_head_that_has_come_before_is_still_of_one_whole_request_or_parsed():
+    head = b"POST /v1/score?x=1 HTTP/1.1\r\nHost: h\r\nContent-Length: %s\r\n\r\n"
+    for _ in range(2):
+        assert _plain_path(head % b"2" + b"{}") == "/v1/score"
+        assert _plain_path(head % b"2" + b"{") == _plain_path(head % b"2" + b"{} ") == ""
+        assert _plain_path(head % b"02" + b"{}") == "/v1/score"
+        assert _plain_path(head % (b"9" * 5_000) + b"{}") == ""
+        assert _plain_path(head % b"2\r\nX: %s" % (b"x" * 5_000) + b"{}") == "/v1/score"
+        assert _plain_path((head % b"2")[:-4] + b"{}") == ""
 
 
 BODY = json.dumps({"events": [row()]}).encode()
