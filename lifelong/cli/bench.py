@@ -7,6 +7,7 @@ import csv
 import itertools
 import json
 import math
+import os
 import random
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from lifelong.cli.options import ArtifactPath
 from lifelong.cli.serving_cost import milliseconds
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import StoreError, UsageError
+from lifelong.launch import end_with_parent
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 _START = 1_700_000_000
 _ITEMS = 10_000
 """Largest number of different items in the events."""
+_GRACE = 30.0
+"""Seconds that the service may take to end when the benchmark was killed."""
 _CONNECTIONS, _WARM_UP = 32, 1.0
 """HTTP requests on their way at the same time, at most; seconds of requests that are not counted."""
 
@@ -164,9 +168,19 @@ def _bytes(artifact: Artifact, url: str, users: int) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _served(artifact: Path, url: str) -> Iterator[str]:
-    """The address of `lifelong serve`, running in a process of its own."""
-    command = [sys.executable, "-m", "lifelong", "serve", str(artifact), "--store", url, "--port", "0", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """The address of `lifelong serve`, running in a process of its own that ends with this one."""
+    words = ["serve", str(artifact), "--store", url, "--port", "0", "--json"]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Nothing is ever written into this pipe: it is closed when this process ends, however that happens.
+    parent, alive = os.pipe()
+    try:
+        code = f"from {__name__} import serve_until; serve_until({parent}, {words!r})"
+        process = subprocess.Popen([sys.executable, "-c", code], pass_fds=(parent,), **pipes)
+    except BaseException:
+        os.close(alive)
+        raise
+    finally:
+        os.close(parent)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -177,6 +191,20 @@ def _served(artifact: Path, url: str) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate()
+        os.close(alive)
+
+
+def serve_until(parent: int, words: list[str]) -> None:
+    """Run a command line of `lifelong` that ends with the process that started it.
+
+    Args:
+        parent: descriptor of a pipe that ends with that process.
+        words: the command and its options.
+    """
+    from lifelong.cli import main
+
+    end_with_parent(parent, grace=_GRACE)
+    sys.exit(main(words))
 
 
 def _over_http(address: str, bodies: list[dict[str, Any]], rate: float, seconds: float) -> dict[str, Any]:

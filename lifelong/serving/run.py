@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import gc
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -15,6 +17,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lifelong.errors import LifelongError, UsageError, require
@@ -34,6 +37,8 @@ BACKLOG = 2_048
 """Connections that wait to be accepted, at most."""
 STOP_SECONDS = 30
 """Seconds that accepted requests may take after the signal to stop."""
+METRICS = "lifelong-metrics-"
+"""Begin of the names of folders in which the processes of a service add up what they count."""
 PORT_SECONDS = 5.0
 """Seconds that workers of a service that was killed may take to leave the port to the next one."""
 
@@ -101,19 +106,54 @@ def _shared_metrics() -> Iterator[None]:
     if os.environ.get(SHARED):
         yield
         return
-    with tempfile.TemporaryDirectory(prefix="lifelong-metrics-") as folder:
-        os.environ[SHARED] = folder
+    remove_left_metrics()
+    # It gets its name when it is held: nobody takes it for one that was left.
+    folder = Path(tempfile.mkdtemp(prefix=f".{METRICS}"))
+    with _held(folder):
+        named = folder.rename(folder.with_name(folder.name[1:]))
+        os.environ[SHARED] = str(named)
         try:
             yield
         finally:
             del os.environ[SHARED]
+            shutil.rmtree(named, ignore_errors=True)
+
+
+def remove_left_metrics() -> None:
+    """Remove the folders in which killed services have added up what they counted.
+
+    A folder is left alone as long as a process holds it: the parent, or one of its workers, which may outlive it.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{METRICS}*"):
+        # Of another user, or held.
+        with contextlib.suppress(OSError), _held(folder, fcntl.LOCK_EX):
+            shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _held(folder: Path, how: int = fcntl.LOCK_SH) -> Iterator[None]:
+    """Hold a folder, together with other processes or alone.
+
+    Raises:
+        OSError: it is not there, is a link, or another process holds it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _worker_app(make_app: Callable[[], contextlib.AbstractContextManager[FastAPI]]) -> FastAPI:
     """The app of one of several processes; what it was opened with is closed when it has shut down."""
+    from lifelong.serving.metrics import SHARED
+
     # A worker that outlived its parent would hold the port, and nobody could stop it by the parent's number.
     end_with_parent(grace=STOP_SECONDS)
     opened = contextlib.ExitStack()
+    if (shared := Path(os.environ.get(SHARED, ""))).name.startswith(METRICS):
+        opened.enter_context(_held(shared))
     try:
         app = opened.enter_context(make_app())
     except LifelongError as error:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from support.processes import children, until, wait_until_gone
 
 from lifelong.cli.remote import Remote
 from lifelong.errors import UsageError
@@ -419,6 +420,19 @@ def test_bench_measures_a_file_single_calls_and_http(run, artifact):
     assert document["ingest"]["events_per_second"] > 0
     assert (document["http"]["failed"], document["bytes"]["memory"]) == (0, 24 + 3 * 6 * 4)
     assert document["bytes"]["disk_with_log"] > document["bytes"]["memory"]
+
+
+def test_bench_that_is_killed_leaves_no_service(artifact):
+    command = [sys.executable, "-m", "lifelong", "bench", str(artifact), *SMALL, "--seconds", "1000"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: bool(children(process.pid)) or process.poll() is not None)
+        services = children(process.pid)
+        assert services
+    finally:
+        process.kill()
+        process.wait()
+    wait_until_gone(services)
 
 
 def test_bench_says_it_to_people_too(run, artifact):

@@ -18,7 +18,8 @@ from support.processes import children, wait_until_gone
 from support.valkey import free_port, server
 
 from lifelong.errors import UsageError
-from lifelong.serving.run import check_workers, listen, run
+from lifelong.serving.metrics import SHARED
+from lifelong.serving.run import METRICS, _held, _shared_metrics, check_workers, listen, remove_left_metrics, run
 
 
 def test_one_worker_is_always_fine_and_several_on_a_shared_store():
@@ -174,8 +175,12 @@ class Writer:
             time.sleep(0.01)
 
 
-def test_workers_end_with_a_parent_that_is_killed_and_the_next_service_has_their_port(artifact, redis_url):
+def test_workers_end_with_a_parent_that_is_killed_and_the_next_service_has_their_port(
+    artifact, redis_url, tmp_path, monkeypatch
+):
     pytest.importorskip("redis")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     port = free_port()
     command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--store", redis_url]
     command += ["--workers", "2", "--port", str(port)]
@@ -200,6 +205,9 @@ def test_workers_end_with_a_parent_that_is_killed_and_the_next_service_has_their
         running[1].kill()
         running[1].wait()
         wait_until_gone(workers)
+        assert list(tmp_path.glob(f"{METRICS}*"))
+        remove_left_metrics()
+        assert not list(tmp_path.glob(f"{METRICS}*"))
         with listen("127.0.0.1", port):
             pass
     finally:
@@ -207,3 +215,29 @@ def test_workers_end_with_a_parent_that_is_killed_and_the_next_service_has_their
         for process in running:
             process.kill()
             process.wait()
+
+
+def test_folders_of_metrics_that_killed_services_left_are_removed_and_no_others(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, held, link = (tmp_path / f"{METRICS}{name}" for name in ("left", "held", "link"))
+    other = tmp_path / "other"
+    for folder in (left, held, other):
+        folder.mkdir()
+        (folder / "counter.db").write_bytes(b"x")
+    link.symlink_to(other)
+    with _held(held), _held(held):
+        remove_left_metrics()
+        assert set(tmp_path.iterdir()) == {held, link, other}
+    remove_left_metrics()
+    assert set(tmp_path.iterdir()) == {link, other}
+    assert (other / "counter.db").exists()
+
+
+def test_the_folder_of_metrics_is_held_while_it_is_used_and_gone_after_that(monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv(SHARED, raising=False)
+    with _shared_metrics():
+        assert [str(folder) for folder in tmp_path.iterdir()] == [os.environ[SHARED]]
+        remove_left_metrics()
+        assert Path(os.environ[SHARED]).is_dir()
+    assert (SHARED in os.environ, list(tmp_path.iterdir())) == (False, [])
