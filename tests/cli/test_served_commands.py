@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from support.processes import children, until, wait_until_gone
+from support.processes import children, wait_until_gone
 
 from lifelong.cli.remote import Remote
 from lifelong.errors import UsageError
@@ -422,16 +422,23 @@ def test_bench_measures_a_file_single_calls_and_http(run, artifact):
     assert document["bytes"]["disk_with_log"] > document["bytes"]["memory"]
 
 
-def test_bench_that_is_killed_leaves_no_service(artifact):
-    command = [sys.executable, "-m", "lifelong", "bench", str(artifact), *SMALL, "--seconds", "1000"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def test_the_service_of_a_bench_that_is_killed_ends(artifact, tmp_path):
+    code = f"""
+from pathlib import Path
+from lifelong.cli.bench import _served
+
+with _served(Path({str(artifact)!r}), "rocksdb://{tmp_path}/store") as address:
+    print(address, flush=True)
+    input()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
-        until(lambda: bool(children(process.pid)) or process.poll() is not None)
+        assert process.stdout.readline().startswith(b"http://")
         services = children(process.pid)
         assert services
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     wait_until_gone(services)
 
 
