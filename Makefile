@@ -2,6 +2,7 @@
 # make test   installs what is needed and runs all tests, also those of an environment without torch
 # make check  lint, types, architecture, docs
 # make soak   the long tests
+# make test-feast   the tests of `lifelong.feast`, in an environment of its own
 # make page   builds the service's page from page/ (needs Node 20 or later and a registry of packages)
 #
 # An activated virtual environment is used as it is; without one, .venv is made here.
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 SERVE := .venv-serve
 DEMO_OUT ?= demo-output
 
-.PHONY: demo test test-full test-serve soak check lint types architecture docs pictures page page-check clean
+.PHONY: demo test test-full test-serve test-feast soak check lint types architecture docs pictures page page-check clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +51,12 @@ test-full: $(VENV)/.lifelong-dev
 # One more than the cores of a small machine: these tests wait for servers and killed processes most of the time.
 test-serve: $(VENV)/.lifelong-dev $(SERVE)/.lifelong-serve
 	$(SERVE)/bin/python -m pytest -m "not torch and not full and not soak" $(SERVED) tests/test_import.py --numprocesses 3 --dist loadfile
+
+# Not of `test`: Feast and what it needs are 700 MB, and an older pandas than that of the other tests.
+test-feast: $(VENV)/bin/python
+	$(BIN)/python -m venv .venv-feast
+	.venv-feast/bin/python -m pip install --quiet --disable-pip-version-check -e '.[feast]' pytest pytest-timeout
+	.venv-feast/bin/python -m pytest tests/test_feast.py
 
 soak: $(VENV)/.lifelong-dev
 	$(BIN)/python -m pytest -m soak --timeout 7200
@@ -94,4 +101,4 @@ page-check:
 	else echo "page-check: skipped, since Node or page/node_modules is absent (make page installs these)"; fi
 
 clean:
-	rm -rf .venv .venv-serve page/node_modules site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-serve .venv-feast page/node_modules site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

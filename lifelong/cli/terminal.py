@@ -145,6 +145,9 @@ def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: 
     except Exception as error:
         logger.debug("a command failed", exc_info=True)
         _trace(debug=debug)
+        if isinstance(error, OSError) and error.filename is not None:
+            _report_from(place, _of_file(error), as_json=as_json)
+            return 1
         fix = "" if debug else "run again with --debug to see where it happened"
         found = f"{type(error).__name__}: {error}"
         _report_from(place, {"type": "Internal", "found": found, "expected": "", "fix": fix}, as_json=as_json)
@@ -181,6 +184,16 @@ def _missing(error: ModuleNotFoundError) -> LifelongError:
     extra = next((extra for extra, modules in EXTRAS.items() if top in modules), None)
     fix = f"pip install 'lifelong[{extra}]'" if extra else f"install {top}"
     return MissingExtraError(f"this command needs the package {top!r}, which is not installed", fix=fix)
+
+
+def _of_file(error: OSError) -> dict[str, Any]:
+    """What the system says of a file or folder, such as an --out in a place that cannot be written."""
+    return {
+        "type": "File",
+        "found": f"{error.filename}: {error.strerror}",
+        "expected": "files and folders that this user can read and write",
+        "fix": "name another place, or change its rights",
+    }
 
 
 def error_document(error: LifelongError) -> dict[str, Any]:

@@ -75,6 +75,12 @@ def test_a_wrong_setting_of_prepare_is_bad_usage_and_named(run, log, tmp_path, w
     assert not (tmp_path / "data").exists()
 
 
+def test_a_place_that_cannot_be_written_is_named(run, log):
+    outcome = run("prepare", "taobao", log, "--out", "/proc/data", "--json")
+    assert outcome.code == 1
+    assert "/proc/" in outcome.error["found"] and outcome.error["fix"] == "name another place, or change its rights"
+
+
 def test_an_unknown_source_is_bad_usage(run, log, tmp_path):
     outcome = run("prepare", "taobato", log, "--out", tmp_path / "data", "--json")
     assert outcome.code == 2

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -152,6 +158,60 @@ def test_messages_of_a_topic_are_linked_with_those_who_sent_them(exporter, artif
     assert sum(span.attributes["messaging.batch.message_count"] for span in consumed) == 2
     assert [link.context.span_id for span in consumed for link in span.links] == [int(SPAN, 16)]
     assert parents(spans_of(exporter))["store.commit"] == f"process {topic}"
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes what exporters send by OTLP over HTTP."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Export)
+        self.spans: list[tuple[str, str, str]] = []
+        """Instance of the service, name and trace of each span."""
+        Thread(target=self.serve_forever, daemon=True).start()
+
+
+class _Export(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        messages = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+        body = self.rfile.read(int(self.headers["content-length"]))
+        zipped = self.headers.get("content-encoding") == "gzip"
+        sent = messages.ExportTraceServiceRequest.FromString(gzip.decompress(body) if zipped else body)
+        for resource in sent.resource_spans:
+            names = {one.key: one.value.string_value for one in resource.resource.attributes}
+            instance = names["service.instance.id"]
+            spans = [span for scope in resource.scope_spans for span in scope.spans]
+            self.server.spans += [(instance, span.name, span.trace_id.hex()) for span in spans]
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *words: object) -> None:
+        """Say nothing."""
+
+
+def test_each_of_several_workers_exports_its_spans_until_it_ends(artifact, redis_url) -> None:
+    """What its last batch holds, too."""
+    collector = Collector()
+    command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--store", redis_url]
+    command += ["--workers", "2", "--traces", "--port", "0", "--json"]
+    endpoint = f"http://127.0.0.1:{collector.server_port}"
+    environment = os.environ | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_BSP_SCHEDULE_DELAY": "500"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        assert process.stdout is not None
+        address, sent = json.loads(process.stdout.readline())["address"], 0
+        deadline = time.monotonic() + 300
+        # Each connection is answered by whichever worker takes it.
+        while len({instance for instance, *_ in collector.spans}) < 2:
+            assert time.monotonic() < deadline, collector.spans
+            body = {"user": "ann-secret", "items": ["i1"]}
+            assert httpx.post(f"{address}/v1/score", json=body, headers=PARENT, timeout=300).status_code == 200
+            sent += 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(300) == 0
+    collector.shutdown()
+    collector.server_close()
+    scored = [(instance, trace) for instance, name, trace in collector.spans if name == "POST /v1/score"]
+    assert len(scored) == sent and {trace for _, trace in scored} == {TRACE}
+    assert len({instance for instance, _ in scored}) == 2
 
 
 def _modules_after(code: str) -> set[str]:

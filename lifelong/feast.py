@@ -1,0 +1,172 @@
+"""The features of a memory in Feast: read online from a running service, and joined point in time from parquet.
+
+    feast.get_online_features     --LifelongOnlineStore--> GET /v1/users/{user}/features?items=...     `lifelong serve`
+    feast.get_historical_features --FileSource-----------> what `export` wrote, a row for each example
+
+In `feature_store.yaml`:
+
+    online_store: {type: lifelong.feast.LifelongOnlineStore, service: "http://127.0.0.1:8000"}
+    entity_key_serialization_version: 3
+
+Memories are written by events and not by `feast materialize`, which is refused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from feast import Entity, FeatureView, Field, FileSource, ValueType
+from feast.infra.online_stores.online_store import OnlineStore
+from feast.repo_config import FeastConfigBaseModel
+from feast.type_map import python_values_to_proto_values
+from feast.types import Float64, Int64
+
+from lifelong.atomic import write_whole
+from lifelong.cli.remote import Remote
+from lifelong.errors import UsageError, require
+from lifelong.scoring.features import export_features
+
+if TYPE_CHECKING:
+    from lifelong.data.examples import Split
+    from lifelong.opening import AnyArtifact, AnyDataset
+
+USER, ITEM = "user", "item"
+TIME = "event_timestamp"
+_KEYS = ("example", USER, ITEM, "time", TIME)
+_ITEMS = 100
+"""Candidates of one request, so that its address stays short."""
+_Row = tuple[datetime | None, dict[str, Any] | None]
+
+
+def export(artifact: AnyArtifact, dataset: AnyDataset, out: Path | str, *, split: Split = "train") -> int:
+    """Write what `lifelong.export_features` writes, with `event_timestamp` as Feast reads times.
+
+    Args:
+        artifact: of a model that is served, or its folder.
+        dataset: with the fields and vocabularies of training, or its folder.
+        out: `.parquet`; it appears when it is complete.
+        split: train, validation or test.
+
+    Returns:
+        How many rows there are.
+
+    Raises:
+        ArtifactError: the model cannot be served, and why.
+        MismatchError: the dataset does not fit the model.
+        UsageError: `out` is no parquet file, or there is no such split.
+    """
+    arrow = require("pyarrow", extra="train", purpose="writing parquet")
+    parquet = require("pyarrow.parquet", extra="train", purpose="writing parquet")
+    path, rows = Path(out), export_features(artifact, dataset, out, split=split)
+    table = parquet.read_table(path)
+    time = table["time"].cast(arrow.timestamp("s", tz="UTC")).cast(arrow.timestamp("us", tz="UTC"))
+    with write_whole(path) as draft:
+        parquet.write_table(table.append_column(TIME, time), draft)
+    return rows
+
+
+def feature_view(path: Path | str, *, name: str = "memory", ttl: timedelta | None = None) -> Any:
+    """A Feast view of the features of user and item, for `apply`.
+
+    Args:
+        path: of what `export` wrote; its columns are the features.
+        name: of the view.
+        ttl: how old a row may be that a time is joined with; None for any age.
+
+    Returns:
+        A `feast.FeatureView` of the entities `user` and `item`.
+    """
+    schema = require("pyarrow.parquet", extra="train", purpose="reading parquet").read_schema(path)
+    columns = [field for field in schema if field.name not in _KEYS and not field.name.startswith("label")]
+    return FeatureView(
+        name=name,
+        entities=[Entity(name=key, join_keys=[key], value_type=ValueType.STRING) for key in (USER, ITEM)],
+        ttl=ttl,
+        schema=[Field(name=one.name, dtype=Int64 if str(one.type) == "int64" else Float64) for one in columns],
+        source=FileSource(path=str(Path(path).resolve()), timestamp_field=TIME),
+    )
+
+
+class LifelongOnlineStoreConfig(FeastConfigBaseModel):  # type: ignore[misc]
+    """The part `online_store` of `feature_store.yaml`.
+
+    Args:
+        service: address of a `lifelong serve`.
+        key_file: file with a key of that service; None for a service without keys.
+        time: moment of all requests, UTC seconds, to compare with the past; None for now.
+    """
+
+    type: str = "lifelong.feast.LifelongOnlineStore"
+    service: str
+    key_file: Path | None = None
+    time: int | None = None
+
+
+class LifelongOnlineStore(OnlineStore):  # type: ignore[misc]
+    """Reads features of user and item from a running service; it holds nothing itself."""
+
+    def online_read(
+        self, config: Any, table: Any, entity_keys: Sequence[Any], requested_features: Sequence[str] | None = None
+    ) -> list[_Row]:
+        """The features of each pair of user and item, in the order of the keys.
+
+        Raises:
+            UsageError: the entities of the view are others than `user` and `item`.
+            LifelongError: the service refuses the request, or does not answer.
+        """
+        place, pairs = config.online_store, [_pair(key) for key in entity_keys]
+        types = {field.name: field.dtype.to_value_type() for field in table.features}
+        names = list(requested_features or types)
+        moment = datetime.now(UTC) if place.time is None else datetime.fromtimestamp(place.time, UTC)
+        found = _ask(Remote.of(place.service, place.key_file), pairs, place.time)
+        columns = {name: python_values_to_proto_values([found[pair][name] for pair in pairs], types[name])
+                   for name in names}  # fmt: skip
+        return [(moment, {name: values[at] for name, values in columns.items()}) for at in range(len(pairs))]
+
+    def online_write_batch(self, config: Any, table: Any, data: Any, progress: Any) -> None:
+        """Refused.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(
+            f"Feast writes the view {table.name!r}",
+            expected="events: they alone write memories",
+            fix="POST /v1/events or `lifelong ingest`; set online=False for views that Feast materializes elsewhere",
+        )
+
+    def update(self, config: Any, tables_to_delete: Any, tables_to_keep: Any, *args: Any, **options: Any) -> None:
+        """Nothing to make: the service has its store."""
+
+    def teardown(self, config: Any, tables: Any, entities: Any) -> None:
+        """Nothing to take away: memories stay in the service's store."""
+
+
+def _pair(key: Any) -> tuple[str, str]:
+    found = dict(zip(key.join_keys, (value.string_val for value in key.entity_values), strict=True))
+    if set(found) != {USER, ITEM}:
+        raise UsageError(f"a view of the entities {', '.join(found)}", expected="the entities user and item, of texts")
+    return found[USER], found[ITEM]
+
+
+def _ask(
+    service: Remote, pairs: Sequence[tuple[str, str]], time: int | None
+) -> Mapping[tuple[str, str], dict[str, Any]]:
+    """The features of each pair; one request for each user and 100 items."""
+    items_of: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for user, item in pairs:
+        items_of[user][item] = None
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for user, items in items_of.items():
+        every = list(items)
+        for at in range(0, len(every), _ITEMS):
+            asked: list[tuple[str, Any]] = [("items", item) for item in every[at : at + _ITEMS]]
+            asked += [] if time is None else [("time", time)]
+            reply = service.ask("GET", f"/v1/users/{quote(user, safe='')}/features?{urlencode(asked)}")
+            found |= {(user, row["item"]): row for row in reply["features"]}
+    return found
