@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
     from lifelong.scoring.scorer import Scorer
 
+
+class MomentError(RequestError):
+    """The memory of an earlier moment is not known, or too many events would have to be folded again."""
+
+
 REPLAYED = 5_000
 """Events that are folded again for one user, at most."""
 
@@ -39,12 +44,12 @@ def earlier(scorer: Scorer, events: int, *, replayer: Replayer | None = None, da
         dataset: for one that is made: each user's first events, where the log lacks them.
 
     Raises:
-        RequestError: there are too many events to fold them again. Its methods raise it too: for a user who has fewer
+        MomentError: there are too many events to fold them again. Its methods raise it too: for a user who has fewer
             events, or events that are not known any more.
         MismatchError: the dataset has other fields or vocabularies than the artifact.
     """
     if not 0 <= events <= REPLAYED:
-        raise RequestError(
+        raise MomentError(
             f"a memory after {events:,} events", expected=f"0 to {REPLAYED:,} events, which are folded again"
         )
     folds = replayer or Replayer(
@@ -57,13 +62,13 @@ def _after(replayer: Replayer, users: Sequence[str], states: States, events: int
     """The memories after so many events, of users with these memories now."""
     for user, count in zip(users, states.count_B.tolist(), strict=True):
         if count < events:
-            raise RequestError(
+            raise MomentError(
                 f"user {user!r} has {count:,} events", expected=f"at least {events:,}, to fold these again"
             )
     wanted = States(np.full(len(users), events, np.int64), states.last_time_B, {})
     replayed = replayer.replay(users, replayer.writer.runtime.empty(len(users)), wanted)
     for place, why in replayed.unknown.items():
-        raise RequestError(
+        raise MomentError(
             f"the memory of user {users[place]!r} after {events:,} events is not known: {why}",
             expected="an event log that goes back to the first event, or a dataset with the events before it",
             fix="serve with the event log on and with --data",

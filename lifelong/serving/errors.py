@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from lifelong.errors import LifelongError, RequestError, StoreCorruptError, StoreUnavailableError, UsageError
+from lifelong.scoring.earlier import MomentError
 from lifelong.serving.schemas import ErrorReply
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ _STATUS: tuple[tuple[type[LifelongError], int], ...] = (
     (OverloadedError, 503),
     (NotFoundError, 404),
     (RefusedError, 409),
+    (MomentError, 409),
     (TooLargeError, 413),
     (MediaTypeError, 415),
     (UnauthorizedError, 401),
@@ -106,6 +108,14 @@ DOCUMENTED: dict[int | str, dict[str, Any]] = {
     504: {"model": ErrorReply, "description": "not answered in time; events with an event_id can be sent again"},
 }
 """Error answers that every endpoint can give."""
+VIEWED: dict[int | str, dict[str, Any]] = {
+    404: {"model": ErrorReply, "description": "the store holds no such artifact"},
+    409: {
+        "model": ErrorReply,
+        "description": "the memory of that moment is not known, or the artifact cannot be opened",
+    },
+}
+"""Further ones of endpoints that look at other artifacts and earlier moments."""
 
 
 def error_response(error: LifelongError, *, headers: Mapping[str, str] | None = None) -> JSONResponse:

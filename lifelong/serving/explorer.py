@@ -15,7 +15,7 @@ from lifelong.scoring.people import FoundUsers, Kind, find_users
 from lifelong.scoring.timeline import Timeline, timeline
 from lifelong.serving import schemas as s
 from lifelong.serving.bodies import JsonRoute
-from lifelong.serving.errors import DOCUMENTED
+from lifelong.serving.errors import DOCUMENTED, VIEWED
 from lifelong.serving.routes import Served, User
 from lifelong.serving.views import ListedArtifact, View
 
@@ -101,13 +101,13 @@ async def get_history(
     return Response(await service.asked(text), media_type="application/json")
 
 
-@explorer.get("/users/{user:text}/cells", summary="What a user's memory counts")
+@explorer.get("/users/{user:text}/cells", summary="What a user's memory counts", responses=VIEWED)
 async def get_cells(user: User, service: Served, view: Looked) -> MemoryCells:
     """The counters of each item field; none for a model without counters."""
     return await service.asked(lambda scorer: cells_of(scorer, user), view)
 
 
-@explorer.get("/users/{user:text}/top", summary="A user's best items of the catalogue")
+@explorer.get("/users/{user:text}/top", summary="A user's best items of the catalogue", responses=VIEWED)
 async def get_top(
     user: User,
     service: Served,

@@ -15,7 +15,7 @@ from lifelong.scoring.answer import Answer, Score, ScoreRequest
 from lifelong.scoring.explanation import Explanation
 from lifelong.serving import schemas as s
 from lifelong.serving.bodies import JsonRoute, ShortRoute
-from lifelong.serving.errors import DOCUMENTED, error_parts
+from lifelong.serving.errors import DOCUMENTED, VIEWED, error_parts
 from lifelong.serving.service import Service, UserMemory
 from lifelong.serving.views import View
 
@@ -85,7 +85,7 @@ async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> o
     return _one(await service.answer(_request(body)))
 
 
-@api.post("/explain", summary="Explain scores: time scales and past events")
+@api.post("/explain", summary="Explain scores: time scales and past events", responses=VIEWED)
 async def post_explain(body: s.ExplainBody, service: Served) -> Explanation:
     """Attention over slots or events for each candidate, and the events behind it if they are known."""
     return await service.explain(_request(body), View(body.artifact, body.after_events))

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from lifelong.errors import MismatchError, RequestError, StoreForeignError
+from lifelong.errors import MismatchError, StoreForeignError, UsageError
 from lifelong.memory.artifacts import open_stored
 from lifelong.memory.replaying import Replayer
 from lifelong.memory.writer import MemoryWriter
 from lifelong.scoring.earlier import earlier
 from lifelong.scoring.scorer import Scorer
+from lifelong.serving.errors import NotFoundError, RefusedError
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -87,12 +88,16 @@ class Views:
         """The scorer of a view.
 
         Raises:
-            UsageError: the store holds no such artifact.
-            RequestError: the artifact cannot be opened, or too many events would have to be folded again.
+            NotFoundError: the store holds no such artifact.
+            RefusedError: the artifact cannot be opened.
+            MomentError: too many events would have to be folded again.
         """
         scorer = served
         if view.artifact is not None:
-            stored = self.store.artifact_list().named(view.artifact)
+            try:
+                stored = self.store.artifact_list().named(view.artifact)
+            except UsageError as error:
+                raise NotFoundError(error.found, expected=error.expected, fix="GET /v1/artifacts lists them") from error
             scorer = served if stored.id == served.artifact.id else self._other(stored)
         return (
             scorer if view.after_events is None else earlier(scorer, view.after_events, replayer=self._replayer(scorer))
@@ -115,7 +120,7 @@ class Views:
         try:
             return open_stored(stored) if writer is None else writer.artifact
         except StoreForeignError as error:
-            raise RequestError(error.found, expected=error.expected, fix=error.fix) from error
+            raise RefusedError(error.found, expected=error.expected, fix=error.fix) from error
 
     def _forget_dropped(self) -> None:
         """Let go of the artifacts that were dropped from the store, with their weights."""

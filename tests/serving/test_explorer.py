@@ -233,14 +233,14 @@ def test_an_earlier_moment_has_the_memory_and_the_scores_that_were_given_then(sh
     assert shop.get("/v1/users/ann/cells?after_events=3").json() == cells
     assert shop.get(f"/v1/users/ann/top?after_events=3&time={later}").json() == top
     assert shop.post("/v1/explain", body | {"after_events": 3}).json() == explained
-    check_error(shop.post("/v1/explain", body | {"after_events": 9}), 422, found="'ann' has 8 events")
-    check_error(shop.get("/v1/users/ann/cells?after_events=100000"), 422, found="after 100,000 events")
+    check_error(shop.post("/v1/explain", body | {"after_events": 9}), 409, found="'ann' has 8 events")
+    check_error(shop.get("/v1/users/ann/cells?after_events=100000"), 409, found="after 100,000 events")
 
 
 def test_without_an_event_log_an_earlier_moment_is_not_known_and_the_reply_says_what_to_do(make_client, shop_artifact):
     client = make_client(shop_artifact, settings=ServiceSettings(event_log=False))
     write(client, "ann", ["butter", "salami"])
-    check_error(client.get("/v1/users/ann/cells?after_events=1"), 422, found="the log lacks the user's first 1 event")
+    check_error(client.get("/v1/users/ann/cells?after_events=1"), 409, found="the log lacks the user's first 1 event")
 
 
 def test_another_artifact_of_the_store_explains_the_same_candidates(make_client, artifact, tmp_path):
@@ -263,7 +263,7 @@ def test_another_artifact_of_the_store_explains_the_same_candidates(make_client,
     assert client.get(f"/v1/users/ann/cells?artifact={newer.id}").json()["artifact"] == newer.id
     then = client.post("/v1/explain", body | {"artifact": newer.id, "after_events": 1}).json()
     assert (then["artifact"], then["count"]) == (newer.id, 1)
-    check_error(client.post("/v1/explain", body | {"artifact": "nothing"}), 422, found="no artifact 'nothing'")
+    check_error(client.post("/v1/explain", body | {"artifact": "nothing"}), 404, found="no artifact 'nothing'")
 
 
 def test_an_artifact_that_was_dropped_is_no_longer_looked_at(make_client, artifact, tmp_path):
@@ -272,4 +272,4 @@ def test_an_artifact_that_was_dropped_is_no_longer_looked_at(make_client, artifa
     body = {"user": "ann", "items": ["i1"], "artifact": newer.id}
     assert client.post("/v1/explain", body).status_code == 200
     takeover.drop(client.app.state.service.store, newer.id)
-    check_error(client.post("/v1/explain", body), 422, found="no artifact")
+    check_error(client.post("/v1/explain", body), 404, found="no artifact")
