@@ -300,7 +300,7 @@ class ExplainBody(OneBody):
     """One user and the candidates to explain the scores of."""
 
     artifact: Id | None = Field(None, description=OTHER)
-    after_events: int | None = Field(None, ge=0, description=AFTER)
+    after_events: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = Field(None, description=AFTER)
 
 
 class ModelReply(_Reply):
