@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,7 @@ def replay(
     open_store: Callable[[], MemoryStore],
     *,
     split: Split = "test",
+    until: Mapping[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Replay:
     """Score every example of a split from the store, and write the split's events, moment by moment.
@@ -76,13 +77,14 @@ def replay(
         dataset: where the events and examples come from.
         open_store: opens the store; called again after each closing.
         split: the period.
+        until: index of a user -> time from which on her events are not written: her memory stays as it was before.
         progress: called with (rounds done, rounds in all).
 
     Raises:
         UsageError: the split has no period of its own.
     """
     examples = dataset.examples(split)
-    event_N = _events_of(dataset, *_period(dataset, split))
+    event_N = _written(dataset, _events_of(dataset, *_period(dataset, split)), until or {})
     rounds = list(_rounds(dataset, examples, event_N))
     logit_N = np.full(len(examples), np.nan)
     store = open_store()
@@ -131,6 +133,15 @@ def _events_of(dataset: Dataset, first: int, end: int | None) -> npt.NDArray[np.
     """Indices of all events of a period."""
     time_N = np.asarray(dataset.histories.time_N)
     return np.flatnonzero((time_N >= first) & (time_N < (np.iinfo(np.int64).max if end is None else end)))
+
+
+def _written(dataset: Dataset, event_N: npt.NDArray[np.int64], until: Mapping[int, int]) -> npt.NDArray[np.int64]:
+    """The events without those of some users from a time on."""
+    keep_N = np.ones(len(event_N), bool)
+    for user, end in until.items():
+        place = dataset.histories.of(user)
+        keep_N &= (event_N < place.start) | (event_N >= place.stop) | (dataset.histories.time_N[event_N] < end)
+    return event_N[keep_N]
 
 
 def _rounds(dataset: Dataset, examples: Examples, event_N: npt.NDArray[np.int64]) -> Iterator[_Round]:

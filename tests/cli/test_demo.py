@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from lifelong.artifact.folder import Artifact
 from lifelong.cli import main
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
@@ -41,5 +42,27 @@ def test_printed_request_is_one_that_the_service_takes(made: Path) -> None:
 
 def test_every_model_was_measured_on_the_same_examples(made: Path) -> None:
     results = json.loads((made / "report" / "results.json").read_text())
-    assert [result["model"] for result in results] == ["tally", "hpmn", "counts", "popularity"]
+    assert [result["model"] for result in results] == ["tally", "gbdt", "hpmn", "counts", "popularity"]
     assert len({json.dumps(result["counts"]) for result in results}) == 1
+
+
+def test_example_is_what_a_user_takes_after_what_her_memory_holds(made: Path) -> None:
+    """Known items, before she takes them: the printed request asks what a service would be asked."""
+    import html
+
+    from lifelong.opening import as_dataset
+    from lifelong.scoring.scorer import Scorer
+    from lifelong.store.opening import open_store
+
+    page = html.unescape((made / "report" / "index.html").read_text())
+    found = re.search(r"-d '(\{.*?\})'", page)
+    assert found is not None
+    body, dataset = json.loads(found[1]), as_dataset(made / "data")
+    bought = dataset.histories.time_N[dataset.histories.of(int(dataset.users.find([body["user"]])[0]))]
+    artifact = Artifact.open(made / "runs" / "tally-seed0" / "artifact")
+    store = open_store(f"rocksdb://{(made / 'store').resolve()}", read_only=True)
+    scorer = Scorer(artifact, store)
+    assert scorer.states([body["user"]])[0].count_B[0] == (bought < body["time"]).sum()
+    known = dataset.vocabularies["item"].first_known
+    assert (artifact.catalogue.numbers(body["items"])[:, 0] >= known).all()
+    store.close()

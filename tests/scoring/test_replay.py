@@ -76,3 +76,25 @@ def test_afterwards_every_memory_holds_every_event_of_its_user(
     states = Runtime(artifact).decode(store.read_many(dataset.users.ids()))
     store.close()
     assert states.count_B.tolist() == np.diff(dataset.histories.offset_U).tolist()
+
+
+def test_events_of_a_user_from_a_time_on_are_scored_and_not_written(
+    artifact: Artifact, dataset: Dataset, tmp_path: Path
+) -> None:
+    """As `until` says; the scores are the offline ones up to and at that time, and for all other users."""
+    url, examples = f"rocksdb://{tmp_path / 'store'}", dataset.examples("test")
+    user = int(examples.user_N[-1])
+    end = int(dataset.histories.time_N[dataset.histories.of(user)][-1])
+    store = open_store(url)
+    backfill(artifact, dataset, store, until=dataset.manifest.cut_times[1])
+    store.close()
+    done = replay(artifact, dataset, lambda: open_store(url), until={user: end})
+    offline = predict(load_model(artifact), dataset, examples)[:, 0]
+    np.testing.assert_allclose(done.logit_N, offline, atol=1e-5)
+    store = open_store(url)
+    count_B = Runtime(artifact).decode(store.read_many(dataset.users.ids())).count_B
+    store.close()
+    before = (dataset.histories.time_N[dataset.histories.of(user)] < end).sum()
+    length_U = np.diff(dataset.histories.offset_U)
+    assert count_B[user] == before < length_U[user]
+    assert (np.delete(count_B, user) == np.delete(length_U, user)).all()
