@@ -90,7 +90,7 @@ def cells(log: Log, examples: Examples, plan: CellPlan) -> Array:
     for chosen, key_LF, asked_CF in log.users(examples):
         position_C = torch.from_numpy(examples.position_N[chosen].astype(np.int64))
         keys, asked = torch.from_numpy(key_LF)[None], torch.from_numpy(asked_CF)[None]
-        found = cells_found(keys, position_C[None], asked, stale_N, plan)
+        found, _ = cells_found(keys, position_C[None], asked, stale_N, plan)
         count, age, faded = (part[0].numpy() for part in found)
         found_NFX[chosen] = np.stack([count, np.where(count > 0, _AGES[age], -1), faded], axis=-1)
     return found_NFX.reshape(len(examples), -1)

@@ -278,7 +278,12 @@ def _counting_functions(model: CountingModel) -> dict[str, _Function]:
     learned, draw = model.learned(model.initial_memory(1)), _Draw(model)
     names = ["count"] if learned is None else [field_name(name) for name in learned._asdict()]
     counted = model.counts.plan
-    plan = {"cells_F": counted.cells_F, "words": counted.words, "patience": counted.patience}
+    plan = {
+        "cells_F": counted.cells_F,
+        "words": counted.words,
+        "patience": counted.patience,
+        "repeats": counted.repeats,
+    }
     attention = _read_seen_graph(model)(*draw.seen(2, 2))[1:]
     read = _Function(
         _read_seen_graph(model),

@@ -2,7 +2,7 @@
 
 `lifelong.nn.cells` says what the cells do. A memory of `state` bytes is divided into:
 
-    state = slots, sums (4 bytes a number) + clock (4 a mark) + faded bits (2 a word) + cells (`CellPacking`)
+    state = slots, sums, clock, repeats (4 bytes a number) + faded bits (2 a word) + cells (`CellPacking`)
 
 This module is free of torch.
 """
@@ -44,6 +44,8 @@ CLOCK_LEVELS = 17
 """Levels of the clock; the highest has a mark every 65,536 events."""
 MARKS = 2
 """Marks of each level of the clock."""
+RECENT_BITS, ONE = 6, 2**16
+"""The recent share of repeats is a mean over 2^6 events, in parts of 2^16."""
 LONGEST = 2**31 - 1
 """Seconds at which the clock stops: 68 years."""
 GAP_SECONDS = (0, *(29 * 2**key // 20 for key in range(GAP_NUMBERS - FIRST_BUCKET)))
@@ -105,11 +107,13 @@ class CellPlan:
         cells_F: cells of each field.
         words: words of faded bits; 0 for none.
         patience: for how many events more a cell keeps its place when its count doubles.
+        repeats: whether the clock has a first row with the counts of repeats, see `lifelong.nn.repeats`.
     """
 
     cells_F: tuple[int, ...]
     words: int
     patience: int
+    repeats: bool = False
 
     @property
     def cells(self) -> int:
@@ -166,7 +170,13 @@ def faded_bits(key: Any, field: int, bits: int) -> tuple[Any, Any]:
 
 
 def plan_cells(
-    total: int, sizes: Sequence[int], *, faded: float, shares: Sequence[float] = (), patience: int = 400
+    total: int,
+    sizes: Sequence[int],
+    *,
+    faded: float,
+    shares: Sequence[float] = (),
+    patience: int = 400,
+    repeats: bool = False,
 ) -> CellPlan:
     """Cells and faded bits in `total` bytes.
 
@@ -176,6 +186,7 @@ def plan_cells(
         faded: share of the bytes for faded bits; there is at least one word.
         shares: how cells are divided among the fields; 1, 1/2, 1/3 ... if empty.
         patience: see `CellPlan`.
+        repeats: see `CellPlan`.
 
     Raises:
         ValueError: there are too few bytes, or not as many shares as fields.
@@ -198,7 +209,7 @@ def plan_cells(
     # The largest number of cells that fits. Each field has one at least, and a cell takes more than `COUNT_BITS` bits,
     # which bounds the search.
     most = bisect_right(range(len(sizes), 8 * left // COUNT_BITS), left, key=lambda cells: packed(cells).size)
-    return CellPlan(packed(len(sizes) + most - 1).cells_F, words, patience)
+    return CellPlan(packed(len(sizes) + most - 1).cells_F, words, patience, repeats)
 
 
 def values_of(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -226,12 +237,14 @@ def plan_of(settings: Mapping[str, Any], inputs: InputSpec) -> CellPlan:
     Raises:
         ValueError: see `plan_cells`.
     """
-    # Artifacts of earlier releases have no sums, and do not say so.
+    # Artifacts of earlier releases have no sums and no counts of repeats, and do not say so.
     widths = factor_widths(settings.get("factors", ()), settings["state"], fields=len(inputs.item))
     sums = SUMS * sum(widths)
-    numbers = settings["width"] * len(settings["periods"]) + sums + clock_levels(inputs) * MARKS
+    repeats = bool(settings.get("repeats", False))
+    numbers = settings["width"] * len(settings["periods"]) + sums + (clock_levels(inputs) + repeats) * MARKS
     left, sizes = settings["state"] - NUMBER_BYTES * numbers, list(inputs.item.values())
-    return plan_cells(left, sizes, faded=settings["faded"], shares=settings["shares"], patience=settings["patience"])
+    rest = {name: settings[name] for name in ("faded", "shares", "patience")}
+    return plan_cells(left, sizes, repeats=repeats, **rest)
 
 
 def share_out(total: int, most: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:

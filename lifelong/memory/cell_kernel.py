@@ -22,13 +22,14 @@ from numba import types
 from numba.extending import intrinsic
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import AGES, COUNT_BITS, KEYS, MOST, STEPS, WORD
+from lifelong.data.cell_plan import AGES, COUNT_BITS, KEYS, MOST, ONE, RECENT_BITS, STEPS, WORD
 
 Packing = tuple[Array, Array, Array, Array, tuple[int, int, int]]
 """start_F, the first cell of each field, and the end; values_F; low_F and high_F, see `CellPacking`; and the bits at
 which the counts begin, the high parts, and nothing more."""
-Rules = tuple[Array, Array, Array, int]
-"""start_F; age_A, events of each step of the scale of ages; bonus_N of each count; number of faded bits."""
+Rules = tuple[Array, Array, Array, int, int]
+"""start_F; age_A, events of each step of the scale of ages; bonus_N of each count; number of faded bits; whether the
+first row of the clock counts repeats."""
 
 TOO_MANY, TOO_HIGH, UNSORTED = 1, 2, 3
 """What can be wrong: other than K keys in a record, a key that its field does not have, cells that are not sorted."""
@@ -261,9 +262,24 @@ def _fade(faded_W: Array, gone: Any, field: Any, count: Any, bits: Any) -> None:
 
 
 @jit
-def _count(cell_KX: Array, faded_W: Array, key_F: Array, count: Any, rules: Rules) -> None:
-    """Count one event; `count` is its number, from 1."""
-    start_F, age_A, bonus_N, bits = rules
+def _is_faded(faded_W: Array, key: Any, field: Any, bits: Any) -> Any:
+    """1 if both bits of a key are set, else 0."""
+    one, other = _bit(key, field, 0, bits), _bit(key, field, 1, bits)
+    return faded_W[one // WORD] >> one % WORD & faded_W[other // WORD] >> other % WORD & 1
+
+
+@jit
+def _repeat(repeats_X: Array, met: Any) -> None:
+    """One event further; see `lifelong.nn.repeats`."""
+    recent = np.int64(repeats_X[1])
+    repeats_X[0] += met
+    repeats_X[1] = recent + ((met * ONE - recent) >> RECENT_BITS)
+
+
+@jit
+def _count(cell_KX: Array, faded_W: Array, key_F: Array, count: Any, rules: Rules) -> Any:
+    """Count one event; `count` is its number, from 1. 1 if its item was met before, else 0."""
+    (start_F, age_A, bonus_N, bits, _), met = rules, 0
     # Steps of 2^j events are due where 2^j divides the count: those of all sizes up to the largest that does.
     due = np.int16(min((1 + min(_lowest(count), _LEVELS - 1)) * STEPS, AGES - 1))
     for f in range(len(key_F)):
@@ -274,7 +290,10 @@ def _count(cell_KX: Array, faded_W: Array, key_F: Array, count: Any, rules: Rule
         if key_F[f] < 0:
             continue
         at = _place(cell_KX, first, free, kept)
-        if at < free and _rank(cell_KX, at) == kept:
+        known = at < free and _rank(cell_KX, at) == kept
+        if f == 0 and (known or (bits and _is_faded(faded_W, key_F[f], f, bits))):
+            met = 1
+        if known:
             cell_KX[at, 1] = min((cell_KX[at, 1] >> 8) + 1, MOST) * AGES
             continue
         # The place that becomes free: the first empty cell, or that of the key that gives way.
@@ -289,6 +308,7 @@ def _count(cell_KX: Array, faded_W: Array, key_F: Array, count: Any, rules: Rule
             cell_KX[free, 0], cell_KX[free, 1] = cell_KX[free + 1, 0], cell_KX[free + 1, 1]
             free += 1
         cell_KX[free, 0], cell_KX[free, 1] = kept, AGES
+    return met
 
 
 @jit
@@ -320,11 +340,13 @@ def write(
         rules: by which cells age and give way.
         longest: seconds at which the clock stops.
     """
-    cell_BKX, faded_BW, clock_BJX = memory
+    (cell_BKX, faded_BW, clock_BJX), repeats = memory, rules[4]
     for n in range(len(row_N)):
         b = row_N[n]
-        _count(cell_BKX[b], faded_BW[b], key_NF[n], count_N[n], rules)
-        _tick(clock_BJX[b], gap_N[n], count_N[n], longest)
+        met = _count(cell_BKX[b], faded_BW[b], key_NF[n], count_N[n], rules)
+        _tick(clock_BJX[b, repeats:], gap_N[n], count_N[n], longest)
+        if repeats:
+            _repeat(clock_BJX[b, 0], met)
 
 
 @jit
@@ -359,7 +381,7 @@ def find(
         rules: see `write`.
         found: times, age, faded and seconds, each `[B, C, F]` and zeros, which are filled.
     """
-    (cell_BKX, faded_BW, clock_BJX), (start_F, age_A, _, bits) = memory, rules
+    (cell_BKX, faded_BW, clock_BJX), (start_F, age_A, _, bits, repeats) = memory, rules
     times_BCF, age_BCF, faded_BCF, seconds_BCF = found
     for b in range(len(cell_BKX)):
         for c in range(key_BCF.shape[1]):
@@ -371,12 +393,9 @@ def find(
                 if at < start_F[f + 1] and _rank(cell_BKX[b], at) == key - KEYS // 2:
                     packed = np.int64(cell_BKX[b, at, 1])
                     times_BCF[b, c, f], age_BCF[b, c, f] = packed >> 8, packed & (AGES - 1)
-                    seconds_BCF[b, c, f] = _elapsed(clock_BJX[b], count_B[b], age_A[packed & (AGES - 1)])
+                    seconds_BCF[b, c, f] = _elapsed(clock_BJX[b, repeats:], count_B[b], age_A[packed & (AGES - 1)])
                 elif bits:
-                    one, other = _bit(key, f, 0, bits), _bit(key, f, 1, bits)
-                    faded_BCF[b, c, f] = (
-                        faded_BW[b, one // WORD] >> one % WORD & faded_BW[b, other // WORD] >> other % WORD & 1
-                    )
+                    faded_BCF[b, c, f] = _is_faded(faded_BW[b], key, f, bits)
 
 
 @jit

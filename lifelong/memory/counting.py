@@ -53,7 +53,7 @@ class Counting:
         start_F, age_A, bonus_N = (
             np.array(values, np.int64) for values in (np.cumsum([0, *plan.cells_F]), ages(), plan.bonuses())
         )
-        self._rules = start_F, age_A, bonus_N, plan.bits
+        self._rules = start_F, age_A, bonus_N, plan.bits, int(plan.repeats)
         self._seconds = np.array(GAP_SECONDS, np.int64)
 
     @classmethod
@@ -188,10 +188,12 @@ def _fits(text: str, event_fields: Sequence[str], layout: Sequence[FieldLayout])
         types == {"cell": "int16", "faded": "int16", "clock": "int32"}
         and all(found[name].shape == shape for name, shape in sizes.items())
         and found["clock"].shape[1:] == (MARKS,)
+        and found["clock"].shape[0] > plan.repeats
     )
 
 
 def plan_from(text: str) -> CellPlan:
     """A plan out of the metadata of a graph; `lifelong.artifact.graphs` writes it."""
     found = json.loads(text)
-    return CellPlan(tuple(found["cells_F"]), found["words"], found["patience"])
+    # Earlier releases counted no repeats.
+    return CellPlan(tuple(found["cells_F"]), found["words"], found["patience"], bool(found.get("repeats", False)))

@@ -142,6 +142,7 @@ class TallyConfig:
     shares: tuple[PositiveFloat, ...] = setting(
         (), "how cells are shared out over the item fields; [] for 1, 1/2, 1/3 ..."
     )
+    repeats: bool = setting(True, "whether to count how many events repeat an item")
     patience: NonNegativeInt = setting(400, "events for which a doubled count holds a cell; 0 keeps the latest values")
     kind: PositiveInt = setting(8, "width of the embedding of a count and an age together")
     factors: tuple[PositiveInt, ...] = setting(
@@ -323,7 +324,7 @@ class Tally(CountingModel[Any]):
         "query": "memory.slots.reader.query",
         "score": "memory.slots.reader.scores.0",
     }
-    earlier_settings: ClassVar[Mapping[str, Any]] = {"factors": ()}
+    earlier_settings: ClassVar[Mapping[str, Any]] = {"factors": (), "repeats": False}
     # Whole histories, since counts of the last events alone would not be those of a service.
     recipe: ClassVar[Mapping[str, Any]] = {
         "initial_vectors": "cooccurrence",
@@ -342,7 +343,8 @@ class Tally(CountingModel[Any]):
     def __init__(self, inputs: InputSpec, config: TallyConfig) -> None:
         fields, levels = len(inputs.item), clock_levels(inputs)
         factors = dict(zip(inputs.item, factor_widths(config.factors, config.state, fields=fields), strict=False))
-        counts = counted_size(fields, kind=config.kind, levels=levels) + affinity_size(list(factors.values()))
+        counted = counted_size(fields, kind=config.kind, levels=levels, repeats=config.repeats)
+        counts = counted + affinity_size(list(factors.values()))
         interest = counts + fields + (2 * config.width if config.periods else 0)
         timed = [field for field in inputs.event if field == "gap"]
         super().__init__(
@@ -382,6 +384,7 @@ class Tally(CountingModel[Any]):
                 patience=config.patience,
                 kind=config.kind,
                 levels=levels,
+                repeats=config.repeats,
             )
         except ValueError as error:
             raise ConfigError(
@@ -500,9 +503,9 @@ class Tally(CountingModel[Any]):
         if timed:
             gap_BL = seconds_of(_keys(batch.history_BLF[..., self.history_fields.index("gap")]))
         events = TallyEvents(event_BLE, key_BLF, gap_BL.expand(key_BLF.shape[:2]))
-        at = self._at_moments(batch, moments, events)
         asked_BCF = _keys(batch.target_BCF)
-        found = cells_found(key_BLF, batch.position_BC, asked_BCF, counts.stale_N, counts.plan)
+        found, repeats_BCX = cells_found(key_BLF, batch.position_BC, asked_BCF, counts.stale_N, counts.plan)
+        at = self._at_moments(batch, moments, events, repeats_BCX.flatten(0, 1)[moments.first_X])
         user_N = batch.user_B[moments.real_N // max(1, batch.mask_BC.shape[1])]
         factor_N1D = self._factors(number_NF.unsqueeze(1), user_N)
         dim, own = self.split.dim, self.split.dim + FEATURES
@@ -543,8 +546,8 @@ class Tally(CountingModel[Any]):
         whole_NFE = torch.stack(targets[: len(self.item_fields)], dim=1)
         return torch.cat(events, dim=-1).view(*history_BLF.shape[:2], dim * len(events)), whole_NFE
 
-    def _at_moments(self, batch: Batch, moments: Moments, events: TallyEvents) -> AtMoments:
-        """Clock, slots and sums at each moment."""
+    def _at_moments(self, batch: Batch, moments: Moments, events: TallyEvents, repeats_X2: Tensor) -> AtMoments:
+        """Clock and repeats, slots and sums at each moment."""
         memory, position_BM = self.memory, moments.position_BM
         count_X = position_BM.flatten()[moments.place_X]
 
@@ -552,6 +555,8 @@ class Tally(CountingModel[Any]):
             return value_BMX.flatten(0, 1)[moments.place_X]
 
         clock_XJX = pick_X(clock_at(events.gap_BL, position_BM, memory.counts.levels))
+        if memory.counts.plan.repeats:
+            clock_XJX = torch.cat([repeats_X2.unsqueeze(1), clock_XJX], dim=1)
         slot_XSD = events.vector_BLE.new_zeros(len(count_X), 0, 0)
         if memory.slots is not None:
             slot_XSD = pick_X(memory.slots(events.vector_BLE, batch.length_B, position_BM).slot_BSD)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import AGES, KEYS, MOST, STEPS, WORD, CellPlan
+from lifelong.data.cell_plan import AGES, KEYS, MOST, ONE, RECENT_BITS, STEPS, WORD, CellPlan
 from lifelong.nn.cells import Found
 
 Cells = tuple[Array, Array, Array]
@@ -66,14 +66,17 @@ def _stalest(cells: Cells, first: Any, end: Any, n: Any, stale_N: Array) -> Any:
 
 
 @jit
-def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, stale_N: Array) -> None:
-    """Count the n-th event, from 1."""
+def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, stale_N: Array) -> Any:
+    """Count the n-th event, from 1; whether its item was met before."""
+    met, bits = 0, len(bit_N)
     (key_K, count_K, last_K), (start_F, used_F, base_F, place_V) = cells, places
     for f in range(len(key_F)):
         key = key_F[f]
         if key < 0:
             continue
         at = place_V[base_F[f] + key]
+        if f == 0:
+            met = 1 if at >= 0 else (bit_N[_bit(key, f, 0, bits)] & bit_N[_bit(key, f, 1, bits)] if bits else 0)
         if at >= 0:
             count_K[at] = min(count_K[at] + 1, MOST)
             last_K[at] = n
@@ -85,13 +88,14 @@ def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, sta
             at = _stalest(cells, start_F[f], start_F[f + 1], n, stale_N)
             gone = key_K[at]
             place_V[base_F[f] + gone] = -1
-            if len(bit_N):
+            if bits:
                 # One bit is cleared in turn, so that the bits never fill up; see `cells._fade`.
-                bit_N[(n + f * 101) * 7_919 % len(bit_N)] = 0
-                bit_N[_bit(gone, f, 0, len(bit_N))] = 1
-                bit_N[_bit(gone, f, 1, len(bit_N))] = 1
+                bit_N[(n + f * 101) * 7_919 % bits] = 0
+                bit_N[_bit(gone, f, 0, bits)] = 1
+                bit_N[_bit(gone, f, 1, bits)] = 1
         key_K[at], count_K[at], last_K[at] = key, 1, n
         place_V[base_F[f] + key] = at
+    return met
 
 
 @jit
@@ -129,6 +133,7 @@ def _replay(
     asked_BCF: Array,
     plan: tuple[Array, Array, int, Array],
     found_BCFX: Array,
+    repeats_BCX: Array,
     memories: tuple[Array, Array],
 ) -> None:
     """Fill what is wanted: `found` (count, age, faded) if there are keys asked for, else the memories.
@@ -141,6 +146,7 @@ def _replay(
         plan: start_F, the first cell of each field, and the end; base_F, the first place of each field in the table of
             keys, and the end; how many faded bits; stale_N.
         found_BCFX: zeros.
+        repeats_BCX: is filled, whatever else is wanted.
         memories: cell_BCKX and faded_BCW, zeros; without targets if memories are not wanted.
     """
     (start_F, base_F, bits, stale_N), (cell_BCKX, faded_BCW) = plan, memories
@@ -149,11 +155,13 @@ def _replay(
     used_F, place_V, bit_N = np.zeros(fields, np.int64), np.full(base_F[-1], -1, np.int64), np.zeros(bits, np.int64)
     places = start_F, used_F, base_F, place_V
     for b in range(len(key_BLF)):
-        n = 0
+        n, total, recent = 0, 0, 0
         for c in order_BC[b]:
             while n < position_BC[b, c]:
                 n += 1
-                _write(key_BLF[b, n - 1], n, cells, places, bit_N, stale_N)
+                met = _write(key_BLF[b, n - 1], n, cells, places, bit_N, stale_N)
+                total, recent = total + met, recent + ((met * ONE - recent) >> RECENT_BITS)
+            repeats_BCX[b, c, 0], repeats_BCX[b, c, 1] = total, recent
             _find(asked_BCF[b, c], n, cells, places, bit_N, found_BCFX[b, c])
             if cell_BCKX.shape[1]:
                 _pack(n, cells, places, bit_N, cell_BCKX[b, c], faded_BCW[b, c])
@@ -165,8 +173,10 @@ def _replay(
         bit_N[:] = 0
 
 
-def cells_found(key_BLF: Tensor, position_BC: Tensor, asked_BCF: Tensor, stale_N: Tensor, plan: CellPlan) -> Found:
-    """What the memory after `position` events knows of each target.
+def cells_found(
+    key_BLF: Tensor, position_BC: Tensor, asked_BCF: Tensor, stale_N: Tensor, plan: CellPlan
+) -> tuple[Found, Tensor]:
+    """What the memory after `position` events knows of each target; and its repeats `[B, C, 2]`, see `repeats.py`.
 
     Args:
         key_BLF: int64 keys of the events; anything valid in padding, which is not read.
@@ -178,26 +188,29 @@ def cells_found(key_BLF: Tensor, position_BC: Tensor, asked_BCF: Tensor, stale_N
     >>> from lifelong.nn.cells import staleness
     >>> plan, key_BLF = CellPlan(cells_F=(2,), words=1, patience=0), torch.tensor([[[5], [6], [5], [7]]])
     >>> position_BC, asked_BCF = torch.tensor([[3, 4]]), torch.tensor([[[5], [6]]])
-    >>> found = cells_found(key_BLF, position_BC, asked_BCF, staleness(plan), plan)
+    >>> found, repeats_BCX = cells_found(key_BLF, position_BC, asked_BCF, staleness(plan), plan)
     >>> found.count_BCF.tolist(), found.age_BCF.tolist(), found.faded_BCF.tolist()
     ([[[2], [0]]], [[[0], [0]]], [[[False], [True]]])
+    >>> repeats_BCX[..., 0].tolist()
+    [[1, 1]]
     """
     found = np.zeros((*asked_BCF.shape, 3), np.int64)
-    _run(key_BLF, position_BC, asked_BCF, stale_N, plan, found, _memories(len(asked_BCF), 0, plan))
+    repeats = _run(key_BLF, position_BC, asked_BCF, stale_N, plan, found, _memories(len(asked_BCF), 0, plan))
     count, age, faded = torch.from_numpy(found).to(asked_BCF.device).unbind(-1)
-    return Found(count, age, faded.bool())
+    return Found(count, age, faded.bool()), repeats.to(asked_BCF.device)
 
 
-def cells_at(key_BLF: Tensor, position_BC: Tensor, stale_N: Tensor, plan: CellPlan) -> tuple[Tensor, Tensor]:
-    """The memories after `position` events: cells `[B, C, K, 2]` and faded bits `[B, C, W]`, int16.
+def cells_at(key_BLF: Tensor, position_BC: Tensor, stale_N: Tensor, plan: CellPlan) -> tuple[Tensor, Tensor, Tensor]:
+    """The memories after `position` events: cells `[B, C, K, 2]` and faded bits `[B, C, W]`, int16; repeats.
 
     See `cells_found`.
     """
     users, targets = position_BC.shape
     nothing, memories = position_BC.new_zeros(users, targets, 0), _memories(users, targets, plan)
-    _run(key_BLF, position_BC, nothing, stale_N, plan, np.zeros((users, targets, 0, 3), np.int64), memories)
+    found = np.zeros((users, targets, 0, 3), np.int64)
+    repeats = _run(key_BLF, position_BC, nothing, stale_N, plan, found, memories)
     cell, faded = (torch.from_numpy(part).to(position_BC.device) for part in memories)
-    return cell, faded
+    return cell, faded, repeats.to(position_BC.device)
 
 
 def _memories(users: int, targets: int, plan: CellPlan) -> tuple[Array, Array]:
@@ -212,7 +225,7 @@ def _run(
     plan: CellPlan,
     found: Array,
     memories: tuple[Array, Array],
-) -> None:
+) -> Tensor:
     keys, asked, position = (value.cpu().numpy() for value in (key_BLF, asked_BCF, position_BC))
     # The table of places is as long as the largest keys of this batch, and not as 2^16 keys a field: where a field has
     # few values it is small, and soon filled again.
@@ -222,4 +235,7 @@ def _run(
     base_F = np.concatenate([[0], np.cumsum(highest_F + 1)]).astype(np.int64)
     start_F = np.concatenate([[0], np.cumsum(plan.cells_F)]).astype(np.int64)
     order = np.argsort(position, axis=1, kind="stable")
-    _replay(keys, order, position, asked, (start_F, base_F, plan.bits, stale_N.cpu().numpy()), found, memories)
+    repeats = np.zeros((*position.shape, 2), np.int32)
+    rules = start_F, base_F, plan.bits, stale_N.cpu().numpy()
+    _replay(keys, order, position, asked, rules, found, repeats, memories)
+    return torch.from_numpy(repeats)

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import AGES
+from lifelong.data.cell_plan import AGES, ONE
+from lifelong.nn.repeats import HALVINGS, RECENT
 
 Scales = tuple[Array, Array, Array, Array, Array]
 """scale_F; half-lives in events; half-lives in seconds; the ages' smallest numbers of events; where kinds begin."""
@@ -40,7 +41,7 @@ def _elapsed(clock_JX: Array, count: Any, ago: Any) -> Any:
 def count_targets(
     found: tuple[Array, Array, Array],
     targets: tuple[Array, Array, Array],
-    moments: tuple[Array, Array],
+    moments: tuple[Array, Array, Array],
     scales: Scales,
     age_steps: int,
     kinds: int,
@@ -52,15 +53,19 @@ def count_targets(
     Args:
         found: times_NF, age_NF and faded_NF of the targets' values, int64.
         targets: key_NF, popularity_NF and moment_N.
-        moments: count_X and clock_XJX.
+        moments: count_X, clock_XJX, and repeats_XRX with one row, or none where they are not counted.
         scales: see `Scales`.
         age_steps: steps of the scale of ages of one kind.
         kinds: kinds of a field.
-        known_NY: filled: features of each field, popularity, what is more than popularity, activity, pace; what follows
-            is not touched.
+        known_NY: filled: features of each field, popularity, what is more than popularity, activity, pace, shares of
+            repeats; what follows is not touched.
         kind_NF: filled.
     """
-    (times_NF, age_NF, faded_NF), (key_NF, popularity_NF, moment_N), (count_X, clock_XJX) = found, targets, moments
+    (times_NF, age_NF, faded_NF), (key_NF, popularity_NF, moment_N), (count_X, clock_XJX, repeats_XRX) = (
+        found,
+        targets,
+        moments,
+    )
     scale_F, half_life_E, half_life_S, age_A, first_T = scales
     fields, events = len(scale_F), len(half_life_E)
     size = 6 + events + len(half_life_S)
@@ -96,6 +101,12 @@ def count_targets(
         for level in range(len(clock_JX)):
             span = np.float64(np.int64(clock_JX[0, 0]) - np.int64(clock_JX[level, 1]))
             known_Y[at + 1 + level] = math.log1p(span / HOUR) / 4
+        at += 1 + len(clock_JX)
+        for row in range(repeats_XRX.shape[1]):
+            total, recent = repeats_XRX[moment_N[n], row, 0], repeats_XRX[moment_N[n], row, 1]
+            weight = max(1 - 2.0 ** (-HALVINGS * count), 1 / RECENT)
+            known_Y[at] = 2 * np.float64(total) / max(count, 1) - 1
+            known_Y[at + 1] = 2 * np.float64(recent) / ONE / weight - 1
 
 
 @jit

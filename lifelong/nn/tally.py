@@ -36,6 +36,7 @@ from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
 from lifelong.nn.clock import clock_at, elapsed, empty_clock, spans, tick
 from lifelong.nn.hpmn import HpmnMemory, Slots
 from lifelong.nn.masks import length_mask
+from lifelong.nn.repeats import repeat, repeat_shares
 
 HALF_LIVES = (10.0, 50.0, 250.0, 1250.0)
 """In events: by how much a count weighs less with its age."""
@@ -61,7 +62,7 @@ class Counts(NamedTuple):
     count_B: Tensor
     """int64: events so far."""
     clock_BJX: Tensor
-    """int32, see `clock.py`."""
+    """int32, see `clock.py`; before its levels a row for what `repeats.py` counts."""
     cell_BKX: Tensor
     """int16, see `cells.py`."""
     faded_BW: Tensor
@@ -133,9 +134,9 @@ class Seen(NamedTuple):
     """bool: it had a cell once, barring collisions."""
 
 
-def counted_size(fields: int, *, kind: int, levels: int = CLOCK_LEVELS) -> int:
+def counted_size(fields: int, *, kind: int, levels: int = CLOCK_LEVELS, repeats: bool = True) -> int:
     """How many numbers `CountMemory.features` gives of a target."""
-    return fields * (FEATURES + kind + 2) + 1 + levels
+    return fields * (FEATURES + kind + 2) + 1 + levels + 2 * repeats
 
 
 class CountMemory(nn.Module):
@@ -152,6 +153,7 @@ class CountMemory(nn.Module):
         patience: events for which a doubled count holds a cell; 0 keeps the latest values.
         kind: width of the embedding that stands for a count and an age together.
         levels: J; 1 where the times of events are not known.
+        repeats: whether to count how many events repeat a value of the first field.
 
     Raises:
         ValueError: too few bytes, or shares of another number of fields.
@@ -179,11 +181,12 @@ class CountMemory(nn.Module):
         patience: int = 400,
         kind: int = 8,
         levels: int = CLOCK_LEVELS,
+        repeats: bool = True,
     ) -> None:
         super().__init__()
-        left = state - NUMBER_BYTES * levels * MARKS
-        self.plan = plan_cells(left, sizes, faded=faded, shares=shares, patience=patience)
-        self.levels, self.size = levels, counted_size(len(sizes), kind=kind, levels=levels)
+        left = state - NUMBER_BYTES * (levels + repeats) * MARKS
+        self.plan = plan_cells(left, sizes, faded=faded, shares=shares, patience=patience, repeats=repeats)
+        self.levels, self.size = levels, counted_size(len(sizes), kind=kind, levels=levels, repeats=repeats)
         self.kind = nn.Embedding(len(sizes) * KINDS, kind)
         nn.init.normal_(self.kind.weight, std=STD_KIND)
         self.register_buffer("scale_F", torch.tensor([math.log(size) for size in sizes]), persistent=False)
@@ -197,7 +200,7 @@ class CountMemory(nn.Module):
         """Memories of users without events."""
         device = self.kind.weight.device
         count_B = torch.zeros(num_users, dtype=torch.int64, device=device)
-        clock_BJX = empty_clock(num_users, self.levels, device=device)
+        clock_BJX = empty_clock(num_users, self.levels + self.plan.repeats, device=device)
         return Counts(count_B, clock_BJX, *empty_cells(num_users, self.plan, device=device))
 
     def step(self, memory: Counts, key_BF: Tensor, gap_B: Tensor) -> Counts:
@@ -210,7 +213,21 @@ class CountMemory(nn.Module):
         """
         count_B = memory.count_B + 1
         cells = write_cells(memory.cell_BKX, memory.faded_BW, key_BF, count_B, stale_N=self.stale_N, plan=self.plan)
-        return Counts(count_B, tick(memory.clock_BJX, gap_B, count_B), *cells)
+        clock_BJX = tick(memory.clock_BJX[:, self.plan.repeats :], gap_B, count_B)
+        repeats_BX = None
+        if self.plan.repeats:
+            # Whether the event repeats an item is asked of the memory before it.
+            before = memory.cell_BKX.unsqueeze(1), memory.faded_BW.unsqueeze(1)
+            found = find_cells(*before, key_BF.unsqueeze(1), self.plan)
+            repeats_BX = repeat(memory.clock_BJX[:, 0], found)
+        return Counts(count_B, self._clock(clock_BJX, repeats_BX), *cells)
+
+    def _clock(self, clock: Tensor, repeats: Tensor | None) -> Tensor:
+        """The clock `[..., J, 2]`, after the row of repeats if there is one."""
+        if not self.plan.repeats or repeats is None:
+            return clock
+        # First: levels that are empty come last, and are not stored.
+        return torch.cat([repeats.unsqueeze(-2).to(clock), clock], dim=-2)
 
     def forward(self, key_BLF: Tensor, gap_BL: Tensor, position_BC: Tensor) -> Counts:
         """The memories after the first `position` events, bit for bit: fields `[B, C, ...]`.
@@ -223,8 +240,9 @@ class CountMemory(nn.Module):
         # Compiling takes seconds where nothing is cached yet.
         from lifelong.nn.cell_replay import cells_at
 
-        clock_BCJX = clock_at(gap_BL, position_BC, self.levels)
-        return Counts(position_BC, clock_BCJX, *cells_at(key_BLF, position_BC, self.stale_N, self.plan))
+        *cells, repeats_BCX = cells_at(key_BLF, position_BC, self.stale_N, self.plan)
+        clock_BCJX = self.clock_at(gap_BL, position_BC, repeats_BCX)
+        return Counts(position_BC, clock_BCJX, *cells)
 
     def look(self, memory: Counts, key_BCF: Tensor) -> Seen:
         """What memories `[B, C, ...]` or `[B, 1, ...]` say about targets' keys."""
@@ -235,8 +253,18 @@ class CountMemory(nn.Module):
         """What `look` gives for the memories of `forward`, which are never made: the form for training."""
         from lifelong.nn.cell_replay import cells_found
 
-        clock_BCJX = clock_at(gap_BL, position_BC, self.levels)
-        return Seen(position_BC, clock_BCJX, *cells_found(key_BLF, position_BC, asked_BCF, self.stale_N, self.plan))
+        found, repeats_BCX = cells_found(key_BLF, position_BC, asked_BCF, self.stale_N, self.plan)
+        return Seen(position_BC, self.clock_at(gap_BL, position_BC, repeats_BCX), *found)
+
+    def clock_at(self, gap_BL: Tensor, position_BC: Tensor, repeats_BCX: Tensor | None) -> Tensor:
+        """The field `clock_BJX` after `position` events, `[B, C, J, 2]` or with a row more.
+
+        Args:
+            gap_BL: int64 seconds since the event before.
+            position_BC: int64.
+            repeats_BCX: at these positions.
+        """
+        return self._clock(clock_at(gap_BL, position_BC, self.levels), repeats_BCX)
 
     def features(
         self,
@@ -249,7 +277,7 @@ class CountMemory(nn.Module):
 
         They are, of each field, what `FEATURES` names, the embedding of its kind of cell, its popularity, and how much
         more often the value was met than anybody would have in as many events; and how many events the user has had,
-        and how long they took.
+        how long they took, and what share of them repeated an item.
 
         Args:
             seen: from `look` or `look_at`.
@@ -258,14 +286,14 @@ class CountMemory(nn.Module):
                 seen; None where all values are equally popular.
             seconds_BCF: since each value's last event, see `clock.elapsed`; None to compute them.
         """
-        dtype = self.kind.weight.dtype
+        dtype, clock_BCJX = self.kind.weight.dtype, seen.clock_BCJX[..., self.plan.repeats :, :]
         scale_F = self.scale_F.to(dtype)
         cell_BCF = (seen.times_BCF > 0).to(dtype)
         times_BCF = torch.log1p(seen.times_BCF.to(dtype))
         age_BCF = self.age_A[seen.age_BCF].to(dtype)
         rank_BCF = torch.log1p(key_BCF.clamp(min=0).to(dtype)) / scale_F
         if seconds_BCF is None:
-            seconds_BCF = elapsed(seen.clock_BCJX, seen.count_BC, self.age_A[seen.age_BCF], dtype)
+            seconds_BCF = elapsed(clock_BCJX, seen.count_BC, self.age_A[seen.age_BCF], dtype)
         parts = [cell_BCF, seen.faded_BCF.to(dtype), times_BCF, cell_BCF * torch.log1p(age_BCF) / 4]
         parts += [cell_BCF * torch.log1p(seconds_BCF / HOUR) / 4, rank_BCF]
         since_BCFX = torch.stack([age_BCF] * len(HALF_LIVES) + [seconds_BCF] * len(DAY_HALF_LIVES), dim=-1)
@@ -277,9 +305,12 @@ class CountMemory(nn.Module):
         above_BCF = (popularity_BCF + scale_F) / 3
         each = key_BCF.shape[:-1]
         active_BC1 = (torch.log1p(seen.count_BC.to(dtype)) / 4).unsqueeze(-1).expand(*each, 1)
-        pace_BCJ = (torch.log1p(spans(seen.clock_BCJX).to(dtype) / HOUR) / 4).expand(*each, -1)
+        pace_BCJ = (torch.log1p(spans(clock_BCJX).to(dtype) / HOUR) / 4).expand(*each, -1)
         kind_BCX = self.kind(self._kind_of(seen)).flatten(-2)
         numbers = [part_BCFP.flatten(-2), kind_BCX, above_BCF, more_BCF, active_BC1, pace_BCJ]
+        if self.plan.repeats:
+            share_BCX = repeat_shares(seen.clock_BCJX[..., 0, :], seen.count_BC, dtype)
+            numbers.append(share_BCX.expand(*each, -1))
         return torch.cat(numbers, dim=-1), part_BCFP
 
     def _kind_of(self, seen: Seen) -> Tensor:

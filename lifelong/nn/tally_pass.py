@@ -130,10 +130,11 @@ def _known(memory: TallyMemory, at: AtMoments, targets: ManyTargets) -> tuple[Te
     kind_NF, known, moment_N = torch.empty(rows, fields, dtype=torch.int64), known_NX.numpy(), _array(targets.moment_N)
     half_lives = np.array(HALF_LIVES), DAY * np.array(DAY_HALF_LIVES)
     times_NF, age_NF, faded_NF = map(_array, targets.cells)
+    rows = int(counts.plan.repeats)
     count_targets(
         (times_NF, age_NF, faded_NF),
         (_array(targets.key_NF), _array(targets.popularity_NF), moment_N),
-        (_array(at.slots.count_B), _array(at.clock_XJX)),
+        (_array(at.slots.count_B), _array(at.clock_XJX[:, rows:]), _array(at.clock_XJX[:, :rows])),
         (_array(counts.scale_F.double()), *half_lives, _array(counts.age_A), np.array(TIMES)),
         AGE_STEPS,
         KINDS,

@@ -16,10 +16,11 @@ from lifelong.data.cell_plan import LONGEST, CellPlan, ages
 from lifelong.memory import cell_kernel
 from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
 from lifelong.nn.clock import elapsed, empty_clock, tick
+from lifelong.nn.repeats import repeat
 
 pytestmark = pytest.mark.torch
 
-PLAN = CellPlan((5, 3, 9), words=3, patience=20)
+PLAN = CellPlan((5, 3, 9), words=3, patience=20, repeats=True)
 KINDS = (30, 6, 8)
 """Keys of each field: far more than cells, a few more, and fewer."""
 WHERE = torch.device("cpu")
@@ -34,15 +35,19 @@ class Fields(NamedTuple):
 
 
 def empty(plan: CellPlan, levels: int) -> Fields:
-    return Fields(*empty_cells(1, plan, device=WHERE), empty_clock(1, levels, device=WHERE))
+    return Fields(*empty_cells(1, plan, device=WHERE), empty_clock(1, levels + plan.repeats, device=WHERE))
 
 
 def specified(before: Fields, key_LF: np.ndarray, gap_L: np.ndarray, plan: CellPlan, first: int = 1) -> Fields:
     stale_N = staleness(plan)
     for count, (key_F, gap) in enumerate(zip(torch.tensor(key_LF), torch.tensor(gap_L), strict=True), start=first):
         count_B = torch.tensor([count])
+        clock = tick(before.clock[:, plan.repeats :], gap[None], count_B)
+        if plan.repeats:
+            met = find_cells(before.cell[:, None], before.faded[:, None], key_F[None, None], plan)
+            clock = torch.cat([repeat(before.clock[:, 0], met)[:, None], clock], dim=1)
         cells = write_cells(before.cell, before.faded, key_F[None], count_B, stale_N, plan)
-        before = Fields(*cells, tick(before.clock, gap[None], count_B))
+        before = Fields(*cells, clock)
     return before
 
 
@@ -50,7 +55,7 @@ def rules(plan: CellPlan) -> cell_kernel.Rules:
     start_F, age_A, bonus_N = (
         np.array(part, np.int64) for part in (np.cumsum([0, *plan.cells_F]), ages(), plan.bonuses())
     )
-    return start_F, age_A, bonus_N, plan.bits
+    return start_F, age_A, bonus_N, plan.bits, int(plan.repeats)
 
 
 def written(before: Fields, key_LF: np.ndarray, gap_L: np.ndarray, plan: CellPlan, first: int = 1) -> Fields:
@@ -73,7 +78,7 @@ def check_reads(memory: Fields, count: int, asked_CF: np.ndarray, plan: CellPlan
     asked_BCF, count_B = torch.tensor(asked_CF)[None], torch.tensor([count])
     wanted = find_cells(memory.cell[:, None], memory.faded[:, None], asked_BCF, plan)
     ago_BCF = torch.tensor(ages())[wanted.age_BCF]
-    seconds_BCF = elapsed(memory.clock[:, None], count_B[:, None], ago_BCF, torch.float32)
+    seconds_BCF = elapsed(memory.clock[:, None, plan.repeats :], count_B[:, None], ago_BCF, torch.float32)
     found = tuple(np.zeros(asked_BCF.shape, kind) for kind in (np.int64, np.int64, np.bool_, np.float32))
     arrays = tuple(part.numpy() for part in memory)
     cell_kernel.find(arrays, count_B.numpy(), asked_BCF.numpy(), rules(plan), found)
@@ -98,12 +103,13 @@ def history(seed: int, length: int, kinds: tuple[int, ...], unknown: float) -> t
     patience=st.sampled_from([0, 20, 10_000]),
     words=st.sampled_from([0, 1, 3]),
     levels=st.sampled_from([1, 4, 17]),
+    repeats=st.booleans(),
 )
-@example(seed=1, length=200, unknown=0.0, patience=20, words=3, levels=17)
+@example(seed=1, length=200, unknown=0.0, patience=20, words=3, levels=17, repeats=True)
 def test_a_history_gives_the_specified_memory(
-    seed: int, length: int, unknown: float, patience: int, words: int, levels: int
+    seed: int, length: int, unknown: float, patience: int, words: int, levels: int, repeats: bool
 ) -> None:
-    plan = CellPlan(PLAN.cells_F, words=words, patience=patience)
+    plan = CellPlan(PLAN.cells_F, words=words, patience=patience, repeats=repeats)
     key_LF, gap_L = history(seed, length, KINDS, unknown)
     wanted = specified(empty(plan, levels), key_LF, gap_L, plan)
     found = written(empty(plan, levels), key_LF, gap_L, plan)

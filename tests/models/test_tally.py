@@ -119,9 +119,23 @@ def naive_counts(model: Tally, events: list[list[int]], target: list[int]) -> li
     older = [max(len(events) // 2**level - 1, 0) * 2**level for level in range(17)]
     pace = [math.log(1 + (clock[-1] - clock[mark]) / 3600) / 4 for mark in older]
     return [
-        *(*features, *kinds, *popular, *more, math.log(1 + len(events)) / 4, *pace),
+        *(*features, *kinds, *popular, *more, math.log(1 + len(events)) / 4, *pace, *naive_repeats(events)),
         *(*naive_affinities(model, events, target), *weighted),
     ]
+
+
+def naive_repeats(events: list[list[int]]) -> list[float]:
+    """Shares of events with an item that was met before: of all, and a mean that forgets 1/64 an event; from -1 to 1."""
+    items = [event[0] for event in events]
+    repeats = [item > 1 and item in items[:at] for at, item in enumerate(items)]
+    total = recent = weight = 0.0
+    for met in repeats:
+        # A fixed-point number with 16 bits behind the point, rounded down.
+        recent += math.floor((met * 65_536 - recent) / 64)
+        weight += (1 - weight) / 64
+        total += met
+    share = recent / 65_536 / weight if events else 0.0
+    return [2 * total / max(len(events), 1) - 1, 2 * share - 1]
 
 
 def naive_affinities(model: Tally, events: list[list[int]], target: list[int]) -> list[float]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from lifelong.data.cell_plan import CellPacking, CellPlan, ages, key_of, plan_cells, share_out, values_of
 from lifelong.nn.cell_replay import cells_at, cells_found
 from lifelong.nn.cells import empty_cells, find_cells, key_table, staleness, write_cells
+from lifelong.nn.repeats import repeat
 
 pytestmark = pytest.mark.torch
 
@@ -94,6 +95,15 @@ def folded(key_BLF: torch.Tensor, plan: CellPlan) -> tuple[torch.Tensor, torch.T
     return torch.stack(cells, dim=1), torch.stack(faded, dim=1)
 
 
+def repeats_folded(key_BLF: torch.Tensor, every: tuple[torch.Tensor, torch.Tensor], plan: CellPlan) -> torch.Tensor:
+    """Repeats after 0, 1, 2, ... events, from the memories before each."""
+    steps = [torch.zeros(len(key_BLF), 2, dtype=torch.int32)]
+    for place, key_BF in enumerate(key_BLF.unbind(1)):
+        before = [part[:, place : place + 1] for part in every]
+        steps.append(repeat(steps[-1], find_cells(*before, key_BF.unsqueeze(1), plan)))
+    return torch.stack(steps, dim=1)
+
+
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10_000), events=st.integers(0, 150), patience=st.integers(0, 60))
 def test_what_is_found_is_what_lists_and_loops_find(seed: int, events: int, patience: int) -> None:
@@ -117,9 +127,11 @@ def test_the_replay_is_the_folded_writes_bit_for_bit(seed: int, length: int, wor
     position_BC = torch.randint(0, length + 1, (3, 4), generator=torch.Generator().manual_seed(seed))
     every = folded(key_BLF, plan)
     wanted = [part[torch.arange(3).unsqueeze(1), position_BC] for part in every]
-    memory = cells_at(key_BLF, position_BC, staleness(plan), plan)
+    *memory, repeats_BCX = cells_at(key_BLF, position_BC, staleness(plan), plan)
     assert all(torch.equal(one, other) for one, other in zip(memory, wanted, strict=True))
-    found = cells_found(key_BLF, position_BC, asked_BCF, staleness(plan), plan)
+    found, same_BCX = cells_found(key_BLF, position_BC, asked_BCF, staleness(plan), plan)
+    assert torch.equal(repeats_BCX, same_BCX)
+    assert torch.equal(repeats_BCX, repeats_folded(key_BLF, every, plan)[torch.arange(3).unsqueeze(1), position_BC])
     again = find_cells(*memory, asked_BCF, plan)
     assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
 
@@ -130,7 +142,7 @@ def test_an_age_is_exact_up_to_sixteen_and_then_short_by_less_than_an_eighth() -
     key_BLF[:, 37:] = 1
     position_BC = torch.arange(38, 5_001).unsqueeze(0)
     asked_BCF = torch.zeros(1, position_BC.shape[1], 1, dtype=torch.int64)
-    found = cells_found(key_BLF, position_BC, asked_BCF, staleness(plan), plan)
+    found, _ = cells_found(key_BLF, position_BC, asked_BCF, staleness(plan), plan)
     true, kept = position_BC[0] - 37, torch.tensor(ages())[found.age_BCF[0, :, 0]]
     assert torch.equal(kept[:16], true[:16])
     assert bool((kept <= true).all()) and float(((true - kept) / true).max()) < 1 / 8
@@ -140,7 +152,7 @@ def test_a_field_with_as_many_cells_as_values_is_counted_exactly() -> None:
     key_BLF = random_keys(4, 1, 100)[..., 2:]
     plan = CellPlan((8,), 1, 20)
     asked_BCF = torch.arange(8).view(1, 8, 1)
-    found = cells_found(key_BLF, torch.full((1, 8), 100), asked_BCF, staleness(plan), plan)
+    found, _ = cells_found(key_BLF, torch.full((1, 8), 100), asked_BCF, staleness(plan), plan)
     assert found.count_BCF[0, :, 0].tolist() == [int((key_BLF == key).sum()) for key in range(8)]
     assert not found.faded_BCF.any()
 
@@ -149,7 +161,7 @@ def test_a_value_that_lost_its_cell_is_faded_and_one_that_never_was_is_not() -> 
     plan = CellPlan((2,), 100, 20)
     key_BLF = torch.tensor([7, 8, 9]).view(1, 3, 1)
     asked_BCF = torch.tensor([7, 8, 9, 10, -1]).view(1, 5, 1)
-    found = cells_found(key_BLF, torch.full((1, 5), 3), asked_BCF, staleness(plan), plan)
+    found, _ = cells_found(key_BLF, torch.full((1, 5), 3), asked_BCF, staleness(plan), plan)
     assert found.faded_BCF.flatten().tolist() == [True, False, False, False, False]
     assert found.count_BCF.flatten().tolist() == [0, 1, 1, 0, 0]
 
@@ -160,7 +172,7 @@ def test_what_is_met_often_keeps_its_cell_when_patience_is_long() -> None:
     for patience in (0, 100):
         plan = CellPlan((2,), 1, patience)
         key_BLF, asked = torch.tensor(history).view(1, -1, 1), torch.ones(1, 1, 1, dtype=torch.int64)
-        found = cells_found(key_BLF, torch.tensor([[len(history)]]), asked, staleness(plan), plan)
+        found, _ = cells_found(key_BLF, torch.tensor([[len(history)]]), asked, staleness(plan), plan)
         kept.append(int(found.count_BCF))
     assert kept == [0, 8]
 
@@ -168,7 +180,7 @@ def test_what_is_met_often_keeps_its_cell_when_patience_is_long() -> None:
 def test_faded_bits_never_fill_up() -> None:
     plan = CellPlan((4,), 20, 0)
     key_BLF = torch.arange(20_000).view(1, -1, 1)
-    _, faded = cells_at(key_BLF, torch.tensor([[20_000]]), staleness(plan), plan)
+    _, faded, _ = cells_at(key_BLF, torch.tensor([[20_000]]), staleness(plan), plan)
     share = sum(bin(word).count("1") for word in faded.flatten().tolist()) / plan.bits
     assert 0.5 < share < 0.8
 
