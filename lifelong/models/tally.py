@@ -6,6 +6,7 @@ Slots: Ren et al., "Lifelong Sequential Modeling with Personalized Memorization 
     event --vectors--> GRU_1 --> slot 1 --every k-th--> GRU_2 --> slot 2 ...                      write
           |--keys----> one cell of each field: count + 1, age 0; the stalest gives way, and leaves two bits
           |--gap-----> clock: the time of every 2^j-th event
+          |--item----> repeats: was it met before?
           `--factors-> sums s_1 <- s_1 + f, s_2 <- 2^(-1/100) s_2 + f
     target --keys----> count, age, faded of each of its values --decays, logarithms--> c_f of field f
            |-factors-> cosine with each sum, and how much of it there was: more of c
@@ -33,12 +34,15 @@ a singular value decomposition and not learned further. Both heads are given the
 sum. In training a user's factors are made of other users' events alone: her own would give her targets away
 (`data/cooccurrence.py`).
 
+Whether the next item is a known one depends on the user, too: one repeats most of what she had, another one explores.
+So the memory also counts how many of all and of the last events repeated an item (`nn/repeats.py`); both heads read it.
+
 How popular a value is, its share of the training targets, is counted in the training period and not learned; with it
 the model compares how often the user met the value with how often anybody would have, in as many events. Training that
 continues from an artifact takes the popularities of its own period.
 
 State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot; two sums, each of as many numbers as the
-factors have; the clock (`nn/clock.py`), 136 bytes; of what remains, `faded` of it bits for values that fell out, and
+factors have; the clock (`nn/clock.py`), 136 bytes; repeats, 8 bytes; of what remains, `faded` of it bits for values that fell out, and
 the rest cells, shared out over the item fields. A cell takes 15 bits and what its key needs among the sorted keys of
 its field, about 23 bits together. A user who has not filled all that takes less: cells, levels of the clock, slots
 and bits that are empty are not stored, which leaves about 600 bytes after two events.

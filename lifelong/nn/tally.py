@@ -1,7 +1,8 @@
 """The memory of Tally: counting cells and a clock, with the periodic slots of HPMN and sums of fixed factors.
 
     event --keys----> one cell of each field: count + 1, age 0; the stalest gives way, and leaves two bits      step
-          `-gap-----> clock: the time of every 2^j-th event
+          |-gap-----> clock: the time of every 2^j-th event
+          |-item----> repeats: was it met before?
           |-vector--> GRU_1 --> slot 1 --every k-th--> GRU_2 --> slot 2 ...
           `-factor--> sums
     target --keys----> count, age, faded of each of its values --decays, logarithms--> c_f of field f           read
