@@ -42,10 +42,10 @@ the model compares how often the user met the value with how often anybody would
 continues from an artifact takes the popularities of its own period.
 
 State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot; two sums, each of as many numbers as the
-factors have; the clock (`nn/clock.py`), 136 bytes; repeats, 8 bytes; of what remains, `faded` of it bits for values that fell out, and
-the rest cells, shared out over the item fields. A cell takes 15 bits and what its key needs among the sorted keys of
-its field, about 23 bits together. A user who has not filled all that takes less: cells, levels of the clock, slots
-and bits that are empty are not stored, which leaves about 600 bytes after two events.
+factors have; the clock (`nn/clock.py`), 136 bytes; repeats, 8 bytes; of what remains, `faded` of it bits for values
+that fell out, and the rest cells, shared out over the item fields. A cell takes 15 bits and what its key needs among
+the sorted keys of its field, about 23 bits together. A user who has not filled all that takes less: cells, levels of
+the clock, slots and bits that are empty are not stored, which leaves about 600 bytes after two events.
 
 Shapes: B users, L padded history length, C targets per user, S slots, D slot width, E width of an embedded event, F
 item fields, K cells, W words of faded bits, P features of a field.

@@ -125,7 +125,7 @@ def naive_counts(model: Tally, events: list[list[int]], target: list[int]) -> li
 
 
 def naive_repeats(events: list[list[int]]) -> list[float]:
-    """Shares of events with an item that was met before: of all, and a mean that forgets 1/64 an event; from -1 to 1."""
+    """Shares of events with an item that was met before: of all, and a mean that forgets 1/64 an event."""
     items = [event[0] for event in events]
     repeats = [item > 1 and item in items[:at] for at, item in enumerate(items)]
     total = recent = weight = 0.0
