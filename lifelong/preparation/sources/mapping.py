@@ -216,12 +216,16 @@ def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
     try:
         return TableMapping.model_validate({**given, **values}), folder
     except ValidationError as error:
-        problems = [
-            f"{'.'.join(map(str, problem['loc'])) or 'mapping'}: {problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        ]
+        problems = [f"{'.'.join(map(str, one['loc'])) or 'mapping'}: {_words(one)}" for one in error.errors()]
         known = ", ".join(TableMapping.model_fields)
-        raise ConfigError(problems, fix=f"fix the mapping {path or '(none was named)'}; settings: {known}") from None
+        where = f"in {path}" if path else "by --option NAME=VALUE, such as --option user=COLUMN, or in a --mapping file"
+        raise ConfigError(problems, fix=f"give the settings {where}; there are {known}") from None
+
+
+def _words(problem: Mapping[str, Any]) -> str:
+    """What is wrong with a setting."""
+    words = {"missing": "is not given", "extra_forbidden": "there is no such setting"}
+    return words.get(problem["type"]) or str(problem["msg"]).removeprefix("Value error, ")
 
 
 def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:

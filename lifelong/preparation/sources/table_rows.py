@@ -78,6 +78,12 @@ def open_log(connection: Any, files: Sequence[Path], mapping: TableMapping) -> O
     return replace(opened, table=table, alias=alias, record={**opened.record, **dropped})
 
 
+_DATES = (
+    "for texts such as 2017-11-25T18:00:00Z set time_unit to iso (--option time_unit=iso), for others time_format,"
+    " such as %d/%m/%Y"
+)
+
+
 def _wanted(mapping: TableMapping) -> dict[str, str]:
     """Column of the log -> kind of its values; the strictest kind where a column has two roles."""
     wanted = dict.fromkeys(mapping.fields.values(), "string")
@@ -123,7 +129,10 @@ def _open_text(
         if absent:
             raise ConfigError([f"columns does not hold {name!r}" for name in absent])
     layout = Layout(
-        tuple(Column(alias[name], _KINDS_OF_TEXT[kind], header=name) for name, kind in wanted.items()),  # type: ignore[arg-type]
+        tuple(
+            Column(alias[name], _KINDS_OF_TEXT[kind], header=name, fix=_DATES if kind == "stamp" else "")  # type: ignore[arg-type]
+            for name, kind in wanted.items()
+        ),
         header=section.header,
         names=section.columns,
         delimiter=section.delimiter,

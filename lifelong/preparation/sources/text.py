@@ -46,12 +46,14 @@ class Column:
         kind: what its values must be; an `id` is a text that is not empty.
         choices: the only allowed values, if not empty.
         header: its name in the file, if it differs.
+        fix: what to do about a value that is not of its kind.
     """
 
     name: str
     kind: Literal["string", "id", "integer", "number"] = "string"
     choices: tuple[str, ...] = ()
     header: str = ""
+    fix: str = ""
 
     @property
     def named(self) -> str:
@@ -370,6 +372,7 @@ def _decode(data: bytes, layout: Layout, path: Path, line: int) -> str:
             line=line + data.count(b"\n", 0, error.start),
             column=data.count(layout.delimiter.encode(), start, error.start) + 1,
             expected=f"text in {layout.encoding}",
+            fix="convert the file to UTF-8; the source table reads others by --option encoding=NAME, such as latin-1",
         ) from error
 
 
@@ -469,7 +472,15 @@ class _Rows:
                     f" {', '.join(self.names)}",
                 )
             for at, column in columns:
-                found = column.problem(row[at])
+                value = row[at]
+                found = column.problem(value)
                 if found:
                     place = f"{at + 1} ({column.named})"
-                    raise SourceError(found, file=str(self.path), line=line, column=place, expected=column.expected)
+                    raise SourceError(
+                        found,
+                        file=str(self.path),
+                        line=line,
+                        column=place,
+                        expected=column.expected,
+                        fix=column.fix if value else "",
+                    )

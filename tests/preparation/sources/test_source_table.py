@@ -255,3 +255,26 @@ def test_an_absent_mapping_or_items_file_is_named(tmp_path: Path, write: Write, 
         read("table", write("log.csv", ""), mapping=str(tmp_path / "absent.toml"))
     with pytest.raises(SourceError, match=r"absent\.csv"):
         mapped(write("log.csv", "u,i,t\nx,a,1\n"), items={"files": ["absent.csv"], "item": "i"})
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "fix"),
+    [
+        (b"u,i,t\na,b,2024-01-01T10:00:00+01:00\n", {}, "--option time_unit=iso"),
+        (b"u,i,t\na,caf\xe9,1700000000\n", {}, "--option encoding=NAME"),
+        (b"u,i,t\na,b,1700000000\n", {"foo": "1"}, "there is no such setting"),
+    ],
+)
+def test_message_says_which_option_helps(
+    tmp_path: Path, read: Read, content: bytes, options: dict[str, str], fix: str
+) -> None:
+    """Of a newcomer's first mistakes: dates where numbers are expected, another encoding, an option by guess."""
+    (tmp_path / "log.csv").write_bytes(content)
+    with pytest.raises((SourceError, ConfigError), match=fix):
+        read("table", tmp_path / "log.csv", **BASE, **options)
+
+
+def test_a_column_without_a_name_is_said_with_the_option_that_gives_it(write: Write, read: Read) -> None:
+    with pytest.raises(ConfigError, match=r"item: is not given") as caught:
+        read("table", write("log.csv", "u,i,t\n"))
+    assert "--option user=COLUMN" in str(caught.value)
