@@ -58,6 +58,6 @@ def _verdict(report: VerifyReport, own: bool) -> str:
     log = "its own log" if own else "DATA"
     if report.equal:
         return f"The store holds what the log gives ({log})."
-    if report.untold == report.users:
+    if report.unverifiable == report.users:
         return f"Nothing could be checked: {log} does not have the events."
     return f"The store differs from the log ({log}), or part of it could not be checked."

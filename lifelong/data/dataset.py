@@ -67,7 +67,7 @@ class NegativeRule(Record):
 
     @property
     def drawn_in_training(self) -> bool:
-        """Whether the training examples are positives alone, with negatives drawn anew in each epoch."""
+        """Whether the training examples are positives alone, with negatives drawn again in each epoch."""
         return self.rule != "none" and not self.stored
 
 

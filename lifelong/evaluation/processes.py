@@ -196,7 +196,7 @@ def join(place: Launch, device: Literal["cpu", "cuda"] = "cpu", *, minutes: floa
         store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
         dist.init_process_group(
             "gloo" if own is None else "nccl",
-            # The store of torchrun outlives an attempt; without a prefix of its own, a run that was started anew would
+            # The store of torchrun outlives an attempt; without a prefix of its own, a run that was started again would
             # look for its peers at the addresses of the processes that have ended.
             store=dist.PrefixStore(f"attempt-{place.restarts}", store),  # type: ignore[attr-defined]
             rank=place.rank,

@@ -58,7 +58,7 @@ class VerifyReport:
         last_time: users with another last time, but as many events.
         memory: users with a memory that differs by more than sums in another order explain.
         score: users with a score that differs by more than that.
-        untold: users with events that neither DATA nor the log has: neither equal nor different.
+        unverifiable: users with events that neither DATA nor the log has: neither equal nor different.
         exact: users with a memory that is equal bit for bit.
         memory_difference: the largest.
         score_difference: the largest, in logits.
@@ -74,7 +74,7 @@ class VerifyReport:
     last_time: int = 0
     memory: int = 0
     score: int = 0
-    untold: int = 0
+    unverifiable: int = 0
     exact: int = 0
     memory_difference: float = 0.0
     score_difference: float = 0.0
@@ -84,7 +84,7 @@ class VerifyReport:
     def equal(self) -> bool:
         """Whether the store holds what the events give, of every user."""
         differs = self.missing or self.corrupt or self.count or self.last_time or self.memory or self.score
-        return not (differs or self.untold)
+        return not (differs or self.unverifiable)
 
     @property
     def examples(self) -> list[str]:
@@ -297,7 +297,7 @@ class _Comparison:
             last_time=int(time_B.sum()),
             memory=int(memory_B.sum()),
             score=int(score_B.sum()),
-            untold=len(set(unknown) - set(np.flatnonzero(corrupt_B).tolist())),
+            unverifiable=len(set(unknown) - set(np.flatnonzero(corrupt_B).tolist())),
             exact=sum(same and one == other for one, other, same in exact),
             memory_difference=memory_difference,
             score_difference=score_difference,

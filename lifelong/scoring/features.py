@@ -88,7 +88,7 @@ def export_features(
         dataset: with the fields and vocabularies of training, or its folder.
         out: `.parquet`; it appears when it is complete.
         split: train, validation or test.
-        seed: of the negatives of the training split, where the dataset draws them anew in each epoch.
+        seed: of the negatives of the training split, where the dataset draws them again in each epoch.
         progress: called with (rows done, rows in all).
 
     Returns:

@@ -224,10 +224,10 @@ def _describe(app: FastAPI, service: Service, *, keys: bool) -> None:
     """Make the OpenAPI document say what the artifact takes that is served: its fields, and the key."""
     generate = app.openapi
 
-    def anew() -> None:
+    def clear() -> None:
         app.openapi_schema = None
 
-    service.on_switch.append(anew)
+    service.on_switch.append(clear)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

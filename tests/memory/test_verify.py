@@ -187,7 +187,7 @@ def test_what_the_log_does_not_know_cannot_be_told(artifact, dataset, store, log
     Updater(artifact, store, event_log=False).apply(log[:800])
     Updater(artifact, store).apply(log[800:])
     report = verify(artifact, None, store)
-    assert report.untold > 0 and not report.equal
+    assert report.unverifiable > 0 and not report.equal
     assert "the log lacks the user's first" in next(iter(report.reasons.values()))
 
 

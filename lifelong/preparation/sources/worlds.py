@@ -18,7 +18,7 @@ from those probabilities (`best_auc`).
 A model that cannot know is at AUC .5 exactly: the two competing items change places with equal probability, and nothing
 else changes with them. In `period` and `lag` both were seen equally often at every question, so a pooled (order-free)
 history is at chance, and so are the recent events alone. In `markov` the last two events are drawn at random, and the
-questions are about the successors of both. Answers are drawn anew at every question, so that earlier ones tell nothing
+questions are about the successors of both. Answers are drawn again at every question, so that earlier ones tell nothing
 (except in the checkerboard, where half of the users have each parity). There is one event per hour, starting at the
 same midnight for all users, or in `daytime` at an hour that is drawn for each user, so that no history tells the time.
 """
