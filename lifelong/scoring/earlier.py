@@ -34,8 +34,17 @@ REPLAYED = 5_000
 def earlier(scorer: Scorer, events: int, *, replayer: Replayer | None = None, dataset: Dataset | None = None) -> Scorer:
     """A scorer that reads each memory as it was after the user's first events; whatever takes a scorer takes it.
 
-        >>> then = earlier(scorer, 40)  # doctest: +SKIP
-        >>> then.score("u1", ["i1"], time=1_700_000_000)  # doctest: +SKIP
+        >>> from importlib.resources import files
+        >>> from lifelong import Scorer, Updater, UserEvent, open_artifact, open_store
+        >>> artifact = open_artifact(files("lifelong.cli") / "shop" / "artifact")
+        >>> store = open_store("memory://")
+        >>> scorer, now = Scorer(artifact, store), 1_700_000_000
+        >>> before = scorer.score("Eve", ["gouda"], time=now)[0].score
+        >>> done = Updater(artifact, store).apply([UserEvent("Eve", "gouda", now - 60)])
+        >>> scorer.score("Eve", ["gouda"], time=now)[0].score > before
+        True
+        >>> earlier(scorer, 0).score("Eve", ["gouda"], time=now)[0].score == before
+        True
 
     Args:
         scorer: artifact and store; with their event log, unless the dataset has all events.
