@@ -24,7 +24,7 @@ VAULT: Split = "vault"
 class Examples:
     """N labelled targets, sorted by (user, time, order of drawing).
 
-    Where negatives are sampled, the training split holds the positives alone (negatives are drawn again in every epoch);
+    Where negatives are sampled, the training split holds the positives alone (negatives are drawn again each epoch);
     validation and test hold both.
 
     Args:
