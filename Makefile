@@ -1,4 +1,4 @@
-# make demo   installs what is needed and takes a real log all the way, in about ten minutes
+# make demo   installs what is needed and takes a real log all the way, in about twelve minutes
 # make test   installs what is needed and runs all tests, also those of an environment without torch
 # make check  lint, types, architecture, docs
 # make soak   the long tests
