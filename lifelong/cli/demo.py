@@ -70,7 +70,7 @@ examples, with which the learning rate falls: slow or busy cores take longer and
 FITTED = {"gbdt": ("model.max_examples=200000",)}
 """LightGBM on exact counts of the whole history: more examples bring .003 of AUC, and take minutes more."""
 _BOUGHT, _OTHERS = 3, 2
-"""Candidates of the example: so many that the user takes next, and so many that she does not."""
+"""Candidates of the example at most: items that the user takes next, and items that she does not take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,9 @@ def demo(
     started = time.monotonic()
     steps = _Steps(terminal)
     dataset = _prepared(steps, out, source, options)
-    comparison = _compared(steps, dataset, out, _configs(dataset, minutes, changes, threads))
+    # Before minutes of training, since not every log has such a user.
     upcoming = _upcoming(dataset)
+    comparison = _compared(steps, dataset, out, _configs(dataset, minutes, changes, threads))
     online = _online(steps, dataset, upcoming, out)
     explained = _explained(steps, online, dataset, upcoming, out)
     commands = _commands(online, explained, upcoming, out)
