@@ -8,16 +8,13 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-from support.artifacts import empty_graphs  # noqa: E402
 
 import lifelong  # noqa: E402
-from lifelong.artifact import export  # noqa: E402
 from lifelong.errors import UsageError  # noqa: E402
-from lifelong.testing.datasets import tiny_dataset  # noqa: E402
 from lifelong.training import runs  # noqa: E402
 from lifelong.training.trackers import MlFlow, TensorBoard  # noqa: E402
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("no_graphs")]
 QUICK = {"epochs": 2, "threads": 1, "max_targets": 10, "validate_every": 0.5, "progress": False}
 
 
@@ -47,16 +44,6 @@ class Told(lifelong.Callback):
     def ended(self, measured: Any) -> None:
         self.words.append("ended")
         self.outcome.append(measured)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return tiny_dataset(tmp_path_factory.mktemp("tiny"), num_users=20)
-
-
-@pytest.fixture(autouse=True)
-def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "write_graphs", empty_graphs)
 
 
 def test_a_callback_is_told_of_the_whole_run(dataset, tmp_path: Path) -> None:

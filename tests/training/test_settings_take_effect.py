@@ -9,14 +9,11 @@ import pytest
 pytest.importorskip("torch")
 import torch
 from safetensors.torch import load_file
-from support.artifacts import empty_graphs
 
-from lifelong.artifact import export
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.dataset import Dataset
 from lifelong.models import build
 from lifelong.models.base import Model, Output
-from lifelong.testing.datasets import tiny_dataset
 from lifelong.testing.worlds import INPUTS, random_batch
 from lifelong.training import loop
 from lifelong.training.losses import loss_of
@@ -24,17 +21,7 @@ from lifelong.training.optimiser import learning_rate
 from lifelong.training.settings import batches_for
 from lifelong.training.trainer import train
 
-pytestmark = pytest.mark.torch
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return tiny_dataset(tmp_path_factory.mktemp("tiny"), num_users=20)
-
-
-@pytest.fixture(autouse=True)
-def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "write_graphs", empty_graphs)
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("no_graphs")]
 
 
 def learned(dataset: Dataset, out: Path, *, model: dict[str, Any] | None = None, **settings: Any) -> torch.Tensor:

@@ -9,35 +9,22 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from support.artifacts import empty_graphs
 
-from lifelong.artifact import export
 from lifelong.config import RunConfig, TrainSettings, load_config
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
-from lifelong.testing.datasets import tiny_dataset
 from lifelong.training import checkpoint, loop
 from lifelong.training.checkpoint import CurvePoint, Progress
 from lifelong.training.settings import with_recipe
 from lifelong.training.stopping import has_fallen, impatient, validation_due, validation_late
 from lifelong.training.trainer import train
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.usefixtures("no_graphs")]
 
 IGNORANT = 0.6931
 LEARNT_BY_HEART = (0.352, 0.349, 0.3505, 0.3605, 0.3613, 0.3605, 0.3668, 0.3668, 0.3724, 0.3740)
 """Log losses of `tally` on a log of 50,000 events of 2,500 users, a quarter of an epoch apart."""
 RISES = (0.5709, 0.5604, 0.5468, 0.5467, 0.5526, 0.5378, 0.5371, 0.5420, 0.5370, 0.5369)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    return tiny_dataset(tmp_path_factory.mktemp("tiny"), num_users=20)
-
-
-@pytest.fixture(autouse=True)
-def no_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "write_graphs", empty_graphs)
 
 
 def after(losses: Sequence[float], *, seconds: float = 10.0, steps: int = 0) -> Progress:
