@@ -182,7 +182,7 @@ class Connection(HttpToolsProtocol):
         rush: Rush | None = self.app_state.get("rush")
         if rush is None or not rush.refusing or not self._between or self.busy or not (path := _plain_path(data)):
             return False
-        if not rush.refuses(path, self.loop.time()):
+        if not rush.refuses(path):
             self._asked = True
             return False
         self._unset_keepalive_if_required()
@@ -197,7 +197,7 @@ class Connection(HttpToolsProtocol):
         if rush is None or self.parser.get_method() == b"HEAD":
             return False
         asked, self._asked = self._asked, False
-        if asked or not rush.refuses(path, self.loop.time()):
+        if asked or not rush.refuses(path):
             # A client that does not read its answers keeps nobody out by the requests that wait for it.
             self._pace = None if self.transport.get_write_buffer_size() else rush.pace_of(path)
             return False

@@ -19,8 +19,8 @@ from lifelong.serving.queues import Pace, overloaded
 _CALLERS = 10_000
 """Callers with a remembered rate, at most; those without a request for the longest time are forgotten."""
 
-_ROUND, _FEW = 0.05, 32
-"""Seconds in which the event loop should come round, and requests that never make it late."""
+_TURN, _FEW = 0.05, 32
+"""Seconds that a turn of the event loop should take, and requests that never make it late."""
 
 
 def address_of(scope: Scope) -> str:
@@ -225,15 +225,19 @@ class RateLimit:
 class Rush:
     """Says which requests the event loop would begin too late, or a queue refuse, before anything of them is done.
 
-    What the loop does at once, scores among it, is in no queue. So its rounds are measured: a round begins with a
-    request, and ends when the loop comes to a timer. After a long one as many requests are let in as the loop can do in
-    time, as far as the round before says.
+    What the loop does at once, scores among it, is in no queue. So its turns are measured: a turn begins with a
+    request, and ends when the loop has begun all that had come until then. After a long one as many requests are let in
+    as the loop can do in time, as far as the turn before says.
+
+    A pause of the process makes a turn long, too. A client that waits for each answer before it sends the next request
+    has at most two in one turn, and a few are never refused.
 
     Args:
         full: whether there is no room for a request to a path of `/v1/`.
         patience: seconds that the event loop may be late.
         on_shed: called for each request that is refused because the loop is late.
         pace_of: counts the requests to a path of `/v1/` that are under way; None to count none.
+        now: a clock, in seconds.
     """
 
     def __init__(
@@ -242,10 +246,11 @@ class Rush:
         patience: float,
         on_shed: Callable[[], None] = lambda: None,
         pace_of: Callable[[str], Pace] | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.full, self.patience, self._on_shed, self._pace_of = full, patience, on_shed, pace_of
-        # When the loop should come round, and what came and was done since the round began.
-        self._due: float | None = None
+        self.full, self.patience, self._on_shed, self._pace_of, self._now = full, patience, on_shed, pace_of, now
+        # When the turn began, and what came and was done since.
+        self._since: float | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._let_in = self._begun = 0
         self._most: float = math.inf
@@ -254,21 +259,20 @@ class Rush:
         # Made once, since all get the same.
         self.refusal = error_response(overloaded("requests wait too long for their turn"))
 
-    def refuses(self, path: str, now: float) -> bool:
+    def refuses(self, path: str) -> bool:
         """Whether a request is refused as soon as its head has come.
 
         Args:
             path: its address.
-            now: the loop's time.
         """
         if _rushed(path):
-            self.refusing = self._refuses(path, now)
+            self.refusing = self._refuses(path)
             return self.refusing
         return False
 
-    def _refuses(self, path: str, now: float) -> bool:
-        self._begin_round(now)
-        if self._let_in >= self._most or (self._let_in > _FEW and self._late(now)):
+    def _refuses(self, path: str) -> bool:
+        self._begin_turn()
+        if self._let_in >= self._most or (self._let_in > _FEW and self._late()):
             self._on_shed()
             return True
         self._let_in += 1
@@ -278,33 +282,35 @@ class Rush:
         """Where a request that was let in is counted until it is answered, if anywhere."""
         return self._pace_of(path) if self._pace_of is not None and _rushed(path) else None
 
-    def came_too_late(self, now: float) -> bool:
+    def came_too_late(self) -> bool:
         """Whether the loop has begun a request too late."""
-        self._begin_round(now)
+        self._begin_turn()
         # With few requests it is the machine that is late, and not the service that has too many of them.
-        if self._begun > _FEW and self._late(now):
+        if self._begun > _FEW and self._late():
             self._on_shed()
             return True
         self._begun += 1
         return False
 
-    def _late(self, now: float) -> bool:
-        return self._due is not None and now - self._due > self.patience
+    def _late(self) -> bool:
+        return self._since is not None and self._now() - self._since > self.patience + _TURN
 
-    def _begin_round(self, now: float) -> None:
-        # The round of another loop, which has been closed, has no end.
-        if self._due is None or self._loop is not asyncio.get_running_loop():
+    def _begin_turn(self) -> None:
+        # The turn of another loop, which has been closed, has no end.
+        if self._since is None or self._loop is not asyncio.get_running_loop():
             self._loop = asyncio.get_running_loop()
-            self._due, self._let_in, self._begun = now + _ROUND, 0, 0
-            self._loop.call_later(_ROUND, self._come_round)
+            self._since, self._let_in, self._begun = self._now(), 0, 0
+            # What comes now is begun next time, and this function is called before that: so the turn ends the time
+            # after.
+            self._loop.call_soon(self._loop.call_soon, self._end_turn)
 
-    def _come_round(self) -> None:
-        if self._due is None:
+    def _end_turn(self) -> None:
+        if self._since is None:
             return
-        took = asyncio.get_running_loop().time() - self._due + _ROUND
-        in_time = self._begun * (self.patience + _ROUND) / took
-        self._most = max(_FEW, in_time) if took > 2 * _ROUND else math.inf
-        self._due = None
+        took, self._since = self._now() - self._since, None
+        self._most = math.inf
+        if took > 2 * _TURN:
+            self._most = max(_FEW, self._begun * (self.patience + _TURN) / took)
 
 
 def _rushed(path: str) -> bool:
@@ -334,9 +340,8 @@ class Shed:
             await self.app(scope, receive, send)
 
     def _refused(self, scope: Scope) -> bool:
-        now = asyncio.get_running_loop().time()
         asked = "connections" in scope.get("state", {})
-        return self.rush.came_too_late(now) or (not asked and self.rush.refuses(scope["path"], now))
+        return self.rush.came_too_late() or (not asked and self.rush.refuses(scope["path"]))
 
 
 class Deadline:

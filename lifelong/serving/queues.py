@@ -269,6 +269,9 @@ class Writes(Queue):
     @property
     def crowded(self) -> bool:
         """Whether so much waits that a long wait means too much work, and not a slow machine."""
+        # One alone is not too much, however many events it has.
+        if len(self._came) < 2:
+            return False
         # Many small requests are one commit; what is no event is a commit of its own.
         others = len(self._came) - len(self._batches)
         return self._events_in - self._events_out + others * (FEW_EVENTS // FEW) >= FEW_EVENTS

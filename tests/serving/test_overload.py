@@ -9,6 +9,7 @@ import json
 import socket
 import threading
 import time
+from itertools import count
 
 import pytest
 import uvicorn
@@ -18,7 +19,7 @@ from lifelong.memory.updater import Updater
 from lifelong.serving.connections import _plain_path
 from lifelong.serving.errors import OverloadedError
 from lifelong.serving.guards import Rush, Shed
-from lifelong.serving.queues import FEW, Queue, Writes
+from lifelong.serving.queues import FEW, FEW_EVENTS, Queue, Writes
 from lifelong.serving.run import _config, listen
 from lifelong.serving.service import ServiceSettings
 
@@ -332,7 +333,7 @@ def test_the_service_answers_503_with_retry_after_where_a_queue_is_full(make_cli
     assert 'lifelong_waiting_requests{queue="writes"} 0.0' in text
 
 
-def test_requests_that_the_loop_begins_too_late_are_refused_and_the_next_round_serves_again():
+def test_requests_that_the_loop_begins_too_late_are_refused_and_the_next_turn_serves_again():
     served, statuses, shed = [], [], []
 
     async def slow(scope, receive, send):
@@ -351,7 +352,7 @@ def test_requests_that_the_loop_begins_too_late_are_refused_and_the_next_round_s
         await app({**scope, "path": path}, None, send)
 
     async def run():
-        # All are due in one round of the loop, which would take two seconds.
+        # All are due in one turn of the loop, which would take two seconds.
         await asyncio.gather(*(call() for _ in range(1_000)))
         assert 32 <= len(served) < 400
         assert statuses.count(503) == len(shed) == 1_000 - len(served)
@@ -363,7 +364,7 @@ def test_requests_that_the_loop_begins_too_late_are_refused_and_the_next_round_s
     asyncio.run(run())
 
 
-def test_a_round_of_a_loop_that_was_closed_is_over(client):
+def test_a_turn_of_a_loop_that_was_closed_is_over(client):
     """Each request of this client has a loop of its own."""
     for _ in range(40):
         client.get("/v1/users/u/memory")
@@ -436,31 +437,67 @@ def test_a_rush_is_refused_when_heads_have_come_and_the_connections_stay(app, mo
         assert client.sock is None or client.sock.recv(1) == b""
 
 
-def test_after_a_long_round_so_many_are_let_in_as_can_be_done_in_time():
-    shed = []
+def test_after_a_long_turn_so_many_are_let_in_as_can_be_done_in_time():
+    second, shed = [0.0], []
+    rush = Rush(lambda path: False, 0.2, lambda: shed.append(1), now=lambda: second[0])
+
+    def let_in(number):
+        return [rush.refuses("/v1/score") for _ in range(number)].count(False)
+
+    async def turns(number):
+        for _ in range(number):
+            await asyncio.sleep(0)
 
     async def run():
-        rush = Rush(lambda path: False, 0.2, lambda: shed.append(1))
-        loop = asyncio.get_running_loop()
-
-        def let_in(number):
-            return [rush.refuses("/v1/score", loop.time()) for _ in range(number)].count(False)
-
         assert let_in(1_000) == 1_000
         for _ in range(100):
-            assert not rush.came_too_late(loop.time())
-        time.sleep(0.5)
-        await asyncio.sleep(0.1)
-        # A hundred took half a second or more, and a quarter is the time for a round.
-        assert 32 <= let_in(1_000) <= 50
-        assert rush.refuses("/healthz", loop.time()) is False
-        await asyncio.sleep(0.1)
-        await asyncio.sleep(0.1)
-        return rush
+            assert not rush.came_too_late()
+        second[0] = 0.5
+        await turns(2)
+        # A hundred took half a second, and a quarter is the time for a turn.
+        assert let_in(1_000) == 50
+        assert rush.refuses("/healthz") is False
+        await turns(2)
+        # That turn took no time.
+        assert let_in(1_000) == 1_000
 
-    rush = asyncio.run(run())
-    assert len(shed) >= 950
+    asyncio.run(run())
+    assert len(shed) == 950
     assert rush.refusal.status_code == 503
+
+
+@pytest.mark.parametrize("pauses_every", [1, 2, 3, 40])
+def test_who_waits_for_each_answer_is_never_refused_whatever_pauses(app, monkeypatch, pauses_every):
+    calls = count()
+
+    def now():
+        # The process does nothing for a second, again and again.
+        return float(next(calls) // pauses_every)
+
+    service = app.state.service
+    for part in (app.state.rush, service.reads, service.writes, service.reads.pace, service.writes.pace):
+        monkeypatch.setattr(part, "_now", now)
+    score = raw(b'{"user": "u", "items": ["i1"]}', path="/v1/score")
+    with running(app) as port, connected(port, 1) as (client,):
+        for request in [score] * 100 + [raw()] * 10 + [score, raw()] * 10:
+            client.sendall(request)
+            assert statuses_of(client, 1) == [200]
+
+
+def test_a_request_of_many_events_that_waits_alone_is_never_refused(artifact, store):
+    second, go_on = [0.0], threading.Event()
+    writes = Writes(Updater(artifact, store), most_events=10_000, most=1, patience=0.5, now=lambda: second[0])
+
+    async def run():
+        writes.submit(lambda: go_on.wait(30))
+        alone = asyncio.create_task(writes.fold([row()] * 2 * FEW_EVENTS))
+        await asyncio.sleep(0)
+        second[0] = 60.0
+        go_on.set()
+        assert (await alone).applied == 2 * FEW_EVENTS
+
+    asyncio.run(run())
+    writes.close()
 
 
 def test_a_head_that_has_come_before_is_still_of_one_whole_request_or_parsed():
