@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
 from lifelong.data.examples import Examples
 from lifelong.data.renumbering import Renumbering
+
+T = TypeVar("T")
 
 
 class FittedModel(ABC):
@@ -40,6 +42,22 @@ class FittedModel(ABC):
     def __init__(self, inputs: InputSpec) -> None:
         """Subclasses take `(inputs, config)`, as models do."""
         self.inputs = inputs
+        self.shared: MutableMapping[Any, Any] | None = None
+        """What several fits to one dataset share, as the trials of a search do; None where there is one fit alone."""
+
+    def once(self, key: Any, make: Callable[[], T]) -> T:
+        """What `make` returns, computed by the first of all fits that share, and kept nowhere by a single one.
+
+        Args:
+            key: hashable; of everything that the result depends on.
+            make: computes it; nobody may change the result.
+        """
+        if self.shared is None:
+            return make()
+        if key not in self.shared:
+            self.shared[key] = make()
+        found: T = self.shared[key]
+        return found
 
     @abstractmethod
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:

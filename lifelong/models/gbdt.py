@@ -16,7 +16,8 @@ with few values; and where labels are logged, mean labels of every value, of the
 Vectors come from the training period alone, by factorisation of which users had which values. Those that training
 examples see come from targets before all of them: an item that few users had lies where these users are, so that a
 target that helped to make the vectors would be given away by them. Boosting stops when the
-log loss on validation has not improved for a number of trees; with an empty validation split it does not stop.
+log loss on validation has not improved for a number of trees; with an empty validation split it does not stop. Inputs
+take longer than trees, and no setting of the trees changes them: the trials of `lifelong tune` compute them once.
 
 State: for every value of every item field that the user met its counts and its last time. It grows with the history,
 and no service keeps it.
@@ -26,6 +27,7 @@ Shapes: N examples, K features, T tasks, F item fields, V numbers of a field.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -123,7 +125,9 @@ class Gbdt(FittedModel):
     def _made(self, dataset: Dataset, seed: int, *, before: int | None = None) -> dict[str, FloatArray]:
         """Vectors of the training period, or of its part before a time."""
         width = self.config.vectors
-        return unit_vectors(dataset, width, seed=seed, before=before) if width else {}
+        if not width:
+            return {}
+        return self.once((width, seed, before), lambda: unit_vectors(dataset, width, seed=seed, before=before))
 
     def _since(self, dataset: Dataset) -> int:
         """From which time on training targets are examples; the earlier ones make the vectors that these see."""
@@ -264,10 +268,18 @@ class Gbdt(FittedModel):
         self, dataset: Dataset, examples: Examples, vectors: Mapping[str, FloatArray], known: tuple[Split, ...]
     ) -> FloatArray:
         """All inputs of examples, the categories last, `[N, K]`; labels of the splits `known` may be read."""
+        logged = dataset.manifest.negatives.rule == "none"
+        columns = (examples.user_N, examples.row_N, examples.time_N, examples.position_N, *vectors.values())
+        key = (_digest(*columns), tuple(vectors), self.config.categories, known if logged else None)
+        return self.once(key, lambda: self._computed(dataset, examples, vectors, known if logged else ()))
+
+    def _computed(
+        self, dataset: Dataset, examples: Examples, vectors: Mapping[str, FloatArray], known: tuple[Split, ...]
+    ) -> FloatArray:
         number_NF = dataset.catalogue.number_VF[examples.row_N]
         popularity = [popularity_V[number_NF[:, place]] for place, popularity_V in enumerate(self.popularity_F)]
         parts = [np.stack([*popularity, *number_NF[:, self._few].T], axis=1)]
-        if dataset.manifest.negatives.rule == "none":
+        if known:
             parts.insert(0, label_means(dataset, examples, known))
         width = len(feature_names(dataset.schema, tuple(vectors)))
         # Written once: of a catalogue's targets this is a gigabyte.
@@ -275,6 +287,14 @@ class Gbdt(FittedModel):
         fill_features(value_NK[:, :width], dataset, examples, vectors)
         np.concatenate(parts, axis=1, out=value_NK[:, width:])
         return value_NK
+
+
+def _digest(*columns: npt.NDArray[Any]) -> bytes:
+    """Of the values of arrays, whatever objects hold them."""
+    digest = hashlib.blake2b()
+    for column in columns:
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.digest()
 
 
 def _log_loss(trees: Any, held: _Labelled) -> float:

@@ -102,7 +102,6 @@ MODEL: Mapping[str, Range] = {
     "leaves": choice(31, 63, 127, 255),
     "leaf_examples": choice(20, 50, 100, 200, 400, 1000),
     "input_share": choice(0.2, 0.35, 0.5, 0.8),
-    "later": choice(0.3, 0.5, 0.7),
     "everyone": choice(False, True),
     "baskets": choice(1, 5, 25, 100),
     "locality": choice(1.0, 5.0, 10.0, 50.0, 100.0),
@@ -113,11 +112,13 @@ MODEL: Mapping[str, Range] = {
     "alpha": choice(0.0, 0.1, 0.2, 0.4, 0.6, 0.7, 0.9),
     "neighbours": choice(100, 300, 500, 900),
 }
-"""For every model that has the setting. `recent` is left out: it says what a service keeps, not how good a model is."""
+"""For every model that has the setting. `recent` is left out: it says what a service keeps, not how good a model is. So
+are those of `gbdt` that decide what is computed of the data (`later`, `vectors` ...): trials share that."""
 
 _OWN: Mapping[str, Mapping[str, Range]] = {
     "sdim": {"bits": choice(2, 3, 4, 5)},
     "eta": {"bits": choice(16, 32, 48)},
+    "gbdt": {"l2": Range(0.1, 100.0, log=True)},
     "tally": {
         "factors": choice([], [16, 8], [32, 16], [64, 32]),
         "faded": choice(0.1, 0.25, 0.4, 0.55),

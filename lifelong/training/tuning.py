@@ -169,6 +169,8 @@ class _Tuner:
         self._optuna, self._study, self._dataset, self._search = optuna, study, dataset, search
         self._config, self._space, self._say = config, space, say
         self._out = out
+        self._shared = dict[Any, Any]()
+        """What the fits of all trials share."""
 
     def run(self) -> None:
         """Run trials until there are as many as asked for."""
@@ -220,6 +222,7 @@ class _Tuner:
             torch.manual_seed(config.train.seed)
             model = build_model(self._dataset, self._search.model, limited.model)
             if isinstance(model, FittedModel):
+                model.shared = self._shared
                 model.fit(self._dataset, seed=config.train.seed)
                 validation = self._dataset.examples("validation")
                 logit_N = predict(model, self._dataset, validation)[:, 0]

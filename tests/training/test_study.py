@@ -8,13 +8,15 @@ import pytest
 pytest.importorskip("torch")
 
 from lifelong.config import RunConfig, TrainSettings
+from lifelong.data.negatives import labelled_training_examples
 from lifelong.errors import UsageError
-from lifelong.evaluation.compare import Comparison
+from lifelong.evaluation.compare import Comparison, Runs, compare
 from lifelong.evaluation.costs import Serving, hit_limit
 from lifelong.models import check_config
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training import trainer
 from lifelong.training.ablations import changed, variants
+from lifelong.training.runs import gather
 from lifelong.training.study import RunsFailedError, Study, equal_budget, plan, run_study
 
 pytestmark = pytest.mark.torch
@@ -234,6 +236,28 @@ def test_every_model_is_trained_once_per_seed_and_everything_is_kept(dataset, tm
     logit = np.load(tmp_path / "runs" / "counts-seed1" / "logits-test.npy")
     assert logit.shape == (len(dataset.examples("test")), 1)
     assert [result.model for result in comparison.results] == ["popularity", "popularity", "counts", "counts"]
+
+
+def test_seeds_of_gbdt_have_other_examples_and_trees_and_count_in_its_interval(dataset, tmp_path):
+    pytest.importorskip("lightgbm")
+    small = {"rounds": 5, "leaves": 4, "leaf_examples": 5, "max_examples": 100, "vectors": 0}
+    config = RunConfig(train=TrainSettings(threads=1), model=small)
+    study = Study({"gbdt": config}, seeds=range(3), resamples=200)
+    (row,) = run_study(dataset, tmp_path, study).comparison.rows
+    runs = plan(study, tmp_path).main["gbdt"]
+    assert len({run.logits.tobytes() for run in runs}) == 3
+    drawn = {
+        labelled_training_examples(dataset, seed=run.config.train.seed, limit=100).row_N.tobytes() for run in runs
+    }
+    assert len(drawn) == 3
+    values = [run.result.metrics["auc"].value for run in runs]
+    assert (row.seeds, row.spread["auc"].values) == (3, values)
+    assert row.metrics["auc"].value == pytest.approx(np.mean(values))
+    # The same fit thrice has users in its interval, and nothing else.
+    same = Runs("LightGBM", gather(runs[:1], dataset).samples * 3)
+    of_users = compare({"gbdt": same}, reference="gbdt", resamples=200)[0].metrics["auc"]
+    of_both = row.metrics["auc"]
+    assert of_both.high - of_both.low > of_users.high - of_users.low
 
 
 def test_a_second_call_trains_only_what_is_not_finished(dataset, tmp_path, trained):

@@ -1,6 +1,7 @@
 """The search for settings that are best on validation."""
 
 import tomllib
+from collections import Counter
 from dataclasses import fields
 from functools import partial
 
@@ -187,20 +188,39 @@ def test_initial_vectors_are_searched_where_a_model_takes_them(model: str, takes
     assert ("train.initial_vectors" in space_of(model, RunConfig())) is takes
 
 
-def test_gbdt_is_tuned_and_the_outcome_trains_it(dataset, tmp_path):
+def gbdt_search(dataset, out, **fixed):
     pytest.importorskip("lightgbm")
-    fixed = {"rounds": 5}
-    config = RunConfig(train=TrainSettings(threads=1), model=fixed)
-    search = Search("gbdt", trials=2, examples=200, fixed={"model.rounds"})
-    tuned = tune(dataset, search, tmp_path / "gbdt.toml", config=config)
-    assert [trial.state for trial in tuned.trials] == ["complete", "complete"]
-    searched = {
-        "model.learning_rate",
-        "model.leaves",
-        "model.leaf_examples",
-        "model.l2",
-        "model.input_share",
-        "model.later",
-    }
-    assert searched <= set(tuned.trials[1].settings)
+    config = RunConfig(train=TrainSettings(threads=1), model={"rounds": 5, **fixed})
+    search = Search("gbdt", trials=3, examples=200, fixed={"model.rounds", *(f"model.{name}" for name in fixed)})
+    return tune(dataset, search, out, config=config)
+
+
+def test_gbdt_is_tuned_and_the_outcome_trains_it(dataset, tmp_path):
+    tuned = gbdt_search(dataset, tmp_path / "gbdt.toml")
+    assert {trial.state for trial in tuned.trials} == {"complete"}
+    searched = {"learning_rate", "leaves", "leaf_examples", "input_share", "l2"}
+    assert set(tuned.trials[1].settings) == {f"model.{name}" for name in searched}
     assert check_config("gbdt", tuned.config["model"])["rounds"] == 5
+
+
+def test_trials_of_gbdt_share_the_inputs_of_its_examples_and_score_as_fits_of_their_own(dataset, tmp_path, monkeypatch):
+    from lifelong.models import gbdt
+
+    asked = []
+
+    def counted(name):
+        real = getattr(gbdt, name)
+        monkeypatch.setattr(gbdt, name, lambda *parts, **words: (asked.append(name), real(*parts, **words))[1])
+
+    for name in ("fill_features", "unit_vectors"):
+        counted(name)
+    tuned = gbdt_search(dataset, tmp_path / "gbdt.toml", vectors=4)
+    # Of training and of validation, whatever the number of trials.
+    assert Counter(asked) == {"fill_features": 2, "unit_vectors": 2}
+    for trial in tuned.trials:
+        own = {name.removeprefix("model."): value for name, value in trial.settings.items()}
+        model = build("gbdt", dataset.inputs, {"rounds": 5, "vectors": 4, "max_examples": 200, **own})
+        model.fit(dataset, seed=0)
+        validation = dataset.examples("validation")
+        expected = metrics.auc(validation.label_NT[:, 0], predict(model, dataset, validation, threads=1)[:, 0])
+        assert trial.auc == expected
