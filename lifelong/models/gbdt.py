@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -269,8 +269,8 @@ class Gbdt(FittedModel):
     ) -> FloatArray:
         """All inputs of examples, the categories last, `[N, K]`; labels of the splits `known` may be read."""
         logged = dataset.manifest.negatives.rule == "none"
-        columns = (examples.user_N, examples.row_N, examples.time_N, examples.position_N, *vectors.values())
-        key = (_digest(*columns), tuple(vectors), self.config.categories, known if logged else None)
+        seen = [examples.user_N, examples.row_N, examples.time_N, examples.position_N]
+        key = (_digest([*seen, *vectors.values()]), tuple(vectors), self.config.categories, known if logged else None)
         return self.once(key, lambda: self._computed(dataset, examples, vectors, known if logged else ()))
 
     def _computed(
@@ -289,7 +289,7 @@ class Gbdt(FittedModel):
         return value_NK
 
 
-def _digest(*columns: npt.NDArray[Any]) -> bytes:
+def _digest(columns: Iterable[npt.NDArray[Any]]) -> bytes:
     """Of the values of arrays, whatever objects hold them."""
     digest = hashlib.blake2b()
     for column in columns:

@@ -246,9 +246,7 @@ def test_seeds_of_gbdt_have_other_examples_and_trees_and_count_in_its_interval(d
     (row,) = run_study(dataset, tmp_path, study).comparison.rows
     runs = plan(study, tmp_path).main["gbdt"]
     assert len({run.logits.tobytes() for run in runs}) == 3
-    drawn = {
-        labelled_training_examples(dataset, seed=run.config.train.seed, limit=100).row_N.tobytes() for run in runs
-    }
+    drawn = {labelled_training_examples(dataset, seed=run.config.train.seed, limit=100).row_N.tobytes() for run in runs}
     assert len(drawn) == 3
     values = [run.result.metrics["auc"].value for run in runs]
     assert (row.seeds, row.spread["auc"].values) == (3, values)
