@@ -269,7 +269,7 @@ class Gbdt(FittedModel):
     ) -> FloatArray:
         """All inputs of examples, the categories last, `[N, K]`; labels of the splits `known` may be read."""
         logged = dataset.manifest.negatives.rule == "none"
-        seen = [examples.user_N, examples.row_N, examples.time_N, examples.position_N]
+        seen: list[npt.NDArray[Any]] = [examples.user_N, examples.row_N, examples.time_N, examples.position_N]
         key = (_digest([*seen, *vectors.values()]), tuple(vectors), self.config.categories, known if logged else None)
         return self.once(key, lambda: self._computed(dataset, examples, vectors, known if logged else ()))
 
