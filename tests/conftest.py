@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.browser import chromium, watched_page
 from support.events import events_of
 from support.kafka import Broker, broker, installed
 from support.valkey import Server, cluster, server
@@ -42,6 +43,19 @@ def store():
     opened = open_store("memory://")
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Of a module: while it is open, no other test of the process can run an event loop."""
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(browser) -> Iterator[Any]:
+    with watched_page(browser) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

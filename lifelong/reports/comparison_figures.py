@@ -85,7 +85,8 @@ def _draw_sweep(
     at = [ticks.index(point.events) + 0.06 * (series % 7 - 3) for point in points]
     axes.plot(at, [point.metrics["auc"].value or 0.0 for point in points], color=colour, linewidth=1.2, alpha=0.6)
     for place, point in zip(at, points, strict=True):
-        drawing.interval_mark(axes, place, point.metrics["auc"], colour=colour, paper=theme.paper, marker=marker)
+        name = f"{point.title}, {events_name(point.events)} events"
+        drawing.interval_mark(axes, place, point.metrics["auc"], name, colour=colour, paper=theme.paper, marker=marker)
     axes.plot([], [], marker, color=colour, markersize=7, label=points[0].title)
 
 
@@ -108,11 +109,11 @@ def ablations(rows: Sequence[AblationRow], folder: Path) -> Figure:
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
         axes.axvline(0, color=theme.ink, linewidth=1, linestyle=(0, (4, 3)))
-        for place, (_, value, p) in enumerate(estimates):
+        for place, (name, value, p) in enumerate(estimates):
             # An interval that includes 0 is drawn in grey.
             sure = p is not None and p < 0.05
             colour = theme.series[0 if sure else 7]
-            drawing.interval_mark(axes, place, value, colour=colour, paper=theme.paper, horizontal=True)
+            drawing.interval_mark(axes, place, value, name, colour=colour, paper=theme.paper, horizontal=True)
             low = value.value if value.low is None else value.low
             look: dict[str, Any] = {"ha": "right", "va": "center", "textcoords": "offset points"}
             axes.annotate(f"{value.value:+.4f}".replace("-", "−"), (low, place), xytext=(-6, 0), **look)
@@ -160,7 +161,11 @@ def quality_against(
         for title, (x, y) in points.items():
             at_front = title in front
             look: dict[str, Any] = {"markersize": 8 if at_front else 6.5, "markeredgecolor": theme.paper}
-            axes.plot([x], [y], "o" if at_front else "s", color=theme.series[0 if at_front else 7], **look)
+            look |= {
+                "color": theme.series[0 if at_front else 7],
+                "gid": drawing.tip(x, f"{title}: {x:,.4g}, AUC {y:.4f}"),
+            }
+            axes.plot([x], [y], "o" if at_front else "s", **look)
         axes.margins(x=0.16, y=0.12)
         drawing.finish(axes, x=f"{cost} (logarithmic)", y="AUC")
         place_labels(canvas, axes, points, front, theme)

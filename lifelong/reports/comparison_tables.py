@@ -126,7 +126,8 @@ def slices_by_model(results: Sequence[Result]) -> Table:
         ]
         for result in best_first(results)
     ]
-    return Table(columns, rows, "AUC by length of the history at the target.", name="history-length", folded=True)
+    caption = "AUC by length of the history at the target."
+    return Table(columns, rows, caption, name="history-length", folded=True, fixed=1)
 
 
 def latency_lengths(costs: Iterable[Cost]) -> list[int]:

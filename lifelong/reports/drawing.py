@@ -171,10 +171,27 @@ def css_variables(selector: str) -> str:
     return f"{selector}{{{light}}}@media (prefers-color-scheme: dark){{{selector}{{{dark}}}}}"
 
 
+def tip(place: float, text: str) -> str:
+    """The id (`gid`) of a mark whose text a page shows at the pointer; the place keeps ids of equal texts apart.
+
+    >>> tip(2.0, "HPMN: 0.7000")
+    'tip:2:HPMN: 0.7000'
+    """
+    return f"{TIP}{place:.6g}:{text}"
+
+
 def interval_mark(
-    axes: Axes, place: float, value: Estimate, *, colour: str, paper: str, marker: str = "o", horizontal: bool = False
+    axes: Axes,
+    place: float,
+    value: Estimate,
+    name: str,
+    *,
+    colour: str,
+    paper: str,
+    marker: str = "o",
+    horizontal: bool = False,
 ) -> None:
-    """A dot with its 95 % interval as a bar; on a page the numbers are shown where a pointer rests on the dot."""
+    """A dot with its 95 % interval as a bar; a page shows its name and the numbers at the pointer."""
     middle = value.value or 0.0
     low, high = (middle if end is None else end for end in (value.low, value.high))
     bar, dot = ([place, place], [low, high]), ([place], [middle])
@@ -186,8 +203,7 @@ def interval_mark(
         markersize=7,
         markeredgecolor=paper,
         markeredgewidth=0.7,
-        # An id is used once in a figure; the place tells dots of one value apart.
-        gid=f"{TIP}{place:.6g}:{middle:.4f} [{low:.4f}, {high:.4f}]",
+        gid=tip(place, f"{name}: {f'{middle:.4f} [{low:.4f}, {high:.4f}]'.replace('-', '−')}"),
     )
 
 

@@ -47,8 +47,8 @@ def metric_by_model(results: Sequence[Result], folder: Path) -> Figure:
 
     def draw(canvas: Canvas, theme: Theme) -> None:
         axes = canvas.subplots()
-        for place, (_, value) in enumerate(shown):
-            drawing.interval_mark(axes, place, value, colour=theme.series[0], paper=theme.paper, horizontal=True)
+        for place, (name, value) in enumerate(shown):
+            drawing.interval_mark(axes, place, value, name, colour=theme.series[0], paper=theme.paper, horizontal=True)
             # Where rows are close, the number is written next to the bar.
             end = value.high if value.high is not None else value.value
             at, where = ((end, place), (6, 0)) if crowded else ((value.value, place), (0, 7))
@@ -95,9 +95,10 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collec
             offset = (series - (len(front) - 1) / 2) * step
             look: dict[str, Any] = {"colour": theme.colour(series), "marker": drawing.marker(series)}
             for x, place in enumerate(slices):
-                value = result.slices[place].metrics["auc"]
+                part = result.slices[place]
+                value, name = part.metrics["auc"], f"{result.title}, {part.name} events"
                 if value.value is not None:
-                    drawing.interval_mark(axes, x + offset, value, paper=theme.paper, **look)
+                    drawing.interval_mark(axes, x + offset, value, name, paper=theme.paper, **look)
             axes.plot([], [], look["marker"], color=look["colour"], markersize=7, label=result.title)
         axes.plot([], [], label=others(back), **drawing.background(theme))
         parts = [results[0].slices[place] for place in slices]
@@ -140,9 +141,11 @@ def learning_curves(curves: Mapping[str, Curve], folder: Path, *, always: Collec
         grey = drawing.background(theme)
         for name in back:
             axes.plot(drawn[name].examples, drawn[name].value, **grey)
+            _checks(axes, name, drawn[name], color=grey["color"], alpha=grey["alpha"])
         for series, name in enumerate(name for name in drawn if name in chosen):
             curve, colour, at = drawn[name], theme.colour(series), best[name]
             axes.plot(curve.examples, curve.value, color=colour, linewidth=1.8)
+            _checks(axes, name, curve, color=colour)
             kept = [curve.examples[at]], [curve.value[at]]
             style: dict[str, Any] = {"color": colour, "markersize": 8, "markeredgecolor": theme.paper}
             axes.plot(*kept, drawing.marker(series), label=name, **style)
@@ -161,6 +164,13 @@ def learning_curves(curves: Mapping[str, Curve], folder: Path, *, always: Collec
         f"AUC on validation against training examples. {spoken}.",
     )
     return drawing.save("learning-auc", draw, folder, size=(9.1, 4.0 + 0.2 * bool(back)), words=words)
+
+
+def _checks(axes: Axes, name: str, curve: Curve, **look: Any) -> None:
+    """A small dot for each check of a learning curve, with its value for the page."""
+    for examples, value in zip(curve.examples, curve.value, strict=True):
+        said = f"{name}, {examples:,.0f} examples: {value:.4f}"
+        axes.plot([examples], [value], "o", markersize=3, markeredgewidth=0, gid=drawing.tip(examples, said), **look)
 
 
 def standing_out(values: Mapping[str, float | None], always: Collection[str] = ()) -> set[str]:

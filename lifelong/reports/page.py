@@ -1,6 +1,6 @@
 """The report: one self-contained HTML page, with its tables and figures as files next to it.
 
-OUT/index.html      no outside address, no script; light and dark; readable on a phone
+OUT/index.html      no outside address, one script whose hash is in its policy; light and dark; readable on a phone
 OUT/results.json    the result records
 OUT/figures/        every figure as SVG and PNG
 OUT/tables/         every table as Markdown, CSV, LaTeX and JSON
@@ -8,6 +8,8 @@ OUT/tables/         every table as Markdown, CSV, LaTeX and JSON
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Sequence
 from importlib import resources
@@ -18,7 +20,7 @@ from lifelong.reports import tables
 from lifelong.reports.dataset import FLIPPED, NEGATIVES
 from lifelong.reports.drawing import css_variables
 from lifelong.reports.sections import Section, safe, write_tables
-from lifelong.reports.tables import Table, brief, first_seeds
+from lifelong.reports.tables import Quantity, Table, brief, first_seeds
 
 _NAMED = 6
 """The largest number of models named in the first sentences."""
@@ -104,8 +106,8 @@ def _conditions(results: Sequence[Result]) -> str:
         [
             result.title,
             result.artifact_id or "–",
-            f"{result.seconds:.1f} s",
-            f"{result.peak_memory / 2**30:.2f} GiB",
+            Quantity(result.seconds, f"{result.seconds:.1f} s"),
+            Quantity(result.peak_memory, f"{result.peak_memory / 2**30:.2f} GiB"),
         ]
         for result in results
     ]
@@ -127,10 +129,18 @@ def _conditions(results: Sequence[Result]) -> str:
 
 
 def _document(title: str, body: str) -> str:
-    style = css_variables(":root") + resources.files("lifelong.reports").joinpath("page.css").read_text()
+    style, script = (resources.files("lifelong.reports").joinpath(name).read_text() for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Nothing is loaded and no other script runs, whatever a name in the data holds; figures have styles of their own.
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<meta name="color-scheme" content="light dark"><link rel="icon" href="data:,">'
-        f"<title>{safe(title)}</title><style>{style}</style></head><body><main>{body}</main></body></html>\n"
+        f"<title>{safe(title)}</title><style>{css_variables(':root')}{style}</style></head>"
+        f"<body><main>{body}</main><script>{script}</script></body></html>\n"
     )

@@ -98,7 +98,7 @@ def _inline(figure: Figure) -> str:
     drawn = svg[svg.index(">", box.start()) + 1 :]
     drawn = re.sub(r"<metadata>.*?</metadata>|<style>.*?</style>|<!--.*?-->", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r'((?: id=")|(?:href="#)|(?:url\(#))', rf"\g<1>{figure.name}-", drawn.replace("xlink:href", "href"))
-    # No script is needed for these: a browser shows the title of what the pointer is on.
+    # Without a script, a browser shows the title of what the pointer is on; page.js shows that of the nearest mark.
     tips = itertools.count()
     drawn = re.sub(
         rf' id="{re.escape(figure.name)}-{TIP}[^:"]*:([^"]*)">',

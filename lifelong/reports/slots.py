@@ -41,9 +41,15 @@ def slots_figure(contents: SlotContents, folder: Path) -> Figure:
         axes = canvas.subplots()
         for slot, period in enumerate(contents.periods):
             colour = theme.colour(slot)
-            look: dict[str, Any] = {"color": colour, "marker": drawing.marker(slot), "markeredgecolor": theme.paper}
+            mark, name = drawing.marker(slot), slot_name(period)
+            look: dict[str, Any] = {"color": colour, "markersize": 7, "markeredgecolor": theme.paper}
             weights = [float(part.attention_S[slot]) for part in classes]
-            axes.plot(range(len(classes)), weights, label=slot_name(period), linewidth=1.4, markersize=7, **look)
+            axes.plot(range(len(classes)), weights, label=name, marker=mark, linewidth=1.4, **look)
+            # Once more, each with its value for the page.
+            for place, (part, weight) in enumerate(zip(classes, weights, strict=True)):
+                axes.plot(
+                    [place], [weight], mark, gid=drawing.tip(slot, f"{name}, age {part.name}: {weight:.3f}"), **look
+                )
         axes.set_xticks(range(len(classes)), [f"{part.name}\n{part.examples:,} targets" for part in classes])
         axes.set_xlim(-0.4, len(classes) - 0.6)
         axes.set_ylim(0, 1.08 * max(float(part.attention_S.max()) for part in classes))

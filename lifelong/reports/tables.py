@@ -63,6 +63,7 @@ class Table:
         name: stem of its files; by default that of its section.
         folded: collapsed on the page, because it is long and there is a figure of it.
         words: its cells are sentences and not numbers.
+        fixed: number of first rows that are about the others, and keep their place when a reader sorts the table.
     """
 
     columns: Sequence[str]
@@ -71,6 +72,7 @@ class Table:
     name: str = ""
     folded: bool = False
     words: bool = False
+    fixed: int = 0
 
     def to_markdown(self) -> str:
         """GitHub-flavoured Markdown."""
@@ -109,8 +111,9 @@ class Table:
         """A `<table>`; every text is escaped."""
         head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in self.columns)
         rows = "".join(
-            f'<tr><th scope="row">{html.escape(text(row[0]))}</th>{"".join(_html_cell(cell) for cell in row[1:])}</tr>'
-            for row in self.rows
+            f"<tr{' data-fixed' if place < self.fixed else ''}>"
+            f'<th scope="row">{html.escape(text(row[0]))}</th>{"".join(_html_cell(cell) for cell in row[1:])}</tr>'
+            for place, row in enumerate(self.rows)
         )
         # The caption is outside the box that scrolls, so that all of it is visible.
         caption = f'<p class="caption">{html.escape(self.caption)}</p>' if self.caption else ""
@@ -298,8 +301,10 @@ def _html_cell(cell: Cell) -> str:
         sign = "+" if isinstance(cell, DifferenceEstimate) else ""
         below = (_interval(cell, sign) + _p(cell)).strip(", ")
         small = f"<small>{html.escape(below)}</small>" if below else ""
-        return f"<td>{_number(cell.value, sign)}{small}</td>"
-    return f"<td>{html.escape(text(cell))}</td>"
+        return f'<td data-value="{cell.value}">{_number(cell.value, sign)}{small}</td>'
+    number = _plain(cell, "")
+    value = f' data-value="{number}"' if isinstance(number, int | float) else ""
+    return f"<td{value}>{html.escape(text(cell))}</td>"
 
 
 def _suffixes(cells: Sequence[Cell]) -> list[str]:

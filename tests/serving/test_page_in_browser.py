@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import os
 import re
-import shutil
 import threading
 import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from support.browser import violations
 from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
@@ -23,11 +22,8 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 
 SHOP = Path(__file__).parents[2] / "lifelong" / "cli" / "shop"
-AXE = Path(__file__).parents[2] / "page" / "node_modules" / "axe-core" / "axe.min.js"
 PEOPLE = ("Ada", "Ben", "Carla")
 HOSTILE = "<img src=x onerror=alert(1)>"
-PATIENCE = 120_000
-"""Milliseconds for anything to appear: a loaded machine is slow, not broken."""
 
 
 @contextmanager
@@ -64,32 +60,6 @@ def address(tmp_path_factory, other):
         ingest(artifact, store, log, source="shop")
         with served(create_app(artifact, store, shadow=other)) as found:
             yield found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if not path:
-        pytest.skip("chromium is not installed (Debian: chromium)")
-    with playwright.sync_playwright() as driver:
-        # No sandbox: tests in containers run as root.
-        opened = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def page(browser):
-    """A page; what its scripts or its policy complain about fails the test."""
-    opened, problems = browser.new_page(), []
-    opened.set_default_timeout(PATIENCE)
-    playwright.expect.set_options(timeout=PATIENCE)
-    opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("dialog", lambda dialog: (problems.append("a dialog"), dialog.dismiss()))
-    yield opened
-    opened.close()
-    assert problems == []
 
 
 def test_a_user_is_found_by_her_story_and_her_best_items_are_explained(page, address):
@@ -190,14 +160,10 @@ def test_two_artifacts_are_shown_next_to_each_other(page, address, other):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(page, address, other, scheme):
-    if not AXE.exists():
-        pytest.skip("page/node_modules is absent: `make page` installs axe-core")
     page.emulate_media(color_scheme=scheme)
     for view in ("", "#user=Ada&after=40", f"#user=Ada&with={other.id[:12]}"):
         page.goto(f"{address}/{view}")
         page.reload()
         if view:
             page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
-        page.evaluate(AXE.read_text())
-        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-        assert [(one["id"], one["nodes"][0]["target"]) for one in found["violations"]] == []
+        assert violations(page) == []
