@@ -34,12 +34,17 @@ def watched_page(browser: Any) -> Iterator[Any]:
     """A page; what its scripts or its policy complain about fails the test."""
     from playwright.sync_api import expect
 
-    opened, problems = browser.new_page(), []
+    opened, problems = browser.new_page(), list[str]()
+
+    def refuse(dialog: Any) -> None:
+        problems.append("a dialog")
+        dialog.dismiss()
+
     opened.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
     opened.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.on("dialog", lambda dialog: (problems.append("a dialog"), dialog.dismiss()))
+    opened.on("dialog", refuse)
     yield opened
     opened.close()
     assert problems == []
