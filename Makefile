@@ -69,6 +69,7 @@ lint: $(VENV)/.lifelong-dev
 
 types: $(VENV)/.lifelong-dev
 	$(BIN)/mypy
+	PYTHONPATH=tests $(BIN)/python -m support.public_types
 
 architecture: $(VENV)/.lifelong-dev
 	$(BIN)/lint-imports --no-cache

@@ -9,7 +9,7 @@ from typing import Self
 
 from lifelong.errors import LifelongError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Background:

@@ -90,5 +90,5 @@ def _bring(source: Path, name: str, folder: Path) -> None:
                 shutil.copyfile(path, there)
 
 
-jit = compiled()
+jit: Callable[[Callable[..., Any]], Callable[..., Any]] = compiled()
 """For whole numbers; sums of fractions stay in the order in which they are written."""

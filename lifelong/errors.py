@@ -47,6 +47,9 @@ class LifelongError(Exception):
     """
 
     exit_code = 1
+    found: str
+    expected: str
+    fix: str
 
     def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
         self.found, self.expected, self.fix = found, expected, fix
@@ -121,6 +124,10 @@ class SourceError(DataError):
         line: its line, counted from 1, if the format has lines.
         column: name or number (from 1) of the column.
     """
+
+    file: str
+    line: int | None
+    column: str | int | None
 
     def __init__(
         self,

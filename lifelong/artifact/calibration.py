@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,7 @@ class Calibrator(BaseModel):
     [0.1]
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     a: Annotated[float, Field(gt=0)]
     """Slope for low logits; positive, so that the order stays."""

@@ -230,6 +230,10 @@ class Artifact:
         config: what it holds.
     """
 
+    path: Path
+    manifest: ArtifactManifest
+    config: ArtifactConfig
+
     def __init__(self, path: Path, manifest: ArtifactManifest, config: ArtifactConfig) -> None:
         self.path, self.manifest, self.config = path, manifest, config
 

@@ -37,7 +37,7 @@ _COMMON = (
     "train.validation_examples=40000",
     "train.patience=100",
 )
-TRAINED = {
+TRAINED: dict[str, tuple[str, ...]] = {
     "tally": (
         *_COMMON,
         "train.batch_events=16384",

@@ -1,6 +1,6 @@
 """The commands, and what `pip install 'lifelong[EXTRA]'` brings for them."""
 
-EXTRAS = {
+EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("torch", "safetensors", "ibis", "duckdb", "pyarrow", "scipy", "onnx", "onnxscript"),
     "serve": ("onnxruntime", "rocksdict", "fastapi", "uvicorn", "prometheus_client", "msgspec"),
     "redis": ("redis",),
@@ -17,7 +17,7 @@ EXTRAS = {
 }
 """Extra -> modules that it brings."""
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[str, ...]] = {
     "try": ("serve",),
     "init": (),
     "prepare": ("train",),

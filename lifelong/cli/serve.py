@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lifelong.serving.service import ServiceSettings
 
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def serve(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from lifelong.reports.tables import Table
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 _COMMAND = re.compile(rf"(?<![\w/.-])lifelong (?=(?:{'|'.join(COMMANDS)}|--help)\b)")
 _TIME_TO_NOTICE = 2.0
 """Seconds that torchrun has to see which process ended first."""
@@ -56,6 +56,8 @@ class Terminal:
         as_json: whether stdout is reserved for one JSON document.
         silent: print nothing, since another process prints for all.
     """
+
+    as_json: bool
 
     def __init__(self, *, as_json: bool, silent: bool = False) -> None:
         self.as_json, self._silent = as_json, silent

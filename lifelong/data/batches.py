@@ -22,7 +22,7 @@ from lifelong.data.gather import Gather
 from lifelong.data.hiding import Hiding
 from lifelong.data.item_windows import ItemSpan
 from lifelong.data.negatives import NegativeSampler
-from lifelong.data.passes import pack, plan_passes, recent_passes
+from lifelong.data.passes import Cut, pack, plan_passes, recent_passes
 from lifelong.data.prefetch import prefetched
 from lifelong.dtypes import IntArray
 from lifelong.errors import ConfigError
@@ -54,6 +54,8 @@ class TrainingBatches:
         ConfigError: windows of `max_history` events are too short for `phase`, or `negatives` are asked for where none
             are drawn.
     """
+
+    cut: Cut
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class TrainingBatches:
                 fix="leave train.negatives out",
             )
         self._group = 1 + ratio
-        self.examples_per_epoch = len(examples) * self._group
+        self.examples_per_epoch: int = len(examples) * self._group
 
     def epoch(self, epoch: int) -> list[IntArray]:
         """The batches of one epoch as numbers of passes, in the order of training."""

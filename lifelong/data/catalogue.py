@@ -34,6 +34,10 @@ class Catalogue:
         vocabularies: item field -> vocabulary; the first is `item`.
     """
 
+    ids: IdIndex
+    number_VF: Int32Array
+    vocabularies: dict[str, Vocabulary]
+
     def __init__(self, ids: IdIndex, number_VF: Int32Array, vocabularies: Mapping[str, Vocabulary]) -> None:
         self.ids, self.number_VF, self.vocabularies = ids, number_VF, dict(vocabularies)
         self._recent = _Recent(self._looked_up, len(self.vocabularies))

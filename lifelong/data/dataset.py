@@ -135,7 +135,7 @@ class Dataset:
     """Where histories are windows of users' histories (`recent_parts`): the user of each."""
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self.folder: Path = Path(folder)
         path = self.folder / "dataset.json"
         if not path.exists():
             raise DatasetError(
@@ -144,7 +144,7 @@ class Dataset:
                 fix=f"lifelong prepare SOURCE PATH --out {self.folder}",
             )
         try:
-            self.manifest = Manifest.model_validate_json(path.read_text())
+            self.manifest: Manifest = Manifest.model_validate_json(path.read_text())
         except ValidationError as error:
             raise DatasetError(f"{path} cannot be read: {error}", fix=AGAIN) from error
         if self.manifest.format_version != FORMAT_VERSION:

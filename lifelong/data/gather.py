@@ -24,7 +24,7 @@ from lifelong.data.arrays import ranges
 from lifelong.data.batch import Batch, ItemWindows
 from lifelong.data.counts import count_input_names, count_inputs
 from lifelong.data.dataset import Dataset
-from lifelong.data.events import NO_TIME, context_numbers, gap_numbers, user_context
+from lifelong.data.events import NO_TIME, Schema, context_numbers, gap_numbers, user_context
 from lifelong.data.examples import Examples
 from lifelong.data.hiding import Hiding
 from lifelong.data.item_histories import FIRST_USER
@@ -95,6 +95,9 @@ class Gather:
         items: which events of their items targets see; None = batches have no windows of items.
         delay: seconds; younger events are not in the statistics of items.
     """
+
+    schema: Schema
+    passes: Passes
 
     def __init__(
         self,

@@ -20,7 +20,12 @@ import numpy.typing as npt
 from lifelong.data.arrays import check_lengths, open_arrays, save_arrays
 from lifelong.dtypes import Int32Array, IntArray
 
-DTYPES = {"row": np.int32, "time": np.int64, "sequence": np.int64, "event_type": np.int16}
+DTYPES: dict[str, type[np.integer[Any]]] = {
+    "row": np.int32,
+    "time": np.int64,
+    "sequence": np.int64,
+    "event_type": np.int16,
+}
 """Arrays with a value per event."""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from lifelong.errors import DatasetError
 
 FOLDER = "items"
 """Name of the folder in a dataset."""
-DTYPES = {"user": np.int32, "time": np.int64, "event_type": np.int16}
+DTYPES: dict[str, type[np.integer[Any]]] = {"user": np.int32, "time": np.int64, "event_type": np.int16}
 FIRST_USER = 2
 """Number of the user at index 0 of the histories."""
 HOW = "prepare the data again with --set item_histories=true"

@@ -64,6 +64,9 @@ class NegativeSampler:
             negatives came from a `fallback_popularity`, `fallback_catalogue` or `fallback_exact` draw.
     """
 
+    rule: NegativeRule
+    counted: Counter[str]
+
     def __init__(
         self,
         histories: Histories,

@@ -231,7 +231,7 @@ _CLOCKS: dict[str, tuple[str, Feature, tuple[float, ...]]] = {
     "day": ("days", days_since, DAY_HALF_LIVES),
     "trip": ("trips", trips_since, TRIP_HALF_LIVES),
 }
-for _kind, (_unit, _, _half_lives) in _CLOCKS.items():
+for _kind, (_unit, _since, _half_lives) in _CLOCKS.items():
     for _at, _half_life in enumerate(_half_lives):
         OF_VALUE[f"decayed_{_half_life:g}_{_unit}"] = _decayed(_kind, _at)
         if _kind == "day":

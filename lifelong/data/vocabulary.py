@@ -256,10 +256,13 @@ class Vocabulary:
     'tea'
     """
 
+    index: IdIndex
+    buckets: int
+
     def __init__(self, index: IdIndex, *, buckets: int = 0) -> None:
         self.index, self.buckets = index, buckets
-        self.first_known = FIRST_BUCKET + buckets
-        self.size = self.first_known + len(index)
+        self.first_known: int = FIRST_BUCKET + buckets
+        self.size: int = self.first_known + len(index)
         self._fallback: Int32Array | None = None
 
     @classmethod

@@ -36,8 +36,13 @@ class Processes:
         minutes: how long it waits for the others.
     """
 
+    rank: int
+    count: int
+    first: bool
+    several: bool
+
     def __init__(self, place: Launch | None = None, *, minutes: float = TIMEOUT) -> None:
-        self.place = place or Launch()
+        self.place: Launch = place or Launch()
         self.rank, self.count, self._minutes = self.place.rank, self.place.count, minutes
         self.first, self.several = self.place.first, self.place.several
 

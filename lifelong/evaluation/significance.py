@@ -59,7 +59,7 @@ class Resampler:
     """
 
     def __init__(self, sample: Sample, users: IntArray | None = None) -> None:
-        self.users = np.unique(sample.user) if users is None else users
+        self.users: IntArray = np.unique(sample.user) if users is None else users
         self._place = np.searchsorted(self.users, sample.user)
         self._sort_pairs(sample)
         self._sum_users(sample)

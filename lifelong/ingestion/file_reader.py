@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lifelong.data.events import Schema
     from lifelong.store.shards import Share
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any] | Problem
 
@@ -78,6 +78,9 @@ class FileReader:
     Attributes:
         digest: of the lines that came; whoever takes lines counts them in.
     """
+
+    path: Path
+    rows: EventRows
 
     def __init__(
         self,

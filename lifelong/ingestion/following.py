@@ -15,7 +15,7 @@ from lifelong.errors import LifelongError, StoreUnavailableError, StreamUnavaila
 from lifelong.ingestion.kafka import Followed, Stream
 from lifelong.memory.updater import Applied
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _PAUSE = 5.0
 """Seconds before a stream is followed again after its store or its brokers did not answer."""
@@ -31,6 +31,9 @@ class Follower:
         stream: not running.
         again: whether a store that did not answer may answer later: a server may, a folder does not.
     """
+
+    stream: Stream
+    up: bool
 
     def __init__(self, stream: Stream, *, again: bool) -> None:
         self.stream, self._again, self.up = stream, again, False

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lifelong.data.events import Schema
     from lifelong.store.contract import MemoryStore
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 BATCH = 4_096
 """Messages of one commit at most."""
@@ -163,6 +163,9 @@ class Stream:
         UsageError: the settings map a column that does not exist.
     """
 
+    address: KafkaAddress
+    settings: StreamSettings
+
     def __init__(
         self,
         address: KafkaAddress,
@@ -175,7 +178,7 @@ class Stream:
     ) -> None:
         self._kafka: Any = require("confluent_kafka", extra="kafka", purpose="following a topic")
         self.address, self.settings = address, settings or StreamSettings()
-        self.source = self.settings.source or f"kafka:{address.topic}"
+        self.source: str = self.settings.source or f"kafka:{address.topic}"
         self._store, self._apply, self._letters = store, apply, letters
         self._rows = EventRows(schema, self.settings.columns, self._latest)
         self._stopping = threading.Event()

@@ -38,7 +38,7 @@ _PORT = 9092
 _REFRESH = 10
 """Seconds after which new partitions are found."""
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,10 @@ class Overlapped:
         partition: partition of the source.
     """
 
+    updater: Updater
+    source: str
+    partition: int
+
     def __init__(self, updater: Updater, source: str, partition: int = 0) -> None:
         self.updater, self.source, self.partition = updater, source, partition
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lifelong-commit")

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from lifelong.errors import StoreUnavailableError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
@@ -28,6 +28,8 @@ class Patience:
     >>> Patience(0)(lambda: "done")
     'done'
     """
+
+    seconds: float
 
     def __init__(self, seconds: float, *, stopping: threading.Event | None = None) -> None:
         self.seconds, self._stopping = seconds, stopping or threading.Event()

@@ -76,6 +76,8 @@ class Prefix:
 class Digest(ABC):
     """Digest of the first lines of a file, at more and more of them: `feed` gives lines, `advance` counts them in."""
 
+    lines: int
+
     def __init__(self) -> None:
         self.lines, self._step, self._short = 0, _STEP, list[str]()
 

@@ -72,6 +72,8 @@ class EventRows:
     "column time: time is 'yesterday' (expected a whole number)"
     """
 
+    fields: tuple[str, ...]
+
     def __init__(self, schema: Schema, columns: Mapping[str, str], latest: Callable[[], int] | None = None) -> None:
         self.fields, self.time_unit = schema.item_fields[1:], schema.time_unit
         self._latest = latest or (lambda: last_time(self.time_unit))
@@ -80,7 +82,7 @@ class EventRows:
         if unknown:
             expected = f"one of: {', '.join((*names, *NAMED))}"
             raise UsageError(f"there is no column {unknown[0]!r} to map", expected=expected)
-        self.column = {name: columns.get(name, name) for name in names}
+        self.column: dict[str, str] = {name: columns.get(name, name) for name in names}
         self._event_id = columns.get("event_id")
         self._times = TimeFormat(columns.get("time_unit", "s"), columns.get("time_format"))
         said = {"time_unit", "time_format"} & set(columns)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lifelong.memory.state import States
     from lifelong.store.contract import MemoryStore
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 Opened = tuple[ArtifactList, Mapping[int, MemoryWriter]]
 """A store's list, and space -> writer of the memories in it; the served artifact's is the first."""
@@ -41,6 +41,8 @@ class OpenArtifacts:
     Raises:
         StoreForeignError: an artifact of the list cannot be opened.
     """
+
+    store: MemoryStore
 
     def __init__(self, store: MemoryStore, given: Sequence[MemoryWriter]) -> None:
         self.store, self._lock = store, threading.Lock()

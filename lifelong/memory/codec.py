@@ -93,12 +93,14 @@ class Codec(ABC):
     """How much their scores may differ."""
 
     def __init__(self, layout: Sequence[FieldLayout]) -> None:
-        self.layout = tuple(layout)
+        self.layout: tuple[FieldLayout, ...] = tuple(layout)
         # A number alone is no vector.
-        self.rounded = frozenset(
+        self.rounded: frozenset[str] = frozenset(
             part.name for part in layout if part.dtype == "float32" and part.shape and part.name not in RUNNING
         )
-        self.cells = {part.name: PackedCells(part.cells) for part in layout if part.cells is not None}
+        self.cells: dict[str, PackedCells] = {
+            part.name: PackedCells(part.cells) for part in layout if part.cells is not None
+        }
         # Prefixed, since a field of a memory may have the name of one in the header.
         self._record = np.dtype([*_HEADER, *((f"field {part.name}", self._stored(part)) for part in self.layout)])
         self._short = self._short_records()
@@ -382,7 +384,10 @@ class Codec(ABC):
 class Fp32(Codec):
     """Keeps every bit. Its tolerance is that of sums in another order, as batches of another size make them."""
 
-    name, number, memory_tolerance, logit_tolerance = "fp32", 0, 0.0, 1e-4
+    name: ClassVar[str] = "fp32"
+    number: ClassVar[int] = 0
+    memory_tolerance: ClassVar[float] = 0.0
+    logit_tolerance: ClassVar[float] = 1e-4
 
     def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
         """Type of the field in four bytes a number."""
@@ -403,7 +408,11 @@ class Fp16(Codec):
     One rounding moves a number by 2^-11 of itself at most.
     """
 
-    name, number, largest, memory_tolerance, logit_tolerance = "fp16", 1, 65_504.0, 2e-3, 1e-2
+    name: ClassVar[str] = "fp16"
+    number: ClassVar[int] = 1
+    largest: ClassVar[float] = 65_504.0
+    memory_tolerance: ClassVar[float] = 2e-3
+    logit_tolerance: ClassVar[float] = 1e-2
 
     def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
         """Type of the field in two bytes a number."""
@@ -427,7 +436,11 @@ class Int8(Codec):
     below 1e-30 are kept as zeros.
     """
 
-    name, number, largest, memory_tolerance, logit_tolerance = "int8", 2, 1e38, 1.6e-2, 1e-1
+    name: ClassVar[str] = "int8"
+    number: ClassVar[int] = 2
+    largest: ClassVar[float] = 1e38
+    memory_tolerance: ClassVar[float] = 1.6e-2
+    logit_tolerance: ClassVar[float] = 1e-1
 
     def packed(self, shape: tuple[int, ...]) -> np.dtype[Any]:
         """Type of the field: a scale per vector, then a byte a number."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -22,7 +22,7 @@ LAST_ORDINAL = 2**62 - 1
 MAX_AHEAD = 1.0
 """Days that an event may be ahead of the clock, if nothing else is said."""
 _DAY = 86_400
-to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+to_json: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,10 +35,10 @@ class Session:
         options.log_severity_level = 3
         path = artifact.graph(name)
         try:
-            self.session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self.session: Any = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ArtifactError(f"{path} cannot be run: {error}", fix="train again with this release") from error
-        self.taken = frozenset(part.name for part in self.session.get_inputs())
+        self.taken: frozenset[str] = frozenset(part.name for part in self.session.get_inputs())
         self.metadata: Mapping[str, str] = self.session.get_modelmeta().custom_metadata_map
 
     def __call__(self, outputs: Sequence[str], feed: Mapping[str, Any]) -> list[npt.NDArray[Any]]:

@@ -40,6 +40,8 @@ class PackedCells:
     [[-32765, 513], [-32761, 256]]
     """
 
+    size: int
+
     def __init__(self, packing: CellPacking) -> None:
         require("numba", extra="serve", purpose="a memory that counts")
         # Only memories that count need Numba, which takes half a second to import.

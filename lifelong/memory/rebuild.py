@@ -67,10 +67,14 @@ class Rebuild:
         MismatchError: the dataset has other fields or vocabularies than the artifact.
     """
 
+    store: MemoryStore
+    writer: MemoryWriter
+
     def __init__(self, store: MemoryStore, writer: MemoryWriter, *, dataset: Dataset | None = None) -> None:
         self.store, self.writer = store, writer
-        self.replayer = Replayer(store, writer, dataset)
-        self.users = self.events = 0
+        self.replayer: Replayer = Replayer(store, writer, dataset)
+        self.users: int = 0
+        self.events: int = 0
         self._lacking: dict[str, str] = {}
 
     def build(

@@ -24,6 +24,7 @@ from lifelong.memory.rounds import make_rounds
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
+    from lifelong.data.events import Schema
     from lifelong.memory.runtime import Runtime
     from lifelong.memory.state import States
     from lifelong.memory.writer import MemoryWriter
@@ -57,9 +58,14 @@ class Replayer:
         MismatchError: the dataset has other fields or vocabularies than the artifact.
     """
 
+    store: MemoryStore
+    writer: MemoryWriter
+
     def __init__(self, store: MemoryStore, writer: MemoryWriter, dataset: Dataset | None = None) -> None:
         self.store, self.writer = store, writer
-        self.histories = None if dataset is None else HistoryFold(writer.artifact, writer.runtime, dataset)
+        self.histories: HistoryFold | None = (
+            None if dataset is None else HistoryFold(writer.artifact, writer.runtime, dataset)
+        )
 
     def replay(self, users: Sequence[str], states: States, wanted: States) -> Replayed:
         """Fold what is missing.
@@ -162,10 +168,14 @@ class HistoryFold:
         MismatchError: it has others.
     """
 
+    runtime: Runtime
+    dataset: Dataset
+    schema: Schema
+
     def __init__(self, artifact: Artifact, runtime: Runtime, dataset: Dataset) -> None:
         check_fits(artifact, dataset)
         self.runtime, self.dataset, self.schema = runtime, dataset, dataset.schema
-        self.first_U = np.asarray(dataset.histories.offset_U, np.int64)[:-1]
+        self.first_U: IntArray = np.asarray(dataset.histories.offset_U, np.int64)[:-1]
 
     def find(self, users: Sequence[str]) -> IntArray:
         """Indices of users, -1 where one is not in the dataset."""

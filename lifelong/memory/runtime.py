@@ -21,7 +21,7 @@ from lifelong.artifact.folder import RUN, STRIDE, Graph, is_recent
 from lifelong.artifact.manifest import AGAIN
 from lifelong.data.events import NO_TIME
 from lifelong.errors import ArtifactError, StoreCorruptError
-from lifelong.memory.codec import make_codec
+from lifelong.memory.codec import Codec, make_codec
 from lifelong.memory.counting import FIELDS as COUNTED
 from lifelong.memory.counting import Counting
 from lifelong.memory.graphs import Session
@@ -30,7 +30,7 @@ from lifelong.store.artifact_list import StoreIdentity
 from lifelong.tracing import traced
 
 if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
+    from lifelong.artifact.folder import Artifact, FieldLayout
     from lifelong.store.contract import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
@@ -67,16 +67,19 @@ class Runtime:
         UsageError: there is no such codec.
     """
 
+    layout: tuple[FieldLayout, ...]
+    stride: int | None
+
     def __init__(self, artifact: Artifact, threads: int = 1, *, codec: str | None = None) -> None:
         self.layout, schema = artifact.require_memory(), artifact.config.dataset_schema
-        self.codec = make_codec(codec or artifact.config.codec, self.layout)
+        self.codec: Codec = make_codec(codec or artifact.config.codec, self.layout)
         self._item, self._event = schema.item_fields, schema.history_fields
-        self.context_fields = artifact.config.input_spec.context_fields
+        self.context_fields: tuple[str, ...] = artifact.config.input_spec.context_fields
         # A mapped array as a plain one: each look-up in the subclass costs as much as the look-up itself.
         self._tables = {field: np.asarray(table) for field, table in artifact.tables.items()}
         self._recent = is_recent(self.layout)
         self._sessions: dict[Graph, Session] = {name: Session(artifact, name, threads) for name in ("read", "head")}
-        self.counting = Counting.of(self._sessions["read"].metadata, self._event, self.layout)
+        self.counting: Counting | None = Counting.of(self._sessions["read"].metadata, self._event, self.layout)
         self._learned = [part for part in self.layout if self.counting is None or part.name not in COUNTED]
         if self._learned and not self._recent:
             self._sessions["write"] = Session(artifact, "write", threads)

@@ -56,6 +56,9 @@ class ShortRecords:
         head: version, codec and reserved bytes: what every record begins with.
     """
 
+    cells: str
+    packed: PackedCells
+
     def __init__(self, sizes: Mapping[str, int], cells: str, packed: PackedCells, head: bytes) -> None:
         from lifelong.memory import cell_kernel
 
@@ -66,8 +69,8 @@ class ShortRecords:
             for begin, end in (packed.stretches() if name == cells else [(0, size)])
         ]
         self._seed = zlib.crc32(head)
-        self.least = _HEADER + _LENGTH * len(self._stretches)
-        self.fits = all(one.end - one.begin <= _LONGEST for one in self._stretches)
+        self.least: int = _HEADER + _LENGTH * len(self._stretches)
+        self.fits: bool = all(one.end - one.begin <= _LONGEST for one in self._stretches)
 
     def lengths(self, byte_NR: Mapping[str, Bytes], length_FN: IntArray) -> IntArray:
         """`[S, N]` bytes that are left of each stretch.

@@ -42,6 +42,7 @@ from lifelong.store.contract import ATTEMPTS, SOURCES, Commit, until_kept
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
+    from lifelong.memory.runtime import Runtime
     from lifelong.store.contract import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
@@ -102,6 +103,10 @@ class Updater:
         StoreForeignError: another artifact wrote the store, or it has another codec.
     """
 
+    artifact: Artifact
+    store: MemoryStore
+    runtime: Runtime
+
     def __init__(
         self,
         artifact: Artifact,
@@ -130,7 +135,7 @@ class Updater:
         store.bind(identity)
         # Whoever fills a store does it before events come in.
         self._filled = filled_until(store) if backfilled == "skip" else None
-        self.artifacts = OpenArtifacts(store, [writer])
+        self.artifacts: OpenArtifacts = OpenArtifacts(store, [writer])
 
     def apply(
         self,

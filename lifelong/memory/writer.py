@@ -25,6 +25,7 @@ from lifelong.tracing import traced
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
+    from lifelong.data.events import Schema
     from lifelong.memory.event import EventTable
     from lifelong.memory.rounds import Rounds
     from lifelong.store.contract import MemoryStore
@@ -51,14 +52,18 @@ class MemoryWriter:
         ArtifactError: the model cannot be served, and why.
     """
 
+    artifact: Artifact
+    store: MemoryStore
+    runtime: Runtime
+
     def __init__(self, artifact: Artifact, codec: str, store: MemoryStore) -> None:
         self.artifact, self.store, self.runtime = artifact, store, Runtime(artifact, codec=codec)
         if self.runtime.counting is not None:
             begin_to_compile_writes()
-        self.schema = artifact.config.dataset_schema
+        self.schema: Schema = artifact.config.dataset_schema
         self._given: dict[tuple[object, ...], IntArray] = {}
         known = store.artifact_list().find(artifact.id)
-        self.catalogue_first = known is None or known.identity.fields == "catalogue"
+        self.catalogue_first: bool = known is None or known.identity.fields == "catalogue"
 
     def only_known(self, events: EventTable) -> EventTable:
         """The events without those item fields that the artifact does not have."""

@@ -61,11 +61,11 @@ class AttRec(HistoryModel):
     def __init__(self, inputs: InputSpec, config: AttRecConfig) -> None:
         super().__init__(inputs, config, interest=config.width + 2)
         self.config: AttRecConfig = config
-        self.window = min(config.window, config.recent)
-        self.short = nn.Linear(self.event_width, config.width, bias=False)
-        self.affinity = nn.Linear(config.width, config.width, bias=False)
-        self.user = nn.Linear(self.event_width, config.width)
-        self.item = nn.Linear(self.target_width, config.width)
+        self.window: int = min(config.window, config.recent)
+        self.short: nn.Linear = nn.Linear(self.event_width, config.width, bias=False)
+        self.affinity: nn.Linear = nn.Linear(config.width, config.width, bias=False)
+        self.user: nn.Linear = nn.Linear(self.event_width, config.width)
+        self.item: nn.Linear = nn.Linear(self.target_width, config.width)
         self.register_buffer("signal_ND", time_signals(self.window, config.width), persistent=False)
         with torch.no_grad():
             # Distances need one space from the start: an item begins where an event with it is.

@@ -71,12 +71,16 @@ class Caser(HistoryModel):
     def __init__(self, inputs: InputSpec, config: CaserConfig) -> None:
         super().__init__(inputs, config, interest=config.width)
         self.config: CaserConfig = config
-        self.heights = tuple(height for height in check_heights(tuple(config.heights)) if height <= config.recent)
-        self.horizontal = nn.ModuleList(
+        self.heights: tuple[int, ...] = tuple(
+            height for height in check_heights(tuple(config.heights)) if height <= config.recent
+        )
+        self.horizontal: nn.ModuleList = nn.ModuleList(
             nn.Conv1d(self.event_width, config.horizontal, height) for height in self.heights
         )
-        self.vertical = nn.Conv1d(1, config.vertical, config.recent, bias=False)
-        self.both = nn.Linear(config.horizontal * len(self.heights) + config.vertical * self.event_width, config.width)
+        self.vertical: nn.Conv1d = nn.Conv1d(1, config.vertical, config.recent, bias=False)
+        self.both: nn.Linear = nn.Linear(
+            config.horizontal * len(self.heights) + config.vertical * self.event_width, config.width
+        )
 
     def find(self, window: Window, query: Query) -> Found:
         """Run all filters over the histories, and pick at each target's position."""

@@ -82,13 +82,13 @@ class GatedDelta(MemoryModel[GatedDeltaMemory]):
         )
         self.config: GatedDeltaConfig = config
         self.remember(GatedDeltaMemory, (config.heads, config.width, config.width))
-        self.key = nn.Linear(self.event_width, config.heads * config.width, bias=False)
+        self.key: nn.Linear = nn.Linear(self.event_width, config.heads * config.width, bias=False)
         # With a bias, a value says that something is there, whatever it is.
-        self.value = nn.Linear(self.event_width, config.heads * config.width)
-        self.gates = nn.Linear(self.event_width, 2 * config.heads)
-        self.rate_H = nn.Parameter(-torch.linspace(log(_SCALES[0]), log(_SCALES[1]), config.heads))
-        self.query = nn.Linear(self.target_width, config.heads * config.width, bias=False)
-        self.share = nn.Linear(self.target_width + config.heads * config.width, config.heads)
+        self.value: nn.Linear = nn.Linear(self.event_width, config.heads * config.width)
+        self.gates: nn.Linear = nn.Linear(self.event_width, 2 * config.heads)
+        self.rate_H: nn.Parameter = nn.Parameter(-torch.linspace(log(_SCALES[0]), log(_SCALES[1]), config.heads))
+        self.query: nn.Linear = nn.Linear(self.target_width, config.heads * config.width, bias=False)
+        self.share: nn.Linear = nn.Linear(self.target_width + config.heads * config.width, config.heads)
         with torch.no_grad():
             self.query.weight.copy_(self.key.weight[:, : self.target_width])
             # softplus of it is 1: the rate alone is the decay.

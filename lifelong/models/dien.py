@@ -37,6 +37,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
@@ -73,15 +74,15 @@ class Dien(HistoryModel):
     title = "DIEN"
     source = "Zhou et al., AAAI 2019"
     state = "last 1,000 events"
-    aux_means = ("next_event", "other_event")
+    aux_means: ClassVar[tuple[str, ...]] = ("next_event", "other_event")
 
     def __init__(self, inputs: InputSpec, config: DienConfig) -> None:
         super().__init__(inputs, config, interest=config.width, pooled=config.pooled)
         self.config: DienConfig = config
-        self.extractor = nn.GRU(self.event_width, config.width, batch_first=True)
-        self.attention = nn.Linear(self.target_width, config.width, bias=False)
-        self.augru = Augru(config.width, config.width)
-        self.expect = nn.Linear(config.width, self.target_width) if config.next_event > 0 else None
+        self.extractor: nn.GRU = nn.GRU(self.event_width, config.width, batch_first=True)
+        self.attention: nn.Linear = nn.Linear(self.target_width, config.width, bias=False)
+        self.augru: Augru = Augru(config.width, config.width)
+        self.expect: nn.Linear | None = nn.Linear(config.width, self.target_width) if config.next_event > 0 else None
 
     @property
     def divisible(self) -> bool:

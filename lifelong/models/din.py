@@ -66,9 +66,9 @@ class Din(HistoryModel):
         width = config.embedding * (len(inputs.item) + len(inputs.event))
         super().__init__(inputs, config, interest=width, pooled=config.pooled)
         self.config: DinConfig = config
-        self.free_weights = not config.normalise
-        self.query = TargetQuery(self.target_width, self.event_width)
-        self.score = PairScore(self.event_width, _HIDDEN)
+        self.free_weights: bool = not config.normalise
+        self.query: TargetQuery = TargetQuery(self.target_width, self.event_width)
+        self.score: PairScore = PairScore(self.event_width, _HIDDEN)
 
     def find(self, window: Window, query: Query) -> Found:
         """Sums of the visible events, weighted for each target."""

@@ -70,13 +70,13 @@ class Eta(HistoryModel):
         super().__init__(inputs, config, interest=width, short=config.short)
         self.config: EtaConfig = config
         self.register_buffer("plane_RE", hyperplanes(config.bits, self.target_width))
-        self.query = nn.Linear(self.target_width, width, bias=False)
-        self.key = nn.Linear(self.event_width, width, bias=False)
+        self.query: nn.Linear = nn.Linear(self.target_width, width, bias=False)
+        self.key: nn.Linear = nn.Linear(self.event_width, width, bias=False)
         with torch.no_grad():
             # What an event shares with a target begins as that target's query: like attends to like from the start.
             self.key.weight[:, : self.target_width] = self.query.weight
-        self.value = nn.Linear(self.event_width, width, bias=False)
-        self.mix = nn.Linear(width, width, bias=False)
+        self.value: nn.Linear = nn.Linear(self.event_width, width, bias=False)
+        self.mix: nn.Linear = nn.Linear(width, width, bias=False)
 
     def find(self, window: Window, query: Query) -> Found:
         """Retrieve, then attend, both for a few targets at a time."""

@@ -46,11 +46,13 @@ class ExactCounts(HeadInput):
     not_served = "exact counts of a whole history (model.counts) are no state of bounded size"
     reads_popularity = True
     earlier_names: ClassVar[Mapping[str, str]] = {"counted": "scale", "popular": "popular"}
+    scale: CountScale
+    popular: TargetPopularity
 
     def __init__(self, inputs: InputSpec) -> None:
         super().__init__()
         counts = len(count_input_names(tuple(inputs.item), timed=inputs.timed))
-        self.width = counts + len(inputs.item)
+        self.width: int = counts + len(inputs.item)
         self.scale, self.popular = CountScale(counts), TargetPopularity(inputs.item)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:

@@ -21,7 +21,7 @@ event.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import PositiveInt
@@ -64,11 +64,15 @@ class FmHead(nn.Module):
         dropout: probability of dropping a factor's pairs in training.
     """
 
+    tasks: int
+    factors: int
+    width: int
+
     def __init__(self, *, tasks: int, factors: int, width: int, dropout: float) -> None:
         super().__init__()
         self.tasks, self.factors, self.width = tasks, factors, width
-        self.constant = nn.Parameter(torch.zeros(tasks))
-        self.dropout = nn.Dropout(dropout)
+        self.constant: nn.Parameter = nn.Parameter(torch.zeros(tasks))
+        self.dropout: nn.Dropout = nn.Dropout(dropout)
 
     def forward(self, interest: Tensor, target: Tensor, context: Tensor) -> Tensor:
         """Logits `[..., T]`; interest holds the bag's sums of w x, v x and (v x) squared."""
@@ -91,19 +95,19 @@ class Fm(MemoryModel[FmMemory]):
     title = "FM"
     source = "Rendle, ICDM 2010"
     state = "running means of weights, factors and their squares"
-    vector_spread = 0.0
+    vector_spread: ClassVar[float] = 0.0
     common_head = False
 
     def __init__(self, inputs: InputSpec, config: FmConfig) -> None:
-        self.tasks = len(inputs.tasks)
-        self.factors = self.tasks * config.factors
+        self.tasks: int = len(inputs.tasks)
+        self.factors: int = self.tasks * config.factors
         # A field's vector: w and v as target or context, then w and v in the bag.
         width = 2 * (self.tasks + self.factors)
         super().__init__(inputs, embedding=width, interest=self.tasks + 2 * self.factors, dropout=config.dropout)
         self.config: FmConfig = config
         self.remember(FmMemory, (self.tasks,), (self.factors,), (self.factors,))
         self.embed.restart(STD)
-        self.head = FmHead(tasks=self.tasks, factors=self.factors, width=width, dropout=config.dropout)
+        self.head: FmHead = FmHead(tasks=self.tasks, factors=self.factors, width=width, dropout=config.dropout)
 
     def write_vector(self, memory: FmMemory, event_BE: Tensor) -> FmMemory:
         """Move each mean towards the event's sums."""

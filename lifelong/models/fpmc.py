@@ -72,20 +72,20 @@ class Fpmc(MemoryModel[FpmcMemory | BasketMemory]):
     title = "FPMC"
     source = "Rendle et al., WWW 2010"
     state = "factors of the last basket"
-    vector_spread = 0.0
+    vector_spread: ClassVar[float] = 0.0
     common_head = False
     earlier_settings: ClassVar[Mapping[str, Any]] = {"basket": False}
 
     def __init__(self, inputs: InputSpec, config: FpmcConfig) -> None:
         tasks = len(inputs.tasks)
-        self.factors = tasks * config.factors
+        self.factors: int = tasks * config.factors
         # A field's vector: bias and factors v of a target, then factors v' of a last event.
         width = tasks + 2 * self.factors
         super().__init__(inputs, embedding=width, interest=self.factors, dropout=config.dropout)
         self.config: FpmcConfig = config
         self.embed.restart(STD)
-        self.head = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
-        self.baskets = config.basket and GAP in inputs.event
+        self.head: FactorHead = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
+        self.baskets: bool = config.basket and GAP in inputs.event
         if self.baskets:
             self.remember(BasketMemory, (self.factors,), (1,))
         else:

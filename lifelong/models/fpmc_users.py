@@ -56,9 +56,11 @@ class FpmcUsers(UserModel):
     title = "FPMC (user factors)"
     source = "Rendle et al., WWW 2010"
     state = "trained user vector, last basket"
-    vector_spread = 0.0
+    vector_spread: ClassVar[float] = 0.0
     common_head = False
     earlier_settings: ClassVar[Mapping[str, Any]] = {"basket": False}
+    factors: int
+    tasks: int
 
     def __init__(self, inputs: InputSpec, config: FpmcUsersConfig) -> None:
         if not config.user_factors:
@@ -70,8 +72,8 @@ class FpmcUsers(UserModel):
         super().__init__(inputs, embedding=width, interest=2 * self.factors, dropout=config.dropout)
         self.config: FpmcUsersConfig = config
         self.embed.restart(STD)
-        self.head = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
-        self.users = UserFactors(inputs.users, tasks + self.factors, decay=config.decay)
+        self.head: FactorHead = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
+        self.users: UserFactors = UserFactors(inputs.users, tasks + self.factors, decay=config.decay)
 
     def forward(self, batch: Batch) -> Output:
         """The user's, the targets' and the last events' parts; padded targets give any number."""

@@ -53,7 +53,7 @@ class Gru4Rec(MemoryModel[Gru4RecMemory]):
         super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
         self.config: Gru4RecConfig = config
         self.remember(Gru4RecMemory, (config.width,))
-        self.gru = nn.GRU(self.event_width, config.width, batch_first=True)
+        self.gru: nn.GRU = nn.GRU(self.event_width, config.width, batch_first=True)
 
     def write_vector(self, memory: Gru4RecMemory, event_BE: Tensor) -> Gru4RecMemory:
         """One step of the GRU."""

@@ -79,6 +79,8 @@ class HistoryModel(Model):
     sees_since = True
     free_weights: bool = False
     """Whether its attention is of any size and sign, as in a plain sum, and no share of 1."""
+    since_fields: tuple[str, ...]
+    pooled: bool
 
     def __init__(self, inputs: InputSpec, config: Any, *, interest: int, pooled: bool = False, short: int = 0) -> None:
         """Build the parts that all models share, and vectors of how long ago something was there, if any is chosen.
@@ -96,8 +98,8 @@ class HistoryModel(Model):
         super().__init__(inputs, embedding=embedding, interest=width, dropout=config.dropout)
         self.recent, self.since_fields, self.pooled = config.recent, since, pooled
         size = min(short, self.recent)
-        self.short_term = ShortTerm(self.target_width, self.event_width, size=size) if short else None
-        self.since_list = nn.ModuleList(ScaleVectors(SINCE, embedding) for _ in since)
+        self.short_term: ShortTerm | None = ShortTerm(self.target_width, self.event_width, size=size) if short else None
+        self.since_list: nn.ModuleList = nn.ModuleList(ScaleVectors(SINCE, embedding) for _ in since)
 
     @property
     def divisible(self) -> bool:

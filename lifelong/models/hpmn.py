@@ -60,8 +60,8 @@ class Hpmn(MemoryModel[Slots]):
     def __init__(self, inputs: InputSpec, config: HpmnConfig) -> None:
         super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
         self.config: HpmnConfig = config
-        self.periods = tuple(config.periods)
-        self.memory = HpmnMemory(
+        self.periods: tuple[int, ...] = tuple(config.periods)
+        self.memory: HpmnMemory = HpmnMemory(
             self.event_width,
             query_size=self.target_width,
             width=config.width,

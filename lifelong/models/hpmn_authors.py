@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
@@ -66,8 +66,8 @@ class TensorFlowGru(nn.Module):
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
         self.size = size
-        self.gates = nn.Linear(size + width, 2 * width)
-        self.candidate = nn.Linear(size + width, width)
+        self.gates: nn.Linear = nn.Linear(size + width, 2 * width)
+        self.candidate: nn.Linear = nn.Linear(size + width, width)
         for part in (self.gates, self.candidate):
             nn.init.xavier_uniform_(part.weight)
         nn.init.ones_(self.gates.bias)
@@ -93,6 +93,9 @@ class TensorFlowGru(nn.Module):
 class FrozenNorm(nn.Module):
     """Batch normalisation that never leaves its initial statistics (mean 0, variance 1): scale and shift."""
 
+    scale: nn.Parameter
+    shift: nn.Parameter
+
     def __init__(self, width: int, *, epsilon: float = 1e-3) -> None:
         super().__init__()
         self.scale, self.shift = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
@@ -112,7 +115,7 @@ class HpmnAuthors(Model):
     source = "Ren et al., SIGIR 2019, released code"
     state = "history"
     common_head = False
-    aux_sums = ("covariance",)
+    aux_sums: ClassVar[tuple[str, ...]] = ("covariance",)
     reads_context = False
     not_served = "its memory depends on the target, which the authors write as the last event"
 
@@ -122,14 +125,14 @@ class HpmnAuthors(Model):
         super().__init__(own, embedding=config.embedding, interest=config.width, dropout=config.dropout)
         self.config: HpmnAuthorsConfig = config
         self.inputs = inputs
-        self.periods = check_periods(tuple(config.periods))
-        self.sequence = -(-config.sequence // self.periods[-1]) * self.periods[-1]
+        self.periods: tuple[int, ...] = check_periods(tuple(config.periods))
+        self.sequence: int = -(-config.sequence // self.periods[-1]) * self.periods[-1]
         layer_inputs = [self.event_width] + [config.width] * (len(self.periods) - 1)
-        self.layers = nn.ModuleList(TensorFlowGru(size, config.width) for size in layer_inputs)
-        self.query = nn.Linear(self.target_width, config.width)
-        self.scores = nn.ModuleList(PairScore(config.width) for _ in range(config.hops))
-        self.pass_on = nn.Linear(config.width, config.width, bias=False)
-        self.norm = FrozenNorm(config.width + self.target_width)
+        self.layers: nn.ModuleList = nn.ModuleList(TensorFlowGru(size, config.width) for size in layer_inputs)
+        self.query: nn.Linear = nn.Linear(self.target_width, config.width)
+        self.scores: nn.ModuleList = nn.ModuleList(PairScore(config.width) for _ in range(config.hops))
+        self.pass_on: nn.Linear = nn.Linear(config.width, config.width, bias=False)
+        self.norm: FrozenNorm = FrozenNorm(config.width + self.target_width)
 
     def forward(self, batch: Batch) -> Output:
         """One sequence for each real target; logits of padded targets are 0."""

@@ -104,14 +104,16 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
     def __init__(self, inputs: InputSpec, config: HpmnDynamicConfig) -> None:
         super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
         self.config: HpmnDynamicConfig = config
-        self.periods = check_periods(tuple(config.periods))
+        self.periods: tuple[int, ...] = check_periods(tuple(config.periods))
         slots = len(self.periods)
         self.remember(HpmnDynamicMemory, (slots, config.width), (slots,), (slots,), (slots,))
         layer_inputs = [self.event_width] + [config.width] * (len(self.periods) - 1)
-        self.layers = nn.ModuleList(nn.GRU(size, config.width, batch_first=True) for size in layer_inputs)
+        self.layers: nn.ModuleList = nn.ModuleList(
+            nn.GRU(size, config.width, batch_first=True) for size in layer_inputs
+        )
         ratios = [above // below for below, above in pairwise(self.periods)]
-        self.boundaries = nn.ModuleList(Boundary(config.width, ratio) for ratio in ratios)
-        self.reader = SlotReader(self.target_width, config.width, hops=config.hops)
+        self.boundaries: nn.ModuleList = nn.ModuleList(Boundary(config.width, ratio) for ratio in ratios)
+        self.reader: SlotReader = SlotReader(self.target_width, config.width, hops=config.hops)
         self.reader.align(self.layers)
         self.register_buffer("period_S", torch.tensor(self.periods), persistent=False)
 

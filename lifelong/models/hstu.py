@@ -72,9 +72,11 @@ class Hstu(HistoryModel):
         width = config.head_width * config.heads
         super().__init__(inputs, config, interest=width)
         self.config: HstuConfig = config
-        self.band = (config.recent - 1) // config.layers + 1
-        self.event = nn.Linear(self.event_width, width)
-        self.layers = nn.ModuleList(HstuLayer(width, heads=config.heads, band=self.band) for _ in range(config.layers))
+        self.band: int = (config.recent - 1) // config.layers + 1
+        self.event: nn.Linear = nn.Linear(self.event_width, width)
+        self.layers: nn.ModuleList = nn.ModuleList(
+            HstuLayer(width, heads=config.heads, band=self.band) for _ in range(config.layers)
+        )
 
     def find(self, window: Window, query: Query) -> Found:
         """Run the stack over the histories, and pick the state at each target's position."""
@@ -113,13 +115,17 @@ class HstuLayer(nn.Module):
         band: how many events an event attends to at most, itself included.
     """
 
+    width: int
+    heads: int
+    band: int
+
     def __init__(self, width: int, *, heads: int, band: int) -> None:
         super().__init__()
         self.width, self.heads, self.band = width, heads, band
-        self.split = nn.Linear(width, 4 * width)
-        self.join = nn.Linear(width, width)
-        self.place_bias = nn.Parameter(torch.empty(band))
-        self.gap_bias = nn.Parameter(torch.empty(GAPS))
+        self.split: nn.Linear = nn.Linear(width, 4 * width)
+        self.join: nn.Linear = nn.Linear(width, width)
+        self.place_bias: nn.Parameter = nn.Parameter(torch.empty(band))
+        self.gap_bias: nn.Parameter = nn.Parameter(torch.empty(GAPS))
         for bias in (self.place_bias, self.gap_bias):
             nn.init.normal_(bias, std=0.02)
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from lifelong.data.batch import Batch
 from lifelong.data.dataset import Dataset
+from lifelong.data.events import InputSpec
 from lifelong.data.item_histories import HOW
 from lifelong.data.item_windows import ItemSpan
 from lifelong.errors import ConfigError, UsageError
@@ -70,10 +71,10 @@ class ItemSide(HeadInput):
         assert isinstance(head, Head) and isinstance(head.layers[0], nn.Linear)
         self.suffix = ", item side" if alone else ", both sides"
         # The interest, and the time since the item's last event.
-        self.width = head.layers[0].in_features - memory.target_width
+        self.width: int = head.layers[0].in_features - memory.target_width
         memory.head = nn.Identity()
         self.memory = memory
-        self.span = ItemSpan(recent, max(memory.periods, default=1))
+        self.span: ItemSpan = ItemSpan(recent, max(memory.periods, default=1))
         if recent < 2 * self.span.period:
             raise ConfigError(
                 [
@@ -141,6 +142,10 @@ class NoUserSide(MemoryModel[NoMemory]):
     Args:
         model: the whole one, which it replaces in an artifact.
     """
+
+    inputs: InputSpec
+    config: Any
+    title: str
 
     def __init__(self, model: MemoryModel) -> None:
         config = model.config

@@ -22,7 +22,7 @@ embedded event.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -64,12 +64,15 @@ class LrHead(nn.Module):
         dropout: probability of dropping a number of the interest in training.
     """
 
+    tasks: int
+    widths: list[int]
+
     def __init__(self, *, tasks: int, crosses: int, target: list[int], context: list[int], dropout: float) -> None:
         super().__init__()
         self.tasks, self.widths = tasks, [*target, *context]
-        self.constant = nn.Parameter(torch.zeros(tasks))
-        self.cross = nn.Linear(crosses, tasks, bias=False) if crosses else None
-        self.dropout = nn.Dropout(dropout)
+        self.constant: nn.Parameter = nn.Parameter(torch.zeros(tasks))
+        self.cross: nn.Linear | None = nn.Linear(crosses, tasks, bias=False) if crosses else None
+        self.dropout: nn.Dropout = nn.Dropout(dropout)
 
     def forward(self, interest: Tensor, target: Tensor, context: Tensor) -> Tensor:
         """Logits `[..., T]`; interest holds the bag's part, then the crosses."""
@@ -87,12 +90,12 @@ class Lr(MemoryModel[LrMemory]):
     title = "LR"
     source = "McMahan et al., KDD 2013"
     state = "running means of weights and of which values were there"
-    vector_spread = 0.0
+    vector_spread: ClassVar[float] = 0.0
     common_head = False
 
     def __init__(self, inputs: InputSpec, config: LrConfig) -> None:
-        self.tasks = len(inputs.tasks)
-        self.crossed = [name for name, size in list(inputs.item.items())[1:] if size <= FEW]
+        self.tasks: int = len(inputs.tasks)
+        self.crossed: list[str] = [name for name, size in list(inputs.item.items())[1:] if size <= FEW]
         crosses = 2 * len(self.crossed)
         # A field's vector: w of each task as target or context, w' of each in the bag, and the code of a crossed field.
         super().__init__(
@@ -100,9 +103,9 @@ class Lr(MemoryModel[LrMemory]):
         )
         self.config: LrConfig = config
         self.embed.restart(STD)
-        self.code_widths = [self.embed.codes[name].shape[1] for name in self.crossed]
+        self.code_widths: list[int] = [self.embed.codes[name].shape[1] for name in self.crossed]
         self.remember(LrMemory, (self.tasks,), (sum(self.code_widths),))
-        self.head = LrHead(
+        self.head: LrHead = LrHead(
             tasks=self.tasks,
             crosses=crosses,
             target=self.embed.widths(self.item_fields),

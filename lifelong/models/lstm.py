@@ -61,7 +61,7 @@ class Lstm(MemoryModel[LstmMemory]):
         super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
         self.config: LstmConfig = config
         self.remember(LstmMemory, (config.width,), (config.width,))
-        self.lstm = nn.LSTM(self.event_width, config.width, batch_first=True)
+        self.lstm: nn.LSTM = nn.LSTM(self.event_width, config.width, batch_first=True)
 
     def write_vector(self, memory: LstmMemory, event_BE: Tensor) -> LstmMemory:
         """One step of the LSTM."""

@@ -58,11 +58,11 @@ class MemN2N(HistoryModel):
     def __init__(self, inputs: InputSpec, config: MemN2NConfig) -> None:
         super().__init__(inputs, config, interest=config.width)
         self.config: MemN2NConfig = config
-        self.query = nn.Linear(self.target_width, config.width, bias=False)
-        self.entry = nn.Linear(self.event_width, 2 * config.width, bias=False)
-        self.time = nn.Parameter(torch.empty(config.recent, 2 * config.width))
+        self.query: nn.Linear = nn.Linear(self.target_width, config.width, bias=False)
+        self.entry: nn.Linear = nn.Linear(self.event_width, 2 * config.width, bias=False)
+        self.time: nn.Parameter = nn.Parameter(torch.empty(config.recent, 2 * config.width))
         nn.init.normal_(self.time, std=0.1)
-        self.pass_on = nn.Linear(config.width, config.width, bias=False)
+        self.pass_on: nn.Linear = nn.Linear(config.width, config.width, bias=False)
         nn.init.eye_(self.pass_on.weight)
         with torch.no_grad():
             # B starts as A, so that a target and the memory of the same item are near each other from the first step.

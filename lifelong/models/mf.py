@@ -19,6 +19,7 @@ Shapes: B users, C targets per user, D = tasks x factors, T tasks.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from pydantic import NonNegativeFloat, PositiveInt
 
@@ -48,20 +49,20 @@ class Mf(UserModel):
     title = "MF"
     source = "Koren et al., IEEE Computer 2009"
     state = "trained user vector"
-    vector_spread = 0.0
+    vector_spread: ClassVar[float] = 0.0
     common_head = False
 
     def __init__(self, inputs: InputSpec, config: MfConfig) -> None:
         tasks = len(inputs.tasks)
-        self.factors = tasks * config.factors
+        self.factors: int = tasks * config.factors
         width = tasks + self.factors
         # Events are not read: their fields have no vectors.
         super().__init__(replace(inputs, event={}), embedding=width, interest=self.factors, dropout=config.dropout)
         self.config: MfConfig = config
         self.inputs = inputs
         self.embed.restart(STD)
-        self.head = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
-        self.users = UserFactors(inputs.users, width, decay=config.decay)
+        self.head: FactorHead = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
+        self.users: UserFactors = UserFactors(inputs.users, width, decay=config.decay)
 
     def forward(self, batch: Batch) -> Output:
         """The user's and the targets' factors and biases; padded targets give any number."""

@@ -108,6 +108,10 @@ class Mimn(MemoryModel[MimnMemory | PooledMemory]):
     title = "MIMN"
     source = "Pi et al., KDD 2019"
     state = "memory slots, induction slots, controller"
+    controller: _Gru
+    induction: _Gru
+    query: nn.Linear
+    score: PairScore
 
     def __init__(self, inputs: InputSpec, config: MimnConfig) -> None:
         pool = config.width + 2 * config.embedding * len(inputs.item) if config.pooled else 0
@@ -119,17 +123,17 @@ class Mimn(MemoryModel[MimnMemory | PooledMemory]):
             self.remember(PooledMemory, *shapes, (self.target_width,))
         else:
             self.remember(MimnMemory, *shapes)
-        self.channels = min(config.channels, config.slots)
+        self.channels: int = min(config.channels, config.slots)
         # The event's part of the controller's and of the induction unit's gates: known for all events at once.
-        self.event_part = nn.Linear(self.event_width, 6 * config.width)
+        self.event_part: nn.Linear = nn.Linear(self.event_width, 6 * config.width)
         self.controller, self.induction = _Gru(config.width), _Gru(config.width)
-        self.key_SD = nn.Parameter(0.5 * torch.randn(config.slots, config.width))
+        self.key_SD: nn.Parameter = nn.Parameter(0.5 * torch.randn(config.slots, config.width))
         # Read key, write key, erase, add; then the two strengths.
-        self.parts = nn.Linear(config.width, 4 * config.width + 2)
-        self.rebalance = nn.Linear(config.slots, config.slots * config.slots)
+        self.parts: nn.Linear = nn.Linear(config.width, 4 * config.width + 2)
+        self.rebalance: nn.Linear = nn.Linear(config.slots, config.slots * config.slots)
         with torch.no_grad():
             self.rebalance.bias.add_(_IDENTITY * torch.eye(config.slots).flatten())
-        self.read_key = nn.Linear(self.target_width, config.width + 1)
+        self.read_key: nn.Linear = nn.Linear(self.target_width, config.width + 1)
         self.query, self.score = nn.Linear(self.target_width, config.width), PairScore(config.width)
         self._align()
 
@@ -244,6 +248,9 @@ class Mimn(MemoryModel[MimnMemory | PooledMemory]):
 
 class _Gru(nn.Module):
     """A GRU with an input in two parts: the gates of one are given, the other depends on the step before."""
+
+    of_input: nn.Linear
+    of_state: nn.Linear
 
     def __init__(self, width: int) -> None:
         super().__init__()

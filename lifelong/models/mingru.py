@@ -65,7 +65,7 @@ class MinGru(MemoryModel[MinGruMemory]):
         self.remember(MinGruMemory, (config.layers, config.width))
         sizes = [self.event_width] + [config.width] * (config.layers - 1)
         # Rows: the gate z, then the new state h~.
-        self.layers = nn.ModuleList(nn.Linear(size, 2 * config.width) for size in sizes)
+        self.layers: nn.ModuleList = nn.ModuleList(nn.Linear(size, 2 * config.width) for size in sizes)
 
     def write_vector(self, memory: MinGruMemory, event_BE: Tensor) -> MinGruMemory:
         """One step of each layer, the lowest first."""

@@ -108,6 +108,11 @@ class Model(nn.Module, ABC):
     """What else the head reads, after the context; nothing unless it is given."""
     head: nn.Module
     """`head(interest, target, context)` -> logits `[..., T]`; linear models put their own in its place."""
+    item_fields: tuple[str, ...]
+    context_fields: tuple[str, ...]
+    event_width: int
+    target_width: int
+    context_width: int
 
     def __init__(
         self,
@@ -137,8 +142,8 @@ class Model(nn.Module, ABC):
         self.item_fields, self.context_fields = tuple(inputs.item), inputs.context_fields
         # A batch has all context fields that the data has.
         self._context_at = [list(inputs.context).index(field) for field in self.context_fields]
-        self.history_fields = self.item_fields + tuple(inputs.event)
-        self.embed = FieldEmbedding(
+        self.history_fields: tuple[str, ...] = self.item_fields + tuple(inputs.event)
+        self.embed: FieldEmbedding = FieldEmbedding(
             {**inputs.item, **inputs.event, **{field: inputs.context[field] for field in self.context_fields}},
             embedding,
             codes=codes,

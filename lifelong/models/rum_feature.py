@@ -61,14 +61,16 @@ class RumFeature(MemoryModel[RumFeatureMemory]):
     title = "RUM (feature level)"
     source = "Chen et al., WSDM 2018"
     state = "one value vector per feature"
+    erase: nn.Linear
+    add: nn.Linear
 
     def __init__(self, inputs: InputSpec, config: RumFeatureConfig) -> None:
         super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
         self.config: RumFeatureConfig = config
         self.remember(RumFeatureMemory, (config.slots, config.width))
-        self.key_SD = nn.Parameter(torch.randn(config.slots, config.width))
-        self.entry = nn.Linear(self.event_width, config.width, bias=False)
-        self.query = nn.Linear(self.target_width, config.width, bias=False)
+        self.key_SD: nn.Parameter = nn.Parameter(torch.randn(config.slots, config.width))
+        self.entry: nn.Linear = nn.Linear(self.event_width, config.width, bias=False)
+        self.query: nn.Linear = nn.Linear(self.target_width, config.width, bias=False)
         self.erase, self.add = nn.Linear(config.width, config.width), nn.Linear(config.width, config.width)
         with torch.no_grad():
             self.query.weight.copy_(self.entry.weight[:, : self.target_width])

@@ -62,8 +62,8 @@ class RumItem(MemoryModel[RumItemMemory]):
         super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
         self.config: RumItemConfig = config
         self.remember(RumItemMemory, (config.slots, config.width))
-        self.entry = nn.Linear(self.event_width, config.width, bias=False)
-        self.query = nn.Linear(self.target_width, config.width, bias=False)
+        self.entry: nn.Linear = nn.Linear(self.event_width, config.width, bias=False)
+        self.query: nn.Linear = nn.Linear(self.target_width, config.width, bias=False)
         with torch.no_grad():
             self.query.weight.copy_(self.entry.weight[:, : self.target_width])
 

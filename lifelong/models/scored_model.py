@@ -41,6 +41,8 @@ class ScoredModel(FittedModel):
     not_continued = "it counts the whole training period, and a day that is in both would count twice"
     floor: ClassVar[float]
     """Added to the score before its logarithm is taken."""
+    slope_T: FloatArray
+    bias_T: FloatArray
 
     def __init__(self, inputs: InputSpec, config: Any) -> None:
         super().__init__(inputs)

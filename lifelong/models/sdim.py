@@ -92,10 +92,12 @@ class Sdim(MemoryModel[Any]):
         interest = config.width + (SHORT_WIDTH if config.short else 0)
         super().__init__(inputs, embedding=config.embedding, interest=interest, dropout=config.dropout)
         self.config: SdimConfig = config
-        self.buckets = 2**config.bits
+        self.buckets: int = 2**config.bits
         self.register_buffer("plane_RE", hyperplanes(config.groups * config.bits, self.target_width))
-        self.value = nn.Linear(self.event_width, config.width, bias=False)
-        self.short_term = ShortTerm(self.target_width, self.event_width, size=config.short) if config.short else None
+        self.value: nn.Linear = nn.Linear(self.event_width, config.width, bias=False)
+        self.short_term: ShortTerm | None = (
+            ShortTerm(self.target_width, self.event_width, size=config.short) if config.short else None
+        )
         sums = (config.groups, self.buckets, config.width)
         if self.short_term is None:
             self.remember(SdimMemory, sums)

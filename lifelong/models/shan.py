@@ -56,9 +56,9 @@ class Shan(HistoryModel):
         event_width = config.embedding * (len(inputs.item) + len(inputs.event))
         super().__init__(inputs, config, interest=event_width)
         self.config: ShanConfig = config
-        self.user = nn.Linear(self.event_width, config.width)
-        self.first = nn.Linear(self.event_width, config.width)
-        self.second = nn.Linear(self.event_width, config.width)
+        self.user: nn.Linear = nn.Linear(self.event_width, config.width)
+        self.first: nn.Linear = nn.Linear(self.event_width, config.width)
+        self.second: nn.Linear = nn.Linear(self.event_width, config.width)
 
     def find(self, window: Window, query: Query) -> Found:
         """Both levels, for a few targets at a time where histories are long."""

@@ -80,12 +80,15 @@ class SimConfig:
 class SoftSearch(nn.Module):
     """Inner products of target and events, and the prediction that trains them."""
 
+    of_target: TargetQuery
+    of_event: nn.Linear
+
     def __init__(self, target: int, event: int, tasks: int, *, dropout: float) -> None:
         super().__init__()
         self.of_target, self.of_event = TargetQuery(target, target), nn.Linear(event, target, bias=False)
         with torch.no_grad():
             self.of_event.weight.copy_(torch.eye(target, event))
-        self.head = Head(event + target, tasks, dropout=dropout)
+        self.head: Head = Head(event + target, tasks, dropout=dropout)
 
     def forward(self, target_BCE: Tensor, event_BLE: Tensor) -> Tensor:
         """Relevance `[B, C, L]` of each event."""
@@ -151,7 +154,7 @@ class Sim(HistoryModel):
     """A search in the history, then exact attention over the hits."""
 
     Config = SimConfig
-    title = "SIM"
+    title: str = "SIM"
     source = "Pi et al., CIKM 2020"
     state = "last 1,000 events"
 
@@ -160,9 +163,9 @@ class Sim(HistoryModel):
         super().__init__(inputs, config, interest=config.heads * width, short=config.short)
         self.config: SimConfig = config
         self.title = f"SIM ({config.search})"
-        self.gap = nn.Embedding(GAP_NUMBERS, config.embedding)
-        self.query = nn.ModuleList(TargetQuery(self.target_width, width) for _ in range(config.heads))
-        self.soft = (
+        self.gap: nn.Embedding = nn.Embedding(GAP_NUMBERS, config.embedding)
+        self.query: nn.ModuleList = nn.ModuleList(TargetQuery(self.target_width, width) for _ in range(config.heads))
+        self.soft: SoftSearch | None = (
             SoftSearch(self.target_width, self.event_width, len(inputs.tasks), dropout=config.dropout)
             if config.search == "soft"
             else None

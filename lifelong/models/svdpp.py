@@ -20,7 +20,7 @@ Shapes: B users, L padded history length, C targets per user, D = tasks x factor
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
@@ -63,19 +63,19 @@ class Svdpp(MemoryModel[SvdppMemory]):
     title = "SVD++"
     source = "Koren, KDD 2008"
     state = "running mean of the events' factors"
-    vector_spread = 0.0
+    vector_spread: ClassVar[float] = 0.0
     common_head = False
 
     def __init__(self, inputs: InputSpec, config: SvdppConfig) -> None:
         tasks = len(inputs.tasks)
-        self.factors = tasks * config.factors
+        self.factors: int = tasks * config.factors
         # A field's vector: bias and factors q of a target, then factors y of an event.
         width = tasks + 2 * self.factors
         super().__init__(inputs, embedding=width, interest=self.factors, dropout=config.dropout)
         self.config: SvdppConfig = config
         self.remember(SvdppMemory, (self.factors,))
         self.embed.restart(STD)
-        self.head = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
+        self.head: FactorHead = FactorHead(width=width, tasks=tasks, dropout=config.dropout)
 
     def write_vector(self, memory: SvdppMemory, event_BE: Tensor) -> SvdppMemory:
         """Move the mean towards the event's factors."""

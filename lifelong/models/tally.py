@@ -262,11 +262,16 @@ class TallyHead(nn.Module):
     """
 
     takes_one_context: ClassVar[bool] = True
+    head: Head
+    counter: Head
+    split: Split
+    counts: int
+    steady: float
 
     def __init__(self, head: Head, counter: Head, *, tasks: int, split: Split, counts: int, steady: float) -> None:
         super().__init__()
         self.head, self.counter, self.split, self.counts, self.steady = head, counter, split, counts, steady
-        self.direct = nn.Linear(split.fields, tasks, bias=False)
+        self.direct: nn.Linear = nn.Linear(split.fields, tasks, bias=False)
         nn.init.ones_(self.direct.weight)
 
     def forward(self, interest: Tensor, target: Tensor, context: Tensor) -> Tensor:
@@ -318,7 +323,7 @@ class Tally(CountingModel[Any]):
     title = "Tally"
     source = "this package; slots of Ren et al., SIGIR 2019"
     state = "slots, sums, and a bounded table of counters"
-    vector_spread = 0.3
+    vector_spread: ClassVar[float] = 0.3
     common_head = False
     head: TallyHead
     reads_popularity = True
@@ -361,10 +366,10 @@ class Tally(CountingModel[Any]):
         )
         self.config: TallyConfig = config
         self._grouped = False
-        self.periods = tuple(config.periods)
+        self.periods: tuple[int, ...] = tuple(config.periods)
         read = self.context_fields
         gap_at = sum(self.embed.widths(read[: read.index("gap") + 1])) - 1 if timed and "gap" in read else None
-        self.split = Split(fields, config.embedding, gap_at, tuple(factors.values()))
+        self.split: Split = Split(fields, config.embedding, gap_at, tuple(factors.values()))
         self._bare = replace(self.split, factors=())
         self._restart()
         counting = self._counting(levels)
@@ -373,7 +378,7 @@ class Tally(CountingModel[Any]):
         counter = Head(counts + context, tasks, dropout=config.dropout)
         self.head = TallyHead(plain, counter, tasks=tasks, split=self.split, counts=counts, steady=config.steady)
         slots = self._slots(target, target + counts + fields) if config.periods else None
-        self.memory = TallyMemory(counting, slots, Affinity(self.split.factors) if factors else None)
+        self.memory: TallyMemory = TallyMemory(counting, slots, Affinity(self.split.factors) if factors else None)
 
     def _counting(self, levels: int) -> CountMemory:
         """The counting part, in the bytes that slots and sums leave."""

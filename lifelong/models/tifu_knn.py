@@ -19,7 +19,7 @@ Shapes: M moments, U users that lend, V numbers of items.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -50,11 +50,11 @@ class TifuKnn(NeighbourModel):
     title = "TIFU-KNN"
     source = "Hu et al., SIGIR 2020"
     state = "all users' item frequencies"
-    floor = 1e-4
+    floor: ClassVar[float] = 1e-4
 
     def __init__(self, inputs: Any, config: TifuKnnConfig) -> None:
         super().__init__(inputs, config)
-        self.own_weight = config.alpha
+        self.own_weight: float = config.alpha
 
     def basket(self, age: IntArray, number: IntArray) -> FloatArray:
         """r_b^(place in the group) r_g^(group), over the sizes of the group and of the list of groups.

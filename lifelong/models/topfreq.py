@@ -14,7 +14,7 @@ Shapes: N examples, V item numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -44,10 +44,10 @@ class TopFreq(ScoredModel):
     """One count."""
 
     Config = TopFreqConfig
-    title = "GP-TopFreq"
+    title: str = "GP-TopFreq"
     source = "Li et al., TOIS 2023"
     state = "counters"
-    floor = 0.01
+    floor: ClassVar[float] = 0.01
 
     def __init__(self, inputs: Any, config: TopFreqConfig) -> None:
         super().__init__(inputs, config)

@@ -81,15 +81,15 @@ class Twin(HistoryModel):
             raise ValueError(f"width {width} is not a multiple of {heads} heads; expected, for example, {8 * heads}")
         super().__init__(inputs, config, interest=width, short=config.short)
         self.config: TwinConfig = config
-        self.query = nn.Linear(self.target_width, width, bias=False)
-        self.key = nn.Linear(self.target_width, width, bias=False)
-        self.value = nn.Linear(self.event_width, width, bias=False)
-        self.mix = nn.Linear(width, width, bias=False)
+        self.query: nn.Linear = nn.Linear(self.target_width, width, bias=False)
+        self.key: nn.Linear = nn.Linear(self.target_width, width, bias=False)
+        self.value: nn.Linear = nn.Linear(self.event_width, width, bias=False)
+        self.mix: nn.Linear = nn.Linear(width, width, bias=False)
         own = self.event_width - self.target_width
-        self.of_event = nn.Linear(own, heads, bias=False) if own else None
+        self.of_event: nn.Linear | None = nn.Linear(own, heads, bias=False) if own else None
         # One number per head and power of two.
-        self.of_seconds = nn.Parameter(torch.zeros(heads, GAP_NUMBERS))
-        self.of_events = nn.Parameter(torch.zeros(heads, GAP_NUMBERS))
+        self.of_seconds: nn.Parameter = nn.Parameter(torch.zeros(heads, GAP_NUMBERS))
+        self.of_events: nn.Parameter = nn.Parameter(torch.zeros(heads, GAP_NUMBERS))
         with torch.no_grad():
             # Queries and keys start in one space, and sharp enough that a target's own item outweighs the other hits.
             self.key.weight.mul_(_SHARPNESS)

@@ -68,14 +68,16 @@ class Ubr4Ctr(HistoryModel):
     title = "UBR4CTR"
     source = "Qin et al., SIGIR 2020"
     state = "last 1,000 events"
+    hidden: nn.Linear
+    choice: nn.Linear
 
     def __init__(self, inputs: InputSpec, config: Ubr4CtrConfig) -> None:
         width = config.embedding * (len(inputs.item) + len(inputs.event))
         super().__init__(inputs, config, interest=width)
         self.config: Ubr4CtrConfig = config
         self.hidden, self.choice = nn.Linear(self.target_width, _HIDDEN), nn.Linear(_HIDDEN, len(self.item_fields))
-        self.query = TargetQuery(self.target_width, self.event_width)
-        self.score = PairScore(self.event_width)
+        self.query: TargetQuery = TargetQuery(self.target_width, self.event_width)
+        self.score: PairScore = PairScore(self.event_width)
 
     def find(self, window: Window, query: Query) -> Found:
         """Weigh the fields, retrieve, attend."""

@@ -17,7 +17,7 @@ Shapes: M moments, U users that lend, V numbers of items.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -46,7 +46,7 @@ class Upcf(NeighbourModel):
     title = "UP-CF"
     source = "Faggioli et al., UMAP 2020"
     state = "all users' baskets"
-    floor = 1e-4
+    floor: ClassVar[float] = 1e-4
 
     def basket(self, age: IntArray, number: IntArray) -> FloatArray:
         """An equal share for each of the last r baskets."""

@@ -65,6 +65,8 @@ class Affinity(nn.Module):
     """
 
     keep_K: Tensor
+    widths: list[int]
+    size: int
 
     def __init__(self, widths: Sequence[int], *, half_life: float = HALF_LIFE) -> None:
         super().__init__()

@@ -28,9 +28,9 @@ class PairScore(nn.Module):
     def __init__(self, width: int, hidden: tuple[int, int] = (80, 40)) -> None:
         super().__init__()
         self.width = width
-        self.first = nn.Linear(4 * width, hidden[0])
-        self.second = nn.Linear(hidden[0], hidden[1])
-        self.last = nn.Linear(hidden[1], 1)
+        self.first: nn.Linear = nn.Linear(4 * width, hidden[0])
+        self.second: nn.Linear = nn.Linear(hidden[0], hidden[1])
+        self.last: nn.Linear = nn.Linear(hidden[1], 1)
 
     def forward(self, query: Tensor, entry: Tensor) -> Tensor:
         """Scores `[..., S]` of `entry[..., S, D]` for `query[..., D]`; the leading axes broadcast."""

@@ -29,6 +29,9 @@ class Augru(nn.Module):
     [[False, True]]
     """
 
+    input: nn.Linear
+    recurrent: nn.Linear
+
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
         self.width = width

@@ -37,8 +37,8 @@ class Boundary(nn.Module):
 
     def __init__(self, width: int, period: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(width, 1)
-        self.slope = nn.Parameter(torch.ones(()))
+        self.linear: nn.Linear = nn.Linear(width, 1)
+        self.slope: nn.Parameter = nn.Parameter(torch.ones(()))
         with torch.no_grad():
             self.linear.weight.zero_()
             # Half-way between the steps before the boundary and at it.

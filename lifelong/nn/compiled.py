@@ -15,8 +15,8 @@ from lifelong.compiled import Array, compiled
 
 # All fast-math flags but those that assume no NaN and no infinity: a run that diverges must be seen to.
 _FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
-jit = compiled(fastmath=_FASTMATH)
-inlined = compiled(fastmath=_FASTMATH, forceinline=True)
+jit: Callable[[Callable[..., Any]], Callable[..., Any]] = compiled(fastmath=_FASTMATH)
+inlined: Callable[[Callable[..., Any]], Callable[..., Any]] = compiled(fastmath=_FASTMATH, forceinline=True)
 """For functions that are compiled into their caller, so that constants of the caller are constants there, too."""
 
 

@@ -55,7 +55,7 @@ class TargetPopularity(nn.Module):
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__()
-        self.fields = tuple(sizes)
+        self.fields: tuple[str, ...] = tuple(sizes)
         for place, size in enumerate(sizes.values()):
             self.register_buffer(f"popular_{place}", torch.zeros(size, 1))
 

@@ -42,6 +42,10 @@ class FieldEmbedding(nn.Module):
     [True, False]
     """
 
+    fields: tuple[str, ...]
+    dim: int
+    scale_list: nn.ModuleList
+
     def __init__(
         self,
         sizes: Mapping[str, int],
@@ -57,14 +61,16 @@ class FieldEmbedding(nn.Module):
         scales = {field: scale for field, scale in (scales or {}).items() if field in sizes}
         self._in_table = tuple(field for field in sizes if field not in scales)
         # A list and not a dictionary of modules: a field of a log may be called `type` or `a.b`, a module may not.
-        self.table_list = nn.ModuleList(nn.Embedding(sizes[field], dim, padding_idx=0) for field in self._in_table)
+        self.table_list: nn.ModuleList = nn.ModuleList(
+            nn.Embedding(sizes[field], dim, padding_idx=0) for field in self._in_table
+        )
         self._on_scale, self.scale_list = tuple(scales), nn.ModuleList()
         for table in self.tables.values():
             nn.init.normal_(table.weight, std=STD_FEW if table.num_embeddings <= FEW else STD_MANY)
             with torch.no_grad():
                 table.weight[0].zero_()
         self.scale_list.extend(ScaleVectors(scale, dim) for scale in scales.values())
-        self.keyed = bool(keys)
+        self.keyed: bool = bool(keys)
         """Whether any embedding ends in a key, a whole number."""
         # Made of the sizes alone, so that they need not be saved.
         self._code_names = {
@@ -73,7 +79,7 @@ class FieldEmbedding(nn.Module):
         for field, name in self._code_names.items():
             made = key_table(sizes[field]) if field in keys else code_table(sizes[field])
             self.register_buffer(name, made, persistent=False)
-        self.factor_names = {field: f"factor_{place}" for place, field in enumerate(factors or {})}
+        self.factor_names: dict[str, str] = {field: f"factor_{place}" for place, field in enumerate(factors or {})}
         """Field -> name of the buffer with its factors."""
         for field, name in self.factor_names.items():
             self.register_buffer(name, _random_factors(sizes[field], (factors or {})[field]))
@@ -166,13 +172,15 @@ class ScaleVectors(nn.Module):
     """
 
     code_VK: Tensor
+    scale: Scale
+    num_embeddings: int
 
     def __init__(self, scale: Scale, dim: int) -> None:
         super().__init__()
         self.scale, self.num_embeddings = scale, scale.size
         # Made of the scale alone, so that it need not be saved.
         self.register_buffer("code_VK", torch.from_numpy(scale.codes()).to(torch.float32), persistent=False)
-        self.weight = nn.Parameter(torch.empty(self.code_VK.shape[1], dim))
+        self.weight: nn.Parameter = nn.Parameter(torch.empty(self.code_VK.shape[1], dim))
         self.restart(STD_FEW)
 
     def restart(self, std: float) -> None:

@@ -33,11 +33,14 @@ class FactorHead(nn.Module):
         dropout: probability of dropping a number of the interest in training.
     """
 
+    width: int
+    tasks: int
+
     def __init__(self, *, width: int, tasks: int, dropout: float) -> None:
         super().__init__()
         self.width, self.tasks = width, tasks
-        self.mean = nn.Parameter(torch.zeros(tasks))
-        self.dropout = nn.Dropout(dropout)
+        self.mean: nn.Parameter = nn.Parameter(torch.zeros(tasks))
+        self.dropout: nn.Dropout = nn.Dropout(dropout)
 
     def forward(self, interest: Tensor, target: Tensor, context: Tensor) -> Tensor:
         """Logits `[..., T]` from interest `[..., T * K]` and the embedded target and context."""

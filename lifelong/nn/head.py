@@ -34,7 +34,7 @@ class Head(nn.Module):
         for size in hidden:
             layers += [nn.Linear(width, size), nn.ELU(), nn.Dropout(dropout)]
             width = size
-        self.layers = nn.Sequential(*layers, nn.Linear(width, tasks))
+        self.layers: nn.Sequential = nn.Sequential(*layers, nn.Linear(width, tasks))
 
     def forward(self, interest: Tensor, target: Tensor, context: Tensor) -> Tensor:
         """Logits `[..., T]` from parts with equal leading axes, or with one context `[B, 1, ...]` for all targets.

@@ -61,6 +61,8 @@ class HpmnMemory(nn.Module):
     """
 
     period_S: Tensor
+    width: int
+    periods: tuple[int, ...]
 
     def __init__(
         self,
@@ -75,8 +77,8 @@ class HpmnMemory(nn.Module):
         super().__init__()
         self.width, self.periods = width, check_periods(tuple(periods))
         sizes = [input_size] + [width] * (len(self.periods) - 1)
-        self.layers = nn.ModuleList(nn.GRU(size, width, batch_first=True) for size in sizes)
-        self.reader = SlotReader(query_size, width, hops=hops)
+        self.layers: nn.ModuleList = nn.ModuleList(nn.GRU(size, width, batch_first=True) for size in sizes)
+        self.reader: SlotReader = SlotReader(query_size, width, hops=hops)
         self.reader.align(self.layers, aligned)
         self.register_buffer("period_S", torch.tensor(self.periods), persistent=False)
 

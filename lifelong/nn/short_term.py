@@ -37,6 +37,13 @@ class ShortTerm(nn.Module):
     [[False, True]]
     """
 
+    size: int
+    width: int
+    heads: int
+    query: nn.Linear
+    key: nn.Linear
+    value: nn.Linear
+
     def __init__(self, target: int, event: int, *, size: int, width: int = SHORT_WIDTH, heads: int = 4) -> None:
         super().__init__()
         self.size, self.width, self.heads = size, width, heads

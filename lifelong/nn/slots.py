@@ -29,9 +29,9 @@ class SlotReader(nn.Module):
 
     def __init__(self, query_size: int | None, width: int, *, hops: int) -> None:
         super().__init__()
-        self.query = nn.Identity() if query_size is None else nn.Linear(query_size, width)
-        self.scores = nn.ModuleList(PairScore(width) for _ in range(hops))
-        self.pass_on = nn.Linear(width, width, bias=False) if hops > 1 else None
+        self.query: nn.Identity | nn.Linear = nn.Identity() if query_size is None else nn.Linear(query_size, width)
+        self.scores: nn.ModuleList = nn.ModuleList(PairScore(width) for _ in range(hops))
+        self.pass_on: nn.Linear | None = nn.Linear(width, width, bias=False) if hops > 1 else None
 
     def forward(self, target_BCQ: Tensor, slot_BCSD: Tensor, filled_BCS: Tensor) -> tuple[Tensor, Tensor]:
         """Interest `[B, C, D]` in embedded targets, and the attention of the first hop; see `attend`."""

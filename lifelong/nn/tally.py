@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lifelong.data.cell_plan import AGES, CLOCK_LEVELS, MARKS, NUMBER_BYTES, ages, plan_cells
+from lifelong.data.cell_plan import AGES, CLOCK_LEVELS, MARKS, NUMBER_BYTES, CellPlan, ages, plan_cells
 from lifelong.nn.affinity import Affinity, Sums
 from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
 from lifelong.nn.clock import clock_at, elapsed, empty_clock, spans, tick
@@ -171,6 +171,8 @@ class CountMemory(nn.Module):
     scale_F: Tensor
     half_life_X: Tensor
     first_T: Tensor
+    levels: int
+    size: int
 
     def __init__(
         self,
@@ -186,9 +188,9 @@ class CountMemory(nn.Module):
     ) -> None:
         super().__init__()
         left = state - NUMBER_BYTES * (levels + repeats) * MARKS
-        self.plan = plan_cells(left, sizes, faded=faded, shares=shares, patience=patience, repeats=repeats)
+        self.plan: CellPlan = plan_cells(left, sizes, faded=faded, shares=shares, patience=patience, repeats=repeats)
         self.levels, self.size = levels, counted_size(len(sizes), kind=kind, levels=levels, repeats=repeats)
-        self.kind = nn.Embedding(len(sizes) * KINDS, kind)
+        self.kind: nn.Embedding = nn.Embedding(len(sizes) * KINDS, kind)
         nn.init.normal_(self.kind.weight, std=STD_KIND)
         self.register_buffer("scale_F", torch.tensor([math.log(size) for size in sizes]), persistent=False)
         half_lives = [*HALF_LIVES, *(DAY * days for days in DAY_HALF_LIVES)]
@@ -372,6 +374,10 @@ class TallyMemory(nn.Module):
     True
     >>> kept = tally.step(tally.initial(1), TallyEvents(*(part[:, 0] for part in events[:3])))
     """
+
+    counts: CountMemory
+    slots: HpmnMemory | None
+    affinity: Affinity | None
 
     def __init__(self, counts: CountMemory, slots: HpmnMemory | None = None, affinity: Affinity | None = None) -> None:
         super().__init__()

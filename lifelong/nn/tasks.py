@@ -43,7 +43,7 @@ class TaskHead(nn.Module):
     def __init__(self, width: int, tasks: int, *, dropout: float) -> None:
         super().__init__()
         self.tasks = tasks
-        self.towers = nn.ModuleList(_tower(dropout) for _ in range(tasks))
+        self.towers: nn.ModuleList = nn.ModuleList(_tower(dropout) for _ in range(tasks))
 
     def forward(self, interest: Tensor, target: Tensor, context: Tensor) -> Tensor:
         """Logits `[..., T]` from parts with equal leading axes."""
@@ -60,8 +60,8 @@ class Mmoe(TaskHead):
 
     def __init__(self, width: int, tasks: int, *, dropout: float) -> None:
         super().__init__(width, tasks, dropout=dropout)
-        self.experts = nn.ModuleList(_expert(width) for _ in range(EXPERTS))
-        self.gates = nn.ModuleList(nn.Linear(width, EXPERTS, bias=False) for _ in range(tasks))
+        self.experts: nn.ModuleList = nn.ModuleList(_expert(width) for _ in range(EXPERTS))
+        self.gates: nn.ModuleList = nn.ModuleList(nn.Linear(width, EXPERTS, bias=False) for _ in range(tasks))
 
     def streams(self, x: Tensor) -> list[Tensor]:
         """The experts, mixed by each task's gate."""
@@ -74,8 +74,8 @@ class Ple(TaskHead):
 
     def __init__(self, width: int, tasks: int, *, dropout: float) -> None:
         super().__init__(width, tasks, dropout=dropout)
-        self.first = _Extraction(width, tasks, shared_gate=True)
-        self.second = _Extraction(EXPERT, tasks, shared_gate=False)
+        self.first: _Extraction = _Extraction(width, tasks, shared_gate=True)
+        self.second: _Extraction = _Extraction(EXPERT, tasks, shared_gate=False)
 
     def streams(self, x: Tensor) -> list[Tensor]:
         """The tasks' streams after the second level."""
@@ -88,10 +88,10 @@ class _Extraction(nn.Module):
 
     def __init__(self, width: int, tasks: int, *, shared_gate: bool) -> None:
         super().__init__()
-        self.own = nn.ModuleList(nn.ModuleList(_expert(width) for _ in range(OWN)) for _ in range(tasks))
-        self.shared = nn.ModuleList(_expert(width) for _ in range(SHARED))
-        self.gates = nn.ModuleList(nn.Linear(width, OWN + SHARED, bias=False) for _ in range(tasks))
-        self.shared_gate = nn.Linear(width, tasks * OWN + SHARED, bias=False) if shared_gate else None
+        self.own: nn.ModuleList = nn.ModuleList(nn.ModuleList(_expert(width) for _ in range(OWN)) for _ in range(tasks))
+        self.shared: nn.ModuleList = nn.ModuleList(_expert(width) for _ in range(SHARED))
+        self.gates: nn.ModuleList = nn.ModuleList(nn.Linear(width, OWN + SHARED, bias=False) for _ in range(tasks))
+        self.shared_gate: nn.Linear | None = nn.Linear(width, tasks * OWN + SHARED, bias=False) if shared_gate else None
 
     def forward(self, streams: list[Tensor]) -> list[Tensor]:
         *of_tasks, common = streams
@@ -112,7 +112,7 @@ class Esmm(TaskHead):
 
     def __init__(self, width: int, tasks: int, *, dropout: float) -> None:
         super().__init__(width, tasks, dropout=dropout)
-        self.bottoms = nn.ModuleList(_expert(width) for _ in range(tasks))
+        self.bottoms: nn.ModuleList = nn.ModuleList(_expert(width) for _ in range(tasks))
 
     def streams(self, x: Tensor) -> list[Tensor]:
         """A stream for each step."""

@@ -91,7 +91,7 @@ class Cells:
         self.states = states
         self.plan: CellPlan = plan_of(config.settings, config.input_spec)
         # The cells of all fields lie one after another; `cells_F` says how many each field has.
-        self.part_F = _parts(self.plan.cells_F)
+        self.part_F: list[slice] = _parts(self.plan.cells_F)
 
     def met(self, place: int, field: int, number: int) -> tuple[int, int | None]:
         """How often a memory counted a number of a field, and how many events ago last: (0, None) if it has no cell."""

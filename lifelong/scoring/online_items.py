@@ -19,6 +19,8 @@ from lifelong.store.contract import ITEMS, Commit, until_kept
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
+    from lifelong.data.catalogue import Catalogue
+    from lifelong.data.item_statistics import LatestStatistics
     from lifelong.store.contract import MemoryStore
 
 Fields = Mapping[str, str | None]
@@ -33,6 +35,10 @@ class OnlineItems:
         artifact: its catalogue has the fields of all other items, its statistics those of the end of its log.
         store: where they are kept; asked at each look-up, so what is put through one object is seen through all.
     """
+
+    catalogue: Catalogue
+    statistics: LatestStatistics | None
+    store: MemoryStore
 
     def __init__(self, artifact: Artifact, store: MemoryStore) -> None:
         self.catalogue, self.statistics, self.store = artifact.catalogue, artifact.item_statistics, store

@@ -81,6 +81,8 @@ class RecentUsers:
         most: users that are kept.
     """
 
+    most: int
+
     def __init__(self, most: int = RECENTLY) -> None:
         self.most, self._lock = most, Lock()
         self._users: OrderedDict[str, None] = OrderedDict()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lifelong.data.examples import Examples, Split
     from lifelong.store.contract import MemoryStore
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

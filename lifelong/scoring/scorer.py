@@ -29,6 +29,9 @@ from lifelong.tables import table_of
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
+    from lifelong.data.events import Schema
+    from lifelong.store.artifact_list import StoreIdentity
+    from lifelong.store.contract import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
 _AT_ONCE = 65_536
@@ -52,6 +55,12 @@ class Scorer:
         StoreForeignError: another artifact wrote the store.
     """
 
+    artifact: Artifact
+    store: MemoryStore
+    base_rate: Mapping[str, float]
+    identity: StoreIdentity
+    space: int
+
     def __init__(
         self,
         artifact: AnyArtifact,
@@ -65,11 +74,11 @@ class Scorer:
         store, self._owns_store = as_store(store, read_only=True)
         self.artifact, self.store, self.base_rate = artifact, store, base_rates(artifact, base_rate)
         self.identity = identity = identity_of(artifact, store)
-        self.runtime = Runtime(artifact, codec=identity.codec)
+        self.runtime: Runtime = Runtime(artifact, codec=identity.codec)
         behind = None if complete else store.artifact_list().find(artifact.id)
         self.space, self._complete = store.bind(identity) if behind is None else behind.space, complete
-        self.online_items = online_items or OnlineItems(artifact, store)
-        self.schema = artifact.config.dataset_schema
+        self.online_items: OnlineItems = online_items or OnlineItems(artifact, store)
+        self.schema: Schema = artifact.config.dataset_schema
         self._first_known = artifact.vocabularies["item"].first_known
         self._view: Callable[[Sequence[str], States], States] | None = None
 

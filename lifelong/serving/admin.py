@@ -18,7 +18,9 @@ from lifelong.serving.takeovers import ArtifactStates, Takeovers
 _REFUSED: dict[int | str, dict[str, Any]] = {
     409: {"model": s.ErrorReply, "description": "cannot be done in the present state; nothing was changed"}
 }
-admin = APIRouter(prefix="/v1/admin", responses=DOCUMENTED | _REFUSED, tags=["administration"], route_class=JsonRoute)
+admin: APIRouter = APIRouter(
+    prefix="/v1/admin", responses=DOCUMENTED | _REFUSED, tags=["administration"], route_class=JsonRoute
+)
 Name = Annotated[str, PathPart(min_length=1, max_length=64, description="id of an artifact, or its first characters")]
 
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from lifelong.ingestion.kafka_client import KafkaAddress
     from lifelong.store.contract import MemoryStore
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Keeper(Protocol):

@@ -49,11 +49,16 @@ class Connections:
         body_seconds: until a body is complete, and until an answer is read.
     """
 
+    most: int
+    head_bytes: int
+    head_seconds: float
+    body_seconds: float
+
     def __init__(self, *, most: int, head_bytes: int, head_seconds: float, body_seconds: float) -> None:
         self.most, self.head_bytes, self.head_seconds, self.body_seconds = most, head_bytes, head_seconds, body_seconds
-        self.refused = 0
+        self.refused: int = 0
         """Connections that were cut or refused because there were too many."""
-        self.expired = 0
+        self.expired: int = 0
         """Connections that were ended because they took too long."""
         self._step_of: dict[Connection, float] = {}
         self._sweep: asyncio.TimerHandle | None = None

@@ -16,7 +16,7 @@ from lifelong.errors import LifelongError, RequestError, StoreCorruptError, Stor
 from lifelong.scoring.earlier import MomentError
 from lifelong.serving.schemas import ErrorReply
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 CLIENT_GONE = 499
 """Status of a request if its client hung up before the answer."""
 _LATER = "send it again after the seconds of Retry-After"

@@ -28,7 +28,7 @@ _NAMED_TYPES = 200
 
 _TIMELINE: TypeAdapter[Timeline] = TypeAdapter(Timeline)
 
-explorer = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["explorer"], route_class=JsonRoute)
+explorer: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["explorer"], route_class=JsonRoute)
 
 Text = Annotated[str, Query(max_length=256, description="what the id holds; upper and lower case alike")]
 

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifelong.serving.errors import DeadlineError, ForbiddenError, TooManyError, error_response
@@ -45,6 +46,9 @@ class Buckets:
         burst: tokens at once.
         now: a clock, in seconds.
     """
+
+    rate: float
+    burst: float
 
     def __init__(self, rate: float, burst: float, now: Callable[[], float] = time.monotonic) -> None:
         self.rate, self.burst, self._now = rate, burst, now
@@ -88,6 +92,8 @@ class HostGate:
         hosts: names that are ours, next to localhost; None for any name.
         origins: whether all of `/v1/` is kept from other sites' pages, and not `/v1/admin/` alone.
     """
+
+    app: ASGIApp
 
     def __init__(self, app: ASGIApp, hosts: Sequence[str] | None, *, origins: bool) -> None:
         self.app, self._prefix = app, "/v1/" if origins else "/v1/admin/"
@@ -161,6 +167,9 @@ class ScopeGate:
         keys: the keys and their scopes.
     """
 
+    app: ASGIApp
+    keys: KeyRing
+
     def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
         self.app, self.keys = app, keys
 
@@ -192,6 +201,9 @@ class RateLimit:
         burst: requests at once; those of a second if None.
         now: a clock, in seconds.
     """
+
+    app: ASGIApp
+    rate: float
 
     def __init__(
         self,
@@ -240,6 +252,9 @@ class Rush:
         now: a clock, in seconds.
     """
 
+    full: Callable[[str], bool]
+    patience: float
+
     def __init__(
         self,
         full: Callable[[str], bool],
@@ -254,10 +269,10 @@ class Rush:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._let_in = self._begun = 0
         self._most: float = math.inf
-        self.refusing = False
+        self.refusing: bool = False
         """Whether the last request that came was refused."""
         # Made once, since all get the same.
-        self.refusal = error_response(overloaded("requests wait too long for their turn"))
+        self.refusal: JSONResponse = error_response(overloaded("requests wait too long for their turn"))
 
     def refuses(self, path: str) -> bool:
         """Whether a request is refused as soon as its head has come.
@@ -329,6 +344,9 @@ class Shed:
         rush: says which ones are refused.
     """
 
+    app: ASGIApp
+    rush: Rush
+
     def __init__(self, app: ASGIApp, rush: Rush) -> None:
         self.app, self.rush = app, rush
 
@@ -351,6 +369,9 @@ class Deadline:
         app: called for each request.
         seconds: from the request's head to the start of the answer.
     """
+
+    app: ASGIApp
+    seconds: float
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self.app, self.seconds = app, seconds

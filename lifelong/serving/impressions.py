@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from lifelong.scoring.scorer import Scorer
     from lifelong.serving.service import Scored
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 ROWS, SECONDS, WAITING = 50_000, 60.0, 1_000
 """Rows of one file at most, about; seconds until a file is written; requests that wait at most."""
 _HELD = 4
@@ -55,6 +55,8 @@ class ImpressionsLog:
         MissingExtraError: pyarrow is not installed.
         UsageError: the folder cannot be written.
     """
+
+    folder: Path
 
     def __init__(
         self,

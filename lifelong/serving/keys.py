@@ -23,7 +23,7 @@ from pathlib import Path
 
 from lifelong.errors import UsageError
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 SCOPES = ("events", "score", "users", "admin")
 """`admin` includes all others."""
@@ -137,6 +137,8 @@ class KeyFile:
         UsageError: see `read_keys`.
     """
 
+    path: Path
+
     def __init__(self, path: Path, *, now: Callable[[], float] = time.monotonic) -> None:
         self.path, self._now = path, now
         self._looked, self._state = now(), self._stamp()
@@ -184,7 +186,7 @@ class KeyRing:
     """
 
     def __init__(self, api: GivenKeys | None, admin: GivenKeys | None = None) -> None:
-        self.open = api is None
+        self.open: bool = api is None
         """Whether all but the administration needs no key."""
         given = ((api, False), (admin, True))
         self._sources = [(_with_scopes(keys), owners) for keys, owners in given if keys is not None]

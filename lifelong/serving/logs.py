@@ -14,7 +14,7 @@ from typing import IO, Literal
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LogFormat = Literal["text", "json"]
-access = logging.getLogger("lifelong.access")
+access: logging.Logger = logging.getLogger("lifelong.access")
 
 
 class JsonLines(logging.Formatter):
@@ -63,6 +63,9 @@ class AccessLog:
         app: called for each request.
         users: whether the address itself is logged, which can hold the id of a user.
     """
+
+    app: ASGIApp
+    users: bool
 
     def __init__(self, app: ASGIApp, *, users: bool = False) -> None:
         self.app, self.users = app, users

@@ -44,25 +44,33 @@ class Metrics:
     True
     """
 
+    registry: CollectorRegistry
+
     def __init__(self) -> None:
         self.registry, self._figures = CollectorRegistry(), CollectorRegistry()
         counter, histogram = partial(Counter, registry=self.registry), partial(Histogram, registry=self.registry)
         by_route = ("method", "route")
-        self.requests = counter("lifelong_requests", "Answered requests", (*by_route, "status"))
-        self.seconds = histogram(
+        self.requests: Counter = counter("lifelong_requests", "Answered requests", (*by_route, "status"))
+        self.seconds: Histogram = histogram(
             "lifelong_request_seconds", "Time from a request's head to its answer", by_route, buckets=_SECONDS
         )
-        self.events = counter("lifelong_events", "Events by outcome", ("outcome",))
-        self.candidates = counter("lifelong_candidates", "Scored candidates")
-        self.unknown_items = counter("lifelong_unknown_items", "Scored candidates that training did not know")
-        self.unknown_users = counter("lifelong_unknown_users", "Requests scored from the empty memory")
-        self.write_seconds = histogram(
+        self.events: Counter = counter("lifelong_events", "Events by outcome", ("outcome",))
+        self.candidates: Counter = counter("lifelong_candidates", "Scored candidates")
+        self.unknown_items: Counter = counter("lifelong_unknown_items", "Scored candidates that training did not know")
+        self.unknown_users: Counter = counter("lifelong_unknown_users", "Requests scored from the empty memory")
+        self.write_seconds: Histogram = histogram(
             "lifelong_write_seconds", "Time of one write, memories and store together", buckets=_SECONDS
         )
-        self.write_requests = histogram("lifelong_write_requests", "Requests of one commit", buckets=_REQUESTS)
-        self.forgotten = counter("lifelong_forgotten_users", "Users who were forgotten", ("reason",))
-        self.impressions = counter("lifelong_impressions", "Scored candidates for the impressions log", ("outcome",))
-        self.shed = counter("lifelong_shed_requests", "Requests refused because there was too much to do", ("by",))
+        self.write_requests: Histogram = histogram(
+            "lifelong_write_requests", "Requests of one commit", buckets=_REQUESTS
+        )
+        self.forgotten: Counter = counter("lifelong_forgotten_users", "Users who were forgotten", ("reason",))
+        self.impressions: Counter = counter(
+            "lifelong_impressions", "Scored candidates for the impressions log", ("outcome",)
+        )
+        self.shed: Counter = counter(
+            "lifelong_shed_requests", "Requests refused because there was too much to do", ("by",)
+        )
         self.connections: Connections | None = None
         """Those of the server, where it is ours."""
         ProcessCollector(registry=self._figures)
@@ -98,6 +106,8 @@ class Together(CollectorRegistry):
         folder: see `SHARED`.
         figures: of this process.
     """
+
+    folder: Path
 
     def __init__(self, folder: Path, figures: CollectorRegistry) -> None:
         super().__init__()

@@ -38,6 +38,9 @@ class KeyGate:
         keys: the keys; those with the scope `admin` open `/v1/admin/`, and all of them the rest of `/v1/`.
     """
 
+    app: ASGIApp
+    keys: KeyRing
+
     def __init__(self, app: ASGIApp, keys: KeyRing) -> None:
         self.app, self.keys = app, keys
         self._wrong = Buckets(_WRONG_RATE, _WRONG_BURST)
@@ -82,6 +85,10 @@ class BodyLimit:
         together: bytes of all bodies that are read or worked on at the same time, small ones not counted; None for no
             limit.
     """
+
+    app: ASGIApp
+    limit: int
+    together: int | None
 
     def __init__(self, app: ASGIApp, limit: int, together: int | None = None) -> None:
         self.app, self.limit, self.together, self._held = app, limit, together, 0
@@ -134,6 +141,9 @@ _FIX = "send it in several requests"
 
 class Measure:
     """Counts requests by route and status, and their time by route."""
+
+    app: ASGIApp
+    metrics: Metrics
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics

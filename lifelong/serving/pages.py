@@ -35,7 +35,7 @@ _FILES = {"page.js": "text/javascript", "page.css": "text/css"}
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 """What a page may load and where it may send: nothing, but what each adds."""
 
-pages = APIRouter(tags=["operations"], include_in_schema=False)
+pages: APIRouter = APIRouter(tags=["operations"], include_in_schema=False)
 
 
 @pages.get("/")

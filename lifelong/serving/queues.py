@@ -65,6 +65,9 @@ class Pace:
         now: a clock, in seconds.
     """
 
+    seconds: float
+    under_way: int
+
     def __init__(self, seconds: float, few: Callable[[], float], now: Callable[[], float] = time.monotonic) -> None:
         self.seconds, self.under_way = seconds, 0
         self._few, self._now, self._most = few, now, math.inf
@@ -110,6 +113,10 @@ class Queue:
         now: a clock, in seconds.
     """
 
+    most: int
+    patience: float
+    on_shed: Callable[[], None]
+
     def __init__(
         self,
         threads: int,
@@ -126,7 +133,7 @@ class Queue:
         # When each of those that wait came; threads take them from the left.
         self._came: deque[float] = deque()
         # Half of the time is for what becomes of it later: other work continues meanwhile.
-        self.pace = Pace(patience / 2, self._few, now)
+        self.pace: Pace = Pace(patience / 2, self._few, now)
 
     def __len__(self) -> int:
         """How many wait."""

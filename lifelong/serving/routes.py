@@ -40,9 +40,9 @@ Item = Annotated[str, Path(min_length=1, max_length=256, description="id of the 
 User = Annotated[str, Path(min_length=1, max_length=256, description="id of the user")]
 
 # They get nearly all requests, so they are the first routes that are compared.
-busy = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"], route_class=ShortRoute)
-api = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"], route_class=JsonRoute)
-operations = APIRouter(tags=["operations"])
+busy: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"], route_class=ShortRoute)
+api: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"], route_class=JsonRoute)
+operations: APIRouter = APIRouter(tags=["operations"])
 
 
 @busy.post("/events", summary="Fold events into the memories", response_model=s.EventsReply)

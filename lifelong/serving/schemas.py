@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, with_config
 from typing_extensions import TypedDict
@@ -46,11 +46,11 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 class _Body(BaseModel):
-    model_config = _STRICT
+    model_config: ClassVar[ConfigDict] = _STRICT
 
 
 class _Reply(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 # A plain dictionary, since making a model of each of thousands of events would take as long as folding them in.
@@ -76,7 +76,7 @@ _EVENT: dict[str, JsonValue] = {"user": "u1", "item": "i7", "time": 1_700_000_00
 class EventsBody(_Body):
     """A batch of events; all of them are written at once, or none."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"events": [_EVENT]}]})
+    model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"examples": [{"events": [_EVENT]}]})
 
     events: list[EventBody] = Field(min_length=1)
 
@@ -110,7 +110,9 @@ Candidate = Annotated[
 class OneBody(_Body):
     """One user, many candidates."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"user": "u1", "items": ["i7", "i8"]}]})
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        json_schema_extra={"examples": [{"user": "u1", "items": ["i7", "i8"]}]}
+    )
 
     user: Id
     items: list[Candidate] = Field(min_length=1)
@@ -121,7 +123,7 @@ class OneBody(_Body):
 class ManyBody(_Body):
     """Many users, each with her candidates."""
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         json_schema_extra={
             "examples": [
                 {
@@ -221,7 +223,9 @@ class ItemBody(_Body):
 class ItemsBody(_Body):
     """Items to add, or to change the fields of."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [{"item": "i9", "fields": {}}]}]})
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        json_schema_extra={"examples": [{"items": [{"item": "i9", "fields": {}}]}]}
+    )
 
     items: list[ItemBody] = Field(min_length=1)
 
@@ -261,7 +265,7 @@ class ErasedReply(_Reply):
 class ArtifactBody(_Body):
     """An artifact to build memories for, next to those of the others."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"path": "/models/new"}]})
+    model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"examples": [{"path": "/models/new"}]})
 
     path: Folder = Field(description="its folder, on the machine of the service")
     data: Folder | None = Field(
@@ -281,7 +285,7 @@ class ToBody(_Body):
 class BackBody(_Body):
     """The artifact that was served before."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"back": True}]})
+    model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"examples": [{"back": True}]})
 
     back: Literal[True]
 

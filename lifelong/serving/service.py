@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from lifelong.store.contract import MemoryStore
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 READY_SECONDS = 5.0
@@ -219,6 +219,10 @@ class Service:
         dataset: where explanations look up past events that the store's log does not hold.
     """
 
+    store: MemoryStore
+    settings: ServiceSettings
+    dataset: Dataset | None
+
     def __init__(
         self,
         artifact: Artifact,
@@ -228,14 +232,14 @@ class Service:
         dataset: Dataset | None = None,
     ) -> None:
         self.store, self.settings, self.dataset = store, settings, dataset
-        self.updater = Updater(
+        self.updater: Updater = Updater(
             artifact, store, late=settings.late, event_log=settings.event_log, max_ahead=settings.max_ahead
         )
-        self.scorer = self._scorer(self.updater.artifacts.served.artifact)
-        self.views = Views(store, self.updater.artifacts, dataset=dataset, base_rate=settings.base_rate)
-        self.metrics = Metrics()
-        self.health = WriteHealth(store)
-        self.stopping = False
+        self.scorer: Scorer = self._scorer(self.updater.artifacts.served.artifact)
+        self.views: Views = Views(store, self.updater.artifacts, dataset=dataset, base_rate=settings.base_rate)
+        self.metrics: Metrics = Metrics()
+        self.health: WriteHealth = WriteHealth(store)
+        self.stopping: bool = False
         self.on_events: list[Callable[[Sequence[str]], object]] = []
         self.on_answers: list[Callable[[Scored], object]] = []
         self.on_switch: list[Callable[[], object]] = []
@@ -243,9 +247,9 @@ class Service:
         self.on_export: list[Callable[[str], list[dict[str, Any]]]] = []
         bounds: dict[str, Any] = {"most": settings.max_waiting, "patience": settings.max_wait}
         shed = self.metrics.shed
-        self.reads = Queue(settings.threads, "read", on_shed=shed.labels("reads").inc, **bounds)
-        self.replays = Queue(1, "replay", on_shed=shed.labels("reads").inc, **bounds | {"most": _REPLAYS})
-        self.writes = Writes(
+        self.reads: Queue = Queue(settings.threads, "read", on_shed=shed.labels("reads").inc, **bounds)
+        self.replays: Queue = Queue(1, "replay", on_shed=shed.labels("reads").inc, **bounds | {"most": _REPLAYS})
+        self.writes: Writes = Writes(
             self.updater,
             most_events=settings.max_events,
             on_commit=self._committed,

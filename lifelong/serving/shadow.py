@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.scoring.answer import Answer
     from lifelong.serving.service import Scored, Service
+    from lifelong.store.contract import MemoryStore
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 WAITING = 1_000
 """Requests that wait to be scored, at most."""
 _USERS, _GROUP = 100_000, 64
@@ -51,23 +52,25 @@ class ShadowMetrics:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.candidates = Counter(
+        self.candidates: Counter = Counter(
             "lifelong_shadow_candidates", "Candidates for the artifact in shadow", ("outcome",), registry=registry
         )
-        self.apart = Histogram(
+        self.apart: Histogram = Histogram(
             "lifelong_shadow_score_difference",
             "Difference of the two scores of a candidate, without sign",
             buckets=_APART,
             registry=registry,
         )
-        self.first = Counter(
+        self.first: Counter = Counter(
             "lifelong_shadow_first",
             "Requests of several candidates, by whether both artifacts put the same one first",
             ("same",),
             registry=registry,
         )
-        self.seconds = Histogram("lifelong_shadow_seconds", "Time of scoring one request in shadow", registry=registry)
-        self.behind = Gauge(
+        self.seconds: Histogram = Histogram(
+            "lifelong_shadow_seconds", "Time of scoring one request in shadow", registry=registry
+        )
+        self.behind: Gauge = Gauge(
             "lifelong_shadow_waiting_users",
             "Users with events that it has yet to see",
             registry=registry,
@@ -90,14 +93,18 @@ class Shadow:
         MismatchError: its unit of time is not that of the served artifact.
     """
 
+    service: Service
+    store: MemoryStore
+    artifact: Artifact
+
     def __init__(self, service: Service, artifact: Artifact) -> None:
         self.service, self.store, self.artifact = service, service.store, artifact
         self.on_answers: list[Callable[[Scored], object]] = []
         stored = takeover.add(self.store, artifact, phase="behind")
-        self.writer = MemoryWriter(artifact, stored.identity.codec, self.store)
+        self.writer: MemoryWriter = MemoryWriter(artifact, stored.identity.codec, self.store)
         service.updater.artifacts.give(self.writer)
-        self.scorer = Scorer(artifact, self.store, base_rate=service.settings.base_rate, complete=False)
-        self.metrics = ShadowMetrics(service.metrics.registry)
+        self.scorer: Scorer = Scorer(artifact, self.store, base_rate=service.settings.base_rate, complete=False)
+        self.metrics: ShadowMetrics = ShadowMetrics(service.metrics.registry)
         self._rebuild = Rebuild(self.store, self.writer)
         self._queue: queue.Queue[Scored] = queue.Queue(WAITING)
         self._users: dict[str, None] = {}

@@ -12,7 +12,7 @@ from lifelong.memory.forgetting import Sweep, Trim, forget_inactive, moment_befo
 if TYPE_CHECKING:
     from lifelong.serving.service import Service
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 EVERY = 3600.0
 """Seconds between two sweeps."""
 _TRIMMED = 24
@@ -32,6 +32,10 @@ class Sweeper:
     Raises:
         UsageError: the artifact's events have no times, or the number of days is not positive.
     """
+
+    service: Service
+    days: float | None
+    kept: float | None
 
     def __init__(self, service: Service) -> None:
         self.service, self.days, self.kept = service, service.settings.forget_after, service.settings.keep_events

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
     from lifelong.serving.service import Service
     from lifelong.store.artifact_list import ArtifactList, StoredArtifact
+    from lifelong.store.contract import MemoryStore
 
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 _SHARE = 1.0
 """Seconds of rest for each second of building, so that requests are answered meanwhile."""
 _LOOK = 1.0
@@ -78,6 +79,9 @@ class Takeovers:
     Args:
         service: the service to switch.
     """
+
+    service: Service
+    store: MemoryStore
 
     def __init__(self, service: Service) -> None:
         self.service, self.store = service, service.store

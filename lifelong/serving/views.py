@@ -61,6 +61,11 @@ class Views:
         base_rate: share of positives in production: of the first task, or task -> share.
     """
 
+    store: MemoryStore
+    artifacts: OpenArtifacts
+    dataset: Dataset | None
+    base_rate: float | Mapping[str, float] | None
+
     def __init__(
         self,
         store: MemoryStore,

@@ -16,7 +16,7 @@ from lifelong.store.opening import folder_of, open_store
 from lifelong.store.redis_client import SCHEMES, Address, connect, disconnect, parse, translated
 from lifelong.store.sharded import ShardedStore
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 EVENTS = (
     "kill of a process that writes",

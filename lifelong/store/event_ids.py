@@ -39,7 +39,7 @@ class EventIds:
         (noted,) = get([_CLOCK])
         # Of an earlier release, when its last id came: nothing says how long ago that was.
         start = self._early - DAY if self._early else None
-        self.clock = Elapsed(start if noted is None else int(_NUMBER.unpack(noted)[0]))
+        self.clock: Elapsed = Elapsed(start if noted is None else int(_NUMBER.unpack(noted)[0]))
 
     buckets: list[int]
     """Those that there are."""

@@ -26,6 +26,9 @@ class RecordCache:
         [b'1', b'', None]
     """
 
+    limit: int
+    moment: int
+
     def __init__(self, limit: int) -> None:
         self.limit, self.moment = limit, 0
         self._lock, self._bytes = threading.Lock(), 0

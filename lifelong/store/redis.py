@@ -61,7 +61,7 @@ from lifelong.store.elapsed import Elapsed
 from lifelong.store.redis_client import Address, Script, ask, connect, disconnect, run, translated
 from lifelong.store.replicas import Replicas
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 GROUPS = 256
@@ -141,6 +141,7 @@ class RedisStore:
     """
 
     shared = True
+    name: str
 
     def __init__(self, address: Address, *, read_only: bool = False) -> None:
         self.name, self._read_only, self._now = address.name, read_only, 0

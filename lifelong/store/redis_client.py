@@ -274,6 +274,9 @@ def ask(client: Any, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
 class Script:
     """A script that servers keep; it is called by the SHA-1 of its text, as a server computes it."""
 
+    text: str
+    hash: str
+
     def __init__(self, text: str) -> None:
         self.text, self.hash = text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 

@@ -80,7 +80,7 @@ from lifelong.store.log_check import check_log, check_reached_log, fault_at_open
 from lifelong.store.record_cache import RecordCache
 from lifelong.store.write_ahead_log import files
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 _IDENTITY = b"midentity"
 _ARTIFACTS = b"mroster"
@@ -120,6 +120,7 @@ class RocksDbStore:
     """
 
     shared = False
+    path: Path
 
     def __init__(
         self, path: Path, *, read_only: bool = False, sync: bool = True, cache: int = CACHE, stores: int = 1

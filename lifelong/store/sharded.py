@@ -61,6 +61,8 @@ class ShardedStore(Shards):
         StoreError: it is not there (read_only), or of another format.
     """
 
+    path: Path
+
     def __init__(
         self,
         path: Path,
@@ -79,7 +81,7 @@ class ShardedStore(Shards):
                 _make(path, shards)
             found = require_head(path, SHARDED, read_only=read_only)["shards"]
             _check_number(path, shards, found)
-            self.share = Share(tuple(range(found)), found)
+            self.share: Share = Share(tuple(range(found)), found)
             opened = open_shards(path, self.share, read_only=read_only, sync=sync, cache=cache)
             super().__init__(str(path), self.share, opened)
             stack.callback(self._release)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -49,7 +49,7 @@ class CurvePoint(Record):
 class Progress(BaseModel):
     """How far a run has come."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     epoch: int = 0
     batch: int = 0
@@ -149,8 +149,10 @@ class Checkpoint:
         fingerprint: of this run.
     """
 
+    path: Path
+
     def __init__(self, out: Path, fingerprint: Fingerprint) -> None:
-        self.folder = out.with_name(out.name + ".checkpoint")
+        self.folder: Path = out.with_name(out.name + ".checkpoint")
         self.path, self._fingerprint = self.folder / "state.safetensors", fingerprint
 
     def exists(self) -> bool:

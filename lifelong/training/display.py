@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from lifelong.training.callbacks import Callback
 from lifelong.training.checkpoint import CurvePoint
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def say_to(enabled: bool | Callable[[str], None], message: str, console: Console | None = None) -> None:

@@ -65,7 +65,7 @@ class Gradients:
             )
         self._model, self._compute, self._processes, self._chunk = model, compute, processes, chunk
         self._parallel = parallel_gradients(model, compute.device, compute.autocast, chunk=chunk)
-        self.passes = Passes() if self._parallel is None else self._parallel.passes
+        self.passes: Passes = Passes() if self._parallel is None else self._parallel.passes
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._sparse = {id(table.weight) for table in model.tables() if table.sparse}
 

@@ -25,7 +25,7 @@ from lifelong.data.dataset import Dataset
 from lifelong.errors import LifelongError
 from lifelong.launch import INTERRUPTED, cores, end_with_parent
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Task(Protocol):

@@ -80,6 +80,16 @@ class Loop:
         MismatchError: several processes cannot train this model, or all validation examples have the same label.
     """
 
+    dataset: Dataset
+    settings: TrainSettings
+    batches: TrainingBatches
+    checkpoint: Checkpoint
+    display: Display
+    compute: Compute
+    processes: Processes
+    progress: Progress
+    stopped_by: str
+
     def __init__(
         self,
         model: Model,
@@ -98,7 +108,7 @@ class Loop:
         self.checkpoint, self.display, self.compute = checkpoint, display, compute
         self.processes, self._started = processes or Processes(), started
         self.progress, self.stopped_by = Progress(), ""
-        self.total = total_examples(settings, batches.examples_per_epoch)
+        self.total: int = total_examples(settings, batches.examples_per_epoch)
         self._model, self._best = model.to(compute.device), dict[str, Tensor]()
         self._late = self._long_ago = False
         self.processes.spread(model.state_dict().values())

@@ -66,7 +66,7 @@ class ParallelGradients:
     ) -> None:
         self._model, self._threads, self._autocast, self._chunk = model, threads, autocast, chunk
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.passes = Passes()
+        self.passes: Passes = Passes()
         # Idle threads of torch's own pool spin for a while and would take a core from the parts, so the caller uses one
         # thread too. The number of threads is set per thread; the barrier makes sure that all of them start now.
         self._before = torch.get_num_threads()

@@ -34,6 +34,10 @@ class Start:
         users_from: the dataset that the artifact was trained on, for models with an embedding per user.
     """
 
+    artifact: Artifact
+    dataset: Dataset
+    users_from: Dataset | None
+
     def __init__(self, artifact: Artifact, dataset: Dataset, users_from: Dataset | None = None) -> None:
         self.artifact, self.dataset, self.users_from = artifact, dataset, users_from
         self._user_numbers: Renumbering | None = None

@@ -20,7 +20,7 @@ from lifelong.plugins import Registry
 from lifelong.training.callbacks import Callback, RunInfo
 from lifelong.training.checkpoint import CurvePoint
 
-logger = logging.getLogger(__name__)
+logger: logging.Logger = logging.getLogger(__name__)
 _EVERY = 1.0
 """Seconds between two losses of batches that trackers write."""
 _ATTEMPTS = 3

@@ -28,7 +28,7 @@ from lifelong.preparation.sources.lines import first_object, json_rows, literal_
 from lifelong.preparation.sources.rawlog import RawLog
 from lifelong.preparation.sources.text import Places
 
-OPTIONS = {"threshold": "", "price": ("drop", "keep"), "brand": ("keep", "drop")}
+OPTIONS: dict[str, str | tuple[str, ...]] = {"threshold": "", "price": ("drop", "keep"), "brand": ("keep", "drop")}
 FIELDS = ("category", "brand")
 PRICE = "price"
 REVIEWS = pa.schema(

@@ -31,7 +31,7 @@ from lifelong.preparation.sources.rawlog import RawLog
 from lifelong.preparation.sources.table import read_mapped
 from lifelong.preparation.sources.table_rows import SEQUENCE, open_log
 
-OPTIONS = {
+OPTIONS: dict[str, str | tuple[str, ...]] = {
     "dataset": "",
     "user": "user_id",
     "item": "item_id",

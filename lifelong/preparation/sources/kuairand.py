@@ -50,7 +50,7 @@ PROFILE_FIELDS = (
     "friend_user_num_range",
     "register_days_range",
 )
-OPTIONS = {
+OPTIONS: dict[str, str | tuple[str, ...]] = {
     "labels": "is_click",
     "history": ("positive", "all"),
     "fields": ",".join(FIELDS),

@@ -39,7 +39,7 @@ RATINGS = Layout(
     quoted=True,
 )
 MOVIES = Layout((Column("item", "id", header="movieId"), Column("genres")), header=True, quoted=True)
-DAT = {"header": False, "delimiter": "::", "quoted": False}
+DAT: dict[str, bool | str] = {"header": False, "delimiter": "::", "quoted": False}
 LAYOUTS = {
     ("ratings", "csv"): RATINGS,
     ("movies", "csv"): MOVIES,

@@ -39,7 +39,7 @@ from lifelong.preparation.sources.rawlog import RawLog
 LABELS = ("like", "dislike", "share", "bookmark", "click_on_author", "open_comments")
 WATCHED = "watched"
 PROFILE_FIELDS = ("age", "gender", "geo")
-OPTIONS = {
+OPTIONS: dict[str, str | tuple[str, ...]] = {
     "labels": "like",
     "watched": "",
     "history": ("positive", "all"),
