@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 30
 """Seconds without an answer after which a worker is taken for hung and replaced; it gives none until it has started."""
-SWITCH_SECONDS = 0.0001
+SWITCH_SECONDS = 0.001
 """Seconds for which one thread may keep the others waiting."""
 BACKLOG = 2_048
 """Connections that wait to be accepted, at most."""
@@ -175,8 +175,8 @@ def _worker_app(make_app: Callable[[], contextlib.AbstractContextManager[FastAPI
 
 
 def _favour_requests() -> None:
-    # A thread that folds events hands over after a tenth of a millisecond, not after five: a score waits for it at each
-    # of its steps.
+    # A thread that folds events hands over after a millisecond, not after five: a score waits for it at each of its
+    # steps. After a tenth of one the two change so often that both take longer (docs/history/speed.md).
     sys.setswitchinterval(SWITCH_SECONDS)
     # What was loaded until now stays: searching all of it for garbage would hold up requests for tens of milliseconds.
     gc.collect()
