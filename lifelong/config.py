@@ -238,7 +238,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(
-            f"the mapping cannot be read: {error}", file=str(path), expected="a TOML or JSON file"
+            f"the mapping cannot be read: {getattr(error, 'strerror', None) or error}",
+            file=str(path),
+            expected="a TOML or JSON file",
+            fix="check the path",
         ) from error
     try:
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)

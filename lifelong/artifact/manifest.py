@@ -51,6 +51,15 @@ def make_manifest(folder: Path) -> ArtifactManifest:
     return ArtifactManifest(id=artifact_id(files), files=files)
 
 
+def _instead(folder: Path) -> str:
+    """What is where an artifact was expected."""
+    if (folder / "dataset.json").is_file():
+        return "is a dataset"
+    if folder.is_dir():
+        return "has no manifest.json"
+    return "is a file" if folder.exists() else "does not exist"
+
+
 def read_manifest(folder: Path) -> ArtifactManifest:
     """The manifest of an artifact.
 
@@ -59,9 +68,10 @@ def read_manifest(folder: Path) -> ArtifactManifest:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        what = "has no manifest.json" if folder.is_dir() else "does not exist"
         raise ArtifactError(
-            f"{folder} {what}", expected="an artifact folder", fix="give the folder that `lifelong train --out` wrote"
+            f"{folder} {_instead(folder)}",
+            expected="an artifact folder",
+            fix="give the folder that `lifelong train --out` wrote",
         )
     try:
         found = json.loads(path.read_text())

@@ -16,6 +16,7 @@ from lifelong.cli.options import (
     ProfileOption,
     StoreUrl,
     base_rate_of,
+    check_request,
     names,
     profile_of,
 )
@@ -57,6 +58,7 @@ def explain(
     dataset = None if data is None else Dataset(data)
     request = ScoreRequest(user, candidates, time, profile=profile_of(profile))
     with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
+        check_request(user, time, time_unit=scorer.schema.time_unit)
         explanation = explained(scorer, request, dataset=dataset)
     document = TypeAdapter(Explanation).dump_python(explanation, mode="json")
     return Reply(document, _summary(explanation))

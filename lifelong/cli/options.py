@@ -138,6 +138,22 @@ def base_rate_of(text: str | None) -> float | dict[str, float] | None:
     return found.get("", found)
 
 
+def check_request(user: str, time: int | None, *, time_unit: str) -> None:
+    """Check the user and the moment of a request, before the empty memory answers for them.
+
+    Raises:
+        UsageError: the user's id is empty, or the time is one that no event can have.
+    """
+    from lifelong.memory.event import last_time
+
+    if not user:
+        raise UsageError("--user is empty", expected="the id of a user", fix="--user ID")
+    latest = last_time(time_unit)
+    if time is not None and time > latest:
+        expected = f"UTC seconds, 0 to {latest} (not milliseconds)" if time_unit == "seconds" else f"at most {latest}"
+        raise UsageError(f"--time {time}", expected=expected, fix="give the moment of the request, or leave --time out")
+
+
 def profile_of(words: Sequence[str] | None) -> dict[str, str | None] | None:
     """The profile of `--profile FIELD=VALUE` words; an empty value is unknown."""
     return {field: value or None for field, value in pairs(words, option="--profile").items()} if words else None

@@ -17,6 +17,7 @@ from lifelong.cli.options import (
     ProfileOption,
     StoreUrl,
     base_rate_of,
+    check_request,
     names,
     profile_of,
 )
@@ -74,6 +75,7 @@ def _one(
 
     if not items:
         raise UsageError("--items names no item", expected="at least one item id", fix="--items I1,I2, or --item ID")
+    check_request(user, time, time_unit=scorer.schema.time_unit)
     answer = scorer.answer([ScoreRequest(user, items, time, profile=profile)])[0]
     several = list(answer.scores[0].tasks or {})
     heads = [f"{word}, {task}" for task in several for word in ("score", "probability")] or ["score", "probability"]

@@ -139,9 +139,10 @@ class Dataset:
         path = self.folder / "dataset.json"
         if not path.exists():
             raise DatasetError(
-                f"{self.folder} is not a prepared dataset: dataset.json is missing",
+                f"{self.folder} is not a prepared dataset: {_instead(self.folder)}",
                 expected="a folder that `lifelong prepare` wrote",
-                fix=f"lifelong prepare SOURCE PATH --out {self.folder}",
+                # Nothing is to be prepared into a folder that is something else.
+                fix="check the path" if self.folder.exists() else f"lifelong prepare SOURCE PATH --out {self.folder}",
             )
         try:
             self.manifest: Manifest = Manifest.model_validate_json(path.read_text())
@@ -328,6 +329,15 @@ class Dataset:
             numbers=self.schema.number_fields,
             timed=self.schema.time_unit == "seconds",
         )
+
+
+def _instead(folder: Path) -> str:
+    """What is where a dataset was expected."""
+    if (folder / "manifest.json").is_file():
+        return "it is an artifact"
+    if folder.is_dir():
+        return "dataset.json is missing"
+    return "it is a file" if folder.exists() else "there is no such folder"
 
 
 def array_hash(folder: Path) -> str:

@@ -25,7 +25,7 @@ from lifelong.errors import SourceError, UsageError
 from lifelong.ingestion.parquet import ParquetRows
 from lifelong.ingestion.plain_lines import PlainLines
 from lifelong.ingestion.prefix import Digest, RowDigest, TextDigest
-from lifelong.ingestion.rows import EventRows, Problem, json_row
+from lifelong.ingestion.rows import COLUMNS, EventRows, Problem, json_row
 from lifelong.memory.event import MAX_ID
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 Row = Mapping[str, Any] | Problem
 
 _BUFFER = 2**17
+_SHOWN = 12
+"""Columns of a header that an error names."""
 _STILL, _LOOK = 1.0, 0.02
 """Seconds without a change after which a last line without its end is taken as it is, and between two looks."""
 
@@ -186,6 +188,8 @@ class FileReader:
     def bad(self, line: int, found: str, *, column: str | None = None, expected: str = "") -> SourceError:
         """The error of a line."""
         fix = "fix the line and run again with the same file; the lines before it are applied, and not applied again"
+        if column is not None and column == self.rows.column["time"] and self.rows.plain_times:
+            fix += "; or say how times are written by --column time_unit=ms (us, ns, iso) or time_format=PATTERN"
         return SourceError(found, file=str(self.path), line=line, column=column, expected=expected, fix=fix)
 
     def _text_lines(self) -> Generator[Lines]:
@@ -211,7 +215,21 @@ class FileReader:
                 text = _Counted(wrapper, self._text)
                 yield file, text
         except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
-            raise self.bad(1 if text is None else text.number + 1, str(error)) from error
+            raise self._unread(1 if text is None else text.number + 1, error) from error
+
+    def _unread(self, line: int, error: Exception) -> SourceError:
+        """The error of a file that cannot be read from a line on."""
+        if isinstance(error, gzip.BadGzipFile):
+            return SourceError(
+                f"not compressed by gzip: {error}", file=str(self.path), fix="leave .gz out of its name, or compress it"
+            )
+        if isinstance(error, FileNotFoundError | PermissionError):
+            return unreadable(self.path, error)
+        if isinstance(error, UnicodeDecodeError):
+            return SourceError(
+                f"not UTF-8: {error}", file=str(self.path), line=line, expected="text in UTF-8", fix="save it as UTF-8"
+            )
+        return self.bad(line, str(error))
 
     def _csv_lines(self, text: _Counted) -> Iterator[Lines]:
         head = self._head(text)
@@ -235,10 +253,19 @@ class FileReader:
             SourceError: it lacks a column.
         """
         head = next(csv.reader(text, strict=True), [])
-        missing = [name for name in self.rows.needed if name not in head]
-        if missing:
-            expected = f"a header with {', '.join(self.rows.needed)}"
-            raise self.bad(1, f"there is no column {missing[0]!r}", expected=expected)
+        wanted = f"a header with {', '.join(self.rows.needed)}"
+        if not head:
+            raise SourceError("the file is empty", file=str(self.path), expected=wanted)
+        for ours, name in zip(COLUMNS, self.rows.needed, strict=False):
+            if name not in head:
+                found = f"there is no column {name!r} among {', '.join(map(repr, head[:_SHOWN]))}"
+                fix = f"name the column by --column {ours}=NAME, or in a --mapping file"
+                if len(head) == 1:
+                    fix = "separate columns by commas"
+                raise SourceError(found, file=str(self.path), line=1, expected=wanted, fix=fix)
+        twice = [name for name in self.rows.read if head.count(name) > 1]
+        if twice:
+            raise SourceError(f"there are several columns {twice[0]!r}", file=str(self.path), line=1, expected="one")
         return head
 
     def _cut(self, lines: PlainLines, head: Sequence[str], first: int) -> Lines:
@@ -430,11 +457,13 @@ def _format_of(path: Path) -> tuple[str, bool]:
     ending, zipped = path.suffix.lower(), False
     if ending == ".gz":
         ending, zipped = path.with_suffix("").suffix.lower(), True
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", expected="files", fix=f"give its files, such as '{path}/*.csv'")
     if ending not in (".csv", ".jsonl", ".parquet") or (zipped and ending == ".parquet"):
         raise UsageError(
             f"{path}: the ending names no known format",
             expected=".csv, .jsonl, .csv.gz, .jsonl.gz or .parquet",
-            fix="rename the file",
+            fix="name the file by its format, or write its rows in one of these",
         )
     return ending.removeprefix("."), zipped
 

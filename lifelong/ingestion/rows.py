@@ -106,6 +106,11 @@ class EventRows:
         return rows
 
     @property
+    def plain_times(self) -> bool:
+        """Whether times are taken as they are: nothing was said of how they are written."""
+        return self._times.plain
+
+    @property
     def needed(self) -> list[str]:
         """The columns that every row must have."""
         return [self.column[name] for name in COLUMNS[:3]]

@@ -259,4 +259,4 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
 
 def _route(request: Request) -> str:
     """A route's pattern, since a path can hold the id of a user."""
-    return str(getattr(request.scope.get("route"), "path", "an unknown address"))
+    return str(getattr(request.scope.get("route"), "path_format", "an unknown address"))

@@ -102,6 +102,28 @@ def test_score_orders_the_candidates_for_people(run, artifact, filled):
     assert "No probability:" in outcome.stdout
 
 
+@pytest.mark.parametrize("command", ["score", "explain"])
+@pytest.mark.parametrize(
+    ("user", "time", "said"), [("", TIME, "--user is empty"), ("u1", "1700000000000", "--time 1700000000000")]
+)
+def test_a_request_that_nobody_can_mean_is_bad_usage(run, artifact, filled, command, user, time, said):
+    words = ["--store", filled, "--user", user, "--items", "i1", "--time", time, "--json"]
+    outcome = run(command, artifact, *words)
+    assert outcome.code == 2 and outcome.error["found"] == said
+
+
+def test_what_is_where_an_artifact_was_expected_is_said(run, filled, events, dataset):
+    for place, said in ((events, "is a file"), (dataset.folder, "is a dataset"), (events.parent, "no manifest.json")):
+        outcome = run("score", place, "--store", filled, "--user", "u1", "--items", "i1", "--json")
+        assert outcome.code == 1 and said in outcome.error["found"]
+
+
+def test_what_is_where_a_dataset_was_expected_is_said_and_nothing_is_to_be_written_into_it(run, artifact, filled):
+    words = ["--store", filled, "--user", "u1", "--items", "i1", "--data", artifact, "--json"]
+    error = run("explain", artifact, *words).error
+    assert "it is an artifact" in error["found"] and "--out" not in error["fix"]
+
+
 def test_an_id_with_a_comma_is_one_candidate(run, artifact, filled):
     words = ["--store", filled, "--user", "u1", "--items", "i1, i2", "--item", "oil, 1 l", "--json"]
     for command, key in (("score", "scores"), ("explain", "candidates")):

@@ -187,7 +187,12 @@ def test_dead_letters_that_cannot_be_written_are_said(tmp_path):
     ("name", "content", "said"),
     [
         ("log.csv", b"user,item\nu,i\n", "no column 'time'"),
-        ("log.csv", b"", "no column 'user'"),
+        ("log.csv", b"", "the file is empty"),
+        ("log.csv", b"customer,item,time\n", "no column 'user' among 'customer'.*--column user=NAME"),
+        ("log.csv", b"user;item;time\n", "separate columns by commas"),
+        ("log.csv", b"user,item,time,time\n", "several columns 'time'"),
+        ("log.csv", b"user,item,time\nu\xe9,i,1\n", "save it as UTF-8"),
+        ("log.csv", b"user,item,time\nu,i,1700000000000\n", "--column time_unit=ms"),
         ("log.jsonl", b'{"user": "u"\n', "line 1: not JSON"),
         ("log.jsonl", b"[1]\n", "not a JSON object"),
         ("log.jsonl", b"\xff\xfe\n", "decode"),
@@ -204,6 +209,11 @@ def test_a_file_that_is_something_else_is_said(artifact, store, tmp_path, name, 
 def test_a_file_that_is_not_there_is_said(artifact, store, tmp_path):
     with pytest.raises(SourceError, match="No such file"):
         ingest(artifact, store, tmp_path / "none.csv")
+
+
+def test_a_folder_is_said(artifact, store, tmp_path):
+    with pytest.raises(UsageError, match=r"is a folder.*\*\.csv"):
+        ingest(artifact, store, tmp_path)
 
 
 def test_an_ending_that_names_no_format_is_said(artifact, store, tmp_path):

@@ -115,11 +115,11 @@ class UsersMapping(_Files):
 class TableMapping(_Section):
     """The whole mapping; columns of the log at the top, files of fields under `items` and `users`."""
 
-    item: str
+    item: str = "item"
     """Column with the item's id."""
-    user: str
+    user: str = "user"
     """Column with the user's id."""
-    time: str
+    time: str = "time"
     """Column with the time."""
     time_unit: TimeUnit = "s"
     """For numbers: s, ms, us, ns since 1970 (UTC), or ordinal; `iso` for texts such as 2017-11-25T18:00:00Z."""

@@ -78,6 +78,7 @@ def open_log(connection: Any, files: Sequence[Path], mapping: TableMapping) -> O
     return replace(opened, table=table, alias=alias, record={**opened.record, **dropped})
 
 
+_NAMING = "say which column is what: --option user=COLUMN (item, time ...), or a --mapping file"
 _DATES = (
     "for texts such as 2017-11-25T18:00:00Z set time_unit to iso (--option time_unit=iso), for others time_format,"
     " such as %d/%m/%Y"
@@ -138,6 +139,7 @@ def _open_text(
         delimiter=section.delimiter,
         quoted=section.quoted,
         encoding=section.encoding,
+        naming=_NAMING,
     )
     table, places = staged(connection, files, layout)
     return Opened(table, alias, places.locate, dict(places.record()), tuple(places.first))

@@ -100,6 +100,7 @@ class Layout:
         quoted: whether values may be in double quotes.
         encoding: encoding of the text.
         may_be_cut: whether the last line, if it has no line end, may be incomplete.
+        naming: how to say which column is what, where the user can say it.
     """
 
     columns: tuple[Column, ...]
@@ -109,6 +110,7 @@ class Layout:
     quoted: bool = False
     encoding: str = "utf-8"
     may_be_cut: bool = False
+    naming: str = ""
 
     def schema(self) -> pa.Schema:
         """Columns of the staged table."""
@@ -319,6 +321,7 @@ def _take_header(chunk: Chunk, layout: Layout, path: Path, names: tuple[str, ...
                 line=line,
                 column=column.named,
                 expected=f"the columns {', '.join(each.named for each in layout.columns)}",
+                fix=layout.naming,
             )
     return Chunk(rest, chunk.line_R[1:], chunk.ended or not rest), names
 

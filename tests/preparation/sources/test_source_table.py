@@ -274,7 +274,11 @@ def test_message_says_which_option_helps(
         read("table", tmp_path / "log.csv", **BASE, **options)
 
 
-def test_a_column_without_a_name_is_said_with_the_option_that_gives_it(write: Write, read: Read) -> None:
-    with pytest.raises(ConfigError, match=r"item: is not given") as caught:
-        read("table", write("log.csv", "u,i,t\n"))
-    assert "--option user=COLUMN" in str(caught.value)
+def test_columns_called_user_item_and_time_need_no_mapping(write: Write, read: Read, rows: Rows) -> None:
+    raw = read("table", write("log.csv", "time,item,user\n1700000000,i1,u1\n"))
+    assert rows(raw.events, "user", "item", "time") == [("u1", "i1", 1_700_000_000)]
+
+
+def test_a_column_with_another_name_is_said_with_the_option_that_names_it(write: Write, read: Read) -> None:
+    with pytest.raises(SourceError, match=r"it has user, sku, time.*--option user=COLUMN"):
+        read("table", write("log.csv", "user,sku,time\nu1,i1,1700000000\n"))
