@@ -3,6 +3,7 @@
 # make check  lint, types, architecture, docs
 # make soak   the long tests
 # make test-feast   the tests of `lifelong.feast`, in an environment of its own
+# make docs-version   adds the docs of this version to the local branch gh-pages; pushes nothing
 # make page   builds the service's page from page/ (needs Node 20 or later and a registry of packages)
 #
 # An activated virtual environment is used as it is; without one, .venv is made here.
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 SERVE := .venv-serve
 DEMO_OUT ?= demo-output
 
-.PHONY: demo test test-full test-serve test-feast soak check lint types architecture docs pictures page page-check clean
+.PHONY: demo test test-full test-serve test-feast soak check lint types architecture docs docs-version pictures page page-check clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -78,6 +79,13 @@ architecture: $(VENV)/.lifelong-dev
 docs: $(VENV)/.lifelong-dev
 	$(BIN)/python -m pytest tests/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# `docs/versions.md` says when. The menu of versions shows MINOR releases; `latest` is the newest of them.
+DOCS_VERSION = $(shell $(BIN)/python -c "import lifelong; print('.'.join(lifelong.__version__.split('.')[:2]))")
+
+docs-version: $(VENV)/.lifelong-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mike deploy --update-aliases $(DOCS_VERSION) latest
+	$(BIN)/mike set-default latest
 
 # What is drawn and written from the code; `docs` fails where it is stale.
 pictures: $(VENV)/.lifelong-dev

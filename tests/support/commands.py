@@ -6,10 +6,13 @@ PYTHONPATH=tests python -m support.commands > docs/cli.md      writes it anew
 from __future__ import annotations
 
 import sys
+import textwrap
 from typing import Any
 
 from lifelong.cli.program import build
 
+_JOINT = "\x1f"
+"""For a space at which no line ends."""
 _HEAD = """# Commands
 
 Made from the commands' own help by `make pictures`.
@@ -32,15 +35,23 @@ def reference() -> str:
 def _section(name: str, command: Any) -> str:
     shown = [parameter for parameter in command.params if parameter.name not in ("help", "as_json", "debug")]
     words = " ".join(_usage(parameter) for parameter in shown)
-    lines = [f"## {name}", "", command.help, "", f"    lifelong {name} {words}".rstrip(), ""]
+    lines = [f"## {name}", "", command.help, "", *_wrapped(f"lifelong {name} {words}".rstrip()), ""]
     if shown:
         lines += ["| | | default |", "| --- | --- | --- |", *(_row(parameter) for parameter in shown), ""]
     return "\n".join(lines)
 
 
+def _wrapped(line: str) -> list[str]:
+    """Lines of code that fit the page; an option stays with its value."""
+    kept = textwrap.wrap(
+        line, 88, initial_indent=" " * 4, subsequent_indent=" " * 8, break_long_words=False, break_on_hyphens=False
+    )
+    return [part.replace(_JOINT, " ") for part in kept]
+
+
 def _usage(parameter: Any) -> str:
     """The parameter in a command line."""
-    word = _name(parameter)
+    word = _name(parameter).replace(" ", _JOINT)
     return word if parameter.required else f"[{word}]"
 
 
@@ -65,12 +76,14 @@ def _row(parameter: Any) -> str:
     default = parameter.default
     if parameter.required:
         shown = "required"
-    elif default is None or default is False or default == [] or callable(default):
+    elif default is None or default is False or default == [] or callable(default) or default == "":
         shown = ""
     else:
         shown = f"`{default}`"
-    name = _name(parameter).replace("|", "\\|")
-    return f"| `{name}` | {parameter.help or ''} | {shown} |"
+    # In code between backticks, the site shows the backslash that GitHub wants before a bar.
+    name = _name(parameter)
+    code = f"<code>{name.replace('|', '&#124;')}</code>" if "|" in name else f"`{name}`"
+    return f"| {code} | {parameter.help or ''} | {shown} |"
 
 
 if __name__ == "__main__":
