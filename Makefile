@@ -84,7 +84,7 @@ docs: $(VENV)/.lifelong-dev
 DOCS_VERSION = $(shell $(BIN)/python -c "import lifelong; print('.'.join(lifelong.__version__.split('.')[:2]))")
 
 docs-version: $(VENV)/.lifelong-dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mike deploy --update-aliases $(DOCS_VERSION) latest
+	PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 $(BIN)/mike deploy --update-aliases $(DOCS_VERSION) latest
 	$(BIN)/mike set-default latest
 
 # What is drawn and written from the code; `docs` fails where it is stale.

@@ -269,7 +269,7 @@ def tune(
     callbacks: AnyCallbacks = (),
     **settings: Any,
 ) -> Tuned:
-    """Search for the settings of a model that are best on validation; continues where an earlier call stopped.
+    """Search for a model's best settings on validation; continues where an earlier call stopped.
 
     Args:
         dataset: a prepared dataset, or its folder.

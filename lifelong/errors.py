@@ -207,7 +207,7 @@ class StoreForeignError(StoreError):
     Causes, and what to do:
         * the artifact was trained again, and the store holds the memories of the earlier one -> build the new ones next
           to them: `lifelong backfill NEW`, then `lifelong switch NEW`
-        * another codec or memory layout is asked for -> name no codec, or build a new store
+        * another codec or memory layout is asked for -> leave out the codec, or build a new store
     """
 
 

@@ -119,7 +119,7 @@ def _check_file(folder: Path, name: str, entry: FileEntry, *, full: bool) -> Non
         raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is outside of the folder", fix=AGAIN)
     # The id is made of lines of names: one name of two lines would be two files.
     if place.as_posix() != name or not name.isprintable():
-        raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is no name of a file", fix=AGAIN)
+        raise ArtifactError(f"{folder / MANIFEST} names {name!r}, which is not a file name", fix=AGAIN)
     path = folder / place
     if not path.is_file() or name == MANIFEST:
         raise ArtifactError(f"{path} is missing", fix=AGAIN)

@@ -42,7 +42,7 @@ def backfill(
     ] = False,
     codec: NewCodec = None,
 ) -> Reply:
-    """Build every user's memory: in a new store from DATA, or next to another artifact's from event log and DATA."""
+    """Build every user's memory: from DATA in a new store, or from event log and DATA next to another artifact's."""
     one_of(store=store, service=service)
     if service is not None:
         return _remote(terminal, artifact, data, service, key_file, codec)

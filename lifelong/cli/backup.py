@@ -14,9 +14,9 @@ from lifelong.cli.terminal import Reply, Terminal
 def backup(
     terminal: Terminal,
     store: StorePlace,
-    dest: Annotated[Path, typer.Argument(metavar="DEST", help="Folder to make; on the same disk tables are linked.")],
+    dest: Annotated[Path, typer.Argument(metavar="DEST", help="New folder; on the same disk, tables are hard-linked.")],
 ) -> Reply:
-    """Copy a rocksdb:// store into a folder, also while a service owns it: all that was acknowledged before."""
+    """Copy a rocksdb:// store with all acknowledged events into a folder, also while a service owns it."""
     from lifelong.store.backup import backup as make
     from lifelong.store.opening import local_folder
 

@@ -58,7 +58,7 @@ def bench(
     rate: Annotated[float, typer.Option(min=1, help="HTTP requests a second.")] = 100.0,
     seconds: Annotated[float, typer.Option(min=0, help="Duration of the requests over HTTP; 0 leaves them out.")] = 3.0,
 ) -> Reply:
-    """Measure on a new store: a file of events, one request, one event, bytes per user, requests over HTTP."""
+    """Benchmark a new store: ingestion of a file, single requests and events, bytes per user, requests over HTTP."""
     from lifelong.artifact.folder import Artifact
 
     opened = Artifact.open(artifact)

@@ -28,10 +28,8 @@ def compare(
     terminal: Terminal,
     data: DataPath,
     *,
-    models: Annotated[str, typer.Option(help="Names, as in hpmn,hpmn_counts,counts; or all.")] = "all",
-    seeds: Annotated[
-        str, typer.Option(help="Runs of each model, with seeds 0, 1, ...; 2,hpmn=5 for more runs of some.")
-    ] = "1",
+    models: Annotated[str, typer.Option(help="Models, as in hpmn,hpmn_counts,counts; or all.")] = "all",
+    seeds: Annotated[str, typer.Option(help="Runs per model, with seeds 0, 1, ...; 2,hpmn=5: more for some.")] = "1",
     out: Annotated[Path, typer.Option(metavar="REPORT", help="Folder of runs and report.")],
     reference: Annotated[
         str | None, typer.Option(help="Model to compare against (default: hpmn if present, else the first).")
@@ -46,20 +44,21 @@ def compare(
         int | None, typer.Option(min=1, help="Also train every model on exactly this many labelled examples.")
     ] = None,
     equal_seeds: Annotated[
-        int | None, typer.Option(min=1, help="Seeds of the fixed-budget trainings at most (default: all of --seeds).")
+        int | None,
+        typer.Option(min=1, help="Maximum seeds of the fixed-budget trainings (default: all of --seeds)."),
     ] = None,
     only_equal: Annotated[bool, typer.Option("--only-equal", help="Run only the fixed-budget trainings.")] = False,
     sweep: Annotated[
-        str, typer.Option(help="Numbers of most recent events that each model sees; none leaves the sweep out.")
+        str, typer.Option(help="Numbers of most recent events given to each model; none skips the sweep.")
     ] = _SWEEP,
-    sweep_examples: Annotated[int, typer.Option(min=1, help="Largest number of test examples of the sweep.")] = 20_000,
+    sweep_examples: Annotated[int, typer.Option(min=1, help="Maximum number of test examples in the sweep.")] = 20_000,
     ablations: Annotated[
         str | None, typer.Option(metavar="MODEL[=VARIANTS]", help="Also train variants: hpmn, or hpmn=slots-1,hops-3.")
     ] = None,
     ablation_examples: Annotated[
-        int | None, typer.Option(min=1, help="Labelled examples of each variant and of its base.")
+        int | None, typer.Option(min=1, help="Labelled examples for each variant and its base.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time, in processes.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")] = 1,
     threads: Threads = None,
     track: Track = [],  # noqa: B006
 ) -> Reply:

@@ -102,7 +102,7 @@ def demo(
     changes: Settings = [],  # noqa: B006
     threads: Threads = None,
 ) -> Reply:
-    """Take a real purchase log all the way: prepare, train, evaluate, serve from memory, explain, report."""
+    """Run every step on a real purchase log: prepare, train, evaluate, serve from memory, explain, report."""
     started = time.monotonic()
     steps = _Steps(terminal)
     dataset = _prepared(steps, out, source, options)
@@ -194,8 +194,8 @@ def _upcoming(dataset: Dataset) -> _Upcoming:
     enough = np.flatnonzero((count_U == count_U.max()) & (count_U > 0))
     if not len(enough):
         raise DatasetError(
-            "no user takes an item that training knows at her last moment in the test period",
-            fix="take a longer log: the demo shows what such a user takes next",
+            "no user's last basket of the test period has an item that training knows",
+            fix="use a longer log: the demo shows such a basket",
         )
     length_U = np.diff(np.asarray(dataset.histories.offset_U))[enough]
     user = int(enough[np.argsort(length_U, kind="stable")[len(enough) * 9 // 10]])

@@ -23,10 +23,10 @@ def evaluate(
     data: DataPath,
     *,
     split: Annotated[
-        Split, typer.Option(help="Which examples are scored; vault once for an artifact and all continued from it.")
+        Split, typer.Option(help="Examples to score; the vault only once for an artifact and all continued from it.")
     ] = "test",
     stored: Annotated[
-        bool, typer.Option("--stored", help="Of the vault: what was measured; nothing is computed.")
+        bool, typer.Option("--stored", help="Show the stored result of the vault; compute nothing.")
     ] = False,
     delay: Annotated[str, typer.Option(help="Hide events younger than each of these, as in 0s,1m,1h,1d.")] = "0s",
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples of the users for the 95 % intervals.")] = 1000,
@@ -34,18 +34,18 @@ def evaluate(
     threads: Threads = None,
     in_sample: Annotated[
         bool,
-        typer.Option("--in-sample", help="Measure a test period that the model was trained on, and mark the result."),
+        typer.Option("--in-sample", help="Allow a test period that the model was trained on, and mark the result."),
     ] = False,
     ranking: Annotated[
         str,
-        typer.Option(metavar="PLACES", help="Also rank all items for each basket, and measure at these, as in 10,20."),
+        typer.Option(metavar="PLACES", help="Also rank all items for each basket, with these cut-offs, as in 10,20."),
     ] = "",
     ranking_users: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Rank for the baskets of this many users, drawn by the seed (100)."),
+        typer.Option(min=1, metavar="N", help="Rank the baskets of this many users, sampled with the seed (100)."),
     ] = None,
     ranking_minutes: Annotated[
-        float, typer.Option(min=0, help="Refuse a ranking that would take longer, after its first scores.")
+        float, typer.Option(min=0, help="Give up a ranking early if it would take longer than this.")
     ] = 60.0,
     out: Annotated[Path | None, typer.Option(metavar="JSON", help="Also write the result record here.")] = None,
 ) -> Reply:

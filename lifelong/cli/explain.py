@@ -39,12 +39,12 @@ def explain(
     user: Annotated[str, typer.Option(help="Id of the user.")],
     items: Annotated[str, typer.Option(help="Candidates, separated by commas, as in I1,I2.")] = "",
     item: OneItem = [],  # noqa: B006
-    data: Annotated[Path | None, typer.Option(metavar="DATA", help="Dataset that holds her events.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DATA", help="Dataset that holds the user's events.")] = None,
     time: Annotated[int | None, typer.Option(min=0, help="Time of the request, UTC seconds; by default now.")] = None,
     profile: ProfileOption = None,
     base_rate: BaseRate = None,
 ) -> Reply:
-    """Say which time scales and which past events are behind a score."""
+    """Explain a score: which time scales and which past events are behind it."""
     from pydantic import TypeAdapter
 
     from lifelong.data.dataset import Dataset

@@ -29,12 +29,13 @@ def export(
     store: StoreOrNone = None,
     service: ServiceUrl = None,
     key_file: KeyFile = None,
-    user: Annotated[str | None, typer.Option(help="Everything that is kept of this user, as JSON.")] = None,
+    user: Annotated[str | None, typer.Option(help="Export everything kept about this user, as JSON.")] = None,
     events: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The event log of all users: .csv or .jsonl.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Export all users' event logs to this file: .csv or .jsonl."),
     ] = None,
 ) -> Reply:
-    """Write what a store keeps: everything of one user as JSON, or all events as a log that `prepare` reads."""
+    """Export from a store: everything about one user as JSON, or all events as a log that `prepare` reads."""
     one_of(store=store, service=service)
     if (user is None) == (events is None):
         raise UsageError("found neither or both of --user and --events", expected="--user USER, or --events FILE")

@@ -34,7 +34,7 @@ def forget(
         typer.Option("--dead-letter", metavar="FILE", help="Also delete them from this file of dead letters."),
     ] = None,
     inactive: Annotated[
-        float | None, typer.Option(metavar="DAYS", help="All users who have had no event for so long.")
+        float | None, typer.Option(metavar="DAYS", help="Forget all users without an event for this many days.")
     ] = None,
 ) -> Reply:
     """Erase users from the store, and from impressions and dead letters if given; then rewrite the store's files."""

@@ -37,7 +37,7 @@ def ingest(
     artifact: ArtifactPath,
     more: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILE...", help="More files, as a shell makes them of --from logs/*.csv."),
+        typer.Argument(metavar="FILE...", help="More files, for shells that expand --from logs/*.csv."),
     ] = None,
     *,
     store: StoreUrl,
@@ -54,14 +54,12 @@ def ingest(
     column: Column = [],  # noqa: B006
     source: Annotated[
         str | None,
-        typer.Option(
-            help="Name of the source, of a single file or topic; by default the file's path, or the topic's name."
-        ),
+        typer.Option(help="Name of the source, for a single file or topic; by default its path or name."),
     ] = None,
-    late: Annotated[Late, typer.Option(help="What happens to an event older than the user's last.")] = "apply",
+    late: Annotated[Late, typer.Option(help="What to do with an event older than the user's last one.")] = "apply",
     backfilled: Annotated[
         Literal["skip", "apply"],
-        typer.Option(help="What happens to an event from before the moment until which a backfill went."),
+        typer.Option(help="What to do with an event from before the end of a backfill."),
     ] = "skip",
     codec: NewCodec = None,
     on_bad: OnBad = "stop",
@@ -73,7 +71,7 @@ def ingest(
         int | None,
         typer.Option(
             min=1,
-            help="Processes for a file and a store of shards; by default one per shard, up to the number of cores.",
+            help="Processes, for a file and a store with shards; by default one per shard, at most one per core.",
         ),
     ] = None,
     idle: Annotated[
@@ -83,9 +81,9 @@ def ingest(
         int | None, typer.Option(min=0, max=65535, help="Port for Prometheus while a topic is followed.")
     ] = None,
 ) -> Reply:
-    """Fold the events of files or a topic into the memories, each exactly once, however often this is started.
+    """Fold events of files or a topic into the memories, each exactly once, also after a restart.
 
-    Files are read one after another, in the order given, those of a glob by name; each is a source of its own.
+    Files are read in the order given, and the files of a glob by name; each file is a source of its own.
     A topic is followed until SIGTERM or Ctrl-C; the current batch is finished first.
     """
     from lifelong.ingestion import files as ingestion

@@ -16,7 +16,7 @@ def init(
     terminal: Terminal,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="New folder of the project.")],
 ) -> Reply:
-    """Lay down a project: a log of 200 purchases, its mapping, settings, and a README with commands that work."""
+    """Create a project: a log of 200 purchases, its mapping, settings, and a README with commands that work."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
             f"{folder} exists and is not empty", expected="a new or empty folder", fix="choose another name"

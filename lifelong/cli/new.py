@@ -126,11 +126,11 @@ py-modules = ["NAME"]
 def new(
     terminal: Terminal,
     kind: Annotated[Literal["model"], typer.Argument(help="What to create.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the model and its module, such as my_model.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the model and its module, such as my_model.")],
     *,
-    out: Annotated[Path | None, typer.Option(help="Folder; by default NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to create; by default NAME.")] = None,
 ) -> Reply:
-    """Lay down a package with a model of your own that works, its test, and its pyproject.toml."""
+    """Create a package with a working model of your own, its test, and its pyproject.toml."""
     if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
         raise UsageError(f"a model named {name!r}", expected="small letters, digits and underscores, such as my_model")
     folder = out or Path(name)

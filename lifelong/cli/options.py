@@ -35,7 +35,7 @@ Track = Annotated[
     list[str],
     typer.Option(
         metavar="NAME",
-        help="Write curves while training runs: tensorboard, mlflow, or a callback that --import names. Repeatable.",
+        help="Log curves during training: tensorboard, mlflow, or a callback that --import registers. Repeatable.",
     ),
 ]
 Settings = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; repeatable.")]
@@ -46,7 +46,7 @@ BaseRate = Annotated[
 ]
 NewCodec = Annotated[
     Literal["fp32", "fp16", "int8"] | None,
-    typer.Option("--codec", help="How a new store keeps memories; all commands then use the store's codec."),
+    typer.Option("--codec", help="Number format of memories in a new store; later commands use the store's codec."),
 ]
 ProfileOption = Annotated[
     list[str] | None,
@@ -71,19 +71,19 @@ MappingFile = Annotated[
 ]
 OnBad = Annotated[
     Literal["stop", "skip"],
-    typer.Option("--on-bad", help="What to do at a line or message that is not an event."),
+    typer.Option("--on-bad", help="What to do with a line or message that is not an event."),
 ]
 DeadLetter = Annotated[
     str | None,
     typer.Option(
         "--dead-letter",
         metavar="FILE|URL",
-        help="Where to keep what --on-bad skip leaves out: a .jsonl file, or kafka://...",
+        help="Where to keep what --on-bad skip drops: a .jsonl file, or kafka://...",
     ),
 ]
 OnGap = Annotated[
     Literal["stop", "skip"],
-    typer.Option("--on-gap", help="What to do where Kafka has deleted messages that were not applied."),
+    typer.Option("--on-gap", help="What to do if Kafka deleted messages before they were applied."),
 ]
 Patience = Annotated[
     float, typer.Option("--patience", min=0, help="Seconds to wait for a server that does not answer.")
@@ -91,7 +91,7 @@ Patience = Annotated[
 
 MaxAhead = Annotated[
     float,
-    typer.Option("--max-ahead", metavar="DAYS", min=0, help="How far ahead of the clock an event may be; inf: any."),
+    typer.Option("--max-ahead", metavar="DAYS", min=0, help="How far ahead of the clock an event may be, or inf."),
 ]
 
 

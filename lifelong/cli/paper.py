@@ -39,20 +39,20 @@ _SEEDS = 20
 def paper(
     terminal: Terminal,
     log: Annotated[Log, typer.Argument(metavar="LOG", help="Data set of the paper: amazon, taobao or xlong.")],
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Its files or globs.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files or globs of the data set.")],
     *,
     out: Annotated[Path, typer.Option(metavar="REPORT", help="Folder of dataset, runs and report.")],
     models: Annotated[
         str, typer.Option(help="Names; by default the paper's nine, and HPMN as its authors released it.")
     ] = MODELS,
-    seeds: Annotated[str, typer.Option(help="Runs of each model, with seeds 0, 1, ...; 2,hpmn=5 for more.")] = "1",
+    seeds: Annotated[str, typer.Option(help="Runs per model, with seeds 0, 1, ...; 2,hpmn=5: more for some.")] = "1",
     max_minutes: Annotated[float, typer.Option(help="Time limit of one training.")] = 180.0,
     max_examples: Annotated[
-        int | None, typer.Option(min=1, help="Labelled examples of one training at most, to see it run to its end.")
+        int | None, typer.Option(min=1, help="Maximum number of labelled examples per training, for a quick run.")
     ] = None,
     sweep: Annotated[
         str | None,
-        typer.Option(help="Numbers of most recent events that each model sees; none leaves it out. Default: by LOG."),
+        typer.Option(help="Numbers of most recent events given to each model; none skips the sweep. Default: by LOG."),
     ] = None,
     ablations: Annotated[str, typer.Option(help="Variants of hpmn, such as slots-1,hops-1; all or none.")] = "all",
     option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Option of the source, as in `prepare`.")] = [],  # noqa: B006
@@ -60,8 +60,8 @@ def paper(
         list[Path], typer.Option(help="Settings in TOML that override the authors', as in `compare`. Repeatable.")
     ] = [],  # noqa: B006
     changes: Settings = [],  # noqa: B006
-    estimate: Annotated[bool, typer.Option("--estimate", help="Only say how long it will take.")] = False,
-    jobs: Annotated[int, typer.Option(min=1, help="Trainings at the same time, in processes.")] = 1,
+    estimate: Annotated[bool, typer.Option("--estimate", help="Only estimate how long it will take.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Trainings to run in parallel, each in its own process.")] = 1,
     threads: Threads = None,
 ) -> Reply:
     """Repeat the HPMN paper on its data: its protocol, its models, its figures; continues where it stopped."""

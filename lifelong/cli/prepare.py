@@ -37,12 +37,12 @@ def prepare(
     negatives: Annotated[Rule | None, typer.Option(help="How negatives are sampled.")] = None,
     vault: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Put the last share aside, such as 0.05, for evaluate --split vault."),
+        typer.Option(metavar="SHARE", help="Hold out the last share, such as 0.05, for evaluate --split vault."),
     ] = None,
     tasks: Annotated[
         str | None, typer.Option(help="What to predict, as in any,cart,buy or liked=rating>=4,rating.")
     ] = None,
-    engine: Annotated[Engine | None, typer.Option(help="Table engine.")] = None,
+    engine: Annotated[Engine | None, typer.Option(help="Engine for the table queries.")] = None,
     master: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Spark cluster, such as spark://host:7077; by default LIFELONG_SPARK_MASTER."),
@@ -57,7 +57,7 @@ def prepare(
     ] = None,
     skip_invalid: Annotated[
         bool,
-        typer.Option("--skip-invalid", help="Of `table`: count and skip rows without user, item or time."),
+        typer.Option("--skip-invalid", help="Source `table`: skip and count rows without user, item or time."),
     ] = False,
     option: Annotated[list[str], typer.Option(metavar="KEY=VALUE", help="Option of the source.")] = [],  # noqa: B006
     changes: OtherSettings = [],  # noqa: B006

@@ -60,7 +60,7 @@ def build() -> Any:
     """The command tree (a Click group)."""
     app = typer.Typer(
         name="lifelong",
-        help="Predict a user's response from her whole history: one small memory per user, written per event.",
+        help="Predict how users respond to items, from whole histories: one small memory per user, updated per event.",
         add_completion=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,

@@ -18,10 +18,11 @@ def repair(
     store: StorePlace,
     *,
     accept_loss: Annotated[
-        bool, typer.Option("--accept-loss", help="Go on without what is lost; without this, only say what that is.")
+        bool,
+        typer.Option("--accept-loss", help="Continue without the lost records; otherwise, only report them."),
     ] = False,
 ) -> Reply:
-    """Say what a damaged write-ahead log loses of a rocksdb:// store that does not open; accept that and continue."""
+    """Report what a rocksdb:// store loses by a damaged write-ahead log; accept the loss and continue."""
     from lifelong.store import repair as repairing
     from lifelong.store.opening import local_folder
 

@@ -16,7 +16,7 @@ def restore(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder that `lifelong backup` made.")],
     store: StorePlace,
 ) -> Reply:
-    """Make a store of a backup, in a new folder; nothing that is there is ever overwritten."""
+    """Create a store from a backup, in a new folder; nothing is ever overwritten."""
     from lifelong.store.backup import restore as make
     from lifelong.store.opening import local_folder
 

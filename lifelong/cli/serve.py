@@ -59,13 +59,13 @@ def serve(
         Path | None, typer.Option(help="File with one key per line, for /v1/admin/ and everything else.")
     ] = None,
     no_keys: Annotated[
-        bool, typer.Option("--no-keys", help="Accept requests of other machines without a key.")
+        bool, typer.Option("--no-keys", help="Accept requests from other machines without a key.")
     ] = False,
     allowed_host: Annotated[
         list[str],
         typer.Option(
             metavar="NAME",
-            help="Name of the service in requests, next to localhost and addresses; repeatable. With API keys: any.",
+            help="Host name that requests may use, next to localhost and addresses; repeatable. With API keys: any.",
         ),
     ] = [],  # noqa: B006
     trusted_proxy: Annotated[
@@ -75,24 +75,22 @@ def serve(
             help="Address or network of a proxy that is trusted to name the client in X-Forwarded-For; repeatable.",
         ),
     ] = [],  # noqa: B006
-    rate: Annotated[float | None, typer.Option(min=0.01, help="Requests a second that one caller may make.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request is answered.")] = 30.0,
+    rate: Annotated[float | None, typer.Option(min=0.01, help="Maximum requests per second from one caller.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Maximum number of seconds to answer a request.")] = 30.0,
     head_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds until the head of a request is complete.")
+        float, typer.Option(min=0.1, help="Maximum number of seconds to receive the head of a request.")
     ] = 10.0,
-    max_wait: Annotated[
-        float, typer.Option(min=0.01, help="Seconds that a request may wait where there are too many.")
-    ] = 0.25,
+    max_wait: Annotated[float, typer.Option(min=0.01, help="Seconds that a request may wait under overload.")] = 0.25,
     max_connections: Annotated[
         int,
-        typer.Option(min=1, help="Open connections of a process; half of its descriptors at most."),
+        typer.Option(min=1, help="Maximum open connections per process; at most half of its file descriptors."),
     ] = 10_000,
     log: Annotated[
         Literal["text", "json"], typer.Option(help="Format of the log; json has one line per request.")
     ] = "text",
-    log_users: Annotated[bool, typer.Option("--log-users", help="Name users in the log.")] = False,
+    log_users: Annotated[bool, typer.Option("--log-users", help="Write user ids to the log.")] = False,
     data: Annotated[Path | None, typer.Option(metavar="DATA", help="Dataset for explanations.")] = None,
-    late: Annotated[Late, typer.Option(help="What happens to an event older than the user's last.")] = "apply",
+    late: Annotated[Late, typer.Option(help="What to do with an event older than the user's last one.")] = "apply",
     max_ahead: MaxAhead = 1.0,
     base_rate: BaseRate = None,
     place: Annotated[
@@ -113,16 +111,17 @@ def serve(
         Path | None, typer.Option(metavar="DIR", help="Write every scored request to this folder, as parquet.")
     ] = None,
     forget_after: Annotated[
-        float | None, typer.Option(metavar="DAYS", help="Forget users who have had no event for so long.")
+        float | None, typer.Option(metavar="DAYS", help="Forget users without an event for this many days.")
     ] = None,
     keep_events: Annotated[
         float | None, typer.Option(metavar="DAYS", help="Delete older events from the event log.")
     ] = None,
     traces: Annotated[
-        bool, typer.Option("--traces", help="Export spans as OTEL_* says; also on where OTEL_* names an exporter.")
+        bool,
+        typer.Option("--traces", help="Export spans as OTEL_* says; on by default if OTEL_* names an exporter."),
     ] = False,
 ) -> Reply:
-    """Serve scores and take events over HTTP, and from a topic if one is given, until it is stopped."""
+    """Serve scores and accept events over HTTP, and from a topic if one is given, until stopped."""
     from lifelong.serving.keys import KeyFile, allowed_hosts, check_exposure, check_proxies
     from lifelong.serving.run import check_workers, run, run_workers
     from lifelong.store.redis_client import without_password

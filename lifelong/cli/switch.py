@@ -19,7 +19,7 @@ def switch(
     terminal: Terminal,
     artifact: Annotated[
         str | None,
-        typer.Argument(metavar="ARTIFACT", help="Serve this one: its folder, its id, or the start of its id."),
+        typer.Argument(metavar="ARTIFACT", help="Artifact to serve: its folder, its id, or the start of its id."),
     ] = None,
     *,
     store: StoreOrNone = None,

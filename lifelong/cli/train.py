@@ -26,11 +26,11 @@ def train(
     out: Annotated[Path, typer.Option(metavar="ARTIFACT", help="Folder of the artifact.")],
     start: Annotated[
         Path | None,
-        typer.Option("--from", metavar="ARTIFACT", help="Start from its model and weights, carried over by id."),
+        typer.Option("--from", metavar="ARTIFACT", help="Start from its model and weights, matched by id."),
     ] = None,
     users_from: Annotated[
         Path | None,
-        typer.Option(metavar="DATA", help="Dataset that --from was trained on, if it has an embedding per user."),
+        typer.Option(metavar="DATA", help="Dataset that --from was trained on; needed for an embedding per user."),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Settings in TOML.")] = None,
     changes: Settings = [],  # noqa: B006
@@ -39,7 +39,7 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights, batches, negatives and dropout.")] = None,
     track: Track = [],  # noqa: B006
 ) -> Reply:
-    """Train a model, select on validation, fit the calibrator, write the artifact."""
+    """Train a model, select it on validation, fit the calibrator, and write the artifact."""
     from lifelong.config import load_config
     from lifelong.data.dataset import Dataset
     from lifelong.errors import UsageError

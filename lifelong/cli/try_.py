@@ -35,13 +35,13 @@ STORIES = {
 def try_(
     terminal: Terminal,
     *,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the store; kept for the next time.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the store; the next call uses it again.")] = Path(
         "lifelong-try"
     ),
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the service.")] = 8000,
-    only_once: Annotated[bool, typer.Option("--exit", help="End after the first answer; start no service.")] = False,
+    only_once: Annotated[bool, typer.Option("--exit", help="Exit after the first answer; start no service.")] = False,
 ) -> Reply:
-    """Try it: fill a store with the log of a small made-up shop, score one customer, say why, and serve a page."""
+    """Try it: fill a store with the log of a small made-up shop, score items for a customer, explain, serve a page."""
     from lifelong.artifact.folder import Artifact
 
     with as_file(files("lifelong.cli").joinpath("shop")) as shop:

@@ -21,18 +21,18 @@ def tune(
     data: DataPath,
     *,
     model: Annotated[str, typer.Option(help="Name of the model; see `lifelong models`.")],
-    trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of earlier calls included.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Total number of trials, including those of earlier calls.")] = 20,
     out: Annotated[
         Path, typer.Option(metavar="TUNED.toml", help="File of settings, for --config of train and compare.")
     ],
-    examples: Annotated[int, typer.Option(min=2, help="Largest number of labelled examples of one trial.")] = 1_000_000,
-    config: Annotated[Path | None, typer.Option(help="Settings in TOML, which are not searched.")] = None,
+    examples: Annotated[int, typer.Option(min=2, help="Maximum number of labelled examples per trial.")] = 1_000_000,
+    config: Annotated[Path | None, typer.Option(help="Fixed settings in TOML; they are not searched.")] = None,
     changes: Settings = [],  # noqa: B006
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search.")] = 0,
     threads: Threads = None,
     track: Track = [],  # noqa: B006
 ) -> Reply:
-    """Search for the settings of a model that are best on validation; continues where an earlier call stopped."""
+    """Search for a model's best settings on validation; continues where an earlier call stopped."""
     command = command_line("tune", locals())
     from lifelong.config import load_config, named_settings
     from lifelong.data.dataset import Dataset

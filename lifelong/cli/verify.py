@@ -33,7 +33,7 @@ def verify(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
 ) -> Reply:
-    """Fold each user's events again, one by one, and compare memories and scores with what the store holds."""
+    """Replay each user's events one by one, and compare memories and scores with those of the store."""
     from lifelong.data.dataset import Dataset
     from lifelong.memory import verify as verification
 

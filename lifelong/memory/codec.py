@@ -357,7 +357,7 @@ class Codec(ABC):
         if len(record) > 1 and record[1] != self.number:
             raise self._other(record, place)
         raise StoreCorruptError(
-            f"memory {place} of those that were read has {len(record)} bytes that are no short record",
+            f"memory {place} of those that were read has {len(record)} bytes that are not a short record",
             expected=f"{self._short.least} to {self.size - 1} bytes: what their lengths say, sorted cells, no zeros",
             fix=_FIX,
         )

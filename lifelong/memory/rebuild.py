@@ -127,7 +127,7 @@ class Rebuild:
                 progress(looked, self.users)
             if pause(clock.perf_counter() - began):
                 raise StoreUnavailableError(
-                    "the build was stopped", fix="start it again: it continues where it stopped"
+                    "the build was stopped", fix="start it again; it continues where it stopped"
                 )
         return left
 

@@ -73,7 +73,7 @@ def add(
             raise StoreForeignError(
                 f"the store keeps memories of artifact {artifact.id[:12]} in codec {stored.identity.codec}",
                 expected=f"codec {chosen}",
-                fix="name no codec, or drop them first: lifelong switch --drop",
+                fix="leave out the codec, or drop them first: lifelong switch --drop",
             )
         if stored.identity.path != identity.path:
             artifact_list = artifact_list.renew(identity)

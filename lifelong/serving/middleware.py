@@ -24,9 +24,9 @@ _SMALL = 16_384
 _WRONG_BURST, _WRONG_RATE, _CALLERS = 20.0, 0.1, 10_000
 """Wrong keys that an address may try at once, and then a second; callers with a right key that are remembered."""
 _GUESSING = TooManyError(
-    "too many wrong API keys have come from this address",
+    "too many wrong API keys from this address",
     expected=f"at most {_WRONG_BURST:g} at once, then one every {1 / _WRONG_RATE:g} seconds",
-    fix="wait as long as Retry-After says, and send a key that the owner has given",
+    fix="wait as long as Retry-After says, and send a key from the owner of the service",
 )
 
 

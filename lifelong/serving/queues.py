@@ -220,7 +220,7 @@ class Queue:
 def overloaded(found: str) -> OverloadedError:
     """The error for a request that is one too many."""
     return OverloadedError(
-        f"the service has more to do than it can: {found}",
+        f"the service is overloaded: {found}",
         expected="fewer requests at the same time",
         fix="send it again after the seconds of Retry-After; more events or candidates in one request cost less",
     )

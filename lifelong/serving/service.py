@@ -507,7 +507,9 @@ class Service:
 def _memory_of(scorer: Scorer, user: str) -> UserMemory:
     states, known = scorer.states([user])
     if not known[0]:
-        raise NotFoundError(f"nothing is kept of user {user!r}", expected="a user with events", fix="POST /v1/events")
+        raise NotFoundError(
+            f"nothing is stored about user {user!r}", expected="a user with events", fix="POST /v1/events"
+        )
     last = int(states.last_time_B[0])
     return UserMemory(
         user=user,

@@ -49,7 +49,7 @@ class Sweeper:
             moment_before(days)
         if given and service.artifact.config.dataset_schema.time_unit != "seconds":
             raise UsageError(
-                "nothing can be forgotten after a time: this artifact's events have none",
+                "users cannot be forgotten after a time: the events of this artifact have no times",
                 expected="events with UTC seconds",
                 fix=f"leave out {' and '.join(given)}",
             )

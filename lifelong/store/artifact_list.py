@@ -195,7 +195,7 @@ class ArtifactList:
             UsageError: there was none.
         """
         if not self.previous:
-            raise UsageError("nothing was served before", expected="a store that was switched")
+            raise UsageError("no artifact was served before", expected="a store that was switched")
         return self.serve(self.previous)
 
     def drop(self, artifact_id: str) -> ArtifactList:
@@ -248,7 +248,7 @@ def unfinished(stored: StoredArtifact) -> StoreForeignError:
     return StoreForeignError(
         f"the memories of artifact {stored.id[:12]} are not complete",
         expected="an artifact with memories that were built to the end",
-        fix="let `lifelong backfill` end, or start it again: it continues where it stopped",
+        fix="let `lifelong backfill` end, or start it again; it continues where it stopped",
     )
 
 
@@ -274,7 +274,7 @@ def check_identity(place: str, known: StoreIdentity, wanted: StoreIdentity) -> N
         raise StoreForeignError(
             f"{place} holds memories in codec {known.codec}",
             expected=f"codec {wanted.codec}",
-            fix="name no codec to use the store's own, or build a new store",
+            fix="leave out the codec to use that of the store, or build a new store",
         )
     if known != wanted:
         raise StoreForeignError(

@@ -72,7 +72,7 @@ def local_folder(url: str) -> Path:
     """
     if not url.startswith("rocksdb://"):
         raise UsageError(
-            f"{url!r} is no store on a disk of this machine",
+            f"{url!r} is not a store on a disk of this machine",
             expected="rocksdb:///path",
             fix="docs/backup.md says how to copy a server",
         )

@@ -521,9 +521,9 @@ class RedisStore:
             policy = memory.get("maxmemory_policy", "noeviction")
             if memory.get("maxmemory") and policy != "noeviction":
                 raise StoreError(
-                    f"{self.name} throws keys away when its memory is full (maxmemory-policy {policy})",
+                    f"{self.name} evicts keys when its memory is full (maxmemory-policy {policy})",
                     expected="maxmemory-policy noeviction",
-                    fix="set it: a memory that was thrown away is lost",
+                    fix="set it: an evicted memory is lost",
                 )
 
     def _opened(self) -> Any:

@@ -144,13 +144,13 @@ def parse(url: str, environment: Mapping[str, str] = os.environ) -> Address:
 def _check_parts(address: Address, *, sentinel: bool, options: Mapping[str, str]) -> None:
     """Refuse parts of a URL that do not go together."""
     if sentinel and not address.service:
-        raise _bad("Sentinels and no service", expected="redis+sentinel://host:port/service/database")
+        raise _bad("Sentinels without the name of a service", expected="redis+sentinel://host:port/service/database")
     if sentinel and address.cluster:
         raise _bad("Sentinels and a cluster", expected="one of them: a cluster finds its new primaries itself")
     if len(address.hosts) > 1 and not (address.cluster or sentinel):
         raise _bad("several servers that are no cluster and no Sentinels")
     if "replica_timeout" in options and not address.waits:
-        raise _bad("a replica_timeout and nothing to wait for", expected="replicas=1, or more, or fsync=true, too")
+        raise _bad("a replica_timeout, but no replicas to wait for", expected="replicas=1, or more, or fsync=true, too")
     if address.waits and address.replica_timeout >= address.timeout:
         raise _bad(
             f"a replica_timeout of {address.replica_timeout:g} seconds and a timeout of {address.timeout:g}",

@@ -83,7 +83,7 @@ class Replicas:
         missing += [] if copies >= wanted else [f"{copies} of {wanted} replicas had it{disk}"]
         return StoreUnavailableError(
             f"{self._address.name} has kept what was written, but after {self._address.replica_timeout:g} seconds"
-            f" {' and '.join(missing)}; it is not acknowledged, and can be lost",
+            f" {' and '.join(missing)}; it is not acknowledged and can be lost",
             expected=f"as many replicas that keep up{', each with a log (appendonly yes)' if disk else ''};"
             " see `lifelong doctor --store`",
             fix=_AGAIN,

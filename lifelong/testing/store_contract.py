@@ -407,7 +407,7 @@ def check_a_failed_commit_keeps_nothing(store: MemoryStore) -> None:
     except Exception:
         assert store.read_many(["u"]) == [b"1"] and store.watermark("s", 0) == 1 and store.events("u") == []
     else:
-        raise AssertionError("a value that is not bytes was taken")
+        raise AssertionError("a value that is not bytes was found")
 
 
 def check_closing_twice_does_nothing(store: MemoryStore) -> None:

@@ -197,7 +197,7 @@ def test_a_name_that_is_not_the_one_name_of_a_file_is_refused(folder, name):
     files = {**manifest.files, name: manifest.files["config.json"]}
     changed = manifest.model_copy(update={"files": files, "id": artifact_id(files)})
     (folder / "manifest.json").write_text(changed.model_dump_json())
-    with pytest.raises(ArtifactError, match="no name of a file"):
+    with pytest.raises(ArtifactError, match="not a file name"):
         Artifact.open(folder)
 
 

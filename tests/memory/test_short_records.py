@@ -139,7 +139,7 @@ def test_what_no_codec_writes_is_refused_although_its_checksum_is_right(record: 
         bad = signed(record, at=at, value=value)
         if at == first + 4:
             bad = signed(bad, at=first + 8, value=record[first + 4 : first + 8])
-        with pytest.raises(StoreCorruptError, match="no short record"):
+        with pytest.raises(StoreCorruptError, match="not a short record"):
             codec.decode([bad])
     with pytest.raises(StoreCorruptError, match="hold a key beyond its field's"):
         codec.decode([signed(record, at=first + 8, value=np.int16(900 - 2**15).tobytes())])

@@ -102,7 +102,7 @@ def test_dropped_memories_are_gone_and_the_others_stay(any_store, artifact, newe
     assert artifact_list.dropping == () and dict(any_store.scan(0)) == {}
     updater.apply(log[300:400])
     assert_as_alone(any_store, newer, log[:400])
-    with pytest.raises(UsageError, match="nothing was served before"):
+    with pytest.raises(UsageError, match="no artifact was served before"):
         takeover.back(any_store)
 
 

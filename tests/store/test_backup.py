@@ -138,7 +138,7 @@ def test_nothing_is_overwritten_and_what_is_no_backup_is_refused(tmp_path):
         backup(tmp_path / "store", tmp_path / "backup")
     with pytest.raises(UsageError, match="exists, and a backup never overwrites anything"):
         restore(tmp_path / "backup", tmp_path / "store")
-    with pytest.raises(UsageError, match="is no backup"):
+    with pytest.raises(UsageError, match="is not a backup"):
         restore(tmp_path / "store", tmp_path / "new")
     with pytest.raises(UsageError, match="there is no store"):
         backup(tmp_path / "nothing", tmp_path / "new")

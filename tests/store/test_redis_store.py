@@ -190,7 +190,7 @@ def test_a_full_server_refuses_the_whole_commit_and_reading_goes_on(tmp_path):
         store.close()
 
 
-def test_a_server_that_throws_keys_away_is_refused(tmp_path):
+def test_a_server_that_evicts_keys_is_refused(tmp_path):
     options = ("--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
     with server(tmp_path, *options) as one, pytest.raises(StoreError, match=r"allkeys-lru.*noeviction"):
         open_store(f"redis://127.0.0.1:{one.port}")

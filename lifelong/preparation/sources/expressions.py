@@ -90,7 +90,7 @@ def parse(setting: str, text: str) -> Expression:
         raise ValueError(f"cannot be parsed: {tree.get('error_message', 'not an expression')}")
     node = tree["statements"][0]["node"]
     if len(tree["statements"]) != 1 or not _is_plain(node):
-        raise ValueError("this is not one expression, such as CAST(price AS DOUBLE) > 3")
+        raise ValueError("this is not a single expression, such as CAST(price AS DOUBLE) > 3")
     columns: dict[str, None] = {}
     for part in _nodes(node["select_list"][0]):
         if part["class"] == "COLUMN_REF":
@@ -145,7 +145,7 @@ def _check(node: Mapping[str, Any]) -> None:
             raise ValueError(f"the function {name} is not one of those that docs/sources.md lists")
         unusual = [part for part in ("filter", "distinct", "order_bys") if _said(node.get(part))]
         if unusual:
-            raise ValueError(f"{unusual[0].upper()} in {name} is for aggregates, and an expression is of one row")
+            raise ValueError(f"{unusual[0].upper()} in {name} is for aggregates, but an expression reads a single row")
 
 
 def _said(part: Any) -> bool:

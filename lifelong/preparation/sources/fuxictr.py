@@ -55,7 +55,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     files = {role: named.get(role) or _of_config(configs[0], config, role) for role in SPLITS}
     chosen = {role: found for role, found in files.items() if found}
     if not chosen.get("train") or not chosen.get("test"):
-        raise SourceError("there are no files of training and test", file=str(configs[0]), expected="both")
+        raise SourceError("the files of training and test are missing", file=str(configs[0]), expected="both")
     mapping = _mapping(name, config, options, configs[0])
     opened = open_log(connection, [path for found in chosen.values() for path in found], mapping)
     raw = read_mapped(connection, opened, mapping)

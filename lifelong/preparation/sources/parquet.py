@@ -160,7 +160,7 @@ def _check_engine(connection: Any, file: ParquetFile, columns: Mapping[str, Kind
     found = spark.unfit(file.schema, columns) if engine.is_spark(connection) else None
     if found is not None:
         raise SourceError(
-            f"its type is {found[1]}, which Spark does not read as DuckDB does",
+            f"its type is {found[1]}, which Spark reads differently from DuckDB",
             file=str(file.path),
             column=found[0],
             expected="whole numbers, text, dates, or timestamps in microseconds or more",

@@ -66,7 +66,7 @@ def test_the_price_of_a_meta_line_is_a_number_where_it_is_asked_for(write: Write
     assert (raw.item_fields, raw.number_fields) == (("category", "brand", "price"), ("price",))
     assert raw.record["meta_without"]["price"] == 1
     assert (plain := read("amazon", reviews, meta)).item_fields == ("category", "brand") and not plain.number_fields
-    with pytest.raises(SourceError, match="no meta file, which has the prices"):
+    with pytest.raises(SourceError, match="the meta file, which has the prices, is missing"):
         read("amazon", reviews, price="keep")
 
 

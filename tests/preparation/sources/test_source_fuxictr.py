@@ -115,7 +115,7 @@ def test_it_prepares_into_a_dataset_with_the_given_split(write: Write, tmp_path:
         (CONFIG, {"dataset": "big"}, "it has no dataset 'big'"),
         (CONFIG.partition("label_col")[0], {}, "no label_col"),
         (CONFIG.replace("./train.csv", "./absent.csv"), {}, r"absent\.csv"),
-        (CONFIG.replace("train_data: ./train.csv", ""), {}, "no files of training and test"),
+        (CONFIG.replace("train_data: ./train.csv", ""), {}, "files of training and test are missing"),
         (CONFIG, {"user": "uid"}, "no such column"),
     ],
 )

@@ -156,7 +156,7 @@ def test_parquet_columns_have_their_types_in_expressions(tmp_path: Path, mapped:
         ({"derived": {"f": "count(i)"}}, r"the function count"),
         ({"where": "true) OR (SELECT true"}, r"a subquery is not allowed"),
         ({"where": "true; DROP TABLE log"}, r"cannot be parsed"),
-        ({"where": "true), (false"}, r"not one expression"),
+        ({"where": "true), (false"}, r"not a single expression"),
         ({"where": "i"}, r"where = 'i' gives VARCHAR.*true or false"),
         ({"where": "i > 3 AND t"}, r"where = 'i > 3 AND t'"),
         ({"where": "CAST(i AS DOUBLE) > 3"}, r"where = 'CAST.*convert.*TRY_CAST"),
