@@ -74,7 +74,7 @@ def test_sentinels_have_a_login_of_their_own():
         ("redis://u:secret@h?replica_timeout=1", "no replicas to wait for.*replicas=1"),
         ("redis://u:secret@h?replicas=1&replica_timeout=5", "5 seconds and a timeout of 5.*shorter replica_timeout"),
         ("redis://u:secret@h?fsync=true&timeout=2", "3 seconds and a timeout of 2.*shorter replica_timeout"),
-        ("redis+sentinel://u:secret@h", r"no service.*redis\+sentinel://host:port/service/database"),
+        ("redis+sentinel://u:secret@h", r"without the name of a service.*redis\+sentinel://host:port/service/database"),
         ("redis+sentinel://u:secret@h/main/one", "'one'.*a number"),
         ("redis+sentinel://u:secret@h/main?cluster=true", "Sentinels and a cluster.*one of them"),
     ],
