@@ -6,7 +6,7 @@ Shapes: B users, C targets per user, F fields, E width of an embedded target or 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from lifelong.data.batch import Batch
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
 from lifelong.data.scales import ITEM_SCALES, NUMBER, SCALES
+from lifelong.dtypes import FloatArray
 from lifelong.models.extras import Extras, HeadInput
 from lifelong.nn.embeddings import FieldEmbedding
 from lifelong.nn.factors import UserFactors
@@ -195,6 +196,21 @@ class Model(nn.Module, ABC):
             counts: item field -> `[V]`.
         """
         self.extras.learn_popularity(counts)
+
+    def choose(self, predict: Callable[[], FloatArray], label_NT: FloatArray) -> None:
+        """Set what is chosen on validation and not by gradient, after training; most models have nothing of the kind.
+
+        Args:
+            predict: logits `[N, T]` of the validation examples, by the model as it is.
+            label_NT: of these examples.
+        """
+
+    def learn_scales(self, batches: Iterable[Batch]) -> None:
+        """Take in how large inputs are, before training and after all else is given; most models do not look at it.
+
+        Args:
+            batches: of training; as many are made as are read.
+        """
 
     @property
     def factor_widths(self) -> Mapping[str, int]:

@@ -24,8 +24,9 @@ what to make of it.
 
 Two heads: one sees everything, the other only counts, times and the popularity of the target's values, and no learned
 embeddings. Each learns by its own loss: what the first head makes of single values is noisy and goes out of date, what
-the second one says is steady but knows no sequence, and their errors have little in common. The weight s is a setting:
-learned with the heads it would come out near 0, since embeddings of single values are never fresher than in training.
+the second one says is steady but knows no sequence, and their errors have little in common. The weight s is chosen on
+validation, in twentieths: it grows with the length of training. Learned with the heads it would come out near 0, since
+embeddings of single values are never fresher than in training.
 
 Most targets are values that the user never met. How well they fit her is said by sums of fixed factors
 (`nn/affinity.py`): each value of the first item fields has a unit vector, such that values of the same users point in
@@ -40,6 +41,9 @@ So the memory also counts how many of all and of the last events repeated an ite
 How popular a value is, its share of the training targets, is counted in the training period and not learned; with it
 the model compares how often the user met the value with how often anybody would have, in as many events. Training that
 continues from an artifact takes the popularities of its own period.
+
+Counts, ages and affinities are of very different sizes. The heads' first layers see them at mean 0 and deviation 1
+(`nn/scaled.py`), both of the training period.
 
 State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot; two sums, each of as many numbers as the
 factors have; the clock (`nn/clock.py`), 136 bytes; repeats, 8 bytes; of what remains, `faded` of it bits for values
@@ -74,8 +78,10 @@ from lifelong.data.cell_plan import (
     values_of,
 )
 from lifelong.data.cooccurrence import group_of
+from lifelong.data.counts import standardising
 from lifelong.data.events import InputSpec
 from lifelong.data.vocabulary import FIRST_BUCKET
+from lifelong.dtypes import FloatArray
 from lifelong.errors import ConfigError
 from lifelong.models.base import CountingModel, Output, spread_targets
 from lifelong.models.settings import Share, setting
@@ -86,6 +92,7 @@ from lifelong.nn.head import Head
 from lifelong.nn.hpmn import HpmnMemory, Slots
 from lifelong.nn.moments import Moments, moments_of
 from lifelong.nn.periods import check_periods
+from lifelong.nn.scaled import ScaledLinear
 from lifelong.nn.tally import (
     FEATURES,
     CountMemory,
@@ -109,7 +116,7 @@ from lifelong.nn.tally_pass import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -117,6 +124,12 @@ if TYPE_CHECKING:
 
 OWN = FEATURES + 1
 """Numbers of a value next to its embedding: the weights of its counts, and the logarithm of its popularity."""
+SCALED_BY = 20_000
+"""About how many training targets counts are standardised by."""
+WEIGHTS = 20
+"""Steps of the weight of the second head."""
+STEADY = 0.3
+"""Weight of the second head while training."""
 STD = 0.01
 """Standard deviation of the initial weights of counts."""
 STD_VECTORS = 0.1
@@ -152,7 +165,9 @@ class TallyConfig:
     factors: tuple[PositiveInt, ...] = setting(
         (32, 16), "numbers of the fixed factors of the first item fields, fewer if `state` is; [] for no affinities"
     )
-    steady: Share = setting(0.3, "weight of the head that sees counts alone in the logit")
+    steady: Share | None = setting(
+        None, "weight of the head that sees counts alone in the logit; null chooses it on validation"
+    )
     dropout: Share = setting(0.1, "share of the heads' hidden units dropped in training")
 
 
@@ -257,20 +272,27 @@ class TallyHead(nn.Module):
         counter: the same for counts and context.
         tasks: T.
         split: takes what it may see of the vectors: keys and weights of counts are no quantities.
-        counts: how many numbers of the interest, before the weighted counts, are counts.
-        steady: s, the weight of the second head.
+        found: how many numbers of the interest come before the counts.
+        counts: how many, before the weighted counts, are counts.
+        steady: s, the weight of the second head, until another one is chosen.
     """
 
     takes_one_context: ClassVar[bool] = True
     head: Head
     counter: Head
     split: Split
+    found: int
     counts: int
-    steady: float
+    steady: Tensor
 
-    def __init__(self, head: Head, counter: Head, *, tasks: int, split: Split, counts: int, steady: float) -> None:
+    def __init__(
+        self, head: Head, counter: Head, *, tasks: int, split: Split, found: int, counts: int, steady: float
+    ) -> None:
         super().__init__()
-        self.head, self.counter, self.split, self.counts, self.steady = head, counter, split, counts, steady
+        self.head, self.counter, self.split = head, counter, split
+        self.found, self.counts = found, counts
+        # In full precision, so that it is what was set.
+        self.register_buffer("steady", torch.tensor(steady, dtype=torch.float64))
         self.direct: nn.Linear = nn.Linear(split.fields, tasks, bias=False)
         nn.init.ones_(self.direct.weight)
 
@@ -278,9 +300,30 @@ class TallyHead(nn.Module):
         """Logits `[..., T]`: the weighted sum of both."""
         return self.mixed(*self.members(interest, self.split.vectors(target), context))
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # In artifacts of earlier releases it is a setting alone.
+        state_dict.setdefault(f"{prefix}steady", self.steady)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def scale(self, known_NX: Tensor, widths: Mapping[str, int]) -> None:
+        """Let both heads see counts and affinities at mean 0 and deviation 1; embeddings stay as they are.
+
+        Args:
+            known_NX: these of many targets, see `Read`.
+            widths: of the parts of the counts.
+        """
+        mean_X, scale_X = (torch.from_numpy(value) for value in standardising(known_NX.double().numpy()))
+        # Embedded kinds lie between features and the others.
+        at_X = torch.cat([torch.arange(widths["features"]), torch.arange(self.counts - widths["others"], self.counts)])
+        for head, begin in ((self.head, self.found), (self.counter, 0)):
+            assert isinstance(head.first, ScaledLinear)
+            for value_X, part_X in ((head.first.mean_X, mean_X), (head.first.scale_X, scale_X)):
+                value_X[begin + at_X] = part_X.to(value_X)
+
     def mixed(self, first: Tensor, second: Tensor) -> Tensor:
         """The weighted sum of both heads' logits."""
-        return (1 - self.steady) * first + self.steady * second
+        steady = self.steady.to(first.dtype)
+        return (1 - steady) * first + steady * second
 
     def members(self, interest: Tensor, vector: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `[..., T]` of both heads; the interest ends with the counts and the weighted counts of each field.
@@ -374,9 +417,17 @@ class Tally(CountingModel[Any]):
         self._restart()
         counting = self._counting(levels)
         target, context, tasks = config.embedding * fields, self.context_width - (gap_at is not None), len(inputs.tasks)
-        plain = Head(interest + target + context, tasks, dropout=config.dropout)
-        counter = Head(counts + context, tasks, dropout=config.dropout)
-        self.head = TallyHead(plain, counter, tasks=tasks, split=self.split, counts=counts, steady=config.steady)
+        plain = Head(interest + target + context, tasks, dropout=config.dropout, scaled=True)
+        counter = Head(counts + context, tasks, dropout=config.dropout, scaled=True)
+        self.head = TallyHead(
+            plain,
+            counter,
+            tasks=tasks,
+            split=self.split,
+            found=interest - fields - counts,
+            counts=counts,
+            steady=STEADY if config.steady is None else config.steady,
+        )
         slots = self._slots(target, target + counts + fields) if config.periods else None
         self.memory: TallyMemory = TallyMemory(counting, slots, Affinity(self.split.factors) if factors else None)
 
@@ -501,10 +552,42 @@ class Tally(CountingModel[Any]):
 
         No cells are made that no target reads, and what targets of one moment share is computed once.
         """
+        moments = self._moments(batch)
+        read = self._read(batch, moments)
+        context_XE = self.embed_context(batch.context_BCF.flatten(0, 1)[moments.first_X])
+        widths = counted_widths(self.memory, self.split.fields)
+        heads = self.head.members_at(read, widths, context_XE, moments.moment_N)
+        first, second = (spread_targets(logit_NT, batch.mask_BC) for logit_NT in heads)
+        attention = None if read.attention_NS is None else spread_targets(read.attention_NS, batch.mask_BC)
+        return Output(self.head.mixed(first, second), attention_BCS=attention, members=(first, second))
+
+    def learn_scales(self, batches: Iterable[Batch]) -> None:
+        """Mean and deviation of counts and affinities."""
+        known, asked = [], 0
+        with torch.no_grad():
+            for batch in batches:
+                known.append(self._read(batch, self._moments(batch)).known_NX)
+                if (asked := asked + len(known[-1])) >= SCALED_BY:
+                    break
+        self.head.scale(torch.cat(known), counted_widths(self.memory, self.split.fields))
+
+    def choose(self, predict: Callable[[], FloatArray], label_NT: FloatArray) -> None:
+        """The weight of the second head."""
+        if self.config.steady is not None:
+            return
+        self.head.steady.fill_(0.0)
+        first_NT = predict()
+        self.head.steady.fill_(1.0)
+        self.head.steady.fill_(best_weight(first_NT, predict(), label_NT))
+
+    def _moments(self, batch: Batch) -> Moments:
+        return moments_of(batch.position_BC, batch.context_BCF[..., self._context_at], batch.mask_BC)
+
+    def _read(self, batch: Batch, moments: Moments) -> Read:
+        """What the memories say of all targets."""
         # Compiling takes seconds where nothing is cached yet.
         from lifelong.nn.cell_replay import cells_found
 
-        moments = moments_of(batch.position_BC, batch.context_BCF[..., self._context_at], batch.mask_BC)
         number_NF = batch.target_BCF.flatten(0, 1)[moments.real_N]
         event_BLE, target_NFE = self._embedded(batch.history_BLF, number_NF)
         counts, timed = self.memory.counts, "gap" in self.inputs.event
@@ -518,7 +601,7 @@ class Tally(CountingModel[Any]):
         user_N = batch.user_B[moments.real_N // max(1, batch.mask_BC.shape[1])]
         factor_N1D = self._factors(number_NF.unsqueeze(1), user_N)
         dim, own = self.split.dim, self.split.dim + FEATURES
-        read = read_many(
+        return read_many(
             self.memory,
             at,
             ManyTargets(
@@ -531,12 +614,6 @@ class Tally(CountingModel[Any]):
                 None if factor_N1D is None else factor_N1D.squeeze(1),
             ),
         )
-        context_XE = self.embed_context(batch.context_BCF.flatten(0, 1)[moments.first_X])
-        widths = counted_widths(self.memory, self.split.fields)
-        heads = self.head.members_at(read, widths, context_XE, moments.moment_N)
-        first, second = (spread_targets(logit_NT, batch.mask_BC) for logit_NT in heads)
-        attention = None if read.attention_NS is None else spread_targets(read.attention_NS, batch.mask_BC)
-        return Output(self.head.mixed(first, second), attention_BCS=attention, members=(first, second))
 
     def _embedded(self, history_BLF: Tensor, number_NF: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of events `[B, L, E]`, and the embeddings of targets `[N, F, dim + OWN]`, keys and factors left out.
@@ -579,3 +656,16 @@ class Tally(CountingModel[Any]):
 def _keys(number: Tensor) -> Tensor:
     """The key of each number, see `cell_plan.keys_of`."""
     return torch.where(number < FIRST_BUCKET, NO_KEY, (number - FIRST_BUCKET) % KEYS)
+
+
+def best_weight(first_NT: FloatArray, second_NT: FloatArray, label_NT: npt.NDArray[np.floating]) -> float:
+    """The weight of the second of two logits, in twentieths, with which their sum has the least log loss.
+
+    >>> best_weight(np.array([[9.0], [9.0]]), np.array([[-1.0], [1.0]]), np.array([[0.0], [1.0]]))
+    1.0
+    """
+    losses = []
+    for part in range(WEIGHTS + 1):
+        logit_NT = first_NT + part / WEIGHTS * (second_NT - first_NT)
+        losses.append(float((np.logaddexp(0.0, logit_NT) - label_NT * logit_NT).mean()))
+    return int(np.argmin(losses)) / WEIGHTS

@@ -7,6 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from lifelong.nn.scaled import ScaledLinear, weights_of
+
 
 class Head(nn.Module):
     """MLP with ELU and dropout, without batch normalisation; every model compared has it.
@@ -18,6 +20,7 @@ class Head(nn.Module):
         tasks: number of logits.
         hidden: widths of the hidden layers.
         dropout: probability of dropping a hidden unit.
+        scaled: whether the first layer can be given mean and deviation of its inputs.
 
     >>> Head(6, tasks=2)(torch.randn(4, 1), torch.randn(4, 2), torch.randn(4, 3)).shape
     torch.Size([4, 2])
@@ -27,13 +30,20 @@ class Head(nn.Module):
     """Whether one context may stand for those of all targets."""
 
     def __init__(
-        self, width: int, tasks: int = 1, *, hidden: tuple[int, ...] = (200, 80), dropout: float = 0.5
+        self,
+        width: int,
+        tasks: int = 1,
+        *,
+        hidden: tuple[int, ...] = (200, 80),
+        dropout: float = 0.5,
+        scaled: bool = False,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
+        kind: type[nn.Linear] = ScaledLinear if scaled else nn.Linear
         for size in hidden:
-            layers += [nn.Linear(width, size), nn.ELU(), nn.Dropout(dropout)]
-            width = size
+            layers += [kind(width, size), nn.ELU(), nn.Dropout(dropout)]
+            width, kind = size, nn.Linear
         self.layers: nn.Sequential = nn.Sequential(*layers, nn.Linear(width, tasks))
 
     def forward(self, interest: Tensor, target: Tensor, context: Tensor) -> Tensor:
@@ -42,11 +52,11 @@ class Head(nn.Module):
         Then the context's part of the first layer is computed once for all of them.
         """
         if context.dim() > 1 and context.shape[-2] == 1 and interest.shape[-2] != 1:
-            first = self.first
+            weight, bias = weights_of(self.first)
             # A plain number also where a graph is traced: the parts of the weight are then constants.
-            own = first.in_features - int(context.shape[-1])
-            of_context = context @ first.weight[:, own:].T + first.bias
-            hidden = torch.cat([interest, target], dim=-1) @ first.weight[:, :own].T + of_context
+            own = self.first.in_features - int(context.shape[-1])
+            of_context = context @ weight[:, own:].T + bias
+            hidden = torch.cat([interest, target], dim=-1) @ weight[:, :own].T + of_context
             return self.above(hidden)
         whole: Tensor = self.layers(torch.cat([interest, target, context], dim=-1))
         return whole

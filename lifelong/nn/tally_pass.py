@@ -26,6 +26,7 @@ from lifelong.nn.cells import Found
 from lifelong.nn.counted_pass import count_targets, fit_targets
 from lifelong.nn.hpmn import Slots
 from lifelong.nn.moments import repeated
+from lifelong.nn.scaled import weights_of
 from lifelong.nn.tally import AGE_STEPS, DAY, DAY_HALF_LIVES, FEATURES, HALF_LIVES, KINDS, TIMES, TallyMemory
 
 
@@ -112,11 +113,11 @@ def split_linear(
     >>> torch.allclose(split_linear(layer, {"a": 1, "b": 2, "c": 1}, parts), layer(value_N4), atol=1e-6)
     True
     """
-    weights = dict(zip(widths, torch.split(layer.weight, list(widths.values()), dim=1), strict=True))
-    total: Tensor = layer.bias
+    weight, total = weights_of(layer)
+    weights = dict(zip(widths, torch.split(weight, list(widths.values()), dim=1), strict=True))
     if context is not None:
         context_XE, moment_N = context
-        total = repeated(torch.addmm(layer.bias, context_XE, weights["context"].T), moment_N)
+        total = repeated(torch.addmm(total, context_XE, weights["context"].T), moment_N)
     for names, value_NX in parts.items():
         total = torch.addmm(total, value_NX, torch.cat([weights[name] for name in names], dim=1).T)
     return total

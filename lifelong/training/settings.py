@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.batches import TrainingBatches
+from lifelong.data.cooccurrence import cooccurrence_vectors, unit_factors
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
 from lifelong.data.negatives import labelled_training_examples
+from lifelong.data.popularity import target_counts
+from lifelong.dtypes import Float32Array
 from lifelong.errors import MismatchError
 from lifelong.models import build, model_class
 from lifelong.models.base import FittedModel, Model
@@ -71,6 +76,43 @@ def with_recipe(config: RunConfig, name: str, dataset: Dataset) -> RunConfig:
 def largest_period(model: Model) -> int:
     """Number of events after which every part of a model's memory has been written; 1 without periods."""
     return max(model.periods, default=1)
+
+
+def initialised(
+    model: Model, dataset: Dataset, settings: TrainSettings, *, say: Callable[[str], None], trained: bool = False
+) -> TrainingBatches:
+    """Give a model what it takes from the data before its first step; returns the batches of the run.
+
+    That are initial embeddings, fixed factors, popularities, and the scale of its inputs.
+
+    Args:
+        model: on the CPU.
+        dataset: its training split is used.
+        settings: of the run.
+        say: is given a line for each slow step.
+        trained: whether the model has weights of an earlier training. It then keeps its embeddings and scales. Factors
+            are made anew: heads read products of factors, which mean the same whatever their axes.
+
+    Raises:
+        ConfigError: see `TrainingBatches`.
+    """
+    if not trained and settings.initial_vectors == "cooccurrence" and model.vector_spread > 0:
+        say("initial vectors from co-occurrence in the training events")
+        model.begin_with(cooccurrence_vectors(dataset, model.vector_width, seed=settings.seed))
+    if model.factor_widths:
+        say("fixed factors of items, once for all users and once for each group of them")
+        whole, apart = unit_factors(dataset, model.factor_widths, seed=settings.seed)
+        model.take_factors(_tensors(whole), list(map(_tensors, apart)))
+    if model.reads_popularity:
+        model.learn_popularity(target_counts(dataset))
+    batches = batches_for(model, dataset, settings, fit_extras=not trained)
+    if not trained:
+        model.learn_scales(batches.make(pass_B, 0, number) for number, pass_B in enumerate(batches.epoch(0)))
+    return batches
+
+
+def _tensors(arrays: Mapping[str, Float32Array]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
 def batches_for(model: Model, dataset: Dataset, settings: TrainSettings, *, fit_extras: bool = True) -> TrainingBatches:

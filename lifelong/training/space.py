@@ -123,7 +123,6 @@ _OWN: Mapping[str, Mapping[str, Range]] = {
         "factors": choice([], [16, 8], [32, 16], [64, 32]),
         "faded": choice(0.1, 0.25, 0.4, 0.55),
         "patience": choice(0, 100, 400, 1600),
-        "steady": choice(0.0, 0.15, 0.3, 0.45),
     },
 }
 """Ranges of models in which a name means something else."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,9 @@ from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.export import check_replaceable, write_artifact
 from lifelong.artifact.folder import Artifact
 from lifelong.config import RunConfig
-from lifelong.data.cooccurrence import cooccurrence_vectors, unit_factors
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
-from lifelong.data.popularity import target_counts
-from lifelong.dtypes import Float32Array, FloatArray
+from lifelong.dtypes import FloatArray
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation.calibration import calibration_errors, fit_calibrator
 from lifelong.evaluation.evaluate import predict, torch_threads
@@ -41,7 +39,7 @@ from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe, tim
 from lifelong.training.compute import Compute, open_compute
 from lifelong.training.display import Display, say_to
 from lifelong.training.loop import Loop, measure_tasks, selected, total_examples, validation_subset
-from lifelong.training.settings import batches_for, build_model, with_recipe
+from lifelong.training.settings import build_model, initialised, with_recipe
 from lifelong.training.start import Start
 from lifelong.training.trackers import checked_callbacks, made
 
@@ -176,16 +174,9 @@ class _Run:
                 self.start.carry_into(model)
             compute = open_compute(settings)
             self._check_same()
-            if self.start is None and settings.initial_vectors == "cooccurrence" and model.vector_spread > 0:
-                say_to(self.shown, "initial vectors from co-occurrence in the training events")
-                model.begin_with(cooccurrence_vectors(self.dataset, model.vector_width, seed=settings.seed))
-                self.processes.spread(model.state_dict().values())
-            if model.factor_widths:
-                say_to(self.shown, "fixed factors of items, once for all users and once for each group of them")
-                self._make_factors(model)
-            if model.reads_popularity:
-                model.learn_popularity(target_counts(self.dataset))
-            batches = batches_for(model, self.dataset, settings, fit_extras=self.start is None)
+            batches = initialised(
+                model, self.dataset, settings, say=partial(say_to, self.shown), trained=self.start is not None
+            )
         total = total_examples(settings, batches.examples_per_epoch)
         say_to(self.shown, f"training on {total:,} examples at most, {batches.examples_per_epoch:,} an epoch")
         with Display(total, enabled=self.shown, callback=callback) as display:
@@ -212,15 +203,13 @@ class _Run:
             model.load_state_dict(dict(best))
         self.processes.spread(model.state_dict().values())
         self.seconds |= loop.progress.seconds
+        if len(self._stopping):
+            with timed(self.seconds, "validate"):
+                model.choose(lambda: self._logits(model, self._stopping), np.asarray(self._stopping.label_NT))
         self.record = _loop_record(loop, compute)
         if self.start is not None:
             before = loop.progress.curve[0]
             self.record["start"] = self.start.record({"auc": before.auc, "log_loss": before.log_loss})
-
-    def _make_factors(self, model: Model) -> None:
-        """Also where training goes on: heads read products of factors, which mean the same whatever their axes."""
-        whole, apart = unit_factors(self.dataset, model.factor_widths, seed=self.config.train.seed)
-        model.take_factors(_tensors(whole), list(map(_tensors, apart)))
 
     def _check_same(self) -> None:
         """Refuse processes that do not all train the same model on the same data with the same settings."""
@@ -344,10 +333,6 @@ class _Run:
         each = {"tasks": measured} if len(tasks) > 1 else {}
         sizes = {"examples": len(self._stopping), "calibration_examples": len(examples)}
         return calibrators, {**sizes, **first, "auc": auc, "log_loss": log_loss, **each}
-
-
-def _tensors(arrays: Mapping[str, Float32Array]) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
 def _loop_record(loop: Loop, compute: Compute) -> dict[str, Any]:

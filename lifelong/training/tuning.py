@@ -36,7 +36,7 @@ from lifelong.training.compute import open_compute
 from lifelong.training.display import Display
 from lifelong.training.loop import Loop
 from lifelong.training.runs import lasting
-from lifelong.training.settings import batches_for, build_model
+from lifelong.training.settings import build_model, initialised, with_recipe
 from lifelong.training.space import Range, apply, defaults, space_of
 from lifelong.training.study import equal_budget
 from lifelong.training.trackers import made
@@ -218,6 +218,7 @@ class _Tuner:
     def _score(self, trial: Any, config: RunConfig, listeners: Callback) -> float:
         """The best validation AUC of a trial."""
         limited = equal_budget(self._search.model, config, self._search.examples) or config
+        limited = with_recipe(limited, self._search.model, self._dataset)
         with torch_threads(config.train.threads), torch.random.fork_rng():
             torch.manual_seed(config.train.seed)
             model = build_model(self._dataset, self._search.model, limited.model)
@@ -232,7 +233,7 @@ class _Tuner:
     def _train(self, trial: Any, model: Model, config: RunConfig, listeners: Callback) -> float:
         every = max(2, self._search.examples // VALIDATIONS)
         settings = config.train.model_copy(update={"validate_every": every})
-        batches = batches_for(model, self._dataset, settings)
+        batches = initialised(model, self._dataset, settings, say=lambda _: None)
         with (
             tempfile.TemporaryDirectory(prefix="lifelong-trial-") as folder,
             _Watch(self._search.examples, trial, self._optuna, listeners) as watch,

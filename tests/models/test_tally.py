@@ -17,7 +17,7 @@ from lifelong.memory.codec import make_codec
 from lifelong.models import build
 from lifelong.models.base import Event, History, Target
 from lifelong.models.tally import Tally, TallyHead
-from lifelong.nn.tally import KINDS
+from lifelong.nn.tally import FEATURES, KINDS
 from lifelong.testing.worlds import INPUTS, random_batch
 
 pytestmark = pytest.mark.torch
@@ -226,6 +226,44 @@ def test_without_slots_it_counts_alone_and_the_law_holds() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"periods": []}, {"factors": []}])
+def test_both_heads_see_counts_at_mean_0_and_deviation_1_and_embeddings_as_they_are(
+    settings: dict[str, object],
+) -> None:
+    model, batch = make(**settings), random_batch([60, 2, 0, 25], targets=6)
+    fields, seen = len(INPUTS.item), dict[int, Tensor]()
+    kinds = fields * model.memory.counts.kind.embedding_dim
+    counts = model.memory.counts.size + (model.memory.affinity.size if model.memory.affinity else 0)
+    for place, head in enumerate((model.head.head, model.head.counter)):
+        head.layers[0].register_forward_pre_hook(lambda _, given, place=place: seen.update({place: given[0]}))
+
+    def given_to(place: int) -> Tensor:
+        layer = (model.head.head, model.head.counter)[place].layers[0]
+        return ((seen[place] - layer.mean_X) * layer.scale_X)[batch.mask_BC]
+
+    def respond() -> Tensor:
+        history = History(batch.history_BLF, batch.time_BL, batch.length_B)
+        target = Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC)
+        return model.respond(model.encode(history, batch.position_BC), target)[0]
+
+    respond()
+    before = [given_to(0), given_to(1)]
+    model.learn_scales(iter([batch]))
+    # The scale is part of the weight on the path of training, too.
+    torch.testing.assert_close(respond(), model(batch).logit_BCT, rtol=0, atol=1e-12)
+    found = 2 * model.config.width if model.config.periods else 0
+    for place, begin in ((0, found), (1, 0)):
+        now, was = given_to(place), before[place]
+        scaled = torch.zeros(now.shape[1], dtype=torch.bool)
+        scaled[begin : begin + counts] = True
+        scaled[begin + fields * FEATURES : begin + fields * FEATURES + kinds] = False
+        assert torch.equal(now[:, ~scaled], was[:, ~scaled])
+        varies = was[:, scaled].std(dim=0) > 1e-6
+        assert varies.sum() > 10
+        assert now[:, scaled].mean(dim=0).abs().max() < 1e-5
+        torch.testing.assert_close(now[:, scaled].std(dim=0, correction=0), varies.double(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"periods": []}, {"factors": []}])
 def test_targets_of_one_moment_share_its_read_in_value_and_gradient(settings: dict[str, object]) -> None:
     from dataclasses import replace
 
@@ -248,6 +286,34 @@ def test_targets_of_one_moment_share_its_read_in_value_and_gradient(settings: di
         gradients = {name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None}
         found.append((logit_NT.detach(), gradients))
     torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+
+
+def test_the_weight_of_the_second_head_is_chosen_on_validation_unless_it_is_set() -> None:
+    batch = random_batch([60, 2, 0, 25], targets=6)
+    label = np.random.default_rng(0).integers(0, 2, (*batch.mask_BC.shape, 1))
+
+    def predict(model: Tally) -> np.ndarray:
+        return model(batch).logit_BCT.detach().numpy()
+
+    model = make(steady=None)
+    first, second = (member.detach().numpy() for member in model(batch).members)
+    model.choose(lambda: predict(model), label)
+    losses = [np.logaddexp(0, logit).mean() - (label * logit).mean() for logit in mixtures(first, second)]
+    assert float(model.head.steady) == np.argmin(losses) / 20
+    assert len({round(loss, 9) for loss in losses}) > 1
+    np.testing.assert_allclose(predict(model), mixtures(first, second)[int(np.argmin(losses))], rtol=0, atol=1e-12)
+    given = make(steady=0.4)
+    given.choose(lambda: predict(given), label)
+    assert float(given.head.steady) == 0.4
+    # Of an earlier release, where it was a setting alone.
+    earlier = {name: value for name, value in given.state_dict().items() if name != "head.steady"}
+    other = make(steady=0.4)
+    other.load_state_dict(earlier)
+    assert float(other.head.steady) == 0.4
+
+
+def mixtures(first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
+    return [(1 - part / 20) * first + part / 20 * second for part in range(21)]
 
 
 def test_more_values_than_cells_still_obey_the_law() -> None:

@@ -45,6 +45,7 @@ def first_losses(dataset: Dataset, name: str, config: Mapping[str, Any]) -> list
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     settings = TrainSettings(max_targets=16, batch_events=256, batch_targets=128)
     batches = TrainingBatches(dataset, settings, phase=32)
+    model.learn_scales(batches.make(pass_B, 0, number) for number, pass_B in enumerate(batches.epoch(0)))
     losses: list[float] = []
     while len(losses) < STEPS:
         for _, batch in training_batches(batches, epoch=len(losses)):

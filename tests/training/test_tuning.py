@@ -21,6 +21,7 @@ from lifelong.testing.datasets import tiny_dataset
 from lifelong.training import tuning
 from lifelong.training.loop import Loop
 from lifelong.training.space import apply, defaults, space_of
+from lifelong.training.trainer import train
 from lifelong.training.tuning import Search, tune
 
 pytestmark = pytest.mark.torch
@@ -82,6 +83,15 @@ def test_the_objective_is_auc_on_validation(dataset, tmp_path):
     validation = dataset.examples("validation")
     expected = metrics.auc(validation.label_NT[:, 0], predict(model, dataset, validation)[:, 0])
     assert tuned.auc == pytest.approx(expected)
+
+
+def test_a_trial_trains_as_training_does(dataset, tmp_path):
+    # With the model's recipe, and with what the model takes from the data: initial embeddings, factors, popularity.
+    config = RunConfig(train=TrainSettings(threads=1), model={"embedding": 4, "width": 4, "periods": [1, 3]})
+    found = tune(dataset, Search("tally", trials=1, examples=400), tmp_path / "tally.toml", config=config)
+    limits = {"max_examples": 400, "max_epochs": 10**6, "patience": 10**6, "validate_every": 50}
+    artifact = train(dataset, "tally", tmp_path / "a", config=config.with_train(**limits), progress=False)
+    assert found.auc == max(point["auc"] for point in artifact.metrics["learning_curve"])
 
 
 def test_the_test_split_is_never_read(dataset, tmp_path, monkeypatch):
