@@ -16,7 +16,7 @@ from lifelong.errors import ConfigError
 from lifelong.memory.codec import make_codec
 from lifelong.models import build
 from lifelong.models.base import Event, History, Target
-from lifelong.models.tally import Tally, TallyHead
+from lifelong.models.tally import STEADY, Tally, TallyHead, best_weight
 from lifelong.nn.tally import FEATURES, KINDS
 from lifelong.testing.worlds import INPUTS, random_batch
 
@@ -296,12 +296,12 @@ def test_the_weight_of_the_second_head_is_chosen_on_validation_unless_it_is_set(
         return model(batch).logit_BCT.detach().numpy()
 
     model = make(steady=None)
+    assert float(model.head.steady) == STEADY
     first, second = (member.detach().numpy() for member in model(batch).members)
+    wanted = best_weight(first, second, label)
     model.choose(lambda: predict(model), label)
-    losses = [np.logaddexp(0, logit).mean() - (label * logit).mean() for logit in mixtures(first, second)]
-    assert float(model.head.steady) == np.argmin(losses) / 20
-    assert len({round(loss, 9) for loss in losses}) > 1
-    np.testing.assert_allclose(predict(model), mixtures(first, second)[int(np.argmin(losses))], rtol=0, atol=1e-12)
+    assert float(model.head.steady) == wanted
+    np.testing.assert_allclose(predict(model), (1 - wanted) * first + wanted * second, rtol=0, atol=1e-12)
     given = make(steady=0.4)
     given.choose(lambda: predict(given), label)
     assert float(given.head.steady) == 0.4
@@ -312,8 +312,23 @@ def test_the_weight_of_the_second_head_is_chosen_on_validation_unless_it_is_set(
     assert float(other.head.steady) == 0.4
 
 
-def mixtures(first: np.ndarray, second: np.ndarray) -> list[np.ndarray]:
-    return [(1 - part / 20) * first + part / 20 * second for part in range(21)]
+@pytest.mark.parametrize(("true", "examples"), [(0.0, 400), (0.5, 4_000), (1.0, 400)])
+def test_the_chosen_weight_is_the_nearest_to_the_usual_one_of_those_that_are_about_the_best(true, examples) -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, examples, 1), scale=2)
+    logit = (1 - true) * first + true * second
+    label = (rng.uniform(size=logit.shape) < 1 / (1 + np.exp(-logit))).astype(float)
+    losses = []
+    for part in range(21):
+        mixed = (1 - part / 20) * first + part / 20 * second
+        losses.append(np.logaddexp(0, mixed) - label * mixed)
+    best = min(losses, key=lambda loss: loss.mean())
+    good = [
+        part / 20 for part, loss in enumerate(losses) if (loss - best).mean() <= (loss - best).std() / examples**0.5
+    ]
+    chosen = best_weight(first, second, label)
+    assert chosen == min(good, key=lambda weight: abs(weight - STEADY))
+    assert abs(chosen - true) < 0.15
 
 
 def test_more_values_than_cells_still_obey_the_law() -> None:
