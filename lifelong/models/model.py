@@ -197,13 +197,14 @@ class Model(nn.Module, ABC):
         """
         self.extras.learn_popularity(counts)
 
-    def choose(self, predict: Callable[[], FloatArray], label_NT: FloatArray) -> None:
-        """Set what is chosen on validation and not by gradient, after training; most models have nothing of the kind.
+    def validated(self, predict: Callable[[], FloatArray], label_NT: FloatArray) -> FloatArray:
+        """Logits `[N, T]` of the validation examples, after setting what is chosen on them; in most models nothing is.
 
         Args:
-            predict: logits `[N, T]` of the validation examples, by the model as it is.
-            label_NT: of these examples.
+            predict: logits `[N, T]` of these examples, by the model as it is.
+            label_NT: their labels.
         """
+        return predict()
 
     def learn_scales(self, batches: Iterable[Batch]) -> None:
         """Take in how large inputs are, before training and after all else is given; most models do not look at it.

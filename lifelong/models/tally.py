@@ -129,7 +129,7 @@ SCALED_BY = 20_000
 WEIGHTS = 20
 """Steps of the weight of the second head."""
 STEADY = 0.3
-"""Weight of the second head while training."""
+"""Weight of the second head until there is a validation."""
 STD = 0.01
 """Standard deviation of the initial weights of counts."""
 STD_VECTORS = 0.1
@@ -571,14 +571,17 @@ class Tally(CountingModel[Any]):
                     break
         self.head.scale(torch.cat(known), counted_widths(self.memory, self.split.fields))
 
-    def choose(self, predict: Callable[[], FloatArray], label_NT: FloatArray) -> None:
-        """The weight of the second head."""
+    def validated(self, predict: Callable[[], FloatArray], label_NT: FloatArray) -> FloatArray:
+        """The weight of the second head is chosen, unless it was given."""
         if self.config.steady is not None:
-            return
+            return predict()
         self.head.steady.fill_(0.0)
         first_NT = predict()
         self.head.steady.fill_(1.0)
-        self.head.steady.fill_(best_weight(first_NT, predict(), label_NT))
+        second_NT = predict()
+        weight = best_weight(first_NT, second_NT, label_NT)
+        self.head.steady.fill_(weight)
+        return (1 - weight) * first_NT + weight * second_NT
 
     def _moments(self, batch: Batch) -> Moments:
         return moments_of(batch.position_BC, batch.context_BCF[..., self._context_at], batch.mask_BC)

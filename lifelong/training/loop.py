@@ -225,9 +225,7 @@ class Loop:
         progress = self.progress
         self.display.stage("validating")
         with timed(self.progress.seconds, "validate"):
-            logit_NT = predict(
-                self._model, self.dataset, self._validation, threads=self._threads, processes=self.processes
-            )
+            logit_NT = self._model.validated(self._predict, np.asarray(self._validation.label_NT))
             tasks = self.dataset.schema.tasks
             found = self.processes.on_first(lambda: measure_tasks(logit_NT, self._validation, tasks))
             auc, log_loss = selected(found, self.settings.select_task)
@@ -249,6 +247,9 @@ class Loop:
             self._best = {name: value.detach().cpu().clone() for name, value in self._model.state_dict().items()}
         self.display.validated(progress.curve[-1], best=better)
         self.display.stage("training")
+
+    def _predict(self) -> FloatArray:
+        return predict(self._model, self.dataset, self._validation, threads=self._threads, processes=self.processes)
 
     def _score(self, place: int) -> float:
         point = self.progress.curve[place]

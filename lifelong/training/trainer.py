@@ -203,9 +203,6 @@ class _Run:
             model.load_state_dict(dict(best))
         self.processes.spread(model.state_dict().values())
         self.seconds |= loop.progress.seconds
-        if len(self._stopping):
-            with timed(self.seconds, "validate"):
-                model.choose(lambda: self._logits(model, self._stopping), np.asarray(self._stopping.label_NT))
         self.record = _loop_record(loop, compute)
         if self.start is not None:
             before = loop.progress.curve[0]

@@ -100,6 +100,8 @@ def tune(
     optuna = require("optuna", extra="tune", purpose="tuning")
     config = config or RunConfig()
     build_model(dataset, search.model, config.model)
+    # First of all: a recipe leaves alone what is named, and a trial names every setting.
+    config = with_recipe(config, search.model, dataset)
     space = space_of(search.model, config, fixed=search.fixed)
     if not space:
         raise UsageError(f"{search.model} has no setting left to search", fix="leave a --set out")
@@ -218,7 +220,6 @@ class _Tuner:
     def _score(self, trial: Any, config: RunConfig, listeners: Callback) -> float:
         """The best validation AUC of a trial."""
         limited = equal_budget(self._search.model, config, self._search.examples) or config
-        limited = with_recipe(limited, self._search.model, self._dataset)
         with torch_threads(config.train.threads), torch.random.fork_rng():
             torch.manual_seed(config.train.seed)
             model = build_model(self._dataset, self._search.model, limited.model)

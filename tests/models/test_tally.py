@@ -299,11 +299,12 @@ def test_the_weight_of_the_second_head_is_chosen_on_validation_unless_it_is_set(
     assert float(model.head.steady) == STEADY
     first, second = (member.detach().numpy() for member in model(batch).members)
     wanted = best_weight(first, second, label)
-    model.choose(lambda: predict(model), label)
+    found = model.validated(lambda: predict(model), label)
     assert float(model.head.steady) == wanted
-    np.testing.assert_allclose(predict(model), (1 - wanted) * first + wanted * second, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found, (1 - wanted) * first + wanted * second, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(predict(model), found, rtol=0, atol=1e-12)
     given = make(steady=0.4)
-    given.choose(lambda: predict(given), label)
+    assert np.array_equal(given.validated(lambda: predict(given), label), predict(given))
     assert float(given.head.steady) == 0.4
     # Of an earlier release, where it was a setting alone.
     earlier = {name: value for name, value in given.state_dict().items() if name != "head.steady"}

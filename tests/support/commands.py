@@ -37,7 +37,12 @@ def _section(name: str, command: Any) -> str:
     words = " ".join(_usage(parameter) for parameter in shown)
     lines = [f"## {name}", "", command.help, "", *_wrapped(f"lifelong {name} {words}".rstrip()), ""]
     if shown:
-        lines += ["| argument or option | meaning | default |", "| --- | --- | --- |", *(_row(parameter) for parameter in shown), ""]
+        lines += [
+            "| argument or option | meaning | default |",
+            "| --- | --- | --- |",
+            *(_row(parameter) for parameter in shown),
+            "",
+        ]
     return "\n".join(lines)
 
 

@@ -91,6 +91,7 @@ def test_a_trial_trains_as_training_does(dataset, tmp_path):
     found = tune(dataset, Search("tally", trials=1, examples=400), tmp_path / "tally.toml", config=config)
     limits = {"max_examples": 400, "max_epochs": 10**6, "patience": 10**6, "validate_every": 50}
     artifact = train(dataset, "tally", tmp_path / "a", config=config.with_train(**limits), progress=False)
+    assert artifact.config.run["train"]["schedule"] == "cosine"
     assert found.auc == max(point["auc"] for point in artifact.metrics["learning_curve"])
 
 
