@@ -108,7 +108,7 @@ WRONG: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("train", ("data", "tally"), {"config": 3}, "settings of type int"),
     ("train", ("data", "tally"), {"progress": "yes"}, "progress = 'yes'"),
     ("train", ("data",), {"start": 3}, "an artifact of type int"),
-    ("evaluate", ("data", "data"), {}, "is not an artifact|no artifact|manifest"),
+    ("evaluate", ("data", "data"), {}, "data is a dataset. Expected: an artifact folder"),
     ("evaluate", ("data-tally", "data"), {"split": "tset"}, "split = 'tset'"),
     ("evaluate", ("data-tally", "data"), {"delays": "soon"}, "is not a duration"),
     ("evaluate", ("data-tally", "data"), {"delays": [1.5]}, "delay = 1.5"),

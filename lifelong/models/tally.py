@@ -670,7 +670,7 @@ def best_weight(first_NT: FloatArray, second_NT: FloatArray, label_NT: npt.NDArr
     >>> rng = np.random.default_rng(0)
     >>> logit_NT = rng.normal(size=(10_000, 1))
     >>> label_NT = (rng.uniform(size=logit_NT.shape) < 1 / (1 + np.exp(-logit_NT))).astype(float)
-    >>> best_weight(-logit_NT, logit_NT, label_NT), best_weight(-logit_NT[:2], logit_NT[:2], label_NT[:2])
+    >>> best_weight(-logit_NT, logit_NT, label_NT), best_weight(logit_NT, logit_NT, label_NT)
     (1.0, 0.3)
     """
     weight_W = np.arange(WEIGHTS + 1) / WEIGHTS

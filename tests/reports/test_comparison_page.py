@@ -60,8 +60,10 @@ def test_the_page_has_all_parts_in_order(page):
 
 def test_the_page_is_one_file_without_outside_addresses_and_shows_command_and_versions(page):
     source = page.read_text()
-    assert "http" not in source
-    assert "<script" not in source
+    assert "http://" not in source
+    assert "https://" not in source
+    assert re.findall(r"<script[^>]*>", source) == ["<script>"]
+    assert "default-src 'none'; script-src 'sha256-" in source
     text = text_of(page)
     assert "lifelong compare data --models all --seeds 2 --out report" in text
     assert "python 3.11.0" in text
