@@ -300,11 +300,6 @@ class TallyHead(nn.Module):
         """Logits `[..., T]`: the weighted sum of both."""
         return self.mixed(*self.members(interest, self.split.vectors(target), context))
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # In artifacts of earlier releases it is a setting alone.
-        state_dict.setdefault(f"{prefix}steady", self.steady)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
-
     def scale(self, known_NX: Tensor, widths: Mapping[str, int]) -> None:
         """Let both heads see counts and affinities at mean 0 and deviation 1; embeddings stay as they are.
 
@@ -377,6 +372,11 @@ class Tally(CountingModel[Any]):
         "score": "memory.slots.reader.scores.0",
     }
     earlier_settings: ClassVar[Mapping[str, Any]] = {"factors": (), "repeats": False}
+    # Earlier first layers were plain ones, and the weight of the second head was its setting alone.
+    later_buffers: ClassVar[tuple[str, ...]] = (
+        "head.steady",
+        *(f"head.{head}.layers.0.{name}" for head in ("head", "counter") for name in ("mean_X", "scale_X")),
+    )
     # Whole histories, since counts of the last events alone would not be those of a service.
     recipe: ClassVar[Mapping[str, Any]] = {
         "initial_vectors": "cooccurrence",

@@ -12,8 +12,6 @@ Shapes: X inputs, Y outputs.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -41,12 +39,6 @@ class ScaledLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """`[..., Y]` of `[..., X]`."""
         return linear(input, *weights_of(self))
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        # Artifacts of earlier releases have plain layers.
-        state_dict.setdefault(f"{prefix}mean_X", torch.zeros_like(self.mean_X))
-        state_dict.setdefault(f"{prefix}scale_X", torch.ones_like(self.scale_X))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def weights_of(layer: nn.Linear) -> tuple[Tensor, Tensor]:

@@ -2,14 +2,18 @@
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
+import onnx
+import onnxruntime
 import torch
 from support.artifacts import SETTINGS, tiny_artifact
+from torch import nn
 
 from lifelong import atomic as folders
 from lifelong.artifact import graphs
@@ -19,7 +23,8 @@ from lifelong.data.cell_plan import plan_of
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation.evaluate import predict
 from lifelong.models import MODELS, SERVED, build
-from lifelong.models.base import FittedModel, MemoryModel
+from lifelong.models.base import FittedModel, MemoryModel, Model
+from lifelong.nn.scaled import weights_of
 from lifelong.testing.datasets import tiny_dataset
 
 pytestmark = pytest.mark.torch
@@ -203,13 +208,35 @@ def test_a_tally_of_an_earlier_release_has_no_factors(dataset, tmp_path):
     assert plan_of(settings, bare.config.input_spec) == other.counts.plan
 
 
+def test_scaled_inputs_cost_a_service_nothing(dataset, tmp_path):
+    def operators(model: Model, folder: Path) -> Counter[str]:
+        graphs.write_graphs(model.eval(), folder)
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath = str(folder / "optimised.onnx")
+        onnxruntime.InferenceSession(folder / "head.onnx", options, providers=["CPUExecutionProvider"])
+        return Counter(node.op_type for node in onnx.load(folder / "optimised.onnx").graph.node)
+
+    model = build("tally", dataset.inputs, SETTINGS["tally"])
+    heads = (model.head.head, model.head.counter)
+    for head in heads:
+        head.first.mean_X.fill_(0.5)
+        head.first.scale_X.fill_(2.0)
+    found = operators(model, tmp_path / "scaled")
+    for head in heads:
+        plain = nn.Linear(head.first.in_features, head.first.out_features)
+        with torch.no_grad():
+            for part, value in zip((plain.weight, plain.bias), weights_of(head.first), strict=True):
+                part.copy_(value)
+        head.layers[0] = plain
+    assert found == operators(model, tmp_path / "plain")
+
+
 def test_a_tally_of_an_earlier_release_has_plain_inputs(dataset, tmp_path):
     model = build("tally", dataset.inputs, SETTINGS["tally"])
     later = ("mean_X", "scale_X", "steady")
     plain = {name: value for name, value in model.state_dict().items() if not name.endswith(later)}
     assert len(plain) == len(model.state_dict()) - 5
     other = build("tally", dataset.inputs, SETTINGS["tally"])
-    other.head.head.first.mean_X.fill_(1.0)
     other.load_state_dict(plain)
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name

@@ -26,6 +26,7 @@ from lifelong.evaluation import metrics
 from lifelong.evaluation.calibration import fit_calibrator
 from lifelong.evaluation.evaluate import predict
 from lifelong.models import model_class
+from lifelong.models.tally import best_weight
 from lifelong.nn.counted import TargetPopularity
 from lifelong.nn.tally import FEATURES
 from lifelong.store.opening import open_store
@@ -293,6 +294,28 @@ def test_factors_are_made_of_a_runs_own_log(dataset: Dataset, tmp_path: Path) ->
         for place, factor_VD in enumerate(whole.values()):
             assert factor_VD.any()
             np.testing.assert_array_equal(weights(artifact)[f"embed.factor_{place}"], factor_VD)
+
+
+def test_tally_scales_counts_by_a_runs_own_targets_and_weighs_its_heads_on_validation(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    config = RunConfig(train=TrainSettings.model_validate(SMALL), model={"width": 4, "embedding": 5})
+    first = train(dataset, "tally", tmp_path / "a", config=config, progress=False)
+    names = [f"head.{head}.layers.0.{name}" for head in ("head", "counter") for name in ("mean_X", "scale_X")]
+    for head in ("head", "counter"):
+        mean_X, scale_X = (weights(first)[f"head.{head}.layers.0.{name}"] for name in ("mean_X", "scale_X"))
+        scaled_X = mean_X != 0
+        assert scaled_X.any()
+        assert not torch.any(scale_X[scaled_X] == 1)
+    model, validation = load_model(first), dataset.examples("validation")
+    logits = []
+    for weight in (0.0, 1.0):
+        model.get_buffer("head.steady").fill_(weight)
+        logits.append(predict(model, dataset, validation))
+    assert float(weights(first)["head.steady"]) == best_weight(*logits, np.asarray(validation.label_NT))
+    newer = tiny_dataset(tmp_path / "newer", num_users=35)
+    second = train(newer, None, tmp_path / "b", config=config, start=first, progress=False)
+    assert all(torch.equal(weights(first)[name], weights(second)[name]) for name in names)
 
 
 def test_training_from_an_artifact_keeps_its_scale_of_counts(dataset: Dataset, tmp_path: Path) -> None:
