@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 LOOKED = 5_000
 """Memories of a store that a search looks at."""
-TOLD = 100
+READ = 100
 """How many users' events are read for stories."""
 LOOKED_BACK, RECENT, LEAST = 400, 40, 100
 """Events of a user that are read for a story, those that count as recent, and how many there must be."""
@@ -141,7 +141,7 @@ def _looked_at(scorer: Scorer) -> tuple[dict[str, bytes], bool]:
 def _listed(
     scorer: Scorer, chosen: dict[str, bytes], lately: Sequence[str], *, most: int, story: Kind | None
 ) -> list[ListedUser]:
-    names = list(chosen)[: most if story is None else TOLD]
+    names = list(chosen)[: most if story is None else READ]
     if not names:
         return []
     states = scorer.runtime.decode([chosen[name] for name in names], names)

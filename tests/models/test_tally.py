@@ -253,6 +253,8 @@ def test_both_heads_see_counts_at_mean_0_and_deviation_1_and_embeddings_as_they_
     found = 2 * model.config.width if model.config.periods else 0
     for place, begin in ((0, found), (1, 0)):
         now, was = given_to(place), before[place]
+        layer = (model.head.head, model.head.counter)[place].layers[0]
+        torch.testing.assert_close(layer(seen[place])[batch.mask_BC], now @ layer.weight.T + layer.bias)
         scaled = torch.zeros(now.shape[1], dtype=torch.bool)
         scaled[begin : begin + counts] = True
         scaled[begin + fields * FEATURES : begin + fields * FEATURES + kinds] = False
