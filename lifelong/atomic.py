@@ -19,7 +19,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from lifelong.errors import DataError
+from lifelong.errors import DataError, UsageError
 
 DRAFT = ".new"
 """Ending of a file that is being written."""
@@ -53,6 +53,19 @@ def replace_text(path: Path, text: str) -> None:
     """Write a text file that is there whole or, after a crash, as it was."""
     with write_whole(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def check_folder(path: Path) -> None:
+    """Check that a folder is or can be at a place, as far as what is there says.
+
+    Raises:
+        UsageError: a file is there, or in the place of a folder above it.
+
+    >>> check_folder(Path("/tmp"))
+    """
+    taken = next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None)
+    if taken is not None:
+        raise UsageError(f"{taken} is a file", expected="a folder, or a name that is free", fix="choose another --out")
 
 
 def make_folder(path: Path) -> None:

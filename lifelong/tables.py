@@ -51,9 +51,11 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
 
     Raises:
         SourceError: a glob matches nothing.
+        UsageError: an address, such as that of an object store.
     """
     files: list[Path] = []
     for path in paths:
+        _check_local(str(path))
         whole = Path(path).expanduser()
         if whole.exists() or not glob.has_magic(str(whole)):
             files.append(whole)
@@ -64,6 +66,21 @@ def expand(paths: Sequence[str | Path]) -> list[Path]:
             raise SourceError("no file matches", file=str(path), expected="at least one file", fix="check the pattern")
         files.extend(found)
     return files
+
+
+def _check_local(path: str) -> None:
+    """Refuse an address, which `Path` would make a path of.
+
+    Raises:
+        UsageError: it is one.
+    """
+    scheme, separator, _ = path.partition("://")
+    if separator and scheme.replace("+", "").isalnum() and not Path(path).exists():
+        raise UsageError(
+            f"{path} is an address",
+            expected="files on a disk of this machine",
+            fix="copy the files here, or read them from Python as a table, such as of DuckDB or Arrow",
+        )
 
 
 def reader_of(table: Any, *, what: str = "a table", expected: str = TABLES) -> Any:

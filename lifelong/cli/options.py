@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from lifelong.errors import UsageError
+from lifelong.errors import ConfigError, UsageError
 
 Late = Literal["apply", "refuse"]
 ArtifactPath = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="Folder that `lifelong train` wrote.")]
@@ -93,6 +93,13 @@ MaxAhead = Annotated[
     float,
     typer.Option("--max-ahead", metavar="DAYS", min=0, help="How far ahead of the clock an event may be, or inf."),
 ]
+
+MAPPING_SETTINGS = (
+    *("user", "item", "time", "event_type", "event_id", "time_unit", "time_format", "fields", "numbers", "missing"),
+    *("delimiter", "header", "columns", "quoted", "encoding", "target_types", "labels", "rating", "threshold"),
+    *("history", "negatives", "name", "where", "derived", "skip_invalid", "items", "users"),
+)
+"""What a mapping file may say: the settings of `prepare table`, whose module needs DuckDB, and `event_id`."""
 
 
 def pairs(words: Sequence[str], *, option: str) -> dict[str, str]:
@@ -193,11 +200,32 @@ def columns_of(mapping: Path | None, column: Sequence[str]) -> dict[str, str]:
     """Our name -> the file's name, from a mapping file of `prepare` and from `--column`, which wins.
 
     Raises:
+        ConfigError: the mapping has settings that there are not; names all of them.
         UsageError: the mapping is of files that only `prepare` reads.
     """
     from lifelong.config import read_mapping
 
     given = {} if mapping is None else read_mapping(mapping)
+    _check_mapping(mapping, given)
+    fields = given.get("fields", {})
+    if not isinstance(fields, dict):
+        fields = {name: name for name in (names(fields) if isinstance(fields, str) else fields)}
+    roles = ("user", "item", "time", "event_type", "event_id", "time_unit", "time_format")
+    said = {name: str(given[name]) for name in roles if given.get(name) is not None}
+    return {**fields, **said, **pairs(column, option="--column")}
+
+
+def _check_mapping(mapping: Path | None, given: Mapping[str, Any]) -> None:
+    """Refuse what events are not read by.
+
+    Raises:
+        ConfigError: there are no such settings.
+        UsageError: settings that `prepare` alone follows.
+    """
+    unknown = [name for name in given if name not in MAPPING_SETTINGS]
+    if unknown:
+        problems = [f"{mapping}: {name}: there is no such setting" for name in unknown]
+        raise ConfigError(problems, fix=f"check the names; there are {', '.join(MAPPING_SETTINGS)}")
     for name, usual in (("delimiter", ","), ("header", True), ("encoding", "utf-8")):
         if given.get(name, usual) != usual:
             raise UsageError(
@@ -214,8 +242,3 @@ def columns_of(mapping: Path | None, column: Sequence[str]) -> dict[str, str]:
                 if name == "skip_invalid"
                 else "filter and compute before the events are written, and take the setting out of this mapping",
             )
-    fields = given.get("fields", {})
-    found = fields if isinstance(fields, dict) else {name: name for name in fields}
-    names = ("user", "item", "time", "event_type", "event_id", "time_unit", "time_format")
-    found = {**found, **{name: str(given[name]) for name in names if given.get(name) is not None}}
-    return {**found, **pairs(column, option="--column")}

@@ -25,7 +25,7 @@ from lifelong.errors import SourceError, UsageError
 from lifelong.ingestion.parquet import ParquetRows
 from lifelong.ingestion.plain_lines import PlainLines
 from lifelong.ingestion.prefix import Digest, RowDigest, TextDigest
-from lifelong.ingestion.rows import COLUMNS, EventRows, Problem, json_row
+from lifelong.ingestion.rows import EventRows, Problem, check_columns, json_row
 from lifelong.memory.event import MAX_ID
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 Row = Mapping[str, Any] | Problem
 
 _BUFFER = 2**17
-_SHOWN = 12
-"""Columns of a header that an error names."""
 _STILL, _LOOK = 1.0, 0.02
 """Seconds without a change after which a last line without its end is taken as it is, and between two looks."""
 
@@ -256,13 +254,7 @@ class FileReader:
         wanted = f"a header with {', '.join(self.rows.needed)}"
         if not head:
             raise SourceError("the file is empty", file=str(self.path), expected=wanted)
-        for ours, name in zip(COLUMNS, self.rows.needed, strict=False):
-            if name not in head:
-                found = f"there is no column {name!r} among {', '.join(map(repr, head[:_SHOWN]))}"
-                fix = f"name the column by --column {ours}=NAME, or in a --mapping file"
-                if len(head) == 1:
-                    fix = "separate columns by commas"
-                raise SourceError(found, file=str(self.path), line=1, expected=wanted, fix=fix)
+        check_columns(head, self.rows.needed, file=self.path, expected=wanted, line=1)
         twice = [name for name in self.rows.read if head.count(name) > 1]
         if twice:
             raise SourceError(f"there are several columns {twice[0]!r}", file=str(self.path), line=1, expected="one")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.errors import SourceError, require
+from lifelong.ingestion.rows import check_columns
 from lifelong.tables import is_clock, utc_seconds
 
 
@@ -34,15 +35,15 @@ class ParquetRows:
     def check(self, needed: Sequence[str]) -> bool:
         """Check that columns exist; whether times are timestamps or dates, which say their unit themselves.
 
+        Args:
+            needed: columns of the file that hold user, item and time, in this order.
+
         Raises:
             SourceError: a column does not exist, or it is not a parquet file.
         """
         with self._open() as file:
             schema = file.schema_arrow
-        missing = [name for name in needed if name not in schema.names]
-        if missing:
-            expected = f"the columns {', '.join(needed)}"
-            raise SourceError(f"there is no column {missing[0]!r}", file=str(self._path), expected=expected)
+        check_columns(schema.names, needed, file=self._path, expected=f"the columns {', '.join(needed)}")
         return is_clock(schema.field(self._time).type)
 
     def batches(self, size: int) -> Generator[Any]:

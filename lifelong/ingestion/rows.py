@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lifelong.errors import UsageError
+from lifelong.errors import SourceError, UsageError
 from lifelong.ingestion.times import TimeFormat
 from lifelong.memory.event import (
     MAX_ID,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 COLUMNS = ("user", "item", "time", "event_type")
 NAMED = ("event_id", "time_unit", "time_format")
 """What a mapping may say next to the columns."""
+_SHOWN = 12
+"""Columns of a file that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +203,37 @@ class EventRows:
             return event
         column, found, expected = problem
         return Problem(f"{column} {found}", expected, self.column.get(column, self._event_id))
+
+
+def check_columns(
+    names: Sequence[str], needed: Sequence[str], *, file: Path, expected: str, line: int | None = None
+) -> None:
+    """Check that a file has the columns of user, item and time.
+
+    Args:
+        names: of the file's columns.
+        needed: those of user, item and time, in this order.
+        file: the file.
+        expected: what was expected, in words.
+        line: of the header, if the format has one.
+
+    Raises:
+        SourceError: one is missing; says which option names it.
+
+    >>> check_columns(["who", "item", "time"], ["who", "item", "time"], file=Path("log.csv"), expected="a header")
+    """
+    for ours, name in zip(COLUMNS, needed, strict=False):
+        if name not in names:
+            rest = "" if len(names) <= _SHOWN else f" and {len(names) - _SHOWN} more"
+            raise SourceError(
+                f"there is no column {name!r} among {', '.join(map(repr, names[:_SHOWN]))}{rest}",
+                file=str(file),
+                line=line,
+                expected=expected,
+                fix="separate columns by commas"
+                if line is not None and len(names) == 1
+                else f"name the column by --column {ours}=NAME, or in a --mapping file; in Python by {ours}='NAME'",
+            )
 
 
 def json_row(text: str | bytes) -> Mapping[str, Any] | Problem:

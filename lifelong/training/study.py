@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from lifelong.artifact.folder import Artifact
+from lifelong.atomic import check_folder
 from lifelong.config import RunConfig
 from lifelong.data.dataset import Dataset
 from lifelong.errors import LifelongError, UsageError
@@ -116,8 +117,9 @@ def plan(study: Study, out: Path) -> Planned:
     """Which trainings a study takes.
 
     Raises:
-        UsageError: no models or seeds, or options that exclude each other.
+        UsageError: no models or seeds, options that exclude each other, or `out` is a file.
     """
+    check_folder(out)
     if not study.configs or not study.seeds:
         raise UsageError("nothing to compare", expected="at least one model and one seed")
     if (study.only_equal or study.equal_seeds is not None) and study.examples is None:

@@ -94,6 +94,15 @@ def test_options_that_make_no_sense_are_bad_usage(run, dataset, tmp_path, words,
     assert not (tmp_path / "report").exists()
 
 
+def test_a_file_in_the_place_of_the_report_is_bad_usage(run, dataset, tmp_path):
+    taken = tmp_path / "report"
+    taken.write_text("mine")
+    for out in (taken, taken / "below"):
+        outcome = run("compare", dataset.folder, "--models", "popularity", "--out", out, "--json")
+        assert (outcome.code, outcome.error["found"]) == (2, f"{taken} is a file")
+    assert taken.read_text() == "mine"
+
+
 @pytest.mark.slow
 def test_a_comparison_killed_with_two_jobs_goes_on_without_doing_a_finished_run_again(dataset, tmp_path):
     out = tmp_path / "report"

@@ -211,6 +211,12 @@ def test_a_file_that_is_not_there_is_said(artifact, store, tmp_path):
         ingest(artifact, store, tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize("address", ["s3://bucket/log.csv", "https://shop.example/log.csv", "file:///tmp/log.csv"])
+def test_an_address_is_said_as_it_was_given(artifact, store, address):
+    with pytest.raises(UsageError, match=f"^{address} is an address"):
+        ingest(artifact, store, address)
+
+
 def test_a_folder_is_said(artifact, store, tmp_path):
     with pytest.raises(UsageError, match=r"is a folder.*\*\.csv"):
         ingest(artifact, store, tmp_path)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lifelong.data.events import Schema
-from lifelong.errors import UsageError
+from lifelong.errors import ConfigError, UsageError
 from lifelong.ingestion.rows import EventRows, Problem
 from lifelong.ingestion.times import TimeFormat
 
@@ -62,6 +62,33 @@ def test_a_mapping_of_files_that_only_prepare_reads_is_refused(tmp_path):
         columns_of(path, [])
     path.write_text(json.dumps({"user": "who", "item": "sku", "time": "at", "fields": {"brand": "maker"}}))
     assert columns_of(path, ["user=person"]) == {"user": "person", "item": "sku", "time": "at", "brand": "maker"}
+
+
+def test_a_setting_of_a_mapping_that_there_is_not_is_refused_by_name(tmp_path):
+    from lifelong.cli.options import columns_of
+
+    path = tmp_path / "mapping.toml"
+    path.write_text('user = "who"\nitems_column = "sku"\nzeit = "at"\n')
+    with pytest.raises(
+        ConfigError, match=r"mapping\.toml: items_column: there is no such setting; .*zeit.*time_format"
+    ):
+        columns_of(path, [])
+
+
+def test_fields_of_a_mapping_may_be_one_text(tmp_path):
+    from lifelong.cli.options import columns_of
+
+    path = tmp_path / "mapping.toml"
+    path.write_text('fields = "brand, price"\n')
+    assert columns_of(path, []) == {"brand": "brand", "price": "price"}
+
+
+def test_the_settings_of_a_mapping_are_those_of_prepare():
+    pytest.importorskip("duckdb", reason="duckdb is of the train extra")
+    from lifelong.cli.options import MAPPING_SETTINGS
+    from lifelong.preparation.sources.mapping import TableMapping
+
+    assert set(MAPPING_SETTINGS) == {*TableMapping.model_fields, "event_id"}
 
 
 @pytest.mark.parametrize("setting", [{"where": "a = '1'"}, {"derived": {"a": "b"}}, {"skip_invalid": True}])
