@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from support.faults import Link, Pair, Service, Step, disturb, pair, schedule, shrink, small_disk
+from support.faults import Link, Nursery, Pair, Service, Step, disturb, pair, schedule, shrink, small_disk
 from support.histories import FOREVER, Clients, Operation, Violation, check
 
 USERS = ["ada", "bob", "eve"]
@@ -226,9 +226,17 @@ class Ground:
     faults: dict[str, Callable[[], None]]
 
     @classmethod
-    def of(cls, artifact, folder: Path, urls: list[str], chance: random.Random, **more: Callable[[], None]) -> Self:
+    def of(
+        cls,
+        nursery: Nursery,
+        artifact,
+        folder: Path,
+        urls: list[str],
+        chance: random.Random,
+        **more: Callable[[], None],
+    ) -> Self:
         """Services of some URLs, with the faults that each can have."""
-        made = [Service(artifact.path, url, folder / f"clock-{at}") for at, url in enumerate(urls)]
+        made = [Service(nursery, artifact.path, url, folder / f"clock-{at}") for at, url in enumerate(urls)]
         faults: dict[str, Callable[[], None]] = {**more}
         for at, one in enumerate(made):
             faults |= {f"kill {at}": one.kill, f"pause {at}": one.pause, f"jump {at}": partial(one.jump, chance)}
@@ -236,16 +244,16 @@ class Ground:
 
 
 @contextlib.contextmanager
-def own_store(artifact, folder: Path, chance: random.Random) -> Iterator[Ground]:
+def own_store(nursery: Nursery, artifact, folder: Path, chance: random.Random) -> Iterator[Ground]:
     """A service of its own store, on a disk that fills up where one can be mounted."""
     pytest.importorskip("rocksdict")
     with small_disk(folder / "disk") as fill:
         more = {} if fill is None else {"fill the disk": fill}
-        yield Ground.of(artifact, folder, [f"rocksdb://{folder}/disk/store"], chance, **more)
+        yield Ground.of(nursery, artifact, folder, [f"rocksdb://{folder}/disk/store"], chance, **more)
 
 
 @contextlib.contextmanager
-def one_server(artifact, folder: Path, chance: random.Random, wait: str = "", names: str = "") -> Iterator[Ground]:
+def one_server(nursery: Nursery, artifact, folder: Path, chance: random.Random, wait: str = "") -> Iterator[Ground]:
     """Two services of one server, each with a link of its own; the server keeps a log and has a replica."""
     with contextlib.ExitStack() as stack:
         primary, follower = stack.enter_context(pair(folder / "servers"))
@@ -257,7 +265,7 @@ def one_server(artifact, folder: Path, chance: random.Random, wait: str = "", na
         more = {"fail over": servers.fail_over} if wait else {"restart the server": servers.restart}
         for at, link in enumerate(links):
             more |= {f"cut {at}": link.cut, f"hold {at}": link.hold, f"lose answers {at}": link.lose_answers}
-        yield Ground.of(artifact, folder, urls, chance, **more)
+        yield Ground.of(nursery, artifact, folder, urls, chance, **more)
 
 
 KINDS = {
@@ -267,10 +275,10 @@ KINDS = {
 }
 
 
-def told_by(artifact, folder: Path, kind: str, steps: Sequence[Step], seed: int) -> list[Violation]:
+def told_by(nursery: Nursery, artifact, folder: Path, kind: str, steps: Sequence[Step], seed: int) -> list[Violation]:
     """What clients are told that cannot be, while a schedule disturbs the services."""
     folder.mkdir(parents=True)
-    with KINDS[kind](artifact, folder, random.Random(seed)) as ground:
+    with KINDS[kind](nursery, artifact, folder, random.Random(seed)) as ground:
         running = ground.services
         # Where no disk can be mounted, none is filled.
         steps = [step for step in steps if step.fault in ground.faults]
@@ -304,21 +312,29 @@ def names_of(kind: str) -> list[str]:
     return shared
 
 
-def assert_a_schedule_passes(artifact, folder: Path, kind: str, steps: list[Step], seed: int) -> None:
+def assert_a_schedule_passes(nursery: Nursery, artifact, folder: Path, kind: str, steps: list[Step], seed: int) -> None:
     """Try a schedule; of one that fails the fewest steps are found that still fail.
 
     Raises:
         AssertionError: clients were told what cannot be; with those steps and the operations that show it.
     """
-    number, found = count(), told_by(artifact, folder / "first", kind, steps, seed)
+    number, found = count(), told_by(nursery, artifact, folder / "first", kind, steps, seed)
 
     def fails(fewer: list[Step]) -> bool:
         # What fails depends on the moment, too: twice.
-        return any(told_by(artifact, folder / str(next(number)), kind, fewer, seed) for _ in range(2))
+        return any(told_by(nursery, artifact, folder / str(next(number)), kind, fewer, seed) for _ in range(2))
 
     if found:
         fewest = shrink(steps, fails)
         raise AssertionError(f"{kind}, seed {seed}, {fewest}:\n" + "\n".join(map(str, found)))
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    """Starts the services of all schedules of this file."""
+    one = Nursery()
+    yield one
+    one.close()
 
 
 A_FEW = {
@@ -329,15 +345,15 @@ A_FEW = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", A_FEW)
-def test_clients_of_services_under_faults_are_told_what_can_be(artifact, tmp_path, needs_valkey, kind):
+def test_clients_of_services_under_faults_are_told_what_can_be(nursery, artifact, tmp_path, needs_valkey, kind):
     steps = [Step(5, fault) for fault in A_FEW[kind]]
     assert set(A_FEW[kind]) <= set(names_of(kind))
-    assert_a_schedule_passes(artifact, tmp_path, kind, steps, seed=1)
+    assert_a_schedule_passes(nursery, artifact, tmp_path, kind, steps, seed=1)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(170))
 @pytest.mark.parametrize("kind", KINDS)
-def test_many_schedules(artifact, tmp_path, needs_valkey, kind, seed):
+def test_many_schedules(nursery, artifact, tmp_path, needs_valkey, kind, seed):
     """510 of them."""
-    assert_a_schedule_passes(artifact, tmp_path, kind, schedule(names_of(kind), 8, seed), seed)
+    assert_a_schedule_passes(nursery, artifact, tmp_path, kind, schedule(names_of(kind), 8, seed), seed)

@@ -153,6 +153,7 @@ class Clients:
     patience: float = 5.0
     operations: list[Operation] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+    _acknowledged: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -181,7 +182,7 @@ class Clients:
     def acknowledged(self) -> int:
         """Number of writes so far that were acknowledged."""
         with self._lock:
-            return sum(one.kind == "write" and one.end < FOREVER for one in self.operations)
+            return self._acknowledged
 
     def _work(self, place: int) -> None:
         rng, name, number = random.Random(f"{self.seed} {place}"), f"client-{place}", count()
@@ -236,3 +237,4 @@ class Clients:
     def _add(self, operation: Operation) -> None:
         with self._lock:
             self.operations.append(operation)
+            self._acknowledged += operation.kind == "write" and operation.end < FOREVER
