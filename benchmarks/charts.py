@@ -124,7 +124,7 @@ def bytes_auc(ax: Axes) -> None:
 
 def kills(ax: Axes) -> None:
     """Kills by what was running: how many left one more batch than was acknowledged."""
-    rows = table("reliability.md", "| what was killed |")
+    rows = table("reliability.md", "| process | kills |")
     names = [row[0].split(":")[0].replace(" a process that", "").replace("a process that ", "") for row in rows]
     names = [
         re.sub(r" while RocksDB.*", ", RocksDB compacting", re.sub(r" by workers into", ",", name)) for name in names
@@ -139,7 +139,7 @@ def kills(ax: Axes) -> None:
 def latency(ax: Axes) -> None:
     """Percentiles over HTTP, behind a short and a long history."""
     rows = {
-        row[0].split(",")[0] + ("," in row[0]) * " long": row for row in table("service.md", "| | p50 | p95 | p99 |")
+        row[0].split(",")[0] + ("," in row[0]) * " long": row for row in table("service.md", "| path | p50 | p95 | p99 |")
     }
     short, long = rows["HTTP"], rows["HTTP long"]
     places = range(3)

@@ -35,7 +35,7 @@ def export(
         typer.Option(metavar="FILE", help="Export all users' event logs to this file: .csv or .jsonl."),
     ] = None,
 ) -> Reply:
-    """Export from a store: everything about one user as JSON, or all events as a log that `prepare` reads."""
+    """Export everything about one user as JSON, or all events as a log that `prepare` reads."""
     one_of(store=store, service=service)
     if (user is None) == (events is None):
         raise UsageError("found neither or both of --user and --events", expected="--user USER, or --events FILE")

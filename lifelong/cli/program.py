@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import keyword
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lifelong.cli.examples import EXAMPLES
 from lifelong.cli.extras import COMMANDS
 from lifelong.cli.terminal import Reply, Terminal, report, run_command
 from lifelong.errors import UsageError
@@ -70,8 +72,17 @@ def build() -> Any:
         # `try` cannot be a name in Python.
         place = f"{name}_" if keyword.iskeyword(name) else name
         module = import_module(f"lifelong.cli.{place}")
-        app.command(name)(with_common_options(getattr(module, place)))
+        function = getattr(module, place)
+        app.command(name, short_help=_first_part(function), epilog=f"\b\nExample:\n  {EXAMPLES[name]}")(
+            with_common_options(function)
+        )
     return typer.main.get_command(app)
+
+
+def _first_part(function: Callable[..., Reply]) -> str:
+    """What a command does, up to the first colon or semicolon: a line in the list of commands."""
+    part = re.split(r"[:;.](?:\s|$)", inspect.getdoc(function) or "")[0]
+    return f"{part}."
 
 
 def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:

@@ -41,7 +41,7 @@ def try_(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the service.")] = 8000,
     only_once: Annotated[bool, typer.Option("--exit", help="Exit after the first answer; start no service.")] = False,
 ) -> Reply:
-    """Try it: fill a store with the log of a small made-up shop, score items for a customer, explain, serve a page."""
+    """Fill a store with the log of a small made-up shop, score, explain, and serve a page; needs no data of yours."""
     from lifelong.artifact.folder import Artifact
 
     with as_file(files("lifelong.cli").joinpath("shop")) as shop:

@@ -1,5 +1,6 @@
 """What the pages name exists, and what is generated is up to date."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def test_files_and_modules_that_a_page_names_exist(page: Path) -> None:
 def test_tests_that_a_page_names_exist(page: Path) -> None:
     for file, name in re.findall(r"`(?:(tests/[\w/]+\.py)::)?(test_\w+)`", page.read_text()):
         assert name in (TESTS[file] if file else set().union(*TESTS.values())), f"{file} {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_column_of_a_table_has_a_heading(page: Path) -> None:
+    lines = page.read_text().splitlines()
+    for head, rule in itertools.pairwise(lines):
+        if rule.startswith("| ---"):
+            assert all(cell.strip() for cell in head.strip().strip("|").split("|")), head
 
 
 @pytest.mark.parametrize("page", ["security.md", "guarantees.md"])

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from typing import Any
 
+from lifelong.cli.examples import EXAMPLES
 from lifelong.cli.program import build
 
 _JOINT = "\x1f"
@@ -19,7 +20,8 @@ Made from the commands' own help by `make pictures`.
 
 Every command takes `--json` (one JSON document on stdout, everything else on stderr) and `--debug`. Exit codes: 0 done,
 1 failed or the answer is no, 2 bad usage, 130 interrupted. An error says what was found, what was expected and what to
-do; with `--json` it is `{"error": {"type", "found", "expected", "fix"}}`.
+do; with `--json` it is `{"error": {"type", "found", "expected", "fix"}}`. The examples from `prepare` to `doctor` run
+in the folder that `lifelong init shop` makes.
 """
 
 
@@ -43,6 +45,7 @@ def _section(name: str, command: Any) -> str:
             *(_row(parameter) for parameter in shown),
             "",
         ]
+    lines += ["Example:", "", f"    {EXAMPLES[name]}", ""]
     return "\n".join(lines)
 
 

@@ -1,0 +1,30 @@
+"""One example for the help of each command. Those of a project that `lifelong init` made follow one another."""
+
+EXAMPLES: dict[str, str] = {
+    "try": "lifelong try --exit",
+    "init": "lifelong init shop && cd shop",
+    "prepare": "lifelong prepare table log.csv --mapping mapping.toml --out data",
+    "tune": "lifelong tune data --model tally --trials 20 --out tuned.toml",
+    "train": "lifelong train data --model tally --out artifact",
+    "evaluate": "lifelong evaluate artifact data --delay 0s,1h,1d",
+    "compare": "lifelong compare data --models tally,counts,popularity --seeds 3 --out report",
+    "paper": "lifelong paper amazon reviews_Electronics_5.json.gz --out report --estimate",
+    "backfill": "lifelong backfill artifact data --store rocksdb://store --event-log",
+    "switch": "lifelong switch --store rocksdb://store",
+    "ingest": "lifelong ingest artifact --store rocksdb://store --from new.csv --mapping mapping.toml",
+    "score": "lifelong score artifact --store rocksdb://store --user ada --items coffee,soap",
+    "explain": "lifelong explain artifact --store rocksdb://store --user ada --items coffee",
+    "verify": "lifelong verify artifact --store rocksdb://store",
+    "serve": "lifelong serve artifact --store rocksdb://store --port 8000",
+    "forget": "lifelong forget ada --store rocksdb://store",
+    "export": "lifelong export --store rocksdb://store --user ada",
+    "backup": "lifelong backup rocksdb://store monday",
+    "restore": "lifelong restore monday rocksdb://restored",
+    "repair": "lifelong repair rocksdb://store",
+    "bench": "lifelong bench artifact --users 1000 --events 10000",
+    "models": "lifelong models",
+    "new": "lifelong new model my_model",
+    "doctor": "lifelong doctor --store rocksdb://store",
+    "demo": "lifelong demo --minutes 2 --out demo",
+}
+"""Command -> a command line."""
