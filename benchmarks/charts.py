@@ -139,7 +139,8 @@ def kills(ax: Axes) -> None:
 def latency(ax: Axes) -> None:
     """Percentiles over HTTP, behind a short and a long history."""
     rows = {
-        row[0].split(",")[0] + ("," in row[0]) * " long": row for row in table("service.md", "| path | p50 | p95 | p99 |")
+        row[0].split(",")[0] + ("," in row[0]) * " long": row
+        for row in table("service.md", "| path | p50 | p95 | p99 |")
     }
     short, long = rows["HTTP"], rows["HTTP long"]
     places = range(3)

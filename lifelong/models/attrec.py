@@ -1,4 +1,4 @@
-"""AttRec: self-attention over the recent events, and distances instead of products.
+"""AttRec: self-attention over the recent events, and distances instead of inner products.
 
 Zhang, Tay, Yao and Sun, "Next Item Recommendation with Self-Attention", 2018 (AAAI 2019 as "... with Metric Learning").
 
@@ -7,15 +7,18 @@ Zhang, Tay, Yao and Sun, "Next Item Recommendation with Self-Attention", 2018 (A
     interest = [short ; |U - V|^2 / d ; |x_target - short|^2 / d]
 
 Implemented: the affinities with shared weights and masked diagonal, values that are the inputs themselves, their mean,
-the time signals ("Short-Term Intents Modelling with Self-Attention"), the two distances. Differs from the paper: an
-event is projected to x, and a target by the same matrix, as an event without event fields; U is no free vector per
-user, because the user's id is not an input, but a projection of the mean of the recent events, in which a learned
-constant replaces an empty history; both distances go to the shared head, which weighs them, in place of the fixed
-weight omega, and so does the vector itself; the loss is the shared one and not a margin between pairs. A single event
-attends to itself. As in the paper, queries and keys alone see the time signals.
+the time signals ("Short-Term Intents Modelling with Self-Attention"), the two distances. Differs from the paper:
+
+* Events and targets are projected to x by the same matrix; a target is an event without event fields.
+* U is not a free vector per user, because the user's id is not an input. It is a projection of the mean of the recent
+  events, or a learned constant for an empty history.
+* The short-term vector and both distances are inputs of the shared head, which replaces the fixed weight omega.
+* The loss is the shared one, not a margin between pairs.
+
+A single event attends to itself. As in the paper, only queries and keys contain the time signals.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
-1,000. Self-attention looks at the last N of them alone, which costs O(N^2) per target.
+1,000. Self-attention is over the last N of them only, at a cost of O(N^2) per target.
 
 Shapes: B users, L padded history length, C targets per user, N events of a window, D width of the vectors compared, E
 width of an embedded event.

@@ -8,13 +8,13 @@ Tang and Wang, "Personalized Top-N Sequential Recommendation via Convolutional S
 
 Implemented: the horizontal convolutions and their pooling, the vertical ones ("Convolutional Layers"), and the layer
 that joins them ("Fully-connected Layers"). As in the paper, a history of fewer than N events has zeros before it.
-Differs from the paper: N is 50 and the heights are a few, where the paper has all from 1 to an N below 10; the user's
-vector is left out, because the user's id is not an input: a vector that all users share is a constant, and the head has
-one; the common head replaces the paper's output layer, and dropout is the head's alone.
+Differs from the paper: N is 50, with a few filter heights; the paper uses all heights from 1 to N, with N below 10.
+There is no vector of the user, because the user's id is not an input. The common head replaces the paper's output
+layer, and dropout is applied only there.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 1,200 bytes for four and the default of
-50. Windows of targets overlap: each filter runs over the history once, and a target picks what it needs at its
-position, so a pass costs O(L) whatever the number of targets.
+50. Windows of targets overlap: each filter runs over the history once, and each target reads the results at its
+position, so a pass costs O(L) for any number of targets.
 
 Shapes: B users, L padded history length, C targets per user, E width of an embedded event, D width of the interest.
 """

@@ -1,9 +1,10 @@
 """Counts: logistic regression on how often, and how long ago, the target's fields occurred in the history.
 
-The strong baseline: no embedding, no sequence, exact counts (`lifelong.data.counts`). Every comparison shows it.
+The strong baseline: exact counts, without embeddings or a sequence model (`lifelong.data.counts`). Every comparison
+includes it.
 
-State: for every value of every item field that the user met its counts and its last time. It grows with the history,
-and no service keeps it.
+State: the counts and the last time of every value of every item field in the history. It grows with the history, so no
+service keeps it.
 
 Shapes: N examples, K features, T tasks.
 """

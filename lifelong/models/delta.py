@@ -1,4 +1,4 @@
-"""Gated delta memory: a matrix per head that maps keys to values, corrected by every event, fading by what it sees.
+"""Gated delta memory: a matrix per head that maps keys to values, with a correction and a decay at every event.
 
 Yang et al., "Gated Delta Networks: Improving Mamba2 with Delta Rule", ICLR 2025; the delta rule of Schlag et al., ICML
 2021, and of Yang et al., NeurIPS 2024.
@@ -6,19 +6,18 @@ Yang et al., "Gated Delta Networks: Improving Mamba2 with Delta Rule", ICLR 2025
     event  --> key k, value v, decay a, strength b     S <- a S (I - b k k^T) + b v k^T            write, per head
     target --> query q  --> S q of each head --shares of the heads--> interest                    read
 
-A write takes out what the memory holds under the event's key and puts the event's value there, by the strength b:
-what is written is b (v - a S k), the error of the memory, so that a repeated event fills no space and a new value
-replaces an old one. The decay a = exp(-A softplus(w x + c)) is of the event, too: an event can clear a head. Equations:
+A write replaces the value stored under the event's key by the event's value, with strength b. What is added is
+b (v - a S k), the error of the memory: a repeated event changes nothing, and a new value replaces an old one. The decay
+a = exp(-A softplus(w x + c)) depends on the event too, so an event can clear a head. Equations:
 the gated delta rule (10), a and b as in the paper's block, keys and queries of length 1.
 
-For a memory of users: the query comes from the target, which is no event, by a map that starts as the keys' on the item
-fields, so that a target finds the events of its own item from the first step. Heads start with different time scales,
-from tens to thousands of events (`A`). The weights of the heads, a softmax, take the place of the paper's output gate;
-they are the attention. Left out: the short convolutions over events, the SiLU of keys and values, output norms, further
-layers.
+Adapted to users: the query is a projection of the target, initialised like that of the keys on the item fields, so that
+a target finds events of its own item from the first step. Heads start with different time scales, from tens to
+thousands of events (`A`). A softmax over the heads replaces the paper's output gate; its weights are the attention.
+Left out: the short convolutions over events, the SiLU of keys and values, output norms, further layers.
 
-Training goes over chunks of events (`lifelong.nn.delta_rule`), and reads at any positions without making the states
-there; a service steps the matrix once per event.
+Training processes chunks of events (`lifelong.nn.delta_rule`) and reads at any position without storing the state
+there. A service updates the matrix once per event.
 
 State: the matrices, `heads` x `width` x `width` numbers: 2,048 numbers, 8,192 bytes, by default.
 

@@ -1,10 +1,10 @@
-"""DIEN: deep interest evolution network, a recurrent layer that steps by as much as an event matters to the target.
+"""DIEN: deep interest evolution network, a recurrent layer whose update gate is scaled by attention to the target.
 
 Zhou et al., "Deep Interest Evolution Network for Click-Through Rate Prediction", AAAI 2019.
 
     events --GRU--> h_1 ... h_L --attention with the target--> a_1 ... a_L
                      |  |     |                                     |
-                     |  each h_t has to know event t + 1            |
+                     |  each h_t predicts event t + 1               |
                      +------------------AUGRU-----------------------+--> interest
 
 Interest extractor layer: h_t = GRU(e_t, h_{t-1}), with the auxiliary loss: mean over t of - log s(h_t, e_{t+1})
@@ -12,19 +12,19 @@ Interest extractor layer: h_t = GRU(e_t, h_{t-1}), with the auxiliary loss: mean
 Interest evolving layer: a_t = softmax_t(h_t W target) over the events that the target sees; AUGRU, a GRU over h_t with
 its update gate scaled by a_t; the interest is its last state.
 
-The extractor's pass serves all targets of a user, and so does AUGRU's product with its inputs; AUGRU's states are a
-target's own. An event that a target does not see has weight 0 and changes nothing. Where a history is longer than
-`recent`, each target has the window of its own last events, from a state of zeros.
+The extractor runs once for all targets of a user, and so does AUGRU's product with its inputs; only AUGRU's states are
+computed per target. An event that a target does not see has weight 0 and changes nothing. If a history is longer than
+`recent`, each target reads its own last events, starting from a state of zeros.
 
-The sampled event e' is another one of the batch, from `torch`'s generator in training; in evaluation, where nothing is
-drawn, that half a batch of events away. One that is of the same item as e_{t+1} is left out. Where several processes
-share a batch, it is another one of the process's own part.
+The sampled event e' is another event of the batch. In training it is drawn from `torch`'s generator; in evaluation it
+is the event half a batch away. It is left out if it has the same item as e_{t+1}. If several processes share a batch,
+it is taken from the process's own share.
 
-`pooled` gives the head what the authors' public code adds to the paper's inputs: the events' sum, here their mean, and
+With `pooled` the head has two more inputs, as in the authors' public code: the mean of the events (a sum there), and
 its product with the target.
 
-Differs from the paper: h_t is mapped linearly to the width of an item before the inner product, and e is the event's
-item fields alone, as the type and gap of the next event are not part of a target.
+Differs from the paper: h_t is mapped linearly to the width of an item before the inner product. e holds only the item
+fields of the event, because the type and gap of the next event are not part of a target.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
 1,000.

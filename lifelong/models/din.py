@@ -1,22 +1,21 @@
-"""DIN: deep interest network, the history summed with weights that depend on the target.
+"""DIN: deep interest network, a sum of the events with weights that depend on the target.
 
 Zhou et al., "Deep Interest Network for Click-Through Rate Prediction", KDD 2018.
 
-    w_i = a(e_i, v)        activation unit, an MLP over both and what they have in common  (local activation unit)
+    w_i = a(e_i, v)        activation unit, an MLP over both, their difference and product  (local activation unit)
     interest = sum_i w_i e_i                                                                    (equation 3)
 
-The weights are not normalised, as in the paper and unlike its public code: the interest in a target grows with the
-number of events that speak for it, and how often something was in the history says more than any share of it.
-`normalise` gives the softmax instead, which holds the interest within the events' own range. A free weight is
-w_i = a(e_i, v) / 32: the same functions, from a start and in steps at which a sum over a thousand events is about as
-large as a single one; without it the model was still at chance after 350,000 examples of a real log.
+The weights are not normalised, as in the paper and unlike in its public code. The interest therefore grows with the
+number of matching events, and the number of matches is more informative than their share. `normalise` uses a softmax
+instead. Without it w_i = a(e_i, v) / 32: the same functions, but with a scale at which a sum over a thousand events is
+about as large as one event. Without this factor the model was still at chance after 350,000 examples of a real log.
 
-`pooled` gives the head what the authors' public code adds to the paper's inputs: the events' sum, here their mean, and
+With `pooled` the head has two more inputs, as in the authors' public code: the mean of the events (a sum there), and
 its product with the target.
 
-Differs from the paper: events have fields that targets lack, so the target is mapped into their space; the unit
-compares by difference and elementwise product (its public code's form) with ReLU; there is no activation that depends
-on the batch (Dice).
+Differs from the paper: events have fields that targets lack, so the target is mapped into their space. The unit
+compares by difference and elementwise product (the form of the public code) with ReLU. There is no activation that
+depends on the batch (Dice).
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
 1,000.

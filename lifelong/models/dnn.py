@@ -3,8 +3,8 @@
 Covington et al., "Deep Neural Networks for YouTube Recommendations", RecSys 2016; the base model of Zhou et al., "Deep
 Interest Network", KDD 2018.
 
-State: the running mean, which is the running sum divided by the count, but bounded: `embedding` numbers for each field
-of an event, 64 numbers, 256 bytes, for four fields by default.
+State: the running mean, `embedding` numbers for each field of an event: 64 numbers, 256 bytes, for four fields by
+default.
 
 Shapes: B users, L padded history length, C targets per user, E width of an embedded event.
 """

@@ -1,4 +1,4 @@
-"""ETA: the events with the SimHash signatures nearest to the target's, and attention over them alone.
+"""ETA: attention over the events whose SimHash signatures are nearest to the target's.
 
 Chen et al., "End-to-End User Behavior Retrieval in Click-Through Rate Prediction Model", arXiv 2108.04468, 2021.
 
@@ -7,16 +7,15 @@ Chen et al., "End-to-End User Behavior Retrieval in Click-Through Rate Predictio
     target --query--> multi-head attention over the k events --> interest
 
 Implemented: the SimHash signature, the Hamming distance between signatures, the k nearest events, multi-head target
-attention over them. The hyperplanes are drawn once, kept with the weights and never trained; signatures follow the
-vectors as these are trained, which is what makes the retrieval end-to-end. Events at the same distance: the later one
-wins.
+attention over them. The hyperplanes are drawn once, stored with the weights and never trained. Signatures change
+with the trained vectors, which makes the retrieval end-to-end. Of events at the same distance the later one is taken.
 
-Differs from the paper: only what an event shares with a target, its item fields, is hashed, so that both lie in one
-space; the paper's short-term part, attention to the last events next to the retrieved ones, is the setting `short`,
-without which retrieval alone is compared. The map of keys starts as that of queries on the fields that both have.
+Differs from the paper: only the item fields are hashed, which events and targets share, so that both are in one space.
+The paper's short-term part, attention to the last events, is optional (`short`), so that retrieval can be compared by
+itself. The key projection is initialised like that of the queries, on the fields that both have.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
-1,000. A service that wants the paper's speed would keep R bits for each with them, 6 bytes by default.
+1,000. For the paper's speed a service would also store R bits for each, 6 bytes by default.
 
 Shapes: B users, L padded history length, C targets per user, E width of a vector, R hash bits, M retrieved events,
 H heads, D width of the interest.

@@ -7,9 +7,9 @@ Rendle, "Factorization Machines", ICDM 2010.
 
 Equation 1, pairs in the linear form of lemma 3.1, through a sigmoid. Features: each field of the target and of the
 context, x = 1; each field of each of the n events of the history, x = 1/n, so that every field's bag sums to 1. The
-shared vector of a field holds two roles, w and v as target or context and w and v in the bag. Differs from the paper:
-events that are alike are features of their own with equal weights, so that a pair of them counts as a pair; users'
-numbers are no feature, since tomorrow's users have none; several tasks are several machines.
+vector of a value contains w and v for its use as target or context, and w and v for its use in the bag. Differs from
+the paper: equal events are separate features with equal weights, so two of them form a pair. The user's number is not a
+feature, since new users have none. With several tasks there are several machines.
 
 State: the running means of w, v and v squared over the events, 1 + 2 x `factors` numbers per task: 33 numbers, 132
 bytes, by default.

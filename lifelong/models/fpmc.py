@@ -1,17 +1,16 @@
-"""FPMC: factorised transitions from the last basket to the target, plus what is known of the target alone.
+"""FPMC: factorised transitions from the last basket to the target, plus a bias of the target.
 
 Rendle, Freudenthaler and Schmidt-Thieme, "Factorizing Personalized Markov Chains for Next-Basket Recommendation",
 WWW 2010.
 
     logit = mu + b_i + v_i . mean of v'_l over the last basket        v of an item as next, v' of an event as last
 
-The paper's score through a sigmoid, where the paper ranks. A basket is all events of one moment; without times in
-seconds, or with `basket = false`, it is the last event alone. Differs from the paper: the
-user's factors are left out, since users of tomorrow have none and a memory is read without the user's number; the
-preset `fpmc_users` has them (`fpmc_users.py`). With one factor that all users share, the term of user and item is the
-bias b_i of the item. The term of user and last basket does not rank items, and the paper drops it, too. Factors of an
-item and of an event are sums over their fields, and the shared embedding of each field holds both roles; context fields
-add biases; with several tasks each has its own factors.
+The paper's score, passed through a sigmoid. A basket is all events with the same time. Without times in seconds, or
+with `basket = false`, it is the last event alone. Differs from the paper: there are no factors of users, since new
+users have none and a memory is read without the user's number; the preset `fpmc_users` has them (`fpmc_users.py`). Here
+the term of user and item becomes the bias b_i of the item. The term of user and last basket does not affect the ranking
+and is dropped, as in the paper. Factors of an item and of an event are sums over their fields; the embedding of a field
+contains both. Context fields add biases. With several tasks each has its own factors.
 
 State: the mean of v' over the last basket, `factors` numbers per task, and its size: 17 numbers, 68 bytes, by default.
 

@@ -1,14 +1,14 @@
 """FPMC with the user's factors: factorised transitions from the last basket, plus matrix factorisation.
 
 Rendle, Freudenthaler and Schmidt-Thieme, "Factorizing Personalized Markov Chains for Next-Basket Recommendation",
-WWW 2010. What `fpmc.py` leaves out is here (`fpmc` with `user_factors = true`):
+WWW 2010. This is `fpmc` with `user_factors = true`:
 
     logit = mu + b_u + b_i + p_u . q_i + v_i . mean of v'_l over the last basket
     loss  = cross entropy + decay (squares of the biases and factors used), mean over the labelled pairs
 
-The user's number is an input: a user who is not in training stays at zeros, and has the transitions and the items'
-biases alone. Differs from the paper as `fpmc.py` does (a probability in place of a ranking, sums over fields), and by
-biases of users and items.
+The user's number is an input. Users who are not in the training data have zeros, so only transitions and biases of
+items count for them. Differs from the paper as `fpmc.py` does (probabilities instead of ranks, sums over fields), and
+by biases of users and items.
 
 State: the last basket, and a trained row of 1 + `factors` numbers per task, which no event updates: no service keeps
 it.

@@ -1,8 +1,7 @@
 """GRU4Rec: a GRU over the history; its hidden state is the user's interest.
 
 Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016. Differs from the paper in its
-loss and output: like all models here it scores given targets through the shared head, and its "session" is the whole
-history.
+loss and output: like all models here it scores given targets with the shared head. Its "session" is the whole history.
 
 State: the hidden state, `width` numbers: 32 numbers, 128 bytes, by default.
 

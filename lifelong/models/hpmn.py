@@ -5,9 +5,9 @@ Ren et al., "Lifelong Sequential Modeling with Personalized Memorization for Use
     event --GRU_1--> slot 1 --every 2nd--> GRU_2 --> slot 2 --every 2nd--> GRU_3 --> slot 3 ...      write
     target --W_q--> q --hops--> softmax over the non-empty slots of MLP(q, slot) --> interest        read
 
-Implemented: the periodic memory update, the attentional read, the covariance regularisation. This is the clean form:
-the target is never written, periods count from the user's first event, so the memory can be kept and updated per event.
-The memory itself is a module without datasets, `lifelong.nn.HpmnMemory`. `hpmn_authors.py` is the form of the authors'
+Implemented: the periodic memory update, the attentional read, the covariance regularisation. The target is
+never written, and periods count from the user's first event, so a memory can be stored and updated per event. The
+memory is also a PyTorch module for other uses, `lifelong.nn.HpmnMemory`. `hpmn_authors.py` reproduces the authors'
 released code.
 
 State: one slot per period, `width` numbers each: 192 numbers, 768 bytes, by default.

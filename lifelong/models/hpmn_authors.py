@@ -1,8 +1,8 @@
-"""HPMN as its authors released it: the baseline of record (`hpmn` with `authors_mode = true`).
+"""HPMN as in the code that its authors released (`hpmn` with `authors_mode = true`).
 
-Ren et al., SIGIR 2019, and the released TensorFlow graph. What differs from `hpmn.py`:
+Ren et al., SIGIR 2019, and the released TensorFlow graph. Differences from `hpmn.py`:
 
-    (a) the target is the last event written, so the memory depends on it and nothing can be kept for a user
+    (a) the target is the last event written, so the memory depends on it and cannot be stored per user
     (b) histories are front-padded with zero vectors that run through the GRUs
     (c) periods are therefore aligned to the end of the history, not to its start
     (d) the covariance term is an unsquared Frobenius norm, summed over the batch
@@ -13,9 +13,9 @@ Ren et al., SIGIR 2019, and the released TensorFlow graph. What differs from `hp
     (j) one attention MLP per hop, one map for all hops
     (k) number 0 is the padding
 
-(f), selection on the test set, is not reproduced. No event fields and no context: the authors have none.
+(f), selection on the test set, is not reproduced. As in the authors' code there are no event fields and no context.
 
-State: the whole history, as the memory depends on the target. It grows with the history, and no service keeps it.
+State: the whole history, as the memory depends on the target. It grows with the history, so no service keeps it.
 
 Shapes: N targets, T length of a sequence (history and target), S slots, D slot width, E width of an embedded event.
 """

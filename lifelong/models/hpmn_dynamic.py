@@ -1,4 +1,4 @@
-"""HPMN with layers that decide themselves when they are written, in place of fixed periods.
+"""HPMN with learned update times instead of fixed periods.
 
 The first open question of Ren et al., SIGIR 2019 (HPMN); after Chung et al., "Hierarchical Multiscale Recurrent Neural
 Networks", ICLR 2017.
@@ -6,20 +6,21 @@ Networks", ICLR 2017.
     event --GRU_1--> slot 1 --boundary?--> GRU_2 --> slot 2 --boundary?--> GRU_3 --> slot 3 ...         write
     target --W_q--> q --hops--> softmax over the written slots of MLP(q, slot) --> interest           read
 
-Layer 1 is written at every event. Where layer j was written, layer j + 1 looks at the new slot j and at how many such
-steps it has waited: a boundary, [w . slot + a waited + b > 0], means update, none means copy. So layers stay nested, as
-with periods, and an event costs what the layers cost that it writes. Training starts at w = 0, a = 1 and b = 1/2 - k,
-which is HPMN with its periods, to the last digit. The read and the covariance term are HPMN's.
+Layer 1 is written at every event. Whenever layer j is written, layer j + 1 reads the new slot j and the number of such
+steps since its own last write. A boundary, [w . slot + a waited + b > 0], means update; otherwise the slot is copied.
+Layers remain nested, as with periods, and an event costs only the layers that it writes. Training starts at w = 0,
+a = 1 and b = 1/2 - k, which is exactly HPMN with its periods. The read and the covariance term are HPMN's.
 
-Boundaries are hard in training as in a service, so that both write the same; their gradient is that of the sigmoid
-(straight-through) times what an update changes, or would have, in the layer's own slot. A budget keeps the rates of
-writing near the periods': the mean over slots of t ([|r - 1/t| - `slack`/t]_+)^2, r = the share of a user's events that
-wrote slot j. Within the slack, sessions and users differ freely. What each layer learned is reported after training.
+Boundaries are binary in training as well as in a service, so that both write the same. Their gradient is that of the
+sigmoid (straight-through), multiplied by the change that the update makes, or would make, in the layer's slot. A
+regulariser keeps the rates of writing near the periods: the mean over slots of t ([|r - 1/t| - `slack`/t]_+)^2, where r
+is the share of a user's events that wrote slot j. Within the slack, rates may differ between sessions and users. The
+learned rates are reported after training.
 
-Differs from Chung et al.: a boundary looks at what the layer is fed and at its clock, not at its state, so that a whole
-history is one pass per layer; a layer is not emptied after a boundary, and nothing flows down.
+Differs from Chung et al.: a boundary depends on the layer's input and clock, not on its state, so that a whole history
+is one pass per layer. A layer is not reset after a boundary, and there is no flow from higher to lower layers.
 
-A boundary with a logit of 0 up to rounding falls either way with another size of batch; that slot differs then.
+If the logit of a boundary is 0 up to rounding, another batch size can decide differently, and the slot then differs.
 
 State: one slot per layer, `width` numbers each, and three numbers of each slot: the share of the events that wrote
 it, how many events ago the last did, and how long its layer has waited: 210 numbers, 840 bytes, by default.

@@ -8,20 +8,23 @@ Recommendations", ICML 2024.
 
 Implemented: pointwise projection, spatial aggregation (attention without softmax), pointwise transformation (the gated
 output), with the relative bias by place and by time. From the authors' code: the norm before the projection, the sum
-with the input, and one bias for all heads. Differs from the paper: gaps fall into buckets that double in length, where
-the authors' grow more slowly; an event, with its fields, is one place and not an item and an action in turn; a target
-is not put into the sequence but reads the state after the last event before it, so that one pass serves all targets of
-a user, and the shared head compares the two: **this is the paper's retrieval form, and not its ranking form**, in which
-the target attends to the events; a gap is that between two events, not that
-to the event after the later one; no dropout within the stack.
+with the input, and one bias for all heads. **This is the paper's retrieval form, not its ranking form**, in which the
+target attends to the events. Differs from the paper:
 
-What a target sees: an event attends to itself and to the events right before it, a band of (recent - 1) // layers + 1
-events in all. A stack of K layers thus sees K (band - 1) + 1 events, which is `recent` or up to K - 1 fewer: no event
-before a target's last `recent` ones reaches it.
+* Gaps are put into buckets that double in length; the authors' grow more slowly. A gap is the time between two events,
+  not the time to the event after the later one.
+* An event with its fields is one position, not an item followed by an action.
+* A target is not part of the sequence. It reads the state after the last event before it, so that one pass serves all
+  targets of a user, and the shared head compares the two.
+* There is no dropout within the stack.
+
+An event attends to itself and to the events directly before it, a band of (recent - 1) // layers + 1 events in all. A
+stack of K layers thus sees K (band - 1) + 1 events, which is `recent` or up to K - 1 fewer: no event before a target's
+last `recent` ones has an effect.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 12,288 bytes for four and the default of
-512. Blocks of 64 events attend together: per head and layer a pass makes about 64 + recent / layers scores per event of
-the history, 320 with the default settings; where that is much, a few users at a time.
+512. Attention is computed in blocks of 64 events: per head and layer about 64 + recent / layers scores per event of the
+history, 320 with the default settings. If that needs too much memory, a few users are processed at a time.
 
 Shapes: B users, L padded history length, C targets per user, N blocks, R events of a block, X events that a block looks
 at, H heads, D width, E width of an embedded event.

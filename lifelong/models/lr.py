@@ -1,4 +1,4 @@
-"""LR: logistic regression on target, context, the bag of the history, and what target and history have in common.
+"""LR: logistic regression on target, context, the bag of the history, and crosses of target and history.
 
 McMahan et al., "Ad Click Prediction: a View from the Trenches", KDD 2013.
 
@@ -6,11 +6,12 @@ McMahan et al., "Ad Click Prediction: a View from the Trenches", KDD 2013.
               + sum over the history's fields of the mean of w' of its values          the normalised bag
               + for each field f: a_f [target's value was seen] + c_f share of it      the crosses
 
-The paper's model; a field's shared vector holds both weights, w and w'. Differs from the paper: Adam instead of
-FTRL-Proximal, so that weights are not sparse; the user's number is no feature, since tomorrow's users have none; the
-crosses "target's value was seen in the history" and "share of the history with it" have one weight per field and not
-one per value. Crossed are the fields of an item, the item itself left out, of at most 10,000 values: up to 512 are
-distinguished, more share 512 hash buckets, and unknown values are never alike. Several tasks are several regressions.
+The paper's model; the vector of a value contains both weights, w and w'. Differs from the paper: it uses Adam instead
+of FTRL-Proximal, so weights are not sparse. The user's number is not a feature, since new users have none. The crosses
+"target's value was seen in the history" and "share of the history with it" have one weight per field, not one per
+value. Crosses are made of the item's fields with at most 10,000 values, except the item itself. Up to 512 values are
+distinguished, more share 512 hash buckets, and unknown values never match. With several tasks there are several
+regressions.
 
 State: the mean of w', one number per task, and the share of each value or bucket, at most 512 numbers for each of F
 crossed fields: at most 2,048 F + 4 bytes with one task.

@@ -1,14 +1,14 @@
 """LSTM: its hidden state is the user's interest.
 
 Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 1997, with the forget gate of Gers et al.,
-"Learning to Forget", 2000, as everyone has used it since.
+"Learning to Forget", 2000.
 
     i, f, o = sigmoid(W x_t + U h_{t-1} + b)       g = tanh(W_g x_t + U_g h_{t-1} + b_g)
     c_t = f c_{t-1} + i g                          h_t = o tanh(c_t)
 
-`torch.nn.LSTM` gives the hidden state after every event but no cell. Where all hidden states are known, so are all
-gates, and the cells are a linear recurrence: a scan. Differs from the paper in its output: the shared head scores given
-targets.
+`torch.nn.LSTM` returns the hidden state after every event, but not the cells. The hidden states determine all gates,
+and the cells then follow from a linear recurrence, computed by a scan. Differs from the paper in its output: the shared
+head scores given targets.
 
 State: h and c, 2 x `width` numbers: 64 numbers, 256 bytes, by default.
 

@@ -10,8 +10,8 @@ Implemented: one hop ("Single Layer"), several with layer-wise tying ("Multiple 
 hops, H maps the query between them), temporal encoding (section 4.1): T_A(i) and T_C(i) are learned vectors per place,
 counted back from the target. Differs from the paper: the question is the target; an event is embedded by its fields, so
 there is no encoding of words within a sentence; the last matrix, which scores all answers, is the shared head on one
-target; no linear start and no random empty memories in training. Without an event, o_k is zero. H starts as the
-identity.
+target; no linear start and no random empty memories in training. For an empty history o_k is zero. H starts as
+the identity.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 1,200 bytes for four and the default of
 50. A target costs O(K N) after the projections, which all targets share.

@@ -1,4 +1,4 @@
-"""MF: factors and biases of users and items; what a user did since training changes nothing.
+"""MF: factors and biases of users and items; events after training have no effect.
 
 Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Systems", IEEE Computer 2009.
 
@@ -6,12 +6,12 @@ Koren, Bell and Volinsky, "Matrix Factorization Techniques for Recommender Syste
     loss  = cross entropy + decay (|p_u|^2 + |q_i|^2 + b_u^2 + b_i^2), mean over the labelled pairs
 
 Differs from the paper: labels are 0 and 1 and the loss is the cross entropy; factors and bias of an item are sums over
-its fields; context fields add biases; several tasks have factors of their own. The user's number is an input: a user
-who is not in training stays at zeros, and gets what the items' biases say. So it is a baseline for protocols with
-test users in training, and no more than popularity where they are not. Histories are not read.
+its fields; context fields add biases; each task has its own factors. The user's number is an input: users
+who are not in the training data have zeros and get the biases of the items. MF is therefore a baseline for protocols
+whose test users are in the training data; otherwise it is no better than popularity. It does not read histories.
 
-State: a trained row of 1 + `factors` numbers per task, 17 numbers, 68 bytes, by default. No event updates it, and no
-service keeps it.
+State: a trained row of 1 + `factors` numbers per task, 17 numbers, 68 bytes, by default. Events do not update it, so
+no service keeps it.
 
 Shapes: B users, C targets per user, D = tasks x factors, T tasks.
 """

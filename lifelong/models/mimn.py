@@ -8,15 +8,15 @@ Pi et al., "Practice on Long Sequential User Behavior Modeling for Click-Through
     target --key--> softmax over M, attention over S --> [read ; induced] = interest
 
 Equations: addressing and read (1-3), write (4), utilisation (5-8): w~ = w_w P, P = softmax(W_g g), g = how much each
-slot was written so far, loss = variance of g over the slots; induction unit (9).
+slot has been written so far, loss = variance of g over the slots; induction unit (9).
 
-Where the paper leaves things open, as in the authors' code: weights are softmax(beta cos), where cos is the mean of a
-slot's similarity and of that of a learned key of the slot (a new memory is zeros, and only the keys tell its slots
-apart), beta = 2 (1 + softplus) from the controller; read and write weights look at M before the write, and so does the
-induction unit; k = 1. Otherwise: P starts near the identity; g is the mean and not the sum of w~, so that it is bounded
-and its loss does not grow with the history; the controller reads no target: a target has its own map to a key, as it
-lacks the event's fields. With `pooled`, as in the authors' code, the head also has the mean of all events' items (a sum
-there), its product with the target, and that of the mean slot of M with the target's key. The auxiliary loss over next
+Where the paper does not specify a detail, it is as in the authors' code. Weights are softmax(beta cos), where cos is
+the mean of the similarities to the slot and to a learned key of the slot; in a new memory all slots are zero and only
+the keys distinguish them. beta = 2 (1 + softplus) comes from the controller. Read and write weights and the induction
+unit use M before the write; k = 1. Differs from both: P starts near the identity. g is the mean and not the sum of w~,
+so its loss does not grow with the history. The controller does not read the target, which has its own projection to a
+key. With `pooled`, as in the authors' code, the head also reads the mean of all events' items (a sum there), its
+product with the target, and the product of the mean slot of M with the target's key. The auxiliary loss over next
 events, an option of the authors' code, is left out.
 
 State: M, S, g, the controller's state and the last read, m (2 D + 1) + 2 D numbers: 584 numbers, 2,336 bytes, by

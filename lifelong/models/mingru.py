@@ -1,14 +1,14 @@
-"""minGRU: stacked linear recurrences with gates that look at the input alone.
+"""minGRU: stacked linear recurrences whose gates depend on the input alone.
 
 Feng et al., "Were RNNs All We Needed?", arXiv 2410.01201, 2024; linear recurrences for recommendation: Yue et al.,
 "Linear Recurrent Units for Sequential Recommendation", WSDM 2024.
 
     z_t = sigmoid(W_z x_t + b_z)       h~_t = W_h x_t + b_h       h_t = (1 - z_t) h_{t-1} + z_t h~_t            (minGRU)
 
-Neither z nor h~ sees the last state, so that a whole history is a parallel scan and an event is one step. Layer l + 1
-reads the states of layer l. Differs from the paper: the scan runs on the numbers themselves, by doubling, which is safe
-as the factors lie in (0, 1); so h~ needs no positive activation (the paper's log-space form replaces h~ by g(h~)).
-The paper's blocks with residuals, norms and MLPs are left out; instead the head sees the states of all layers.
+Neither z nor h~ depends on the last state, so a whole history is a parallel scan and an event is one step. Layer l + 1
+reads the states of layer l. Differs from the paper: the scan, by doubling, is not in log space, which is stable because
+the factors are in (0, 1). h~ therefore needs no positive activation (the paper's log-space form replaces h~ by g(h~)).
+There are no blocks with residuals, norms and MLPs; instead the head reads the states of all layers.
 
 State: one vector per layer, `layers` x `width` numbers: 64 numbers, 256 bytes, by default.
 

@@ -1,8 +1,8 @@
 """Popularity: how often users responded to an item in the training period, the same for every user. The weak baseline.
 
-Where labels are logged: the item's smoothed response rate, as log-odds. Where negatives are sampled the rate says
-nothing beyond the sampling rule, so it is the log of the item's smoothed count of responses; under popularity negatives
-its AUC is therefore near one half.
+If labels are logged, it is the item's smoothed response rate, as log-odds. If negatives are sampled, the rate only
+reflects the sampling rule, so the score is the log of the item's smoothed number of responses. With negatives sampled
+by popularity its AUC is therefore near one half.
 
 State: nothing, as it knows nothing of users.
 

@@ -7,12 +7,12 @@ Chen et al., "Sequential Recommendation with User Memory Networks", WSDM 2018, t
     read      interest = sum_k z_k m_k               with the target's q
 
 Differs from the paper: an event has more fields than an item, so q is a map of the embedded event when writing (W_m)
-and of the target when reading (W_q); both maps start equal on the item's fields. The paper adds alpha times the
-interest to a vector of the user: the user's number is not an input here, and a constant vector and a factor would be
-absorbed by the head. The values of a new user are zeros.
+and of the target when reading (W_q); both projections start equal on the item's fields. The paper adds alpha times the
+interest to a vector of the user. The user's number is not an input here, and the head would absorb a constant vector
+and a factor. The values of a new user are zeros.
 
-Nothing in a write looks at the memory, so weights, erase and add of all events are computed at once; the fold itself
-takes a few small operations per event and keeps the values at the targets' positions alone.
+A write does not depend on the memory, so weights, erase and add of all events are computed at once. The update itself
+takes a few small operations per event, and only the values at the targets' positions are kept.
 
 State: K vectors, `slots` x `width` numbers: 640 numbers, 2,560 bytes, by default.
 

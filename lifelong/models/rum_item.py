@@ -6,9 +6,9 @@ Chen et al., "Sequential Recommendation with User Memory Networks", WSDM 2018, t
     read     w = softmax_k(beta q . m_k),  q = W_q target         interest = sum_k w_k m_k
 
 Differs from the paper: an event has more fields than an item, so events (W_m) and targets (W_q) are mapped to one
-space; both maps start equal on the item's fields, so that a target begins by finding its own kind. The paper adds alpha
-times this interest to a vector of the user: the user's number is not an input here, and a constant vector and a factor
-would be absorbed by the head, so the interest is the memory's part alone. Places that no event has filled take no part.
+space; both projections start equal on the item's fields, so that a target first finds events of its own item. The paper
+adds alpha times this interest to a vector of the user. The user's number is not an input here, and the head would
+absorb a constant vector and a factor, so the interest is the memory's part alone. Empty slots are ignored.
 
 State: K vectors, `slots` x `width` numbers: 640 numbers, 2,560 bytes, by default.
 

@@ -1,4 +1,4 @@
-"""SDIM: the events that hash to the target's own buckets, as sums that are kept per bucket.
+"""SDIM: sums of the events in the hash buckets of the target.
 
 Cao et al., "Sampling Is All You Need on Modeling Long-Term User Behaviors for CTR Prediction", CIKM 2022.
 
@@ -7,21 +7,20 @@ Cao et al., "Sampling Is All You Need on Modeling Long-Term User Behaviors for C
 
 Equations: signatures from m = G t random hyperplanes (5, 7), groups of t bits (8, 11), the sum of the values that share
 the target's bucket, scaled to length 1 (9), and the mean of these over groups (12). An event at angle a to the target
-is in its bucket with probability (1 - a / pi)^t, so the mean over groups is attention by angle that computes no
-weights. The hyperplanes are drawn once, kept with the weights and never trained.
+is in its bucket with probability (1 - a / pi)^t, so the mean over groups is an attention by angle without computing
+weights. The hyperplanes are drawn once, stored with the weights and never trained.
 
-Differs from the paper: only what an event shares with a target, its item fields, is hashed, so that both lie in one
-space; what is summed is a linear map of the whole event, so that the state does not grow with the number of fields. The
-paper's short-term part, attention to the last events, is the setting `short`. The state holds the sums divided by the
-number of all events: the lengths of buckets cancel in the read, numbers do not grow, and times the count it is the sum
-again.
+Differs from the paper: only the item fields are hashed, which events and targets share, so that both are in one space.
+A linear projection of the whole event is summed, so the state does not grow with the number of fields. The paper's
+short-term part, attention to the last events, is optional (`short`). The state holds the sums divided by the number of
+all events. This keeps the numbers bounded; the factor cancels in the read.
 
-State: the sums, G 2^t D numbers: 4,096 numbers, 16,384 bytes, by default, with the paper's m = 48 and t = 3; but for
-the common divisor an event changes one bucket of each group, so maintenance is O(1) and sums of parts of a history add
-up. With `short`, 64 numbers for each of the last events more.
+State: the sums, G 2^t D numbers: 4,096 numbers, 16,384 bytes, by default, with the paper's m = 48 and t = 3; apart
+from the common divisor, an event changes one bucket per group, so an update is O(1) and sums of parts of a history can
+be added. With `short` the state has 64 more numbers for each of the last events.
 
-Training reads only the targets' own buckets: events are sorted by bucket and summed up, and a bucket is the difference
-of two running sums.
+Training reads only the buckets of the targets: events are sorted by bucket and summed cumulatively, and a bucket is the
+difference of two running sums.
 
 Shapes: B users, L padded history length, C targets per user, E width of a vector, G groups, K buckets of a group,
 D width of a value.

@@ -6,13 +6,13 @@ Ying et al., "Sequential Recommender System based on Hierarchical Attention Netw
     short part ----------------------------------------------+--softmax of u . ReLU(W2 x + b2)--> interest
 
 Implemented: the long-term attention-based pooling layer and the one over its summary and the short part. Differs from
-the paper: its query u is a free vector per user; the user's id is not an input here, so u is a projection of the mean
-of the user's recent events, in which a learned constant replaces an empty history. The short part is the last events
-and not the items of the current session; without a long part there is no summary to attend to. Events are what is
-summed, at their embedded width; the common head replaces the inner product with the target.
+the paper: its query u is a free vector per user. The user's id is not an input here, so u is a projection of the mean
+of the user's recent events, or a learned constant for an empty history. The short part is the last events, not the
+items of the current session; without a long part there is no summary. The sums are over embedded events, and the common
+head replaces the inner product with the target.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
-1,000. The vectors of the events are made once for all targets; a target costs two inner products per event.
+1,000. The vectors of the events are computed once for all targets; each target then costs two inner products per event.
 
 Shapes: B users, L padded history length, C targets per user, D width of the queries, E width of an embedded event.
 """

@@ -1,4 +1,4 @@
-"""SIM: search-based interest model, a search in the long history, then target attention over what was found.
+"""SIM: search-based interest model, a search in the long history and target attention over the events found.
 
 Pi et al., "Search-based User Interest Modeling with Lifelong Sequential Behavior Data for Click-Through Rate
 Prediction", CIKM 2020.
@@ -8,23 +8,23 @@ Prediction", CIKM 2020.
 General search unit (section 3.2), by the setting `search`:
 
 * hard: the events of the target's category (second item field; the item itself if it is the only field);
-* soft: the largest inner products r_i = (W_b event_i) . (W_a target), trained by a loss of its own: a prediction from
+* soft: the largest inner products r_i = (W_b event_i) . (W_a target), trained by a separate loss: a prediction from
   the mean of r_i event_i over the whole history;
 * cluster: the events in those of K buckets of similar items with centroids nearest to the target, the nearest
-  bucket first. The centroids follow the items of the training batches (mini-batch k-means), are kept with the weights,
-  and stay put afterwards. (Not the paper's.)
+  bucket first. The centroids are trained on the items of the training batches (mini-batch k-means), stored with the
+  weights, and fixed afterwards. (Not in the paper.)
 
-Of equally good events the latest M are taken. An unknown category matches nothing.
+Of equally good events the latest are taken. An unknown category matches nothing.
 
 Exact search unit (section 3.3): z_i = [event_i ; vector of its time gap to the target], per head h
 a_h = softmax_i(W_h target . z_i / sqrt(width of z)), head_h = sum_i a_hi z_i, interest = [head_1 ; head_2 ; ...]. The
-paper maps both sides; one matrix takes the place of the product of the two.
+paper projects both sides; here one matrix replaces the product of the two.
 
-Differs from the paper: over the short history not DIEN but attention to the last events, by the setting `short`; the
-soft search takes the mean of r_i event_i and not the sum, so that histories of all lengths are alike.
+Differs from the paper: the short history is read by attention to the last events (`short`) instead of DIEN, and the
+soft search uses the mean of r_i event_i instead of the sum, which does not depend on the length of the history.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
-1,000. An index of them would change speed alone.
+1,000. An index of them would change only the speed.
 
 Shapes: B users, L padded history length, C targets per user, M events found, E width of an embedded event, Z with its
 time gap, H heads, K buckets, N events of a batch.

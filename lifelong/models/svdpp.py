@@ -1,18 +1,18 @@
-"""SVD++ without user vectors: the factors of everything in the history, summed, meet the target's.
+"""SVD++ without user vectors: the inner product of the target's factors with the sum of the history's.
 
 Koren, "Factorization Meets the Neighborhood: a Multifaceted Collaborative Filtering Model", KDD 2008.
 
     logit = mu + b_i + q_i . ( |N|^(-1/2) sum of y_j over the history N )
     loss  = cross entropy + decay (b_i^2 + |q_i|^2 + mean of |y_j|^2 over N), mean over the labelled pairs
 
-The model that the paper calls SVD++, through a sigmoid. Differs from the paper: the user's own b_u and p_u are left
-out, since tomorrow's users have none (the paper's asymmetric model does without them, too); N counts an event as often
-as it happened; q, b and y of an item are sums over its fields, each field's shared vector holding all three, and of an
-event over the event's fields; context fields add biases; several tasks have factors of their own. The target is never
-in N: events of its own moment are not seen. The squares of y are a mean, so that long histories do not pay more.
+The model that the paper calls SVD++, through a sigmoid. Differs from the paper: the user's b_u and p_u are left
+out, since new users have none (as in the paper's asymmetric model). N counts repeated events. q, b and y of an item are
+sums over its fields, and of an event over the event's fields; the vector of a value contains all three. Context fields
+add biases, and each task has its own factors. The target is never in N: events at its time are not seen. The squares of
+y are averaged, so that long histories are not penalised more.
 
-State: the running mean of y, `factors` numbers per task: 16 numbers, 64 bytes, by default. The root of the count makes
-the normalised sum of it.
+State: the running mean of y, `factors` numbers per task: 16 numbers, 64 bytes, by default. Multiplied by the
+square root of the count it is the normalised sum.
 
 Shapes: B users, L padded history length, C targets per user, D = tasks x factors, E width of an embedded event.
 """

@@ -1,4 +1,4 @@
-"""TIFU-KNN: item frequencies that fade in two steps, mixed with those of the nearest users.
+"""TIFU-KNN: item frequencies with a two-level decay, mixed with those of the nearest users.
 
 Hu, He, Gao and Zhang, "Modeling Personalized Item Frequency Information for Next-basket Recommendation", SIGIR 2020.
 
@@ -8,8 +8,8 @@ Hu, He, Gao and Zhang, "Modeling Personalized Item Frequency Information for Nex
 
 Groups are counted from the latest basket, so that the earliest one may have fewer.
 
-Differs from the paper: other users are as training left them, while u herself is as she is at the moment; items that
-are rare or new in training count among her own alone; of a very large log a random part of the users lends.
+Differs from the paper: other users have the state at the end of training, and only u is up to date. Items that are rare
+or new in training count only among u's own. In a very large log only a random sample of users serves as neighbours.
 
 State: the user's item frequencies, and all users'. It grows with the history, and with the users.
 

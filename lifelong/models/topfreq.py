@@ -1,8 +1,8 @@
-"""TopFreq: what the user had most often; the floor of all models of repeat consumption.
+"""TopFreq: the user's most frequent items; a lower bound for all models of repeat consumption.
 
 P-TopFreq and GP-TopFreq of Li, Jullien, Ariannezhad and de Rijke, "A Next Basket Recommendation Reality Check", ACM
-TOIS 2023: a user's items by how many of her baskets held them, and after them, for GP-TopFreq, all other items by how
-often anybody had them in training. Here the latter decides among items that she had equally often, too.
+TOIS 2023: the user's items ranked by how many of the user's baskets contained them, followed in GP-TopFreq by all other
+items ranked by their number of events in training. Here popularity also breaks ties between the user's own items.
 
     score = baskets of the user with the item + popularity, which is below 1          popularity 0 for P-TopFreq
 

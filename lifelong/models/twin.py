@@ -11,13 +11,13 @@ Implemented: behaviour features split into inherent ones (the item's) and cross 
 once for all targets, the latter to one number each (section 3.3.1); the relevance a (equation 6); the k events of the
 largest a; softmax over these and the weighted sum of their values, the heads concatenated through W_o (section 3.3.3).
 
-Differs from the paper: cross features are the fields of the event itself, the time since it and the number of events
-since it, both in powers of two; each head selects its own k events, so that what selects is in every head what weighs;
-events with nearly the same relevance: the later one wins. Attention to the last events next to it, the paper's
-short-term part, is the setting `short`.
+Differs from the paper: cross features are the fields of the event, the time since it and the number of events since it,
+both in powers of two. Each head selects its own k events, so that the same relevance selects and weighs. Of events with
+nearly the same relevance the later one is taken. The paper's short-term part, attention to the last events, is optional
+(`short`).
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
-1,000. A service that wants the paper's speed would keep their keys and values with them.
+1,000. For the paper's speed a service would also store their keys and values.
 
 Shapes: B users, L padded history length, C targets per user, E width of a vector, M retrieved events, H heads, D width
 of a head, N = B x H.

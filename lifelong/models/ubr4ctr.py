@@ -1,4 +1,4 @@
-"""UBR4CTR: user behaviour retrieval, a query of chosen target features against the history.
+"""UBR4CTR: user behaviour retrieval, a search in the history with selected features of the target.
 
 Qin et al., "User Behavior Retrieval for Click-Through Rate Prediction", SIGIR 2020.
 
@@ -9,21 +9,20 @@ Qin et al., "User Behavior Retrieval for Click-Through Rate Prediction", SIGIR 2
     rarity_f = log(1 + (n - n_f + 1/2) / (n_f + 1/2))
     interest = sum_i softmax_i(a(target, e_i) + r_i) e_i        over the M events of largest r_i   (attentive pooling)
 
-n counts the events that a target sees, n_f those of them that have its value of field f. An event holds each value once
-and all events are equally long, so that BM25's other factors are constant; the 1 within the logarithm keeps a value
-that most events have from counting against them. Events that match no field are never retrieved, an unknown value
-matches nothing, and of equal scores the later event wins.
+n counts the events that a target sees, n_f those of them that have its value of field f. An event contains each value
+once and all events are equally long, so BM25's other factors are constant. The 1 in the logarithm keeps rarity_f
+positive for values that most events have. Events that match no field are never retrieved, an unknown value matches
+nothing, and of equal scores the later event is taken.
 
-Differs from the paper in how the selection learns. There each field is drawn into the query or not, and policy gradient
-trains the probabilities, in turn with the rest, on the gain of a batch's likelihood. Here every field takes part with
-a learned weight, and the score of an event is also part of its attention's logit: in value it is what the search thinks
-of the event, in gradient it tells the weights what the prediction thinks of the events that were found. (A coin per
-field with straight-through gradients was tried: fields lose their probability before the head can use what they find,
-and never come back.) The selection network is an MLP instead of self-attention over fields; fields are those that
-targets share with events.
+Differs from the paper in how the selection learns. There each field is sampled into the query or not, and policy
+gradient trains the probabilities, alternating with the rest, on the gain in a batch's likelihood. Here every field has
+a learned weight, and the score of an event is also added to the logit of its attention. The weights thereby get a
+gradient from the prediction. (Sampling fields with straight-through gradients was tried: fields lose their probability
+before the head can use what they retrieve, and never recover.) The selection network is an MLP instead of
+self-attention over fields. The fields are those that targets share with events.
 
 State: the last `recent` events, (4 F + 8) bytes each for F fields of an event: 24,000 bytes for four and the default of
-1,000. An inverted index of them would change speed alone.
+1,000. An inverted index of them would change only the speed.
 
 Shapes: B users, L padded history length, C targets per user, F item fields, M events found, E width of an event.
 """

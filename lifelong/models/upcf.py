@@ -1,4 +1,4 @@
-"""UP-CF@r: user-wise popularity in the last r baskets, lent among users who have the same items.
+"""UP-CF@r: popularity in the user's last r baskets, averaged with that of users who have the same items.
 
 Faggioli, Polato and Aiolli, "Recency Aware Collaborative Filtering for Next Basket Recommendation", UMAP 2020.
 
@@ -6,8 +6,8 @@ Faggioli, Polato and Aiolli, "Recency Aware Collaborative Filtering for Next Bas
     w(u, v)  = |I_u and I_v| / (|I_u|^a |I_v|^(1 - a))        I_u all items that u ever had
     score    = sum over users v of w(u, v)^q pi(v, i)          w(u, u) = 1
 
-Differs from the paper: other users are as training left them, while u herself is as she is at the moment; items that
-are rare or new in training count among her own alone; of a very large log a random part of the users lends.
+Differs from the paper: other users have the state at the end of training, and only u is up to date. Items that are rare
+or new in training count only among u's own. In a very large log only a random sample of users serves as neighbours.
 
 State: the user's last r baskets and all her items; all users' too. It grows with the history, and with the users.
 

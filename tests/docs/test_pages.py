@@ -39,7 +39,9 @@ def test_tests_that_a_page_names_exist(page: Path) -> None:
         assert name in (TESTS[file] if file else set().union(*TESTS.values())), f"{file} {name}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "decisions" not in page.parts], ids=lambda page: str(page.relative_to(ROOT))
+)
 def test_every_column_of_a_table_has_a_heading(page: Path) -> None:
     lines = page.read_text().splitlines()
     for head, rule in itertools.pairwise(lines):

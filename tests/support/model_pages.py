@@ -117,7 +117,11 @@ def _page(name: str, entry: Entry) -> str:
         f"| state of a user | {entry.state} |",
         f"| can a service run it? | {_served(entry)} |",
     ]
-    parts = [f"# {entry.title} (`{name}`)\n", _table("property", "value", rows=facts), *_described(sys.modules[entry.__module__])]
+    parts = [
+        f"# {entry.title} (`{name}`)\n",
+        _table("property", "value", rows=facts),
+        *_described(sys.modules[entry.__module__]),
+    ]
     parts += ["## Settings\n", settings_table(entry.Config)]
     if shared := [one.name for one in fields(SharedSettings) if one.name in _possible(entry)]:
         parts.append(f"And of those that [any model can have](index.md#what-any-model-can-have): {_code(shared)}.\n")
