@@ -1,10 +1,7 @@
-// Names that the theme leaves out: of the search dialog, and of the buttons of a block of code, which are no landmark.
+// Names that the theme leaves out: of the search dialog, and of the buttons of each block of code.
 function label() {
   document.querySelector(".md-search").setAttribute("aria-label", "Search");
-  for (const buttons of document.querySelectorAll(".md-code__nav:not([aria-label])")) {
-    buttons.setAttribute("role", "group");
-    buttons.setAttribute("aria-label", "Code block");
-  }
+  document.querySelectorAll(".md-code__nav").forEach((buttons, at) => buttons.setAttribute("aria-label", `Code block ${at + 1}`));
 }
 new MutationObserver(label).observe(document.body, { childList: true, subtree: true });
 label();
