@@ -7,14 +7,19 @@ frequent values dominate. The first factor reflects overall frequency, and is le
 
 Source: latent semantic analysis, Deerwester et al., JASIS 1990.
 
-Only what training itself looks at is read: of each user the events up to her last training target.
+Only what training itself looks at is read: of each user the events up to her last training target. These are the
+training targets themselves, so that a vector made of a user's own events gives her targets away: the cosine of a
+target's vector and the mean of her history is larger in training than it will ever be again, and a model that trusts it
+becomes worse the longer it is trained. So users are put into `GROUPS` groups (`group_of`), and each group is trained
+with vectors made of all others' events.
 
 Shapes: U users, V numbers of a field, N events, D width of an embedding, K factors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,10 +28,10 @@ import numpy.typing as npt
 from lifelong.data.arrays import ranges
 from lifelong.data.dataset import Dataset
 from lifelong.data.item_histories import FIRST_USER
-from lifelong.dtypes import BoolArray, Float32Array, FloatArray, IntArray
+from lifelong.dtypes import Float32Array, FloatArray, IntArray
 
-GROUPS = 2
-"""Groups of users in training with fixed factors."""
+GROUPS = 4
+"""Groups of users, each trained with vectors that all others have made."""
 EVENTS = 20_000_000
 """About how many events are looked at; in longer logs those of a random part of the users."""
 
@@ -47,13 +52,52 @@ def cooccurrence_vectors(
         Field -> float32 `[V, D]`. The entries of an embedding have a mean square of 1. It is 0 for padding, for numbers
         without training events, and for all numbers of a field with fewer than three values.
     """
-    user_N, row_N = _training_events(dataset, np.random.default_rng(seed), most, before)
-    number_VF = np.asarray(dataset.catalogue.number_VF)
-    users = len(dataset.histories.offset_U) - 1
-    return {
-        field: _factors(user_N, number_VF[row_N, place], (users, size), dim)
-        for place, (field, size) in enumerate(dataset.inputs.item.items())
-    }
+    events = _Events.of(dataset, seed, most, before)
+    return events.vectors(dict.fromkeys(dataset.inputs.item, dim))
+
+
+def turned_vectors(
+    dataset: Dataset,
+    whole: Mapping[str, Float32Array],
+    fields: Iterable[str],
+    *,
+    seed: int,
+    most: int = EVENTS,
+) -> list[dict[str, Float32Array]]:
+    """The initial embeddings that each group of users is trained with, on the axes of those of all users.
+
+    Vectors of two decompositions have different axes. Each group's are turned so that they come as close to those of
+    all users as a rotation can bring them, frequent values above all: what training learns for one group then holds for
+    all, and for the vectors of all users, which serve.
+
+    Source: Schoenemann, "A Generalized Solution of the Orthogonal Procrustes Problem", Psychometrika 1966.
+
+    Args:
+        dataset: prepared.
+        whole: `cooccurrence_vectors`.
+        fields: which are wanted.
+        seed: see `cooccurrence_vectors`.
+        most: see there.
+
+    Returns:
+        For each group, field -> float32 `[V, D]`, with zeros for values that no other user had.
+    """
+    from scipy.linalg import orthogonal_procrustes
+
+    widths, events = {field: whole[field].shape[1] for field in fields}, _Events.of(dataset, seed, most)
+
+    def turned(field: str, vector_VD: Float32Array) -> Float32Array:
+        weight_V1 = np.sqrt(np.bincount(events.number[field], minlength=len(vector_VD)))[:, None]
+        if not (weight_V1 * vector_VD).any():
+            return vector_VD
+        turn_DD, _ = orthogonal_procrustes(weight_V1 * vector_VD, weight_V1 * whole[field])
+        found_VD: Float32Array = (vector_VD @ turn_DD).astype(np.float32)
+        return found_VD
+
+    return [
+        {field: turned(field, vector_VD) for field, vector_VD in events.vectors(widths, without=group).items()}
+        for group in range(GROUPS)
+    ]
 
 
 def unit_factors(
@@ -61,11 +105,9 @@ def unit_factors(
 ) -> tuple[dict[str, Float32Array], list[dict[str, Float32Array]]]:
     """Fixed factors of item fields: the same vectors at length 1, and those for training.
 
-    A factor that was made of a user's own training targets gives them away: on the log of the accuracy table, the
-    cosine of a target's factor and the user's sum has an AUC of .81 in training and of .73 in validation, and a model
-    that trusts it in training is worse with factors than without. So users are put into `GROUPS` groups
-    (`group_of`), and each group is trained with factors that are made of all others. Only inner products of factors
-    with one another may be read: other factors have other axes.
+    On the log of the accuracy table, the cosine of a target's factor and the user's sum has an AUC of .81 in training
+    and of .73 in validation where her own events helped to make the factors. Only inner products of factors with one
+    another may be read: other factors have other axes, and these are not turned.
 
     Args:
         dataset: prepared.
@@ -77,31 +119,20 @@ def unit_factors(
         Field -> float32 `[V, width]` of all users; and the same for each group. Zeros where `cooccurrence_vectors` has
         zeros.
     """
-    user_N, row_N = _training_events(dataset, np.random.default_rng(seed), most)
-    number_VF, fields = np.asarray(dataset.catalogue.number_VF), list(dataset.inputs.item)
-    users = len(dataset.histories.offset_U) - 1
+    events = _Events.of(dataset, seed, most)
 
-    def made(chosen_N: BoolArray) -> dict[str, Float32Array]:
-        return {
-            field: _factors(
-                user_N[chosen_N],
-                number_VF[row_N[chosen_N], fields.index(field)],
-                (users, dataset.inputs.item[field]),
-                width,
-            )
-            / np.float32(np.sqrt(width))
-            for field, width in widths.items()
-        }
+    def made(without: int | None) -> dict[str, Float32Array]:
+        vectors = events.vectors(widths, without=without)
+        return {field: vector_VD / np.float32(np.sqrt(widths[field])) for field, vector_VD in vectors.items()}
 
-    group_N = group_of(FIRST_USER + user_N)
-    return made(np.ones(len(user_N), bool)), [made(group_N != group) for group in range(GROUPS)]
+    return made(None), [made(group) for group in range(GROUPS)]
 
 
 def group_of(user: Any) -> Any:
-    """The group of each user number, for whom factors are made of the other groups.
+    """The group of each user number, whose vectors in training are made of the other groups.
 
-    >>> group_of(np.arange(2, 7)).tolist()
-    [0, 1, 0, 1, 0]
+    >>> group_of(np.arange(2, 8)).tolist()
+    [2, 3, 0, 1, 2, 3]
     """
     return user % GROUPS
 
@@ -126,17 +157,42 @@ def training_lengths(dataset: Dataset, before: int | None = None) -> IntArray:
     return np.minimum(end_U, np.diff(np.asarray(histories.offset_U)))
 
 
-def _training_events(
-    dataset: Dataset, rng: np.random.Generator, most: int, before: int | None = None
-) -> tuple[IntArray, IntArray]:
-    """User and catalogue row of the events that training looks at."""
-    histories, end_U = dataset.histories, training_lengths(dataset, before)
-    users, start_U = len(end_U), np.asarray(histories.offset_U[:-1])
-    if end_U.sum() > most:
-        order_U = rng.permutation(users)
-        end_U[order_U[np.cumsum(end_U[order_U]) > most]] = 0
-    row_N = np.asarray(histories.row_N[ranges(start_U, end_U)], np.int64)
-    return np.repeat(np.arange(users), end_U), row_N
+@dataclass(frozen=True)
+class _Events:
+    """The events that training looks at.
+
+    Args:
+        users: U.
+        sizes: item field -> V.
+        user_N: whose they are.
+        number: item field -> its numbers `[N]`.
+    """
+
+    users: int
+    sizes: Mapping[str, int]
+    user_N: IntArray
+    number: Mapping[str, npt.NDArray[np.integer]]
+
+    @classmethod
+    def of(cls, dataset: Dataset, seed: int, most: int, before: int | None = None) -> _Events:
+        """All of them, or those of a random part of the users."""
+        histories, end_U = dataset.histories, training_lengths(dataset, before)
+        users, start_U = len(end_U), np.asarray(histories.offset_U[:-1])
+        if end_U.sum() > most:
+            order_U = np.random.default_rng(seed).permutation(users)
+            end_U[order_U[np.cumsum(end_U[order_U]) > most]] = 0
+        row_N = np.asarray(histories.row_N[ranges(start_U, end_U)], np.int64)
+        number_VF, sizes = np.asarray(dataset.catalogue.number_VF), dataset.inputs.item
+        number = {field: number_VF[row_N, place] for place, field in enumerate(sizes)}
+        return cls(users, sizes, np.repeat(np.arange(users), end_U), number)
+
+    def vectors(self, widths: Mapping[str, int], *, without: int | None = None) -> dict[str, Float32Array]:
+        """Vectors of these fields, made of all users, or of all but one group."""
+        chosen_N = group_of(FIRST_USER + self.user_N) != without
+        return {
+            field: _factors(self.user_N[chosen_N], self.number[field][chosen_N], (self.users, self.sizes[field]), width)
+            for field, width in widths.items()
+        }
 
 
 def _factors(user_N: IntArray, number_N: npt.NDArray[np.integer], shape: tuple[int, int], dim: int) -> Float32Array:

@@ -178,11 +178,17 @@ class Model(nn.Module, ABC):
         """Width of a field's vector, without what a model keeps after it."""
         return self.embed.dim
 
-    def begin_with(self, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    def begin_with(
+        self,
+        vectors: Mapping[str, npt.NDArray[np.float32]],
+        apart: Sequence[Mapping[str, npt.NDArray[np.float32]]] = (),
+    ) -> None:
         """Let trained vectors of item fields begin as those given, times `vector_spread`.
 
         Args:
             vectors: field -> `[V, vector_width]`; a vector of zeros leaves the one there is.
+            apart: those that each group of users is trained with (`cooccurrence.turned_vectors`), of the fields in
+                `factor_widths`.
         """
         with torch.no_grad():
             for field, table in self.embed.tables.items():

@@ -33,7 +33,7 @@ time gap, H heads, K buckets, N events of a batch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -182,9 +182,13 @@ class Sim(HistoryModel):
         """Centroids are no part of the gradients that processes add up."""
         return "" if self.buckets is None else "the centroids of search = 'cluster' follow the events of a whole batch"
 
-    def begin_with(self, vectors: Mapping[str, npt.NDArray[np.float32]]) -> None:
+    def begin_with(
+        self,
+        vectors: Mapping[str, npt.NDArray[np.float32]],
+        apart: Sequence[Mapping[str, npt.NDArray[np.float32]]] = (),
+    ) -> None:
         """Centroids begin among the new vectors, too."""
-        super().begin_with(vectors)
+        super().begin_with(vectors, apart)
         if self.buckets is not None:
             self.buckets = Buckets(self._some_items(len(self.buckets.centroid_KE)))
 

@@ -33,7 +33,8 @@ Most targets are values that the user never met. How well they fit her is said b
 similar directions, and a user has the sum of the vectors of her events. The factors are made of the training period by
 a singular value decomposition and not learned further. Both heads are given the cosine of the target's vector with the
 sum. In training a user's factors are made of other users' events alone: her own would give her targets away
-(`data/cooccurrence.py`).
+(`data/cooccurrence.py`). For the same reason the initial embeddings of these fields are those of other users' events,
+too: a fixed difference to the one table that is trained and that serves.
 
 Whether the next item is a known one depends on the user, too: one repeats most of what she had, another one explores.
 So the memory also counts how many of all and of the last events repeated an item (`nn/repeats.py`); both heads read it.
@@ -65,7 +66,7 @@ import numpy as np
 import torch
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, pad
 
 from lifelong.data.cell_plan import (
     KEYS,
@@ -151,7 +152,7 @@ class TallyConfig:
     embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of a memory slot")
     periods: Annotated[tuple[int, ...], AfterValidator(_periods_or_none)] = setting(
-        (1, 3, 9, 27), "slot j is written every periods[j] events; [] for no slots"
+        (1, 9), "slot j is written every periods[j] events; [] for no slots"
     )
     faded: Annotated[float, Field(ge=0, le=0.9)] = setting(
         0.25, "share of the counting part that are bits of values without a cell"
@@ -408,7 +409,7 @@ class Tally(CountingModel[Any]):
             factors=factors,
         )
         self.config: TallyConfig = config
-        self._grouped = False
+        self._grouped = self._begun = False
         self.periods: tuple[int, ...] = tuple(config.periods)
         read = self.context_fields
         gap_at = sum(self.embed.widths(read[: read.index("gap") + 1])) - 1 if timed and "gap" in read else None
@@ -478,6 +479,20 @@ class Tally(CountingModel[Any]):
     def vector_width(self) -> int:
         """Without the numbers that a value has next to its embedding."""
         return self.split.dim
+
+    def begin_with(
+        self,
+        vectors: Mapping[str, npt.NDArray[np.float32]],
+        apart: Sequence[Mapping[str, npt.NDArray[np.float32]]] = (),
+    ) -> None:
+        """Also what each group of users is trained with, as a difference, so that one table is trained for all."""
+        super().begin_with(vectors)
+        self._begun = bool(apart)
+        for field, name in self.embed.factor_names.items() if apart else ():
+            less = np.concatenate([part[field] - vectors[field] for part in apart])
+            # Of no use after training, so that they are not saved; in half precision, as they are many.
+            groups = (self.vector_spread * torch.from_numpy(less)).half()
+            self.register_buffer(f"begun_{name}", groups, persistent=False)
 
     def take_factors(self, whole: Mapping[str, Tensor], apart: Sequence[Mapping[str, Tensor]]) -> None:
         """Also those that each group of users is trained with."""
@@ -592,7 +607,8 @@ class Tally(CountingModel[Any]):
         from lifelong.nn.cell_replay import cells_found
 
         number_NF = batch.target_BCF.flatten(0, 1)[moments.real_N]
-        event_BLE, target_NFE = self._embedded(batch.history_BLF, number_NF)
+        user_N = batch.user_B[moments.real_N // max(1, batch.mask_BC.shape[1])]
+        event_BLE, target_NFE = self._embedded(batch.history_BLF, number_NF, batch.user_B, user_N)
         counts, timed = self.memory.counts, "gap" in self.inputs.event
         key_BLF, gap_BL = _keys(batch.history_BLF[..., : len(self.item_fields)]), batch.history_BLF.new_zeros(())
         if timed:
@@ -601,7 +617,6 @@ class Tally(CountingModel[Any]):
         asked_BCF = _keys(batch.target_BCF)
         found, repeats_BCX = cells_found(key_BLF, batch.position_BC, asked_BCF, counts.stale_N, counts.plan)
         at = self._at_moments(batch, moments, events, repeats_BCX.flatten(0, 1)[moments.first_X])
-        user_N = batch.user_B[moments.real_N // max(1, batch.mask_BC.shape[1])]
         factor_N1D = self._factors(number_NF.unsqueeze(1), user_N)
         dim, own = self.split.dim, self.split.dim + FEATURES
         return read_many(
@@ -618,22 +633,35 @@ class Tally(CountingModel[Any]):
             ),
         )
 
-    def _embedded(self, history_BLF: Tensor, number_NF: Tensor) -> tuple[Tensor, Tensor]:
+    def _embedded(
+        self, history_BLF: Tensor, number_NF: Tensor, user_B: Tensor, user_N: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Vectors of events `[B, L, E]`, and the embeddings of targets `[N, F, dim + OWN]`, keys and factors left out.
 
         Each table is asked once, so that it has one gradient.
         """
         tables, dim, events, targets = self.embed.tables | self.embed.scales, self.split.dim, [], []
         size = history_BLF.shape[:2].numel()
+        group_R = torch.cat([group_of(user_B).repeat_interleave(history_BLF.shape[1]), group_of(user_N)])
         for place, field in enumerate(self.history_fields):
             number_R = history_BLF[..., place].flatten()
             if place < len(self.item_fields):
                 number_R = torch.cat([number_R, number_NF[:, place]])
-            past_RE, asked_NE = tables[field](number_R).tensor_split([size])
+            made_RE = tables[field](number_R)
+            if self.training and self._begun and field in self.embed.factor_names:
+                made_RE = made_RE + self._less(field, number_R, group_R, made_RE)
+            past_RE, asked_NE = made_RE.tensor_split([size])
             events.append(past_RE[:, :dim])
             targets.append(asked_NE)
         whole_NFE = torch.stack(targets[: len(self.item_fields)], dim=1)
         return torch.cat(events, dim=-1).view(*history_BLF.shape[:2], dim * len(events)), whole_NFE
+
+    def _less(self, field: str, number_R: Tensor, group_R: Tensor, like_RE: Tensor) -> Tensor:
+        """What embeddings lack that began without the user's group."""
+        less_RD = embedding(
+            number_R + self.inputs.item[field] * group_R, self.get_buffer(f"begun_{self.embed.factor_names[field]}")
+        )
+        return pad(less_RD.to(like_RE), (0, like_RE.shape[1] - less_RD.shape[1]))
 
     def _at_moments(self, batch: Batch, moments: Moments, events: TallyEvents, repeats_X2: Tensor) -> AtMoments:
         """Clock and repeats, slots and sums at each moment."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.batches import TrainingBatches
-from lifelong.data.cooccurrence import cooccurrence_vectors, unit_factors
+from lifelong.data.cooccurrence import cooccurrence_vectors, turned_vectors, unit_factors
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
 from lifelong.data.negatives import labelled_training_examples
@@ -98,7 +98,10 @@ def initialised(
     """
     if not trained and settings.initial_vectors == "cooccurrence" and model.vector_spread > 0:
         say("initial vectors from co-occurrence in the training events")
-        model.begin_with(cooccurrence_vectors(dataset, model.vector_width, seed=settings.seed))
+        vectors = cooccurrence_vectors(dataset, model.vector_width, seed=settings.seed)
+        # Fields with factors are those of many values, which her own events say most about.
+        fields = model.factor_widths
+        model.begin_with(vectors, turned_vectors(dataset, vectors, fields, seed=settings.seed) if fields else ())
     if model.factor_widths:
         say("fixed factors of items, once for all users and once for each group of them")
         whole, apart = unit_factors(dataset, model.factor_widths, seed=settings.seed)

@@ -1,17 +1,30 @@
 """Vectors made of who had what, against a dense decomposition of a matrix that loops have filled."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lifelong.data.cooccurrence import GROUPS, cooccurrence_vectors, group_of, unit_factors
+from lifelong.data.cooccurrence import GROUPS, cooccurrence_vectors, group_of, turned_vectors, unit_factors
 from lifelong.data.dataset import Dataset
 from lifelong.testing.datasets import tiny_dataset
 
 WIDTH = 6
+
+Made = Callable[[Dataset], tuple[dict[str, Any], list[dict[str, Any]]]]
+
+
+def factors_of(dataset: Dataset) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    return unit_factors(dataset, {"item": WIDTH}, seed=0)
+
+
+def turned_of(dataset: Dataset) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    whole = cooccurrence_vectors(dataset, WIDTH, seed=0)
+    return whole, turned_vectors(dataset, whole, ["item"], seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -112,15 +125,32 @@ def test_factors_are_the_same_vectors_at_length_one(folder: Path) -> None:
     assert whole["category"].shape == (dataset.inputs.item["category"], 2)
 
 
-def test_the_factors_of_a_group_know_nothing_of_its_own_events(folder: Path) -> None:
+@pytest.mark.parametrize("made", [factors_of, turned_of])
+def test_vectors_of_a_group_know_nothing_of_its_own_events(folder: Path, made: Made) -> None:
     before, dataset = Dataset(folder), Dataset(folder)
     histories = dataset.histories
     user_N = np.repeat(np.arange(40), np.diff(histories.offset_U))
     row_N, own_N = np.array(histories.row_N), group_of(2 + user_N) == 1
     row_N[own_N] = np.random.default_rng(0).permutation(row_N[own_N])
     dataset.__dict__["histories"] = replace(histories, row_N=row_N)
-    (first, first_G), (second, second_G) = (unit_factors(one, {"item": WIDTH}, seed=0) for one in (before, dataset))
-    same_G = [np.array_equal(one["item"], two["item"]) for one, two in zip(first_G, second_G, strict=True)]
-    assert len(same_G) == GROUPS
+    (first, first_G), (second, second_G) = (made(one) for one in (before, dataset))
+    # Inner products alone: turned vectors lie on the axes of all users, which have changed.
+    same_G = [
+        np.allclose(one["item"] @ one["item"].T, two["item"] @ two["item"].T, atol=1e-5)
+        for one, two in zip(first_G, second_G, strict=True)
+    ]
     assert same_G == [group == 1 for group in range(GROUPS)]
     assert not np.array_equal(first["item"], second["item"])
+
+
+def test_turned_vectors_are_a_rotation_nearer_to_those_of_all_users(folder: Path) -> None:
+    dataset = Dataset(folder)
+    whole = cooccurrence_vectors(dataset, WIDTH, seed=0)
+    apart = turned_vectors(dataset, whole, ["category"], seed=0)
+    _, factors_G = unit_factors(dataset, {"category": WIDTH}, seed=0)
+    for turned, plain in zip(apart, factors_G, strict=True):
+        vector_VD, factor_VD = turned["category"], plain["category"] * np.sqrt(WIDTH)
+        # A rotation changes no inner product, and brings the vectors nearer to those of all users.
+        assert np.allclose(vector_VD @ vector_VD.T, factor_VD @ factor_VD.T, atol=1e-4)
+        far, near = (np.square(part - whole["category"]).sum() for part in (factor_VD, vector_VD))
+        assert near < far

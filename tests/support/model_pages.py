@@ -202,6 +202,9 @@ def _initial_embeddings() -> list[str]:
         "It is a choice of the run, the same for every model with an interest and a head that read embeddings. "
         f"{random} always start at random: their embeddings are weights or factors of a sum. Training updates them "
         "like any other.\n",
+        "A user's training targets are among these events: a target lies nearer to her history in training than later "
+        "on. `tally` is therefore trained with embeddings that other users' events have initialised ([decision "
+        "29](../decisions/0029-embeddings-without-her-own-events.md)); the other models are not yet.\n",
     ]
 
 
