@@ -104,8 +104,8 @@ class Model(nn.Module, ABC):
 
     recipe: ClassVar[Mapping[str, Any]] = {}
     """Settings of a run (`[train]`) that this model is trained with where nobody names them, in place of the usual."""
-    one_pass: ClassVar[bool] = False
-    """Whether such a run ends after one epoch, or after `training.settings.ENOUGH` examples if that is later."""
+    few_epochs: ClassVar[bool] = False
+    """Whether such a run ends after one or two epochs, by the size of the log; see `training.settings`."""
 
     extras: Extras
     """What else the head reads, after the context; nothing unless it is given."""

@@ -390,8 +390,8 @@ class Tally(CountingModel[Any]):
         # Logs that it learns by heart lose in the second epoch what they gained in the first.
         "fall_patience": 3,
     }
-    # What it learns of single values holds for the targets that it saw, so that seeing them again takes away again.
-    one_pass: ClassVar[bool] = True
+    # A second epoch brings much on a log of millions of examples and nothing on one of fewer users.
+    few_epochs: ClassVar[bool] = True
 
     def __init__(self, inputs: InputSpec, config: TallyConfig) -> None:
         fields, levels = len(inputs.item), clock_levels(inputs)

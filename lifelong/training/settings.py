@@ -23,9 +23,11 @@ from lifelong.models import build, model_class
 from lifelong.models.base import FittedModel, Model
 
 ENOUGH = 1_000_000
-"""Examples of a run that is to see its targets once, if it can."""
+"""Examples of a run of few epochs at least, if `EPOCHS` have as many."""
 EPOCHS = 4
 """Epochs of such a run at most."""
+TWICE = 10_000_000
+"""Examples of an epoch up to which such a run has two: beyond, a second one has not been tried and takes hours."""
 _ENDS = frozenset({"max_epochs", "max_examples", "max_minutes"})
 _SCALED_BY = 50_000
 """About how many training examples the counts are standardised by."""
@@ -66,10 +68,10 @@ def with_recipe(config: RunConfig, name: str, dataset: Dataset) -> RunConfig:
         # Who says how long to wait waits as long after a fall.
         recipe.pop("fall_patience", None)
     recipe = {key: value for key, value in recipe.items() if key not in named}
-    if entry.one_pass and not named & _ENDS:
+    if entry.few_epochs and not named & _ENDS:
         ratio = recipe.get("negatives", config.train.negatives) or rule.ratio
         epoch = len(dataset.examples("train")) * (1 + ratio if rule.drawn_in_training else 1)
-        recipe["max_epochs"] = min(EPOCHS, math.ceil(ENOUGH / max(1, epoch)))
+        recipe["max_epochs"] = min(EPOCHS, max(math.ceil(ENOUGH / max(1, epoch)), 2 if epoch <= TWICE else 1))
     return config.with_train(**recipe)
 
 

@@ -21,7 +21,7 @@ from lifelong.models.registry import Entry
 from lifelong.models.shared import shared_names
 from lifelong.nn import tasks
 from lifelong.nn.tasks import HEADS
-from lifelong.training.settings import ENOUGH, EPOCHS
+from lifelong.training.settings import ENOUGH, EPOCHS, TWICE
 
 SHARED_PAGES = {
     "several-tasks": "Several tasks",
@@ -142,8 +142,11 @@ def _page(name: str, entry: Entry) -> str:
 def _trained(entry: Any, recipe: Mapping[str, Any]) -> str:
     """What it is trained with where nobody names it."""
     text = f"Where nothing else is named, it is trained with these settings of `[train]`: {_assignments(recipe)}"
-    once = f"; and until it has seen every target once, but at least {ENOUGH:,} examples and at most {EPOCHS} epochs"
-    return f"{text}{once if entry.one_pass else ''}."
+    epochs = (
+        f"; and for two epochs, one if an epoch has more than {TWICE:,} examples, or as many as {ENOUGH:,} examples "
+        f"take, {EPOCHS} at most"
+    )
+    return f"{text}{epochs if entry.few_epochs else ''}."
 
 
 def _possible(entry: Any) -> set[str]:

@@ -96,8 +96,10 @@ def test_what_nobody_names_is_the_models_recipe_and_what_is_named_stays(dataset:
     assert with_recipe(given, "popularity", dataset) == given
 
 
-@pytest.mark.parametrize(("targets", "epochs"), [(50_000, 4), (100_000, 3), (240_000, 2), (10_000_000, 1)])
-def test_a_recipe_of_one_pass_sees_enough_examples_of_a_small_log(
+@pytest.mark.parametrize(
+    ("targets", "epochs"), [(50_000, 4), (100_000, 3), (240_000, 2), (2_500_000, 2), (2_500_001, 1)]
+)
+def test_a_recipe_of_few_epochs_has_as_many_as_a_log_of_this_size_takes(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch, targets: int, epochs: int
 ) -> None:
     # Three negatives for each target make four examples of it.
