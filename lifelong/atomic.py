@@ -68,6 +68,19 @@ def check_folder(path: Path) -> None:
         raise UsageError(f"{taken} is a file", expected="a folder, or a name that is free", fix="choose another --out")
 
 
+def check_file(path: Path) -> None:
+    """Check that a file can be at a place, as far as what is there says, before the work that it is for.
+
+    Raises:
+        UsageError: a folder is there, or a file in the place of a folder above it.
+
+    >>> check_file(Path("/tmp/result.json"))
+    """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder", expected="a file, or a name that is free", fix="choose another --out")
+    check_folder(path.parent)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, and bring the names of the new ones to the disk.
 

@@ -206,7 +206,7 @@ def load_config(
     model = tables.pop("model", {})
     # The record of a search by `lifelong tune`; it has no settings of this run.
     tables.pop("tuned", None)
-    problems += [f"there is no section {name!r}{_suggest(name, RunConfig.model_fields)}" for name in tables]
+    problems += [f"there is no section {name!r}{suggestion(name, RunConfig.model_fields)}" for name in tables]
     if not isinstance(model, dict):
         problems.append(f"model = {model!r} is not a table")
     elif check_model is not None:
@@ -304,10 +304,15 @@ def train_problem(detail: Any) -> str:
     """What is wrong with a setting of `[train]`, from an error of pydantic."""
     name = str(detail["loc"][0])
     if detail["type"] == "extra_forbidden":
-        return f"train.{name}: there is no such setting{_suggest(name, TrainSettings.model_fields)}"
+        return f"train.{name}: there is no such setting{suggestion(name, TrainSettings.model_fields)}"
     return f"train.{name}: {detail['msg'].removeprefix('Value error, ')} (found {detail['input']!r})"
 
 
-def _suggest(name: str, known: Iterable[str]) -> str:
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The name that was meant, or all that there are, for the end of a message.
+
+    >>> suggestion("max_epoch", ["max_epochs", "seed"])
+    " (did you mean 'max_epochs'?)"
+    """
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else f" (there are: {', '.join(known)})"

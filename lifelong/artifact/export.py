@@ -21,7 +21,7 @@ from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.folder import STATISTICS, Artifact, ArtifactConfig, Kind, item_context
 from lifelong.artifact.graphs import memory_layout, write_graphs
 from lifelong.artifact.manifest import FORMAT, make_manifest
-from lifelong.atomic import building, full_disk, put_in_place, remove_remains
+from lifelong.atomic import building, check_folder, full_disk, put_in_place, remove_remains
 from lifelong.data.dataset import Dataset
 from lifelong.data.item_statistics import latest_numbers
 from lifelong.data.periods import Periods, periods_of
@@ -235,8 +235,9 @@ def check_replaceable(out: Path) -> None:
     """Refuse to write over anything but an artifact.
 
     Raises:
-        UsageError: something else is there.
+        UsageError: something else is there, or a file in the place of a folder above it.
     """
+    check_folder(out.parent)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:

@@ -51,6 +51,7 @@ def evaluate(
 ) -> Reply:
     """Measure an artifact on the examples of one split."""
     from lifelong.artifact.folder import Artifact
+    from lifelong.atomic import check_file
     from lifelong.data.dataset import Dataset
     from lifelong.data.examples import VAULT
     from lifelong.evaluation import evaluate as evaluation
@@ -58,7 +59,11 @@ def evaluate(
     from lifelong.evaluation.vault import openings, stored_result
     from lifelong.launch import launch
 
-    delays = [parse_duration(part) for part in names(delay)]
+    delays, places = [parse_duration(part) for part in names(delay)], _places(ranking)
+    if ranking_users is not None and not places:
+        raise UsageError("--ranking-users without --ranking", expected="--ranking PLACES, as in --ranking 10,20")
+    if out is not None:
+        check_file(out)
     opened, dataset = Artifact.open(artifact), Dataset(data)
     if stored:
         if split != VAULT:
@@ -75,7 +80,7 @@ def evaluate(
             seed=seed,
             threads=threads,
             in_sample=in_sample,
-            ranking=_places(ranking),
+            ranking=places,
             ranking_minutes=ranking_minutes,
             **({} if ranking_users is None else {"ranking_users": ranking_users}),
         )

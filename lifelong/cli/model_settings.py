@@ -36,13 +36,14 @@ def model_configs(
         UsageError: there is no such model, or a file cannot be read.
         ConfigError: names every problem.
     """
-    from lifelong.config import load_config
+    from lifelong.config import load_config, suggestion
     from lifelong.models import all_names, check_config, plain_name
 
     known = all_names()
     unknown = [name for name in models if plain_name(name) not in known]
     if unknown:
-        raise UsageError(f"there is no model {unknown[0]!r}", expected=", ".join(known), fix="lifelong models")
+        found = f"there is no model {unknown[0]!r}{suggestion(unknown[0], known)}"
+        raise UsageError(found, fix="lifelong models lists all")
     own = [] if threads is None else [f"train.threads={threads}"]
     everything = [*(change for path in paths for change in _file_changes(path, models)), *changes, *own]
     sections = {"train", *models, *map(plain_name, models)}

@@ -53,7 +53,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         show = getattr(error, "format_message", None)
         if show is None:
             raise
-        _report_usage(error, show(), as_json="--json" in words)
+        _report_usage(error, show().replace("Value error, ", ""), as_json="--json" in words)
         return int(getattr(error, "exit_code", 2))
     return code if isinstance(code, int) else 0
 

@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from lifelong.artifact.folder import check_fits
 from lifelong.data.events import gap_numbers
-from lifelong.memory.event import EventTable, LoggedEvent, decode_event
+from lifelong.errors import UsageError
+from lifelong.memory.event import EventTable, LoggedEvent, decode_event, last_time
 from lifelong.memory.rounds import make_rounds
 
 if TYPE_CHECKING:
@@ -226,7 +227,15 @@ class HistoryFold:
 
 
 def counts_until(dataset: Dataset, until: int | None) -> IntArray:
-    """For each user the number of events with an earlier time, of all if None."""
+    """For each user the number of events with an earlier time, of all if None.
+
+    Raises:
+        UsageError: it is a time that no event can have.
+    """
+    latest = last_time(dataset.schema.time_unit)
+    if until is not None and not 0 <= until <= latest:
+        unit = "UTC seconds, from 0 to" if dataset.schema.time_unit == "seconds" else "from 0 to"
+        raise UsageError(f"until = {until}", expected=f"{unit} {latest}", fix="leave it out to take all events")
     histories = dataset.histories
     offset_U = np.asarray(histories.offset_U, np.int64)
     if until is None:

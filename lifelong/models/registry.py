@@ -12,6 +12,7 @@ from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from lifelong.config import suggestion
 from lifelong.errors import ConfigError
 from lifelong.models.attrec import AttRec
 from lifelong.models.base import FittedModel, Model
@@ -161,7 +162,9 @@ def choose(name: str, config: Mapping[str, Any]) -> Chosen:
     elif plain in MODELS:
         model = plain
     else:
-        raise ConfigError([f"there is no model {name!r}"], fix=f"choose one of: {', '.join(all_names())}")
+        raise ConfigError(
+            [f"there is no model {name!r}{suggestion(name, all_names())}"], fix="lifelong models lists all"
+        )
     other = [key for key in fixed if key in config and config[key] != fixed[key]]
     if other:
         found = [f"model.{key}: {name} has {fixed[key]!r} (found {config[key]!r})" for key in other]

@@ -170,7 +170,7 @@ def unwritable(path: Path, error: OSError) -> StoreUnavailableError:
     if error.errno == errno.EROFS:
         return on_read_only_disk(path)
     return StoreUnavailableError(
-        f"{path} cannot be written: {error}",
+        f"{path} cannot be written: {error.strerror or error}",
         expected="a folder that this process may write to",
         fix="check the path, its rights and its space",
     )

@@ -88,9 +88,11 @@ def backfill(
         MismatchError: the dataset does not fit the model.
         StoreForeignError: another artifact wrote the store, or it has another codec.
         StoreError: the codec cannot keep a number.
+        UsageError: `until` is a time that no event can have.
     """
     identity = identity_of(artifact, store, codec)
     check_fits(artifact, dataset)
+    count_U = counts_until(dataset, until)
     space = store.bind(identity)
     if len(store.artifact_list().artifacts) > 1:
         raise StoreForeignError(
@@ -99,7 +101,6 @@ def backfill(
             fix="drop the others with `lifelong switch --drop`, or send the events with `lifelong ingest`",
         )
     started = time.perf_counter()
-    count_U = counts_until(dataset, until)
     users, done, newer, events, size = np.flatnonzero(count_U), 0, 0, 0, 0
     chosen = make_codec(identity.codec, artifact.require_memory())
     writer = _Writer(artifact, dataset, store, space=space, codec=chosen, event_log=event_log)

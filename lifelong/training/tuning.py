@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lifelong.atomic import check_file
 from lifelong.config import RunConfig
 from lifelong.data.dataset import Dataset
 from lifelong.errors import LifelongError, MismatchError, UsageError, require
@@ -94,10 +95,11 @@ def tune(
     Raises:
         MismatchError: the dataset cannot train this model, or the journal is of another search.
         MissingExtraError: Optuna is not installed.
-        UsageError: there is nothing to search.
+        UsageError: there is nothing to search, or `out` cannot be a file.
         LifelongError: no trial succeeded.
     """
     optuna = require("optuna", extra="tune", purpose="tuning")
+    check_file(out)
     config = config or RunConfig()
     build_model(dataset, search.model, config.model)
     # First of all: a recipe leaves alone what is named, and a trial names every setting.

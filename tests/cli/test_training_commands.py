@@ -248,11 +248,29 @@ def test_evaluate_refuses_a_test_period_of_the_training_and_marks_it_where_it_is
     )
 
 
-@pytest.mark.parametrize("words", [["--delay", "soon"], ["--split", "all"]])
-def test_a_wrong_option_of_evaluate_is_bad_usage(run, trained, dataset, words):
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["--delay", "soon"], "'soon' is not a duration"),
+        (["--split", "all"], "'--split': 'all' is not one of"),
+        (["--ranking-users", "5"], "--ranking-users without --ranking"),
+    ],
+)
+def test_a_wrong_option_of_evaluate_is_bad_usage(run, trained, dataset, words, found):
     outcome = run("evaluate", trained, dataset.folder, *words, "--json")
     assert outcome.code == 2
-    assert words[1] in outcome.error["found"]
+    assert found in outcome.error["found"]
+
+
+def test_a_place_that_the_result_cannot_have_is_said_before_the_work(run, trained, dataset, tmp_path):
+    file, none = tmp_path / "mine", tmp_path / "none"
+    file.write_text("x")
+    for out, found in ((tmp_path, f"{tmp_path} is a folder"), (file / "result.json", f"{file} is a file")):
+        for words in (("evaluate", none, none), ("tune", dataset.folder, "--model", "tally")):
+            outcome = run(*words, "--out", out, "--json")
+            assert (outcome.code, outcome.error["found"]) == (2, found)
+    outcome = run("train", dataset.folder, "--model", "popularity", "--out", file / "artifact", "--json")
+    assert (outcome.code, outcome.error["found"]) == (2, f"{file} is a file")
 
 
 def test_backfill_of_a_model_without_memory_says_why_not(run, trained, dataset):

@@ -114,6 +114,12 @@ def test_counts_until_a_time_leave_out_events_of_that_very_time(dataset):
     assert counts_until(dataset, None).sum() == dataset.histories.num_events
 
 
+@pytest.mark.parametrize("until", [-1, 1_775_186_530_000])
+def test_a_moment_before_1970_or_in_milliseconds_is_refused(dataset, until):
+    with pytest.raises(UsageError, match=rf"until = {until}\. Expected: UTC seconds"):
+        counts_until(dataset, until)
+
+
 def test_a_store_of_another_artifact_is_refused(artifact, dataset, store):
     store.bind(StoreIdentity("f" * 64, "fp32", "[]"))
     with pytest.raises(StoreForeignError):

@@ -106,9 +106,14 @@ def test_all_wrong_settings_are_named_at_once() -> None:
     assert "period 3 after 2" in str(caught.value)
 
 
+def test_an_unknown_model_is_refused_with_the_one_that_was_meant() -> None:
+    with pytest.raises(ConfigError, match=r"no model 'taly' \(did you mean 'tally'\?\)"):
+        build("taly", INPUTS, {})
+
+
 def test_an_unknown_model_is_refused_with_the_names_of_all() -> None:
-    with pytest.raises(ConfigError, match=f"no model 'dinn'.*{', '.join(all_names())}"):
-        build("dinn", INPUTS, {})
+    with pytest.raises(ConfigError, match=f"no model 'quartz'.*{', '.join(all_names())}"):
+        build("quartz", INPUTS, {})
 
 
 @pytest.mark.parametrize(("flag", "expected"), [(True, HpmnAuthors), (False, Hpmn)])
