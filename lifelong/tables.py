@@ -23,6 +23,10 @@ TABLE_FILE = "table.parquet"
 PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 """Unit of a time -> how many make a second."""
 _ROWS = 65_536
+_MAKE = (
+    "pyarrow.table(...) makes one of columns, pyarrow.Table.from_pylist(...) of rows, "
+    "pyarrow.RecordBatchReader.from_batches(schema, ...) of record batches"
+)
 TABLES = "a table that exports Arrow: of pandas (2.2 and later), Polars, DuckDB, Ibis, Arrow or Hugging Face"
 
 
@@ -99,7 +103,7 @@ def reader_of(table: Any, *, what: str = "a table", expected: str = TABLES) -> A
         raise UsageError(
             f"{what} of type {type(table).__name__}",
             expected=expected,
-            fix="pyarrow.table(...) makes one of columns, pyarrow.Table.from_pylist(...) of rows",
+            fix="call its .collect() first" if hasattr(table, "collect") else _MAKE,
         )
     arrow = require("pyarrow", extra="train", purpose="reading tables")
     if hasattr(table, "__arrow_c_stream__"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,13 +51,17 @@ def verify(
     counts = {name: value for name, value in asdict(report).items() if name != "reasons"}
     lines = [f"{name.replace('_', ' ')}: {value}" for name, value in counts.items()]
     lines += [f"{user}: {why}" for user, why in report.reasons.items()]
-    return Reply(document, [_verdict(report, data is None), *lines], exit_code=0 if report.equal else 1)
+    return Reply(document, [_verdict(report, own=data is None), *lines], exit_code=0 if report.equal else 1)
 
 
-def _verdict(report: VerifyReport, own: bool) -> str:
+def _verdict(report: VerifyReport, *, own: bool) -> str:
     log = "its own log" if own else "DATA"
     if report.equal:
         return f"The store holds what the log gives ({log})."
     if report.unverifiable == report.users:
         return f"Nothing could be checked: {log} does not have the events."
+    if report.count == report.extra and replace(report, count=0).equal and not own:
+        return (
+            f"The store has events that {log} lacks. Without {log}, it is checked against its own log, if it has one."
+        )
     return f"The store differs from the log ({log}), or part of it could not be checked."

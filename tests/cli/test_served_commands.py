@@ -347,6 +347,15 @@ def test_verify_says_no_with_exit_code_one(run, artifact, filled, dataset):
     assert "differs from the log" in outcome.stdout
 
 
+def test_verify_says_that_the_store_has_later_events_than_the_dataset():
+    from lifelong.cli.verify import _verdict
+    from lifelong.memory.verify import VerifyReport
+
+    assert "against its own log" in _verdict(VerifyReport(users=2, count=1, extra=1), own=False)
+    assert "differs from the log" in _verdict(VerifyReport(users=2, count=2, extra=1), own=False)
+    assert "differs from the log" in _verdict(VerifyReport(users=2, count=1, extra=1, memory=1), own=False)
+
+
 def test_verify_takes_the_stores_own_log(run, artifact, filled):
     outcome = run("verify", artifact, "--store", filled)
     assert outcome.code == 0 and "its own log" in outcome.stdout

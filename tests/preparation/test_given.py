@@ -103,6 +103,8 @@ def test_options_of_other_sources_are_settings_too(tmp_path: Path) -> None:
     ("log", "named", "found"),
     [
         ([1], {}, r"of type list.*exports Arrow"),
+        ((batch for batch in ()), {}, r"of type generator.*RecordBatchReader\.from_batches"),
+        (pl.LazyFrame(), {}, r"of type LazyFrame.*call its \.collect\(\)"),
         (pa.table({"a": [1]}), {"usr": "a"}, r"no setting 'usr'.*user"),
         ("events.csv", {"out": None}, r"no folder.*out="),
         ("tabaoo", {}, r"no source 'tabaoo'.*taobao"),
