@@ -65,7 +65,7 @@ def check_folder(path: Path) -> None:
     """
     taken = next((part for part in (path, *path.parents) if part.exists() and not part.is_dir()), None)
     if taken is not None:
-        raise UsageError(f"{taken} is a file", expected="a folder, or a name that is free", fix="choose another --out")
+        raise UsageError(f"{taken} is a file", expected="a folder, or a name that is free", fix="choose another place")
 
 
 def check_file(path: Path) -> None:
@@ -77,7 +77,7 @@ def check_file(path: Path) -> None:
     >>> check_file(Path("/tmp/result.json"))
     """
     if path.is_dir():
-        raise UsageError(f"{path} is a folder", expected="a file, or a name that is free", fix="choose another --out")
+        raise UsageError(f"{path} is a folder", expected="a file, or a name that is free", fix="choose another place")
     check_folder(path.parent)
 
 

@@ -107,7 +107,11 @@ def reader_of(table: Any, *, what: str = "a table", expected: str = TABLES) -> A
         )
     arrow = require("pyarrow", extra="train", purpose="reading tables")
     if hasattr(table, "__arrow_c_stream__"):
-        return arrow.RecordBatchReader.from_stream(table)
+        try:
+            return arrow.RecordBatchReader.from_stream(table)
+        except arrow.ArrowInvalid as error:
+            found = f"{what} of type {type(table).__name__}, which is a single column"
+            raise UsageError(found, expected=expected, fix="give the whole table") from error
     schema = table.features.arrow_schema
     parts = table.with_format("arrow").iter(_ROWS)
     return arrow.RecordBatchReader.from_batches(schema, (batch for part in parts for batch in part.to_batches()))

@@ -37,6 +37,8 @@ def export(
 ) -> Reply:
     """Export everything about one user as JSON, or all events as a log that `prepare` reads."""
     one_of(store=store, service=service)
+    if user == "":
+        raise UsageError("--user is empty", expected="the id of a user", fix="--user ID")
     if (user is None) == (events is None):
         raise UsageError("found neither or both of --user and --events", expected="--user USER, or --events FILE")
     if service is not None:
@@ -63,11 +65,13 @@ def write_log(store: MemoryStore, path: Path) -> int:
     """Write all events, and say how many; the file appears only when it is complete.
 
     Raises:
-        UsageError: the ending names no format.
+        UsageError: the ending names no format, or the file cannot be there.
     """
+    from lifelong.atomic import check_file
     from lifelong.scoring.tables import format_of, written_rows
 
     format_of(path, ("csv", "jsonl"))
+    check_file(path)
     number, columns = 0, ["user", "item", "time", "event_type", *_fields(store)]
     with written_rows(path, dict.fromkeys(columns, "string")) as write:
         for row in _rows(store):

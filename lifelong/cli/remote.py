@@ -72,7 +72,7 @@ class Remote:
                 raise _refused(self.address, error) from error
         except (URLError, OSError, ValueError) as error:
             raise LifelongError(
-                f"{self.address} does not answer: {error}",
+                f"{self.address} does not answer: {_reason(error)}",
                 expected="a running `lifelong serve`",
                 fix="check the address; where no service runs, name the store with --store",
             ) from error
@@ -85,3 +85,9 @@ def _refused(address: str, error: HTTPError) -> LifelongError:
         return RequestError(f"{address}: {parts['found']}", expected=parts["expected"], fix=fix)
     except (ValueError, KeyError, TypeError):
         return RequestError(f"{address} answers {error.code}", expected="a `lifelong serve` of this release")
+
+
+def _reason(error: OSError) -> object:
+    """What the system says, without the names of exceptions round it."""
+    reason = getattr(error, "reason", error)
+    return getattr(reason, "strerror", None) or reason

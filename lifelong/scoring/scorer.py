@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import repeat
 from types import TracebackType
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -82,6 +83,9 @@ class Scorer:
         self._first_known = artifact.vocabularies["item"].first_known
         self._view: Callable[[Sequence[str], States], States] | None = None
 
+    def __repr__(self) -> str:
+        return f"Scorer({self.artifact!r}, {type(self.store).__name__})"
+
     def __enter__(self) -> Self:
         return self
 
@@ -109,9 +113,10 @@ class Scorer:
         Raises:
             RequestError: a field of the profile is not a user field.
             StoreCorruptError: the stored memory is damaged.
-            UsageError: the user is no id, or the items are no list of ids.
+            UsageError: the user is no id, the items are no list of ids, or the time is no number.
         """
-        return self.score_many([ScoreRequest(user, checked_items(user, items), time, profile=profile)])[0]
+        items = checked_items(user, items)
+        return self.score_many([ScoreRequest(user, items, checked_time(time), profile=profile)])[0]
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[list[Score]]:
         """Scores of many users' candidates, in the order of the requests."""
@@ -321,6 +326,21 @@ def checked_items(user: object, items: Sequence[str] | None) -> Sequence[str]:
     if items is None or isinstance(items, str) or not all(isinstance(item, str) for item in _some(items)):
         raise UsageError(f"items = {items!r}", expected="a list of item ids", fix='scorer.score("u1", ["i1", "i2"])')
     return items
+
+
+def checked_time(time: int | None) -> int | None:
+    """The moment of a request.
+
+    Raises:
+        UsageError: it is no whole number.
+    """
+    if time is None or isinstance(time, Integral):
+        return time
+    raise UsageError(
+        f"time = {time!r}",
+        expected="UTC seconds, a whole number; None for now",
+        fix="int(moment.timestamp()) of a datetime with a zone",
+    )
 
 
 def _some(items: object) -> Sequence[object]:

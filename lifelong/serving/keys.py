@@ -72,7 +72,8 @@ def read_keys(path: Path) -> Keys:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the API keys: {error}", expected="a text file, one key a line") from error
+        found = f"cannot read the API keys: {path}: {getattr(error, 'strerror', None) or error}"
+        raise UsageError(found, expected="a text file, one key a line") from error
     keys: Keys = {}
     for number, line in enumerate(lines, start=1):
         if line.strip() and not line.startswith("#"):

@@ -117,9 +117,9 @@ def plan(study: Study, out: Path) -> Planned:
     """Which trainings a study takes.
 
     Raises:
-        UsageError: no models or seeds, options that exclude each other, or `out` is a file.
+        UsageError: no models or seeds, options that exclude each other, or something else is at `out`.
     """
-    check_folder(out)
+    _check_out(out)
     if not study.configs or not study.seeds:
         raise UsageError("nothing to compare", expected="at least one model and one seed")
     if (study.only_equal or study.equal_seeds is not None) and study.examples is None:
@@ -146,6 +146,20 @@ def plan(study: Study, out: Path) -> Planned:
     shown = {} if study.only_equal else runs
     ablated = {} if study.ablations is None else _variants(study, out, study.ablations, shown or budgeted)
     return Planned(shown, {} if study.examples is None else budgeted, ablated)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a file, and a folder of another kind.
+
+    Raises:
+        UsageError: it is one.
+    """
+    check_folder(out)
+    for name, kind in (("dataset.json", "a dataset"), ("manifest.json", "an artifact"), ("store.json", "a store")):
+        if (out / name).exists():
+            raise UsageError(
+                f"{out} is {kind}", expected="a new folder, or that of an earlier call", fix="choose another place"
+            )
 
 
 def equal_budget(model: str, config: RunConfig, examples: int | None) -> RunConfig | None:

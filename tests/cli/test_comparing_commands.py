@@ -101,6 +101,8 @@ def test_a_file_in_the_place_of_the_report_is_bad_usage(run, dataset, tmp_path):
         outcome = run("compare", dataset.folder, "--models", "popularity", "--out", out, "--json")
         assert (outcome.code, outcome.error["found"]) == (2, f"{taken} is a file")
     assert taken.read_text() == "mine"
+    outcome = run("compare", dataset.folder, "--models", "popularity", "--out", dataset.folder, "--json")
+    assert (outcome.code, outcome.error["found"]) == (2, f"{dataset.folder} is a dataset")
 
 
 @pytest.mark.slow

@@ -436,6 +436,14 @@ def test_export_gives_a_user_or_everyones_events(run, artifact, filled, tmp_path
     assert json.loads(lines.read_text().splitlines()[0])["user"] == "u1"
     assert run("export", "--events", tmp_path / "x.xls", "--store", filled).code == 2
     assert run("export", "--store", filled).code == 2
+    assert run("export", "--user", "", "--store", filled, "--json").error["found"] == "--user is empty"
+    below = run("export", "--events", out / "more.csv", "--store", filled, "--json")
+    assert (below.code, below.error["found"]) == (2, f"{out} is a file")
+    away = ("export", "--service", "http://127.0.0.1:1", "--user", "u1", "--json")
+    assert run(*away).error["found"] == "http://127.0.0.1:1 does not answer: Connection refused"
+    assert (
+        run(*away, "--key-file", "none").error["found"] == "cannot read the API keys: none: No such file or directory"
+    )
 
 
 # bench, serve

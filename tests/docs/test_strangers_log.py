@@ -5,7 +5,6 @@ import os
 import random
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +56,8 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3_600)
 def test_ten_commands_lead_from_a_log_of_another_shop_to_an_explained_score(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(PAGE.parents[1]))
@@ -90,7 +91,7 @@ def asked(serve: list[str], curl: list[str]) -> dict[str, object]:
         answer: dict[str, object] = json.loads(call([word.replace(":8000", f":{port}") for word in curl]))
         return answer
     finally:
-        service.send_signal(signal.SIGINT)
+        service.terminate()
         service.wait()
 
 

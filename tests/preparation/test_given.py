@@ -104,6 +104,7 @@ def test_options_of_other_sources_are_settings_too(tmp_path: Path) -> None:
     [
         ([1], {}, r"of type list.*exports Arrow"),
         ((batch for batch in ()), {}, r"of type generator.*RecordBatchReader\.from_batches"),
+        (pl.Series([1]), {}, r"of type Series, which is a single column"),
         (pl.LazyFrame(), {}, r"of type LazyFrame.*call its \.collect\(\)"),
         (pa.table({"a": [1]}), {"usr": "a"}, r"no setting 'usr'.*user"),
         ("events.csv", {"out": None}, r"no folder.*out="),
