@@ -150,7 +150,7 @@ def test_wrong_candidates_and_users_are_said_in_words(folder: Path) -> None:
                 scorer.score("ann", items)  # type: ignore[arg-type]
         with pytest.raises(UsageError, match="a user of type int"):
             scorer.score(3, ["i1"])  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="time = 'now'.*UTC seconds"):
+        with pytest.raises(UsageError, match=r"time = 'now'.*UTC seconds"):
             scorer.score("ann", ["i1"], time="now")  # type: ignore[arg-type]
         assert repr(scorer).startswith("Scorer(Artifact(") and "InMemoryStore" in repr(scorer)
         with pytest.raises(UsageError, match="a list of item ids"):

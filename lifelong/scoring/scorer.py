@@ -10,8 +10,8 @@ import time as clock
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import repeat
-from types import TracebackType
 from numbers import Integral
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
