@@ -87,7 +87,7 @@ def _refused(address: str, error: HTTPError) -> LifelongError:
         return RequestError(f"{address} answers {error.code}", expected="a `lifelong serve` of this release")
 
 
-def _reason(error: OSError) -> object:
+def _reason(error: Exception) -> object:
     """What the system says, without the names of exceptions round it."""
     reason = getattr(error, "reason", error)
     return getattr(reason, "strerror", None) or reason
