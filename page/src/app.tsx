@@ -68,7 +68,7 @@ export function App() {
           {!model.value ? null : route.user ? (
             <UserView key={route.user} route={route} model={model.value} artifacts={artifacts.value ?? []} version={version} change={change} again={again} />
           ) : (
-            <section class="panel"><p>Choose a user: her history, what her memory keeps of it, and what it says of items are shown here.</p></section>
+            <section class="panel"><p>Choose a user to see her history, what her memory keeps of it, and how it scores items.</p></section>
           )}
           <ServiceView />
         </main>
@@ -81,7 +81,7 @@ function KeyForm({ needed, onKey }: { needed: boolean; onKey: () => void }) {
   const [key, setKey] = useState("");
   return (
     <form class="key" onSubmit={(event) => { event.preventDefault(); api.setKey(key); onKey(); }}>
-      <label>API key{needed ? "" : ", if wanted"}
+      <label>API key{needed ? "" : " (optional)"}
         <input type="password" value={key} autocomplete="off" onInput={(event) => { setKey(event.currentTarget.value); }} />
       </label>
       <button type="submit">Use</button>
@@ -156,7 +156,7 @@ function UserView({ route, model, artifacts, version, change, again }: {
     <>
       <section class="panel" aria-labelledby="user-title">
         <h2 id="user-title" class="user"><bdi class="word">{user}</bdi></h2>
-        <p class="soft">{known === false ? "Nothing is kept of this user: items are scored from the empty memory." : history.value ? summary(history.value, model) : "Reading …"}</p>
+        <p class="soft">{known === false ? "No memory is stored for this user: items are scored with an empty one." : history.value ? summary(history.value, model) : "Reading …"}</p>
         {history.problem ? <Failure problem={history.problem} /> : null}
         {history.value && known !== false ? (
           <>

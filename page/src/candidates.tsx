@@ -131,7 +131,7 @@ export function Why({ explanation, candidate }: { explanation: Explanation; cand
       {candidate.counted ? (
         <Scroll label={"Parts of the score"}>
           <table>
-            <caption>What the memory has counted of it, and what the score would lose without</caption>
+            <caption>What the memory has counted, and what each count adds to the score</caption>
             <thead><tr><th scope="col">Part</th><th scope="col">Met</th><th scope="col" class="number">Effect</th><th scope="col" class="wide extra"><span class="hidden">as a bar</span></th></tr></thead>
             <tbody>
               {candidate.counted.values.map((value) => (

@@ -65,7 +65,7 @@ export function Comparison({ mine, theirs, names, chosen, onChoose }: {
       {mine.count === theirs.count ? null : (
         <p class="small"><strong class="tag">behind</strong> The memory of {names[1]} has {plural(theirs.count, "event")}, that of {names[0]} {mine.count.toLocaleString("en")}.</p>
       )}
-      <p class="small soft">Scores of two artifacts have scales of their own: compare the ranks, and the probabilities where there are any.</p>
+      <p class="small soft">Scores of two artifacts are on different scales: compare the ranks, and the probabilities if there are any.</p>
     </>
   );
 }

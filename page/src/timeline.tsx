@@ -119,7 +119,7 @@ export function Timeline({ history, model, item, after, onAfter }: {
         <canvas ref={box} style={{ height: `${height}px` }} tabIndex={0} role="application" aria-describedby="timeline-keys"
           aria-label={`History of ${history.user}: ${plural(x.length, "event")}`} onKeyDown={onKeyDown} {...pointers} />
       </div>
-      <p class="selected" aria-live="polite">{selected >= 0 && selected < x.length ? eventWords(history, selected, model.time_unit) : `${plural(x.length, "event")}; choose one on the drawing.`}</p>
+      <p class="selected" aria-live="polite">{selected >= 0 && selected < x.length ? eventWords(history, selected, model.time_unit) : `${plural(x.length, "event")}; select one in the timeline.`}</p>
       {chosen !== undefined && chosen < history.count && chosen <= model.replayed ? (
         <button type="button" class="quiet" onClick={() => { onAfter(chosen); }}>Show her memory after event {chosen.toLocaleString("en")}</button>
       ) : null}
