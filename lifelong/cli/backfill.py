@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.cli.opening import open_pair
+from lifelong.cli.opening import lasting, open_pair
 from lifelong.cli.options import ArtifactPath, KeyFile, NewCodec, ServiceUrl, StoreOrNone, Until, one_of
 from lifelong.cli.remote import Remote
 from lifelong.cli.terminal import Reply, Terminal
@@ -47,7 +47,7 @@ def backfill(
     if service is not None:
         return _remote(terminal, artifact, data, service, key_file, codec)
 
-    with open_pair(artifact, store or "", read_only=False) as (opened, memories):
+    with open_pair(artifact, lasting(store or ""), read_only=False) as (opened, memories):
         artifact_list = memories.artifact_list()
         stored = artifact_list.find(opened.id)
         if artifact_list.artifacts and (stored is None or not stored.ready):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lifelong.cli.opening import open_letters, open_pair
+from lifelong.cli.opening import lasting, open_letters, open_pair
 from lifelong.cli.options import (
     ArtifactPath,
     Column,
@@ -99,7 +99,7 @@ def ingest(
             if value is not None:
                 raise UsageError(f"{option} with a file", expected=f"{option} with --from kafka://...")
         with (
-            open_pair(artifact, store, read_only=False) as (opened, memories),
+            open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
             open_letters(dead_letter) as letters,
             terminal.progress("reading") as advance,
         ):
@@ -128,7 +128,10 @@ def ingest(
 
     address = parse(topics[0])
     settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle, max_ahead)
-    with open_pair(artifact, store, read_only=False) as (opened, memories), open_letters(dead_letter) as letters:
+    with (
+        open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
+        open_letters(dead_letter) as letters,
+    ):
         updater = Updater(opened, memories, late=late, codec=codec, backfilled=backfilled)
         schema = opened.config.dataset_schema
         stream = Stream(address, memories, updater.apply_table, schema, settings=settings, letters=letters)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lifelong.errors import UsageError
+
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.ingestion.dead_letters import DeadLetters
@@ -25,6 +27,21 @@ def open_pair(artifact: Path, url: str, *, read_only: bool) -> Iterator[tuple[Ar
     opened = Artifact.open(artifact)
     with contextlib.closing(open_store(url, read_only=read_only)) as store:
         yield opened, store
+
+
+def lasting(url: str) -> str:
+    """The address of a store that is all that a command leaves behind.
+
+    Raises:
+        UsageError: it is this process's memory.
+    """
+    if url.partition("?")[0] == "memory://":
+        raise UsageError(
+            f"--store {url}: it is gone when this command ends",
+            expected="a store that outlives it",
+            fix="--store rocksdb://FOLDER, or --store redis://HOST:PORT/0",
+        )
+    return url
 
 
 @contextlib.contextmanager

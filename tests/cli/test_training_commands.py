@@ -273,10 +273,17 @@ def test_a_place_that_the_result_cannot_have_is_said_before_the_work(run, traine
     assert (outcome.code, outcome.error["found"]) == (2, f"{file} is a file")
 
 
-def test_backfill_of_a_model_without_memory_says_why_not(run, trained, dataset):
-    outcome = run("backfill", trained, dataset.folder, "--store", "memory://", "--json")
+def test_backfill_of_a_model_without_memory_says_why_not(run, trained, dataset, tmp_path):
+    outcome = run("backfill", trained, dataset.folder, "--store", f"rocksdb://{tmp_path / 'store'}", "--json")
     assert outcome.code in (1, 2)
+    assert "cannot be served" in outcome.error["found"]
     assert outcome.error["fix"]
+
+
+def test_commands_that_fill_a_store_refuse_one_that_ends_with_them(run, trained, dataset):
+    for words in (["backfill", trained, dataset.folder], ["ingest", trained, "--from", "events.csv"]):
+        outcome = run(*words, "--store", "memory://", "--json")
+        assert (outcome.code, outcome.error["expected"]) == (2, "a store that outlives it")
 
 
 # compare, models
