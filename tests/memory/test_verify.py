@@ -76,7 +76,7 @@ def test_another_memory_is_found_with_its_scores(artifact, dataset, updater):
     slot = updater.runtime.decode(updater.store.read_many(["u3"])).fields["slot"] + np.float32(0.5)
     change(updater, "u3", fields={"slot": slot})
     report = verify(artifact, dataset, updater.store)
-    assert (report.memory, report.score, report.examples) == (1, 1, ["u3"])
+    assert (report.equal, report.memory, report.score, report.examples) == (False, 1, 1, ["u3"])
     assert report.memory_difference == pytest.approx(0.5, abs=1e-4)
 
 
