@@ -56,7 +56,7 @@ def cooccurrence_vectors(
     return events.vectors(dict.fromkeys(dataset.inputs.item, dim))
 
 
-def turned_vectors(
+def aligned_vectors(
     dataset: Dataset,
     whole: Mapping[str, Float32Array],
     fields: Iterable[str],
@@ -66,9 +66,9 @@ def turned_vectors(
 ) -> list[dict[str, Float32Array]]:
     """The initial embeddings that each group of users is trained with, on the axes of those of all users.
 
-    Vectors of two decompositions have different axes. Each group's are turned so that they come as close to those of
-    all users as a rotation can bring them, frequent values above all: what training learns for one group then holds for
-    all, and for the vectors of all users, which serve.
+    Vectors of two decompositions have different axes. Each group's are rotated so that they come as close to those of
+    all users as possible, frequent values above all: what training learns for one group then holds for all, and for the
+    vectors of all users, which a service has.
 
     Source: Schoenemann, "A Generalized Solution of the Orthogonal Procrustes Problem", Psychometrika 1966.
 
@@ -86,16 +86,17 @@ def turned_vectors(
 
     widths, events = {field: whole[field].shape[1] for field in fields}, _Events.of(dataset, seed, most)
 
-    def turned(field: str, vector_VD: Float32Array) -> Float32Array:
-        weight_V1 = np.sqrt(np.bincount(events.number[field], minlength=len(vector_VD)))[:, None]
+    def aligned(field: str, vector_VD: Float32Array) -> Float32Array:
+        # The error of a value counts as often as the value occurs.
+        weight_V1 = np.sqrt(np.bincount(events.number_N(field), minlength=len(vector_VD)))[:, None]
         if not (weight_V1 * vector_VD).any():
             return vector_VD
-        turn_DD, _ = orthogonal_procrustes(weight_V1 * vector_VD, weight_V1 * whole[field])
-        found_VD: Float32Array = (vector_VD @ turn_DD).astype(np.float32)
+        rotation_DD, _ = orthogonal_procrustes(weight_V1 * vector_VD, weight_V1 * whole[field])
+        found_VD: Float32Array = (vector_VD @ rotation_DD).astype(np.float32)
         return found_VD
 
     return [
-        {field: turned(field, vector_VD) for field, vector_VD in events.vectors(widths, without=group).items()}
+        {field: aligned(field, vector_VD) for field, vector_VD in events.vectors(widths, without=group).items()}
         for group in range(GROUPS)
     ]
 
@@ -107,7 +108,7 @@ def unit_factors(
 
     On the log of the accuracy table, the cosine of a target's factor and the user's sum has an AUC of .81 in training
     and of .73 in validation where her own events helped to make the factors. Only inner products of factors with one
-    another may be read: other factors have other axes, and these are not turned.
+    another may be read: other factors have other axes, and these are not aligned.
 
     Args:
         dataset: prepared.
@@ -162,16 +163,14 @@ class _Events:
     """The events that training looks at.
 
     Args:
-        users: U.
-        sizes: item field -> V.
+        dataset: prepared.
         user_N: whose they are.
-        number: item field -> its numbers `[N]`.
+        row_N: their rows of the catalogue.
     """
 
-    users: int
-    sizes: Mapping[str, int]
+    dataset: Dataset
     user_N: IntArray
-    number: Mapping[str, npt.NDArray[np.integer]]
+    row_N: IntArray
 
     @classmethod
     def of(cls, dataset: Dataset, seed: int, most: int, before: int | None = None) -> _Events:
@@ -182,15 +181,20 @@ class _Events:
             order_U = np.random.default_rng(seed).permutation(users)
             end_U[order_U[np.cumsum(end_U[order_U]) > most]] = 0
         row_N = np.asarray(histories.row_N[ranges(start_U, end_U)], np.int64)
-        number_VF, sizes = np.asarray(dataset.catalogue.number_VF), dataset.inputs.item
-        number = {field: number_VF[row_N, place] for place, field in enumerate(sizes)}
-        return cls(users, sizes, np.repeat(np.arange(users), end_U), number)
+        return cls(dataset, np.repeat(np.arange(users), end_U), row_N)
+
+    def number_N(self, field: str) -> IntArray:  # noqa: N802
+        """The number of this item field of each event."""
+        place = list(self.dataset.inputs.item).index(field)
+        number_N: IntArray = np.asarray(self.dataset.catalogue.number_VF)[self.row_N, place]
+        return number_N
 
     def vectors(self, widths: Mapping[str, int], *, without: int | None = None) -> dict[str, Float32Array]:
         """Vectors of these fields, made of all users, or of all but one group."""
         chosen_N = group_of(FIRST_USER + self.user_N) != without
+        users, sizes = len(self.dataset.histories.offset_U) - 1, self.dataset.inputs.item
         return {
-            field: _factors(self.user_N[chosen_N], self.number[field][chosen_N], (self.users, self.sizes[field]), width)
+            field: _factors(self.user_N[chosen_N], self.number_N(field)[chosen_N], (users, sizes[field]), width)
             for field, width in widths.items()
         }
 

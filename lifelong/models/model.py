@@ -187,7 +187,7 @@ class Model(nn.Module, ABC):
 
         Args:
             vectors: field -> `[V, vector_width]`; a vector of zeros leaves the one there is.
-            apart: those that each group of users is trained with (`cooccurrence.turned_vectors`), of the fields in
+            apart: those that each group of users is trained with (`cooccurrence.aligned_vectors`), of the fields in
                 `factor_widths`.
         """
         with torch.no_grad():

@@ -390,7 +390,7 @@ class Tally(CountingModel[Any]):
         # Logs that it learns by heart lose in the second epoch what they gained in the first.
         "fall_patience": 3,
     }
-    # A second epoch brings much on a log of millions of examples and nothing on one of fewer users.
+    # A second epoch pays on a log of millions of examples, and brings nothing on a seventh of its users.
     few_epochs: ClassVar[bool] = True
 
     def __init__(self, inputs: InputSpec, config: TallyConfig) -> None:
@@ -657,7 +657,7 @@ class Tally(CountingModel[Any]):
         return torch.cat(events, dim=-1).view(*history_BLF.shape[:2], dim * len(events)), whole_NFE
 
     def _less(self, field: str, number_R: Tensor, group_R: Tensor, like_RE: Tensor) -> Tensor:
-        """What embeddings lack that began without the user's group."""
+        """What to add to the table's embeddings `[R, D]` so that they began without the user's group; zeros after D."""
         less_RD = embedding(
             number_R + self.inputs.item[field] * group_R, self.get_buffer(f"begun_{self.embed.factor_names[field]}")
         )

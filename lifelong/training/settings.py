@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.batches import TrainingBatches
-from lifelong.data.cooccurrence import cooccurrence_vectors, turned_vectors, unit_factors
+from lifelong.data.cooccurrence import aligned_vectors, cooccurrence_vectors, unit_factors
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
 from lifelong.data.negatives import labelled_training_examples
@@ -103,7 +103,7 @@ def initialised(
         vectors = cooccurrence_vectors(dataset, model.vector_width, seed=settings.seed)
         # Fields with factors are those of many values, which her own events say most about.
         fields = model.factor_widths
-        model.begin_with(vectors, turned_vectors(dataset, vectors, fields, seed=settings.seed) if fields else ())
+        model.begin_with(vectors, aligned_vectors(dataset, vectors, fields, seed=settings.seed) if fields else ())
     if model.factor_widths:
         say("fixed factors of items, once for all users and once for each group of them")
         whole, apart = unit_factors(dataset, model.factor_widths, seed=settings.seed)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lifelong.data.cooccurrence import GROUPS, cooccurrence_vectors, group_of, turned_vectors, unit_factors
+from lifelong.data.cooccurrence import GROUPS, aligned_vectors, cooccurrence_vectors, group_of, unit_factors
 from lifelong.data.dataset import Dataset
 from lifelong.testing.datasets import tiny_dataset
 
@@ -22,9 +22,9 @@ def factors_of(dataset: Dataset) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return unit_factors(dataset, {"item": WIDTH}, seed=0)
 
 
-def turned_of(dataset: Dataset) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def aligned_of(dataset: Dataset) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     whole = cooccurrence_vectors(dataset, WIDTH, seed=0)
-    return whole, turned_vectors(dataset, whole, ["item"], seed=0)
+    return whole, aligned_vectors(dataset, whole, ["item"], seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_factors_are_the_same_vectors_at_length_one(folder: Path) -> None:
     assert whole["category"].shape == (dataset.inputs.item["category"], 2)
 
 
-@pytest.mark.parametrize("made", [factors_of, turned_of])
+@pytest.mark.parametrize("made", [factors_of, aligned_of])
 def test_vectors_of_a_group_know_nothing_of_its_own_events(folder: Path, made: Made) -> None:
     before, dataset = Dataset(folder), Dataset(folder)
     histories = dataset.histories
@@ -143,10 +143,10 @@ def test_vectors_of_a_group_know_nothing_of_its_own_events(folder: Path, made: M
     assert not np.array_equal(first["item"], second["item"])
 
 
-def test_turned_vectors_are_a_rotation_nearer_to_those_of_all_users(folder: Path) -> None:
+def test_aligned_vectors_are_a_rotation_nearer_to_those_of_all_users(folder: Path) -> None:
     dataset = Dataset(folder)
     whole = cooccurrence_vectors(dataset, WIDTH, seed=0)
-    apart = turned_vectors(dataset, whole, ["category"], seed=0)
+    apart = aligned_vectors(dataset, whole, ["category"], seed=0)
     _, factors_G = unit_factors(dataset, {"category": WIDTH}, seed=0)
     for turned, plain in zip(apart, factors_G, strict=True):
         vector_VD, factor_VD = turned["category"], plain["category"] * np.sqrt(WIDTH)
