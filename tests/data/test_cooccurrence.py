@@ -152,7 +152,7 @@ def test_aligned_vectors_are_a_rotation_nearer_to_those_of_all_users(folder: Pat
         vector_VD, factor_VD = turned["category"], plain["category"] * np.sqrt(WIDTH)
         # A rotation changes no inner product, and brings the vectors nearer to those of all users.
         assert np.allclose(vector_VD @ vector_VD.T, factor_VD @ factor_VD.T, atol=1e-4)
-        # And no rotation brings them nearer, each value as often as it occurs: their products with those of all users then
+        # No rotation brings them nearer, each value as often as it occurs: their products with those of all users then
         # add up to the singular values of the matrix of both (Schoenemann, 1966).
         weighted_VD = counts(dataset, "category").sum(axis=0)[:, None] * whole["category"]
         best = np.linalg.svd(factor_VD.T @ weighted_VD, compute_uv=False).sum()

@@ -116,7 +116,7 @@ class Forked:
 
 
 class Nursery:
-    """A process that has loaded what a service needs, and forks: a service then starts in half the processor time."""
+    """A process that has loaded what a service needs, and forks: a service then need not load it again."""
 
     def __init__(self) -> None:
         paths = os.pathsep.join(str(Path(__file__).parents[up]) for up in (1, 2))
