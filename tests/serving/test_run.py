@@ -1,5 +1,6 @@
 """Running the service."""
 
+import http.client
 import json
 import os
 import re
@@ -148,24 +149,29 @@ class Writer:
 
     def __init__(self, address):
         self.address, self.acknowledged, self.over = address, 0, threading.Event()
-        self.thread = threading.Thread(target=self.work)
+        self.thread = threading.Thread(target=self.work, daemon=True)
 
     def work(self):
         while not self.over.is_set():
             event = {"user": "u", "item": "i1", "time": 1_700_000_000, "event_id": f"e{self.acknowledged}"}
             # In doubt is only what is sent again under the same id.
-            if self.ask("/v1/events", {"events": [event]}) is not None:
-                self.acknowledged += 1
+            self.ask("/v1/events", {"events": [event]})
+            self.acknowledged += 1
 
     def ask(self, path, body):
+        """Ask until there is an answer, as a client does: a service that starts or stops gives none."""
         head = {"content-type": "application/json", "connection": "close"}
         request = urllib.request.Request(self.address + path, json.dumps(body).encode(), headers=head)
-        try:
-            with urllib.request.urlopen(request, timeout=300) as answer:
-                return json.load(answer)
-        except OSError:
-            time.sleep(0.01)
-            return None
+        end = time.monotonic() + 300
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=300) as answer:
+                    return json.load(answer)
+            except (OSError, http.client.HTTPException) as error:
+                refused = getattr(error, "code", 503) not in (429, 503, 504)
+                if refused or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
 
     def wait_for(self, more, process):
         """Return when so many more are acknowledged."""
