@@ -36,7 +36,8 @@ export default defineConfig({
     modulePreload: false,
     assetsInlineLimit: 0,
     rollupOptions: {
-      output: { entryFileNames: "page/page.js", assetFileNames: (asset) =>
+      input: { page: join(root, "index.html"), docs: join(root, "src/docs.ts") },
+      output: { entryFileNames: "page/[name].js", assetFileNames: (asset) =>
         asset.names?.[0]?.endsWith(".css") ? "page/page.css" : "[name][extname]" },
     },
   },

@@ -66,6 +66,11 @@ class OpenArtifacts:
                 self._now = self._writers(artifact_list)
             return self._now
 
+    @property
+    def epoch(self) -> int:
+        """Epoch of the list that this process saw last; the store is not asked."""
+        return self._now[0].epoch
+
     def give(self, writer: MemoryWriter) -> None:
         """Take an artifact that is open already, so that no write waits for it when the list names it."""
         self._open[writer.artifact.id] = writer

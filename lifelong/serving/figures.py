@@ -36,6 +36,8 @@ class ServiceCollector(Collector):
             "model": artifact.config.model,
         }
         yield _gauge("lifelong_build_info", "1, with what runs as labels", build, [(list(build.values()), 1)])
+        epoch = service.updater.artifacts.epoch
+        yield GaugeMetricFamily("lifelong_artifact_list_epoch", "Changes of the store's list of artifacts", value=epoch)
         queues = [(["reads"], service.reads), (["writes"], service.writes)]
         waiting, under_way = ([(of, len(one)) for of, one in queues], [(of, one.pace.under_way) for of, one in queues])
         yield _gauge("lifelong_waiting_requests", "Requests that wait for a thread", ["queue"], waiting)

@@ -33,6 +33,8 @@ _EVERY, _OLD = 1.0, 10.0
 """Seconds between two times that a process writes its figures down, and after which they are those of a dead one."""
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _REQUESTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_SCORES = (-20, -12, -8, -6, *(half / 2 for half in range(-10, 11)), 6, 8, 12, 20)
+"""Bounds of scores, which are logits: narrow where most of them are."""
 
 
 class Metrics:
@@ -58,6 +60,10 @@ class Metrics:
         self.candidates: Counter = counter("lifelong_candidates", "Scored candidates")
         self.unknown_items: Counter = counter("lifelong_unknown_items", "Scored candidates that training did not know")
         self.unknown_users: Counter = counter("lifelong_unknown_users", "Requests scored from the empty memory")
+        # One number for each user of a request: the middle of them moves when data or memories change.
+        self.scores: Histogram = histogram(
+            "lifelong_scores", "Mean score of a user's candidates in a request", ("artifact",), buckets=_SCORES
+        )
         self.write_seconds: Histogram = histogram(
             "lifelong_write_seconds", "Time of one write, memories and store together", buckets=_SECONDS
         )

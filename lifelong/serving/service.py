@@ -384,6 +384,10 @@ class Service:
         self.metrics.candidates.inc(sum(len(answer.scores) for answer in answers))
         self.metrics.unknown_items.inc(sum(answer.unknown_items for answer in answers))
         self.metrics.unknown_users.inc(sum(not answer.known_user for answer in answers))
+        for answer in answers:
+            # Of a hundred candidates, a list and `sum` take a quarter of the time of `fmean`.
+            mean = sum([score.score for score in answer.scores]) / len(answer.scores)
+            self.metrics.scores.labels(answer.artifact[:12]).observe(mean)
 
     async def explain(self, request: ScoreRequest, view: View = SERVED) -> Explanation:
         """Explain one user's candidates."""

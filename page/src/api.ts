@@ -71,5 +71,7 @@ export const cells = (user: string, moment: Moment | null, signal?: AbortSignal)
   get<MemoryCells>(ofUser(user, "cells"), moment ? { after_events: moment.after_events } : {}, signal);
 
 export async function metrics(): Promise<string> {
-  return (await fetch("metrics")).text();
+  const response = await fetch("metrics").catch(() => null);
+  if (!response?.ok) throw new ServiceError({ found: "The service gives no figures.", fix: "see whether it runs" }, response?.status ?? 0);
+  return response.text();
 }

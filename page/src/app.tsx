@@ -70,7 +70,7 @@ export function App() {
           ) : (
             <section class="panel"><p>Choose a user to see her history, what her memory keeps of it, and how it scores items.</p></section>
           )}
-          <ServiceView />
+          <ServiceView artifacts={artifacts.value ?? []} />
         </main>
       </div>
     </>

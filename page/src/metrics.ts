@@ -6,12 +6,14 @@ export interface Sample {
   value: number;
 }
 
+type Labels = Record<string, string>;
+
 export function parse(text: string): Sample[] {
   const found: Sample[] = [];
   for (const line of text.split("\n")) {
     const match = /^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)/.exec(line);
     if (!match) continue;
-    const labels: Record<string, string> = {};
+    const labels: Labels = {};
     for (const [, name, value] of (match[2] ?? "").matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g))
       if (name !== undefined && value !== undefined) labels[name] = value;
     found.push({ name: match[1] ?? "", labels, value: Number(match[3]) });
@@ -19,24 +21,53 @@ export function parse(text: string): Sample[] {
   return found;
 }
 
-export function total(samples: Sample[], name: string, labels: Record<string, string> = {}): number {
-  return samples
-    .filter((one) => one.name === name && Object.entries(labels).every(([key, value]) => one.labels[key] === value))
-    .reduce((sum, one) => sum + one.value, 0);
+export function values(samples: Sample[], name: string, labels: Labels = {}): Sample[] {
+  return samples.filter((one) => one.name === name && Object.entries(labels).every(([key, value]) => one.labels[key] === value));
 }
 
-// The upper end of the bucket in which a share of the requests of a route lies; null without requests.
-export function quantile(samples: Sample[], route: string, share: number): number | null {
-  const buckets = new Map<number, number>();
-  for (const one of samples)
-    if (one.name === "lifelong_request_seconds_bucket" && one.labels.route === route) {
-      const end = one.labels.le === "+Inf" ? Infinity : Number(one.labels.le);
-      buckets.set(end, (buckets.get(end) ?? 0) + one.value);
-    }
-  const ordered = [...buckets].sort(([a], [b]) => a - b);
+export function has(samples: Sample[], name: string): boolean {
+  return samples.some((one) => one.name === name);
+}
+
+export function total(samples: Sample[], name: string, labels: Labels = {}): number {
+  return values(samples, name, labels).reduce((sum, one) => sum + one.value, 0);
+}
+
+// The buckets of a histogram, added up over its other labels: upper end and how many lie below it, in ascending order.
+function below(samples: Sample[], name: string, labels: Labels): [number, number][] {
+  const found = new Map<number, number>();
+  for (const { labels: own, value } of values(samples, `${name}_bucket`, labels)) {
+    const end = own.le === "+Inf" ? Infinity : Number(own.le);
+    found.set(end, (found.get(end) ?? 0) + value);
+  }
+  return [...found].sort(([a], [b]) => a - b);
+}
+
+// The upper end of the bucket in which a share of what was observed lies; null without any.
+export function quantileOf(samples: Sample[], name: string, share: number, labels: Labels = {}): number | null {
+  const ordered = below(samples, name, labels);
   const all = ordered.at(-1)?.[1] ?? 0;
   if (!all) return null;
   return ordered.find(([, count]) => count >= share * all)?.[0] ?? null;
+}
+
+// The value that half lies below, as if the values of a bucket lay evenly in it; an end of the buckets where it is beyond.
+export function middle(samples: Sample[], name: string, labels: Labels = {}): number | null {
+  const ordered = below(samples, name, labels);
+  const all = ordered.at(-1)?.[1] ?? 0;
+  if (!all) return null;
+  const at = ordered.findIndex(([, count]) => count >= all / 2);
+  const [end, count] = ordered[at] ?? [0, 0];
+  const [start, less] = ordered[at - 1] ?? [end, 0];
+  if (end === Infinity) return start;
+  return start + (end - start) * ((all / 2 - less) / (count - less));
+}
+
+// What share of a histogram lies in each bucket.
+export function shares(samples: Sample[], name: string, labels: Labels): number[] {
+  const ordered = below(samples, name, labels);
+  const all = Math.max(ordered.at(-1)?.[1] ?? 0, 1);
+  return ordered.map(([, count], at) => (count - (ordered[at - 1]?.[1] ?? 0)) / all);
 }
 
 // What was added between two readings.

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { difference, parse, quantile, total } from "../src/metrics";
+import { difference, parse, quantileOf, total } from "../src/metrics";
 import { ago, eventsAgo, shown, signed } from "../src/words";
 
 test("times, numbers and effects in words", () => {
@@ -19,7 +19,7 @@ test("metrics are read", () => {
   const samples = parse(TEXT);
   expect(samples).toHaveLength(4);
   expect(total(samples, "lifelong_events_total", { outcome: "applied" })).toBe(12);
-  expect([quantile(samples, "/v1/score", 0.5), quantile(samples, "/v1/score", 0.99)]).toEqual([0.01, Infinity]);
-  expect(quantile(samples, "/v1/other", 0.5)).toBeNull();
+  expect([quantileOf(samples, "lifelong_request_seconds", 0.5, { route: "/v1/score" }), quantileOf(samples, "lifelong_request_seconds", 0.99, { route: "/v1/score" })]).toEqual([0.01, Infinity]);
+  expect(quantileOf(samples, "lifelong_request_seconds", 0.5, { route: "/v1/other" })).toBeNull();
   expect(total(difference(samples, samples), "lifelong_events_total")).toBe(0);
 });

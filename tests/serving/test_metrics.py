@@ -24,6 +24,19 @@ def test_a_service_says_what_runs_and_how_its_process_is(client):
     assert {sample.labels["queue"] for sample in families["lifelong_under_way_requests"].samples} == {"reads", "writes"}
 
 
+def test_a_service_counts_the_mean_score_of_each_user_of_a_request_and_changes_of_its_artifacts(client):
+    body = {"user": "u", "items": ["i1", "i2"], "time": 1_700_000_000}
+    scores = [one["score"] for one in client.post("/v1/score", body).json()["scores"]]
+    client.post("/v1/score", {"requests": [body, body | {"user": "v"}]})
+    families = {family.name: family for family in text_string_to_metric_families(client.get("/metrics").text)}
+    buckets = [one for one in families["lifelong_scores"].samples if one.name.endswith("_bucket")]
+    below = {float(one.labels["le"]): one.value for one in buckets}
+    assert below == {bound: 3.0 * (sum(scores) / 2 <= bound) for bound in below}
+    assert {one.labels["artifact"] for one in buckets} == {client.app.state.service.artifact.id[:12]}
+    epoch = client.app.state.service.store.artifact_list().epoch
+    assert families["lifelong_artifact_list_epoch"].samples[0].value == epoch
+
+
 @pytest.mark.parametrize("query", ["", "?shards=2"])
 def test_a_service_says_how_its_store_is(artifact, tmp_path, client, query):
     pytest.importorskip("rocksdict")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lifelong.serving.api_page import api_page
+
 ROOT = Path(__file__).parents[2]
 SOURCES, BUILT = ROOT / "page", ROOT / "lifelong" / "serving" / "page"
-FILES = {"/page/page.js": "text/javascript", "/page/page.css": "text/css"}
+FILES = {"/page/page.js": "text/javascript", "/page/docs.js": "text/javascript", "/page/page.css": "text/css"}
 
 
 def sources_hash():
@@ -41,15 +43,16 @@ def test_building_again_gives_the_shipped_files(tmp_path):
     assert all((tmp_path / name).read_bytes() == (BUILT / name).read_bytes() for name in names), "run `make page`"
 
 
-def test_nothing_is_loaded_from_elsewhere_and_no_script_is_in_the_page(client):
-    answer = client.get("/")
+@pytest.mark.parametrize(("path", "script"), [("/", "page.js"), ("/docs", "docs.js")])
+def test_nothing_is_loaded_from_elsewhere_and_no_script_is_in_a_page(client, path, script):
+    answer = client.get(path)
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "script-src 'self'" in policy and "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy and "http" not in policy
     assert not re.search(r"<script(?![^>]* src=)|<style|\son\w+=|\sstyle=", answer.text)
-    sources = re.findall(r'(?:src|href)="([^"]*)"', answer.text)
-    assert {source for source in sources if "page/" in source} == {f".{path}" for path in FILES}
-    assert all(source.startswith(("./page/", "data:,", "docs")) for source in sources)
+    sources = {source.removeprefix("./") for source in re.findall(r"""(?:src|href)=["']([^"']*)["']""", answer.text)}
+    assert {source for source in sources if "page/" in source} == {f"page/{script}", "page/page.css"}
+    assert all(source.startswith(("page/", "data:,", "docs", "#", "openapi.json")) or not source for source in sources)
 
 
 @pytest.mark.parametrize(("path", "kind"), FILES.items())
@@ -75,7 +78,25 @@ def test_other_files_are_not_given(client, name):
     assert client.get(f"/page/{name}").status_code == 404
 
 
-def test_the_page_of_endpoints_has_its_style_and_no_script(client):
-    answer = client.get("/docs")
-    assert "<script" not in answer.text
-    assert re.search(r"style-src 'sha256-[\w+/=]+'$", answer.headers["content-security-policy"])
+def test_the_page_of_endpoints_has_types_meanings_and_replies_in_words(make_client):
+    page = make_client(api_keys=["secret"]).get("/docs").text
+    for words in (
+        "<code>events[].user</code> <span class=soft>text of 1 to 256 characters; required</span>",
+        "<code>scores[].score</code> <span class=soft>number; required</span>",
+        "<dt>413</dt><dd>larger than the service accepts; nothing was kept</dd>",
+        "Needs a key with the scope <code>users</code>.",
+        "object (category: text of 1 to 256 characters or null) or null",
+        "<h4>Many users, each with her candidates.</h4>",
+    ):
+        assert words in page
+    # A form that sends it, for each endpoint.
+    operations = make_client().get("/openapi.json").json()["paths"].values()
+    assert page.count("<form class=try") == sum(map(len, operations))
+
+
+def test_a_schema_that_holds_itself_is_written_once(client):
+    node = {"type": "object", "properties": {"next": {"$ref": "#/components/schemas/Node"}}}
+    answer = {"200": {"description": "", "content": {"application/json": {"schema": node}}}}
+    get = {"tags": ["service"], "responses": answer}
+    document = {"info": {"title": "x"}, "paths": {"/x": {"get": get}}, "components": {"schemas": {"Node": node}}}
+    assert "<code>next.next</code>" in api_page(document) and "next.next.next" not in api_page(document)

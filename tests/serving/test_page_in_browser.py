@@ -158,6 +158,26 @@ def test_two_artifacts_are_shown_next_to_each_other(page, address, other):
     assert f"with={other.id[:12]}" in page.url
 
 
+def test_the_service_says_in_words_what_runs_how_it_is_and_what_is_not_known(page, address, other):
+    page.request.post(f"{address}/v1/score", data={"user": "Ada", "items": ["cola", "nothing"]})
+    page.goto(f"{address}/")
+    page.get_by_text(re.compile("^Service: ")).click()
+    for title, words in (
+        ("What runs", "Served artifact"),
+        ("Load", "Refused under load"),
+        ("Scores", "Of items unknown to the model"),
+        ("Topic", "This service follows no topic."),
+        ("Shadow", "Users to catch up"),
+        ("Store", "This store gives no figures"),
+        ("Artifacts", f"Tally {other.id[:8]}: behind"),
+        ("Requests", "/v1/score"),
+    ):
+        playwright.expect(page.get_by_role("region", name=title, exact=True)).to_contain_text(words)
+    # It is asked again while it is open.
+    playwright.expect(page.get_by_text(re.compile("“Lately” is the last"))).to_be_visible()
+    assert violations(page) == []
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(page, address, other, scheme):
     page.emulate_media(color_scheme=scheme)
@@ -167,3 +187,50 @@ def test_axe_finds_nothing(page, address, other, scheme):
         if view:
             page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
         assert violations(page) == []
+
+
+@pytest.fixture(scope="module")
+def keyed(artifact):
+    """The address of a service that wants keys."""
+    with closing(open_store("memory://")) as store, served(create_app(artifact, store, api_keys=["secret"])) as found:
+        yield found
+
+
+def filled(page, path, method="GET"):
+    return page.locator(f"form.try[data-method={method}][data-path='{path}']")
+
+
+def test_an_endpoint_is_tried_with_the_keyboard_alone_and_a_key(page, keyed):
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(f"{keyed}/docs")
+    page.get_by_label("API key").focus()
+    page.keyboard.type("secret")
+    form = filled(page, "/v1/users/{user}/top")
+    form.get_by_label("user").focus()
+    page.keyboard.type("a/b")
+    page.keyboard.press("Enter")
+    playwright.expect(form.get_by_role("status")).to_contain_text("200 OK")
+    playwright.expect(form).to_contain_text('"user": "a/b"')
+    playwright.expect(form).to_contain_text('-H "X-API-Key: $KEY"')
+    assert "secret" not in page.locator("body").inner_text() + page.url
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_body_that_is_no_json_is_not_sent_and_the_page_says_so(page, keyed):
+    page.goto(f"{keyed}/docs#post-v1-score")
+    form = filled(page, "/v1/score", "POST")
+    form.get_by_label("Body").fill('{"user": "u1", "items": [')
+    form.get_by_role("button", name="Send POST /v1/score").press("Enter")
+    playwright.expect(form.get_by_role("status")).to_contain_text("The body is not JSON")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
+def test_axe_finds_nothing_on_the_page_of_endpoints(page, keyed, scheme, width):
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 740})
+    page.goto(f"{keyed}/docs")
+    filled(page, "/healthz").get_by_role("button").click()
+    playwright.expect(filled(page, "/healthz").get_by_role("status")).to_contain_text("200 OK")
+    page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
