@@ -203,7 +203,8 @@ def _parts(schema: Schema, schemas: Schema, place: str = "", seen: tuple[str, ..
 def _text(schema: Schema, schemas: Schema) -> str:
     """What a value means: its own words, else those of what it can be."""
     forms = (schema, *schema.get("anyOf", ()), *schema.get("oneOf", ()))
-    return next((of["description"] for of in map(lambda one: _resolved(one, schemas), forms) if "description" in of), "")
+    resolved = (_resolved(one, schemas) for one in forms)
+    return next((of["description"] for of in resolved if "description" in of), "")
 
 
 def _kind(schema: Schema, schemas: Schema) -> str:
@@ -220,7 +221,7 @@ def _kind(schema: Schema, schemas: Schema) -> str:
         return "one of " + ", ".join(map(str, schema["enum"]))
     if "const" in schema:
         return str(schema["const"])
-    kind = schema.get("type", "any value")
+    kind: str = schema.get("type", "any value")
     if kind == "array":
         values = _kind(schema.get("items", {}), schemas)
         return f"list of ({values})" if " or " in values else f"list of {values}"

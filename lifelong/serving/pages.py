@@ -1,6 +1,6 @@
-"""The two pages for people: `/` to look into memories, `/docs` to read and try the endpoints. They load nothing from elsewhere.
+"""The two pages for people: `/` to look into memories, `/docs` to read and try the endpoints.
 
-The files of `/` are built from the sources in `page/` of the repository (`make page`).
+They load nothing from elsewhere. Scripts and styles are built from `page/` of the repository (`make page`).
 """
 
 from __future__ import annotations
