@@ -224,12 +224,13 @@ def compare(
 
     Raises:
         ConfigError: there is no such model or setting, or a value is wrong; names all of them.
+        MissingExtraError: matplotlib, which draws the report, is not installed.
         MismatchError: `out` holds runs on other data or with other settings.
         RunsFailedError: no run succeeded.
         UsageError: an argument is something else than it should be.
     """
     from lifelong.cli.serving_cost import serving_of
-    from lifelong.reports.comparison import write_comparison
+    from lifelong.reports.comparison import check_drawing, write_comparison
     from lifelong.training.study import Study, run_study
     from lifelong.training.trackers import checked_callbacks
 
@@ -250,6 +251,7 @@ def compare(
         callbacks=checked_callbacks(callbacks),
     )
     folder = _out(out, opened.folder, "comparison")
+    check_drawing()
     outcome = run_study(opened, folder, study, measure=serving_of, progress=_say(progress))
     first = reference or next(iter(configs))
     write_comparison(folder, outcome.comparison, lifelong=first, dataset=opened, runs=folder / "runs")

@@ -11,13 +11,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from lifelong.errors import UsageError
+from lifelong.errors import LifelongError, UsageError
 
 Kind = Literal["models", "sources", "stores", "metrics", "callbacks"]
 T = TypeVar("T")
@@ -39,14 +39,21 @@ def register(kind: Kind, name: str, part: Any) -> None:
         part: what the name stands for; the same one may be registered again.
 
     Raises:
-        UsageError: there is no such kind, the name is none, or it is taken by another part.
+        UsageError: there is no such kind, the name is none or taken by another part, or the part cannot be called.
     """
     if kind not in _REGISTERED:
         raise UsageError(f"parts of the kind {kind!r}", expected=f"one of {', '.join(_REGISTERED)}")
     if not isinstance(name, str) or not name.isidentifier():
         raise UsageError(f"{kind} named {name!r}", expected="letters, digits and underscores, such as my_model")
+    _check_callable(kind, name, part)
     if _REGISTERED[kind].setdefault(name, part) is not part:
         raise UsageError(f"two {kind} named {name!r}", expected="a name for each", fix="rename one of them")
+
+
+def _check_callable(kind: str, name: str, part: Any) -> None:
+    if not callable(part):
+        expected = "a class" if kind == "models" else "a function or a class"
+        raise UsageError(f"{kind} named {name!r} of type {type(part).__name__}", expected=expected)
 
 
 def import_modules(names: list[str]) -> None:
@@ -55,14 +62,18 @@ def import_modules(names: list[str]) -> None:
     Raises:
         UsageError: a module cannot be imported, and why.
     """
-    known = [name for name in os.environ.get(VARIABLE, "").split(",") if name]
-    os.environ[VARIABLE] = ",".join(dict.fromkeys([*known, *names]))
+    os.environ[VARIABLE] = ",".join(dict.fromkeys([*imported(), *names]))
     _import_named()
+
+
+def imported() -> list[str]:
+    """The modules that `--import` or the variable name, in this process or those before it."""
+    return [name for name in os.environ.get(VARIABLE, "").split(",") if name]
 
 
 def _import_named() -> None:
     """Import what the variable names, each once; modules of the current folder are found too."""
-    wanted = [name for name in os.environ.get(VARIABLE, "").split(",") if name and name not in _imported]
+    wanted = [name for name in imported() if name not in _imported]
     here = str(Path.cwd())
     if wanted and not {"", here} & set(sys.path):
         sys.path.insert(0, here)
@@ -77,6 +88,13 @@ def _import_named() -> None:
                 expected="a module on the path or in this folder",
                 fix="check --import, or LIFELONG_IMPORT",
             ) from error
+        except LifelongError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"the module {name!r} fails while it is imported: {type(error).__name__}: {error}",
+                fix="repair it; --debug shows where it happened",
+            ) from error
 
 
 class Registry(MutableMapping[str, T]):
@@ -85,52 +103,78 @@ class Registry(MutableMapping[str, T]):
     Args:
         kind: of the parts.
         own: of this package.
+        reserved: other names that cannot be taken.
+        check: called with the name and the part of another package when it is looked up; raises if it is none.
 
     >>> stores = Registry("stores", {"memory": print})
     >>> stores["memory"], "nothing" in stores
     (<built-in function print>, False)
     """
 
-    def __init__(self, kind: Kind, own: Mapping[str, T]) -> None:
-        self.kind, self._own = kind, dict(own)
+    def __init__(
+        self,
+        kind: Kind,
+        own: Mapping[str, T],
+        *,
+        reserved: Collection[str] = (),
+        check: Callable[[str, Any], None] | None = None,
+    ) -> None:
+        self.kind, self._own, self._reserved, self._check = kind, dict(own), frozenset(reserved), check
 
     @cached_property
     def _entries(self) -> dict[str, EntryPoint]:
         found: dict[str, EntryPoint] = {}
         for entry in entry_points(group=f"lifelong.{self.kind}"):
             taken = found.get(entry.name)
-            if entry.name in self._own or (taken is not None and taken.value != entry.value):
+            if self._has(entry.name) or (taken is not None and taken.value != entry.value):
                 other = "this package" if taken is None else taken.value
                 fix = "rename it, or uninstall that package"
                 raise UsageError(f"{entry.value} and {other} register {self.kind} named {entry.name!r}", fix=fix)
             found[entry.name] = entry
         return found
 
+    def _has(self, name: str) -> bool:
+        return name in self._own or name in self._reserved
+
+    def check_names(self) -> None:
+        """Check that no other package has registered one of this package's names.
+
+        Raises:
+            UsageError: one has, and which name.
+        """
+        taken = [name for name in _REGISTERED[self.kind] if self._has(name)]
+        if taken:
+            raise UsageError(f"{self.kind} named {taken[0]!r}, which this package has", fix="rename them")
+
     def __getitem__(self, name: str) -> T:
         if name in self._own:
+            self.check_names()
             return self._own[name]
         _import_named()
+        self.check_names()
         registered = _REGISTERED[self.kind]
         if name not in registered and name in self._entries:
             part = self._load(self._entries[name])
             registered.setdefault(name, part)
         found: T = registered[name]
+        if self._check is not None:
+            self._check(name, found)
         return found
 
     def _load(self, entry: EntryPoint) -> Any:
         try:
-            return entry.load()
+            part = entry.load()
         except (ImportError, AttributeError) as error:
             raise UsageError(
                 f"{entry.value}, which a package registers as {self.kind} {entry.name!r}, cannot be loaded: {error}",
                 fix="repair or uninstall that package",
             ) from error
+        _check_callable(self.kind, entry.name, part)
+        return part
 
     def __iter__(self) -> Iterator[str]:
         _import_named()
-        taken = [name for name in _REGISTERED[self.kind] if name in self._own]
-        if taken:
-            raise UsageError(f"{self.kind} named {taken[0]!r}, which this package has", fix="rename them")
+        self.check_names()
         return iter(dict.fromkeys([*self._own, *_REGISTERED[self.kind], *self._entries]))
 
     def __len__(self) -> int:

@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from lifelong import plugins
+from lifelong.cli.compare import command_line
+from lifelong.cli.new import new
+from lifelong.cli.terminal import Terminal
 from lifelong.errors import UsageError
 from lifelong.plugins import Registry, register
+from lifelong.store.opening import open_store
 
 ROOT = Path(__file__).parents[1]
 PARTS = '''
@@ -142,18 +146,99 @@ def test_a_module_that_is_not_there_is_said_in_words(tmp_path: Path) -> None:
     assert "'nonsense' cannot be imported" in run("lifelong", "--import", "nonsense", "models", cwd=tmp_path, code=2)
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("def x(:", r"SyntaxError: invalid syntax \(broken.py, line 1\)"),
+    ],
+)
+def test_a_module_that_fails_is_named(text: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(plugins, "_imported", set())
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    with pytest.raises(UsageError, match=f"the module 'broken' fails while it is imported: {found}"):
+        plugins.import_modules(["broken"])
+
+
+def test_a_command_that_can_be_typed_again_imports_what_this_one_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(plugins.VARIABLE, "mine,parts")
+    assert command_line("tune", {"data": "d", "trials": 3}) == (
+        "lifelong --import mine --import parts tune d --trials 3"
+    )
+
+
 def test_names_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {}})
-    registry = Registry("stores", {"mine": 1})
-    register("stores", "other", 2)
-    register("stores", "other", 2)
-    assert dict(registry) == {"mine": 1, "other": 2} and len(registry) == 2
+    registry = Registry("stores", {"mine": repr}, reserved=["all"])
+    register("stores", "other", print)
+    register("stores", "other", print)
+    assert dict(registry) == {"mine": repr, "other": print} and len(registry) == 2
     for kind, name, found in [("shops", "a", "kind"), ("stores", "a b", "named"), ("stores", "other", "two stores")]:
         with pytest.raises(UsageError, match=found):
-            register(kind, name, 3)  # type: ignore[arg-type]
-    register("stores", "mine", 3)
-    with pytest.raises(UsageError, match="which this package has"):
-        list(registry)
+            register(kind, name, repr)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"stores named 'five' of type int. Expected: a function or a class"):
+        register("stores", "five", 5)
+
+
+@pytest.mark.parametrize("name", ["mine", "all"])
+def test_a_name_of_this_package_is_refused_at_the_first_use(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {}})
+    registry = Registry("stores", {"mine": repr}, reserved=["all"])
+    register("stores", name, print)
+    for use in (list, lambda stores: stores["mine"], lambda stores: "nothing" in stores):
+        with pytest.raises(UsageError, match="which this package has"):
+            use(registry)
+
+
+def test_a_store_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {}})
+    register("stores", "empty", lambda url, read_only=False: {})
+    register("stores", "short", lambda url: {})
+    with pytest.raises(UsageError, match=r"what empty:// opens, of type dict, lacks shared, bind, .*Expected: a store"):
+        open_store("empty://x")
+    with pytest.raises(UsageError, match=r"what opens short:// cannot be called with a URL and read_only"):
+        open_store("short://x")
+    register("stores", "rocksdb", lambda url, read_only=False: {})
+    with pytest.raises(UsageError, match="stores named 'rocksdb', which this package has"):
+        open_store("rocksdb://x")
+
+
+@pytest.mark.torch
+def test_a_model_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    from lifelong.models import MODELS
+    from lifelong.models.base import MemoryModel
+
+    monkeypatch.setattr(plugins, "_REGISTERED", {"models": {}})
+    register("models", "other", type("Other", (), {}))
+    register("models", "bare", type("Bare", (MemoryModel,), {"title": "Bare"}))
+    with pytest.raises(UsageError, match=r"the model 'other' is a class Other. Expected: a subclass of MemoryModel"):
+        MODELS["other"]
+    with pytest.raises(UsageError, match=r"'bare', Bare, lacks Config, source, state"):
+        MODELS["bare"]
+    for name in ("sim_soft", "all"):
+        monkeypatch.setattr(plugins, "_REGISTERED", {"models": {}})
+        register("models", name, type("Other", (), {}))
+        with pytest.raises(UsageError, match=f"models named '{name}', which this package has"):
+            MODELS["hpmn"]
+
+
+@pytest.mark.full
+def test_a_source_that_gives_no_log_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ibis, pyarrow = pytest.importorskip("ibis"), pytest.importorskip("pyarrow")
+    from lifelong.preparation.prepare import prepare
+    from lifelong.preparation.sources import RawLog
+
+    monkeypatch.setattr(plugins, "_REGISTERED", {"sources": {}})
+    table = pyarrow.table({"user": ["a"], "item": ["b"]})
+    register("sources", "pairs", lambda connection, paths, options: [])
+    register("sources", "timeless", lambda *given: RawLog("x", ibis.memtable(table)))
+    with pytest.raises(UsageError, match=r"the source 'pairs' gave an object of type list. Expected: a RawLog"):
+        prepare("pairs", [], tmp_path / "data")
+    with pytest.raises(UsageError, match=r"'events' of the source 'timeless' has user, item. .* also sequence, time"):
+        prepare("timeless", [], tmp_path / "data")
 
 
 @pytest.mark.parametrize(("words", "found"), [(("Bad-Name",), "small letters"), (("taken",), "not empty")])
@@ -161,3 +246,25 @@ def test_new_refuses_a_name_or_a_folder_in_words(words: tuple[str, ...], found: 
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("x")
     assert found in run("lifelong", "new", "model", *words, cwd=tmp_path, code=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("größe", "small letters"),
+        ("last_", "no underscore last"),
+        ("___", "a letter first"),
+        ("json", "as a module that is installed already"),
+        ("lifelong", "as a module that is installed already"),
+        ("named_tuple", "a name of lifelong"),
+        ("all", "a name of lifelong"),
+        pytest.param("sim_soft", "a name of lifelong", marks=pytest.mark.torch),
+    ],
+)
+def test_new_refuses_a_name_that_could_not_be_installed_or_used(
+    name: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=f"a model named '{name}'") as raised:
+        new(Terminal(as_json=False), "model", name)
+    assert found in str(raised.value) and not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from lifelong.cli.model_settings import model_configs, without_unmet
 from lifelong.cli.options import DataPath, Settings, Threads, Track, names
 from lifelong.cli.terminal import Reply, Terminal, rich_table
 from lifelong.errors import UsageError
+from lifelong.plugins import imported
 
 if TYPE_CHECKING:
     from lifelong.training.study import Outcome
@@ -67,7 +68,7 @@ def compare(
     from lifelong.cli.serving_cost import serving_of
     from lifelong.data.dataset import Dataset
     from lifelong.models import all_names
-    from lifelong.reports.comparison import write_comparison
+    from lifelong.reports.comparison import check_drawing, write_comparison
     from lifelong.training.study import Study, plan, run_study
     from lifelong.training.sweep import parse_steps
     from lifelong.training.trackers import checked_callbacks
@@ -101,6 +102,7 @@ def compare(
         callbacks=checked_callbacks(track),
     )
     plan(study, out)
+    check_drawing()
     for note in notes:
         terminal.say(note)
     outcome = run_study(dataset, out, study, measure=serving_of, command=command, progress=terminal.say)
@@ -142,7 +144,8 @@ def command_line(command: str, arguments: Mapping[str, Any], *, places: Sequence
     'lifelong tune data --trials 3 --set train.seed=1'
     """
     given = [arguments[name] for name in places]
-    words = ["lifelong", command, *(str(word) for value in given for word in _listed(value))]
+    modules = [word for name in imported() for word in ("--import", name)]
+    words = ["lifelong", *modules, command, *(str(word) for value in given for word in _listed(value))]
     for name, value in arguments.items():
         option = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
         if name in ("terminal", *places) or value is None or value is False:

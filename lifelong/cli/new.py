@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -131,18 +133,17 @@ def new(
     out: Annotated[Path | None, typer.Option(help="Folder to create; by default NAME.")] = None,
 ) -> Reply:
     """Create a package with a working model of your own, its test, and its pyproject.toml."""
-    if not name.isidentifier() or keyword.iskeyword(name) or name != name.lower():
-        raise UsageError(f"a model named {name!r}", expected="small letters, digits and underscores, such as my_model")
     folder = out or Path(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty", expected="a new folder", fix="choose another --out")
-    words = name.strip("_").split("_")
+    words = name.split("_")
     meanings = {
         "DASHED": name.replace("_", "-"),
         "CLASS": "".join(map(str.capitalize, words)),
         "TITLE": " ".join(map(str.capitalize, words)),
         "NAME": name,
     }
+    _check_name(name, meanings["CLASS"])
     texts = {f"{name}.py": _MODEL, f"test_{name}.py": _TEST, "pyproject.toml": _PROJECT}
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
@@ -159,3 +160,39 @@ def new(
             "      pip install -e .     # then without --import",
         ],
     )
+
+
+def _check_name(name: str, title: str) -> None:
+    """Check that a module, a class and a distribution can have this name, and that no other one has it.
+
+    Args:
+        name: of the model and its module.
+        title: of the class.
+    """
+    if not re.fullmatch("[a-z]([a-z0-9_]*[a-z0-9])?", name) or keyword.iskeyword(name):
+        expected = "small letters a to z, digits and underscores, a letter first and no underscore last"
+        raise UsageError(f"a model named {name!r}", expected=f"{expected}, such as my_model")
+    found = importlib.util.find_spec(name)
+    # A folder without __init__.py is found as a module, too, and hides none.
+    if found is not None and found.origin is not None:
+        raise UsageError(
+            f"a model named {name!r}, as a module that is installed already ({found.origin})",
+            expected="a name that no other module has",
+            fix=f"for example my_{name}",
+        )
+    imports = [line for line in _MODEL.splitlines() if re.match("(from|import) ", line)]
+    if any(re.search(rf"\b{title}\b", line) for line in imports) or _is_known(name):
+        raise UsageError(
+            f"a model named {name!r}, which is a name of lifelong",
+            expected="another name",
+            fix=f"for example my_{name}",
+        )
+
+
+def _is_known(name: str) -> bool:
+    """Whether lifelong has a model of this name; without torch, which the models need, nobody can say."""
+    if name == "all" or importlib.util.find_spec("torch") is None:
+        return name == "all"
+    from lifelong.models import all_names
+
+    return name in all_names()

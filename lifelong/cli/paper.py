@@ -66,7 +66,7 @@ def paper(
 ) -> Reply:
     """Repeat the HPMN paper on its data: its protocol, its models, its figures; continues where it stopped."""
     command = command_line("paper", locals(), places=("log", "paths"))
-    from lifelong.reports.comparison import write_comparison
+    from lifelong.reports.comparison import check_drawing, write_comparison
     from lifelong.reports.paper import LOGS, paper_sections, verdict
     from lifelong.training.study import Study, plan, run_study
     from lifelong.training.sweep import parse_steps
@@ -89,6 +89,8 @@ def paper(
         threads=threads,
     )
     plan(study, out)
+    if not estimate:
+        check_drawing()
     dataset = prepared(terminal, log, paths, out, pairs(option, option="--option"))
     said = verdict(log, dataset)
     terminal.say(said)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from lifelong.config import suggestion
-from lifelong.errors import ConfigError
+from lifelong.errors import ConfigError, UsageError
 from lifelong.models.attrec import AttRec
 from lifelong.models.base import FittedModel, Model
 from lifelong.models.caser import Caser
@@ -55,46 +55,6 @@ from lifelong.plugins import Registry
 
 Entry = type[Model] | type[FittedModel]
 
-MODELS: MutableMapping[str, Entry] = Registry[Entry](
-    "models",
-    {
-        "popularity": Popularity,
-        "topfreq": TopFreq,
-        "upcf": Upcf,
-        "tifu_knn": TifuKnn,
-        "counts": Counts,
-        "gbdt": Gbdt,
-        "lr": Lr,
-        "fm": Fm,
-        "mf": Mf,
-        "fpmc": Fpmc,
-        "dnn": Dnn,
-        "svdpp": Svdpp,
-        "gru4rec": Gru4Rec,
-        "caser": Caser,
-        "hstu": Hstu,
-        "shan": Shan,
-        "memn2n": MemN2N,
-        "attrec": AttRec,
-        "din": Din,
-        "dien": Dien,
-        "hpmn": Hpmn,
-        "tally": Tally,
-        "hpmn_dynamic": HpmnDynamic,
-        "sim": Sim,
-        "ubr4ctr": Ubr4Ctr,
-        "eta": Eta,
-        "sdim": Sdim,
-        "twin": Twin,
-        "lstm": Lstm,
-        "mingru": MinGru,
-        "gated_delta": GatedDelta,
-        "mimn": Mimn,
-        "rum_item": RumItem,
-        "rum_feature": RumFeature,
-    },
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Preset:
@@ -133,6 +93,68 @@ ENDINGS: dict[str, Mapping[str, Any]] = {
     "_both": {"side": "both"},
 }
 """What may follow the name of a model or preset -> settings that all models share, set to these values."""
+
+
+def _check_model(name: str, part: Any) -> None:
+    """Raise if what another package registers as a model is none."""
+    if not (isinstance(part, type) and issubclass(part, Model | FittedModel)):
+        found = f"a class {part.__name__}" if isinstance(part, type) else f"an object of type {type(part).__name__}"
+        raise UsageError(
+            f"the model {name!r} is {found}",
+            expected="a subclass of MemoryModel, HistoryModel or FittedModel of lifelong.models.base",
+            fix="`lifelong new model NAME` writes one",
+        )
+    missing = [one for one in ("Config", "title", "source", "state") if not hasattr(part, one)]
+    if missing:
+        raise UsageError(
+            f"the class of the model {name!r}, {part.__name__}, lacks {', '.join(missing)}",
+            expected="Config (a frozen dataclass of its settings), title, source and state",
+            fix="`lifelong new model NAME` writes a class that has them",
+        )
+
+
+MODELS: MutableMapping[str, Entry] = Registry[Entry](
+    "models",
+    {
+        "popularity": Popularity,
+        "topfreq": TopFreq,
+        "upcf": Upcf,
+        "tifu_knn": TifuKnn,
+        "counts": Counts,
+        "gbdt": Gbdt,
+        "lr": Lr,
+        "fm": Fm,
+        "mf": Mf,
+        "fpmc": Fpmc,
+        "dnn": Dnn,
+        "svdpp": Svdpp,
+        "gru4rec": Gru4Rec,
+        "caser": Caser,
+        "hstu": Hstu,
+        "shan": Shan,
+        "memn2n": MemN2N,
+        "attrec": AttRec,
+        "din": Din,
+        "dien": Dien,
+        "hpmn": Hpmn,
+        "tally": Tally,
+        "hpmn_dynamic": HpmnDynamic,
+        "sim": Sim,
+        "ubr4ctr": Ubr4Ctr,
+        "eta": Eta,
+        "sdim": Sdim,
+        "twin": Twin,
+        "lstm": Lstm,
+        "mingru": MinGru,
+        "gated_delta": GatedDelta,
+        "mimn": Mimn,
+        "rum_item": RumItem,
+        "rum_feature": RumFeature,
+    },
+    # `all` is what commands take for every model.
+    reserved=("all", *PRESETS),
+    check=_check_model,
+)
 
 
 class Chosen(NamedTuple):

@@ -28,7 +28,7 @@ from lifelong.preparation.given import files_of, settings_of
 from lifelong.preparation.job import Job
 from lifelong.preparation.ratings import label_ratings
 from lifelong.preparation.settings import PrepareSettings
-from lifelong.preparation.sources import SOURCES
+from lifelong.preparation.sources import SOURCES, RawLog
 from lifelong.preparation.vault import assemble_vault, put_aside
 from lifelong.tables import expand
 
@@ -108,6 +108,7 @@ def _prepare(
             tell(f"reading {source}" + (f": {len(files)} file(s)" if files else ""))
             mapping = {} if settings.mapping is None else {"mapping": str(settings.mapping)}
             log = SOURCES[source](connection, files, {**settings.options, **mapping, **columns})
+            _check_log(source, log)
             job = Job(connection, log, folder, label_ratings(log, settings), tell, earlier)
             manifest = _with_vault(job) if settings.vault else assemble(job)
         shutil.rmtree(folder / "work")
@@ -155,6 +156,26 @@ def _check_source(source: str, engine: str) -> None:
             expected=f"--engine {engines[0]}",
             fix="leave out --engine",
         )
+
+
+def _check_log(source: str, log: object) -> None:
+    """Check what the source of another package gave; those of this one give a log."""
+    if not isinstance(log, RawLog):
+        raise UsageError(
+            f"the source {source!r} gave an object of type {type(log).__name__}",
+            expected="a RawLog, see lifelong.preparation.sources",
+        )
+    events = {"user", "item", "time", "sequence", *(("event_type",) if log.event_types else ())}
+    tables = [("events", log.events, events), ("items", log.items, {"item", *log.item_fields})]
+    tables.append(("users", log.users, {"user", *log.user_fields}))
+    tables.append(("impressions", log.impressions, {"user", "item", "time", "sequence", *log.tasks}))
+    for name, table, wanted in tables:
+        missing = [] if table is None else sorted(wanted.difference(table.columns))
+        if missing:
+            raise UsageError(
+                f"the table {name!r} of the source {source!r} has {', '.join(table.columns)}",
+                expected=f"also {', '.join(missing)}, see RawLog in lifelong.preparation.sources",
+            )
 
 
 def _check_out(out: Path, overwrite: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lifelong.artifact.folder import Artifact
 from lifelong.data.dataset import Dataset
-from lifelong.errors import LifelongError
+from lifelong.errors import LifelongError, require
 from lifelong.evaluation.attention import read_attention, sampled_users, slot_contents
 from lifelong.evaluation.compare import Comparison, DifferenceEstimate, compare
 from lifelong.reports.answers import rivals
@@ -21,6 +21,15 @@ from lifelong.training.runs import Run, gather
 
 _EQUAL = "-equal"
 """End of the folder's name of a run with an equal budget."""
+
+
+def check_drawing() -> None:
+    """Check that a report can be drawn: to be called before the trainings that it is about.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    require("matplotlib", extra="report", purpose="drawing figures")
 
 
 def write_comparison(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from lifelong.evaluation.compare import Comparison, ComparisonRow, Cost, SweepPoint
 from lifelong.evaluation.results import Result, best_first
-from lifelong.reports.tables import LABELS, Cell, Quantity, Table, p_text
+from lifelong.reports.tables import LABELS, Cell, Quantity, Table, own_metrics, p_text
 
 MARK = " †"
 """Follows the name of a model if a limit ended its training."""
@@ -159,17 +159,18 @@ def duration(seconds: float) -> str:
 def _quality(comparison: Comparison, given: Sequence[ComparisonRow]) -> tuple[list[str], list[list[Cell]]]:
     """Columns, the first of which names the model, and the cells after the name."""
     reference = next((row.title for row in comparison.rows if row.model == comparison.reference), comparison.reference)
-    columns = ["model", "seeds"]
-    for name in QUALITY:
-        columns += [LABELS[name], *([f"{LABELS[name]} against {reference}"] if name in TESTED else [])]
+    columns, own = ["model", "seeds"], own_metrics(row.metrics for row in given)
+    for name in [*QUALITY, *own]:
+        label = LABELS.get(name, name)
+        columns += [label, *([f"{label} against {reference}"] if name in (*TESTED, *own) else [])]
     columns += ["SD of AUC over seeds", "Mann-Whitney p", "t test p"]
-    return columns, [_quality_cells(row) for row in given]
+    return columns, [_quality_cells(row, own) for row in given]
 
 
-def _quality_cells(row: ComparisonRow) -> list[Cell]:
+def _quality_cells(row: ComparisonRow, own: Sequence[str]) -> list[Cell]:
     spread, cells = row.spread.get("auc"), list[Cell]([row.seeds])
-    for name in QUALITY:
-        cells += [row.metrics.get(name), *([(row.differences or {}).get(name)] if name in TESTED else [])]
+    for name in [*QUALITY, *own]:
+        cells += [row.metrics.get(name), *([(row.differences or {}).get(name)] if name in (*TESTED, *own) else [])]
     deviation = None if spread is None else spread.deviation
     cells.append(None if deviation is None else Quantity(deviation, f"{deviation:.4f}"))
     return [*cells, *(None if p is None else Quantity(p, p_text(p)) for p in (row.mann_whitney_p, row.t_p))]

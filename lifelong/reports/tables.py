@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -162,10 +162,20 @@ def first_seeds(results: Sequence[Result]) -> list[Result]:
     return list({result.model: result for result in reversed(results)}.values())[::-1]
 
 
+def own_metrics(records: Iterable[Mapping[str, Estimate]]) -> list[str]:
+    """The metrics of other packages in records of metrics, which go by their own names.
+
+    >>> own_metrics([{"auc": Estimate(value=0.6), "brier": Estimate(value=0.2)}])
+    ['brier']
+    """
+    return list(dict.fromkeys(name for record in records for name in record if name not in LABELS))
+
+
 def metrics_table(result: Result) -> Table:
     """All metrics with intervals, in one row."""
-    row: list[Cell] = [result.title, *(result.metrics.get(name) for name in LABELS)]
-    return Table(["model", *LABELS.values()], [row], "Metrics with 95 % intervals (bootstrap over users).")
+    own = own_metrics([result.metrics])
+    row: list[Cell] = [result.title, *(result.metrics.get(name) for name in [*LABELS, *own])]
+    return Table(["model", *LABELS.values(), *own], [row], "Metrics with 95 % intervals (bootstrap over users).")
 
 
 def tasks_table(result: Result) -> Table | None:
@@ -173,8 +183,9 @@ def tasks_table(result: Result) -> Table | None:
     if not result.other_tasks:
         return None
     tasks = {result.task: result.metrics, **result.other_tasks}
-    rows: list[list[Cell]] = [[task, *(found.get(name) for name in LABELS)] for task, found in tasks.items()]
-    return Table(["task", *LABELS.values()], rows, "Metrics of each task.", name="tasks")
+    own = own_metrics(tasks.values())
+    rows: list[list[Cell]] = [[task, *(found.get(name) for name in [*LABELS, *own])] for task, found in tasks.items()]
+    return Table(["task", *LABELS.values(), *own], rows, "Metrics of each task.", name="tasks")
 
 
 def graded_table(result: Result) -> Table | None:
@@ -240,10 +251,11 @@ def calibration_table(results: Sequence[Result]) -> Table | None:
 
 
 def comparison_table(comparison: Comparison, metrics: Sequence[str] = ("auc", "log_loss")) -> Table:
-    """Models with metrics and differences from the reference."""
+    """Models with metrics, also those of other packages, and differences from the reference."""
     reference = next(row.title for row in comparison.rows if row.model == comparison.reference)
-    columns = ["model", "seeds", *(LABELS[name] for name in metrics)]
-    columns += [f"{LABELS[name]} against {reference}" for name in metrics]
+    metrics = [*metrics, *own_metrics(row.metrics for row in comparison.rows)]
+    labels = [LABELS.get(name, name) for name in metrics]
+    columns = ["model", "seeds", *labels, *(f"{label} against {reference}" for label in labels)]
     rows: list[list[Cell]] = []
     for row in comparison.rows:
         differences = row.differences or {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 from lifelong.errors import UsageError
@@ -11,7 +13,7 @@ from lifelong.store.contract import MemoryStore
 from lifelong.store.ram import InMemoryStore
 from lifelong.store.redis_client import SCHEMES, parse
 
-STORES: Mapping[str, Callable[..., MemoryStore]] = Registry("stores", {})
+STORES = Registry[Callable[..., MemoryStore]]("stores", {}, reserved=("memory", "rocksdb", *SCHEMES))
 """Scheme -> what opens a store of another package."""
 
 
@@ -39,6 +41,7 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
     if not isinstance(url, str):
         raise UsageError(f"a URL of type {type(url).__name__}", expected="a text", fix="write rocksdb://store")
     scheme, found, place = url.partition("://")
+    STORES.check_names()
     expected = "memory://, rocksdb:///path or redis://host:port/database"
     if not found:
         raise UsageError(f"{url!r} is not the URL of a store", expected=expected, fix=f"write rocksdb://{url}")
@@ -55,9 +58,32 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
 
         return RedisStore(parse(url), read_only=read_only)
     if scheme in STORES:
-        return STORES[scheme](url, read_only=read_only)
+        return _open_other(scheme, url, read_only=read_only)
     others = "".join(f", {name}://" for name in STORES)
     raise UsageError(f"there is no store {scheme}://", expected=expected + others)
+
+
+def _open_other(scheme: str, url: str, *, read_only: bool) -> MemoryStore:
+    """Open a store of another package, and say what is missing if it is none."""
+    part = STORES[scheme]
+    try:
+        # Of a few builtins nothing is known.
+        with contextlib.suppress(ValueError):
+            inspect.signature(part).bind(url, read_only=read_only)
+    except TypeError as error:
+        raise UsageError(
+            f"what opens {scheme}:// cannot be called with a URL and read_only: {error}",
+            expected="a function of (url, *, read_only) that gives a store",
+        ) from error
+    store = part(url, read_only=read_only)
+    missing = [name for name in vars(MemoryStore) if not name.startswith("_") and not hasattr(store, name)]
+    if missing:
+        raise UsageError(
+            f"what {scheme}:// opens, of type {type(store).__name__}, lacks {', '.join(missing)}",
+            expected="a store, see MemoryStore in lifelong.store.contract",
+            fix="run the checks of lifelong.testing.store_contract on it",
+        )
+    return store
 
 
 def local_folder(url: str) -> Path:

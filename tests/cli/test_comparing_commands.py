@@ -16,11 +16,12 @@ pytest.importorskip("matplotlib", reason="matplotlib is of the report extra")
 
 from support.artifacts import tiny_artifact
 
+from lifelong.api import compare
 from lifelong.artifact.folder import Artifact
 from lifelong.cli.compare import command_line, seed_counts
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.serving_cost import serving_of
-from lifelong.errors import MismatchError, UsageError
+from lifelong.errors import MismatchError, MissingExtraError, UsageError
 
 pytestmark = pytest.mark.torch
 QUICK = ("--set", "train.max_examples=200", "--set", "train.validate_every=100", "--threads", "1")
@@ -43,6 +44,15 @@ def test_compare_fills_every_part_of_the_comparison(run, dataset, tmp_path):
     assert "--examples 150" in document["command"]
     folder = tmp_path / "report" / "runs" / "dnn-seed0-equal"
     assert json.loads((folder / "artifact" / "metrics.json").read_text())["examples_seen"] == 150
+
+
+def test_without_matplotlib_nothing_is_trained(run, dataset, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    outcome = run("compare", dataset.folder, "--models", "popularity", "--out", tmp_path / "report")
+    assert outcome.code == 1 and "pip install 'lifelong[report]'" in outcome.stderr
+    with pytest.raises(MissingExtraError):
+        compare(dataset, "popularity", tmp_path / "report")
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_model_that_fails_makes_the_exit_code_one_and_the_others_are_reported(run, dataset, tmp_path):

@@ -4,8 +4,10 @@ import json
 
 from support.comparisons import made_study
 
+from lifelong.evaluation.compare import DifferenceEstimate
+from lifelong.evaluation.results import Estimate
 from lifelong.reports import comparison_tables as made
-from lifelong.reports.tables import Quantity, Table, text
+from lifelong.reports.tables import Quantity, Table, comparison_table, text
 
 STUDY = made_study(models=12)
 
@@ -22,6 +24,24 @@ def test_the_main_table_has_quality_tests_and_cost_of_each_model():
     assert (row["Mann-Whitney p"], row["t test p"], row["SD of AUC over seeds"]) == ("< 0.001", "0.030", "0.0014")
     assert (row["parameters"], row["training time"], row["examples / s"]) == ("1,220,000", "30.0 min", "3,000")
     assert (row["state, bytes a user"], row["latency, 1,000 events"]) == ("800", "1.2 ms")
+
+
+def test_a_metric_of_another_package_has_its_columns():
+    estimate, reference = Estimate(value=0.2, low=0.1, high=0.3), STUDY.reference
+    difference = DifferenceEstimate(value=0.02, low=0.01, high=0.03, p_value=0.004)
+    rows = [
+        row.model_copy(
+            update={
+                "metrics": {**row.metrics, "brier": estimate},
+                "differences": None if row.model == reference else {**(row.differences or {}), "brier": difference},
+            }
+        )
+        for row in STUDY.rows
+    ]
+    study = STUDY.model_copy(update={"rows": rows})
+    for table in (made.main_table(study), comparison_table(study)):
+        row = row_of(table, "Target counts")
+        assert (row["brier"], row["brier against HPMN"]) == (text(estimate), text(difference))
 
 
 def test_the_best_model_stands_first():

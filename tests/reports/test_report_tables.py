@@ -57,6 +57,15 @@ def test_csv_has_full_numbers_in_columns_of_their_own():
     assert row == ["A & B | <C>", "1234", "0.66912", "0.6618", "0.6759", "-0.0123", "-0.02", "-0.0041", "0.004", ""]
 
 
+def test_a_metric_of_another_package_is_in_the_row_of_a_result_and_of_each_task():
+    result = made_result()
+    result = result.model_copy(
+        update={"metrics": {**result.metrics, "brier": ESTIMATE}, "other_tasks": {"buy": {"brier": ESTIMATE}}}
+    )
+    for table in (tables.metrics_table(result), tables.tasks_table(result)):
+        assert table.columns[-1] == "brier" and all(row[-1] == ESTIMATE for row in table.rows)
+
+
 def test_latex_escapes_what_latex_reads_as_commands():
     text = TABLE.to_latex()
     assert r"A \& B | \textless{}C\textgreater{} & 1,234 &" in text
