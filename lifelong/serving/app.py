@@ -99,6 +99,8 @@ def create_app(
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
+        # It would send a client to whatever name its request was for.
+        redirect_slashes=False,
         # Its spans hold addresses and texts of errors, which name users; earlier releases have none.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )

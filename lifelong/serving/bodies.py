@@ -2,7 +2,7 @@
 
     body --> JSON or MessagePack --> checked --> endpoint(body, service) --> reply
                       |                 |
-                      `-----------------`--> at an error FastAPI reads JSON again and says what is wrong
+                      `-----------------`--> what is no JSON FastAPI reads again, and says what is wrong
 
 FastAPI's own handling takes as long as a score, and it parses large bodies on the event loop's thread, where all other
 requests wait.
@@ -98,7 +98,7 @@ class ShortRoute(JsonRoute):
             try:
                 body = parse() if len(text) < LARGE else await service.aside(parse)
             except (ValueError, RecursionError, MsgspecError) as error:
-                if not packed:
+                if not packed and not isinstance(error, ValidationError):
                     return await usual(request)
                 raise _invalid(error) from error
             document = await endpoint(body, service)

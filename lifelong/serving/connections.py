@@ -16,6 +16,7 @@ import functools
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -153,10 +154,41 @@ class Connection(HttpToolsProtocol):
         if self._refused_whole(data):
             return
         self._moved, self._chunk = False, len(data)
-        super().data_received(data)
+        self._feed(data)
         self._framing = 0 if self._moved else self._framing + len(data)
         if self._framing > self._connections.head_bytes and not self.transport.is_closing():
             self._end(self._too_large())
+
+    def _feed(self, data: bytes) -> None:
+        """Parse a piece; what asks for another protocol is read once more without that, as HTTP/1.1.
+
+        The parser takes what follows such a head for the other protocol, the request's own body too. Java's client and
+        `curl --http2` ask so of any server.
+        """
+        self._unset_keepalive_if_required()
+        while data:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as end:
+                data = self._plain_again() + data[end.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            except httptools.HttpParserError:
+                self.logger.warning("what came is not HTTP")
+                self.send_400_response("Invalid HTTP request received.")
+                return
+
+    def _plain_again(self) -> bytes:
+        """The head that has come, as one that asks for no other protocol."""
+        kept = [pair for pair in self.headers if pair[0] != b"upgrade"]
+        first = b"%s %s HTTP/1.1" % (self.parser.get_method(), self.url)
+        return b"\r\n".join([first, *(b"%s: %s" % pair for pair in kept), b"", b""])
+
+    @property
+    def _asks_for_another(self) -> bool:
+        """Whether the head asks for another protocol than HTTP; CONNECT is refused instead."""
+        return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
 
     def on_message_begin(self) -> None:
         """Begin a head."""
@@ -173,6 +205,8 @@ class Connection(HttpToolsProtocol):
             if size > self._connections.head_bytes:
                 self._fault = self._too_large()
                 raise ValueError("a large head")
+        if self._asks_for_another:
+            return
         if not self.busy and self._rushed():
             self.cycle = _REFUSED
         else:
@@ -214,6 +248,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a request's body."""
+        if self._asks_for_another:
+            return
         super().on_message_complete()
         self._between = True
         if self._pace is not None and not self._counted:

@@ -206,6 +206,7 @@ _WORDS = {
     "list_type": "should be a list",
     "too_short": "should have at least {min_length} entry",
     "too_long": "should have at most {max_length} entries",
+    "too_many_keys": "should have at most {most} keys",
     "bool_type": "should be true or false",
     "literal_error": "should be {expected}",
     "none_required": "should be null",

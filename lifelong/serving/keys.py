@@ -114,7 +114,7 @@ def check_exposure(host: str, *, keys: bool, open_to_all: bool = False) -> None:
     raise UsageError(
         f"--host {host} is reachable from other machines, and there are no API keys",
         expected="--api-key-file FILE, or a loopback address such as 127.0.0.1",
-        fix="name a file with keys; --no-keys serves without keys, behind a proxy that checks callerss",
+        fix="name a file with keys; --no-keys serves without keys, behind a proxy that checks callers",
     )
 
 

@@ -192,7 +192,11 @@ class Queue:
 
         future = self._pool.submit(begin)
         future.add_done_callback(lambda done: self._leave(came) if done.cancelled() else None)
-        return await asyncio.wrap_future(future)
+        try:
+            return await asyncio.wrap_future(future)
+        finally:
+            # An error knows this frame: if the frame knew the error, too, both would stay, with all that was read.
+            del future
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Do a work in its turn that is never refused."""

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, NotRequired
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, JsonValue, Tag, with_config
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    model_validator,
+    with_config,
+)
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from lifelong.memory.updater import LAST_SECOND
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Folder = Annotated[str, Field(min_length=1, max_length=4096)]
+
+_KEYS = 64
+"""Keys of one object, at most; none that is known here has as many."""
+
+
+def _few_keys(value: Any) -> Any:
+    """Refuse an object with very many keys at once: an error for each of a million would take gigabytes."""
+    if isinstance(value, dict) and len(value) > _KEYS:
+        raise PydanticCustomError("too_many_keys", "should have at most {most} keys", {"most": _KEYS})
+    return value
 
 
 def _whole(value: Any) -> Any:
@@ -26,7 +47,8 @@ Time = Annotated[
 Values = Annotated[
     dict[Id, Id | None],
     Field(
-        max_length=64,
+        max_length=_KEYS,
+        fail_fast=True,
         description="item field -> value; null where it is not known. A candidate's win over the catalogue, an event's"
         " count for an item that it lacks.",
     ),
@@ -36,7 +58,8 @@ Values = Annotated[
 Profile = Annotated[
     dict[Id, Id | None],
     Field(
-        max_length=64,
+        max_length=_KEYS,
+        fail_fast=True,
         description="user field -> value, of a model trained with profiles; null where not known. It is not kept.",
     ),
 ]
@@ -47,6 +70,11 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 class _Body(BaseModel):
     model_config: ClassVar[ConfigDict] = _STRICT
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, value: Any) -> Any:
+        return _few_keys(value)
 
 
 class _Reply(BaseModel):
@@ -78,7 +106,8 @@ class EventsBody(_Body):
 
     model_config: ClassVar[ConfigDict] = ConfigDict(json_schema_extra={"examples": [{"events": [_EVENT]}]})
 
-    events: list[EventBody] = Field(min_length=1)
+    # Of lists with errors the first one is enough, here and below: there may be millions.
+    events: list[Annotated[EventBody, BeforeValidator(_few_keys)]] = Field(min_length=1, fail_fast=True)
 
 
 class EventsReply(_Reply):
@@ -115,7 +144,7 @@ class OneBody(_Body):
     )
 
     user: Id
-    items: list[Candidate] = Field(min_length=1)
+    items: list[Candidate] = Field(min_length=1, fail_fast=True)
     time: Time | None = Field(None, description="moment of the request; now by default")
     profile: Profile | None = None
 
@@ -136,7 +165,7 @@ class ManyBody(_Body):
         }
     )
 
-    requests: list[OneBody] = Field(min_length=1)
+    requests: list[OneBody] = Field(min_length=1, fail_fast=True)
 
 
 ScoreBody = Annotated[
@@ -227,7 +256,7 @@ class ItemsBody(_Body):
         json_schema_extra={"examples": [{"items": [{"item": "i9", "fields": {}}]}]}
     )
 
-    items: list[ItemBody] = Field(min_length=1)
+    items: list[ItemBody] = Field(min_length=1, fail_fast=True)
 
 
 class ItemsReply(_Reply):

@@ -608,3 +608,10 @@ def test_a_closed_and_reopened_store_gives_the_same_answers(durable_client):
         assert client.post("/v1/explain", {"user": "u1", "items": items, "time": START}).json() == explained
         again = client.post("/v1/events", {"events": [event(event_id="3")]}).json()
         assert again["duplicates"] == 1
+
+
+@pytest.mark.parametrize("path", ["/v1/score/", "/healthz/", "/v1/users/u/memory/", "/docs/", "/v1/admin/artifacts/"])
+def test_nobody_is_sent_to_another_address(client, path):
+    answer = client.request("GET", path, headers={"host": "elsewhere.example"})
+    check_error(answer, 404, found="there is no GET")
+    assert "location" not in answer.headers

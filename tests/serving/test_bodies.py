@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 
 import pytest
 from msgspec import msgpack
+from pydantic import TypeAdapter, ValidationError
+
+from lifelong.serving import schemas
 
 PACKED, JSON = "application/msgpack", "application/json"
 EVENT = {"user": "u", "item": "i1", "time": 1_700_000_000, "event_id": "one", "fields": {"category": "c1"}}
@@ -107,3 +112,58 @@ def test_other_addresses_take_json_alone(client):
     assert answer.status_code == 415 and answer.json()["error"]["expected"] == JSON
     answer = send(client, "/v1/score", SCORE, "text/plain")
     assert answer.status_code == 415 and answer.json()["error"]["expected"] == f"{JSON} or {PACKED}"
+
+
+MANY = 1_000
+KEYS = {f"key {number}": number for number in range(MANY)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (schemas.EventsBody, {"events": [{}] * MANY}),
+        (schemas.EventsBody, {"events": [1] * MANY}),
+        (schemas.EventsBody, {"events": [EVENT | KEYS]}),
+        (schemas.EventsBody, {"events": [EVENT | {"fields": KEYS}]}),
+        (schemas.EventsBody, {"events": [EVENT], **KEYS}),
+        (schemas.ScoreBody, {"user": "u", "items": [1] * MANY}),
+        (schemas.ScoreBody, {"user": "u", "items": [{}] * MANY}),
+        (schemas.ScoreBody, {"user": "u", "items": [{"item": "i", **KEYS}]}),
+        (schemas.ScoreBody, {"user": "u", "items": [{"item": "i", "fields": KEYS}]}),
+        (schemas.ScoreBody, {"user": "u", "items": ["i"], "profile": KEYS}),
+        (schemas.ScoreBody, {"user": "u", "items": ["i"], **KEYS}),
+        (schemas.ScoreBody, {"requests": [{}] * MANY}),
+        (schemas.ScoreBody, {"requests": [{"user": "u", "items": [1] * MANY}] * MANY}),
+        (schemas.ScoreBody, {"requests": [SCORE], **KEYS}),
+        (schemas.ExplainBody, {"user": "u", "items": [1] * MANY}),
+        (schemas.ItemsBody, {"items": [{}] * MANY}),
+        (schemas.ItemsBody, {"items": [{"item": "i", "fields": KEYS}]}),
+        (schemas.ItemsBody, {"items": [{"item": "i", "fields": {}, **KEYS}]}),
+        (schemas.ArtifactBody, KEYS),
+        (schemas.SwitchBody, KEYS),
+        (schemas.SwitchBody, {"back": True, **KEYS}),
+    ],
+)
+def test_a_body_that_is_wrong_in_many_places_has_few_errors(kind, body):
+    # A body of 8 MiB has room for millions, and each takes as much memory as a hundred bytes of it.
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(kind).validate_python(body)
+    assert 1 <= caught.value.error_count() <= 10
+
+
+def test_nothing_of_a_refused_body_stays_in_memory(client):
+    packed, head = msgpack.encode({"events": [EVENT | {"user": ""}] * 5_003}), {"content-type": PACKED}
+
+    async def left(http):
+        for _ in range(3):
+            assert (await http.post("/v1/events", content=packed, headers=head)).status_code == 422
+        # What woke the client holds the last answer until the next turn.
+        await asyncio.sleep(0.01)
+        return sum(type(one) is list and len(one) == 5_003 for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert client.run(left) == 0
+    finally:
+        gc.enable()

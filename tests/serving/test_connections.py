@@ -193,6 +193,51 @@ def test_what_is_not_http_gets_an_error_of_the_one_shape(artifact, tmp_path):
         check_error(to_the_end(one), 400, "BadHttpError")
 
 
+def test_a_client_that_asks_for_another_protocol_is_answered_in_this_one(artifact, tmp_path):
+    """As Java's client and `curl --http2` do; a body is no request of its own, whatever it holds."""
+    hidden = b"DELETE /v1/users/u/memory HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    body = json.dumps({"user": "u", "items": ["i1", hidden.decode()]}).encode()
+    asks = HEAD + b"Connection: keep-alive, Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABk\r\n"
+    with served(artifact.path, tmp_path / "store") as service:
+        service.post("/v1/events", {"events": [EVENT]})
+        for protocol in (b"h2c", b"websocket"):
+            head = asks + b"Upgrade: %s\r\nContent-Length: %d\r\n\r\n" % (protocol, len(body))
+            with service.connect() as one:
+                # Whole, in two pieces, and many at once; then one that ends the connection.
+                one.sendall(head + body)
+                one.sendall(head)
+                time.sleep(0.1)
+                one.sendall(body + 20 * (head + body))
+                one.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                said = to_the_end(one)
+            assert said.count(b"HTTP/1.1 200 OK") == said.count(b"HTTP/1.1 ") == 23, said
+            assert said.count(b'"known_user":true') == 22
+        with service.connect() as one:
+            one.sendall(b"CONNECT localhost:1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            check_error(to_the_end(one), 400, "BadHttpError")
+
+
+def test_what_has_no_certain_length_is_refused(artifact, tmp_path):
+    body = b'{"user": "u", "items": ["i1"]}'
+    length = b"Content-Length: %d\r\n" % len(body)
+    with served(artifact.path, tmp_path / "store") as service:
+        for lines in (
+            length + length,
+            length + b"Content-Length: 3\r\n",
+            length + b"Transfer-Encoding: chunked\r\n",
+            b"Transfer-Encoding: chunked, identity\r\n",
+            b"Transfer-Encoding : chunked\r\n",
+            b"Transfer-Encoding: xchunked\r\n",
+            b"Content-Length: +30\r\n",
+            b"Content-Length:\r\n 30\r\n",
+            b"X: y\n" + length,
+            b"X: y\r" + length,
+        ):
+            with service.connect() as one:
+                one.sendall(HEAD + lines + b"\r\n" + body)
+                check_error(to_the_end(one), 400, "BadHttpError")
+
+
 def test_where_all_connections_are_busy_a_new_one_is_told_to_wait(artifact, tmp_path):
     options = ("--max-connections", "4")
     with served(artifact.path, tmp_path / "store", *options) as service, ExitStack() as open_:
