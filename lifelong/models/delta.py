@@ -111,10 +111,11 @@ class GatedDelta(MemoryModel[GatedDeltaMemory]):
 
     def forward(self, batch: Batch) -> Output:
         """What `encode` and `respond` give, without making the states."""
-        event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
+        event_BLE = self.embed(batch.history_BLF, self.history_fields, user=batch.user_B)
+        event_BLE = clear_padding(event_BLE, batch.length_B)
         chunks = delta_chunks(self._change(event_BLE), self.config.chunk)
         user_N, target_N = batch.mask_BC.nonzero(as_tuple=True)
-        target_NE = self.embed(batch.target_BCF[user_N, target_N], self.item_fields)
+        target_NE = self.embed(batch.target_BCF[user_N, target_N], self.item_fields, user=batch.user_B[user_N])
         position_N = batch.position_BC[user_N, target_N]
         found_NHD = reads_after(chunks, user_N, position_N, self._query(target_NE))
         interest_ND, share_NH = self._joined(found_NHD, target_NE, position_N)

@@ -174,9 +174,9 @@ class HistoryModel(Model):
     def window_of(self, batch: Batch) -> tuple[Window, Query]:
         """A batch as `find` takes it."""
         real_BL1 = length_mask(batch.length_B, batch.history_BLF.shape[1]).unsqueeze(-1)
-        event_BLE = self.embed(batch.history_BLF, self.history_fields).masked_fill(~real_BL1, 0.0)
+        event_BLE = self.embed(batch.history_BLF, self.history_fields, user=batch.user_B).masked_fill(~real_BL1, 0.0)
         number_BLF = batch.history_BLF.masked_fill(~real_BL1, 0)
-        target_BCE = self.embed(batch.target_BCF, self.item_fields)
+        target_BCE = self.embed(batch.target_BCF, self.item_fields, user=batch.user_B)
         return (
             Window(event_BLE, number_BLF, batch.time_BL, batch.length_B),
             Query(target_BCE, batch.target_BCF, batch.target_time_BC, batch.position_BC),

@@ -151,7 +151,8 @@ class HpmnAuthors(Model):
             number_NTF: int64, item fields and user, front-padded with 0, the target last; T is a multiple of the
                 largest period.
         """
-        event_NTE = self.embed(number_NTF, self.item_fields)
+        # The last number of the target is the user's.
+        event_NTE = self.embed(number_NTF, self.item_fields, user=number_NTF[:, -1, -1])
         # Padding is a zero vector, whatever the table holds at 0.
         event_NTE = event_NTE.masked_fill((number_NTF[..., :1] == 0), 0.0)
         memory_NSD = self.final_slots(event_NTE)

@@ -35,6 +35,8 @@ class History(NamedTuple):
     number_BLF: Tensor
     time_BL: Tensor
     length_B: Tensor
+    user_B: Tensor | None = None
+    """int64 numbers of the users, which training alone asks for: `FieldEmbedding.set_differences`."""
 
 
 class Target(NamedTuple):
@@ -47,6 +49,8 @@ class Target(NamedTuple):
     time_BC: Tensor
     extra_BCX: Tensor | None = None
     """What the model's extras give, if it has any."""
+    user_BC: Tensor | None = None
+    """int64 numbers of the users, which training alone asks for."""
 
 
 class Memory(Protocol):
@@ -145,16 +149,16 @@ class MemoryModel(Model, Generic[M]):
 
     def encode(self, history: History, position_BC: Tensor) -> M:
         """Whole history -> memory at each position."""
-        event_BLE = self.embed(history.number_BLF, self.history_fields)
+        event_BLE = self.embed(history.number_BLF, self.history_fields, user=history.user_B)
         return self.encode_vector(event_BLE, history.length_B, position_BC)
 
     def read(self, memory: M, target: Target) -> tuple[Tensor, Tensor | None]:
         """Interest and first-hop attention."""
-        return self.read_vector(memory, self.embed(target.number_BCF, self.item_fields))
+        return self.read_vector(memory, self.embed(target.number_BCF, self.item_fields, user=target.user_BC))
 
     def respond(self, memory: M, target: Target) -> tuple[Tensor, Tensor | None]:
         """Logits `[B, C, T]` and attention from a memory."""
-        target_BCE = self.embed(target.number_BCF, self.item_fields)
+        target_BCE = self.embed(target.number_BCF, self.item_fields, user=target.user_BC)
         interest_BCD, attention_BCS = self.read_vector(memory, target_BCE)
         context_BCE = self.embed_context(target.context_BCF)
         if target.extra_BCX is not None:
@@ -171,12 +175,12 @@ class MemoryModel(Model, Generic[M]):
 
     def forward(self, batch: Batch) -> Output:
         """One history pass, then a read per real target; padded targets get logit 0."""
-        history = History(batch.history_BLF, batch.time_BL, batch.length_B)
+        history = History(batch.history_BLF, batch.time_BL, batch.length_B, batch.user_B)
         return self._answer(self.encode(history, batch.position_BC), batch)
 
     def go_on(self, memory: M, batch: Batch) -> tuple[Output, M]:
         """As `forward`, from memories; also the memories after each user's last event, without gradient."""
-        event_BLE = self.embed(batch.history_BLF, self.history_fields)
+        event_BLE = self.embed(batch.history_BLF, self.history_fields, user=batch.user_B)
         position_BC = torch.cat([batch.position_BC, batch.length_B.unsqueeze(1)], dim=1)
         found = self.continue_vector(memory, event_BLE, batch.length_B, position_BC)
         at, last = _split_last(found)
@@ -186,7 +190,8 @@ class MemoryModel(Model, Generic[M]):
         """A batch's targets as `respond` takes them, and auxiliary losses of the extras."""
         parts, losses = self.extras(batch)
         extra_BCX = torch.cat(parts, dim=-1) if parts else None
-        return Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, extra_BCX), losses
+        user_BC = batch.user_B.unsqueeze(1).expand_as(batch.position_BC)
+        return Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, extra_BCX, user_BC), losses
 
     def _answer(self, memory: M, batch: Batch) -> Output:
         """Read the memory at each target, and respond."""

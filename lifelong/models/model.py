@@ -187,8 +187,7 @@ class Model(nn.Module, ABC):
 
         Args:
             vectors: field -> `[V, vector_width]`; a vector of zeros leaves the one there is.
-            apart: those that each group of users is trained with (`cooccurrence.aligned_vectors`), of the fields in
-                `factor_widths`.
+            apart: those that each group of users is trained with (`cooccurrence.aligned_vectors`), of some fields.
         """
         with torch.no_grad():
             for field, table in self.embed.tables.items():
@@ -196,6 +195,12 @@ class Model(nn.Module, ABC):
                     given_VD = self.vector_spread * torch.from_numpy(vectors[field]).to(table.weight)
                     known_V = given_VD.any(dim=1)
                     table.weight[known_V, : self.vector_width] = given_VD[known_V]
+        self.embed.set_differences(
+            {
+                field: self.vector_spread * torch.from_numpy(np.stack([part[field] - vectors[field] for part in apart]))
+                for field in (apart[0] if apart else ())
+            }
+        )
 
     def learn_popularity(self, counts: Mapping[str, npt.NDArray[np.float64]]) -> None:
         """Take in how many training targets have each number, before training; most models do not look at it.

@@ -163,8 +163,9 @@ class Sdim(MemoryModel[Any]):
 
     def forward(self, batch: Batch) -> Output:
         """What `encode` and `respond` give, without making the buckets that no target reads."""
-        event_BLE = clear_padding(self.embed(batch.history_BLF, self.history_fields), batch.length_B)
-        target_BCE = self.embed(batch.target_BCF, self.item_fields)
+        event_BLE = self.embed(batch.history_BLF, self.history_fields, user=batch.user_B)
+        event_BLE = clear_padding(event_BLE, batch.length_B)
+        target_BCE = self.embed(batch.target_BCF, self.item_fields, user=batch.user_B)
         interest_BCD = mean_direction(self.own_sums(event_BLE, target_BCE, batch.position_BC))
         if self.short_term is not None:
             short_BCD = self.short_term(event_BLE, target_BCE, batch.position_BC)

@@ -66,7 +66,7 @@ import numpy as np
 import torch
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.nn.functional import embedding, pad
+from torch.nn.functional import embedding
 
 from lifelong.data.cell_plan import (
     KEYS,
@@ -409,7 +409,7 @@ class Tally(CountingModel[Any]):
             factors=factors,
         )
         self.config: TallyConfig = config
-        self._grouped = self._begun = False
+        self._grouped = False
         self.periods: tuple[int, ...] = tuple(config.periods)
         read = self.context_fields
         gap_at = sum(self.embed.widths(read[: read.index("gap") + 1])) - 1 if timed and "gap" in read else None
@@ -479,20 +479,6 @@ class Tally(CountingModel[Any]):
     def vector_width(self) -> int:
         """Without the numbers that a value has next to its embedding."""
         return self.split.dim
-
-    def begin_with(
-        self,
-        vectors: Mapping[str, npt.NDArray[np.float32]],
-        apart: Sequence[Mapping[str, npt.NDArray[np.float32]]] = (),
-    ) -> None:
-        """Also what each group of users is trained with, as a difference, so that one table is trained for all."""
-        super().begin_with(vectors)
-        self._begun = bool(apart)
-        for field, name in self.embed.factor_names.items() if apart else ():
-            less = np.concatenate([part[field] - vectors[field] for part in apart])
-            # Of no use after training, so that they are not saved; in half precision, as they are many.
-            groups = (self.vector_spread * torch.from_numpy(less)).half()
-            self.register_buffer(f"begun_{name}", groups, persistent=False)
 
     def take_factors(self, whole: Mapping[str, Tensor], apart: Sequence[Mapping[str, Tensor]]) -> None:
         """Also those that each group of users is trained with."""
@@ -642,26 +628,17 @@ class Tally(CountingModel[Any]):
         """
         tables, dim, events, targets = self.embed.tables | self.embed.scales, self.split.dim, [], []
         size = history_BLF.shape[:2].numel()
-        group_R = torch.cat([group_of(user_B).repeat_interleave(history_BLF.shape[1]), group_of(user_N)])
+        user_R = torch.cat([user_B.repeat_interleave(history_BLF.shape[1]), user_N])
         for place, field in enumerate(self.history_fields):
             number_R = history_BLF[..., place].flatten()
             if place < len(self.item_fields):
                 number_R = torch.cat([number_R, number_NF[:, place]])
-            made_RE = tables[field](number_R)
-            if self.training and self._begun and field in self.embed.factor_names:
-                made_RE = made_RE + self._less(field, number_R, group_R, made_RE)
+            made_RE = self.embed.of_group(field, number_R, user_R, tables[field](number_R))
             past_RE, asked_NE = made_RE.tensor_split([size])
             events.append(past_RE[:, :dim])
             targets.append(asked_NE)
         whole_NFE = torch.stack(targets[: len(self.item_fields)], dim=1)
         return torch.cat(events, dim=-1).view(*history_BLF.shape[:2], dim * len(events)), whole_NFE
-
-    def _less(self, field: str, number_R: Tensor, group_R: Tensor, like_RE: Tensor) -> Tensor:
-        """What to add to the table's embeddings `[R, D]` so that they began without the user's group; zeros after D."""
-        less_RD = embedding(
-            number_R + self.inputs.item[field] * group_R, self.get_buffer(f"begun_{self.embed.factor_names[field]}")
-        )
-        return pad(less_RD.to(like_RE), (0, like_RE.shape[1] - less_RD.shape[1]))
 
     def _at_moments(self, batch: Batch, moments: Moments, events: TallyEvents, repeats_X2: Tensor) -> AtMoments:
         """Clock and repeats, slots and sums at each moment."""

@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch.nn.functional import embedding, pad
 
+from lifelong.data.cooccurrence import group_of
 from lifelong.data.scales import Octaves, Scale
 from lifelong.data.vocabulary import FIRST_BUCKET
 from lifelong.nn.cells import key_table
@@ -83,6 +84,7 @@ class FieldEmbedding(nn.Module):
         """Field -> name of the buffer with its factors."""
         for field, name in self.factor_names.items():
             self.register_buffer(name, _random_factors(sizes[field], (factors or {})[field]))
+        self._difference_names: dict[str, str] = {}
 
     @property
     def tables(self) -> dict[str, nn.Embedding]:
@@ -102,19 +104,56 @@ class FieldEmbedding(nn.Module):
             found[field] = vectors
         return found
 
-    def forward(self, number: Tensor, fields: tuple[str, ...], *, factors: bool = True) -> Tensor:
+    def forward(
+        self, number: Tensor, fields: tuple[str, ...], *, factors: bool = True, user: Tensor | None = None
+    ) -> Tensor:
         """Embed `number[..., F]` (int64; its last axis holds `fields`) to `[..., sum of widths(fields)]`.
 
-        Without factors where they are not asked for.
+        Args:
+            number: int64.
+            fields: one for each place of the last axis.
+            factors: whether embeddings end in their factors, where they have some.
+            user: int64 numbers of users, along the first axes of `number`. In training, their embeddings are those
+                of their group (`set_differences`).
         """
         tables, codes, parts = self.tables | self.scales, self.codes, []
         for place, field in enumerate(fields):
-            parts.append(tables[field](number[..., place]))
+            part = tables[field](number[..., place])
+            parts.append(part if user is None else self.of_group(field, number[..., place], user, part))
             if field in codes:
                 parts.append(embedding(number[..., place], codes[field]))
             if factors and field in self.factor_names:
                 parts.append(embedding(number[..., place], self.factors[field]))
         return torch.cat(parts, dim=-1)
+
+    def set_differences(self, differences: Mapping[str, Tensor]) -> None:
+        """Let each group of users be trained with embeddings of its own: a fixed difference to the table's.
+
+        One table is trained for all. Differences are of no use after training, so that they are not saved.
+
+        Args:
+            differences: field -> `[G, V, at most dim]` for the G groups of `group_of`.
+        """
+        self._difference_names = {field: f"difference_{place}" for place, field in enumerate(differences)}
+        for field, name in self._difference_names.items():
+            # In half precision, as they are many.
+            self.register_buffer(name, differences[field].flatten(0, 1).half(), persistent=False)
+
+    def of_group(self, field: str, number: Tensor, user: Tensor, table: Tensor) -> Tensor:
+        """What the groups of these users are trained with in place of a table's embeddings; themselves otherwise.
+
+        Args:
+            field: of the numbers.
+            number: `[...]`.
+            user: numbers of users, along the first axes of `number`.
+            table: `[..., D]`, what the table has for them.
+        """
+        if not self.training or field not in self._difference_names:
+            return table
+        group = group_of(user).view(*user.shape, *[1] * (number.dim() - user.dim()))
+        size = self.tables[field].num_embeddings
+        more = embedding(number + size * group, self.get_buffer(self._difference_names[field]))
+        return table + pad(more.to(table), (0, table.shape[-1] - more.shape[-1]))
 
     @property
     def factors(self) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lifelong.data.batch import TENSORS, Batch, ItemWindows
+from lifelong.data.cooccurrence import GROUPS, group_of
 from lifelong.data.scales import ITEM_SCALES, NUMBER, SCALES
 from lifelong.evaluation.metrics import auc
 from lifelong.models import build
@@ -67,6 +68,10 @@ NOT_APPLICABLE: dict[tuple[str, str], str] = {
         for check in ("check_forward_reads_the_memory", "check_reading_changes_nothing")
     },
     ("gru4rec-both", "check_items_are_read_by_who_asks"): "its state is the interest, whoever or whatever asks",
+    (
+        "sim-cluster",
+        "check_groups_are_trained_with_embeddings_of_their_own",
+    ): "its centroids begin among all users' items",
     ("mf", "check_learns_a_tiny_world"): "the world's answer is in the history, and its users are new in every batch",
 }
 
@@ -291,6 +296,40 @@ def check_seed_decides_everything(case: ModelCase) -> None:
         logits.append(model(batch).logit_BCT)
     assert torch.equal(logits[0], logits[1])
     assert not torch.equal(logits[0], case.build(seed=4).train()(batch).logit_BCT), "the seed changes nothing"
+
+
+def check_groups_are_trained_with_embeddings_of_their_own(case: ModelCase) -> None:
+    """With `begin_with(whole, apart)` each group's users are trained as with their vectors, and served with `whole`.
+
+    A model with a `forward` of its own passes the users' numbers to its embeddings: `self.embed(..., user=...)`.
+    """
+    if not case.entry.vector_spread:
+        return
+    batch, generator = random_batch((40, 40, 30, 20), targets=5), torch.Generator().manual_seed(0)
+    # Quarters, so that differences are exact in half precision.
+    drawn = [
+        {
+            field: (torch.randn(size, case.build().vector_width, generator=generator) * 4).round().numpy() / 4
+            for field, size in INPUTS.item.items()
+        }
+        for _ in range(GROUPS + 1)
+    ]
+    whole, *apart = drawn
+
+    def logits(*vectors: Any, train: bool) -> Tensor:
+        model = case.build()
+        model.begin_with(*vectors)
+        # The same units are dropped.
+        torch.manual_seed(0)
+        found: Tensor = model.train(train)(batch).logit_BCT.detach()
+        return found
+
+    _assert_near(logits(whole, apart, train=False), logits(whole, train=False), "a served target")
+    trained, other = logits(whole, apart, train=True), logits(whole, train=True)
+    for group in range(GROUPS):
+        own, mine_B = logits(apart[group], train=True), group_of(batch.user_B) == group
+        _assert_near(trained[mine_B], own[mine_B], f"a target of group {group}", tolerance=1e-3)
+        assert not torch.allclose(trained[mine_B], other[mine_B], atol=1e-2), f"group {group} is trained as all are"
 
 
 def check_evaluation_is_repeatable(case: ModelCase) -> None:

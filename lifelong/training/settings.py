@@ -28,6 +28,9 @@ EPOCHS = 4
 """Epochs of such a run at most."""
 TWICE = 10_000_000
 """Examples of an epoch up to which such a run has two: beyond, a second one has not been tried and takes hours."""
+APART = 2
+"""First item fields with initial embeddings for each group of users: their many values are what her own events say most
+about, and others gained nothing (decision 29)."""
 _ENDS = frozenset({"max_epochs", "max_examples", "max_minutes"})
 _SCALED_BY = 50_000
 """About how many training examples the counts are standardised by."""
@@ -101,9 +104,8 @@ def initialised(
     if not trained and settings.initial_vectors == "cooccurrence" and model.vector_spread > 0:
         say("initial vectors from co-occurrence in the training events")
         vectors = cooccurrence_vectors(dataset, model.vector_width, seed=settings.seed)
-        # Fields with factors are those of many values, which her own events say most about.
-        fields = model.factor_widths
-        model.begin_with(vectors, aligned_vectors(dataset, vectors, fields, seed=settings.seed) if fields else ())
+        fields = list(vectors)[:APART]
+        model.begin_with(vectors, aligned_vectors(dataset, vectors, fields, seed=settings.seed))
     if model.factor_widths:
         say("fixed factors of items, once for all users and once for each group of them")
         whole, apart = unit_factors(dataset, model.factor_widths, seed=settings.seed)

@@ -373,27 +373,6 @@ def test_each_group_is_trained_with_factors_of_its_own_and_served_with_those_of_
     assert not any("apart" in name for name in model.state_dict())
 
 
-def test_each_group_is_trained_with_embeddings_of_its_own_and_served_with_those_of_all() -> None:
-    model, rng = make(), np.random.default_rng(0)
-    whole, *apart = [
-        {field: rng.normal(size=(size, model.vector_width)).astype(np.float32) for field, size in INPUTS.item.items()}
-        for _ in range(GROUPS + 1)
-    ]
-    batch = random_batch([40, 40, 30, 20], targets=3)
-    model.begin_with(whole, apart)
-    assert set(model.factor_widths) == set(INPUTS.item)
-    served = model(batch).logit_BCT
-    trained = model.train()(batch).logit_BCT
-    for group in range(GROUPS):
-        own = make().eval()
-        own.begin_with(apart[group])
-        wanted, mine_B = own(batch).logit_BCT, group_of(batch.user_B) == group
-        # The difference to the embeddings of all users is kept in half precision.
-        torch.testing.assert_close(trained[mine_B], wanted[mine_B], rtol=0, atol=1e-4)
-        assert not torch.allclose(trained[mine_B], served[mine_B], atol=1e-3)
-    assert not any("apart" in name for name in model.state_dict())
-
-
 def test_smaller_states_have_narrower_factors_and_logs_of_one_field_one() -> None:
     from dataclasses import replace
 

@@ -15,7 +15,7 @@ from lifelong.data.dataset import Dataset, NegativeRule
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.errors import ConfigError, MismatchError
 from lifelong.models import MODELS, check_config
-from lifelong.models.tally import Tally
+from lifelong.models.base import Model
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training.settings import build_model, initialised, largest_period, with_recipe
 
@@ -113,17 +113,18 @@ def test_a_recipe_of_few_epochs_has_as_many_as_a_log_of_this_size_takes(
         assert with_recipe(named, "tally", dataset).train.max_epochs == named.train.max_epochs
 
 
-def test_each_group_of_users_begins_with_embeddings_that_the_others_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["tally", "din"])
+def test_each_group_of_users_begins_with_embeddings_that_the_others_made(tmp_path: Path, name: str) -> None:
     dataset = tiny_dataset(tmp_path / "data", num_users=40, num_items=60, mean_events=30)
-    model, settings = build_model(dataset, "tally", {}), load_config(None, ["train.initial_vectors=cooccurrence"]).train
-    assert isinstance(model, Tally)
+    model, settings = build_model(dataset, name, {}), load_config(None, ["train.initial_vectors=cooccurrence"]).train
+    assert isinstance(model, Model)
     initialised(model, dataset, settings, say=lambda _: None)
     whole = cooccurrence_vectors(dataset, model.vector_width, seed=settings.seed)
     apart = aligned_vectors(dataset, whole, ["item"], seed=settings.seed)
     wanted = model.vector_spread * np.concatenate([part["item"] - whole["item"] for part in apart])
     assert np.abs(wanted).max() > 0.1
     # Kept in half precision.
-    assert model.get_buffer("begun_factor_0").numpy() == pytest.approx(wanted, rel=1e-3, abs=1e-6)
+    assert model.embed.get_buffer("difference_0").numpy() == pytest.approx(wanted, rel=1e-3, abs=1e-6)
 
 
 def test_of_logged_labels_a_recipe_draws_no_negatives(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
