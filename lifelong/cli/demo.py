@@ -31,7 +31,6 @@ SERVED = "tally"
 """The model that is served: its memories are stored, replayed and explained."""
 MODELS = (SERVED, "gbdt", "hpmn", "counts", "popularity")
 _COMMON = (
-    "train.initial_vectors=cooccurrence",
     "train.max_targets=128",
     'train.schedule="cosine"',
     "train.validation_examples=40000",
@@ -40,6 +39,7 @@ _COMMON = (
 TRAINED: dict[str, tuple[str, ...]] = {
     "tally": (
         *_COMMON,
+        "train.initial_vectors=crossfitted",
         "train.batch_events=16384",
         "train.batch_targets=2048",
         "train.max_history=8192",
@@ -50,6 +50,7 @@ TRAINED: dict[str, tuple[str, ...]] = {
     ),
     "hpmn": (
         *_COMMON,
+        "train.initial_vectors=cooccurrence",
         "train.batch_events=4096",
         "train.batch_targets=2048",
         "train.max_history=512",

@@ -380,7 +380,7 @@ class Tally(CountingModel[Any]):
     )
     # Whole histories, since counts of the last events alone would not be those of a service.
     recipe: ClassVar[Mapping[str, Any]] = {
-        "initial_vectors": "cooccurrence",
+        "initial_vectors": "crossfitted",
         "schedule": "cosine",
         "max_history": 8192,
         "max_targets": 128,

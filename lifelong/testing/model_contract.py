@@ -303,7 +303,7 @@ def check_groups_are_trained_with_embeddings_of_their_own(case: ModelCase) -> No
 
     A model with a `forward` of its own passes the users' numbers to its embeddings: `self.embed(..., user=...)`.
     """
-    if not case.entry.vector_spread:
+    if not case.build().vector_spread:
         return
     batch, generator = random_batch((40, 40, 30, 20), targets=5), torch.Generator().manual_seed(0)
     # Quarters, so that differences are exact in half precision.

@@ -101,11 +101,11 @@ def initialised(
     Raises:
         ConfigError: see `TrainingBatches`.
     """
-    if not trained and settings.initial_vectors == "cooccurrence" and model.vector_spread > 0:
+    if not trained and settings.initial_vectors != "random" and model.vector_spread > 0:
         say("initial vectors from co-occurrence in the training events")
         vectors = cooccurrence_vectors(dataset, model.vector_width, seed=settings.seed)
-        fields = list(vectors)[:APART]
-        model.begin_with(vectors, aligned_vectors(dataset, vectors, fields, seed=settings.seed))
+        fields = list(vectors)[:APART] if settings.initial_vectors == "crossfitted" else []
+        model.begin_with(vectors, aligned_vectors(dataset, vectors, fields, seed=settings.seed) if fields else ())
     if model.factor_widths:
         say("fixed factors of items, once for all users and once for each group of them")
         whole, apart = unit_factors(dataset, model.factor_widths, seed=settings.seed)

@@ -65,7 +65,7 @@ def choice(*values: Any) -> Range:
 TRAIN: Mapping[str, Range] = {
     "learning_rate": Range(3e-4, 1e-2, log=True),
     "weight_decay": choice(0.0, 1e-7, 1e-6, 1e-5),
-    "initial_vectors": choice("random", "cooccurrence"),
+    "initial_vectors": choice("random", "cooccurrence", "crossfitted"),
 }
 """For every model that is trained by gradient; initial vectors only where the model takes them."""
 

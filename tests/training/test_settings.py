@@ -93,7 +93,7 @@ def test_what_nobody_names_is_the_models_recipe_and_what_is_named_stays(dataset:
     given = load_config(None, ["train.negatives=1", "train.schedule=constant", "train.seed=4"])
     found = with_recipe(given, "tally", dataset).train
     assert (found.negatives, found.schedule, found.seed) == (1, "constant", 4)
-    assert (found.initial_vectors, found.max_history, found.batch_events) == ("cooccurrence", 8192, 16_384)
+    assert (found.initial_vectors, found.max_history, found.batch_events) == ("crossfitted", 8192, 16_384)
     assert with_recipe(given, "hpmn", dataset) == given
     assert with_recipe(given, "popularity", dataset) == given
 
@@ -116,7 +116,7 @@ def test_a_recipe_of_few_epochs_has_as_many_as_a_log_of_this_size_takes(
 @pytest.mark.parametrize("name", ["tally", "din"])
 def test_each_group_of_users_begins_with_embeddings_that_the_others_made(tmp_path: Path, name: str) -> None:
     dataset = tiny_dataset(tmp_path / "data", num_users=40, num_items=60, mean_events=30)
-    model, settings = build_model(dataset, name, {}), load_config(None, ["train.initial_vectors=cooccurrence"]).train
+    model, settings = build_model(dataset, name, {}), load_config(None, ["train.initial_vectors=crossfitted"]).train
     assert isinstance(model, Model)
     initialised(model, dataset, settings, say=lambda _: None)
     whole = cooccurrence_vectors(dataset, model.vector_width, seed=settings.seed)

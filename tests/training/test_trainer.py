@@ -280,7 +280,7 @@ def test_popularity_is_that_of_a_runs_own_targets_and_not_learned(dataset: Datas
 def test_what_nobody_names_is_as_the_model_trains_best(dataset: Dataset, tmp_path: Path) -> None:
     config = RunConfig(train=TrainSettings(schedule="constant", max_examples=50))
     used = train(dataset, "tally", tmp_path / "a", config=config, progress=False).metrics["config"]["train"]
-    assert (used["initial_vectors"], used["negatives"], used["max_history"]) == ("cooccurrence", 3, 8192)
+    assert (used["initial_vectors"], used["negatives"], used["max_history"]) == ("crossfitted", 3, 8192)
     assert (used["schedule"], used["max_examples"], used["max_epochs"]) == ("constant", 50, 60)
 
 
