@@ -60,8 +60,8 @@ class TrainSettings(Record):
     initial_vectors: Literal["random", "cooccurrence", "crossfitted"] = Field(
         "random",
         description="of item fields, before training; cooccurrence: factors of which users had which values in the "
-        "training events, with which a model leaves the plateau at AUC .50 many times sooner; crossfitted: the same, and "
-        "a user is trained with factors that others' events have made",
+        "training events, with which a model leaves the plateau at AUC .50 many times sooner; crossfitted: the same, "
+        "but a user is trained with factors that others' events have made",
     )
     weight_decay: FiniteFloat = Field(
         0.0, ge=0, description="mu: half mu times the squared weights is added to the loss, embedding tables left out"

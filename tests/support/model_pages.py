@@ -206,8 +206,12 @@ def _initial_embeddings() -> list[str]:
         f"{random} always start at random: their embeddings are weights or factors of a sum. Training updates them "
         "like any other.\n",
         "A user's training targets are among these events: a target lies nearer to her history in training than later "
-        "on. `tally` is therefore trained with embeddings that other users' events have initialised ([decision "
-        "29](../decisions/0029-embeddings-without-her-own-events.md)); the other models are not yet.\n",
+        "on, and a model that trusts this becomes worse the longer it is trained. With `crossfitted` each of four "
+        "groups of users is trained with embeddings of the first two item fields that the others' events have "
+        "initialised ([decision 29](../decisions/0029-embeddings-without-her-own-events.md)). `tally` does so where "
+        "nothing else is named. For other models it is worth a try in long runs: what gives targets away also helps a "
+        "model to leave the plateau ([both, measured]"
+        "(../decisions/0029-embeddings-without-her-own-events.md#other-models)).\n",
     ]
 
 
