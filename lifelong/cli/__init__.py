@@ -17,6 +17,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         Exit code: 0 done, 1 failed, 2 bad usage, 130 interrupted.
     """
-    from lifelong.cli.program import run
+    try:
+        from lifelong.cli.program import run
 
-    return run(arguments)
+        return run(arguments)
+    except KeyboardInterrupt:
+        # While the commands were still being loaded; each handles it by itself once it runs.
+        return 130

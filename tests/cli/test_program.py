@@ -135,6 +135,15 @@ raise SystemExit(run_command(lost, as_json=True, debug=False))
     assert json.loads(done.stdout)["error"]["found"] == "process 1 is gone"
 
 
+def test_ctrl_c_while_commands_are_loaded_exits_with_130(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lifelong.cli.program.build", interrupted)
+    assert main(["--help"]) == 130
+    assert capsys.readouterr().err == ""
+
+
 def test_ctrl_c_exits_with_130():
     assert run_command(_fail(KeyboardInterrupt()), as_json=True, debug=False) == 130
 
