@@ -39,7 +39,7 @@ WORD_BYTES, NUMBER_BYTES = 2, 4
 SUMS = 2
 """Sums of factors: of all events, and a decayed one."""
 WHOLE = 4096
-"""Bytes of a state from which on factors have their whole width."""
+"""Bytes of a state from which on factors have their whole width, and from which on there are slots by default."""
 CLOCK_LEVELS = 17
 """Levels of the clock; the highest has a mark every 65,536 events."""
 MARKS = 2

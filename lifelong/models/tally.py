@@ -46,11 +46,12 @@ continues from an artifact takes the popularities of its own period.
 Counts, ages and affinities are of very different sizes. The heads' first layers see them at mean 0 and deviation 1
 (`nn/scaled.py`), both of the training period.
 
-State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot; two sums, each of as many numbers as the
-factors have; the clock (`nn/clock.py`), 136 bytes; repeats, 8 bytes; of what remains, `faded` of it bits for values
-that fell out, and the rest cells, shared out over the item fields. A cell takes 15 bits and what its key needs among
-the sorted keys of its field, about 23 bits together. A user who has not filled all that takes less: cells, levels of
-the clock, slots and bits that are empty are not stored, which leaves about 600 bytes after two events.
+State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot (a smaller state has no slots); two sums,
+each of as many numbers as the factors have; the clock (`nn/clock.py`), 136 bytes; repeats, 8 bytes; of what remains,
+`faded` of it bits for values that fell out, and the rest cells, shared out over the item fields. A cell takes 15 bits
+and what its key needs among the sorted keys of its field, about 23 bits together. A user who has not filled all that
+takes less: cells, levels of the clock, slots and bits that are empty are not stored, which leaves about 600 bytes
+after two events.
 
 Shapes: B users, L padded history length, C targets per user, S slots, D slot width, E width of an embedded event, F
 item fields, K cells, W words of faded bits, P features of a field.
@@ -73,6 +74,7 @@ from lifelong.data.cell_plan import (
     NO_KEY,
     NUMBER_BYTES,
     SUMS,
+    WHOLE,
     CellPacking,
     clock_levels,
     factor_widths,
@@ -138,7 +140,11 @@ STD_VECTORS = 0.1
 embeddings would be noise."""
 
 
-def _periods_or_none(periods: tuple[int, ...]) -> tuple[int, ...]:
+PERIODS = (1, 9)
+"""Periods of the slots of a state of `WHOLE` bytes and more; in a smaller one their bytes are worth more as cells."""
+
+
+def _periods_or_none(periods: tuple[int, ...] | None) -> tuple[int, ...] | None:
     return check_periods(periods) if periods else periods
 
 
@@ -151,8 +157,9 @@ class TallyConfig:
     )
     embedding: PositiveInt = setting(16, "width of each field's embedding")
     width: PositiveInt = setting(32, "width of a memory slot")
-    periods: Annotated[tuple[int, ...], AfterValidator(_periods_or_none)] = setting(
-        (1, 9), "slot j is written every periods[j] events; [] for no slots"
+    periods: Annotated[tuple[int, ...] | None, AfterValidator(_periods_or_none)] = setting(
+        None,
+        "slot j is written every periods[j] events; [] for no slots; null for [1, 9], none in less than 4,096 bytes",
     )
     faded: Annotated[float, Field(ge=0, le=0.9)] = setting(
         0.25, "share of the counting part that are bits of values without a cell"
@@ -170,6 +177,11 @@ class TallyConfig:
         None, "weight of the head that sees counts alone in the logit; null chooses it on validation"
     )
     dropout: Share = setting(0.1, "share of the heads' hidden units dropped in training")
+
+    def __post_init__(self) -> None:
+        """Say what null stands for, so that an artifact does."""
+        if self.periods is None:
+            object.__setattr__(self, "periods", PERIODS if self.state >= WHOLE else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,7 +422,7 @@ class Tally(CountingModel[Any]):
         )
         self.config: TallyConfig = config
         self._grouped = False
-        self.periods: tuple[int, ...] = tuple(config.periods)
+        self.periods: tuple[int, ...] = tuple(config.periods or ())
         read = self.context_fields
         gap_at = sum(self.embed.widths(read[: read.index("gap") + 1])) - 1 if timed and "gap" in read else None
         self.split: Split = Split(fields, config.embedding, gap_at, tuple(factors.values()))
@@ -429,13 +441,13 @@ class Tally(CountingModel[Any]):
             counts=counts,
             steady=STEADY if config.steady is None else config.steady,
         )
-        slots = self._slots(target, target + counts + fields) if config.periods else None
+        slots = self._slots(target, target + counts + fields) if self.periods else None
         self.memory: TallyMemory = TallyMemory(counting, slots, Affinity(self.split.factors) if factors else None)
 
     def _counting(self, levels: int) -> CountMemory:
         """The counting part, in the bytes that slots and sums leave."""
         config = self.config
-        numbers = config.width * len(config.periods) + SUMS * sum(self.split.factors)
+        numbers = config.width * len(self.periods) + SUMS * sum(self.split.factors)
         try:
             return CountMemory(
                 list(self.inputs.item.values()),

@@ -7,6 +7,7 @@ from typing import Any
 
 from lifelong.errors import UsageError
 from lifelong.models import check_config
+from lifelong.models.tally import TallyConfig
 
 Settings = Mapping[str, Any]
 
@@ -57,13 +58,19 @@ def _hpmn(base: Settings) -> dict[str, dict[str, Any]]:
 
 def _tally(base: Settings) -> dict[str, dict[str, Any]]:
     """Sizes of the state, parts left out, latest instead of most frequent values."""
-    made = {f"state-{state}": {**base, "state": state} for state in (1024, 2048, 4096, 8192, 16_384, 65_536)}
+    made = {f"state-{state}": _of_size(base, state) for state in (1024, 2048, 4096, 8192, 16_384, 65_536)}
     made["no-slots"] = {**base, "periods": ()}
     made["no-factors"] = {**base, "factors": ()}
     made["faded-0"] = {**base, "faded": 0.0}
     made["patience-0"] = {**base, "patience": 0}
     made["steady-0"] = {**base, "steady": 0.0}
     return made
+
+
+def _of_size(base: Settings, state: int) -> dict[str, Any]:
+    """Another size, with the slots that are usual for it where the base has those that are usual for its own."""
+    usual = tuple(base["periods"]) == TallyConfig(state=base["state"]).periods
+    return {**base, "state": state, "periods": TallyConfig(state=state).periods if usual else base["periods"]}
 
 
 _VARIANTS: dict[str, Callable[[Settings], dict[str, dict[str, Any]]]] = {"hpmn": _hpmn, "tally": _tally}

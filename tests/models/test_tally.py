@@ -1,6 +1,7 @@
 """Tally against a naive transcription: loops over users, events, fields and slots, in float64."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from lifelong.data.cell_plan import ages, key_of
 from lifelong.data.cooccurrence import GROUPS, group_of
 from lifelong.errors import ConfigError
 from lifelong.memory.codec import make_codec
-from lifelong.models import build
+from lifelong.models import build, check_config
 from lifelong.models.base import Event, History, Target
 from lifelong.models.tally import STEADY, Tally, TallyHead, best_weight
 from lifelong.nn.tally import FEATURES, KINDS
@@ -382,9 +383,19 @@ def test_smaller_states_have_narrower_factors_and_logs_of_one_field_one() -> Non
     assert made.initial_memory(1).sums_BKD.shape == (1, 2, 16)
 
 
+@pytest.mark.parametrize(
+    ("given", "periods"),
+    [({}, (1, 9)), ({"state": 4095}, ()), ({"state": 1024, "periods": [1, 3]}, (1, 3)), ({"periods": []}, ())],
+)
+def test_smaller_states_have_no_slots_unless_they_are_named(given: dict[str, Any], periods: tuple[int, ...]) -> None:
+    made = build("tally", INPUTS, given)
+    # An artifact keeps what was chosen, whatever a later release would choose.
+    assert made.periods == tuple(check_config("tally", given)["periods"]) == periods
+
+
 def test_a_state_without_room_for_cells_is_refused() -> None:
     with pytest.raises(ConfigError, match="set a larger state, or fewer or narrower slots"):
-        build("tally", INPUTS, {"state": 512, "width": 64})
+        build("tally", INPUTS, {"state": 512, "width": 64, "periods": [1, 9]})
 
 
 def test_keys_of_unknown_values_are_none_and_known_ones_are_those_of_the_plan() -> None:

@@ -134,6 +134,13 @@ def test_a_variant_changes_what_it_is_named_for_and_nothing_else():
     assert "slots-6" not in made and "hops-3" not in made, "a variant equal to the base is none"
 
 
+def test_a_tally_of_another_size_has_the_slots_of_its_size_unless_others_were_named() -> None:
+    base = check_config("tally", {})
+    assert changed(base, variants("tally", {})["state-2048"]) == {"state": 2048, "periods": ()}
+    assert changed(base, variants("tally", {})["state-8192"]) == {"state": 8192}
+    assert variants("tally", {"periods": (1, 3)})["state-2048"]["periods"] == (1, 3)
+
+
 # the outcome
 
 
