@@ -96,7 +96,7 @@ def reader_of(table: Any, *, what: str = "a table", expected: str = TABLES) -> A
         expected: what may be given, in words.
 
     Raises:
-        UsageError: it is no such table.
+        UsageError: it is no such table, or its library cannot export it, as two columns of one name.
         MissingExtraError: pyarrow is not installed.
     """
     if not is_table(table):
@@ -109,12 +109,21 @@ def reader_of(table: Any, *, what: str = "a table", expected: str = TABLES) -> A
     if hasattr(table, "__arrow_c_stream__"):
         try:
             return arrow.RecordBatchReader.from_stream(table)
-        except arrow.ArrowInvalid as error:
-            found = f"{what} of type {type(table).__name__}, which is a single column"
-            raise UsageError(found, expected=expected, fix="give the whole table") from error
+        # Whatever its library raises: of one that has values of several types in a column, or columns of one name.
+        except Exception as error:
+            raise _not_exported(table, error, what=what, expected=expected) from error
     schema = table.features.arrow_schema
     parts = table.with_format("arrow").iter(_ROWS)
     return arrow.RecordBatchReader.from_batches(schema, (batch for part in parts for batch in part.to_batches()))
+
+
+def _not_exported(table: object, error: Exception, *, what: str, expected: str) -> UsageError:
+    found = f"{what} of type {type(table).__name__}, which"
+    if "non-struct type" in str(error):
+        return UsageError(f"{found} is a single column", expected=expected, fix="give the whole table")
+    why = "; ".join(map(str, error.args)) or type(error).__name__
+    fix = "give each column a name of its own, and values of one type"
+    return UsageError(f"{found} cannot be exported: {why}", expected=expected, fix=fix)
 
 
 @contextmanager
@@ -128,6 +137,9 @@ def table_file(
         whole_seconds: write timestamps as UTC seconds.
         what: see `reader_of`.
         expected: see `reader_of`.
+
+    Raises:
+        SourceError: of the caller's, who reads the file; it names the table in place of the file.
     """
     reader = reader_of(table, what=what, expected=expected)
     parquet = require("pyarrow.parquet", extra="train", purpose="reading tables")
@@ -137,7 +149,18 @@ def table_file(
         with parquet.ParquetWriter(path, schema) as writer:
             for batch in reader:
                 writer.write_batch(seconds_of(batch) if whole_seconds else batch)
-        yield path
+        try:
+            yield path
+        except SourceError as error:
+            raise _about_table(error, path) from error
+
+
+def _about_table(error: SourceError, path: Path) -> SourceError:
+    """An error without the temporary file, which the caller has never seen."""
+    found = error.found.replace(str(path), "the table")
+    said = SourceError(found, expected=error.expected, fix=error.fix)
+    said.file, said.line, said.column = "the table", error.line, error.column
+    return said
 
 
 def seconds_of(batch: Any) -> Any:

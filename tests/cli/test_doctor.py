@@ -1,8 +1,16 @@
 """`lifelong doctor`."""
 
+import re
 import shutil
+import tomllib
+from importlib.machinery import ModuleSpec
+from pathlib import Path
 
 from lifelong.cli import doctor
+from lifelong.cli.extras import EXTRAS
+
+UNSEEN = {"typing-extensions", "httptools", "uvloop"}
+"""Brought by extras, and not needed by a command on its own."""
 
 
 def test_the_document_says_versions_machine_extras_and_commands(run):
@@ -21,6 +29,25 @@ def test_a_missing_extra_rules_its_commands_out_and_says_how_to_get_it(run, monk
     assert document["commands"]["train"] == {"possible": False, "needs": ["train"]}
     assert document["commands"]["serve"]["possible"]
     assert "pip install 'lifelong[train]'" in run("doctor").stdout
+
+
+def test_every_package_of_an_extra_is_looked_for():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    for extra, modules in EXTRAS.items():
+        needed = {re.split("[<>=;[]", word)[0] for word in project["optional-dependencies"][extra]}
+        found = {doctor.distribution_of(module) for module in modules}
+        assert needed - UNSEEN - {"lifelong"} <= found, extra
+
+
+def test_an_api_without_its_sdk_is_not_the_extra(run, monkeypatch):
+    def only_the_api(module):
+        if module.startswith("opentelemetry."):
+            raise ModuleNotFoundError(module)
+        return ModuleSpec(module, None)
+
+    monkeypatch.setattr("importlib.util.find_spec", only_the_api)
+    extra = run("doctor", "--json").document["extras"]["opentelemetry"]
+    assert extra == {"installed": False, "missing": list(EXTRAS["opentelemetry"])}
 
 
 def test_a_store_is_looked_at_and_a_problem_is_a_no(run, filled, tmp_path, monkeypatch):

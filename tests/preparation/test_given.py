@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from lifelong import PrepareSettings
 from lifelong.data.dataset import Dataset
-from lifelong.errors import ConfigError, UsageError
+from lifelong.errors import ConfigError, SourceError, UsageError
 from lifelong.preparation.prepare import prepare
 
 COLUMNS = {"user": "who", "item": "what", "time": "when", "event_type": "kind", "fields": ["brand"]}
@@ -105,6 +105,9 @@ def test_options_of_other_sources_are_settings_too(tmp_path: Path) -> None:
         ([1], {}, r"of type list.*exports Arrow"),
         ((batch for batch in ()), {}, r"of type generator.*RecordBatchReader\.from_batches"),
         (pl.Series([1]), {}, r"of type Series, which is a single column"),
+        (pd.Series([1]), {}, r"of type Series, which is a single column"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), {}, r"cannot be exported: Duplicate column names.*of its own"),
+        (pd.DataFrame({"a": ["x", 1]}), {}, r"cannot be exported: .*'int'.*column a.*values of one type"),
         (pl.LazyFrame(), {}, r"of type LazyFrame.*call its \.collect\(\)"),
         (pa.table({"a": [1]}), {"usr": "a"}, r"no setting 'usr'.*user"),
         ("events.csv", {"out": None}, r"no folder.*out="),
@@ -116,6 +119,12 @@ def test_what_is_no_log_or_no_setting_is_said_in_words(
 ) -> None:
     with pytest.raises(UsageError, match=found):
         prepare(log, **{"out": tmp_path / "data", **named})
+
+
+def test_what_is_wrong_in_a_table_is_said_of_the_table(frame: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"^the table, column Kunde: there is no such column") as raised:
+        prepare(frame, out=tmp_path / "data", **{**COLUMNS, "user": "Kunde"})
+    assert (raised.value.file, raised.value.column) == ("the table", "Kunde")
 
 
 def test_files_next_to_a_table_are_refused(frame: pd.DataFrame, tmp_path: Path) -> None:
