@@ -126,7 +126,10 @@ def read_parquet(connection: Any, path: Path) -> Any:
         return spark.read_parquet(connection, path, ibis.util.gen_name("lifelong_file"))
     # A path is not a pattern: in brackets, the engine's wildcards are plain characters.
     plain = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
-    return connection.read_parquet(plain, file_row_number=True)
+    rows = connection.read_parquet(plain, file_row_number=True)
+    # Nanoseconds with a zone, as pandas 2 writes all times, are of a type of DuckDB 2 that Ibis does not know.
+    unknown = [name for name, kind in rows.schema().items() if "TIMESTAMPTZ_NS" in str(kind)]
+    return rows.mutate(**{name: rows[name].cast("timestamp('UTC')") for name in unknown}) if unknown else rows
 
 
 def batches(connection: Any, table: Any, *, rows: int = 1 << 20) -> Iterator[Any]:

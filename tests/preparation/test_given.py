@@ -55,6 +55,9 @@ TABLES: dict[str, Callable[[pd.DataFrame], Any]] = {
     "pandas with an index": lambda frame: frame.set_index(frame["who"] + "x"),
     "pandas with categories": lambda frame: frame.astype({"brand": "category", "kind": "category"}),
     "pandas with timestamps": lambda frame: frame.assign(when=pd.to_datetime(frame["when"], unit="s", utc=True)),
+    "pandas with nanoseconds": lambda frame: frame.assign(
+        when=pd.to_datetime(frame["when"], unit="s", utc=True).astype("datetime64[ns, UTC]")
+    ),
     "polars": lambda frame: pl.from_arrow(pa.Table.from_pandas(frame, preserve_index=False)),
     "arrow table": lambda frame: pa.Table.from_pandas(frame, preserve_index=False),
     "arrow reader": lambda frame: pa.Table.from_pandas(frame, preserve_index=False).to_reader(50),

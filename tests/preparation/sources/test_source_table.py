@@ -180,6 +180,16 @@ def test_whole_numbers_of_parquet_have_the_unit_of_the_mapping(
     assert rows(mapped(path, time_unit=unit).events, "time") == [(1511544070,)]
 
 
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_timestamps_of_parquet_are_times_in_any_unit_and_zone(
+    tmp_path: Path, mapped: Read, rows: Rows, unit: str, zone: str | None
+) -> None:
+    count = 1511544070 * {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    path = parquet(tmp_path / "a.parquet", u=["x"], i=["a"], t=pa.array([count], pa.timestamp(unit, zone)))
+    assert rows(mapped(path).events, "time") == [(1511544070,)]
+
+
 def test_a_large_parquet_file_keeps_every_row_in_its_place(tmp_path: Path, mapped: Read) -> None:
     numbers = list(range(300_000))
     path = tmp_path / "a.parquet"
