@@ -221,7 +221,7 @@ def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
         options = (
             "by --option NAME=VALUE, such as --option user=COLUMN, or in a --mapping file; from Python by their names"
         )
-        where = f"in {path}" if path else options
+        where = f"in {path}" if path else words
         raise ConfigError(problems, fix=f"give the settings {where}; there are {known}") from None
 
 
