@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lifelong.errors import UsageError, require
-from lifelong.opening import as_dataset, open_artifact, opened_store
+from lifelong.opening import Counter, as_dataset, counter, open_artifact, opened_store
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -251,6 +251,8 @@ def compare(
         callbacks=checked_callbacks(callbacks),
     )
     folder = _out(out, opened.folder, "comparison")
+    if not isinstance(sweep, list | tuple) or not all(step is None or isinstance(step, int) for step in sweep):
+        raise UsageError(f"sweep = {sweep!r}", expected="numbers of events, None for all: (20, 100, None)")
     check_drawing()
     outcome = run_study(opened, folder, study, measure=serving_of, progress=_say(progress))
     first = reference or next(iter(configs))
@@ -324,7 +326,7 @@ def backfill(
     store: AnyStore,
     *,
     until: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Counter | bool | None = None,
     event_log: bool = False,
     codec: str | None = None,
 ) -> BackfillReport:
@@ -349,7 +351,9 @@ def backfill(
 
     model, data = open_artifact(artifact), as_dataset(dataset)
     with opened_store(store) as opened:
-        return filling.backfill(model, data, opened, until=until, progress=progress, event_log=event_log, codec=codec)
+        return filling.backfill(
+            model, data, opened, until=until, progress=counter(progress), event_log=event_log, codec=codec
+        )
 
 
 def ingest(
@@ -357,7 +361,7 @@ def ingest(
     store: AnyStore,
     log: Any,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Counter | bool | None = None,
     source: str | None = None,
     columns: Mapping[str, str] | None = None,
     on_bad: str = "stop",
@@ -393,7 +397,7 @@ def ingest(
             open_artifact(artifact),
             opened,
             log,
-            progress=progress,
+            progress=counter(progress),
             source=source,
             columns=columns,
             on_bad=on_bad,
@@ -449,7 +453,7 @@ def verify(
     until: int | None = None,
     users: int | Sequence[str] | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Counter | bool | None = None,
 ) -> VerifyReport:
     """Compare the memories and scores of a store with a replay, event by event.
 
@@ -478,7 +482,7 @@ def verify(
             until=until,
             users=users,
             seed=seed,
-            progress=progress,
+            progress=counter(progress),
         )
 
 

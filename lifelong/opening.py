@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ from lifelong.store.opening import open_store
 AnyDataset = Dataset | Path | str
 AnyArtifact = Artifact | Path | str
 AnyStore = MemoryStore | str
+Counter = Callable[[int, int], None]
 
 
 def as_dataset(dataset: AnyDataset) -> Dataset:
@@ -69,13 +70,37 @@ def as_store(store: AnyStore, *, read_only: bool = False) -> tuple[MemoryStore, 
     """
     if isinstance(store, str):
         return open_store(store, read_only=read_only), True
+    return checked_store(store, expected="a store, or its URL"), False
+
+
+def checked_store(store: MemoryStore, *, expected: str = "an opened store, which its owner closes") -> MemoryStore:
+    """The store that was given.
+
+    Raises:
+        UsageError: it is none.
+
+    >>> checked_store("memory://")
+    Traceback (most recent call last):
+    lifelong.errors.UsageError: a store of type str. Expected: an opened store, which its owner closes. To do: \
+store = lifelong.open_store("rocksdb://store").
+    """
     if not all(hasattr(store, name) for name in ("read_many", "commit", "artifact_list")):
-        raise UsageError(
-            f"a store of type {type(store).__name__}",
-            expected="a store, or its URL",
-            fix='store = lifelong.open_store("rocksdb://store")',
-        )
-    return store, False
+        found, fix = f"a store of type {type(store).__name__}", 'store = lifelong.open_store("rocksdb://store")'
+        raise UsageError(found, expected=expected, fix=fix)
+    return store
+
+
+def counter(progress: Counter | bool | None) -> Counter | None:
+    """What is called with (done, total); None and False are for nothing.
+
+    Raises:
+        UsageError: it cannot be called.
+    """
+    if progress is None or progress is False:
+        return None
+    if not callable(progress):
+        raise UsageError(f"progress = {progress!r}", expected="a function of (done, total), or None")
+    return progress
 
 
 @contextlib.contextmanager

@@ -145,14 +145,35 @@ def table_file(
     parquet = require("pyarrow.parquet", extra="train", purpose="reading tables")
     with tempfile.TemporaryDirectory(prefix="lifelong-") as folder:
         path = Path(folder) / TABLE_FILE
-        schema = _in_seconds(reader.schema) if whole_seconds else reader.schema
+        schema = _of_plain_texts(_in_seconds(reader.schema) if whole_seconds else reader.schema)
         with parquet.ParquetWriter(path, schema) as writer:
             for batch in reader:
-                writer.write_batch(seconds_of(batch) if whole_seconds else batch)
+                writer.write_batch(_plain_texts(seconds_of(batch) if whole_seconds else batch))
         try:
             yield path
         except SourceError as error:
             raise _about_table(error, path) from error
+
+
+def _of_plain_texts(schema: Any) -> Any:
+    """A schema with texts where categories of Polars are, which Arrow cannot write to parquet."""
+    arrow = require("pyarrow", extra="train", purpose="reading tables")
+    types = ((one.name, arrow.large_string() if _is_category(one.type) else one.type) for one in schema)
+    return arrow.schema(list(types))
+
+
+def _plain_texts(batch: Any) -> Any:
+    arrow = require("pyarrow", extra="train", purpose="reading tables")
+    columns = [
+        column.dictionary.cast(arrow.large_string()).take(column.indices) if _is_category(column.type) else column
+        for column in batch.columns
+    ]
+    return arrow.record_batch(columns, schema=_of_plain_texts(batch.schema))
+
+
+def _is_category(kind: Any) -> bool:
+    types = require("pyarrow", extra="train", purpose="reading tables").types
+    return bool(types.is_dictionary(kind) and types.is_string_view(kind.value_type))
 
 
 def _about_table(error: SourceError, path: Path) -> SourceError:

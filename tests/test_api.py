@@ -126,6 +126,12 @@ WRONG: list[tuple[str, tuple[Any, ...], dict[str, Any], str]] = [
     ("ingest", ("data-tally", "memory://", 3), {}, "events of type int"),
     ("ingest", ("data-tally", "memory://", "new.csv"), {"usr": "x"}, "no column 'usr'"),
     ("explain", ("data-tally", "ann", ["i1"]), {}, "a scorer of type str"),
+    ("features", ("data-tally", "ann", ["i1"]), {}, "a scorer of type str"),
+    ("history", (None, "ann"), {}, "a scorer of type NoneType"),
+    ("ingest", ("data-tally", "memory://", "new.csv"), {"progress": True}, r"progress = True.*\(done, total\)"),
+    ("export_features", ("data-tally", "data", None), {}, "out of type NoneType"),
+    ("compare", ("data", "popularity"), {"sweep": "20"}, "sweep = '20'"),
+    ("Dataset", (3,), {}, "a dataset's folder of type int"),
     ("verify", ("data-tally", 3, "memory://"), {}, "a dataset of type int"),
     ("open_artifact", (3,), {}, "an artifact of type int"),
     ("open_artifact", ("data-tally",), {"verify": "yes"}, "verify = 'yes'"),
@@ -155,6 +161,22 @@ def test_wrong_candidates_and_users_are_said_in_words(folder: Path) -> None:
         assert repr(scorer).startswith("Scorer(Artifact(") and "InMemoryStore" in repr(scorer)
         with pytest.raises(UsageError, match="a list of item ids"):
             lifelong.explain(scorer, "ann")
+        # Else the letters would be the candidates.
+        with pytest.raises(UsageError, match="a list of item ids"):
+            lifelong.features(scorer, "ann", "i1")
+        with pytest.raises(UsageError, match="a user of type int"):
+            lifelong.history(scorer, 3)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the dataset has no user 3"):
+        lifelong.Dataset(folder / "data").history(3)  # type: ignore[arg-type]
+
+
+def test_progress_that_is_false_is_silent_everywhere(folder: Path) -> None:
+    log = folder / "one.csv"
+    log.write_text("user,item,time\nann,i1,1900000000\n")
+    artifact, store = lifelong.open_artifact(folder / "data-tally"), lifelong.open_store("memory://")
+    assert lifelong.backfill(artifact, folder / "data", store, event_log=True, progress=False).users == 40
+    assert lifelong.ingest(artifact, store, log, progress=False).applied == 1
+    assert lifelong.verify(artifact, None, store, users=3, progress=False).equal
 
 
 def test_a_torch_device_is_a_device(folder: Path) -> None:

@@ -17,6 +17,7 @@ DATA/
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -135,6 +136,9 @@ class Dataset:
     """Where histories are windows of users' histories (`recent_parts`): the user of each."""
 
     def __init__(self, folder: Path | str) -> None:
+        if not isinstance(folder, str | os.PathLike):
+            expected = "the folder that `lifelong prepare` wrote"
+            raise UsageError(f"a dataset's folder of type {type(folder).__name__}", expected=expected)
         self.folder: Path = Path(folder)
         path = self.folder / "dataset.json"
         if not path.exists():
@@ -231,7 +235,7 @@ class Dataset:
             UsageError: the dataset has no such user.
             MissingExtraError: pyarrow is not installed.
         """
-        index = int(self.users.find([user])[0])
+        index = int(self.users.find([user])[0]) if isinstance(user, str) else -1
         if index < 0:
             raise UsageError(f"the dataset has no user {user!r}", expected=f"one of its {len(self.users):,} users")
         place, fields = self.histories.of(index), self.schema.item_fields[1:]

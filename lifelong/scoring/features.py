@@ -10,7 +10,7 @@ Offline, a row is made of the user's events before the target alone, folded by t
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,10 @@ from lifelong.data.negatives import labelled_training_examples
 from lifelong.errors import UsageError, require
 from lifelong.memory.replaying import HistoryFold
 from lifelong.memory.runtime import Runtime
-from lifelong.opening import AnyArtifact, AnyDataset, as_dataset, open_artifact
+from lifelong.opening import AnyArtifact, AnyDataset, Counter, as_dataset, counter, open_artifact
 from lifelong.scoring.answer import ScoreRequest
 from lifelong.scoring.counted import Cells, counts_values
+from lifelong.scoring.scorer import checked_items, checked_scorer, checked_time
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -59,8 +60,11 @@ def features(scorer: Scorer, user: str, items: Sequence[str], *, time: int | Non
 
     Raises:
         StoreCorruptError: the stored memory is damaged.
+        UsageError: there is no scorer, the user is no id, the items are no list of ids, or the time is no number.
     """
-    moment = int(clock.time()) if time is None else time
+    checked_scorer(scorer)
+    items, given = checked_items(user, items), checked_time(time)
+    moment = int(clock.time()) if given is None else given
     request = ScoreRequest(user, items, moment)
     states, _ = scorer.states([user])
     number_CF = scorer.online_items.numbers(items, None)
@@ -79,7 +83,7 @@ def export_features(
     *,
     split: Split = "train",
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Counter | bool | None = None,
 ) -> int:
     """Write the features of every example of a split as parquet, each from the events before its target alone.
 
@@ -102,6 +106,9 @@ def export_features(
         UsageError: `out` is no parquet file, or there is no such split.
         MissingExtraError: pyarrow is not installed.
     """
+    if not isinstance(out, str | Path):
+        raise UsageError(f"out of type {type(out).__name__}", expected="a path that ends in .parquet")
+    progress = counter(progress)
     path, artifact, dataset = Path(out), open_artifact(artifact), as_dataset(dataset)
     if split not in SPLITS:
         raise UsageError(f"split = {split!r}", expected='"train", "validation" or "test"')

@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.catalogue import FIRST_ROW
+from lifelong.errors import UsageError
 from lifelong.memory.state import unroll
 from lifelong.memory.updater import decode_event
+from lifelong.scoring.scorer import checked_scorer
 from lifelong.tables import table_of
 
 if TYPE_CHECKING:
@@ -60,7 +62,11 @@ def history(scorer: Scorer, user: str, *, dataset: Dataset | None = None) -> Any
     Raises:
         StoreCorruptError: the stored memory is damaged.
         MissingExtraError: pyarrow is not installed.
+        UsageError: there is no scorer, or the user is no id.
     """
+    checked_scorer(scorer)
+    if not isinstance(user, str):
+        raise UsageError(f"a user of type {type(user).__name__}: {user!r}", expected="the id of a user, a text")
     past = past_of(scorer, user, scorer.states([user])[0], dataset=dataset)
     columns = {"position": "int64", "item": "string", "time": "int64", "event_type": "string"}
     events = zip(past.position_N.tolist(), past.items, past.time_N.tolist(), past.types, strict=True)

@@ -315,6 +315,21 @@ class Scorer:
         return logit_C.tolist(), [None] * size if probability_C is None else probability_C.tolist(), [reason] * size
 
 
+def checked_scorer(scorer: object) -> None:
+    """Check that there is a scorer.
+
+    Raises:
+        UsageError: it is something else.
+
+    >>> checked_scorer("artifact")
+    Traceback (most recent call last):
+    lifelong.errors.UsageError: a scorer of type str. Expected: a Scorer. To do: scorer = Scorer(artifact, store).
+    """
+    if not hasattr(scorer, "states"):
+        found, fix = f"a scorer of type {type(scorer).__name__}", "scorer = Scorer(artifact, store)"
+        raise UsageError(found, expected="a Scorer", fix=fix)
+
+
 def checked_items(user: object, items: Sequence[str] | None) -> Sequence[str]:
     """The candidates of a user.
 

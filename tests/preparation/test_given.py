@@ -58,6 +58,9 @@ TABLES: dict[str, Callable[[pd.DataFrame], Any]] = {
     "pandas with nanoseconds": lambda frame: frame.assign(
         when=pd.to_datetime(frame["when"], unit="s", utc=True).astype("datetime64[ns, UTC]")
     ),
+    "polars with categories": lambda frame: pl.from_arrow(pa.Table.from_pandas(frame, preserve_index=False)).cast(
+        {"who": pl.Categorical, "what": pl.Categorical, "kind": pl.Enum(["view", "buy"]), "brand": pl.Categorical}
+    ),
     "polars": lambda frame: pl.from_arrow(pa.Table.from_pandas(frame, preserve_index=False)),
     "arrow table": lambda frame: pa.Table.from_pandas(frame, preserve_index=False),
     "arrow reader": lambda frame: pa.Table.from_pandas(frame, preserve_index=False).to_reader(50),

@@ -218,7 +218,7 @@ def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, one['loc'])) or 'mapping'}: {_words(one)}" for one in error.errors()]
         known = ", ".join(TableMapping.model_fields)
-        options = (
+        words = (
             "by --option NAME=VALUE, such as --option user=COLUMN, or in a --mapping file; from Python by their names"
         )
         where = f"in {path}" if path else words
