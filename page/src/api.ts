@@ -67,8 +67,8 @@ export const explain = (user: string, candidates: string[], view: { moment?: Mom
 export const artifacts = (signal?: AbortSignal) => get<ListedArtifact[]>("v1/artifacts", {}, signal);
 export const addEvent = (event: Record<string, unknown>) => send<EventsReply>("v1/events", { events: [event] });
 
-export const cells = (user: string, moment: Moment | null, signal?: AbortSignal) =>
-  get<MemoryCells>(ofUser(user, "cells"), moment ? { after_events: moment.after_events } : {}, signal);
+export const cells = (user: string, moment: Moment | null, signal?: AbortSignal, artifact = "") =>
+  get<MemoryCells>(ofUser(user, "cells"), { ...(moment ? { after_events: moment.after_events } : {}), artifact }, signal);
 
 export async function metrics(): Promise<string> {
   const response = await fetch("metrics").catch(() => null);

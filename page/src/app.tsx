@@ -110,6 +110,7 @@ function UserView({ route, model, artifacts, version, change, again }: {
   const presentCells = useLoaded((signal) => (moment ? api.cells(user, null, signal) : Promise.resolve(null)), [user, version, moment !== null]);
   const other = artifacts.find(({ id, served }) => route.other && !served && id.startsWith(route.other)) ?? null;
   const second = useLoaded((signal) => (other ? ask({ moment, artifact: other.id }, signal) : Promise.resolve(null)), [...question, when, other?.id]);
+  const secondCells = useLoaded((signal) => (other ? unless(() => api.cells(user, moment, signal, other.id)) : Promise.resolve(null)), [user, version, when, other?.id]);
   const explanation = explained.value;
   const theirs = other ? second.value : null;
   const names: [string, string] = [artifactName({ title: model.title, id: model.artifact }), other ? artifactName(other) : ""];
@@ -131,7 +132,13 @@ function UserView({ route, model, artifacts, version, change, again }: {
   const memory = (
     <Panel id="memory-title" title={moment ? "What her memory held" : "What her memory holds"}>
       {words ? <p class="small moment">{capital(words)}.</p> : null}
-      {cells.problem ? <Failure problem={cells.problem} /> : <Memory explanation={explanation} cells={cells.value} candidate={candidate} />}
+      {[cells, ...(theirs ? [secondCells] : [])].map(({ problem }, at) => (problem ? <Failure key={at} problem={problem} /> : null))}
+      {theirs ? (
+        <div class="columns even">
+          <div class="side"><h3>{names[0]}</h3><Memory explanation={explanation} cells={cells.value} candidate={candidate} name={names[0]} /></div>
+          <div class="side"><h3>{names[1]}</h3><Memory explanation={theirs} cells={secondCells.value} candidate={theirs.candidates.find(({ item }) => item === candidate?.item) ?? null} name={names[1]} /></div>
+        </div>
+      ) : <Memory explanation={explanation} cells={cells.value} candidate={candidate} />}
     </Panel>
   );
   const candidates = (

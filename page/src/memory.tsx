@@ -5,36 +5,37 @@ import { eventsAgo, percent, plural, shown } from "./words";
 
 const FEW = 8;
 
-export function Memory({ explanation, cells, candidate }: {
-  explanation: Explanation | null; cells: MemoryCells | null; candidate: Candidate | null;
+// A name keeps two memories on one page apart.
+export function Memory({ explanation, cells, candidate, name = "" }: {
+  explanation: Explanation | null; cells: MemoryCells | null; candidate: Candidate | null; name?: string;
 }) {
   const fields = cells?.fields ?? [];
   return (
     <>
       {!fields.length && !explanation?.slots.length ? <p class="soft">No part of this memory can be shown.</p> : null}
-      {fields.map((field) => <Counters key={field.field} field={field} candidate={candidate} />)}
+      {fields.map((field) => <Counters key={field.field} field={field} candidate={candidate} name={name} />)}
       {cells?.faded != null ? <p class="small soft">Values that lost their cell: {percent(cells.faded)} of the bits that remember them are set.</p> : null}
-      {explanation?.slots.length ? <Slots explanation={explanation} candidate={candidate} /> : null}
+      {explanation?.slots.length ? <Slots explanation={explanation} candidate={candidate} name={name} /> : null}
     </>
   );
 }
 
-function Counters({ field, candidate }: { field: FieldCells; candidate: Candidate | null }) {
+function Counters({ field, candidate, name }: { field: FieldCells; candidate: Candidate | null; name: string }) {
   const [all, setAll] = useState(false);
   const most = field.cells[0]?.times ?? 1;
   const full = field.used === field.size;
   const listed = all ? field.cells : field.cells.slice(0, FEW);
   const wanted = candidate?.counted?.values.find(({ field: name }) => name === field.field)?.value;
-  const id = `cells-${field.field}`;
+  const label = name ? `${field.field}, ${name}` : field.field;
   return (
-    <section class="counters" aria-labelledby={id}>
+    <section class="counters" aria-label={label}>
       <div class="head">
-        <h3 id={id}>{field.field}</h3>
+        <h3>{field.field}</h3>
         <span class="small">{field.used.toLocaleString("en")} of {plural(field.size, "cell")} {full ? <strong class="tag">full</strong> : "in use"}</span>
       </div>
       <Bar share={field.size ? field.used / field.size : 0} tone={full ? "full" : ""} />
       {field.cells.length ? (
-        <Scroll label={`Values of ${field.field}`}>
+        <Scroll label={`Values of ${label}`}>
           <table>
             <thead><tr><th scope="col">Value</th><th scope="col" class="number">Met</th><th scope="col" class="wide extra"><span class="hidden">as a bar</span></th><th scope="col">Last</th></tr></thead>
             <tbody>
@@ -59,13 +60,13 @@ function Counters({ field, candidate }: { field: FieldCells; candidate: Candidat
   );
 }
 
-function Slots({ explanation, candidate }: { explanation: Explanation; candidate: Candidate | null }) {
+function Slots({ explanation, candidate, name }: { explanation: Explanation; candidate: Candidate | null; name: string }) {
   const attends = explanation.attention_over === "slots" && candidate !== null;
   const most = Math.max(...explanation.slots.map((slot) => slot.norm), 1e-9);
   return (
-    <section class="counters" aria-labelledby="slots-title">
-      <div class="head"><h3 id="slots-title">Slots: vectors of several time scales</h3></div>
-      <Scroll label={"Slots"}>
+    <section class="counters" aria-label={name ? `Slots, ${name}` : "Slots"}>
+      <div class="head"><h3>Slots: vectors of several time scales</h3></div>
+      <Scroll label={name ? `Table of slots, ${name}` : "Table of slots"}>
         <table>
           <thead><tr><th scope="col">Slot</th><th scope="col">Written</th><th scope="col">Last write</th><th scope="col" class="wide">Length</th>{attends ? <th scope="col" class="wide">Attention</th> : null}</tr></thead>
           <tbody>

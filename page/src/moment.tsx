@@ -1,4 +1,4 @@
-import { useEffect, useId, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import type { Moment } from "./api";
 import type { History, Model } from "./types";
 import { date, plural } from "./words";
@@ -24,11 +24,21 @@ export function Moments({ history, model, after, onAfter }: {
 }) {
   const last = Math.min(history.count, model.replayed);
   const [value, setValue] = useState(after ?? last);
-  useEffect(() => { setValue(Math.min(after ?? last, last)); }, [after, last]);
+  const known = useRef({ after, last });
+  useEffect(() => {
+    // What the slider itself has asked for comes back late: it may have moved on.
+    if (known.current.after === after && known.current.last === last) return;
+    known.current = { after, last };
+    setValue(Math.min(after ?? last, last));
+  }, [after, last]);
+  const ask = (wanted: number | null) => {
+    known.current.after = wanted;
+    onAfter(wanted);
+  };
   useEffect(() => {
     const wanted = value >= history.count ? null : value;
     if (wanted === after || (after === null && value === last)) return;
-    const timer = setTimeout(() => { onAfter(wanted); }, PAUSE);
+    const timer = setTimeout(() => { ask(wanted); }, PAUSE);
     return () => { clearTimeout(timer); };
   }, [value]);
   const id = useId();
@@ -43,7 +53,7 @@ export function Moments({ history, model, after, onAfter }: {
         <input id={id} type="range" min={0} max={last} step={1} value={value} aria-valuetext={words}
           onInput={(event) => { setValue(event.currentTarget.valueAsNumber); }} />
         <button type="button" onClick={() => { step(1); }} disabled={value >= last} aria-label="One event later">+</button>
-        <button type="button" onClick={() => { setValue(last); onAfter(null); }} disabled={after === null}>Now</button>
+        <button type="button" onClick={() => { setValue(last); ask(null); }} disabled={after === null}>Now</button>
       </div>
       <p class="small">{words.charAt(0).toUpperCase() + words.slice(1)}.{last < history.count ? ` The service replays up to ${plural(model.replayed, "event")}.` : ""}</p>
     </div>

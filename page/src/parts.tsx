@@ -45,6 +45,8 @@ export function Scroll({ label, children }: { label: string; children: Component
     if (!element) return;
     const watch = new ResizeObserver(() => { setWide(element.scrollWidth > element.clientWidth + 1); });
     watch.observe(element);
+    // Its table may become wider while the box stays as it is.
+    if (element.firstElementChild) watch.observe(element.firstElementChild);
     return () => { watch.disconnect(); };
   }, []);
   const stop = wide ? { tabIndex: 0, role: "group" as const, "aria-label": label } : {};

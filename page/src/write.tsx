@@ -40,7 +40,7 @@ export function Write({ user, model, snapshot, read, onWritten }: {
 
   return (
     <>
-      <p class="small soft">The event is written to <bdi>{user}</bdi>’s memory and stays there.</p>
+      <p class="small soft">The event is written to <bdi class="word">{user}</bdi>’s memory and stays there.</p>
       <form class="write" onSubmit={(event) => { void submit(event); }}>
         <Search taken={[]} label="Item" onItem={setItem} />
         {model.event_types.length ? (

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.browser import violations
+from support.layout import areas_of, faults_of, kept, style, unstyle
 from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
@@ -103,14 +104,17 @@ def test_an_event_is_written_and_its_effect_is_shown(page, address):
     playwright.expect(page.locator("table.candidates tbody tr").first).to_contain_text("gouda")
 
 
-def test_ids_are_text_whatever_they_hold(page, address):
-    page.request.post(
-        f"{address}/v1/events", data={"events": [{"user": HOSTILE, "item": HOSTILE, "time": 1_700_000_000}]}
-    )
+@pytest.mark.parametrize("name", [HOSTILE, "x" * 256, "שלום \u202eעולם", "a/b?c#d&e=%20"], ids=range(4))
+def test_ids_are_text_whatever_they_hold(page, address, name):
+    page.request.post(f"{address}/v1/events", data={"events": [{"user": name, "item": name, "time": 1_700_000_000}]})
+    page.set_viewport_size({"width": 1280, "height": 800})
     page.goto(f"{address}/")
-    page.get_by_role("button", name=HOSTILE).click()
-    playwright.expect(page.get_by_role("heading", name=HOSTILE)).to_be_visible()
+    page.get_by_role("searchbox", name="Find by id").fill(name)
+    page.get_by_role("list").get_by_role("button").first.click()
+    playwright.expect(page.get_by_role("heading", level=2).filter(has_text=name).first).to_be_visible()
+    page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
     assert page.locator("img").count() == 0
+    assert faults_of(page) == []
 
 
 def test_nothing_is_cut_off_on_a_narrow_screen(page, address):
@@ -148,13 +152,34 @@ def test_an_earlier_moment_is_reached_with_the_keyboard_and_by_a_link_on_a_narro
     assert "after=" not in page.url
 
 
+def test_a_slider_that_moves_on_while_its_earlier_place_is_asked_for_stays_where_it_is(page, address):
+    page.goto(f"{address}/#user=Ada&item=cola")
+    slider = page.get_by_role("slider", name="Her memory at an earlier moment")
+    playwright.expect(slider).to_be_visible()
+    page.evaluate("""() => {
+        const change = history.replaceState.bind(history), slider = document.querySelector("input[type=range]");
+        history.replaceState = (...given) => {
+            change(...given);
+            history.replaceState = change;
+            slider.value = 2;
+            slider.dispatchEvent(new Event("input", { bubbles: true }));
+        };
+    }""")
+    slider.press("Home")
+    playwright.expect(page.get_by_text("Then her memory had 2 events; now it has 483.")).to_be_visible()
+    assert "after=2" in page.url
+
+
 def test_two_artifacts_are_shown_next_to_each_other(page, address, other):
     page.goto(f"{address}/#user=Ada&item=cola&item=gouda")
     page.get_by_label("Compare with").select_option(other.id)
     row = page.get_by_role("region", name="Candidates").get_by_role("row", name="gouda")
     playwright.expect(row.get_by_role("cell")).to_have_count(6)
     playwright.expect(page.get_by_role("columnheader", name=f"Tally {other.id[:8]}")).to_be_visible()
-    playwright.expect(page.get_by_role("heading", name=f"Tally {other.id[:8]}")).to_be_visible()
+    for title in ("What her memory holds", "Why "):
+        panel = page.locator("section.panel", has=page.get_by_role("heading", name=re.compile(f"^{title}")))
+        playwright.expect(panel.get_by_role("heading", name=f"Tally {other.id[:8]}")).to_be_visible()
+    playwright.expect(page.get_by_role("heading", name="category", exact=True)).to_have_count(2)
     assert f"with={other.id[:12]}" in page.url
 
 
@@ -234,3 +259,59 @@ def test_axe_finds_nothing_on_the_page_of_endpoints(page, keyed, scheme, width):
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+VIEWS = {"user": "#user=Ada&item=cola&item=gouda&after=40", "start": "", "endpoints": "docs"}
+
+
+@pytest.fixture(params=VIEWS)
+def view(page, address, request):
+    """Name of a view that the page shows."""
+    page.emulate_media(reduced_motion="reduce")
+    page.goto(f"{address}/{VIEWS[request.param]}")
+    wanted = {"user": re.compile("What has changed"), "start": "Users", "endpoints": re.compile("GET.*metrics$")}
+    page.get_by_role("heading", name=wanted[request.param]).wait_for()
+    page.wait_for_load_state("networkidle")
+    return request.param
+
+
+def test_areas_lie_where_they_should_and_nothing_overlaps_or_is_cut_off_whatever_the_font(page, view):
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            found = areas_of(page)
+            assert found == kept(f"{view}, {width} px, {scheme}", found)
+        assert faults_of(page) == []
+    # Fonts differ between machines: what holds must hold with a wide one, too.
+    style(page, "body, button, input, select, canvas { font-family: monospace }")
+    page.emulate_media(color_scheme="light")
+    assert areas_of(page) == kept(f"{view}, 360 px, light", areas_of(page))
+    assert faults_of(page) == []
+
+
+BROKEN = {
+    ".layout { grid-template-columns: 1fr 1fr }": "area",
+    ".panel { background: transparent }": "area",
+    ":root { --text: #999 }": "area",
+    ".columns { display: block }": "area",
+    ".panel { width: 140% }": "too wide",
+    ".slider { position: relative; top: -3rem }": "overlap",
+    ".lanes bdi { text-overflow: clip; max-width: 2rem }": "cut off",
+    "button { min-height: 0; line-height: 1; padding: 0 }": "too small",
+    ".summary, .soft { position: relative; left: 60rem }": "leaves its panel",
+}
+
+
+def test_a_broken_style_is_noticed(page, address):
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.goto(f"{address}/{VIEWS['user']}")
+    page.get_by_role("heading", name=re.compile("What has changed")).wait_for()
+    page.wait_for_load_state("networkidle")
+    for rule, expected in BROKEN.items():
+        style(page, rule)
+        found = areas_of(page)
+        faults = faults_of(page) + ["an area differs"] * (found != kept("user, 1280 px, light", found))
+        assert any(expected in fault for fault in faults), (rule, faults)
+        unstyle(page)
+    assert faults_of(page) == []
