@@ -172,7 +172,7 @@ def test_wrong_candidates_and_users_are_said_in_words(folder: Path) -> None:
 
 def test_progress_that_is_false_is_silent_everywhere(folder: Path) -> None:
     log = folder / "one.csv"
-    log.write_text("user,item,time\nann,i1,1900000000\n")
+    log.write_text("user,item,time\nann,i1,1600000000\n")
     artifact, store = lifelong.open_artifact(folder / "data-tally"), lifelong.open_store("memory://")
     assert lifelong.backfill(artifact, folder / "data", store, event_log=True, progress=False).users == 40
     assert lifelong.ingest(artifact, store, log, progress=False).applied == 1
