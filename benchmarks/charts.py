@@ -66,11 +66,12 @@ def auc(ax: Axes) -> None:
 def tally_bytes(ax: Axes) -> None:
     """AUC of Tally by bytes, against the lines to beat."""
     points = []
-    for row in table("accuracy.md", "| variant | AUC | minus the base's | log loss"):
-        size = re.search(r"state-(\d+)|base: ([\d,]+)", row[0])
+    for row in table("accuracy.md", "| bytes per user at most | AUC |"):
+        if not row[0].replace(",", "").isdigit():
+            continue
         found = re.search(INTERVAL, row[1])
-        if size and found:
-            points.append((number(size[1] or size[2]), *map(float, found.groups())))
+        assert found, row
+        points.append((number(row[0]), *map(float, found.groups())))
     points.sort()
     sizes = [point[0] for point in points]
     ax.plot(sizes, [point[1] for point in points], "o-", color=ORANGE)
@@ -80,13 +81,13 @@ def tally_bytes(ax: Axes) -> None:
     ax.set_xticks(sizes, [f"{size / 1024:.0f} KiB" for size in sizes])
     ax.minorticks_off()
     lines = {row[0]: number(row[2]) for row in table("accuracy.md", "| model | seeds | AUC |")}
-    for name, label in (
-        ("LightGBM", "LightGBM, whole history"),
-        ("SIM (cluster)", "SIM (cluster), 40 kB"),
-        ("Counts", "counts, whole history"),
+    for name, label, place in (
+        ("LightGBM", "LightGBM, whole history", 0),
+        ("SIM (cluster)", "SIM (cluster), 40 kB", -1),
+        ("Counts", "counts, whole history", -1),
     ):
         ax.axhline(lines[name], color=GREY, linestyle="--", linewidth=1)
-        ax.text(sizes[-1], lines[name] - 0.001, label, ha="right", va="top")
+        ax.text(sizes[place], lines[name] + 0.001, label, ha="right" if place else "left", va="bottom")
     ax.set_ylabel("test AUC")
     ax.set_xlabel("Tally, state per user")
 
