@@ -108,6 +108,8 @@ class Connections:
 class Connection(HttpToolsProtocol):
     """A connection with limits."""
 
+    parser: httptools.HttpRequestParser
+
     def __init__(self, *given: Any, connections: Connections, **named: Any) -> None:
         super().__init__(*given, **named)
         self._connections = connections
