@@ -140,7 +140,7 @@ class FieldEmbedding(nn.Module):
             self.register_buffer(name, differences[field].flatten(0, 1).half(), persistent=False)
 
     def of_group(self, field: str, number: Tensor, user: Tensor, table: Tensor) -> Tensor:
-        """What the groups of these users are trained with in place of a table's embeddings; themselves otherwise.
+        """What the groups of these users are trained with in place of a table's embeddings; these, outside training.
 
         Args:
             field: of the numbers.

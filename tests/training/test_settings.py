@@ -123,6 +123,10 @@ def test_each_group_of_users_begins_with_embeddings_that_the_others_made(tmp_pat
     apart = aligned_vectors(dataset, whole, ["item"], seed=settings.seed)
     wanted = model.vector_spread * np.concatenate([part["item"] - whole["item"] for part in apart])
     assert np.abs(wanted).max() > 0.1
+    plain = build_model(dataset, name, {})
+    assert isinstance(plain, Model)
+    initialised(plain, dataset, load_config(None, ["train.initial_vectors=cooccurrence"]).train, say=lambda _: None)
+    assert not any(found.startswith("embed.difference") for found, _ in plain.named_buffers())
     # Kept in half precision.
     assert model.embed.get_buffer("difference_0").numpy() == pytest.approx(wanted, rel=1e-3, abs=1e-6)
 
