@@ -1,7 +1,7 @@
 """The service as an ASGI app, and what runs with it.
 
-request -> Shed (-> Traces) -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate -> Deadline
-        -> BodyLimit -> route -> Service -> threads -> store
+request -> Shed (-> Traces) -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate
+        -> AddressGate -> Deadline -> BodyLimit -> route -> Service -> threads -> store
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lifelong.ingestion.dead_letters import FileLetters
 from lifelong.ingestion.following import Follower, StreamCollector
 from lifelong.ingestion.kafka import Stream
 from lifelong.scoring.people import RecentUsers
+from lifelong.serving.addresses import AddressGate
 from lifelong.serving.admin import admin
 from lifelong.serving.errors import install
 from lifelong.serving.explorer import explorer
@@ -213,6 +214,7 @@ def _guard(
     # The last one added is the first that a request meets.
     app.add_middleware(BodyLimit, limit=settings.max_body, together=settings.max_bodies)
     app.add_middleware(Deadline, seconds=settings.timeout)
+    app.add_middleware(AddressGate)
     ring = KeyRing(api_keys, admin_keys)
     if api_keys is not None:
         app.add_middleware(ScopeGate, keys=ring)

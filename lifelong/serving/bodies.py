@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from msgspec import MsgspecError, msgpack
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
+from lifelong.serving.addresses import ExactRoute
 from lifelong.serving.errors import MediaTypeError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ LARGE = 16_384
 """Bytes of a body that is parsed in a thread, where it holds up no other request."""
 
 
-class JsonRoute(APIRoute):
+class JsonRoute(ExactRoute):
     """A route with a body, if it takes one, that must be declared as JSON.
 
     A page of another site can send other kinds of bodies to any address without being asked for permission.
@@ -41,9 +41,9 @@ class JsonRoute(APIRoute):
     taken = "application/json"
     """What its bodies may be called."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The function that answers a request."""
-        usual = super().get_route_handler()
+        usual = super().handler()
         if self.body_field is None:
             return usual
 
@@ -79,9 +79,9 @@ class ShortRoute(JsonRoute):
 
     taken = "application/json or application/msgpack"
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The function that answers a request."""
-        usual = super().get_route_handler()
+        usual = super().handler()
         endpoint: Callable[[Any, Service], Awaitable[object]] = self.endpoint
         adapter: TypeAdapter[Any] = TypeAdapter(get_type_hints(endpoint, include_extras=True)["body"])
 

@@ -207,6 +207,12 @@ class Connection(HttpToolsProtocol):
             if size > self._connections.head_bytes:
                 self._fault = self._too_large()
                 raise ValueError("a large head")
+        if b"#" in self.url:
+            # What follows would be left out, and an id with such a character would be another's.
+            self._fault = BadHttpError(
+                "an address with a # in it", expected="an address without a fragment", fix="send # of an id as %23"
+            )
+            raise ValueError("a fragment")
         if self._asks_for_another:
             return
         if not self.busy and self._rushed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -227,7 +228,7 @@ async def _http(request: Request, error: Exception) -> Response:
     if isinstance(error.__cause__, ClientDisconnect):
         # What FastAPI makes of it.
         return Response(status_code=CLIENT_GONE)
-    place = f"{request.method} {request.url.path}"
+    place = f"{request.method} {quote(request.scope['path'], safe='/~!$&()*+,;=:@')}"
     headers = error.headers
     if error.status_code == 400:
         # The body could not be decoded; all invalid bodies have one status.
@@ -248,7 +249,7 @@ def _methods(request: Request) -> list[str]:
     """The methods of all routes with a request's address: each method has a route of its own."""
     found = set[str]()
     for route in request.app.state.routes:
-        if route.path_regex.match(request.url.path):
+        if route.path_regex.match(request.scope["path"]):
             found |= route.methods
     return sorted(found)
 

@@ -11,6 +11,7 @@ from importlib import resources
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from lifelong.serving.addresses import ExactRoute
 from lifelong.serving.api_page import api_page
 from lifelong.serving.errors import NotFoundError
 
@@ -21,7 +22,7 @@ _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancest
 _OWN = "script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:"
 """Files of the service itself, and calls of it."""
 
-pages: APIRouter = APIRouter(tags=["operations"], include_in_schema=False)
+pages: APIRouter = APIRouter(tags=["operations"], include_in_schema=False, route_class=ExactRoute)
 
 
 @pages.get("/")

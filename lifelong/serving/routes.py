@@ -14,6 +14,7 @@ from lifelong.errors import StoreCorruptError
 from lifelong.scoring.answer import Answer, Score, ScoreRequest
 from lifelong.scoring.explanation import Explanation
 from lifelong.serving import schemas as s
+from lifelong.serving.addresses import ExactRoute
 from lifelong.serving.bodies import JsonRoute, ShortRoute
 from lifelong.serving.errors import DOCUMENTED, VIEWED, error_parts
 from lifelong.serving.service import Service, UserMemory
@@ -42,7 +43,7 @@ User = Annotated[str, Path(min_length=1, max_length=256, description="id of the 
 # They get nearly all requests, so they are the first routes that are compared.
 busy: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"], route_class=ShortRoute)
 api: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"], route_class=JsonRoute)
-operations: APIRouter = APIRouter(tags=["operations"])
+operations: APIRouter = APIRouter(tags=["operations"], route_class=ExactRoute)
 
 
 @busy.post("/events", summary="Fold events into the memories", response_model=s.EventsReply)

@@ -272,3 +272,12 @@ def test_descriptors_that_run_out_end_no_writes_for_good(artifact, tmp_path):
                 time.sleep(0.2)
         else:
             raise AssertionError("the service has not come back")
+
+
+def test_an_address_with_a_fragment_is_refused_and_reaches_no_other_user(artifact, tmp_path):
+    with served(artifact.path, tmp_path / "store") as service:
+        service.post("/v1/events", {"events": [EVENT]})
+        with service.connect() as client:
+            client.sendall(b"DELETE /v1/admin/users/u#2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            check_error(to_the_end(client), 400, "BadHttpError")
+        assert json.loads(service.get("/v1/users/u/memory"))["count"] == 1
