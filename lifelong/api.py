@@ -480,8 +480,8 @@ def verify(
             None if dataset is None else as_dataset(dataset),
             opened,
             until=until,
-            users=users,
-            seed=seed,
+            users=_users(users),
+            seed=_whole("seed", seed),
             progress=counter(progress),
         )
 
@@ -562,6 +562,14 @@ def _stored(artifact: Artifact, dataset: Dataset, split: str) -> Result:
     if split != "vault":
         raise UsageError(f"stored = True with split = {split!r}", expected='split = "vault"', fix="leave out stored")
     return stored_result(dataset, artifact)
+
+
+def _users(users: int | Sequence[str] | None) -> int | Sequence[str] | None:
+    if users is None or (isinstance(users, int) and not isinstance(users, bool) and users >= 0):
+        return users
+    if isinstance(users, str) or not isinstance(users, Sequence) or not all(isinstance(user, str) for user in users):
+        raise UsageError(f"users = {users!r}", expected="how many users, or a list of their ids")
+    return users
 
 
 def _whole(name: str, value: Any, *, least: int = 0) -> int:

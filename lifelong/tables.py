@@ -41,6 +41,22 @@ def is_path(value: object) -> bool:
     return isinstance(value, str | Path)
 
 
+def named_columns(columns: Mapping[str, str] | None, named: Mapping[str, str]) -> dict[str, str]:
+    """Our name of a column -> the table's, given as a mapping or by names, which win.
+
+    Raises:
+        UsageError: it is no mapping.
+
+    >>> named_columns({"user": "visitor"}, {"item": "article"})
+    {'user': 'visitor', 'item': 'article'}
+    """
+    if columns is not None and not isinstance(columns, Mapping):
+        raise UsageError(
+            f"columns = {columns!r}", expected="our name -> the table's name", fix='columns={"user": "visitor"}'
+        )
+    return {**(columns or {}), **named}
+
+
 def is_table(value: object) -> bool:
     """Whether a value is a table that `reader_of` reads."""
     return hasattr(value, "__arrow_c_stream__") or _of_hugging_face(value)

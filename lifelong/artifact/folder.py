@@ -24,6 +24,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -49,7 +50,7 @@ from lifelong.data.item_statistics import LatestStatistics
 from lifelong.data.periods import Periods
 from lifelong.data.scales import ITEM_SCALES
 from lifelong.data.vocabulary import Vocabulary
-from lifelong.errors import ArtifactError, DatasetError, MismatchError
+from lifelong.errors import ArtifactError, DatasetError, MismatchError, UsageError
 from lifelong.tables import html_table
 
 RUN: Final = "run"
@@ -248,7 +249,10 @@ class Artifact:
         Raises:
             ArtifactError: the folder is missing, not an artifact or of a newer format; one of its files is missing,
                 truncated, altered or not in the manifest, or its sizes contradict each other; says which.
+            UsageError: it is no path.
         """
+        if not isinstance(path, str | PathLike):
+            raise UsageError(f"an artifact's folder of type {type(path).__name__}", expected="the path of a folder")
         folder = Path(path)
         manifest = read_manifest(folder)
         check_files(folder, manifest, full=verify == "full")

@@ -37,7 +37,7 @@ from lifelong.memory.runtime import identity_of
 from lifelong.memory.updater import Applied
 from lifelong.store.contract import SOURCES, Commit
 from lifelong.store.sharded import ShardedStore
-from lifelong.tables import TABLES, expand, is_path, table_file
+from lifelong.tables import TABLES, expand, is_path, named_columns, table_file
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -109,7 +109,7 @@ def ingest(
     if on_bad not in ("stop", "skip"):
         raise UsageError(f"on_bad = {on_bad!r}", expected='"stop" or "skip"')
     task = Task(
-        Path(), "", {**(columns or {}), **named}, late, event_log, codec, on_bad, BATCH, max_ahead=max_ahead,
+        Path(), "", named_columns(columns, named), late, event_log, codec, on_bad, BATCH, max_ahead=max_ahead,
         backfilled=backfilled,
     )  # fmt: skip
     run = _Ingest(artifact, store, source, progress, dead_letters, patience, workers)

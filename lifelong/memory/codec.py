@@ -470,7 +470,7 @@ def make_codec(name: str, layout: Sequence[FieldLayout]) -> Codec:
     Raises:
         UsageError: there is no codec of that name.
     """
-    if name not in CODECS:
+    if not isinstance(name, str) or name not in CODECS:
         raise UsageError(f"there is no codec {name!r}", expected=f"one of: {', '.join(CODECS)}")
     return CODECS[name](layout)
 

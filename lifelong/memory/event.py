@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.errors import RequestError
+from lifelong.errors import RequestError, UsageError
 
 MAX_ID = 1_024
 """Longest id of a user, item or event, in characters."""
@@ -80,6 +80,8 @@ def event_problem(
             return column, f"is {_short(value)}", f"text of 1 to {MAX_ID} characters"
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             return column, f"is {_short(value)}, which is no valid text", "Unicode text"
+    if not _are_fields(event.fields):
+        return "fields", f"is {_short(event.fields)}", "item field -> text, or None where it is not known"
     if type(event.time) is not int:
         return "time", f"is {_short(event.time)}", "a whole number"
     if not 0 <= event.time <= LAST_SECOND and time_unit == "seconds":
@@ -115,6 +117,20 @@ def latest_time(time_unit: str, max_ahead: float, now: float) -> int:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _are_events(events: object) -> bool:
+    """Whether something is a list of what has the parts of a `UserEvent`."""
+    return isinstance(events, Sequence) and all(hasattr(event, "event_id") for event in events)
+
+
+def _are_fields(fields: object) -> bool:
+    """Whether something is what an event may say of its item."""
+    if fields is None:
+        return True
+    return isinstance(fields, Mapping) and all(
+        isinstance(name, str) and (value is None or isinstance(value, str)) for name, value in fields.items()
+    )
 
 
 def encode_event(event: UserEvent | LoggedEvent) -> bytes:
@@ -163,7 +179,14 @@ class EventTable:
 
         Raises:
             RequestError: says which event is wrong and why.
+            UsageError: they are no events.
         """
+        if not _are_events(events):
+            raise UsageError(
+                f"events = {_short(events)}",
+                expected="a list of UserEvent",
+                fix='updater.apply([UserEvent("u1", "i1", 1700000000)])',
+            )
         types, fields = [event.event_type for event in events], [event.fields or None for event in events]
         names = [event.event_id for event in events]
         user, item, times = (
@@ -171,7 +194,8 @@ class EventTable:
             [event.item for event in events],
             [event.time for event in events],
         )
-        if not (texts_hold((user, item), (types, names)) and times_hold(times, last_time(time_unit))):
+        texts = texts_hold((user, item), (types, names)) and all(map(_are_fields, fields))
+        if not (texts and times_hold(times, last_time(time_unit))):
             check_events(events, time_unit=time_unit)
         return cls(user, item, np.array(times, np.int64), _or_none(types), _or_none(fields), _or_none(names))
 

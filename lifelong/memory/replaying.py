@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -233,9 +234,9 @@ def counts_until(dataset: Dataset, until: int | None) -> IntArray:
         UsageError: it is a time that no event can have.
     """
     latest = last_time(dataset.schema.time_unit)
-    if until is not None and not 0 <= until <= latest:
+    if until is not None and not (isinstance(until, Integral) and 0 <= until <= latest):
         unit = "UTC seconds, from 0 to" if dataset.schema.time_unit == "seconds" else "from 0 to"
-        raise UsageError(f"until = {until}", expected=f"{unit} {latest}", fix="leave it out to take all events")
+        raise UsageError(f"until = {until!r}", expected=f"{unit} {latest}", fix="leave it out to take all events")
     histories = dataset.histories
     offset_U = np.asarray(histories.offset_U, np.int64)
     if until is None:

@@ -16,6 +16,7 @@ import threading
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral
 from operator import add
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -38,6 +39,7 @@ from lifelong.memory.filled import filled_until
 from lifelong.memory.rounds import Rounds, make_rounds
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.writer import MemoryWriter
+from lifelong.opening import AnyArtifact, checked_store, open_artifact
 from lifelong.store.contract import ATTEMPTS, SOURCES, Commit, until_kept
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ class Updater:
     """Folds events into the memories of a store. Threads may share it; they take turns.
 
     Args:
-        artifact: of a memory model; claims the store if it is new.
+        artifact: of a memory model, or its folder; claims the store if it is new.
         store: open for writing; not closed here.
         late: what happens to an event that is older than the user's last one: "apply" folds it in now (the order of
             arrival is the order of the memory), "refuse" leaves it out.
@@ -101,6 +103,7 @@ class Updater:
     Raises:
         ArtifactError: the model cannot be served, and why.
         StoreForeignError: another artifact wrote the store, or it has another codec.
+        UsageError: an argument is something else than it should be.
     """
 
     artifact: Artifact
@@ -109,7 +112,7 @@ class Updater:
 
     def __init__(
         self,
-        artifact: Artifact,
+        artifact: AnyArtifact,
         store: MemoryStore,
         *,
         late: str = "apply",
@@ -123,6 +126,7 @@ class Updater:
             raise UsageError(f"backfilled = {backfilled!r}", expected='"skip" or "apply"')
         if late not in ("apply", "refuse"):
             raise UsageError(f"late = {late!r}", expected='"apply" or "refuse"')
+        artifact, store = open_artifact(artifact), checked_store(store)
         identity = identity_of(artifact, store, codec)
         writer = MemoryWriter(artifact, identity.codec, store)
         self.artifact, self.store, self.runtime = artifact, store, writer.runtime
@@ -161,10 +165,12 @@ class Updater:
 
         Raises:
             RequestError: an event is not valid; says which and why. Nothing was kept.
+            UsageError: `events` are no events, or another argument is something else than it should be.
             StoreBehindError: it has not, so that events in between would be left out. Nothing was kept.
             StoreUnavailableError: the error says what was kept, if anything; what was is a duplicate when it is sent
                 again with offsets or event ids.
         """
+        _check_place(source, partition=partition, through=through, after=after)
         table = EventTable.of(events, time_unit=self.artifacts.served.schema.time_unit)
         return self.apply_table(
             table, source=source, partition=partition, offsets=offsets, through=through, after=after
@@ -514,8 +520,20 @@ def _expiries(table: EventTable, second: int) -> dict[tuple[str, str], int]:
     return {(user, name): second for user, name in pairs if name is not None}
 
 
+def _check_place(source: str, **numbers: int | None) -> None:
+    """Refuse what is no place of events."""
+    if not isinstance(source, str):
+        raise UsageError(f"source = {source!r}", expected="a name, a text")
+    for name, number in numbers.items():
+        if not (number is None and name == "through") and not isinstance(number, Integral):
+            raise UsageError(f"{name} = {number!r}", expected="a whole number")
+
+
 def _checked_offsets(table: EventTable, offsets: Sequence[int] | IntArray) -> IntArray:
-    offset_N = np.asarray(offsets, np.int64)
+    offset_N = np.asarray(offsets)
+    if offset_N.ndim != 1 or (len(offset_N) and offset_N.dtype.kind not in "iu"):
+        raise UsageError(f"offsets = {offsets!r}", expected="one whole number per event")
+    offset_N = offset_N.astype(np.int64)
     if len(offset_N) != len(table):
         raise UsageError(f"{len(offset_N)} offsets for {len(table)} events", expected="one offset per event")
     if len(offset_N) and (offset_N[0] < 0 or (np.diff(offset_N) <= 0).any()):

@@ -22,7 +22,7 @@ from lifelong.artifact.folder import check_fits
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.events import NO_TIME, context_numbers
 from lifelong.errors import StoreCorruptError, UsageError
-from lifelong.memory.event import EventTable, decode_event
+from lifelong.memory.event import EventTable, LoggedEvent, decode_event
 from lifelong.memory.replaying import HistoryFold, Replayer
 from lifelong.memory.replaying import counts_until as counts_until
 from lifelong.memory.runtime import identity_of
@@ -208,14 +208,31 @@ class _FromData:
         place_N = self.histories.first_U[int(self.histories.find([user])[0])] + [place - 1 for place, _ in log]
         found_NF = writer.item_numbers(table)
         wanted_NF = np.asarray(catalogue.number_VF[self.dataset.histories.row_N[place_N]], np.int64)
-        for at, column in np.argwhere(found_NF != wanted_NF)[:1].tolist():
-            (place, event), name = log[at], artifact.catalogue.fields[column]
-            value = artifact.vocabularies[name].value_of(int(wanted_NF[at, column]))
-            if name == "item":
-                return f": event {place} is of item {event.item!r}, and in DATA of {value!r}"
-            given = (event.fields or {}).get(name)
-            return f": {name} of event {place} (item {event.item!r}) is {given!r}, and in DATA {value!r}"
+        differs_N = (found_NF != wanted_NF).any(axis=1)
+        for at, (place, event) in enumerate(log):
+            if differs_N[at]:
+                return self._differing_field(place, event, found_NF[at], wanted_NF[at])
+            _, time, kind = self.dataset.event(int(place_N[at]))
+            if kind is not None and kind != event.event_type:
+                return f": event {place} is of type {event.event_type!r}, and in DATA of {kind!r}"
+            if time != event.time:
+                return f": event {place} is of time {event.time}, and in DATA of {time}"
         return ""
+
+    def _differing_field(self, place: int, event: LoggedEvent, found_F: IntArray, wanted_F: IntArray) -> str:
+        """The first item field that one event has otherwise than DATA, as the end of a sentence."""
+        writer = self.replayer.writer
+        artifact, column = writer.artifact, int(np.argmax(found_F != wanted_F))
+        name = artifact.catalogue.fields[column]
+        value = artifact.vocabularies[name].value_of(int(wanted_F[column]))
+        if name == "item":
+            return f": event {place} is of item {event.item!r}, and in DATA of {value!r}"
+        own = event.fields if not writer.catalogue_first or writer.new_items([event.item]) else None
+        given, where = (own or {}).get(name), ""
+        if name not in (own or {}):
+            online = writer.put_online([event.item]).get(event.item, {})
+            given, where = online.get(name), "put online as " if name in online else ""
+        return f": {name} of event {place} (item {event.item!r}) is {where}{given!r}, and in DATA {value!r}"
 
 
 class _FromLog:

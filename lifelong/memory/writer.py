@@ -131,7 +131,7 @@ class MemoryWriter:
         Raises:
             RequestError: an event has a field that items do not have.
         """
-        catalogue, online = self.artifact.catalogue, self._put_online(events.item)
+        catalogue, online = self.artifact.catalogue, self.put_online(events.item)
         given = [online.get(item) for item in events.item] if online else None
         number_NF = catalogue.numbers(events.item, given)
         some = self._with_fields(events)
@@ -153,11 +153,16 @@ class MemoryWriter:
         if not self.catalogue_first:
             return some
         # Training and backfill have one value of each field for an item; a memory that is continued has the same.
-        items = list(dict.fromkeys(events.item[place] for place in some))
-        new = {item for item, row in zip(items, catalogue.rows(items).tolist(), strict=True) if row < FIRST_ROW}
+        new = self.new_items([events.item[place] for place in some])
         return [place for place in some if events.item[place] in new]
 
-    def _put_online(self, items: Sequence[str]) -> dict[str, dict[str, str | None]]:
+    def new_items(self, items: Sequence[str]) -> set[str]:
+        """Those that the catalogue does not have: fields of their events count."""
+        distinct = list(dict.fromkeys(items))
+        rows = self.artifact.catalogue.rows(distinct).tolist()
+        return {item for item, row in zip(distinct, rows, strict=True) if row < FIRST_ROW}
+
+    def put_online(self, items: Sequence[str]) -> dict[str, dict[str, str | None]]:
         """Fields of those items that were put online, without fields that this artifact does not have."""
         distinct = list(dict.fromkeys(items))
         found = self.store.read_many(distinct, space=ITEMS)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
+
+from lifelong.errors import UsageError
 
 Fields = Mapping[str, str | None]
 
@@ -33,6 +36,68 @@ class ScoreRequest:
     time: int | None = None
     fields: Sequence[Fields | None] | None = None
     profile: Fields | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no request, as far as one look at each part shows it.
+
+        Raises:
+            UsageError: the user is no id, the items are no list, or the time is no number.
+        """
+        if not isinstance(self.user, str):
+            raise UsageError(f"a user of type {type(self.user).__name__}: {self.user!r}", expected=_USER)
+        # A text is a sequence, too: each of its letters would be a candidate.
+        if isinstance(self.items, str | bytes | Mapping) or not hasattr(self.items, "__len__"):
+            raise UsageError(f"items = {self.items!r}", expected="a list of item ids", fix=_ITEMS)
+        checked_time(self.time)
+        if self.fields is not None and (isinstance(self.fields, str | Mapping) or not hasattr(self.fields, "__len__")):
+            raise UsageError(f"fields = {self.fields!r}", expected="for each item: item field -> value, or None")
+        if self.profile is not None and not isinstance(self.profile, Mapping):
+            raise UsageError(f"profile = {self.profile!r}", expected="user field -> value")
+
+
+_USER, _ITEMS = "the id of a user, a text", 'scorer.score("u1", ["i1", "i2"])'
+
+
+def checked_time(time: int | None) -> int | None:
+    """The moment of a request.
+
+    Raises:
+        UsageError: it is no whole number, or one that no moment is.
+    """
+    if time is None or (isinstance(time, Integral) and -(2**62) < time < 2**62):
+        return time
+    raise UsageError(
+        f"time = {time!r}",
+        expected="UTC seconds, a whole number; None for now",
+        fix="int(moment.timestamp()) of a datetime with a zone",
+    )
+
+
+def checked_requests(requests: Sequence[ScoreRequest]) -> None:
+    """Look at every part of requests that could not be scored.
+
+    Raises:
+        UsageError: they are no requests; says which part of which one is wrong.
+    """
+    if isinstance(requests, str) or not isinstance(requests, Sequence):
+        raise UsageError(f"requests of type {type(requests).__name__}", expected="a list of ScoreRequest")
+    for place, request in enumerate(requests):
+        if not isinstance(request, ScoreRequest):
+            raise UsageError(f"request {place} is of type {type(request).__name__}", expected="a ScoreRequest")
+        for item in request.items:
+            if not isinstance(item, str):
+                raise UsageError(f"request {place} has the item {item!r}", expected="ids, each a text")
+        if request.fields is not None and len(request.fields) != len(request.items):
+            found = f"request {place} has fields of {len(request.fields)} items, and {len(request.items)} items"
+            raise UsageError(found, expected="for each item its fields, or None")
+        for of in (*(request.fields or ()), request.profile):
+            if not (of is None or isinstance(of, Mapping)) or not all(map(_is_value, (of or {}).items())):
+                raise UsageError(f"request {place} has the fields {of!r}", expected="field -> text, or None")
+
+
+def _is_value(pair: tuple[object, object]) -> bool:
+    name, value = pair
+    return isinstance(name, str) and (value is None or isinstance(value, str))
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,9 +25,9 @@ from lifelong.errors import UsageError, require
 from lifelong.memory.replaying import HistoryFold
 from lifelong.memory.runtime import Runtime
 from lifelong.opening import AnyArtifact, AnyDataset, Counter, as_dataset, counter, open_artifact
-from lifelong.scoring.answer import ScoreRequest
+from lifelong.scoring.answer import ScoreRequest, checked_time
 from lifelong.scoring.counted import Cells, counts_values
-from lifelong.scoring.scorer import checked_items, checked_scorer, checked_time
+from lifelong.scoring.scorer import checked_items, checked_scorer
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact

@@ -16,6 +16,7 @@ from lifelong.data.catalogue import FIRST_ROW
 from lifelong.errors import UsageError
 from lifelong.memory.state import unroll
 from lifelong.memory.updater import decode_event
+from lifelong.opening import AnyDataset, as_dataset
 from lifelong.scoring.scorer import checked_scorer
 from lifelong.tables import table_of
 
@@ -48,13 +49,13 @@ class Past:
     note: str
 
 
-def history(scorer: Scorer, user: str, *, dataset: Dataset | None = None) -> Any:
+def history(scorer: Scorer, user: str, *, dataset: AnyDataset | None = None) -> Any:
     """What is known of the events behind a user's memory, the oldest first, as a `pyarrow.Table`.
 
     Args:
         scorer: artifact and store.
         user: her id; a user who is not known has no events.
-        dataset: where events are looked up that the store's event log does not hold.
+        dataset: where events are looked up that the store's event log does not hold, or its folder.
 
     Returns:
         A row per event: position (1 is her first), item, time, event_type.
@@ -67,7 +68,8 @@ def history(scorer: Scorer, user: str, *, dataset: Dataset | None = None) -> Any
     checked_scorer(scorer)
     if not isinstance(user, str):
         raise UsageError(f"a user of type {type(user).__name__}: {user!r}", expected="the id of a user, a text")
-    past = past_of(scorer, user, scorer.states([user])[0], dataset=dataset)
+    data = None if dataset is None else as_dataset(dataset)
+    past = past_of(scorer, user, scorer.states([user])[0], dataset=data)
     columns = {"position": "int64", "item": "string", "time": "int64", "event_type": "string"}
     events = zip(past.position_N.tolist(), past.items, past.time_N.tolist(), past.types, strict=True)
     return table_of((dict(zip(columns, event, strict=True)) for event in events), columns)

@@ -10,7 +10,6 @@ import time as clock
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from itertools import repeat
-from numbers import Integral
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,11 +21,11 @@ from lifelong.errors import ArtifactError, RequestError, StoreCorruptError, Usag
 from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.state import States
 from lifelong.opening import AnyArtifact, AnyStore, as_store, open_artifact
-from lifelong.scoring.answer import Answer, Fields, Score, ScoreRequest, TaskScore
+from lifelong.scoring.answer import Answer, Fields, Score, ScoreRequest, TaskScore, checked_requests
 from lifelong.scoring.online_items import OnlineItems
 from lifelong.scoring.tables import score_columns, scored_rows
 from lifelong.store.artifact_list import space_of
-from lifelong.tables import table_of
+from lifelong.tables import named_columns, table_of
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
@@ -116,7 +115,7 @@ class Scorer:
             UsageError: the user is no id, the items are no list of ids, or the time is no number.
         """
         items = checked_items(user, items)
-        return self.score_many([ScoreRequest(user, items, checked_time(time), profile=profile)])[0]
+        return self.score_many([ScoreRequest(user, items, time, profile=profile)])[0]
 
     def score_many(self, requests: Sequence[ScoreRequest]) -> list[list[Score]]:
         """Scores of many users' candidates, in the order of the requests."""
@@ -142,7 +141,7 @@ class Scorer:
             StoreCorruptError: a stored memory is damaged.
             MissingExtraError: pyarrow is not installed.
         """
-        parts = scored_rows(self, requests, {**(columns or {}), **named})
+        parts = scored_rows(self, requests, named_columns(columns, named))
         return table_of((row for rows in parts for row in rows), score_columns(self.schema))
 
     def answer(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
@@ -151,7 +150,17 @@ class Scorer:
         Raises:
             RequestError: a field that came with a candidate is not an item field, or one of a profile no user field.
             StoreCorruptError: a stored memory is damaged.
+            UsageError: they are no requests.
         """
+        try:
+            return self._answers(requests)
+        except (TypeError, ValueError, AttributeError):
+            # Looking at each id of each request before would take as long as some scores.
+            checked_requests(requests)
+            raise
+
+    def _answers(self, requests: Sequence[ScoreRequest]) -> list[Answer]:
+        """`answer` of requests that are taken for such."""
         answers: dict[int, Answer] = {}
         for chosen in _chunks([len(request.items) for request in requests]):
             group = [requests[place] for place in chosen]
@@ -343,21 +352,6 @@ def checked_items(user: object, items: Sequence[str] | None) -> Sequence[str]:
     return items
 
 
-def checked_time(time: int | None) -> int | None:
-    """The moment of a request.
-
-    Raises:
-        UsageError: it is no whole number.
-    """
-    if time is None or isinstance(time, Integral):
-        return time
-    raise UsageError(
-        f"time = {time!r}",
-        expected="UTC seconds, a whole number; None for now",
-        fix="int(moment.timestamp()) of a datetime with a zone",
-    )
-
-
 def _some(items: object) -> Sequence[object]:
     return items if isinstance(items, Sequence) else [None]
 
@@ -373,8 +367,13 @@ def base_rates(artifact: Artifact, given: float | Mapping[str, float] | None) ->
         UsageError: the artifact does not have a task of that name.
     """
     tasks = artifact.config.dataset_schema.tasks
-    if given is None or isinstance(given, float | int):
-        return {} if given is None else {tasks[0]: float(given)}
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        given = {tasks[0]: given}
+    for rate in given.values():
+        if isinstance(rate, bool) or not isinstance(rate, float | int) or not 0 < rate < 1:
+            raise UsageError(f"a base rate of {rate!r}", expected="a share between 0 and 1, or task -> share")
     unknown = [task for task in given if task not in tasks]
     if unknown:
         raise UsageError(

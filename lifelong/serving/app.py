@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fastapi import FastAPI
 
 from lifelong import tracing
+from lifelong.errors import UsageError
 from lifelong.ingestion.dead_letters import FileLetters
 from lifelong.ingestion.following import Follower, StreamCollector
 from lifelong.ingestion.kafka import Stream
+from lifelong.opening import as_dataset, checked_store, open_artifact
 from lifelong.scoring.people import RecentUsers
 from lifelong.serving.addresses import AddressGate
 from lifelong.serving.admin import admin
@@ -39,10 +41,10 @@ from lifelong.version import __version__
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
     from lifelong.ingestion.dead_letters import DeadLetters
     from lifelong.ingestion.kafka import StreamSettings
     from lifelong.ingestion.kafka_client import KafkaAddress
+    from lifelong.opening import AnyArtifact, AnyDataset
     from lifelong.store.contract import MemoryStore
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -59,14 +61,14 @@ class Keeper(Protocol):
 
 
 def create_app(
-    artifact: Artifact,
+    artifact: AnyArtifact,
     store: MemoryStore,
     *,
     api_keys: GivenKeys | None = None,
     admin_keys: GivenKeys | None = None,
     allowed_hosts: Sequence[str] | None = None,
-    dataset: Dataset | None = None,
-    shadow: Artifact | None = None,
+    dataset: AnyDataset | None = None,
+    shadow: AnyArtifact | None = None,
     settings: ServiceSettings | None = None,
 ) -> FastAPI:
     """Build the service around one artifact and one store.
@@ -74,7 +76,7 @@ def create_app(
     Within `lifelong.tracing.tracing` requests have spans.
 
     Args:
-        artifact: the model.
+        artifact: the model, or its folder.
         store: an opened store of it; it is not closed here, since its owner may continue to use it.
         api_keys: keys; a request to `/v1/` must bring one of them, with the scopes of each if it does not open all
             but the administration (see `lifelong.serving.keys`), or a `KeyFile`; None answers requests without a key.
@@ -82,15 +84,18 @@ def create_app(
             `api_keys` and none of them has the scope closes it.
         allowed_hosts: names of the service in the `Host` header, next to localhost and any address; None for any name,
             which keeps no web page out that lets its own name point here.
-        dataset: where explanations look up past events, with the store's log.
-        shadow: another artifact, which scores the same requests; no client gets its answers.
+        dataset: where explanations look up past events, with the store's log; or its folder.
+        shadow: another artifact, or its folder, which scores the same requests; no client gets its answers.
         settings: limits and threads.
 
     Raises:
         StoreForeignError: another artifact wrote the store.
-        UsageError: users are to be forgotten after a time, and the artifact's events have no times.
+        UsageError: users are to be forgotten after a time, and the artifact's events have no times; or an argument is
+            something else than it should be.
     """
-    settings = settings or ServiceSettings()
+    artifact, store, settings = open_artifact(artifact), checked_store(store), _checked_settings(settings)
+    dataset = None if dataset is None else as_dataset(dataset)
+    shadow = None if shadow is None else open_artifact(shadow)
     service = Service(artifact, store, settings=settings, dataset=dataset)
     service.metrics.add(ServiceCollector(service))
     app = FastAPI(
@@ -138,6 +143,16 @@ def create_app(
     app.add_middleware(Shed, rush=app.state.rush)
     _describe(app, service, keys=keys)
     return app
+
+
+def _checked_settings(settings: ServiceSettings | None) -> ServiceSettings:
+    """The settings that were given, or the usual ones."""
+    if settings is None:
+        return ServiceSettings()
+    if not isinstance(settings, ServiceSettings):
+        found = f"settings of type {type(settings).__name__}"
+        raise UsageError(found, expected="ServiceSettings", fix="settings=ServiceSettings(max_body=1_000_000)")
+    return settings
 
 
 def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letters: DeadLetters | None) -> None:

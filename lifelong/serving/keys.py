@@ -211,6 +211,18 @@ class KeyRing:
 def _with_scopes(keys: GivenKeys) -> Keys | KeyFile:
     if isinstance(keys, KeyFile):
         return keys
+    # A text is a sequence, too: each of its letters would be a key.
+    if (
+        isinstance(keys, str)
+        or not isinstance(keys, Sequence | Mapping)
+        or not all(isinstance(key, str) for key in keys)
+    ):
+        # Never the keys themselves.
+        raise UsageError(
+            f"keys of type {type(keys).__name__}",
+            expected="a list of keys, key -> scopes, or a KeyFile",
+            fix='create_app(artifact, store, api_keys=["..."])',
+        )
     return dict(keys) if isinstance(keys, Mapping) else dict.fromkeys(keys, DEFAULT_SCOPES)
 
 

@@ -10,6 +10,7 @@ from lifelong.memory.codec import Fp32
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.memory.verify import counts_until, verify
+from lifelong.scoring.online_items import OnlineItems
 from lifelong.store.artifact_list import StoreIdentity
 from lifelong.store.contract import Commit
 
@@ -70,6 +71,37 @@ def test_an_event_of_another_item_is_named(artifact, dataset, store, log):
     Updater(artifact, store).apply(events)
     said = verify(artifact, dataset, store).reasons["u3"]
     assert f"is of item {events[last].item!r}, and in DATA of {log[last].item!r}" in said
+
+
+def test_a_type_and_a_time_that_differ_are_named(artifact, dataset, store, log):
+    last = max(place for place, event in enumerate(log) if event.user == "u3")
+    number, was = sum(event.user == "u3" for event in log), log[last]
+    other = "buy" if was.event_type == "view" else "view"
+    Updater(artifact, store).apply([*log[:last], replace(was, event_type=other), *log[last + 1 :]])
+    wanted = f"event {number} is of type {other!r}, and in DATA of {was.event_type!r}"
+    assert wanted in verify(artifact, dataset, store).reasons["u3"]
+
+
+def test_a_time_that_differs_is_named(artifact, dataset, store, log):
+    first = next(place for place, event in enumerate(log) if event.user == "u3")
+    odd, updater = replace(log[first], time=log[first].time - 1), Updater(artifact, store)
+    updater.apply([*log[:first], odd, *log[first + 1 :]])
+    # This model does not read times: the memory differs by something else.
+    change(updater, "u3", fields={"slot": updater.runtime.empty(1).fields["slot"]})
+    wanted = f"event 1 is of time {odd.time}, and in DATA of {log[first].time}"
+    assert wanted in verify(artifact, dataset, store).reasons["u3"]
+
+
+def test_a_field_that_was_put_online_is_named_as_such(artifact, dataset, store, log):
+    place = next(place for place, event in enumerate(log) if event.item == "i1")
+    updater = Updater(artifact, store)
+    updater.apply(log[:place])
+    OnlineItems(artifact, store).put({"i1": {"category": "c5"}})
+    # What the events say does not count for an item of the catalogue.
+    updater.apply([replace(event, fields={"category": "c7"}) for event in log[place:]])
+    report = verify(artifact, dataset, store)
+    assert report.memory == len({event.user for event in log if event.item == "i1"})
+    assert "(item 'i1') is put online as 'c5', and in DATA 'c1'" in report.reasons[log[place].user]
 
 
 def test_another_memory_is_found_with_its_scores(artifact, dataset, updater):
