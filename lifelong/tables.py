@@ -57,6 +57,17 @@ def named_columns(columns: Mapping[str, str] | None, named: Mapping[str, str]) -
     return {**(columns or {}), **named}
 
 
+def text_of(value: Any) -> str | None:
+    """A value as `prepare` reads it; None where there is none.
+
+    >>> text_of(5.0), text_of(True), text_of("")
+    ('5.0', 'true', None)
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return None if value is None or value == "" else str(value)
+
+
 def is_table(value: object) -> bool:
     """Whether a value is a table that `reader_of` reads."""
     return hasattr(value, "__arrow_c_stream__") or _of_hugging_face(value)

@@ -224,9 +224,10 @@ class FileReader:
         if isinstance(error, FileNotFoundError | PermissionError):
             return unreadable(self.path, error)
         if isinstance(error, UnicodeDecodeError):
-            return SourceError(
-                f"not UTF-8: {error}", file=str(self.path), line=line, expected="text in UTF-8", fix="save it as UTF-8"
-            )
+            # It came while a part of the file was read, of which no line has been taken.
+            line += bytes(error.object[: error.start]).count(b"\n")
+            wrong = f"not UTF-8: the byte 0x{error.object[error.start]:02x}"
+            return SourceError(wrong, file=str(self.path), line=line, expected="text in UTF-8", fix="save it as UTF-8")
         return self.bad(line, str(error))
 
     def _csv_lines(self, text: _Counted) -> Iterator[Lines]:

@@ -23,6 +23,7 @@ from lifelong.memory.event import (
     texts_hold,
     times_hold,
 )
+from lifelong.tables import text_of
 
 if TYPE_CHECKING:
     from lifelong.data.events import Schema
@@ -183,7 +184,7 @@ class EventRows:
         nested = next((name for name in self.read if isinstance(values.get(name), list | dict)), None)
         if nested is not None:
             return Problem("a list or an object", "text or a number", nested)
-        fields = {name: value for name in self.fields if (value := _text(values.get(self.column[name]))) is not None}
+        fields = {name: value for name in self.fields if (value := text_of(values.get(self.column[name]))) is not None}
         time = values.get(self.column["time"])
         if not self._times.plain:
             try:
@@ -191,12 +192,12 @@ class EventRows:
             except (ValueError, TypeError, OverflowError):
                 return Problem(f"time is {time!r}", self._times.expected, self.column["time"])
         event = UserEvent(
-            user=_text(values.get(self.column["user"])) or "",
-            item=_text(values.get(self.column["item"])) or "",
+            user=text_of(values.get(self.column["user"])) or "",
+            item=text_of(values.get(self.column["item"])) or "",
             time=_whole(time),
-            event_type=_text(values.get(self.column["event_type"])),
+            event_type=text_of(values.get(self.column["event_type"])),
             fields=fields or None,
-            event_id=None if self._event_id is None else _text(values.get(self._event_id)),
+            event_id=None if self._event_id is None else text_of(values.get(self._event_id)),
         )
         problem = event_problem(event, time_unit=self.time_unit, latest=self._latest())
         if problem is None:
@@ -260,7 +261,7 @@ def _fields(columns: Mapping[str, Sequence[str | None]]) -> list[Mapping[str, st
 
 
 def _texts(values: Sequence[Any], *, plain: bool) -> Sequence[str | None] | None:
-    """`_text` of a column; None if the column is empty.
+    """`text_of` of a column; None if the column is empty.
 
     Raises:
         TypeError: a value is a list or an object.
@@ -271,7 +272,7 @@ def _texts(values: Sequence[Any], *, plain: bool) -> Sequence[str | None] | None
     elif kinds & {list, dict}:
         raise TypeError("a list or an object")
     else:
-        found = list(map(_text, values))
+        found = list(map(text_of, values))
     return found if any(found) else None
 
 
@@ -286,10 +287,6 @@ def _times(values: Sequence[Any], latest: int) -> IntArray | None:
         return np.array(values, np.int64) if times_hold(values, latest) else None
     time_N = np.fromiter(map(int, values), np.int64, len(values))
     return time_N if times_hold([int(time_N.min()), int(time_N.max())], latest) else None
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None or value == "" else str(value)
 
 
 def _whole(value: Any) -> Any:

@@ -20,7 +20,7 @@ from lifelong.atomic import write_whole
 from lifelong.data.events import user_context
 from lifelong.errors import SourceError, UsageError, require
 from lifelong.scoring.answer import Answer, ScoreRequest
-from lifelong.tables import TABLES, expand, is_path, reader_of, seconds_of
+from lifelong.tables import TABLES, expand, is_path, reader_of, seconds_of, text_of
 
 if TYPE_CHECKING:
     from lifelong.data.events import Schema
@@ -172,7 +172,7 @@ class _Columns:
         if unknown:
             found, expected = f"unknown column {unknown[0]!r}", ", ".join(sorted(self.names))
             raise SourceError(found, file=file, line=line, expected=expected, fix="rename it")
-        given = {key: None if value in (None, "") else str(value) for key, value in values.items()}
+        given = {key: text_of(value) for key, value in values.items()}
         for key in ("user", "item"):
             if given.get(key) is None:
                 raise SourceError(f"no {key}", file=file, line=line, column=key, expected="an id", fix="fix the row")
