@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from lifelong.data.cell_plan import CellPlan, ages, key_of, plan_cells, share_out
+from lifelong.data.cell_plan import CellPlan, CellScale, key_of, plan_cells, share_out
 from lifelong.data.counts import count_features, feature_names
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
@@ -43,7 +43,7 @@ Array = npt.NDArray[Any]
 SHARES = (16, 9, 5, 2, 4, 1, 0.5)
 """Of Complete Journey's fields: item, product type, category, department, manufacturer, brand, package size."""
 FEW = 1000
-_AGES = np.array(ages(), np.float32)
+_AGES = np.array(CellScale.FINE.ages(), np.float32)
 
 
 ACTIVITY_DAYS = (1, 7, 30)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from lifelong.artifact.activations import replace_elu
 from lifelong.artifact.folder import COUNTING, RUN, FieldLayout, item_context, recent_layout
 from lifelong.artifact.run_graph import run_graph
-from lifelong.data.cell_plan import AGES, MOST
+from lifelong.data.cell_plan import SIZES
 from lifelong.errors import ArtifactError, require
 from lifelong.models.base import CountingModel, HistoryModel, Memory, MemoryModel, Model, Query, Window
 from lifelong.nn.masks import length_mask
@@ -283,6 +283,7 @@ def _counting_functions(model: CountingModel) -> dict[str, _Function]:
         "words": counted.words,
         "patience": counted.patience,
         "repeats": counted.repeats,
+        "scale": counted.scale,
     }
     attention = _read_seen_graph(model)(*draw.seen(2, 2))[1:]
     read = _Function(
@@ -393,7 +394,10 @@ class _Draw:
     def seen(self, users: int, candidates: int) -> tuple[Tensor, ...]:
         """That part `[B, 1, ...]`, the clock, what is found of targets, and the targets."""
         shape, clock = (users, candidates, len(self.model.item_fields)), self._memory(users, (1,))
-        times, age = (torch.randint(0, most, shape, generator=self.generator) for most in (MOST + 1, AGES))
+        assert isinstance(self.model, CountingModel)
+        scale = self.model.counts.plan.scale
+        ends = scale.counts()[-1] + 1, SIZES * scale.age_steps
+        times, age = (torch.randint(0, end, shape, generator=self.generator) for end in ends)
         seconds = torch.rand(shape, generator=self.generator) * 1e7
         # Half of the values have no cell; a third of these had one.
         cell, faded = (torch.rand(shape, generator=self.generator) > share for share in (1 / 2, 2 / 3))

@@ -26,7 +26,14 @@ from lifelong.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from lifelong.scoring.explanation import CandidateExplanation, Counted, Explanation, PastEvent, RelatedEvent
+    from lifelong.scoring.explanation import (
+        CandidateExplanation,
+        Counted,
+        CountedValue,
+        Explanation,
+        PastEvent,
+        RelatedEvent,
+    )
 
 _BAR = 24
 
@@ -95,7 +102,7 @@ def counted_rows(counted: Counted) -> list[list[str]]:
     """What a memory knows of a candidate, in words: a row per field, one per field with affinities, one for slots."""
     rows = []
     for value in counted.values:
-        met = {"counted": _times(value.times), "faded": "long ago", "new": "never", "unknown": "not counted"}
+        met = {"counted": _times(value), "faded": "long ago", "new": "never", "unknown": "not counted"}
         last = {None: "", 1: "the last event"}.get(value.events_ago, f"{value.events_ago} events ago")
         rows.append([value.field, _shown(value.value or "?"), met[value.state], last, _signed(value.effect)])
     for of in counted.affinities:
@@ -121,12 +128,11 @@ def _shown(value: str) -> str:
     return f"about {float(value):.3g}" if re.fullmatch(r"\d+\.\d{5,}", value) else value
 
 
-def _times(times: int) -> str:
-    from lifelong.data.cell_plan import MOST
-
-    if times == MOST:
-        return f"{MOST} times or more"
-    return "once" if times == 1 else f"{times} times"
+def _times(value: CountedValue) -> str:
+    if value.precision == "at_least":
+        return f"{value.times} times or more"
+    about = "about " if value.precision == "about" else ""
+    return "once" if value.times == 1 else f"{about}{value.times} times"
 
 
 def _slots(explanation: Explanation, candidate: CandidateExplanation) -> RenderableType:

@@ -13,7 +13,9 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +27,13 @@ KEYS = 2**16
 """Keys of a field at most; numbers beyond share them."""
 NO_KEY = -1
 """Key of padding and of unknown values, which are never counted: two of them need not be equal."""
-MOST = 127
-"""Largest count."""
 AGES = 256
-"""Steps of the scale of ages; the last one means a million events and more."""
-STEPS = 16
-"""Steps of the scale that have one size."""
+"""Steps of the finest scale of ages. In memory a cell's second number is 256 times the level of its count plus the step
+of its age."""
+SIZES = 16
+"""Sizes of the steps of a scale of ages: 1, 2, 4 ... 2^15 events."""
 WORD = 15
 """Bits of a word."""
-COUNT_BITS = 15
-"""Bits of a cell's count (7) and age (8) together."""
 WORD_BYTES, NUMBER_BYTES = 2, 4
 SUMS = 2
 """Sums of factors: of all events, and a decayed one."""
@@ -52,6 +51,105 @@ GAP_SECONDS = (0, *(29 * 2**key // 20 for key in range(GAP_NUMBERS - FIRST_BUCKE
 """Seconds of each key of a gap: 1.45 times the least gap of its bucket; a bucket's ends are a factor of two apart."""
 
 
+Precision = Literal["exact", "about", "at_least"]
+"""What a number of times is."""
+
+
+class CellScale(StrEnum):
+    """How finely a cell keeps a count and an age.
+
+    Counts are whole up to `exact`. Above it levels lie 2 apart, then 4, then 8 and so on, `exact` / 2 of each. Of the
+    events that find a cell on a level with the next one 2^j above it, those with a number that is a multiple of 2^j
+    raise it: one in 2^j on average, so that counts are right on average.
+
+    Source: this package; the idea of counting large numbers in few bits is that of Morris, "Counting Large Numbers of
+    Events in Small Registers", CACM 1978. Its coin is the number of the event here, so that a memory has one form.
+
+    >>> CellScale.COARSE.counts()
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28]
+    >>> CellScale.COARSE.bits, CellScale("fine").bits
+    (9, 15)
+    """
+
+    FINE = "fine"
+    COARSE = "coarse"
+
+    @property
+    def count_bits(self) -> int:
+        """Bits of a level; level 0 is an empty cell."""
+        return 7 if self is CellScale.FINE else 4
+
+    @property
+    def exact(self) -> int:
+        """Counts up to this one are exact; a power of two, or the highest level."""
+        return 127 if self is CellScale.FINE else 8
+
+    @property
+    def age_steps(self) -> int:
+        """Steps of each size of the scale of ages, see `ages`; a power of two from 2 to 16."""
+        return 16 if self is CellScale.FINE else 2
+
+    @property
+    def age_bits(self) -> int:
+        """Bits of an age."""
+        return (SIZES * self.age_steps - 1).bit_length()
+
+    @property
+    def bits(self) -> int:
+        """Bits of a count and an age together."""
+        return self.count_bits + self.age_bits
+
+    def counts(self) -> list[int]:
+        """The count of each level."""
+        found = [0]
+        for rise in self.rises():
+            found.append(found[-1] + rise)
+        return found
+
+    def precision(self, level: int) -> Precision:
+        """How well a level says how often a value was met."""
+        if level == 2**self.count_bits - 1:
+            return "at_least"
+        return "exact" if level <= self.exact else "about"
+
+    def rises(self) -> list[int]:
+        """For each level but the highest, how far above it the next one is: a power of two."""
+        above = (level - self.exact for level in range(2**self.count_bits - 1))
+        return [1 if over < 0 else 2 << over // (self.exact // 2) for over in above]
+
+    def waits(self) -> list[int]:
+        """For each level, the bits that are 0 in the numbers of those events that raise it; of the highest all bits."""
+        return [*(rise - 1 for rise in self.rises()), 2**62 - 1]
+
+    def ages(self) -> list[int]:
+        """The smallest age, in events, of each step of the scale of ages.
+
+        The first step of a size may be half of it, as the previous step ended at an odd multiple of that half.
+
+        >>> CellScale.COARSE.ages()[:12]
+        [0, 1, 2, 3, 5, 7, 11, 15, 23, 31, 47, 63]
+        >>> CellScale.FINE.ages()[:20]
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 19, 21]
+        """
+        found, start = [], 0
+        for level in range(SIZES):
+            size = 2**level
+            # Steps of this size, the first of which may be short; the next ones are twice the size.
+            first = max(1, size // 2)
+            found += [start, *(start + first + more * size for more in range(self.age_steps - 1))]
+            start += first + (self.age_steps - 1) * size
+        return found
+
+    def middle_ages(self) -> list[int]:
+        """The middle of each step of the scale of ages: what to tell people, to whom the smallest age says too little.
+
+        >>> CellScale.COARSE.middle_ages()[:8]
+        [0, 1, 2, 4, 6, 9, 13, 19]
+        """
+        start_A = self.ages()
+        return [(start + end) // 2 for start, end in pairwise([*start_A, 2 * start_A[-1]])]
+
+
 @dataclass(frozen=True, slots=True)
 class CellPacking:
     """How a store packs cells: by ascending key within a field, so that a key costs only a few bits.
@@ -65,6 +163,7 @@ class CellPacking:
     Args:
         cells_F: cells of each field.
         values_F: keys of each field are below this, which is 2^16 at most.
+        scale: of counts and ages.
 
     >>> packing = CellPacking(cells_F=(8,), values_F=(64,))
     >>> packing.low_bits, packing.high_bits, packing.size
@@ -73,6 +172,7 @@ class CellPacking:
 
     cells_F: tuple[int, ...]
     values_F: tuple[int, ...]
+    scale: CellScale = CellScale.FINE
 
     @property
     def low_bits(self) -> tuple[int, ...]:
@@ -90,7 +190,7 @@ class CellPacking:
     @property
     def bits(self) -> int:
         """Bits of all fields."""
-        cells = sum(count * (low + COUNT_BITS) for count, low in zip(self.cells_F, self.low_bits, strict=True))
+        cells = sum(count * (low + self.scale.bits) for count, low in zip(self.cells_F, self.low_bits, strict=True))
         return cells + sum(self.high_bits)
 
     @property
@@ -108,12 +208,14 @@ class CellPlan:
         words: words of faded bits; 0 for none.
         patience: for how many events more a cell keeps its place when its count doubles.
         repeats: whether the clock has a first row with the counts of repeats, see `lifelong.nn.repeats`.
+        scale: of counts and ages.
     """
 
     cells_F: tuple[int, ...]
     words: int
     patience: int
     repeats: bool = False
+    scale: CellScale = CellScale.FINE
 
     @property
     def cells(self) -> int:
@@ -126,26 +228,8 @@ class CellPlan:
         return self.words * WORD
 
     def bonuses(self) -> list[int]:
-        """For each count, by how many events its cell is treated as younger."""
-        return [round(self.patience * math.log2(max(count, 1))) for count in range(MOST + 1)]
-
-
-def ages() -> list[int]:
-    """The smallest age, in events, of each step of the scale of ages.
-
-    The first step of a size may be half of it, as the previous step ended at an odd multiple of that half.
-
-    >>> ages()[:20]
-    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 19, 21]
-    """
-    found, start = [], 0
-    for level in range(AGES // STEPS):
-        size = 2**level
-        # 16 steps of this size, the first of which may be short; the next level then has steps of twice the size.
-        first = max(1, size // 2)
-        found += [start, *(start + first + more * size for more in range(STEPS - 1))]
-        start += first + (STEPS - 1) * size
-    return found
+        """For each level of counts, by how many events its cell is treated as younger."""
+        return [round(self.patience * math.log2(max(count, 1))) for count in self.scale.counts()]
 
 
 def key_of(number: int) -> int:
@@ -177,6 +261,7 @@ def plan_cells(
     shares: Sequence[float] = (),
     patience: int = 400,
     repeats: bool = False,
+    scale: CellScale = CellScale.FINE,
 ) -> CellPlan:
     """Cells and faded bits in `total` bytes.
 
@@ -187,6 +272,7 @@ def plan_cells(
         shares: how cells are divided among the fields; 1, 1/2, 1/3 ... if empty.
         patience: see `CellPlan`.
         repeats: see `CellPlan`.
+        scale: of counts and ages.
 
     Raises:
         ValueError: there are too few bytes, or not as many shares as fields.
@@ -196,7 +282,7 @@ def plan_cells(
     words = max(1, int(total * faded) // WORD_BYTES)
     values, weights = values_of(sizes), shares or [1 / (rank + 1) for rank in range(len(sizes))]
     left = total - words * WORD_BYTES
-    least = CellPacking((1,) * len(sizes), values).size
+    least = CellPacking((1,) * len(sizes), values, scale).size
     if left < least:
         raise ValueError(
             f"{total} bytes are left for counting {len(sizes)} item fields; expected at least "
@@ -204,12 +290,12 @@ def plan_cells(
         )
 
     def packed(cells: int) -> CellPacking:
-        return CellPacking(share_out(cells, values, weights), values)
+        return CellPacking(share_out(cells, values, weights), values, scale)
 
-    # The largest number of cells that fits. Each field has one at least, and a cell takes more than `COUNT_BITS` bits,
-    # which bounds the search.
-    most = bisect_right(range(len(sizes), 8 * left // COUNT_BITS), left, key=lambda cells: packed(cells).size)
-    return CellPlan(packed(len(sizes) + most - 1).cells_F, words, patience, repeats)
+    # The largest number of cells that fits. Each field has one at least, and a cell takes more bits than its
+    # count and its age, which bounds the search.
+    most = bisect_right(range(len(sizes), 8 * left // scale.bits), left, key=lambda cells: packed(cells).size)
+    return CellPlan(packed(len(sizes) + most - 1).cells_F, words, patience, repeats, scale)
 
 
 def values_of(sizes: Sequence[int]) -> tuple[int, ...]:
@@ -237,14 +323,14 @@ def plan_of(settings: Mapping[str, Any], inputs: InputSpec) -> CellPlan:
     Raises:
         ValueError: see `plan_cells`.
     """
-    # Artifacts of earlier releases have no sums and no counts of repeats, and do not say so.
+    # Artifacts of earlier releases have no sums, no counts of repeats and the fine scale, and do not say so.
     widths = factor_widths(settings.get("factors", ()), settings["state"], fields=len(inputs.item))
     sums = SUMS * sum(widths)
     repeats = bool(settings.get("repeats", False))
     numbers = settings["width"] * len(settings["periods"]) + sums + (clock_levels(inputs) + repeats) * MARKS
     left, sizes = settings["state"] - NUMBER_BYTES * numbers, list(inputs.item.values())
     rest = {name: settings[name] for name in ("faded", "shares", "patience")}
-    return plan_cells(left, sizes, repeats=repeats, **rest)
+    return plan_cells(left, sizes, repeats=repeats, scale=CellScale(settings.get("scale", "fine")), **rest)
 
 
 def share_out(total: int, most: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:

@@ -22,20 +22,20 @@ from numba import types
 from numba.extending import intrinsic
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import AGES, COUNT_BITS, KEYS, MOST, ONE, RECENT_BITS, STEPS, WORD
+from lifelong.data.cell_plan import AGES, KEYS, ONE, RECENT_BITS, SIZES, WORD
 
-Packing = tuple[Array, Array, Array, Array, tuple[int, int, int]]
-"""start_F, the first cell of each field, and the end; values_F; low_F and high_F, see `CellPacking`; and the bits at
-which the counts begin, the high parts, and nothing more."""
-Rules = tuple[Array, Array, Array, int, int]
-"""start_F; age_A, events of each step of the scale of ages; bonus_N of each count; number of faded bits; whether the
-first row of the clock counts repeats."""
+Packing = tuple[Array, Array, Array, Array, tuple[int, int, int], tuple[int, int]]
+"""start_F, the first cell of each field, and the end; values_F; low_F and high_F, see `CellPacking`; the bits at which
+the counts begin, the high parts, and nothing more; and how many bits a count and an age take together, and the age."""
+Rules = tuple[Array, Array, tuple[Array, Array, Array], int, int, int]
+"""start_F; age_A, events of each step of the scale of ages; of each level of counts the count, the bonus, and for which
+events it waits, see `CellScale.waits`; steps of each size of ages; number of faded bits; whether the first row of the
+clock counts repeats. Tables are as long as any second number of a cell needs, whatever a store returned."""
 
 TOO_MANY, TOO_HIGH, UNSORTED = 1, 2, 3
 """What can be wrong: other than K keys in a record, a key that its field does not have, cells that are not sorted."""
 _PIECE, _ONES = 32, 2**32 - 1
 _FILLED = AGES << 16
-_LEVELS = AGES // STEPS
 _GAPS = (301, 132, 57, 23, 10, 4, 1)
 
 
@@ -77,7 +77,7 @@ def unpack(
     Returns:
         0, or what is wrong with one of the records.
     """
-    start_F, values_F, low_F, high_F, (counts, highs, end) = packing
+    start_F, values_F, low_F, high_F, (counts, highs, end), (bits, age_bits) = packing
     fields, size = len(values_F), (end + 7) // 8
     piece_I, byte_R, place_K = scratch
     for n in range(len(record_NR)):
@@ -93,7 +93,8 @@ def unpack(
                 # Less where the one would be with a high part of zero.
                 high = place_K[k] - begin - (k - first)
                 key = (high << low) | _at(piece_I, bit + (k - first) * low, mask)
-                packed = _at(piece_I, counts + k * COUNT_BITS, (1 << COUNT_BITS) - 1)
+                both = _at(piece_I, counts + k * bits, (1 << bits) - 1)
+                packed = both >> age_bits << 8 | both & ((1 << age_bits) - 1)
                 wrong |= (high < 0) | (key >= values_F[f])
                 cell_KX[k, 0] = key - KEYS // 2 if packed >= AGES else 0
                 cell_KX[k, 1] = packed
@@ -128,7 +129,7 @@ def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scrat
     Returns:
         0, or what is wrong with the cells of one of them: then some records are not filled.
     """
-    start_F, values_F, low_F, high_F, (_, _, end) = packing
+    start_F, values_F, low_F, high_F, (_, _, end), (bits, age_bits) = packing
     fields, size = len(values_F), (end + 7) // 8
     piece_I, byte_R, _ = scratch
     for n in range(len(cell_NKX)):
@@ -156,8 +157,9 @@ def pack(cell_NKX: Array, packing: Packing, record_NR: Array, offset: Any, scrat
             if falls:
                 return UNSORTED
         for k in range(start_F[fields]):
-            rest |= (np.int64(cell_KX[k, 1]) & ((1 << COUNT_BITS) - 1)) << held
-            held += COUNT_BITS
+            packed = np.int64(cell_KX[k, 1])
+            rest |= ((packed >> 8 << age_bits | packed & (AGES - 1)) & ((1 << bits) - 1)) << held
+            held += bits
             if held >= _PIECE:
                 piece_I[place] = rest & _ONES
                 place, rest, held = place + 1, rest >> _PIECE, held - _PIECE
@@ -279,9 +281,9 @@ def _repeat(repeats_X: Array, met: Any) -> None:
 @jit
 def _count(cell_KX: Array, faded_W: Array, key_F: Array, count: Any, rules: Rules) -> Any:
     """Count one event; `count` is its number, from 1. 1 if its item was met before, else 0."""
-    (start_F, age_A, bonus_N, bits, _), met = rules, 0
+    (start_F, age_A, (_, bonus_N, wait_N), steps, bits, _), met = rules, 0
     # Steps of 2^j events are due where 2^j divides the count: those of all sizes up to the largest that does.
-    due = np.int16(min((1 + min(_lowest(count), _LEVELS - 1)) * STEPS, AGES - 1))
+    due = np.int16(min((1 + min(_lowest(count), SIZES - 1)) * steps, SIZES * steps - 1))
     for f in range(len(key_F)):
         first, end, kept = start_F[f], start_F[f + 1], key_F[f] - KEYS // 2
         # The first empty cell, which is where those that age end.
@@ -294,7 +296,8 @@ def _count(cell_KX: Array, faded_W: Array, key_F: Array, count: Any, rules: Rule
         if f == 0 and (known or (bits and _is_faded(faded_W, key_F[f], f, bits))):
             met = 1
         if known:
-            cell_KX[at, 1] = min((cell_KX[at, 1] >> 8) + 1, MOST) * AGES
+            level = np.int64(cell_KX[at, 1]) >> 8
+            cell_KX[at, 1] = (level + (wait_N[level] & count == 0)) * AGES
             continue
         # The place that becomes free: the first empty cell, or that of the key that gives way.
         if free == end:
@@ -340,7 +343,7 @@ def write(
         rules: by which cells age and give way.
         longest: seconds at which the clock stops.
     """
-    (cell_BKX, faded_BW, clock_BJX), repeats = memory, rules[4]
+    (cell_BKX, faded_BW, clock_BJX), repeats = memory, rules[5]
     for n in range(len(row_N)):
         b = row_N[n]
         met = _count(cell_BKX[b], faded_BW[b], key_NF[n], count_N[n], rules)
@@ -381,7 +384,7 @@ def find(
         rules: see `write`.
         found: times, age, faded and seconds, each `[B, C, F]` and zeros, which are filled.
     """
-    (cell_BKX, faded_BW, clock_BJX), (start_F, age_A, _, bits, repeats) = memory, rules
+    (cell_BKX, faded_BW, clock_BJX), (start_F, age_A, (count_N, _, _), _, bits, repeats) = memory, rules
     times_BCF, age_BCF, faded_BCF, seconds_BCF = found
     for b in range(len(cell_BKX)):
         for c in range(key_BCF.shape[1]):
@@ -392,7 +395,7 @@ def find(
                 at = _place(cell_BKX[b], start_F[f], start_F[f + 1], key - KEYS // 2)
                 if at < start_F[f + 1] and _rank(cell_BKX[b], at) == key - KEYS // 2:
                     packed = np.int64(cell_BKX[b, at, 1])
-                    times_BCF[b, c, f], age_BCF[b, c, f] = packed >> 8, packed & (AGES - 1)
+                    times_BCF[b, c, f], age_BCF[b, c, f] = count_N[packed >> 8], packed & (AGES - 1)
                     seconds_BCF[b, c, f] = _elapsed(clock_BJX[b, repeats:], count_B[b], age_A[packed & (AGES - 1)])
                 elif bits:
                     faded_BCF[b, c, f] = _is_faded(faded_BW[b], key, f, bits)

@@ -23,7 +23,17 @@ import numpy.typing as npt
 
 from lifelong.artifact.folder import COUNTING, FieldLayout
 from lifelong.artifact.manifest import AGAIN
-from lifelong.data.cell_plan import AGES, GAP_SECONDS, KEYS, LONGEST, MARKS, CellPacking, CellPlan, ages, keys_of
+from lifelong.data.cell_plan import (
+    AGES,
+    GAP_SECONDS,
+    KEYS,
+    LONGEST,
+    MARKS,
+    CellPacking,
+    CellPlan,
+    CellScale,
+    keys_of,
+)
 from lifelong.errors import ArtifactError, require
 from lifelong.memory.packed_cells import PackedCells
 from lifelong.memory.short_records import ShortRecords, bytes_of
@@ -50,10 +60,7 @@ class Counting:
 
         self._kernel, self._fields = cell_kernel, len(plan.cells_F)
         self._gap = event_fields.index("gap") if "gap" in event_fields else None
-        start_F, age_A, bonus_N = (
-            np.array(values, np.int64) for values in (np.cumsum([0, *plan.cells_F]), ages(), plan.bonuses())
-        )
-        self._rules = start_F, age_A, bonus_N, plan.bits, int(plan.repeats)
+        self._rules = rules_of(plan)
         self._seconds = np.array(GAP_SECONDS, np.int64)
 
     @classmethod
@@ -161,6 +168,20 @@ def compile_all() -> None:
     packed.pack(states.fields["cell"])
 
 
+def rules_of(plan: CellPlan) -> tuple[IntArray, IntArray, tuple[IntArray, IntArray, IntArray], int, int, int]:
+    """A plan as the loops of `cell_kernel` take it: its `Rules`."""
+    scale, start_F = plan.scale, np.cumsum([0, *plan.cells_F], dtype=np.int64)
+    levels = _table(scale.counts()), _table(plan.bonuses()), _table(scale.waits())
+    return start_F, _table(scale.ages()), levels, scale.age_steps, plan.bits, int(plan.repeats)
+
+
+def _table(values: Sequence[int]) -> IntArray:
+    """Values by their index, and zeros for indices that only a damaged memory has."""
+    found = np.zeros(AGES, np.int64)
+    found[: len(values)] = values
+    return found
+
+
 def _short(packed: PackedCells) -> ShortRecords:
     return ShortRecords({"cell": 8, "faded": 2}, "cell", packed, _HEAD)
 
@@ -195,5 +216,6 @@ def _fits(text: str, event_fields: Sequence[str], layout: Sequence[FieldLayout])
 def plan_from(text: str) -> CellPlan:
     """A plan out of the metadata of a graph; `lifelong.artifact.graphs` writes it."""
     found = json.loads(text)
-    # Earlier releases counted no repeats.
-    return CellPlan(tuple(found["cells_F"]), found["words"], found["patience"], bool(found.get("repeats", False)))
+    # Earlier releases counted no repeats, and had the fine scale.
+    repeats, scale = bool(found.get("repeats", False)), CellScale(found.get("scale", "fine"))
+    return CellPlan(tuple(found["cells_F"]), found["words"], found["patience"], repeats, scale)

@@ -1,6 +1,6 @@
 """Cells of a counting memory in few bytes: `lifelong.data.cell_plan.CellPacking`, for many users at once.
 
-    bits 0 ..   lowest bits of each key, then 15 of each count and age, all by field and rising key
+    bits 0 ..   lowest bits of each key, then each count and age, all by field and rising key
           ..    of each field, ones for its keys and zeros where they rise
 
 The keys are in Elias-Fano code: sorted, each is cut into low bits, which are written as they are, and a high part,
@@ -20,11 +20,12 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data.cell_plan import COUNT_BITS, CellPacking
+from lifelong.data.cell_plan import CellPacking
 from lifelong.errors import require
 
 Cells = npt.NDArray[np.int16]
-"""`[N, K, 2]`: the key less 2^15, and 256 times the count plus the age; zeros are an empty cell."""
+"""`[N, K, 2]`: the key less 2^15, and 256 times the level of the count plus the step of the age; zeros are an empty
+cell."""
 Bits = npt.NDArray[np.uint8]
 
 
@@ -51,8 +52,9 @@ class PackedCells:
         self._start_F = np.cumsum([0, *packing.cells_F], dtype=np.int64)
         sizes = (packing.values_F, packing.low_bits, packing.high_bits)
         counts = sum(low * cells for low, cells in zip(packing.low_bits, packing.cells_F, strict=True))
-        begins = counts, counts + COUNT_BITS * sum(packing.cells_F), packing.bits
-        self._packing = (self._start_F, *(np.array(values, np.int64) for values in sizes), begins)
+        bits = packing.scale.bits, packing.scale.age_bits
+        begins = counts, counts + bits[0] * sum(packing.cells_F), packing.bits
+        self._packing = (self._start_F, *(np.array(values, np.int64) for values in sizes), begins, bits)
 
     def sorted(self, cell_NKX: Cells) -> Cells:
         """The cells as they would come back from a store: each field's by rising key, empty ones last."""

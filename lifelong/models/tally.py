@@ -48,10 +48,10 @@ Counts, ages and affinities are of very different sizes. The heads' first layers
 
 State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot (a smaller state has no slots); two sums,
 each of as many numbers as the factors have; the clock (`nn/clock.py`), 136 bytes; repeats, 8 bytes; of what remains,
-`faded` of it bits for values that fell out, and the rest cells, shared out over the item fields. A cell takes 15 bits
-and what its key needs among the sorted keys of its field, about 23 bits together. A user who has not filled all that
-takes less: cells, levels of the clock, slots and bits that are empty are not stored, which leaves about 600 bytes
-after two events.
+`faded` of it bits for values that fell out, and the rest cells, shared out over the item fields. A cell has 9 bits for
+its count and age, coarse ones (`scale`), and what its key needs among the sorted keys of its field, about 16 bits
+together. A user who has not filled all that takes less: cells, levels of the clock, slots and bits that are empty are
+not stored, which leaves about 600 bytes after two events.
 
 Shapes: B users, L padded history length, C targets per user, S slots, D slot width, E width of an embedded event, F
 item fields, K cells, W words of faded bits, P features of a field.
@@ -76,6 +76,7 @@ from lifelong.data.cell_plan import (
     SUMS,
     WHOLE,
     CellPacking,
+    CellScale,
     clock_levels,
     factor_widths,
     values_of,
@@ -166,6 +167,10 @@ class TallyConfig:
     )
     shares: tuple[PositiveFloat, ...] = setting(
         (), "how cells are shared out over the item fields; [] for 1, 1/2, 1/3 ..."
+    )
+    scale: CellScale = setting(
+        CellScale.COARSE,
+        "how finely a cell keeps its count and its age: coarse takes 9 bits and leaves room for more cells, fine 15",
     )
     repeats: bool = setting(True, "whether to count how many events repeat an item")
     patience: NonNegativeInt = setting(400, "events for which a doubled count holds a cell; 0 keeps the latest values")
@@ -384,7 +389,7 @@ class Tally(CountingModel[Any]):
         "query": "memory.slots.reader.query",
         "score": "memory.slots.reader.scores.0",
     }
-    earlier_settings: ClassVar[Mapping[str, Any]] = {"factors": (), "repeats": False}
+    earlier_settings: ClassVar[Mapping[str, Any]] = {"factors": (), "repeats": False, "scale": "fine"}
     # Earlier first layers were plain ones, and the weight of the second head was its setting alone.
     later_buffers: ClassVar[tuple[str, ...]] = (
         "head.steady",
@@ -458,6 +463,7 @@ class Tally(CountingModel[Any]):
                 kind=config.kind,
                 levels=levels,
                 repeats=config.repeats,
+                scale=config.scale,
             )
         except ValueError as error:
             raise ConfigError(
@@ -522,8 +528,9 @@ class Tally(CountingModel[Any]):
 
     @property
     def cells(self) -> CellPacking:
-        """Sorted by key, in about three bytes a cell."""
-        return CellPacking(self.memory.counts.plan.cells_F, values_of(list(self.inputs.item.values())))
+        """Sorted by key, in about two bytes a cell."""
+        plan = self.memory.counts.plan
+        return CellPacking(plan.cells_F, values_of(list(self.inputs.item.values())), plan.scale)
 
     @property
     def counts(self) -> CountMemory:

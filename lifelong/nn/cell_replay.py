@@ -18,14 +18,16 @@ import torch
 from torch import Tensor
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import AGES, KEYS, MOST, ONE, RECENT_BITS, STEPS, WORD, CellPlan
+from lifelong.data.cell_plan import AGES, KEYS, ONE, RECENT_BITS, SIZES, WORD, CellPlan
 from lifelong.nn.cells import Found
 
 Cells = tuple[Array, Array, Array]
-"""key_K, count_K, and last_K: the event of the last write."""
+"""key_K, level_K of the counts, and last_K: the event of the last write."""
 Places = tuple[Array, Array, Array, Array]
 """start_F, the first cell of each field; used_F, how many of its cells are filled; base_F, where its keys begin in
 place_V; place_V, the cell of each key, -1 for none."""
+Scale = tuple[Array, Array, Array, int]
+"""stale_N, see `cells.staleness`; count_N and wait_N of each level of counts; steps of each size of ages."""
 
 
 @jit
@@ -35,41 +37,41 @@ def _bit(key: Any, field: Any, which: Any, bits: Any) -> Any:
 
 
 @jit
-def _age(n: Any, last: Any) -> Any:
-    """The step of the scale of ages at event n for what was written at event `last`."""
+def _age(n: Any, last: Any, most: Any) -> Any:
+    """The step of the scale of ages at event n for what was written at event `last`; `most` steps of each size."""
     # On level j a step is 2^j events and taken at their multiples, so that steps are a difference of quotients. After
-    # the 16 steps of a level, the age continues from there on the next one.
-    for level in range(AGES // STEPS):
+    # the steps of a level, the age continues from there on the next one.
+    for level in range(SIZES):
         steps = (n >> level) - (last >> level)
-        if steps < STEPS:
-            return level * STEPS + steps
-        last = ((last >> level) + STEPS) << level
-    return np.int64(AGES - 1)
+        if steps < most:
+            return level * most + steps
+        last = ((last >> level) + most) << level
+    return np.int64(SIZES * most - 1)
 
 
 @jit
-def _stalest(cells: Cells, first: Any, end: Any, n: Any, stale_N: Array) -> Any:
+def _stalest(cells: Cells, first: Any, end: Any, n: Any, scale: Scale) -> Any:
     """The cell from `first` to before `end` that gives way at event n; of equals that of the lowest key.
 
     All of these cells are filled. A step of the scale stands for at least as many events as it has: what is no staler
     by its true age need not be looked up.
     """
-    key_K, count_K, last_K = cells
+    (key_K, level_K, last_K), (stale_N, _, _, steps) = cells, scale
     best, chosen = np.int64(-(2**60)), first
     for k in range(first, end):
-        packed = count_K[k] * AGES
+        packed = level_K[k] * AGES
         if n - last_K[k] + stale_N[packed] >= best:
-            stale = stale_N[packed + _age(n, last_K[k])]
+            stale = stale_N[packed + _age(n, last_K[k], steps)]
             if stale > best or (stale == best and key_K[k] < key_K[chosen]):
                 best, chosen = stale, k
     return chosen
 
 
 @jit
-def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, stale_N: Array) -> Any:
+def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, scale: Scale) -> Any:
     """Count the n-th event, from 1; whether its item was met before."""
     met, bits = 0, len(bit_N)
-    (key_K, count_K, last_K), (start_F, used_F, base_F, place_V) = cells, places
+    (key_K, level_K, last_K), (start_F, used_F, base_F, place_V), wait_N = cells, places, scale[2]
     for f in range(len(key_F)):
         key = key_F[f]
         if key < 0:
@@ -78,14 +80,15 @@ def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, sta
         if f == 0:
             met = 1 if at >= 0 else (bit_N[_bit(key, f, 0, bits)] & bit_N[_bit(key, f, 1, bits)] if bits else 0)
         if at >= 0:
-            count_K[at] = min(count_K[at] + 1, MOST)
+            if wait_N[level_K[at]] & n == 0:
+                level_K[at] += 1
             last_K[at] = n
             continue
         if used_F[f] < start_F[f + 1] - start_F[f]:
             at = start_F[f] + used_F[f]
             used_F[f] += 1
         else:
-            at = _stalest(cells, start_F[f], start_F[f + 1], n, stale_N)
+            at = _stalest(cells, start_F[f], start_F[f + 1], n, scale)
             gone = key_K[at]
             place_V[base_F[f] + gone] = -1
             if bits:
@@ -93,34 +96,35 @@ def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, sta
                 bit_N[(n + f * 101) * 7_919 % bits] = 0
                 bit_N[_bit(gone, f, 0, bits)] = 1
                 bit_N[_bit(gone, f, 1, bits)] = 1
-        key_K[at], count_K[at], last_K[at] = key, 1, n
+        key_K[at], level_K[at], last_K[at] = key, 1, n
         place_V[base_F[f] + key] = at
     return met
 
 
 @jit
-def _find(asked_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, found_FX: Array) -> None:
+def _find(asked_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, scale: Scale, found_FX: Array) -> None:
     """Fill count, age and faded of each key asked for after n events; zeros are there already."""
-    (_, count_K, last_K), (_, _, base_F, place_V), bits = cells, places, len(bit_N)
+    (_, level_K, last_K), (_, _, base_F, place_V), bits = cells, places, len(bit_N)
+    _, count_N, _, steps = scale
     for f in range(len(asked_F)):
         key = asked_F[f]
         if key < 0:
             continue
         at = place_V[base_F[f] + key]
         if at >= 0:
-            found_FX[f, 0], found_FX[f, 1] = count_K[at], _age(n, last_K[at])
+            found_FX[f, 0], found_FX[f, 1] = count_N[level_K[at]], _age(n, last_K[at], steps)
         elif bits:
             found_FX[f, 2] = bit_N[_bit(key, f, 0, bits)] & bit_N[_bit(key, f, 1, bits)]
 
 
 @jit
-def _pack(n: Any, cells: Cells, places: Places, bit_N: Array, cell_KX: Array, faded_W: Array) -> None:
+def _pack(n: Any, cells: Cells, places: Places, bit_N: Array, steps: Any, cell_KX: Array, faded_W: Array) -> None:
     """Fill the memory after n events; zeros are there already."""
-    (key_K, count_K, last_K), (start_F, used_F, _, _) = cells, places
+    (key_K, level_K, last_K), (start_F, used_F, _, _) = cells, places
     for f in range(len(used_F)):
         for k in range(start_F[f], start_F[f] + used_F[f]):
             cell_KX[k, 0] = key_K[k] - KEYS // 2
-            cell_KX[k, 1] = count_K[k] * AGES + _age(n, last_K[k])
+            cell_KX[k, 1] = level_K[k] * AGES + _age(n, last_K[k], steps)
     for bit in range(len(bit_N)):
         faded_W[bit // WORD] += bit_N[bit] << (bit % WORD)
 
@@ -131,7 +135,7 @@ def _replay(
     order_BC: Array,
     position_BC: Array,
     asked_BCF: Array,
-    plan: tuple[Array, Array, int, Array],
+    plan: tuple[Array, Array, int, Scale],
     found_BCFX: Array,
     repeats_BCX: Array,
     memories: tuple[Array, Array],
@@ -144,12 +148,12 @@ def _replay(
         position_BC: events before each target.
         asked_BCF: keys asked for; F = 0 for memories.
         plan: start_F, the first cell of each field, and the end; base_F, the first place of each field in the table of
-            keys, and the end; how many faded bits; stale_N.
+            keys, and the end; how many faded bits; of counts and ages.
         found_BCFX: zeros.
         repeats_BCX: is filled, whatever else is wanted.
         memories: cell_BCKX and faded_BCW, zeros; without targets if memories are not wanted.
     """
-    (start_F, base_F, bits, stale_N), (cell_BCKX, faded_BCW) = plan, memories
+    (start_F, base_F, bits, scale), (cell_BCKX, faded_BCW) = plan, memories
     fields, size = len(start_F) - 1, start_F[-1]
     cells = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64)
     used_F, place_V, bit_N = np.zeros(fields, np.int64), np.full(base_F[-1], -1, np.int64), np.zeros(bits, np.int64)
@@ -159,12 +163,12 @@ def _replay(
         for c in order_BC[b]:
             while n < position_BC[b, c]:
                 n += 1
-                met = _write(key_BLF[b, n - 1], n, cells, places, bit_N, stale_N)
+                met = _write(key_BLF[b, n - 1], n, cells, places, bit_N, scale)
                 total, recent = total + met, recent + ((met * ONE - recent) >> RECENT_BITS)
             repeats_BCX[b, c, 0], repeats_BCX[b, c, 1] = total, recent
-            _find(asked_BCF[b, c], n, cells, places, bit_N, found_BCFX[b, c])
+            _find(asked_BCF[b, c], n, cells, places, bit_N, scale, found_BCFX[b, c])
             if cell_BCKX.shape[1]:
-                _pack(n, cells, places, bit_N, cell_BCKX[b, c], faded_BCW[b, c])
+                _pack(n, cells, places, bit_N, scale[3], cell_BCKX[b, c], faded_BCW[b, c])
         # Only the places in use are cleared for the next user: the table may be far larger than the memory.
         for f in range(fields):
             for k in range(start_F[f], start_F[f] + used_F[f]):
@@ -236,6 +240,7 @@ def _run(
     start_F = np.concatenate([[0], np.cumsum(plan.cells_F)]).astype(np.int64)
     order = np.argsort(position, axis=1, kind="stable")
     repeats = np.zeros((*position.shape, 2), np.int32)
-    rules = start_F, base_F, plan.bits, stale_N.cpu().numpy()
+    levels = (np.array(values, np.int64) for values in (plan.scale.counts(), plan.scale.waits()))
+    rules = start_F, base_F, plan.bits, (stale_N.cpu().numpy(), *levels, plan.scale.age_steps)
     _replay(keys, order, position, asked, rules, found, repeats, memories)
     return torch.from_numpy(repeats)

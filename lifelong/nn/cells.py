@@ -4,14 +4,16 @@
                    `--no------> an empty cell, or the stalest one: its own key leaves its mark in the faded bits
     target's keys --> count, age in events, faded?
 
-A cell has a key of up to 16 bits, a count of 7 bits, and in 8 bits its age: how many events ago it was last written,
-on a scale that is exact up to 16, and beyond short by less than an eighth. The stalest cell is the one with the largest
-age less `patience` times log2 of its count. A decayed count would give nearly the same order, but two paths to one
-memory could then differ by a rounding. All numbers here are whole, so that a memory is the same bit for bit on every
-path to it. A field with no more values than cells never loses one.
+A cell has a key of up to 16 bits, a count, and its age: how many events ago it was last written, both on a scale
+(`CellScale`). The coarse one has 4 bits for counts, which are exact up to 8 and right on average above, and 5 for ages,
+two steps for each doubling; the bytes that this saves are two cells more for every five. The fine one has 7 and 8 bits.
+The stalest cell is the one with the largest age less `patience` times log2 of its count. A decayed count would give
+nearly the same order, but two paths to one memory could then differ by a rounding. All numbers here are whole, so that
+a memory is the same bit for bit on every path to it. A field with no more values than cells never loses one.
 
-The scale of ages has 16 steps of one event, 16 of two, 16 of four, and so on. A step of 2^j events is taken when the
-number of the user's events is a multiple of 2^j, so that nothing but the step need be kept.
+The scale of ages has as many steps of one event as of two, of four, and so on. A step of 2^j events is taken when the
+number of the user's events is a multiple of 2^j, so that nothing but the step need be kept. In the same way a count
+that lacks 2^j to the next level is raised by the events with a number that is a multiple of 2^j.
 
 The key of a value that loses its cell is put into a Bloom filter of two bits a key, shared by all fields: a target
 key without a cell but with both bits was seen before, barring collisions. So that the filter never fills up, each entry
@@ -32,19 +34,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lifelong.data.cell_plan import AGES, KEYS, MOST, NO_KEY, STEPS, WORD, CellPlan, ages, faded_bits, key_of
+from lifelong.data.cell_plan import AGES, KEYS, NO_KEY, SIZES, WORD, CellPlan, CellScale, faded_bits, key_of
 
 
 def staleness(plan: CellPlan) -> Tensor:
-    """For each packed count and age, the events of the age less the bonus of the count: int64 `[2^15]`."""
-    return (torch.tensor(ages()) - torch.tensor(plan.bonuses()).unsqueeze(-1)).flatten()
+    """For each second number of a cell, the events of the age less the bonus of the count: int64 `[256 levels]`."""
+    age_A = torch.zeros(AGES, dtype=torch.int64)
+    age_A[: SIZES * plan.scale.age_steps] = torch.tensor(plan.scale.ages())
+    return (age_A - torch.tensor(plan.bonuses()).unsqueeze(-1)).flatten()
 
 
 class Found(NamedTuple):
     """What the cells know of each target's value of each field; zeros where there is no cell."""
 
     count_BCF: Tensor
-    """int64, at most `MOST`."""
+    """int64, see `CellScale.counts`."""
     age_BCF: Tensor
     """int64: step of the scale of ages; 0 if it is the user's last event."""
     faded_BCF: Tensor
@@ -59,7 +63,8 @@ def key_table(size: int) -> Tensor:
 def empty_cells(users: int, plan: CellPlan, *, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cells `[B, K, 2]` and faded bits `[B, W]` of users without events: int16 zeros.
 
-    A cell's first number is its key less 2^15, its second 256 times the count plus the age; 0 in an empty cell.
+    A cell's first number is its key less 2^15, its second 256 times the level of the count plus the step of the age; 0
+    in an empty cell.
     """
     cell_BKX = torch.zeros(users, plan.cells, 2, dtype=torch.int16, device=device)
     return cell_BKX, torch.zeros(users, plan.words, dtype=torch.int16, device=device)
@@ -88,20 +93,22 @@ def write_cells(
     """
     parts, faded_BW = [], faded_BW.long()
     for field, part in enumerate(torch.split(cell_BKX.long(), list(plan.cells_F), dim=1)):
-        cell_BXX, gone_B = _write_field(part, key_BF[:, field], count_B, stale_N)
+        cell_BXX, gone_B = _write_field(part, key_BF[:, field], count_B, stale_N, plan.scale)
         parts.append(cell_BXX)
         if plan.words:
             faded_BW = _fade(faded_BW, gone_B, field, count_B, plan)
     return torch.cat(parts, dim=1).short(), faded_BW.short()
 
 
-def _write_field(cell_BXX: Tensor, key_B: Tensor, count_B: Tensor, stale_N: Tensor) -> tuple[Tensor, Tensor]:
+def _write_field(
+    cell_BXX: Tensor, key_B: Tensor, count_B: Tensor, stale_N: Tensor, scale: CellScale
+) -> tuple[Tensor, Tensor]:
     """The field's cells after the event, and the key that lost its cell, `NO_KEY` where none did."""
     size = cell_BXX.shape[1]
     kept_BX, packed_BX = cell_BXX.unbind(-1)
     key_B1, real_B1 = key_B.unsqueeze(-1) - KEYS // 2, (key_B >= 0).unsqueeze(-1)
     filled_BX = packed_BX >= AGES
-    packed_BX = _older(packed_BX, filled_BX, count_B)
+    packed_BX = _older(packed_BX, filled_BX, count_B, scale.age_steps)
     same_BX = filled_BX & (kept_BX == key_B1)
     # An empty cell is staler than any filled one.
     stale_BX = torch.where(filled_BX, stale_N[packed_BX.clamp(min=0)], 2**31)
@@ -114,20 +121,23 @@ def _write_field(cell_BXX: Tensor, key_B: Tensor, count_B: Tensor, stale_N: Tens
     lost_BX = chosen_BX & filled_BX & ~hit_B1
     # One cell at most loses its key, so that the sum is this key; `NO_KEY` where none does.
     gone_B = torch.where(lost_BX, kept_BX + KEYS // 2 - NO_KEY, 0).sum(dim=1) + NO_KEY
-    count_BX = torch.where(hit_B1, (packed_BX // AGES + 1).clamp(max=MOST), 1)
-    cell = (torch.where(chosen_BX, key_B1, kept_BX), torch.where(chosen_BX, count_BX * AGES, packed_BX))
+    level_BX = packed_BX // AGES
+    wait_BX = torch.tensor(scale.waits(), device=count_B.device)[level_BX]
+    raised_BX = level_BX + (wait_BX & count_B.unsqueeze(-1) == 0).long()
+    level_BX = torch.where(hit_B1, raised_BX, 1)
+    cell = (torch.where(chosen_BX, key_B1, kept_BX), torch.where(chosen_BX, level_BX * AGES, packed_BX))
     return torch.stack(cell, dim=-1), gone_B
 
 
-def _older(packed_BX: Tensor, filled_BX: Tensor, count_B: Tensor) -> Tensor:
+def _older(packed_BX: Tensor, filled_BX: Tensor, count_B: Tensor, steps: int) -> Tensor:
     """Cells one event later; `count` is the number of that event.
 
     Steps of 2^j events are due where 2^j divides the count: those of all sizes up to the largest that does.
     """
     age_BX = packed_BX % AGES
-    size_J = 2 ** torch.arange(1, AGES // STEPS, device=count_B.device)
+    size_J = 2 ** torch.arange(1, SIZES, device=count_B.device)
     sizes_B = 1 + (count_B.unsqueeze(-1) % size_J == 0).sum(dim=-1)
-    due_BX = age_BX < (sizes_B * STEPS).clamp(max=AGES - 1).unsqueeze(-1)
+    due_BX = age_BX < (sizes_B * steps).clamp(max=SIZES * steps - 1).unsqueeze(-1)
     return packed_BX + (filled_BX & due_BX).long()
 
 
@@ -161,7 +171,8 @@ def find_cells(cell_BCKX: Tensor, faded_BCW: Tensor, key_BCF: Tensor, plan: Cell
         packs.append(torch.where(same, packed, 0).sum(dim=-1))
         faded.append(_is_faded(faded_BCW, key_BC, field, plan) & ~same.any(dim=-1))
     packed_BCF = torch.stack(packs, dim=-1)
-    return Found(packed_BCF // AGES, packed_BCF % AGES, torch.stack(faded, dim=-1))
+    count_N = torch.tensor(plan.scale.counts(), device=packed_BCF.device)
+    return Found(count_N[packed_BCF // AGES], packed_BCF % AGES, torch.stack(faded, dim=-1))
 
 
 def _is_faded(faded_BCW: Tensor, key_BC: Tensor, field: int, plan: CellPlan) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import AGES, ONE
+from lifelong.data.cell_plan import ONE
 from lifelong.nn.repeats import HALVINGS, RECENT
 
 Scales = tuple[Array, Array, Array, Array, Array]
@@ -44,6 +44,7 @@ def count_targets(
     moments: tuple[Array, Array, Array],
     scales: Scales,
     age_steps: int,
+    age_kinds: int,
     kinds: int,
     known_NY: Array,
     kind_NF: Array,
@@ -56,6 +57,7 @@ def count_targets(
         moments: count_X, clock_XJX, and repeats_XRX with one row, or none where they are not counted.
         scales: see `Scales`.
         age_steps: steps of the scale of ages of one kind.
+        age_kinds: kinds that differ by their ages alone.
         kinds: kinds of a field.
         known_NY: filled: features of each field, popularity, what is more than popularity, activity, pace, shares of
             repeats; what follows is not touched.
@@ -95,7 +97,7 @@ def count_targets(
             step = -1
             for first in first_T:
                 step += times >= first
-            kind_NF[n, f] = 2 + step * (AGES // age_steps) + age_NF[n, f] // age_steps + f * kinds
+            kind_NF[n, f] = 2 + step * age_kinds + age_NF[n, f] // age_steps + f * kinds
         at = fields * (size + 2)
         known_Y[at] = math.log1p(np.float64(count)) / 4
         for level in range(len(clock_JX)):

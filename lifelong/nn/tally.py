@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lifelong.data.cell_plan import AGES, CLOCK_LEVELS, MARKS, NUMBER_BYTES, CellPlan, ages, plan_cells
+from lifelong.data.cell_plan import CLOCK_LEVELS, MARKS, NUMBER_BYTES, SIZES, CellPlan, CellScale, plan_cells
 from lifelong.nn.affinity import Affinity, Sums
 from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
 from lifelong.nn.clock import clock_at, elapsed, empty_clock, spans, tick
@@ -51,9 +51,9 @@ STD_KIND = 0.1
 """Spread of the initial embeddings of kinds of cells."""
 TIMES = (1, 2, 3, 4, 6, 9, 14, 25, 60)
 """Where kinds of cells begin, by their counts."""
-AGE_STEPS = 8
-"""Steps of the scale of ages that make one kind of cells."""
-KINDS = 2 + len(TIMES) * (AGES // AGE_STEPS)
+AGE_KINDS = 2 * SIZES
+"""Ranges of ages that make kinds of cells: two of each size of the steps of ages."""
+KINDS = 2 + len(TIMES) * AGE_KINDS
 """Kinds of cells of a field: none, none but faded, and each pair of a range of counts and one of ages."""
 
 
@@ -155,6 +155,7 @@ class CountMemory(nn.Module):
         kind: width of the embedding that stands for a count and an age together.
         levels: J; 1 where the times of events are not known.
         repeats: whether to count how many events repeat a value of the first field.
+        scale: how finely cells keep counts and ages.
 
     Raises:
         ValueError: too few bytes, or shares of another number of fields.
@@ -185,10 +186,13 @@ class CountMemory(nn.Module):
         kind: int = 8,
         levels: int = CLOCK_LEVELS,
         repeats: bool = True,
+        scale: CellScale = CellScale.COARSE,
     ) -> None:
         super().__init__()
         left = state - NUMBER_BYTES * (levels + repeats) * MARKS
-        self.plan: CellPlan = plan_cells(left, sizes, faded=faded, shares=shares, patience=patience, repeats=repeats)
+        self.plan: CellPlan = plan_cells(
+            left, sizes, faded=faded, shares=shares, patience=patience, repeats=repeats, scale=scale
+        )
         self.levels, self.size = levels, counted_size(len(sizes), kind=kind, levels=levels, repeats=repeats)
         self.kind: nn.Embedding = nn.Embedding(len(sizes) * KINDS, kind)
         nn.init.normal_(self.kind.weight, std=STD_KIND)
@@ -197,7 +201,7 @@ class CountMemory(nn.Module):
         self.register_buffer("half_life_X", torch.tensor(half_lives), persistent=False)
         self.register_buffer("first_T", torch.tensor(TIMES), persistent=False)
         self.register_buffer("stale_N", staleness(self.plan), persistent=False)
-        self.register_buffer("age_A", torch.tensor(ages()), persistent=False)
+        self.register_buffer("age_A", torch.tensor(self.plan.scale.ages()), persistent=False)
 
     def initial(self, num_users: int) -> Counts:
         """Memories of users without events."""
@@ -319,7 +323,7 @@ class CountMemory(nn.Module):
     def _kind_of(self, seen: Seen) -> Tensor:
         """Which kind of cell each value has: none, faded, or by its count and its age together; int64 `[B, C, F]`."""
         step_BCF = (seen.times_BCF.unsqueeze(-1) >= self.first_T).sum(dim=-1) - 1
-        cell_BCF = 2 + step_BCF * (AGES // AGE_STEPS) + seen.age_BCF // AGE_STEPS
+        cell_BCF = 2 + step_BCF * AGE_KINDS + seen.age_BCF // (self.plan.scale.age_steps // 2)
         kind_BCF = torch.where(seen.times_BCF > 0, cell_BCF, seen.faded_BCF.long())
         # The embeddings of all fields lie in one table, field after field.
         return kind_BCF + KINDS * torch.arange(kind_BCF.shape[-1], device=kind_BCF.device)

@@ -27,7 +27,7 @@ from lifelong.nn.counted_pass import count_targets, fit_targets
 from lifelong.nn.hpmn import Slots
 from lifelong.nn.moments import repeated
 from lifelong.nn.scaled import weights_of
-from lifelong.nn.tally import AGE_STEPS, DAY, DAY_HALF_LIVES, FEATURES, HALF_LIVES, KINDS, TIMES, TallyMemory
+from lifelong.nn.tally import AGE_KINDS, DAY, DAY_HALF_LIVES, FEATURES, HALF_LIVES, KINDS, TIMES, TallyMemory
 
 
 class AtMoments(NamedTuple):
@@ -137,7 +137,8 @@ def _known(memory: TallyMemory, at: AtMoments, targets: ManyTargets) -> tuple[Te
         (_array(targets.key_NF), _array(targets.popularity_NF), moment_N),
         (_array(at.slots.count_B), _array(at.clock_XJX[:, rows:]), _array(at.clock_XJX[:, :rows])),
         (_array(counts.scale_F.double()), *half_lives, _array(counts.age_A), np.array(TIMES)),
-        AGE_STEPS,
+        memory.counts.plan.scale.age_steps // 2,
+        AGE_KINDS,
         KINDS,
         known,
         kind_NF.numpy(),

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
-from lifelong.data.cell_plan import AGES, KEYS, WORD
+from lifelong.data.cell_plan import AGES, KEYS, WORD, Precision
 from lifelong.data.vocabulary import FIRST_BUCKET
-from lifelong.scoring.counted import Cells, age_of, counts_values
+from lifelong.scoring.counted import Cells, counts_values
 
 if TYPE_CHECKING:
     from lifelong.data.vocabulary import Vocabulary
@@ -22,8 +22,11 @@ class Cell:
     """One counter of a memory."""
 
     value: Annotated[str | None, Field(description="null where several values share the counter, such as rare ones")]
-    times: Annotated[int, Field(description="how often she met it; counting stops at 127")]
+    times: Annotated[int, Field(description="how often she met it, see `precision`")]
     events_ago: Annotated[int, Field(description="about how many events ago she last did, 1 for the last")]
+    precision: Annotated[
+        Precision, Field(description="what `times` is: small counts are exact, larger ones about right")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ def _field_cells(name: str, cells: Cells, part: slice, vocabulary: Vocabulary) -
     kept_X, packed_X = cells.states.fields["cell"][0, part].astype(np.int64).T
     used = np.flatnonzero(packed_X >= AGES)
     shown = [
-        Cell(_value_of(int(kept) + KEYS // 2, vocabulary), int(packed) // AGES, age_of(int(packed)))
+        Cell(_value_of(int(kept) + KEYS // 2, vocabulary), *cells.read(int(packed)))
         for kept, packed in zip(kept_X[used], packed_X[used], strict=True)
     ]
     shown.sort(key=lambda cell: (-cell.times, cell.events_ago))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from lifelong.data.cell_plan import (
     NO_KEY,
     WORD,
     CellPlan,
-    ages,
+    Precision,
     factor_widths,
     faded_bits,
     key_of,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from lifelong.scoring.scorer import Scorer
 
 IntArray = npt.NDArray[np.int64]
-_AGES = ages()
 
 
 def counts_values(artifact: Artifact) -> bool:
@@ -72,10 +71,18 @@ def counted_of(
     ]
 
 
-def age_of(packed: int) -> int:
-    """How many events ago a cell last counted, from its second number: 1 for the last event."""
-    # Age 0 is the last event, which people call one event ago.
-    return 1 + _AGES[packed % AGES]
+class Met(NamedTuple):
+    """How often and how long ago a cell counted its value."""
+
+    times: int
+    events_ago: int
+    """About; 1 for the last event."""
+    precision: Precision
+    """Of `times`."""
+
+
+NEVER: tuple[int, None, Precision] = 0, None, "exact"
+"""In place of a `Met` where there is no cell."""
 
 
 class Cells:
@@ -92,19 +99,25 @@ class Cells:
         self.plan: CellPlan = plan_of(config.settings, config.input_spec)
         # The cells of all fields lie one after another; `cells_F` says how many each field has.
         self.part_F: list[slice] = _parts(self.plan.cells_F)
+        self._counts, self._ages = self.plan.scale.counts(), self.plan.scale.middle_ages()
 
-    def met(self, place: int, field: int, number: int) -> tuple[int, int | None]:
-        """How often a memory counted a number of a field, and how many events ago last: (0, None) if it has no cell."""
+    def read(self, packed: int) -> Met:
+        """What a cell's second number says."""
+        level, step = divmod(packed, AGES)
+        # Age 0 is the last event, which people call one event ago.
+        return Met(self._counts[level], 1 + self._ages[step], self.plan.scale.precision(level))
+
+    def met(self, place: int, field: int, number: int) -> Met | None:
+        """What a memory's cell of a number of a field says; None if it has no cell."""
         if (key := key_of(number)) == NO_KEY:
-            return 0, None
-        # A cell is two int16: its key, shifted so that it fits (keys go up to 65,535), and count * AGES + step of its
-        # age. The count of an empty cell is 0, so a second number below AGES is no cell.
+            return None
+        # A cell is two int16: its key, shifted so that it fits (keys go up to 65,535), and level of its count * AGES +
+        # step of its age. The level of an empty cell is 0, so a second number below AGES is no cell.
         kept_X, packed_X = self.states.fields["cell"][place, self.part_F[field]].astype(np.int64).T
         at = np.flatnonzero((packed_X >= AGES) & (kept_X == key - KEYS // 2))
         if not len(at):
-            return 0, None
-        packed = int(packed_X[at[0]])
-        return packed // AGES, age_of(packed)
+            return None
+        return self.read(int(packed_X[at[0]]))
 
 
 def _parts(sizes: Sequence[int]) -> list[slice]:
@@ -147,14 +160,13 @@ class _Cells(Cells):
         name, key = self.scorer.schema.item_fields[field], key_of(number)
         text = self.scorer.artifact.vocabularies[name].value_of(number)
         if key == NO_KEY:
-            return CountedValue(name, text, "unknown", 0, None, 0.0)
-        times, ago = self.met(0, field, number)
-        if times:
-            return CountedValue(name, text, "counted", times, ago, effect)
+            return CountedValue(name, text, "unknown", *NEVER, 0.0)
+        if met := self.met(0, field, number):
+            return CountedValue(name, text, "counted", *met, effect)
         if self._is_faded(field, key):
-            return CountedValue(name, text, "faded", 0, None, effect)
+            return CountedValue(name, text, "faded", *NEVER, effect)
         # The memory says nothing about it: a difference between the scores is a rounding error.
-        return CountedValue(name, text, "new", 0, None, 0.0)
+        return CountedValue(name, text, "new", *NEVER, 0.0)
 
     def _is_faded(self, field: int, key: int) -> bool:
         """Whether all bits of a key are set; other keys may have set them, so a key that never came can look faded."""

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
 
+from lifelong.data.cell_plan import Precision
 from lifelong.scoring.answer import Score
 
 
@@ -66,9 +67,12 @@ class CountedValue:
         Literal["counted", "faded", "new", "unknown"],
         Field(description="has a cell; had one, by all signs; never seen; a value that is not counted"),
     ]
-    times: Annotated[int, Field(description="how often the user met it, 0 without a cell; counting stops at 127")]
+    times: Annotated[int, Field(description="how often the user met it, 0 without a cell; see `precision`")]
     events_ago: Annotated[
         int | None, Field(description="about how many events ago she last did, 1 for the last; null without a cell")
+    ]
+    precision: Annotated[
+        Precision, Field(description="what `times` is: small counts are exact, larger ones about right")
     ]
     effect: Annotated[float, Field(description="the score less what it would be without this")]
 

@@ -26,7 +26,7 @@ from lifelong.memory.replaying import HistoryFold
 from lifelong.memory.runtime import Runtime
 from lifelong.opening import AnyArtifact, AnyDataset, Counter, as_dataset, counter, open_artifact
 from lifelong.scoring.answer import ScoreRequest, checked_time
-from lifelong.scoring.counted import Cells, counts_values
+from lifelong.scoring.counted import NEVER, Cells, counts_values
 from lifelong.scoring.scorer import checked_items, checked_scorer
 
 if TYPE_CHECKING:
@@ -217,9 +217,10 @@ def _columns(
         cells, names = Cells(artifact, states), artifact.config.dataset_schema.item_fields
         for field, name in enumerate(names):
             found = [
-                cells.met(int(at), field, int(number)) for at, number in zip(place_N, number_NF[:, field], strict=True)
+                cells.met(int(at), field, int(number)) or NEVER
+                for at, number in zip(place_N, number_NF[:, field], strict=True)
             ]
-            times, ago = zip(*found, strict=True) if found else ((), ())
+            times, ago, _ = zip(*found, strict=True) if found else ((), (), ())
             columns[f"{name}_times"] = np.array(times, np.int64)
             columns[f"{name}_events_ago"] = np.array([np.nan if one is None else one for one in ago], np.float64)
     return columns

@@ -2,8 +2,8 @@ import { useId, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { useLoaded } from "./hooks";
 import { Bar, Effect, Scroll } from "./parts";
-import type { Candidate, Explanation, ListedItem } from "./types";
-import { ago, eventsAgo, fieldWords, plural, shown, signed } from "./words";
+import type { Candidate, CountedValue, Explanation, ListedItem } from "./types";
+import { ago, counted, eventsAgo, fieldWords, plural, shown, signed } from "./words";
 
 export function Search({ taken, label, onItem }: { taken: string[]; label: string; onItem: (item: string) => void }) {
   const [text, setText] = useState("");
@@ -136,7 +136,7 @@ export function Why({ explanation, candidate }: { explanation: Explanation; cand
             <tbody>
               {candidate.counted.values.map((value) => (
                 <tr key={value.field}>
-                  <th scope="row">{value.field} <bdi class="word soft">{shown(value.value)}</bdi></th><td>{met(value.state, value.times)}{value.events_ago === null ? "" : `, ${value.events_ago === 1 ? "at the last event" : eventsAgo(value.events_ago)}`}</td>
+                  <th scope="row">{value.field} <bdi class="word soft">{shown(value.value)}</bdi></th><td>{met(value)}{value.events_ago === null ? "" : `, ${value.events_ago === 1 ? "at the last event" : eventsAgo(value.events_ago)}`}</td>
                   <td class="number">{signed(value.effect)}</td><td class="wide extra"><Effect value={value.effect} most={most} /></td>
                 </tr>
               ))}
@@ -165,8 +165,8 @@ export function Why({ explanation, candidate }: { explanation: Explanation; cand
   );
 }
 
-function met(state: string, times: number): string {
-  if (state === "counted") return times === 1 ? "once" : times === 2 ? "twice" : `${times} times`;
+function met({ state, times, precision }: CountedValue): string {
+  if (state === "counted") return times === 1 ? "once" : times === 2 ? "twice" : `${counted(times, precision)} times`;
   return { faded: "long ago", new: "never", unknown: "not counted" }[state] ?? state;
 }
 

@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { Bar, Scroll } from "./parts";
 import type { Candidate, Explanation, FieldCells, MemoryCells } from "./types";
-import { eventsAgo, percent, plural, shown } from "./words";
+import { counted, eventsAgo, percent, plural, shown } from "./words";
 
 const FEW = 8;
 
@@ -42,7 +42,7 @@ function Counters({ field, candidate, name }: { field: FieldCells; candidate: Ca
               {listed.map((cell, at) => (
                 <tr key={at} class={cell.value !== null && cell.value === wanted ? "chosen" : ""}>
                   <th scope="row"><bdi class="word">{cell.value === null ? "several rare values" : shown(cell.value)}</bdi></th>
-                  <td class="number">{cell.times >= 127 ? "127 or more" : cell.times}</td>
+                  <td class="number">{counted(cell.times, cell.precision)}</td>
                   <td class="wide extra"><Bar share={cell.times / most} /></td>
                   <td class="ago">{eventsAgo(cell.events_ago)}</td>
                 </tr>

@@ -65,6 +65,7 @@ export interface Cell {
   value: string | null;
   times: number;
   events_ago: number;
+  precision: Precision;
 }
 
 export interface FieldCells {
@@ -107,12 +108,15 @@ export interface PastEvent {
   fields: Record<string, string | null>;
 }
 
+export type Precision = "exact" | "about" | "at_least";
+
 export interface CountedValue {
   field: string;
   value: string | null;
   state: "counted" | "faded" | "new" | "unknown";
   times: number;
   events_ago: number | null;
+  precision: Precision;
   effect: number;
 }
 

@@ -1,5 +1,7 @@
 // Numbers and times as people read them.
 
+import type { Precision } from "./types";
+
 const SIZES: [string, number][] = [
   ["year", 31_557_600],
   ["month", 2_629_800],
@@ -28,6 +30,12 @@ export function plural(number: number, name: string): string {
 export function eventsAgo(number: number | null): string {
   if (number === null) return "–";
   return number === 1 ? "the last event" : `${number.toLocaleString("en")} events ago`;
+}
+
+// Small counts are exact, larger ones right on average, and the largest stands for all above it.
+export function counted(times: number, precision: Precision): string {
+  if (precision === "at_least") return `${times} or more`;
+  return precision === "about" ? `about ${times}` : `${times}`;
 }
 
 export function signed(value: number, digits = 3): string {

@@ -12,8 +12,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lifelong.data.cell_plan import LONGEST, CellPlan, ages
+from lifelong.data.cell_plan import LONGEST, SIZES, CellPlan, CellScale
 from lifelong.memory import cell_kernel
+from lifelong.memory.counting import rules_of
 from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
 from lifelong.nn.clock import elapsed, empty_clock, tick
 from lifelong.nn.repeats import repeat
@@ -51,24 +52,17 @@ def specified(before: Fields, key_LF: np.ndarray, gap_L: np.ndarray, plan: CellP
     return before
 
 
-def rules(plan: CellPlan) -> cell_kernel.Rules:
-    start_F, age_A, bonus_N = (
-        np.array(part, np.int64) for part in (np.cumsum([0, *plan.cells_F]), ages(), plan.bonuses())
-    )
-    return start_F, age_A, bonus_N, plan.bits, int(plan.repeats)
-
-
 def written(before: Fields, key_LF: np.ndarray, gap_L: np.ndarray, plan: CellPlan, first: int = 1) -> Fields:
     memory = tuple(part.numpy().copy() for part in before)
-    cell_kernel.sort(memory[0], rules(plan)[0])
+    cell_kernel.sort(memory[0], rules_of(plan)[0])
     count_L = np.arange(first, first + len(gap_L))
-    cell_kernel.write(memory, np.zeros(len(gap_L), np.int64), key_LF, gap_L, count_L, rules(plan), LONGEST)
+    cell_kernel.write(memory, np.zeros(len(gap_L), np.int64), key_LF, gap_L, count_L, rules_of(plan), LONGEST)
     return Fields(*map(torch.from_numpy, memory))
 
 
 def check_equal(found: Fields, wanted: Fields, plan: CellPlan) -> None:
     sorted_cells = wanted.cell.numpy().copy()
-    cell_kernel.sort(sorted_cells, rules(plan)[0])
+    cell_kernel.sort(sorted_cells, rules_of(plan)[0])
     assert np.array_equal(found.cell.numpy(), sorted_cells)
     assert torch.equal(found.faded, wanted.faded) and torch.equal(found.clock, wanted.clock)
 
@@ -77,11 +71,11 @@ def check_reads(memory: Fields, count: int, asked_CF: np.ndarray, plan: CellPlan
     """What is found, and the seconds since the last event of what is found."""
     asked_BCF, count_B = torch.tensor(asked_CF)[None], torch.tensor([count])
     wanted = find_cells(memory.cell[:, None], memory.faded[:, None], asked_BCF, plan)
-    ago_BCF = torch.tensor(ages())[wanted.age_BCF]
+    ago_BCF = torch.tensor(plan.scale.ages())[wanted.age_BCF]
     seconds_BCF = elapsed(memory.clock[:, None, plan.repeats :], count_B[:, None], ago_BCF, torch.float32)
     found = tuple(np.zeros(asked_BCF.shape, kind) for kind in (np.int64, np.int64, np.bool_, np.float32))
     arrays = tuple(part.numpy() for part in memory)
-    cell_kernel.find(arrays, count_B.numpy(), asked_BCF.numpy(), rules(plan), found)
+    cell_kernel.find(arrays, count_B.numpy(), asked_BCF.numpy(), rules_of(plan), found)
     for name, part, value in zip(("times", "age", "faded"), found, wanted, strict=False):
         assert np.array_equal(part, value.numpy()), name
     assert np.array_equal(found[3], np.where(wanted.count_BCF > 0, seconds_BCF, 0))
@@ -104,12 +98,14 @@ def history(seed: int, length: int, kinds: tuple[int, ...], unknown: float) -> t
     words=st.sampled_from([0, 1, 3]),
     levels=st.sampled_from([1, 4, 17]),
     repeats=st.booleans(),
+    scale=st.sampled_from(CellScale),
 )
-@example(seed=1, length=200, unknown=0.0, patience=20, words=3, levels=17, repeats=True)
+@example(seed=1, length=200, unknown=0.0, patience=20, words=3, levels=17, repeats=True, scale=CellScale.FINE)
+@example(seed=1, length=200, unknown=0.0, patience=20, words=3, levels=17, repeats=True, scale=CellScale.COARSE)
 def test_a_history_gives_the_specified_memory(
-    seed: int, length: int, unknown: float, patience: int, words: int, levels: int, repeats: bool
+    seed: int, length: int, unknown: float, patience: int, words: int, levels: int, repeats: bool, scale: CellScale
 ) -> None:
-    plan = CellPlan(PLAN.cells_F, words=words, patience=patience, repeats=repeats)
+    plan = CellPlan(PLAN.cells_F, words=words, patience=patience, repeats=repeats, scale=scale)
     key_LF, gap_L = history(seed, length, KINDS, unknown)
     wanted = specified(empty(plan, levels), key_LF, gap_L, plan)
     found = written(empty(plan, levels), key_LF, gap_L, plan)
@@ -118,14 +114,16 @@ def test_a_history_gives_the_specified_memory(
     check_reads(found, length, asked_CF, plan)
 
 
+@pytest.mark.parametrize("scale", CellScale)
 @pytest.mark.parametrize("count", [2**12, 2**15 - 3, 2**16, 2**20, 2**20 + 2**19])
-def test_the_oldest_cells_age_as_specified(count: int) -> None:
+def test_the_oldest_cells_age_as_specified(count: int, scale: CellScale) -> None:
     """Cells of all ages, at counts where steps of many sizes are due."""
-    rng, plan = np.random.default_rng(count), CellPlan((256, 3), words=2, patience=400)
+    rng, plan = np.random.default_rng(count), CellPlan((256, 3), words=2, patience=400, scale=scale)
     memory = empty(plan, 17)
-    age_K = np.r_[rng.permutation(256), [255, 0, 16]]
+    steps = SIZES * scale.age_steps
+    age_K = np.r_[rng.permutation(256) % steps, [steps - 1, 0, scale.age_steps]]
     memory.cell[0, :, 0] = torch.tensor(np.r_[rng.permutation(65_536)[:256], [7, 9, 8]] - 2**15)
-    memory.cell[0, :, 1] = torch.tensor(rng.integers(1, 128, 259) * 256 + age_K)
+    memory.cell[0, :, 1] = torch.tensor(rng.integers(1, 2**scale.count_bits, 259) * 256 + age_K)
     memory.clock[0] = torch.tensor(np.sort(rng.integers(0, 10**8, (17, 2)))[::-1, ::-1].copy())
     key_LF, gap_L = history(count, 40, (65_536, 12), 0.0)
     wanted = specified(memory, key_LF, gap_L, plan, first=count)
@@ -147,7 +145,7 @@ def test_events_of_several_users_in_any_order_change_their_own_memory_alone() ->
     user_N = np.random.default_rng(5).integers(0, 3, 90)
     memory = tuple(part.numpy().repeat(3, axis=0) for part in empty(PLAN, 4))
     count_N = np.array([1 + (user_N[:at] == user).sum() for at, user in enumerate(user_N)])
-    cell_kernel.write(memory, user_N, key_LF, gap_L, count_N, rules(PLAN), LONGEST)
+    cell_kernel.write(memory, user_N, key_LF, gap_L, count_N, rules_of(PLAN), LONGEST)
     for user in range(3):
         mine = user_N == user
         wanted = specified(empty(PLAN, 4), key_LF[mine], gap_L[mine], PLAN)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.packed import BitByBit, random_cells
 
 from lifelong.artifact.folder import FieldLayout
-from lifelong.data.cell_plan import KEYS, CellPacking
+from lifelong.data.cell_plan import KEYS, CellPacking, CellScale
 from lifelong.errors import StoreCorruptError
 from lifelong.memory.codec import make_codec
 from lifelong.memory.packed_cells import Cells, PackedCells
@@ -22,6 +22,8 @@ PACKINGS = [
     CellPacking((1,), (1,)),
     CellPacking((1, 40), (KEYS, 41)),
     CellPacking((300, 120), (40_000, 2_200)),
+    CellPacking((300, 120), (40_000, 2_200), CellScale.COARSE),
+    CellPacking((5, 3, 8), (KEYS, 900, 8), CellScale.COARSE),
 ]
 
 
@@ -67,14 +69,15 @@ def test_the_order_of_cells_leaves_no_trace(packing: CellPacking, seed: int) -> 
     assert np.array_equal(packed.pack(cells), packed.pack(other))
 
 
-def test_a_cell_of_a_long_history_takes_less_than_three_bytes() -> None:
-    packing = CellPacking((448, 252, 140, 30, 112, 2, 14), (40_852, 2_241, 301, 30, 4_992, 2, 2_954))
-    assert packing.bits < 8 * 3 * sum(packing.cells_F) * 0.95
+@pytest.mark.parametrize(("scale", "bits", "bytes_"), [(CellScale.FINE, 15, 2.85), (CellScale.COARSE, 9, 2.1)])
+def test_a_cell_of_a_long_history_takes_less_than_some_bytes(scale: CellScale, bits: int, bytes_: float) -> None:
+    packing = CellPacking((448, 252, 140, 30, 112, 2, 14), (40_852, 2_241, 301, 30, 4_992, 2, 2_954), scale)
+    assert packing.bits < 8 * bytes_ * sum(packing.cells_F)
     keys = [
         cells * (low + 1) + (values - 1 >> low) + 1
         for cells, values, low in zip(packing.cells_F, packing.values_F, packing.low_bits, strict=True)
     ]
-    assert packing.bits == sum(keys) + 15 * sum(packing.cells_F)
+    assert packing.bits == sum(keys) + bits * sum(packing.cells_F)
 
 
 def test_a_record_with_cells_that_cannot_be_is_corrupt_and_says_so() -> None:

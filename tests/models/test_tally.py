@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.artifact.graphs import memory_layout
-from lifelong.data.cell_plan import ages, key_of
+from lifelong.data.cell_plan import CellScale, key_of
 from lifelong.data.cooccurrence import GROUPS, group_of
 from lifelong.errors import ConfigError
 from lifelong.memory.codec import make_codec
@@ -84,8 +84,17 @@ def naive_seconds(times: list[int], event: int) -> float:
     return times[now] - times[first] - share * (times[last] - times[first])
 
 
+def naive_count(hits: list[int]) -> int:
+    """The count that a cell keeps of events with these numbers: 1, 2 ... 8, 10 ... 16, 20, 24, 28."""
+    times = 0
+    for number in hits:
+        rise = 1 if times < 8 else 2 if times < 16 else 4
+        times += rise if times < 28 and number % rise == 0 else 0
+    return times
+
+
 def naive_counts(model: Tally, events: list[list[int]], target: list[int]) -> list[float]:
-    """What a read sees of counts where every value has a cell: exact counts, and ages on the scale."""
+    """What a read sees of counts where every value has a cell: counts and ages on the scale."""
     features: list[float] = []
     kinds: list[float] = []
     popular: list[float] = []
@@ -98,17 +107,18 @@ def naive_counts(model: Tally, events: list[list[int]], target: list[int]) -> li
         asked = POPULARITY[model.item_fields[place]]
         share = (asked[target[place]] + 1) / asked.sum()
         popular.append(math.log(share * len(asked)) / 3)
-        more.append(math.log(1 + len(hits)) - math.log(1 + share * len(events)))
+        met = naive_count(hits)
+        more.append(math.log(1 + met) - math.log(1 + share * len(events)))
         if not hits:
             features += [0.0] * 5 + [rank] + [0.0] * 6
             kinds += model.memory.counts.kind.weight[place * KINDS].tolist()
             continue
         step = 0
         for now in range(hits[-1] + 1, len(events) + 1):
-            step += now % 2 ** (step // 16) == 0
-        age, times = ages()[step], math.log(1 + len(hits))
-        above = sum(len(hits) >= first for first in (2, 3, 4, 6, 9, 14, 25, 60))
-        kinds += model.memory.counts.kind.weight[place * KINDS + 2 + above * 32 + step // 8].tolist()
+            step += now % 2 ** (step // 2) == 0
+        age, times = CellScale.COARSE.ages()[step], math.log(1 + met)
+        above = sum(met >= first for first in (2, 3, 4, 6, 9, 14, 25, 60))
+        kinds += model.memory.counts.kind.weight[place * KINDS + 2 + above * 32 + step].tolist()
         seconds = naive_seconds(clock, len(events) - age)
         features += [1.0, 0.0, times, math.log(1 + age) / 4, math.log(1 + seconds / 3600) / 4, rank]
         features += [times * 2 ** (-age / half_life) for half_life in HALF_LIVES]

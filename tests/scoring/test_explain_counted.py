@@ -143,7 +143,9 @@ def test_a_terminal_shows_a_row_for_each_field_counted_each_affinity_and_the_slo
 
 
 def test_what_rounds_to_zero_is_shown_without_a_sign():
-    value = CountedValue(field="item", value="i1", state="new", times=0, events_ago=None, effect=-0.0004)
+    value = CountedValue(
+        field="item", value="i1", state="new", times=0, events_ago=None, precision="exact", effect=-0.0004
+    )
     affinity = Affinity(field="item", cosine=-0.004, cosine_lately=0.004, effect=-0.0)
     rows = counted_rows(Counted(values=[value], affinities=[affinity], slots_effect=0.0004))
     assert [row[-1] for row in rows] == ["0.000", "0.000", "0.000"]

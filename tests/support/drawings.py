@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from lifelong.data.cell_plan import AGES, KEYS, CellPlan, ages
+from lifelong.data.cell_plan import AGES, KEYS, CellPlan
 from lifelong.models.caser import CaserConfig
 from lifelong.models.hpmn import HpmnConfig
 from lifelong.models.sim import SimConfig
@@ -89,7 +89,7 @@ def counting() -> str:
         kept = write_cells(*kept, key, torch.tensor([place]), staleness(plan), plan)
         y = 24 + 28 * (place - 1)
         parts.append(_text(10, y + 16, f"{place}  {value}"))
-        for column, (name, count, age) in enumerate(_cells(kept[0])):
+        for column, (name, count, age) in enumerate(_cells(kept[0], plan)):
             x = 96 + 100 * column
             parts.append(_box(x, y, 94, 22, "orange" if name == value else "blue" if name else "empty"))
             if name:
@@ -100,7 +100,7 @@ def counting() -> str:
     for row, value in enumerate(("tea", "rice", "soap", "salt")):
         key_BCF = torch.tensor([[[VALUES.index(value)]]])
         found = find_cells(kept[0].unsqueeze(1), kept[1].unsqueeze(1), key_BCF, plan)
-        count, age = int(found.count_BCF), ages()[int(found.age_BCF)]
+        count, age = int(found.count_BCF), plan.scale.ages()[int(found.age_BCF)]
         said = f"met {count} times, {_ago(age)}" if count else "never met"
         said = "met before; its cell is gone" if bool(found.faded_BCF) else said
         parts += [_text(10, y + 22 + 20 * row, value), _text(96, y + 22 + 20 * row, said)]
@@ -153,12 +153,12 @@ def _bursts(events: int) -> list[int]:
     return [place for place in range(0, events, 8) if (place // 56) % 3 or place > events - 120]
 
 
-def _cells(cell_BKX: torch.Tensor) -> Sequence[tuple[str, int, int]]:
+def _cells(cell_BKX: torch.Tensor, plan: CellPlan) -> Sequence[tuple[str, int, int]]:
     """Value, count and age in events of each cell of the one user; no value where the cell is empty."""
     found = []
     for key, packed in cell_BKX[0].tolist():
         value = VALUES[key + KEYS // 2] if packed >= AGES else ""
-        found.append((value, packed // AGES, ages()[packed % AGES]))
+        found.append((value, plan.scale.counts()[packed // AGES], plan.scale.ages()[packed % AGES]))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data.cell_plan import AGES, COUNT_BITS, KEYS, MOST, CellPacking
+from lifelong.data.cell_plan import AGES, KEYS, SIZES, CellPacking
 from lifelong.memory.packed_cells import Bits, Cells
 
 _WORD = 16
@@ -23,7 +23,8 @@ def random_cells(packing: CellPacking, users: int, seed: int) -> Cells:
             near = np.array([*range(min(values, 9)), *range(max(0, values - 9), values)])
             keys = rng.permutation(np.unique(near) if rng.random() < 0.3 and size < 9 else values)[:size]
             filled = rng.permutation(size)[: rng.integers(0, len(keys) + 1)]
-            packed = rng.integers(1, MOST + 1, len(filled)) * AGES + rng.integers(0, AGES, len(filled))
+            levels, ages = 2**packing.scale.count_bits, SIZES * packing.scale.age_steps
+            packed = rng.integers(1, levels, len(filled)) * AGES + rng.integers(0, ages, len(filled))
             cells[user, start + filled] = np.stack([keys[: len(filled)] - KEYS // 2, packed], axis=1)
             start += size
     return cells
@@ -39,6 +40,7 @@ class BitByBit:
             return np.repeat(np.asarray(values, np.int32), cells_F)
 
         self.size, self._bits = packing.size, packing.bits
+        self._both, self._age = packing.scale.bits, packing.scale.age_bits
         self._values_K, self._low_K = of_cells(packing.values_F), of_cells(packing.low_bits)
         self._begin_K, place_K = of_cells(range(len(cells_F))) * (2 * KEYS), np.arange(sum(packing.cells_F))
         self._cells, self._high = len(place_K), sum(packing.high_bits)
@@ -70,7 +72,10 @@ class BitByBit:
         np.put_along_axis(high_NH, (key_NK >> self._low_K) + self._one_K, 1, axis=1)
         low_NX = _bits_of(key_NK)[:, self._low_place]
         word_NKW = _bits_of(packed_NK).reshape(users, self._cells, _WORD)
-        count_NX = word_NKW[..., :COUNT_BITS].reshape(users, self._cells * COUNT_BITS)
+        # The age is in the lower half of a word, the level of the count in the upper one.
+        level_NKW = word_NKW[..., _WORD // 2 : _WORD // 2 + self._both - self._age]
+        both_NKW = np.concatenate([word_NKW[..., : self._age], level_NKW], axis=-1)
+        count_NX = both_NKW.reshape(users, self._cells * self._both)
         return np.packbits(np.concatenate([low_NX, count_NX, high_NH], axis=1), axis=1, bitorder="little")
 
     def unpack(self, stored: Bits) -> Cells:
@@ -81,7 +86,7 @@ class BitByBit:
         """
         bits = np.unpackbits(stored, axis=1, count=self._bits, bitorder="little")
         users, low = len(stored), len(self._low_place)
-        low_NX, count_NX, high_NH = np.split(bits, [low, low + self._cells * COUNT_BITS], axis=1)
+        low_NX, count_NX, high_NH = np.split(bits, [low, low + self._cells * self._both], axis=1)
         if (np.count_nonzero(high_NH, axis=1) != self._cells).any():
             raise ValueError(f"other than {self._cells} keys")
         # Every user has as many ones as cells, so that their places form a matrix; less where each would be with a
@@ -92,7 +97,9 @@ class BitByBit:
         every[:, self._low_place] = low_NX
         key_NK = (one_NK << self._low_K) + _words(every)
         every = np.zeros((users, self._cells, _WORD), np.uint8)
-        every[..., :COUNT_BITS] = count_NX.reshape(users, self._cells, COUNT_BITS)
+        both_NKX = count_NX.reshape(users, self._cells, self._both)
+        every[..., : self._age] = both_NKX[..., : self._age]
+        every[..., _WORD // 2 : _WORD // 2 + self._both - self._age] = both_NKX[..., self._age :]
         packed_NK = _words(every.reshape(users, self._cells * _WORD))
         if ((key_NK < 0) | (key_NK >= self._values_K)).any():
             raise ValueError("a key beyond its field's")
