@@ -204,9 +204,10 @@ def _fits(text: str, event_fields: Sequence[str], layout: Sequence[FieldLayout])
     found = {part.name: part for part in layout}
     if not bounded or len(plan.cells_F) > len(event_fields) or not found.keys() >= set(FIELDS):
         return False
-    types = {name: found[name].dtype for name in FIELDS}
+    types, packing = {name: found[name].dtype for name in FIELDS}, found["cell"].cells
     return (
-        types == {"cell": "int16", "faded": "int16", "clock": "int32"}
+        (packing is None or packing.scale == plan.scale)
+        and types == {"cell": "int16", "faded": "int16", "clock": "int32"}
         and all(found[name].shape == shape for name, shape in sizes.items())
         and found["clock"].shape[1:] == (MARKS,)
         and found["clock"].shape[0] > plan.repeats

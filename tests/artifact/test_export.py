@@ -19,9 +19,10 @@ from lifelong import atomic as folders
 from lifelong.artifact import graphs
 from lifelong.artifact.export import load_model, write_artifact
 from lifelong.artifact.folder import Artifact
-from lifelong.data.cell_plan import plan_of
+from lifelong.data.cell_plan import CellScale, plan_of
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation.evaluate import predict
+from lifelong.memory.counting import plan_from
 from lifelong.models import MODELS, SERVED, build
 from lifelong.models.base import FittedModel, MemoryModel, Model
 from lifelong.nn.scaled import weights_of
@@ -206,6 +207,21 @@ def test_a_tally_of_an_earlier_release_has_no_factors(dataset, tmp_path):
     one, other = load_model(earlier), load_model(bare)
     assert list(one.state_dict()) == list(other.state_dict())
     assert plan_of(settings, bare.config.input_spec) == other.counts.plan
+
+
+def test_a_tally_of_an_earlier_release_has_fine_cells(dataset, tmp_path):
+    fine = tiny_artifact(tmp_path / "a", dataset, model="tally", settings={**SETTINGS["tally"], "scale": "fine"})
+    config = fine.config.model_dump(mode="json")
+    assert config["settings"].pop("scale") == "fine"
+    (layout,) = (part for part in config["memory"] if part["name"] == "cell")
+    assert layout["cells"].pop("scale") == "fine"
+    earlier = Artifact(fine.path, fine.manifest, type(fine.config).model_validate(config))
+    assert earlier.config.memory == fine.config.memory
+    plan = load_model(earlier).counts.plan
+    assert plan.scale == CellScale.FINE and plan == plan_of(earlier.config.settings, earlier.config.input_spec)
+    assert plan == plan_from(
+        json.dumps({"cells_F": plan.cells_F, "words": plan.words, "patience": 400, "repeats": True})
+    )
 
 
 def test_scaled_inputs_cost_a_service_nothing(dataset, tmp_path):

@@ -170,6 +170,8 @@ LAYOUT = (
         {"words": 0},
         {"patience": 1e300},
         {"cells_F": "x"},
+        {"scale": "coarse"},
+        {"scale": "coarser"},
         None,
     ],
     ids=str,

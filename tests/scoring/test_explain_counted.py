@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 from support.artifacts import tiny_artifact
 
 from lifelong.cli.explain import counted_rows
-from lifelong.data.cell_plan import plan_of
+from lifelong.data.cell_plan import CellScale, plan_of
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.scoring.answer import ScoreRequest
 from lifelong.scoring.explain import explain
@@ -140,6 +140,22 @@ def test_a_terminal_shows_a_row_for_each_field_counted_each_affinity_and_the_slo
     assert [row[0] for row in rows] == ["item", "category", "item, by other users", "category, by other users", "slots"]
     first = counted.affinities[0]
     assert rows[2][2:] == [f"fits {first.cosine:+.2f}", f"lately {first.cosine_lately:+.2f}", f"{first.effect:+.3f}"]
+
+
+@pytest.mark.parametrize(
+    ("level", "times", "precision", "words"),
+    [
+        (1, 1, "exact", "once"),
+        (8, 8, "exact", "8 times"),
+        (12, 16, "about", "about 16 times"),
+        (15, 28, "at_least", "28 times or more"),
+    ],
+)
+def test_how_exact_a_count_is_is_said(level, times, precision, words):
+    scale = CellScale.COARSE
+    assert (scale.counts()[level], scale.precision(level)) == (times, precision)
+    value = CountedValue("item", "i1", "counted", times, 4, scale.precision(level), 0.5)
+    assert counted_rows(Counted(values=[value], affinities=[], slots_effect=None))[0][2:4] == [words, "4 events ago"]
 
 
 def test_what_rounds_to_zero_is_shown_without_a_sign():

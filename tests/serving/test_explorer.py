@@ -127,8 +127,8 @@ def test_the_counters_of_a_memory_are_named(shop):
     assert (fields["item"]["used"], found["count"]) == (2, 3)
     assert fields["item"]["used"] < fields["item"]["size"]
     assert fields["item"]["cells"] == [
-        {"value": "butter", "times": 2, "events_ago": 1},
-        {"value": "salami", "times": 1, "events_ago": 2},
+        {"value": "butter", "times": 2, "events_ago": 1, "precision": "exact"},
+        {"value": "salami", "times": 1, "events_ago": 2, "precision": "exact"},
     ]
     assert [cell["value"] for cell in fields["category"]["cells"]] == ["dairy", "meat"]
     assert found["faded"] == 0
