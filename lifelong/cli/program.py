@@ -7,7 +7,7 @@ import inspect
 import keyword
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -21,6 +21,9 @@ from lifelong.launch import INTERRUPTED, launch
 
 TOGETHER = ("train", "evaluate")
 """Commands that several processes of torchrun may run together."""
+
+_IDS = {"user", "users", "items"}
+"""Options that hold ids. Names of files need not be UTF-8."""
 
 _IMPORTS: list[str] = []
 """What `--import` names; imported when the command runs, so that errors are reported as those of commands."""
@@ -93,6 +96,7 @@ def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
     def call(*, as_json: bool, debug: bool, **options: Any) -> int:
         def body(terminal: Terminal) -> Reply:
             _check_processes(function.__name__)
+            _check_ids(options)
             if _IMPORTS:
                 from lifelong.plugins import import_modules
 
@@ -106,6 +110,15 @@ def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
     call.__signature__ = signature.replace(parameters=parameters, return_annotation=int)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call
+
+
+def _check_ids(options: Mapping[str, Any]) -> None:
+    """Refuse ids that the shell gave in another encoding."""
+    for name in _IDS & options.keys():
+        given = options[name]
+        for value in [given] if isinstance(given, str) else given or ():
+            if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise UsageError(f"{name}: {value!r} is not text in UTF-8", expected="ids in UTF-8")
 
 
 def _check_processes(command: str) -> None:

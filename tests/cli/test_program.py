@@ -92,6 +92,22 @@ def test_an_error_is_printed_in_its_three_parts(capsys):
     assert capsys.readouterr().err == "error: a hole\nexpected: no hole\nto do: fill it\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["forget", "a", "\udcff", "--service", "http://127.0.0.1:1"],
+        ["export", "--user", "\udcff", "--store", "memory://"],
+        ["score", ".", "--store", "memory://", "--user", "u", "--items", "i1,\udcff"],
+        ["explain", ".", "--store", "memory://", "--user", "\udcff", "--items", "i1"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_an_id_in_another_encoding_is_bad_usage(run, words):
+    outcome = run(*words)
+    assert outcome.code == 2
+    assert "is not text in UTF-8" in outcome.stderr
+
+
 def test_a_usage_error_exits_with_two():
     assert run_command(_fail(UsageError("x")), as_json=False, debug=False) == 2
 

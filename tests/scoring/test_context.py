@@ -1,5 +1,6 @@
 """What a model is told of the moment of a request: the same online as offline, and nothing of what comes later."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from lifelong.scoring.answer import ScoreRequest
 from lifelong.scoring.replay import replay
 from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.tables import score_table
+from lifelong.serving.service import ServiceSettings
 from lifelong.store.opening import open_store
 from lifelong.store.ram import InMemoryStore
 from lifelong.testing.datasets import tiny_dataset
@@ -147,6 +149,26 @@ def test_the_service_takes_a_profile(profiled: Artifact, make_client) -> None:
     assert taken["propertyNames"] == {"enum": ["age", "region"]}
     explained = client.post("/v1/explain", {"user": "u1", "items": ["i1"], "profile": {"age": "old"}})
     assert explained.status_code == 200
+
+
+def test_a_profile_is_neither_stored_nor_logged(
+    profiled: Artifact, make_client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    caplog.set_level(logging.INFO)
+    client = make_client(profiled, settings=ServiceSettings(impressions_log=tmp_path, log_users=True))
+    client.post("/v1/events", {"events": [{"user": "u1", "item": "i1", "time": 1_700_000_000}]})
+    request = {"user": "u1", "items": ["i1", "i2"], "profile": {"age": "as-old-as-the-hills", "region": "north"}}
+    for path, body in (("/v1/score", request), ("/v1/score", {"requests": [request]}), ("/v1/explain", request)):
+        assert client.post(path, body).status_code == 200
+    client.app.state.impressions.flush()
+    tables = [parquet.read_table(path) for path in tmp_path.glob("*.parquet")]
+    assert sum(map(len, tables)) == 4
+    logged = [(record.getMessage(), getattr(record, "data", None)) for record in caplog.records]
+    exported = client.get("/v1/admin/users/u1").text
+    kept = repr([vars(client.app.state.service.store), [table.to_pylist() for table in tables], logged, exported])
+    assert "u1" in kept and "i2" in kept
+    assert not any(word in kept for word in ("as-old-as-the-hills", "north", "'region", "'age"))
 
 
 def test_a_table_of_requests_can_hold_profiles(profiled: Artifact, tmp_path: Path) -> None:
