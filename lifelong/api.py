@@ -231,6 +231,7 @@ def compare(
     """
     from lifelong.cli.serving_cost import serving_of
     from lifelong.reports.comparison import check_drawing, write_comparison
+    from lifelong.reports.verdict import subject
     from lifelong.training.study import Study, run_study
     from lifelong.training.trackers import checked_callbacks
 
@@ -255,8 +256,7 @@ def compare(
         raise UsageError(f"sweep = {sweep!r}", expected="numbers of events, None for all: (20, 100, None)")
     check_drawing()
     outcome = run_study(opened, folder, study, measure=serving_of, progress=_say(progress))
-    first = reference or next(iter(configs))
-    write_comparison(folder, outcome.comparison, lifelong=first, dataset=opened, runs=folder / "runs")
+    write_comparison(folder, outcome.comparison, lifelong=subject(configs), dataset=opened, runs=folder / "runs")
     return outcome.comparison
 
 

@@ -18,8 +18,6 @@ from lifelong.plugins import imported
 if TYPE_CHECKING:
     from lifelong.training.study import Outcome
 
-FLAGSHIP = "hpmn"
-"""The model that the questions of the report are about, and the reference unless another is given."""
 _SWEEP = "20,50,100,300,1000,all"
 _OPTIONS = {"changes": "set"}
 """Arguments with another name on the command line."""
@@ -33,7 +31,7 @@ def compare(
     seeds: Annotated[str, typer.Option(help="Runs per model, with seeds 0, 1, ...; 2,hpmn=5: more for some.")] = "1",
     out: Annotated[Path, typer.Option(metavar="REPORT", help="Folder of runs and report.")],
     reference: Annotated[
-        str | None, typer.Option(help="Model to compare against (default: hpmn if present, else the first).")
+        str | None, typer.Option(help="Model to compare against (default: tally, else hpmn, else the first).")
     ] = None,
     config: Annotated[
         list[Path],
@@ -69,6 +67,7 @@ def compare(
     from lifelong.data.dataset import Dataset
     from lifelong.models import all_names
     from lifelong.reports.comparison import check_drawing, write_comparison
+    from lifelong.reports.verdict import subject
     from lifelong.training.study import Study, plan, run_study
     from lifelong.training.sweep import parse_steps
     from lifelong.training.trackers import checked_callbacks
@@ -87,7 +86,7 @@ def compare(
         seeds=range(usual),
         own_seeds={model: range(count) for model, count in own.items()},
         equal_seeds=equal_seeds,
-        reference=reference or (FLAGSHIP if FLAGSHIP in configs else None),
+        reference=reference or subject(configs),
         max_minutes=60 * max_hours,
         examples=examples,
         only_equal=only_equal,
@@ -107,7 +106,7 @@ def compare(
         terminal.say(note)
     outcome = run_study(dataset, out, study, measure=serving_of, command=command, progress=terminal.say)
     comparison = outcome.comparison
-    page = write_comparison(out, comparison, lifelong=FLAGSHIP, dataset=dataset, runs=out / "runs")
+    page = write_comparison(out, comparison, lifelong=subject(configs), dataset=dataset, runs=out / "runs")
     return outcome_reply(outcome, page)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lifelong.cli.compare import FLAGSHIP, command_line, outcome_reply, seed_counts
+from lifelong.cli.compare import command_line, outcome_reply, seed_counts
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.options import Settings, Threads, names, pairs
 from lifelong.cli.terminal import Reply, Terminal
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset
     from lifelong.training.study import Study
 
+FLAGSHIP = "hpmn"
+"""The model of the paper: the reference, and the one that the page is about."""
 Log = Literal["amazon", "taobao", "xlong"]
 SWEEPS = {"amazon": "5,10,20,50,100,all", "taobao": "20,50,100,300,all", "xlong": "50,100,300,500,1000,all"}
 """Numbers of most recent events that the models of a data set are given, up to the paper's."""

@@ -143,7 +143,8 @@ def encode_event(event: UserEvent | LoggedEvent) -> bytes:
 
 def decode_event(value: bytes) -> LoggedEvent:
     """The inverse of `encode_event`."""
-    return LoggedEvent(*json.loads(value))
+    # Of bytes, json would first guess the encoding.
+    return LoggedEvent(*json.loads(str(value, "utf-8")))
 
 
 IntArray = npt.NDArray[np.int64]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from lifelong.evaluation.attention import SlotContents
 from lifelong.evaluation.compare import Comparison, ComparisonRow, DifferenceEstimate, SweepPoint
 from lifelong.evaluation.results import Estimate, best_first, value_of
+from lifelong.evaluation.significance import LEAST_SEEDS
 from lifelong.reports.sections import Answer
 from lifelong.reports.tables import brief, p_text, text
 from lifelong.reports.timeline import slot_name
@@ -24,7 +25,7 @@ SHORT = 50
 """The largest number of recent events that counts as a short window."""
 WHOLE, BEST, SLOTS = (
     "Does the whole history help?",
-    "Is the lifelong model the best?",
+    "Is it better than every other model?",
     "What do the slots of its memory hold?",
 )
 
@@ -94,16 +95,18 @@ def best(comparison: Comparison, lifelong: str, pair: DifferenceEstimate | None)
     rank = 1 + sum((value_of(row) or 0.0) > value for row in ranked)
     corrected = pair is not None and pair.family_p is not None
     p = None if pair is None else pair.family_p if corrected else pair.p_value
-    sure = p is not None and p < SURE
+    few = min(mine.seeds, other.seeds) < LEAST_SEEDS
+    sure = p is not None and p < SURE and not few
+    open_because = f"fewer than {LEAST_SEEDS} seeds carry no claim" if few else "the difference may be chance"
     verdict = {
         (True, True): f"Yes: {mine.title} is better than every other model.",
-        (True, False): f"Not shown: {mine.title} has the highest AUC, but the difference may be chance.",
+        (True, False): f"Not shown: {mine.title} has the highest AUC, but {open_because}.",
         (False, True): f"No: {other.title} is better.",
-        (False, False): f"Not shown: {other.title} has the higher AUC, but the difference may be chance.",
+        (False, False): f"Not shown: {other.title} has the higher AUC, but {open_because}.",
     }[ahead, sure]
     if p is None:
         verdict = f"By value {'yes' if ahead else 'no'}, but the two were not tested against each other."
-    gap = "" if pair is None or pair.value is None else f" Difference {_signed(pair)}."
+    gap = "" if pair is None or pair.value is None else f" Difference {signed(pair)}."
     return Answer(
         BEST,
         f"{verdict} {mine.title} has AUC {brief(mine.metrics['auc'])}, place {rank} of {len(ranked)}; "
@@ -219,12 +222,13 @@ def _p(point: SweepPoint) -> float | None:
 def _against(point: SweepPoint) -> str:
     if point.difference is None or point.difference.value is None:
         return " (not tested)"
-    return f" ({_signed(point.difference)})"
+    return f" ({signed(point.difference)})"
 
 
 def _events(point: SweepPoint) -> str:
     return "all events" if point.events is None else f"{point.events:,} events"
 
 
-def _signed(of: DifferenceEstimate) -> str:
+def signed(of: DifferenceEstimate) -> str:
+    """A difference with its interval and p-value, without the corrected one."""
     return text(of.model_copy(update={"family_p": None}))

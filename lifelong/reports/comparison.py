@@ -17,6 +17,7 @@ from lifelong.reports.figures import Curve
 from lifelong.reports.page import write_page
 from lifelong.reports.sections import Section
 from lifelong.reports.study import Findings, study_sections
+from lifelong.reports.verdict import verdict
 from lifelong.training.runs import Run, gather
 
 _EQUAL = "-equal"
@@ -62,19 +63,15 @@ def write_comparison(
     Returns:
         The path of `index.html`.
     """
-    findings = Findings(
-        comparison,
-        lifelong,
-        recorded_curves(comparison, runs),
-        dataset=dataset,
-        pair=pair_difference(comparison, lifelong, dataset=dataset, runs=runs),
-    )
+    pair = pair_difference(comparison, lifelong, dataset=dataset, runs=runs)
+    findings = Findings(comparison, lifelong, recorded_curves(comparison, runs), dataset=dataset, pair=pair)
     if dataset is not None and runs is not None:
         findings = _with_attention(findings, dataset, runs)
     parts = [*opening, *study_sections(findings, out / "figures"), *sections]
     if code := "\n".join(commands) or comparison.command:
         parts.append(Section("Commands", code=code))
-    return write_page(out, comparison.results, parts, title=title, lead=lead)
+    said = verdict(comparison, lifelong, pair)
+    return write_page(out, comparison.results, parts, title=title, verdict=said, lead=lead, ranked=comparison.rows)
 
 
 def pair_difference(

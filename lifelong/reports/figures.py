@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lifelong.errors import UsageError
+from lifelong.evaluation.compare import ComparisonRow
 from lifelong.evaluation.results import Estimate, Result
 from lifelong.reports import drawing
 from lifelong.reports.drawing import Figure, Theme
@@ -33,8 +34,8 @@ class Curve:
     value: Sequence[float]
 
 
-def metric_by_model(results: Sequence[Result], folder: Path) -> Figure:
-    """AUC and 95 % interval of each model, best on top.
+def metric_by_model(results: Sequence[Result] | Sequence[ComparisonRow], folder: Path) -> Figure:
+    """AUC and 95 % interval of each model, best on top; of rows of a comparison the means over seeds.
 
     Raises:
         UsageError: no result has a value.
@@ -43,6 +44,8 @@ def metric_by_model(results: Sequence[Result], folder: Path) -> Figure:
     if not shown:
         raise UsageError("no result has an AUC", expected="at least one")
     shown.sort(key=lambda pair: pair[1].value or 0.0)
+    several = any(isinstance(of, ComparisonRow) and of.seeds > 1 for of in results)
+    dots, over = ("means over seeds", "users and seeds") if several else ("the value on all examples", "users")
     crowded = len(shown) > CROWD
 
     def draw(canvas: Canvas, theme: Theme) -> None:
@@ -56,12 +59,12 @@ def metric_by_model(results: Sequence[Result], folder: Path) -> Figure:
             axes.annotate(f"{value.value:.3f}", at, xytext=where, textcoords="offset points", **look)
         drawing.name_rows(axes, [name for name, _ in shown], longest=28)
         drawing.chance_line(axes, theme, vertical=True)
-        drawing.finish(axes, grid="x", x="AUC (value and 95 % interval over users)")
+        drawing.finish(axes, grid="x", x=f"AUC ({'mean' if several else 'value'} and 95 % interval over {over})")
 
     spoken = "; ".join(_spoken(name, value) for name, value in reversed(shown))
     words = (
         "AUC of each model",
-        "Dots are the value on all examples, bars the 95 % interval over resampled users. Bars that overlap do not "
+        f"Dots are {dots}, bars the 95 % interval over {over}. Bars that overlap do not "
         "mean that two models are equal: the paired difference decides.",
         f"AUC per model. {spoken}.",
     )

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
+from lifelong.evaluation.compare import ComparisonRow
 from lifelong.evaluation.results import Result, best_first, format_duration, value_of
 from lifelong.reports import tables
 from lifelong.reports.dataset import FLIPPED, NEGATIVES
@@ -27,7 +28,14 @@ _NAMED = 6
 
 
 def write_page(
-    out: Path, results: Sequence[Result], parts: Sequence[Section], *, title: str, lead: Sequence[str] = ()
+    out: Path,
+    results: Sequence[Result],
+    parts: Sequence[Section],
+    *,
+    title: str,
+    verdict: Sequence[str] = (),
+    lead: Sequence[str] = (),
+    ranked: Sequence[ComparisonRow] = (),
 ) -> Path:
     """Write given parts, their tables, and the records of the results.
 
@@ -36,13 +44,17 @@ def write_page(
         results: all that the page reports.
         parts: in their order; a part on the conditions follows.
         title: of the page.
+        verdict: sentences right after the title: what a reader should do.
         lead: sentences before the generated ones.
+        ranked: means over seeds, where there are several; else the first seeds are named.
 
     Returns:
         The path of `index.html`.
     """
     shown = first_seeds(results)
-    body = _header(title, [*lead, *summary(shown)], shown[0]) + "".join(part.to_html() for part in parts)
+    body = _header(title, verdict, [*lead, *summary(shown, ranked)], shown[0]) + "".join(
+        part.to_html() for part in parts
+    )
     out.mkdir(parents=True, exist_ok=True)
     write_tables(out / "tables", parts)
     records = [result.model_dump(mode="json") for result in results]
@@ -52,22 +64,31 @@ def write_page(
     return path
 
 
-def summary(results: Sequence[Result]) -> list[str]:
-    """What the results say, in plain sentences."""
+def summary(results: Sequence[Result], rows: Sequence[ComparisonRow] = ()) -> list[str]:
+    """What the results say, in plain sentences.
+
+    Args:
+        results: one per model.
+        rows: their means over seeds.
+    """
     first = results[0]
     counts = first.counts
     sentences = [
         f"Each model was asked about {counts.examples:,} targets of {counts.users:,} users in the {first.split} split "
         f"of {first.dataset}, {counts.positives:,} of them positive, and saw only what happened before each target."
     ]
-    ranked = [result for result in best_first(results) if value_of(result) is not None]
+    every: Sequence[Result | ComparisonRow] = rows or results
+    ranked = [of for of in best_first(every) if value_of(of) is not None]
     if ranked:
+        seeds = sorted({row.seeds for row in rows})
+        means = f" (means over {' or '.join(map(str, seeds))} seeds)" if seeds and seeds[-1] > 1 else ""
+        over = "users and seeds" if means else "users"
         named = [f"{result.title} {brief(result.metrics['auc'])}" for result in ranked[:_NAMED]]
         rest = f"; {len(ranked) - _NAMED} more are in the table" if len(ranked) > _NAMED else ""
-        sentences.append(f"AUC, from best to worst: {'; '.join(named)}{rest}.")
+        sentences.append(f"AUC{means}, from best to worst: {'; '.join(named)}{rest}.")
         sentences.append(
             "AUC is the chance that a target with a response is scored above one without; 0.5 is guessing. "
-            "The brackets are 95 % intervals over resampled users."
+            f"The brackets are 95 % intervals over resampled {over}."
         )
     sentences.append(_meaning(first))
     return sentences
@@ -86,7 +107,7 @@ def _meaning(result: Result) -> str:
     )
 
 
-def _header(title: str, lead: Sequence[str], result: Result) -> str:
+def _header(title: str, verdict: Sequence[str], lead: Sequence[str], result: Result) -> str:
     facts = {
         "Dataset": result.dataset,
         "Protocol": result.protocol,
@@ -96,8 +117,11 @@ def _header(title: str, lead: Sequence[str], result: Result) -> str:
         "Newest events hidden": format_duration(result.delay) if result.delay else "none",
     }
     cells = "".join(f"<div><dt>{safe(name)}</dt><dd>{safe(value)}</dd></div>" for name, value in facts.items())
+    first = (
+        f'<p class="verdict"><strong>{safe(verdict[0])}</strong> {safe(" ".join(verdict[1:]))}</p>' if verdict else ""
+    )
     sentences = "".join(f'<p class="lead">{safe(sentence)}</p>' for sentence in lead)
-    return f'<header><h1>{safe(title)}</h1>{sentences}<dl class="facts">{cells}</dl></header>'
+    return f'<header><h1>{safe(title)}</h1>{first}{sentences}<dl class="facts">{cells}</dl></header>'
 
 
 def _conditions(results: Sequence[Result]) -> str:

@@ -52,11 +52,16 @@ class Section:
         return f"<section><h2>{safe(self.title)}</h2>{paragraphs}{answers}{shown}{drawn}{code}</section>"
 
 
-def calibration_sections(results: Sequence[Result]) -> list[Section]:
-    """Log loss and calibration error before and after the calibrators; nothing where no model has one."""
+def calibration_sections(results: Sequence[Result], *, note: str = "") -> list[Section]:
+    """Log loss and calibration error before and after the calibrators; nothing where no model has one.
+
+    Args:
+        results: one per model.
+        note: appended to the explanation.
+    """
     table = calibration_table(results)
-    note = "A calibrator maps raw scores to probabilities at the share of positives of these examples; ranks stay."
-    return [] if table is None else [Section("Calibration", [note], [replace(table, folded=True)])]
+    what = "A calibrator maps raw scores to probabilities at the share of positives of these examples; ranks stay."
+    return [] if table is None else [Section("Calibration", [what + note], [replace(table, folded=True)])]
 
 
 def write_tables(folder: Path, parts: Sequence[Section]) -> None:

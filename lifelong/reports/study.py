@@ -48,6 +48,12 @@ class Findings:
         return tables.first_seeds(self.comparison.results)
 
     @property
+    def of_first_seeds(self) -> str:
+        """Sentence of parts that are not means over seeds; empty where every model has one."""
+        several = any(row.seeds > 1 for row in self.comparison.rows)
+        return " These figures are of each model's first seed, not means over seeds." if several else ""
+
+    @property
     def title(self) -> str:
         """The lifelong model's name in tables."""
         rows = self.comparison.rows
@@ -67,7 +73,7 @@ def study_sections(findings: Findings, folder: Path) -> list[Section]:
     else:
         parts.append(Section("Case studies", [f"None: {findings.why_not}."]))
     parts += [] if findings.dataset is None else [dataset_section(findings.dataset)]
-    return [*parts, *calibration_sections(findings.results)]
+    return [*parts, *calibration_sections(findings.results, note=findings.of_first_seeds)]
 
 
 def _questions(findings: Findings) -> Section:
@@ -81,7 +87,7 @@ def _questions(findings: Findings) -> Section:
 
 
 def _notes(comparison: Comparison) -> list[Section]:
-    return [Section("Notes", comparison.notes)] if comparison.notes else []
+    return [Section("Notes", [f"{note.rstrip('.')}." for note in comparison.notes])] if comparison.notes else []
 
 
 def _main(findings: Findings, folder: Path) -> Section:
@@ -96,8 +102,8 @@ def _main(findings: Findings, folder: Path) -> Section:
         f"{stop} GAUC leaves out {counts.one_class_users:,} of {counts.users:,} users ({counts.one_class_share:.1%}) "
         "with targets that are all positive or all negative. Lower is better for log loss, normalised entropy and ECE."
     )
-    known = any(value_of(result) is not None for result in findings.results)
-    drawn = [figures.metric_by_model(findings.results, folder)] if known else []
+    known = any(value_of(row) is not None for row in comparison.rows)
+    drawn = [figures.metric_by_model(comparison.rows, folder)] if known else []
     return Section("All models", [note], [comparison_tables.main_table(comparison)], drawn)
 
 
@@ -110,7 +116,7 @@ def _equal(comparison: Comparison) -> list[Section]:
 def _history(findings: Findings, folder: Path) -> Section:
     results = findings.results
     drawn = [figures.metric_by_history(results, folder, always=[findings.title])]
-    note = "The targets, sorted by how many events their users had before them."
+    note = f"The targets, by how many events their users had before them.{findings.of_first_seeds}"
     return Section("By length of the history", [note], [comparison_tables.slices_by_model(results)], drawn)
 
 
@@ -121,13 +127,17 @@ def _sweep(findings: Findings, folder: Path) -> list[Section]:
     sentence = answers.pays_from(comparison, findings.lifelong)
     drawn = [comparison_figures.sweep(comparison, folder, sentence=sentence, always=[findings.lifelong])]
     note = "The trained models stay as they are, and are given only the most recent events before each target."
+    note += findings.of_first_seeds
     return [Section("By number of most recent events", [note, sentence], shown, drawn)]
 
 
 def _training(findings: Findings, folder: Path) -> list[Section]:
     if not any(len(curve.value) for curve in findings.curves.values()):
         return []
-    return [Section("Training", figures=[figures.learning_curves(findings.curves, folder, always=[findings.title])])]
+    note = f"AUC on validation during training.{findings.of_first_seeds}"
+    return [
+        Section("Training", [note], figures=[figures.learning_curves(findings.curves, folder, always=[findings.title])])
+    ]
 
 
 def _trades(comparison: Comparison, folder: Path) -> list[Section]:

@@ -44,12 +44,16 @@ RELATED = 5
 """How many related events are named for a slot."""
 WEIGHTED = 10
 """How many events are named with their weight; the others are summed."""
+EXPLAINED = 10_000
+"""How many of a user's latest events are looked at: all of a very long history would take seconds per request."""
 RECENT = 20
 """How many of the latest events are shown."""
 
 
 def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = None) -> Explanation:
     """Explain the scores of one user's candidates.
+
+    Of a longer history the latest `EXPLAINED` events are looked at, and all that the memory keeps; the note says so.
 
     Args:
         scorer: artifact and store.
@@ -64,7 +68,8 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
     states, known = scorer.states([request.user])
     answer = scorer.answer_from(states, known, [request], attention=True)[0]
     slots = slots_of(scorer.artifact, states, 0)
-    past = past_of(scorer, request.user, states, dataset=dataset)
+    last = max(EXPLAINED, scorer.runtime.stored(answer.count))
+    past = past_of(scorer, request.user, states, dataset=dataset, last=last)
     number_CF = scorer.online_items.numbers(request.items, request.fields)
     shown = _Shown(scorer, past, moment)
     counted = counted_of(scorer, states, number_CF, answer.scores, request, moment)
@@ -83,7 +88,7 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
         attention_over=scorer.runtime.attends_to,
         attention_note=_attention_note(scorer, answer.count),
         events_from=past.source,
-        events_note=past.note,
+        events_note=past.note if answer.count <= last else f"{past.note}; looked at are the latest {last:,}",
         recent=[shown.event(at) for at in range(len(past.items) - 1, -1, -1)[:RECENT]],
         artifact=answer.artifact,
     )

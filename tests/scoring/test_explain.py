@@ -131,6 +131,15 @@ def test_a_dataset_and_the_log_of_later_events_complete_each_other(scorer, fold,
     assert explanation.recent[0].item == "i9"
 
 
+def test_of_a_very_long_history_the_latest_events_are_looked_at_and_the_note_says_so(scorer, fold, monkeypatch):
+    monkeypatch.setattr("lifelong.scoring.explain.EXPLAINED", 3)
+    fold("u", ["i1", "i2", "i3", "i1"])
+    explanation, candidate = explained(scorer, "u", "i1")
+    assert [event.position for event in explanation.recent] == [4, 3, 2]
+    assert [event.position for event in candidate.slots[2].related] == [4]
+    assert explanation.events_note == "events from the store's event log; looked at are the latest 3"
+
+
 def test_a_user_whom_the_dataset_lacks_is_said_to_be_missing(scorer, fold, dataset):
     fold("stranger", ["i1"], event_log=False)
     assert "none of the 1 events" in explained(scorer, "stranger", "i1", dataset=dataset)[0].events_note
