@@ -34,11 +34,14 @@ from lifelong.errors import LifelongError, UsageError, require
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from lifelong.artifact.folder import Artifact
     from lifelong.ingestion.kafka import StreamSettings
     from lifelong.ingestion.kafka_client import KafkaAddress
     from lifelong.serving.keys import KeyFile
     from lifelong.serving.logs import LogFormat
     from lifelong.serving.service import ServiceSettings
+    from lifelong.serving.writer import WriterProcess
+    from lifelong.store.contract import MemoryStore
 
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -217,9 +220,13 @@ def _open_app(
     log_as(log)
     shadowing = None if shadow is None else Artifact.open(shadow)
     dataset = None if data is None else Dataset(data)
+    traced = traces or tracing.wanted()
+    # The spans of a write are those of this process.
     with (
-        tracing.tracing() if traces or tracing.wanted() else contextlib.nullcontext(),
-        open_pair(artifact, store, read_only=False) as (opened, memories),
+        tracing.tracing() if traced else contextlib.nullcontext(),
+        _opened_here(artifact, store)
+        if traced or not store.startswith("rocksdb://")
+        else _opened_by_a_writer(artifact, store, settings, log) as (opened, memories, writer),
         open_letters(None if following is None else following.dead_letter) as letters,
     ):
         app = create_app(
@@ -231,10 +238,35 @@ def _open_app(
             dataset=dataset,
             shadow=shadowing,
             settings=settings,
+            writer=writer,
         )
         if following is not None:
             follow(app, following.address, following.settings, letters)
         yield app
+
+
+@contextlib.contextmanager
+def _opened_here(artifact: Path, url: str) -> Iterator[tuple[Artifact, MemoryStore, None]]:
+    with open_pair(artifact, url, read_only=False) as (opened, store):
+        yield opened, store, None
+
+
+@contextlib.contextmanager
+def _opened_by_a_writer(
+    artifact: Path, url: str, settings: ServiceSettings, log: LogFormat
+) -> Iterator[tuple[Artifact, MemoryStore, WriterProcess]]:
+    """The artifact, and a store that a process of its own opens meanwhile and writes to."""
+    from lifelong.artifact.folder import Artifact
+    from lifelong.serving.writer import WriterProcess
+    from lifelong.serving.writer_process import WriterTask
+    from lifelong.store.descriptors import raise_descriptor_limit
+
+    # The writer has the same limit.
+    raise_descriptor_limit()
+    task = WriterTask(url, artifact.resolve(), settings.late, settings.event_log, settings.max_ahead, log)
+    with contextlib.closing(WriterProcess(task)) as writer:
+        opened = Artifact.open(artifact)
+        yield opened, writer.open(), writer
 
 
 def _announce(terminal: Terminal, document: dict[str, Any], log: LogFormat) -> None:

@@ -209,6 +209,28 @@ class EventTable:
         user, item = [row["user"] for row in rows], [row["item"] for row in rows]
         return cls(user, item, time_N, _or_none(types), _or_none(fields), _or_none(names))
 
+    @classmethod
+    def joined(cls, tables: Sequence[EventTable]) -> EventTable:
+        """The events of several tables, one table after another.
+
+        >>> one, other = EventTable(["u"], ["i"], np.array([1])), EventTable(["v"], ["j"], np.array([2]), ["buy"])
+        >>> EventTable.joined([one, other]).event_type
+        [None, 'buy']
+        """
+        if len(tables) == 1:
+            return tables[0]
+
+        def column(name: str) -> list[Any] | None:
+            given = [getattr(table, name) for table in tables]
+            if all(one is None for one in given):
+                return None
+            filled = [[None] * len(table) if one is None else one for one, table in zip(given, tables, strict=True)]
+            return list(itertools.chain.from_iterable(filled))
+
+        user, item = column("user") or [], column("item") or []
+        time_N = np.concatenate([table.time_N for table in tables])
+        return cls(user, item, time_N, column("event_type"), column("fields"), column("event_id"))
+
     def __len__(self) -> int:
         return len(self.user)
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from lifelong.ingestion.kafka import StreamSettings
     from lifelong.ingestion.kafka_client import KafkaAddress
     from lifelong.opening import AnyArtifact, AnyDataset
+    from lifelong.serving.writer import WriterProcess
     from lifelong.store.contract import MemoryStore
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def create_app(
     dataset: AnyDataset | None = None,
     shadow: AnyArtifact | None = None,
     settings: ServiceSettings | None = None,
+    writer: WriterProcess | None = None,
 ) -> FastAPI:
     """Build the service around one artifact and one store.
 
@@ -87,6 +89,8 @@ def create_app(
         dataset: where explanations look up past events, with the store's log; or its folder.
         shadow: another artifact, or its folder, which scores the same requests; no client gets its answers.
         settings: limits and threads.
+        writer: the process that owns the store and folds events in, as `lifelong serve` starts it for a store on disk;
+            None where this process does both.
 
     Raises:
         StoreForeignError: another artifact wrote the store.
@@ -96,7 +100,7 @@ def create_app(
     artifact, store, settings = open_artifact(artifact), checked_store(store), _checked_settings(settings)
     dataset = None if dataset is None else as_dataset(dataset)
     shadow = None if shadow is None else open_artifact(shadow)
-    service = Service(artifact, store, settings=settings, dataset=dataset)
+    service = Service(artifact, store, settings=settings, dataset=dataset, writer=writer)
     service.metrics.add(ServiceCollector(service))
     app = FastAPI(
         title="lifelong",

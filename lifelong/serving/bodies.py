@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, cast, get_type_hints
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +22,7 @@ from pydantic_core import to_json
 
 from lifelong.serving.addresses import ExactRoute
 from lifelong.serving.errors import MediaTypeError
+from lifelong.serving.schemas import EventsBody
 
 if TYPE_CHECKING:
     from lifelong.serving.service import Service
@@ -83,7 +84,9 @@ class ShortRoute(JsonRoute):
         """The function that answers a request."""
         usual = super().handler()
         endpoint: Callable[[Any, Service], Awaitable[object]] = self.endpoint
-        adapter: TypeAdapter[Any] = TypeAdapter(get_type_hints(endpoint, include_extras=True)["body"])
+        body_type = get_type_hints(endpoint, include_extras=True)["body"]
+        adapter: TypeAdapter[Any] = TypeAdapter(body_type)
+        elsewhere = _parsed_by_the_writer if body_type is EventsBody else _parsed_here
 
         async def handle(request: Request) -> Response:
             kind, service = request.headers.get("content-type", ""), request.app.state.service
@@ -96,7 +99,10 @@ class ShortRoute(JsonRoute):
                 return adapter.validate_python(decode(text))
 
             try:
-                body = parse() if len(text) < LARGE else await service.aside(parse)
+                if len(text) < LARGE:
+                    body = parse()
+                else:
+                    body = await service.aside(lambda: elsewhere(service, text, packed) or parse())
             except (ValueError, RecursionError, MsgspecError) as error:
                 if not packed and not isinstance(error, ValidationError):
                     return await usual(request)
@@ -105,6 +111,16 @@ class ShortRoute(JsonRoute):
             return _packed(document) if _wants_packed(request, packed) else _json(document)
 
         return handle
+
+
+def _parsed_by_the_writer(service: Service, text: bytes, packed: bool) -> EventsBody | None:
+    """Many events, without holding up scores in this process; None where this one has to look at them."""
+    found = None if service.writer is None else service.writer.parse(text, packed)
+    return None if found is None else EventsBody.model_construct(events=cast("Any", found))
+
+
+def _parsed_here(service: Service, text: bytes, packed: bool) -> None:
+    """All other bodies."""
 
 
 def _is_packed(kind: str) -> bool:

@@ -49,9 +49,13 @@ class WriteHealth:
         try:
             yield
         except StoreUnavailableError as error:
-            self._failure = error
-            self._healer.wake()
+            self.failed(error)
             raise
+
+    def failed(self, error: StoreUnavailableError) -> None:
+        """Note that writes are not kept, and begin to bring the store back."""
+        self._failure = error
+        self._healer.wake()
 
     def check(self) -> None:
         """Raise what keeps writes from being kept; after a while, or a failure, the store is asked to keep a mark.

@@ -17,7 +17,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -26,6 +26,7 @@ from lifelong import tracing
 from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Applied, Updater
 from lifelong.serving.errors import OverloadedError
+from lifelong.serving.writer import ParsedEvents, Rows
 
 FEW = 8
 """With fewer works that wait, none has waited too long: then the machine is slow, and the service has not too many."""
@@ -38,7 +39,6 @@ _TURN, _LEAST = 0.1, 200
 _WINDOW, _BUSY = 0.1, 8
 """Seconds over which the rate of answers is measured, and requests under way without which it says nothing."""
 T = TypeVar("T")
-Rows = Sequence[Mapping[str, Any]]
 
 
 class Pace:
@@ -234,7 +234,7 @@ def overloaded(found: str) -> OverloadedError:
 class _Batch:
     """The events of one request."""
 
-    rows: Rows
+    rows: Rows | ParsedEvents
     came: float
     outcome: Future[Applied] = field(default_factory=Future)
     span: Any = None
@@ -258,6 +258,7 @@ class Writes(Queue):
     Args:
         updater: folds them in.
         most_events: of one commit that holds more than one request; fewer if those would take long.
+        fold: does that in its place, with the events of several requests; see `Updater.apply_parts`.
         on_commit: called with the number of requests and the seconds of each commit.
         queue: see `Queue`.
     """
@@ -267,11 +268,13 @@ class Writes(Queue):
         updater: Updater,
         *,
         most_events: int,
+        fold: Callable[[Sequence[Any]], Sequence[Applied | Exception]] | None = None,
         on_commit: Callable[[int, float], None] = lambda requests, seconds: None,
         **queue: Any,
     ) -> None:
         super().__init__(1, "write", **queue)
         self._updater, self._most_events, self._on_commit = updater, most_events, on_commit
+        self._fold_parts: Callable[[Sequence[Any]], Sequence[Applied | Exception]] = fold or self._fold_rows
         self._batches: deque[_Batch] = deque()
         self._event_seconds, self._request_events = 0.0, 1.0
         # Events that came, and that were taken: each is counted by one thread alone.
@@ -290,11 +293,11 @@ class Writes(Queue):
     def _few(self) -> float:
         return max(_UNDER_WAY, FEW_EVENTS / self._request_events)
 
-    async def fold(self, rows: Rows) -> Applied:
+    async def fold(self, rows: Rows | ParsedEvents) -> Applied:
         """Fold the events of a request in; the answer comes when they are on the disk.
 
         Args:
-            rows: what a `UserEvent` holds, by name; they were checked.
+            rows: what a `UserEvent` holds, by name, checked; or those that wait in the process that folds them in.
 
         Raises:
             OverloadedError: too many wait, or they have waited too long; nothing of them was kept.
@@ -317,22 +320,25 @@ class Writes(Queue):
         if not taken:
             return
         started = time.perf_counter()
-        rows = [row for batch in taken for row in batch.rows]
+        parts = [batch.rows for batch in taken]
+        events = sum(map(len, parts))
         try:
             with _span_of(taken):
-                found: Sequence[Applied | Exception] = self._updater.apply_parts(
-                    EventTable.of_rows(rows), [len(batch.rows) for batch in taken]
-                )
+                found: Sequence[Applied | Exception] = self._fold_parts(parts)
         except Exception as error:
             found = [error] * len(taken)
         seconds = time.perf_counter() - started
-        self._event_seconds += (seconds / len(rows) - self._event_seconds) * min(1.0, len(rows) / _LEAST)
+        self._event_seconds += (seconds / events - self._event_seconds) * min(1.0, events / _LEAST)
         self._on_commit(len(taken), seconds)
         for batch, outcome in zip(taken, found, strict=True):
             if isinstance(outcome, Exception):
                 batch.outcome.set_exception(outcome)
             else:
                 batch.outcome.set_result(outcome)
+
+    def _fold_rows(self, parts: Sequence[Rows]) -> list[Applied | Exception]:
+        rows = [row for part in parts for row in part]
+        return self._updater.apply_parts(EventTable.of_rows(rows), list(map(len, parts)))
 
     def _take(self) -> list[_Batch]:
         taken, events = list[_Batch](), 0

@@ -20,17 +20,19 @@ from typing_extensions import TypedDict
 
 from lifelong.memory.updater import LAST_SECOND
 
-Id = Annotated[str, Field(min_length=1, max_length=256)]
+LONGEST = 256
+"""Characters of an id."""
+Id = Annotated[str, Field(min_length=1, max_length=LONGEST)]
 Folder = Annotated[str, Field(min_length=1, max_length=4096)]
 
-_KEYS = 64
+KEYS = 64
 """Keys of one object, at most; none that is known here has as many."""
 
 
 def _few_keys(value: Any) -> Any:
     """Refuse an object with very many keys at once: an error for each of a million would take gigabytes."""
-    if isinstance(value, dict) and len(value) > _KEYS:
-        raise PydanticCustomError("too_many_keys", "should have at most {most} keys", {"most": _KEYS})
+    if isinstance(value, dict) and len(value) > KEYS:
+        raise PydanticCustomError("too_many_keys", "should have at most {most} keys", {"most": KEYS})
     return value
 
 
@@ -47,7 +49,7 @@ Time = Annotated[
 Values = Annotated[
     dict[Id, Id | None],
     Field(
-        max_length=_KEYS,
+        max_length=KEYS,
         fail_fast=True,
         description="item field -> value; null where it is not known. A candidate's win over the catalogue, an event's"
         " count for an item that it lacks.",
@@ -58,7 +60,7 @@ Values = Annotated[
 Profile = Annotated[
     dict[Id, Id | None],
     Field(
-        max_length=_KEYS,
+        max_length=KEYS,
         fail_fast=True,
         description="user field -> value, of a model trained with profiles; null where not known. It is not kept.",
     ),

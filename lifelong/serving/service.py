@@ -39,12 +39,15 @@ from lifelong.serving.health import WriteHealth
 from lifelong.serving.metrics import Metrics
 from lifelong.serving.queues import Pace, Queue, Writes
 from lifelong.serving.views import SERVED, View, Views
+from lifelong.serving.writer import ParsedEvents, Rows, WriterProcess
+from lifelong.store.contract import ITEMS
 
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
     from lifelong.memory.event import EventTable
     from lifelong.memory.updater import Applied
+    from lifelong.memory.writer import MemoryWriter
     from lifelong.scoring.explanation import Explanation
     from lifelong.store.contract import MemoryStore
 
@@ -217,9 +220,11 @@ class Service:
         store: an opened store of it; not closed here.
         settings: limits and threads.
         dataset: where explanations look up past events that the store's log does not hold.
+        writer: the process that owns the store and folds events in; None where this process does.
     """
 
     store: MemoryStore
+    writer: WriterProcess | None
     settings: ServiceSettings
     dataset: Dataset | None
 
@@ -230,8 +235,9 @@ class Service:
         *,
         settings: ServiceSettings,
         dataset: Dataset | None = None,
+        writer: WriterProcess | None = None,
     ) -> None:
-        self.store, self.settings, self.dataset = store, settings, dataset
+        self.store, self.settings, self.dataset, self.writer = store, settings, dataset, writer
         self.updater: Updater = Updater(
             artifact, store, late=settings.late, event_log=settings.event_log, max_ahead=settings.max_ahead
         )
@@ -239,6 +245,8 @@ class Service:
         self.views: Views = Views(store, self.updater.artifacts, dataset=dataset, base_rate=settings.base_rate)
         self.metrics: Metrics = Metrics()
         self.health: WriteHealth = WriteHealth(store)
+        if writer is not None:
+            writer.on_end = self.health.failed
         self.stopping: bool = False
         self.on_events: list[Callable[[Sequence[str]], object]] = []
         self.on_answers: list[Callable[[Scored], object]] = []
@@ -252,6 +260,7 @@ class Service:
         self.writes: Writes = Writes(
             self.updater,
             most_events=settings.max_events,
+            fold=None if writer is None else writer.fold,
             on_commit=self._committed,
             on_shed=shed.labels("writes").inc,
             **bounds,
@@ -316,16 +325,22 @@ class Service:
     def _queue_of(self, path: str) -> Queue:
         return self.writes if path in ("/v1/events", "/v1/items") else self.reads
 
-    async def add_events(self, rows: Sequence[Mapping[str, Any]]) -> Applied:
+    def give(self, writer: MemoryWriter) -> None:
+        """Take an artifact that is open already, so that no write waits for it when the store's list names it."""
+        self.updater.artifacts.give(writer)
+        if self.writer is not None:
+            self.writer.give(writer.artifact.path.resolve(), writer.runtime.codec.name)
+
+    async def add_events(self, rows: Rows | ParsedEvents) -> Applied:
         """Fold events in; all of them are written at once, or none.
 
         Args:
-            rows: what a `UserEvent` holds, by name; they were checked.
+            rows: what a `UserEvent` holds, by name, checked; or those that wait in the writer.
         """
         self.settings.allow("events", len(rows))
         with self.health.noted():
             applied = await self.writes.fold(rows)
-        self._had_events([row["user"] for row in rows])
+        self._had_events(rows.users if isinstance(rows, ParsedEvents) else [row["user"] for row in rows])
         for part in fields(applied):
             self.metrics.events.labels(part.name).inc(getattr(applied, part.name))
         return applied
@@ -344,7 +359,8 @@ class Service:
         # The stream is read with the fields of the artifact that was served at its start.
         table = self.updater.artifacts.served.only_known(table)
         place: dict[str, Any] = {"source": source, "partition": partition, "offsets": offsets}
-        work = self.writes.submit(lambda: self.updater.apply_table(table, **place, through=through, after=after))
+        folder = self.updater if self.writer is None else self.writer
+        work = self.writes.submit(lambda: folder.apply_table(table, **place, through=through, after=after))
         with self.health.noted():
             applied = work.result()
         self._had_events(table.user)
@@ -359,10 +375,15 @@ class Service:
         self._allow([request])
         answers = await self._ask(
             lambda scorer: self._logged(scorer, [request], scorer.answer([request])),
-            at_once=len(request.items) <= self.settings.at_once,
+            at_once=len(request.items) <= self.settings.at_once and self._at_hand(request),
         )
         self._count(answers)
         return answers[0]
+
+    def _at_hand(self, request: ScoreRequest) -> bool:
+        """Whether no other process has to be asked for what is stored."""
+        holds = getattr(self.store, "holds", None)
+        return holds is None or (holds([request.user], space=self.scorer.space) and holds(request.items, space=ITEMS))
 
     async def answer_each(self, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
         """Score many users' candidates; a user with a damaged memory has the error in the place of her answer."""

@@ -102,7 +102,7 @@ class Shadow:
         self.on_answers: list[Callable[[Scored], object]] = []
         stored = takeover.add(self.store, artifact, phase="behind")
         self.writer: MemoryWriter = MemoryWriter(artifact, stored.identity.codec, self.store)
-        service.updater.artifacts.give(self.writer)
+        service.give(self.writer)
         self.scorer: Scorer = Scorer(artifact, self.store, base_rate=service.settings.base_rate, complete=False)
         self.metrics: ShadowMetrics = ShadowMetrics(service.metrics.registry)
         self._rebuild = Rebuild(self.store, self.writer)

@@ -174,7 +174,7 @@ class Takeovers:
         writer = MemoryWriter(artifact, chosen, self.store)
         # A dataset that does not fit is refused before anything is written.
         Rebuild(self.store, writer, dataset=dataset)
-        self.service.updater.artifacts.give(writer)
+        self.service.give(writer)
         takeover.add(self.store, artifact, codec=codec)
         self._progress[artifact.id] = Progress(running=True)
         self._builds.submit(self._build, writer, dataset)

@@ -13,12 +13,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lifelong.atomic import DRAFT, make_folder, replace_text, sync
 from lifelong.errors import StoreCorruptError, StoreError, StoreLockedError, StoreUnavailableError, UsageError
+
+T = TypeVar("T")
 
 SINGLE, SHARDED = 1, 2
 """Versions of the format: one database, or several shards."""
@@ -27,6 +30,8 @@ AGAIN = "a running service opens its store again by itself (another command: sta
 """What to do after a write was refused, when the cause is gone."""
 _SPARE, _DESCRIPTORS = 4 * 2**20, 32
 """Bytes and descriptors that opening a database takes next to those that it had open."""
+_PATIENCE, _PAUSE = 10.0, 0.05
+"""Seconds: how long the processes of an owner that was killed are waited for, and how often one looks."""
 RESTORE = "restore a backup (`lifelong restore BACKUP STORE`), or build the store again"
 """What to do about a store that is damaged."""
 
@@ -113,21 +118,68 @@ def prepare(path: Path, version: int = SINGLE, facts: Mapping[str, Any] | None =
         raise unwritable(path, error) from error
 
 
+def act_for(process: int) -> None:
+    """Let another process be named as the owner of what this one opens: the one that starts and stops it.
+
+    Args:
+        process: its number.
+    """
+    global _acting_for
+    _acting_for = process
+
+
+_acting_for: int | None = None
+
+
 def name_owner(path: Path) -> None:
-    """Write down that this process owns a folder.
+    """Write down that this process owns a folder, or the one that it acts for.
 
     Raises:
         OSError: it cannot be written.
     """
-    (path / OWNER).write_text(json.dumps({"pid": os.getpid()}) + "\n")
+    (path / OWNER).write_text(json.dumps({"pid": _acting_for or os.getpid()}) + "\n")
+
+
+def named_owner(path: Path) -> int | None:
+    """The process that says it owns a folder; None if none does."""
+    try:
+        return int(json.loads((path / OWNER).read_text())["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def after_killed_owner(path: Path, opened: Callable[[], T]) -> T:
+    """Open a folder; if its owner was killed, wait for what that has left, which ends by itself.
+
+    Raises:
+        StoreLockedError: another process owns it.
+    """
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return opened()
+        except StoreLockedError:
+            owner = named_owner(path)
+            if owner is None or _runs(owner) or time.monotonic() > end:
+                raise
+        time.sleep(_PAUSE)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        # It is another user's.
+        return True
+    return True
 
 
 def locked(path: Path) -> StoreLockedError:
     """The error for a folder that another process owns."""
-    try:
-        owner = f"process {json.loads((path / OWNER).read_text())['pid']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        owner = "another process"
+    named = named_owner(path)
+    owner = "another process" if named is None else f"process {named}"
     return StoreLockedError(
         f"{path} is open in {owner}",
         expected="one process that writes to a store",

@@ -7,10 +7,25 @@ between, what was found may be old and is not kept.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 ABSENT = b""
 """Marks a name that the store does not hold; no record is empty."""
+Written = Mapping[int, tuple[Mapping[str, bytes], Sequence[str]]]
+"""Space -> records that a commit wrote there, and names that it erased."""
+Notice = Literal["kept", "listed", "forgotten"]
+"""A commit has written something; there is another list of artifacts; or nothing that was read may be kept."""
+Listener = Callable[[Notice, Written], None]
+"""Called in the order of the commits, before they return, with what they have written."""
+
+
+@runtime_checkable
+class Heard(Protocol):
+    """A store that says what changes in it."""
+
+    def listen(self, listener: Listener) -> None:
+        """Call a function with all that changes what a reader may keep."""
 
 
 class RecordCache:
@@ -18,6 +33,7 @@ class RecordCache:
 
     Args:
         limit: bytes of the records that are kept, about.
+        favour_read: whether what was read stays longer than what was only written.
 
     Example:
         >>> cache = RecordCache(limit=2**20)
@@ -29,14 +45,18 @@ class RecordCache:
     limit: int
     moment: int
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.moment = limit, 0
+    def __init__(self, limit: int, *, favour_read: bool = False) -> None:
+        self.limit, self.moment, self._favour_read = limit, 0, favour_read
         self._lock, self._bytes = threading.Lock(), 0
         # In the order in which they came; when it is full, the quarter that came first goes.
         self._records: dict[str, bytes] = {}
+        # Names that were read since they came, or were last spared.
+        self._read = set[str]()
 
     def get(self, names: Sequence[str]) -> list[bytes | None]:
         """Record of each name: `ABSENT` if it is known that there is none, None if nothing is known."""
+        if self._favour_read:
+            self._read.update(names)
         return list(map(self._records.get, names))
 
     def offer(self, moment: int, names: Iterable[str], records: Iterable[bytes | None]) -> None:
@@ -58,6 +78,7 @@ class RecordCache:
         with self._lock:
             self.moment += 1
             self._records, self._bytes = {}, 0
+            self._read.clear()
 
     def _put(self, records: Mapping[str, bytes]) -> None:
         before = map(self._records.get, records)
@@ -65,10 +86,18 @@ class RecordCache:
         self._records.update(records)
         if self._size() <= self.limit:
             return
-        for name in list(self._records):
-            self._bytes -= len(self._records.pop(name))
-            if self._size() <= self.limit - self.limit // 4:
-                return
+        most = self.limit - self.limit // 4
+        while self._size() > most:
+            for name in list(self._records):
+                record = self._records.pop(name)
+                if name in self._read:
+                    # Spared once: it goes to the end.
+                    self._read.discard(name)
+                    self._records[name] = record
+                    continue
+                self._bytes -= len(record)
+                if self._size() <= most:
+                    break
 
     def _size(self) -> int:
         return self._bytes + _OVERHEAD * len(self._records)
@@ -76,3 +105,80 @@ class RecordCache:
 
 _OVERHEAD = 200
 """Bytes of Python around a record, about."""
+
+
+class RecordCaches:
+    """Records of all spaces of a store, a `RecordCache` for each. Threads may share it.
+
+    Args:
+        limit: bytes of the records of a space that are kept, about.
+        favour_read: see `RecordCache`.
+
+    Example:
+        >>> caches = RecordCaches(limit=2**20)
+        >>> caches.read(["ann", "bob"], 0, lambda names, space: [b"1", None])
+        [b'1', None]
+        >>> caches.holds(["ann", "bob"], 0), caches.holds(["eve"], 0)
+        (True, False)
+    """
+
+    empty: set[int]
+    """Spaces that never held anything: they answer at once."""
+
+    def __init__(self, limit: int, *, favour_read: bool = False) -> None:
+        self._limit, self._of, self.empty = limit, dict[int, RecordCache](), set[int]()
+        self._favour_read = favour_read
+
+    def of(self, space: int) -> RecordCache:
+        """The records of one space."""
+        cache = self._of.get(space)
+        if cache is None:
+            cache = self._of.setdefault(space, RecordCache(self._limit, favour_read=self._favour_read))
+        return cache
+
+    def holds(self, names: Sequence[str], space: int) -> bool:
+        """Whether `read` needs no more than what is kept here."""
+        return space in self.empty or None not in self.of(space).get(names)
+
+    def read(
+        self, names: Sequence[str], space: int, read: Callable[[list[str], int], Sequence[bytes | None]]
+    ) -> list[bytes | None]:
+        """The record of each name, None if there is none.
+
+        Args:
+            names: in one space.
+            space: of them.
+            read: gives the records of those that are not known here.
+        """
+        if space in self.empty:
+            return [None] * len(names)
+        cache = self.of(space)
+        moment, found = cache.moment, cache.get(names)
+        missing = [place for place, record in enumerate(found) if record is None]
+        if missing:
+            unknown = [names[place] for place in missing]
+            records = read(unknown, space)
+            for place, record in zip(missing, records, strict=True):
+                found[place] = record
+            cache.offer(moment, unknown, records)
+        return [record or None for record in found]
+
+    def kept(self, written: Written) -> None:
+        """Keep what a commit has written.
+
+        Args:
+            written: space -> records, and names that were erased.
+        """
+        for space, (records, erased) in written.items():
+            if records:
+                self.empty.discard(space)
+            self.of(space).wrote(records, erased)
+
+    def drop(self, space: int) -> None:
+        """Keep nothing of a space that was emptied."""
+        self._of.pop(space, None)
+
+    def forget(self) -> None:
+        """Keep nothing."""
+        for cache in list(self._of.values()):
+            cache.forget()

@@ -68,6 +68,7 @@ from lifelong.store.folder import (
     OWNER,
     RESTORE,
     SINGLE,
+    after_killed_owner,
     check_room,
     locked,
     name_owner,
@@ -77,7 +78,7 @@ from lifelong.store.folder import (
     unwritable,
 )
 from lifelong.store.log_check import check_log, check_reached_log, fault_at_opening, note_log
-from lifelong.store.record_cache import RecordCache
+from lifelong.store.record_cache import Listener, Notice, RecordCaches, Written
 from lifelong.store.write_ahead_log import files
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class RocksDbStore:
         self._rocksdict: Any = require("rocksdict", extra="serve", purpose="a rocksdb:// store")
         self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
         self._lock, self._noting, self._db = threading.Lock(), threading.Lock(), None
-        self._cache_size, self._caches = cache, dict[int, RecordCache]()
+        self._caches: RecordCaches = RecordCaches(cache)
         if not read_only:
             prepare(path)
         require_head(path, SINGLE, read_only=read_only)
@@ -139,9 +140,11 @@ class RocksDbStore:
             self._own()
         self._ids = EventIds(self._get_many, self._scan)
         # Most stores never hold an item, and each event would look for its own.
-        self._empty = {ITEMS} if next(self._scan(_prefix(ITEMS)), None) is None else set[int]()
+        if next(self._scan(_prefix(ITEMS)), None) is None:
+            self._caches.empty.add(ITEMS)
 
     _db: Any
+    _tell: Listener | None = None
     _artifact_list: ArtifactList | None = None
     _ill: StoreError | None = None
     """The error of a write that was refused, since when the database takes none; None if all is well."""
@@ -166,6 +169,7 @@ class RocksDbStore:
         else:
             self._put_meta(_IDENTITY, json.dumps(asdict(identity)))
             self._artifact_list = ArtifactList.of(identity)
+            self._say("listed")
         return space
 
     def artifact_list(self) -> ArtifactList:
@@ -190,6 +194,7 @@ class RocksDbStore:
                 raise conflict(str(self.path), frozenset())
             self._put_meta(_ARTIFACTS, after.to_json())
             self._artifact_list = after
+            self._say("listed")
 
     def _put_meta(self, key: bytes, text: str) -> None:
         batch = self._batch()
@@ -206,30 +211,17 @@ class RocksDbStore:
         with _translated(self.path):
             self._opened().delete_range(first, last)
             self._opened().compact_range(first, last)
-        self._caches.pop(space, None)
+        self._caches.drop(space)
+        self._say("forgotten")
 
     def read_many(self, names: Sequence[str], *, space: int = 0) -> list[bytes | None]:
         """The value of each name, None if it is absent."""
         self._opened()
-        if space in self._empty:
-            return [None] * len(names)
-        cache = self._cache_of(space)
-        moment, found = cache.moment, cache.get(names)
-        missing = [place for place, record in enumerate(found) if record is None]
-        if missing:
-            unknown = [names[place] for place in missing]
-            read = self._get_many(_keys(unknown, space))
-            for place, record in zip(missing, read, strict=True):
-                found[place] = record
-            cache.offer(moment, unknown, read)
-        return [record or None for record in found]
+        return self._caches.read(names, space, lambda unknown, space: self._get_many(_keys(unknown, space)))
 
-    def _cache_of(self, space: int) -> RecordCache:
-        """Records of one space that are kept in RAM."""
-        cache = self._caches.get(space)
-        if cache is None:
-            cache = self._caches.setdefault(space, RecordCache(self._cache_size))
-        return cache
+    def listen(self, listener: Listener) -> None:
+        """Have it called with all that changes what a reader may keep: see `Listener`."""
+        self._tell = listener
 
     def commit(self, change: Commit) -> None:
         """Apply one write, all of it or nothing; see the module for what it survives.
@@ -246,7 +238,6 @@ class RocksDbStore:
             check_reached(str(self.path), change, self.watermark)
             self._fill(batch, change)
             self._write(batch)
-            self._empty.difference_update(change.records)
             self._keep(change)
             self._ids.kept(change.event_ids)
 
@@ -274,9 +265,15 @@ class RocksDbStore:
 
     def _keep(self, change: Commit) -> None:
         """Put what was written into the caches, and take what was erased out."""
-        for space in {*self.artifact_list().spaces, *change.records, *([ITEMS] if change.removed else [])}:
-            erased = change.deleted if space >= 0 else change.removed if space == ITEMS else ()
-            self._cache_of(space).wrote(change.records.get(space, {}), erased)
+        spaces = {*self.artifact_list().spaces, *change.records, *([ITEMS] if change.removed else [])}
+        erased = {space: change.deleted if space >= 0 else change.removed if space == ITEMS else () for space in spaces}
+        written: Written = {space: (change.records.get(space, {}), names) for space, names in erased.items()}
+        self._caches.kept(written)
+        self._say("kept", written)
+
+    def _say(self, what: Notice, written: Written | None = None) -> None:
+        if self._tell is not None:
+            self._tell(what, written or {})
 
     def _erase(self, batch: Any, user: str) -> None:
         """Take everything of a user out."""
@@ -363,6 +360,11 @@ class RocksDbStore:
             self._reopen()
             self._put_meta(_PROBE, str(int(clock.time())))
 
+    def _forget(self) -> None:
+        """Keep no record in RAM."""
+        self._caches.forget()
+        self._say("forgotten")
+
     def _reopen(self) -> None:
         """Open the database again, which reads the log again: all that was acknowledged is there."""
         if self._db is not None:
@@ -371,8 +373,7 @@ class RocksDbStore:
         with _translated(self.path):
             self._db = self._open()
         self._own()
-        for cache in self._caches.values():
-            cache.forget()
+        self._forget()
         self._ill = self._doubt = None
         # The write that was in doubt may be there.
         self._ids.find()
@@ -467,7 +468,7 @@ class RocksDbStore:
         opened = partial(_opened, self.path, write=not self._read_only, stores=self._stores)
         with _translated(self.path):
             checked = partial(_checked, self.path, opened)
-            return _at_rest(self.path, checked) if self._read_only else checked()
+            return _at_rest(self.path, checked) if self._read_only else after_killed_owner(self.path, checked)
 
     def _opened(self) -> Any:
         if self._db is None:
@@ -503,8 +504,7 @@ class RocksDbStore:
                 self._opened().write(batch, self._rocksdict.WriteOptions())
         except StoreError as error:
             self._ill = error
-            for cache in self._caches.values():
-                cache.forget()
+            self._forget()
             raise
         if not self._sync:
             return

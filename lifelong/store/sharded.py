@@ -26,6 +26,7 @@ from lifelong.store.folder import (
     OWNER,
     RESTORE,
     SHARDED,
+    after_killed_owner,
     held,
     name_owner,
     prepare,
@@ -77,7 +78,7 @@ class ShardedStore(Shards):
         self.path, self._read_only, self._sync, self._cache = path, read_only, sync, cache
         with contextlib.ExitStack() as stack:
             if not read_only:
-                stack.enter_context(held(path))
+                after_killed_owner(path, lambda: stack.enter_context(held(path)))
                 _make(path, shards)
             found = require_head(path, SHARDED, read_only=read_only)["shards"]
             _check_number(path, shards, found)

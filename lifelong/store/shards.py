@@ -24,6 +24,7 @@ import numpy.typing as npt
 from lifelong.errors import StoreConflictError, StoreError
 from lifelong.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.store.contract import ITEMS, SOURCES, Commit, MemoryStore, check_values, conflict
+from lifelong.store.record_cache import Heard, Listener
 
 K = TypeVar("K", str, tuple[str, str], tuple[str, int])
 V = TypeVar("V")
@@ -128,6 +129,12 @@ class Shards:
                 shard.change_artifact_list(found, wanted)
             elif wanted.served is not None:
                 shard.bind(wanted.served.identity)
+
+    def listen(self, listener: Listener) -> None:
+        """Have it called with what changes in any shard; see `Listener`."""
+        for shard in self._shards.values():
+            if isinstance(shard, Heard):
+                shard.listen(listener)
 
     def clear(self, space: int) -> None:
         """Empty a space in every shard."""

@@ -130,7 +130,7 @@ def test_many_items_put_online_are_neither_loaded_at_the_start_nor_kept_in_ram(a
     with contextlib.closing(RocksDbStore(tmp_path / "store", cache=40_000)) as store:
         online_items = OnlineItems(artifact, store)
         found = [online_items.of(item) for item in items]
-        cache = store._cache_of(ITEMS)
+        cache = store._caches.of(ITEMS)
         assert 0 < sum(record is not None for record in cache.get(list(items))) <= 200
     assert removed == 1 and found == [None if item == "new17" else fields for item, fields in items.items()]
 

@@ -62,3 +62,26 @@ def test_a_record_that_is_written_again_counts_once():
     for _ in range(100):
         cache.wrote({"a": b"x" * 4_000, "b": b"x"}, deleted=["c"])
     assert None not in cache.get(["a", "b", "c"])
+
+
+def test_what_was_read_outlives_what_was_only_written_but_not_for_ever():
+    cache = RecordCache(limit=100_000, favour_read=True)
+    cache.wrote({"asked": b"x" * 100})
+    for number in range(1_000):
+        cache.get(["asked"])
+        cache.wrote({f"written{number}": b"x" * 100})
+    assert cache.get(["asked", "written0"]) == [b"x" * 100, None]
+    for number in range(1_000):
+        cache.wrote({f"later{number}": b"x" * 100})
+    assert cache.get(["asked"]) == [None]
+
+
+def test_where_everything_was_read_the_bound_holds_too():
+    cache = RecordCache(limit=100_000, favour_read=True)
+    names = [f"n{number}" for number in range(300)]
+    cache.wrote(dict.fromkeys(names, b"x" * 100))
+    cache.get(names)
+    for number in range(3):
+        names += [f"{number}m{k}" for k in range(100)]
+        cache.wrote(dict.fromkeys(names, b"x" * 100))
+        assert 250 <= sum(record is not None for record in cache.get(names)) <= 334

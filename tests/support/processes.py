@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -23,9 +24,13 @@ def until(true: Callable[[], bool], why: str = "it did not happen") -> None:
 
 
 def children(process: int) -> set[int]:
-    """Processes that one has started, and that run."""
-    text = Path(f"/proc/{process}/task/{process}/children").read_text()
-    return {int(word) for word in text.split() if runs(int(word))}
+    """Processes that one has started, from any of its threads, and that run."""
+    found = set[int]()
+    for thread in Path(f"/proc/{process}/task").glob("*"):
+        # A thread may have ended meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found |= {int(word) for word in (thread / "children").read_text().split()}
+    return {one for one in found if runs(one)}
 
 
 def runs(process: int) -> bool:

@@ -1,0 +1,182 @@
+"""A process of its own owns the store of a service and folds events in, so that no score waits for a commit.
+
+    service   HTTP, scores, memories in RAM          writer    bodies of events, write graph, store
+       |---- body of a request of many events ----------> parses it
+       |---- all that wait: one commit ----------------->  folds them in, writes, waits for the disk
+       |<--- memories that were written, then outcomes --'
+
+The database's binding holds the interpreter while it writes, and parsing does, too: in one process all scores would
+wait for both (docs/decisions/0030-a-process-that-writes.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from lifelong.errors import StoreError, StoreUnavailableError
+from lifelong.serving.writer_process import WriterTask
+from lifelong.store.messages import Channel
+from lifelong.store.remote import RemoteStore
+
+if TYPE_CHECKING:
+    from lifelong.memory.event import EventTable
+    from lifelong.memory.updater import Applied
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class ParsedEvents:
+    """Events of a request that wait in the writer.
+
+    Args:
+        number: under which they wait.
+        users: of each event.
+        left: gets the number if they are not folded in.
+    """
+
+    users: Sequence[str]
+
+    def __init__(self, number: int, users: Sequence[str], left: deque[int]) -> None:
+        self._number: int | None = number
+        self.users, self._left = users, left
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self) -> int:
+        """Their number, for the call that folds them in."""
+        number, self._number = self._number, None
+        assert number is not None
+        return number
+
+    def __del__(self) -> None:
+        # The request was refused, or nobody waits for it any more. What is called here must not wait for a lock: the
+        # collector may call it while this thread has it.
+        if self._number is not None:
+            self._left.append(self._number)
+
+
+class WriterProcess:
+    """The process that owns a store, from its start to its end.
+
+    Args:
+        task: what it does; it begins at once.
+    """
+
+    on_end: Callable[[StoreUnavailableError], object]
+    """Called, in a thread of its own, if the process ends though nobody has stopped it."""
+    store: RemoteStore
+    """The store, after `open`."""
+
+    def __init__(self, task: WriterTask) -> None:
+        self._task, self._closing = task, False
+        self._numbers, self._left = itertools.count(), deque[int]()
+        self.on_end = lambda error: None
+        self._started: tuple[subprocess.Popen[bytes], Channel] | None = self._start()
+
+    def open(self) -> RemoteStore:
+        """The store, when the process has opened it.
+
+        Raises:
+            LifelongError: it could not; as the store or the updater says it.
+        """
+        self.store = RemoteStore(self._connect)
+        return self.store
+
+    def parse(self, text: bytes, packed: bool) -> ParsedEvents | None:
+        """Parse and check a body of events; None where `EventsBody` has to look at it.
+
+        Raises:
+            StoreUnavailableError: the process has ended.
+        """
+        number, left = next(self._numbers), list[int]()
+        while self._left:
+            left.append(self._left.popleft())
+        users = self.store.calls("parse", number, text, packed, left)
+        return None if users is None else ParsedEvents(number, users, self._left)
+
+    def fold(self, parts: Sequence[Rows | ParsedEvents]) -> list[Applied | Exception]:
+        """Fold in the events of several requests, with one commit for all; see `Updater.apply_parts`.
+
+        Raises:
+            StoreUnavailableError: the process has ended; what was under way may or may not be kept.
+        """
+        given = [part.take() if isinstance(part, ParsedEvents) else part for part in parts]
+        return cast("list[Applied | Exception]", self.store.calls("fold", given))
+
+    def apply_table(self, table: EventTable, **options: Any) -> Applied:
+        """See `Updater.apply_table`."""
+        return cast("Applied", self.store.calls("apply_table", table, options))
+
+    def give(self, artifact: Path, codec: str) -> None:
+        """Open an artifact in the process before it is on the store's list."""
+        self.store.calls("give", artifact, codec)
+
+    def close(self) -> None:
+        """Wait until the process has ended; one whose store was not closed is killed."""
+        self._closing = True
+        if self._started is not None:
+            process, channel = self._started
+            process.kill()
+            process.wait()
+            channel.close()
+        elif hasattr(self, "store"):
+            self.store.close()
+
+    def _start(self) -> tuple[subprocess.Popen[bytes], Channel]:
+        here, there = socket.socketpair()
+        code = f"from lifelong.serving.writer_process import run_writer; run_writer({there.fileno()})"
+        # A signal to all processes must not meet this one before it is ready for that.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            process = subprocess.Popen([sys.executable, "-c", code], pass_fds=(there.fileno(),))
+        except OSError:
+            here.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            there.close()
+        channel = Channel(here)
+        with contextlib.suppress(OSError):
+            channel.send(replace(self._task, service=os.getpid()))
+        return process, channel
+
+    def _connect(self) -> tuple[Channel, Callable[[], Exception]]:
+        process, channel = self._started or self._start()
+        self._started = None
+        try:
+            error = channel.receive()
+        except EOFError:
+            error = self._lost(process.wait())
+        if error is not None:
+            channel.close()
+            process.wait()
+            raise error
+        return channel, lambda: self._ended(process)
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> StoreError:
+        code = process.wait()
+        if code == 0 or self._closing:
+            return StoreError("the store is closed", fix="open it again")
+        error = self._lost(code)
+        self.on_end(error)
+        return error
+
+    @staticmethod
+    def _lost(code: int) -> StoreUnavailableError:
+        return StoreUnavailableError(
+            f"the process that writes the store has ended with exit code {code}; what it was writing may or may not be"
+            " kept",
+            fix="a running service starts it again by itself; then send it again",
+        )

@@ -1,0 +1,193 @@
+"""Calls of functions in another process of this machine, over a socket that the two share.
+
+    caller --(number, name, arguments)--> process --(number, it went well, result or error)--> caller
+                                                  `--(name, value)--> caller, unasked: notices, in their order
+
+Values are pickled: both ends are this package, in processes of one user, and nobody else has the socket. While a caller
+waits it holds no lock of the interpreter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import pickle
+import socket
+import struct
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from typing import Any
+
+_LENGTH = struct.Struct("=Q")
+_SMALL = 65_536
+"""Bytes up to which a message is copied behind its length, so that one call of the system sends both."""
+_BUFFER = 2**18
+"""Bytes that are received at once."""
+
+
+class Channel:
+    """Whole messages over a connected socket. Many threads may send; one alone receives.
+
+    Args:
+        connected: one end of `socket.socketpair()`.
+
+    Example:
+        >>> here, there = map(Channel, socket.socketpair())
+        >>> here.send(("read", ["ann"]))
+        >>> there.receive()
+        ('read', ['ann'])
+        >>> here.close(), there.close()
+        (None, None)
+    """
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket, self._sending = connected, threading.Lock()
+        self._reading = connected.makefile("rb", buffering=_BUFFER)
+
+    def send(self, message: object) -> None:
+        """Send a message; waits while the other end is behind.
+
+        Raises:
+            OSError: the other end is gone.
+        """
+        text = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+        head = _LENGTH.pack(len(text))
+        with self._sending:
+            if len(text) <= _SMALL:
+                self._socket.sendall(head + text)
+            else:
+                self._socket.sendall(head)
+                self._socket.sendall(text)
+
+    def receive(self) -> Any:
+        """The next message; waits for it.
+
+        Raises:
+            EOFError: the other end is gone.
+        """
+        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+        return pickle.loads(self._read(length))
+
+    def _read(self, size: int) -> bytes:
+        try:
+            found: bytes = self._reading.read(size)
+        except (OSError, ValueError) as error:
+            raise EOFError from error
+        if len(found) < size:
+            raise EOFError
+        return found
+
+    def close(self) -> None:
+        """Hang up; at the other end, and in a thread that receives here, nothing comes any more."""
+        with contextlib.suppress(OSError):
+            # The other end may have been faster.
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        # A thread that receives has got the end, and leaves it.
+        self._reading.close()
+
+
+class Calls:
+    """Calls of functions in another process. Threads may share it.
+
+    Args:
+        channel: to it; closed here.
+        notice: called, in a thread of its own, with the name and value of what it says unasked, before any result that
+            it sends later is there.
+        ended: called once when it has ended or hung up; gives the error of calls that are open, and of later ones.
+    """
+
+    over: bool
+    """Whether it has ended or hung up."""
+
+    def __init__(self, channel: Channel, *, notice: Callable[[Any, Any], None], ended: Callable[[], Exception]) -> None:
+        self._channel, self._notice, self._ended = channel, notice, ended
+        self._numbers, self._open = itertools.count(), dict[int, Future[Any]]()
+        self.over, self._error, self._lock = False, Exception(), threading.Lock()
+        self._thread = threading.Thread(target=self._receive, name="lifelong-calls", daemon=True)
+        self._thread.start()
+
+    def begin(self, name: str, *arguments: Any) -> Future[Any]:
+        """Call a function; its result, or its error, comes later."""
+        future: Future[Any] = Future()
+        # It cannot be cancelled: the result comes even if nobody waits for it any more.
+        future.set_running_or_notify_cancel()
+        number = next(self._numbers)
+        with self._lock:
+            if self.over:
+                raise self._error
+            self._open[number] = future
+        # If the other end is gone, the thread that receives finds that out, too, and fails this call.
+        with contextlib.suppress(OSError):
+            self._channel.send((number, name, arguments))
+        return future
+
+    def __call__(self, name: str, *arguments: Any) -> Any:
+        """Call a function, and wait for its result."""
+        return self.begin(name, *arguments).result()
+
+    def close(self) -> None:
+        """Hang up; calls that are open fail."""
+        self._channel.close()
+        self._thread.join()
+
+    def _receive(self) -> None:
+        with contextlib.suppress(EOFError):
+            while True:
+                self._take(self._channel.receive())
+        error = self._ended()
+        with self._lock:
+            self.over, self._error = True, error
+        for future in self._open.values():
+            future.set_exception(error)
+        self._open.clear()
+
+    def _take(self, message: tuple[Any, ...]) -> None:
+        if len(message) == 2:
+            self._notice(*message)
+            return
+        number, well, value = message
+        future = self._open.pop(number)
+        if well:
+            future.set_result(value)
+        else:
+            future.set_exception(value)
+
+
+Functions = Mapping[str, tuple[Callable[..., Any], Executor]]
+"""Name -> function, and the threads that call it."""
+
+
+def answer_calls(channel: Channel, functions: Functions) -> None:
+    """Answer calls until the other end hangs up.
+
+    Args:
+        channel: to it.
+        functions: that can be called.
+    """
+
+    def answer(number: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        well, value = True, None
+        try:
+            value = function(*arguments)
+        except Exception as error:
+            well, value = False, _sendable(error)
+        # Nobody may wait any more.
+        with contextlib.suppress(OSError):
+            channel.send((number, well, value))
+
+    with contextlib.suppress(EOFError):
+        while True:
+            number, name, arguments = channel.receive()
+            function, threads = functions[name]
+            threads.submit(answer, number, function, arguments)
+
+
+def _sendable(error: Exception) -> Exception:
+    """An error that the other end can read."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -1,0 +1,272 @@
+"""A store that another process of this machine owns; what is read often is in the RAM of this one.
+
+    read --known here--> RAM                  commit --> owner --> disk
+      `--not known--> owner --> disk                       `--what it kept, in the order of the commits--> RAM
+
+The owner says of every commit what it wrote before it says that the commit is done. So whoever was told that an event
+is kept finds it in the RAM of this process. While a commit is written, nothing here waits for it, except a read of
+what is not in RAM.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from typing import Any, Protocol, cast
+
+from lifelong.errors import StoreError
+from lifelong.store.artifact_list import ArtifactList, StoreIdentity
+from lifelong.store.contract import ITEMS, Commit, MemoryStore
+from lifelong.store.messages import Calls, Channel, Functions
+from lifelong.store.record_cache import Heard, Notice, RecordCaches, Written
+
+CACHE = 128 * 2**20
+"""Default of the bytes of records of a space that are kept in RAM."""
+_ROWS = 256
+"""Rows of a scan that come in one message."""
+_PLAIN = (
+    "bind", "artifact_list", "change_artifact_list", "clear", "commit", "watermark", "positions", "clock", "event_ids",
+    "check_writes", "logs", "close",
+)  # fmt: skip
+"""What is called in the owner's store as it is called here."""
+
+
+class Connect(Protocol):
+    """Starts the owner of a store, or another one when that has ended."""
+
+    def __call__(self) -> tuple[Channel, Callable[[], Exception]]:
+        """The channel to a process that answers `functions_of` its store; and what gives the error when it has ended.
+
+        Raises:
+            StoreError: it could not open the store.
+        """
+
+
+class RemoteStore:
+    """A store that another process owns. Threads may share it.
+
+    Args:
+        connect: starts the owner; once here, and again in `check_writes` if it has ended.
+        cache: bytes of records of a space that are kept in RAM, about.
+
+    Raises:
+        StoreError: the owner could not open the store.
+    """
+
+    shared = False
+
+    def __init__(self, connect: Connect, *, cache: int = CACHE) -> None:
+        # All that is written comes here, and must not drive out what is asked for.
+        self._connect, self._caches = connect, RecordCaches(cache, favour_read=True)
+        self._list: ArtifactList | None = None
+        self._changes, self._left = 0, deque[int]()
+        self.calls: Calls = self._connected()
+
+    def _connected(self) -> Calls:
+        channel, ended = self._connect()
+        self._caches.forget()
+        self._left.clear()
+        # An item that comes before the answer takes it out again.
+        self._caches.empty.add(ITEMS)
+        calls = Calls(channel, notice=self._notice, ended=ended)
+        if not calls("empty", ITEMS):
+            self._caches.empty.discard(ITEMS)
+        self._relisted()
+        return calls
+
+    def _notice(self, what: Notice, written: Written) -> None:
+        if what == "kept":
+            self._caches.kept(written)
+        elif what == "forgotten":
+            self._caches.forget()
+        else:
+            self._relisted()
+
+    def _relisted(self) -> None:
+        self._changes += 1
+        self._list = None
+
+    def bind(self, identity: StoreIdentity) -> int:
+        """See `MemoryStore`."""
+        return cast("int", self.calls("bind", identity))
+
+    def artifact_list(self) -> ArtifactList:
+        """See `MemoryStore`; the owner is asked once until it changes."""
+        found, changes = self._list, self._changes
+        if found is None:
+            found = cast("ArtifactList", self.calls("artifact_list"))
+            if changes == self._changes:
+                self._list = found
+        return found
+
+    def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
+        """See `MemoryStore`."""
+        self.calls("change_artifact_list", before, after)
+
+    def clear(self, space: int) -> None:
+        """See `MemoryStore`."""
+        self.calls("clear", space)
+
+    def holds(self, names: Sequence[str], *, space: int = 0) -> bool:
+        """Whether `read_many` asks nobody for these names."""
+        return self._caches.holds(names, space)
+
+    def read_many(self, names: Sequence[str], *, space: int = 0) -> list[bytes | None]:
+        """See `MemoryStore`."""
+        return self._caches.read(names, space, self._ask)
+
+    def _ask(self, names: list[str], space: int) -> list[bytes | None]:
+        return cast("list[bytes | None]", self.calls("read_many", names, space))
+
+    def scan(self, space: int = 0) -> Iterator[tuple[str, bytes]]:
+        """See `MemoryStore`; the view is fixed when this is called."""
+        return _RemoteScan(self.calls, self.calls("scan", space, self._unread()), self._left)
+
+    def commit(self, change: Commit) -> None:
+        """See `MemoryStore`."""
+        self.calls("commit", change)
+
+    def watermark(self, source: str, partition: int) -> int:
+        """See `MemoryStore`."""
+        return cast("int", self.calls("watermark", source, partition))
+
+    def positions(self, source: str, partition: int, users: Sequence[str]) -> list[int]:
+        """See `MemoryStore`."""
+        return cast("list[int]", self.calls("positions", source, partition, users))
+
+    def clock(self) -> int:
+        """See `MemoryStore`."""
+        return cast("int", self.calls("clock"))
+
+    def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
+        """See `MemoryStore`."""
+        return cast("list[bool]", self.calls("seen", event_ids, now))
+
+    def events(self, user: str, *, last: int | None = None) -> list[bytes]:
+        """See `MemoryStore`."""
+        return cast("list[bytes]", self.calls("events", user, last))
+
+    def event_ids(self, user: str) -> list[tuple[str, int]]:
+        """See `MemoryStore`."""
+        return cast("list[tuple[str, int]]", self.calls("event_ids", user))
+
+    def purge(self) -> bool:
+        """See `MemoryStore`."""
+        return cast("bool", self.calls("purge", self._unread()))
+
+    def _unread(self) -> list[int]:
+        """Scans that were left before their end; they are open until the owner knows of it."""
+        found = list[int]()
+        while self._left:
+            found.append(self._left.popleft())
+        return found
+
+    def check_writes(self) -> None:
+        """See `MemoryStore`; if the owner has ended, another one is started, which opens the store again."""
+        if self.calls.over:
+            self.calls.close()
+            self.calls = self._connected()
+        self.calls("check_writes")
+
+    def logs(self, asked: Sequence[tuple[str, int]]) -> list[list[tuple[int, bytes]]]:
+        """See `MemoryStore`."""
+        return cast("list[list[tuple[int, bytes]]]", self.calls("logs", asked))
+
+    def figures(self) -> dict[str, int]:
+        """What the database counts about itself; nothing while its owner has ended."""
+        with contextlib.suppress(StoreError):
+            return cast("dict[str, int]", self.calls("figures"))
+        return {}
+
+    def close(self) -> None:
+        """Let the owner release everything, and hang up; a second call does nothing."""
+        with contextlib.suppress(StoreError):
+            if not self.calls.over:
+                self.calls("close")
+        self.calls.close()
+
+
+class _RemoteScan:
+    """Rows of a scan, some at a time."""
+
+    def __init__(self, calls: Calls, number: int, left: deque[int]) -> None:
+        self._calls, self._rows, self._left = calls, iter(list[tuple[str, bytes]]()), left
+        self._number: int | None = number
+
+    def __iter__(self) -> _RemoteScan:
+        return self
+
+    def __next__(self) -> tuple[str, bytes]:
+        if self._calls.over:
+            raise StoreError("a store was closed while it was read", fix="open it again")
+        row = next(self._rows, None)
+        if row is not None:
+            return row
+        if self._number is None:
+            raise StopIteration
+        rows = self._calls("rows", self._number, _ROWS)
+        if len(rows) < _ROWS:
+            self._number = None
+        self._rows = iter(rows)
+        return next(self._rows)
+
+    def __del__(self) -> None:
+        # Left before its end. What is called here must not wait for a lock: the collector may call it while this thread
+        # has it.
+        if self._number is not None:
+            self._left.append(self._number)
+
+
+def functions_of(store: MemoryStore, channel: Channel, threads: Executor) -> Functions:
+    """What the owner of a store answers to a `RemoteStore`; it says what changes, too.
+
+    Args:
+        store: open for writing.
+        channel: to the other process.
+        threads: that read and write.
+    """
+
+    def say(what: Notice, written: Written) -> None:
+        # Without the other process this one ends.
+        with contextlib.suppress(OSError):
+            channel.send((what, written))
+
+    if isinstance(store, Heard):
+        store.listen(say)
+    scans, numbers = dict[int, Iterator[tuple[str, bytes]]](), itertools.count()
+
+    def leave(left: Sequence[int]) -> None:
+        for number in left:
+            scans.pop(number, None)
+
+    def purge(left: Sequence[int]) -> bool:
+        leave(left)
+        return store.purge()
+
+    def scan(space: int, left: Sequence[int]) -> int:
+        leave(left)
+        number = next(numbers)
+        scans[number] = store.scan(space)
+        return number
+
+    def rows(number: int, most: int) -> list[tuple[str, bytes]]:
+        found = list(itertools.islice(scans[number], most))
+        if len(found) < most:
+            del scans[number]
+        return found
+
+    functions: dict[str, Callable[..., Any]] = {name: getattr(store, name) for name in _PLAIN}
+    functions |= {
+        "read_many": lambda names, space: store.read_many(names, space=space),
+        "seen": lambda event_ids, now: store.seen(event_ids, now=now),
+        "events": lambda user, last: store.events(user, last=last),
+        "figures": getattr(store, "figures", dict),
+        "empty": lambda space: next(iter(store.scan(space)), None) is None,
+        "scan": scan,
+        "rows": rows,
+        "purge": purge,
+    }
+    return {name: (function, threads) for name, function in functions.items()}

@@ -1,0 +1,257 @@
+"""The process that owns the store of a service: whichever of the two is killed, what was acknowledged is kept."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.processes import children, runs, until, wait_until_gone
+
+from lifelong.errors import StoreForeignError, StoreUnavailableError
+from lifelong.memory.runtime import Runtime
+from lifelong.memory.updater import Updater, UserEvent
+from lifelong.serving.bodies import LARGE
+from lifelong.serving.writer import WriterProcess
+from lifelong.serving.writer_process import WriterTask
+from lifelong.store.contract import Commit
+from lifelong.store.folder import OWNER, named_owner
+from lifelong.store.opening import open_store
+from lifelong.store.ram import InMemoryStore
+
+pytest.importorskip("rocksdict")
+
+PATIENCE = 400
+EVENTS = 300
+
+
+@dataclass
+class Server:
+    """A service in a process of its own, which is killed at the end of the context if it still runs."""
+
+    artifact: Path
+    folder: Path
+    said: Path
+    process: subprocess.Popen = field(init=False)
+
+    def __enter__(self):
+        command = [sys.executable, "-m", "lifelong", "serve", str(self.artifact), "--port", "0", "--json"]
+        with self.said.open("w") as errors:
+            self.process = subprocess.Popen(
+                [*command, "--store", f"rocksdb://{self.folder}"],
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,
+            )
+        line = self.process.stdout.readline()
+        assert line, self.said.read_text()
+        self.host = json.loads(line)["address"].removeprefix("http://")
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        wait_until_gone(self.writers)
+
+    @property
+    def writers(self):
+        return children(self.process.pid) if self.process.poll() is None else set()
+
+    def call(self, method, path, body=None):
+        """Status and document of a reply."""
+        with closing(http.client.HTTPConnection(self.host, timeout=PATIENCE)) as connection:
+            head = {"content-type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), head)
+            reply = connection.getresponse()
+            return reply.status, json.loads(reply.read())
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(PATIENCE) == 0
+        assert "Traceback" not in self.said.read_text()
+
+
+@pytest.fixture
+def server(artifact, tmp_path):
+    return lambda: Server(artifact.path, tmp_path / "store", tmp_path / "stderr")
+
+
+def request(number):
+    """The events of one request: so many that the writer parses them."""
+    rows = [
+        {
+            "user": f"u{k % 50}",
+            "item": f"i{(number + k) % 40}",
+            "time": 1_700_000_000 + number,
+            "event_id": f"{number}-{k}",
+        }
+        for k in range(EVENTS)
+    ]
+    assert len(json.dumps({"events": rows})) > LARGE
+    return {"events": rows}
+
+
+def post_all(server, numbers, acknowledged):
+    """Post requests in their order, each again until it is acknowledged; ends if the service does."""
+    for number in numbers:
+        while True:
+            try:
+                status, reply = server.call("POST", "/v1/events", request(number))
+            except (OSError, http.client.HTTPException):
+                return
+            if status == 200:
+                # All of a request is known already, or nothing of it.
+                assert reply["applied"] in (0, EVENTS) and reply["applied"] + reply["duplicates"] == EVENTS, reply
+                acknowledged.append(number)
+                break
+            assert status == 503, reply
+
+
+def assert_holds(folder, artifact, number):
+    """The store holds the events of so many requests, each once."""
+    alone = InMemoryStore()
+    Updater(artifact, alone).apply([UserEvent(**row) for k in range(number) for row in request(k)["events"]])
+    with closing(open_store(f"rocksdb://{folder}")) as store:
+        found, wanted = dict(store.scan()), dict(alone.scan())
+        logs = {user: store.events(user) for user in found}
+    assert found.keys() == wanted.keys()
+    assert logs == {user: alone.events(user) for user in wanted}
+    runtime = Runtime(artifact)
+    one, other = (runtime.decode([rows[user] for user in wanted]) for rows in (found, wanted))
+    assert one.count_B.tolist() == other.count_B.tolist()
+    np.testing.assert_allclose(one.fields["slot"], other.fields["slot"], atol=1e-5)
+
+
+def test_a_writer_that_is_killed_loses_and_doubles_nothing_and_is_started_again(server, artifact):
+    acknowledged = []
+    with server() as service:
+        client = threading.Thread(target=post_all, args=(service, range(20), acknowledged))
+        client.start()
+        for goal in (3, 9):
+            until(lambda goal=goal: len(acknowledged) >= goal)
+            (writer,) = service.writers
+            os.kill(writer, signal.SIGKILL)
+            until(lambda writer=writer: service.writers and writer not in service.writers)
+        client.join()
+        until(lambda: service.call("GET", "/readyz")[0] == 200)
+        status, reply = service.call("POST", "/v1/score", {"user": "u0", "items": ["i1"]})
+        assert (status, reply["count"]) == (200, 20 * EVENTS // 50)
+        service.stop()
+    assert acknowledged == list(range(20))
+    assert_holds(service.folder, artifact, 20)
+
+
+def test_a_service_that_is_killed_takes_its_writer_along_and_the_next_one_has_all_that_was_acknowledged(
+    server, artifact
+):
+    acknowledged = []
+    with server() as service:
+        client = threading.Thread(target=post_all, args=(service, range(12), acknowledged))
+        client.start()
+        until(lambda: len(acknowledged) >= 3)
+        writers = service.writers
+        assert len(writers) == 1
+        service.process.kill()
+        client.join()
+        wait_until_gone(writers)
+    with server() as service:
+        # The one that was under way may be there: then all of it is a duplicate.
+        post_all(service, range(len(acknowledged), 12), acknowledged)
+        service.stop()
+    assert acknowledged == list(range(12))
+    assert_holds(service.folder, artifact, 12)
+
+
+def test_a_signal_to_stop_that_reaches_both_processes_stops_them_in_order(server, artifact):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with server() as service:
+            assert service.call("POST", "/v1/events", request(0))[0] == 200
+            writers = service.writers
+            assert named_owner(service.folder) == service.process.pid
+            os.killpg(service.process.pid, number)
+            assert service.process.wait(PATIENCE) == 0
+            wait_until_gone(writers)
+            assert "Traceback" not in service.said.read_text()
+            assert not (service.folder / OWNER).exists()
+    assert_holds(service.folder, artifact, 1)
+
+
+def test_while_its_writer_is_stopped_a_service_scores_what_it_has_in_ram_and_is_not_ready(server):
+    with server() as service:
+        assert service.call("POST", "/v1/events", request(0))[0] == 200
+        (writer,) = service.writers
+        os.kill(writer, signal.SIGSTOP)
+        try:
+            status, reply = service.call("POST", "/v1/score", {"user": "u7", "items": ["i1", "i2"]})
+            assert (status, reply["count"]) == (200, EVENTS // 50)
+            # The last mark that was kept is trusted for some seconds.
+            until(lambda: service.call("GET", "/readyz")[0] == 503)
+        finally:
+            os.kill(writer, signal.SIGCONT)
+        until(lambda: service.call("GET", "/readyz")[0] == 200)
+        service.stop()
+
+
+def test_events_of_many_sizes_and_forms_are_counted_the_same(server, artifact):
+    with server() as service:
+        large = request(0)
+        status, reply = service.call("POST", "/v1/events", {"events": [*large["events"], {"user": "u"}]})
+        assert status == 422 and "events.300.item" in reply["error"]["found"]
+        # A rarer form of a whole number: the service itself reads it.
+        rarer = {"events": [*large["events"][:-1], {**large["events"][-1], "time": 1_700_000_000.0}]}
+        assert service.call("POST", "/v1/events", rarer)[1]["applied"] == EVENTS
+        assert service.call("POST", "/v1/events", large)[1]["duplicates"] == EVENTS
+        small = {"user": "new", "item": "i1", "time": 1_700_000_000}
+        assert service.call("POST", "/v1/events", {"events": [small]})[1]["no_dedup"] == 1
+        assert service.call("DELETE", "/v1/users/new/memory")[1]["erased"]
+        assert service.call("GET", "/v1/users/new/memory")[0] == 404
+        service.stop()
+    assert_holds(service.folder, artifact, 1)
+
+
+def writer_of(artifact, folder):
+    return WriterProcess(WriterTask(f"rocksdb://{folder}", artifact.path, "apply", True, 1.0, "text"))
+
+
+def test_what_a_writer_cannot_open_is_said_as_the_store_says_it(artifact, tmp_path):
+    with closing(open_store(f"rocksdb://{tmp_path / 'store'}")) as store:
+        from lifelong.testing.store_contract import IDENTITY
+
+        store.bind(IDENTITY)
+    with closing(writer_of(artifact, tmp_path / "store")) as writer, pytest.raises(StoreForeignError):
+        writer.open()
+
+
+def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_are_refused(artifact, tmp_path):
+    text = json.dumps(request(0)).encode()
+    ended = threading.Event()
+    with closing(writer_of(artifact, tmp_path / "store")) as writer:
+        store = writer.open()
+        writer.on_end = lambda error: ended.set()
+        left, waiting, folded = (writer.parse(text, False) for _ in range(3))
+        assert len(left) == EVENTS and left.users[0] == "u0"
+        del left
+        assert writer.fold([folded])[0].applied == EVENTS
+        assert writer.fold([writer.parse(text, False), request(1)["events"]])[1].applied == EVENTS
+        (process,) = children(os.getpid())
+        os.kill(process, signal.SIGKILL)
+        with contextlib.suppress(StoreUnavailableError):
+            store.clock()
+        until(ended.is_set)
+        with pytest.raises(StoreUnavailableError, match="has ended with exit code -9"):
+            store.commit(Commit())
+        store.check_writes()
+        with pytest.raises(StoreUnavailableError, match="nothing was kept"):
+            writer.fold([waiting])
+        assert writer.fold([writer.parse(text, False)])[0].duplicates == EVENTS
+    assert not any(runs(one) for one in children(os.getpid()))

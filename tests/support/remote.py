@@ -1,0 +1,54 @@
+"""A store whose owner is a thread of the same process, in place of a process of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from lifelong.errors import StoreUnavailableError
+from lifelong.store.contract import MemoryStore
+from lifelong.store.messages import Channel, answer_calls
+from lifelong.store.opening import open_store
+from lifelong.store.remote import RemoteStore, functions_of
+
+
+class Owner:
+    """Opens a store when it is asked to, answers for it, and leaves it when the other end hangs up."""
+
+    store: MemoryStore
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __call__(self) -> tuple[Channel, Callable[[], Exception]]:
+        """See `lifelong.store.remote.Connect`."""
+        here, self._there = map(Channel, socket.socketpair())
+        self.store = open_store(self._url)
+        threads = ThreadPoolExecutor(4)
+        functions = functions_of(self.store, self._there, threads)
+
+        def work() -> None:
+            answer_calls(self._there, functions)
+            threads.shutdown()
+            self.store.close()
+            self._there.close()
+
+        self._thread = threading.Thread(target=work)
+        self._thread.start()
+        return here, self._ended
+
+    def _ended(self) -> StoreUnavailableError:
+        self._thread.join()
+        return StoreUnavailableError("the owner has ended", fix="ask again")
+
+    def end(self) -> None:
+        """Hang up, as if it had ended."""
+        self._there.close()
+        self._thread.join()
+
+
+def open_remote(url: str) -> RemoteStore:
+    """The store of a URL, owned by a thread."""
+    return RemoteStore(Owner(url))
