@@ -217,9 +217,10 @@ def _scores(users: int, candidates: int) -> list[object]:
 
 
 def _used(process: int) -> float:
-    """Seconds of processor time that a process has used."""
+    """Seconds of processor time that a process and those that it has started have used."""
     words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    started = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK") + sum(_used(int(one)) for one in started)
 
 
 def _measure(port: int, process: int, bodies: list[bytes], given: argparse.Namespace) -> dict[str, object]:

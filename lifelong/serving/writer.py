@@ -141,9 +141,12 @@ class WriterProcess:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             process = subprocess.Popen([sys.executable, "-c", code], pass_fds=(there.fileno(),))
-        except OSError:
+        except OSError as error:
             here.close()
-            raise
+            raise StoreUnavailableError(
+                f"the process that writes the store cannot be started: {error}",
+                fix="check RAM, and the limits of processes and descriptors",
+            ) from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             there.close()

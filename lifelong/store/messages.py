@@ -78,11 +78,15 @@ class Channel:
             raise EOFError
         return found
 
-    def close(self) -> None:
-        """Hang up; at the other end, and in a thread that receives here, nothing comes any more."""
+    def hang_up(self) -> None:
+        """Let nothing come any more, at either end."""
         with contextlib.suppress(OSError):
             # The other end may have been faster.
             self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Hang up, and release everything."""
+        self.hang_up()
         self._socket.close()
         # A thread that receives has got the end, and leaves it.
         self._reading.close()
@@ -118,9 +122,15 @@ class Calls:
             if self.over:
                 raise self._error
             self._open[number] = future
-        # If the other end is gone, the thread that receives finds that out, too, and fails this call.
-        with contextlib.suppress(OSError):
+        try:
             self._channel.send((number, name, arguments))
+        except OSError:
+            # The other end is gone: the thread that receives finds that out, too, and fails this call.
+            pass
+        except Exception:
+            # The arguments cannot be sent.
+            self._open.pop(number, None)
+            raise
         return future
 
     def __call__(self, name: str, *arguments: Any) -> Any:
@@ -133,15 +143,19 @@ class Calls:
         self._thread.join()
 
     def _receive(self) -> None:
-        with contextlib.suppress(EOFError):
-            while True:
-                self._take(self._channel.receive())
-        error = self._ended()
-        with self._lock:
-            self.over, self._error = True, error
-        for future in self._open.values():
-            future.set_exception(error)
-        self._open.clear()
+        try:
+            with contextlib.suppress(EOFError):
+                while True:
+                    self._take(self._channel.receive())
+        finally:
+            # Whatever has ended this thread, nobody may wait for ever.
+            self._channel.hang_up()
+            error = self._ended()
+            with self._lock:
+                self.over, self._error = True, error
+            for future in self._open.values():
+                future.set_exception(error)
+            self._open.clear()
 
     def _take(self, message: tuple[Any, ...]) -> None:
         if len(message) == 2:
@@ -175,7 +189,10 @@ def answer_calls(channel: Channel, functions: Functions) -> None:
             well, value = False, _sendable(error)
         # Nobody may wait any more.
         with contextlib.suppress(OSError):
-            channel.send((number, well, value))
+            try:
+                channel.send((number, well, value))
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                channel.send((number, False, _sendable(error)))
 
     with contextlib.suppress(EOFError):
         while True:

@@ -61,6 +61,15 @@ def test_what_is_said_unasked_is_there_before_a_later_result():
             assert notices[-1] == ("kept", number)
 
 
+def test_what_cannot_be_sent_is_an_error_on_either_side_and_the_next_call_works():
+    with calls_of([], lock=threading.Lock, now=lambda *_: "now") as (calls, _):
+        with pytest.raises(TypeError, match="pickle"):
+            calls("lock")
+        with pytest.raises(TypeError, match="pickle"):
+            calls("now", threading.Lock())
+        assert calls("now") == "now"
+
+
 def test_a_slow_call_holds_up_no_other():
     go = threading.Event()
     with calls_of([], wait=go.wait, now=lambda: "now") as (calls, _):
