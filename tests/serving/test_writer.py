@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.processes import children, runs, until, wait_until_gone
+from support.processes import children, until, wait_until_gone
 
 from lifelong.errors import StoreForeignError, StoreUnavailableError
 from lifelong.memory.runtime import Runtime
@@ -234,7 +234,7 @@ def test_what_a_writer_cannot_open_is_said_as_the_store_says_it(artifact, tmp_pa
 
 def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_are_refused(artifact, tmp_path):
     text = json.dumps(request(0)).encode()
-    ended = threading.Event()
+    ended, others = threading.Event(), children(os.getpid())
     with closing(writer_of(artifact, tmp_path / "store")) as writer:
         store = writer.open()
         writer.on_end = lambda error: ended.set()
@@ -243,7 +243,7 @@ def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_ar
         del left
         assert writer.fold([folded])[0].applied == EVENTS
         assert writer.fold([writer.parse(text, False), request(1)["events"]])[1].applied == EVENTS
-        (process,) = children(os.getpid())
+        (process,) = children(os.getpid()) - others
         os.kill(process, signal.SIGKILL)
         with contextlib.suppress(StoreUnavailableError):
             store.clock()
@@ -254,4 +254,4 @@ def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_ar
         with pytest.raises(StoreUnavailableError, match="nothing was kept"):
             writer.fold([waiting])
         assert writer.fold([writer.parse(text, False)])[0].duplicates == EVENTS
-    assert not any(runs(one) for one in children(os.getpid()))
+    assert not children(os.getpid()) - others
