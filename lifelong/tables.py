@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,21 @@ _MAKE = (
     "pyarrow.table(...) makes one of columns, pyarrow.Table.from_pylist(...) of rows, "
     "pyarrow.RecordBatchReader.from_batches(schema, ...) of record batches"
 )
+ColumnKind = Literal["id", "value", "moment"]
+"""Of a column: the id of a user, an item or an event, or a type of events; an item field; a time."""
+TYPES: Mapping[ColumnKind, str] = {
+    "id": "text or whole numbers",
+    "value": "text, numbers, true or false, or dates",
+    "moment": "numbers, text, timestamps or dates",
+}
+"""The types of a kind, in words."""
+_TEXTS = ("string", "large_string", "string_view")
+_TYPES: Mapping[ColumnKind, tuple[str, ...]] = {
+    "id": ("integer", *_TEXTS),
+    "value": ("integer", "floating", "decimal", "boolean", "date", "null", *_TEXTS),
+    "moment": ("integer", "floating", "decimal", "timestamp", "date", "null", *_TEXTS),
+}
+_FLOATS = 'write whole numbers as such; pandas makes floats of them where a value is missing, .astype("Int64") does not'
 TABLES = "a table that exports Arrow: of pandas (2.2 and later), Polars, DuckDB, Ibis, Arrow or Hugging Face"
 
 
@@ -209,6 +224,48 @@ def _about_table(error: SourceError, path: Path) -> SourceError:
     said = SourceError(found, expected=error.expected, fix=error.fix)
     said.file, said.line, said.column = "the table", error.line, error.column
     return said
+
+
+def check_types(schema: Any, columns: Mapping[str, ColumnKind], *, file: str) -> None:
+    """Check the types of columns that a log, events and requests have in common.
+
+    Args:
+        schema: of Arrow; columns that it lacks are not looked at.
+        columns: name -> what it holds.
+        file: where it comes from, for the error.
+
+    Raises:
+        SourceError: a type has no text or no time that is the same wherever the column is read.
+
+    >>> import pyarrow
+    >>> check_types(pyarrow.schema({"user": pyarrow.float64()}), {"user": "id"}, file="the table")
+    Traceback (most recent call last):
+    lifelong.errors.SourceError: the table, column user: its type is double. Expected: text or whole numbers. \
+To do: write whole numbers as such; pandas makes floats of them where a value is missing, .astype("Int64") does not.
+    """
+    types = require("pyarrow", extra="train", purpose="reading tables").types
+    for name, kind in columns.items():
+        found = schema.field(name).type if name in schema.names else None
+        if found is None or is_of(found, kind):
+            continue
+        fix = _FLOATS if kind == "id" and types.is_floating(found) else "write the column as one of these"
+        raise SourceError(f"its type is {found}", file=file, column=name, expected=TYPES[kind], fix=fix)
+
+
+def is_of(found: Any, kind: ColumnKind) -> bool:
+    """Whether an Arrow type is one of a kind of column; of categories their values count."""
+    types = require("pyarrow", extra="train", purpose="reading tables").types
+    # A file has plain values where pandas had categories.
+    plain = found.value_type if types.is_dictionary(found) else found
+    return any(getattr(types, f"is_{test}")(plain) for test in _TYPES[kind])
+
+
+def time_in_seconds(batch: Any, name: str) -> Any:
+    """A record batch with one column of timestamps or dates as UTC seconds; with another one as it is."""
+    place = batch.schema.get_field_index(name)
+    if place < 0 or not is_clock(batch.schema.field(place).type):
+        return batch
+    return batch.set_column(place, name, utc_seconds(batch.column(place)))
 
 
 def seconds_of(batch: Any) -> Any:

@@ -333,7 +333,7 @@ class FileReader:
         Raises:
             SourceError: a column is missing, or times are of another kind than the artifact's.
         """
-        if self._parquet.check(self.rows.needed):
+        if self._parquet.check(self.rows.needed, self.rows.kinds):
             try:
                 self.rows = self.rows.in_seconds()
             except UsageError as error:

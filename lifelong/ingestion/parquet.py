@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lifelong.errors import SourceError, require
 from lifelong.ingestion.rows import check_columns
-from lifelong.tables import is_clock, utc_seconds
+from lifelong.tables import ColumnKind, check_types, is_clock, time_in_seconds
 
 
 class ParquetRows:
@@ -32,18 +32,20 @@ class ParquetRows:
         with self._open() as file:
             return int(file.metadata.num_rows)
 
-    def check(self, needed: Sequence[str]) -> bool:
-        """Check that columns exist; whether times are timestamps or dates, which say their unit themselves.
+    def check(self, needed: Sequence[str], kinds: Mapping[str, ColumnKind]) -> bool:
+        """Check columns; whether times are timestamps or dates, which say their unit themselves.
 
         Args:
             needed: columns of the file that hold user, item and time, in this order.
+            kinds: what these columns and others hold.
 
         Raises:
-            SourceError: a column does not exist, or it is not a parquet file.
+            SourceError: a column does not exist, or has a type that `prepare` refuses, or it is not a parquet file.
         """
         with self._open() as file:
             schema = file.schema_arrow
         check_columns(schema.names, needed, file=self._path, expected=f"the columns {', '.join(needed)}")
+        check_types(schema, kinds, file=str(self._path))
         return is_clock(schema.field(self._time).type)
 
     def batches(self, size: int) -> Generator[Any]:
@@ -54,13 +56,7 @@ class ParquetRows:
         """
         with self._open() as file:
             for batch in file.iter_batches(batch_size=size):
-                yield self._in_seconds(batch)
-
-    def _in_seconds(self, batch: Any) -> Any:
-        place = batch.schema.get_field_index(self._time)
-        if place < 0 or not is_clock(batch.schema.field(place).type):
-            return batch
-        return batch.set_column(place, self._time, utc_seconds(batch.column(place)))
+                yield time_in_seconds(batch, self._time)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:

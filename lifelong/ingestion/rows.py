@@ -22,8 +22,9 @@ from lifelong.memory.event import (
     last_time,
     texts_hold,
     times_hold,
+    whole_number,
 )
-from lifelong.tables import text_of
+from lifelong.tables import ColumnKind, text_of
 
 if TYPE_CHECKING:
     from lifelong.data.events import Schema
@@ -124,6 +125,13 @@ class EventRows:
         """The columns that are read."""
         return [*self.column.values(), *([] if self._event_id is None else [self._event_id])]
 
+    @property
+    def kinds(self) -> dict[str, ColumnKind]:
+        """What the columns hold, by the rows' names."""
+        kinds: dict[str, ColumnKind] = {self.column[name]: "value" for name in self.fields}
+        ids = (self.column["event_type"], self.column["user"], self.column["item"], self._event_id)
+        return {**kinds, **{name: "id" for name in ids if name is not None}, self.column["time"]: "moment"}
+
     def place(self, name: str, head: Sequence[str]) -> int:
         """Place of one of our columns in a header; of several with its name the last one counts."""
         return len(head) - 1 - head[::-1].index(self.column[name])
@@ -194,7 +202,7 @@ class EventRows:
         event = UserEvent(
             user=text_of(values.get(self.column["user"])) or "",
             item=text_of(values.get(self.column["item"])) or "",
-            time=_whole(time),
+            time=whole_number(time),
             event_type=text_of(values.get(self.column["event_type"])),
             fields=fields or None,
             event_id=None if self._event_id is None else text_of(values.get(self._event_id)),
@@ -287,13 +295,3 @@ def _times(values: Sequence[Any], latest: int) -> IntArray | None:
         return np.array(values, np.int64) if times_hold(values, latest) else None
     time_N = np.fromiter(map(int, values), np.int64, len(values))
     return time_N if times_hold([int(time_N.min()), int(time_N.max())], latest) else None
-
-
-def _whole(value: Any) -> Any:
-    """A whole number, which may be text; anything else as it is, to be refused."""
-    if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            return value
-    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -59,8 +59,9 @@ class TimeFormat:
             return whole_seconds(datetime.strptime(value, self.pattern))
         if self.unit == "iso":
             return whole_seconds(datetime.fromisoformat(value))
-        whole = int(value) if isinstance(value, str | int) else float(value)
-        return int(whole // PER_SECOND[self.unit])
+        # Of a whole number as it is: a float has too few digits for nanoseconds.
+        number = int(value) if isinstance(value, int) or str(value).isdecimal() else float(value)
+        return int(number // PER_SECOND[self.unit])
 
 
 def whole_seconds(moment: datetime) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -82,15 +84,47 @@ def event_problem(
             return column, f"is {_short(value)}, which is no valid text", "Unicode text"
     if not _are_fields(event.fields):
         return "fields", f"is {_short(event.fields)}", "item field -> text, or None where it is not known"
-    if type(event.time) is not int:
-        return "time", f"is {_short(event.time)}", "a whole number"
-    if not 0 <= event.time <= LAST_SECOND and time_unit == "seconds":
-        return "time", f"is {event.time}", f"UTC seconds, 0 to {LAST_SECOND} (not milliseconds)"
+    wrong = time_problem(event.time, time_unit=time_unit)
+    if wrong is not None:
+        return "time", *wrong
     if latest is not None and event.time > latest and time_unit == "seconds":
         return ahead_problem(event.time, latest)
-    if time_unit != "seconds" and not 0 <= event.time <= LAST_ORDINAL:
-        return "time", f"is {event.time}", "the ordinal of the event, 0 or more"
     return None
+
+
+def time_problem(time: object, *, time_unit: str = "seconds") -> tuple[str, str] | None:
+    """What is wrong with a time: (what was found, what was expected); None if nothing is.
+
+    >>> time_problem(1_700_000_000_000)
+    ('is 1700000000000', 'UTC seconds, 0 to 253402300799 (not milliseconds)')
+    """
+    if type(time) is not int:
+        return f"is {_short(time)}", "a whole number"
+    if time_unit == "seconds":
+        expected = f"UTC seconds, 0 to {LAST_SECOND} (not milliseconds)"
+        return None if 0 <= time <= LAST_SECOND else (f"is {time}", expected)
+    return None if 0 <= time <= LAST_ORDINAL else (f"is {time}", "the ordinal of the event, 0 or more")
+
+
+def whole_number(value: Any) -> Any:
+    """A number, which may be text, rounded down to a whole one; anything else as it is, to be refused.
+
+    >>> whole_number("1700000000.7"), whole_number(1.0), whole_number("noon"), whole_number(float("nan"))
+    (1700000000, 1, 'noon', nan)
+    """
+    try:
+        if isinstance(value, float | Decimal):
+            return math.floor(value)
+        return _whole_of_text(value) if isinstance(value, str) else value
+    except (ValueError, OverflowError):
+        return value
+
+
+def _whole_of_text(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        return math.floor(float(text))
 
 
 def ahead_problem(time: int, latest: int) -> tuple[str, str, str]:

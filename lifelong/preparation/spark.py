@@ -196,7 +196,10 @@ def unfit(schema: Any, columns: Mapping[str, str]) -> tuple[str, str] | None:
         inner = found.value_type if hasattr(found, "value_type") else found
         plain = pa.types.is_integer(inner) or pa.types.is_string(inner) or pa.types.is_large_string(inner)
         nanoseconds = pa.types.is_timestamp(inner) and inner.unit == "ns"
-        if nanoseconds or (kind == "any" and not (plain or pa.types.is_timestamp(inner) or pa.types.is_date(inner))):
+        if nanoseconds or (
+            kind in ("any", "value", "moment")
+            and not (plain or pa.types.is_timestamp(inner) or pa.types.is_date(inner))
+        ):
             return name, str(found)
     return None
 

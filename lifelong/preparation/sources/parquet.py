@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import ibis
 import pyarrow as pa
@@ -13,17 +14,9 @@ import pyarrow.parquet as pq
 
 from lifelong.errors import SourceError
 from lifelong.preparation import engine, spark
+from lifelong.tables import TYPES, ColumnKind, check_types, is_of
 
-Kind = Literal["any", "integer", "text", "number", "flag", "time", "ids", "times"]
-
-
-_ID_TESTS = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-
-
-def _is_id(kind: pa.DataType) -> bool:
-    # The file has plain texts where pandas had categories, and Polars any texts at all.
-    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-    return any(test(plain) for test in _ID_TESTS)
+Kind = Literal["any", "integer", "number", "flag", "time", "ids", "times"] | ColumnKind
 
 
 def _is_list_of(kind: pa.DataType, test: Any) -> bool:
@@ -33,11 +26,11 @@ def _is_list_of(kind: pa.DataType, test: Any) -> bool:
 _TESTS: dict[Kind, tuple[str, Any]] = {
     "any": ("any type", lambda kind: True),
     "integer": ("whole numbers", pa.types.is_integer),
-    "text": ("text or whole numbers", _is_id),
+    **{kind: (words, partial(is_of, kind=kind)) for kind, words in TYPES.items()},
     "number": ("numbers", lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind)),
     "flag": ("true or false", pa.types.is_boolean),
     "time": ("timestamps", pa.types.is_timestamp),
-    "ids": ("lists of ids", lambda kind: _is_list_of(kind, _is_id)),
+    "ids": ("lists of ids", lambda kind: _is_list_of(kind, partial(is_of, kind="id"))),
     "times": ("lists of timestamps", lambda kind: _is_list_of(kind, pa.types.is_timestamp)),
 }
 
@@ -81,8 +74,9 @@ class ParquetFile:
                     column=name,
                     expected=f"the columns {', '.join(columns)}",
                 )
-            found = self.schema.field(name).type
-            if not test(found):
+            if kind in TYPES:
+                check_types(self.schema, {name: cast(ColumnKind, kind)}, file=str(self.path))
+            elif not test(found := self.schema.field(name).type):
                 raise SourceError(f"its type is {found}", file=str(self.path), column=name, expected=words)
 
 
@@ -122,8 +116,13 @@ def scan(
     rows = ibis.union(*tables) if len(tables) > 1 else tables[0]
     for column in columns:
         if column not in optional:
-            lacking = rows.filter(rows[(names or {}).get(column, column)].isnull())
-            refuse(lacking, files, column, "no value", expected="a value in every row")
+            value = rows[(names or {}).get(column, column)]
+            none = (
+                value.isnull() | (value == "")
+                if columns[column] == "id" and value.type().is_string()
+                else value.isnull()
+            )
+            refuse(rows.filter(none), files, column, "no value", expected="a value in every row")
     return rows
 
 

@@ -29,10 +29,10 @@ from lifelong.preparation.sources.rawlog import RawLog
 from lifelong.preparation.sources.text import Column, Layout, header_names, staged
 
 SHOWN: dict[str, Kind] = {
-    "request_id": "text",
-    "role": "text",
-    "user": "text",
-    "item": "text",
+    "request_id": "id",
+    "role": "id",
+    "user": "id",
+    "item": "id",
     "time": "integer",
     "place": "integer",
 }

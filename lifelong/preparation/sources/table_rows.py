@@ -16,11 +16,11 @@ from lifelong.preparation.sources.parquet import Kind, ParquetFile, is_parquet, 
 from lifelong.preparation.sources.text import Column, Layout, staged
 
 _KINDS_OF_PARQUET: Mapping[str, Kind] = {
-    "id": "text", "string": "any", "number": "number", "time": "any", "stamp": "any"
+    "id": "id", "string": "value", "any": "any", "number": "number", "time": "moment", "stamp": "moment"
 }  # fmt: skip
 SEQUENCE = "\x1fsequence"
 """As the time of a mapping: the place of the row in the files, for other formats that have an order and no times."""
-_KINDS_OF_TEXT = {"id": "id", "string": "string", "number": "number", "time": "id", "stamp": "number"}
+_KINDS_OF_TEXT = {"id": "id", "string": "string", "any": "string", "number": "number", "time": "id", "stamp": "number"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def open_log(connection: Any, files: Sequence[Path], mapping: TableMapping) -> O
     where, derived = mapping.filter, mapping.computed
     every = [*([where] if where else []), *derived.values()]
     wanted = {name: kind for name, kind in wanted.items() if name not in derived}
-    wanted = {**dict.fromkeys((name for each in every for name in each.columns), "string"), **wanted}
+    wanted = {**dict.fromkeys((name for each in every for name in each.columns), "any"), **wanted}
     opened = open_rows(connection, files, mapping, wanted, checked=False)
     if not every:
         return opened
@@ -114,7 +114,7 @@ def open_rows(
         return _open_text(connection, files, section, wanted if checked else dict.fromkeys(wanted, "string"), alias)
     opened = [ParquetFile.open(path) for path in files]
     columns = {name: _KINDS_OF_PARQUET[kind] for name, kind in wanted.items()}
-    optional = [name for name, kind in wanted.items() if kind == "string" or not checked]
+    optional = [name for name, kind in wanted.items() if kind in ("string", "any") or not checked]
     table = scan(connection, opened, columns, names=alias, optional=optional)
     end = list(accumulate(file.rows for file in opened))
     record = {"files": len(files), "rows": end[-1]}

@@ -35,9 +35,9 @@ from lifelong.preparation.sources.rawlog import RawLog
 OPTIONS = {"demographics": ("drop", "keep")}
 LONGEST = 1 << 20
 """Sequence of an event = row * LONGEST + its place, so no history may be longer."""
-SAMPLES: dict[str, Kind] = {"129_1": "text", "205": "text", "label_0": "ids"}
-HISTORIES: dict[str, Kind] = {"129_1": "text", "150_2_180": "ids", "151_2_180": "ids"}
-ITEMS: dict[str, Kind] = {"205": "text", "206": "text"}
+SAMPLES: dict[str, Kind] = {"129_1": "id", "205": "id", "label_0": "ids"}
+HISTORIES: dict[str, Kind] = {"129_1": "id", "150_2_180": "ids", "151_2_180": "ids"}
+ITEMS: dict[str, Kind] = {"205": "id", "206": "id"}
 PROFILE_FIELDS = ("130_1", "130_2", "130_3", "130_4", "130_5")
 MARKERS = {"samples": "label_0", "histories": "150_2_180", "items": "206"}
 """Role -> the column that only files of this role have."""
@@ -193,7 +193,7 @@ def _categories(connection: Any, files: Sequence[ParquetFile], each: Any) -> Any
 def _profiles(connection: Any, files: Sequence[ParquetFile], histories: Any) -> Any:
     """One row per history, with the fields of its user."""
     rows = _of_splits(
-        connection, files, {"129_1": "text", **dict.fromkeys(PROFILE_FIELDS, "text")}, optional=PROFILE_FIELDS
+        connection, files, {"129_1": "id", **dict.fromkeys(PROFILE_FIELDS, "id")}, optional=PROFILE_FIELDS
     )
     fields = {name: rows[name].cast("string").nullif(NOTHING) for name in PROFILE_FIELDS}
     table = rows.select("split", "sequence", id=rows["129_1"].cast("string"), **fields)

@@ -118,7 +118,7 @@ def _split(week: int) -> str | None:
 
 def _exposures(connection: Any, files: Sequence[ParquetFile], labels: Sequence[str], least: float | None) -> Any:
     """All rows: user, item, time, sequence, and a label for each task."""
-    columns: dict[str, Kind] = {"user_id": "text", "item_id": "text", **dict.fromkeys(labels, "flag")}
+    columns: dict[str, Kind] = {"user_id": "id", "item_id": "id", **dict.fromkeys(labels, "flag")}
     if least is not None:
         columns["timespent"] = "integer"
     rows = scan(connection, files, columns)
@@ -154,7 +154,7 @@ def _record(weeks: Mapping[int, ParquetFile]) -> dict[str, Any]:
 
 def _add_fields(connection: Any, raw: RawLog, files: Sequence[ParquetFile], *, with_duration: bool) -> None:
     """Author, and where asked the duration, of each video."""
-    columns: dict[str, Kind] = {"item_id": "text", "author_id": "text"}
+    columns: dict[str, Kind] = {"item_id": "id", "author_id": "id"}
     if with_duration:
         columns["duration"] = "number"
     rows = scan(connection, files, columns, optional=("author_id", "duration"))
@@ -171,7 +171,7 @@ def _add_fields(connection: Any, raw: RawLog, files: Sequence[ParquetFile], *, w
 
 def _profiles(connection: Any, files: Sequence[ParquetFile]) -> Any:
     """One row per user."""
-    rows = scan(connection, files, dict.fromkeys(("user_id", *PROFILE_FIELDS), "text"), optional=PROFILE_FIELDS)
+    rows = scan(connection, files, dict.fromkeys(("user_id", *PROFILE_FIELDS), "id"), optional=PROFILE_FIELDS)
     fields = {name: rows[name].cast("string") for name in PROFILE_FIELDS}
     table = rows.select(user=rows["user_id"].cast("string"), sequence=rows["sequence"], **fields)
     return staging.one_row_per_item(table, PROFILE_FIELDS, key="user")

@@ -54,9 +54,9 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
 def _log(connection: Any, files: Sequence[ParquetFile]) -> Any:
     """All rows: user, item, time, sequence, event_type, played (percent of the track)."""
     typed = all("event_type" in file.schema.names for file in files)
-    columns: dict[str, Any] = {"uid": "text", "item_id": "text", "timestamp": "integer", "played_ratio_pct": "number"}
+    columns: dict[str, Any] = {"uid": "id", "item_id": "id", "timestamp": "integer", "played_ratio_pct": "number"}
     if typed:
-        columns["event_type"] = "text"
+        columns["event_type"] = "id"
     rows = scan(connection, files, columns, optional=["played_ratio_pct"])
     return rows.select(
         user=rows["uid"].cast("string"),
@@ -72,7 +72,7 @@ def _fields(connection: Any, roles: Mapping[str, Sequence[ParquetFile]], fields:
     """Rows of the mappings: item, sequence and the fields, null in those that the file does not have."""
     parts = []
     for name in fields:
-        rows = scan(connection, roles[name], {"item_id": "text", f"{name}_id": "text"})
+        rows = scan(connection, roles[name], {"item_id": "id", f"{name}_id": "id"})
         value = {field: ibis.null("string") for field in fields} | {name: rows[f"{name}_id"].cast("string")}
         parts.append(rows.select(item=rows["item_id"].cast("string"), sequence=rows["sequence"], **value))
     return ibis.union(*parts) if len(parts) > 1 else parts[0]

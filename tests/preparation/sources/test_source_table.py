@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -204,7 +205,9 @@ def test_a_large_parquet_file_keeps_every_row_in_its_place(tmp_path: Path, mappe
         ({"u": ["x"], "t": [1]}, "i", "no such column"),
         ({"u": [1.5], "i": ["a"], "t": [1]}, "u", "its type is double"),
         ({"u": ["x", None], "i": ["a", "b"], "t": [1, 2]}, "u", "row 2 has no value"),
+        ({"u": ["x", ""], "i": ["a", "b"], "t": [1, 2]}, "u", "row 2 has no value"),
         ({"u": ["x"], "i": ["a"], "t": ["noon"]}, "t", "'noon' is not a time"),
+        ({"u": ["x"] * 99, "i": ["a"] * 99, "t": [1.5] * 98 + [math.nan]}, "t", "'nan' is not a time"),
     ],
 )
 def test_wrong_parquet_is_named(tmp_path: Path, mapped: Read, columns: dict[str, Any], column: str, words: str) -> None:
