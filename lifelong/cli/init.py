@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -28,5 +29,8 @@ def init(
     for part in templates:
         (folder / part.name).write_bytes(part.read_bytes())
     names = [part.name for part in templates]
-    lines: list[Any] = [f"Made {folder} with {', '.join(names)}", f"Next: cd {folder}, and follow README.md"]
+    lines: list[Any] = [
+        f"Made {folder} with {', '.join(names)}",
+        f"Next: cd {quote(str(folder))}, and follow README.md",
+    ]
     return Reply({"folder": str(folder), "files": names}, lines)

@@ -6,6 +6,7 @@ import importlib.util
 import keyword
 import re
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -154,7 +155,7 @@ def new(
         {"name": name, "folder": str(folder), "files": list(texts)},
         [
             f"{folder} has {', '.join(texts)}",
-            f"Next: cd {folder}",
+            f"Next: cd {quote(str(folder))}",
             f"      python -m pytest test_{name}.py",
             f"      lifelong --import {name} train DATA --model {name} --out ARTIFACT",
             "      pip install -e .     # then without --import",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -155,5 +156,5 @@ def _next(manifest: Manifest, folder: Path) -> str:
     fields = ", ".join(manifest.dataset_schema.item_fields)
     return (
         f"Protocol {manifest.protocol}, negatives {manifest.negatives.rule}, item fields {fields}. "
-        f"Next: lifelong train {folder} --model tally --out artifact"
+        f"Next: lifelong train {quote(str(folder))} --model tally --out artifact"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -92,7 +93,7 @@ def _summary(artifact: Artifact, data: Path) -> list[Any]:
     lines.append(f"Artifact {artifact.id[:12]} is in {artifact.path}")
     if "start" in artifact.metrics:
         lines += _change(artifact.metrics)
-    return [*lines, f"Next: lifelong evaluate {artifact.path} {data}"]
+    return [*lines, f"Next: lifelong evaluate {shlex.join([str(artifact.path), str(data)])}"]
 
 
 def _time(measured: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -64,5 +65,5 @@ def _summary(tuned: Tuned, data: Path, out: Path) -> list[Any]:
     return [
         f"Validation AUC {tuned.auc:.4f} in trial {tuned.best + 1} of {len(tuned.trials)} ({given_up} given up early)",
         columns("setting", "value", "default", rows=rows),
-        f"Next: lifelong train {data} --model {tuned.model} --config {out} --out ARTIFACT",
+        f"Next: lifelong train {quote(str(data))} --model {tuned.model} --config {quote(str(out))} --out ARTIFACT",
     ]

@@ -59,6 +59,8 @@ class TimeFormat:
             return whole_seconds(datetime.strptime(value, self.pattern))
         if self.unit == "iso":
             return whole_seconds(datetime.fromisoformat(value))
+        if isinstance(value, bool):
+            raise TypeError(value)
         # Of a whole number as it is: a float has too few digits for nanoseconds.
         number = int(value) if isinstance(value, int) or str(value).isdecimal() else float(value)
         return int(number // PER_SECOND[self.unit])

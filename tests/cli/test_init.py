@@ -30,3 +30,21 @@ def test_a_folder_with_something_in_it_is_left_alone(run, tmp_path):
     outcome = run("init", tmp_path, "--json")
     assert outcome.code == 2 and "not empty" in outcome.error["found"]
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_the_next_command_can_be_pasted_where_a_folder_has_a_blank_in_its_name(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "Next: cd 'my shop', and" in run("init", "my shop").stdout
+    assert "Next: cd 'my model'\n" in run("new", "model", "my_shop_model", "--out", "my model").stdout
+    monkeypatch.chdir("my shop")
+    prepared = run("prepare", "table", "log.csv", "--mapping", "mapping.toml", "--out", "my data")
+    assert "Next: lifelong train 'my data' --model tally" in prepared.stdout
+    trained = run("train", "my data", "--model", "popularity", "--out", "my artifact")
+    assert "Next: lifelong evaluate 'my artifact' 'my data'\n" in trained.stdout
+
+
+def test_a_place_that_cannot_be_written_is_named(run, tmp_path):
+    (tmp_path / "file").write_text("x")
+    for words in (("init",), ("new", "model", "my_shop_model", "--out")):
+        outcome = run(*words, tmp_path / "file" / "shop", "--json")
+        assert outcome.code == 1 and str(tmp_path / "file") in outcome.error["found"], outcome

@@ -177,7 +177,7 @@ def test_true_and_false_are_the_texts_that_prepare_has_of_them(artifact, tmp_pat
         }
     )
     dataset = prepare(table, out=tmp_path / "data", fields=["category"], min_count=1)
-    event = EventRows(artifact.schema, {}).event(table.to_pylist()[0])
+    event = EventRows(artifact.config.dataset_schema, {}).event(table.to_pylist()[0])
     assert event.fields == {"category": "true"}
     assert {row["category"] for row in dataset.history("u1").to_pylist()} == {"true", "false"}
 

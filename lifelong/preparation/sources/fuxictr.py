@@ -36,6 +36,7 @@ OPTIONS: dict[str, str | tuple[str, ...]] = {
     "user": "user_id",
     "item": "item_id",
     "time": "",
+    "time_unit": ("s", "ms", "us", "ns", "iso"),
     "fields": "",
     "history": ("positive", "all"),
 }
@@ -104,7 +105,12 @@ def _by_name(paths: Sequence[Path]) -> dict[str, list[Path]]:
 def _of_config(path: Path, config: Mapping[str, Any], role: str) -> list[Path]:
     """Files of a split as the config names them."""
     named = config.get(f"{role}_data")
-    return staging.check_files(staging.expand(path.parent, str(named)), source="fuxictr") if named else []
+    if not named:
+        return []
+    # FuxiCTR takes them relative to where it is called.
+    found = [staging.expand(folder, str(named)) for folder in (path.parent, Path())]
+    there = next((files for files in found if files[0].exists()), found[0])
+    return staging.check_files(there, source="fuxictr")
 
 
 def _features(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -135,6 +141,9 @@ def _mapping(name: str, config: Mapping[str, Any], options: Mapping[str, str], p
         raise ConfigError(
             [f"fields: {field} is no active feature" for field in absent], fix=f"features: {', '.join(sorted(known))}"
         )
-    time = {"time": options["time"]} if options["time"] else {"time": SEQUENCE, "time_unit": "ordinal"}
-    named = {"user": options["user"], "item": options["item"], "labels": labels, "fields": list(fields)}
+    time = {"time": options["time"], "time_unit": options["time_unit"]}
+    if not options["time"]:
+        time = {"time": SEQUENCE, "time_unit": "ordinal"}
+    numbers = [each["name"] for each in features if each["name"] in fields and each.get("type") == "numeric"]
+    named = {"user": options["user"], "item": options["item"], "labels": labels, "fields": fields, "numbers": numbers}
     return validated(TableMapping, {"name": f"FuxiCTR {name}", **named, **time, "history": options["history"]})

@@ -29,10 +29,11 @@ from lifelong.preparation.sources.table import read_mapped
 from lifelong.preparation.sources.table_rows import open_log
 from lifelong.preparation.sources.text import Layout, header_names
 
-OPTIONS = {
+OPTIONS: dict[str, str | tuple[str, ...]] = {
     "user": "user_id",
     "item": "item_id",
     "time": "timestamp",
+    "time_unit": ("s", "ms", "us", "ns", "ordinal"),
     "rating": "rating",
     "event_type": "",
     "fields": "",
@@ -85,7 +86,8 @@ def _roles(headers: Mapping[Path, Mapping[str, str]], options: Mapping[str, str]
                 file=str(path),
                 line=1,
                 expected=f"a file with {options['user']}:token, {options['item']}:token or both",
-                fix="leave out .kg, .link and .net files, or name the columns with --option user=, item=",
+                fix="leave out .kg, .link and .net files, or name the columns with --option user=, item=, or what is"
+                " between values with --option separator=",
             )
         roles["inter" if has_user and has_item else "user" if has_user else "item"].append(path)
     return roles
@@ -107,17 +109,19 @@ def _mapping(
     sections: dict[str, Any] = {}
     for role, kind in (("item", ItemsMapping), ("user", UsersMapping)):
         if roles[role]:
-            fields = _fields(headers[roles[role][0]], options[role], options["fields"] if role == "item" else "")
+            header = headers[roles[role][0]]
+            fields = _fields(header, options[role], options["fields"] if role == "item" else "")
             files = [str(path.resolve()) for path in roles[role]]
-            column = _column(headers[roles[role][0]], options[role], roles[role][0])
-            sections[f"{role}s"] = validated(kind, {**text, "files": files, role: column, "fields": fields})
+            column = _column(header, options[role], roles[role][0])
+            numbers = {"numbers": [name for name in fields if header[name] == "float"]} if role == "item" else {}
+            sections[f"{role}s"] = validated(kind, {**text, "files": files, role: column, "fields": fields, **numbers})
     first = roles["inter"][0]
     named = {name: _column(inter, options[name], first) for name in ("user", "item", "time")}
     if options["event_type"]:
         named["event_type"] = _column(inter, options["event_type"], first)
     if rated:
         named["rating"] = f"{options['rating']}:{inter[options['rating']]}"
-    given = {"name": f"RecBole {first.stem}", **text, **named, **sections}
+    given = {"name": f"RecBole {first.stem}", **text, **named, **sections, "time_unit": options["time_unit"]}
     return validated(TableMapping, given if threshold is None else {**given, "threshold": threshold})
 
 

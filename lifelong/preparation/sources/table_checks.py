@@ -36,11 +36,17 @@ def times(opened: Opened, mapping: TableMapping) -> Any:
         return staging.to_seconds(column.cast("string").try_cast("timestamp('UTC')"))
     if mapping.time_unit == "ordinal":
         return _number(column).try_cast("int64")
-    number = column if column.type().is_integer() else column.try_cast("float64")
+    if column.type().is_integer():
+        return _in_seconds(column, mapping)
+    # By its text: of a parquet file whose statistics know of no NaN, DuckDB takes every comparison with one for true.
+    no_number = column.cast("string").lower().contains("nan")
+    return _in_seconds(ibis.ifelse(no_number, ibis.null("float64"), column.try_cast("float64")), mapping)
+
+
+def _in_seconds(number: Any, mapping: TableMapping) -> Any:
     seconds = number / UNITS[mapping.time_unit]
-    # What no whole number can hold is none, and no error of the engine. A NaN is only found by the last step: of a
-    # parquet file whose statistics know of none, DuckDB takes every comparison with one for true.
-    return ibis.ifelse(seconds.abs() < _BEYOND, seconds, ibis.null("float64")).floor().try_cast("int64")
+    # What no whole number can hold is none, and no error of the engine.
+    return ibis.ifelse(seconds.abs() < _BEYOND, seconds, ibis.null("float64")).floor().cast("int64")
 
 
 def check_times(opened: Opened, mapping: TableMapping, time: Any) -> None:
@@ -155,5 +161,5 @@ def _not_a_time(opened: Opened, mapping: TableMapping, sequence: int, text: str 
         line=line,
         column=mapping.time,
         expected=f"the format {mapping.time_format}" if mapping.time_format else f"time_unit = {mapping.time_unit!r}",
-        fix="set time_unit (s, ms, us, ns, iso, ordinal) or time_format in the mapping",
+        fix="set time_unit (s, ms, us, ns, iso, ordinal) or time_format: in the mapping, or by --option time_unit=ms",
     )

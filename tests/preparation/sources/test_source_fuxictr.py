@@ -62,6 +62,27 @@ def test_a_config_names_the_files_and_the_given_split_is_kept(files: list[Path],
     assert len(rows(read("fuxictr", files[0], history="all").events, "user")) == 6
 
 
+def test_files_may_be_named_relative_to_where_the_command_is_called(
+    files: list[Path], write: Write, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (files[0].parent / "config").mkdir()
+    config = files[0].rename(files[0].parent / "config" / "dataset_config.yaml")
+    monkeypatch.chdir(config.parent.parent)
+    assert read("fuxictr", config).record["files"] == 3
+
+
+def test_times_have_a_unit_and_numeric_features_that_are_fields_are_numbers(
+    write: Write, read: Read, rows: Rows
+) -> None:
+    features = "  - {name: [price, at], active: true, dtype: float, type: numeric, source: item}\n  label_col"
+    config = write("dataset_config.yaml", CONFIG.replace("  label_col", features))
+    for split in ROWS:
+        write(f"{split}.csv", "user_id,item_id,price,clk,at\nu1,i1,2.5,1,1700000000999\n")
+    raw = read("fuxictr", config, fields="price", time="at", time_unit="ms")
+    assert (raw.item_fields, raw.number_fields) == (("price",), ("price",))
+    assert rows(raw.events, "time") == [(1_700_000_000,)] * 3
+
+
 def test_rows_stay_in_order_over_files(files: list[Path], read: Read, rows: Rows) -> None:
     times = [row[0] for row in rows(read("fuxictr", files[0]).impressions, "time")]
     assert times == sorted(times)

@@ -40,11 +40,26 @@ def test_columns_may_have_other_names(write: Write, read: Read, rows: Rows) -> N
     assert rows(raw.events, "user", "item", "time", "event_type") == [("a", "x", 5, "buy")]
 
 
+def test_times_in_milliseconds_are_times_once_their_unit_is_given(write: Write, read: Read, rows: Rows) -> None:
+    path = write("log.inter", "user_id:token\titem_id:token\ttimestamp:float\na\tx\t1238536800999\n")
+    assert rows(read("recbole", path, time_unit="ms").events, "time") == [(1238536800,)]
+    with pytest.raises(SourceError, match="is not a time") as caught:
+        read("recbole", path)
+    assert "--option time_unit=ms" in caught.value.fix
+
+
+def test_a_float_that_is_named_as_a_field_is_a_number(write: Write, read: Read) -> None:
+    files = write("ml.inter", INTER), write("ml.item", ITEM)
+    assert read("recbole", *files, fields="score,year").number_fields == ("score",)
+    assert read("recbole", *files).number_fields == ()
+
+
 @pytest.mark.parametrize(
     ("name", "text", "words", "line"),
     [
         ("a.inter", "user_id\titem_id\n", r"the header has 'user_id'.*NAME:TYPE", 1),
         ("a.inter", "user_id:token\titem_id:id\n", r"'item_id:id'", 1),
+        ("a.inter", INTER.replace("\t", ","), r"its columns are .*--option separator=", 1),
         ("a.kg", "head_id:token\ttail_id:token\n", r"head_id, tail_id.*\.kg", 1),
         ("a.item", ITEM, "no file of interactions", None),
         ("a.inter", "user_id:token\titem_id:token\n1\t2\n", "no column timestamp", 1),
