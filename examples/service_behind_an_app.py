@@ -27,10 +27,11 @@ class Shop:
         event = {"user": user, "item": item, "time": int(time.time()), "event_id": f"order-{number}"}
         self._post("/v1/events", {"events": [event]})
 
-    def page(self, user: str, candidates: list[str]) -> list[str]:
-        """The candidates, best first."""
+    def page(self, user: str, candidates: list[str]) -> dict[str, float]:
+        """The candidates and their scores, best first."""
         scores = self._post("/v1/score", {"user": user, "items": candidates})["scores"]
-        return [score["item"] for score in sorted(scores, key=lambda score: -score["score"])]
+        best_first = sorted(scores, key=lambda score: -score["score"])
+        return {score["item"]: round(score["score"], 3) for score in best_first}
 
     def _post(self, path: str, body: Any) -> Any:
         headers = {"content-type": "application/json"}
@@ -57,7 +58,7 @@ def served(artifact: lifelong.Artifact) -> Iterator[str]:
 
 
 def main() -> None:
-    """Train, serve, buy, look."""
+    """Train, serve, buy, look: the scores change at once; how much, and the order, is what the model has learned."""
     dataset = lifelong.prepare("synthetic", out="data", world="lag", users=60, overwrite=True)
     artifact = lifelong.train(dataset, "hpmn", epochs=1, progress=False)
     candidates = ["i1", "i2", "i3", "i4"]

@@ -20,7 +20,7 @@ PRINTED = {
     "own_model": "Running sum on test",
     "online_learning": "events  751 to 1000: AUC 0.",
     "memory_in_lightgbm": "LightGBM on the memory's columns: AUC 0.",
-    "service_behind_an_app": "after:  ['i",
+    "service_behind_an_app": "after:  {'i",
 }
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
