@@ -69,7 +69,7 @@ register("models", "running_sum", RunningSum)
 def main() -> None:
     """Train it like any other model, and score from its memory.
 
-    The AUC stays about .5: a mean does not keep the order of the events, which is all that says something in this world.
+    The AUC stays about .5: a mean does not keep the order of events, and nothing else says anything in this world.
     """
     dataset = lifelong.prepare("synthetic", out="data", world="lag", users=60, overwrite=True)
     artifact = lifelong.train(dataset, "running_sum", epochs=1, width=8, progress=False)
