@@ -34,7 +34,7 @@ from lifelong.store.remote import functions_of
 
 _READERS = 4
 """Threads that answer all but events."""
-_NICE = int(os.environ.get("WRITER_NICE", 5))
+_NICE = 5
 """How much less the system favours this process than the one that scores."""
 Part = int | Sequence[dict[str, Any]]
 """The events of a request: the number that `parse` gave them, or rows that were checked."""
