@@ -63,6 +63,17 @@ def test_every_model_comes_back_with_the_same_logits(name, dataset, tmp_path):
     expected = "fitted" if isinstance(model, FittedModel) else "memory" if isinstance(model, MemoryModel) else "history"
     assert artifact.config.kind == expected
     assert (artifact.config.memory is not None) == isinstance(model, SERVED)
+    assert not any(_holds_users(path, dataset) for path in artifact.path.rglob("*") if path.is_file())
+
+
+def _holds_users(path, dataset):
+    """Whether a file holds ids of users, one after another as an index has them or in quotes."""
+    content, ids = path.read_bytes(), dataset.users.ids()
+    return "".join(ids[:9]).encode() in content or f'"{ids[-1]}"'.encode() in content
+
+
+def test_ids_of_users_would_be_found(dataset):
+    assert any(_holds_users(path, dataset) for path in (dataset.folder / "users").iterdir())
 
 
 def test_a_form_that_cannot_be_served_is_kept_and_says_why(dataset, tmp_path):
