@@ -60,7 +60,7 @@ def calls(artifact, store, scorer, dataset) -> dict[str, tuple[Callable[..., Any
     }
 
 
-@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: type(wrong).__name__)
 def test_a_wrong_type_is_an_error_of_ours_or_works(calls, wrong):
     for name, (function, right) in calls.items():
         for argument in right:
