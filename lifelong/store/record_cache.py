@@ -55,15 +55,20 @@ class RecordCache:
 
     def get(self, names: Sequence[str]) -> list[bytes | None]:
         """Record of each name: `ABSENT` if it is known that there is none, None if nothing is known."""
+        found = list(map(self._records.get, names))
         if self._favour_read:
-            self._read.update(names)
-        return list(map(self._records.get, names))
+            # Names without a record are not noted: there is no end of them.
+            self._read.update(name for name, record in zip(names, found, strict=True) if record is not None)
+        return found
 
     def offer(self, moment: int, names: Iterable[str], records: Iterable[bytes | None]) -> None:
         """Keep what was read, unless something was written since `moment`."""
         with self._lock:
             if moment == self.moment:
-                self._put({name: record or ABSENT for name, record in zip(names, records, strict=True)})
+                found = {name: record or ABSENT for name, record in zip(names, records, strict=True)}
+                if self._favour_read:
+                    self._read.update(found)
+                self._put(found)
 
     def wrote(self, records: Mapping[str, bytes], deleted: Iterable[str] = ()) -> None:
         """Keep what was written."""

@@ -76,6 +76,17 @@ def test_what_was_read_outlives_what_was_only_written_but_not_for_ever():
     assert cache.get(["asked"]) == [None]
 
 
+def test_names_that_are_asked_for_and_not_kept_take_no_room():
+    cache = RecordCache(limit=100_000, favour_read=True)
+    for number in range(1_000):
+        before = cache.moment
+        assert cache.get([f"u{number}"]) == [None]
+        # A commit comes between the read and its record, which is not kept.
+        cache.wrote({"busy": b"x"})
+        cache.offer(before, [f"u{number}"], [b"old"])
+    assert not cache._read
+
+
 def test_where_everything_was_read_the_bound_holds_too():
     cache = RecordCache(limit=100_000, favour_read=True)
     names = [f"n{number}" for number in range(300)]
