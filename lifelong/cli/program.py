@@ -116,7 +116,8 @@ def _check_ids(options: Mapping[str, Any]) -> None:
     """Refuse ids that the shell gave in another encoding."""
     for name in _IDS & options.keys():
         given = options[name]
-        for value in [given] if isinstance(given, str) else given or ():
+        # Some commands ask for a number of users under the same name.
+        for value in given if isinstance(given, list | tuple) else [given]:
             if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
                 raise UsageError(f"{name}: {value!r} is not text in UTF-8", expected="ids in UTF-8")
 
