@@ -298,6 +298,21 @@ def plan_cells(
     return CellPlan(packed(len(sizes) + most - 1).cells_F, words, patience, repeats, scale)
 
 
+def default_shares(fields: int, state: int, scale: CellScale) -> tuple[float, ...]:
+    """How cells are shared out over item fields where no shares are named: the first field has most.
+
+    In a small state the later fields, which have few values, leave more to the first ones.
+
+    >>> default_shares(3, 4096, CellScale.COARSE)
+    (1.0, 0.5, 0.3333333333333333)
+    >>> [round(share, 2) for share in default_shares(3, 1024, CellScale.COARSE)]
+    [1.0, 0.35, 0.19]
+    """
+    # Artifacts of earlier releases, which are fine, have the same shares whatever their state.
+    power = 1.5 if scale is CellScale.COARSE and state < WHOLE else 1.0
+    return tuple(1 / (rank + 1) ** power for rank in range(fields))
+
+
 def values_of(sizes: Sequence[int]) -> tuple[int, ...]:
     """How many keys each field has, from how many numbers it has."""
     return tuple(min(KEYS, max(1, size - FIRST_BUCKET)) for size in sizes)
@@ -329,8 +344,10 @@ def plan_of(settings: Mapping[str, Any], inputs: InputSpec) -> CellPlan:
     repeats = bool(settings.get("repeats", False))
     numbers = settings["width"] * len(settings["periods"]) + sums + (clock_levels(inputs) + repeats) * MARKS
     left, sizes = settings["state"] - NUMBER_BYTES * numbers, list(inputs.item.values())
-    rest = {name: settings[name] for name in ("faded", "shares", "patience")}
-    return plan_cells(left, sizes, repeats=repeats, scale=CellScale(settings.get("scale", "fine")), **rest)
+    scale = CellScale(settings.get("scale", "fine"))
+    shares = settings["shares"] or default_shares(len(sizes), settings["state"], scale)
+    rest = {name: settings[name] for name in ("faded", "patience")}
+    return plan_cells(left, sizes, shares=shares, repeats=repeats, scale=scale, **rest)
 
 
 def share_out(total: int, most: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:

@@ -78,6 +78,7 @@ from lifelong.data.cell_plan import (
     CellPacking,
     CellScale,
     clock_levels,
+    default_shares,
     factor_widths,
     values_of,
 )
@@ -166,7 +167,8 @@ class TallyConfig:
         0.25, "share of the counting part that are bits of values without a cell"
     )
     shares: tuple[PositiveFloat, ...] = setting(
-        (), "how cells are shared out over the item fields; [] for 1, 1/2, 1/3 ..."
+        (),
+        "how cells are shared out over the item fields; [] for 1, 1/2, 1/3 ..., to the power of 1.5 below 4,096 bytes",
     )
     scale: CellScale = setting(
         CellScale.COARSE,
@@ -458,7 +460,7 @@ class Tally(CountingModel[Any]):
                 list(self.inputs.item.values()),
                 state=config.state - NUMBER_BYTES * numbers,
                 faded=config.faded,
-                shares=config.shares,
+                shares=config.shares or default_shares(len(self.inputs.item), config.state, config.scale),
                 patience=config.patience,
                 kind=config.kind,
                 levels=levels,

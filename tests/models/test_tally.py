@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.artifact.graphs import memory_layout
-from lifelong.data.cell_plan import CellScale, key_of
+from lifelong.data.cell_plan import CellScale, key_of, plan_of
 from lifelong.data.cooccurrence import GROUPS, group_of
 from lifelong.errors import ConfigError
 from lifelong.memory.codec import make_codec
@@ -401,6 +401,20 @@ def test_smaller_states_have_no_slots_unless_they_are_named(given: dict[str, Any
     made = build("tally", INPUTS, given)
     # An artifact keeps what was chosen, whatever a later release would choose.
     assert made.periods == tuple(check_config("tally", given)["periods"]) == periods
+
+
+@pytest.mark.parametrize(
+    ("given", "power"),
+    [({}, 1.0), ({"state": 1024}, 1.5), ({"state": 1024, "scale": "fine"}, 1.0), ({"shares": [1.0, 2.0]}, None)],
+)
+def test_later_fields_of_a_small_state_leave_more_cells_to_the_item(given: dict[str, Any], power: float | None) -> None:
+    from dataclasses import replace
+
+    inputs = replace(INPUTS, item={"item": 60_000, "category": 60_000})
+    made = build("tally", inputs, given)
+    first, second = made.counts.plan.cells_F
+    assert first / second == pytest.approx(0.5 if power is None else 2**power, rel=0.05)
+    assert plan_of(check_config("tally", given), inputs) == made.counts.plan
 
 
 def test_a_state_without_room_for_cells_is_refused() -> None:
