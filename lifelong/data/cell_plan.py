@@ -52,7 +52,7 @@ GAP_SECONDS = (0, *(29 * 2**key // 20 for key in range(GAP_NUMBERS - FIRST_BUCKE
 
 
 Precision = Literal["exact", "about", "at_least"]
-"""What a number of times is."""
+"""How well a number of times is known."""
 
 
 class CellScale(StrEnum):
@@ -62,8 +62,8 @@ class CellScale(StrEnum):
     events that find a cell on a level with the next one 2^j above it, those with a number that is a multiple of 2^j
     raise it: one in 2^j on average, so that counts are right on average.
 
-    Source: this package; the idea of counting large numbers in few bits is that of Morris, "Counting Large Numbers of
-    Events in Small Registers", CACM 1978. Its coin is the number of the event here, so that a memory has one form.
+    Source: this package, after Morris, "Counting Large Numbers of Events in Small Registers", CACM 1978. Where Morris
+    tosses a coin, the number of the event decides here, so that equal histories give equal memories.
 
     >>> CellScale.COARSE.counts()
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28]
@@ -141,7 +141,7 @@ class CellScale(StrEnum):
         return found
 
     def middle_ages(self) -> list[int]:
-        """The middle of each step of the scale of ages: what to tell people, to whom the smallest age says too little.
+        """The middle of each step of the scale of ages, in events: what is shown to people.
 
         >>> CellScale.COARSE.middle_ages()[:8]
         [0, 1, 2, 4, 6, 9, 13, 19]
@@ -163,7 +163,7 @@ class CellPacking:
     Args:
         cells_F: cells of each field.
         values_F: keys of each field are below this, which is 2^16 at most.
-        scale: of counts and ages.
+        scale: of counts and ages; fine where an artifact of an earlier release names none.
 
     >>> packing = CellPacking(cells_F=(8,), values_F=(64,))
     >>> packing.low_bits, packing.high_bits, packing.size
@@ -208,7 +208,7 @@ class CellPlan:
         words: words of faded bits; 0 for none.
         patience: for how many events more a cell keeps its place when its count doubles.
         repeats: whether the clock has a first row with the counts of repeats, see `lifelong.nn.repeats`.
-        scale: of counts and ages.
+        scale: of counts and ages; fine where an artifact of an earlier release names none.
     """
 
     cells_F: tuple[int, ...]

@@ -49,9 +49,9 @@ Counts, ages and affinities are of very different sizes. The heads' first layers
 State: `state` bytes, 4,096 by default: a vector of `width` numbers per slot (a smaller state has no slots); two sums,
 each of as many numbers as the factors have; the clock (`nn/clock.py`), 136 bytes; repeats, 8 bytes; of what remains,
 `faded` of it bits for values that fell out, and the rest cells, shared out over the item fields. A cell has 9 bits for
-its count and age, coarse ones (`scale`), and what its key needs among the sorted keys of its field, about 16 bits
-together. A user who has not filled all that takes less: cells, levels of the clock, slots and bits that are empty are
-not stored, which leaves about 600 bytes after two events.
+its count and age (`scale`), and what its key needs among the sorted keys of its field, about 15 bits together. A user
+who has not filled all that takes less: cells, levels of the clock, slots and bits that are empty are not stored, which
+leaves about 600 bytes after two events.
 
 Shapes: B users, L padded history length, C targets per user, S slots, D slot width, E width of an embedded event, F
 item fields, K cells, W words of faded bits, P features of a field.

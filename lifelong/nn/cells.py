@@ -6,7 +6,7 @@
 
 A cell has a key of up to 16 bits, a count, and its age: how many events ago it was last written, both on a scale
 (`CellScale`). The coarse one has 4 bits for counts, which are exact up to 8 and right on average above, and 5 for ages,
-two steps for each doubling; the bytes that this saves are two cells more for every five. The fine one has 7 and 8 bits.
+two steps for each doubling; the bytes that this saves hold 40 % more cells. The fine one has 7 and 8 bits.
 The stalest cell is the one with the largest age less `patience` times log2 of its count. A decayed count would give
 nearly the same order, but two paths to one memory could then differ by a rounding. All numbers here are whole, so that
 a memory is the same bit for bit on every path to it. A field with no more values than cells never loses one.

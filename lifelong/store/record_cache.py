@@ -21,7 +21,7 @@ Listener = Callable[[Notice, Written], None]
 
 
 @runtime_checkable
-class Heard(Protocol):
+class Listenable(Protocol):
     """A store that says what changes in it."""
 
     def listen(self, listener: Listener) -> None:

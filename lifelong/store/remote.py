@@ -21,7 +21,7 @@ from lifelong.errors import StoreError
 from lifelong.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.store.contract import ITEMS, Commit, MemoryStore
 from lifelong.store.messages import Calls, Channel, Functions
-from lifelong.store.record_cache import Heard, Notice, RecordCaches, Written
+from lifelong.store.record_cache import Listenable, Notice, RecordCaches, Written
 
 CACHE = 128 * 2**20
 """Default of the bytes of records of a space that are kept in RAM."""
@@ -234,7 +234,7 @@ def functions_of(store: MemoryStore, channel: Channel, threads: Executor) -> Fun
         with contextlib.suppress(OSError):
             channel.send((what, written))
 
-    if isinstance(store, Heard):
+    if isinstance(store, Listenable):
         store.listen(say)
     scans, numbers = dict[int, Iterator[tuple[str, bytes]]](), itertools.count()
 

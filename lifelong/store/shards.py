@@ -24,7 +24,7 @@ import numpy.typing as npt
 from lifelong.errors import StoreConflictError, StoreError
 from lifelong.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.store.contract import ITEMS, SOURCES, Commit, MemoryStore, check_values, conflict
-from lifelong.store.record_cache import Heard, Listener
+from lifelong.store.record_cache import Listenable, Listener
 
 K = TypeVar("K", str, tuple[str, str], tuple[str, int])
 V = TypeVar("V")
@@ -133,7 +133,7 @@ class Shards:
     def listen(self, listener: Listener) -> None:
         """Have it called with what changes in any shard; see `Listener`."""
         for shard in self._shards.values():
-            if isinstance(shard, Heard):
+            if isinstance(shard, Listenable):
                 shard.listen(listener)
 
     def clear(self, space: int) -> None:
