@@ -52,6 +52,12 @@ def test_it_says_how_often_and_how_long_ago_a_value_was_met(tally, store, scorer
     assert (values["category"].value, values["category"].times, values["category"].events_ago) == ("c1", 3, 2)
 
 
+def test_an_age_is_said_by_the_middle_of_its_step(tally, store, scorer):
+    fold(tally, store, ["i1", *(f"i{number}" for number in range(20, 28))])
+    # Eight events later: the step of 7 to 10 events, 9 in the middle; the last event is one event ago.
+    assert values_of(scorer, "i1")["item"].events_ago == 1 + 9
+
+
 def test_a_value_that_was_never_met_is_new_and_has_no_effect(tally, store, scorer):
     fold(tally, store, ["i1", "i2"])
     value = values_of(scorer, "i5")["item"]

@@ -76,6 +76,14 @@ def test_what_was_read_outlives_what_was_only_written_but_not_for_ever():
     assert cache.get(["asked"]) == [None]
 
 
+def test_what_was_read_once_from_the_store_outlives_what_was_written_after_it():
+    cache = RecordCache(limit=100_000, favour_read=True)
+    cache.offer(cache.moment, ["asked"], [b"x" * 100])
+    for number in range(400):
+        cache.wrote({f"written{number}": b"x" * 100})
+    assert cache.get(["asked", "written0"]) == [b"x" * 100, None]
+
+
 def test_names_that_are_asked_for_and_not_kept_take_no_room():
     cache = RecordCache(limit=100_000, favour_read=True)
     for number in range(1_000):
