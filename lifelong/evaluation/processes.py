@@ -17,6 +17,10 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+
+# Before a group is formed: functions of this module have the group of the moment of its import as a default argument,
+# and an optimiser imports it at its first step. Such a group, and its threads, would outlive `destroy_process_group`.
+import torch.distributed.nn
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
@@ -209,7 +213,8 @@ def join(place: Launch, device: Literal["cpu", "cuda"] = "cpu", *, minutes: floa
             timeout=timeout,
             device_id=own,
         )
-    # A thread of a group that is still there when the interpreter ends can abort the process (gloo); NCCL warns of it.
+    # A thread of a group that is still there when the interpreter ends can abort the process (gloo; 'terminate called
+    # without an active exception'); NCCL warns of it.
     atexit.register(dist.destroy_process_group)
 
 

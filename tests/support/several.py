@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
@@ -203,10 +204,18 @@ def summary(artifact: Artifact) -> dict[str, Any]:
     return {"id": artifact.id, **{name: record[name] for name in names}}
 
 
+def write_threads(out: Path) -> None:
+    """The names of the threads that this process still has, by the operating system."""
+    tasks = Path("/proc/self/task").iterdir()
+    out.write_text(json.dumps([(task / "comm").read_text().strip() for task in tasks]))
+
+
 def together(data: Path, out: Path) -> None:
     """Everything, once."""
     export.write_graphs = empty_graphs
     dataset, place = Dataset(data), launch()
+    # What is registered first is called last: after the process group has ended.
+    atexit.register(write_threads, out / f"threads-{place.rank}.json")
     processes = Processes(place)
     found: dict[str, Any] = {"gradients": gradient_errors(processes), "rows": rows(processes)}
     found["failures"] = failures(processes)

@@ -259,6 +259,13 @@ def test_run_that_torchrun_starts_anew_goes_on_from_its_checkpoint(dataset: Data
     assert not (tmp_path / "out.checkpoint").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="the system does not list the threads of a process")
+def test_threads_of_the_group_have_ended_when_the_interpreter_ends(seen: list[dict[str, Any]], folder: Path) -> None:
+    names = [json.loads((folder / f"threads-{rank}.json").read_text()) for rank in range(len(seen))]
+    assert all("python" in threads for threads in names)
+    assert not [name for threads in names for name in threads if "gloo" in name]
+
+
 def test_without_torchrun_there_is_one_process() -> None:
     assert launch({}) == Launch()
     assert launch({"RANK": "3"}) == Launch()
