@@ -57,11 +57,15 @@ def run(app: FastAPI, *, host: str, port: int, ready: Callable[[str], None]) -> 
     """
     uvicorn = require("uvicorn", extra="serve", purpose="serving")
     _favour_requests()
-    config = _config(app, app.state.service.settings)
-    with listen(host, port) as listening:
+    server = uvicorn.Server(_config(app, app.state.service.settings))
+
+    def stop() -> None:
+        server.should_exit = True
+
+    # Who was called by `ready` may stop the service at once, before the server looks at signals.
+    with listen(host, port) as listening, signals_end_here(stop):
         ready(f"http://{host}:{listening.getsockname()[1]}")
-        with signals_end_here():
-            uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def run_workers(
@@ -94,8 +98,10 @@ def run_workers(
     # At the level of a worker's log it would not say that one died.
     logging.getLogger("uvicorn.error").setLevel(logging.INFO)
     with listen(host, port, patience=PORT_SECONDS) as listening, _shared_metrics(), signals_end_here():
+        # It looks at signals from here on.
+        parent = supervisors.Multiprocess(config, [listening])
         ready(f"http://{host}:{listening.getsockname()[1]}")
-        supervisors.Multiprocess(config, [listening]).run()
+        parent.run()
 
 
 @contextlib.contextmanager

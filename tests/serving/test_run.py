@@ -80,6 +80,37 @@ def test_a_stopped_service_has_kept_what_it_accepted(artifact, tmp_path):
     assert counts == [1, 2]
 
 
+STOPPED_AT_ONCE = """
+import os, signal, sys
+from pathlib import Path
+from lifelong.artifact.folder import Artifact
+from lifelong.serving import run
+from lifelong.serving.app import create_app
+from lifelong.serving.service import ServiceSettings
+from lifelong.store.ram import InMemoryStore
+
+def make_app():
+    raise AssertionError("a worker is not needed")
+
+def stop(address):
+    os.kill(os.getpid(), signal.SIGTERM)
+    print("stopped", flush=True)
+
+if sys.argv[2] == "one":
+    run.run(create_app(Artifact.open(Path(sys.argv[1])), InMemoryStore()), host="127.0.0.1", port=0, ready=stop)
+else:
+    run.run_workers(make_app, ServiceSettings(), workers=2, host="127.0.0.1", port=0, ready=stop)
+print("returned")
+"""
+
+
+@pytest.mark.parametrize("processes", ["one", "two"])
+def test_a_signal_that_comes_as_soon_as_the_address_is_known_stops_a_service_in_order(artifact, processes):
+    words = ["-c", STOPPED_AT_ONCE, str(artifact.path), processes]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=400)
+    assert (done.returncode, done.stdout) == (0, "stopped\nreturned\n"), done.stderr
+
+
 def check_one_set_of_metrics(address):
     """Whichever of two workers answers says what both did, and what each of them is."""
     deadline, seen = time.monotonic() + 300, set()

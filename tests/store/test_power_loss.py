@@ -223,6 +223,25 @@ def test_of_the_rest_any_part_may_be_there(script, model):
         assert any(b"\0" in one["certain"] for one in some), "a hole"
 
 
+FROM_FOLDER_TO_FOLDER = SCRIPT.partition('write("certain"')[0] + """
+os.mkdir("folder")
+write("new", b"x", True)
+sync("folder")
+sync(".")
+os.rename("new", "folder/moved")
+write("folder/later", b"x", True)
+write("elsewhere", b"x", True)
+"""
+
+
+def test_names_of_a_folder_keep_their_order_when_one_of_them_comes_from_another_folder(ground):
+    (ground / "root").mkdir()
+    run("-c", FROM_FOLDER_TO_FOLDER, **recording(ground / "root", ground / "recording"))
+    some = [set(one) for one in left(ground, "any")]
+    assert {frozenset(one) for one in some} >= {frozenset({"new"}), frozenset({"folder/moved", "folder/later"})}
+    assert all("folder/moved" in one for one in some if one & {"folder/later", "elsewhere"})
+
+
 def test_a_client_speaks_in_the_order_of_what_happens(ground):
     speaker = Speaker(ground / "recording")
     speaker.say("begin")

@@ -259,6 +259,9 @@ class Disk:
             if all(one.number < moments[folder] for folder, _, _ in one.names):
                 for folder, name, node in one.names:
                     _rename(names.setdefault(folder, dict(folder.sure_names)), name, node)
+            else:
+                # A rename from folder to folder is not there: then nothing that came later in either of them is.
+                moments |= {folder: min(one.number, moments[folder]) for folder, _, _ in one.names}
         to.mkdir()
         for path, node in _walk(self.tree, names, sure=True):
             place = to / path
