@@ -223,7 +223,9 @@ def test_of_the_rest_any_part_may_be_there(script, model):
         assert any(b"\0" in one["certain"] for one in some), "a hole"
 
 
-FROM_FOLDER_TO_FOLDER = SCRIPT.partition('write("certain"')[0] + """
+FROM_FOLDER_TO_FOLDER = (
+    SCRIPT.partition('write("certain"')[0]
+    + """
 os.mkdir("folder")
 write("new", b"x", True)
 sync("folder")
@@ -232,6 +234,7 @@ os.rename("new", "folder/moved")
 write("folder/later", b"x", True)
 write("elsewhere", b"x", True)
 """
+)
 
 
 def test_names_of_a_folder_keep_their_order_when_one_of_them_comes_from_another_folder(ground):
