@@ -39,6 +39,7 @@ from lifelong.models.mf import Mf
 from lifelong.models.mimn import Mimn
 from lifelong.models.mingru import MinGru
 from lifelong.models.popularity import Popularity
+from lifelong.models.recanet import Recanet
 from lifelong.models.rum_feature import RumFeature
 from lifelong.models.rum_item import RumItem
 from lifelong.models.sdim import Sdim
@@ -120,6 +121,7 @@ MODELS: MutableMapping[str, Entry] = Registry[Entry](
         "topfreq": TopFreq,
         "upcf": Upcf,
         "tifu_knn": TifuKnn,
+        "recanet": Recanet,
         "counts": Counts,
         "gbdt": Gbdt,
         "lr": Lr,

@@ -72,6 +72,8 @@ NOT_APPLICABLE: dict[tuple[str, str], str] = {
         "sim-cluster",
         "check_groups_are_trained_with_embeddings_of_their_own",
     ): "its centroids begin among all users' items",
+    ("recanet", "check_earlier_events_are_used"): "it looks for events of the target's own item alone",
+    ("recanet", "check_learns_a_tiny_world"): "the world's answer is in the categories, and it looks at items alone",
     ("mf", "check_learns_a_tiny_world"): "the world's answer is in the history, and its users are new in every batch",
 }
 

@@ -119,6 +119,7 @@ _OWN: Mapping[str, Mapping[str, Range]] = {
     "sdim": {"bits": choice(2, 3, 4, 5)},
     "eta": {"bits": choice(16, 32, 48)},
     "gbdt": {"l2": Range(0.1, 100.0, log=True)},
+    "recanet": {"window": choice(5, 10, 25, 50)},
     "tally": {
         "factors": choice([], [16, 8], [32, 16], [64, 32]),
         "faded": choice(0.1, 0.25, 0.4, 0.55),

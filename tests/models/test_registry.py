@@ -32,6 +32,7 @@ NAMES = [
     "topfreq",
     "upcf",
     "tifu_knn",
+    "recanet",
     "counts",
     "gbdt",
     "lr",
@@ -63,7 +64,7 @@ NAMES = [
     "rum_item",
     "rum_feature",
 ]
-NOT_SERVED = ("popularity", "topfreq", "upcf", "tifu_knn", "counts", "gbdt", "mf")
+NOT_SERVED = ("popularity", "topfreq", "upcf", "tifu_knn", "recanet", "counts", "gbdt", "mf")
 SERVED_NAMES = [name for name in NAMES if name not in NOT_SERVED]
 
 

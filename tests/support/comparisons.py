@@ -47,6 +47,7 @@ TITLES = {
     "topfreq": "GP-TopFreq",
     "upcf": "UP-CF",
     "tifu_knn": "TIFU-KNN",
+    "recanet": "ReCANet",
 }
 STEPS = (20, 50, 100, 300, 1000, None)
 

@@ -63,6 +63,7 @@ class Sight:
         counts_events: the age is known in events, too.
         finds_like: only events that are like the target are found for sure.
         counted: how often, and how long ago, the target's own values were there.
+        gaps: how many events lay between the last visits of the target's item, if it was there at all.
         clock: the hour of the question; None where hardly.
         formula: whatever it sees, it ranks by a formula that no training changes.
     """
@@ -75,6 +76,7 @@ class Sight:
     counts_events: bool = False
     finds_like: bool = False
     counted: bool = False
+    gaps: bool = False
     clock: bool | None = False
     formula: bool = False
 
@@ -116,6 +118,8 @@ SIGHTS: dict[str, Callable[[Mapping[str, Any], int], Sight]] = {
     "TopFreq": _FORMULA,
     "Upcf": _FORMULA,
     "TifuKnn": _FORMULA,
+    # Her own vector is read with items that she had alone.
+    "Recanet": _fixed(Sight(gaps=True)),
     "Counts": _COUNTS,
     # How well the last moment's vectors agree with the target's tells what was there, where items are few.
     "Gbdt": _fixed(Sight(ordered=1, counted=True, clock=True)),
@@ -206,6 +210,8 @@ def _checkerboard(sight: Sight, world: WorldSettings) -> Knowledge:
         return Knowledge(True, "her own vector: she answers by her parity, in training as ever after")
     if replace(sight, clock=False) == Sight():
         return Knowledge(False, "sees nothing of the user, and every item has as many friends as enemies")
+    if sight.gaps:
+        return Knowledge(None, "an item that she had has her parity, and one that she had not yet may have it")
     return Knowledge(True, "any event of hers shows her parity, by its group")
 
 
@@ -235,7 +241,7 @@ def _markov(sight: Sight, world: WorldSettings) -> Knowledge:
         return Knowledge(True, "a window that holds the last event alone")
     if sight.pooled:
         return Knowledge(False, "sees both of the last two events, and not which came last")
-    if sight.counted:
+    if sight.counted or sight.gaps:
         return Knowledge(False, "counts the target's own item, and when that was seen tells nothing of its predecessor")
     return _unseen(sight)
 
@@ -244,7 +250,7 @@ def _period(sight: Sight, world: WorldSettings) -> Knowledge:
     half, burst = world.period // 2, world.burst
     due = [world.period - burst + 1, 2 * world.period - burst + 1]
     other = [half - burst + 1, half + world.period - burst + 1]
-    if sight.counted:
+    if sight.counted or sight.gaps:
         return Knowledge(True, "the item due was last seen a period ago, the other half a period ago")
     if max(sight.ordered, sight.aged) >= other[0]:
         return Knowledge(True, f"sees the other item, last there {other[0]} events ago, and the one due was not since")
@@ -259,6 +265,8 @@ def _period(sight: Sight, world: WorldSettings) -> Knowledge:
 
 def _lag(sight: Sight, world: WorldSettings) -> Knowledge:
     lag, burst = world.lag, world.burst
+    if sight.gaps:
+        return Knowledge(None, "knows when the target's item was last there, and not when its colour was")
     # Where the earlier burst may end, in events ago.
     nearest = lag + world.spread - burst + 1
     earlier = range(nearest - (world.spread - 2 * burst) // 2, nearest + 1)

@@ -31,7 +31,8 @@ NEAR = {
 QUICK = [
     *(Cell(NEAR["checkerboard"], model) for model in ("popularity", "mf")),
     *(Cell(NEAR["markov"], model) for model in ("counts", "fpmc")),
-    *(Cell(NEAR["period"], model) for model in ("counts", "mf")),
+    Cell(NEAR["markov"], "recanet"),
+    *(Cell(NEAR["period"], model) for model in ("counts", "mf", "recanet")),
     Cell(NEAR["lag"], "gbdt"),
     Cell(NEAR["lag"], "memn2n", {"recent": 9}),
     Cell(NEAR["lag"], "memn2n", {"recent": 10}),
