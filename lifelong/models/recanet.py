@@ -84,13 +84,13 @@ class Recanet(UserModel):
         own = replace(inputs, event={})
         super().__init__(own, embedding=config.embedding, interest=width, dropout=config.dropout)
         self.config: RecanetConfig = config
-        self.inputs = inputs
-        self.users = UserFactors(inputs.users, width, decay=0.0)
-        self.pair = nn.Linear(width + self.target_width, width)
-        self.step = nn.Linear(width + 1, width)
-        self.lstm = nn.LSTM(width, width, num_layers=2, batch_first=True)
-        self.popular = TargetPopularity({self.item_fields[0]: inputs.item[self.item_fields[0]]})
-        self.never = nn.Linear(self.target_width + 1 + self.context_width, tasks)
+        self.inputs: InputSpec = inputs
+        self.users: UserFactors = UserFactors(inputs.users, width, decay=0.0)
+        self.pair: nn.Linear = nn.Linear(width + self.target_width, width)
+        self.step: nn.Linear = nn.Linear(width + 1, width)
+        self.lstm: nn.LSTM = nn.LSTM(width, width, num_layers=2, batch_first=True)
+        self.popular: TargetPopularity = TargetPopularity({self.item_fields[0]: inputs.item[self.item_fields[0]]})
+        self.never: nn.Linear = nn.Linear(self.target_width + 1 + self.context_width, tasks)
         self._start_large()
 
     def _start_large(self) -> None:
