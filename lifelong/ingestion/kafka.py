@@ -82,7 +82,8 @@ class StreamSettings:
         on_gap: what to do where Kafka has deleted messages that were not read: "stop", or "skip", which continues after
             them.
         patience: seconds; see `PATIENCE`.
-        idle: end when no message has come for this many seconds, once the group has assigned partitions; None: never.
+        idle: end when no message has come for this many seconds, once the group has assigned partitions and the brokers
+            have said where each of them ends (or have not within `patience`); None: never.
         max_ahead: days that an event may be ahead of the clock; one further ahead is a bad message.
     """
 
@@ -266,7 +267,7 @@ class Stream:
         }
 
     def _follow(self, client: Any, reader: _Group | _Everything, progress: Callable[[Followed], None] | None) -> None:
-        last = looked = clock.monotonic()
+        began = last = looked = clock.monotonic()
         while not self._stopping.is_set():
             messages = self._next(client)
             now = clock.monotonic()
@@ -275,7 +276,7 @@ class Stream:
                 last = now
                 if progress is not None:
                     progress(self.report())
-            elif not reader.joined:
+            elif not reader.joined or (self._unheard() and now - began < self.settings.patience):
                 last = now
             elif self.settings.idle is not None and now - last > self.settings.idle:
                 return
@@ -523,6 +524,10 @@ class Stream:
                 self._kafka.TopicPartition(self.address.topic, partition), cached=True
             )
             self._place_of[partition] = Place(place.offset, max(0, end - place.offset - 1) if end >= 0 else None)
+
+    def _unheard(self) -> bool:
+        """Whether the first answer of a partition is still to come, so that nothing says that it has no messages."""
+        return any(place.lag is None for place in self._place_of.values())
 
     def _note(self, error: Any) -> None:
         """Log an error from which librdkafka recovers by itself, but not each of its attempts."""

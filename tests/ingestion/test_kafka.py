@@ -2,6 +2,7 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,7 @@ pytest.importorskip("confluent_kafka")
 from lifelong.errors import SourceError, StreamError
 from lifelong.ingestion.dead_letters import FileLetters
 from lifelong.ingestion.kafka import Stream, StreamSettings
-from lifelong.ingestion.kafka_client import parse
+from lifelong.ingestion.kafka_client import consumer, parse
 from lifelong.memory.updater import Updater, decode_event
 from lifelong.store.opening import open_store
 
@@ -67,6 +68,45 @@ def test_each_message_is_applied_once_over_restarts(artifact, kafka, topic, open
     store = opened()
     for user in range(7):
         assert [event.item for event in log_of(store, f"u{user}")] == [f"i{k}" for k in range(user, 40, 7)]
+
+
+class Quiet:
+    """A consumer whose brokers answer late: its first polls take a second of the clock each, and give nothing."""
+
+    def __init__(self, client, polls):
+        self._client, self.polls, self.seconds = client, polls, 0
+
+    def poll(self, timeout):
+        if self.polls == 0:
+            return self._client.poll(timeout)
+        self.polls -= 1
+        self.seconds += 1
+        return None
+
+    def get_watermark_offsets(self, place, **options):
+        return (-1001, -1001) if self.polls else self._client.get_watermark_offsets(place, **options)
+
+    def monotonic(self):
+        return time.monotonic() + self.seconds
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+
+@pytest.mark.parametrize(("patience", "applied", "lag"), [(300, 40, 0), (2, 0, None)])
+def test_idle_counts_once_each_partition_s_end_is_known(
+    artifact, kafka, topic, store, monkeypatch, patience, applied, lag
+):
+    def late(address, *, on_error):
+        client = Quiet(consumer(address, on_error=on_error), polls=9)
+        monkeypatch.setattr("lifelong.ingestion.kafka.clock.monotonic", client.monotonic)
+        return client
+
+    monkeypatch.setattr("lifelong.ingestion.kafka.consumer", late)
+    monkeypatch.setattr("lifelong.ingestion.kafka.clock", SimpleNamespace(monotonic=time.monotonic, time=time.time))
+    kafka.send(topic, ROWS)
+    done = follow(artifact, store, kafka.url(topic), patience=patience)
+    assert done.applied.applied == applied and {place.lag for place in done.places.values()} == {lag}
 
 
 def test_the_group_s_own_offset_is_told_and_never_read(artifact, kafka, topic, redis_url):
