@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 
 import pytest
 
@@ -23,6 +24,30 @@ def test_every_command_of_a_new_project_works_as_printed(run, tmp_path, monkeypa
             assert outcome.document["applied"] == 3
         if words[1] == "verify":
             assert outcome.document["equal"]
+    score = called[-2][1:]
+    assert score[0] == "score"
+    copied = copy_of_the_store(folder, tmp_path / "volume")
+    here, there = (run(*score[:3], url, *score[4:], "--json") for url in ("rocksdb://store", f"rocksdb://{copied}"))
+    assert here.document == there.document and here.document["count"] > 20
+
+
+def copy_of_the_store(folder, volume):
+    """What the compose file's first service makes of the project's store; here its user stays who it is."""
+    yaml = pytest.importorskip("yaml")
+    services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
+    copying, service = services["memories"], services["lifelong"]
+    assert copying["volumes"][1] == service["volumes"][1] == "store:/data"
+    assert service["depends_on"] == {"memories": {"condition": "service_completed_successfully"}}
+    volume.mkdir()
+    text = copying["command"][0].replace("/filled", str(folder / "store")).replace("/data", str(volume))
+    for _ in range(2):
+        program = [*copying["entrypoint"], text.replace("chown -R 10001:10001", "test -d")]
+        subprocess.run(program, check=True)
+        (volume / "store" / "kept").touch()
+    # The second time nothing is copied.
+    assert (volume / "store" / "kept").exists() and [path.name for path in volume.iterdir()] == ["store"]
+    (volume / "store" / "kept").unlink()
+    return volume / "store"
 
 
 def test_a_folder_with_something_in_it_is_left_alone(run, tmp_path):
