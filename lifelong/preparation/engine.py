@@ -51,9 +51,11 @@ def open_engine(
     if threads is not None:
         settings["threads"] = threads
     connection = ibis.duckdb.connect(str(folder / "tables.duckdb"), **settings)
-    # The engine would draw its own bar on standard output, where `--json` answers.
-    connection.raw_sql("SET enable_progress_bar = false")
     try:
+        # The engine would draw its own bar on standard output, where `--json` answers. In a notebook without the
+        # package ipywidgets it draws none, and refuses the setting.
+        if connection.raw_sql("SELECT current_setting('enable_progress_bar')").fetchone()[0]:
+            connection.raw_sql("SET enable_progress_bar = false")
         yield connection
     finally:
         connection.disconnect()

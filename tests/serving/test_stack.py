@@ -1,4 +1,4 @@
-"""The services of `deploy/compose.yaml` as plain processes: their own commands and files, with addresses of loopback."""
+"""The services of `deploy/compose.yaml` as plain processes: their own commands and files, addresses of loopback."""
 
 from __future__ import annotations
 
