@@ -102,18 +102,14 @@ class EventFolder:
         Raises:
             StoreUnavailableError: the events waited in an earlier process.
         """
-        tables = [self._table(part) for part in parts]
-        return self.updater.apply_parts(EventTable.joined(tables), list(map(len, tables)))
-
-    def _table(self, part: Part) -> EventTable:
-        if not isinstance(part, int):
-            return EventTable.of_rows(part)
-        table = self._waiting.pop(part, None)
-        if table is None:
+        found = [self._waiting.pop(part, None) if isinstance(part, int) else EventTable.of_rows(part) for part in parts]
+        # Those that are refused with others wait no longer, too: nobody names them again.
+        tables = [table for table in found if table is not None]
+        if len(tables) < len(found):
             raise StoreUnavailableError(
                 "the process that was to write the events has ended; nothing was kept", fix="send them again"
             )
-        return table
+        return self.updater.apply_parts(EventTable.joined(tables), list(map(len, tables)))
 
     def apply_table(self, table: EventTable, options: dict[str, Any]) -> Applied:
         """See `Updater.apply_table`."""

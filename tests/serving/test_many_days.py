@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 from support.fast_clock import FastClock
-from support.processes import PATIENCE
+from support.processes import PATIENCE, children
 from support.valkey import free_port
 
 DAY = 86_400
@@ -62,12 +62,11 @@ class Service:
     folder: Path
 
     def figures(self) -> dict[str, float]:
-        """What it takes now."""
-        proc = Path(f"/proc/{self.process.pid}")
-        memory = next(line for line in (proc / "status").read_text().splitlines() if line.startswith("VmRSS"))
+        """What it takes now, the process that writes its store included."""
+        processes = [Path(f"/proc/{one}") for one in (self.process.pid, *children(self.process.pid))]
         return {
-            "memory": float(memory.split()[1]),
-            "descriptors": len(list((proc / "fd").iterdir())),
+            "memory": sum(map(resident, processes)),
+            "descriptors": sum(len(list((one / "fd").iterdir())) for one in processes),
             "disk": sum(size(path) for path in self.folder.rglob("*") if not path.name.startswith("LOG")),
             # RocksDB's diary fills up to a bound.
             "diary": sum(map(size, self.folder.rglob("LOG*"))),
@@ -212,6 +211,12 @@ class Way:
         self._connection.request("POST", path, body, {"Content-Type": "application/json"})
         answer = self._connection.getresponse()
         return answer.status, answer.read()
+
+
+def resident(process: Path) -> float:
+    """KiB of RAM that a process has."""
+    line = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmRSS"))
+    return float(line.split()[1])
 
 
 def size(path: Path) -> int:

@@ -21,7 +21,7 @@ from lifelong.memory.runtime import Runtime
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.serving.bodies import LARGE
 from lifelong.serving.writer import WriterProcess
-from lifelong.serving.writer_process import WriterTask
+from lifelong.serving.writer_process import EventFolder, WriterTask
 from lifelong.store.contract import Commit
 from lifelong.store.folder import OWNER, named_owner
 from lifelong.store.opening import open_store
@@ -255,3 +255,11 @@ def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_ar
             writer.fold([waiting])
         assert writer.fold([writer.parse(text, False)])[0].duplicates == EVENTS
     assert not children(os.getpid()) - others
+
+
+def test_events_that_are_refused_with_those_of_an_earlier_writer_take_no_more_room(artifact):
+    folder = EventFolder(Updater(artifact, InMemoryStore()))
+    assert folder.parse(1, json.dumps(request(0)).encode(), False, [])
+    for parts in ([0, 1], [1]):
+        with pytest.raises(StoreUnavailableError, match="nothing was kept"):
+            folder.fold(parts)
