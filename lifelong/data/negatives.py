@@ -342,6 +342,16 @@ def with_negatives(examples: Examples, sampler: NegativeSampler, rng: np.random.
     return replace(both, row_N=row_NG.reshape(-1), label_NT=label_NGT.reshape(len(both), -1))
 
 
+def drawn_counts(dataset: Dataset) -> IntArray | None:
+    """How often each catalogue row is among the events that training negatives are drawn from: `[V]`.
+
+    Of the whole training period, where a rule draws from a window of it. None where all items are drawn alike, or
+    labels are logged.
+    """
+    alike = dataset.manifest.negatives.rule in ("none", "uniform")
+    return None if alike else _counts_of_split(dataset, "train", None)
+
+
 def labelled_training_examples(
     dataset: Dataset, *, seed: int, limit: int | None = None, ratio: int | None = None, since: int | None = None
 ) -> Examples:

@@ -17,10 +17,12 @@ import torch
 from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.data.batches import evaluation_batches
+from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import VAULT, Examples, Split
+from lifelong.data.negatives import drawn_counts
 from lifelong.data.recent import recent_parts
-from lifelong.dtypes import BoolArray, FloatArray
+from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.errors import DataError, MismatchError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.graded import graded_metrics
@@ -263,6 +265,7 @@ def evaluate(
             ranking,
             users=ranking_users,
             minutes=ranking_minutes,
+            drawn=drawn_for(dataset, held) if _learns_from_negatives(model) else None,
             resamples=bootstrap,
             seed=seed,
         )
@@ -272,6 +275,23 @@ def evaluate(
     if opening is not None:
         processes.on_first(lambda: keep(dataset, opening, result))
     return result
+
+
+def drawn_for(dataset: Dataset, held: Dataset) -> IntArray | None:
+    """How often each catalogue row of `held`, the dataset or its vault, is drawn as a training negative: `[V]`.
+
+    See `drawn_counts`. An item that is in the vault alone was never drawn.
+    """
+    drawn_V = drawn_counts(dataset)
+    if drawn_V is None or held is dataset:
+        return drawn_V
+    found_V = np.zeros(len(held.catalogue), np.int64)
+    found_V[FIRST_ROW + held.catalogue.ids.find(dataset.catalogue.ids.ids())] = drawn_V[FIRST_ROW:]
+    return found_V
+
+
+def _learns_from_negatives(model: Model | FittedModel) -> bool:
+    return not isinstance(model, FittedModel) or model.learns_from_negatives
 
 
 def _joined(artifact: Artifact, dataset: Dataset) -> Processes:

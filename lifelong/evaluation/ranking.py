@@ -6,6 +6,11 @@
     repeat    those that the user had before, in the same ranking
     explore   those that she had not
 
+A model that is trained with negatives drawn by popularity learns how much more likely an item is than its popularity
+says: log p(item | user) - log q(item), q being what the negatives are drawn by. That is what AUC against such negatives
+asks for. To rank all items, log q is added again (`drawn`), as in sampled softmax (Bengio and Senecal 2008; Yi et al.,
+RecSys 2019); without it rare items would come first.
+
 Items with equal scores are ordered at random, once for all baskets, so that a model that cannot tell them apart gains
 nothing by their order in the catalogue. Memory is bounded by `_PAIRS` scores, or by one basket with every item; time by
 `MINUTES`: a ranking that would take longer is refused after its first scores, with an estimate.
@@ -66,6 +71,7 @@ def rank_catalogue(
     *,
     users: int | None = USERS,
     minutes: float = MINUTES,
+    drawn: IntArray | None = None,
     resamples: int,
     seed: int,
 ) -> RankingResult:
@@ -78,6 +84,8 @@ def rank_catalogue(
         cutoffs: K.
         users: how many users at most, drawn at random; None = all.
         minutes: that scoring may take, by an estimate after the first scores.
+        drawn: how often each catalogue row is drawn as a negative of the model's training, `[V]`; None where its scores
+            can be compared over the catalogue as they are.
         resamples: of the users, for the intervals.
         seed: of users, ties and resamples.
 
@@ -92,7 +100,7 @@ def rank_catalogue(
     if not len(found):
         raise DataError("nothing can be ranked: the split has no positive example", fix="choose another split")
     there = len(np.unique(found.user_N))
-    ranked = ranks(score, dataset, _of_users(found, users, seed), minutes=minutes, seed=seed)
+    ranked = ranks(score, dataset, _of_users(found, users, seed), minutes=minutes, drawn=drawn, seed=seed)
     return RankingResult(
         items=len(dataset.catalogue) - FIRST_ROW,
         users=len(np.unique(ranked.user_N)),
@@ -101,6 +109,7 @@ def rank_catalogue(
         parts=[_part(name, ranked, sorted(set(cutoffs)), resamples=resamples, seed=seed) for name in PARTS],
         seed=seed,
         seconds=time.perf_counter() - started,
+        by_popularity=drawn is not None,
     )
 
 
@@ -113,7 +122,15 @@ def _of_users(examples: Examples, users: int | None, seed: int) -> Examples:
     return examples.take(np.isin(examples.user_N, chosen_U))
 
 
-def ranks(score: Score, dataset: Dataset, examples: Examples, *, minutes: float = MINUTES, seed: int) -> Ranked:
+def ranks(
+    score: Score,
+    dataset: Dataset,
+    examples: Examples,
+    *,
+    minutes: float = MINUTES,
+    drawn: IntArray | None = None,
+    seed: int,
+) -> Ranked:
     """The rank of each different item of each basket.
 
     Args:
@@ -121,6 +138,7 @@ def ranks(score: Score, dataset: Dataset, examples: Examples, *, minutes: float 
         dataset: with histories and catalogue.
         examples: positives.
         minutes: see `rank_catalogue`.
+        drawn: see `rank_catalogue`.
         seed: of the order of items with equal scores.
 
     Raises:
@@ -130,11 +148,13 @@ def ranks(score: Score, dataset: Dataset, examples: Examples, *, minutes: float 
     first_M = np.flatnonzero(is_first(examples.user_N, examples.time_N))
     bound_M = np.append(first_M, len(examples))
     priority_V = np.random.default_rng(seed).permutation(len(dataset.catalogue) - FIRST_ROW)
+    # One more than counted: an item that was never drawn is not impossible.
+    more_V = np.zeros(len(priority_V)) if drawn is None else np.log1p(drawn[FIRST_ROW:])
     rank_N, started = np.empty(len(examples), np.int64), time.perf_counter()
     for part, score_MV in _scored(score, dataset, examples.take(first_M)):
         for basket, score_V in zip(range(part.start, part.stop), score_MV, strict=True):
             own = slice(int(bound_M[basket]), int(bound_M[basket + 1]))
-            rank_N[own] = _places(score_V, priority_V, np.asarray(examples.row_N[own], np.int64) - FIRST_ROW)
+            rank_N[own] = _places(score_V + more_V, priority_V, np.asarray(examples.row_N[own], np.int64) - FIRST_ROW)
         _check_time(time.perf_counter() - started, part.stop, len(first_M), minutes)
     basket_N = np.repeat(np.arange(len(first_M)), np.diff(bound_M))
     return Ranked(np.asarray(examples.user_N, np.int64), basket_N, rank_N, _had_before(dataset, examples))

@@ -105,6 +105,8 @@ class RankingResult(Record):
     seed: int
     """Of the choice of users, and of the order of items with equal scores."""
     seconds: float
+    by_popularity: bool = False
+    """Whether scores were made comparable over the catalogue by how often each item is drawn as a negative."""
 
 
 class Counts(Record):

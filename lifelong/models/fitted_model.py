@@ -36,6 +36,8 @@ class FittedModel(ABC):
     state: ClassVar[str]
     not_served: ClassVar[str] = "it reads the raw history"
     """Why no service can score with it."""
+    learns_from_negatives: ClassVar[bool] = True
+    """Whether a score says how much more likely the item is than as a drawn negative; False for a formula."""
     not_continued: ClassVar[str] = "it is fitted at once, and nothing of an earlier fit would be left"
     """Why a fit cannot continue from an earlier one."""
 

@@ -41,6 +41,7 @@ class Popularity(FittedModel):
     title = "Popularity"
     source = "baseline"
     state = "nothing"
+    learns_from_negatives = False
     not_served = "it knows nothing of users"
     not_continued = "it counts the whole training period, and a day that is in both would count twice"
 

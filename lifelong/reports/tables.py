@@ -228,6 +228,8 @@ def ranking_table(results: Sequence[Result]) -> Table | None:
         f"All {first.items:,} items ranked for each basket of {first.users:,} of {first.users_in_split:,} users: items "
         "that the user had before (repeat), or had not (explore)."
     )
+    if any(ranking.by_popularity for _, ranking in ranked):
+        caption += " Models that learn from drawn negatives are ranked by logit plus log popularity."
     heads = [_RANKING.get(name.split("@")[0], name) + "@" + name.split("@")[-1] for name in names]
     return Table(["model", "items to find", "baskets", "items", *heads], rows, caption)
 

@@ -14,13 +14,16 @@ pytest.importorskip("torch")
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
+from lifelong.data.negatives import drawn_counts
 from lifelong.errors import DataError, UsageError
 from lifelong.evaluation import ranking
+from lifelong.evaluation.evaluate import evaluate
 from lifelong.evaluation.ranking import rank_catalogue
 from lifelong.evaluation.results import RankingResult
 from lifelong.models import build
 from lifelong.reports.tables import ranking_table
 from lifelong.testing.datasets import tiny_dataset
+from lifelong.training.trainer import train
 from tests.support.results import made_result
 
 pytestmark = pytest.mark.torch
@@ -38,11 +41,14 @@ def made_up(examples: Examples) -> np.ndarray:
     return (mixed % 17).astype(float)
 
 
-def ranked(dataset: Dataset, *, users: int | None = None, seed: int = 0) -> RankingResult:
-    return rank_catalogue(made_up, dataset, dataset.examples("test"), CUTOFFS, users=users, resamples=50, seed=seed)
+def ranked(
+    dataset: Dataset, *, users: int | None = None, seed: int = 0, drawn: np.ndarray | None = None
+) -> RankingResult:
+    examples = dataset.examples("test")
+    return rank_catalogue(made_up, dataset, examples, CUTOFFS, users=users, drawn=drawn, resamples=50, seed=seed)
 
 
-def brute_force(dataset: Dataset, part: str, seed: int) -> dict[str, list[float]]:
+def brute_force(dataset: Dataset, part: str, seed: int, drawn: np.ndarray | None = None) -> dict[str, list[float]]:
     """Metrics of every basket."""
     examples, histories = dataset.examples("test"), dataset.histories
     priority = np.random.default_rng(seed).permutation(len(dataset.catalogue) - FIRST_ROW)
@@ -63,6 +69,7 @@ def brute_force(dataset: Dataset, part: str, seed: int) -> dict[str, list[float]
             continue
         score = {
             row: (7919 * row + 104_729 * user + moment // 1_000_000) % 17
+            + (0.0 if drawn is None else math.log(drawn[row] + 1))
             for row in range(FIRST_ROW, len(dataset.catalogue))
         }
         order = sorted(score, key=lambda row: (-score[row], priority[row - FIRST_ROW]))
@@ -76,11 +83,16 @@ def brute_force(dataset: Dataset, part: str, seed: int) -> dict[str, list[float]
     return found
 
 
+@pytest.mark.parametrize("corrected", [False, True])
 @pytest.mark.parametrize("part", ["all", "repeat", "explore"])
-def test_metrics_are_those_of_a_brute_force(dataset: Dataset, part: str) -> None:
+def test_metrics_are_those_of_a_brute_force(dataset: Dataset, part: str, corrected: bool) -> None:
+    # Large numbers, so that they change the order of scores that are up to 16 apart.
+    drawn = drawn_counts(dataset) ** 6 if corrected else None
     for seed in (0, 3):
-        found = next(of for of in ranked(dataset, seed=seed).parts if of.name == part)
-        expected = brute_force(dataset, part, seed)
+        result = ranked(dataset, seed=seed, drawn=drawn)
+        assert result.by_popularity == corrected
+        found = next(of for of in result.parts if of.name == part)
+        expected = brute_force(dataset, part, seed, drawn)
         assert found.baskets == len(expected["recall@3"])
         for metric, values in expected.items():
             assert found.metrics[metric].value == pytest.approx(np.mean(values)), metric
@@ -132,6 +144,33 @@ def test_personal_popularity_finds_what_is_repeated_and_nothing_else(dataset: Da
     )
     _, repeat, explore = (part.metrics["recall@10"].value for part in found.parts)
     assert repeat > 0.6 > 0.1 > explore
+
+
+def test_what_negatives_are_drawn_from_is_the_training_period(dataset: Dataset) -> None:
+    histories, (end, _) = dataset.histories, dataset.manifest.cut_times
+    row_E = np.asarray(histories.row_N)[np.asarray(histories.time_N) < end]
+    assert drawn_counts(dataset).tolist() == np.bincount(row_E, minlength=len(dataset.catalogue)).tolist()
+
+
+def test_uniform_negatives_and_logged_labels_need_no_correction(dataset: Dataset) -> None:
+    for rule in ("uniform", "none"):
+        other = Dataset(dataset.folder)
+        negatives = other.manifest.negatives.model_copy(update={"rule": rule})
+        other.manifest = other.manifest.model_copy(update={"negatives": negatives})
+        assert drawn_counts(other) is None
+
+
+@pytest.mark.parametrize(("model", "corrected"), [("counts", True), ("topfreq", False), ("popularity", False)])
+def test_scores_that_were_learned_from_negatives_are_ranked_with_popularity(
+    dataset: Dataset, tmp_path: Path, model: str, corrected: bool
+) -> None:
+    artifact = train(dataset, model, tmp_path / "artifact", progress=False)
+    found = evaluate(artifact, dataset, bootstrap=2, ranking=(5,))
+    assert found.ranking is not None
+    assert found.ranking.by_popularity == corrected
+    table = ranking_table([found])
+    assert table is not None
+    assert ("plus log popularity" in table.caption) == corrected
 
 
 def test_nothing_to_find_is_said(dataset: Dataset) -> None:

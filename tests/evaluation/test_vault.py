@@ -15,10 +15,11 @@ from support.artifacts import tiny_artifact
 from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.config import load_config
+from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.errors import DatasetError, MismatchError, UsageError
 from lifelong.evaluation import evaluate as evaluation
-from lifelong.evaluation.evaluate import evaluate
+from lifelong.evaluation.evaluate import drawn_for, evaluate
 from lifelong.evaluation.ranking import rank_catalogue
 from lifelong.evaluation.vault import Opening, claim, openings, stored_result
 from lifelong.preparation.prepare import prepare
@@ -69,11 +70,38 @@ def test_the_vault_is_measured_once_and_keeps_what_came_out(dataset: Dataset, ar
     check_fits(artifact, dataset.vault)  # so that a store can be filled from it
 
 
+def test_how_often_an_item_was_drawn_is_found_by_its_id(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    items = ["b", "c", "c", "b", "c", "b"] * 100
+    # Sorted before all others, and met in the vault alone.
+    log = {"user": [f"u{at % 7}" for at in range(600)], "item": [*items[:-2], "a", "c"], "time": range(600)}
+    table = pa.table({name: list(column) for name, column in log.items()})
+    dataset = prepare(
+        table, out=tmp_path / "data", vault=0.05, threads=1, user="user", item="item", time="time", min_count=1
+    )
+    by_id = {
+        held.catalogue.ids.id_at(index): int(drawn_for(dataset, held)[FIRST_ROW + index])
+        for held in (dataset, dataset.vault)
+        for index in range(len(held.catalogue.ids))
+    }
+    end = dataset.manifest.cut_times[0]
+    assert by_id == {"a": 0, "b": items[:end].count("b"), "c": items[:end].count("c")}
+
+
 def test_the_vault_is_ranked_with_its_own_histories_and_items(dataset: Dataset, artifact: Artifact) -> None:
     found = evaluate(artifact, dataset, split="vault", bootstrap=2, ranking=(5,)).ranking
     vault = dataset.vault
     model, examples = load_model(artifact), vault.examples("vault")
-    wanted = rank_catalogue(lambda asked: model.predict(vault, asked)[:, 0], vault, examples, (5,), resamples=2, seed=0)
+    wanted = rank_catalogue(
+        lambda asked: model.predict(vault, asked)[:, 0],
+        vault,
+        examples,
+        (5,),
+        drawn=drawn_for(dataset, vault),
+        resamples=2,
+        seed=0,
+    )
     assert found is not None
     assert found.model_copy(update={"seconds": 0}) == wanted.model_copy(update={"seconds": 0})
 
