@@ -54,7 +54,7 @@ def open_engine(
     try:
         # The engine would draw its own bar on standard output, where `--json` answers. In a notebook without the
         # package ipywidgets it draws none, and refuses the setting.
-        if connection.raw_sql("SELECT current_setting('enable_progress_bar')").fetchone()[0]:
+        if connection.raw_sql("SELECT current_setting('enable_progress_bar')").fetchall()[0][0]:
             connection.raw_sql("SET enable_progress_bar = false")
         yield connection
     finally:
