@@ -41,6 +41,25 @@ def test_the_engine_prints_nothing_itself(connection: Any) -> None:
     assert found == [(False,)]
 
 
+@pytest.mark.parametrize("drawn", [True, False])
+def test_whether_the_engine_would_draw_a_bar_or_not_it_takes_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: bool
+) -> None:
+    import ibis
+
+    connect = ibis.duckdb.connect
+
+    def connected(*given: Any, **named: Any) -> Any:
+        opened = connect(*given, **named)
+        opened.con.execute(f"SET enable_progress_bar = {drawn}")
+        return opened
+
+    monkeypatch.setattr(ibis.duckdb, "connect", connected)
+    rows = pa.table({"a": [1]})
+    with open_engine("duckdb", tmp_path, memory_limit="500MB", threads=1) as opened:
+        assert next(iter(batches(opened, stage(opened, [rows], rows.schema)))).to_pydict() == {"a": [1]}
+
+
 def test_another_engine_is_a_usage_error(tmp_path: Path) -> None:
     with (
         pytest.raises(UsageError, match=r"no engine 'pencil'.*Expected: duckdb or spark"),
