@@ -196,6 +196,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
             running.callback(keeper.close)
         # The server gives this to its connections.
         yield {"rush": app.state.rush, "metrics": app.state.service.metrics}
+        if app.state.service.writer is not None:
+            # What ends now waits for it.
+            app.state.service.writer.end_soon()
 
 
 def _impressions_log(service: Service) -> ImpressionsLog | None:

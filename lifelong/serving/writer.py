@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
     from lifelong.memory.updater import Applied
 
 Rows = Sequence[Mapping[str, Any]]
+BEFORE = ""
+"""Statements that the process runs first; tests give it another clock."""
+CLOSE_SECONDS = 30.0
+"""Seconds in which the process closes its store when the service stops; later it is killed."""
 
 
 class ParsedEvents:
@@ -83,6 +88,8 @@ class WriterProcess:
         self._task, self._closing = task, False
         self._numbers, self._left = itertools.count(), deque[int]()
         self.on_end = lambda error: None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._deadline: threading.Timer | None = None
         self._started: tuple[subprocess.Popen[bytes], Channel] | None = self._start()
 
     def open(self) -> RemoteStore:
@@ -123,9 +130,21 @@ class WriterProcess:
         """Open an artifact in the process before it is on the store's list."""
         self.store.calls("give", artifact, codec)
 
-    def close(self) -> None:
-        """Wait until the process has ended; one whose store was not closed is killed."""
+    def end_soon(self) -> None:
+        """Let the process end: it is killed if its store is not closed within `CLOSE_SECONDS`.
+
+        A disk that hangs must not keep a service from stopping. Nothing acknowledged is lost: each commit has waited
+        for the disk.
+        """
         self._closing = True
+        if self._deadline is None:
+            self._deadline = threading.Timer(CLOSE_SECONDS, self._kill)
+            self._deadline.daemon = True
+            self._deadline.start()
+
+    def close(self) -> None:
+        """Wait until the process has ended; one whose store is not closed in time is killed."""
+        self.end_soon()
         if self._started is not None:
             process, channel = self._started
             process.kill()
@@ -133,10 +152,16 @@ class WriterProcess:
             channel.close()
         elif hasattr(self, "store"):
             self.store.close()
+        if self._deadline is not None:
+            self._deadline.cancel()
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Channel]:
         here, there = socket.socketpair()
-        code = f"from lifelong.serving.writer_process import run_writer; run_writer({there.fileno()})"
+        code = f"{BEFORE}from lifelong.serving.writer_process import run_writer; run_writer({there.fileno()})"
         # A signal to all processes must not meet this one before it is ready for that.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
@@ -153,9 +178,12 @@ class WriterProcess:
         channel = Channel(here)
         with contextlib.suppress(OSError):
             channel.send(replace(self._task, service=os.getpid()))
+        self._process = process
         return process, channel
 
     def _connect(self) -> tuple[Channel, Callable[[], Exception]]:
+        if self._closing:
+            raise self._closed()
         process, channel = self._started or self._start()
         self._started = None
         try:
@@ -171,10 +199,14 @@ class WriterProcess:
     def _ended(self, process: subprocess.Popen[bytes]) -> StoreError:
         code = process.wait()
         if code == 0 or self._closing:
-            return StoreError("the store is closed", fix="open it again")
+            return self._closed()
         error = self._lost(code)
         self.on_end(error)
         return error
+
+    @staticmethod
+    def _closed() -> StoreError:
+        return StoreError("the store is closed", fix="open it again")
 
     @staticmethod
     def _lost(code: int) -> StoreUnavailableError:

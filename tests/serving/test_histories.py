@@ -7,7 +7,10 @@ import json
 import random
 import socket
 import socketserver
+import struct
 import threading
+import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -239,7 +242,8 @@ class Ground:
         made = [Service(nursery, artifact.path, url, folder / f"clock-{at}") for at, url in enumerate(urls)]
         faults: dict[str, Callable[[], None]] = {**more}
         for at, one in enumerate(made):
-            faults |= {f"kill {at}": one.kill, f"pause {at}": one.pause, f"jump {at}": partial(one.jump, chance)}
+            faults |= {f"kill {at}": one.kill, f"pause {at}": partial(one.pause, chance)}
+            faults[f"jump {at}"] = partial(one.jump, chance)
         return cls(made, faults)
 
 
@@ -335,6 +339,24 @@ def nursery() -> Iterator[Nursery]:
     one = Nursery()
     yield one
     one.close()
+
+
+def test_a_service_and_its_writer_have_the_clock_that_jumps(nursery, artifact, tmp_path):
+    pytest.importorskip("rocksdict")
+    one = Service(nursery, artifact.path, f"rocksdb://{tmp_path}/store", tmp_path / "clock")
+    (tmp_path / "clock").write_bytes(struct.pack("d", 9 * 86_400))
+    one.start()
+    try:
+        event = {"user": "u", "item": "i1", "time": int(time.time() + 8.5 * 86_400)}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{one.port}/v1/events",
+            json.dumps({"events": [event]}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=400) as answer:
+            assert answer.status == 200
+    finally:
+        one.end()
 
 
 A_FEW = {

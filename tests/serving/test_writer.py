@@ -1,5 +1,6 @@
 """The process that owns the store of a service: whichever of the two is killed, what was acknowledged is kept."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -16,9 +17,11 @@ import numpy as np
 import pytest
 from support.processes import children, until, wait_until_gone
 
-from lifelong.errors import StoreForeignError, StoreUnavailableError
+from lifelong.errors import StoreError, StoreForeignError, StoreUnavailableError
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.updater import Updater, UserEvent
+from lifelong.serving import writer as writing
+from lifelong.serving.app import create_app
 from lifelong.serving.bodies import LARGE
 from lifelong.serving.writer import WriterProcess
 from lifelong.serving.writer_process import EventFolder, WriterTask
@@ -255,6 +258,31 @@ def test_events_that_nobody_waits_for_are_left_and_those_of_an_earlier_writer_ar
             writer.fold([waiting])
         assert writer.fold([writer.parse(text, False)])[0].duplicates == EVENTS
     assert not children(os.getpid()) - others
+
+
+def test_a_writer_that_does_not_answer_keeps_no_service_from_stopping(artifact, tmp_path, monkeypatch):
+    monkeypatch.setattr(writing, "CLOSE_SECONDS", 0.2)
+    others = children(os.getpid())
+    with closing(writer_of(artifact, tmp_path / "store")) as writer:
+        app = create_app(artifact, writer.open(), writer=writer)
+
+        async def stop_in_the_middle():
+            async with app.router.lifespan_context(app):
+                await app.state.service.add_events(request(0)["events"])
+                (process,) = children(os.getpid()) - others
+                os.kill(process, signal.SIGSTOP)
+                return asyncio.create_task(app.state.service.add_events(request(1)["events"])), await asyncio.sleep(0)
+
+        async def stop():
+            waiting, _ = await stop_in_the_middle()
+            return await asyncio.gather(waiting, return_exceptions=True)
+
+        (outcome,) = asyncio.run(stop())
+        assert isinstance(outcome, StoreError)
+    assert not children(os.getpid()) - others
+    # What was under way when the process was killed may be there: then all of it.
+    with closing(open_store(f"rocksdb://{tmp_path / 'store'}")) as store:
+        assert sum(len(store.events(user)) for user, _ in store.scan()) in (EVENTS, 2 * EVENTS)
 
 
 def test_events_that_are_refused_with_those_of_an_earlier_writer_take_no_more_room(artifact):

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from support.histories import Clients
+from support.processes import children
 from support.valkey import Server, free_port
 
 _PATIENCE = 400
@@ -107,6 +108,17 @@ class Forked:
         """Send it a signal; one that has ended gets none."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.handle, number)
+
+    def children(self) -> list[Forked]:
+        """Processes that it has started; each handle is to be closed."""
+        known = Path(f"/proc/self/fdinfo/{self.handle}").read_text().splitlines()
+        process = next(int(line.split()[1]) for line in known if line.startswith("Pid:"))
+        found = list[Forked]()
+        for child in children(process):
+            # It may have ended meanwhile.
+            with contextlib.suppress(ProcessLookupError):
+                found.append(Forked(os.pidfd_open(child)))
+        return found
 
     def end(self) -> None:
         """Kill it, and wait until it has ended."""
@@ -189,12 +201,16 @@ class Service:
         self.end()
         self.start()
 
-    def pause(self) -> None:
-        """Let it do nothing for a moment, in which others go on."""
+    def pause(self, chance: random.Random) -> None:
+        """Let it, or the process that writes for it, do nothing for a moment, in which others go on."""
         assert self.process is not None
-        self.process.signal(signal.SIGSTOP)
+        others = self.process.children()
+        one = chance.choice([self.process, *others])
+        one.signal(signal.SIGSTOP)
         time.sleep(0.5)
-        self.process.signal(signal.SIGCONT)
+        one.signal(signal.SIGCONT)
+        for other in others:
+            os.close(other.handle)
 
     def jump(self, chance: random.Random) -> None:
         """Set its clock, forwards or back."""
@@ -384,12 +400,21 @@ def small_disk(folder: Path, size: int = 64) -> Iterator[Callable[[], None] | No
             subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def run_with_clock(clock: str, *words: str) -> int:
-    """Run a command with the clock of a file: what it says is added to the system's."""
+def set_clock(clock: str) -> None:
+    """Give this process, and one that writes for it, the clock of a file: what it says is added to the system's."""
     with Path(clock).open("rb") as file:
         wrong = mmap.mmap(file.fileno(), _NUMBER.size, prot=mmap.PROT_READ)
     system = time.time
     time.time = lambda: system() + _NUMBER.unpack_from(wrong)[0]
+
+    from lifelong.serving import writer
+
+    writer.BEFORE = f"from support.faults import set_clock; set_clock({clock!r}); "
+
+
+def run_with_clock(clock: str, *words: str) -> int:
+    """Run a command with the clock of a file."""
+    set_clock(clock)
 
     from lifelong.cli import main as run
 
