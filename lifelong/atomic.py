@@ -16,6 +16,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -53,6 +54,18 @@ def replace_text(path: Path, text: str) -> None:
     """Write a text file that is there whole or, after a crash, as it was."""
     with write_whole(path) as draft:
         draft.write_text(text, encoding="utf-8")
+
+
+def check_writable(path: Path) -> None:
+    """Check, before something takes hours, that a place can be written to at its end.
+
+    Raises:
+        OSError: the nearest folder above it cannot be written to.
+    """
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    # A mode says less than a trial: a disk may be read-only, and root is let in everywhere.
+    with tempfile.TemporaryDirectory(dir=there, prefix=f".{path.name}."):
+        pass
 
 
 def check_folder(path: Path) -> None:

@@ -100,8 +100,11 @@ def compare(
         notes=notes,
         callbacks=checked_callbacks(track),
     )
-    plan(study, out)
+    planned = plan(study, out)
     check_drawing()
+    open_ = sum(not run.finished for run in planned.runs)
+    if open_:
+        terminal.say(f"{open_} trainings to do; after each comes an estimate of how long the others will take")
     for note in notes:
         terminal.say(note)
     outcome = run_study(dataset, out, study, measure=serving_of, command=command, progress=terminal.say)

@@ -151,7 +151,7 @@ def _event(event: RelatedEvent) -> str:
 
 
 def _when(event: PastEvent) -> str:
-    return f"at {event.time}" if event.seconds_ago is None else f"{ago_words(event.seconds_ago)} ago"
+    return f"at {event.time}" if event.seconds_ago is None else ago_words(event.seconds_ago)
 
 
 def _events(candidate: CandidateExplanation) -> RenderableType:
@@ -167,13 +167,12 @@ def _events(candidate: CandidateExplanation) -> RenderableType:
 
 
 def ago_words(seconds: int) -> str:
-    """A span of time in its largest whole unit.
+    """How long before the request an event was, in the largest whole unit; a clock may be wrong, or a request earlier.
 
-    >>> ago_words(7200)
-    '2 hours'
+    >>> ago_words(7200), ago_words(-31_557_600 * 74)
+    ('2 hours ago', 'in 74 years')
     """
-    for name, size in (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        if abs(seconds) >= size:
-            number = seconds // size
-            return f"{number} {name}{'' if number == 1 else 's'}"
-    return f"{seconds} seconds"
+    sizes = (("year", 31_557_600), ("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
+    number, name = next(((abs(seconds) // size, name) for name, size in sizes if abs(seconds) >= size), (0, "second"))
+    span = f"{number} {name}{'' if number == 1 else 's'}"
+    return f"in {span}" if seconds < 0 else f"{span} ago"

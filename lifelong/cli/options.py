@@ -210,7 +210,7 @@ def columns_of(mapping: Path | None, column: Sequence[str]) -> dict[str, str]:
     fields = given.get("fields", {})
     if not isinstance(fields, dict):
         fields = {name: name for name in (names(fields) if isinstance(fields, str) else fields)}
-    roles = ("user", "item", "time", "event_type", "event_id", "time_unit", "time_format")
+    roles = ("user", "item", "time", "event_type", "event_id", "time_unit", "time_format", "delimiter")
     said = {name: str(given[name]) for name in roles if given.get(name) is not None}
     return {**fields, **said, **pairs(column, option="--column")}
 
@@ -226,11 +226,11 @@ def _check_mapping(mapping: Path | None, given: Mapping[str, Any]) -> None:
     if unknown:
         problems = [f"{mapping}: {name}: there is no such setting" for name in unknown]
         raise ConfigError(problems, fix=f"check the names; there are {', '.join(MAPPING_SETTINGS)}")
-    for name, usual in (("delimiter", ","), ("header", True), ("encoding", "utf-8")):
+    for name, usual in (("header", True), ("encoding", "utf-8")):
         if given.get(name, usual) != usual:
             raise UsageError(
                 f"{mapping} has {name} = {given[name]!r}",
-                expected="files of events that are csv with a header and commas, in UTF-8; jsonl; or parquet",
+                expected="files of events that are csv with a header, in UTF-8; jsonl; or parquet",
                 fix="write the events as one of these, or `ingest` a table from Python",
             )
     for name in ("where", "derived", "skip_invalid"):

@@ -110,6 +110,9 @@ def serve(
     shadow: Annotated[
         Path | None, typer.Option(metavar="ARTIFACT", help="Also score with this artifact, for comparison only.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="REPORT", help="Show the report of a comparison at /report.")
+    ] = None,
     impressions_log: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write every scored request to this folder, as parquet.")
     ] = None,
@@ -155,7 +158,7 @@ def serve(
     ).of_one(workers)
     hosts = allowed_hosts(host, allowed_host, keys=keys is not None)
     make_app = partial(
-        _open_app, artifact, store, keys, admin_keys, hosts, data, shadow, settings, following, log, traces
+        _open_app, artifact, store, keys, admin_keys, hosts, data, shadow, report, settings, following, log, traces
     )
     shown = {"store": without_password(store), "keys": keys is not None}
 
@@ -206,6 +209,7 @@ def _open_app(
     hosts: list[str] | None,
     data: Path | None,
     shadow: Path | None,
+    report: Path | None,
     settings: ServiceSettings,
     following: _Following | None,
     log: LogFormat,
@@ -237,6 +241,7 @@ def _open_app(
             allowed_hosts=hosts,
             dataset=dataset,
             shadow=shadowing,
+            report=report,
             settings=settings,
             writer=writer,
         )

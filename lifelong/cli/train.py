@@ -53,7 +53,7 @@ def train(
         raise UsageError(
             "neither --model nor --from is given",
             expected="a model, or an artifact to start from",
-            fix="add --model hpmn; `lifelong models` lists all",
+            fix="add --model tally; `lifelong models` lists all",
         )
 
     callbacks = checked_callbacks(track)

@@ -24,6 +24,15 @@ LENGTH_BOUNDS = (0, 50, 100, 300, 1000)
 SHORT_BOUNDS = (0, 5, 10, 20, 50)
 """The same, where most histories are short."""
 _MOSTLY = 0.9
+RANGES: Mapping[str, tuple[float, float]] = {
+    "auc": (0.0, 1.0),
+    "gauc": (0.0, 1.0),
+    "log_loss": (0.0, math.inf),
+    "normalised_entropy": (0.0, math.inf),
+    "ece": (0.0, 1.0),
+    "predicted_observed": (0.0, math.inf),
+}
+"""Least and largest value of a metric; that of another package may have any."""
 METRICS = ("auc", "gauc", "log_loss", "normalised_entropy", "ece", "predicted_observed")
 
 

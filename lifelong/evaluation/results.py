@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self, TypeVar
 
+import numpy as np
 from pydantic import Field, ValidationError
 
 from lifelong.atomic import replace_text
@@ -276,7 +277,9 @@ def estimate(name: str, value: float, drawn: FloatArray, sample: Sample) -> Esti
     """Point estimate and interval of one metric of a sample."""
     if math.isnan(value):
         return Estimate(value=None, reason=metrics.undefined_reason(name, sample) or "not defined on these examples")
-    low, high = interval(drawn)
+    # The spread over few seeds is stretched, which may reach beyond what the metric can be.
+    least, most = metrics.RANGES.get(name, (-math.inf, math.inf))
+    low, high = np.clip(interval(drawn), least, most).tolist()
     return Estimate(value=value, low=defined(low), high=defined(high))
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lifelong.ingestion.plain_lines import PlainLines
 
 COLUMNS = ("user", "item", "time", "event_type")
-NAMED = ("event_id", "time_unit", "time_format")
+NAMED = ("event_id", "time_unit", "time_format", "delimiter")
 """What a mapping may say next to the columns."""
 _SHOWN = 12
 """Columns of a file that an error names."""
@@ -90,6 +90,11 @@ class EventRows:
         self.column: dict[str, str] = {name: columns.get(name, name) for name in names}
         self._event_id = columns.get("event_id")
         self._times = TimeFormat(columns.get("time_unit", "s"), columns.get("time_format"))
+        self.delimiter = columns.get("delimiter", ",")
+        if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
+            raise UsageError(
+                f"the delimiter {self.delimiter!r}", expected="one character between the values of a csv file"
+            )
         said = {"time_unit", "time_format"} & set(columns)
         if said and (self._times.unit == "ordinal") != (self.time_unit == "ordinal"):
             raise UsageError(

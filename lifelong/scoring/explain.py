@@ -81,7 +81,10 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
         slots=slots,
         candidates=[
             CandidateExplanation(
-                **_values(score), **_attended(scorer, answer, place, slots, shown, number_CF[place]), counted=of_counts
+                **_values(score),
+                **_attended(scorer, answer, place, slots, shown, number_CF[place]),
+                fields=shown.values(number_CF[place]),
+                counted=of_counts,
             )
             for place, (score, of_counts) in enumerate(zip(answer.scores, counted, strict=True))
         ],
@@ -113,12 +116,16 @@ class _Shown:
             time=time,
             event_type=past.types[at],
             seconds_ago=self.moment - time if self.seconds else None,
-            fields={
-                name: self.vocabularies[name].value_of(int(numbers[column]))
-                for column, name in enumerate(self.fields)
-                if column
-            },
+            fields=self.values(numbers),
         )
+
+    def values(self, number_F: npt.NDArray[np.int64]) -> dict[str, str | None]:
+        """Field -> value of an item, for all fields but its id; None where the value is not known."""
+        return {
+            name: self.vocabularies[name].value_of(int(number_F[column]))
+            for column, name in enumerate(self.fields)
+            if column
+        }
 
     def same(self, item: str, number_F: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """For each event and item field: whether its value is the candidate's, and one that the model knows.

@@ -107,6 +107,7 @@ class Counted:
 class CandidateExplanation(Score):
     """One candidate's answer and what is behind it."""
 
+    fields: Annotated[Mapping[str, str | None], Field(description="the item's fields; null where not known")]
     slots: Annotated[list[SlotAttention], Field(description="empty unless the model attends to slots")]
     events: Annotated[
         list[WeightedEvent],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import FastAPI
@@ -30,7 +31,7 @@ from lifelong.serving.impressions import ImpressionsLog
 from lifelong.serving.keys import GivenKeys, KeyRing
 from lifelong.serving.logs import AccessLog
 from lifelong.serving.middleware import BodyLimit, KeyGate, Measure
-from lifelong.serving.pages import pages
+from lifelong.serving.pages import Report, pages
 from lifelong.serving.routes import api, busy, operations
 from lifelong.serving.service import Service, ServiceSettings
 from lifelong.serving.shadow import Shadow
@@ -70,6 +71,7 @@ def create_app(
     allowed_hosts: Sequence[str] | None = None,
     dataset: AnyDataset | None = None,
     shadow: AnyArtifact | None = None,
+    report: Path | str | None = None,
     settings: ServiceSettings | None = None,
     writer: WriterProcess | None = None,
 ) -> FastAPI:
@@ -88,6 +90,8 @@ def create_app(
             which keeps no web page out that lets its own name point here.
         dataset: where explanations look up past events, with the store's log; or its folder.
         shadow: another artifact, or its folder, which scores the same requests; no client gets its answers.
+        report: folder of `lifelong compare`, whose page is shown at `/report`; it may name users, and a browser that
+            follows a link sends no key, so not together with `api_keys`.
         settings: limits and threads.
         writer: the process that owns the store and folds events in, as `lifelong serve` starts it for a store on disk;
             None where this process does both.
@@ -100,6 +104,7 @@ def create_app(
     artifact, store, settings = open_artifact(artifact), checked_store(store), _checked_settings(settings)
     dataset = None if dataset is None else as_dataset(dataset)
     shadow = None if shadow is None else open_artifact(shadow)
+    shown = None if report is None else _report(report, keys=api_keys is not None)
     service = Service(artifact, store, settings=settings, dataset=dataset, writer=writer)
     service.metrics.add(ServiceCollector(service))
     app = FastAPI(
@@ -116,7 +121,7 @@ def create_app(
     )
     app.state.service, app.state.takeovers = service, Takeovers(service)
     app.state.impressions, app.state.shadow = _impressions_log(service), _shadow(service, shadow)
-    app.state.recent_users = RecentUsers()
+    app.state.recent_users, app.state.report = RecentUsers(), shown
     service.on_events.append(app.state.recent_users.add)
     service.on_forget["recent"] = app.state.recent_users.discard
     if app.state.impressions is not None and app.state.shadow is not None:
@@ -147,6 +152,16 @@ def create_app(
     app.add_middleware(Shed, rush=app.state.rush)
     _describe(app, service, keys=keys)
     return app
+
+
+def _report(folder: Path | str, *, keys: bool) -> Report:
+    if keys:
+        raise UsageError(
+            "a report next to API keys",
+            expected="one of the two: the report may name users, and a browser that follows a link sends no key",
+            fix=f"leave the report out, and open {Path(folder) / 'index.html'}",
+        )
+    return Report.read(Path(folder))
 
 
 def _checked_settings(settings: ServiceSettings | None) -> ServiceSettings:

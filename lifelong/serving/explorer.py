@@ -46,7 +46,7 @@ Looked = Annotated[View, Depends(_view)]
 
 
 @explorer.get("/model", summary="What the served model reads")
-async def get_model(service: Served) -> s.ModelReply:
+async def get_model(request: Request, service: Served) -> s.ModelReply:
     """Its fields, event types and tasks."""
     artifact, settings = service.artifact, service.settings
     schema, types = artifact.config.dataset_schema, artifact.event_types
@@ -64,6 +64,7 @@ async def get_model(service: Served) -> s.ModelReply:
         items=len(artifact.catalogue.ids),
         event_log=settings.event_log,
         replayed=REPLAYED,
+        report=request.app.state.report is not None,
     )
 
 

@@ -1,16 +1,20 @@
-"""The two pages for people: `/` to look into memories, `/docs` to read and try the endpoints.
+"""The pages for people: `/` to look into memories, `/docs` to read and try the endpoints, `/report` of a comparison.
 
 They load nothing from elsewhere. Scripts and styles are built from `page/` of the repository (`make page`).
 """
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from pathlib import Path
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
+from lifelong.errors import UsageError
 from lifelong.serving.addresses import ExactRoute
 from lifelong.serving.api_page import api_page
 from lifelong.serving.errors import NotFoundError
@@ -39,10 +43,50 @@ async def part(name: str) -> Response:
     return Response(_file(f"page/{name}"), media_type=_FILES[name], headers=_headers())
 
 
+@pages.get("/report")
+async def report(request: Request) -> HTMLResponse:
+    """The report of a comparison."""
+    found: Report | None = request.app.state.report
+    if found is None:
+        raise NotFoundError("this service shows no report", fix="lifelong serve ... --report REPORT")
+    return HTMLResponse(found.text, headers=_headers(found.policy))
+
+
 @pages.get("/docs")
 async def endpoints(request: Request) -> HTMLResponse:
     """The endpoints as a page."""
     return HTMLResponse(api_page(request.app.openapi()), headers=_headers(_OWN))
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The page that `lifelong compare` wrote.
+
+    Args:
+        text: its HTML.
+        policy: what it may run: its own script, by its hash.
+    """
+
+    text: str
+    policy: str
+
+    @classmethod
+    def read(cls, folder: Path) -> Report:
+        """The page of a folder of `lifelong compare`.
+
+        Raises:
+            UsageError: there is none.
+        """
+        path = folder / "index.html"
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            found = f"cannot read the report: {path}: {getattr(error, 'strerror', None) or error}"
+            raise UsageError(found, expected="a folder that `lifelong compare` wrote") from error
+        script = re.search(r"script-src ('sha256-[A-Za-z0-9+/=]+')", text[:2000])
+        if script is None:
+            raise UsageError(f"{path} is no report", expected="a folder that `lifelong compare` wrote")
+        return cls(text, f"script-src {script[1]}; style-src 'unsafe-inline'; img-src data:")
 
 
 @cache

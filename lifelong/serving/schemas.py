@@ -353,6 +353,7 @@ class ModelReply(_Reply):
     items: int = Field(description="items of the catalogue")
     event_log: bool = Field(description="whether events are kept for histories and explanations")
     replayed: int = Field(description="events that a request may have folded again, at most")
+    report: bool = Field(description="whether the service shows the report of a comparison at /report")
 
 
 class StateReply(_Reply):

@@ -86,15 +86,69 @@ def run_jobs(
     if workers > 1 and len(open_) > 1:
         share = max(1, (threads or cores()) // workers)
         return _Workers(dataset, workers, say).run([job.with_threads(share) for job in open_])
-    failures = {}
+    failures, pace = {}, Pace([job.name for job in open_])
     for job in open_:
         say(f"{job.name}: begins")
+        started = time.monotonic()
         try:
             job.do(dataset, progress=progress is not None)
+            took = time.monotonic() - started
+            say(f"{job.name}: finished after {duration(took)}; {pace.after(job.name, took)}")
         except Exception as error:
             failures[job.name] = _reason(error)
+            pace.drop(job.name)
             say(f"{job.name}: failed: {failures[job.name]}")
     return failures
+
+
+class Pace:
+    """How far jobs have come, and how long the others will take: as long as those of the same model before.
+
+    Args:
+        names: of the jobs; a model's end in `-seed` and a number.
+        workers: jobs at the same time.
+
+    >>> pace = Pace(["a-seed0", "b-seed0", "a-seed1", "b-seed1"])
+    >>> pace.after("a-seed0", 60)
+    '1 of 4 done, about 3 min left'
+    >>> pace.after("b-seed0", 600)
+    '2 of 4 done, about 11 min left'
+    """
+
+    def __init__(self, names: Sequence[str], workers: int = 1) -> None:
+        self._open, self._number, self._workers = list(names), len(names), workers
+        self._took: dict[str, list[float]] = {}
+
+    def after(self, name: str, seconds: float) -> str:
+        """A job has ended; what that says of the others, in words."""
+        self.drop(name)
+        self._took.setdefault(_model(name), []).append(seconds)
+        done = f"{self._number - len(self._open)} of {self._number} done"
+        if not self._open:
+            return done
+        means = {model: sum(took) / len(took) for model, took in self._took.items()}
+        usual = sum(means.values()) / len(means)
+        left = sum(means.get(_model(other), usual) for other in self._open) / min(self._workers, len(self._open))
+        return f"{done}, about {duration(left)} left"
+
+    def drop(self, name: str) -> None:
+        """A job has ended without saying how long the others take."""
+        self._open.remove(name)
+
+
+def _model(name: str) -> str:
+    return name.rpartition("-seed")[0] or name
+
+
+def duration(seconds: float) -> str:
+    """In words.
+
+    >>> duration(8.2), duration(300), duration(9000)
+    ('8 s', '5 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class _Workers:
@@ -104,10 +158,12 @@ class _Workers:
         self._folder, self._workers, self._say = dataset.folder.resolve(), workers, say
         self._running: dict[int, tuple[SpawnProcess, Connection, Task, float]] = {}
         self._failures: dict[str, str] = {}
+        self._pace = Pace([])
 
     def run(self, jobs: Sequence[Task]) -> dict[str, str]:
         """Do all jobs; name of a failed run -> why."""
         waiting = iter(jobs)
+        self._pace = Pace([job.name for job in jobs], self._workers)
         try:
             self._fill(waiting)
             while self._running:
@@ -136,13 +192,15 @@ class _Workers:
     def _ended(self, sentinel: int) -> None:
         process, receiver, job, started = self._running.pop(sentinel)
         process.join()
-        took = f"after {time.monotonic() - started:.0f} s"
+        seconds = time.monotonic() - started
+        took = f"after {duration(seconds)}"
         if process.exitcode == 0:
-            self._say(f"{job.name}: finished {took}")
+            self._say(f"{job.name}: finished {took}; {self._pace.after(job.name, seconds)}")
         else:
             # What was sent stays readable after the sender has ended; nothing was sent if it was killed.
             reason = _received(receiver) or f"its process ended with exit code {process.exitcode}"
             self._failures[job.name] = reason
+            self._pace.drop(job.name)
             self._say(f"{job.name}: failed {took}: {reason}")
         receiver.close()
         process.close()

@@ -21,6 +21,7 @@ import torch
 from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.export import check_replaceable, write_artifact
 from lifelong.artifact.folder import Artifact
+from lifelong.atomic import check_writable
 from lifelong.config import RunConfig
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
@@ -91,6 +92,7 @@ def train(
     if launch().first:
         # Before hours of training, not after.
         check_replaceable(out)
+        check_writable(out)
     begin = None
     if start is not None:
         begin = Start.open(start, dataset, model=model, settings=config.model, users_from=users_from)

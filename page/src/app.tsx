@@ -2,7 +2,7 @@ import { useCallback, useEffect, useState } from "preact/hooks";
 import * as api from "./api";
 import { Candidates, Search, Why } from "./candidates";
 import type { Snapshot } from "./changes";
-import { BothWhy, Choice, Comparison, artifactName } from "./compare";
+import { BothWhy, Choice, Comparison, Second, TwoCandidates, artifactName } from "./compare";
 import { Difference } from "./difference";
 import { useLoaded } from "./hooks";
 import { Memory } from "./memory";
@@ -20,16 +20,22 @@ import { Write } from "./write";
 const BEST = 10;
 const MOST_EVENTS = 100_000;
 
-function useRoute(): [Route, (change: Partial<Route>) => void] {
+// The third is raised when an address arrives that the page has not written itself: by a link, or by going back.
+function useRoute(): [Route, (change: Partial<Route>) => void, number] {
   const [route, setRoute] = useState(() => read(location.hash, location.search));
+  const [arrivals, setArrivals] = useState(0);
   useEffect(() => {
-    const onChange = () => { setRoute(read(location.hash, location.search)); };
+    const onChange = () => {
+      setRoute(read(location.hash, location.search));
+      setArrivals((before) => before + 1);
+    };
     window.addEventListener("hashchange", onChange);
     return () => { window.removeEventListener("hashchange", onChange); };
   }, []);
   const change = useCallback((part: Partial<Route>) => {
     setRoute((before) => {
       const after = { ...before, ...part };
+      if (write(after) === write(before)) return before;
       const address = location.pathname + write(after);
       // A new user is a new entry of the browser's history; the rest refines it.
       if (after.user !== before.user) history.pushState(null, "", address);
@@ -37,11 +43,11 @@ function useRoute(): [Route, (change: Partial<Route>) => void] {
       return after;
     });
   }, []);
-  return [route, change];
+  return [route, change, arrivals];
 }
 
 export function App() {
-  const [route, change] = useRoute();
+  const [route, change, arrivals] = useRoute();
   // Raised when the key changes or an event was written: what is shown is asked for again.
   const [version, setVersion] = useState(0);
   const again = () => { setVersion((before) => before + 1); };
@@ -55,22 +61,22 @@ export function App() {
           <h1>Memory explorer</h1>
           <p class="soft">
             {model.value ? <>Model <strong>{model.value.title}</strong>, artifact {model.value.artifact.slice(0, 12)}, {plural(model.value.items, "item")}. </> : "Asking the service … "}
-            <a href="docs">Endpoints</a>
+            <a href="docs">Endpoints</a>{model.value?.report ? <> · <a href="report">Report</a></> : null}
           </p>
         </div>
         <KeyForm needed={model.problem !== null} onKey={again} />
       </header>
-      {model.problem ? <Failure problem={model.problem} /> : null}
+      {model.problem ? <Failure problem={model.problem} again={again} /> : null}
       <div class="layout">
-        <Users chosen={route.user} story={route.story} version={version}
-          onUser={(user) => { change({ user, after: null }); }} onStory={(story) => { change({ story }); }} />
+        <Users chosen={route.user} story={route.story} text={route.text} version={version}
+          onUser={(user) => { change({ user, after: null, view: null, event: 0 }); }} onStory={(story) => { change({ story }); }} onText={(text) => { change({ text }); }} />
         <main id="main" tabIndex={-1}>
           {!model.value ? null : route.user ? (
-            <UserView key={route.user} route={route} model={model.value} artifacts={artifacts.value ?? []} version={version} change={change} again={again} />
+            <UserView key={`${arrivals} ${route.user}`} route={route} model={model.value} artifacts={artifacts.value ?? []} version={version} change={change} again={again} />
           ) : (
             <section class="panel"><p>Choose a user to see her history, what her memory keeps of it, and how it scores items.</p></section>
           )}
-          <ServiceView artifacts={artifacts.value ?? []} />
+          <ServiceView artifacts={artifacts.value ?? []} open={route.service} onOpen={(service) => { change({ service }); }} />
         </main>
       </div>
     </>
@@ -109,13 +115,14 @@ function UserView({ route, model, artifacts, version, change, again }: {
   const present = useLoaded((signal) => (moment ? ask({}, signal) : Promise.resolve(null)), [...question, moment !== null]);
   const presentCells = useLoaded((signal) => (moment ? api.cells(user, null, signal) : Promise.resolve(null)), [user, version, moment !== null]);
   const other = artifacts.find(({ id, served }) => route.other && !served && id.startsWith(route.other)) ?? null;
-  const second = useLoaded((signal) => (other ? ask({ moment, artifact: other.id }, signal) : Promise.resolve(null)), [...question, when, other?.id]);
+  const secondAnswer = useLoaded((signal) => (other ? ask({ moment, artifact: other.id }, signal) : Promise.resolve(null)), [...question, when, other?.id]);
   const secondCells = useLoaded((signal) => (other ? unless(() => api.cells(user, moment, signal, other.id)) : Promise.resolve(null)), [user, version, when, other?.id]);
   const explanation = explained.value;
-  const theirs = other ? second.value : null;
+  const theirs = other ? secondAnswer.value : null;
   const names: [string, string] = [artifactName({ title: model.title, id: model.artifact }), other ? artifactName(other) : ""];
   const ranked = [...(explanation?.candidates ?? [])].sort((a, b) => b.score - a.score);
   const candidate = ranked.find(({ item }) => item === route.chosen) ?? ranked[0] ?? null;
+  const second = ranked.find(({ item }) => item === route.second && item !== candidate?.item) ?? null;
   const snapshot: Snapshot | null = explanation ? { explanation, cells: cells.value } : null;
 
   const choose = (item: string) => { change({ chosen: item }); };
@@ -132,7 +139,7 @@ function UserView({ route, model, artifacts, version, change, again }: {
   const memory = (
     <Panel id="memory-title" title={moment ? "What her memory held" : "What her memory holds"}>
       {words ? <p class="small moment">{capital(words)}.</p> : null}
-      {[cells, ...(theirs ? [secondCells] : [])].map(({ problem }, at) => (problem ? <Failure key={at} problem={problem} /> : null))}
+      {[cells, ...(theirs ? [secondCells] : [])].map(({ problem, again: retry }, at) => (problem ? <Failure key={at} problem={problem} again={retry} /> : null))}
       {theirs ? (
         <div class="columns even">
           <div class="side"><h3>{names[0]}</h3><Memory explanation={explanation} cells={cells.value} candidate={candidate} name={names[0]} /></div>
@@ -147,15 +154,20 @@ function UserView({ route, model, artifacts, version, change, again }: {
       {words ? <p class="small moment">{capital(words)}; scored as of then.</p> : null}
       <Search taken={asked} label="Add an item" onItem={add} />
       {artifacts.some(({ served }) => !served) ? <Choice artifacts={artifacts} other={other} onOther={(id) => { change({ other: id }); }} /> : null}
-      {[best, explained, ...(other ? [second] : [])].map(({ problem }, at) => (problem ? <Failure key={at} problem={problem} /> : null))}
+      {[best, explained, ...(other ? [secondAnswer] : [])].map(({ problem, again: retry }, at) => (problem ? <Failure key={at} problem={problem} again={retry} /> : null))}
       {explanation && theirs ? <Comparison mine={explanation} theirs={theirs} names={names} chosen={candidate?.item ?? ""} onChoose={choose} />
         : explanation ? <Candidates explanation={explanation} chosen={candidate?.item ?? ""} own={own} onChoose={choose} onRemove={remove} /> : null}
       {!own && best.value && best.value.scored < best.value.catalogue ? <p class="small soft">Of {best.value.catalogue.toLocaleString("en")} items the first {best.value.scored.toLocaleString("en")} were scored.</p> : null}
     </Panel>
   );
   const why = explanation && candidate ? (
-    <Panel id="why-title" title={<>Why <bdi class="word">{candidate.item}</bdi>?</>}>
-      {theirs ? <BothWhy mine={explanation} theirs={theirs} names={names} item={candidate.item} /> : <Why explanation={explanation} candidate={candidate} />}
+    <Panel id="why-title" title={<>Why <bdi class="word">{candidate.item}</bdi>?</>} aside={ranked.length > 1 ? <Second ranked={ranked} first={candidate.item} second={second?.item ?? ""} onSecond={(item) => { change({ second: item }); }} /> : null}>
+      {theirs ? [candidate, ...(second ? [second] : [])].map((one) => (
+        <section key={one.item} aria-label={one.item}>
+          {second ? <h3><bdi class="word">{one.item}</bdi></h3> : null}
+          <BothWhy mine={explanation} theirs={theirs} names={names} item={one.item} />
+        </section>
+      )) : second ? <TwoCandidates explanation={explanation} ranked={ranked} pair={[candidate, second]} /> : <Why explanation={explanation} candidate={candidate} />}
     </Panel>
   ) : null;
 
@@ -164,17 +176,17 @@ function UserView({ route, model, artifacts, version, change, again }: {
       <section class="panel" aria-labelledby="user-title">
         <h2 id="user-title" class="user"><bdi class="word">{user}</bdi></h2>
         <p class="soft">{known === false ? "No memory is stored for this user: items are scored with an empty one." : history.value ? summary(history.value, model) : "Reading …"}</p>
-        {history.problem ? <Failure problem={history.problem} /> : null}
+        {history.problem ? <Failure problem={history.problem} again={history.again} /> : null}
         {history.value && known !== false ? (
           <>
-            <Timeline history={history.value} model={model} item={candidate?.item ?? ""} after={moment?.after_events ?? null} onAfter={toMoment} />
+            <Timeline history={history.value} model={model} candidate={candidate} after={moment?.after_events ?? null} onAfter={toMoment} shown={route} onShown={change} />
             {history.value.position.length ? <Moments history={history.value} model={model} after={moment?.after_events ?? null} onAfter={toMoment} /> : null}
             {explanation?.recent.length ? <Latest events={explanation.recent} unit={model.time_unit} moment={words} /> : null}
             <p class="small soft">Drawn are {plural(history.value.time.length, "event")} of {history.value.count.toLocaleString("en")}: {history.value.note}.</p>
           </>
         ) : null}
       </section>
-      {theirs ? <>{candidates}{why}{memory}</> : <div class="columns">{memory}<div>{candidates}{why}</div></div>}
+      {theirs || second ? <>{candidates}{why}{memory}</> : <div class="columns">{memory}<div>{candidates}{why}</div></div>}
       {moment && snapshot && present.value ? (
         <Panel id="difference-title" title="What has changed since">
           <p>Then her memory had {plural(snapshot.explanation.count, "event")}; now it has {present.value.count.toLocaleString("en")}. Scores change with new events, and as time passes.</p>

@@ -1,7 +1,7 @@
 import { useId, useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { useLoaded } from "./hooks";
-import { Bar, Effect, Scroll } from "./parts";
+import { Bar, Effect, Failure, Scroll } from "./parts";
 import type { Candidate, CountedValue, Explanation, ListedItem } from "./types";
 import { ago, counted, eventsAgo, fieldWords, plural, shown, signed } from "./words";
 
@@ -57,6 +57,7 @@ export function Search({ taken, label, onItem }: { taken: string[]; label: strin
           </li>
         ))}
       </ul>
+      {open && found.problem ? <Failure problem={found.problem} /> : null}
     </div>
   );
 }
@@ -86,7 +87,7 @@ export function Candidates({ explanation, chosen, own, onChoose, onRemove }: {
                 <td class="number">{at + 1}</td>
                 <th scope="row">
                   <button type="button" class="link" aria-pressed={one.item === chosen} onClick={() => { onChoose(one.item); }}><bdi class="word">{one.item}</bdi></button>
-                  {one.known_item ? null : <span class="tag">unknown item</span>}
+                  {one.known_item ? <bdi class="word small soft below">{fieldWords(one.fields)}</bdi> : <span class="tag">unknown item</span>}
                 </th>
                 <td class="number">{one.score.toFixed(3)}</td>
                 {probabilities ? <td class="number">{one.probability?.toFixed(4) ?? "–"}</td> : null}
@@ -124,8 +125,8 @@ export function largestEffect(candidates: Candidate[]): number {
   return Math.max(1e-9, ...candidates.flatMap((one) => parts(one).map(([, value]) => Math.abs(value))));
 }
 
-export function Why({ explanation, candidate }: { explanation: Explanation; candidate: Candidate }) {
-  const most = largestEffect([candidate]);
+// `most` is the effect that fills a bar: the largest of two candidates that are compared.
+export function Why({ explanation, candidate, most = largestEffect([candidate]) }: { explanation: Explanation; candidate: Candidate; most?: number }) {
   return (
     <>
       {candidate.counted ? (

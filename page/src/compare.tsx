@@ -98,3 +98,36 @@ export function BothWhy({ mine, theirs, names, item }: {
     </div>
   );
 }
+
+export function Second({ ranked, first, second, onSecond }: {
+  ranked: Candidate[]; first: string; second: string; onSecond: (item: string) => void;
+}) {
+  return (
+    <label class="inline">Side by side with
+      <select value={second} onChange={(event) => { onSecond(event.currentTarget.value); }}>
+        <option value="">no other candidate</option>
+        {ranked.filter(({ item }) => item !== first).map(({ item }) => <option key={item} value={item}>{item}</option>)}
+      </select>
+    </label>
+  );
+}
+
+// Two candidates of one artifact, by the same parts.
+export function TwoCandidates({ explanation, ranked, pair }: { explanation: Explanation; ranked: Candidate[]; pair: [Candidate, Candidate] }) {
+  const most = largestEffect(pair);
+  const [first, second] = pair;
+  return (
+    <>
+      <p>The scores differ by {signed(first.score - second.score)}.</p>
+      <div class="columns even">
+        {pair.map((one) => (
+          <div key={one.item} class="side">
+            <h3><bdi class="word">{one.item}</bdi></h3>
+            <p class="small soft">Score {one.score.toFixed(3)}, rank {ranked.indexOf(one) + 1}</p>
+            <Why explanation={explanation} candidate={one} most={most} />
+          </div>
+        ))}
+      </div>
+    </>
+  );
+}

@@ -1,4 +1,4 @@
-import { useEffect, useState } from "preact/hooks";
+import { useCallback, useEffect, useState } from "preact/hooks";
 import { ServiceError } from "./api";
 import type { Problem } from "./types";
 
@@ -6,6 +6,8 @@ export interface Loaded<T> {
   value: T | null;
   problem: Problem | null;
   loading: boolean;
+  // Asks once more.
+  again: () => void;
 }
 
 export function problemOf(error: unknown): Problem {
@@ -15,7 +17,9 @@ export function problemOf(error: unknown): Problem {
 
 // Loads again when one of the keys changes; an answer that comes late to an earlier question is dropped.
 export function useLoaded<T>(load: (signal: AbortSignal) => Promise<T | null>, keys: unknown[], wait = 0): Loaded<T> {
-  const [state, setState] = useState<Loaded<T>>({ value: null, problem: null, loading: true });
+  const [state, setState] = useState<Omit<Loaded<T>, "again">>({ value: null, problem: null, loading: true });
+  const [tries, setTries] = useState(0);
+  const again = useCallback(() => { setTries((before) => before + 1); }, []);
   useEffect(() => {
     const abort = new AbortController();
     setState((before) => ({ ...before, loading: true }));
@@ -31,6 +35,6 @@ export function useLoaded<T>(load: (signal: AbortSignal) => Promise<T | null>, k
       clearTimeout(timer);
       abort.abort();
     };
-  }, keys);
-  return state;
+  }, [...keys, tries]);
+  return { ...state, again };
 }

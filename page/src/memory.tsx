@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { Bar, Scroll } from "./parts";
-import type { Candidate, Explanation, FieldCells, MemoryCells } from "./types";
+import type { Candidate, Explanation, FieldCells, MemoryCells, Slot } from "./types";
 import { counted, eventsAgo, percent, plural, shown } from "./words";
 
 const FEW = 8;
@@ -60,6 +60,14 @@ function Counters({ field, candidate, name }: { field: FieldCells; candidate: Ca
   );
 }
 
+// How far back a slot reaches: it sums up the events of its last write, and through its earlier value all before them.
+function reach({ window, period }: Slot): string {
+  if (window === null) return "–";
+  const [from, to] = window;
+  const last = to === from ? `event ${to.toLocaleString("en")}` : `events ${from.toLocaleString("en")}–${to.toLocaleString("en")}`;
+  return period === null || from === 1 ? last : `${last}; less of those before`;
+}
+
 function Slots({ explanation, candidate, name }: { explanation: Explanation; candidate: Candidate | null; name: string }) {
   const attends = explanation.attention_over === "slots" && candidate !== null;
   const most = Math.max(...explanation.slots.map((slot) => slot.norm), 1e-9);
@@ -68,7 +76,7 @@ function Slots({ explanation, candidate, name }: { explanation: Explanation; can
       <div class="head"><h3>Slots: vectors of several time scales</h3></div>
       <Scroll label={name ? `Table of slots, ${name}` : "Table of slots"}>
         <table>
-          <thead><tr><th scope="col">Slot</th><th scope="col">Written</th><th scope="col">Last write</th><th scope="col" class="wide">Length</th>{attends ? <th scope="col" class="wide">Attention</th> : null}</tr></thead>
+          <thead><tr><th scope="col">Slot</th><th scope="col">Written</th><th scope="col">Last write</th><th scope="col">Reaches back</th><th scope="col" class="wide">Length</th>{attends ? <th scope="col" class="wide">Attention</th> : null}</tr></thead>
           <tbody>
             {explanation.slots.map((slot, at) => {
               const weight = candidate?.slots[at]?.attention ?? 0;
@@ -77,6 +85,7 @@ function Slots({ explanation, candidate, name }: { explanation: Explanation; can
                   <th scope="row">{slot.slot + 1}</th>
                   <td class="ago">{slot.written}</td>
                   <td class="ago">{slot.window === null ? "empty" : eventsAgo(explanation.count - slot.window[1] + 1)}</td>
+                  <td>{reach(slot)}</td>
                   <td class="wide"><Bar share={slot.norm / most} /><span class="number">{slot.norm.toPrecision(3)}</span></td>
                   {attends ? <td class="wide"><Bar share={Math.abs(weight)} /><span class="number">{Number(weight.toPrecision(3))}</span></td> : null}
                 </tr>

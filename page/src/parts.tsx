@@ -2,12 +2,13 @@ import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Problem } from "./types";
 
-export function Failure({ problem }: { problem: Problem }) {
+export function Failure({ problem, again }: { problem: Problem; again?: () => void }) {
   return (
     <div class="problem" role="alert">
       <p>{problem.found}</p>
       {problem.expected ? <p>Expected: {problem.expected}</p> : null}
       {problem.fix ? <p>To do: {problem.fix}</p> : null}
+      {again ? <button type="button" onClick={again}>Try again</button> : null}
     </div>
   );
 }

@@ -1,5 +1,6 @@
-// What is shown, as it is kept in the address: #user=Ada&item=gouda&item=cola&chosen=cola&after=40&with=1f2e
+// What is shown, as it is kept in the address: #user=Ada&item=gouda&item=cola&chosen=cola&second=gouda&after=40&with=1f2e
 
+import type { View } from "./scale";
 import type { StoryKind } from "./types";
 
 export interface Route {
@@ -11,6 +12,18 @@ export interface Route {
   after: number | null;
   // The first characters of the id of an artifact to compare with.
   other: string;
+  // A candidate that is shown next to the chosen one.
+  second: string;
+  // What users are looked for by.
+  text: string;
+  // Whether the view of the service is open.
+  service: boolean;
+  // What the drawing of the history shows.
+  rows: string;
+  byNumber: boolean;
+  view: View | null;
+  // The position of the event that is selected; 0 for none.
+  event: number;
 }
 
 const STORIES: readonly string[] = ["long_term", "short_term", "several", "returned"];
@@ -27,6 +40,7 @@ export function read(hash: string, search = ""): Route {
   const story = given.get("story") ?? "";
   const after = given.get("after") ?? "";
   const other = given.get("with") ?? "";
+  const event = given.get("event") ?? "";
   return {
     user: (given.get("user") ?? "").slice(0, 256),
     items: [...new Set(given.getAll("item").filter((item) => item && item.length <= 256))].slice(0, MOST_ITEMS),
@@ -34,7 +48,20 @@ export function read(hash: string, search = ""): Route {
     story: STORIES.includes(story) ? (story as StoryKind) : "",
     after: /^\d{1,9}$/.test(after) ? Number(after) : null,
     other: /^[0-9a-f]{1,64}$/.test(other) ? other : "",
+    second: given.get("second") ?? "",
+    text: (given.get("find") ?? "").slice(0, 256),
+    service: given.get("service") === "open",
+    rows: given.get("rows") ?? "",
+    byNumber: given.get("along") === "number",
+    view: viewOf(given.get("view") ?? ""),
+    event: /^\d{1,9}$/.test(event) ? Number(event) : 0,
   };
+}
+
+// "1700000000..1700086400"
+function viewOf(text: string): View | null {
+  const [from, to] = text.split("..").map(Number);
+  return from !== undefined && to !== undefined && Number.isFinite(from) && Number.isFinite(to) && from < to ? { from, to } : null;
 }
 
 export function write(route: Route): string {
@@ -45,6 +72,13 @@ export function write(route: Route): string {
   if (route.story) parts.set("story", route.story);
   if (route.after !== null) parts.set("after", String(route.after));
   if (route.other) parts.set("with", route.other);
+  if (route.second) parts.set("second", route.second);
+  if (route.text) parts.set("find", route.text);
+  if (route.rows) parts.set("rows", route.rows);
+  if (route.byNumber) parts.set("along", "number");
+  if (route.view) parts.set("view", `${Math.round(route.view.from * 100) / 100}..${Math.round(route.view.to * 100) / 100}`);
+  if (route.event) parts.set("event", String(route.event));
+  if (route.service) parts.set("service", "open");
   const text = parts.toString();
   return text ? `#${text}` : "#";
 }

@@ -14,8 +14,7 @@ const EVERY = 5_000;
 const SOON = 1_000;
 
 // Asks only while it is open.
-export function ServiceView({ artifacts }: { artifacts: ListedArtifact[] }) {
-  const [open, setOpen] = useState(false);
+export function ServiceView({ artifacts, open, onOpen }: { artifacts: ListedArtifact[]; open: boolean; onOpen: (open: boolean) => void }) {
   const [readings, setReadings] = useState<Reading[]>([]);
   const [problem, setProblem] = useState<Problem | null>(null);
   useEffect(() => {
@@ -37,7 +36,7 @@ export function ServiceView({ artifacts }: { artifacts: ListedArtifact[] }) {
   const last = readings.at(-1);
   const recent = lately(readings);
   return (
-    <details class="panel service" onToggle={(event) => { setOpen(event.currentTarget.open); }}>
+    <details class="panel service" open={open} onToggle={(event) => { if (event.currentTarget.open !== open) onOpen(event.currentTarget.open); }}>
       <summary>Service: load, latency, drift, topic, store, versions</summary>
       {problem ? <Failure problem={problem} /> : null}
       {last ? (

@@ -1,32 +1,48 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { AXIS, LANE, colours, draw } from "./draw";
 import { columnOf, columns, lanes } from "./lanes";
+import { reasonOf } from "./reasons";
+import type { Route } from "./route";
 import { gaps, lowerBound, moved, nearest, numberTicks, timeTicks, whole, zoomed } from "./scale";
 import type { View } from "./scale";
-import type { History, Model } from "./types";
+import type { Candidate, History, Model } from "./types";
 import { ago, date, fieldWords, plural, shown, span } from "./words";
 
 const KEYS = "Left and right arrows go from event to event, Shift and arrows move the view, plus and minus zoom, 0 shows all, Home and End go to the first and last event.";
 
-export function Timeline({ history, model, item, after, onAfter }: {
-  history: History; model: Model; item: string; after: number | null; onAfter: (after: number | null) => void;
+// How the history is drawn, as the address keeps it.
+export type Shown = Pick<Route, "rows" | "byNumber" | "view" | "event">;
+const PAUSE = 300;
+
+export function Timeline({ history, model, candidate, after, onAfter, shown: { rows: rowsBy, byNumber, view: firstView, event }, onShown }: {
+  history: History; model: Model; candidate: Candidate | null; after: number | null; onAfter: (after: number | null) => void;
+  shown: Shown; onShown: (shown: Partial<Shown>) => void;
 }) {
   const names = useMemo(() => columns(history, model.number_fields), [history, model]);
-  const [column, setColumn] = useState(names[0] ?? "item");
   const timed = model.time_unit === "seconds";
-  const [byTime, setByTime] = useState(timed);
+  const byTime = timed && !byNumber;
   const x = useMemo(() => ascending(byTime ? history.time : history.position), [history, byTime]);
   const all = useMemo(() => whole(x), [x]);
-  const [view, setView] = useState<View>(all);
-  const [selected, setSelected] = useState(-1);
+  const [view, setView] = useState<View>(() => fitting(firstView, all));
+  const [selected, setSelected] = useState(() => (event ? history.position.indexOf(event) : -1));
   const box = useRef<HTMLCanvasElement>(null);
-  const used = names.includes(column) ? column : (names[0] ?? "item");
+  const used = names.includes(rowsBy) ? rowsBy : (names[0] ?? "item");
   const rows = useMemo(() => lanes(columnOf(history, used)), [history, used]);
   const pauses = useMemo(() => (byTime ? gaps(x) : []), [x, byTime]);
   const moment = useMemo(() => (after === null ? null : lowerBound(history.position, after + 1) - 1), [history, after]);
-  const marked = useMemo(() => (item ? placesOf(history, item, x) : null), [history, item, x]);
-  useLayoutEffect(() => { setView(all); }, [all]);
-  useEffect(() => { setSelected(-1); }, [history]);
+  const reason = useMemo(() => reasonOf(history, candidate), [history, candidate]);
+  const marked = useMemo(() => (reason ? x.filter((_, at) => reason.holds(at)) : null), [reason, x]);
+  // The first drawing is that of the address; other events, or another axis, begin with all of them.
+  const drawn = useRef({ all, history });
+  useLayoutEffect(() => {
+    if (drawn.current.all !== all) setView(all);
+    if (drawn.current.history !== history) setSelected(-1);
+    drawn.current = { all, history };
+  }, [all, history]);
+  useEffect(() => {
+    const timer = setTimeout(() => { onShown({ view: view === all ? null : view, event: history.position[selected] ?? 0 }); }, PAUSE);
+    return () => { clearTimeout(timer); };
+  }, [view, selected]);
 
   const height = (rows.labels.length + (marked ? 1 : 0)) * LANE + AXIS;
   useLayoutEffect(() => {
@@ -36,7 +52,7 @@ export function Timeline({ history, model, item, after, onAfter }: {
     const paint = () => {
       frame = 0;
       const most = canvas.clientWidth / 110;
-      const ticks = byTime && timed ? timeTicks(view, most) : numberTicks(view, most);
+      const ticks = byTime ? timeTicks(view, most) : numberTicks(view, most);
       const gapLabel = ({ from, to }: View) => (timed ? `${span(to - from)} without an event` : "no event");
       draw(canvas, { x, lanes: rows, gaps: pauses, gapLabel, ticks, view, marked, selected, moment }, colours(canvas));
     };
@@ -53,7 +69,7 @@ export function Timeline({ history, model, item, after, onAfter }: {
     };
   }, [x, rows, pauses, view, marked, selected, moment, byTime, timed]);
 
-  const least = Math.min(all.to - all.from, byTime && timed ? 3_600 : 5);
+  const least = Math.min(all.to - all.from, byTime ? 3_600 : 5);
   const zoom = (factor: number, around?: number) => {
     setView((before) => zoomed(before, factor, around ?? (selected >= 0 ? (x[selected] ?? 0) : (before.from + before.to) / 2), all, least));
   };
@@ -89,13 +105,13 @@ export function Timeline({ history, model, item, after, onAfter }: {
     <>
       <div class="tools">
         <label class="inline">Rows by
-          <select value={used} onChange={(event) => { setColumn(event.currentTarget.value); }}>
+          <select value={used} onChange={(change) => { onShown({ rows: change.currentTarget.value }); }}>
             {names.map((name) => <option key={name} value={name}>{name}</option>)}
           </select>
         </label>
         {timed ? (
           <label class="inline">Along
-            <select value={byTime ? "time" : "number"} onChange={(event) => { setByTime(event.currentTarget.value === "time"); }}>
+            <select value={byTime ? "time" : "number"} onChange={(change) => { onShown({ byNumber: change.currentTarget.value === "number" }); }}>
               <option value="time">time</option>
               <option value="number">number of the event</option>
             </select>
@@ -111,7 +127,7 @@ export function Timeline({ history, model, item, after, onAfter }: {
       </div>
       <div class="drawing">
         <ol class="lanes" aria-label={`Rows: values of ${used}, with their events`}>
-          {marked ? <li class="mark"><span class="swatch" aria-hidden="true">▲</span><bdi>{item}</bdi> <span class="soft">{marked.length}</span></li> : null}
+          {marked ? <li class="mark"><span class="swatch" aria-hidden="true">▲</span><bdi title={reason?.label}>{reason?.label}</bdi> <span class="soft">{marked.length}</span></li> : null}
           {rows.labels.map((label, at) => (
             <li key={label}><span class={`swatch lane-${at}`} aria-hidden="true" /><bdi title={label}>{shown(label)}</bdi> <span class="soft">{rows.counts[at]?.toLocaleString("en")}</span></li>
           ))}
@@ -123,6 +139,7 @@ export function Timeline({ history, model, item, after, onAfter }: {
       {chosen !== undefined && chosen < history.count && chosen <= model.replayed ? (
         <button type="button" class="quiet" onClick={() => { onAfter(chosen); }}>Show her memory after event {chosen.toLocaleString("en")}</button>
       ) : null}
+      {reason ? <p class="small">▲ {reason.words}</p> : null}
       <p class="small soft" id="timeline-keys">{KEYS} With a pointer: drag, pinch, or Ctrl and wheel.</p>
     </>
   );
@@ -154,9 +171,8 @@ function ascending(values: number[]): Float64Array {
   return found;
 }
 
-function placesOf(history: History, item: string, x: Float64Array): Float64Array {
-  const wanted = history.items.values.indexOf(item);
-  return wanted < 0 ? new Float64Array() : x.filter((_, at) => history.items.index[at] === wanted);
+function fitting(wanted: View | null, all: View): View {
+  return wanted && wanted.to - wanted.from < all.to - all.from ? moved(wanted, 0, all) : all;
 }
 
 // Drag, pinch and wheel.

@@ -19,6 +19,7 @@ export interface Model {
   items: number;
   event_log: boolean;
   replayed: number;
+  report: boolean;
 }
 
 export interface ListedArtifact {
@@ -133,6 +134,7 @@ export interface Candidate {
   score: number;
   probability: number | null;
   reason: string | null;
+  fields: Record<string, string | null>;
   slots: { field: string; slot: number; attention: number; related: (PastEvent & { same: string[] })[] }[];
   events: (PastEvent & { attention: number })[];
   rest: { events: number; attention: number } | null;

@@ -1,4 +1,3 @@
-import { useState } from "preact/hooks";
 import * as api from "./api";
 import { useLoaded } from "./hooks";
 import { Failure } from "./parts";
@@ -14,11 +13,10 @@ const STORIES: [StoryKind | "", string, string][] = [
 ];
 const LISTED = 40;
 
-export function Users({ chosen, story, version, onUser, onStory }: {
-  chosen: string; story: StoryKind | ""; version: number;
-  onUser: (user: string) => void; onStory: (story: StoryKind | "") => void;
+export function Users({ chosen, story, text, version, onUser, onStory, onText }: {
+  chosen: string; story: StoryKind | ""; text: string; version: number;
+  onUser: (user: string) => void; onStory: (story: StoryKind | "") => void; onText: (text: string) => void;
 }) {
-  const [text, setText] = useState("");
   const found = useLoaded((signal) => api.users(text.trim(), story, LISTED, signal), [text.trim(), story, version], 150);
   const now = Date.now() / 1000;
   const unnamed = text.trim() && !found.value?.users.some(({ user }) => user === text.trim());
@@ -33,7 +31,7 @@ export function Users({ chosen, story, version, onUser, onStory }: {
       }}>
         <label>Find by id
           <input type="search" value={text} maxLength={256} autocomplete="off" spellcheck={false} placeholder="part of an id"
-            onInput={(event) => { setText(event.currentTarget.value); }} />
+            onInput={(event) => { onText(event.currentTarget.value); }} />
         </label>
       </form>
       <fieldset class="chips">
@@ -46,7 +44,7 @@ export function Users({ chosen, story, version, onUser, onStory }: {
         ))}
       </fieldset>
       <p class="soft small">{story ? `Who ${STORIES.find(([kind]) => kind === story)?.[2] ?? ""}; found by a fixed rule in the service.` : ""}</p>
-      {found.problem ? <Failure problem={found.problem} /> : null}
+      {found.problem ? <Failure problem={found.problem} again={found.again} /> : null}
       <ul class="people" aria-busy={found.loading}>
         {(found.value?.users ?? []).map((one) => (
           <li key={one.user}>
@@ -63,9 +61,9 @@ export function Users({ chosen, story, version, onUser, onStory }: {
         ))}
       </ul>
       <p class="small soft" role="status">
-        {found.value && !found.loading ? listNote(found.value.users.length, found.value.looked_at, found.value.complete) : "Looking …"}
+        {found.problem ? "" : found.value && !found.loading ? listNote(found.value.users.length, found.value.looked_at, found.value.complete) : "Looking …"}
       </p>
-      {unnamed && !found.loading ? (
+      {unnamed && found.value && !found.loading ? (
         <button type="button" class="quiet" onClick={() => { onUser(text.trim()); }}>
           Look at <bdi class="word">{text.trim()}</bdi> as a new user
         </button>

@@ -20,7 +20,7 @@ export function span(seconds: number): string {
 
 export function ago(seconds: number | null): string {
   if (seconds === null) return "";
-  return seconds < 0 ? "in the future" : `${span(seconds)} ago`;
+  return seconds < 0 ? `in ${span(-seconds)}` : `${span(seconds)} ago`;
 }
 
 export function plural(number: number, name: string): string {

@@ -1,4 +1,4 @@
-import { useState } from "preact/hooks";
+import { useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { Search } from "./candidates";
 import type { Snapshot } from "./changes";
@@ -17,18 +17,25 @@ export function Write({ user, model, snapshot, read, onWritten }: {
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<Problem | null>(null);
   const [outcome, setOutcome] = useState<{ item: string; note: string; before: Snapshot; after: Snapshot } | null>(null);
+  // Kept until the service has answered: a second attempt writes the same event, which counts once.
+  const attempt = useRef<{ item: string; type: string; before: Snapshot; event: Record<string, unknown> } | null>(null);
   const eventType = type || (model.event_types[0] ?? "");
 
-  async function submit(event: Event) {
-    event.preventDefault();
+  async function submit() {
     if (!item || busy) return;
     setBusy(true);
     setProblem(null);
     try {
-      const before = await read();
-      const time = model.time_unit === "seconds" ? Math.floor(Date.now() / 1000) : (before.explanation.last_time ?? 0) + 1;
-      const reply = await api.addEvent({ user, item, time, event_id: `page-${crypto.getRandomValues(new Uint32Array(4)).join("-")}`, ...(eventType ? { event_type: eventType } : {}) });
+      if (attempt.current?.item !== item || attempt.current.type !== eventType) {
+        const before = await read();
+        const time = model.time_unit === "seconds" ? Math.floor(Date.now() / 1000) : (before.explanation.last_time ?? 0) + 1;
+        const id = `page-${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
+        attempt.current = { item, type: eventType, before, event: { user, item, time, event_id: id, ...(eventType ? { event_type: eventType } : {}) } };
+      }
+      const { before, event: wanted } = attempt.current;
+      const reply = await api.addEvent(wanted);
       const after = await read();
+      attempt.current = null;
       setOutcome({ item, note: reply.note ?? "", before, after });
       onWritten();
     } catch (error) {
@@ -41,7 +48,7 @@ export function Write({ user, model, snapshot, read, onWritten }: {
   return (
     <>
       <p class="small soft">The event is written to <bdi class="word">{user}</bdi>’s memory and stays there.</p>
-      <form class="write" onSubmit={(event) => { void submit(event); }}>
+      <form class="write" onSubmit={(event) => { event.preventDefault(); void submit(); }}>
         <Search taken={[]} label="Item" onItem={setItem} />
         {model.event_types.length ? (
           <label>Type
@@ -54,7 +61,7 @@ export function Write({ user, model, snapshot, read, onWritten }: {
           {item ? <>Write <bdi class="word">{item}</bdi></> : "Choose an item first"}
         </button>
       </form>
-      {problem ? <Failure problem={problem} /> : null}
+      {problem ? <Failure problem={problem} again={() => { void submit(); }} /> : null}
       <div aria-live="polite">{outcome ? <Outcome {...outcome} /> : null}</div>
     </>
   );

@@ -3,7 +3,7 @@ import { difference, parse, quantileOf, total } from "../src/metrics";
 import { ago, counted, eventsAgo, shown, signed } from "../src/words";
 
 test("times, numbers and effects in words", () => {
-  expect([ago(59), ago(3_600), ago(-1), ago(null)]).toEqual(["59 seconds ago", "1 hour ago", "in the future", ""]);
+  expect([ago(59), ago(3_600), ago(-1), ago(null)]).toEqual(["59 seconds ago", "1 hour ago", "in 1 second", ""]);
   expect([counted(8, "exact"), counted(20, "about"), counted(28, "at_least")]).toEqual(["8", "about 20", "28 or more"]);
   expect([eventsAgo(1), eventsAgo(2), eventsAgo(null)]).toEqual(["the last event", "2 events ago", "–"]);
   expect([signed(1.5), signed(-0.25), signed(-0.0001)]).toEqual(["+1.500", "−0.250", "0.000"]);

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,16 @@ def test_an_estimate_has_its_interval_around_it():
     assert auc.low <= auc.value <= auc.high
     assert auc.low < auc.high
     assert auc.reason is None
+
+
+def test_an_interval_lies_within_what_the_metric_can_be():
+    sample = Sample.of([1, 0], [1.0, 0.0], [0, 0])
+    assert results.estimate("auc", 0.5, np.array([-0.2, 0.5, 1.3] * 20), sample) == Estimate(
+        value=0.5, low=0.0, high=1.0
+    )
+    loss = results.estimate("log_loss", 0.7, np.array([-0.2, 0.5, 1.3] * 20), sample)
+    assert (loss.low, loss.high) == (0.0, pytest.approx(1.3))
+    assert results.estimate("auc", 0.5, np.array([math.nan]), sample) == Estimate(value=0.5)
 
 
 def test_a_metric_that_is_not_defined_is_none_with_the_reason():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lifelong.errors import SourceError
+from lifelong.errors import SourceError, UsageError
 from lifelong.ingestion import file_reader
 from lifelong.ingestion.file_reader import FileReader
 from lifelong.ingestion.files import ingest
@@ -316,3 +316,16 @@ def test_workers_go_on_behind_what_each_has_applied_and_refuse_together(artifact
         with pytest.raises(SourceError, match="were applied already"):
             ingest(artifact, store, write(tmp_path / "copy.csv", [*LINES, LINES[0]]), workers=2)
         assert_holds(artifact, store, LINES)
+
+
+def test_other_delimiters_are_read_as_prepare_reads_them(artifact, tmp_path):
+    path = tmp_path / "events.csv"
+    path.write_text("item;user;time\n" + "".join(f'"i,{k}";u{k % 3};{START + k}\n' for k in range(20)))
+    columns = {"delimiter": ";"}
+    with closing(open_store("memory://")) as store:
+        assert ingest(artifact, store, path, source="shop", columns=columns).applied == 20
+        assert ingest(artifact, store, path, source="shop", columns=columns).applied == 0
+        assert {decode_event(event).item for event in store.events("u1")} == {f"i,{k}" for k in range(1, 20, 3)}
+        for wrong in ("::", "", '"'):
+            with pytest.raises(UsageError, match="the delimiter"):
+                ingest(artifact, store, path, columns={"delimiter": wrong})

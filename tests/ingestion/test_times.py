@@ -71,8 +71,10 @@ def test_a_mapping_of_files_that_only_prepare_reads_is_refused(tmp_path):
     from lifelong.cli.options import columns_of
 
     path = tmp_path / "mapping.json"
-    path.write_text(json.dumps({"user": "who", "item": "sku", "time": "at", "fields": ["brand"], "delimiter": ";"}))
-    with pytest.raises(UsageError, match="delimiter"):
+    path.write_text(
+        json.dumps({"user": "who", "item": "sku", "time": "at", "fields": ["brand"], "encoding": "latin-1"})
+    )
+    with pytest.raises(UsageError, match="encoding"):
         columns_of(path, [])
     path.write_text(json.dumps({"user": "who", "item": "sku", "time": "at", "fields": {"brand": "maker"}}))
     assert columns_of(path, ["user=person"]) == {"user": "person", "item": "sku", "time": "at", "brand": "maker"}

@@ -6,11 +6,15 @@ import hashlib
 import re
 import shutil
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from lifelong.errors import UsageError
 from lifelong.serving.api_page import api_page
+from lifelong.serving.app import create_app
+from lifelong.store.opening import open_store
 
 ROOT = Path(__file__).parents[2]
 SOURCES, BUILT = ROOT / "page", ROOT / "lifelong" / "serving" / "page"
@@ -100,3 +104,36 @@ def test_a_schema_that_holds_itself_is_written_once(client):
     get = {"tags": ["service"], "responses": answer}
     document = {"info": {"title": "x"}, "paths": {"/x": {"get": get}}, "components": {"schemas": {"Node": node}}}
     assert "<code>next.next</code>" in api_page(document) and "next.next.next" not in api_page(document)
+
+
+def report_at(folder, script="'sha256-abc='"):
+    folder.mkdir()
+    policy = f"default-src 'none'; script-src {script}; style-src 'unsafe-inline'"
+    page = f'<!doctype html><meta http-equiv="Content-Security-Policy" content="{policy}"><title>Comparison</title>'
+    (folder / "index.html").write_text(page)
+    return folder
+
+
+def test_a_report_is_shown_and_only_its_own_script_runs(make_client, tmp_path):
+    report = report_at(tmp_path / "report")
+    client = make_client(report=report)
+    answer = client.get("/report")
+    assert answer.text == (report / "index.html").read_text()
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'sha256-abc=';" in policy and "frame-ancestors" in policy
+    assert client.get("/v1/model").json()["report"] is True
+
+
+def test_without_a_report_the_page_names_none(client):
+    assert client.get("/v1/model").json()["report"] is False
+    assert client.get("/report").json()["error"]["fix"] == "lifelong serve ... --report REPORT"
+
+
+def test_a_report_that_is_none_or_comes_with_keys_is_refused(artifact, tmp_path):
+    other = report_at(tmp_path / "other", script="'none'")
+    with closing(open_store("memory://")) as store:
+        for folder, found in ((tmp_path, "cannot read the report"), (other, "is no report")):
+            with pytest.raises(UsageError, match=found):
+                create_app(artifact, store, report=folder)
+        with pytest.raises(UsageError, match="a report next to API keys"):
+            create_app(artifact, store, report=report_at(tmp_path / "report"), api_keys=["secret"])

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from support.browser import violations
+from support.browser import PATIENCE, violations
 from support.layout import areas_of, faults_of, kept, style, unstyle
 from support.variants import other_artifact
 
@@ -79,6 +79,109 @@ def test_a_link_holds_the_state_and_an_unknown_item_is_marked(page, address):
     playwright.expect(page.locator("table.candidates tbody tr")).to_have_count(3)
     playwright.expect(page.get_by_text("unknown item")).to_have_count(1)
     playwright.expect(page.get_by_role("heading", name="Why nothing?")).to_be_visible()
+
+
+def test_a_link_holds_what_was_looked_for_how_the_history_is_drawn_and_what_is_open(page, address):
+    page.goto(f"{address}/#user=Ada&item=cola&item=gouda")
+    page.get_by_label("Side by side with").select_option(index=1)
+    page.get_by_label("Rows by").select_option("item")
+    page.get_by_label("Along").select_option("number")
+    page.get_by_role("button", name="Zoom in").click()
+    page.get_by_role("application").press("End")
+    page.get_by_role("searchbox", name="Find by id").fill("Be")
+    page.get_by_text(re.compile("^Service: ")).click()
+    words = (
+        r"second=\w+",
+        "rows=item",
+        "along=number",
+        r"view=[\d.]+\.\.[\d.]+",
+        "event=483",
+        "find=Be",
+        "service=open",
+    )
+    for word in words:
+        playwright.expect(page).to_have_url(re.compile(word))
+    link, drawn = page.url, page.get_by_text(re.compile("^No. 483")).inner_text()
+    page.goto("about:blank")
+    page.goto(link)
+    playwright.expect(page.get_by_role("region", name="What runs")).to_be_visible()
+    playwright.expect(page.get_by_text(drawn)).to_be_visible()
+    playwright.expect(page.get_by_role("searchbox", name="Find by id")).to_have_value("Be")
+    playwright.expect(page.get_by_label("Rows by")).to_have_value("item")
+    playwright.expect(page.get_by_text(re.compile("^The scores differ by"))).to_be_visible()
+    assert page.url == link
+
+
+def test_two_candidates_are_shown_side_by_side_with_their_fields(page, address):
+    page.goto(f"{address}/#user=Ada&item=cola&item=gouda")
+    page.get_by_label("Side by side with").select_option(index=1)
+    panel = page.locator("section.panel", has=page.get_by_role("heading", name=re.compile("^Why ")))
+    playwright.expect(panel.get_by_role("heading", level=3, name=re.compile("^(cola|gouda)$"))).to_have_count(2)
+    playwright.expect(panel.get_by_role("table")).to_have_count(2)
+    first, second = (float(score) for score in re.findall(r"Score (-?[\d.]+)", panel.inner_text()))
+    differ = panel.get_by_text(re.compile("^The scores differ by")).inner_text().removesuffix(".").split()[-1]
+    assert float(differ.replace("\u2212", "-")) == pytest.approx(first - second, abs=0.002)
+    cheese = page.get_by_role("region", name="Candidates").get_by_role("row", name="gouda")
+    category = page.request.get(f"{address}/v1/catalogue?q=gouda").json()["items"][0]["fields"]["category"]
+    playwright.expect(cheese).to_contain_text(category)
+
+
+def test_the_events_that_matter_most_are_those_of_the_largest_effect(page, address):
+    page.goto(f"{address}/#user=Ada&item=cola&chosen=cola")
+    counted = page.request.post(f"{address}/v1/explain", data={"user": "Ada", "items": ["cola"]}).json()
+    values = [one for one in counted["candidates"][0]["counted"]["values"] if one["times"]]
+    field = max(values, key=lambda one: abs(one["effect"]))["field"]
+    words = f"The past events that matter most for cola: those of its {field}"
+    playwright.expect(page.get_by_text(re.compile(words))).to_be_visible()
+
+
+@pytest.fixture
+def failing(browser):
+    """A page whose answers may fail: the browser reports them as errors."""
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    playwright.expect.set_options(timeout=PATIENCE)
+    yield page
+    page.close()
+
+
+BUSY = {"error": {"found": "The service is busy.", "expected": "", "fix": ""}}
+
+
+def test_after_a_failure_one_tries_again_and_an_event_is_written_once(failing, address):
+    page = failing
+    page.goto(f"{address}/#user=tries+again&item=cola")
+    page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
+    box = page.get_by_role("combobox", name="Item", exact=True)
+    box.fill("cola")
+    page.get_by_role("option", name="cola").first.wait_for()
+    box.press("Enter")
+    sent = []
+
+    def late(route):
+        # The first answer is lost behind the service, which has applied the event.
+        sent.append(route.request.post_data_json["events"][0]["event_id"])
+        answer = route.fetch()
+        route.fulfill(status=503, json=BUSY) if len(sent) == 1 else route.fulfill(response=answer)
+
+    page.route("**/v1/events", late)
+    page.get_by_role("button", name="Write cola").click()
+    page.get_by_role("button", name="Try again").click()
+    playwright.expect(page.get_by_text("The memory has 1 event now, 0 before.")).to_be_visible()
+    assert len(sent) == 2 and sent[0] == sent[1]
+
+
+def test_a_part_that_could_not_be_read_is_asked_for_again(failing, address):
+    page = failing
+    for path, times in (("**/v1/users?*", 1), ("**/v1/users/Ada/history?*", 1), ("**/v1/explain", 1)):
+        page.route(path, lambda route: route.fulfill(status=503, json=BUSY), times=times)
+    page.goto(f"{address}/#user=Ada&item=cola")
+    for left in (3, 2, 1):
+        again = page.get_by_role("button", name="Try again")
+        playwright.expect(again).to_have_count(left)
+        again.first.press("Enter")
+    playwright.expect(page.get_by_role("heading", name=re.compile(r"Why .+\?"))).to_be_visible()
+    playwright.expect(page.get_by_role("button", name="Try again")).to_have_count(0)
 
 
 def test_the_history_is_walked_with_the_keyboard_alone(page, address):

@@ -18,7 +18,7 @@ from lifelong.config import RunConfig, TrainSettings
 from lifelong.errors import MismatchError
 from lifelong.testing.datasets import tiny_dataset
 from lifelong.training import trainer
-from lifelong.training.jobs import run_jobs
+from lifelong.training.jobs import Pace, run_jobs
 from lifelong.training.runs import Run
 
 pytestmark = pytest.mark.torch
@@ -90,7 +90,7 @@ import sys
 from pathlib import Path
 from lifelong.config import RunConfig, TrainSettings
 from lifelong.data.dataset import Dataset
-from lifelong.training.jobs import run_jobs
+from lifelong.training.jobs import Pace, run_jobs
 from lifelong.training.runs import Run
 if __name__ == "__main__":
     data, out, examples, workers = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -160,3 +160,18 @@ def test_an_interrupt_makes_every_worker_save_its_state(dataset, tmp_path):
     assert checkpoint.stat().st_mtime_ns > before
     kept = json.loads((tmp_path / "out" / "gru4rec-seed0" / "run.json").read_text())
     assert kept["settings"]["train"]["max_examples"] == 10_000_000
+
+
+def test_how_long_the_others_will_take_is_said(dataset, tmp_path):
+    said = []
+    run_jobs(dataset, [job(tmp_path, "popularity", seed=seed) for seed in range(3)], progress=said.append)
+    ends = [line for line in said if "finished after" in line]
+    assert ends[0].startswith("popularity-seed0: finished after") and "1 of 3 done, about" in ends[0]
+    assert ends[-1].endswith("; 3 of 3 done")
+
+
+def test_a_job_that_failed_is_not_waited_for_and_workers_share_what_is_left():
+    pace = Pace(["a-seed0", "b-seed0", "a-seed1", "a-seed2"], workers=2)
+    pace.drop("b-seed0")
+    assert pace.after("a-seed0", 120) == "2 of 4 done, about 2 min left"
+    assert pace.after("a-seed1", 120) == "3 of 4 done, about 2 min left"

@@ -232,6 +232,15 @@ def test_resume_with_other_settings_is_refused(
         run(dataset, tmp_path / "out", resume=True, learning_rate=0.5)
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_before_training(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lifelong.training.trainer.build_model", None)
+    # Root, too, cannot write there.
+    with pytest.raises(OSError, match="/proc"):
+        train(dataset, "popularity", Path("/proc/none/artifact"))
+
+
 def test_resume_without_a_checkpoint_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no checkpoint"):
         run(dataset, tmp_path / "out", resume=True)

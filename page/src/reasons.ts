@@ -1,0 +1,49 @@
+// Which past events matter most for a candidate's score.
+
+import type { Candidate, History } from "./types";
+import { shown, signed } from "./words";
+
+export interface Reason {
+  label: string;
+  words: string;
+  // Whether the event at a place of the history is one of them.
+  holds: (at: number) => boolean;
+}
+
+// By counters: the events with the value whose count adds most to the score, or takes most off it. By attention: the
+// events of the largest weights, or those behind the slot of the largest weight. Else: the events of the same item.
+export function reasonOf(history: History, candidate: Candidate | null): Reason | null {
+  if (!candidate) return null;
+  return counted(history, candidate) ?? attended(history, candidate) ?? sameItem(history, candidate.item);
+}
+
+function counted(history: History, candidate: Candidate): Reason | null {
+  const known = (candidate.counted?.values ?? []).filter(({ value, times }) => value !== null && times > 0);
+  const first = known.reduce<(typeof known)[number] | null>((best, one) => (best && Math.abs(best.effect) >= Math.abs(one.effect) ? best : one), null);
+  if (!first) return null;
+  const texts = first.field === "item" ? history.items : history.fields[first.field];
+  const wanted = texts?.values.indexOf(first.value ?? "") ?? -1;
+  if (!texts || wanted < 0) return null;
+  const label = first.field === "item" ? (first.value ?? "") : `${first.field} ${shown(first.value)}`;
+  return {
+    label, holds: (at) => texts.index[at] === wanted,
+    words: `The past events that matter most for ${candidate.item}: those of its ${first.field}, whose count changes the score by ${signed(first.effect)}.`,
+  };
+}
+
+function attended(history: History, candidate: Candidate): Reason | null {
+  const slot = candidate.slots.filter(({ related }) => related.length).sort((a, b) => Math.abs(b.attention) - Math.abs(a.attention))[0];
+  const events = candidate.events.length ? candidate.events : (slot?.related ?? []);
+  if (!events.length) return null;
+  const places = new Set(events.map(({ position }) => position));
+  const how = candidate.events.length ? "the largest weights" : `something in common with it, behind slot ${(slot?.slot ?? 0) + 1}, which has the largest weight`;
+  return {
+    label: "largest weights", holds: (at) => places.has(history.position[at] ?? 0),
+    words: `The past events that matter most for ${candidate.item}: those with ${how}.`,
+  };
+}
+
+function sameItem(history: History, item: string): Reason {
+  const wanted = history.items.values.indexOf(item);
+  return { label: item, holds: (at) => wanted >= 0 && history.items.index[at] === wanted, words: `Past events of ${item}.` };
+}
