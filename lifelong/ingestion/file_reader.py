@@ -238,7 +238,7 @@ class FileReader:
                 return
             plain = None if error or self.rows.delimiter != "," else PlainLines.of(lines, len(head))
             if plain is None:
-                # There is a quote, an empty line or another delimiter: the rest goes through the csv reader, at a third of the speed.
+                # A quote, an empty line or another delimiter: the rest goes through the csv reader, at a third of the speed.
                 text.give_back(lines, error)
                 yield from self._grouped(self._csv_rows(text, head), head)
                 return
