@@ -90,7 +90,7 @@ class EventRows:
         self.column: dict[str, str] = {name: columns.get(name, name) for name in names}
         self._event_id = columns.get("event_id")
         self._times = TimeFormat(columns.get("time_unit", "s"), columns.get("time_format"))
-        self.delimiter = columns.get("delimiter", ",")
+        self.delimiter: str = columns.get("delimiter", ",")
         if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
             raise UsageError(
                 f"the delimiter {self.delimiter!r}", expected="one character between the values of a csv file"
