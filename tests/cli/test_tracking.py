@@ -95,6 +95,7 @@ def test_each_trial_of_a_search_is_a_run_and_giving_up_is_no_failure(run, datase
     assert all(curve(tmp_path / f"{name}.tensorboard") for name in tracked)
 
 
+@pytest.mark.timeout(3_600)
 def test_the_processes_of_a_comparison_write_curves_while_they_train(dataset, tmp_path, client):
     """Also a callback of a module that `--import` names."""
     (tmp_path / "watch.py").write_text(WATCH)
