@@ -155,7 +155,8 @@ def training_lengths(dataset: Dataset, before: int | None = None) -> IntArray:
     # A target with a positive label is an event itself: the one at its position. One that was only shown is not.
     last_N = (position_N == end_U[asked_N]) & (np.asarray(examples.label_NT).max(axis=1, initial=0) > 0)
     end_U += np.bincount(asked_N[last_N], minlength=users)
-    return np.minimum(end_U, np.diff(np.asarray(histories.offset_U)))
+    ended_U: IntArray = np.minimum(end_U, np.diff(np.asarray(histories.offset_U)))
+    return ended_U
 
 
 @dataclass(frozen=True)

@@ -448,7 +448,8 @@ class Int8(Codec):
 
     def pack(self, values: FloatArray) -> npt.NDArray[Any]:
         """A scale per vector, and each number as a multiple of it."""
-        scale = _rounded_up(np.abs(values).max(axis=-1, initial=0) / np.float32(127))
+        largest: FloatArray = np.abs(values).max(axis=-1, initial=0)
+        scale = _rounded_up(np.divide(largest, np.float32(127), dtype=np.float32))
         stored = np.empty(len(values), self.packed(values.shape[1:]))
         stored["scale"] = scale
         stored["step"] = np.rint(values / np.where(scale > 0, scale, np.inf)[..., None])
