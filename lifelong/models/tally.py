@@ -28,9 +28,9 @@ the second one says is steady but knows no sequence, and their errors have littl
 validation, in twentieths: it grows with the length of training. Learned with the heads it would come out near 0, since
 embeddings of single values are never fresher than in training.
 
-Most targets are values that the user never met. How well they fit her is said by sums of fixed factors
-(`nn/affinity.py`): each value of the first item fields has a unit vector, such that values of the same users point in
-similar directions, and a user has the sum of the vectors of her events. The factors are made of the training period by
+Most targets are values that the user never met. Sums of fixed factors tell how well they suit her (`nn/affinity.py`):
+each value of the first item fields has a unit vector, such that values of the same users point in similar directions,
+and a user has the sum of the vectors of her events. The factors are made of the training period by
 a singular value decomposition and not learned further. Both heads are given the cosine of the target's vector with the
 sum. In training a user's factors are made of other users' events alone: her own would give her targets away
 (`data/cooccurrence.py`). For the same reason the initial embeddings of these fields are those of other users' events,

@@ -87,7 +87,7 @@ def _index() -> str:
             "## What any model can have\n",
             f"{shared}\n",
             settings_table(SharedSettings),
-            "They stand in `[model]` with the model's own settings. Models that are fitted at once (`popularity`, "
+            "Set them in `[model]`, with the model's own settings. Models that are fitted at once (`popularity`, "
             "`counts`, `gbdt`) have none of them.\n",
             "## Context\n",
             "Every model that is trained by gradient, except `hpmn_authors`, reads the context of a request in its "
