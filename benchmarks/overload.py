@@ -88,6 +88,11 @@ class Client(asyncio.Protocol):
         # uvloop's is of no class of asyncio.
         self.transport = cast(asyncio.Transport, transport)
 
+    @property
+    def connected(self) -> bool:
+        """Whether the service has not hung up, as it may after any answer."""
+        return self.transport is not None and not self.transport.is_closing()
+
     def send(self, request: bytes, answered: Callable[[int], None]) -> None:
         """Send a request; `answered` is called with the status of its answer, 0 if there is none."""
         assert self.transport is not None
@@ -157,8 +162,10 @@ async def open_loop(
             waiting.popleft()
             found.other += 1
         while waiting and free:
-            number, due = waiting.popleft()
             client = free.pop()
+            if not client.connected:
+                continue
+            number, due = waiting.popleft()
             under_way += 1
             client.send(bodies[number % len(bodies)], partial(end, client, due))
 
