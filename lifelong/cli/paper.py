@@ -20,6 +20,7 @@ from lifelong.cli.model_settings import model_configs
 from lifelong.cli.options import Settings, Threads, names, pairs
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import MismatchError, UsageError
+from lifelong.evaluation.results import readable_duration
 
 if TYPE_CHECKING:
     from lifelong.config import RunConfig
@@ -213,23 +214,10 @@ def _foreseen(terminal: Terminal, dataset: Dataset, study: Study, out: Path) -> 
         if (took := known[run.model]) is not None:
             each[run.model], whole = took[0], whole + took[1]
     if todo:
-        passes = ", ".join(f"{model} {_duration(seconds)}" for model, seconds in each.items())
+        passes = ", ".join(f"{model} {readable_duration(seconds)}" for model, seconds in each.items())
         terminal.say(f"one pass over the training targets takes about: {passes}")
         terminal.say(
-            f"{len(todo)} trainings are left; they take {_duration(whole / study.workers)} at most, less where "
+            f"{len(todo)} trainings are left; they take {readable_duration(whole / study.workers)} at most, less where "
             "validation stops rising"
         )
     return {"trainings": len(todo), "seconds_at_most": whole / study.workers, "seconds_a_pass": each}
-
-
-def _duration(seconds: float) -> str:
-    """Seconds, minutes or hours in words.
-
-    >>> _duration(0.4), _duration(75), _duration(9000)
-    ('under 1 s', '75 s', '2.5 h')
-    """
-    if seconds < 1:
-        return "under 1 s"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

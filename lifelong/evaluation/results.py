@@ -263,6 +263,18 @@ def parse_duration(text: str) -> int:
     return int(match[1]) * _UNITS[match[2] or "s"]
 
 
+def readable_duration(seconds: float) -> str:
+    """Seconds, minutes or hours in a sentence; a table has a decimal everywhere.
+
+    >>> readable_duration(8.2), readable_duration(300), readable_duration(750), readable_duration(9000)
+    ('8.2 s', '5 min', '12.5 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    number, unit = (seconds / 60, "min") if seconds < 3600 else (seconds / 3600, "h")
+    return f"{number:.1f}".removesuffix(".0") + f" {unit}"
+
+
 def format_duration(seconds: int) -> str:
     """The shortest text that `parse_duration` reads as these seconds.
 

@@ -9,8 +9,8 @@ the counts that `gbdt` has, too (`lifelong.data.counts`). After them follows, as
 value is the target in training. `gru4rec_counts`, a recurrent state and these numbers, is the trained baseline of
 repeat consumption.
 
-These counts are exact, and of the whole history, whatever window the model itself reads. Such a state
-is unbounded, so these models are trained, evaluated and compared, but not served.
+These counts are exact, and of the whole history, whatever window the model itself reads. Such a state is unbounded, so
+these models are trained, evaluated and compared, but not served.
 
 Shapes: B users, C targets per user, K counts, F item fields.
 """

@@ -23,6 +23,7 @@ import torch
 
 from lifelong.data.dataset import Dataset
 from lifelong.errors import LifelongError
+from lifelong.evaluation.results import readable_duration
 from lifelong.launch import INTERRUPTED, cores, end_with_parent
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ def run_jobs(
         try:
             job.do(dataset, progress=progress is not None)
             took = time.monotonic() - started
-            say(f"{job.name}: finished after {duration(took)}; {pace.after(job.name, took)}")
+            say(f"{job.name}: finished after {readable_duration(took)}; {pace.after(job.name, took)}")
         except Exception as error:
             failures[job.name] = _reason(error)
             pace.drop(job.name)
@@ -129,7 +130,7 @@ class Pace:
         means = {model: sum(took) / len(took) for model, took in self._took.items()}
         usual = sum(means.values()) / len(means)
         left = sum(means.get(_model(other), usual) for other in self._open) / min(self._workers, len(self._open))
-        return f"{done}, about {duration(left)} left"
+        return f"{done}, about {readable_duration(left)} left"
 
     def drop(self, name: str) -> None:
         """A job has ended without saying how long the others take."""
@@ -138,17 +139,6 @@ class Pace:
 
 def _model(name: str) -> str:
     return name.rpartition("-seed")[0] or name
-
-
-def duration(seconds: float) -> str:
-    """In words.
-
-    >>> duration(8.2), duration(300), duration(9000)
-    ('8 s', '5 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 class _Workers:
@@ -193,7 +183,7 @@ class _Workers:
         process, receiver, job, started = self._running.pop(sentinel)
         process.join()
         seconds = time.monotonic() - started
-        took = f"after {duration(seconds)}"
+        took = f"after {readable_duration(seconds)}"
         if process.exitcode == 0:
             self._say(f"{job.name}: finished {took}; {self._pace.after(job.name, seconds)}")
         else:

@@ -326,6 +326,10 @@ def test_other_delimiters_are_read_as_prepare_reads_them(artifact, tmp_path):
         assert ingest(artifact, store, path, source="shop", columns=columns).applied == 20
         assert ingest(artifact, store, path, source="shop", columns=columns).applied == 0
         assert {decode_event(event).item for event in store.events("u1")} == {f"i,{k}" for k in range(1, 20, 3)}
-        for wrong in ("::", "", '"'):
+        # As many commas as a line of commas would have.
+        path.write_text(f"item;user;time\na,b,c;u7;{START}\n")
+        assert ingest(artifact, store, path, source="other", columns=columns).applied == 1
+        assert [decode_event(event).item for event in store.events("u7")] == ["a,b,c"]
+        for wrong in ("::", "", '"', "\n"):
             with pytest.raises(UsageError, match="the delimiter"):
                 ingest(artifact, store, path, columns={"delimiter": wrong})

@@ -285,6 +285,19 @@ def test_a_writer_that_does_not_answer_keeps_no_service_from_stopping(artifact, 
         assert sum(len(store.events(user)) for user, _ in store.scan()) in (EVENTS, 2 * EVENTS)
 
 
+def test_a_service_that_stops_starts_no_writer_again(artifact, tmp_path):
+    others = children(os.getpid())
+    with closing(writer_of(artifact, tmp_path / "store")) as writer:
+        store = writer.open()
+        (process,) = children(os.getpid()) - others
+        writer.end_soon()
+        os.kill(process, signal.SIGKILL)
+        until(lambda: store.calls.over)
+        with pytest.raises(StoreError, match="the store is closed"):
+            store.check_writes()
+        assert not children(os.getpid()) - others
+
+
 def test_events_that_are_refused_with_those_of_an_earlier_writer_take_no_more_room(artifact):
     folder = EventFolder(Updater(artifact, InMemoryStore()))
     assert folder.parse(1, json.dumps(request(0)).encode(), False, [])
