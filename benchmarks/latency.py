@@ -127,8 +127,11 @@ def event_bodies(size: int = 1_000, number: int = 50) -> list[dict[str, object]]
     return made
 
 
-def over_http(address: str, folder: Path, rate: float, seconds: float) -> dict[str, Any]:
-    """Percentiles of the three runs, and the rate at which events came in during the last one."""
+def over_http(address: str, folder: Path, rate: float, seconds: float, incoming: float | None) -> dict[str, Any]:
+    """Percentiles of the three runs, and the rate at which events came in during the last one.
+
+    `incoming` events a second, or half of what the service can take.
+    """
     url, short = f"{address}/v1/score", bodies(lambda k: f"u{k}")
 
     def ask(some: list[dict[str, object]], seed: int) -> Load:
@@ -139,7 +142,8 @@ def over_http(address: str, folder: Path, rate: float, seconds: float) -> dict[s
     best = [min((pair[at] for pair in pairs), key=lambda load: load.p50_ms) for at in (0, 1)]
     events, batches = f"{address}/v1/events", event_bodies()
     most = result(start(events, batches, folder, rate=0, seconds=4, connections=2, seed=3)).rate
-    writing = start(events, batches, folder, rate=most / 2, seconds=seconds + 2, seed=4)
+    batches_per_second = most / 2 if incoming is None else incoming / 1_000
+    writing = start(events, batches, folder, rate=batches_per_second, seconds=seconds + 2, seed=4)
     time.sleep(1)
     beside = ask(short, 5)
     return {
@@ -160,7 +164,7 @@ def of_model(model: str, folder: Path, arguments: argparse.Namespace) -> dict[st
     found: dict[str, Any] = {"seconds to write the long history": round(time.perf_counter() - started, 1)}
     found["in process"] = in_process(artifact, store)
     with service(artifact, store) as address:
-        found["http"] = over_http(address, folder, arguments.rate, arguments.seconds)
+        found["http"] = over_http(address, folder, arguments.rate, arguments.seconds, arguments.events)
     return found
 
 
@@ -169,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, nargs="+", default=MODELS)
     parser.add_argument("--rate", type=float, default=200, help="requests a second")
+    parser.add_argument("--events", type=float, help="events a second meanwhile (default: half of what it can take)")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--long", type=int, default=1_000_000, help="events of the long history")
     parser.add_argument("--dir", type=Path, default=None, help="where to put the temporary folder: a real disk")
