@@ -1,0 +1,91 @@
+"""The wheel: where it installs, and that Windows is refused before anything is installed."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.tags import Tag, compatible_tags, mac_platforms, parse_tag, sys_tags
+from packaging.utils import parse_wheel_filename
+
+ROOT = Path(__file__).parents[1]
+BUILD = """
+import os, sys
+import hatchling.build, hatchling.builders.wheel
+sys.platform = {platform!r}
+os.chdir({root!r})
+print(hatchling.build.{target}({out!r}))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the build reads, without the rest of the package's files."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "lifelong").mkdir()
+    for name in ("__init__.py", "version.py", "py.typed"):
+        shutil.copy(ROOT / "lifelong" / name, folder / "lifelong")
+    return folder
+
+
+def build(
+    checkout: Path, out: Path, *, target: str = "build_wheel", platform: str = sys.platform
+) -> subprocess.CompletedProcess[str]:
+    program = BUILD.format(platform=platform, root=str(checkout), target=target, out=str(out))
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
+def tags_of(path: str) -> frozenset[Tag]:
+    return parse_wheel_filename(path)[3]
+
+
+def test_the_wheel_is_one_of_linux_and_macos_and_not_of_windows(checkout: Path, tmp_path: Path) -> None:
+    done = build(checkout, tmp_path)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    tags = tags_of(wheel.name)
+    assert tags & set(sys_tags())
+    for version in ((3, 11), (3, 12), (3, 13)):
+        python = f"cp3{version[1]}"
+        for machine in ("win_amd64", "win_arm64", "win32"):
+            assert not tags & set(compatible_tags(version, python, [machine]))
+        for machine in ("arm64", "x86_64"):
+            assert tags & set(compatible_tags(version, python, mac_platforms((14, 0), machine)))
+        for machine in ("manylinux_2_17_aarch64", "manylinux_2_17_x86_64", "musllinux_1_1_x86_64"):
+            assert tags & set(compatible_tags(version, python, [machine]))
+    with zipfile.ZipFile(wheel) as files:
+        text = files.read("lifelong-0.2.0.dist-info/WHEEL").decode()
+    assert {tag for line in text.splitlines() if line.startswith("Tag: ") for tag in parse_tag(line[5:])} == tags
+    assert "Root-Is-Purelib: true" in text
+
+
+def test_an_editable_install_is_possible_wherever_it_is_built(checkout: Path, tmp_path: Path) -> None:
+    done = build(checkout, tmp_path, target="build_editable")
+    assert done.returncode == 0, done.stderr
+    assert tags_of(next(tmp_path.glob("*.whl")).name) & set(sys_tags())
+
+
+@pytest.mark.parametrize("target", ["build_wheel", "build_editable"])
+def test_a_build_on_windows_is_refused_in_words_alone(target: str, checkout: Path, tmp_path: Path) -> None:
+    done = build(checkout, tmp_path, target=target, platform="win32")
+    assert done.returncode == 1 and not list(tmp_path.iterdir())
+    assert done.stderr == (
+        "lifelong does not run on Windows: files there lack the locks and renames that it relies on. "
+        "To do: install it in WSL.\n"
+    )
+
+
+def test_a_wheel_of_another_posix_machine_is_also_one_of_that_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    import hatch_build
+
+    assert hatch_build.platforms() == [*hatch_build.PLATFORMS]
+    monkeypatch.setattr(hatch_build, "platform_tags", lambda: iter(["manylinux_2_39_riscv64", "linux_riscv64"]))
+    monkeypatch.setattr(hatch_build.sysconfig, "get_platform", lambda: "linux-riscv64")
+    assert hatch_build.platforms() == [*hatch_build.PLATFORMS, "linux_riscv64"]
