@@ -19,6 +19,7 @@
     |   `-- StreamUnavailableError  no broker answers
     |-- RequestError          a scoring or event request that cannot be served
     |-- LostProcessError      another process of the same run has ended or does not answer
+    |-- PluginError           a model, source, store, metric or callback of another package fails
     `-- MissingExtraError     an optional dependency is not installed, and which extra brings it
 
 A message has three parts: what was found, what was expected, what to do.
@@ -302,6 +303,16 @@ class LostProcessError(LifelongError):
         * a process of the run was killed, or ran out of memory -> look for the one that ended first, then continue with
           `--resume`
         * a worker of `ingest` ended -> run it again: each shard continues where it stopped
+    """
+
+
+class PluginError(LifelongError):
+    """A model, source, store, metric or callback of another package fails with an error of its own.
+
+    Causes, and what to do:
+        * its code raises, or gives something else than is asked of it -> repair it at the line that the message names;
+          `--debug` shows the calls that led there, and in Python the error is the `__cause__` of this one
+        * it was written for another release -> run the checks of `lifelong.testing` on it, or uninstall its package
     """
 
 

@@ -8,16 +8,19 @@ Child processes inherit the variable, so they know the same parts. Names of this
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from lifelong.errors import LifelongError, UsageError
+from lifelong.errors import LifelongError, PluginError, UsageError
 
 Kind = Literal["models", "sources", "stores", "metrics", "callbacks"]
 T = TypeVar("T")
@@ -97,6 +100,94 @@ def _import_named() -> None:
             ) from error
 
 
+@contextmanager
+def named_in_errors(
+    kind: Kind, name: str | Callable[[], str | None], doing: str, *, expected: str = "", only: tuple[str, ...] = ()
+) -> Iterator[None]:
+    """Say which part of another package failed, where an error of its own would say nothing of it.
+
+    Errors of `lifelong`, of a part of this package, and of a machine without room on its disk or in its memory stay; so
+    do those of files, unless they come from the part's own lines.
+
+    Args:
+        kind: of the part.
+        name: of the part; or a function that gives it, called when there is an error.
+        doing: what it failed at, as in "failed while `its files were read`".
+        expected: what it has to be; said where the error does not come from its own lines.
+        only: if given, an error of other lines than its own stays, unless its type is of one of these packages.
+
+    Raises:
+        PluginError: instead of the part's own error.
+    """
+    try:
+        yield
+    except LifelongError:
+        raise
+    except Exception as error:
+        found = name if isinstance(name, str) else name()
+        part = _REGISTERED[kind].get(found) if found is not None else None
+        if part is None or found is None or _of_the_machine(error):
+            raise
+        module = _module_of(part)
+        line = _line_in(module, error)
+        other = isinstance(error, OSError) or (only and type(error).__module__.partition(".")[0] not in only)
+        if line is None and other:
+            raise
+        where = "" if line is None else f" ({line})"
+        raise PluginError(
+            f"the {kind.removesuffix('s')} {found!r} of the module {module!r} failed while {doing}: "
+            f"{type(error).__name__}: {str(error).strip() or 'no message'}{where}",
+            expected="" if line else expected,
+            fix=f"repair {module}, or ask who wrote it; --debug shows where it happened",
+        ) from error
+
+
+@contextmanager
+def modules_named_in_errors() -> Iterator[None]:
+    """The same for a whole command: names the module of a part whose lines an error comes from, and what it registers.
+
+    Raises:
+        PluginError: instead of the error.
+    """
+    try:
+        yield
+    except LifelongError:
+        raise
+    except Exception as error:
+        parts = [(kind, name, part) for kind, known in _REGISTERED.items() for name, part in known.items()]
+        for module in dict.fromkeys(_module_of(part) for _, _, part in parts):
+            if (line := _line_in(module, error)) is None or _of_the_machine(error):
+                continue
+            known = [f"{kind.removesuffix('s')} {name!r}" for kind, name, part in parts if _module_of(part) == module]
+            raise PluginError(
+                f"the module {module!r}, which registers the {', the '.join(known)}, failed: "
+                f"{type(error).__name__}: {str(error).strip() or 'no message'} ({line})",
+                fix=f"repair {module}, or ask who wrote it; --debug shows where it happened",
+            ) from error
+        raise
+
+
+def _of_the_machine(error: Exception) -> bool:
+    """Whether a disk or memory is full: other places say so in words, and it is no fault of the part."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        return True
+    return any(words in str(error).lower() for words in ("out of memory", "no space left", "max_temp_directory_size"))
+
+
+def _module_of(part: Any) -> str:
+    return str(getattr(part, "__module__", None) or type(part).__module__)
+
+
+def _line_in(module: str, error: Exception) -> str | None:
+    """File and line of a module, or of another one of its package, where an error was raised or passed on."""
+    top = f"{module.partition('.')[0]}."
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        name = str(frame.f_globals.get("__name__", ""))
+        if name == module or (f"{name}.".startswith(top) and top != "lifelong."):
+            return f"{Path(frame.f_code.co_filename).name}, line {line}"
+    return None
+
+
 class Registry(MutableMapping[str, T]):
     """Name -> part: those of this package, and those of others.
 
@@ -164,10 +255,13 @@ class Registry(MutableMapping[str, T]):
     def _load(self, entry: EntryPoint) -> Any:
         try:
             part = entry.load()
-        except (ImportError, AttributeError) as error:
+        except LifelongError:
+            raise
+        except Exception as error:
+            found = error if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
             raise UsageError(
-                f"{entry.value}, which a package registers as {self.kind} {entry.name!r}, cannot be loaded: {error}",
-                fix="repair or uninstall that package",
+                f"{entry.value}, which a package registers as {self.kind} {entry.name!r}, cannot be loaded: {found}",
+                fix=f"repair or uninstall {entry.dist.name if entry.dist else 'that package'}",
             ) from error
         _check_callable(self.kind, entry.name, part)
         return part

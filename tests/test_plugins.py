@@ -12,9 +12,10 @@ from lifelong import plugins
 from lifelong.cli.compare import command_line
 from lifelong.cli.new import new
 from lifelong.cli.terminal import Terminal
-from lifelong.errors import UsageError
+from lifelong.errors import DataError, PluginError, SourceError, UsageError
 from lifelong.plugins import Registry, register
 from lifelong.store.opening import open_store
+from lifelong.store.ram import InMemoryStore
 
 ROOT = Path(__file__).parents[1]
 PARTS = '''
@@ -129,6 +130,10 @@ def test_an_installed_package_needs_no_import(tmp_path: Path, monkeypatch: pytes
     entries.write_text("[lifelong.stores]\nshop = own_shop:Shop\n")
     assert Registry("stores", {})["shop"].__name__ == "Shop" and list(Registry("stores", {"a": 1})) == ["a", "shop"]
     monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {}})
+    (tmp_path / "own_broken.py").write_text("1 / 0\n")
+    entries.write_text("[lifelong.stores]\nshop = own_broken:Shop\n")
+    with pytest.raises(UsageError, match=r"own_broken:Shop.*: ZeroDivisionError: .*uninstall lifelong-shop"):
+        Registry("stores", {})["shop"]
     entries.write_text("[lifelong.stores]\nshop = own_shop:Nothing\n")
     with pytest.raises(UsageError, match=r"own_shop:Nothing.*cannot be loaded"):
         Registry("stores", {})["shop"]
@@ -268,3 +273,238 @@ def test_new_refuses_a_name_that_could_not_be_installed_or_used(
     with pytest.raises(UsageError, match=f"a model named '{name}'") as raised:
         new(Terminal(as_json=False), "model", name)
     assert found in str(raised.value) and not list(tmp_path.iterdir())
+
+
+FAILING = """
+import numpy as np
+from lifelong.plugins import register
+from lifelong.store.ram import InMemoryStore
+
+
+class Broken(InMemoryStore):
+    def read_many(self, users, *, space=0):
+        return {}[users[0]]
+
+
+def opened(url, *, read_only=False):
+    if url.endswith("://shut"):
+        raise KeyError("no such place")
+    return Broken(read_only=read_only)
+
+
+def noise(connection, paths, options):
+    return 1 + "a"
+
+
+def lazy(connection, paths, options):
+    import dataclasses
+    from lifelong.preparation.sources import SOURCES
+
+    log = SOURCES["synthetic"](connection, paths, {"world": "lag", "users": "60"})
+    cut = log.events.mutate(user=log.events.item.cast("int64").cast("string"))
+    return dataclasses.replace(log, events=cut)
+
+
+def nothing(connection):
+    return None
+
+
+def brier(sample):
+    return sample.nothing
+
+
+register("metrics", "brier", brier)
+register("stores", "broken", opened)
+register("sources", "own_noise", noise)
+register("sources", "lazy", lazy)
+register("sources", "short", nothing)
+"""
+
+
+@pytest.fixture
+def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module whose parts all fail, imported in this process and to be imported in others."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(plugins, "_REGISTERED", {kind: {} for kind in plugins._REGISTERED})
+    monkeypatch.setattr(plugins, "_imported", set())
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    monkeypatch.delitem(sys.modules, "failing", raising=False)
+    plugins.import_modules(["failing"])
+    return tmp_path
+
+
+def line_of(text: str, source: str = FAILING) -> int:
+    return next(number for number, line in enumerate(source.splitlines(), 1) if text in line)
+
+
+@pytest.mark.full
+def test_a_source_that_raises_is_named_with_its_error_and_line(failing: Path) -> None:
+    pytest.importorskip("ibis")
+    from lifelong.preparation.prepare import prepare
+
+    with pytest.raises(PluginError) as raised:
+        prepare("own_noise", [], failing / "data")
+    assert raised.value.found == (
+        "the source 'own_noise' of the module 'failing' failed while its files were read: TypeError: unsupported "
+        f"operand type(s) for +: 'int' and 'str' (failing.py, line {line_of('1 + ')})"
+    )
+    assert raised.value.fix.startswith("repair failing") and isinstance(raised.value.__cause__, TypeError)
+    with pytest.raises(PluginError, match=r"'short'.*TypeError: nothing\(\) takes 1.*RawLog, see lifelong.prep"):
+        prepare("short", [], failing / "data")
+    with pytest.raises(PluginError, match=r"the source 'lazy' .* while its tables were read: .*Could not convert"):
+        prepare("lazy", [], failing / "data")
+    assert not (failing / "data").exists()
+
+
+@pytest.mark.full
+def test_a_full_disk_and_a_file_that_is_not_there_are_no_fault_of_a_source(
+    failing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ibis")
+    from lifelong.preparation.prepare import prepare
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    register("sources", "full", full)
+    with pytest.raises(DataError, match="is full"):
+        prepare("full", [], failing / "data")
+    with pytest.raises(SourceError):
+        prepare("movielens", [failing / "nothing"], failing / "data")
+
+
+def test_a_store_whose_methods_take_other_arguments_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Earlier(InMemoryStore):
+        def read_many(self, names):  # type: ignore[no-untyped-def, override]
+            return [None for _ in names]
+
+        def clock(self, now):  # type: ignore[no-untyped-def, override]
+            return now
+
+    monkeypatch.setattr(plugins, "_REGISTERED", {"stores": {"earlier": lambda url, *, read_only: Earlier()}})
+    with pytest.raises(
+        UsageError, match="read_many, clock of what earlier:// opens, of type Earlier, cannot be called"
+    ):
+        open_store("earlier://x")
+    monkeypatch.setitem(plugins._REGISTERED["stores"], "right", lambda url, *, read_only: InMemoryStore())
+    assert isinstance(open_store("right://x"), InMemoryStore)
+
+
+def test_a_store_that_raises_when_it_is_opened_is_named(failing: Path) -> None:
+    with pytest.raises(PluginError, match=r"the store 'broken' .* while broken:// was opened: KeyError: 'no such pl"):
+        open_store("broken://shut")
+
+
+@pytest.mark.full
+def test_a_metric_that_raises_is_named(failing: Path) -> None:
+    pytest.importorskip("torch")
+    from lifelong.evaluation.metrics import Sample, all_metrics
+
+    with pytest.raises(PluginError) as raised:
+        all_metrics(Sample.of([0, 1], [0.1, 0.2]))
+    line = line_of("sample.nothing")
+    assert "the metric 'brier' of the module 'failing' failed while 2 examples were measured" in str(raised.value)
+    assert f"AttributeError: 'Sample' object has no attribute 'nothing' (failing.py, line {line})" in str(raised.value)
+
+
+def test_a_store_that_raises_later_is_named_by_the_command(failing: Path) -> None:
+    tiny = ROOT / "tests" / "assets" / "tiny_artifact"
+    words = ("score", str(tiny), "--store", "broken://x", "--user", "u", "--items", "i1")
+    printed = run("lifelong", "--import", "failing", *words, cwd=failing, code=1)
+    assert "the module 'failing', which registers the" in printed and "the store 'broken'" in printed
+    assert f"(failing.py, line {line_of('{}[users[0]]')})" in printed and "Internal" not in printed
+
+
+MODELS_THAT_FAIL = """
+from lifelong.models.mingru import MinGru
+from lifelong.models.popularity import Popularity
+from lifelong.plugins import register
+
+
+class Unmade(MinGru):
+    def __init__(self, inputs, config):
+        raise RuntimeError("no room for it")
+
+
+class Untrained(MinGru):
+    def encode_vector(self, *given):
+        return 1 / 0
+
+
+class Nothing(MinGru):
+    def read_vector(self, *given):
+        return None
+
+
+class Unfitted(Popularity):
+    def fit(self, dataset, *, seed=0):
+        return dataset.nothing
+
+
+for name, part in [("unmade", Unmade), ("untrained", Untrained), ("nothing", Nothing), ("unfitted", Unfitted)]:
+    register("models", name, part)
+"""
+
+
+@pytest.mark.torch
+def test_a_model_that_raises_is_named_wherever_it_does(failing: Path) -> None:
+    pytest.importorskip("torch")
+    from lifelong.testing.datasets import tiny_dataset
+    from lifelong.training.trainer import train
+
+    (failing / "failing_models.py").write_text(MODELS_THAT_FAIL)
+    plugins.import_modules(["failing_models"])
+    dataset = tiny_dataset(failing / "tiny", num_users=20)
+    for name, doing, found, text in [
+        ("unmade", "it was made", "RuntimeError: no room for it", "raise RuntimeError"),
+        ("unmade_counts", "it was made", "RuntimeError: no room for it", "raise RuntimeError"),
+        ("untrained", "a batch was trained on", "ZeroDivisionError: division by zero", "1 / 0"),
+        ("unfitted", "it was fitted", "AttributeError: 'Dataset' object has no attribute 'nothing'", "dataset.nothing"),
+    ]:
+        with pytest.raises(PluginError) as raised:
+            train(dataset, name, failing / "artifact", progress=False)
+        assert f"the model {name.partition('_')[0]!r} of the module 'failing_models' failed while {doing}: {found}" in (
+            raised.value.found
+        )
+        assert f"(failing_models.py, line {line_of(text, MODELS_THAT_FAIL)})" in raised.value.found
+        assert raised.value.expected == ""
+    with pytest.raises(
+        PluginError, match=r"'nothing' .* a batch was trained on: TypeError: .* Expected: what .*model_contract find"
+    ):
+        train(dataset, "nothing", failing / "artifact", progress=False)
+    assert not (failing / "artifact").exists()
+
+
+CALLBACKS_THAT_FAIL = """
+from lifelong import Callback
+from lifelong.plugins import register
+
+
+class Late(Callback):
+    def stepped(self, examples, speed, loss):
+        return {}["a"]
+
+
+def unmade():
+    return 1 / 0
+
+
+register("callbacks", "late", Late)
+register("callbacks", "unmade", unmade)
+"""
+
+
+@pytest.mark.torch
+def test_a_callback_that_raises_is_named_and_not_the_model(failing: Path) -> None:
+    pytest.importorskip("torch")
+    from lifelong.testing.datasets import tiny_dataset
+    from lifelong.training.trainer import train
+
+    (failing / "failing_callbacks.py").write_text(CALLBACKS_THAT_FAIL)
+    plugins.import_modules(["failing_callbacks"])
+    dataset = tiny_dataset(failing / "tiny", num_users=20)
+    with pytest.raises(PluginError, match=r"the callback 'late' .* failed while a batch was trained on: KeyError: 'a'"):
+        train(dataset, "mingru", failing / "artifact", progress=False, callbacks=["late"])
+    with pytest.raises(PluginError, match=r"the callback 'unmade' .* failed while it was made: ZeroDivisionError"):
+        train(dataset, "mingru", failing / "artifact", progress=False, callbacks=["unmade"])

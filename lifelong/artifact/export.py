@@ -28,6 +28,7 @@ from lifelong.data.periods import Periods, periods_of
 from lifelong.errors import ArtifactError, UsageError, require
 from lifelong.models import MODELS, build, check_config, is_served, model_class, registered_name
 from lifelong.models.base import FittedModel, MemoryModel, Model
+from lifelong.models.registry import model_named_in_errors
 
 _KEPT = "free some space; an earlier artifact is still there, and training continues with --resume from its last state"
 _VERSIONED = ("lifelong", "torch", "numpy", "onnx", "onnxruntime")
@@ -90,7 +91,8 @@ def load_model(artifact: Artifact) -> Model | FittedModel:
     config = artifact.config
     model = build(config.model, config.input_spec, settings_of(artifact))
     if isinstance(model, FittedModel):
-        return type(model).load(artifact.path / "fitted")
+        with model_named_in_errors(model, "what it had fitted was read"):
+            return type(model).load(artifact.path / "fitted")
     safetensors = require("safetensors.torch", extra="train", purpose="reading weights")
     try:
         model.load_state_dict(safetensors.load_file(artifact.path / "weights.safetensors"))

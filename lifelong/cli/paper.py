@@ -20,7 +20,6 @@ from lifelong.cli.model_settings import model_configs
 from lifelong.cli.options import Settings, Threads, names, pairs
 from lifelong.cli.terminal import Reply, Terminal
 from lifelong.errors import MismatchError, UsageError
-from lifelong.evaluation.results import readable_duration
 
 if TYPE_CHECKING:
     from lifelong.config import RunConfig
@@ -202,6 +201,7 @@ def _flipped(terminal: Terminal, log: str, paths: Sequence[str], folder: Path, o
 
 def _foreseen(terminal: Terminal, dataset: Dataset, study: Study, out: Path) -> dict[str, Any]:
     """Say and return how long the trainings that are missing take at most, in seconds."""
+    from lifelong.evaluation.results import readable_duration
     from lifelong.training.forecast import seconds_of
     from lifelong.training.study import plan
 

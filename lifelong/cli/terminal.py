@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 from lifelong.cli.extras import COMMANDS, EXTRAS
 from lifelong.errors import LifelongError, LostProcessError, MissingExtraError
 from lifelong.launch import INTERRUPTED, Launch, launch
+from lifelong.plugins import modules_named_in_errors
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -125,7 +126,8 @@ def run_command(function: Callable[[Terminal], Reply], *, as_json: bool, debug: 
         place = launch()
         terminal = Terminal(as_json=as_json, silent=not place.first)
         # What libraries print must not end up in the document.
-        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+        with quiet, modules_named_in_errors():
             reply = function(terminal)
     except KeyboardInterrupt as error:
         found = str(error) or "interrupted"

@@ -44,6 +44,7 @@ from lifelong.evaluation.significance import RESAMPLES, bootstrap
 from lifelong.evaluation.vault import claim, keep
 from lifelong.launch import launch
 from lifelong.models.base import FittedModel, Model
+from lifelong.models.registry import model_named_in_errors
 
 CALIBRATION_METRICS = ("log_loss", "normalised_entropy", "ece", "predicted_observed")
 
@@ -130,7 +131,7 @@ def predict(
         LostProcessError: another process does not answer.
     """
     seen = delayed(dataset, examples, delay)
-    with torch_threads(threads):
+    with torch_threads(threads), model_named_in_errors(model, f"{len(seen)} examples were scored"):
         if isinstance(model, Model):
             logit_NT = _run(model, dataset, seen, recent, delay, processes or Processes())
         else:

@@ -18,10 +18,11 @@ from lifelong.models.base import FittedModel, HistoryModel, MemoryModel, Model
 from lifelong.models.exact_counts import ExactCounts
 from lifelong.models.extras import HeadInput
 from lifelong.models.item_side import can_have_item_side, with_item_side
-from lifelong.models.registry import MODELS, Chosen, Entry, choose
+from lifelong.models.registry import MODEL, MODELS, Chosen, Entry, choose, plain_name
 from lifelong.models.shared import SharedSettings, shared_names
 from lifelong.nn.head import Head
 from lifelong.nn.tasks import HEADS, TaskHead
+from lifelong.plugins import named_in_errors
 
 Settings = TypeVar("Settings")
 
@@ -89,9 +90,10 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
     maker: Any = entry
     if shared.context is not None:
         inputs = _choose_context(inputs, shared.context, entry)
-    model: Model | FittedModel = maker(inputs, own)
-    if isinstance(model, Model):
-        model = _extended(model, shared, dropout=getattr(own, "dropout", 0.0))
+    with named_in_errors("models", plain_name(name), "it was made", expected=MODEL):
+        model: Model | FittedModel = maker(inputs, own)
+        if isinstance(model, Model):
+            model = _extended(model, shared, dropout=getattr(own, "dropout", 0.0))
     model.shared_settings = shared.unusual()
     return model
 

@@ -9,6 +9,7 @@ pick it up from there. Models of other packages: `lifelong.plugins`.
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,9 +53,11 @@ from lifelong.models.topfreq import TopFreq
 from lifelong.models.twin import Twin
 from lifelong.models.ubr4ctr import Ubr4Ctr
 from lifelong.models.upcf import Upcf
-from lifelong.plugins import Registry
+from lifelong.plugins import Registry, named_in_errors
 
 Entry = type[Model] | type[FittedModel]
+MODEL = "what lifelong.models.base asks of a model; the checks of lifelong.testing.model_contract find what it lacks"
+"""Said where a model of another package gives something that cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +241,11 @@ def _without_endings(name: str) -> tuple[str, dict[str, Any]]:
             return name, {}
         plain, settings = plain.removesuffix(ending), {**settings, **ENDINGS[ending]}
     return plain, settings
+
+
+def model_named_in_errors(model: Model | FittedModel, doing: str) -> AbstractContextManager[None]:
+    """Say which model of another package failed, and while what was done; see `lifelong.plugins.named_in_errors`."""
+    return named_in_errors("models", lambda: registered_name(model), doing, expected=MODEL)
 
 
 def registered_name(model: Model | FittedModel) -> str | None:

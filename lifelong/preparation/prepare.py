@@ -21,6 +21,7 @@ from lifelong.atomic import building, in_use, put_in_place, remove_remains
 from lifelong.data.dataset import OPENED, Dataset, Manifest, array_hash, write_manifest
 from lifelong.data.examples import VAULT
 from lifelong.errors import UsageError
+from lifelong.plugins import named_in_errors
 from lifelong.preparation.assemble import assemble
 from lifelong.preparation.earlier_dataset import EarlierDataset
 from lifelong.preparation.engine import clear_errors, open_engine
@@ -33,6 +34,8 @@ from lifelong.preparation.vault import assemble_vault, put_aside
 from lifelong.tables import expand
 
 __all__ = ["PrepareSettings", "expand", "prepare"]
+_SOURCE = "a function of (connection, paths, options) that gives a RawLog, see lifelong.preparation.sources"
+_ENGINES = ("duckdb", "_duckdb", "pyspark", "py4j", "ibis")
 
 
 def prepare(
@@ -107,10 +110,14 @@ def _prepare(
         ) as connection:
             tell(f"reading {source}" + (f": {len(files)} file(s)" if files else ""))
             mapping = {} if settings.mapping is None else {"mapping": str(settings.mapping)}
-            log = SOURCES[source](connection, files, {**settings.options, **mapping, **columns})
-            _check_log(source, log)
-            job = Job(connection, log, folder, label_ratings(log, settings), tell, earlier)
-            manifest = _with_vault(job) if settings.vault else assemble(job)
+            options = {**settings.options, **mapping, **columns}
+            with named_in_errors("sources", source, "its files were read", expected=_SOURCE):
+                log = SOURCES[source](connection, files, options)
+                _check_log(source, log)
+            # Tables may be computed when they are first read.
+            with named_in_errors("sources", source, "its tables were read", only=_ENGINES):
+                job = Job(connection, log, folder, label_ratings(log, settings), tell, earlier)
+                manifest = _with_vault(job) if settings.vault else assemble(job)
         shutil.rmtree(folder / "work")
         tell("hashing the dataset")
         record = {**manifest.record, "files": [path.name for path in files], "options": settings.options}

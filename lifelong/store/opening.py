@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lifelong.errors import UsageError
-from lifelong.plugins import Registry
+from lifelong.plugins import Registry, named_in_errors
 from lifelong.store.contract import MemoryStore
 from lifelong.store.ram import InMemoryStore
 from lifelong.store.redis_client import SCHEMES, parse
 
 STORES = Registry[Callable[..., MemoryStore]]("stores", {}, reserved=("memory", "rocksdb", *SCHEMES))
 """Scheme -> what opens a store of another package."""
+_CHECKS = "run the checks of lifelong.testing.store_contract on it"
 
 
 def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
@@ -32,6 +33,7 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
         UsageError: the URL names no kind of store, or another number of shards than the store has.
         StoreLockedError: another process owns it.
         StoreError: it cannot be opened.
+        PluginError: a store of another package fails with an error of its own.
 
     Example:
         >>> store = open_store("memory://")
@@ -75,15 +77,45 @@ def _open_other(scheme: str, url: str, *, read_only: bool) -> MemoryStore:
             f"what opens {scheme}:// cannot be called with a URL and read_only: {error}",
             expected="a function of (url, *, read_only) that gives a store",
         ) from error
-    store = part(url, read_only=read_only)
+    with named_in_errors("stores", scheme, f"{scheme}:// was opened"):
+        store = part(url, read_only=read_only)
     missing = [name for name in vars(MemoryStore) if not name.startswith("_") and not hasattr(store, name)]
     if missing:
         raise UsageError(
             f"what {scheme}:// opens, of type {type(store).__name__}, lacks {', '.join(missing)}",
             expected="a store, see MemoryStore in lifelong.store.contract",
-            fix="run the checks of lifelong.testing.store_contract on it",
+            fix=_CHECKS,
+        )
+    if wrong := [name for name in vars(MemoryStore) if not name.startswith("_") and not _is_called_alike(store, name)]:
+        raise UsageError(
+            f"{', '.join(wrong)} of what {scheme}:// opens, of type {type(store).__name__}, cannot be called as a "
+            "store's",
+            expected="the arguments of MemoryStore in lifelong.store.contract",
+            fix=_CHECKS,
         )
     return store
+
+
+def _is_called_alike(store: MemoryStore, name: str) -> bool:
+    """Whether a method takes all arguments that a store's takes, and needs no other."""
+    wanted, found = getattr(MemoryStore, name), getattr(store, name)
+    if not inspect.isfunction(wanted):
+        return True
+    parameters = list(inspect.signature(wanted).parameters.values())[1:]
+    by_place = [one for one in parameters if one.kind is one.POSITIONAL_ONLY or one.kind is one.POSITIONAL_OR_KEYWORD]
+    by_name = [one for one in parameters if one.kind is one.KEYWORD_ONLY]
+    try:
+        signature = inspect.signature(found)
+    except ValueError:
+        # Of a few builtins nothing is known.
+        return True
+    try:
+        signature.bind(*by_place, **{one.name: one for one in by_name})
+        needed = [one for one in by_place if one.default is one.empty]
+        signature.bind(*needed, **{one.name: one for one in by_name if one.default is one.empty})
+    except TypeError:
+        return False
+    return True
 
 
 def local_folder(url: str) -> Path:

@@ -32,6 +32,7 @@ from lifelong.evaluation import metrics
 from lifelong.evaluation.evaluate import predict
 from lifelong.evaluation.processes import Processes
 from lifelong.models.base import Model
+from lifelong.models.registry import model_named_in_errors
 from lifelong.training.checkpoint import (
     Checkpoint,
     CurvePoint,
@@ -193,7 +194,8 @@ class Loop:
         self._model.train()
         passes = self._gradients.passes
         before = replace(passes)
-        step = self._gradients.backward(batch, lambda: (interrupted(), self._overdue(), self._validation_late()))
+        with model_named_in_errors(self._model, "a batch was trained on"):
+            step = self._gradients.backward(batch, lambda: (interrupted(), self._overdue(), self._validation_late()))
         progress.spend("forward", passes.forward - before.forward)
         progress.spend("backward", passes.backward - before.backward)
         asked, self._late, self._long_ago = step.answers

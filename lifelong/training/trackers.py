@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.errors import LifelongError, UsageError, require
-from lifelong.plugins import Registry
+from lifelong.plugins import Registry, named_in_errors
 from lifelong.training.callbacks import Callback, RunInfo
 from lifelong.training.checkpoint import CurvePoint
 
@@ -26,6 +26,7 @@ _EVERY = 1.0
 _ATTEMPTS = 3
 """Failures after which a tracker writes nothing more of its run."""
 _BATCH = 100
+_CALLBACK = "a subclass of lifelong.Callback, or a function without arguments that gives a Callback"
 """Parameters that MLflow takes in one request."""
 
 AnyCallbacks = Callback | str | Sequence[Callback | str]
@@ -66,13 +67,41 @@ def made(callbacks: Sequence[Callback | str]) -> list[Callback]:
 
 def _made(name: str) -> Callback:
     part: Any = TRACKERS[name]
-    found = part() if callable(part) else part
+    with named_in_errors("callbacks", name, "it was made", expected=_CALLBACK):
+        found = part() if callable(part) else part
     if not isinstance(found, Callback):
         raise UsageError(
             f"{name!r} gives an object of type {type(found).__name__}",
-            expected="a subclass of lifelong.Callback, or a function without arguments that gives a Callback",
+            expected=_CALLBACK,
         )
-    return found
+    return found if name in _OWN else _Named(name, found)
+
+
+class _Named(Callback):
+    """A callback of another package, whose errors say its name."""
+
+    def __init__(self, name: str, callback: Callback) -> None:
+        self._name, self._callback = name, callback
+
+    def begun(self, run: RunInfo) -> None:
+        """Pass it on."""
+        with named_in_errors("callbacks", self._name, "a run began"):
+            self._callback.begun(run)
+
+    def stepped(self, examples: int, speed: float, loss: float) -> None:
+        """Pass it on."""
+        with named_in_errors("callbacks", self._name, "a batch was trained on"):
+            self._callback.stepped(examples, speed, loss)
+
+    def validated(self, point: CurvePoint, *, best: bool) -> None:
+        """Pass it on."""
+        with named_in_errors("callbacks", self._name, "a validation ended"):
+            self._callback.validated(point, best=best)
+
+    def ended(self, measured: Mapping[str, float] | None) -> None:
+        """Pass it on."""
+        with named_in_errors("callbacks", self._name, "a run ended"):
+            self._callback.ended(measured)
 
 
 def _expected() -> str:

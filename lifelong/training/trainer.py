@@ -35,6 +35,7 @@ from lifelong.evaluation.results import peak_memory, versions
 from lifelong.launch import launch
 from lifelong.models import check_config
 from lifelong.models.base import FittedModel, Model
+from lifelong.models.registry import model_named_in_errors
 from lifelong.training.callbacks import Callback, Callbacks, RunInfo
 from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe, timed
 from lifelong.training.compute import Compute, open_compute
@@ -165,7 +166,7 @@ class _Run:
         if self.start is not None:
             self.start.carry_into_fitted(model)
             self.record["start"] = self.start.record(self._measured(model))
-        with timed(self.seconds, "train"):
+        with timed(self.seconds, "train"), model_named_in_errors(model, "it was fitted"):
             model.fit(self.dataset, seed=self.config.train.seed)
 
     def optimise(self, model: Model, *, resume: bool, callback: Callback) -> None:
@@ -270,16 +271,17 @@ class _Run:
         run = {"model": self.settings, "train": self.config.train.model_dump()}
         if self.start is not None:
             run["start"] = {"artifact": self.start.artifact.id, "family": self.start.artifact.family}
-        artifact = write_artifact(
-            self.out,
-            model,
-            self.dataset,
-            run=run,
-            metrics=document,
-            calibrator=calibrators.pop(first),
-            other_calibrators=calibrators,
-            start=None if self.start is None else self.start.artifact,
-        )
+        with model_named_in_errors(model, "its artifact was written"):
+            artifact = write_artifact(
+                self.out,
+                model,
+                self.dataset,
+                run=run,
+                metrics=document,
+                calibrator=calibrators.pop(first),
+                other_calibrators=calibrators,
+                start=None if self.start is None else self.start.artifact,
+            )
         self.checkpoint.delete()
         return artifact
 

@@ -31,6 +31,7 @@ from lifelong.errors import LifelongError, MismatchError, UsageError, require
 from lifelong.evaluation import metrics
 from lifelong.evaluation.evaluate import predict, torch_threads
 from lifelong.models.base import FittedModel, Model
+from lifelong.models.registry import model_named_in_errors
 from lifelong.training.callbacks import Callback, Callbacks, RunInfo
 from lifelong.training.checkpoint import Checkpoint, CurvePoint, Fingerprint, json_safe
 from lifelong.training.compute import open_compute
@@ -227,7 +228,8 @@ class _Tuner:
             model = build_model(self._dataset, self._search.model, limited.model)
             if isinstance(model, FittedModel):
                 model.shared = self._shared
-                model.fit(self._dataset, seed=config.train.seed)
+                with model_named_in_errors(model, "it was fitted"):
+                    model.fit(self._dataset, seed=config.train.seed)
                 validation = self._dataset.examples("validation")
                 logit_N = predict(model, self._dataset, validation)[:, 0]
                 return metrics.auc(np.asarray(validation.label_NT[:, 0]), logit_N)
