@@ -13,13 +13,16 @@ from itertools import repeat
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from lifelong.data.arrays import AGAIN, open_arrays
-from lifelong.data.vocabulary import UNKNOWN, IdIndex, Vocabulary
-from lifelong.dtypes import Int32Array, IntArray
+from lifelong.data.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, Vocabulary
+from lifelong.dtypes import FloatArray, Int32Array, IntArray
 from lifelong.errors import DatasetError, RequestError
 
 FIRST_ROW = 2
+VALUES = "value.npy"
+"""File of the items' own numbers. Models do not read it, so it is no part of a dataset's hash."""
 _RECENT = 131_072
 """How many items have their numbers kept in RAM: a look-up on disk costs fifty times as much."""
 
@@ -32,14 +35,24 @@ class Catalogue:
         number_VF: int32, one row of field numbers per catalogue row (padding and unknown rows included), columns in the
             order of `vocabularies`.
         vocabularies: item field -> vocabulary; the first is `item`.
+        value_VN: float64, the items' own values of the N fields of numbers, such as a price of 2.95, NaN where not
+            known; for people, since models read levels alone. None in the files of earlier releases.
     """
 
     ids: IdIndex
     number_VF: Int32Array
     vocabularies: dict[str, Vocabulary]
+    value_VN: FloatArray | None
 
-    def __init__(self, ids: IdIndex, number_VF: Int32Array, vocabularies: Mapping[str, Vocabulary]) -> None:
+    def __init__(
+        self,
+        ids: IdIndex,
+        number_VF: Int32Array,
+        vocabularies: Mapping[str, Vocabulary],
+        value_VN: FloatArray | None = None,
+    ) -> None:
         self.ids, self.number_VF, self.vocabularies = ids, number_VF, dict(vocabularies)
+        self.value_VN = value_VN
         self._recent = _Recent(self._looked_up, len(self.vocabularies))
 
     @classmethod
@@ -57,12 +70,21 @@ class Catalogue:
                 expected=f"({FIRST_ROW + len(ids)}, {len(vocabularies)})",
                 fix=AGAIN,
             )
-        return cls(ids, number_VF, vocabularies)
+        if not (folder / VALUES).exists():
+            return cls(ids, number_VF, vocabularies)
+        value_VN = open_arrays(folder, [Path(VALUES).stem], "catalogue")[Path(VALUES).stem]
+        shape = (len(number_VF), len(number_fields(vocabularies)))
+        if value_VN.shape != shape or value_VN.dtype != np.float64:
+            found = f"{folder / VALUES} holds {value_VN.dtype} {value_VN.shape}"
+            raise DatasetError(found, expected=f"float64 {shape}", fix=AGAIN)
+        return cls(ids, number_VF, vocabularies, value_VN)
 
     def save(self, folder: Path) -> None:
         """Write the catalogue (without the vocabularies) into `folder`."""
         self.ids.save(folder)
         np.save(folder / "number.npy", self.number_VF)
+        if self.value_VN is not None:
+            np.save(folder / VALUES, self.value_VN)
 
     def __len__(self) -> int:
         """Number of rows, padding and unknown included."""
@@ -118,6 +140,45 @@ class Catalogue:
             number_BF[places, self.fields.index(field)] = self.vocabularies[field].numbers(values)
         return number_BF
 
+    def texts(
+        self,
+        field: str,
+        items: Sequence[str],
+        number_N: npt.NDArray[np.integer],
+        given: Sequence[str | None] | None = None,
+    ) -> list[str | None]:
+        """Values of one field, for people: a number is the item's own value, where that is known, and not its level.
+
+        Args:
+            field: its name.
+            items: item ids.
+            number_N: the number of each.
+            given: the value that came with each from elsewhere, which wins over the catalogue; or None.
+
+        Returns:
+            None where a value is not known.
+        """
+        vocabulary = self.vocabularies[field]
+        # Many items have one number: each is looked up once.
+        value_of = {number: vocabulary.value_of(number) for number in np.unique(number_N).tolist()}
+        level_N = [value_of[number] for number in number_N.tolist()]
+        found = level_N
+        for own in (self._own_values(field, items), given) if isinstance(vocabulary, NumberVocabulary) else ():
+            if own is None:
+                continue
+            # Only a value of this very level: an event may have had another price than the catalogue has now. What was
+            # written from a number alone is the level's own text, and says less than what was found before.
+            same_N = (vocabulary.numbers(own) == number_N) & (number_N >= vocabulary.first_known)
+            places = zip(same_N.tolist(), own, level_N, found, strict=True)
+            found = [text if same and text != level else before for same, text, level, before in places]
+        return found
+
+    def _own_values(self, field: str, items: Sequence[str]) -> list[str | None] | None:
+        if self.value_VN is None:
+            return None
+        value_N = self.value_VN[self.rows(items), number_fields(self.vocabularies).index(field)]
+        return [None if np.isnan(value) else f"{value:.12g}" for value in value_N.tolist()]
+
     def _known_numbers(self, items: Sequence[str]) -> IntArray:
         """Numbers of items by the catalogue alone, from RAM where they were asked for lately."""
         found = self._recent.numbers(items)
@@ -131,6 +192,11 @@ class Catalogue:
         number_BF = np.array(self.number_VF[self.rows(items)], np.int64)
         number_BF[:, 0] = self.vocabularies["item"].numbers(items)
         return number_BF
+
+
+def number_fields(vocabularies: Mapping[str, Vocabulary]) -> list[str]:
+    """Names of the fields that hold numbers, such as prices."""
+    return [field for field, vocabulary in vocabularies.items() if isinstance(vocabulary, NumberVocabulary)]
 
 
 class _Recent:

@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError
 
 from lifelong.config import Record
 from lifelong.data.arrays import AGAIN, open_arrays
-from lifelong.data.catalogue import Catalogue
+from lifelong.data.catalogue import VALUES, Catalogue
 from lifelong.data.events import GAP_NUMBERS, HOUR_NUMBERS, WEEKDAY_NUMBERS, InputSpec, Schema, user_context
 from lifelong.data.examples import SPLITS, VAULT, Examples, Split
 from lifelong.data.histories import Histories
@@ -243,9 +243,10 @@ class Dataset:
         rows = []
         for at in range(place.start, place.stop):
             item, time, kind = self.event(at)
-            number_F = self.catalogue.number_VF[int(self.histories.row_N[at]), 1:].tolist()
+            number_F = self.catalogue.number_VF[int(self.histories.row_N[at]), 1:]
             values = {
-                field: self.vocabularies[field].value_of(number) for field, number in zip(fields, number_F, strict=True)
+                field: self.catalogue.texts(field, [item], number_F[column : column + 1])[0]
+                for column, field in enumerate(fields)
             }
             rows.append({"item": item, "time": time, "event_type": kind, **values})
         return table_of(rows, columns)
@@ -345,11 +346,14 @@ def _instead(folder: Path) -> str:
 
 
 def array_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of all arrays and vocabularies of a dataset folder, without its vault."""
-    digest = hashlib.sha256()
+    """SHA-256 over the names and contents of all arrays and vocabularies of a dataset folder.
+
+    Without its vault, and without the items' own numbers, which are for people alone.
+    """
+    digest, left_out = hashlib.sha256(), Path("catalogue", VALUES)
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and path.name != "dataset.json" and name.parts[0] not in (VAULT, OPENED):
+        if path.is_file() and path.name != "dataset.json" and name.parts[0] not in (VAULT, OPENED) and name != left_out:
             digest.update(name.as_posix().encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())

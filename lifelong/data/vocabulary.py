@@ -370,8 +370,13 @@ class NumberVocabulary(Vocabulary):
 
     def numbers(self, values: Sequence[str | None]) -> IntArray:
         """Level of each value; what is not a number of at least 0 is `UNKNOWN`."""
-        value_N = np.array([_number(value) for value in values], np.float64)
+        value_N = quantities(values)
         return NUMBER.numbers(value_N, value_N >= 0)
+
+
+def quantities(values: Sequence[str | None]) -> npt.NDArray[np.float64]:
+    """The number of each text; NaN where it is not a finite number."""
+    return np.array([_number(value) for value in values], np.float64)
 
 
 def _number(text: str | None) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lifelong.data.catalogue import FIRST_ROW, Catalogue
-from lifelong.data.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, Vocabulary
+from lifelong.data.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, Vocabulary, quantities
 from lifelong.dtypes import IntArray
 
 
@@ -142,11 +142,13 @@ def build_catalogue(
     number_VF = np.zeros((FIRST_ROW + len(ids), 1 + len(fields)), np.int32)
     number_VF[UNKNOWN] = UNKNOWN
     number_VF[FIRST_ROW:, 0] = number
+    own_values = []
     for column, field in enumerate(fields, 1):
         codes, values = field_codes(items, field)
         if field in scales:
             vocabularies[field] = NumberVocabulary()
             of_value = vocabularies[field].numbers(values)
+            own_values.append(np.append(quantities(values), np.nan)[codes])
         else:
             vocabularies[field], of_value = field_vocabulary(
                 field,
@@ -159,4 +161,8 @@ def build_catalogue(
             )
         # A missing value has code -1, which picks the last entry, the unknown.
         number_VF[FIRST_ROW:, column] = np.append(of_value, UNKNOWN)[codes]
-    return Catalogue(ids, number_VF, vocabularies)
+    if not own_values:
+        return Catalogue(ids, number_VF, vocabularies)
+    value_VN = np.full((len(number_VF), len(own_values)), np.nan)
+    value_VN[FIRST_ROW:] = np.column_stack(own_values)
+    return Catalogue(ids, number_VF, vocabularies, value_VN)

@@ -95,13 +95,9 @@ def top_items(scorer: Scorer, user: str, *, most: int, time: int | None = None) 
 
 
 def _listed(scorer: Scorer, items: Sequence[str]) -> list[ListedItem]:
-    names = scorer.schema.item_fields[1:]
-    vocabularies = scorer.artifact.vocabularies
     number_CF = scorer.online_items.numbers(items)
-    return [
-        ListedItem(
-            item,
-            {name: vocabularies[name].value_of(int(number_F[at])) for at, name in enumerate(names, start=1)},
-        )
-        for item, number_F in zip(items, number_CF, strict=True)
-    ]
+    columns = {
+        name: scorer.online_items.texts(name, items, number_CF[:, column])
+        for column, name in enumerate(scorer.schema.item_fields[1:], start=1)
+    }
+    return [ListedItem(item, {name: values[at] for name, values in columns.items()}) for at, item in enumerate(items)]

@@ -33,7 +33,7 @@ from lifelong.data.cell_plan import (
 from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from lifelong.artifact.folder import Artifact
     from lifelong.memory.state import States
@@ -49,7 +49,13 @@ def counts_values(artifact: Artifact) -> bool:
 
 
 def counted_of(
-    scorer: Scorer, states: States, number_CF: IntArray, scores: Sequence[Score], request: ScoreRequest, time: int
+    scorer: Scorer,
+    states: States,
+    number_CF: IntArray,
+    text_FC: Mapping[str, Sequence[str | None]],
+    scores: Sequence[Score],
+    request: ScoreRequest,
+    time: int,
 ) -> list[Counted | None]:
     """What the memory knows of each candidate; None for each where it has no counters.
 
@@ -57,6 +63,7 @@ def counted_of(
         scorer: artifact and store.
         states: the memory of one user.
         number_CF: numbers of the candidates' item fields.
+        text_FC: item field -> the candidates' values, for people.
         scores: the candidates' scores from this memory.
         request: the request that was answered.
         time: its moment, UTC seconds.
@@ -66,8 +73,10 @@ def counted_of(
     cells = _Cells(scorer, states)
     without_CX = cells.without(number_CF, request, time)
     return [
-        cells.counted(number_F, [score.score - float(other) for other in without_X])
-        for number_F, score, without_X in zip(number_CF, scores, without_CX, strict=True)
+        cells.counted(number_F, text_F, [score.score - float(other) for other in without_X])
+        for number_F, text_F, score, without_X in zip(
+            number_CF, zip(*text_FC.values(), strict=True), scores, without_CX, strict=True
+        )
     ]
 
 
@@ -133,11 +142,14 @@ class _Cells(Cells):
         self.scorer, self.has_slots = scorer, "slot" in states.fields
         self.sums_A = _parts(_widths(scorer.artifact) if "sums" in states.fields else ())
 
-    def counted(self, number_F: IntArray, effect_X: Sequence[float]) -> Counted:
-        """What is known of one candidate, from the effects in the order of `without`."""
+    def counted(self, number_F: IntArray, text_F: Sequence[str | None], effect_X: Sequence[float]) -> Counted:
+        """What is known of one candidate with these values, from the effects in the order of `without`."""
         fields, last = len(number_F), len(number_F) + len(self.sums_A)
         return Counted(
-            values=[self.value(field, int(number), effect_X[field]) for field, number in enumerate(number_F)],
+            values=[
+                self.value(field, int(number), text, effect_X[field])
+                for field, (number, text) in enumerate(zip(number_F, text_F, strict=True))
+            ],
             affinities=[
                 self.affinity(field, int(number_F[field]), effect) for field, effect in enumerate(effect_X[fields:last])
             ],
@@ -155,10 +167,9 @@ class _Cells(Cells):
         # Without a factor or a sum the memory says nothing: a difference between the scores is a rounding error.
         return Affinity(name, float(cosine), float(lately), effect if length_K.any() else 0.0)
 
-    def value(self, field: int, number: int, effect: float) -> CountedValue:
-        """What is known of one number of a field."""
+    def value(self, field: int, number: int, text: str | None, effect: float) -> CountedValue:
+        """What is known of one number of a field, which stands for a value."""
         name, key = self.scorer.schema.item_fields[field], key_of(number)
-        text = self.scorer.artifact.vocabularies[name].value_of(number)
         if key == NO_KEY:
             return CountedValue(name, text, "unknown", *NEVER, 0.0)
         if met := self.met(0, field, number):

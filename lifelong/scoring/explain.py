@@ -72,7 +72,11 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
     past = past_of(scorer, request.user, states, dataset=dataset, last=last)
     number_CF = scorer.online_items.numbers(request.items, request.fields)
     shown = _Shown(scorer, past, moment)
-    counted = counted_of(scorer, states, number_CF, answer.scores, request, moment)
+    text_FC = {
+        name: scorer.online_items.texts(name, request.items, number_CF[:, column], request.fields)
+        for column, name in enumerate(scorer.schema.item_fields)
+    }
+    counted = counted_of(scorer, states, number_CF, text_FC, answer.scores, request, moment)
     return Explanation(
         user=answer.user,
         known_user=answer.known_user,
@@ -83,7 +87,7 @@ def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = 
             CandidateExplanation(
                 **_values(score),
                 **_attended(scorer, answer, place, slots, shown, number_CF[place]),
-                fields=shown.values(number_CF[place]),
+                fields={name: values[place] for name, values in text_FC.items() if name != "item"},
                 counted=of_counts,
             )
             for place, (score, of_counts) in enumerate(zip(answer.scores, counted, strict=True))
@@ -103,26 +107,28 @@ class _Shown:
     def __init__(self, scorer: Scorer, past: Past, moment: int) -> None:
         self.past, self.moment = past, moment
         self.seconds = scorer.schema.time_unit == "seconds"
-        self.vocabularies = scorer.artifact.vocabularies
+        self.vocabularies, self.online_items = scorer.artifact.vocabularies, scorer.online_items
         self.fields = scorer.schema.item_fields
 
     def event(self, at: int) -> PastEvent:
         """The event at one place of the past."""
         past, time = self.past, int(self.past.time_N[at])
-        numbers = past.number_NF[at]
         return PastEvent(
             position=int(past.position_N[at]),
             item=past.items[at],
             time=time,
             event_type=past.types[at],
             seconds_ago=self.moment - time if self.seconds else None,
-            fields=self.values(numbers),
+            fields=self.values(at),
         )
 
-    def values(self, number_F: npt.NDArray[np.int64]) -> dict[str, str | None]:
-        """Field -> value of an item, for all fields but its id; None where the value is not known."""
+    def values(self, at: int) -> dict[str, str | None]:
+        """Field -> value of the item of one event, for all fields but its id; None where the value is not known."""
+        past = self.past
         return {
-            name: self.vocabularies[name].value_of(int(number_F[column]))
+            name: self.online_items.texts(
+                name, [past.items[at]], past.number_NF[at, column : column + 1], [past.fields[at]]
+            )[0]
             for column, name in enumerate(self.fields)
             if column
         }

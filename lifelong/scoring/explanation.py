@@ -67,7 +67,13 @@ class CountedValue:
         Literal["counted", "faded", "new", "unknown"],
         Field(description="has a cell; had one, by all signs; never seen; a value that is not counted"),
     ]
-    times: Annotated[int, Field(description="how often the user met it, 0 without a cell; see `precision`")]
+    times: Annotated[
+        int,
+        Field(
+            description="how often the user met it, 0 without a cell; a number such as a price is counted together "
+            "with numbers close to it; see `precision`"
+        ),
+    ]
     events_ago: Annotated[
         int | None, Field(description="about how many events ago she last did, 1 for the last; null without a cell")
     ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data.catalogue import number_fields
 from lifelong.data.item_statistics import parsed
 from lifelong.errors import RequestError, StoreUnavailableError
 from lifelong.store.contract import ITEMS, Commit, until_kept
@@ -146,6 +147,30 @@ class OnlineItems:
         known = [fields and self.catalogue.only_known(fields) for fields in online]
         merged = [{**(fields or {}), **(own or {})} for fields, own in zip(known, inline, strict=True)]
         return self.catalogue.numbers(items, merged)
+
+    def texts(
+        self,
+        field: str,
+        items: Sequence[str],
+        number_N: npt.NDArray[np.int64],
+        given: Sequence[Fields | None] | None = None,
+    ) -> list[str | None]:
+        """Values of one field of items, for people: see `Catalogue.texts`.
+
+        Args:
+            field: its name.
+            items: item ids.
+            number_N: the number of each.
+            given: per item the fields that came with the request or the event, or None.
+        """
+        if field not in number_fields(self.catalogue.vocabularies):
+            return self.catalogue.texts(field, items, number_N)
+        online = dict(zip(distinct := list(dict.fromkeys(items)), self._online(distinct), strict=True))
+        own = [
+            (fields or {}).get(field) or (online[item] or {}).get(field)
+            for item, fields in zip(items, given or [None] * len(items), strict=True)
+        ]
+        return self.catalogue.texts(field, items, number_N, own)
 
     def statistics_of(
         self, items: Sequence[str], given: Sequence[Fields | None] | None = None

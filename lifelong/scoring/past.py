@@ -36,6 +36,7 @@ class Past:
         time_N: int64, UTC seconds or the ordinal of a log without times.
         types: event types; None where not known.
         number_NF: int64, item field numbers.
+        fields: what came with the events themselves; None where nothing did.
         source: "data", "store", "memory", or several with "and"; None if nothing is known.
         note: where the events come from, in words, and what is missing.
     """
@@ -45,6 +46,7 @@ class Past:
     time_N: npt.NDArray[np.int64]
     types: list[str | None]
     number_NF: npt.NDArray[np.int64]
+    fields: list[dict[str, str | None] | None]
     source: str | None
     note: str
 
@@ -103,13 +105,14 @@ def past_of(scorer: Scorer, user: str, states: States, *, dataset: Dataset | Non
     found = {"data": from_data, "store": from_store, "memory": from_memory}
     sources = [name for name in found if found[name]]
     events = list(rows.values())
-    items = [row.item for row in events]
+    items, fields = [row.item for row in events], [row.fields for row in events]
     return Past(
         position_N=np.fromiter(rows, np.int64, len(rows)),
         items=items,
         time_N=np.array([row.time for row in events], np.int64),
         types=[row.event_type for row in events],
-        number_NF=scorer.online_items.numbers(items, [row.fields for row in events]),
+        number_NF=scorer.online_items.numbers(items, fields),
+        fields=fields,
         source=" and ".join(sources) or None,
         note=_note(count - skipped, len(rows), sources, asked_data=dataset is not None),
     )

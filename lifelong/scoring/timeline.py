@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.scoring.past import past_of
@@ -57,13 +56,10 @@ def timeline(scorer: Scorer, user: str, *, last: int, dataset: Dataset | None = 
     """
     states, known = scorer.states([user])
     past = past_of(scorer, user, states, dataset=dataset, last=last)
-    fields = {}
-    for column, name in enumerate(scorer.schema.item_fields[1:], start=1):
-        vocabulary = scorer.artifact.vocabularies[name]
-        # Many events have one number: each is looked up once.
-        number_N = past.number_NF[:, column]
-        value_of = {int(number): vocabulary.value_of(int(number)) for number in np.unique(number_N)}
-        fields[name] = texts(value_of[number] for number in number_N.tolist())
+    fields = {
+        name: texts(scorer.online_items.texts(name, past.items, past.number_NF[:, column], past.fields))
+        for column, name in enumerate(scorer.schema.item_fields[1:], start=1)
+    }
     return Timeline(
         user=user,
         known_user=known[0],

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lifelong.data import catalogue as catalogues
-from lifelong.data.catalogue import Catalogue
-from lifelong.data.vocabulary import UNKNOWN, IdIndex, Vocabulary, id_hash
+from lifelong.data.catalogue import VALUES, Catalogue
+from lifelong.data.vocabulary import UNKNOWN, IdIndex, NumberVocabulary, Vocabulary, id_hash
 from lifelong.errors import DatasetError, RequestError
 
 
@@ -68,3 +68,51 @@ def test_a_catalogue_of_another_shape_is_refused(tmp_path: Path) -> None:
     catalogue.save(tmp_path)
     with pytest.raises(DatasetError, match=r"has shape \(4, 2\).*Expected: \(4, 1\)"):
         Catalogue.open(tmp_path, {"item": catalogue.vocabularies["item"]})
+
+
+def _priced() -> Catalogue:
+    """Items tea (2.95), oats (4.10), air (without a price)."""
+    items, prices = Vocabulary.build(["tea", "oats", "air"]), NumberVocabulary()
+    price_V = prices.numbers([None, None, "2.95", "4.10", None])
+    number_VF = np.column_stack([[0, 1, 2, 3, 4], price_V]).astype(np.int32)
+    value_VN = np.array([[np.nan], [np.nan], [2.95], [4.1], [np.nan]])
+    return Catalogue(IdIndex.build(["tea", "oats", "air"]), number_VF, {"item": items, "price": prices}, value_VN)
+
+
+def _price_texts(catalogue: Catalogue, items: list[str], given: list[str | None] | None = None) -> list[str | None]:
+    fields = None if given is None else [None if price is None else {"price": price} for price in given]
+    return catalogue.texts("price", items, catalogue.numbers(items, fields)[:, 1], given)
+
+
+def test_a_price_is_shown_as_the_items_own_and_not_as_its_level(tmp_path: Path) -> None:
+    priced = _priced()
+    level = priced.vocabularies["price"].value_of(int(priced.number_VF[2, 1]))
+    assert level is not None and float(level) == pytest.approx(3.034, abs=1e-3)
+    priced.save(tmp_path)
+    opened = Catalogue.open(tmp_path, priced.vocabularies)
+    for catalogue in (priced, opened):
+        assert _price_texts(catalogue, ["tea", "oats", "air", "new"]) == ["2.95", "4.1", None, None]
+
+
+def test_a_price_that_came_with_an_event_is_shown_and_a_level_says_nothing_new() -> None:
+    priced = _priced()
+    level = priced.vocabularies["price"].value_of(int(priced.number_VF[2, 1]))
+    # Of the catalogue's level, of another one, and the level itself, as a memory of numbers alone knows it.
+    assert _price_texts(priced, ["tea"] * 3, ["2.99", "7.50", level]) == ["2.99", "7.50", "2.95"]
+    # A catalogue that has another price now.
+    number_N = priced.vocabularies["price"].numbers(["7.5"])
+    assert priced.texts("price", ["tea"], number_N) == [priced.vocabularies["price"].value_of(int(number_N[0]))]
+
+
+def test_a_catalogue_of_an_earlier_release_shows_levels() -> None:
+    priced = _priced()
+    older = Catalogue(priced.ids, priced.number_VF, priced.vocabularies)
+    assert [float(text or "nan") for text in _price_texts(older, ["tea"])] == [pytest.approx(3.034, abs=1e-3)]
+
+
+def test_own_values_of_another_shape_are_refused(tmp_path: Path) -> None:
+    priced = _priced()
+    priced.save(tmp_path)
+    np.save(tmp_path / VALUES, np.zeros((2, 1)))
+    with pytest.raises(DatasetError, match=r"value.npy holds float64 \(2, 1\).*Expected: float64 \(5, 1\)"):
+        Catalogue.open(tmp_path, priced.vocabularies)

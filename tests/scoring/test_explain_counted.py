@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,13 +12,17 @@ pytest.importorskip("torch")
 
 from support.artifacts import tiny_artifact
 
+from lifelong import cli
+from lifelong.artifact.folder import Artifact
 from lifelong.cli.explain import counted_rows
 from lifelong.data.cell_plan import CellScale, plan_of
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.scoring.answer import ScoreRequest
+from lifelong.scoring.catalogue_view import find_items
 from lifelong.scoring.explain import explain
 from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 from lifelong.scoring.scorer import Scorer
+from lifelong.scoring.timeline import timeline
 from lifelong.store.contract import Commit
 
 pytestmark = pytest.mark.torch
@@ -199,3 +206,29 @@ def test_a_memory_without_counters_has_no_such_part(artifact, make_client):
     client = make_client(artifact)
     reply = client.post("/v1/explain", {"user": "u", "items": ["i1"]}).json()
     assert reply["candidates"][0]["counted"] is None
+
+
+@pytest.fixture(scope="module")
+def shop():
+    """The artifact of `lifelong try`, whose items have prices; rye bread costs 8.45."""
+    return Artifact.open(Path(cli.__file__).parent / "shop" / "artifact")
+
+
+def test_a_price_is_said_as_it_is_and_not_as_the_level_that_it_is_counted_under(shop, store):
+    events = [UserEvent("u", item, START + DAY * day) for day, item in enumerate(["rye bread", "gouda", "new"])]
+    events[2] = replace(events[2], fields={"price": "8.30"})
+    Updater(shop, store).apply(events)
+    scorer = Scorer(shop, store)
+    scorer.online_items.put({"cola": {"price": "12.75"}})
+    items = ["rye bread", "cola", "mead", "jam"]
+    given = [None, None, {"price": "11"}, None]
+    explained = explain(scorer, ScoreRequest("u", items, LATER, fields=given))
+    said = ["8.45", "12.75", "11", None]
+    assert [candidate.fields["price"] for candidate in explained.candidates] == said
+    counted = [{of.field: of for of in candidate.counted.values}["price"] for candidate in explained.candidates]
+    assert [of.value for of in counted] == said
+    # Bread and the new item are of one level, which is counted.
+    assert [of.times for of in counted] == [2, 0, 0, 0]
+    assert [event.fields["price"] for event in explained.recent] == ["8.30", "4.05", "8.45"]
+    assert timeline(scorer, "u", last=9).fields["price"].values == ["8.45", "4.05", "8.30"]
+    assert find_items(scorer, "rye", most=1).items[0].fields == {"category": "bakery", "price": "8.45"}
