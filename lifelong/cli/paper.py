@@ -11,11 +11,11 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lifelong.cli.compare import command_line, outcome_reply, seed_counts
+from lifelong.cli.compare import command_line, foreseen, outcome_reply, seed_counts
 from lifelong.cli.model_settings import model_configs
 from lifelong.cli.options import Settings, Threads, names, pairs
 from lifelong.cli.terminal import Reply, Terminal
@@ -24,7 +24,6 @@ from lifelong.errors import MismatchError, UsageError
 if TYPE_CHECKING:
     from lifelong.config import RunConfig
     from lifelong.data.dataset import Dataset
-    from lifelong.training.study import Study
 
 FLAGSHIP = "hpmn"
 """The model of the paper: the reference, and the one that the page is about."""
@@ -96,9 +95,9 @@ def paper(
     dataset = prepared(terminal, log, paths, out, pairs(option, option="--option"))
     said = verdict(log, dataset)
     terminal.say(said)
-    foreseen = _foreseen(terminal, dataset, study, out)
+    foretold = foreseen(terminal, dataset, study, out)
     if estimate:
-        return Reply({"verdict": said, **foreseen}, [f"To begin: the same command without --estimate; into {out}"])
+        return Reply({"verdict": said, **foretold}, [f"To begin: the same command without --estimate; into {out}"])
     outcome = run_study(dataset, out, study, command=command, progress=terminal.say)
     page = write_comparison(
         out,
@@ -111,7 +110,7 @@ def paper(
         opening=paper_sections(log, outcome.comparison, dataset, configs),
     )
     reply = outcome_reply(outcome, page)
-    document = {**(reply.document or {}), "log": log, "verdict": said, "estimate": foreseen}
+    document = {**(reply.document or {}), "log": log, "verdict": said, "estimate": foretold}
     return Reply(document, [*reply.summary, said], reply.exit_code)
 
 
@@ -197,27 +196,3 @@ def _flipped(terminal: Terminal, log: str, paths: Sequence[str], folder: Path, o
             break
         terminal.say(f"the coin flips of seed {seed} give a split one label alone; the next seed is tried")
     return made
-
-
-def _foreseen(terminal: Terminal, dataset: Dataset, study: Study, out: Path) -> dict[str, Any]:
-    """Say and return how long the trainings that are missing take at most, in seconds."""
-    from lifelong.evaluation.results import readable_duration
-    from lifelong.training.forecast import seconds_of
-    from lifelong.training.study import plan
-
-    todo = [run for run in plan(study, out).runs if not run.finished]
-    each: dict[str, float] = {}
-    whole, known = 0.0, dict[str, tuple[float, float] | None]()
-    for run in todo:
-        if run.model not in known:
-            known[run.model] = seconds_of(dataset, run.model, run.config)
-        if (took := known[run.model]) is not None:
-            each[run.model], whole = took[0], whole + took[1]
-    if todo:
-        passes = ", ".join(f"{model} {readable_duration(seconds)}" for model, seconds in each.items())
-        terminal.say(f"one pass over the training targets takes about: {passes}")
-        terminal.say(
-            f"{len(todo)} trainings are left; they take {readable_duration(whole / study.workers)} at most, less where "
-            "validation stops rising"
-        )
-    return {"trainings": len(todo), "seconds_at_most": whole / study.workers, "seconds_a_pass": each}
