@@ -174,10 +174,40 @@ class RunConfig(Record):
 def problems_of(error: ValidationError, section: str = "") -> list[str]:
     """What is wrong with settings, as `section.name: what is wrong (what was found)`."""
     return [
-        f"{section}{'.'.join(map(str, detail['loc']))}: {detail['msg'].removeprefix('Value error, ')} "
-        f"(found {detail['input']!r})"
+        f"{section}{'.'.join(map(str, detail['loc']))}: {plain(detail['msg'])} (found {detail['input']!r})"
         for detail in error.errors()
     ]
+
+
+_PLAIN = {
+    "Input should be greater than or equal to ": "must be at least ",
+    "Input should be less than or equal to ": "must be at most ",
+    "Input should be greater than ": "must be above ",
+    "Input should be less than ": "must be below ",
+    "Input should be a valid integer": "must be a whole number",
+    "Input should be a valid number": "must be a number",
+    "Input should be a valid string": "must be a text",
+    "Input should be a valid boolean": "must be true or false",
+    "Input should be a valid tuple": "must be a list, as in [a, b]",
+    "Input should be a valid list": "must be a list",
+    "Input should be a valid dictionary": "must be a table",
+    "Input should be ": "must be ",
+}
+"""Beginning of a message of pydantic -> what is said instead."""
+
+
+def plain(message: str) -> str:
+    """A message of pydantic about one value, in words for who gave it.
+
+    >>> plain("Input should be greater than or equal to 1"), plain("Input should be a valid integer, unable to parse")
+    ('must be at least 1', 'must be a whole number')
+    """
+    message = message.removeprefix("Value error, ")
+    for beginning, words in _PLAIN.items():
+        if message.startswith(beginning):
+            # What follows a kind of value is how pydantic failed to read it; what follows a bound is the bound.
+            return words + message.removeprefix(beginning) if words.endswith(" ") else words
+    return message
 
 
 def load_config(
@@ -306,7 +336,7 @@ def train_problem(detail: Any) -> str:
     name = str(detail["loc"][0])
     if detail["type"] == "extra_forbidden":
         return f"train.{name}: there is no such setting{suggestion(name, TrainSettings.model_fields)}"
-    return f"train.{name}: {detail['msg'].removeprefix('Value error, ')} (found {detail['input']!r})"
+    return f"train.{name}: {plain(detail['msg'])} (found {detail['input']!r})"
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -56,7 +56,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         show = getattr(error, "format_message", None)
         if show is None:
             raise
-        _report_usage(error, show().replace("Value error, ", ""), as_json="--json" in words)
+        from lifelong.config import plain
+
+        option, said, problem = show().partition("': ")
+        _report_usage(error, option + said + plain(problem), as_json="--json" in words)
         return int(getattr(error, "exit_code", 2))
     return code if isinstance(code, int) else 0
 

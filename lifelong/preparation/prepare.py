@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.atomic import building, in_use, put_in_place, remove_remains
+from lifelong.config import suggestion
 from lifelong.data.dataset import OPENED, Dataset, Manifest, array_hash, write_manifest
 from lifelong.data.examples import VAULT
 from lifelong.errors import UsageError
@@ -155,7 +156,10 @@ def _keep_openings(out: Path, folder: Path) -> None:
 
 def _check_source(source: str, engine: str) -> None:
     if source not in SOURCES:
-        raise UsageError(f"there is no source {source!r}", expected=", ".join(sorted(SOURCES)))
+        raise UsageError(
+            f"there is no source {source!r}{suggestion(source, sorted(SOURCES))}",
+            fix="read a log of any other format with the source `table`",
+        )
     engines = getattr(SOURCES[source], "engines", (engine,))
     if engine not in engines:
         raise UsageError(

@@ -74,7 +74,7 @@ def backup(path: Path, dest: Path) -> Backup:
     """
     folders = databases(path)
     if dest.exists():
-        raise UsageError(f"{dest} is there", expected="the name of a new folder", fix="name another one")
+        raise UsageError(f"{dest} exists", expected="the name of a new folder", fix="name another one")
     try:
         with building(dest) as draft:
             store = draft / "store"

@@ -46,7 +46,7 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
     STORES.check_names()
     expected = "memory://, rocksdb:///path or redis://host:port/database"
     if not found:
-        raise UsageError(f"{url!r} is not the URL of a store", expected=expected, fix=f"write rocksdb://{url}")
+        raise UsageError(f"{url!r} is not the URL of a store", expected=expected, fix=f"write {_meant(url)}")
     if scheme == "memory":
         if place:
             raise UsageError(f"{url!r}: a store in memory has no place", expected="memory://")
@@ -155,3 +155,15 @@ def folder_of(url: str) -> tuple[Path, int | None]:
     if query and not (option == "shards" and value.isdecimal() and int(value) > 0):
         raise UsageError(f"{url!r} has the option {query!r}", expected=expected)
     return Path(place), int(value) if query else None
+
+
+def _meant(url: str) -> str:
+    """The URL that was probably meant: one slash of a known scheme is missing, or the scheme itself.
+
+    >>> _meant("rocksdb:/data/store"), _meant("/data/store")
+    ('rocksdb:///data/store', 'rocksdb:///data/store')
+    """
+    scheme, colon, place = url.partition(":")
+    if colon and scheme in ("rocksdb", "memory", *SCHEMES):
+        return f"{scheme}://{place}" if scheme == "rocksdb" else f"{scheme}://{place.lstrip('/')}"
+    return f"rocksdb://{url}"

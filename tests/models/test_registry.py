@@ -161,16 +161,16 @@ def test_context_fields_that_the_data_lacks_are_named_with_those_there_are() -> 
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"context": "hour"}, r"model.context: Input should be a valid tuple \(found 'hour'\)"),
-        ({"context": [1]}, r"model.context.0: Input should be a valid string \(found 1\)"),
-        ({"counts": "some"}, r"model.counts: Input should be a valid boolean.*\(found 'some'\)"),
-        ({"side": "left"}, r"model.side: Input should be 'user', 'item' or 'both' \(found 'left'\)"),
-        ({"side": "both", "item_recent": 0}, r"model.item_recent: Input should be greater than 0 \(found 0\)"),
+        ({"context": "hour"}, r"model.context: must be a list, as in \[a, b\] \(found 'hour'\)"),
+        ({"context": [1]}, r"model.context.0: must be a text \(found 1\)"),
+        ({"counts": "some"}, r"model.counts: must be true or false \(found 'some'\)"),
+        ({"side": "left"}, r"model.side: must be 'user', 'item' or 'both' \(found 'left'\)"),
+        ({"side": "both", "item_recent": 0}, r"model.item_recent: must be above 0 \(found 0\)"),
         ({"head": "tall"}, r"model.head: there is no head 'tall' \(there are: shared, mmoe, ple, esmm\)"),
     ],
 )
 def test_settings_that_all_models_share_are_checked_like_their_own(settings: dict[str, Any], problem: str) -> None:
-    with pytest.raises(ConfigError, match=rf"{problem}.*model.width: Input should be greater than 0"):
+    with pytest.raises(ConfigError, match=rf"{problem}.*model.width: must be above 0"):
         check_config("hpmn", {**settings, "width": 0})
 
 

@@ -134,7 +134,7 @@ def test_nothing_is_overwritten_and_what_is_no_backup_is_refused(tmp_path):
     with contextlib.closing(ShardedStore(tmp_path / "store", 2)) as store:
         store.commit(Commit(records={0: {"a": b"1", "b": b"2"}}))
         backup(tmp_path / "store", tmp_path / "backup")
-    with pytest.raises(UsageError, match="is there"):
+    with pytest.raises(UsageError, match="exists"):
         backup(tmp_path / "store", tmp_path / "backup")
     with pytest.raises(UsageError, match="exists, and a backup never overwrites anything"):
         restore(tmp_path / "backup", tmp_path / "store")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from lifelong.config import Record, read_mapping
+from lifelong.config import Record, plain, read_mapping
 from lifelong.data.events import USUAL_CONTEXT
 from lifelong.data.scales import ITEM_SCALES, SCALES
 from lifelong.errors import ConfigError
@@ -228,7 +228,7 @@ def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
 def _words(problem: Mapping[str, Any]) -> str:
     """What is wrong with a setting."""
     words = {"missing": "is not given", "extra_forbidden": "there is no such setting"}
-    return words.get(problem["type"]) or str(problem["msg"]).removeprefix("Value error, ")
+    return words.get(problem["type"]) or plain(str(problem["msg"]))
 
 
 def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
@@ -240,7 +240,7 @@ def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        problems = [problem["msg"].removeprefix("Value error, ") for problem in error.errors()]
+        problems = [plain(problem["msg"]) for problem in error.errors()]
         raise ConfigError(problems, fix="choose other columns with --option fields=") from None
 
 

@@ -28,7 +28,9 @@ def check_files(paths: Sequence[Path], *, source: str) -> list[Path]:
         if path.is_dir():
             raise SourceError("this is a folder", file=str(path), expected="a file", fix=f"name its files: {path}/*")
         if not path.exists():
-            raise SourceError("there is no such file", file=str(path), expected="an existing file")
+            raise SourceError(
+                "there is no such file", file=str(path), expected="an existing file", fix="check the path"
+            )
     return list(paths)
 
 
