@@ -478,8 +478,20 @@ def make_codec(name: str, layout: Sequence[FieldLayout]) -> Codec:
 
 def codec_of(identity: StoreIdentity) -> Codec:
     """The codec of an artifact's memories in a store, without opening the artifact."""
-    layout = [FieldLayout.model_validate(part) for part in json.loads(identity.layout)]
-    return make_codec(identity.codec, layout)
+    return make_codec(identity.codec, _layout_of(identity))
+
+
+def _layout_of(identity: StoreIdentity) -> list[FieldLayout]:
+    return [FieldLayout.model_validate(part) for part in json.loads(identity.layout)]
+
+
+def is_same_layout(one: StoreIdentity, other: StoreIdentity) -> bool:
+    """Whether two layouts mean the same: releases add parts to what they write, which have defaults where they miss."""
+    try:
+        return _layout_of(one) == _layout_of(other)
+    except ValueError:
+        # Of a later release, or not a layout.
+        return False
 
 
 def _rounded_up(scale: FloatArray) -> FloatArray:

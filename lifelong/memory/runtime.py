@@ -21,7 +21,7 @@ from lifelong.artifact.folder import RUN, STRIDE, Graph, is_recent
 from lifelong.artifact.manifest import AGAIN
 from lifelong.data.events import NO_TIME
 from lifelong.errors import ArtifactError, StoreCorruptError
-from lifelong.memory.codec import Codec, make_codec
+from lifelong.memory.codec import Codec, is_same_layout, make_codec
 from lifelong.memory.counting import FIELDS as COUNTED
 from lifelong.memory.counting import Counting
 from lifelong.memory.graphs import Session
@@ -431,7 +431,10 @@ def identity_of(artifact: Artifact, store: MemoryStore, codec: str | None = None
     own = artifact_list.find(artifact.id)
     known = own or artifact_list.served
     found = identity_with(artifact, codec or (artifact.config.codec if known is None else known.identity.codec))
-    return found if own is None else replace(found, fields=own.identity.fields)
+    if own is None:
+        return found
+    layout = own.identity.layout if is_same_layout(own.identity, found) else found.layout
+    return replace(found, fields=own.identity.fields, layout=layout)
 
 
 def identity_with(artifact: Artifact, codec: str) -> StoreIdentity:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import ArtifactError, MismatchError, StoreForeignError, StoreUnavailableError
-from lifelong.memory.runtime import identity_with
+from lifelong.memory.runtime import identity_of
 from lifelong.store.artifact_list import ArtifactList, Phase, StoredArtifact
 from lifelong.store.contract import until_kept
 
@@ -62,7 +62,7 @@ def add(
     """
     known = store.artifact_list().find(artifact.id)
     chosen = codec or (artifact.config.codec if known is None else known.identity.codec)
-    identity = identity_with(artifact, chosen)
+    identity = identity_of(artifact, store, chosen)
     _check_served(store.artifact_list(), artifact)
 
     def with_it(artifact_list: ArtifactList) -> ArtifactList:
