@@ -34,8 +34,9 @@ A commit has a name. The script notes it, so that one that is sent again, becaus
 nothing.
 
 What a commit survives, once `commit` has returned, is the server's setting: a crash of our process always; of the
-server's process with `appendonly yes`; a crash of the operating system and a loss of power with `appendfsync always`
-(with `everysec` the last second can be lost, without `appendonly` everything since the last snapshot). A failover to a
+server's process, a crash of the operating system and a loss of power with `appendonly yes` and `appendfsync always`
+(with `everysec` the last second or two can be lost, of a server that is killed only while its disk is slow; without
+`appendonly` everything since the last snapshot). A failover to a
 replica can lose what had not reached it, unless the URL says `replicas=1` or more: then `commit` returns only when so
 many have it, and in a cluster positions are written when the replicas have the memories.
 """

@@ -359,7 +359,9 @@ class Pair:
 def pair(folder: Path) -> Iterator[tuple[Server, Server]]:
     """Two servers that keep a log, of which the second follows the first."""
     folder.mkdir()
-    made = [Server(folder / name, free_port(), ("--appendonly", "yes")) for name in ("one", "other")]
+    # With everysec a server that is killed may lose what it has acknowledged.
+    options = ("--appendonly", "yes", "--appendfsync", "always")
+    made = [Server(folder / name, free_port(), options) for name in ("one", "other")]
     try:
         for one in made:
             one.start()

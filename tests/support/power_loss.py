@@ -43,26 +43,19 @@ SYNC = "sync"
 """Said by a client that has brought everything to the disk, as the command does."""
 
 
-@functools.cache
 def recorder() -> Path | None:
     """The library that records, compiled; None where there is no C compiler."""
+    return library(_SOURCE)
+
+
+@functools.cache
+def library(source: Path) -> Path | None:
+    """A library to be loaded with LD_PRELOAD, compiled; None where there is no C compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         return None
-    made = Path(tempfile.mkdtemp(prefix="lifelong-recorder-")) / "power_loss.so"
-    words = [
-        compiler,
-        "-shared",
-        "-fPIC",
-        "-O1",
-        "-Wall",
-        "-Werror",
-        "-o",
-        str(made),
-        str(_SOURCE),
-        "-ldl",
-        "-lpthread",
-    ]
+    made = Path(tempfile.mkdtemp(prefix="lifelong-library-")) / f"{source.stem}.so"
+    words = [compiler, "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(made), str(source), "-ldl", "-lpthread"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return made if done.returncode == 0 else None
 
