@@ -214,6 +214,20 @@ def recbole(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     return "recbole", [folder / "log.inter", folder / "log.item"], {}
 
 
+def metarank(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    for at, item in enumerate(ITEMS):
+        fields = [{"name": "genre", "value": f"k{at % 3}"}, {"name": "price", "value": at}]
+        events.append({"event": "item", "id": item, "timestamp": 1_600_000_000_000, "item": item, "fields": fields})
+    for place, (user, item, time) in enumerate(ROWS):
+        head = {"id": f"r{place}", "timestamp": str(1_600_000_000_000 + 1_000 * int(time)), "session": user}
+        events.append({"event": "ranking", **head, "items": [{"id": item}, {"id": ITEMS[place % len(ITEMS)]}]})
+        if place % 3:
+            events.append({"event": "interaction", **head, "ranking": f"r{place}", "type": "click", "item": item})
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    return "metarank", [folder / "events.jsonl"], {"options": {"fields": "genre,price"}}
+
+
 def fuxictr(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     for split, part in (("train", ROWS[:100]), ("test", ROWS[100:])):
         lines = "".join(f"{user},{item},{at % 2}\n" for at, (user, item, _) in enumerate(part))
@@ -324,7 +338,8 @@ def test_both_engines_write_the_same_bytes(session: Any, tmp_path: Path, log: An
 
 @pytest.mark.soak
 @pytest.mark.parametrize(
-    "log", [layout, movielens, taobao_ad, recbole, fuxictr, kuairand, yambda, vk_lsvd, instacart, xlong, synthetic]
+    "log",
+    [layout, movielens, taobao_ad, recbole, metarank, fuxictr, kuairand, yambda, vk_lsvd, instacart, xlong, synthetic],
 )
 def test_both_engines_write_the_same_bytes_of_further_sources(session: Any, tmp_path: Path, log: Any) -> None:
     compare(log, tmp_path)

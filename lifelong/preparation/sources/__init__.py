@@ -77,6 +77,7 @@ SOURCES: MutableMapping[str, Source] = Registry[Source](
             _Format("instacart", "Instacart orders, order_products and products, csv"),
             _Format("recbole", "RecBole atomic files: .inter, optional .item and .user"),
             _Format("fuxictr", "FuxiCTR csv or parquet: dataset_config.yaml, train, valid and test"),
+            _Format("metarank", "Metarank events, JSON lines: rankings, interactions, items, users; real impressions"),
             _Format("table", "any csv or parquet with a mapping file"),
             _Format("served", "the impressions log of `lifelong serve`, with events or labels", finds_files=True),
             _Format("synthetic", "worlds with known answers; no files", finds_files=True),

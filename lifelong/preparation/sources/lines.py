@@ -55,7 +55,7 @@ def _parse(path: Path, chunk: Chunk, schema: pa.Schema) -> pa.Table:
     except pa.ArrowInvalid:
         whole = False
     if not whole:
-        for line, found in _objects(path, chunk, json.loads):
+        for line, found in objects(path, chunk, json.loads):
             _check(path, line, found, schema)
         raise SourceError("cannot be parsed", file=str(path), line=int(chunk.line_R[0]), expected="one object a line")
     return table.select(schema.names)
@@ -97,7 +97,7 @@ def literal_rows(files: Sequence[Path], take: Take, schema: pa.Schema, places: P
         before = places.lines
         for chunk in chunks(path, places, chunk_bytes=1 << 22):
             made: list[dict[str, Any]] = []
-            for line, found in _objects(path, chunk, _literal):
+            for line, found in objects(path, chunk, _literal):
                 try:
                     made.append({**take(found), "sequence": before + line - 1})
                 except KeyError as error:
@@ -120,7 +120,7 @@ def _literal(text: str) -> Any:
     return ast.literal_eval(text)
 
 
-def _objects(path: Path, chunk: Chunk, parse: Callable[[str], Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+def objects(path: Path, chunk: Chunk, parse: Callable[[str], Any]) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line number and object of every line of a chunk that is not blank."""
     kept = (row for row in chunk.data.split(b"\n") if row not in (b"", b"\r"))
     for line, row in zip(chunk.line_R.tolist(), kept, strict=True):
@@ -155,5 +155,5 @@ def first_object(path: Path) -> dict[str, Any] | None:
     for chunk in chunks(path, Places(), chunk_bytes=1 << 20):
         if len(chunk.line_R):
             first = next(row for row in chunk.data.split(b"\n") if row not in (b"", b"\r"))
-            return next(_objects(path, Chunk(first, np.asarray(chunk.line_R[:1])), _literal))[1]
+            return next(objects(path, Chunk(first, np.asarray(chunk.line_R[:1])), _literal))[1]
     return None
