@@ -196,8 +196,8 @@ def foreseen(terminal: Terminal, dataset: Dataset, study: Study, out: Path) -> d
         passes = ", ".join(f"{model} {readable_duration(seconds)}" for model, seconds in each.items())
         terminal.say(f"estimate: one pass over the training targets takes about: {passes}")
         terminal.say(
-            f"{len(todo)} trainings are left; they take about {readable_duration(whole / study.workers)} at most, less "
-            "where validation stops rising; scoring comes on top"
+            f"{len(todo)} trainings are left; their steps take about {readable_duration(whole / study.workers)} at "
+            "most, less where validation stops rising; initial vectors, validation and scoring come on top"
             + (f", and so does fitting {', '.join(left_out)}" if left_out else "")
         )
     elif todo:

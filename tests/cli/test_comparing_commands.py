@@ -73,7 +73,7 @@ def test_an_estimate_comes_before_the_first_training_and_none_when_all_are_finis
     assert first.code == second.code == 0
     said = first.stderr
     assert re.search(r"estimate: one pass over the training targets takes about: dnn \S+ (s|min|h)\n", said)
-    assert "2 trainings are left; they take about " in said and "and so does fitting popularity" in said
+    assert "2 trainings are left; their steps take about " in said and "and so does fitting popularity" in said
     assert said.index("estimate: one pass") < said.index("dnn-seed0: begins")
     assert "estimate" not in second.stderr
 
