@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.terminal import Reply, Terminal, runnable
 from lifelong.errors import UsageError
 
 
@@ -27,7 +27,10 @@ def init(
     )
     folder.mkdir(parents=True, exist_ok=True)
     for part in templates:
-        (folder / part.name).write_bytes(part.read_bytes())
+        text = part.read_text(encoding="utf-8")
+        # Its commands are typed in the new folder.
+        written = runnable(text, elsewhere=True) if part.name == "README.md" else text
+        (folder / part.name).write_text(written, encoding="utf-8", newline="\n")
     names = [part.name for part in templates]
     lines: list[Any] = [
         f"Made {folder} with {', '.join(names)}",

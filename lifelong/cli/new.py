@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lifelong.cli.terminal import Reply, Terminal
+from lifelong.cli.terminal import Reply, Terminal, python, runnable
 from lifelong.errors import UsageError
 
 _MODEL = '''"""TITLE: a fading mean of everything the user did.
@@ -156,9 +156,9 @@ def new(
         [
             f"{folder} has {', '.join(texts)}",
             f"Next: cd {quote(str(folder))}",
-            f"      python -m pytest test_{name}.py",
-            f"      lifelong --import {name} train DATA --model {name} --out ARTIFACT",
-            "      pip install -e .     # then without --import",
+            f"      {python()} -m pytest test_{name}.py",
+            runnable(f"      lifelong --import {name} train DATA --model {name} --out ARTIFACT", elsewhere=True),
+            f"      {python()} -m pip install -e .     # then without --import",
         ],
     )
 

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from lifelong.cli.extras import COMMANDS, EXTRAS
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from lifelong.reports.tables import Table
 
 logger: logging.Logger = logging.getLogger(__name__)
-_COMMAND = re.compile(rf"(?<![\w/.-])lifelong (?=(?:{'|'.join(COMMANDS)}|--help)\b)")
+_COMMAND = re.compile(rf"(?<![\w/.-])lifelong (?=(?:{'|'.join(COMMANDS)}|--help|--import)\b)")
 _TIME_TO_NOTICE = 2.0
 """Seconds that torchrun has to see which process ended first."""
 _WIDTH = 160
@@ -224,10 +225,22 @@ def report(parts: Mapping[str, Any], *, as_json: bool) -> None:
     sys.stderr.write(runnable("\n".join(lines)) + "\n")
 
 
-def runnable(text: str) -> str:
-    """A text with its commands as they run in this shell: `.venv/bin/lifelong train ...` where that is needed."""
+def runnable(text: str, *, elsewhere: bool = False) -> str:
+    """A text with its commands as they run in this shell: `.venv/bin/lifelong train ...` where that is needed.
+
+    Args:
+        text: with commands such as `lifelong train`.
+        elsewhere: they run in another folder than this one.
+    """
     program = _program()
+    program = quote(str(Path(program).absolute()) if elsewhere and program != "lifelong" else program)
     return text if program == "lifelong" else _COMMAND.sub(f"{program} ".replace("\\", r"\\"), text)
+
+
+def python() -> str:
+    """The Python of this environment, as a command: its path where `python` alone is another one."""
+    found = shutil.which("python")
+    return "python" if found and Path(found).absolute() == Path(sys.executable) else quote(sys.executable)
 
 
 def _program() -> str:

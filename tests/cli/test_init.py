@@ -1,12 +1,16 @@
 """`lifelong init`."""
 
+import os
 import re
 import shlex
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.torch
+ROOT = Path(__file__).parents[2]
 
 
 def test_every_command_of_a_new_project_works_as_printed(run, tmp_path, monkeypatch):
@@ -73,3 +77,28 @@ def test_a_place_that_cannot_be_written_is_named(run, tmp_path):
     for words in (("init",), ("new", "model", "my_shop_model", "--out")):
         outcome = run(*words, tmp_path / "file" / "shop", "--json")
         assert outcome.code == 1 and str(tmp_path / "file") in outcome.error["found"], outcome
+
+
+def test_commands_name_the_program_where_it_is_not_on_the_path(tmp_path):
+    """Where it was called by its path, also from the new folder; they are run as printed."""
+    program = tmp_path / "my env" / "bin" / "lifelong"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!{sys.executable}\nimport sys\nfrom lifelong.cli import main\nsys.exit(main())\n")
+    program.chmod(0o755)
+    shell = {**os.environ, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+
+    def sh(command, folder):
+        done = subprocess.run(command, shell=True, cwd=folder, env=shell, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    sh("'my env/bin/lifelong' init shop", tmp_path)
+    first = re.search(r"```sh\n(.*?)```", (tmp_path / "shop" / "README.md").read_text(), re.DOTALL)[1].splitlines()[0]
+    assert first.startswith(f"'{program}' prepare table")
+    sh(first, tmp_path / "shop")
+    assert (tmp_path / "shop" / "data" / "dataset.json").exists()
+    prepare = "prepare table shop/log.csv --mapping shop/mapping.toml --out data"
+    assert "Next: 'my env/bin/lifelong' train data" in sh(f"'my env/bin/lifelong' {prepare}", tmp_path)
+    printed = sh("'my env/bin/lifelong' new model my_shop_model", tmp_path)
+    assert f"'{program}' --import my_shop_model train DATA" in printed
+    assert f"{sys.executable} -m pytest test_my_shop_model.py" in printed
