@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from lifelong.artifact.calibration import Calibrator
-from lifelong.artifact.folder import STATISTICS, Artifact, ArtifactConfig, Kind, item_context
+from lifelong.artifact.folder import DRAWN, STATISTICS, Artifact, ArtifactConfig, Kind, item_context
 from lifelong.artifact.graphs import memory_layout, write_graphs
 from lifelong.artifact.manifest import FORMAT, make_manifest
 from lifelong.atomic import building, check_folder, full_disk, put_in_place, remove_remains
 from lifelong.data.dataset import Dataset
 from lifelong.data.item_statistics import latest_numbers
+from lifelong.data.negatives import drawn_counts
 from lifelong.data.periods import Periods, periods_of
 from lifelong.errors import ArtifactError, UsageError, require
 from lifelong.models import MODELS, build, check_config, is_served, model_class, registered_name
@@ -69,6 +70,8 @@ def write_artifact(
         _copy_data(dataset, folder)
         if dataset.item_statistics is not None and (fields := item_context(model.inputs)):
             np.save(folder / STATISTICS, latest_numbers(dataset.item_statistics, fields))
+        if is_served(model) and (drawn_V := drawn_counts(dataset)) is not None:
+            np.save(folder / DRAWN, drawn_V)
         if isinstance(model, FittedModel):
             model.save(folder / "fitted")
         else:

@@ -7,6 +7,7 @@ ARTIFACT/
   vocabulary/<field>/    one per item field, and event_type; user.<field> for fields of profiles
   catalogue/             every item with its field numbers
   statistics.npy         context numbers of every item at the end of the log    if the model reads some
+  drawn.npy              how often each item is drawn as a training negative    if served, and drawn by popularity
   weights.safetensors    all weights                                            if trained by gradient
   tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped        if the model is served
   graphs/{write,read,head}.onnx                                                 if served; no write for history models
@@ -50,6 +51,7 @@ from lifelong.data.item_statistics import LatestStatistics
 from lifelong.data.periods import Periods
 from lifelong.data.scales import ITEM_SCALES
 from lifelong.data.vocabulary import Vocabulary
+from lifelong.dtypes import IntArray
 from lifelong.errors import ArtifactError, DatasetError, MismatchError, UsageError
 from lifelong.tables import html_table
 
@@ -62,6 +64,7 @@ COUNTING = "counting"
 Graph = Literal["write", "read", "head", "run"]
 Kind = Literal["memory", "history", "fitted"]
 STATISTICS = "statistics.npy"
+DRAWN = "drawn.npy"
 _CONFIG = "config.json"
 _INDEX = ("hash.npy", "offset.npy", "order.npy", "text.npy")
 _MOST_NUMBERS = 1 << 24
@@ -297,7 +300,7 @@ class Artifact:
         number_VF = self.catalogue.number_VF
         if not whole or (number_VF < 0).any() or (number_VF >= sizes).any():
             raise ArtifactError(f"the vocabularies or the catalogue of {self.path} contradict themselves", fix=AGAIN)
-        _ = self.item_statistics, self.metrics
+        _ = self.item_statistics, self.drawn, self.metrics
         if self.config.memory is not None:
             _ = self.tables
 
@@ -385,6 +388,23 @@ class Artifact:
         if number_VK.shape != shape:
             raise ArtifactError(f"{self.path / STATISTICS} has shape {number_VK.shape}", expected=str(shape), fix=AGAIN)
         return LatestStatistics(fields, np.asarray(number_VK), self.config.dataset_schema.rating_range)
+
+    @cached_property
+    def drawn(self) -> IntArray | None:
+        """How often each catalogue row is drawn as a training negative `[V]` (`data.negatives.drawn_counts`).
+
+        None if all are drawn alike, or for an artifact of a release that did not keep it.
+
+        Raises:
+            ArtifactError: the counts are damaged, or not of the catalogue's size.
+        """
+        if DRAWN not in self.manifest.files:
+            return None
+        drawn_V = self._part(lambda: open_arrays(self.path, ["drawn"], "counts of negatives"))["drawn"]
+        if drawn_V.shape != (len(self.catalogue),) or drawn_V.dtype != np.int64 or (drawn_V < 0).any():
+            found = f"{self.path / DRAWN} holds {drawn_V.dtype} {drawn_V.shape}"
+            raise ArtifactError(found, expected=f"int64 ({len(self.catalogue)},), 0 or more", fix=AGAIN)
+        return drawn_V
 
     @cached_property
     def tables(self) -> Mapping[str, npt.NDArray[np.float32]]:

@@ -30,6 +30,7 @@ from lifelong.data.arrays import is_first
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
+from lifelong.data.negatives import log_popularity
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.errors import DataError, UsageError
 from lifelong.evaluation.results import Estimate, RankingPart, RankingResult
@@ -148,8 +149,7 @@ def ranks(
     first_M = np.flatnonzero(is_first(examples.user_N, examples.time_N))
     bound_M = np.append(first_M, len(examples))
     priority_V = np.random.default_rng(seed).permutation(len(dataset.catalogue) - FIRST_ROW)
-    # One more than counted: an item that was never drawn is not impossible.
-    more_V = np.zeros(len(priority_V)) if drawn is None else np.log1p(drawn[FIRST_ROW:])
+    more_V = np.zeros(len(priority_V)) if drawn is None else log_popularity(drawn[FIRST_ROW:])
     rank_N, started = np.empty(len(examples), np.int64), time.perf_counter()
     for part, score_MV in _scored(score, dataset, examples.take(first_M)):
         for basket, score_V in zip(range(part.start, part.stop), score_MV, strict=True):

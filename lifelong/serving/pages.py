@@ -5,6 +5,7 @@ They load nothing from elsewhere. Scripts and styles are built from `page/` of t
 
 from __future__ import annotations
 
+import gzip
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -36,11 +37,14 @@ async def index() -> HTMLResponse:
 
 
 @pages.get("/page/{name}")
-async def part(name: str) -> Response:
-    """A file of the page."""
+async def part(name: str, request: Request) -> Response:
+    """A file of the page, in a third of its bytes for a client that takes gzip."""
     if name not in _FILES:
         raise NotFoundError(f"the page has no file {name!r}", expected=", ".join(_FILES))
-    return Response(_file(f"page/{name}"), media_type=_FILES[name], headers=_headers())
+    headers = {**_headers(), "vary": "accept-encoding"}
+    if not _takes_gzip(request.headers.get("accept-encoding", "")):
+        return Response(_file(f"page/{name}"), media_type=_FILES[name], headers=headers)
+    return Response(_packed(f"page/{name}"), media_type=_FILES[name], headers={**headers, "content-encoding": "gzip"})
 
 
 @pages.get("/report")
@@ -92,6 +96,21 @@ class Report:
 @cache
 def _file(name: str) -> str:
     return (resources.files("lifelong.serving") / "page" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _packed(name: str) -> bytes:
+    return gzip.compress(_file(name).encode(), mtime=0)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding has gzip, and not with weight 0.
+
+    >>> [_takes_gzip(value) for value in ("gzip, deflate, br", "br;q=1, GZIP;q=0.5", "gzip;q=0", "identity", "")]
+    [True, True, False, False, False]
+    """
+    named = (part.replace(" ", "").lower().partition(";q=") for part in accepted.split(","))
+    return any(coding == "gzip" and (not weight or weight.strip("0.") != "") for coding, _, weight in named)
 
 
 def _headers(own: str = "") -> dict[str, str]:

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from lifelong.memory.updater import LAST_SECOND
+from lifelong.scoring.leave_out import LEFT_OUT
 
 LONGEST = 256
 """Characters of an id."""
@@ -336,6 +337,12 @@ class ExplainBody(OneBody):
 
     artifact: Id | None = Field(None, description=OTHER)
     after_events: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = Field(None, description=AFTER)
+    leave_out: list[Annotated[int, Field(ge=1), BeforeValidator(_whole)]] = Field(
+        [],
+        max_length=LEFT_OUT,
+        description="positions of past events, 1 for the first: what each alone does to the scores is found by folding"
+        " the memory again without it",
+    )
 
 
 class ModelReply(_Reply):

@@ -410,10 +410,17 @@ class Service:
             mean = sum([score.score for score in answer.scores]) / len(answer.scores)
             self.metrics.scores.labels(answer.artifact[:12]).observe(mean)
 
-    async def explain(self, request: ScoreRequest, view: View = SERVED) -> Explanation:
-        """Explain one user's candidates."""
+    async def explain(
+        self, request: ScoreRequest, view: View = SERVED, *, leave_out: Sequence[int] = ()
+    ) -> Explanation:
+        """Explain one user's candidates, and what single events of hers do to their scores."""
         self._allow([request])
-        return await self.asked(lambda scorer: explain(scorer, request, dataset=self.dataset), view)
+
+        def explained(scorer: Scorer) -> Explanation:
+            writer = self.views.writer(scorer) if leave_out else None
+            return explain(scorer, request, dataset=self.dataset, leave_out=leave_out, writer=writer)
+
+        return await self.asked(explained, view, folds=bool(leave_out))
 
     async def features(self, user: str, items: Sequence[str], time: int | None) -> list[dict[str, Any]]:
         """What the memory says of a user and candidates, as features of another ranker."""
@@ -437,9 +444,15 @@ class Service:
         """
         return await self._ask(lambda scorer: _memory_of(scorer, user))
 
-    async def asked(self, work: Callable[[Scorer], T], view: View = SERVED) -> T:
-        """What a reader finds out from the scorer that is served or a view of it, in turn with the other readers."""
-        if view.after_events is None:
+    async def asked(self, work: Callable[[Scorer], T], view: View = SERVED, *, folds: bool = False) -> T:
+        """What a reader finds out from the scorer that is served or a view of it, in turn with the other readers.
+
+        Args:
+            work: what is asked of the scorer.
+            view: what is looked at.
+            folds: whether the work folds events again.
+        """
+        if view.after_events is None and not folds:
             return await self._ask(lambda served: work(self.views.of(served, view)))
         # Thousands of events may be folded again: that holds up nobody but others who ask for it.
         return await self.replays.run(lambda: work(self.views.of(self.scorer, view)))

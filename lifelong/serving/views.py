@@ -134,6 +134,10 @@ class Views:
             for gone in kept.keys() - known:
                 del kept[gone]
 
+    def writer(self, scorer: Scorer) -> MemoryWriter:
+        """Folds events into memories of a scorer's artifact."""
+        return self._replayer(scorer).writer
+
     def _replayer(self, scorer: Scorer) -> Replayer:
         with self._lock:
             if scorer.artifact.id not in self._replayers:

@@ -62,8 +62,10 @@ export const top = (user: string, limit: number, moment: Moment | null, signal?:
   get<TopItems>(ofUser(user, "top"), { limit, ...moment }, signal);
 export const items = (q: string, limit: number, signal?: AbortSignal) =>
   get<FoundItems>("v1/catalogue", { q, limit }, signal);
-export const explain = (user: string, candidates: string[], view: { moment?: Moment | null; artifact?: string } = {}, signal?: AbortSignal) =>
-  send<Explanation>("v1/explain", { user, items: candidates, ...view.moment, ...(view.artifact ? { artifact: view.artifact } : {}) }, signal);
+export const explain = (user: string, candidates: string[], view: { moment?: Moment | null; artifact?: string; leave_out?: number[] } = {}, signal?: AbortSignal) =>
+  send<Explanation>("v1/explain", {
+    user, items: candidates, ...view.moment, ...(view.artifact ? { artifact: view.artifact } : {}), ...(view.leave_out ? { leave_out: view.leave_out } : {}),
+  }, signal);
 export const artifacts = (signal?: AbortSignal) => get<ListedArtifact[]>("v1/artifacts", {}, signal);
 export const addEvent = (event: Record<string, unknown>) => send<EventsReply>("v1/events", { events: [event] });
 

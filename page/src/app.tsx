@@ -1,18 +1,19 @@
 import { useCallback, useEffect, useState } from "preact/hooks";
 import * as api from "./api";
 import { Candidates, Search, Why } from "./candidates";
+import { asListed, byScore, ordered } from "./changes";
 import type { Snapshot } from "./changes";
 import { BothWhy, Choice, Comparison, Second, TwoCandidates, artifactName } from "./compare";
 import { Difference } from "./difference";
 import { useLoaded } from "./hooks";
 import { Memory } from "./memory";
 import { Moments, momentOf, momentWords } from "./moment";
-import { Failure, Panel, Scroll } from "./parts";
+import { Failure, Named, Panel, Said, Scroll } from "./parts";
 import { MOST_ITEMS, read, write } from "./route";
 import type { Route } from "./route";
 import { ServiceView } from "./service";
 import { Timeline } from "./timeline";
-import type { History, ListedArtifact, Model, PastEvent } from "./types";
+import type { History, ListedArtifact, Model, PastEvent, TopItems } from "./types";
 import { Users } from "./users";
 import { ago, date, fieldWords, plural } from "./words";
 import { Write } from "./write";
@@ -60,7 +61,7 @@ export function App() {
         <div>
           <h1>Memory explorer</h1>
           <p class="soft">
-            {model.value ? <>Model <strong>{model.value.title}</strong>, artifact {model.value.artifact.slice(0, 12)}, {plural(model.value.items, "item")}. </> : "Asking the service … "}
+            {model.value ? <>Model <strong>{model.value.title}</strong>, artifact {model.value.artifact.slice(0, 12)}, {plural(model.value.items, "item")}. </> : model.problem ? null : "Asking the service … "}
             <a href="docs">Endpoints</a>{model.value?.report ? <> · <a href="report">Report</a></> : null}
           </p>
         </div>
@@ -120,7 +121,9 @@ function UserView({ route, model, artifacts, version, change, again }: {
   const explanation = explained.value;
   const theirs = other ? secondAnswer.value : null;
   const names: [string, string] = [artifactName({ title: model.title, id: model.artifact }), other ? artifactName(other) : ""];
-  const ranked = [...(explanation?.candidates ?? [])].sort((a, b) => b.score - a.score);
+  // What was chosen by hand is ordered by its scores.
+  const order = own ? byScore : asListed;
+  const ranked = explanation ? ordered(explanation, order) : [];
   const candidate = ranked.find(({ item }) => item === route.chosen) ?? ranked[0] ?? null;
   const second = ranked.find(({ item }) => item === route.second && item !== candidate?.item) ?? null;
   const snapshot: Snapshot | null = explanation ? { explanation, cells: cells.value } : null;
@@ -155,13 +158,13 @@ function UserView({ route, model, artifacts, version, change, again }: {
       <Search taken={asked} label="Add an item" onItem={add} />
       {artifacts.some(({ served }) => !served) ? <Choice artifacts={artifacts} other={other} onOther={(id) => { change({ other: id }); }} /> : null}
       {[best, explained, ...(other ? [secondAnswer] : [])].map(({ problem, again: retry }, at) => (problem ? <Failure key={at} problem={problem} again={retry} /> : null))}
-      {explanation && theirs ? <Comparison mine={explanation} theirs={theirs} names={names} chosen={candidate?.item ?? ""} onChoose={choose} />
-        : explanation ? <Candidates explanation={explanation} chosen={candidate?.item ?? ""} own={own} onChoose={choose} onRemove={remove} /> : null}
-      {!own && best.value && best.value.scored < best.value.catalogue ? <p class="small soft">Of {best.value.catalogue.toLocaleString("en")} items the first {best.value.scored.toLocaleString("en")} were scored.</p> : null}
+      {explanation && theirs ? <Comparison mine={explanation} theirs={theirs} names={names} chosen={candidate?.item ?? ""} order={order} onChoose={choose} />
+        : explanation ? <Candidates explanation={explanation} chosen={candidate?.item ?? ""} own={own} order={order} onChoose={choose} onRemove={remove} /> : null}
+      {!own && best.value ? <Listed top={best.value} /> : null}
     </Panel>
   );
   const why = explanation && candidate ? (
-    <Panel id="why-title" title={<>Why <bdi class="word">{candidate.item}</bdi>?</>} aside={ranked.length > 1 ? <Second ranked={ranked} first={candidate.item} second={second?.item ?? ""} onSecond={(item) => { change({ second: item }); }} /> : null}>
+    <Panel id="why-title" title={<>Why <Named>{candidate.item}</Named>?</>} aside={ranked.length > 1 ? <Second ranked={ranked} first={candidate.item} second={second?.item ?? ""} onSecond={(item) => { change({ second: item }); }} /> : null}>
       {theirs ? [candidate, ...(second ? [second] : [])].map((one) => (
         <section key={one.item} aria-label={one.item}>
           {second ? <h3><bdi class="word">{one.item}</bdi></h3> : null}
@@ -175,28 +178,42 @@ function UserView({ route, model, artifacts, version, change, again }: {
     <>
       <section class="panel" aria-labelledby="user-title">
         <h2 id="user-title" class="user"><bdi class="word">{user}</bdi></h2>
-        <p class="soft">{known === false ? "No memory is stored for this user: items are scored with an empty one." : history.value ? summary(history.value, model) : "Reading …"}</p>
+        <p class="soft">{known === false ? "No memory is stored for this user: items are scored with an empty one." : history.value ? summary(history.value, model) : history.problem ? "Her history could not be read." : "Reading …"}</p>
         {history.problem ? <Failure problem={history.problem} again={history.again} /> : null}
         {history.value && known !== false ? (
           <>
-            <Timeline history={history.value} model={model} candidate={candidate} after={moment?.after_events ?? null} onAfter={toMoment} shown={route} onShown={change} />
+            <Timeline history={history.value} model={model} candidate={candidate} view={{ moment }} after={moment?.after_events ?? null} onAfter={toMoment} shown={route} onShown={change} />
             {history.value.position.length ? <Moments history={history.value} model={model} after={moment?.after_events ?? null} onAfter={toMoment} /> : null}
             {explanation?.recent.length ? <Latest events={explanation.recent} unit={model.time_unit} moment={words} /> : null}
-            <p class="small soft">Drawn are {plural(history.value.time.length, "event")} of {history.value.count.toLocaleString("en")}: {history.value.note}.</p>
+            <p class="small soft">Drawn are {plural(history.value.time.length, "event")} of {history.value.count.toLocaleString("en")}: <Said>{history.value.note}</Said>.</p>
           </>
         ) : null}
       </section>
-      {theirs || second ? <>{candidates}{why}{memory}</> : <div class="columns">{memory}<div>{candidates}{why}</div></div>}
+      {/* The same elements in both layouts: what has the focus keeps it. */}
+      <div class={theirs || second ? "three below" : "three"}>
+        <div class="held">{memory}</div><div class="list">{candidates}</div><div class="why">{why}</div>
+      </div>
       {moment && snapshot && present.value ? (
         <Panel id="difference-title" title="What has changed since">
           <p>Then her memory had {plural(snapshot.explanation.count, "event")}; now it has {present.value.count.toLocaleString("en")}. Scores change with new events, and as time passes.</p>
-          <Difference before={snapshot} after={{ explanation: present.value, cells: presentCells.value }} names={["then", "now"]} chosen={candidate?.item ?? ""} />
+          <Difference before={snapshot} after={{ explanation: present.value, cells: presentCells.value }} names={["then", "now"]} chosen={candidate?.item ?? ""} order={order} />
         </Panel>
       ) : null}
       <Panel id="write-title" title="Write an event and see what changes">
-        <Write user={user} model={model} snapshot={snapshot} read={read} onWritten={again} />
+        <Write user={user} model={model} snapshot={snapshot} order={order} read={read} onWritten={again} />
       </Panel>
     </>
+  );
+}
+
+// How the list over the catalogue is ordered, and what it leaves out.
+function Listed({ top }: { top: TopItems }) {
+  const popular = top.items.some(({ popularity }) => popularity !== null);
+  return (
+    <p class="small soft">
+      Ordered {top.order}.
+      {top.scored < top.catalogue ? ` Of ${plural(top.catalogue, "item")} the ${popular ? "most popular" : "first"} ${top.scored.toLocaleString("en")} were scored.` : ""}
+    </p>
   );
 }
 

@@ -1,5 +1,7 @@
-import { useId, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useRef, useState } from "preact/hooks";
 import * as api from "./api";
+import { ordered } from "./changes";
+import type { Order } from "./changes";
 import { useLoaded } from "./hooks";
 import { Bar, Effect, Failure, Scroll } from "./parts";
 import type { Candidate, CountedValue, Explanation, ListedItem } from "./types";
@@ -12,19 +14,35 @@ export function Search({ taken, label, onItem }: { taken: string[]; label: strin
   const list = useId();
   const box = useRef<HTMLInputElement>(null);
   const wanted = text.trim();
-  const found = useLoaded((signal) => (open ? api.items(wanted, 12, signal) : Promise.resolve(null)), [wanted, open], 120);
+  const found = useLoaded(
+    (signal) => (open ? api.items(wanted, 12, signal).then(({ items }) => ({ items, wanted })) : Promise.resolve(null)), [wanted, open], 120,
+  );
+  // Enter was pressed before the items of this text were there: they are awaited.
+  const [awaited, setAwaited] = useState(false);
+  const there = !found.loading && found.value?.wanted === wanted;
   const known = (found.value?.items ?? []).filter(({ item }) => !taken.includes(item));
   const options: (ListedItem & { unknown?: boolean })[] = [...known];
-  if (wanted && !found.loading && !(found.value?.items ?? []).some(({ item }) => item === wanted) && !taken.includes(wanted))
+  if (wanted && there && !(found.value?.items ?? []).some(({ item }) => item === wanted) && !taken.includes(wanted))
     options.push({ item: wanted, fields: {}, unknown: true });
   const take = (item: string) => {
     onItem(item);
     setText("");
     setActive(-1);
+    setAwaited(false);
     box.current?.focus();
     // The list would cover what one presses next.
     setOpen(false);
   };
+  const takeBest = () => {
+    // A part of an id means an item that there is, rather than an unknown one of this name.
+    const best = known.find(({ item }) => item === wanted) ?? options[0];
+    if (best) take(best.item);
+    else setAwaited(false);
+  };
+  useEffect(() => {
+    if (awaited && there) takeBest();
+    else if (awaited && found.problem) setAwaited(false);
+  }, [awaited, there, found.problem]);
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       event.preventDefault();
@@ -32,11 +50,15 @@ export function Search({ taken, label, onItem }: { taken: string[]; label: strin
       const step = event.key === "ArrowDown" ? 1 : -1;
       if (options.length) setActive((active + step + options.length + (active < 0 && step < 0 ? 1 : 0)) % options.length);
     } else if (event.key === "Enter" && open) {
-      const chosen = options[active] ?? options.find(({ item }) => item === wanted) ?? (wanted ? options[0] : undefined);
-      if (!chosen) return;
+      if (options[active]) take(options[active].item);
+      else if (wanted && there) takeBest();
+      else if (wanted) setAwaited(true);
+      else return;
       event.preventDefault();
-      take(chosen.item);
-    } else if (event.key === "Escape") setOpen(false);
+    } else if (event.key === "Escape") {
+      setOpen(false);
+      setAwaited(false);
+    }
   };
   const showing = open && options.length > 0;
   return (
@@ -45,8 +67,8 @@ export function Search({ taken, label, onItem }: { taken: string[]; label: strin
         <input ref={box} value={text} maxLength={256} autocomplete="off" spellcheck={false} placeholder="part of an item’s id"
           role="combobox" aria-expanded={showing} aria-controls={list} aria-autocomplete="list"
           aria-activedescendant={showing && active >= 0 ? `${list}-${active}` : undefined}
-          onFocus={() => { setOpen(true); }} onBlur={() => { setOpen(false); }}
-          onInput={(event) => { setText(event.currentTarget.value); setOpen(true); setActive(-1); }} onKeyDown={onKeyDown} />
+          onFocus={() => { setOpen(true); }} onBlur={() => { setOpen(false); setAwaited(false); }}
+          onInput={(event) => { setText(event.currentTarget.value); setOpen(true); setActive(-1); setAwaited(false); }} onKeyDown={onKeyDown} />
       </label>
       <ul id={list} role="listbox" aria-label="Items found" hidden={!showing}>
         {options.map((one, at) => (
@@ -62,10 +84,11 @@ export function Search({ taken, label, onItem }: { taken: string[]; label: strin
   );
 }
 
-export function Candidates({ explanation, chosen, own, onChoose, onRemove }: {
-  explanation: Explanation; chosen: string; own: boolean; onChoose: (item: string) => void; onRemove: (item: string) => void;
+export function Candidates({ explanation, chosen, own, order, onChoose, onRemove }: {
+  explanation: Explanation; chosen: string; own: boolean; order: Order; onChoose: (item: string) => void; onRemove: (item: string) => void;
 }) {
-  const ranked = [...explanation.candidates].sort((a, b) => b.score - a.score);
+  const ranked = ordered(explanation, order);
+  const popular = !own && ranked.some(({ popularity }) => popularity !== null);
   const most = largestEffect(explanation.candidates);
   const probabilities = ranked.some(({ probability }) => probability !== null);
   const counted = ranked.some((one) => one.counted);
@@ -77,6 +100,7 @@ export function Candidates({ explanation, chosen, own, onChoose, onRemove }: {
         <table class="candidates">
           <thead><tr>
             <th scope="col" class="number">Rank</th><th scope="col">Item</th><th scope="col" class="number">Score</th>
+            {popular ? <th scope="col" class="number extra">With popularity</th> : null}
             {probabilities ? <th scope="col" class="number">Probability</th> : null}
             <th scope="col" class="wide">{counted ? "Parts" : <span class="hidden">as a bar</span>}</th>
             {own ? <th scope="col"><span class="hidden">Remove</span></th> : null}
@@ -90,6 +114,7 @@ export function Candidates({ explanation, chosen, own, onChoose, onRemove }: {
                   {one.known_item ? <bdi class="word small soft below">{fieldWords(one.fields)}</bdi> : <span class="tag">unknown item</span>}
                 </th>
                 <td class="number">{one.score.toFixed(3)}</td>
+                {popular ? <td class="number extra">{order(one).toFixed(3)}</td> : null}
                 {probabilities ? <td class="number">{one.probability?.toFixed(4) ?? "–"}</td> : null}
                 <td class="wide">
                   {one.counted ? parts(one).map(([name, value]) => (

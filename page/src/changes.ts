@@ -1,6 +1,6 @@
 // Two states of one user compared: before and after an event, or at an earlier moment and now.
 
-import type { Explanation, MemoryCells } from "./types";
+import type { Candidate, Explanation, MemoryCells } from "./types";
 
 export interface Snapshot {
   explanation: Explanation;
@@ -22,15 +22,24 @@ export interface CellChange {
   after: number;
 }
 
-export function ranks(explanation: Explanation): Map<string, number> {
-  const ordered = [...explanation.candidates].sort((a, b) => b.score - a.score);
-  return new Map(ordered.map((candidate, place) => [candidate.item, place + 1]));
+// What candidates are ordered by. A list over the catalogue adds how popular an item is, where the service says so:
+// there the score says how much more likely an item is than its popularity.
+export type Order = (candidate: Candidate) => number;
+export const byScore: Order = ({ score }) => score;
+export const asListed: Order = ({ score, popularity }) => score + (popularity ?? 0);
+
+export function ordered(explanation: Explanation, order: Order): Candidate[] {
+  return [...explanation.candidates].sort((a, b) => order(b) - order(a));
 }
 
-export function scoreChanges(before: Explanation, after: Explanation): ScoreChange[] {
+export function ranks(explanation: Explanation, order: Order): Map<string, number> {
+  return new Map(ordered(explanation, order).map((candidate, place) => [candidate.item, place + 1]));
+}
+
+export function scoreChanges(before: Explanation, after: Explanation, order: Order): ScoreChange[] {
   const earlier = new Map(before.candidates.map((candidate) => [candidate.item, candidate.score]));
-  const rankBefore = ranks(before);
-  const rankAfter = ranks(after);
+  const rankBefore = ranks(before, order);
+  const rankAfter = ranks(after, order);
   return after.candidates
     .filter((candidate) => earlier.has(candidate.item))
     .map((candidate) => ({

@@ -1,5 +1,6 @@
 import { PartsNote, Why, largestEffect, parts } from "./candidates";
-import { ranks } from "./changes";
+import { ordered, ranks } from "./changes";
+import type { Order } from "./changes";
 import { Effect, Scroll } from "./parts";
 import type { Candidate, Explanation, ListedArtifact } from "./types";
 import { plural, signed } from "./words";
@@ -24,12 +25,11 @@ export function Choice({ artifacts, other, onOther }: {
 }
 
 // The candidates by two artifacts, next to each other, in the order of the first.
-export function Comparison({ mine, theirs, names, chosen, onChoose }: {
-  mine: Explanation; theirs: Explanation; names: [string, string]; chosen: string; onChoose: (item: string) => void;
+export function Comparison({ mine, theirs, names, chosen, order, onChoose }: {
+  mine: Explanation; theirs: Explanation; names: [string, string]; chosen: string; order: Order; onChoose: (item: string) => void;
 }) {
-  const rank = [ranks(mine), ranks(theirs)] as const;
+  const rank = [ranks(mine, order), ranks(theirs, order)] as const;
   const found = new Map(theirs.candidates.map((one) => [one.item, one]));
-  const ordered = [...mine.candidates].sort((a, b) => b.score - a.score);
   const most = [largestEffect(mine.candidates), largestEffect(theirs.candidates)] as const;
   return (
     <>
@@ -48,7 +48,7 @@ export function Comparison({ mine, theirs, names, chosen, onChoose }: {
             </tr>
           </thead>
           <tbody>
-            {ordered.map((one) => {
+            {ordered(mine, order).map((one) => {
               const other = found.get(one.item);
               return (
                 <tr key={one.item} class={one.item === chosen ? "chosen" : ""}>

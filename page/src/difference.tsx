@@ -1,19 +1,19 @@
 import { useState } from "preact/hooks";
 import { cellChanges, scoreChanges, slotChanges } from "./changes";
-import type { Snapshot } from "./changes";
+import type { Order, Snapshot } from "./changes";
 import { Scroll } from "./parts";
 import { plural, shown, signed } from "./words";
 
 const FEW = 12;
 
 // What differs between two states of one user: counters, slots, scores and ranks.
-export function Difference({ before, after, names: [then, later], chosen }: {
-  before: Snapshot; after: Snapshot; names: [string, string]; chosen: string;
+export function Difference({ before, after, names: [then, later], chosen, order }: {
+  before: Snapshot; after: Snapshot; names: [string, string]; chosen: string; order: Order;
 }) {
   const [all, setAll] = useState(false);
   const cells = cellChanges(before.cells, after.cells).sort((a, b) => Math.abs(b.after - b.before) - Math.abs(a.after - a.before));
   const slots = slotChanges(before.explanation, after.explanation);
-  const scores = scoreChanges(before.explanation, after.explanation);
+  const scores = scoreChanges(before.explanation, after.explanation, order);
   return (
     <>
       {cells.length ? (

@@ -8,6 +8,12 @@ import type { Gap, Tick, View } from "./scale";
 export const LANE = 24;
 export const AXIS = 26;
 
+export interface Mark {
+  at: number;
+  // What the event alone does to the score; null where that is not known.
+  effect: number | null;
+}
+
 export interface Drawing {
   x: Float64Array;
   lanes: Lanes;
@@ -15,8 +21,8 @@ export interface Drawing {
   gapLabel: (gap: Gap) => string;
   ticks: Tick[];
   view: View;
-  // Places of the candidate's events, for the first row; none without a candidate.
-  marked: Float64Array | null;
+  // The events that matter for the candidate, for the first row; none without a candidate.
+  marked: Mark[] | null;
   selected: number;
   // The place of the last event of an earlier moment; -1 before the first, null for now.
   moment: number | null;
@@ -27,6 +33,8 @@ export interface Colours {
   soft: string;
   line: string;
   accent: string;
+  up: string;
+  down: string;
   panel: string;
   lanes: string[];
 }
@@ -35,7 +43,7 @@ export function colours(element: HTMLElement): Colours {
   const style = getComputedStyle(element);
   const of = (name: string) => style.getPropertyValue(name).trim();
   return {
-    text: of("--text"), soft: of("--soft"), line: of("--line"), accent: of("--accent"), panel: of("--panel"),
+    text: of("--text"), soft: of("--soft"), line: of("--line"), accent: of("--accent"), up: of("--up"), down: of("--down"), panel: of("--panel"),
     lanes: Array.from({ length: 10 }, (_, at) => of(`--lane-${at}`)),
   };
 }
@@ -136,16 +144,18 @@ function pauses(
 }
 
 function marks(
-  context: CanvasRenderingContext2D, marked: Float64Array, look: Colours, pixel: (at: number) => number, width: number,
+  context: CanvasRenderingContext2D, marked: Mark[], look: Colours, pixel: (at: number) => number, width: number,
 ) {
-  context.fillStyle = look.accent;
-  for (const at of marked) {
+  for (const { at, effect } of marked) {
     const x = pixel(at);
     if (x < -4 || x > width + 4) continue;
+    // An event that lowers the score points down; those whose effect is known have its colour.
+    const [tip, base] = (effect ?? 0) < 0 ? [LANE - 6, 5] : [5, LANE - 6];
+    context.fillStyle = effect === null ? look.accent : effect < 0 ? look.down : look.up;
     context.beginPath();
-    context.moveTo(x, 5);
-    context.lineTo(x + 5, LANE - 6);
-    context.lineTo(x - 5, LANE - 6);
+    context.moveTo(x, tip);
+    context.lineTo(x + 5, base);
+    context.lineTo(x - 5, base);
     context.fill();
   }
 }

@@ -2,12 +2,22 @@ import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { Problem } from "./types";
 
+// A name in a sentence. It may be written from right to left, which must not turn the words around it.
+export function Named({ children }: { children: ComponentChildren }) {
+  return <bdi class="word">{children}</bdi>;
+}
+
+// A sentence of the service, which puts names in quotes.
+export function Said({ children }: { children: string }) {
+  return <>{children.split(/('[^']*'|"[^"]*")/).map((part, at) => (at % 2 ? <bdi key={at}>{part}</bdi> : part))}</>;
+}
+
 export function Failure({ problem, again }: { problem: Problem; again?: () => void }) {
   return (
     <div class="problem" role="alert">
-      <p>{problem.found}</p>
-      {problem.expected ? <p>Expected: {problem.expected}</p> : null}
-      {problem.fix ? <p>To do: {problem.fix}</p> : null}
+      <p><Said>{problem.found}</Said></p>
+      {problem.expected ? <p>Expected: <Said>{problem.expected}</Said></p> : null}
+      {problem.fix ? <p>To do: <Said>{problem.fix}</Said></p> : null}
       {again ? <button type="button" onClick={again}>Try again</button> : null}
     </div>
   );

@@ -5,7 +5,10 @@ import { shown, signed } from "./words";
 
 export interface Reason {
   label: string;
-  words: string;
+  // A sentence around the candidate's name, which is shown as text of its own direction.
+  before: string;
+  item: string;
+  after: string;
   // Whether the event at a place of the history is one of them.
   holds: (at: number) => boolean;
 }
@@ -17,6 +20,8 @@ export function reasonOf(history: History, candidate: Candidate | null): Reason 
   return counted(history, candidate) ?? attended(history, candidate) ?? sameItem(history, candidate.item);
 }
 
+const MATTER = "The past events that matter most for ";
+
 function counted(history: History, candidate: Candidate): Reason | null {
   const known = (candidate.counted?.values ?? []).filter(({ value, times }) => value !== null && times > 0);
   const first = known.reduce<(typeof known)[number] | null>((best, one) => (best && Math.abs(best.effect) >= Math.abs(one.effect) ? best : one), null);
@@ -27,7 +32,7 @@ function counted(history: History, candidate: Candidate): Reason | null {
   const label = first.field === "item" ? (first.value ?? "") : `${first.field} ${shown(first.value)}`;
   return {
     label, holds: (at) => texts.index[at] === wanted,
-    words: `The past events that matter most for ${candidate.item}: those of its ${first.field}, whose count changes the score by ${signed(first.effect)}.`,
+    before: MATTER, item: candidate.item, after: `: those of its ${first.field}, whose count changes the score by ${signed(first.effect)}.`,
   };
 }
 
@@ -39,11 +44,21 @@ function attended(history: History, candidate: Candidate): Reason | null {
   const how = candidate.events.length ? "the largest weights" : `something in common with it, behind slot ${(slot?.slot ?? 0) + 1}, which has the largest weight`;
   return {
     label: "largest weights", holds: (at) => places.has(history.position[at] ?? 0),
-    words: `The past events that matter most for ${candidate.item}: those with ${how}.`,
+    before: MATTER, item: candidate.item, after: `: those with ${how}.`,
   };
 }
 
 function sameItem(history: History, item: string): Reason {
   const wanted = history.items.values.indexOf(item);
-  return { label: item, holds: (at) => wanted >= 0 && history.items.index[at] === wanted, words: `Past events of ${item}.` };
+  return { label: item, holds: (at) => wanted >= 0 && history.items.index[at] === wanted, before: "Past events of ", item, after: "." };
+}
+
+// The positions of the latest of these events, of those in a memory after so many events.
+export function latest(history: History, reason: Reason, count: number, most: number): number[] {
+  const found: number[] = [];
+  for (let at = history.position.length - 1; at >= 0 && found.length < most; at--) {
+    const position = history.position[at] ?? 0;
+    if (position <= count && reason.holds(at)) found.push(position);
+  }
+  return found.reverse();
 }

@@ -1,9 +1,16 @@
+import { Fragment } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import * as api from "./api";
+import type { Moment } from "./api";
 import { AXIS, LANE, colours, draw } from "./draw";
+import { Effects } from "./effects";
+import { useLoaded } from "./hooks";
 import { columnOf, columns, lanes } from "./lanes";
-import { reasonOf } from "./reasons";
+import { Named, Said } from "./parts";
+import { latest, reasonOf } from "./reasons";
 import type { Route } from "./route";
 import { gaps, lowerBound, moved, nearest, numberTicks, timeTicks, whole, zoomed } from "./scale";
+import type { Mark } from "./draw";
 import type { View } from "./scale";
 import type { Candidate, History, Model } from "./types";
 import { ago, date, fieldWords, plural, shown, span } from "./words";
@@ -13,9 +20,12 @@ const KEYS = "Left and right arrows go from event to event, Shift and arrows mov
 // How the history is drawn, as the address keeps it.
 export type Shown = Pick<Route, "rows" | "byNumber" | "view" | "event">;
 const PAUSE = 300;
+// As many as the service leaves out for one request.
+const MOST_EFFECTS = 20;
+const NONE: Candidate["event_effects"] = [];
 
-export function Timeline({ history, model, candidate, after, onAfter, shown: { rows: rowsBy, byNumber, view: firstView, event }, onShown }: {
-  history: History; model: Model; candidate: Candidate | null; after: number | null; onAfter: (after: number | null) => void;
+export function Timeline({ history, model, candidate, view: looked, after, onAfter, shown: { rows: rowsBy, byNumber, view: firstView, event }, onShown }: {
+  history: History; model: Model; candidate: Candidate | null; view: { moment: Moment | null }; after: number | null; onAfter: (after: number | null) => void;
   shown: Shown; onShown: (shown: Partial<Shown>) => void;
 }) {
   const names = useMemo(() => columns(history, model.number_fields), [history, model]);
@@ -31,7 +41,22 @@ export function Timeline({ history, model, candidate, after, onAfter, shown: { r
   const pauses = useMemo(() => (byTime ? gaps(x) : []), [x, byTime]);
   const moment = useMemo(() => (after === null ? null : lowerBound(history.position, after + 1) - 1), [history, after]);
   const reason = useMemo(() => reasonOf(history, candidate), [history, candidate]);
-  const marked = useMemo(() => (reason ? x.filter((_, at) => reason.holds(at)) : null), [reason, x]);
+  const held = after ?? history.count;
+  const few = held <= model.replayed;
+  const positions = useMemo(() => (reason && few ? latest(history, reason, held, MOST_EFFECTS) : []), [history, reason, held, few]);
+  const single = useLoaded(
+    (signal) => (candidate && positions.length ? api.explain(history.user, [candidate.item], { moment: looked.moment, leave_out: positions }, signal) : Promise.resolve(null)),
+    [history, candidate?.item, positions.join(), looked.moment?.time], PAUSE,
+  );
+  const answered = single.loading ? null : (single.value?.candidates[0] ?? null);
+  const effects = answered?.item === candidate?.item ? (answered?.event_effects ?? NONE) : NONE;
+  const marked = useMemo(() => {
+    if (!reason) return null;
+    const known = new Map(effects.map(({ position, effect }) => [position, effect]));
+    const found: Mark[] = [];
+    x.forEach((at, place) => { if (reason.holds(place)) found.push({ at, effect: known.get(history.position[place] ?? 0) ?? null }); });
+    return found;
+  }, [reason, x, effects, history]);
   // The first drawing is that of the address; other events, or another axis, begin with all of them.
   const drawn = useRef({ all, history });
   useLayoutEffect(() => {
@@ -135,21 +160,29 @@ export function Timeline({ history, model, candidate, after, onAfter, shown: { r
         <canvas ref={box} style={{ height: `${height}px` }} tabIndex={0} role="application" aria-describedby="timeline-keys"
           aria-label={`History of ${history.user}: ${plural(x.length, "event")}`} onKeyDown={onKeyDown} {...pointers} />
       </div>
-      <p class="selected" aria-live="polite">{selected >= 0 && selected < x.length ? eventWords(history, selected, model.time_unit) : `${plural(x.length, "event")}; select one in the timeline.`}</p>
+      <p class="selected" aria-live="polite">{selected >= 0 && selected < x.length ? <EventWords history={history} at={selected} unit={model.time_unit} /> : `${plural(x.length, "event")}; select one in the timeline.`}</p>
       {chosen !== undefined && chosen < history.count && chosen <= model.replayed ? (
         <button type="button" class="quiet" onClick={() => { onAfter(chosen); }}>Show her memory after event {chosen.toLocaleString("en")}</button>
       ) : null}
-      {reason ? <p class="small">▲ {reason.words}</p> : null}
+      {reason ? <p class="small">▲ {reason.before}<Named>{reason.item}</Named>{reason.after}</p> : null}
+      {candidate && effects.length ? (
+        <Effects key={candidate.item} events={effects} item={candidate.item} all={marked?.length ?? 0} unit={model.time_unit}
+          selected={history.position[selected] ?? 0} onSelect={(position) => { select(history.position.indexOf(position)); }} />
+      ) : null}
+      <p class="small soft" role="status">
+        {!marked?.length ? "" : !few ? `Effects of single events are computed for memories of up to ${plural(model.replayed, "event")}.`
+          : single.problem ? <>Effects of single events are not known: <Said>{single.problem.found}</Said>.</> : single.loading ? "Computing what each of them alone does …" : ""}
+      </p>
       <p class="small soft" id="timeline-keys">{KEYS} With a pointer: drag, pinch, or Ctrl and wheel.</p>
     </>
   );
 }
 
-function eventWords(history: History, at: number, unit: string): string {
+function EventWords({ history, at, unit }: { history: History; at: number; unit: string }) {
   const fields: Record<string, string | null> = {};
   for (const [name, texts] of Object.entries(history.fields)) fields[name] = texts.values[texts.index[at] ?? -1] ?? null;
   const time = history.time[at] ?? 0;
-  const parts = [
+  const words = [
     `No. ${(history.position[at] ?? 0).toLocaleString("en")}`,
     history.items.values[history.items.index[at] ?? -1] ?? "unknown item",
     history.types.values[history.types.index[at] ?? -1] ?? "",
@@ -157,7 +190,7 @@ function eventWords(history: History, at: number, unit: string): string {
     date(time, unit),
     unit === "seconds" ? ago(Date.now() / 1000 - time) : "",
   ];
-  return parts.filter(Boolean).join(" · ");
+  return <>{words.filter(Boolean).map((text, place) => <Fragment key={place}>{place ? " · " : ""}<Named>{text}</Named></Fragment>)}</>;
 }
 
 // Late events were folded in behind later ones: a drawing wants them in ascending order.

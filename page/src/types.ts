@@ -95,7 +95,8 @@ export interface FoundItems {
 }
 
 export interface TopItems {
-  items: (ListedItem & { score: number; rank: number })[];
+  items: (ListedItem & { score: number; popularity: number | null; rank: number })[];
+  order: string;
   scored: number;
   catalogue: number;
 }
@@ -139,6 +140,8 @@ export interface Candidate {
   events: (PastEvent & { attention: number })[];
   rest: { events: number; attention: number } | null;
   counted: { values: CountedValue[]; affinities: Affinity[]; slots_effect: number | null } | null;
+  event_effects: (PastEvent & { effect: number })[];
+  popularity: number | null;
 }
 
 export interface Slot {

@@ -1,7 +1,7 @@
 import { useRef, useState } from "preact/hooks";
 import * as api from "./api";
 import { Search } from "./candidates";
-import type { Snapshot } from "./changes";
+import type { Order, Snapshot } from "./changes";
 import { Difference } from "./difference";
 import { problemOf } from "./hooks";
 import { Failure } from "./parts";
@@ -9,8 +9,8 @@ import type { Model, Problem } from "./types";
 import { plural } from "./words";
 
 // Writes an event and says what became of scores, ranks and counters.
-export function Write({ user, model, snapshot, read, onWritten }: {
-  user: string; model: Model; snapshot: Snapshot | null; read: () => Promise<Snapshot>; onWritten: () => void;
+export function Write({ user, model, snapshot, order, read, onWritten }: {
+  user: string; model: Model; snapshot: Snapshot | null; order: Order; read: () => Promise<Snapshot>; onWritten: () => void;
 }) {
   const [item, setItem] = useState("");
   const [type, setType] = useState("");
@@ -62,16 +62,16 @@ export function Write({ user, model, snapshot, read, onWritten }: {
         </button>
       </form>
       {problem ? <Failure problem={problem} again={() => { void submit(); }} /> : null}
-      <div aria-live="polite">{outcome ? <Outcome {...outcome} /> : null}</div>
+      <div aria-live="polite">{outcome ? <Outcome {...outcome} order={order} /> : null}</div>
     </>
   );
 }
 
-function Outcome({ item, note, before, after }: { item: string; note: string; before: Snapshot; after: Snapshot }) {
+function Outcome({ item, note, before, after, order }: { item: string; note: string; before: Snapshot; after: Snapshot; order: Order }) {
   return (
     <>
       <p><strong>Written:</strong> <bdi class="word">{item}</bdi>. The memory has {plural(after.explanation.count, "event")} now, {before.explanation.count.toLocaleString("en")} before. {note}</p>
-      <Difference before={before} after={after} names={["before", "after"]} chosen={item} />
+      <Difference before={before} after={after} names={["before", "after"]} chosen={item} order={order} />
     </>
   );
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { cellChanges, scoreChanges } from "../src/changes";
+import { asListed, byScore, cellChanges, scoreChanges } from "../src/changes";
 import type { Explanation, MemoryCells } from "../src/types";
 
 const scored = (scores: Record<string, number>) =>
@@ -10,7 +10,7 @@ const counted = (counts: Record<string, number>): MemoryCells => ({
 });
 
 test("scores and ranks before and after", () => {
-  const changes = scoreChanges(scored({ tea: 1, milk: 2 }), scored({ tea: 3, milk: 2, salt: 0 }));
+  const changes = scoreChanges(scored({ tea: 1, milk: 2 }), scored({ tea: 3, milk: 2, salt: 0 }), byScore);
   expect(changes.map(({ item, rankBefore, rankAfter }) => [item, rankBefore, rankAfter])).toEqual([["tea", 2, 1], ["milk", 1, 2]]);
 });
 
@@ -21,4 +21,11 @@ test("counters that rose, came and went", () => {
 
 test("a user without a memory has no counters", () => {
   expect(cellChanges(null, counted({ tea: 1 }))).toHaveLength(1);
+});
+
+test("in a list over the catalogue popularity moves ranks, and not scores", () => {
+  const explanation = { candidates: [{ item: "rare", score: 2, popularity: 1 }, { item: "popular", score: 1, popularity: 6 }] } as unknown as Explanation;
+  const changes = (order: typeof byScore) => scoreChanges(explanation, explanation, order).map(({ item, after, rankAfter }) => [item, after, rankAfter]);
+  expect(changes(byScore)).toEqual([["rare", 2, 1], ["popular", 1, 2]]);
+  expect(changes(asListed)).toEqual([["popular", 1, 1], ["rare", 2, 2]]);
 });

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { reasonOf } from "../src/reasons";
+import { latest, reasonOf } from "../src/reasons";
 import type { Candidate, History } from "../src/types";
 
 const history: History = {
@@ -9,6 +9,7 @@ const history: History = {
 };
 const plain: Candidate = {
   item: "tea", known_item: true, score: 1, probability: null, reason: null, fields: {}, slots: [], events: [], rest: null, counted: null,
+  event_effects: [], popularity: null,
 };
 const value = (field: string, text: string, times: number, effect: number) => ({
   field, value: text, state: "counted" as const, times, events_ago: 1, precision: "exact" as const, effect,
@@ -18,7 +19,7 @@ const places = (candidate: Candidate) => [0, 1, 2].filter((at) => reasonOf(histo
 test("the events of the count with the largest effect matter most, of either sign", () => {
   const counted = { values: [value("item", "tea", 2, 0.5), value("category", "drink", 2, -0.75)], affinities: [], slots_effect: null };
   expect(places({ ...plain, counted })).toEqual([0, 1]);
-  expect(reasonOf(history, { ...plain, counted })?.words).toContain("its category, whose count changes the score by −0.750");
+  expect(reasonOf(history, { ...plain, counted })?.after).toContain("its category, whose count changes the score by −0.750");
 });
 
 test("values that were never met do not count; without any, the events of the same item are marked", () => {
@@ -38,3 +39,11 @@ test("by attention the events with the largest weights, or behind the slot with 
 });
 
 test("without a candidate nothing is marked", () => { expect(reasonOf(history, null)).toBeNull(); });
+
+test("the latest of the events that matter are asked for, up to the moment that is looked at", () => {
+  const reason = reasonOf(history, plain);
+  if (!reason) throw new Error("nothing is marked");
+  expect(latest(history, reason, 3, 20)).toEqual([1, 3]);
+  expect(latest(history, reason, 3, 1)).toEqual([3]);
+  expect(latest(history, reason, 2, 20)).toEqual([1]);
+});

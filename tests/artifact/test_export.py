@@ -20,6 +20,8 @@ from lifelong.artifact import graphs
 from lifelong.artifact.export import load_model, write_artifact
 from lifelong.artifact.folder import Artifact
 from lifelong.data.cell_plan import CellScale, plan_of
+from lifelong.data.dataset import Dataset
+from lifelong.data.negatives import drawn_counts
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation.evaluate import predict
 from lifelong.memory.counting import plan_from
@@ -101,6 +103,18 @@ def test_a_model_with_an_item_side_memory_comes_back(side, tmp_path):
 
 def test_a_loaded_model_is_in_evaluation_mode(hpmn):
     assert not load_model(hpmn).training
+
+
+def test_it_holds_how_often_items_are_drawn_as_negatives_where_they_are_not_drawn_alike(dataset, hpmn, tmp_path):
+    assert hpmn.drawn.tolist() == drawn_counts(dataset).tolist() and hpmn.drawn.sum() > 0
+    negatives = dataset.manifest.negatives.model_copy(update={"rule": "uniform"})
+    alike = Dataset(dataset.folder)
+    alike.manifest = alike.manifest.model_copy(update={"negatives": negatives})
+    assert tiny_artifact(tmp_path / "alike", alike).drawn is None
+    # Nobody ranks with one that is not served.
+    fitted = build("popularity", dataset.inputs, {})
+    fitted.fit(dataset)
+    assert write(tmp_path / "fitted", fitted, dataset, {}).drawn is None
 
 
 def test_tables_are_the_embeddings(hpmn):

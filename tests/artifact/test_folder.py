@@ -55,6 +55,19 @@ def test_it_holds_the_vocabularies_and_catalogue_of_its_dataset(tmp_path):
     assert artifact.config.input_spec == dataset.inputs
 
 
+@pytest.mark.parametrize("wrong", [np.zeros(3, np.int64), np.zeros(43), np.full(43, -1)], ids=["short", "float", "-1"])
+def test_counts_of_negatives_that_do_not_fit_are_refused(folder, wrong):
+    size = len(Artifact.open(folder).catalogue)
+    np.save(folder / "drawn.npy", wrong if len(wrong) == 3 else np.full(size, wrong[0]))
+    with pytest.raises(ArtifactError, match=r"drawn.npy holds .* Expected: int64"):
+        Artifact.open(sealed(folder))
+
+
+def test_one_of_a_release_that_did_not_count_negatives_opens_as_before(folder):
+    assert not (folder / "drawn.npy").exists()
+    assert Artifact.open(folder).drawn is None
+
+
 def test_one_that_was_written_before_there_were_scales_reads_what_it_read():
     spec = Artifact.open(TINY).config.input_spec
     older = replace(spec, context={field: spec.context[field] for field in ("gap", "hour", "weekday")})

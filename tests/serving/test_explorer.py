@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from support.variants import other_artifact
 from test_app import check_error, event
 
 from lifelong.artifact.folder import Artifact
+from lifelong.artifact.manifest import make_manifest
+from lifelong.data.catalogue import FIRST_ROW
 from lifelong.memory import takeover
-from lifelong.scoring import people
+from lifelong.scoring import catalogue_view, people
 from lifelong.serving.explorer import MOST_EVENTS, MOST_LISTED
 from lifelong.serving.service import ServiceSettings
 
@@ -178,9 +184,91 @@ def test_the_best_items_have_the_scores_of_a_request(shop):
     found = shop.get(f"/v1/users/ann/top?limit=5&time={time}").json()
     assert found["scored"] == found["catalogue"] == 101
     assert [one["rank"] for one in found["items"]] == [1, 2, 3, 4, 5]
-    assert found["items"][0]["item"] == "butter"
     scores = shop.post("/v1/score", {"user": "ann", "items": [one["item"] for one in found["items"]], "time": time})
     assert [one["score"] for one in found["items"]] == pytest.approx([one["score"] for one in scores.json()["scores"]])
+
+
+def all_scores(client, user, time):
+    """Item -> score of all items of the catalogue."""
+    items = [one["item"] for one in client.get("/v1/catalogue?limit=200").json()["items"]]
+    scores = client.post("/v1/score", {"user": user, "items": items, "time": time}).json()["scores"]
+    return {one["item"]: one["score"] for one in scores}
+
+
+def test_the_best_items_are_ordered_by_score_and_popularity_where_negatives_were_drawn_by_it(shop, shop_artifact):
+    write(shop, "ann", ["butter", "salami", "butter"])
+    time = START + 3 * DAY
+    scores, drawn_V = all_scores(shop, "ann", time), shop_artifact.drawn[FIRST_ROW:].tolist()
+    more = {item: math.log(1 + drawn) for item, drawn in zip(shop_artifact.catalogue.ids.ids(), drawn_V, strict=True)}
+    expected = sorted(scores, key=lambda item: -(scores[item] + more[item]))
+    assert expected != sorted(scores, key=lambda item: -scores[item])
+    found = shop.get(f"/v1/users/ann/top?limit=101&time={time}").json()
+    assert [one["item"] for one in found["items"]] == expected
+    assert [one["popularity"] for one in found["items"]] == pytest.approx([more[item] for item in expected])
+    assert "plus the log of how often an item came" in found["order"]
+    explained = shop.post("/v1/explain", {"user": "ann", "items": ["cola"], "time": time}).json()["candidates"][0]
+    assert (explained["score"], explained["popularity"]) == (pytest.approx(scores["cola"]), pytest.approx(more["cola"]))
+
+
+def without_counts(artifact, out, rule):
+    """An artifact that does not say how popular items are, with negatives of a rule."""
+    shutil.copytree(artifact.path, out)
+    (out / "drawn.npy").unlink()
+    config = json.loads((out / "config.json").read_text())
+    config["negatives"]["rule"] = rule
+    (out / "config.json").write_text(json.dumps(config))
+    (out / "manifest.json").write_text(make_manifest(out).model_dump_json())
+    return Artifact.open(out)
+
+
+@pytest.mark.parametrize(("rule", "words"), [("uniform", "by the score"), ("popularity", "rare items come first")])
+def test_without_popularity_the_score_alone_orders_and_the_reply_says_so(
+    make_client, shop_artifact, tmp_path, rule, words
+):
+    client = make_client(without_counts(shop_artifact, tmp_path / "artifact", rule))
+    write(client, "ann", ["butter", "salami", "butter"])
+    time = START + 3 * DAY
+    scores = all_scores(client, "ann", time)
+    found = client.get(f"/v1/users/ann/top?limit=101&time={time}").json()
+    assert [one["item"] for one in found["items"]] == sorted(scores, key=lambda item: -scores[item])
+    assert {one["popularity"] for one in found["items"]} == {None}
+    assert found["order"].startswith("by the score") and words in found["order"]
+
+
+def test_of_a_large_catalogue_the_most_popular_items_are_scored(shop, shop_artifact, monkeypatch):
+    monkeypatch.setattr(catalogue_view, "RANKED", 30)
+    found = shop.get("/v1/users/ann/top?limit=101").json()
+    assert (found["scored"], found["catalogue"]) == (30, 101)
+    popular = np.argsort(-shop_artifact.drawn[FIRST_ROW:], kind="stable")[:30]
+    assert {one["item"] for one in found["items"]} == {shop_artifact.catalogue.ids.id_at(at) for at in popular.tolist()}
+
+
+# Single events
+
+
+def test_what_a_single_event_does_to_the_scores_is_said_where_it_is_asked_for(shop):
+    write(shop, "ann", ["butter", "salami", "butter"])
+    body = {"user": "ann", "items": ["butter", "cola"], "time": START + 3 * DAY}
+    scores = [one["score"] for one in shop.post("/v1/score", body).json()["scores"]]
+    found = shop.post("/v1/explain", body | {"leave_out": [2, 3]}).json()["candidates"]
+    assert [{event["position"] for event in one["event_effects"]} for one in found] == [{2, 3}] * 2
+    # Without the last event, the memory is that of the two before it.
+    without = [one["score"] for one in shop.post("/v1/explain", body | {"after_events": 2}).json()["candidates"]]
+    last = [next(event for event in one["event_effects"] if event["position"] == 3) for one in found]
+    assert [event["effect"] for event in last] == pytest.approx(np.subtract(scores, without).tolist(), abs=1e-4)
+    assert (last[0]["item"], last[0]["effect"] > 0) == ("butter", True)
+    assert all(one["event_effects"] == [] for one in shop.post("/v1/explain", body).json()["candidates"])
+
+
+def test_events_that_cannot_be_left_out_are_refused(shop, make_client, shop_artifact):
+    write(shop, "ann", ["butter", "salami"])
+    body = {"user": "ann", "items": ["butter"]}
+    check_error(shop.post("/v1/explain", body | {"leave_out": [3]}), 422, found="event 3 to leave out of a memory of 2")
+    check_error(shop.post("/v1/explain", body | {"leave_out": [*range(1, 22)]}), 422, found="leave_out")
+    check_error(shop.post("/v1/explain", body | {"leave_out": [0]}), 422, found="leave_out")
+    unlogged = make_client(shop_artifact, settings=ServiceSettings(event_log=False))
+    write(unlogged, "ann", ["butter", "salami"])
+    check_error(unlogged.post("/v1/explain", body | {"leave_out": [1]}), 409, found="2 of 2 events of user 'ann'")
 
 
 def test_the_model_says_what_it_reads(shop):

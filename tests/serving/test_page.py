@@ -72,6 +72,21 @@ def test_the_files_of_the_page_name_no_outside_address(client, path, kind):
     }
 
 
+@pytest.mark.parametrize("path", FILES)
+def test_the_files_of_the_page_are_packed_for_a_client_that_takes_it(client, path):
+    packed, plain = (
+        client.request("GET", path, headers={"accept-encoding": of}) for of in ("deflate, gzip", "gzip;q=0, br")
+    )
+    assert packed.headers["content-encoding"] == "gzip" and "content-encoding" not in plain.headers
+    assert packed.headers["vary"] == plain.headers["vary"] == "accept-encoding"
+    assert packed.text == plain.text == (BUILT / path.removeprefix("/")).read_text()
+    assert int(packed.headers["content-length"]) < 0.55 * int(plain.headers["content-length"])
+
+
+def test_the_page_has_content_before_its_script(client):
+    assert re.search(r'<div id="page">\s*<header>.*<h1>Memory explorer</h1>', client.get("/").text)
+
+
 def test_no_source_of_the_page_writes_markup():
     for path in (SOURCES / "src").rglob("*.ts*"):
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", path.read_text()), path

@@ -8,6 +8,8 @@ import threading
 import time
 from contextlib import closing, contextmanager
 from pathlib import Path
+from time import time as time_now
+from urllib.parse import quote_plus
 
 import pytest
 from support.browser import PATIENCE, violations
@@ -17,6 +19,7 @@ from support.variants import other_artifact
 from lifelong.artifact.folder import Artifact
 from lifelong.ingestion.files import ingest
 from lifelong.serving.app import create_app
+from lifelong.serving.service import ServiceSettings
 from lifelong.store.opening import open_store
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (lifelong[dev])")
@@ -135,6 +138,68 @@ def test_the_events_that_matter_most_are_those_of_the_largest_effect(page, addre
     playwright.expect(page.get_by_text(re.compile(words))).to_be_visible()
 
 
+def effects(page):
+    """Number of the event -> its effect, as the page shows them."""
+    rows = page.locator("table.effects tbody tr").all_inner_texts()
+    found = (re.search(r"No\. (\d+) .*?([+\u2212]?\d+\.\d{3})", row, re.DOTALL) for row in rows)
+    return {int(one[1]): one[2].replace("\u2212", "-").removeprefix("+") for one in found if one}
+
+
+@pytest.mark.parametrize("after", [0, 300], ids=["now", "then"])
+def test_what_each_event_that_matters_does_alone_is_shown_and_leads_to_the_event(page, address, after):
+    page.goto(f"{address}/#user=Ada&item=gouda&chosen=gouda" + f"&after={after}" * bool(after))
+    history = page.request.get(f"{address}/v1/users/Ada/history").json()
+    gouda = history["items"]["values"].index("gouda")
+    bought = [at for at, item in zip(history["position"], history["items"]["index"], strict=True) if item == gouda]
+    wanted = [at for at in bought if not after or at <= after][-20:]
+    page.locator("table.effects").wait_for()
+    if len(wanted) > 5:
+        page.get_by_role("button", name=f"Show all {len(wanted)} events with their effects").click()
+    time = history["time"][after - 1] if after else int(time_now())
+    body = {"user": "Ada", "items": ["gouda"], "leave_out": wanted, "time": time}
+    body |= {"after_events": after} if after else {}
+    (asked,) = page.request.post(f"{address}/v1/explain", data=body).json()["candidates"]
+    shown = effects(page)
+    assert set(shown) == set(wanted)
+    for one in asked["event_effects"]:
+        # Now has moved on since the page asked.
+        assert float(shown[one["position"]]) == pytest.approx(one["effect"], abs=0.0011 if after else 0.02)
+    first = asked["event_effects"][0]["position"] if after else next(iter(shown))
+    page.get_by_role("button", name=f"No. {first} gouda").press("Enter")
+    playwright.expect(page.locator("p.selected")).to_contain_text(f"No. {first} · gouda")
+    playwright.expect(page).to_have_url(re.compile(f"event={first}"))
+
+
+def test_without_all_events_the_page_says_why_single_effects_are_not_known(page, artifact):
+    with closing(open_store("memory://")) as store:
+        app = create_app(artifact, store, settings=ServiceSettings(event_log=False))
+        with served(app) as address:
+            events = [{"user": "u", "item": "i1", "time": 1_700_000_000 + at, "event_type": "view"} for at in range(9)]
+            page.request.post(f"{address}/v1/events", data={"events": events})
+            page.goto(f"{address}/#user=u&item=i1")
+            page.get_by_role("heading", name="Why i1?").wait_for()
+            playwright.expect(page.get_by_text("No event is known")).to_be_visible()
+            assert page.locator("table.effects").count() == 0
+
+
+def test_the_list_over_the_catalogue_is_ordered_with_popularity_and_says_so_and_own_candidates_by_score(page, address):
+    page.goto(f"{address}/#user=Ada")
+    top = page.request.get(f"{address}/v1/users/Ada/top?limit=10").json()
+    region, names = page.get_by_role("region", name="Best 10 of the catalogue"), [one["item"] for one in top["items"]]
+    by_score = [one["item"] for one in sorted(top["items"], key=lambda one: -one["score"])]
+    assert names != by_score
+    playwright.expect(region.locator("tbody th button")).to_have_text(names)
+    first = top["items"][0]
+    shown = [float(text) for text in region.locator("tbody tr").first.locator("td.number").all_inner_texts()]
+    # Rank, score, and with popularity; the score moves on with time.
+    assert shown == pytest.approx([1, first["score"], first["score"] + first["popularity"]], abs=0.02)
+    playwright.expect(region).to_contain_text(f"Ordered {top['order']}.")
+    page.goto(f"{address}/#user=Ada&" + "&".join(f"item={quote_plus(name)}" for name in names))
+    own = page.get_by_role("region", name="Candidates")
+    playwright.expect(own.locator("tbody th button")).to_have_text(by_score)
+    playwright.expect(own.get_by_text("Ordered by")).to_have_count(0)
+
+
 @pytest.fixture
 def failing(browser):
     """A page whose answers may fail: the browser reports them as errors."""
@@ -184,6 +249,57 @@ def test_a_part_that_could_not_be_read_is_asked_for_again(failing, address):
     playwright.expect(page.get_by_role("button", name="Try again")).to_have_count(0)
 
 
+@pytest.mark.parametrize(
+    ("path", "words"), [("model", "Asking the service"), ("users?", "Looking"), ("users/Ada/history?", "Reading")]
+)
+def test_what_was_refused_is_no_longer_said_to_be_on_its_way(failing, address, path, words):
+    page, held = failing, []
+    page.route(re.compile(re.escape(f"/v1/{path}")), lambda route: held.append(route))
+    page.goto(f"{address}/#user=Ada&item=cola")
+    said = page.locator("header, nav, section.panel").get_by_text(f"{words} \u2026")
+    playwright.expect(said).to_be_visible()
+    while held:
+        held.pop().fulfill(status=403, json=BUSY)
+    playwright.expect(page.get_by_role("button", name="Try again").first).to_be_visible()
+    playwright.expect(said).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("typed", "before", "chosen"), [("cola", "", "cola"), ("gou", "c", "gouda"), ("qqq", "", "qqq")], ids=str
+)
+def test_enter_before_the_items_are_there_takes_the_item_once_they_are(page, address, typed, before, chosen):
+    page.goto(f"{address}/#user=Ada&item=kefir")
+    box = page.get_by_role("combobox", name="Add an item")
+    box.press_sequentially(before)
+    box.focus()
+    page.locator(".combo li").first.wait_for()
+    held = []
+    page.route("**/v1/catalogue?*", lambda route: held.append(route))
+    box.fill(typed)
+    box.press("Enter")
+    playwright.expect(page.get_by_role("region", name="Candidates").locator("tbody tr")).to_have_count(1)
+    page.wait_for_timeout(300)
+    assert len(held) == 1
+    held.pop().continue_()
+    playwright.expect(page.get_by_role("heading", name=f"Why {chosen}?")).to_be_visible()
+    playwright.expect(box).to_have_value("")
+    assert f"item=kefir&item={chosen}" in page.url
+
+
+def test_escape_calls_off_an_item_that_is_awaited(page, address):
+    page.goto(f"{address}/#user=Ada&item=kefir")
+    box, held = page.get_by_role("combobox", name="Add an item"), []
+    page.get_by_role("heading", name="Why kefir?").wait_for()
+    page.route("**/v1/catalogue?*", lambda route: held.append(route))
+    box.fill("cola")
+    box.press("Enter")
+    box.press("Escape")
+    page.unroute("**/v1/catalogue?*")
+    box.press("ArrowDown")
+    page.locator(".combo li", has_text="cola").first.wait_for()
+    assert "cola" not in page.url
+
+
 def test_the_history_is_walked_with_the_keyboard_alone(page, address):
     page.goto(f"{address}/#user=Carla")
     drawing = page.get_by_role("application", name=re.compile("History of Carla"))
@@ -205,6 +321,39 @@ def test_an_event_is_written_and_its_effect_is_shown(page, address):
     playwright.expect(page.get_by_text("The memory has 1 event now, 0 before.")).to_be_visible()
     playwright.expect(page.get_by_text("item gouda: 0 → 1 (a new cell)")).to_be_visible()
     playwright.expect(page.locator("table.candidates tbody tr").first).to_contain_text("gouda")
+
+
+MIXED = """() => {
+  const rightToLeft = /[\u0590-\u08ff]/, found = [];
+  for (const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT); walker.nextNode();) {
+    const { data, parentElement: parent } = walker.currentNode;
+    // A control or an option holds nothing but the name.
+    if (rightToLeft.test(data) && !parent.closest("bdi, option, [dir=auto]")) found.push(data);
+  }
+  return found;
+}"""
+
+
+def test_a_right_to_left_name_turns_no_words_around_it(page, address):
+    user, item = "\u05e9\u05dc\u05d5\u05dd", "\u05e2\u05d5\u05dc\u05dd 1"
+    times = [1_700_000_000 + at * 86_400 for at in range(3)]
+    events = [{"user": user, "item": name, "time": at} for name, at in zip([item, "cola", item], times, strict=True)]
+    page.request.post(f"{address}/v1/events", data={"events": events})
+    page.goto(f"{address}/#user={user}&item={item}&item=cola&chosen={item}&second=cola&after=2&find={user}x&rows=item")
+    playwright.expect(page.locator("p", has_text="▲")).to_contain_text(item)
+    page.get_by_role("columnheader", name="Event", exact=True).wait_for()
+    page.get_by_role("application").press("Home")
+    playwright.expect(page.locator("p.selected")).to_contain_text(f"No. 1 · {item}")
+    page.get_by_text("The latest events at that moment").click()
+    assert page.evaluate(MIXED) == []
+
+
+def test_nor_does_one_in_a_sentence_of_the_service(failing, address):
+    found = "the memory of user '\u05e9\u05dc\u05d5\u05dd' after 2 events is not known"
+    failing.route("**/v1/explain", lambda route: route.fulfill(status=409, json={"error": {"found": found}}))
+    failing.goto(f"{address}/#user=Ada&item=cola")
+    playwright.expect(failing.get_by_text(found)).to_be_visible()
+    assert failing.evaluate(MIXED) == []
 
 
 @pytest.mark.parametrize("name", [HOSTILE, "x" * 256, "שלום \u202eעולם", "a/b?c#d&e=%20"], ids=range(4))
@@ -284,6 +433,59 @@ def test_two_artifacts_are_shown_next_to_each_other(page, address, other):
         playwright.expect(panel.get_by_role("heading", name=f"Tally {other.id[:8]}")).to_be_visible()
     playwright.expect(page.get_by_role("heading", name="category", exact=True)).to_have_count(2)
     assert f"with={other.id[:12]}" in page.url
+
+
+def test_two_artifacts_are_compared_with_the_keyboard_alone(page, address, other):
+    page.goto(f"{address}/#user=Ada&item=cola&item=gouda")
+    page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
+    page.wait_for_load_state("networkidle")
+
+    def focused():
+        return page.evaluate("(document.activeElement.labels?.[0] ?? document.activeElement).textContent.trim()")
+
+    def walk(wanted):
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            if focused().startswith(wanted):
+                return
+        raise AssertionError(f"Tab does not reach {wanted}")
+
+    walk("Compare with")
+    page.keyboard.press("ArrowDown")
+    region = page.get_by_role("region", name="Candidates")
+    playwright.expect(region.get_by_role("columnheader", name=f"Tally {other.id[:8]}")).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    # The page was put in another order meanwhile: who goes on with the keyboard is still where she was.
+    assert focused().startswith("Compare with")
+    last = region.locator("tbody th button").last.inner_text()
+    walk(last)
+    page.keyboard.press("Enter")
+    playwright.expect(page.get_by_role("heading", name=f"Why {last}?")).to_be_visible()
+    walk("Side by side with")
+    page.keyboard.press("ArrowDown")
+    playwright.expect(page.get_by_role("heading", name=f"Tally {other.id[:8]}")).to_have_count(3)
+    assert focused().startswith("Side by side with")
+    page.keyboard.press("ArrowUp")
+    page.get_by_label("Compare with").focus()
+    page.keyboard.press("Home")
+    playwright.expect(region.get_by_role("columnheader", name=f"Tally {other.id[:8]}")).to_have_count(0)
+    assert focused().startswith("Compare with") and "with=" not in page.url
+
+
+def test_there_is_content_before_the_script(page, address):
+    held = []
+    page.route("**/page/page.js", lambda route: held.append(route))
+    page.goto(f"{address}/#user=Ada", wait_until="commit")
+    playwright.expect(page.get_by_role("heading", name="Memory explorer")).to_be_visible()
+    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+    assert page.get_by_role("navigation").count() == 0
+    held.pop().continue_()
+    page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
+    playwright.expect(page.get_by_role("heading", level=1)).to_have_count(1)
+    # What comes before the first content, and the script, in bytes that were sent.
+    sizes = page.evaluate("performance.getEntriesByType('resource').map((one) => [one.name, one.encodedBodySize])")
+    sent = {name.rsplit("/", 1)[-1]: size for name, size in sizes if "/page/" in name}
+    assert 0 < sent["page.css"] < 5_000 and 0 < sent["page.js"] < 32_000
 
 
 def test_the_service_says_in_words_what_runs_how_it_is_and_what_is_not_known(page, address, other):
@@ -397,7 +599,7 @@ BROKEN = {
     ".layout { grid-template-columns: 1fr 1fr }": "area",
     ".panel { background: transparent }": "area",
     ":root { --text: #999 }": "area",
-    ".columns { display: block }": "area",
+    ".three { display: block }": "area",
     ".panel { width: 140% }": "too wide",
     ".slider { position: relative; top: -3rem }": "overlap",
     ".lanes bdi { text-overflow: clip; max-width: 2rem }": "cut off",
