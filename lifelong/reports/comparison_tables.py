@@ -185,7 +185,7 @@ def _cost(cost: Cost | None, lengths: Sequence[int]) -> list[Cell]:
         Quantity(cost.train_seconds, duration(cost.train_seconds)),
         None if rate is None else Quantity(rate, f"{rate:,.0f}"),
         cost.state_bytes,
-        *(Quantity(latency[at], f"{latency[at]:.3g} ms") if at in latency else None for at in lengths),
+        *(Quantity(latency[at], milliseconds(latency[at])) if at in latency else None for at in lengths),
     ]
 
 
@@ -207,3 +207,12 @@ def _tests(comparison: Comparison) -> str:
 
 def _setting(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def milliseconds(value: float, digits: int = 3) -> str:
+    """A latency in a table or a sentence, never with an exponent.
+
+    >>> milliseconds(1.634), milliseconds(1063.2), milliseconds(1063.2, 2)
+    ('1.63 ms', '1,063 ms', '1,063 ms')
+    """
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.{digits}g} ms"

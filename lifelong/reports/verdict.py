@@ -8,7 +8,7 @@ from lifelong.evaluation.compare import Comparison, ComparisonRow, DifferenceEst
 from lifelong.evaluation.results import Result, best_first, value_of
 from lifelong.evaluation.significance import LEAST_SEEDS
 from lifelong.reports.answers import SURE, rivals, signed
-from lifelong.reports.comparison_tables import usual_length
+from lifelong.reports.comparison_tables import milliseconds, usual_length
 from lifelong.reports.tables import brief, first_seeds
 
 TREES = "gbdt"
@@ -110,12 +110,15 @@ def _trees(comparison: Comparison, shown: Sequence[ComparisonRow]) -> list[str]:
 
 def _cost(comparison: Comparison, rows: Sequence[ComparisonRow]) -> str:
     at, said = usual_length(comparison.costs.values()), []
+    # Where others were measured, a model without a latency is one that no service can run.
+    measured = any(cost.latency_ms for cost in comparison.costs.values())
+    missing = "cannot be served" if measured else "not measured"
     for row in rows:
         cost = comparison.costs.get(row.model)
         latency = None if cost is None else (cost.latency_ms or {}).get(at)
-        parts = [] if latency is None else [f"{latency:.2g} ms"]
+        parts = [] if latency is None else [milliseconds(latency, 2)]
         parts += [] if cost is None or cost.state_bytes is None else [f"{cost.state_bytes:,} bytes a user"]
-        said += [f"{row.title} {' and '.join(parts) or 'not measured'}"]
+        said += [f"{row.title} {' and '.join(parts) or missing}"]
     if not any(comparison.costs.get(row.model) for row in rows):
         return ""
     return f"Cost of 100 candidates after {at:,} events: {'; '.join(said)}."

@@ -56,6 +56,15 @@ def test_lightgbm_and_the_cost_of_a_request_are_named():
     assert "LightGBM, the usual baseline, was not compared (--models ...,gbdt)." in verdict(seeded(without), "hpmn")
 
 
+def test_a_model_that_cannot_be_served_is_said_to_be_so_and_a_slow_one_has_no_exponent():
+    costs = {name: cost.model_copy(deep=True) for name, cost in STUDY.costs.items()}
+    costs["hpmn"] = costs["hpmn"].model_copy(update={"latency_ms": {1000: 1063.2}})
+    costs["gbdt"] = costs["hpmn"].model_copy(update={"latency_ms": None, "state_bytes": None})
+    said = " ".join(verdict(seeded(STUDY.model_copy(update={"costs": costs})), "hpmn", gap(0.01, 0.01)))
+    assert "HPMN 1,063 ms and 200 bytes a user;" in said
+    assert "LightGBM on exact counts cannot be served." in said
+
+
 def test_lengths_of_history_at_which_another_model_is_better_are_named():
     assert "At no length of history is another model clearly better than HPMN (first seed)." in verdict(STUDY, "hpmn")
     results = [result.model_copy(deep=True) for result in STUDY.results]
