@@ -1,6 +1,6 @@
 """Events as columns, and the plan of a batch."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -38,7 +38,9 @@ def test_rows_that_name_their_values_are_the_same_events(events, left_out):
     rows = [{name: value for name, value in asdict(one).items() if name not in left_out} for one in events]
     one, other = EventTable.of_rows(rows), EventTable.of(events)
     assert one.time_N.tolist() == other.time_N.tolist()
-    assert replace(one, time_N=other.time_N) == other
+    # Python 3.13 compares field by field, and asks an array for its truth.
+    kept = [part.name for part in fields(one) if part.name != "time_N"]
+    assert [getattr(one, name) for name in kept] == [getattr(other, name) for name in kept]
 
 
 @given(st.lists(EVENTS, max_size=6), st.lists(st.integers(0, 5), max_size=6))
