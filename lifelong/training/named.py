@@ -107,7 +107,8 @@ def _close(name: str, own: Sequence[str]) -> str:
 
 def _checked_train(base: TrainSettings, changes: Mapping[str, Any], problems: list[str]) -> TrainSettings:
     try:
-        return TrainSettings.model_validate({**base.model_dump(), **changes})
+        # What nobody has named stays so: the model's recipe decides it.
+        return TrainSettings.model_validate({**base.model_dump(exclude_unset=True), **changes})
     except ValidationError as error:
         problems += [train_problem(detail) for detail in error.errors()]
         return base
