@@ -10,6 +10,7 @@ threads.
 
 from __future__ import annotations
 
+import difflib
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.atomic import building, in_use, put_in_place, remove_remains
-from lifelong.config import suggestion
 from lifelong.data.dataset import OPENED, Dataset, Manifest, array_hash, write_manifest
 from lifelong.data.examples import VAULT
 from lifelong.errors import UsageError
@@ -156,8 +156,10 @@ def _keep_openings(out: Path, folder: Path) -> None:
 
 def _check_source(source: str, engine: str) -> None:
     if source not in SOURCES:
+        close = difflib.get_close_matches(source, SOURCES, n=1)
         raise UsageError(
-            f"there is no source {source!r}{suggestion(source, sorted(SOURCES))}",
+            f"there is no source {source!r}{f' (did you mean {close[0]!r}?)' if close else ''}",
+            expected=", ".join(sorted(SOURCES)),
             fix="read a log of any other format with the source `table`",
         )
     engines = getattr(SOURCES[source], "engines", (engine,))
