@@ -43,8 +43,8 @@ def checked_positions(positions: Sequence[int], count: int) -> list[int]:
         count: events in the memory.
 
     Raises:
-        RequestError: there are more than `LEFT_OUT`, or one is not that of an event of the memory.
-        MomentError: the memory has more events than are folded again for one request.
+        RequestError: there are more than `LEFT_OUT`, or one is below 1.
+        MomentError: the memory does not have so many events, or more than are folded again for one request.
 
     >>> checked_positions([7, 2, 7], count=9)
     [2, 7]
@@ -53,9 +53,10 @@ def checked_positions(positions: Sequence[int], count: int) -> list[int]:
     if len(found) > LEFT_OUT:
         raise RequestError(f"{len(found)} events to leave out", expected=f"at most {LEFT_OUT} events for one request")
     if found and not 1 <= found[0] <= found[-1] <= count:
-        wrong = found[0] if found[0] < 1 else found[-1]
+        # A position that the memory does not have now is of the moment; one below 1 is never right.
+        kind, wrong = (RequestError, found[0]) if found[0] < 1 else (MomentError, found[-1])
         expected = f"positions from 1 to {count:,}" if count else "nothing to leave out: the memory has no events"
-        raise RequestError(f"event {wrong:,} to leave out of a memory of {count:,} events", expected=expected)
+        raise kind(f"event {wrong:,} to leave out of a memory of {count:,} events", expected=expected)
     if found and count > REPLAYED:
         raise MomentError(
             f"effects of single events of a memory of {count:,} events",

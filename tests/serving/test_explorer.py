@@ -263,7 +263,7 @@ def test_what_a_single_event_does_to_the_scores_is_said_where_it_is_asked_for(sh
 def test_events_that_cannot_be_left_out_are_refused(shop, make_client, shop_artifact):
     write(shop, "ann", ["butter", "salami"])
     body = {"user": "ann", "items": ["butter"]}
-    check_error(shop.post("/v1/explain", body | {"leave_out": [3]}), 422, found="event 3 to leave out of a memory of 2")
+    check_error(shop.post("/v1/explain", body | {"leave_out": [3]}), 409, found="event 3 to leave out of a memory of 2")
     check_error(shop.post("/v1/explain", body | {"leave_out": [*range(1, 22)]}), 422, found="leave_out")
     check_error(shop.post("/v1/explain", body | {"leave_out": [0]}), 422, found="leave_out")
     unlogged = make_client(shop_artifact, settings=ServiceSettings(event_log=False))
