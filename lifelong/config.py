@@ -197,7 +197,7 @@ _PLAIN = {
 
 
 def plain(message: str) -> str:
-    """A message of pydantic about one value, in words for who gave it.
+    """A message of pydantic about one value, in plain words.
 
     >>> plain("Input should be greater than or equal to 1"), plain("Input should be a valid integer, unable to parse")
     ('must be at least 1', 'must be a whole number')

@@ -107,8 +107,8 @@ def compare(
     check_drawing()
     for note in notes:
         terminal.say(note)
-    foretold = foreseen(terminal, dataset, study, out)
-    if foretold["trainings"]:
+    estimate = foreseen(terminal, dataset, study, out)
+    if estimate["trainings"]:
         terminal.say("after each training comes a new estimate of how long the others will take")
     outcome = run_study(dataset, out, study, measure=serving_of, command=command, progress=terminal.say)
     comparison = outcome.comparison

@@ -95,11 +95,7 @@ def explain(
     }
     counted = counted_of(scorer, states, number_CF, text_FC, answer.scores, request, moment)
     more_C = popularity_of(scorer.artifact, request.items)
-    effect_CK = (
-        event_effects(scorer, request, past, positions, count=answer.count, writer=writer)
-        if positions
-        else np.zeros((len(request.items), 0))
-    )
+    effect_CK = event_effects(scorer, request, past, positions, count=answer.count, writer=writer)
     return Explanation(
         user=answer.user,
         known_user=answer.known_user,

@@ -90,6 +90,8 @@ def event_effects(
     Raises:
         MomentError: not all of her events are known.
     """
+    if not positions:
+        return np.zeros((len(request.items), 0))
     if len(past.items) < count:
         raise MomentError(
             f"{count - len(past.items):,} of {count:,} events of user {request.user!r} are not known: the memory"

@@ -26,8 +26,8 @@ _EVERY = 1.0
 _ATTEMPTS = 3
 """Failures after which a tracker writes nothing more of its run."""
 _BATCH = 100
-_CALLBACK = "a subclass of lifelong.Callback, or a function without arguments that gives a Callback"
 """Parameters that MLflow takes in one request."""
+_CALLBACK = "a subclass of lifelong.Callback, or a function without arguments that gives a Callback"
 
 AnyCallbacks = Callback | str | Sequence[Callback | str]
 
