@@ -1,12 +1,12 @@
-"""One epoch of `hpmn` over the Complete Journey log: examples a second, and where the time goes.
+"""One epoch of `tally` and of `hpmn` over the Complete Journey log: examples a second, and where the time goes.
 
     python benchmarks/epoch.py --threads 2
-    python benchmarks/epoch.py --threads 1 --examples 200000 --set model.hops=3
+    python benchmarks/epoch.py --model hpmn --threads 1 --examples 200000 --set model.hops=3
 
-With the model settings of the demo (width 48, one hop), each positive training target once with its drawn negative,
-one validation of 20,000 examples at the end; a small run before it compiles. The share of waiting is the time in which
-no batch was ready. Processor seconds are those of all threads, the one that prepares batches included. The last line is
-JSON.
+`tally` is trained with its default settings, `hpmn` with those of the demo (width 48, one hop): each positive training
+target once with its drawn negatives, one validation of 20,000 examples at the end; a small run before it compiles. The
+share of waiting is the time in which no batch was ready. Processor seconds are those of all threads, the one that
+prepares batches included. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -16,41 +16,39 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+MODELS = ("tally", "hpmn")
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--examples", type=int, help="labelled examples instead of a whole epoch")
-    parser.add_argument("--data", type=Path, help="a prepared dataset; without it one is made")
-    parser.add_argument("--set", action="append", default=[], dest="changes", help="section.key=value, as in training")
-    options = parser.parse_args()
-
+def of_model(model: str, data: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one model."""
     from lifelong.cli.demo import TRAINED
     from lifelong.config import load_config
     from lifelong.data.dataset import Dataset
-    from lifelong.preparation.prepare import prepare
     from lifelong.training.trainer import train
 
-    with tempfile.TemporaryDirectory() as folder:
-        dataset = Dataset(options.data or prepare("completejourney", [], Path(folder) / "data").folder)
-        common = [
-            *TRAINED["hpmn"],
-            f"train.threads={options.threads}",
-            "train.max_epochs=1",
-            "train.validation_examples=20000",
-        ]
-        common += ["train.validate_every=1.0", *options.changes]
-        few = load_config(None, [*common, "train.max_examples=1000"])
-        train(dataset, "hpmn", Path(folder) / "first", config=few, progress=False)
-        limit = [] if options.examples is None else [f"train.max_examples={options.examples}"]
-        config, start = load_config(None, [*common, *limit]), time.process_time()
-        measured = train(dataset, "hpmn", Path(folder) / "run", config=config, progress=False).metrics
-        processor = time.process_time() - start
+    dataset = Dataset(data)
+    common = [
+        *(TRAINED[model] if model == "hpmn" else ()),
+        f"train.threads={options.threads}",
+        "train.max_epochs=1",
+        "train.validation_examples=20000",
+        "train.validate_every=1.0",
+        *options.changes,
+    ]
+    few = load_config(None, [*common, "train.max_examples=1000"])
+    train(dataset, model, folder / f"{model}-first", config=few, progress=False)
+    limit = [] if options.examples is None else [f"train.max_examples={options.examples}"]
+    config, start = load_config(None, [*common, *limit]), time.process_time()
+    measured = train(dataset, model, folder / model, config=config, progress=False).metrics
+    processor = time.process_time() - start
     seconds = sum(measured["seconds"].get(stage, 0.0) for stage in ("wait", "train", "validate", "checkpoint"))
-    record = {
-        "threads": options.threads,
+    seen = f"{measured['examples_seen']:,} labelled examples"
+    print(f"{model}: {seen} in {seconds:.1f} s, {processor:.1f} processor seconds")
+    for stage, share in measured["shares"].items():
+        print(f"  {stage:10} {share:6.1%}")
+    return {
         "examples": measured["examples_seen"],
         "seconds": round(seconds, 1),
         "processor_seconds": round(processor, 1),
@@ -58,10 +56,25 @@ def main() -> None:
         "examples_per_processor_second": round(measured["examples_seen"] / processor, 1),
         "shares": measured["shares"],
     }
-    print(f"{measured['examples_seen']:,} labelled examples in {seconds:.1f} s, {processor:.1f} processor seconds")
-    for stage, share in measured["shares"].items():
-        print(f"  {stage:10} {share:6.1%}")
-    print(json.dumps(record))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, nargs="+", default=MODELS)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--examples", type=int, help="labelled examples instead of a whole epoch")
+    parser.add_argument("--data", type=Path, help="a prepared dataset; without it one is made")
+    parser.add_argument("--set", action="append", default=[], dest="changes", help="section.key=value, as in training")
+    options = parser.parse_args()
+
+    from lifelong.preparation.prepare import prepare
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        data = options.data or prepare("completejourney", [], folder / "data").folder
+        record = {model: of_model(model, data, folder, options) for model in options.model}
+    print(json.dumps({"threads": options.threads, **record}))
 
 
 if __name__ == "__main__":
