@@ -28,10 +28,15 @@ EPOCHS = 4
 """Epochs of such a run at most."""
 TWICE = 10_000_000
 """Examples of an epoch up to which such a run has two: beyond, a second one has not been tried and takes hours."""
+STEPS = 4_000
+"""Steps of such a run at least: on a small log its batches are smaller."""
+SMALLEST = 512
+"""Targets of a batch, negatives included, below which batches do not get smaller."""
 APART = 2
 """First item fields with initial embeddings for each group of users: their many values are what her own events say most
 about, and others gained nothing (decision 29)."""
 _ENDS = frozenset({"max_epochs", "max_examples", "max_minutes"})
+_BATCHES = frozenset({"batch_events", "batch_targets"})
 _SCALED_BY = 50_000
 """About how many training examples the counts are standardised by."""
 
@@ -71,11 +76,21 @@ def with_recipe(config: RunConfig, name: str, dataset: Dataset) -> RunConfig:
         # Who says how long to wait waits as long after a fall.
         recipe.pop("fall_patience", None)
     recipe = {key: value for key, value in recipe.items() if key not in named}
-    if entry.few_epochs and not named & _ENDS:
+    if entry.few_epochs:
         ratio = recipe.get("negatives", config.train.negatives) or rule.ratio
         epoch = len(dataset.examples("train")) * (1 + ratio if rule.drawn_in_training else 1)
-        recipe["max_epochs"] = min(EPOCHS, max(math.ceil(ENOUGH / max(1, epoch)), 2 if epoch <= TWICE else 1))
+        epochs = min(EPOCHS, max(math.ceil(ENOUGH / max(1, epoch)), 2 if epoch <= TWICE else 1))
+        if not named & _ENDS:
+            recipe["max_epochs"] = epochs
+        if not named & _BATCHES:
+            recipe |= _batches(recipe, min(epoch * epochs, config.train.max_examples or epoch * epochs))
     return config.with_train(**recipe)
+
+
+def _batches(recipe: Mapping[str, Any], examples: int) -> dict[str, int]:
+    """Sizes of batches with which a run over so many examples takes `STEPS` steps; those of the recipe at most."""
+    targets = min(recipe["batch_targets"], max(SMALLEST, examples // STEPS))
+    return {"batch_targets": targets, "batch_events": recipe["batch_events"] * targets // recipe["batch_targets"]}
 
 
 def largest_period(model: Model) -> int:

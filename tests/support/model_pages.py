@@ -21,7 +21,7 @@ from lifelong.models.registry import Entry
 from lifelong.models.shared import shared_names
 from lifelong.nn import tasks
 from lifelong.nn.tasks import HEADS
-from lifelong.training.settings import ENOUGH, EPOCHS, TWICE
+from lifelong.training.settings import ENOUGH, EPOCHS, SMALLEST, STEPS, TWICE
 
 SHARED_PAGES = {
     "several-tasks": "Several tasks",
@@ -144,7 +144,8 @@ def _trained(entry: Any, recipe: Mapping[str, Any]) -> str:
     text = f"Where nothing else is named, it is trained with these settings of `[train]`: {_assignments(recipe)}"
     epochs = (
         f"; and for two epochs, one if an epoch has more than {TWICE:,} examples, or as many as {ENOUGH:,} examples "
-        f"take, {EPOCHS} at most"
+        f"take, {EPOCHS} at most. Where a run would have fewer than {STEPS:,} steps, its batches are smaller, down to "
+        f"{SMALLEST} targets"
     )
     return f"{text}{epochs if entry.few_epochs else ''}."
 

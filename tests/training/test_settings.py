@@ -93,7 +93,7 @@ def test_what_nobody_names_is_the_models_recipe_and_what_is_named_stays(dataset:
     given = load_config(None, ["train.negatives=1", "train.schedule=constant", "train.seed=4"])
     found = with_recipe(given, "tally", dataset).train
     assert (found.negatives, found.schedule, found.seed) == (1, "constant", 4)
-    assert (found.initial_vectors, found.max_history, found.batch_events) == ("crossfitted", 8192, 16_384)
+    assert (found.initial_vectors, found.max_history, found.max_targets) == ("crossfitted", 8192, 128)
     assert with_recipe(given, "hpmn", dataset) == given
     assert with_recipe(given, "popularity", dataset) == given
 
@@ -111,6 +111,27 @@ def test_a_recipe_of_few_epochs_has_as_many_as_a_log_of_this_size_takes(
     for end in ("max_epochs=9", "max_examples=70", "max_minutes=1"):
         named = load_config(None, [f"train.{end}"])
         assert with_recipe(named, "tally", dataset).train.max_epochs == named.train.max_epochs
+
+
+@pytest.mark.parametrize(
+    ("targets", "named", "batch"),
+    [
+        (50_000, "seed=0", 512),
+        (400_000, "seed=0", 800),
+        (2_500_000, "seed=0", 2_048),
+        (2_500_000, "max_examples=4000000", 1_000),
+        (50_000, "batch_targets=4096", 4_096),
+    ],
+)
+def test_batches_of_a_recipe_are_smaller_on_a_small_log(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, targets: int, named: str, batch: int
+) -> None:
+    whole = dataset.examples("train")
+    change(dataset, monkeypatch, "train", replace(whole, user_N=np.broadcast_to(whole.user_N[:1], targets)))
+    found = with_recipe(load_config(None, [f"train.{named}"]), "tally", dataset).train
+    assert found.batch_targets == batch
+    # Eight events for each target, as without it; sizes that are named change nothing else.
+    assert found.batch_events == (8 * batch if batch < 2_048 else 16_384)
 
 
 @pytest.mark.parametrize("name", ["tally", "din"])
