@@ -1,9 +1,12 @@
-"""The wheel: where it installs, and that Windows is refused before anything is installed."""
+"""The wheel: where it installs, what its description links, and that Windows is refused at once."""
 
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from email import policy
+from email.parser import BytesParser
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,33 @@ def test_the_wheel_is_one_of_linux_and_macos_and_not_of_windows(checkout: Path, 
         text = files.read("lifelong-0.2.0.dist-info/WHEEL").decode()
     assert {tag for line in text.splitlines() if line.startswith("Tag: ") for tag in parse_tag(line[5:])} == tags
     assert "Root-Is-Purelib: true" in text
+
+
+def test_the_description_is_the_readme_without_links_to_files_that_an_installation_lacks(
+    checkout: Path, tmp_path: Path
+) -> None:
+    done = build(checkout, tmp_path)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as files:
+        message = BytesParser(policy=policy.compat32).parsebytes(files.read("lifelong-0.2.0.dist-info/METADATA"))
+    assert message["Description-Content-Type"] == "text/markdown"
+    text = message.get_payload(decode=True).decode()
+    addresses = re.findall(r"\]\(([^)]*)\)", text) + re.findall(r'(?:src|href)="([^"]*)"', text)
+    assert all(address.startswith("https://") for address in addresses), addresses
+    assert "Every promise names the test that shows it." in text
+    # Code is as it was.
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.compile(r"^```.*?^```$", re.M | re.S)
+    assert blocks.findall(text) == blocks.findall(readme) != []
+
+
+def test_absolute_links_of_a_readme_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))
+    import hatch_build
+
+    readme = 'See [the `paper`](https://a.b/c), [a\nfile](docs/d.md#e).\n\n<img src="f.png" alt="g">\n\nEnd [1].'
+    assert hatch_build.description(readme) == "See [the `paper`](https://a.b/c), a\nfile.\n\nEnd [1]."
 
 
 def test_an_editable_install_is_possible_wherever_it_is_built(checkout: Path, tmp_path: Path) -> None:
