@@ -3,6 +3,7 @@
 # make check  lint, types, architecture, docs
 # make soak   the long tests
 # make test-feast   the tests of `lifelong.feast`, in an environment of its own
+# make test-lowest  tests of training, export and service with the oldest releases that pyproject.toml allows
 # make docs-version   adds the docs of this version to the local branch gh-pages; pushes nothing
 # make page   builds the service's page from page/ (needs Node 20 or later and a registry of packages)
 #
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 SERVE := .venv-serve
 DEMO_OUT ?= demo-output
 
-.PHONY: demo test test-full test-serve test-feast soak check lint types architecture docs docs-version pictures page page-check clean
+.PHONY: demo test test-full test-serve test-feast test-lowest soak check lint types architecture docs docs-version pictures page page-check clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -58,6 +59,14 @@ test-feast: $(VENV)/bin/python
 	$(BIN)/python -m venv .venv-feast
 	.venv-feast/bin/python -m pip install --quiet --disable-pip-version-check -e '.[feast]' pytest pytest-timeout
 	.venv-feast/bin/python -m pytest tests/test_feast.py
+
+# Not of `test`: another gigabytes of torch. anyio's plugin for pytest is left out: an older one warns with a new pytest.
+test-lowest: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[all]'
+	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python pytest pytest-timeout pytest-xdist hypothesis httpx polars
+	.venv-lowest/bin/python -m pytest -m "not soak" -p no:anyio tests/artifact tests/models/test_contract.py tests/test_api.py tests/test_plugins.py tests/test_import.py tests/evaluation tests/scoring --numprocesses auto --dist loadfile
 
 soak: $(VENV)/.lifelong-dev
 	$(BIN)/python -m pytest -m soak --timeout 7200
@@ -110,4 +119,4 @@ page-check:
 	else echo "page-check: skipped, since Node or page/node_modules is absent (make page installs these)"; fi
 
 clean:
-	rm -rf .venv .venv-serve .venv-feast page/node_modules site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-serve .venv-feast .venv-lowest page/node_modules site build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
