@@ -85,6 +85,8 @@ def _one(
     ]
     reasons = {(task, of.reason) for one in answer.scores for task, of in _tasks(one).items() if of.reason}
     notes = [f"No probability{f' of {task}' if task else ''}: {reason}" for task, reason in sorted(reasons)]
+    if unknown := [one.item for one in answer.scores if not one.known_item]:
+        notes.append(f"Not met in training, scored as unknown items: {', '.join(unknown)}")
     return Reply(_document(answer), [_sentence(answer), columns("item", *heads, rows=rows), *notes])
 
 

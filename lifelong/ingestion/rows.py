@@ -24,7 +24,7 @@ from lifelong.memory.event import (
     times_hold,
     whole_number,
 )
-from lifelong.tables import ColumnKind, text_of
+from lifelong.tables import ColumnKind, naming_delimiter, text_of
 
 if TYPE_CHECKING:
     from lifelong.data.events import Schema
@@ -244,9 +244,8 @@ def check_columns(
                 file=str(file),
                 line=line,
                 expected=expected,
-                fix="separate columns by commas"
-                if line is not None and len(names) == 1
-                else f"name the column by --column {ours}=NAME, or in a --mapping file; in Python by {ours}='NAME'",
+                fix=(naming_delimiter(names[0], "--column") if line is not None and len(names) == 1 else "")
+                or f"name the column by --column {ours}=NAME, or in a --mapping file; in Python by {ours}='NAME'",
             )
 
 

@@ -13,6 +13,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "log.csv").write_text(LOG)
     (tmp_path / "ms.csv").write_text(MS)
+    (tmp_path / "german.csv").write_text(LOG.replace(",", ";"))
     (tmp_path / "empty.csv").touch()
     (tmp_path / "bad.toml").write_text("{not toml")
     (tmp_path / "typo.toml").write_text('user = "who"\nitem = "what"\ntime = "at"\nfeilds = ["x"]\n')
@@ -33,6 +34,7 @@ def prepare(*words):
         (prepare("log.csv"), "no such column (it has at, who, what)", "--option user=COLUMN"),
         (prepare("log.csv", *COLUMNS), "is not a number", "--option time_unit=iso"),
         (prepare("ms.csv", *COLUMNS), "is not a time", "--option time_unit=ms"),
+        (prepare("german.csv", *COLUMNS), "no such column (it has at;who;what)", '--option "delimiter=;"'),
         (prepare("log.csv", "--option", "foo"), "--option foo", "write --option key=value"),
         (prepare("log.csv", "--mapping", "bad.toml"), "not TOML", "JSON"),
         (prepare("log.csv", "--mapping", "typo.toml"), "feilds: there is no such setting", "fields, numbers"),

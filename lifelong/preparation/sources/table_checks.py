@@ -161,5 +161,6 @@ def _not_a_time(opened: Opened, mapping: TableMapping, sequence: int, text: str 
         line=line,
         column=mapping.time,
         expected=f"the format {mapping.time_format}" if mapping.time_format else f"time_unit = {mapping.time_unit!r}",
-        fix="set time_unit (s, ms, us, ns, iso, ordinal) or time_format: in the mapping, or by --option time_unit=ms",
+        fix="set time_unit (s, ms, us, ns, iso, ordinal) or time_format: in the mapping, or by --option time_unit=ms or"
+        " --option 'time_format=%d.%m.%Y %H:%M:%S'",
     )

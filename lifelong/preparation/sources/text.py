@@ -28,6 +28,7 @@ import pyarrow.csv as pacsv
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError
 from lifelong.preparation.engine import stage
+from lifelong.tables import naming_delimiter
 
 CHUNK_BYTES = 1 << 24
 LONGEST_ROW = 1 << 28
@@ -321,7 +322,8 @@ def _take_header(chunk: Chunk, layout: Layout, path: Path, names: tuple[str, ...
                 line=line,
                 column=column.named,
                 expected=f"the columns {', '.join(each.named for each in layout.columns)}",
-                fix=layout.naming,
+                fix=(naming_delimiter(names[0], "--option") if layout.naming and len(names) == 1 else "")
+                or layout.naming,
             )
     return Chunk(rest, chunk.line_R[1:], chunk.ended or not rest), names
 

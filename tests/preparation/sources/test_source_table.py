@@ -94,6 +94,7 @@ def test_a_wrong_time_is_named_with_its_line(
     with pytest.raises(SourceError, match=words) as caught:
         mapped(path, **settings)
     assert (caught.value.file, caught.value.line) == (str(path), 4)
+    assert "a number" in words or "time_format=%d.%m.%Y %H:%M:%S" in caught.value.fix
 
 
 def test_labels_make_impressions_and_only_responses_are_events(write: Write, mapped: Read, rows: Rows) -> None:
