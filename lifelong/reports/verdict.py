@@ -42,7 +42,7 @@ def verdict(comparison: Comparison, lifelong: str, pair: DifferenceEstimate | No
         return _alone(comparison, mine or other)
     shown = [mine, other, *(row for row in comparison.rows if row.model == TREES and row not in (mine, other))]
     said = [_claim(mine, other, pair, comparison), *_trees(comparison, shown), _cost(comparison, shown)]
-    return [*filter(None, said), *_not_for(comparison, mine), *_without_learning(comparison)]
+    return [*filter(None, said), *_not_for(comparison, mine), *_without_learning(comparison, said_of=mine)]
 
 
 def learned_nothing(row: ComparisonRow, comparison: Comparison) -> str:
@@ -80,10 +80,10 @@ def _claim(mine: ComparisonRow, other: ComparisonRow, pair: DifferenceEstimate |
     first, second = best_first([mine, other])
     values = f"AUC {brief(first.metrics['auc'])} against {brief(second.metrics['auc'])}"
     p = None if pair is None else pair.p_value if pair.family_p is None else pair.family_p
-    if learned_nothing(mine, comparison):
+    if why := learned_nothing(mine, comparison):
         return (
-            f"Do not use {mine.title} as it was trained here: it learned nothing from histories. "
-            f"The best model is {other.title}."
+            f"Do not use {mine.title} as it was trained here: it learned nothing from histories (AUC "
+            f"{brief(mine.metrics['auc'])} is {why}). The best model is {other.title}."
         )
     if min(mine.seeds, other.seeds) < LEAST_SEEDS:
         few = f"with fewer than {LEAST_SEEDS} seeds, that is no proof (--seeds {LEAST_SEEDS})"
@@ -151,10 +151,11 @@ def _low(result: Result, place: int) -> float | None:
     return result.slices[place].metrics["auc"].low
 
 
-def _without_learning(comparison: Comparison) -> list[str]:
+def _without_learning(comparison: Comparison, *, said_of: ComparisonRow | None = None) -> list[str]:
+    """One sentence for all models that learned nothing; the first sentence of the page has said it of one."""
     found = [(row, why) for row in comparison.rows if (why := learned_nothing(row, comparison))]
-    return [
-        f"{row.title} learned nothing from histories here: AUC {brief(row.metrics['auc'])} is {why}. More examples or "
-        "other settings may change that; its figures say nothing about the model itself."
-        for row, why in found
-    ]
+    named = [f"{row.title} (AUC {brief(row.metrics['auc'])} is {why})" for row, why in found if row is not said_of]
+    listed = ", ".join(named[:-1]) + " and " * (len(named) > 1) + "".join(named[-1:])
+    said = [f"Learned nothing from histories here: {listed}."] if named else []
+    more = "More examples or other settings may change that: such figures say nothing about the models themselves."
+    return [*said, more] if found else []
