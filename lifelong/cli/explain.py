@@ -90,7 +90,11 @@ def _positions(text: str) -> list[int]:
     """
     for part in names(text):
         if not (part.isascii() and part.isdigit()):
-            raise UsageError(f"--leave-out {text}", expected="numbers of past events, separated by commas, as in 12,40")
+            raise UsageError(
+                f"--leave-out {text}",
+                expected="numbers of past events, separated by commas, as in 12,40",
+                fix="the service's page shows the number of each event",
+            )
     return [int(part) for part in names(text)]
 
 
@@ -140,7 +144,7 @@ def counted_rows(counted: Counted) -> list[list[str]]:
     for value in counted.values:
         met = {"counted": _times(value), "faded": "long ago", "new": "never", "unknown": "not counted"}
         last = {None: "", 1: "the last event"}.get(value.events_ago, f"{value.events_ago} events ago")
-        rows.append([value.field, _shown(value.value or "?"), met[value.state], last, _signed(value.effect)])
+        rows.append([value.field, _counted_as(value), met[value.state], last, _signed(value.effect)])
     for of in counted.affinities:
         fit, lately = f"fits {_signed(of.cosine, 2)}", f"lately {_signed(of.cosine_lately, 2)}"
         rows.append([f"{of.field}, by other users", "", fit, lately, _signed(of.effect)])
@@ -162,6 +166,27 @@ def _signed(value: float, digits: int = 3) -> str:
 def _shown(value: str) -> str:
     """A value; a number, which is known as a group of similar ones, with three digits."""
     return f"about {float(value):.3g}" if re.fullmatch(r"\d+\.\d{5,}", value) else value
+
+
+def _counted_as(value: CountedValue) -> str:
+    """A candidate's own value; of a number also what is counted together with it, as on the service's page.
+
+    >>> from lifelong.scoring.explanation import CountedValue
+    >>> _counted_as(CountedValue("price", "1.25", "new", 0, None, "exact", 0.0, 1.155, 1.385))
+    '1.25 (counted as 1.16–1.39)'
+    """
+    shown = _shown(value.value or "?")
+    return shown if value.low is None else f"{shown} (counted as {_range(value.low, value.high)})"
+
+
+def _range(low: float, high: float | None) -> str:
+    """Numbers from one to another, each with three digits.
+
+    >>> _range(0, 0.0009), _range(1130.2, 1344.1), _range(1e10, None)
+    ('0–0.0009', '1,130–1,340', '10,000,000,000 or more')
+    """
+    first, last = (None if end is None else f"{float(f'{end:.3g}'):,.12g}" for end in (low, high))
+    return f"{first} or more" if last is None else f"{first}–{last}"
 
 
 def _times(value: CountedValue) -> str:

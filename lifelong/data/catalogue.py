@@ -119,6 +119,7 @@ class Catalogue:
                 raise RequestError(
                     f"{name!r} is not a field that an item can be given",
                     expected=", ".join(self.fields[1:]) or "no fields: this dataset has only item ids",
+                    fix="use a field of the catalogue; GET /v1/model lists them",
                 )
 
     def numbers(self, items: Sequence[str], given: Sequence[Mapping[str, str | None] | None] | None = None) -> IntArray:

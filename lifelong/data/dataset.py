@@ -237,7 +237,11 @@ class Dataset:
         """
         index = int(self.users.find([user])[0]) if isinstance(user, str) else -1
         if index < 0:
-            raise UsageError(f"the dataset has no user {user!r}", expected=f"one of its {len(self.users):,} users")
+            raise UsageError(
+                f"the dataset has no user {user!r}",
+                expected=f"one of its {len(self.users):,} users",
+                fix="check the id, upper and lower case included",
+            )
         place, fields = self.histories.of(index), self.schema.item_fields[1:]
         columns = {"item": "string", "time": "int64", "event_type": "string", **dict.fromkeys(fields, "string")}
         rows = []

@@ -315,6 +315,7 @@ class _Excluded:
             raise DataError(
                 "no negative can be drawn: every item of the catalogue is in the target's own moment",
                 expected="more items than one user touches at one time",
+                fix="prepare a longer log, or one with more items",
             )
         return rest
 

@@ -101,6 +101,16 @@ class Octaves:
         found: FloatArray = self.unit * (2 ** (np.arange(self.octaves * self.parts + 1) / self.parts) - 1)
         return found
 
+    def bounds(self) -> FloatArray:
+        """The least value of each level and of the one after it, `[L, 2]`; there is none after the last.
+
+        >>> Octaves(octaves=2, parts=1).bounds().round(2).tolist()
+        [[0.0, 0.41], [0.41, 1.83], [1.83, inf]]
+        """
+        least_L = self.unit * (2 ** ((np.arange(self.octaves * self.parts + 1) - 0.5) / self.parts) - 1)
+        least_L[0] = 0
+        return np.stack([least_L, np.append(least_L[1:], np.inf)], axis=1)
+
     def codes(self) -> FloatArray:
         """Code of each number, `[V, K]`: how far it reaches into each octave, and a one for the unknown."""
         place_L = np.arange(self.octaves * self.parts + 1) / self.parts

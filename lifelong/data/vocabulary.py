@@ -102,7 +102,9 @@ class IdIndex:
         names = [index.id_at(int(order[place])) for place in suspects]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise DatasetError(f"the id {twice!r} occurs twice in one index", expected="distinct ids")
+            raise DatasetError(
+                f"the id {twice!r} occurs twice in one index", expected="distinct ids", fix="prepare the dataset again"
+            )
         return index
 
     def take(self, index: npt.NDArray[np.integer]) -> IdIndex:
@@ -372,6 +374,18 @@ class NumberVocabulary(Vocabulary):
         """Level of each value; what is not a number of at least 0 is `UNKNOWN`."""
         value_N = quantities(values)
         return NUMBER.numbers(value_N, value_N >= 0)
+
+    def bounds_of(self, number: int) -> tuple[float, float | None] | None:
+        """The least value of a level and of the one after it, None after the last; None for what is no level.
+
+        >>> low, high = NumberVocabulary().bounds_of(int(NumberVocabulary().numbers(["1.25"])[0]))
+        >>> f"{low:.2f} {high:.2f}"
+        '1.16 1.39'
+        """
+        if number < self.first_known:
+            return None
+        low, high = NUMBER.bounds()[number - self.first_known].tolist()
+        return low, high if np.isfinite(high) else None
 
 
 def quantities(values: Sequence[str | None]) -> npt.NDArray[np.float64]:

@@ -10,7 +10,8 @@ from pydantic import ConfigDict, Field, with_config
 
 from lifelong.data.cell_plan import AGES, KEYS, WORD, Precision
 from lifelong.data.vocabulary import FIRST_BUCKET
-from lifelong.scoring.counted import Cells, counts_values
+from lifelong.scoring.counted import Cells, bounds_of, counts_values
+from lifelong.scoring.explanation import HIGH, LOW
 
 if TYPE_CHECKING:
     from lifelong.data.vocabulary import Vocabulary
@@ -27,6 +28,8 @@ class Cell:
     precision: Annotated[
         Precision, Field(description="what `times` is: small counts are exact, larger ones about right")
     ]
+    low: Annotated[float | None, Field(description=LOW)] = None
+    high: Annotated[float | None, Field(description=HIGH)] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +87,8 @@ def _field_cells(name: str, cells: Cells, part: slice, vocabulary: Vocabulary) -
     kept_X, packed_X = cells.states.fields["cell"][0, part].astype(np.int64).T
     used = np.flatnonzero(packed_X >= AGES)
     shown = [
-        Cell(_value_of(int(kept) + KEYS // 2, vocabulary), *cells.read(int(packed)))
-        for kept, packed in zip(kept_X[used], packed_X[used], strict=True)
+        Cell(_value_of(key, vocabulary), *cells.read(int(packed)), *bounds_of(key + FIRST_BUCKET, vocabulary))
+        for key, packed in zip((kept_X[used] + KEYS // 2).tolist(), packed_X[used], strict=True)
     ]
     shown.sort(key=lambda cell: (-cell.times, cell.events_ago))
     return FieldCells(name, len(kept_X), len(used), shown)

@@ -30,12 +30,14 @@ from lifelong.data.cell_plan import (
     key_of,
     plan_of,
 )
+from lifelong.data.vocabulary import NumberVocabulary
 from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from lifelong.artifact.folder import Artifact
+    from lifelong.data.vocabulary import Vocabulary
     from lifelong.memory.state import States
     from lifelong.scoring.answer import Score, ScoreRequest
     from lifelong.scoring.scorer import Scorer
@@ -129,6 +131,12 @@ class Cells:
         return self.read(int(packed_X[at[0]]))
 
 
+def bounds_of(number: int, vocabulary: Vocabulary) -> tuple[float | None, float | None]:
+    """`low` and `high` of what is counted with a number of a field; None, None where its values are no quantities."""
+    found = vocabulary.bounds_of(number) if isinstance(vocabulary, NumberVocabulary) else None
+    return found or (None, None)
+
+
 def _parts(sizes: Sequence[int]) -> list[slice]:
     """Where parts of some sizes lie that follow each other."""
     return [slice(int(start), int(end)) for start, end in itertools.pairwise(np.cumsum([0, *sizes]))]
@@ -172,12 +180,13 @@ class _Cells(Cells):
         name, key = self.scorer.schema.item_fields[field], key_of(number)
         if key == NO_KEY:
             return CountedValue(name, text, "unknown", *NEVER, 0.0)
+        bounds = bounds_of(number, self.scorer.artifact.vocabularies[name])
         if met := self.met(0, field, number):
-            return CountedValue(name, text, "counted", *met, effect)
+            return CountedValue(name, text, "counted", *met, effect, *bounds)
         if self._is_faded(field, key):
-            return CountedValue(name, text, "faded", *NEVER, effect)
+            return CountedValue(name, text, "faded", *NEVER, effect, *bounds)
         # The memory says nothing about it: a difference between the scores is a rounding error.
-        return CountedValue(name, text, "new", *NEVER, 0.0)
+        return CountedValue(name, text, "new", *NEVER, 0.0, *bounds)
 
     def _is_faded(self, field: int, key: int) -> bool:
         """Whether all bits of a key are set; other keys may have set them, so a key that never came can look faded."""

@@ -11,6 +11,9 @@ from pydantic import ConfigDict, Field, with_config
 from lifelong.data.cell_plan import Precision
 from lifelong.scoring.answer import Score
 
+LOW = "least value that is counted together with this one, of a number such as a price; null for any other value"
+HIGH = "least value above it that is counted apart, of a number; null if there is none"
+
 
 @dataclass(frozen=True, slots=True)
 class PastEvent:
@@ -88,6 +91,8 @@ class CountedValue:
         Precision, Field(description="what `times` is: small counts are exact, larger ones about right")
     ]
     effect: Annotated[float, Field(description="the score less what it would be without this")]
+    low: Annotated[float | None, Field(description=LOW)] = None
+    high: Annotated[float | None, Field(description=HIGH)] = None
 
 
 @dataclass(frozen=True, slots=True)

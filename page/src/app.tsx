@@ -5,10 +5,11 @@ import { asListed, byScore, ordered } from "./changes";
 import type { Snapshot } from "./changes";
 import { BothWhy, Choice, Comparison, Second, TwoCandidates, artifactName } from "./compare";
 import { Difference } from "./difference";
+import type { Artifact } from "./effects";
 import { useLoaded } from "./hooks";
 import { Memory } from "./memory";
 import { Moments, momentOf, momentWords } from "./moment";
-import { Failure, Named, Panel, Said, Scroll } from "./parts";
+import { Failure, Named, Panel, Scroll } from "./parts";
 import { MOST_ITEMS, read, write } from "./route";
 import type { Route } from "./route";
 import { ServiceView } from "./service";
@@ -121,6 +122,9 @@ function UserView({ route, model, artifacts, version, change, again }: {
   const explanation = explained.value;
   const theirs = other ? secondAnswer.value : null;
   const names: [string, string] = [artifactName({ title: model.title, id: model.artifact }), other ? artifactName(other) : ""];
+  const folded: [Artifact, Artifact | null] = [
+    { id: "", name: names[0], count: explanation?.count ?? Infinity }, other && theirs ? { id: other.id, name: names[1], count: theirs.count } : null,
+  ];
   // What was chosen by hand is ordered by its scores.
   const order = own ? byScore : asListed;
   const ranked = explanation ? ordered(explanation, order) : [];
@@ -155,8 +159,11 @@ function UserView({ route, model, artifacts, version, change, again }: {
     <Panel id="candidates-title" title={own ? "Candidates" : `Best ${BEST} of the catalogue`}
       aside={own ? <button type="button" onClick={() => { change({ items: [], chosen: "" }); }}>Show the best</button> : null}>
       {words ? <p class="small moment">{capital(words)}; scored as of then.</p> : null}
-      <Search taken={asked} label="Add an item" onItem={add} />
-      {artifacts.some(({ served }) => !served) ? <Choice artifacts={artifacts} other={other} onOther={(id) => { change({ other: id }); }} /> : null}
+      <div class="choices">
+        <Search taken={asked} label="Add an item" onItem={add} />
+        {artifacts.some(({ served }) => !served) ? <Choice artifacts={artifacts} other={other} onOther={(id) => { change({ other: id }); }} /> : null}
+      </div>
+      <p class="hidden" role="status">{candidate ? <><Named>{candidate.item}</Named>: score {candidate.score.toFixed(3)}, rank {ranked.indexOf(candidate) + 1} of {ranked.length}{words ? `, ${words}` : ""}</> : null}</p>
       {[best, explained, ...(other ? [secondAnswer] : [])].map(({ problem, again: retry }, at) => (problem ? <Failure key={at} problem={problem} again={retry} /> : null))}
       {explanation && theirs ? <Comparison mine={explanation} theirs={theirs} names={names} chosen={candidate?.item ?? ""} order={order} onChoose={choose} />
         : explanation ? <Candidates explanation={explanation} chosen={candidate?.item ?? ""} own={own} order={order} onChoose={choose} onRemove={remove} /> : null}
@@ -177,15 +184,17 @@ function UserView({ route, model, artifacts, version, change, again }: {
   return (
     <>
       <section class="panel" aria-labelledby="user-title">
-        <h2 id="user-title" class="user"><bdi class="word">{user}</bdi></h2>
-        <p class="soft">{known === false ? "No memory is stored for this user: items are scored with an empty one." : history.value ? summary(history.value, model) : history.problem ? "Her history could not be read." : "Reading …"}</p>
+        <div class="head">
+          <h2 id="user-title" class="user"><bdi class="word">{user}</bdi></h2>
+          <p class="soft">{known === false ? "No memory is stored for this user: items are scored with an empty one." : history.value ? summary(history.value, model) : history.problem ? "Her history could not be read." : "Reading …"}</p>
+        </div>
         {history.problem ? <Failure problem={history.problem} again={history.again} /> : null}
         {history.value && known !== false ? (
           <>
-            <Timeline history={history.value} model={model} candidate={candidate} view={{ moment }} after={moment?.after_events ?? null} onAfter={toMoment} shown={route} onShown={change} />
+            <Timeline history={history.value} model={model} candidate={candidate} moment={moment} artifacts={folded} after={moment?.after_events ?? null} onAfter={toMoment} shown={route} onShown={change}>
+              {explanation?.recent.length ? <Latest events={explanation.recent} unit={model.time_unit} moment={words} /> : null}
+            </Timeline>
             {history.value.position.length ? <Moments history={history.value} model={model} after={moment?.after_events ?? null} onAfter={toMoment} /> : null}
-            {explanation?.recent.length ? <Latest events={explanation.recent} unit={model.time_unit} moment={words} /> : null}
-            <p class="small soft">Drawn are {plural(history.value.time.length, "event")} of {history.value.count.toLocaleString("en")}: <Said>{history.value.note}</Said>.</p>
           </>
         ) : null}
       </section>

@@ -5,7 +5,7 @@ import type { Order } from "./changes";
 import { useLoaded } from "./hooks";
 import { Bar, Effect, Failure, Scroll } from "./parts";
 import type { Candidate, CountedValue, Explanation, ListedItem } from "./types";
-import { ago, counted, eventsAgo, fieldWords, plural, shown, signed } from "./words";
+import { ago, counted, eventsAgo, fieldWords, ownWords, plural, signed } from "./words";
 
 export function Search({ taken, label, onItem }: { taken: string[]; label: string; onItem: (item: string) => void }) {
   const [text, setText] = useState("");
@@ -162,7 +162,7 @@ export function Why({ explanation, candidate, most = largestEffect([candidate]) 
             <tbody>
               {candidate.counted.values.map((value) => (
                 <tr key={value.field}>
-                  <th scope="row">{value.field} <bdi class="word soft">{shown(value.value)}</bdi></th><td>{met(value)}{value.events_ago === null ? "" : `, ${value.events_ago === 1 ? "at the last event" : eventsAgo(value.events_ago)}`}</td>
+                  <th scope="row">{value.field} <bdi class="word soft">{ownWords(value)}</bdi></th><td>{met(value)}{value.events_ago === null ? "" : `, ${value.events_ago === 1 ? "at the last event" : eventsAgo(value.events_ago)}`}</td>
                   <td class="number">{signed(value.effect)}</td><td class="wide extra"><Effect value={value.effect} most={most} /></td>
                 </tr>
               ))}

@@ -18,6 +18,8 @@ export interface ScoreChange {
 export interface CellChange {
   field: string;
   value: string;
+  low: number | null;
+  high: number | null;
   before: number;
   after: number;
 }
@@ -57,8 +59,8 @@ export function cellChanges(before: MemoryCells | null, after: MemoryCells | nul
   const counts = (cells: MemoryCells | null) => {
     const found = new Map<string, CellChange>();
     for (const { field, cells: of } of cells?.fields ?? [])
-      for (const { value, times } of of)
-        if (value !== null) found.set(JSON.stringify([field, value]), { field, value, before: 0, after: times });
+      for (const { value, times, low, high } of of)
+        if (value !== null) found.set(JSON.stringify([field, value]), { field, value, low, high, before: 0, after: times });
     return found;
   };
   const earlier = counts(before);

@@ -13,7 +13,7 @@ export function Choice({ artifacts, other, onOther }: {
   artifacts: ListedArtifact[]; other: ListedArtifact | null; onOther: (id: string) => void;
 }) {
   return (
-    <label class="inline">Compare with
+    <label>Compare with
       <select value={other?.id ?? ""} onChange={(event) => { onOther(event.currentTarget.value.slice(0, 12)); }}>
         <option value="">no other artifact</option>
         {artifacts.filter(({ served }) => !served).map((one) => (

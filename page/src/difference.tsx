@@ -2,7 +2,7 @@ import { useState } from "preact/hooks";
 import { cellChanges, scoreChanges, slotChanges } from "./changes";
 import type { Order, Snapshot } from "./changes";
 import { Scroll } from "./parts";
-import { plural, shown, signed } from "./words";
+import { cellWords, plural, signed } from "./words";
 
 const FEW = 12;
 
@@ -19,7 +19,7 @@ export function Difference({ before, after, names: [then, later], chosen, order 
       {cells.length ? (
         <ul class="small" aria-label="Counters that changed">
           {(all ? cells : cells.slice(0, FEW)).map((cell) => (
-            <li key={`${cell.field} ${cell.value}`}>{cell.field} <bdi class="word">{shown(cell.value)}</bdi>: {cell.before} → {cell.after}{cell.after ? "" : " (lost its cell)"}{cell.before ? "" : " (a new cell)"}</li>
+            <li key={`${cell.field} ${cell.value}`}>{cell.field} <bdi class="word">{cellWords(cell)}</bdi>: {cell.before} → {cell.after}{cell.after ? "" : " (lost its cell)"}{cell.before ? "" : " (a new cell)"}</li>
           ))}
         </ul>
       ) : null}

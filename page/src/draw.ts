@@ -5,7 +5,7 @@ import type { Lanes } from "./lanes";
 import { lowerBound } from "./scale";
 import type { Gap, Tick, View } from "./scale";
 
-export const LANE = 24;
+export const LANE = 20;
 export const AXIS = 26;
 
 export interface Mark {

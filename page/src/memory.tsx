@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 import { Bar, Scroll } from "./parts";
 import type { Candidate, Explanation, FieldCells, MemoryCells, Slot } from "./types";
-import { counted, eventsAgo, percent, plural, shown } from "./words";
+import { cellWords, counted, eventsAgo, percent, plural } from "./words";
 
 const FEW = 8;
 
@@ -25,7 +25,7 @@ function Counters({ field, candidate, name }: { field: FieldCells; candidate: Ca
   const most = field.cells[0]?.times ?? 1;
   const full = field.used === field.size;
   const listed = all ? field.cells : field.cells.slice(0, FEW);
-  const wanted = candidate?.counted?.values.find(({ field: name }) => name === field.field)?.value;
+  const wanted = candidate?.counted?.values.find(({ field: name }) => name === field.field);
   const label = name ? `${field.field}, ${name}` : field.field;
   return (
     <section class="counters" aria-label={label}>
@@ -40,8 +40,8 @@ function Counters({ field, candidate, name }: { field: FieldCells; candidate: Ca
             <thead><tr><th scope="col">Value</th><th scope="col" class="number">Met</th><th scope="col" class="wide extra"><span class="hidden">as a bar</span></th><th scope="col">Last</th></tr></thead>
             <tbody>
               {listed.map((cell, at) => (
-                <tr key={at} class={cell.value !== null && cell.value === wanted ? "chosen" : ""}>
-                  <th scope="row"><bdi class="word">{cell.value === null ? "several rare values" : shown(cell.value)}</bdi></th>
+                <tr key={at} class={cell.value !== null && wanted && (cell.low === null ? cell.value === wanted.value : cell.low === wanted.low) ? "chosen" : ""}>
+                  <th scope="row"><bdi class="word">{cell.value === null ? "several rare values" : cellWords(cell)}</bdi></th>
                   <td class="number">{counted(cell.times, cell.precision)}</td>
                   <td class="wide extra"><Bar share={cell.times / most} /></td>
                   <td class="ago">{eventsAgo(cell.events_ago)}</td>
@@ -51,6 +51,7 @@ function Counters({ field, candidate, name }: { field: FieldCells; candidate: Ca
           </table>
         </Scroll>
       ) : null}
+      {field.cells.some(({ low }) => low !== null) ? <p class="small soft">Numbers close to each other share a cell, which counts all of its range.</p> : null}
       {field.cells.length > FEW ? (
         <button type="button" class="quiet" aria-expanded={all} onClick={() => { setAll(!all); }}>
           {all ? "Show fewer" : `Show all ${field.cells.length}`}<span class="hidden"> of {field.field}</span>

@@ -1,7 +1,7 @@
 // Which past events matter most for a candidate's score.
 
 import type { Candidate, History } from "./types";
-import { shown, signed } from "./words";
+import { cellWords, signed } from "./words";
 
 export interface Reason {
   label: string;
@@ -27,11 +27,14 @@ function counted(history: History, candidate: Candidate): Reason | null {
   const first = known.reduce<(typeof known)[number] | null>((best, one) => (best && Math.abs(best.effect) >= Math.abs(one.effect) ? best : one), null);
   if (!first) return null;
   const texts = first.field === "item" ? history.items : history.fields[first.field];
-  const wanted = texts?.values.indexOf(first.value ?? "") ?? -1;
-  if (!texts || wanted < 0) return null;
-  const label = first.field === "item" ? (first.value ?? "") : `${first.field} ${shown(first.value)}`;
+  const { low, high } = first;
+  // Numbers close to each other are counted together.
+  const same = low === null ? (text: string) => text === first.value : (text: string) => Number(text) >= low && Number(text) < (high ?? Infinity);
+  const wanted = new Set(texts?.values.flatMap((text, place) => (same(text) ? [place] : [])));
+  if (!texts || !wanted.size) return null;
+  const label = first.field === "item" ? (first.value ?? "") : `${first.field} ${cellWords(first)}`;
   return {
-    label, holds: (at) => texts.index[at] === wanted,
+    label, holds: (at) => wanted.has(texts.index[at] ?? -1),
     before: MATTER, item: candidate.item, after: `: those of its ${first.field}, whose count changes the score by ${signed(first.effect)}.`,
   };
 }

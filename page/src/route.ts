@@ -18,6 +18,8 @@ export interface Route {
   text: string;
   // Whether the view of the service is open.
   service: boolean;
+  // Whether the effects of single events are.
+  effects: boolean;
   // What the drawing of the history shows.
   rows: string;
   byNumber: boolean;
@@ -51,6 +53,7 @@ export function read(hash: string, search = ""): Route {
     second: given.get("second") ?? "",
     text: (given.get("find") ?? "").slice(0, 256),
     service: given.get("service") === "open",
+    effects: given.get("effects") === "open",
     rows: given.get("rows") ?? "",
     byNumber: given.get("along") === "number",
     view: viewOf(given.get("view") ?? ""),
@@ -78,6 +81,7 @@ export function write(route: Route): string {
   if (route.byNumber) parts.set("along", "number");
   if (route.view) parts.set("view", `${Math.round(route.view.from * 100) / 100}..${Math.round(route.view.to * 100) / 100}`);
   if (route.event) parts.set("event", String(route.event));
+  if (route.effects) parts.set("effects", "open");
   if (route.service) parts.set("service", "open");
   const text = parts.toString();
   return text ? `#${text}` : "#";

@@ -1,13 +1,13 @@
 import { Fragment } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import * as api from "./api";
+import type { ComponentChildren } from "preact";
 import type { Moment } from "./api";
 import { AXIS, LANE, colours, draw } from "./draw";
-import { Effects } from "./effects";
-import { useLoaded } from "./hooks";
+import { Effects, EffectsNote, useEffects } from "./effects";
+import type { Artifact } from "./effects";
 import { columnOf, columns, lanes } from "./lanes";
 import { Named, Said } from "./parts";
-import { latest, reasonOf } from "./reasons";
+import { reasonOf } from "./reasons";
 import type { Route } from "./route";
 import { gaps, lowerBound, moved, nearest, numberTicks, timeTicks, whole, zoomed } from "./scale";
 import type { Mark } from "./draw";
@@ -18,15 +18,13 @@ import { ago, date, fieldWords, plural, shown, span } from "./words";
 const KEYS = "Left and right arrows go from event to event, Shift and arrows move the view, plus and minus zoom, 0 shows all, Home and End go to the first and last event.";
 
 // How the history is drawn, as the address keeps it.
-export type Shown = Pick<Route, "rows" | "byNumber" | "view" | "event">;
+export type Shown = Pick<Route, "rows" | "byNumber" | "view" | "event" | "effects">;
 const PAUSE = 300;
-// As many as the service leaves out for one request.
-const MOST_EFFECTS = 20;
-const NONE: Candidate["event_effects"] = [];
 
-export function Timeline({ history, model, candidate, view: looked, after, onAfter, shown: { rows: rowsBy, byNumber, view: firstView, event }, onShown }: {
-  history: History; model: Model; candidate: Candidate | null; view: { moment: Moment | null }; after: number | null; onAfter: (after: number | null) => void;
-  shown: Shown; onShown: (shown: Partial<Shown>) => void;
+// Below the drawing, `children` are in the row of what can be opened.
+export function Timeline({ history, model, candidate, moment: looked, artifacts: [served, other], after, onAfter, shown: { rows: rowsBy, byNumber, view: firstView, event, effects: open }, onShown, children }: {
+  history: History; model: Model; candidate: Candidate | null; moment: Moment | null; artifacts: [Artifact, Artifact | null];
+  after: number | null; onAfter: (after: number | null) => void; shown: Shown; onShown: (shown: Partial<Shown>) => void; children?: ComponentChildren;
 }) {
   const names = useMemo(() => columns(history, model.number_fields), [history, model]);
   const timed = model.time_unit === "seconds";
@@ -43,16 +41,14 @@ export function Timeline({ history, model, candidate, view: looked, after, onAft
   const reason = useMemo(() => reasonOf(history, candidate), [history, candidate]);
   const held = after ?? history.count;
   const few = held <= model.replayed;
-  const positions = useMemo(() => (reason && few ? latest(history, reason, held, MOST_EFFECTS) : []), [history, reason, held, few]);
-  const single = useLoaded(
-    (signal) => (candidate && positions.length ? api.explain(history.user, [candidate.item], { moment: looked.moment, leave_out: positions }, signal) : Promise.resolve(null)),
-    [history, candidate?.item, positions.join(), looked.moment?.time], PAUSE,
-  );
-  const answered = single.loading ? null : (single.value?.candidates[0] ?? null);
-  const effects = answered?.item === candidate?.item ? (answered?.event_effects ?? NONE) : NONE;
+  const asked = { history, model, candidate, moment: looked, reason, held };
+  const mine = useEffects({ ...asked, artifact: served });
+  const theirs = useEffects({ ...asked, artifact: other });
+  const single = [mine, theirs].filter((one) => one !== null);
+  const effects = mine?.events;
   const marked = useMemo(() => {
     if (!reason) return null;
-    const known = new Map(effects.map(({ position, effect }) => [position, effect]));
+    const known = new Map(effects?.map(({ position, effect }) => [position, effect]));
     const found: Mark[] = [];
     x.forEach((at, place) => { if (reason.holds(place)) found.push({ at, effect: known.get(history.position[place] ?? 0) ?? null }); });
     return found;
@@ -160,20 +156,28 @@ export function Timeline({ history, model, candidate, view: looked, after, onAft
         <canvas ref={box} style={{ height: `${height}px` }} tabIndex={0} role="application" aria-describedby="timeline-keys"
           aria-label={`History of ${history.user}: ${plural(x.length, "event")}`} onKeyDown={onKeyDown} {...pointers} />
       </div>
-      <p class="selected" aria-live="polite">{selected >= 0 && selected < x.length ? <EventWords history={history} at={selected} unit={model.time_unit} /> : `${plural(x.length, "event")}; select one in the timeline.`}</p>
-      {chosen !== undefined && chosen < history.count && chosen <= model.replayed ? (
-        <button type="button" class="quiet" onClick={() => { onAfter(chosen); }}>Show her memory after event {chosen.toLocaleString("en")}</button>
-      ) : null}
+      {/* What is closed describes nothing to a screen reader. */}
+      <p class="hidden" id="timeline-keys">{KEYS}</p>
+      <div class="head">
+        <p class="selected" aria-live="polite">{selected >= 0 && selected < x.length ? <EventWords history={history} at={selected} unit={model.time_unit} /> : `${plural(x.length, "event")}; select one in the timeline.`}</p>
+        {chosen !== undefined && chosen < history.count && chosen <= model.replayed ? (
+          <button type="button" class="quiet" onClick={() => { onAfter(chosen); }}>Show her memory after event {chosen.toLocaleString("en")}</button>
+        ) : null}
+      </div>
       {reason ? <p class="small">▲ {reason.before}<Named>{reason.item}</Named>{reason.after}</p> : null}
-      {candidate && effects.length ? (
-        <Effects key={candidate.item} events={effects} item={candidate.item} all={marked?.length ?? 0} unit={model.time_unit}
-          selected={history.position[selected] ?? 0} onSelect={(position) => { select(history.position.indexOf(position)); }} />
-      ) : null}
-      <p class="small soft" role="status">
-        {!marked?.length ? "" : !few ? `Effects of single events are computed for memories of up to ${plural(model.replayed, "event")}.`
-          : single.problem ? <>Effects of single events are not known: <Said>{single.problem.found}</Said>.</> : single.loading ? "Computing what each of them alone does …" : ""}
-      </p>
-      <p class="small soft" id="timeline-keys">{KEYS} With a pointer: drag, pinch, or Ctrl and wheel.</p>
+      {marked?.length ? <EffectsNote by={single} few={few} most={model.replayed} /> : null}
+      <div class="more">
+        {candidate && few ? (
+          <Effects by={single} item={candidate.item} all={marked?.length ?? 0} unit={model.time_unit} open={open} onOpen={(effects) => { onShown({ effects }); }}
+            selected={history.position[selected] ?? 0} onSelect={(position) => { select(history.position.indexOf(position)); }} />
+        ) : null}
+        {children}
+        <details>
+          <summary>Keys and source</summary>
+          <p class="small soft">{KEYS} With a pointer: drag, pinch, or Ctrl and wheel.</p>
+          <p class="small soft">Drawn are {plural(x.length, "event")} of {history.count.toLocaleString("en")}: <Said>{history.note}</Said>.</p>
+        </details>
+      </div>
     </>
   );
 }

@@ -67,6 +67,9 @@ export interface Cell {
   times: number;
   events_ago: number;
   precision: Precision;
+  // Of a number: the least value that is counted here, and the least above it that is not.
+  low: number | null;
+  high: number | null;
 }
 
 export interface FieldCells {
@@ -120,6 +123,8 @@ export interface CountedValue {
   events_ago: number | null;
   precision: Precision;
   effect: number;
+  low: number | null;
+  high: number | null;
 }
 
 export interface Affinity {

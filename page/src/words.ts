@@ -50,6 +50,28 @@ export function shown(value: string | null): string {
   return /^\d+\.\d{5,}$/.test(value) ? `about ${Number(value).toPrecision(3)}` : value;
 }
 
+// Numbers close to each other are counted together.
+export function range(low: number, high: number | null): string {
+  const [first, last] = [low, high].map((end) => end?.toLocaleString("en", { maximumSignificantDigits: 3 }));
+  return last === undefined ? `${first} or more` : `${first}–${last}`;
+}
+
+export interface Counted {
+  value: string | null;
+  low: number | null;
+  high: number | null;
+}
+
+// What a cell counts: a value, or numbers from one to another.
+export function cellWords({ value, low, high }: Counted): string {
+  return low === null ? shown(value) : range(low, high);
+}
+
+// A candidate's own value, as `lifelong explain` prints it.
+export function ownWords(one: Counted): string {
+  return one.low === null ? shown(one.value) : `${shown(one.value)} (counted as ${cellWords(one)})`;
+}
+
 export function date(time: number, unit: string): string {
   if (unit !== "seconds") return `at ${time}`;
   return new Date(time * 1000).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });

@@ -12,7 +12,7 @@ const plain: Candidate = {
   event_effects: [], popularity: null,
 };
 const value = (field: string, text: string, times: number, effect: number) => ({
-  field, value: text, state: "counted" as const, times, events_ago: 1, precision: "exact" as const, effect,
+  field, value: text, state: "counted" as const, times, events_ago: 1, precision: "exact" as const, effect, low: null, high: null,
 });
 const places = (candidate: Candidate) => [0, 1, 2].filter((at) => reasonOf(history, candidate)?.holds(at));
 
@@ -36,6 +36,15 @@ test("by attention the events with the largest weights, or behind the slot with 
     { field: "slot", slot: 1, attention: 0.7, related: [{ ...event, position: 3, same: ["item"] }] },
   ];
   expect(places({ ...plain, slots })).toEqual([2]);
+});
+
+test("a number is counted together with numbers close to it, and all their events matter", () => {
+  const fields = { price: { values: ["1.25", "1.3", "1.39", "none"], index: [0, 1, 2] } };
+  const price = { ...value("price", "1.25", 2, 0.5), low: 1.155, high: 1.385 };
+  const counted = { values: [price], affinities: [], slots_effect: null };
+  const reason = reasonOf({ ...history, fields }, { ...plain, counted });
+  expect([0, 1, 2].filter((at) => reason?.holds(at))).toEqual([0, 1]);
+  expect(reason?.label).toBe("price 1.16–1.39");
 });
 
 test("without a candidate nothing is marked", () => { expect(reasonOf(history, null)).toBeNull(); });

@@ -4,7 +4,7 @@ import { MOST_ITEMS, read, write } from "../src/route";
 test("what is written to the address is read from it", () => {
   const route = {
     user: "Ada & <b>", items: ["rye bread", "a,b", "#x"], chosen: "a,b", story: "several" as const, after: 40, other: "1f2e",
-    second: "#x", text: "a&b", service: true, rows: "event type", byNumber: true, view: { from: -1.5, to: 1_700_000_000 }, event: 12,
+    second: "#x", text: "a&b", service: true, effects: true, rows: "event type", byNumber: true, view: { from: -1.5, to: 1_700_000_000 }, event: 12,
   };
   expect(read(write(route))).toEqual(route);
 });

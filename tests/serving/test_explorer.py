@@ -133,8 +133,8 @@ def test_the_counters_of_a_memory_are_named(shop):
     assert (fields["item"]["used"], found["count"]) == (2, 3)
     assert fields["item"]["used"] < fields["item"]["size"]
     assert fields["item"]["cells"] == [
-        {"value": "butter", "times": 2, "events_ago": 1, "precision": "exact"},
-        {"value": "salami", "times": 1, "events_ago": 2, "precision": "exact"},
+        {"value": "butter", "times": 2, "events_ago": 1, "precision": "exact", "low": None, "high": None},
+        {"value": "salami", "times": 1, "events_ago": 2, "precision": "exact", "low": None, "high": None},
     ]
     assert [cell["value"] for cell in fields["category"]["cells"]] == ["dairy", "meat"]
     assert found["faded"] == 0
@@ -352,6 +352,41 @@ def test_another_artifact_of_the_store_explains_the_same_candidates(make_client,
     then = client.post("/v1/explain", body | {"artifact": newer.id, "after_events": 1}).json()
     assert (then["artifact"], then["count"]) == (newer.id, 1)
     check_error(client.post("/v1/explain", body | {"artifact": "nothing"}), 404, found="no artifact 'nothing'")
+
+
+def test_events_are_left_out_of_another_artifacts_memory_and_of_an_earlier_one(make_client, shop_artifact, tmp_path):
+    newer = other_artifact(shop_artifact, tmp_path / "artifact")
+    client = make_client(shop_artifact, shadow=newer)
+    write(client, "ann", ["butter", "salami", "butter"])
+    body = {"user": "ann", "items": ["butter"], "time": START + 3 * DAY, "artifact": newer.id}
+    refused = client.post("/v1/explain", body | {"leave_out": [3]})
+    check_error(refused, 409, found="event 3 to leave out of a memory of 0 events")
+    while client.app.state.shadow.step():
+        pass
+
+    def explained(**more):
+        (found,) = client.post("/v1/explain", body | more).json()["candidates"]
+        return found
+
+    for last in (3, 2):
+        # Without its last event, the memory is that of the events before it.
+        at = {"after_events": last}
+        expected = explained(**at)["score"] - explained(after_events=last - 1)["score"]
+        (effect,) = explained(**at, leave_out=[last])["event_effects"]
+        assert (effect["position"], effect["effect"]) == (last, pytest.approx(expected, abs=1e-4))
+    served = client.post("/v1/explain", body | {"artifact": shop_artifact.id, "leave_out": [3]}).json()["candidates"]
+    assert served[0]["event_effects"][0]["effect"] != explained(leave_out=[3])["event_effects"][0]["effect"]
+
+
+def test_a_number_comes_with_the_range_that_is_counted_with_it(shop):
+    write(shop, "ann", ["butter", "salami", "butter"])
+    (butter,) = shop.post("/v1/explain", {"user": "ann", "items": ["butter"]}).json()["candidates"]
+    price = next(one for one in butter["counted"]["values"] if one["field"] == "price")
+    assert price["low"] <= float(price["value"]) < price["high"] < price["low"] * 1.2
+    fields = {field["field"]: field["cells"] for field in shop.get("/v1/users/ann/cells").json()["fields"]}
+    assert [cell["low"] <= float(cell["value"]) < cell["high"] for cell in fields["price"]] == [True] * 2
+    assert (price["low"], price["high"]) in {(cell["low"], cell["high"]) for cell in fields["price"]}
+    assert {cell["low"] for cell in fields["category"]} == {None}
 
 
 def test_an_artifact_that_was_dropped_is_no_longer_looked_at(make_client, artifact, tmp_path):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import re
-import threading
-import time
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import closing
 from time import time as time_now
 from urllib.parse import quote_plus
 
 import pytest
 from support.browser import PATIENCE, violations
 from support.layout import areas_of, faults_of, kept, style, unstyle
+from support.shop_service import SHOP, served, shop_service
 from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
-from lifelong.ingestion.files import ingest
 from lifelong.serving.app import create_app
 from lifelong.serving.service import ServiceSettings
 from lifelong.store.opening import open_store
@@ -25,28 +21,7 @@ from lifelong.store.opening import open_store
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (lifelong[dev])")
 pytestmark = [pytest.mark.slow, pytest.mark.full]
 
-SHOP = Path(__file__).parents[2] / "lifelong" / "cli" / "shop"
-PEOPLE = ("Ada", "Ben", "Carla")
 HOSTILE = "<img src=x onerror=alert(1)>"
-
-
-@contextmanager
-def served(app):
-    """The app at an address of its own."""
-    import uvicorn
-
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    deadline = time.monotonic() + 120
-    while not server.started:
-        assert thread.is_alive() and time.monotonic() < deadline, "the service did not start"
-        time.sleep(0.02)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +31,8 @@ def other(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, other):
-    log = tmp_path_factory.mktemp("page") / "events.csv"
-    head, *rows = gzip.decompress((SHOP / "events.csv.gz").read_bytes()).decode().splitlines()
-    log.write_text("\n".join([head, *(row for row in rows if row.split(",")[0] in PEOPLE)]) + "\n")
-    artifact = Artifact.open(SHOP / "artifact")
-    with closing(open_store("memory://")) as store:
-        ingest(artifact, store, log, source="shop")
-        with served(create_app(artifact, store, shadow=other)) as found:
-            yield found
+    with shop_service(tmp_path_factory.mktemp("page"), shadow=other) as found:
+        yield found
 
 
 def test_a_user_is_found_by_her_story_and_her_best_items_are_explained(page, address):
@@ -91,6 +60,7 @@ def test_a_link_holds_what_was_looked_for_how_the_history_is_drawn_and_what_is_o
     page.get_by_label("Along").select_option("number")
     page.get_by_role("button", name="Zoom in").click()
     page.get_by_role("application").press("End")
+    opened(page)
     page.get_by_role("searchbox", name="Find by id").fill("Be")
     page.get_by_text(re.compile("^Service: ")).click()
     words = (
@@ -99,6 +69,7 @@ def test_a_link_holds_what_was_looked_for_how_the_history_is_drawn_and_what_is_o
         "along=number",
         r"view=[\d.]+\.\.[\d.]+",
         "event=483",
+        "effects=open",
         "find=Be",
         "service=open",
     )
@@ -109,6 +80,7 @@ def test_a_link_holds_what_was_looked_for_how_the_history_is_drawn_and_what_is_o
     page.goto(link)
     playwright.expect(page.get_by_role("region", name="What runs")).to_be_visible()
     playwright.expect(page.get_by_text(drawn)).to_be_visible()
+    playwright.expect(page.locator("table.effects")).to_be_visible()
     playwright.expect(page.get_by_role("searchbox", name="Find by id")).to_have_value("Be")
     playwright.expect(page.get_by_label("Rows by")).to_have_value("item")
     playwright.expect(page.get_by_text(re.compile("^The scores differ by"))).to_be_visible()
@@ -138,6 +110,12 @@ def test_the_events_that_matter_most_are_those_of_the_largest_effect(page, addre
     playwright.expect(page.get_by_text(re.compile(words))).to_be_visible()
 
 
+def opened(page):
+    """Open the effects of single events, once they are known."""
+    page.get_by_text(re.compile(r"^Effects of single events: No\. \d+ alone")).click()
+    page.locator("table.effects").wait_for()
+
+
 def effects(page):
     """Number of the event -> its effect, as the page shows them."""
     rows = page.locator("table.effects tbody tr").all_inner_texts()
@@ -152,9 +130,7 @@ def test_what_each_event_that_matters_does_alone_is_shown_and_leads_to_the_event
     gouda = history["items"]["values"].index("gouda")
     bought = [at for at, item in zip(history["position"], history["items"]["index"], strict=True) if item == gouda]
     wanted = [at for at in bought if not after or at <= after][-20:]
-    page.locator("table.effects").wait_for()
-    if len(wanted) > 5:
-        page.get_by_role("button", name=f"Show all {len(wanted)} events with their effects").click()
+    opened(page)
     time = history["time"][after - 1] if after else int(time_now())
     body = {"user": "Ada", "items": ["gouda"], "leave_out": wanted, "time": time}
     body |= {"after_events": after} if after else {}
@@ -168,6 +144,81 @@ def test_what_each_event_that_matters_does_alone_is_shown_and_leads_to_the_event
     page.get_by_role("button", name=f"No. {first} gouda").press("Enter")
     playwright.expect(page.locator("p.selected")).to_contain_text(f"No. {first} · gouda")
     playwright.expect(page).to_have_url(re.compile(f"event={first}"))
+
+
+def test_effects_of_single_events_by_two_artifacts_stand_side_by_side(page, address, other):
+    page.goto(f"{address}/#user=Ada&item=gouda&chosen=gouda&after=300&with={other.id[:12]}&effects=open")
+    page.locator("table.effects").wait_for()
+    # Effect, bar, effect, bar.
+    name = f"Effect by Tally {other.id[:8]}"
+    playwright.expect(page.get_by_role("columnheader", name=name)).to_be_visible()
+    playwright.expect(page.locator("table.effects tbody tr").first.locator("td.number")).to_have_count(2)
+    rows = page.locator("table.effects tbody tr")
+    playwright.expect(rows.first.locator("td.number").last).not_to_have_text("–")
+    history = page.request.get(f"{address}/v1/users/Ada/history").json()
+    shown = {}
+    for row in rows.all():
+        mine, theirs = (cell.replace("\u2212", "-") for cell in row.locator("td.number").all_inner_texts())
+        shown[int(re.search(r"No\. (\d+)", row.inner_text())[1])] = float(mine), float(theirs)
+    body = {"user": "Ada", "items": ["gouda"], "after_events": 300, "time": history["time"][299]}
+    body |= {"leave_out": sorted(shown)}
+    for at, artifact in enumerate(({}, {"artifact": other.id})):
+        (asked,) = page.request.post(f"{address}/v1/explain", data=body | artifact).json()["candidates"]
+        expected = {one["position"]: one["effect"] for one in asked["event_effects"]}
+        assert {position: both[at] for position, both in shown.items()} == pytest.approx(expected, abs=0.0011)
+    assert any(mine != theirs for mine, theirs in shown.values())
+
+
+def test_where_another_artifact_cannot_leave_events_out_the_page_says_which_and_why(failing, address, other):
+    found = "2 of 483 events of user 'Ada' are not known"
+
+    def refuse(route):
+        body = route.request.post_data_json
+        if body.get("artifact") and body.get("leave_out"):
+            route.fulfill(status=409, json={"error": {"found": found, "expected": "", "fix": "serve with --data"}})
+        else:
+            route.continue_()
+
+    failing.route("**/v1/explain", refuse)
+    failing.goto(f"{address}/#user=Ada&item=gouda&with={other.id[:12]}&effects=open")
+    failing.locator("table.effects").wait_for()
+    single = failing.locator("details.single")
+    playwright.expect(single.get_by_text(f"By Tally {other.id[:8]}:")).to_be_visible()
+    playwright.expect(single.get_by_role("alert")).to_contain_text(found)
+    playwright.expect(single.get_by_role("alert")).to_contain_text("To do: serve with --data")
+    playwright.expect(single.locator("tbody tr").first.locator("td.number").last).to_have_text("–")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_timeline_memory_and_candidates_are_on_the_first_screen(page, address, scheme):
+    page.set_viewport_size({"width": 1280, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    page.goto(f"{address}/#user=Ada")
+    page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
+    # What comes last above them.
+    page.get_by_text(re.compile(r"^Effects of single events: No\.")).wait_for()
+    visible = """(names) => names.map((name) => {
+      const box = document.querySelector(name).getBoundingClientRect();
+      return box.top >= 0 && box.bottom <= innerHeight;
+    })"""
+    first = ["canvas", ".moments", ".held h2", ".held tbody tr", ".list h2", ".list thead"]
+    assert page.evaluate(visible, first) == [True] * len(first)
+
+
+def test_a_price_is_shown_as_the_range_that_is_counted_as_explain_prints_it(page, address):
+    from lifelong.cli.explain import counted_rows
+    from lifelong.scoring.explanation import Counted, CountedValue
+
+    page.goto(f"{address}/#user=Ada&item=gouda&chosen=gouda")
+    counted = page.request.post(f"{address}/v1/explain", data={"user": "Ada", "items": ["gouda"]}).json()
+    values = [CountedValue(**one) for one in counted["candidates"][0]["counted"]["values"]]
+    rows = {row[0]: row[1] for row in counted_rows(Counted(values, [], None))}
+    assert rows["price"] == "4.05 (counted as 3.94–4.69)"
+    why = page.get_by_role("region", name="Why gouda?")
+    playwright.expect(why.get_by_role("rowheader", name=f"price {rows['price']}")).to_be_visible()
+    cells = page.get_by_role("region", name="price", exact=True)
+    playwright.expect(cells.locator("tr.chosen th")).to_have_text("3.94–4.69")
+    assert all(re.fullmatch(r"[\d.]+–[\d.]+", name) for name in cells.locator("tbody th").all_inner_texts())
 
 
 def test_without_all_events_the_page_says_why_single_effects_are_not_known(page, artifact):
