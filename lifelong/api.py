@@ -557,7 +557,9 @@ def _split(split: str, *more: str) -> Any:
     known = ["train", "validation", "test", *more]
     if split not in known:
         quoted = [f'"{name}"' for name in known]
-        raise UsageError(f"split = {split!r}", expected=f"{', '.join(quoted[:-1])} or {quoted[-1]}")
+        raise UsageError(
+            f"split = {split!r}", expected=f"{', '.join(quoted[:-1])} or {quoted[-1]}", fix="use one of these names"
+        )
     return split
 
 

@@ -277,11 +277,22 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except json.JSONDecodeError as error:
-        raise SourceError(f"not JSON: {error.msg}", file=str(path), line=error.lineno, column=error.colno) from error
+        raise SourceError(
+            f"not JSON: {error.msg}",
+            file=str(path),
+            line=error.lineno,
+            column=error.colno,
+            fix="correct the line; a mapping in TOML has a name that ends in .toml",
+        ) from error
     except tomllib.TOMLDecodeError as error:
         raise SourceError(f"not TOML: {error}", file=str(path), fix="JSON mappings end in .json") from error
     if not isinstance(values, dict):
-        raise SourceError("the mapping is not a table of settings", file=str(path), expected='such as user = "column"')
+        raise SourceError(
+            "the mapping is not a table of settings",
+            file=str(path),
+            expected='such as user = "column"',
+            fix="write NAME = VALUE lines in TOML, or one object in JSON; see docs/sources.md",
+        )
     return values
 
 

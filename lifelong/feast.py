@@ -150,7 +150,11 @@ class LifelongOnlineStore(OnlineStore):  # type: ignore[misc]
 def _pair(key: Any) -> tuple[str, str]:
     found = dict(zip(key.join_keys, (value.string_val for value in key.entity_values), strict=True))
     if set(found) != {USER, ITEM}:
-        raise UsageError(f"a view of the entities {', '.join(found)}", expected="the entities user and item, of texts")
+        raise UsageError(
+            f"a view of the entities {', '.join(found)}",
+            expected="the entities user and item, of texts",
+            fix="define the view with both entities",
+        )
     return found[USER], found[ITEM]
 
 

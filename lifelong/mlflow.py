@@ -144,7 +144,9 @@ def load_model(uri: str) -> Artifact:
     flavours = models.Model.load(str(folder)).flavors
     if FLAVOUR not in flavours:
         raise ArtifactError(
-            f"the model {uri} has the flavours {', '.join(flavours)}", expected=f"a model that {__name__} has logged"
+            f"the model {uri} has the flavours {', '.join(flavours)}",
+            expected=f"a model that {__name__} has logged",
+            fix="log it with log_model of this module",
         )
     return Artifact.open(folder / flavours[FLAVOUR]["artifact"])
 
@@ -305,7 +307,7 @@ def _listed(history: Any, line: int) -> list[dict[str, Any]]:
 
 def _bad(found: str, line: int) -> SourceError:
     expected = 'a list such as [{"item": "i1", "time": 1700000000}, ...], or its JSON'
-    return SourceError(found, file="the table", line=line, column=HISTORY, expected=expected)
+    return SourceError(found, file="the table", line=line, column=HISTORY, expected=expected, fix="correct the row")
 
 
 def _requirements() -> list[str]:

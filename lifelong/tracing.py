@@ -83,7 +83,9 @@ def _provider() -> Any:
         module = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
         exporter = require(module, extra="opentelemetry", purpose="traces").OTLPSpanExporter()
     else:
-        raise UsageError(f"OTEL_TRACES_EXPORTER={named}", expected="otlp, console or none")
+        raise UsageError(
+            f"OTEL_TRACES_EXPORTER={named}", expected="otlp, console or none", fix="set it to one of these, or unset it"
+        )
     name = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": "lifelong"}
     given = os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     resource = resources.Resource.create({} if "service.name=" in given else name)

@@ -76,7 +76,11 @@ class Calibrator(BaseModel):
         if rate is None:
             return None, NO_BASE_RATE
         if not 0 < rate < 1:
-            raise UsageError(f"a base rate of {rate}", expected="a share between 0 and 1, without the ends")
+            raise UsageError(
+                f"a base rate of {rate}",
+                expected="a share between 0 and 1, without the ends",
+                fix="give the share of positives in production, such as 0.02",
+            )
         return _sigmoid(self.logit(logit) + _log_odds(rate) - _log_odds(self.sampled_rate)), None
 
 

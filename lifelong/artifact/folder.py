@@ -353,7 +353,9 @@ class Artifact:
         size = {**spec.context, **spec.event, **spec.item}.get(field)
         if found.size != size:
             raise ArtifactError(
-                f"{self.path / 'vocabulary' / field} has {found.size} numbers", expected=f"{size}, as in config.json"
+                f"{self.path / 'vocabulary' / field} has {found.size} numbers",
+                expected=f"{size}, as in config.json",
+                fix="copy or export the artifact again",
             )
         return found
 

@@ -53,7 +53,11 @@ def backfill(
         if artifact_list.artifacts and (stored is None or not stored.ready):
             return _next_to_served(terminal, opened, memories, data, codec)
         if data is None:
-            raise UsageError("found no DATA", expected="a dataset: the store has no events of its own to build from")
+            raise UsageError(
+                "found no DATA",
+                expected="a dataset: the store has no events of its own to build from",
+                fix="give the dataset: lifelong backfill ARTIFACT DATA --store URL",
+            )
         return _batch(terminal, opened, memories, data, until=until, codec=codec, event_log=event_log)
 
 

@@ -76,7 +76,11 @@ def compare(
     from lifelong.training.trackers import checked_callbacks
 
     if max_hours <= 0:
-        raise UsageError(f"--max-hours {max_hours:g}", expected="a number above 0")
+        raise UsageError(
+            f"--max-hours {max_hours:g}",
+            expected="a number above 0",
+            fix="give a limit such as --max-hours 2, or leave it out",
+        )
     every = all_names() if models == "all" else names(models)
     configs = model_configs(every, config, changes, threads)
     usual, own = seed_counts(seeds)
@@ -129,7 +133,11 @@ def seed_counts(text: str) -> tuple[int, dict[str, int]]:
     for word in names(text):
         model, equals, count = word.rpartition("=")
         if not count.isdigit() or int(count) < 1 or bool(model) != bool(equals):
-            raise UsageError(f"--seeds {text}", expected="a number from 1 on, and models with more: 2,hpmn=5,sim=5")
+            raise UsageError(
+                f"--seeds {text}",
+                expected="a number from 1 on, and models with more: 2,hpmn=5,sim=5",
+                fix="give whole numbers, such as --seeds 3",
+            )
         if model:
             own[model] = int(count)
         else:

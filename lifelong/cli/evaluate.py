@@ -61,7 +61,11 @@ def evaluate(
 
     delays, places = [parse_duration(part) for part in names(delay)], _places(ranking)
     if ranking_users is not None and not places:
-        raise UsageError("--ranking-users without --ranking", expected="--ranking PLACES, as in --ranking 10,20")
+        raise UsageError(
+            "--ranking-users without --ranking",
+            expected="--ranking PLACES, as in --ranking 10,20",
+            fix="add --ranking 10,20, or leave out --ranking-users",
+        )
     if out is not None:
         check_file(out)
     opened, dataset = Artifact.open(artifact), Dataset(data)
@@ -99,7 +103,11 @@ def _places(text: str) -> list[int]:
     """
     words = names(text)
     if not all(word.isdigit() and int(word) > 0 for word in words):
-        raise UsageError(f"--ranking {text!r}", expected="places from 1 on, as in 10,20")
+        raise UsageError(
+            f"--ranking {text!r}",
+            expected="places from 1 on, as in 10,20",
+            fix="separate the places by commas, without spaces",
+        )
     return [int(word) for word in words]
 
 

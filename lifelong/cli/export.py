@@ -40,7 +40,11 @@ def export(
     if user == "":
         raise UsageError("--user is empty", expected="the id of a user", fix="--user ID")
     if (user is None) == (events is None):
-        raise UsageError("found neither or both of --user and --events", expected="--user USER, or --events FILE")
+        raise UsageError(
+            "found neither or both of --user and --events",
+            expected="--user USER, or --events FILE",
+            fix="name a user for her record, or a file for the whole event log",
+        )
     if service is not None:
         if user is None:
             raise UsageError(

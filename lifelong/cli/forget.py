@@ -43,6 +43,7 @@ def forget(
         raise UsageError(
             "found neither users nor --inactive" if not users else "found users and --inactive",
             expected="USER..., or --inactive DAYS",
+            fix="name the users to erase, or erase all who were inactive for so many days",
         )
     if dead_letter is not None and str(dead_letter).startswith("kafka:"):
         raise UsageError(f"--dead-letter {dead_letter}", expected="a file", fix="let the topic's retention remove them")

@@ -93,11 +93,19 @@ def ingest(
     places = [*places, *(more or [])]
     topics = [place for place in places if is_kafka(place)]
     if topics and len(places) > 1:
-        raise UsageError(f"{topics[0]} among {len(places)} sources", expected="files, or one topic alone")
+        raise UsageError(
+            f"{topics[0]} among {len(places)} sources",
+            expected="files, or one topic alone",
+            fix="ingest the files first, then follow the topic with a command of its own",
+        )
     if not topics:
         for option, value in (("--idle", idle), ("--metrics-port", metrics_port)):
             if value is not None:
-                raise UsageError(f"{option} with a file", expected=f"{option} with --from kafka://...")
+                raise UsageError(
+                    f"{option} with a file",
+                    expected=f"{option} with --from kafka://...",
+                    fix=f"leave out {option}: a file has no partitions to follow",
+                )
         with (
             open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
             open_letters(dead_letter) as letters,
@@ -122,7 +130,11 @@ def ingest(
         return Reply(asdict(applied), [_sentence(applied)])
 
     if workers is not None:
-        raise UsageError("--workers with a topic", expected="--workers with --from FILE")
+        raise UsageError(
+            "--workers with a topic",
+            expected="--workers with --from FILE",
+            fix="leave out --workers; to share a topic, start this command several times on one Redis store",
+        )
     from lifelong.ingestion.kafka import Stream, StreamSettings
     from lifelong.memory.updater import Updater
 

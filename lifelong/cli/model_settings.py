@@ -86,7 +86,11 @@ def _file_changes(path: Path, models: Sequence[str]) -> list[str]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the settings in {path}: {error}", expected="TOML") from error
+        raise UsageError(
+            f"cannot read the settings in {path}: {error}",
+            expected="TOML",
+            fix="correct the file; `lifelong models NAME` lists the settings of a model",
+        ) from error
     tuned = tables.pop(TUNED, None)
     if isinstance(tuned, dict):
         model = str(tuned.get("model"))

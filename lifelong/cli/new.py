@@ -172,7 +172,7 @@ def _check_name(name: str, title: str) -> None:
     """
     if not re.fullmatch("[a-z]([a-z0-9_]*[a-z0-9])?", name) or keyword.iskeyword(name):
         expected = "small letters a to z, digits and underscores, a letter first and no underscore last"
-        raise UsageError(f"a model named {name!r}", expected=f"{expected}, such as my_model")
+        raise UsageError(f"a model named {name!r}", expected=f"{expected}, such as my_model", fix="choose another name")
     found = importlib.util.find_spec(name)
     # A folder without __init__.py is found as a module, too, and hides none.
     if found is not None and found.origin is not None:

@@ -141,7 +141,11 @@ def base_rate_of(text: str | None) -> float | dict[str, float] | None:
         except ValueError:
             found[task] = -1.0
         if not 0 < found[task] < 1:
-            raise UsageError(f"a base rate of {share}", expected="a share above 0 and below 1")
+            raise UsageError(
+                f"a base rate of {share}",
+                expected="a share above 0 and below 1",
+                fix="give the share of positives in production, such as 0.02",
+            )
     return found.get("", found)
 
 
@@ -193,6 +197,7 @@ def one_of(*, store: str | None, service: str | None) -> None:
         raise UsageError(
             "found neither --store nor --service" if store is None else "found both --store and --service",
             expected="--store URL, or --service URL where a service owns the store",
+            fix="add one of the two",
         )
 
 

@@ -73,7 +73,11 @@ def paper(
     from lifelong.training.sweep import parse_steps
 
     if max_minutes <= 0:
-        raise UsageError(f"--max-minutes {max_minutes:g}", expected="a number above 0")
+        raise UsageError(
+            f"--max-minutes {max_minutes:g}",
+            expected="a number above 0",
+            fix="give a limit such as --max-minutes 60, or leave it out",
+        )
     steps = sweep or SWEEPS[log]
     configs = authors_configs(log, names(models), config, changes, threads, max_examples)
     usual, own = seed_counts(seeds)

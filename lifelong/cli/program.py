@@ -122,7 +122,11 @@ def _check_ids(options: Mapping[str, Any]) -> None:
         # Some commands ask for a number of users under the same name.
         for value in given if isinstance(given, list | tuple) else [given]:
             if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
-                raise UsageError(f"{name}: {value!r} is not text in UTF-8", expected="ids in UTF-8")
+                raise UsageError(
+                    f"{name}: {value!r} is not text in UTF-8",
+                    expected="ids in UTF-8",
+                    fix="convert the text to UTF-8, or set a UTF-8 locale in the terminal",
+                )
 
 
 def _check_processes(command: str) -> None:

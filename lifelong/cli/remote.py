@@ -35,7 +35,11 @@ class Remote:
             UsageError: the address is not a URL, or the file has no key.
         """
         if not address.startswith(("http://", "https://")):
-            raise UsageError(f"{address!r} is not the address of a service", expected="as in http://127.0.0.1:8000")
+            raise UsageError(
+                f"{address!r} is not the address of a service",
+                expected="as in http://127.0.0.1:8000",
+                fix="begin it with http:// or https://, and leave out any path",
+            )
         if key_file is None:
             return cls(address.rstrip("/"))
         from lifelong.serving.keys import HASHED, read_keys
@@ -84,7 +88,11 @@ def _refused(address: str, error: HTTPError) -> LifelongError:
         fix = "name a file with an admin key: --key-file FILE" if error.code == 401 else parts["fix"]
         return RequestError(f"{address}: {parts['found']}", expected=parts["expected"], fix=fix)
     except (ValueError, KeyError, TypeError):
-        return RequestError(f"{address} answers {error.code}", expected="a `lifelong serve` of this release")
+        return RequestError(
+            f"{address} answers {error.code}",
+            expected="a `lifelong serve` of this release",
+            fix="check the address and its port: another program may answer there",
+        )
 
 
 def _reason(error: Exception) -> object:

@@ -33,7 +33,11 @@ def switch(
     """Serve another artifact, once `backfill` has built its memories; go back; drop memories; or list the artifacts."""
     one_of(store=store, service=service)
     if (artifact is not None) + back + (drop is not None) > 1:
-        raise UsageError("found more than one action", expected="one of ARTIFACT, --back and --drop ARTIFACT, or none")
+        raise UsageError(
+            "found more than one action",
+            expected="one of ARTIFACT, --back and --drop ARTIFACT, or none",
+            fix="do one after the other",
+        )
     if service is not None:
         return shown(_remote(Remote.of(service, key_file), artifact, back=back, drop=drop))
     return shown(_local(store or "", artifact, back=back, drop=drop))

@@ -125,7 +125,11 @@ def read_attention(artifact: Artifact, dataset: Dataset, examples: Examples) -> 
     model = load_model(artifact)
     periods = tuple(artifact.config.settings.get("periods", ()))
     if not periods or not isinstance(model, Model):
-        raise UsageError(f"{artifact.config.title} has no slots with periods", expected="a model such as hpmn")
+        raise UsageError(
+            f"{artifact.config.title} has no slots with periods",
+            expected="a model such as hpmn",
+            fix="train a model with slots, such as hpmn; `lifelong models` says which these are",
+        )
     logit_N, attention_NS = np.zeros(len(examples)), np.zeros((len(examples), len(periods)))
     with torch.inference_mode():
         for batch in evaluation_batches(dataset, examples, **model.extras.batch_parts()):

@@ -321,7 +321,11 @@ def cautions(rows: Sequence[ComparisonRow], reference: str) -> list[str]:
 
 def _check_runs(runs: Mapping[str, Runs], reference: str) -> None:
     if reference not in runs:
-        raise UsageError(f"the reference {reference!r} is not compared", expected=f"one of {', '.join(runs)}")
+        raise UsageError(
+            f"the reference {reference!r} is not compared",
+            expected=f"one of {', '.join(runs)}",
+            fix="add it to the models, or name another reference",
+        )
     for model, run in runs.items():
         if not run.samples:
             raise UsageError(f"the model {model!r} has no run", expected="at least one seed")

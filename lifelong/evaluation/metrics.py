@@ -62,10 +62,16 @@ class Sample:
         users = np.zeros(len(labels), np.int64) if user is None else np.asarray(user, np.int64).ravel()
         if not len(labels) == len(logits) == len(users):
             raise DataError(
-                f"{len(labels)} labels, {len(logits)} logits and {len(users)} users", expected="one of each per example"
+                f"{len(labels)} labels, {len(logits)} logits and {len(users)} users",
+                expected="one of each per example",
+                fix="pass arrays of one length",
             )
         if not np.all((labels >= 0) & (labels <= 1)):
-            raise DataError(f"labels between {labels.min()} and {labels.max()}", expected="labels between 0 and 1")
+            raise DataError(
+                f"labels between {labels.min()} and {labels.max()}",
+                expected="labels between 0 and 1",
+                fix="scale the labels",
+            )
         if not np.isfinite(logits).all():
             raise DataError(
                 f"{int((~np.isfinite(logits)).sum())} of {len(logits)} logits are not finite numbers",
@@ -246,7 +252,7 @@ def mean_values(name: str, sample: Sample) -> FloatArray:
         value_N = np.asarray(MEANS[name](sample), np.float64)
     if value_N.shape != sample.logit.shape or not np.isfinite(value_N).all():
         found = f"the metric {name!r} gave {value_N.shape} for {len(sample)} examples"
-        raise DataError(found, expected="one finite number per example")
+        raise DataError(found, expected="one finite number per example", fix="correct the metric")
     return value_N
 
 

@@ -76,7 +76,9 @@ class Processes:
         if failure is not None:
             raise failure
         if text is not None:
-            raise LostProcessError(f"process 0 failed: {text}")
+            raise LostProcessError(
+                f"process 0 failed: {text}", fix="see the log of process 0, remove the cause, and start again"
+            )
         return cast(T, found)
 
     def sum(self, tensors: Iterable[Tensor]) -> None:

@@ -95,7 +95,11 @@ def rank_catalogue(
         DataError: the split has no positive example.
     """
     if not cutoffs or min(cutoffs) < 1:
-        raise UsageError(f"ranking at {list(cutoffs)}", expected="places from 1 on, such as 10,20")
+        raise UsageError(
+            f"ranking at {list(cutoffs)}",
+            expected="places from 1 on, such as 10,20",
+            fix="give whole numbers from 1 on, the places to look at",
+        )
     started = time.perf_counter()
     found = examples.take(np.asarray(examples.label_NT[:, 0]) >= 0.5)
     if not len(found):

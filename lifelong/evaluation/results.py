@@ -259,7 +259,11 @@ def parse_duration(text: str) -> int:
     """
     match = re.fullmatch(r"(\d+)([smhd]?)", text.strip())
     if not match:
-        raise UsageError(f"{text!r} is not a duration", expected="a number with s, m, h or d, such as 0s, 1m, 1h or 1d")
+        raise UsageError(
+            f"{text!r} is not a duration",
+            expected="a number with s, m, h or d, such as 0s, 1m, 1h or 1d",
+            fix="write the number and the unit without a space",
+        )
     return int(match[1]) * _UNITS[match[2] or "s"]
 
 

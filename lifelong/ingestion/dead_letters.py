@@ -150,7 +150,9 @@ def forget_letters(path: Path, users: Collection[str]) -> int:
             os.fsync(file.fileno())
     except OSError as error:
         raise UsageError(
-            f"{path} cannot be written: {error.strerror or error}", expected="a file of dead letters"
+            f"{path} cannot be written: {error.strerror or error}",
+            expected="a file of dead letters",
+            fix="name a file in a folder that this user may write to",
         ) from error
     return found
 

@@ -254,11 +254,22 @@ class FileReader:
         head = next(csv.reader(text, strict=True, delimiter=self.rows.delimiter), [])
         wanted = f"a header with {', '.join(self.rows.needed)}"
         if not head:
-            raise SourceError("the file is empty", file=str(self.path), expected=wanted)
+            raise SourceError(
+                "the file is empty",
+                file=str(self.path),
+                expected=wanted,
+                fix="check how the file was made, or leave it out",
+            )
         check_columns(head, self.rows.needed, file=self.path, expected=wanted, line=1)
         twice = [name for name in self.rows.read if head.count(name) > 1]
         if twice:
-            raise SourceError(f"there are several columns {twice[0]!r}", file=str(self.path), line=1, expected="one")
+            raise SourceError(
+                f"there are several columns {twice[0]!r}",
+                file=str(self.path),
+                line=1,
+                expected="one",
+                fix="rename or remove all but one in the header",
+            )
         return head
 
     def _cut(self, lines: PlainLines, head: Sequence[str], first: int) -> Lines:
@@ -338,7 +349,9 @@ class FileReader:
                 self.rows = self.rows.in_seconds()
             except UsageError as error:
                 file, column = str(self.path), self.rows.column["time"]
-                raise SourceError(error.found, file=file, column=column, expected=error.expected) from error
+                raise SourceError(
+                    error.found, file=file, column=column, expected=error.expected, fix=error.fix
+                ) from error
 
 
 class _Upto(io.RawIOBase):

@@ -260,7 +260,10 @@ class Stream:
         try:
             found = client.offsets_for_times(asked, timeout=_ANSWER)
         except kit.KafkaException as error:
-            raise StreamUnavailableError(f"no broker of {self.address.name} answers: {error.args[0].str()}") from error
+            raise StreamUnavailableError(
+                f"no broker of {self.address.name} answers: {error.args[0].str()}",
+                fix="check the address, the network and whether the brokers run; then start again: nothing is lost",
+            ) from error
         return {
             place.partition: place.offset if place.offset >= 0 else self._bounds(client, place.partition)[1]
             for place in found
@@ -356,7 +359,10 @@ class Stream:
             place = self._kafka.TopicPartition(self.address.topic, partition)
             first, end = client.get_watermark_offsets(place, timeout=_ANSWER)
         except self._kafka.KafkaException as error:
-            raise StreamUnavailableError(f"no broker of {self.address.name} answers: {error.args[0].str()}") from error
+            raise StreamUnavailableError(
+                f"no broker of {self.address.name} answers: {error.args[0].str()}",
+                fix="check the address, the network and whether the brokers run; then start again: nothing is lost",
+            ) from error
         return int(first), int(end)
 
     def _take(self, client: Any, messages: Sequence[Any]) -> None:

@@ -69,4 +69,8 @@ class ParquetRows:
             found = f"cannot be read: {error.strerror or error}"
             raise SourceError(found, file=str(self._path), fix="check the path") from error
         except (ValueError, arrow.ArrowException) as error:
-            raise SourceError(f"not a parquet file: {error}", file=str(self._path)) from error
+            raise SourceError(
+                f"not a parquet file: {error}",
+                file=str(self._path),
+                fix="fetch or write the file again; a csv or JSON file needs a name that ends so",
+            ) from error

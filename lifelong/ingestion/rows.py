@@ -86,20 +86,25 @@ class EventRows:
         unknown = sorted(set(columns) - {*names, *NAMED})
         if unknown:
             expected = f"one of: {', '.join((*names, *NAMED))}"
-            raise UsageError(f"there is no column {unknown[0]!r} to map", expected=expected)
+            raise UsageError(
+                f"there is no column {unknown[0]!r} to map", expected=expected, fix="check the names in --map"
+            )
         self.column: dict[str, str] = {name: columns.get(name, name) for name in names}
         self._event_id = columns.get("event_id")
         self._times = TimeFormat(columns.get("time_unit", "s"), columns.get("time_format"))
         self.delimiter: str = columns.get("delimiter", ",")
         if len(self.delimiter) != 1 or self.delimiter in '"\r\n':
             raise UsageError(
-                f"the delimiter {self.delimiter!r}", expected="one character between the values of a csv file"
+                f"the delimiter {self.delimiter!r}",
+                expected="one character between the values of a csv file",
+                fix='give one character, such as ";"',
             )
         said = {"time_unit", "time_format"} & set(columns)
         if said and (self._times.unit == "ordinal") != (self.time_unit == "ordinal"):
             raise UsageError(
                 f"times are {self._times.pattern or self._times.unit}, and the artifact's are {self.time_unit}",
                 expected="times of the kind that the artifact was trained on",
+                fix="name the unit or format of the log's own times, as in training",
             )
 
     def in_seconds(self) -> EventRows:

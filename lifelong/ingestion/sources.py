@@ -67,7 +67,11 @@ def find_source(
         UsageError: the name is taken.
     """
     if named == BACKFILL:
-        raise UsageError(f"a source named {named!r}", expected="another name: a backfill has this one")
+        raise UsageError(
+            f"a source named {named!r}",
+            expected="another name: a backfill has this one",
+            fix="choose another name with --source",
+        )
     known, path = _known(store), reader().path
     if not reader().regular:
         fix = "write what comes from it into a file"

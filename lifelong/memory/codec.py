@@ -472,7 +472,11 @@ def make_codec(name: str, layout: Sequence[FieldLayout]) -> Codec:
         UsageError: there is no codec of that name.
     """
     if not isinstance(name, str) or name not in CODECS:
-        raise UsageError(f"there is no codec {name!r}", expected=f"one of: {', '.join(CODECS)}")
+        raise UsageError(
+            f"there is no codec {name!r}",
+            expected=f"one of: {', '.join(CODECS)}",
+            fix="use one of these; docs/store.md compares them",
+        )
     return CODECS[name](layout)
 
 

@@ -123,7 +123,9 @@ def moment_before(days: float, *, now: Callable[[], float] = clock.time) -> int:
         UsageError: the number is not positive.
     """
     if not days > 0:
-        raise UsageError(f"a limit of {days} days", expected="a number of days above 0")
+        raise UsageError(
+            f"a limit of {days} days", expected="a number of days above 0", fix="give a number such as 365"
+        )
     return int(now() - days * 86_400)
 
 

@@ -134,7 +134,11 @@ def verify(
     if dataset is not None:
         expected = _FromData(writer, dataset, store, until)
     elif until is not None:
-        raise UsageError("until without a dataset", expected="a dataset, to leave out its later events")
+        raise UsageError(
+            "until without a dataset",
+            expected="a dataset, to leave out its later events",
+            fix="give the dataset, or leave out until",
+        )
     else:
         expected = _FromLog(writer, store, space)
     names, report, done = expected.choose(users, rng), VerifyReport(), 0

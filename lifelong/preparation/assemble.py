@@ -253,7 +253,9 @@ def moments_of(job: Job, types: tuple[str, ...]) -> Moments:
     codes = tuple(place for place, value in enumerate(types) if value in log.target_types)
     if not codes:
         raise UsageError(
-            f"no event has a target type ({', '.join(log.target_types)})", expected=f"some of {', '.join(types)}"
+            f"no event has a target type ({', '.join(log.target_types)})",
+            expected=f"some of {', '.join(types)}",
+            fix="check the spelling of the target types",
         )
     return replace(moments, target_codes=tuple(sorted({*codes, *(code for task in tasks for code in task)})))
 

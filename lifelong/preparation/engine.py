@@ -194,4 +194,7 @@ def clear_errors(folder: Path) -> Iterator[None]:
                     f"the engine's memory limit is too small: {text}",
                     fix="give it more with the setting memory_limit, or fewer threads with the setting threads",
                 ) from error
-            raise DataError(f"the engine failed on the tables: {text}") from error
+            raise DataError(
+                f"the engine failed on the tables: {text}",
+                fix="check the columns that the text names, and the free space of the disk",
+            ) from error

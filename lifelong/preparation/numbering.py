@@ -100,7 +100,11 @@ def number_ids(job: Job) -> Numbered:
         items = materialise(connection, "lifelong_item_fields", items.left_join(given, "item").drop("item_right"))
         # A join with a table that names an item twice has a row more.
         if count(items) != number:
-            raise DataError("the item table names an item twice", expected="one row per item")
+            raise DataError(
+                "the item table names an item twice",
+                expected="one row per item",
+                fix="remove the other rows of the item",
+            )
     types: tuple[str, ...] = ()
     if log.event_types:
         column = log.events.select("event_type").distinct().to_pyarrow().column("event_type")

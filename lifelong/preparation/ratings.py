@@ -81,6 +81,7 @@ def _check_log(log: RawLog, settings: PrepareSettings, others: Sequence[str]) ->
         raise UsageError(
             f"tasks of ratings, and {log.name} holds none",
             expected="a log with ratings: amazon, movielens, or table with `rating`",
+            fix="leave out the tasks, or name the column of ratings",
         )
     if others:
         raise UsageError(
@@ -124,6 +125,7 @@ def _thresholds(wanted: Sequence[str], values: Sequence[float]) -> tuple[Mapping
             raise UsageError(
                 f"the task {name} is {RATING}>={least:g}, and the ratings are {', '.join(f'{v:g}' for v in values)}",
                 expected="a value that some ratings reach and others do not",
+                fix="choose a threshold between these ratings",
             )
     return least_of, grades
 

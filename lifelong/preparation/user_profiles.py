@@ -48,7 +48,11 @@ def save_profiles(job: Job, numbered: Numbered, trained_U: IntArray) -> dict[str
     table = numbered.users.left_join(log.users.select("user", *fields), "user").select("user_index", *fields)
     table = materialise(job.connection, "lifelong_profiles", table)
     if count(table) != len(trained_U):
-        raise DataError("the table of users names a user twice", expected="one row per user")
+        raise DataError(
+            "the table of users names a user twice",
+            expected="one row per user",
+            fix="remove the other rows of the user",
+        )
     number_UF = np.full((len(trained_U), len(fields)), UNKNOWN, np.int32)
     record: dict[str, Any] = {}
     for column, field in enumerate(fields):

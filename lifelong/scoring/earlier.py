@@ -59,7 +59,9 @@ def earlier(scorer: Scorer, events: int, *, replayer: Replayer | None = None, da
     """
     if not 0 <= events <= REPLAYED:
         raise MomentError(
-            f"a memory after {events:,} events", expected=f"0 to {REPLAYED:,} events, which are folded again"
+            f"a memory after {events:,} events",
+            expected=f"0 to {REPLAYED:,} events, which are folded again",
+            fix="look at an earlier moment, or at the present memory",
         )
     folds = replayer or Replayer(
         scorer.store, MemoryWriter(scorer.artifact, scorer.identity.codec, scorer.store), dataset
@@ -72,7 +74,9 @@ def _after(replayer: Replayer, users: Sequence[str], states: States, events: int
     for user, count in zip(users, states.count_B.tolist(), strict=True):
         if count < events:
             raise MomentError(
-                f"user {user!r} has {count:,} events", expected=f"at least {events:,}, to fold these again"
+                f"user {user!r} has {count:,} events",
+                expected=f"at least {events:,}, to fold these again",
+                fix="give a smaller number of events",
             )
     wanted = States(np.full(len(users), events, np.int64), states.last_time_B, {})
     replayed = replayer.replay(users, replayer.writer.runtime.empty(len(users)), wanted)

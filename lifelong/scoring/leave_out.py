@@ -51,7 +51,11 @@ def checked_positions(positions: Sequence[int], count: int) -> list[int]:
     """
     found = sorted(set(positions))
     if len(found) > LEFT_OUT:
-        raise RequestError(f"{len(found)} events to leave out", expected=f"at most {LEFT_OUT} events for one request")
+        raise RequestError(
+            f"{len(found)} events to leave out",
+            expected=f"at most {LEFT_OUT} events for one request",
+            fix="ask for the others with a second request",
+        )
     if found and not 1 <= found[0] <= found[-1] <= count:
         # A position that the memory does not have now is of the moment; one below 1 is never right.
         kind, wrong = (RequestError, found[0]) if found[0] < 1 else (MomentError, found[-1])
@@ -61,6 +65,7 @@ def checked_positions(positions: Sequence[int], count: int) -> list[int]:
         raise MomentError(
             f"effects of single events of a memory of {count:,} events",
             expected=f"a memory of at most {REPLAYED:,} events, which are folded again without one of them",
+            fix="ask without leave_out, or for an earlier moment (after_events)",
         )
     return found
 

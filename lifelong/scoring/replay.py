@@ -126,6 +126,7 @@ def _period(dataset: Dataset, split: Split) -> tuple[int, int | None]:
     raise UsageError(
         f"the {split} examples of this dataset (protocol {dataset.manifest.protocol}) have no period of their own",
         expected="validation or test of a dataset that is split by time",
+        fix="prepare the log with --protocol temporal",
     )
 
 

@@ -290,6 +290,7 @@ class Scorer:
             raise RequestError(
                 f"{min(unknown)!r} is not a field of a profile",
                 expected=", ".join(self.schema.user_fields) or "no profile: this model was trained without",
+                fix="leave it out",
             )
         return {
             user_context(field): known[user_context(field)].numbers([(of or {}).get(field) for of in profiles])

@@ -160,7 +160,11 @@ class _Columns:
         self.names = ("user", "item", "time", *self.fields, *self.profile)
         unknown = [name for name in columns if name not in self.names]
         if unknown:
-            raise UsageError(f"there is no column {unknown[0]!r} to map", expected=f"one of: {', '.join(self.names)}")
+            raise UsageError(
+                f"there is no column {unknown[0]!r} to map",
+                expected=f"one of: {', '.join(self.names)}",
+                fix="check the names",
+            )
         self._ours = {theirs: ours for ours, theirs in columns.items()}
         self._time_unit = scorer.schema.time_unit
         self.time = columns.get("time", "time")
@@ -197,7 +201,9 @@ class _Columns:
         nested = next((key for key, value in values.items() if isinstance(value, list | dict)), None)
         if nested is not None:
             expected = TYPES[self._kinds.get(nested, "value")]
-            raise SourceError("a list or an object", file=file, line=line, column=nested, expected=expected)
+            raise SourceError(
+                "a list or an object", file=file, line=line, column=nested, expected=expected, fix="flatten the column"
+            )
         time = self._time(values.get("time"), file=file, line=line)
         return ScoreRequest(str(given["user"]), [str(given["item"])], time, [of_item], of_user)
 
@@ -252,10 +258,17 @@ def _csv(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
         try:
             for values in reader:
                 if None in values or None in values.values():
-                    raise SourceError("not as many columns as the header", file=str(path), line=reader.line_num)
+                    raise SourceError(
+                        "not as many columns as the header",
+                        file=str(path),
+                        line=reader.line_num,
+                        fix="correct the line",
+                    )
                 yield reader.line_num, values
         except csv.Error as error:
-            raise SourceError(str(error), file=str(path), line=reader.line_num, expected="csv with a header") from error
+            raise SourceError(
+                str(error), file=str(path), line=reader.line_num, expected="csv with a header", fix="correct the line"
+            ) from error
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -266,9 +279,15 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             try:
                 values = json.loads(text)
             except ValueError as error:
-                raise SourceError(f"not JSON: {error}", file=str(path), line=line) from error
+                raise SourceError(f"not JSON: {error}", file=str(path), line=line, fix="correct the line") from error
             if not isinstance(values, dict):
-                raise SourceError("not a JSON object", file=str(path), line=line, expected='{"user": .., "item": ..}')
+                raise SourceError(
+                    "not a JSON object",
+                    file=str(path),
+                    line=line,
+                    expected='{"user": .., "item": ..}',
+                    fix="write one object on each line",
+                )
             yield line, values
 
 
@@ -281,7 +300,11 @@ def _parquet(path: Path, *, columns: _Columns) -> Iterator[tuple[int, Mapping[st
             rows = (row for batch in batches for row in batch.to_pylist())
             yield from enumerate(rows, start=1)
     except require("pyarrow", extra="train", purpose="reading parquet").ArrowInvalid as error:
-        raise SourceError(f"not a parquet file: {error}", file=str(path)) from error
+        raise SourceError(
+            f"not a parquet file: {error}",
+            file=str(path),
+            fix="write the file again, or name it .csv or .jsonl if it is one",
+        ) from error
 
 
 def _joined(rows: Sequence[ScoreRequest]) -> list[ScoreRequest]:

@@ -200,7 +200,9 @@ def forget_impressions(folder: Path, users: Collection[str]) -> int:
     """
     parquet = require("pyarrow.parquet", extra="impressions", purpose="an impressions log")
     if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", expected="the folder of `serve --impressions-log`")
+        raise UsageError(
+            f"{folder} is not a folder", expected="the folder of `serve --impressions-log`", fix="check the path"
+        )
     names, gone = frozenset(users), 0
     _remove_drafts(folder)
     for path in sorted(folder.glob("*.parquet")):
@@ -226,7 +228,9 @@ def _check(folder: Path) -> None:
         _remove_drafts(folder)
     except OSError as error:
         raise UsageError(
-            f"{folder} cannot be written: {error.strerror or error}", expected="a folder for impressions"
+            f"{folder} cannot be written: {error.strerror or error}",
+            expected="a folder for impressions",
+            fix="choose a folder that this user may write to",
         ) from error
 
 

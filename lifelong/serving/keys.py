@@ -73,7 +73,9 @@ def read_keys(path: Path) -> Keys:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         found = f"cannot read the API keys: {path}: {getattr(error, 'strerror', None) or error}"
-        raise UsageError(found, expected="a text file, one key a line") from error
+        raise UsageError(
+            found, expected="a text file, one key a line", fix="check the path, its rights and its encoding"
+        ) from error
     keys: Keys = {}
     for number, line in enumerate(lines, start=1):
         if line.strip() and not line.startswith("#"):
@@ -94,6 +96,7 @@ def _parsed(path: Path, number: int, line: str) -> tuple[str, frozenset[str]]:
         raise UsageError(
             f"{path}, line {number}: there is no scope {unknown[0]!r}",
             expected=f"KEY, or KEY and some of: {', '.join(SCOPES)}",
+            fix="correct the line",
         )
     return key, scopes or DEFAULT_SCOPES
 
@@ -258,7 +261,9 @@ def check_proxies(addresses: Sequence[str]) -> list[str]:
             ipaddress.ip_network(address)
         except ValueError as error:
             raise UsageError(
-                f"--trusted-proxy {address}: {error}", expected="an address or a network, as 10.0.0.1 or 10.0.0.0/8"
+                f"--trusted-proxy {address}: {error}",
+                expected="an address or a network, as 10.0.0.1 or 10.0.0.0/8",
+                fix="give the address of the proxy in front of the service",
             ) from error
     return list(addresses)
 

@@ -40,7 +40,7 @@ async def index() -> HTMLResponse:
 async def part(name: str, request: Request) -> Response:
     """A file of the page, in a third of its bytes for a client that takes gzip."""
     if name not in _FILES:
-        raise NotFoundError(f"the page has no file {name!r}", expected=", ".join(_FILES))
+        raise NotFoundError(f"the page has no file {name!r}", expected=", ".join(_FILES), fix="open / for the page")
     headers = {**_headers(), "vary": "accept-encoding"}
     if not _takes_gzip(request.headers.get("accept-encoding", "")):
         return Response(_file(f"page/{name}"), media_type=_FILES[name], headers=headers)
@@ -86,10 +86,18 @@ class Report:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             found = f"cannot read the report: {path}: {getattr(error, 'strerror', None) or error}"
-            raise UsageError(found, expected="a folder that `lifelong compare` wrote") from error
+            raise UsageError(
+                found,
+                expected="a folder that `lifelong compare` wrote",
+                fix="check the path, or run `lifelong compare DATA --out FOLDER`",
+            ) from error
         script = re.search(r"script-src ('sha256-[A-Za-z0-9+/=]+')", text[:2000])
         if script is None:
-            raise UsageError(f"{path} is no report", expected="a folder that `lifelong compare` wrote")
+            raise UsageError(
+                f"{path} is no report",
+                expected="a folder that `lifelong compare` wrote",
+                fix="check the path, or run `lifelong compare DATA --out FOLDER`",
+            )
         return cls(text, f"script-src {script[1]}; style-src 'unsafe-inline'; img-src data:")
 
 

@@ -222,4 +222,8 @@ def _opened(path: Path) -> Artifact:
         return Artifact.open(path)
     except (OSError, ValueError) as error:
         # No folder can have such a name.
-        raise ArtifactError(f"{str(path)[:100]!r} is not a folder: {error}", expected="an artifact folder") from error
+        raise ArtifactError(
+            f"{str(path)[:100]!r} is not a folder: {error}",
+            expected="an artifact folder",
+            fix="give the path that the folder has on the service's machine",
+        ) from error

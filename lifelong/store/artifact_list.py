@@ -195,7 +195,11 @@ class ArtifactList:
             UsageError: there was none.
         """
         if not self.previous:
-            raise UsageError("no artifact was served before", expected="a store that was switched")
+            raise UsageError(
+                "no artifact was served before",
+                expected="a store that was switched",
+                fix="name the artifact to serve: lifelong switch ARTIFACT",
+            )
         return self.serve(self.previous)
 
     def drop(self, artifact_id: str) -> ArtifactList:

@@ -138,7 +138,11 @@ def read_backup(source: Path) -> Backup:
         made = Backup(facts["store"], facts["made"], facts["artifact"], dict(facts["files"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         expected = "a folder that `lifelong backup` made"
-        raise UsageError(f"{source} is not a backup: {FACTS} cannot be read ({error})", expected=expected) from error
+        raise UsageError(
+            f"{source} is not a backup: {FACTS} cannot be read ({error})",
+            expected=expected,
+            fix="name the folder that `lifelong backup` wrote",
+        ) from error
     found = _sizes(source)
     for name, size in made.files.items():
         if found.get(name) != size:

@@ -65,7 +65,11 @@ def databases(path: Path) -> list[Path]:
     """
     head = read_head(path)
     if head is None:
-        raise UsageError(f"there is no store in {path}", expected="the folder of a store: rocksdb:///path")
+        raise UsageError(
+            f"there is no store in {path}",
+            expected="the folder of a store: rocksdb:///path",
+            fix="check the path, or make the store: `lifelong backfill` or `lifelong ingest`",
+        )
     if head["version"] != SHARDED:
         require_head(path, SINGLE, read_only=True)
         return [path]
@@ -86,10 +90,16 @@ def require_head(path: Path, version: int, *, read_only: bool) -> dict[str, Any]
                 f"there is no store in {path}", fix="make one with `lifelong backfill` or `lifelong ingest`"
             )
         raise StoreCorruptError(
-            f"{path} is not a store: {HEAD} is missing", expected="a new folder or one that a store made"
+            f"{path} is not a store: {HEAD} is missing",
+            expected="a new folder or one that a store made",
+            fix="choose another folder, or restore a backup",
         )
     if head["version"] != version:
-        raise StoreError(f"{path} has store format {head['version']}", expected=f"{version}, of this release")
+        raise StoreError(
+            f"{path} has store format {head['version']}",
+            expected=f"{version}, of this release",
+            fix="use the release that wrote it, or build the store again (docs/versions.md)",
+        )
     return head
 
 

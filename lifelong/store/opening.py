@@ -49,7 +49,11 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
         raise UsageError(f"{url!r} is not the URL of a store", expected=expected, fix=f"write {_meant(url)}")
     if scheme == "memory":
         if place:
-            raise UsageError(f"{url!r}: a store in memory has no place", expected="memory://")
+            raise UsageError(
+                f"{url!r}: a store in memory has no place",
+                expected="memory://",
+                fix="leave out the place, or use rocksdb:///path for a store that lasts",
+            )
         return InMemoryStore(read_only=read_only)
     if scheme == "rocksdb":
         from lifelong.store.sharded import open_folder
@@ -62,7 +66,7 @@ def open_store(url: str, *, read_only: bool = False) -> MemoryStore:
     if scheme in STORES:
         return _open_other(scheme, url, read_only=read_only)
     others = "".join(f", {name}://" for name in STORES)
-    raise UsageError(f"there is no store {scheme}://", expected=expected + others)
+    raise UsageError(f"there is no store {scheme}://", expected=expected + others, fix="correct the URL")
 
 
 def _open_other(scheme: str, url: str, *, read_only: bool) -> MemoryStore:
@@ -150,10 +154,10 @@ def folder_of(url: str) -> tuple[Path, int | None]:
     place, _, query = url.partition("://")[2].partition("?")
     expected = "rocksdb:///path, or rocksdb:///path?shards=N for a new store of N shards"
     if not place:
-        raise UsageError(f"{url!r} names no folder", expected=expected)
+        raise UsageError(f"{url!r} names no folder", expected=expected, fix="add the path of a folder")
     option, _, value = query.partition("=")
     if query and not (option == "shards" and value.isdecimal() and int(value) > 0):
-        raise UsageError(f"{url!r} has the option {query!r}", expected=expected)
+        raise UsageError(f"{url!r} has the option {query!r}", expected=expected, fix="correct the URL")
     return Path(place), int(value) if query else None
 
 

@@ -460,7 +460,11 @@ class RedisStore:
         except (ValueError, KeyError, TypeError) as error:
             raise StoreCorruptError(f"{self.name} holds no store", fix="choose another ?prefix=") from error
         if version != FORMAT_VERSION:
-            raise StoreError(f"{self.name} has store format {version}", expected=f"{FORMAT_VERSION}, of this release")
+            raise StoreError(
+                f"{self.name} has store format {version}",
+                expected=f"{FORMAT_VERSION}, of this release",
+                fix="use the release that wrote it, or build the store again (docs/versions.md)",
+            )
         return size
 
     def _read_tokens(self) -> dict[int, bytes]:

@@ -346,7 +346,7 @@ def _as_ours(place: str, error: Exception) -> StoreError:
     for pattern, kind, problem, fix in _ERRORS:
         if re.search(pattern, f"{classes}\n{text}", re.MULTILINE):
             return kind(f"{place} {problem}: {text}", fix=fix)
-    return StoreError(f"{place} answers: {text}")
+    return StoreError(f"{place} answers: {text}", fix="see the log of the server")
 
 
 _ACCESS = (
@@ -451,4 +451,4 @@ def _seconds(name: str, text: str) -> float:
 
 
 def _bad(found: str, *, expected: str = EXPECTED) -> UsageError:
-    return UsageError(f"the URL of the store names {found}", expected=expected)
+    return UsageError(f"the URL of the store names {found}", expected=expected, fix="correct the URL")

@@ -774,7 +774,9 @@ def _as_ours(path: Path, text: str) -> StoreError:
         return StoreUnavailableError(
             f"{path} cannot be read or written: {text}", fix=f"check the disk, and `ulimit -n`; {AGAIN}"
         )
-    return StoreError(f"{path}: {text}")
+    return StoreError(
+        f"{path}: {text}", fix="check the disk; if it is sound, restore a backup or build the store again"
+    )
 
 
 _FIGURES = {

@@ -74,7 +74,11 @@ class ShardedStore(Shards):
         cache: int = CACHE,
     ) -> None:
         if shards is not None and not 2 <= shards <= MOST:
-            raise UsageError(f"shards = {shards}", expected=f"2 to {MOST}, or 1 for a store without shards")
+            raise UsageError(
+                f"shards = {shards}",
+                expected=f"2 to {MOST}, or 1 for a store without shards",
+                fix="choose about one shard for each core",
+            )
         self.path, self._read_only, self._sync, self._cache = path, read_only, sync, cache
         with contextlib.ExitStack() as stack:
             if not read_only:

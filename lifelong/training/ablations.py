@@ -26,7 +26,11 @@ def variants(model: str, base: Settings) -> dict[str, dict[str, Any]]:
     ['slots-1', 'slots-2']
     """
     if model not in _VARIANTS:
-        raise UsageError(f"there are no ablations of {model!r}", expected=f"one of: {', '.join(_VARIANTS)}")
+        raise UsageError(
+            f"there are no ablations of {model!r}",
+            expected=f"one of: {', '.join(_VARIANTS)}",
+            fix="choose one of these models",
+        )
     whole = check_config(model, base)
     checked = {name: check_config(model, settings) for name, settings in _VARIANTS[model](whole).items()}
     return {name: settings for name, settings in checked.items() if settings != whole}

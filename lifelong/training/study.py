@@ -121,7 +121,11 @@ def plan(study: Study, out: Path) -> Planned:
     """
     _check_out(out)
     if not study.configs or not study.seeds:
-        raise UsageError("nothing to compare", expected="at least one model and one seed")
+        raise UsageError(
+            "nothing to compare",
+            expected="at least one model and one seed",
+            fix="name models: --models tally,gbdt,counts,popularity",
+        )
     if (study.only_equal or study.equal_seeds is not None) and study.examples is None:
         raise UsageError("equal budgets are asked for, and no budget is given", fix="add --examples N")
     if study.ablation_examples is not None and study.ablations is None:
@@ -129,11 +133,15 @@ def plan(study: Study, out: Path) -> Planned:
     unknown = [model for model in study.own_seeds if model not in study.configs]
     if unknown:
         raise UsageError(
-            f"seeds of {unknown[0]!r}, which is not compared", expected=f"one of {', '.join(study.configs)}"
+            f"seeds of {unknown[0]!r}, which is not compared",
+            expected=f"one of {', '.join(study.configs)}",
+            fix="add the model to --models, or leave out its seeds",
         )
     if study.reference is not None and study.reference not in study.configs:
         raise UsageError(
-            f"the reference {study.reference!r} is not compared", expected=f"one of {', '.join(study.configs)}"
+            f"the reference {study.reference!r} is not compared",
+            expected=f"one of {', '.join(study.configs)}",
+            fix="add it to --models, or name another --reference",
         )
     main = {model: _limited(model, config, study.max_minutes) for model, config in study.configs.items()}
     equal = {model: equal_budget(model, config, study.examples) for model, config in study.configs.items()}
@@ -206,7 +214,11 @@ def _variants(study: Study, out: Path, model: str, runs: Mapping[str, Sequence[R
     made, every = {"base": base}, variants(model, base.config.model)
     unknown = [name for name in study.variants or () if name not in every]
     if unknown:
-        raise UsageError(f"there is no variant {unknown[0]!r} of {model}", expected=f"some of {', '.join(every)}")
+        raise UsageError(
+            f"there is no variant {unknown[0]!r} of {model}",
+            expected=f"some of {', '.join(every)}",
+            fix="choose some of these",
+        )
     for name, settings in every.items():
         if study.variants is None or name in study.variants:
             config = base.config.model_copy(update={"model": settings})

@@ -58,7 +58,11 @@ def parse_steps(text: str) -> tuple[int | None, ...]:
     words = [word.strip() for word in text.split(",") if word.strip()]
     wrong = [word for word in words if word != "all" and not (word.isdigit() and int(word) > 0)]
     if wrong or not words:
-        raise UsageError(f"--sweep {text!r}", expected="numbers of events and all, as in 20,50,100,300,1000,all")
+        raise UsageError(
+            f"--sweep {text!r}",
+            expected="numbers of events and all, as in 20,50,100,300,1000,all",
+            fix="give lengths of history, or --sweep none",
+        )
     return (*sorted({int(word) for word in words if word != "all"}), None)
 
 

@@ -285,7 +285,10 @@ def _tuned(optuna: ModuleType, study: Any, dataset: Dataset, search: Search, con
     complete = [trial for trial in ended if trial.state == states.COMPLETE and np.isfinite(trial.value)]
     if not complete:
         errors = [trial.user_attrs.get("error") for trial in ended]
-        raise LifelongError(f"none of {len(ended)} trials succeeded: {next(filter(None, errors), 'unknown')}")
+        raise LifelongError(
+            f"none of {len(ended)} trials succeeded: {next(filter(None, errors), 'unknown')}",
+            fix="remove the cause, then run the same command again",
+        )
     best = max(complete, key=lambda trial: (trial.value, -trial.number))
     trials = [
         Trial(

@@ -52,7 +52,12 @@ class _Format:
         log = reader(connection, files if self.finds_files else check_files(files, source=self.module), options)
         if not count(log.events):
             named = ", ".join(map(str, files))
-            raise SourceError(f"the source {self.module!r} has no events", file=named, expected="at least one event")
+            raise SourceError(
+                f"the source {self.module!r} has no events",
+                file=named,
+                expected="at least one event",
+                fix="check the files: they hold no row that is an event",
+            )
         return log
 
 

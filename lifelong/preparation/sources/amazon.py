@@ -63,7 +63,11 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     if meta:
         _add_meta(connection, raw, meta, with_price=options["price"] == "keep", with_brand=options["brand"] == "keep")
     elif options["price"] == "keep":
-        raise SourceError("the meta file, which has the prices, is missing", expected="meta_*.json with the reviews")
+        raise SourceError(
+            "the meta file, which has the prices, is missing",
+            expected="meta_*.json with the reviews",
+            fix="name the meta file too, or prepare without prices: --option price=drop",
+        )
     return staging.rated(raw, log, threshold) if threshold is not None else raw
 
 

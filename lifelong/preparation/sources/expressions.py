@@ -193,7 +193,10 @@ def evaluate(
     except duckdb.Error as error:
         for each in every:
             _check_values(connection, each, seen if each is where else kept)
-        raise ConfigError([f"{each}: {_first_line(error)}" for each in every]) from error
+        raise ConfigError(
+            [f"{each}: {_first_line(error)}" for each in every],
+            fix="correct the expression: it is SQL of DuckDB over the columns of the log",
+        ) from error
     return connection.table(name), {**alias, **made}
 
 
@@ -207,7 +210,10 @@ def _check_engine(connection: Any, every: Sequence[Expression]) -> None:
     for each in every:
         twice = [name for name, number in Counter(name.lower() for name in each.columns).items() if number > 1]
         if twice:
-            raise ConfigError([f"{each}: the columns named {twice[0]} differ in upper and lower case alone"])
+            raise ConfigError(
+                [f"{each}: the columns named {twice[0]} differ in upper and lower case alone"],
+                fix="rename one of them in the file",
+            )
 
 
 def _select(columns: Sequence[tuple[str, str]], rows: str) -> str:

@@ -49,14 +49,22 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     configs = [path for path in paths if path.suffix in (".yaml", ".yml")]
     if len(configs) != 1:
         raise SourceError(
-            f"{len(configs)} files are named .yaml", file=str(paths[0]), expected="one dataset_config.yaml"
+            f"{len(configs)} files are named .yaml",
+            file=str(paths[0]),
+            expected="one dataset_config.yaml",
+            fix="name the dataset's own dataset_config.yaml alone",
         )
     name, config = _dataset(configs[0], options["dataset"])
     named = _by_name([path for path in paths if path not in configs])
     files = {role: named.get(role) or _of_config(configs[0], config, role) for role in SPLITS}
     chosen = {role: found for role, found in files.items() if found}
     if not chosen.get("train") or not chosen.get("test"):
-        raise SourceError("the files of training and test are missing", file=str(configs[0]), expected="both")
+        raise SourceError(
+            "the files of training and test are missing",
+            file=str(configs[0]),
+            expected="both",
+            fix="name the folder that holds the files of the dataset",
+        )
     mapping = _mapping(name, config, options, configs[0])
     opened = open_log(connection, [path for found in chosen.values() for path in found], mapping)
     raw = read_mapped(connection, opened, mapping)
@@ -76,7 +84,9 @@ def _dataset(path: Path, wanted: str) -> tuple[str, Mapping[str, Any]]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SourceError(f"cannot be read: {error}", file=str(path), expected="YAML") from error
+        raise SourceError(
+            f"cannot be read: {error}", file=str(path), expected="YAML", fix="correct the file"
+        ) from error
     datasets = {str(name): each for name, each in found.items() if isinstance(each, dict)} if found else {}
     name = wanted or (next(iter(datasets)) if len(datasets) == 1 else "")
     if name not in datasets:
@@ -96,7 +106,10 @@ def _by_name(paths: Sequence[Path]) -> dict[str, list[Path]]:
         role = next((role for role in SPLITS if role in path.name.lower()), None)
         if role is None:
             raise SourceError(
-                "its name does not say its split", file=str(path), expected=f"a name with {', '.join(SPLITS)}"
+                "its name does not say its split",
+                file=str(path),
+                expected=f"a name with {', '.join(SPLITS)}",
+                fix="rename the file",
             )
         roles.setdefault(role, []).append(path)
     return roles
@@ -128,7 +141,12 @@ def _mapping(name: str, config: Mapping[str, Any], options: Mapping[str, str], p
     given = config.get("label_col") or []
     labels = [str(each["name"]) for each in (given if isinstance(given, list) else [given]) if each.get("name")]
     if not labels:
-        raise SourceError(f"the dataset {name} has no label_col", file=str(path), expected="label_col: {name: click}")
+        raise SourceError(
+            f"the dataset {name} has no label_col",
+            file=str(path),
+            expected="label_col: {name: click}",
+            fix="add it to the file",
+        )
     features = _features(config)
     fields = staging.words(options["fields"]) or [
         each["name"]

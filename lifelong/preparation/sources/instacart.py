@@ -73,10 +73,23 @@ def _check(orders: Any, lines: Any, of_orders: Any, of_lines: Any) -> None:
     sequence = scalars(strange.aggregate(sequence=strange["sequence"].min()))["sequence"]
     if sequence is not None:
         file, line = of_lines.locate(sequence)
-        raise SourceError("its order is not in orders.csv", file=file, line=line, column="order_id")
+        raise SourceError(
+            "its order is not in orders.csv",
+            file=file,
+            line=line,
+            column="order_id",
+            fix="fetch orders.csv of the same release",
+        )
     twice = orders.group_by("order").aggregate(number=orders.count(), sequence=orders["sequence"].max())
     twice = twice.filter(twice["number"] > 1)
     sequence = scalars(twice.aggregate(sequence=twice["sequence"].min()))["sequence"]
     if sequence is not None:
         file, line = of_orders.locate(sequence)
-        raise SourceError("this order is there twice", file=file, line=line, column="order_id", expected="one line")
+        raise SourceError(
+            "this order is there twice",
+            file=file,
+            line=line,
+            column="order_id",
+            expected="one line",
+            fix="fetch the file again, or remove the line",
+        )

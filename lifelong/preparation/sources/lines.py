@@ -57,7 +57,13 @@ def _parse(path: Path, chunk: Chunk, schema: pa.Schema) -> pa.Table:
     if not whole:
         for line, found in objects(path, chunk, json.loads):
             _check(path, line, found, schema)
-        raise SourceError("cannot be parsed", file=str(path), line=int(chunk.line_R[0]), expected="one object a line")
+        raise SourceError(
+            "cannot be parsed",
+            file=str(path),
+            line=int(chunk.line_R[0]),
+            expected="one object a line",
+            fix="correct the line",
+        )
     return table.select(schema.names)
 
 
@@ -78,6 +84,7 @@ def _check(path: Path, line: int, found: Mapping[str, Any], schema: pa.Schema) -
             line=line,
             column=field.name,
             expected=f"a value of type {field.type}",
+            fix="correct the line",
         )
 
 
@@ -102,9 +109,15 @@ def literal_rows(files: Sequence[Path], take: Take, schema: pa.Schema, places: P
                     made.append({**take(found), "sequence": before + line - 1})
                 except KeyError as error:
                     column = str(error.args[0])
-                    raise SourceError("the field is missing", file=str(path), line=line, column=column) from error
+                    raise SourceError(
+                        "the field is missing",
+                        file=str(path),
+                        line=line,
+                        column=column,
+                        fix="add the field to the line, or remove the line",
+                    ) from error
                 except ValueError as error:
-                    raise SourceError(str(error), file=str(path), line=line) from error
+                    raise SourceError(str(error), file=str(path), line=line, fix="correct the line") from error
             places.counts["rows"] += len(made)
             if made:
                 yield pa.RecordBatch.from_pylist(made, schema=schema)
@@ -128,7 +141,11 @@ def objects(path: Path, chunk: Chunk, parse: Callable[[str], Any]) -> Iterator[t
             found = parse(row.decode().strip())
         except UnicodeDecodeError as error:
             raise SourceError(
-                f"byte {row[error.start]:#04x} is not utf-8", file=str(path), line=line, column=error.start + 1
+                f"byte {row[error.start]:#04x} is not utf-8",
+                file=str(path),
+                line=line,
+                column=error.start + 1,
+                fix="convert the file to UTF-8",
             ) from error
         except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
             column = getattr(error, "colno", None) or getattr(error, "offset", None)
@@ -138,10 +155,15 @@ def objects(path: Path, chunk: Chunk, parse: Callable[[str], Any]) -> Iterator[t
                 line=line,
                 column=column,
                 expected="one object on each line",
+                fix="correct the line",
             ) from error
         if not isinstance(found, dict):
             raise SourceError(
-                f"a {type(found).__name__}", file=str(path), line=line, expected="one object on each line"
+                f"a {type(found).__name__}",
+                file=str(path),
+                line=line,
+                expected="one object on each line",
+                fix="write each event as one object on a line of its own (JSON Lines)",
             )
         yield line, found
 

@@ -162,9 +162,17 @@ def _batches(paths: Sequence[Path], who: str, places: Places, seen: _Seen) -> It
                     rows = _rows(event, who, seen)
                 except KeyError as error:
                     name = str(error.args[0])
-                    raise SourceError("the field is missing", file=str(path), line=line, column=name) from error
+                    raise SourceError(
+                        "the field is missing",
+                        file=str(path),
+                        line=line,
+                        column=name,
+                        fix="add the field to the line, or remove the line",
+                    ) from error
                 except ValueError as error:
-                    raise SourceError(str(error), file=str(path), line=line, expected=_EXPECTED) from error
+                    raise SourceError(
+                        str(error), file=str(path), line=line, expected=_EXPECTED, fix="correct the line"
+                    ) from error
                 for row in rows:
                     made.append({**row, "sequence": seen.rows})
                     seen.rows += 1

@@ -54,7 +54,12 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     roles = [(path, *_role(path)) for path in paths]
     log, record = _staged(connection, roles, "ratings")
     if log is None:
-        raise SourceError("there is no file of ratings", file=str(paths[0]), expected="ratings.csv or ratings.dat")
+        raise SourceError(
+            "there is no file of ratings",
+            file=str(paths[0]),
+            expected="ratings.csv or ratings.dat",
+            fix="name the folder, or the file of ratings too",
+        )
     events = log.select("user", "item", "time", "sequence")
     raw = RawLog(name="MovieLens", events=events, ratings=log, record=record)
     movies, record = _staged(connection, roles, "movies")
@@ -80,6 +85,7 @@ def _role(path: Path) -> tuple[str, str]:
         file=str(path),
         line=1,
         expected="a header with movieId, or values between ::, as in ratings.csv, ratings.dat, movies.csv, movies.dat",
+        fix="name the files of MovieLens as they are in its archive",
     )
 
 

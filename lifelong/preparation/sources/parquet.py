@@ -56,7 +56,12 @@ class ParquetFile:
         try:
             metadata = pq.read_metadata(path)
         except (pa.ArrowInvalid, OSError) as error:
-            raise SourceError(f"cannot be read: {error}", file=str(path), expected="a whole parquet file") from error
+            raise SourceError(
+                f"cannot be read: {error}",
+                file=str(path),
+                expected="a whole parquet file",
+                fix="fetch or write the file again",
+            ) from error
         return cls(path, metadata.schema.to_arrow_schema(), metadata.num_rows)
 
     def require(self, columns: Mapping[str, Kind]) -> None:
@@ -73,11 +78,18 @@ class ParquetFile:
                     file=str(self.path),
                     column=name,
                     expected=f"the columns {', '.join(columns)}",
+                    fix="say which column is what: --option user=NAME, or a mapping file",
                 )
             if kind in TYPES:
                 check_types(self.schema, {name: cast(ColumnKind, kind)}, file=str(self.path))
             elif not test(found := self.schema.field(name).type):
-                raise SourceError(f"its type is {found}", file=str(self.path), column=name, expected=words)
+                raise SourceError(
+                    f"its type is {found}",
+                    file=str(self.path),
+                    column=name,
+                    expected=words,
+                    fix="write the column again with this type",
+                )
 
 
 def is_parquet(path: Path) -> bool:
@@ -142,7 +154,13 @@ def refuse(rows: Any, files: Sequence[ParquetFile], column: str, found: str, *, 
     sequence = rows["sequence"].min().to_pyarrow().as_py()
     if sequence is not None:
         path, row = locate(files, sequence)
-        raise SourceError(f"row {row} has {found}", file=path, column=column, expected=expected)
+        raise SourceError(
+            f"row {row} has {found}",
+            file=path,
+            column=column,
+            expected=expected,
+            fix="correct the value, or remove the row",
+        )
 
 
 def locate(files: Sequence[ParquetFile], sequence: int) -> tuple[str, int]:

@@ -49,7 +49,12 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     headers = {path: _header(path, delimiter) for path in paths}
     roles = _roles(headers, options)
     if not roles["inter"]:
-        raise SourceError("there is no file of interactions", file=str(paths[0]), expected="an .inter file")
+        raise SourceError(
+            "there is no file of interactions",
+            file=str(paths[0]),
+            expected="an .inter file",
+            fix="name the folder of the dataset, or its .inter file",
+        )
     mapping = _mapping(headers, roles, options, delimiter)
     raw = read_mapped(connection, open_log(connection, roles["inter"], mapping), mapping)
     if not options["threshold"]:
@@ -70,6 +75,7 @@ def _header(path: Path, delimiter: str) -> dict[str, str]:
                 line=1,
                 column=at + 1,
                 expected=f"NAME:TYPE with one of the types {', '.join(TYPES)}, such as user_id:token",
+                fix="write the header as RecBole does",
             )
         header[name] = kind
     return header
@@ -104,7 +110,10 @@ def _mapping(
     threshold = staging.check_number(options, "threshold")
     rated = options["rating"] in inter
     if threshold is not None and not rated:
-        raise ConfigError([f"threshold = {threshold:g} is for a rating, and there is no column {options['rating']}"])
+        raise ConfigError(
+            [f"threshold = {threshold:g} is for a rating, and there is no column {options['rating']}"],
+            fix="leave out the threshold, or name the column: --option rating=NAME",
+        )
     text = {"delimiter": delimiter, "quoted": False}
     sections: dict[str, Any] = {}
     for role, kind in (("item", ItemsMapping), ("user", UsersMapping)):

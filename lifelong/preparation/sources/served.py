@@ -50,7 +50,9 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     """Open impressions and responses."""
     window = staging.check_number(options, "window")
     if window is None or window <= 0:
-        raise ConfigError([f"window = {options['window']!r}: expected seconds above 0"])
+        raise ConfigError(
+            [f"window = {options['window']!r}: expected seconds above 0"], fix="give seconds, such as window=1800"
+        )
     files = [file for path in paths for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
     roles = staging.by_marker(
         ((path, _columns(path)) for path in staging.check_files(files, source="served")),
@@ -108,7 +110,9 @@ def _by_clicks(shown: Any, events: Any, window: int, clicks: str, *, types: bool
     """Responses from events within the window."""
     wanted = staging.words(clicks)
     if wanted and not types:
-        raise ConfigError([f"clicks = {clicks!r}: the events have no types"])
+        raise ConfigError(
+            [f"clicks = {clicks!r}: the events have no types"], fix="leave out clicks: every event counts as one"
+        )
     chosen = events.filter(events["event_type"].isin(wanted)) if wanted else events
     click = chosen.select(user="user", item="item", at="time", click="sequence")
     pairs = shown.select("user", "item", "time", "sequence").join(click, ["user", "item"])

@@ -23,7 +23,11 @@ def check_files(paths: Sequence[Path], *, source: str) -> list[Path]:
         SourceError: no file is named, one is missing, or one is a folder.
     """
     if not paths:
-        raise SourceError(f"no file was named for the source {source!r}", expected="at least one file or glob")
+        raise SourceError(
+            f"no file was named for the source {source!r}",
+            expected="at least one file or glob",
+            fix="name the files or their folder after the source",
+        )
     for path in paths:
         if path.is_dir():
             raise SourceError("this is a folder", file=str(path), expected="a file", fix=f"name its files: {path}/*")
@@ -61,7 +65,7 @@ def by_marker(
         role = next((role for role, marker in markers.items() if marker in names), None)
         if role is None:
             found = f"its columns are {', '.join(names)}" if names else "it is empty"
-            raise SourceError(found, file=str(file), expected=expected)
+            raise SourceError(found, file=str(file), expected=expected, fix="name the files of this source only")
         roles[role].append(file)
     for role, fix in needed.items():
         if not roles[role]:
@@ -89,7 +93,10 @@ def check_options(
     choices = {name: values for name, values in known.items() if isinstance(values, tuple)}
     wrong = [name for name, values in choices.items() if options.get(name, values[0]) not in values]
     if wrong:
-        raise ConfigError([f"{name} = {options[name]!r} is not one of {', '.join(choices[name])}" for name in wrong])
+        raise ConfigError(
+            [f"{name} = {options[name]!r} is not one of {', '.join(choices[name])}" for name in wrong],
+            fix="choose one of these",
+        )
     return {name: options.get(name, value[0] if isinstance(value, tuple) else value) for name, value in known.items()}
 
 
@@ -111,7 +118,7 @@ def check_number(settings: Mapping[str, str], name: str) -> float | None:
     try:
         return float(settings[name]) if settings[name] else None
     except ValueError:
-        raise ConfigError([f"{name} = {settings[name]!r} is not a number"]) from None
+        raise ConfigError([f"{name} = {settings[name]!r} is not a number"], fix="give a number") from None
 
 
 # Functions of the engine: microseconds since 1970; a timestamp from a text, null where the text does not fit.

@@ -30,7 +30,11 @@ IMPRESSIONS = EVENTS.append(pa.field("response", pa.float64()))
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
     """Make a world."""
     if paths:
-        raise UsageError(f"files were named: {', '.join(map(str, paths))}", expected="none: this source makes its rows")
+        raise UsageError(
+            f"files were named: {', '.join(map(str, paths))}",
+            expected="none: this source makes its rows",
+            fix="leave the files out",
+        )
     settings = world_settings(options)
     events = stage(connection, _event_batches(settings), EVENTS)
     impressions = stage(connection, _impression_batches(settings), IMPRESSIONS)

@@ -115,7 +115,14 @@ def numbers(opened: Opened, name: str, rows: Any) -> Any:
     sequence, found = _first(opened, rows & lacking, column.cast("string"))
     if sequence is not None:
         file, line = opened.locate(sequence)
-        raise SourceError(f"{found!r} is not a number", file=file, line=line, column=name, expected="a number")
+        raise SourceError(
+            f"{found!r} is not a number",
+            file=file,
+            line=line,
+            column=name,
+            expected="a number",
+            fix="correct the value, or leave the field out of `numbers`",
+        )
     return number
 
 

@@ -128,7 +128,10 @@ def _open_text(
     if not section.header:
         absent = [name for name in wanted if name not in section.columns]
         if absent:
-            raise ConfigError([f"columns does not hold {name!r}" for name in absent])
+            raise ConfigError(
+                [f"columns does not hold {name!r}" for name in absent],
+                fix="add it to columns: they are all columns of the file, in their order",
+            )
     layout = Layout(
         tuple(
             Column(alias[name], _KINDS_OF_TEXT[kind], header=name, fix=_DATES if kind == "stamp" else "")  # type: ignore[arg-type]

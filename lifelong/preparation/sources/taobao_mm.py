@@ -90,7 +90,10 @@ def _in_order(files: Sequence[ParquetFile]) -> list[ParquetFile]:
     for file in files:
         if _is_test(file) == ("train" in file.path.name.lower()):
             raise SourceError(
-                "its name does not say which split it is", file=str(file), expected="`train` or `test` in the name"
+                "its name does not say which split it is",
+                file=str(file),
+                expected="`train` or `test` in the name",
+                fix="give the file its name of the release again",
             )
     return sorted(files, key=_is_test)
 

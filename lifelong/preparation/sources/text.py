@@ -180,10 +180,20 @@ def open_text(path: Path) -> Any:
             magic = file.read(4)
         if magic == b"PK\x03\x04" or magic == b"PAR1":
             kind = "a zip archive" if magic[:2] == b"PK" else "a parquet file"
-            raise SourceError(f"this is {kind}", file=str(path), expected="text, plain or gzip")
+            raise SourceError(
+                f"this is {kind}",
+                file=str(path),
+                expected="text, plain or gzip",
+                fix="unpack the file, or convert it to text",
+            )
         return pa.input_stream(str(path), compression="gzip" if magic[:2] == b"\x1f\x8b" else None)
     except OSError as error:
-        raise SourceError(f"cannot be opened: {error}", file=str(path), expected="a readable file") from error
+        raise SourceError(
+            f"cannot be opened: {error}",
+            file=str(path),
+            expected="a readable file",
+            fix="check the path and its rights",
+        ) from error
 
 
 def chunks(path: Path, places: Places, *, quoted: bool = False, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
@@ -212,6 +222,7 @@ def chunks(path: Path, places: Places, *, quoted: bool = False, chunk_bytes: int
                         file=str(path),
                         line=lines + data.count(b"\n") + 1,
                         expected="text with line ends" + (" and closed quotes" if quoted else ""),
+                        fix="close the quote that the row begins, or break the row into lines",
                     )
             ended = not data or (len(end_R) > 0 and end_R[-1] == len(data) - 1)
             if not ended:
@@ -232,7 +243,9 @@ def _read(stream: Any, size: int, path: Path) -> bytes:
     try:
         return bytes(stream.read(size))
     except (OSError, EOFError) as error:
-        raise SourceError(f"cannot be read to its end: {error}", file=str(path), expected="a whole file") from error
+        raise SourceError(
+            f"cannot be read to its end: {error}", file=str(path), expected="a whole file", fix="fetch the file again"
+        ) from error
 
 
 def _row_ends(data: bytes, quoted: bool) -> IntArray:
@@ -429,7 +442,9 @@ class _Rows:
             )
         except pa.ArrowInvalid as error:
             self._blame(chunk)
-            raise SourceError(f"cannot be parsed: {error}", file=str(self.path), line=int(chunk.line_R[0])) from error
+            raise SourceError(
+                f"cannot be parsed: {error}", file=str(self.path), line=int(chunk.line_R[0]), fix="correct the line"
+            ) from error
         table = table.rename_columns([column.name for column in layout.columns])
         if wrong or len(table) != len(chunk.line_R) or not self._values_hold(table):
             self._blame(chunk)
@@ -475,6 +490,7 @@ class _Rows:
                     column=min(len(row), len(self.names)) + 1 if len(row) != 1 else 1,
                     expected=f"{len(self.names)} values, separated by {self.layout.delimiter!r}:"
                     f" {', '.join(self.names)}",
+                    fix="correct the line; if all lines are like it, check the delimiter",
                 )
             for at, column in columns:
                 value = row[at]

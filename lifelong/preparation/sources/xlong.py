@@ -97,7 +97,14 @@ def _check(lines: Any, each: Any, places: Places) -> None:
         line, found = at // LONGEST, f"item {at % LONGEST + 1} of the history is empty"
     file, number = places.locate(line)
     expected = f"at most {LONGEST} items, comma-separated"
-    raise SourceError(found, file=file, line=number, column="3 (history)", expected=expected)
+    raise SourceError(
+        found,
+        file=file,
+        line=number,
+        column="3 (history)",
+        expected=expected,
+        fix="fetch the file again, or remove the line",
+    )
 
 
 def _named(lines: Any) -> Any:
