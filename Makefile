@@ -60,7 +60,7 @@ test-feast: $(VENV)/bin/python
 	.venv-feast/bin/python -m pip install --quiet --disable-pip-version-check -e '.[feast]' pytest pytest-timeout
 	.venv-feast/bin/python -m pytest tests/test_feast.py
 
-# Not of `test`: another gigabytes of torch. anyio's plugin for pytest is left out: an older one warns with a new pytest.
+# Not part of `test`: it installs torch once more. anyio's plugin for pytest is left out: an older one warns with a new pytest.
 test-lowest: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
