@@ -61,12 +61,11 @@ function Counters({ field, candidate, name }: { field: FieldCells; candidate: Ca
   );
 }
 
-// How far back a slot reaches: it sums up the events of its last write, and through its earlier value all before them.
-function reach({ window, period }: Slot): string {
+// The events that a slot summed up when it was written last.
+function reach({ window }: Slot): string {
   if (window === null) return "–";
   const [from, to] = window;
-  const last = to === from ? `event ${to.toLocaleString("en")}` : `events ${from.toLocaleString("en")}–${to.toLocaleString("en")}`;
-  return period === null || from === 1 ? last : `${last}; less of those before`;
+  return to === from ? `event ${to.toLocaleString("en")}` : `events ${from.toLocaleString("en")}–${to.toLocaleString("en")}`;
 }
 
 function Slots({ explanation, candidate, name }: { explanation: Explanation; candidate: Candidate | null; name: string }) {
@@ -77,15 +76,14 @@ function Slots({ explanation, candidate, name }: { explanation: Explanation; can
       <div class="head"><h3>Slots: vectors of several time scales</h3></div>
       <Scroll label={name ? `Table of slots, ${name}` : "Table of slots"}>
         <table>
-          <thead><tr><th scope="col">Slot</th><th scope="col">Written</th><th scope="col">Last write</th><th scope="col">Reaches back</th><th scope="col" class="wide">Length</th>{attends ? <th scope="col" class="wide">Attention</th> : null}</tr></thead>
+          <thead><tr><th scope="col">Slot</th><th scope="col">Written</th><th scope="col">Events</th><th scope="col" class="wide">Length</th>{attends ? <th scope="col" class="wide">Attention</th> : null}</tr></thead>
           <tbody>
             {explanation.slots.map((slot, at) => {
               const weight = candidate?.slots[at]?.attention ?? 0;
               return (
                 <tr key={at}>
                   <th scope="row">{slot.slot + 1}</th>
-                  <td class="ago">{slot.written}</td>
-                  <td class="ago">{slot.window === null ? "empty" : eventsAgo(explanation.count - slot.window[1] + 1)}</td>
+                  <td>{slot.written}<br /><span class="small soft">{slot.window === null ? "still empty" : slot.window[1] === explanation.count ? "by the last event" : `last ${eventsAgo(explanation.count - slot.window[1] + 1)}`}</span></td>
                   <td>{reach(slot)}</td>
                   <td class="wide"><Bar share={slot.norm / most} /><span class="number">{slot.norm.toPrecision(3)}</span></td>
                   {attends ? <td class="wide"><Bar share={Math.abs(weight)} /><span class="number">{Number(weight.toPrecision(3))}</span></td> : null}
@@ -95,6 +93,7 @@ function Slots({ explanation, candidate, name }: { explanation: Explanation; can
           </tbody>
         </table>
       </Scroll>
+      {explanation.slots.some((slot) => slot.period !== null) ? <p class="small soft">A slot sums up the events of its last write and, through its earlier value, less and less of all before them.</p> : null}
     </section>
   );
 }
