@@ -179,7 +179,8 @@ def test_other_commands_are_refused(seen: list[dict[str, Any]]) -> None:
 
 def test_failure_of_the_first_is_told_to_all(seen: list[dict[str, Any]]) -> None:
     assert seen[0]["failures"]["first"] == "LifelongError: the disk is full."
-    assert seen[1]["failures"]["first"] == "LostProcessError: process 0 failed: the disk is full."
+    reason = "process 0 failed: the disk is full. To do: see the log of process 0, remove the cause, and start again."
+    assert seen[1]["failures"]["first"] == f"LostProcessError: {reason}"
 
 
 def test_processes_with_different_data_are_refused_in_all(seen: list[dict[str, Any]]) -> None:
