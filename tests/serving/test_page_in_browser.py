@@ -401,6 +401,7 @@ def test_a_right_to_left_name_turns_no_words_around_it(page, address):
     page.request.post(f"{address}/v1/events", data={"events": events})
     page.goto(f"{address}/#user={user}&item={item}&item=cola&chosen={item}&second=cola&after=2&find={user}x&rows=item")
     playwright.expect(page.locator("p", has_text="▲")).to_contain_text(item)
+    page.get_by_text(re.compile("^Effects of single events: No")).click()
     page.get_by_role("columnheader", name="Event", exact=True).wait_for()
     page.get_by_role("application").press("Home")
     playwright.expect(page.locator("p.selected")).to_contain_text(f"No. 1 · {item}")
