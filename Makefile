@@ -60,10 +60,11 @@ test-feast: $(VENV)/bin/python
 	.venv-feast/bin/python -m pip install --quiet --disable-pip-version-check -e '.[feast]' pytest pytest-timeout
 	.venv-feast/bin/python -m pytest tests/test_feast.py
 
-# Not part of `test`: it installs torch once more. anyio's plugin for pytest is left out: an older one warns with a new pytest.
+# Not part of `test`: it installs torch once more. Python 3.11, since some of these releases know no later one. anyio's
+# plugin for pytest is left out: an older one warns with a new pytest.
 test-lowest: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/uv venv --quiet --clear --python 3.11 .venv-lowest
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct -e '.[all]'
 	$(BIN)/uv pip install --quiet --python .venv-lowest/bin/python pytest pytest-timeout pytest-xdist hypothesis httpx polars
 	.venv-lowest/bin/python -m pytest -m "not soak" -p no:anyio tests/artifact tests/models/test_contract.py tests/test_api.py tests/test_plugins.py tests/test_import.py tests/evaluation tests/scoring --numprocesses auto --dist loadfile
