@@ -92,7 +92,7 @@ def require_head(path: Path, version: int, *, read_only: bool) -> dict[str, Any]
         raise StoreCorruptError(
             f"{path} is not a store: {HEAD} is missing",
             expected="a new folder or one that a store made",
-            fix="choose another folder, or restore a backup",
+            fix=f"choose another folder, or {RESTORE}",
         )
     if head["version"] != version:
         raise StoreError(

@@ -774,9 +774,7 @@ def _as_ours(path: Path, text: str) -> StoreError:
         return StoreUnavailableError(
             f"{path} cannot be read or written: {text}", fix=f"check the disk, and `ulimit -n`; {AGAIN}"
         )
-    return StoreError(
-        f"{path}: {text}", fix="check the disk; if it is sound, restore a backup or build the store again"
-    )
+    return StoreError(f"{path}: {text}", fix=f"check the disk; if it is sound, {RESTORE}")
 
 
 _FIGURES = {
