@@ -249,6 +249,12 @@ class Stream:
         if marks:
             self._patiently(lambda: self._store.commit(Commit(watermarks=marks)))
 
+    def _silent(self, error: Any) -> StreamUnavailableError:
+        return StreamUnavailableError(
+            f"no broker of {self.address.name} answers: {error.args[0].str()}",
+            fix="check the address, the network and whether the brokers run; then start again: nothing is lost",
+        )
+
     def _offsets_from(self, client: Any, partitions: Sequence[int], second: int) -> dict[int, int]:
         """Partition -> offset of the first message of a time or later; the end of the partition if there is none.
 
@@ -260,10 +266,7 @@ class Stream:
         try:
             found = client.offsets_for_times(asked, timeout=_ANSWER)
         except kit.KafkaException as error:
-            raise StreamUnavailableError(
-                f"no broker of {self.address.name} answers: {error.args[0].str()}",
-                fix="check the address, the network and whether the brokers run; then start again: nothing is lost",
-            ) from error
+            raise self._silent(error) from error
         return {
             place.partition: place.offset if place.offset >= 0 else self._bounds(client, place.partition)[1]
             for place in found
@@ -359,10 +362,7 @@ class Stream:
             place = self._kafka.TopicPartition(self.address.topic, partition)
             first, end = client.get_watermark_offsets(place, timeout=_ANSWER)
         except self._kafka.KafkaException as error:
-            raise StreamUnavailableError(
-                f"no broker of {self.address.name} answers: {error.args[0].str()}",
-                fix="check the address, the network and whether the brokers run; then start again: nothing is lost",
-            ) from error
+            raise self._silent(error) from error
         return int(first), int(end)
 
     def _take(self, client: Any, messages: Sequence[Any]) -> None:

@@ -87,7 +87,9 @@ class EventRows:
         if unknown:
             expected = f"one of: {', '.join((*names, *NAMED))}"
             raise UsageError(
-                f"there is no column {unknown[0]!r} to map", expected=expected, fix="check the names in --map"
+                f"there is no column {unknown[0]!r} to map",
+                expected=expected,
+                fix="check the names in --column or in the --mapping file",
             )
         self.column: dict[str, str] = {name: columns.get(name, name) for name in names}
         self._event_id = columns.get("event_id")

@@ -55,7 +55,9 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        # rich before 14.3 ends a bar that was never shown with an empty line.
+        if not self._bar.disable:
+            self._bar.stop()
 
     def step(self, examples: int, speed: float, loss: float) -> None:
         """Show the state after a batch: examples so far, examples per second, mean loss since the last validation."""

@@ -79,18 +79,23 @@ def with_recipe(config: RunConfig, name: str, dataset: Dataset) -> RunConfig:
     if entry.few_epochs:
         ratio = recipe.get("negatives", config.train.negatives) or rule.ratio
         epoch = len(dataset.examples("train")) * (1 + ratio if rule.drawn_in_training else 1)
-        epochs = min(EPOCHS, max(math.ceil(ENOUGH / max(1, epoch)), 2 if epoch <= TWICE else 1))
         if not named & _ENDS:
-            recipe["max_epochs"] = epochs
+            recipe["max_epochs"] = min(EPOCHS, max(math.ceil(ENOUGH / max(1, epoch)), 2 if epoch <= TWICE else 1))
         if not named & _BATCHES:
-            recipe |= _batches(recipe, min(epoch * epochs, config.train.max_examples or epoch * epochs))
+            recipe |= _batches(config.with_train(**recipe).train, epoch)
     return config.with_train(**recipe)
 
 
-def _batches(recipe: Mapping[str, Any], examples: int) -> dict[str, int]:
-    """Sizes of batches with which a run over so many examples takes `STEPS` steps; those of the recipe at most."""
-    targets = min(recipe["batch_targets"], max(SMALLEST, examples // STEPS))
-    return {"batch_targets": targets, "batch_events": recipe["batch_events"] * targets // recipe["batch_targets"]}
+def _batches(train: TrainSettings, epoch: int) -> dict[str, int]:
+    """Sizes of batches with which a run takes `STEPS` steps, if it ends by its examples; the given ones at most.
+
+    Args:
+        train: the settings of the run.
+        epoch: labelled examples of an epoch.
+    """
+    examples = min(epoch * train.max_epochs, train.max_examples or math.inf)
+    targets = min(train.batch_targets, max(SMALLEST, int(examples / STEPS)))
+    return {"batch_targets": targets, "batch_events": train.batch_events * targets // train.batch_targets}
 
 
 def largest_period(model: Model) -> int:

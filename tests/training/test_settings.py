@@ -120,6 +120,7 @@ def test_a_recipe_of_few_epochs_has_as_many_as_a_log_of_this_size_takes(
         (400_000, "seed=0", 800),
         (2_500_000, "seed=0", 2_048),
         (2_500_000, "max_examples=4000000", 1_000),
+        (400_000, "max_epochs=4", 1_600),
         (50_000, "batch_targets=4096", 4_096),
     ],
 )
