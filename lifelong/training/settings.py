@@ -29,7 +29,7 @@ EPOCHS = 4
 TWICE = 10_000_000
 """Examples of an epoch up to which such a run has two: beyond, a second one has not been tried and takes hours."""
 STEPS = 4_000
-"""Steps of such a run at least: on a small log its batches are smaller."""
+"""Where such a run would have fewer steps, its batches are smaller."""
 SMALLEST = 512
 """Targets of a batch, negatives included, below which batches do not get smaller."""
 APART = 2
@@ -87,7 +87,7 @@ def with_recipe(config: RunConfig, name: str, dataset: Dataset) -> RunConfig:
 
 
 def _batches(train: TrainSettings, epoch: int) -> dict[str, int]:
-    """Sizes of batches with which a run takes `STEPS` steps, if it ends by its examples; the given ones at most.
+    """Sizes of batches with which a run over all its examples takes `STEPS` steps; at most those of the run.
 
     Args:
         train: the settings of the run.
