@@ -253,7 +253,7 @@ def compare(
     )
     folder = _out(out, opened.folder, "comparison")
     if not isinstance(sweep, list | tuple) or not all(step is None or isinstance(step, int) for step in sweep):
-        raise UsageError(f"sweep = {sweep!r}", expected="numbers of events, None for all: (20, 100, None)")
+        raise UsageError(f"sweep = {sweep!r}", expected="numbers of events, None for all", fix="sweep=(20, 100, None)")
     check_drawing()
     outcome = run_study(opened, folder, study, measure=serving_of, progress=_say(progress))
     write_comparison(folder, outcome.comparison, lifelong=subject(configs), dataset=opened, runs=folder / "runs")
@@ -301,7 +301,7 @@ def tune(
     from lifelong.training.trackers import checked_callbacks
 
     if not isinstance(model, str):
-        raise UsageError(f"a model of type {type(model).__name__}", expected='its name, such as "tally"')
+        raise UsageError(f"a model of type {type(model).__name__}", expected="its name", fix='tune("data", "tally")')
     opened, chosen = as_dataset(dataset), run_config(model, config, settings)
     usual = RunConfig().train
     fixed = [
@@ -516,7 +516,11 @@ def _configs(
     elif isinstance(models, Sequence | Mapping) and all(isinstance(name, str) for name in models):
         names = list(models)
     else:
-        raise UsageError(f"models of type {type(models).__name__}", expected='"all", names, or name -> settings')
+        raise UsageError(
+            f"models of type {type(models).__name__}",
+            expected='"all", names, or name -> settings',
+            fix='compare("data", ["tally", "counts"])',
+        )
     own = models if isinstance(models, Mapping) else {}
     configs = {}
     for name in names:
@@ -533,13 +537,15 @@ def _out(out: Path | str | None, folder: Path, name: str) -> Path:
         whole = folder.resolve()
         return whole.with_name(f"{whole.name}-{name}")
     if not isinstance(out, str | Path):
-        raise UsageError(f"out of type {type(out).__name__}", expected="a path")
+        raise UsageError(f"out of type {type(out).__name__}", expected="a path", fix=f'out="{name}"')
     return Path(out)
 
 
 def _progress(progress: Progress) -> Progress:
     if not isinstance(progress, bool) and not callable(progress):
-        raise UsageError(f"progress = {progress!r}", expected="True, False, or a function that takes a line")
+        raise UsageError(
+            f"progress = {progress!r}", expected="True, False, or a function that takes a line", fix="progress=print"
+        )
     return progress
 
 
@@ -575,11 +581,17 @@ def _users(users: int | Sequence[str] | None) -> int | Sequence[str] | None:
     if users is None or (isinstance(users, int) and not isinstance(users, bool) and users >= 0):
         return users
     if isinstance(users, str) or not isinstance(users, Sequence) or not all(isinstance(user, str) for user in users):
-        raise UsageError(f"users = {users!r}", expected="how many users, or a list of their ids")
+        raise UsageError(
+            f"users = {users!r}",
+            expected="how many users, or a list of their ids",
+            fix='users=100, or users=["u1", "u2"]',
+        )
     return users
 
 
 def _whole(name: str, value: Any, *, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} = {value!r}", expected=f"a whole number from {least} on")
+        raise UsageError(
+            f"{name} = {value!r}", expected=f"a whole number from {least} on", fix=f"give one, such as {max(least, 1)}"
+        )
     return value

@@ -49,7 +49,11 @@ def open_artifact(path: AnyArtifact, *, verify: Literal["full", "sizes"] = "full
         UsageError: it is neither a folder nor an artifact.
     """
     if verify not in ("full", "sizes"):
-        raise UsageError(f"verify = {verify!r}", expected='"full" or "sizes"')
+        raise UsageError(
+            f"verify = {verify!r}",
+            expected='"full" or "sizes"',
+            fix='"full" reads every byte; "sizes" is faster and misses altered bytes',
+        )
     if isinstance(path, Artifact):
         return path
     if isinstance(path, str | Path):
@@ -99,7 +103,9 @@ def counter(progress: Counter | bool | None) -> Counter | None:
     if progress is None or progress is False:
         return None
     if not callable(progress):
-        raise UsageError(f"progress = {progress!r}", expected="a function of (done, total), or None")
+        raise UsageError(
+            f"progress = {progress!r}", expected="a function of (done, total), or None", fix="progress=print"
+        )
     return progress
 
 

@@ -45,9 +45,15 @@ def register(kind: Kind, name: str, part: Any) -> None:
         UsageError: there is no such kind, the name is none or taken by another part, or the part cannot be called.
     """
     if kind not in _REGISTERED:
-        raise UsageError(f"parts of the kind {kind!r}", expected=f"one of {', '.join(_REGISTERED)}")
+        raise UsageError(
+            f"parts of the kind {kind!r}",
+            expected=f"one of {', '.join(_REGISTERED)}",
+            fix='register("models", "my_model", MyModel)',
+        )
     if not isinstance(name, str) or not name.isidentifier():
-        raise UsageError(f"{kind} named {name!r}", expected="letters, digits and underscores, such as my_model")
+        raise UsageError(
+            f"{kind} named {name!r}", expected="letters, digits and underscores", fix="rename it, as in my_model"
+        )
     _check_callable(kind, name, part)
     if _REGISTERED[kind].setdefault(name, part) is not part:
         raise UsageError(f"two {kind} named {name!r}", expected="a name for each", fix="rename one of them")
@@ -56,7 +62,8 @@ def register(kind: Kind, name: str, part: Any) -> None:
 def _check_callable(kind: str, name: str, part: Any) -> None:
     if not callable(part):
         expected = "a class" if kind == "models" else "a function or a class"
-        raise UsageError(f"{kind} named {name!r} of type {type(part).__name__}", expected=expected)
+        fix = f"give {expected} itself, not its name or what it returns"
+        raise UsageError(f"{kind} named {name!r} of type {type(part).__name__}", expected=expected, fix=fix)
 
 
 def import_modules(names: list[str]) -> None:

@@ -255,7 +255,11 @@ class Artifact:
             UsageError: it is no path.
         """
         if not isinstance(path, str | PathLike):
-            raise UsageError(f"an artifact's folder of type {type(path).__name__}", expected="the path of a folder")
+            raise UsageError(
+                f"an artifact's folder of type {type(path).__name__}",
+                expected="the path of a folder",
+                fix='Artifact.open("artifact")',
+            )
         folder = Path(path)
         manifest = read_manifest(folder)
         check_files(folder, manifest, full=verify == "full")

@@ -137,8 +137,11 @@ class Dataset:
 
     def __init__(self, folder: Path | str) -> None:
         if not isinstance(folder, str | os.PathLike):
-            expected = "the folder that `lifelong prepare` wrote"
-            raise UsageError(f"a dataset's folder of type {type(folder).__name__}", expected=expected)
+            raise UsageError(
+                f"a dataset's folder of type {type(folder).__name__}",
+                expected="the folder that `lifelong prepare` wrote",
+                fix='Dataset("data")',
+            )
         self.folder: Path = Path(folder)
         path = self.folder / "dataset.json"
         if not path.exists():

@@ -328,7 +328,7 @@ def _check_runs(runs: Mapping[str, Runs], reference: str) -> None:
         )
     for model, run in runs.items():
         if not run.samples:
-            raise UsageError(f"the model {model!r} has no run", expected="at least one seed")
+            raise UsageError(f"the model {model!r} has no run", expected="at least one seed", fix="seeds=1 or more")
     whole = runs[reference].samples[0]
     for model, run in runs.items():
         for sample in run.samples:

@@ -93,7 +93,7 @@ def delayed(dataset: Dataset, examples: Examples, delay: int) -> Examples:
         UsageError: the delay is negative, or the dataset has no times in seconds.
     """
     if delay < 0:
-        raise UsageError(f"a delay of {delay} s", expected="0 or more seconds")
+        raise UsageError(f"a delay of {delay} s", expected="0 or more seconds", fix="leave out the minus")
     if delay == 0:
         return examples
     if dataset.schema.time_unit != "seconds":
@@ -236,7 +236,7 @@ def evaluate(
     from lifelong.artifact.export import load_model
 
     if not delays:
-        raise UsageError("no delay is given", expected="at least one, such as 0")
+        raise UsageError("no delay is given", expected="at least one", fix="delays=[0], or leave it out")
     check_fits(artifact, dataset)
     check_in_sample(artifact, dataset, split, allowed=in_sample)
     held = dataset.holding(split)

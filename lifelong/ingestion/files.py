@@ -107,7 +107,11 @@ def ingest(
         LostProcessError: a worker was killed; another run continues where this one stopped.
     """
     if on_bad not in ("stop", "skip"):
-        raise UsageError(f"on_bad = {on_bad!r}", expected='"stop" or "skip"')
+        raise UsageError(
+            f"on_bad = {on_bad!r}",
+            expected='"stop" or "skip"',
+            fix='on_bad="skip" leaves bad lines out and counts them; "stop" ends at the first',
+        )
     task = Task(
         Path(), "", named_columns(columns, named), late, event_log, codec, on_bad, BATCH, max_ahead=max_ahead,
         backfilled=backfilled,

@@ -98,7 +98,11 @@ class StreamSettings:
     def __post_init__(self) -> None:
         for name in ("on_bad", "on_gap"):
             if getattr(self, name) not in ("stop", "skip"):
-                raise UsageError(f"{name} = {getattr(self, name)!r}", expected='"stop" or "skip"')
+                raise UsageError(
+                    f"{name} = {getattr(self, name)!r}",
+                    expected='"stop" or "skip"',
+                    fix=f'{name}="skip" goes on without what cannot be applied; "stop" ends there',
+                )
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,4 +227,8 @@ def _session(text: str) -> float:
 
 
 def _bad(found: str, *, expected: str = EXPECTED) -> UsageError:
-    return UsageError(f"the URL of the stream names {found}", expected=expected)
+    return UsageError(
+        f"the URL of the stream names {found}",
+        expected=expected,
+        fix="correct it, as in kafka://localhost:9092/events?group=shop",
+    )

@@ -117,7 +117,11 @@ class EventRows:
         """
         if self.time_unit == "ordinal":
             found = "times are timestamps, and the artifact's are ordinals"
-            raise UsageError(found, expected="times of the kind that the artifact was trained on")
+            raise UsageError(
+                found,
+                expected="times of the kind that the artifact was trained on",
+                fix="give the number of each event in her history, as whole numbers",
+            )
         rows = copy(self)
         rows._times = TimeFormat()
         return rows

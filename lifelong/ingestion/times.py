@@ -35,7 +35,11 @@ class TimeFormat:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise UsageError(f"time_unit = {self.unit!r}", expected=f"one of: {', '.join(UNITS)}")
+            raise UsageError(
+                f"time_unit = {self.unit!r}",
+                expected=f"one of: {', '.join(UNITS)}",
+                fix='for texts such as 2017-11-25T18:00:00Z "iso"; for other texts a time_format such as "%d/%m/%Y"',
+            )
 
     @property
     def plain(self) -> bool:

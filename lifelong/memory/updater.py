@@ -123,9 +123,17 @@ class Updater:
         backfilled: str = "skip",
     ) -> None:
         if backfilled not in ("skip", "apply"):
-            raise UsageError(f"backfilled = {backfilled!r}", expected='"skip" or "apply"')
+            raise UsageError(
+                f"backfilled = {backfilled!r}",
+                expected='"skip" or "apply"',
+                fix='"skip" leaves out events from before the end of the backfill; "apply" folds them in',
+            )
         if late not in ("apply", "refuse"):
-            raise UsageError(f"late = {late!r}", expected='"apply" or "refuse"')
+            raise UsageError(
+                f"late = {late!r}",
+                expected='"apply" or "refuse"',
+                fix='"apply" folds late events in after the others; "refuse" leaves them out',
+            )
         artifact, store = open_artifact(artifact), checked_store(store)
         identity = identity_of(artifact, store, codec)
         writer = MemoryWriter(artifact, identity.codec, store)
@@ -523,19 +531,29 @@ def _expiries(table: EventTable, second: int) -> dict[tuple[str, str], int]:
 def _check_place(source: str, **numbers: int | None) -> None:
     """Refuse what is no place of events."""
     if not isinstance(source, str):
-        raise UsageError(f"source = {source!r}", expected="a name, a text")
+        raise UsageError(f"source = {source!r}", expected="a name, a text", fix='source="orders"')
     for name, number in numbers.items():
         if not (number is None and name == "through") and not isinstance(number, Integral):
-            raise UsageError(f"{name} = {number!r}", expected="a whole number")
+            raise UsageError(f"{name} = {number!r}", expected="a whole number", fix=f"{name}=0")
 
 
 def _checked_offsets(table: EventTable, offsets: Sequence[int] | IntArray) -> IntArray:
     offset_N = np.asarray(offsets)
     if offset_N.ndim != 1 or (len(offset_N) and offset_N.dtype.kind not in "iu"):
-        raise UsageError(f"offsets = {offsets!r}", expected="one whole number per event")
+        raise UsageError(
+            f"offsets = {offsets!r}", expected="one whole number per event", fix="offsets=range(len(events))"
+        )
     offset_N = offset_N.astype(np.int64)
     if len(offset_N) != len(table):
-        raise UsageError(f"{len(offset_N)} offsets for {len(table)} events", expected="one offset per event")
+        raise UsageError(
+            f"{len(offset_N)} offsets for {len(table)} events",
+            expected="one offset per event",
+            fix="give each event its place in the source, or leave out offsets",
+        )
     if len(offset_N) and (offset_N[0] < 0 or (np.diff(offset_N) <= 0).any()):
-        raise UsageError("the offsets do not increase", expected="strictly increasing offsets from 0 on")
+        raise UsageError(
+            "the offsets do not increase",
+            expected="strictly increasing offsets from 0 on",
+            fix="give events in the order of their source; another source, or partition, has offsets of its own",
+        )
     return offset_N

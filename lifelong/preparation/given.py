@@ -52,7 +52,9 @@ def files_of(log: object, paths: Sequence[str | Path]) -> Iterator[tuple[str, Se
         return
     if paths:
         raise UsageError(
-            f"files twice: {_named(log)} and {_named(paths)}", expected="the name of a source and its files, or a log"
+            f"files twice: {_named(log)} and {_named(paths)}",
+            expected="the name of a source and its files, or a log",
+            fix='prepare(["one.csv", "two.csv"], out="data"), or prepare("taobao", ["UserBehavior.csv"], out="data")',
         )
     if is_file(log):
         yield TABLE, [log]  # type: ignore[list-item]

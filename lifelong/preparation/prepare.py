@@ -79,7 +79,9 @@ def prepare(
     (100, ('item',))
     """
     if out is None:
-        raise UsageError("no folder for the dataset was named", expected='prepare(..., out="data")')
+        raise UsageError(
+            "no folder for the dataset was named", expected="a new folder as out", fix='prepare(log, out="data")'
+        )
     with files_of(log, paths) as (source, found):
         chosen, columns = settings_of(source, settings, named)
         return _prepare(source, expand(found), Path(out), chosen, columns, progress or (lambda _: None))
@@ -177,6 +179,7 @@ def _check_log(source: str, log: object) -> None:
         raise UsageError(
             f"the source {source!r} gave an object of type {type(log).__name__}",
             expected="a RawLog, see lifelong.preparation.sources",
+            fix="return RawLog(...) at the end of the source",
         )
     events = {"user", "item", "time", "sequence", *(("event_type",) if log.event_types else ())}
     tables = [("events", log.events, events), ("items", log.items, {"item", *log.item_fields})]
@@ -188,6 +191,7 @@ def _check_log(source: str, log: object) -> None:
             raise UsageError(
                 f"the table {name!r} of the source {source!r} has {', '.join(table.columns)}",
                 expected=f"also {', '.join(missing)}, see RawLog in lifelong.preparation.sources",
+                fix="add the missing columns, or name what the table has in the RawLog",
             )
 
 

@@ -35,7 +35,7 @@ def sweep(comparison: Comparison, folder: Path, *, sentence: str, always: Collec
     """
     ticks, of_model = sweep_ticks(comparison), _sweep_lines(comparison)
     if not of_model:
-        raise UsageError("no sweep to draw", expected="at least one point")
+        raise UsageError("no sweep to draw", expected="at least one point", fix="compare with sweep=(20, 100, None)")
     # Models are ranked by their last points, which are those of all events.
     chosen = standing_out({model: of[-1].metrics["auc"].value for model, of in of_model.items()}, always)
     back = [model for model in of_model if model not in chosen]
@@ -103,7 +103,11 @@ def ablations(rows: Sequence[AblationRow], folder: Path) -> Figure:
         if of.value is not None
     ][::-1]
     if not estimates:
-        raise UsageError("no ablation to draw", expected="at least one variant with a difference")
+        raise UsageError(
+            "no ablation to draw",
+            expected="at least one variant with a difference",
+            fix="lifelong compare DATA --ablations hpmn --out REPORT measures them",
+        )
     base = next((row for row in rows if row.difference is None), None)
 
     def draw(canvas: Canvas, theme: Theme) -> None:
@@ -149,7 +153,11 @@ def quality_against(
         UsageError: there is no point.
     """
     if not points:
-        raise UsageError(f"nothing to draw against {cost}", expected="at least one model with this cost")
+        raise UsageError(
+            f"nothing to draw against {cost}",
+            expected="at least one model with this cost",
+            fix="compare a model that can be served, too: lifelong models says which",
+        )
     front = best_trades(points)
 
     def draw(canvas: Canvas, theme: Theme) -> None:

@@ -42,7 +42,7 @@ def metric_by_model(results: Sequence[Result] | Sequence[ComparisonRow], folder:
     """
     shown = [(result.title, result.metrics["auc"]) for result in results if result.metrics["auc"].value is not None]
     if not shown:
-        raise UsageError("no result has an AUC", expected="at least one")
+        raise UsageError("no result has an AUC", expected="at least one", fix="measure on examples of both labels")
     shown.sort(key=lambda pair: pair[1].value or 0.0)
     several = any(isinstance(of, ComparisonRow) and of.seeds > 1 for of in results)
     dots, over = ("means over seeds", "users and seeds") if several else ("the value on all examples", "users")
@@ -84,7 +84,9 @@ def metric_by_history(results: Sequence[Result], folder: Path, *, always: Collec
         UsageError: there is no result.
     """
     if not results:
-        raise UsageError("no result to draw", expected="at least one")
+        raise UsageError(
+            "no result to draw", expected="at least one", fix="give what evaluate(artifact, dataset) returns"
+        )
     slices = [place for place, part in enumerate(results[0].slices) if part.examples]
     chosen = standing_out({result.title: result.metrics["auc"].value for result in results}, always)
     front = [result for result in results if result.title in chosen]
@@ -134,7 +136,11 @@ def learning_curves(curves: Mapping[str, Curve], folder: Path, *, always: Collec
     """
     drawn = {name: curve for name, curve in curves.items() if len(curve.value)}
     if not drawn:
-        raise UsageError("no learning curve to draw", expected="at least one validation check")
+        raise UsageError(
+            "no learning curve to draw",
+            expected="at least one validation check",
+            fix="give the curves of models that are trained in steps: those fitted at once have none",
+        )
     best = {name: int(np.nanargmax(np.asarray(curve.value, np.float64))) for name, curve in drawn.items()}
     chosen = standing_out({name: drawn[name].value[at] for name, at in best.items()}, always)
     back = [name for name in drawn if name not in chosen]

@@ -66,6 +66,7 @@ def attention_timeline(attention: UserAttention, folder: Path, *, name: str = "a
         raise UsageError(
             f"attention of shape {attention.attention_CS.shape}",
             expected=f"{len(attention.targets)} targets and {len(attention.periods)} slots",
+            fix="give a row of weights for each target, and in it a weight for each slot",
         )
     lanes = _lanes(attention)
 

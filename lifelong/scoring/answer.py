@@ -44,18 +44,25 @@ class ScoreRequest:
             UsageError: the user is no id, the items are no list, or the time is no number.
         """
         if not isinstance(self.user, str):
-            raise UsageError(f"a user of type {type(self.user).__name__}: {self.user!r}", expected=_USER)
+            raise UsageError(f"a user of type {type(self.user).__name__}: {self.user!r}", expected=_USER, fix=_TEXT)
         # A text is a sequence, too: each of its letters would be a candidate.
         if isinstance(self.items, str | bytes | Mapping) or not hasattr(self.items, "__len__"):
             raise UsageError(f"items = {self.items!r}", expected="a list of item ids", fix=_ITEMS)
         checked_time(self.time)
         if self.fields is not None and (isinstance(self.fields, str | Mapping) or not hasattr(self.fields, "__len__")):
-            raise UsageError(f"fields = {self.fields!r}", expected="for each item: item field -> value, or None")
+            raise UsageError(
+                f"fields = {self.fields!r}", expected="for each item: item field -> value, or None", fix=_FIELDS
+            )
         if self.profile is not None and not isinstance(self.profile, Mapping):
-            raise UsageError(f"profile = {self.profile!r}", expected="user field -> value")
+            raise UsageError(
+                f"profile = {self.profile!r}", expected="user field -> value", fix='profile={"age": "35-44"}'
+            )
 
 
 _USER, _ITEMS = "the id of a user, a text", 'scorer.score("u1", ["i1", "i2"])'
+_TEXT = "give it as text: str(user)"
+_REQUEST = 'ScoreRequest("u1", ["i1", "i2"])'
+_FIELDS = 'fields=[{"category": "fruit"}, None] for two items'
 
 
 def checked_time(time: int | None) -> int | None:
@@ -80,19 +87,31 @@ def checked_requests(requests: Sequence[ScoreRequest]) -> None:
         UsageError: they are no requests; says which part of which one is wrong.
     """
     if isinstance(requests, str) or not isinstance(requests, Sequence):
-        raise UsageError(f"requests of type {type(requests).__name__}", expected="a list of ScoreRequest")
+        raise UsageError(
+            f"requests of type {type(requests).__name__}", expected="a list of ScoreRequest", fix=f"[{_REQUEST}]"
+        )
     for place, request in enumerate(requests):
         if not isinstance(request, ScoreRequest):
-            raise UsageError(f"request {place} is of type {type(request).__name__}", expected="a ScoreRequest")
+            raise UsageError(
+                f"request {place} is of type {type(request).__name__}", expected="a ScoreRequest", fix=_REQUEST
+            )
         for item in request.items:
             if not isinstance(item, str):
-                raise UsageError(f"request {place} has the item {item!r}", expected="ids, each a text")
+                raise UsageError(
+                    f"request {place} has the item {item!r}",
+                    expected="ids, each a text",
+                    fix="give each as text: [str(item) for item in items]",
+                )
         if request.fields is not None and len(request.fields) != len(request.items):
             found = f"request {place} has fields of {len(request.fields)} items, and {len(request.items)} items"
-            raise UsageError(found, expected="for each item its fields, or None")
+            raise UsageError(found, expected="for each item its fields, or None", fix=_FIELDS)
         for of in (*(request.fields or ()), request.profile):
             if not (of is None or isinstance(of, Mapping)) or not all(map(_is_value, (of or {}).items())):
-                raise UsageError(f"request {place} has the fields {of!r}", expected="field -> text, or None")
+                raise UsageError(
+                    f"request {place} has the fields {of!r}",
+                    expected="field -> text, or None",
+                    fix='give numbers as text, as in {"price": "3.10"}',
+                )
 
 
 def _is_value(pair: tuple[object, object]) -> bool:

@@ -107,11 +107,13 @@ def export_features(
         MissingExtraError: pyarrow is not installed.
     """
     if not isinstance(out, str | Path):
-        raise UsageError(f"out of type {type(out).__name__}", expected="a path that ends in .parquet")
+        raise UsageError(
+            f"out of type {type(out).__name__}", expected="a path that ends in .parquet", fix='out="features.parquet"'
+        )
     progress = counter(progress)
     path, artifact, dataset = Path(out), open_artifact(artifact), as_dataset(dataset)
     if split not in SPLITS:
-        raise UsageError(f"split = {split!r}", expected='"train", "validation" or "test"')
+        raise UsageError(f"split = {split!r}", expected='"train", "validation" or "test"', fix="use one of these names")
     examples = labelled_training_examples(dataset, seed=seed) if split == "train" else dataset.examples(split)
     if path.suffix != ".parquet":
         raise UsageError(f"{path}: unknown file ending", expected=".parquet", fix="rename the file")

@@ -69,7 +69,11 @@ def history(scorer: Scorer, user: str, *, dataset: AnyDataset | None = None) -> 
     """
     checked_scorer(scorer)
     if not isinstance(user, str):
-        raise UsageError(f"a user of type {type(user).__name__}: {user!r}", expected="the id of a user, a text")
+        raise UsageError(
+            f"a user of type {type(user).__name__}: {user!r}",
+            expected="the id of a user, a text",
+            fix="give it as text: str(user)",
+        )
     data = None if dataset is None else as_dataset(dataset)
     past = past_of(scorer, user, scorer.states([user])[0], dataset=data)
     columns = {"position": "int64", "item": "string", "time": "int64", "event_type": "string"}

@@ -347,7 +347,11 @@ def checked_items(user: object, items: Sequence[str] | None) -> Sequence[str]:
         UsageError: the user is no id, or the items are no list of ids.
     """
     if not isinstance(user, str):
-        raise UsageError(f"a user of type {type(user).__name__}: {user!r}", expected="the id of a user, a text")
+        raise UsageError(
+            f"a user of type {type(user).__name__}: {user!r}",
+            expected="the id of a user, a text",
+            fix="give it as text: str(user)",
+        )
     if items is None or isinstance(items, str) or not all(isinstance(item, str) for item in _some(items)):
         raise UsageError(f"items = {items!r}", expected="a list of item ids", fix='scorer.score("u1", ["i1", "i2"])')
     return items
@@ -374,7 +378,11 @@ def base_rates(artifact: Artifact, given: float | Mapping[str, float] | None) ->
         given = {tasks[0]: given}
     for rate in given.values():
         if isinstance(rate, bool) or not isinstance(rate, float | int) or not 0 < rate < 1:
-            raise UsageError(f"a base rate of {rate!r}", expected="a share between 0 and 1, or task -> share")
+            raise UsageError(
+                f"a base rate of {rate!r}",
+                expected="a share between 0 and 1, or task -> share",
+                fix="give the share of positives in production: 0.02 where 2 of 100 candidates are bought",
+            )
     unknown = [task for task in given if task not in tasks]
     if unknown:
         raise UsageError(

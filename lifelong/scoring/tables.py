@@ -142,7 +142,11 @@ def scored_rows(scorer: Answers, requests: Any, columns: Mapping[str, str]) -> I
     """
     if isinstance(requests, list | tuple) and all(isinstance(one, ScoreRequest) for one in requests):
         if columns:
-            raise UsageError("columns of requests that have none", expected="columns with a path or a table")
+            raise UsageError(
+                "columns of requests that have none",
+                expected="columns with a path or a table",
+                fix="leave out the names of columns",
+            )
         for at in range(0, len(requests), _ROWS):
             yield [row for answer in scorer.answer(requests[at : at + _ROWS]) for row in _scores(answer)]
         return

@@ -80,6 +80,7 @@ def _open_other(scheme: str, url: str, *, read_only: bool) -> MemoryStore:
         raise UsageError(
             f"what opens {scheme}:// cannot be called with a URL and read_only: {error}",
             expected="a function of (url, *, read_only) that gives a store",
+            fix="begin it with: def open_store(url, *, read_only=False)",
         ) from error
     with named_in_errors("stores", scheme, f"{scheme}:// was opened"):
         store = part(url, read_only=read_only)

@@ -40,7 +40,7 @@ def run_config(model: str | None, config: AnyConfig, named: Mapping[str, Any]) -
     (2, {'width': 16, 'periods': [1, 2]})
     """
     if model is not None and not isinstance(model, str):
-        raise UsageError(f"a model of type {type(model).__name__}", expected='its name, such as "tally"')
+        raise UsageError(f"a model of type {type(model).__name__}", expected="its name", fix='train("data", "tally")')
     base, given = _base(config)
     own = _own_settings(model, base.model)
     train, of_model, problems = dict[str, Any](), dict[str, Any](), list[str]()

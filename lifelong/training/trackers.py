@@ -27,6 +27,7 @@ _ATTEMPTS = 3
 """Failures after which a tracker writes nothing more of its run."""
 _BATCH = 100
 """Parameters that MLflow takes in one request."""
+_EXAMPLE = 'callbacks=["tensorboard", Watch()], where Watch is a subclass of lifelong.Callback'
 _CALLBACK = "a subclass of lifelong.Callback, or a function without arguments that gives a Callback"
 
 AnyCallbacks = Callback | str | Sequence[Callback | str]
@@ -43,14 +44,15 @@ def checked_callbacks(callbacks: AnyCallbacks) -> tuple[Callback | str, ...]:
 
     >>> checked_callbacks([Callback()]) == checked_callbacks("nothing")
     Traceback (most recent call last):
-    lifelong.errors.UsageError: the callback 'nothing'. Expected: a lifelong.Callback, or one of tensorboard, mlflow.
+    lifelong.errors.UsageError: the callback 'nothing'. Expected: a lifelong.Callback, or one of tensorboard, mlflow. \
+To do: callbacks=["tensorboard", Watch()], where Watch is a subclass of lifelong.Callback.
     """
     given = (callbacks,) if isinstance(callbacks, str | Callback) else callbacks
     if not isinstance(given, Sequence):
-        raise UsageError(f"callbacks of type {type(callbacks).__name__}", expected=_expected())
+        raise UsageError(f"callbacks of type {type(callbacks).__name__}", expected=_expected(), fix=_EXAMPLE)
     for one in given:
         if not (isinstance(one, Callback) or (isinstance(one, str) and one in TRACKERS)):
-            raise UsageError(f"the callback {one!r}", expected=_expected())
+            raise UsageError(f"the callback {one!r}", expected=_expected(), fix=_EXAMPLE)
     made(given)
     return tuple(given)
 
@@ -73,6 +75,7 @@ def _made(name: str) -> Callback:
         raise UsageError(
             f"{name!r} gives an object of type {type(found).__name__}",
             expected=_CALLBACK,
+            fix="return Watch() from it, where Watch is a subclass of lifelong.Callback",
         )
     return found if name in _OWN else _Named(name, found)
 
