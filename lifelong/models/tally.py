@@ -11,7 +11,7 @@ Slots: Ren et al., "Lifelong Sequential Modeling with Personalized Memorization 
     target --keys----> count, age, faded of each of its values --decays, logarithms--> c_f of field f
            |-factors-> cosine with each sum, and how much of it there was: more of c
            `-[; c]--W--> q, attention over the slots --> h                                        read
-    [h ; q * h ; c ; w_f c_f] --head--> + v w_f c_f --> logit 1
+    [h ; q * h ; c ; w_f c_f] --head--> + v w_f c_f + <V x, e> --> logit 1
     c --head of the counts alone--> logit 2                           logit = (1 - s) logit 1 + s logit 2
 
 A recurrent state cannot hold how often a user met each of a hundred thousand items, and how often and how long ago is
@@ -35,6 +35,9 @@ a singular value decomposition and not learned further. Both heads are given the
 sum. In training a user's factors are made of other users' events alone: her own would give her targets away
 (`data/cooccurrence.py`). For the same reason the initial embeddings of these fields are those of other users' events,
 too: a fixed difference to the one table that is trained and that serves.
+
+What suits a moment depends on the item: breakfast in the morning, a flight at its hour. So the logit also has the
+products of the target's embedding e with a linear map V of the context x, the hour, weekday and gap (`ContextMatch`).
 
 Whether the next item is a known one depends on the user, too: one repeats most of what she had, another one explores.
 So the memory also counts how many of all and of the last events repeated an item (`nn/repeats.py`); both heads read it.
@@ -93,7 +96,7 @@ from lifelong.models.settings import Share, setting
 from lifelong.nn.affinity import Affinity, affinity_size
 from lifelong.nn.cells import Found
 from lifelong.nn.clock import clock_at, seconds_of
-from lifelong.nn.head import Head
+from lifelong.nn.head import ContextMatch, Head
 from lifelong.nn.hpmn import HpmnMemory, Slots
 from lifelong.nn.moments import Moments, moments_of
 from lifelong.nn.periods import check_periods
@@ -182,6 +185,9 @@ class TallyConfig:
     )
     steady: Share | None = setting(
         None, "weight of the head that sees counts alone in the logit; null chooses it on validation"
+    )
+    products: bool = setting(
+        True, "whether the logit has products of the target's embeddings with the context: hour, weekday, gap"
     )
     dropout: Share = setting(0.1, "share of the heads' hidden units dropped in training")
 
@@ -291,6 +297,7 @@ class TallyHead(nn.Module):
         head: the head that all models share.
         counter: the same for counts and context.
         tasks: T.
+        match: products of the target's embedding and the context, if there are any.
         split: takes what it may see of the vectors: keys and weights of counts are no quantities.
         found: how many numbers of the interest come before the counts.
         counts: how many, before the weighted counts, are counts.
@@ -300,16 +307,26 @@ class TallyHead(nn.Module):
     takes_one_context: ClassVar[bool] = True
     head: Head
     counter: Head
+    match: ContextMatch | None
     split: Split
     found: int
     counts: int
     steady: Tensor
 
     def __init__(
-        self, head: Head, counter: Head, *, tasks: int, split: Split, found: int, counts: int, steady: float
+        self,
+        head: Head,
+        counter: Head,
+        match: ContextMatch | None,
+        *,
+        tasks: int,
+        split: Split,
+        found: int,
+        counts: int,
+        steady: float,
     ) -> None:
         super().__init__()
-        self.head, self.counter, self.split = head, counter, split
+        self.head, self.counter, self.match, self.split = head, counter, match, split
         self.found, self.counts = found, counts
         # In full precision, so that it is what was set.
         self.register_buffer("steady", torch.tensor(steady, dtype=torch.float64))
@@ -345,11 +362,14 @@ class TallyHead(nn.Module):
 
         Of the target the vectors alone.
         """
-        logit: Tensor = self.head(interest, vector, self.split.context(context))
+        context = self.split.context(context)
+        logit: Tensor = self.head(interest, vector, context)
+        if self.match is not None:
+            logit = logit + self.match(context, vector)
         # The last number of each field is its weighted count; the counts are right before these.
         weighted = interest[..., -self.split.fields :]
         counted = interest[..., : -self.split.fields][..., -self.counts :]
-        return logit + self.direct(weighted), self.counter(counted, counted[..., :0], self.split.context(context))
+        return logit + self.direct(weighted), self.counter(counted, counted[..., :0], context)
 
     def members_at(
         self, read: Read, widths: Mapping[str, int], context_XE: Tensor, moment_N: Tensor
@@ -369,6 +389,8 @@ class TallyHead(nn.Module):
         if read.found_NX is not None:
             whole, parts = {"found": read.found_NX.shape[1], **whole}, {**parts, ("found",): read.found_NX}
         logit_NT = self.head.above(split_linear(self.head.first, whole, parts, context))
+        if self.match is not None:
+            logit_NT = logit_NT + self.match.at(*context, read.own_NX[:, kinds + fields :])
         counted = {KNOWN_PARTS: read.known_NX, ("kind",): read.own_NX[:, :kinds]}
         second_NT = self.counter.above(split_linear(self.counter.first, {**widths, **rest}, counted, context))
         return logit_NT + self.direct(read.own_NX[:, kinds : kinds + fields]), second_NT
@@ -391,7 +413,12 @@ class Tally(CountingModel[Any]):
         "query": "memory.slots.reader.query",
         "score": "memory.slots.reader.scores.0",
     }
-    earlier_settings: ClassVar[Mapping[str, Any]] = {"factors": (), "repeats": False, "scale": "fine"}
+    earlier_settings: ClassVar[Mapping[str, Any]] = {
+        "factors": (),
+        "repeats": False,
+        "scale": "fine",
+        "products": False,
+    }
     # Earlier first layers were plain ones, and the weight of the second head was its setting alone.
     later_buffers: ClassVar[tuple[str, ...]] = (
         "head.steady",
@@ -442,6 +469,7 @@ class Tally(CountingModel[Any]):
         self.head = TallyHead(
             plain,
             counter,
+            ContextMatch(context, target, tasks) if config.products and context else None,
             tasks=tasks,
             split=self.split,
             found=interest - fields - counts,

@@ -72,3 +72,36 @@ class Head(nn.Module):
         """Logits `[..., T]` from what the first layer gives."""
         logit: Tensor = self.layers[1:](hidden)
         return logit
+
+
+class ContextMatch(nn.Module):
+    """How well a target suits the context: products of its embedding with a linear map of the context.
+
+    What is wanted at this hour, on this weekday, after this gap. An MLP that sees both learns such products slowly:
+    Rendle et al., "Neural Collaborative Filtering vs. Matrix Factorization Revisited", RecSys 2020. It starts at zero.
+
+    Args:
+        context: width of the embedded context.
+        target: D, width of the embedded target.
+        tasks: T.
+
+    >>> ContextMatch(3, 2, tasks=1)(torch.randn(4, 1, 3), torch.randn(4, 5, 2)).shape
+    torch.Size([4, 5, 1])
+    """
+
+    def __init__(self, context: int, target: int, tasks: int = 1) -> None:
+        super().__init__()
+        self.shape: tuple[int, int] = (tasks, target)
+        self.wanted: nn.Linear = nn.Linear(context, tasks * target, bias=False)
+        nn.init.zeros_(self.wanted.weight)
+
+    def forward(self, context: Tensor, target: Tensor) -> Tensor:
+        """Terms of the logits `[..., T]` from parts with equal leading axes, or that broadcast."""
+        return self._products(self.wanted(context), target)
+
+    def at(self, context_XE: Tensor, moment_N: Tensor, target_ND: Tensor) -> Tensor:
+        """The same `[N, T]`, for targets of which several share a moment's context."""
+        return self._products(self.wanted(context_XE)[moment_N], target_ND)
+
+    def _products(self, wanted: Tensor, target: Tensor) -> Tensor:
+        return (wanted.unflatten(-1, self.shape) * target.unsqueeze(-2)).sum(dim=-1)

@@ -42,6 +42,9 @@ def make(**settings: object) -> Tally:
     assert isinstance(model, Tally)
     model = model.double().eval()
     model.learn_popularity(POPULARITY)
+    if model.head.match is not None:
+        # They start at zero.
+        nn.init.normal_(model.head.match.wanted.weight)
     return model
 
 
@@ -186,13 +189,17 @@ def naive_logit(model: Tally, events: list[list[int]], target: list[int], contex
     assert isinstance(model.head, TallyHead)
     first = model.head.head.layers(torch.cat([found, query * found, counted, of_target, of_context]))
     first = first + model.head.direct.weight @ counted[-2:]
+    if model.head.match is not None:
+        first = first + (model.head.match.wanted.weight @ of_context) @ of_target
     second = model.head.counter.layers(torch.cat([counted[:-2], of_context]))
     logit: Tensor = 0.6 * first + 0.4 * second
     return logit
 
 
-def test_logits_are_those_of_loops_over_events_fields_and_slots() -> None:
-    model = make()
+@pytest.mark.parametrize("settings", [{}, {"products": False}])
+def test_logits_are_those_of_loops_over_events_fields_and_slots(settings: dict[str, object]) -> None:
+    model = make(**settings)
+    assert (model.head.match is None) == ("products" in settings)
     batch = random_batch([60, 2, 0, 1, 90], targets=4)
     whole = model(batch).logit_BCT
     for user in range(5):
@@ -276,7 +283,7 @@ def test_both_heads_see_counts_at_mean_0_and_deviation_1_and_embeddings_as_they_
         torch.testing.assert_close(now[:, scaled].std(dim=0, correction=0), varies.double(), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{}, {"periods": []}, {"factors": []}])
+@pytest.mark.parametrize("settings", [{}, {"periods": []}, {"factors": []}, {"products": False}])
 def test_targets_of_one_moment_share_its_read_in_value_and_gradient(settings: dict[str, object]) -> None:
     from dataclasses import replace
 
