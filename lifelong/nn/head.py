@@ -104,4 +104,5 @@ class ContextMatch(nn.Module):
         return self._products(self.wanted(context_XE)[moment_N], target_ND)
 
     def _products(self, wanted: Tensor, target: Tensor) -> Tensor:
-        return (wanted.unflatten(-1, self.shape) * target.unsqueeze(-2)).sum(dim=-1)
+        wanted = wanted.reshape(*wanted.shape[:-1], *self.shape)
+        return (wanted * target.unsqueeze(-2)).sum(dim=-1)
