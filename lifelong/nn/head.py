@@ -91,7 +91,7 @@ class ContextMatch(nn.Module):
 
     def __init__(self, context: int, target: int, tasks: int = 1) -> None:
         super().__init__()
-        self.shape: tuple[int, int] = (tasks, target)
+        self.tasks: int = tasks
         self.wanted: nn.Linear = nn.Linear(context, tasks * target, bias=False)
         nn.init.zeros_(self.wanted.weight)
 
@@ -104,5 +104,5 @@ class ContextMatch(nn.Module):
         return self._products(self.wanted(context_XE)[moment_N], target_ND)
 
     def _products(self, wanted: Tensor, target: Tensor) -> Tensor:
-        wanted = wanted.reshape(*wanted.shape[:-1], *self.shape)
-        return (wanted * target.unsqueeze(-2)).sum(dim=-1)
+        parts = wanted.chunk(self.tasks, dim=-1)
+        return torch.cat([(part * target).sum(dim=-1, keepdim=True) for part in parts], dim=-1)
