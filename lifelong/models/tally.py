@@ -63,7 +63,9 @@ item fields, K cells, W words of faded bits, P features of a field.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -216,78 +218,64 @@ class Split:
     gap_at: int | None = None
     factors: tuple[int, ...] = ()
 
-    def events(self, embedded: Tensor, factor: Tensor | None = None) -> TallyEvents:
-        """Embedded events as the memory takes them.
+    def events(self, embedded: Tensor) -> TallyEvents:
+        """Embedded events as the memory takes them."""
+        parts = self._parts(embedded)
+        # Without times there is no gap: all events are at the same moment.
+        gap = parts["gap"][0] if "gap" in parts else torch.zeros_like(embedded[..., :1])
+        seconds = seconds_of(_whole(gap).squeeze(-1))
+        return TallyEvents(_joined(parts["vector"]), _whole(_joined(parts["key"])), seconds, _factor(parts))
 
-        Args:
-            embedded: events.
-            factor: their factors, where they are not part of `embedded`.
-        """
-        gap = seconds_of(self.gap_keys(embedded))
-        return TallyEvents(self.vectors(embedded), self.keys(embedded), gap, self._factor(embedded, factor))
-
-    def targets(self, embedded: Tensor, factor: Tensor | None = None) -> TallyTargets:
-        """Embedded targets as the memory takes them; see `events`."""
-        popularity, factor = self.popularity(embedded).to(embedded.dtype), self._factor(embedded, factor)
-        return TallyTargets(self.vectors(embedded), self.keys(embedded), popularity, self.weights(embedded), factor)
-
-    def _factor(self, embedded: Tensor, given: Tensor | None) -> Tensor | None:
-        if given is not None or not self.factors:
-            return given
-        # Each field's factor is the end of it.
-        fields = torch.split(embedded.detach()[..., : sum(self._item)], self._item, dim=-1)
-        return torch.cat([part[..., -size:] for part, size in zip(fields, self.factors, strict=False)], dim=-1)
-
-    @property
-    def _item(self) -> list[int]:
-        """Widths of the item fields."""
-        # An item field has its key after the `width` numbers that every field has, and after it its factor.
-        width = self.dim + OWN + 1
-        return [width + factor for factor in self.factors] + [width] * (self.fields - len(self.factors))
+    def targets(self, embedded: Tensor) -> TallyTargets:
+        """Embedded targets as the memory takes them."""
+        parts = self._parts(embedded)
+        # Nothing is learned of a popularity: it is counted.
+        popularity, weight = _joined(parts["popularity"]).detach(), torch.stack(parts["weight"], dim=-2)
+        return TallyTargets(_joined(parts["vector"]), _whole(_joined(parts["key"])), popularity, weight, _factor(parts))
 
     def vectors(self, embedded: Tensor) -> Tensor:
         """The vectors alone, one after another."""
-        return torch.cat([embedded[..., at : at + self.dim] for at in self._begins(embedded)], dim=-1)
-
-    def weights(self, embedded: Tensor) -> Tensor:
-        """Weights of counts of each item field: `[..., F, P]`."""
-        begins = [at + self.dim for at in self._begins(embedded)[: self.fields]]
-        return torch.stack([embedded[..., at : at + FEATURES] for at in begins], dim=-2)
-
-    def popularity(self, embedded: Tensor) -> Tensor:
-        """Logarithms of the shares of all targets that have each value: `[..., F]`; nothing is learned of them."""
-        return self._numbers(embedded, self.dim + FEATURES)
+        return _joined(self._parts(embedded)["vector"])
 
     def keys(self, embedded: Tensor) -> Tensor:
         """Keys of the item fields: int64 `[..., F]`."""
-        return self._numbers(embedded, self.dim + OWN).round().long()
-
-    def gap_keys(self, embedded: Tensor) -> Tensor:
-        """Keys of the gaps before embedded events: int64 `[...]`; 0 where the log has no times."""
-        # The key of the gap is the one number that is left over after whole fields.
-        timed = self._width(embedded) % (self.dim + OWN)
-        last = embedded.detach()[..., -1]
-        return (last if timed else torch.zeros_like(last)).round().long()
+        return _whole(_joined(self._parts(embedded)["key"]))
 
     def context(self, embedded: Tensor) -> Tensor:
         """An embedded context without the key of the gap."""
         at = self.gap_at
         return embedded if at is None else torch.cat([embedded[..., :at], embedded[..., at + 1 :]], dim=-1)
 
-    def _width(self, embedded: Tensor) -> int:
-        """Width of what follows the item fields; a plain number also where a graph is traced."""
-        return int(embedded.shape[-1]) - sum(self._item)
+    def _parts(self, embedded: Tensor) -> Mapping[str, list[Tensor]]:
+        """Name -> this part of each field that has it, in the order of the fields."""
+        # A plain number also where a graph is traced.
+        layout, found = self._layout(int(embedded.shape[-1])), defaultdict(list)
+        parts = torch.split(embedded, [width for _, width in layout], dim=-1)
+        for (name, _), part in zip(layout, parts, strict=True):
+            found[name].append(part)
+        return found
 
-    def _begins(self, embedded: Tensor) -> list[int]:
-        """Where the fields begin, item fields first."""
-        width, last = self.dim + OWN, sum(self._item)
-        items = [sum(self._item[:place]) for place in range(self.fields)]
-        return items + [last + place * width for place in range(self._width(embedded) // width)]
+    def _layout(self, size: int) -> list[tuple[str, int]]:
+        """Name and width of the parts of what is `size` wide, one after another."""
+        layout, every = [], [("vector", self.dim), ("weight", FEATURES), ("popularity", 1)]
+        for _, factor in zip_longest(range(self.fields), self.factors):
+            layout += [*every, ("key", 1)] + ([("factor", factor)] if factor else [])
+        others, timed = divmod(size - sum(width for _, width in layout), self.dim + OWN)
+        # Of other fields no counts are kept.
+        return layout + [("vector", self.dim), ("unread", OWN)] * others + [("gap", 1)] * timed
 
-    def _numbers(self, embedded: Tensor, place: int) -> Tensor:
-        """The number at this place of each item field: `[..., F]`; nothing is learned of it."""
-        begins = self._begins(embedded)[: self.fields]
-        return torch.cat([embedded.detach()[..., at + place : at + place + 1] for at in begins], dim=-1)
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts), dim=-1)
+
+
+def _whole(number: Tensor) -> Tensor:
+    """Whole numbers that were embedded as such; nothing is learned of them."""
+    return number.detach().round().long()
+
+
+def _factor(parts: Mapping[str, list[Tensor]]) -> Tensor | None:
+    return _joined(parts["factor"]).detach() if "factor" in parts else None
 
 
 class TallyHead(nn.Module):
@@ -460,7 +448,6 @@ class Tally(CountingModel[Any]):
         read = self.context_fields
         gap_at = sum(self.embed.widths(read[: read.index("gap") + 1])) - 1 if timed and "gap" in read else None
         self.split: Split = Split(fields, config.embedding, gap_at, tuple(factors.values()))
-        self._bare = replace(self.split, factors=())
         self._restart()
         counting = self._counting(levels)
         target, context, tasks = config.embedding * fields, self.context_width - (gap_at is not None), len(inputs.tasks)

@@ -65,6 +65,8 @@ class Affinity(nn.Module):
     """
 
     keep_K: Tensor
+    field_DG: Tensor
+    """1 where a number belongs to a field: products of numbers become sums of each field."""
     widths: list[int]
     size: int
 
@@ -72,6 +74,8 @@ class Affinity(nn.Module):
         super().__init__()
         self.widths, self.size = list(widths), affinity_size(widths)
         self.register_buffer("keep_K", torch.tensor([1.0, 2.0 ** (-1 / half_life)]), persistent=False)
+        field_D = torch.arange(len(widths)).repeat_interleave(torch.tensor(widths))
+        self.register_buffer("field_DG", nn.functional.one_hot(field_D).to(self.keep_K), persistent=False)
 
     def initial(self, num_users: int) -> Tensor:
         """Sums `[B, K, D]` of users without events."""
@@ -101,14 +105,11 @@ class Affinity(nn.Module):
             sums_BCKD: `[B, C, K, D]` or `[B, 1, K, D]`.
             factor_BCD: of the targets.
         """
-        cosines, amounts = [], []
-        fields = zip(torch.split(sums_BCKD, self.widths, -1), torch.split(factor_BCD, self.widths, -1), strict=True)
-        for sums_BCKX, factor_BCX in fields:
-            product_BCK = (sums_BCKX * factor_BCX.unsqueeze(-2)).sum(dim=-1)
-            length_BCK = sums_BCKX.square().sum(dim=-1).sqrt()
-            cosines.append(product_BCK / length_BCK.clamp(min=SHORTEST))
-            amounts.append(product_BCK.sign() * torch.log1p(product_BCK.abs()) / 2)
-        return torch.cat([*cosines, *amounts], dim=-1)
+        product_BCKG = (sums_BCKD * factor_BCD.unsqueeze(-2)) @ self.field_DG
+        length_BCKG = (sums_BCKD.square() @ self.field_DG).sqrt()
+        cosine_BCKG = product_BCKG / length_BCKG.clamp(min=SHORTEST)
+        amount_BCKG = product_BCKG.sign() * torch.log1p(product_BCKG.abs()) / 2
+        return torch.cat([cosine_BCKG, amount_BCKG], dim=-1).transpose(-1, -2).flatten(-2)
 
 
 @jit

@@ -73,8 +73,7 @@ def clock_at(gap_BL: Tensor, position_BC: Tensor, levels: int) -> Tensor:
 
 
 def spans(clock_BCJX: Tensor) -> Tensor:
-    """Seconds from the older mark of each level to the last event: int64 `[B, C, J]`."""
-    clock_BCJX = clock_BCJX.long()
+    """Seconds from the older mark of each level to the last event: `[B, C, J]`, of the clock's type."""
     return clock_BCJX[..., :1, 0] - clock_BCJX[..., 1]
 
 

@@ -41,14 +41,13 @@ def repeat(repeats_BX: Tensor, found: Found) -> Tensor:
     return torch.stack([total_B + met_B, recent_B + ((met_B * ONE - recent_B) >> RECENT_BITS)], dim=-1).int()
 
 
-def repeat_shares(repeats_BCX: Tensor, count_BC: Tensor, dtype: torch.dtype) -> Tensor:
+def repeat_shares(repeats_BCX: Tensor, count_BC1: Tensor) -> Tensor:
     """Shares of repeats among all events and the recent ones, from -1 for none to 1 for all: `[B, C, X]`.
 
-    >>> repeat_shares(torch.tensor([[[1, 2 ** 10]]]), torch.tensor([[2]]), torch.float32)
+    >>> repeat_shares(torch.tensor([[[1, 2 ** 10]]]), torch.tensor([[[2.0]]]))
     tensor([[[0.0000, 0.0079]]])
     """
-    total_BC, recent_BC = repeats_BCX.to(dtype).unbind(-1)
-    count_BC = count_BC.to(dtype)
     # The moving mean begins at 0: its weights sum to less than 1 for the first events.
-    weight_BC = (1 - torch.exp2(-count_BC * HALVINGS)).clamp(min=1 / RECENT)
-    return torch.stack([total_BC / count_BC.clamp(min=1), recent_BC / ONE / weight_BC], dim=-1) * 2 - 1
+    weight_BC1 = (1 - torch.exp2(count_BC1 * -HALVINGS)).clamp(min=1 / RECENT)
+    whole_BCX = torch.cat([count_BC1.clamp(min=1), weight_BC1 * ONE], dim=-1)
+    return repeats_BCX.to(count_BC1.dtype) / whole_BCX * 2 - 1

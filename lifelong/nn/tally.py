@@ -170,8 +170,11 @@ class CountMemory(nn.Module):
     stale_N: Tensor
     age_A: Tensor
     scale_F: Tensor
-    half_life_X: Tensor
-    first_T: Tensor
+    unit_FX: Tensor
+    """What the logarithms of count, age in events and in hours, and rank are divided by."""
+    decay_XX: Tensor
+    kind_T: Tensor
+    kind_F: Tensor
     levels: int
     size: int
 
@@ -197,9 +200,12 @@ class CountMemory(nn.Module):
         self.kind: nn.Embedding = nn.Embedding(len(sizes) * KINDS, kind)
         nn.init.normal_(self.kind.weight, std=STD_KIND)
         self.register_buffer("scale_F", torch.tensor([math.log(size) for size in sizes]), persistent=False)
-        half_lives = [*HALF_LIVES, *(DAY * days for days in DAY_HALF_LIVES)]
-        self.register_buffer("half_life_X", torch.tensor(half_lives), persistent=False)
-        self.register_buffer("first_T", torch.tensor(TIMES), persistent=False)
+        units = [[1.0, 4.0, 4.0, math.log(size)] for size in sizes]
+        self.register_buffer("unit_FX", torch.tensor(units), persistent=False)
+        self.register_buffer("decay_XX", _decays(), persistent=False)
+        self.register_buffer("kind_T", _first_kinds(), persistent=False)
+        # The embeddings of all fields lie in one table, field after field.
+        self.register_buffer("kind_F", KINDS * torch.arange(len(sizes)), persistent=False)
         self.register_buffer("stale_N", staleness(self.plan), persistent=False)
         self.register_buffer("age_A", torch.tensor(self.plan.scale.ages()), persistent=False)
 
@@ -294,39 +300,46 @@ class CountMemory(nn.Module):
             seconds_BCF: since each value's last event, see `clock.elapsed`; None to compute them.
         """
         dtype, clock_BCJX = self.kind.weight.dtype, seen.clock_BCJX[..., self.plan.repeats :, :]
-        scale_F = self.scale_F.to(dtype)
-        cell_BCF = (seen.times_BCF > 0).to(dtype)
-        times_BCF = torch.log1p(seen.times_BCF.to(dtype))
-        age_BCF = self.age_A[seen.age_BCF].to(dtype)
-        rank_BCF = torch.log1p(key_BCF.clamp(min=0).to(dtype)) / scale_F
+        scale_F, times_BCF = self.scale_F.to(dtype), seen.times_BCF.to(dtype)
         if seconds_BCF is None:
             seconds_BCF = elapsed(clock_BCJX, seen.count_BC, self.age_A[seen.age_BCF], dtype)
-        parts = [cell_BCF, seen.faded_BCF.to(dtype), times_BCF, cell_BCF * torch.log1p(age_BCF) / 4]
-        parts += [cell_BCF * torch.log1p(seconds_BCF / HOUR) / 4, rank_BCF]
-        since_BCFX = torch.stack([age_BCF] * len(HALF_LIVES) + [seconds_BCF] * len(DAY_HALF_LIVES), dim=-1)
-        decayed_BCFX = times_BCF.unsqueeze(-1) * torch.exp2(-since_BCFX / self.half_life_X.to(dtype))
-        part_BCFP = torch.cat([torch.stack(parts, dim=-1), decayed_BCFX], dim=-1)
-        popularity_BCF = (-scale_F).expand_as(rank_BCF) if popularity_BCF is None else popularity_BCF
-        more_BCF = times_BCF - torch.log1p(popularity_BCF.exp() * seen.count_BC.unsqueeze(-1))
+        # Of a value without a cell the first three are 0, and so are their logarithms.
+        numbers = [times_BCF, self.age_A.to(dtype)[seen.age_BCF], seconds_BCF / HOUR, key_BCF.clamp(min=0).to(dtype)]
+        number_BCFX = torch.stack(numbers, dim=-1)
+        log_BCFX = torch.log1p(number_BCFX) / self.unit_FX.to(dtype)
+        decayed_BCFX = log_BCFX[..., :1] * torch.exp(number_BCFX @ self.decay_XX.to(dtype))
+        cell = [flag.to(dtype).unsqueeze(-1) for flag in (seen.times_BCF > 0, seen.faded_BCF)]
+        part_BCFP = torch.cat([*cell, log_BCFX, decayed_BCFX], dim=-1)
+        popularity_BCF = (-scale_F).expand_as(times_BCF) if popularity_BCF is None else popularity_BCF
+        count_BC1 = seen.count_BC.to(dtype).unsqueeze(-1)
+        more_BCF = log_BCFX[..., 0] - torch.log1p(popularity_BCF.exp() * count_BC1)
         # Against values that are all equally popular.
         above_BCF = (popularity_BCF + scale_F) / 3
-        each = key_BCF.shape[:-1]
-        active_BC1 = (torch.log1p(seen.count_BC.to(dtype)) / 4).unsqueeze(-1).expand(*each, 1)
-        pace_BCJ = (torch.log1p(spans(clock_BCJX).to(dtype) / HOUR) / 4).expand(*each, -1)
         kind_BCX = self.kind(self._kind_of(seen)).flatten(-2)
-        numbers = [part_BCFP.flatten(-2), kind_BCX, above_BCF, more_BCF, active_BC1, pace_BCJ]
+        of_user = [torch.log1p(torch.cat([count_BC1, spans(clock_BCJX).to(dtype) / HOUR], dim=-1)) / 4]
         if self.plan.repeats:
-            share_BCX = repeat_shares(seen.clock_BCJX[..., 0, :], seen.count_BC, dtype)
-            numbers.append(share_BCX.expand(*each, -1))
-        return torch.cat(numbers, dim=-1), part_BCFP
+            of_user.append(repeat_shares(seen.clock_BCJX[..., 0, :], count_BC1))
+        user_BCX = torch.cat(of_user, dim=-1).expand(*key_BCF.shape[:-1], -1)
+        return torch.cat([part_BCFP.flatten(-2), kind_BCX, above_BCF, more_BCF, user_BCX], dim=-1), part_BCFP
 
     def _kind_of(self, seen: Seen) -> Tensor:
         """Which kind of cell each value has: none, faded, or by its count and its age together; int64 `[B, C, F]`."""
-        step_BCF = (seen.times_BCF.unsqueeze(-1) >= self.first_T).sum(dim=-1) - 1
-        cell_BCF = 2 + step_BCF * AGE_KINDS + seen.age_BCF // (self.plan.scale.age_steps // 2)
-        kind_BCF = torch.where(seen.times_BCF > 0, cell_BCF, seen.faded_BCF.long())
-        # The embeddings of all fields lie in one table, field after field.
-        return kind_BCF + KINDS * torch.arange(kind_BCF.shape[-1], device=kind_BCF.device)
+        age_BCF = seen.age_BCF // (self.plan.scale.age_steps // 2)
+        # Where there is no cell the age is 0, too.
+        return self.kind_T[seen.times_BCF.clamp(max=TIMES[-1])] + age_BCF + seen.faded_BCF.long() + self.kind_F
+
+
+def _decays() -> Tensor:
+    """Exponents of the decays, by count, age in events and in hours, and rank: float64 `[4, decays]`."""
+    events = [[0.0, -math.log(2) / half_life, 0.0, 0.0] for half_life in HALF_LIVES]
+    days = [[0.0, 0.0, -math.log(2) * HOUR / (DAY * half_life), 0.0] for half_life in DAY_HALF_LIVES]
+    return torch.tensor([*events, *days], dtype=torch.float64).T.contiguous()
+
+
+def _first_kinds() -> Tensor:
+    """The first kind of cell with each count up to the last of `TIMES`; 0 for no cell: int64 `[T]`."""
+    step_T = torch.bucketize(torch.arange(TIMES[-1] + 1), torch.tensor(TIMES), right=True)
+    return torch.where(step_T > 0, 2 + (step_T - 1) * AGE_KINDS, 0)
 
 
 class TallyEvents(NamedTuple):
