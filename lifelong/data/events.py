@@ -141,8 +141,9 @@ def gap_numbers(time: IntArray, previous: IntArray) -> IntArray:
     """
     first = previous == NO_TIME
     seconds = np.maximum(time - np.where(first, time, previous), 0)
-    # frexp gives seconds = m * 2^e with m in [0.5, 1), so e - 1 is floor(log2(seconds)), without rounding errors.
-    bucket = np.where(seconds > 0, 3 + np.frexp(np.maximum(seconds, 1).astype(np.float64))[1] - 1, 2)
+    # frexp gives seconds = m * 2^e with m in [0.5, 1), so e - 1 is floor(log2(seconds)), without rounding errors; e = 0
+    # for no seconds.
+    bucket = 2 + np.frexp(seconds.astype(np.float64))[1]
     return np.where(first, 1, np.minimum(bucket, GAP_NUMBERS - 1)).astype(np.int64)
 
 
@@ -161,9 +162,9 @@ def context_numbers(
     Returns:
         The shape of `time` plus one axis, with a column per field.
     """
-    known, unknown = given or {}, np.full((1,) * time.ndim, UNKNOWN)
+    known = given or {}
     columns = [
-        np.broadcast_to(known.get(field, unknown), time.shape)
+        np.broadcast_to(known.get(field, UNKNOWN), time.shape)
         if field.startswith((_USER, _ITEM))
         else _context_column(field, time, last_time)
         for field in fields
