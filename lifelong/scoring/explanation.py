@@ -121,7 +121,7 @@ class Counted:
     ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CandidateExplanation(Score):
     """One candidate's answer and what is behind it."""
 
