@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy.typing as npt
 from numba import config, njit
+from numba.core import event
 
 Array = npt.NDArray[Any]
 _settings: Any = config
@@ -56,6 +57,32 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 def _compile(function: Callable[..., Any], options: dict[str, Any], *, cache: bool) -> Any:
     return njit(nogil=True, cache=cache, error_model="numpy", **options)(function)
+
+
+@contextlib.contextmanager
+def compiling_said(say: Callable[[str], None]) -> Iterator[None]:
+    """Say so once if a loop has to be compiled in here; not where all are read from the cache.
+
+    Args:
+        say: is given a line, from the thread that compiles.
+    """
+    with event.install_listener("numba:compile", _Compiling(say)):
+        yield
+
+
+class _Compiling(event.Listener):
+    """Says one line when the first function is compiled."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say: Callable[[str], None] | None = say
+
+    def on_start(self, event: Any) -> None:
+        say, self._say = self._say, None
+        if say is not None:
+            say("compiling loops, once on this machine: up to a minute ...")
+
+    def on_end(self, event: Any) -> None:
+        pass
 
 
 @contextlib.contextmanager

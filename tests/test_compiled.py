@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip("numba")
 
+from lifelong.compiled import compiling_said, jit
+
 SOURCE = Path(__file__).parents[1] / "lifelong" / "compiled.py"
 LOOPS = """
 from lifelong.compiled import jit
@@ -124,3 +126,17 @@ def test_what_came_with_the_package_is_used_where_it_can_only_be_read(place: Pat
     temporary = temporary_folder(place)
     result, folder, hits = call(place, temporary=temporary)
     assert (result, hits) == ("8", 1) and Path(folder).is_relative_to(temporary)
+
+
+def test_it_is_said_once_that_loops_are_compiled_and_not_where_they_are_known() -> None:
+    def halved(number: float) -> float:
+        return number / 2
+
+    loop, said = jit(halved), list[str]()
+    with compiling_said(said.append):
+        loop(1)
+        loop(1.0)
+    assert len(said) == 1 and said[0].startswith("compiling loops, once on this machine")
+    with compiling_said(said.append):
+        loop(2)
+    assert len(said) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -58,7 +59,7 @@ def backfill(
                 expected="a dataset: the store has no events of its own to build from",
                 fix="give the dataset: lifelong backfill ARTIFACT DATA --store URL",
             )
-        return _batch(terminal, opened, memories, data, until=until, codec=codec, event_log=event_log)
+        return _batch(terminal, opened, memories, data, store or "", until=until, codec=codec, event_log=event_log)
 
 
 def _batch(
@@ -66,6 +67,7 @@ def _batch(
     artifact: Artifact,
     store: MemoryStore,
     data: Path,
+    url: str,
     *,
     until: int | None,
     codec: str | None,
@@ -79,7 +81,7 @@ def _batch(
         report = backfilling.backfill(
             artifact, Dataset(data), store, until=until, progress=advance, codec=codec, event_log=event_log
         )
-    return _reply(asdict(report), [])
+    return _reply(asdict(report), [f"Next: lifelong serve {quote(str(artifact.path))} --store {quote(url)}"])
 
 
 def _next_to_served(
@@ -128,4 +130,9 @@ def _remote(
 
 
 def _reply(document: dict[str, Any], more: list[str]) -> Reply:
-    return Reply(document, [", ".join(f"{name.replace('_', ' ')} {value}" for name, value in document.items()), *more])
+    told = ", ".join(f"{name.replace('_', ' ')} {_told(value)}" for name, value in document.items())
+    return Reply(document, [told, *more])
+
+
+def _told(value: Any) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -23,4 +24,5 @@ def backup(
     made = make(local_folder(store), dest)
     document = {"backup": str(dest), "store": made.store, "artifact": made.artifact, "bytes": made.bytes}
     size = f"{len(made.files):,} files, {made.bytes / 2**20:,.1f} MiB"
-    return Reply(document, [f"{dest} is a backup of {made.store}: {size}.", f"lifelong restore {dest} rocksdb:///NEW"])
+    again = f"To make a store of it, in a new folder: lifelong restore {quote(str(dest))} rocksdb://NEW"
+    return Reply(document, [f"{dest} is a backup of {made.store}: {size}.", again])

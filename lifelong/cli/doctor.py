@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from lifelong.cli.extras import COMMANDS, EXTRAS
-from lifelong.cli.terminal import Reply, Terminal, columns
+from lifelong.cli.terminal import Reply, Terminal, columns, runnable
 from lifelong.errors import UsageError
 from lifelong.launch import cores
 from lifelong.version import __version__
@@ -91,7 +91,7 @@ def _summary(document: dict[str, Any]) -> list[Any]:
     ]
     commands = []
     for name, state in document["commands"].items():
-        fix = f"pip install 'lifelong[{','.join(state['needs'])}]'" if state["needs"] else ""
+        fix = runnable(f"pip install 'lifelong[{','.join(state['needs'])}]'") if state["needs"] else ""
         commands.append((name, words[state["possible"]], fix))
     return [
         f"lifelong {document['lifelong']}, Python {document['python']}, {document['platform']}",

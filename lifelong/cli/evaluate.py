@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -12,6 +13,7 @@ from lifelong.cli.terminal import Reply, Terminal, rich_table
 from lifelong.errors import UsageError
 
 if TYPE_CHECKING:
+    from lifelong.artifact.folder import Artifact
     from lifelong.evaluation.results import Result
 
 Split = Literal["train", "validation", "test", "vault"]
@@ -92,7 +94,14 @@ def evaluate(
         result.save(out)
     read = [one.in_words() for one in openings(dataset)] if split == VAULT else []
     lines = [f"This vault has been opened {len(read)} time(s): {'; '.join(read)}."] if read else []
-    return Reply(result.model_dump(mode="json"), [*_summary(result), *lines])
+    return Reply(result.model_dump(mode="json"), [*_summary(result), *lines, *_next(opened, data, split)])
+
+
+def _next(artifact: Artifact, data: Path, split: str) -> list[str]:
+    """The command that fills a store, after the figure of the test split."""
+    if split != "test" or artifact.config.memory is None:
+        return []
+    return [f"Next: lifelong backfill {quote(str(artifact.path))} {quote(str(data))} --store rocksdb://store"]
 
 
 def _places(text: str) -> list[int]:

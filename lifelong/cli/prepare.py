@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -110,7 +111,7 @@ def _summary(dataset: Dataset) -> list[Any]:
     if (aside := manifest.vault) is not None:
         rows += [("vault examples", f"{aside.examples:,}"), ("vault positives", f"{aside.positives:,}")]
     # The record has the settings too, but the user has just given them.
-    left_out = ("settings", "mapping", "too_small")
+    left_out = ("settings", "mapping", "too_small", "not_numbers")
     record = {key: value for key, value in manifest.record.items() if key not in left_out}
     if manifest.dataset_schema.time_unit == "seconds":
         record |= {key: _date(record[key]) for key in ("time_first", "time_last") if record.get(key) is not None}
@@ -120,8 +121,23 @@ def _summary(dataset: Dataset) -> list[Any]:
     if manifest.vault is not None:
         small |= dataset.vault.manifest.record.get("too_small", {})
     warned = [f"Too small to conclude from: {split}, {why}." for split, why in small.items()]
-    warned += _ordinal(manifest)
-    return [f"{manifest.name}, prepared into {dataset.folder}", table, *warned, _next(manifest, dataset.folder)]
+    warned += _ordinal(manifest) + _not_numbers(manifest)
+    return [f"{manifest.name}, prepared into {dataset.folder}", table, *warned, *_next(manifest, dataset.folder)]
+
+
+def _not_numbers(manifest: Manifest) -> list[str]:
+    """Which fields of numbers have values that are none, and what to do."""
+    lines = []
+    for field, found in manifest.record.get("not_numbers", {}).items():
+        value = found["first"]
+        share = f"{found['items']:,} of {manifest.counts['items']:,} items"
+        line = f"{field} is unknown for {share}: {value!r} is not a number of at least 0"
+        fix = "leave it out of numbers if it is none"
+        if re.fullmatch(r"[\d.]*\d,\d+", value):
+            text = f"replace({field}, '.', '')" if "." in value else field
+            fix = f"""a derived column reads decimal commas: --option "derived.{field}=replace({text}, ',', '.')\""""
+        lines.append(f"{line}. To do: {fix}")
+    return lines
 
 
 def _ordinal(manifest: Manifest) -> list[str]:
@@ -152,9 +168,9 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     return rows
 
 
-def _next(manifest: Manifest, folder: Path) -> str:
+def _next(manifest: Manifest, folder: Path) -> list[str]:
     fields = ", ".join(manifest.dataset_schema.item_fields)
-    return (
-        f"Protocol {manifest.protocol}, negatives {manifest.negatives.rule}, item fields {fields}. "
-        f"Next: lifelong train {quote(str(folder))} --model tally --out artifact"
-    )
+    return [
+        f"Protocol {manifest.protocol}, negatives {manifest.negatives.rule}, item fields {fields}",
+        f"Next: lifelong train {quote(str(folder))} --model tally --out artifact",
+    ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -23,11 +25,13 @@ def restore(
     folder = local_folder(store)
     made = make(source, folder)
     document = {"store": str(folder), "backup": str(source), "artifact": made.artifact, "made": made.made}
+    made_at = datetime.fromtimestamp(made.made, UTC)
     known = f" of artifact {made.artifact[:12]}" if made.artifact else ""
     return Reply(
         document,
         [
-            f"{folder} holds the backup{known}, as it was at {made.made} (UTC seconds).",
-            "Check it: lifelong verify ARTIFACT --store. Then ingest the sources again: what it holds is not doubled.",
+            f"{folder} holds the backup{known}, as it was at {made_at:%Y-%m-%d %H:%M:%S} UTC.",
+            "Ingest the sources again: what it holds is not doubled. Erase again who was erased since then.",
+            f"Check it: lifelong verify ARTIFACT --store {quote(store)}",
         ],
     )

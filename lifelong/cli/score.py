@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lifelong.artifact.calibration import NO_BASE_RATE
 from lifelong.cli.opening import open_scorer
 from lifelong.cli.options import (
     ArtifactPath,
@@ -50,7 +53,7 @@ def score(
     with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
         if source is not None and out is not None:
             return _file(terminal, scorer, source, out)
-        return _one(scorer, user or "", candidates, time, profile_of(profile))
+        return _one(scorer, user or "", candidates, time, profile_of(profile), text=items or "")
 
 
 def _check(*, user: str | None, items: str | None, source: Path | None, out: Path | None) -> None:
@@ -69,7 +72,13 @@ def _check(*, user: str | None, items: str | None, source: Path | None, out: Pat
 
 
 def _one(
-    scorer: Scorer, user: str, items: list[str], time: int | None, profile: Mapping[str, str | None] | None
+    scorer: Scorer,
+    user: str,
+    items: list[str],
+    time: int | None,
+    profile: Mapping[str, str | None] | None,
+    *,
+    text: str,
 ) -> Reply:
     from lifelong.scoring.answer import ScoreRequest
 
@@ -84,10 +93,24 @@ def _one(
         for one in sorted(answer.scores, key=lambda one: -one.score)
     ]
     reasons = {(task, of.reason) for one in answer.scores for task, of in _tasks(one).items() if of.reason}
-    notes = [f"No probability{f' of {task}' if task else ''}: {reason}" for task, reason in sorted(reasons)]
+    notes = [f"No probability{f' of {task}' if task else ''}: {_how(task, reason)}" for task, reason in sorted(reasons)]
     if unknown := [one.item for one in answer.scores if not one.known_item]:
         notes.append(f"Not met in training, scored as unknown items: {', '.join(unknown)}")
+        notes += [f"{one!r} is one item: give it by --item {quote(one)}" for one in _taken_apart(scorer, user, text)]
     return Reply(_document(answer), [_sentence(answer), columns("item", *heads, rows=rows), *notes])
+
+
+def _how(task: str, reason: str) -> str:
+    """A reason, and the option that states what it asks for."""
+    return f"{reason}: --base-rate {f'{task}=' if task else ''}0.02" if reason == NO_BASE_RATE else reason
+
+
+def _taken_apart(scorer: Scorer, user: str, text: str) -> list[str]:
+    """Known items with a comma in their ids, which `--items` takes for two."""
+    from lifelong.scoring.answer import ScoreRequest
+
+    pairs = [",".join(pair).strip() for pair in pairwise(text.split(","))]
+    return [one.item for one in scorer.answer([ScoreRequest(user, pairs)])[0].scores if one.known_item] if pairs else []
 
 
 def _tasks(score: Score) -> Mapping[str, Score | TaskScore]:

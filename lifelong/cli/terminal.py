@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger(__name__)
 _COMMAND = re.compile(rf"(?<![\w/.-])lifelong (?=(?:{'|'.join(COMMANDS)}|--help|--import)\b)")
+_TYPED = re.compile(r"\bcurl -|/lifelong'? | -m pip ")
+"""Other commands, and a program that is named by its path."""
+_PIP = re.compile(r"(?<![\w/.-])pip install (?='lifelong\[)")
 _TIME_TO_NOTICE = 2.0
 """Seconds that torchrun has to see which process ended first."""
 _WIDTH = 160
@@ -73,7 +77,7 @@ class Terminal:
     def say(self, message: str) -> None:
         """Print one line of progress."""
         if not self._silent:
-            self.console.print(runnable(message), markup=False, highlight=False)
+            _print(self.console, runnable(message))
 
     def emit(self, document: Mapping[str, Any], *, indent: int | None = None) -> None:
         """Print the JSON document; on one line for a command that continues afterwards, such as `serve`."""
@@ -95,8 +99,14 @@ class Terminal:
         if not self.as_json and not self._silent:
             console = _console(stderr=False)
             for part in reply.summary:
-                console.print(runnable(part) if isinstance(part, str) else part, markup=False, highlight=False)
+                _print(console, runnable(part) if isinstance(part, str) else part)
         return reply.exit_code
+
+
+def _print(console: Console, part: RenderableType) -> None:
+    """Print a line or a table; a line with a command is not broken, so that it can be copied."""
+    whole = isinstance(part, str) and (_COMMAND.search(part) or _TYPED.search(part)) is not None
+    console.print(part, markup=False, highlight=False, soft_wrap=whole or None)
 
 
 def columns(*names: str, rows: Iterable[Sequence[str]]) -> RenderableType:
@@ -228,13 +238,16 @@ def report(parts: Mapping[str, Any], *, as_json: bool) -> None:
 def runnable(text: str, *, elsewhere: bool = False) -> str:
     """A text with its commands as they run in this shell: `.venv/bin/lifelong train ...` where that is needed.
 
+    `pip install` becomes `.venv/bin/python -m pip install` where `pip` alone would not install for this program.
+
     Args:
         text: with commands such as `lifelong train`.
         elsewhere: they run in another folder than this one.
     """
     program = _program()
     program = quote(str(Path(program).absolute()) if elsewhere and program != "lifelong" else program)
-    return text if program == "lifelong" else _COMMAND.sub(f"{program} ".replace("\\", r"\\"), text)
+    text = _PIP.sub(lambda _: f"{_pip()} install ", text)
+    return text if program == "lifelong" else _COMMAND.sub(lambda _: f"{program} ", text)
 
 
 def python() -> str:
@@ -243,14 +256,27 @@ def python() -> str:
     return "python" if found and Path(found).absolute() == Path(sys.executable) else quote(sys.executable)
 
 
+def _pip() -> str:
+    """What installs for this Python; `pip` where that does, or where this Python has none (as in what uv makes)."""
+    here, found = Path(sys.executable), shutil.which("pip")
+    if importlib.util.find_spec("pip") is None or (found and Path(found).absolute().parent == here.absolute().parent):
+        return "pip"
+    return f"{quote(_near(here))} -m pip"
+
+
+def _near(path: Path) -> str:
+    """A path as it is typed in this folder: relative where it lies below it."""
+    near = os.path.relpath(path)
+    return str(path) if near.startswith("..") else near
+
+
 def _program() -> str:
     """How this program was called, if `lifelong` alone would not find it."""
     called = Path(sys.argv[0])
     found = shutil.which("lifelong")
     if called.name != "lifelong" or not called.exists() or (found and Path(found).samefile(called)):
         return "lifelong"
-    near = os.path.relpath(called)
-    return str(called) if near.startswith("..") else near
+    return _near(called)
 
 
 def finite(value: Any) -> Any:

@@ -54,7 +54,7 @@ from lifelong.preparation.protocols import (
 from lifelong.preparation.settings import PrepareSettings, Protocol
 from lifelong.preparation.sources import RawLog
 from lifelong.preparation.stored_examples import write_examples
-from lifelong.preparation.training_vocabulary import build_catalogue, field_vocabulary
+from lifelong.preparation.training_vocabulary import build_catalogue, field_vocabulary, not_numbers
 from lifelong.preparation.user_profiles import save_profiles, trained_users
 from lifelong.preparation.write_statistics import write_statistics
 
@@ -88,7 +88,7 @@ def assemble(job: Job) -> Manifest:
     rated = write_statistics(job, numbered, plan.cut_times) if job.settings.item_statistics else ()
     drawn = write_examples(job, plan, rule, histories, catalogue)
     splits = count_splits(job.folder, count_V > 0, tasks=job.tasks(rule))
-    small = too_small(splits)
+    small, wrong = too_small(splits), not_numbers(numbered.items, catalogue)
     record = {
         "read": job.log.record,
         **span,
@@ -97,6 +97,7 @@ def assemble(job: Job) -> Manifest:
         **count_events(histories, plan),
         "splits": splits,
         **({"too_small": small} if small else {}),
+        **({"not_numbers": wrong} if wrong else {}),
         "negatives": drawn,
         **profiles,
         "vocabulary": {

@@ -106,6 +106,28 @@ def field_codes(table: Any, field: str, *, order: str = "row") -> tuple[IntArray
     return codes, values
 
 
+def not_numbers(items: Any, catalogue: Catalogue) -> dict[str, dict[str, Any]]:
+    """Which fields of quantities have values that are none, such as prices with a decimal comma.
+
+    Args:
+        items: as in `build_catalogue`.
+        catalogue: what it gave.
+
+    Returns:
+        field -> how many `items` have such a value, and the `first` of them; fields without any are left out.
+    """
+    found = {}
+    for column, (field, vocabulary) in enumerate(catalogue.vocabularies.items()):
+        # Most logs have none, and are not read again.
+        if not isinstance(vocabulary, NumberVocabulary) or (catalogue.number_VF[FIRST_ROW:, column] != UNKNOWN).all():
+            continue
+        codes, values = field_codes(items, field)
+        wrong = np.append(vocabulary.numbers(values) == UNKNOWN, False)[codes]
+        if wrong.any():
+            found[field] = {"items": int(wrong.sum()), "first": values[codes[int(wrong.argmax())]]}
+    return found
+
+
 def build_catalogue(
     items: Any,
     fields: Sequence[str],

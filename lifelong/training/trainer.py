@@ -22,6 +22,7 @@ from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.export import check_replaceable, write_artifact
 from lifelong.artifact.folder import Artifact
 from lifelong.atomic import check_writable
+from lifelong.compiled import compiling_said
 from lifelong.config import RunConfig
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
@@ -177,9 +178,10 @@ class _Run:
                 self.start.carry_into(model)
             compute = open_compute(settings)
             self._check_same()
-            batches = initialised(
-                model, self.dataset, settings, say=partial(say_to, self.shown), trained=self.start is not None
-            )
+            with compiling_said(partial(say_to, self.shown)):
+                batches = initialised(
+                    model, self.dataset, settings, say=partial(say_to, self.shown), trained=self.start is not None
+                )
         total = total_examples(settings, batches.examples_per_epoch)
         say_to(self.shown, f"training on {total:,} examples at most, {batches.examples_per_epoch:,} an epoch")
         with Display(total, enabled=self.shown, callback=callback) as display:
@@ -201,7 +203,8 @@ class _Run:
             if resume:
                 loop.restore()
                 display.say(f"going on after {loop.progress.examples:,} examples")
-            best = loop.run()
+            with compiling_said(display.say):
+                best = loop.run()
         if best:
             model.load_state_dict(dict(best))
         self.processes.spread(model.state_dict().values())

@@ -70,6 +70,14 @@ def test_the_next_command_can_be_pasted_where_a_folder_has_a_blank_in_its_name(r
     assert "Next: lifelong train 'my data' --model tally" in prepared.stdout
     trained = run("train", "my data", "--model", "popularity", "--out", "my artifact")
     assert "Next: lifelong evaluate 'my artifact' 'my data'\n" in trained.stdout
+    # Popularity is not served.
+    assert "Next:" not in run("evaluate", "my artifact", "my data").stdout
+    run("train", "my data", "--model", "hpmn", "--out", "my memory", "--set", "train.max_epochs=1")
+    measured = run("evaluate", "my memory", "my data").stdout
+    assert "Next: lifelong backfill 'my memory' 'my data' --store rocksdb://store\n" in measured
+    filled = run("backfill", "my memory", "my data", "--store", "rocksdb://my store").stdout
+    assert re.search(r"seconds \d+\.\d,", filled)
+    assert "Next: lifelong serve 'my memory' --store 'rocksdb://my store'\n" in filled
 
 
 def test_a_place_that_cannot_be_written_is_named(run, tmp_path):

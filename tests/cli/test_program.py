@@ -1,5 +1,6 @@
 """What all commands have in common: help, exit codes, errors."""
 
+import io
 import json
 import os
 import subprocess
@@ -7,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from support.commands import reference
 
-from lifelong.cli import main
+from lifelong.cli import main, terminal
 from lifelong.cli.extras import COMMANDS
 from lifelong.cli.program import with_common_options
 from lifelong.cli.terminal import Reply, Terminal, run_command
@@ -231,3 +233,37 @@ def test_a_printed_command_runs_where_it_is_printed(tmp_path):
         [program, "nonsense"], cwd=tmp_path, env=onpath, capture_output=True, text=True, check=False
     )
     assert failed.stderr.endswith("to do: lifelong --help\n")
+
+
+def test_pip_is_named_so_that_it_installs_for_this_program(tmp_path, monkeypatch):
+    here = tmp_path / "environment" / "bin"
+    here.mkdir(parents=True)
+    for name in ("python", "pip"):
+        (here / name).write_text("#!/bin/sh\n")
+        (here / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "executable", str(here / "python"))
+    fix = "pip install 'lifelong[train]'"
+    monkeypatch.setenv("PATH", f"{here}:/usr/bin:/bin")
+    assert terminal.runnable(fix) == fix
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    assert terminal.runnable(fix) == "environment/bin/python -m pip install 'lifelong[train]'"
+    assert terminal.runnable("pip install lifelong") == "pip install lifelong"
+    # Where uv made the environment, it has no pip.
+    monkeypatch.setattr(terminal.importlib.util, "find_spec", lambda name: None)
+    assert terminal.runnable(fix) == fix
+
+
+@pytest.mark.parametrize(
+    ("line", "broken"),
+    [
+        ("Next: lifelong train data --model tally --out artifact", False),
+        ("Next: .venv/bin/lifelong train data --model tally --out artifact", False),
+        ("Try: curl -H 'Content-Type: application/json' http://localhost/", False),
+        ("Protocol temporal, negatives popularity, item fields item", True),
+    ],
+)
+def test_a_line_with_a_command_is_not_broken(line, broken):
+    console = Console(width=30, file=io.StringIO())
+    terminal._print(console, line)
+    assert ("\n" in console.file.getvalue().strip()) == broken

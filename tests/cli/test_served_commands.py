@@ -100,6 +100,7 @@ def test_score_orders_the_candidates_for_people(run, artifact, filled):
     assert outcome.code == 0
     assert "a memory of 3 events" in outcome.stdout
     assert "No probability:" in outcome.stdout
+    assert "state a base rate to get probabilities: --base-rate 0.02" in " ".join(outcome.stdout.split())
 
 
 def test_score_names_candidates_that_training_did_not_know(run, artifact, filled):
@@ -137,6 +138,18 @@ def test_an_id_with_a_comma_is_one_candidate(run, artifact, filled):
         found = run(command, artifact, *words).document[key]
         assert [row["item"] for row in found] == ["i1", "i2", "oil, 1 l"]
     assert run("explain", artifact, "--store", filled, "--user", "u1", "--json").code == 2
+
+
+def test_an_id_with_a_comma_that_was_taken_for_two_is_named(run, filled, tmp_path):
+    log = "user,item,time\n" + "".join(f'u{n % 5},"{("oil, 1 l", "i1", "i2")[n % 3]}",{n}\n' for n in range(300))
+    (tmp_path / "log.csv").write_text(log)
+    assert run("prepare", "table", tmp_path / "log.csv", "--out", tmp_path / "data").code == 0
+    words = ["--model", "hpmn", "--out", tmp_path / "trained", "--set", "train.max_epochs=1"]
+    assert run("train", tmp_path / "data", *words).code == 0
+    words = ["score", tmp_path / "trained", "--store", "memory://", "--user", "u1"]
+    named = "'oil, 1 l' is one item: give it by --item 'oil, 1 l'"
+    assert named in run(*words, "--items", "i1,oil, 1 l").stdout
+    assert "is one item" not in run(*words, "--items", "i1,new", "--item", "oil, 1 l").stdout
 
 
 def test_score_keeps_the_order_of_the_request_for_machines(run, artifact, filled):

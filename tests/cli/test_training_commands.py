@@ -1,6 +1,7 @@
 """`prepare`, `train`, `evaluate`, `compare`, `backfill`, `models`: the commands of the train extra."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ pytest.importorskip("torch", reason="torch is of the train extra")
 
 from support.variants import moved
 
+from lifelong.data.dataset import Dataset
 from lifelong.data.periods import period_of
+from lifelong.data.vocabulary import NumberVocabulary
 
 pytestmark = pytest.mark.torch
 
@@ -344,3 +347,21 @@ def test_models_lists_the_names_of_presets_and_endings_with_what_they_stand_for(
     assert document["presets"]["sim_soft"] == {"model": "sim", "settings": {"search": "soft"}}
     assert document["endings"]["_both"] == {"side": "both"}
     assert 'sim with search = "soft"' in run("models").stdout
+
+
+@pytest.mark.parametrize("text", ["3,10", "1.003,10", "free"])
+def test_prices_that_are_no_numbers_are_named_and_can_be_read(run, tmp_path, text):
+    """By the command, on a log of two items, one of which has a number for its price."""
+    rows = [f"u{n % 9};i{n % 2};{text if n % 2 else '5'};{1_700_000_000 + 3600 * n}" for n in range(300)]
+    (tmp_path / "log.csv").write_text("\n".join(["user;item;price;time", *rows]))
+    words = ["prepare", "table", tmp_path / "log.csv", "--option", "delimiter=;", "--option", "fields=price"]
+    words += ["--option", "numbers=price", "--out", tmp_path / "data", "--overwrite"]
+    printed = run(*words).stdout
+    assert f"price is unknown for 1 of 2 items: '{text}' is not a number of at least 0. To do: " in printed
+    if text == "free":
+        assert "To do: leave it out of numbers if it is none\n" in printed
+        return
+    derived = shlex.split(printed[printed.index("--option ") :].splitlines()[0])
+    assert "price is unknown" not in run(*words, *derived).stdout
+    level = Dataset(tmp_path / "data").catalogue.numbers(["i1"])[0, 1]
+    assert level == NumberVocabulary().numbers([text.replace(".", "").replace(",", ".")])[0]

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -189,3 +191,20 @@ def test_every_message_that_tells_to_restore_a_backup_names_the_command():
         line for path in folder.rglob("*.py") for line in path.read_text().splitlines() if "restore a backup" in line
     ]
     assert len(said) >= 4 and all("lifelong restore" in line for line in said)
+
+
+def test_what_the_commands_print_can_be_typed(artifact, tmp_path, monkeypatch, capsys):
+    """With the name of a folder in place of NEW, and the artifact's in place of ARTIFACT."""
+    monkeypatch.chdir(tmp_path)
+    with open_store("rocksdb://my store") as store:
+        Updater(artifact, store).apply([UserEvent("u1", "i1", START)])
+    assert run(["backup", "rocksdb://my store", "my backup"]) == 0
+    printed = capsys.readouterr().out
+    words = shlex.split(printed[printed.index("lifelong restore") :])
+    assert words == ["lifelong", "restore", "my backup", "rocksdb://NEW"]
+    assert run([word.replace("NEW", "my new store") for word in words[1:]]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"as it was at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", printed)
+    words = shlex.split(printed[printed.index("lifelong verify") :])
+    assert words == ["lifelong", "verify", "ARTIFACT", "--store", "rocksdb://my new store"]
+    assert run([word.replace("ARTIFACT", str(artifact.path)) for word in words[1:]]) == 0
