@@ -79,7 +79,7 @@ class _Compiling(event.Listener):
     def on_start(self, event: Any) -> None:
         say, self._say = self._say, None
         if say is not None:
-            say("compiling loops, once on this machine: up to a minute ...")
+            say("compiling loops, which later runs reuse: up to a minute ...")
 
     def on_end(self, event: Any) -> None:
         pass

@@ -136,7 +136,7 @@ def test_it_is_said_once_that_loops_are_compiled_and_not_where_they_are_known() 
     with compiling_said(said.append):
         loop(1)
         loop(1.0)
-    assert len(said) == 1 and said[0].startswith("compiling loops, once on this machine")
+    assert len(said) == 1 and said[0].startswith("compiling loops, which later runs reuse")
     with compiling_said(said.append):
         loop(2)
     assert len(said) == 1

@@ -130,9 +130,9 @@ def _remote(
 
 
 def _reply(document: dict[str, Any], more: list[str]) -> Reply:
-    told = ", ".join(f"{name.replace('_', ' ')} {_told(value)}" for name, value in document.items())
-    return Reply(document, [told, *more])
+    line = ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in document.items())
+    return Reply(document, [line, *more])
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     return f"{value:.1f}" if isinstance(value, float) else str(value)
