@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lifelong.artifact.calibration import NO_BASE_RATE
 from lifelong.cli.opening import open_scorer
 from lifelong.cli.options import (
     ArtifactPath,
@@ -102,6 +101,8 @@ def _one(
 
 def _how(task: str, reason: str) -> str:
     """A reason, and the option that states what it asks for."""
+    from lifelong.artifact.calibration import NO_BASE_RATE
+
     return f"{reason}: --base-rate {f'{task}=' if task else ''}0.02" if reason == NO_BASE_RATE else reason
 
 
