@@ -196,7 +196,7 @@ def test_every_message_that_tells_to_restore_a_backup_names_the_command():
 def test_what_the_commands_print_can_be_typed(artifact, tmp_path, monkeypatch, capsys):
     """With the name of a folder in place of NEW, and the artifact's in place of ARTIFACT."""
     monkeypatch.chdir(tmp_path)
-    with open_store("rocksdb://my store") as store:
+    with contextlib.closing(open_store("rocksdb://my store")) as store:
         Updater(artifact, store).apply([UserEvent("u1", "i1", START)])
     assert run(["backup", "rocksdb://my store", "my backup"]) == 0
     printed = capsys.readouterr().out
