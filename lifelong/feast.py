@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from feast import Entity, FeatureView, Field, FileSource, ValueType
@@ -28,12 +28,10 @@ from feast.types import Float64, Int64
 
 from lifelong.atomic import write_whole
 from lifelong.cli.remote import Remote
+from lifelong.data.examples import Split
 from lifelong.errors import UsageError, require
+from lifelong.opening import AnyArtifact, AnyDataset
 from lifelong.scoring.features import export_features
-
-if TYPE_CHECKING:
-    from lifelong.data.examples import Split
-    from lifelong.opening import AnyArtifact, AnyDataset
 
 USER, ITEM = "user", "item"
 TIME = "event_timestamp"

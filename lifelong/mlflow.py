@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -29,18 +29,15 @@ from lifelong.ingestion.rows import EventRows, Problem
 from lifelong.ingestion.times import whole_seconds
 from lifelong.memory.event import EventTable, UserEvent
 from lifelong.memory.rounds import make_rounds
+from lifelong.memory.state import States
 from lifelong.memory.writer import MemoryWriter
-from lifelong.opening import open_artifact
+from lifelong.opening import AnyArtifact, open_artifact
+from lifelong.scoring.answer import Answer, ScoreRequest
 from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.tables import score_columns, scored_rows
 from lifelong.store.opening import open_store
 from lifelong.tables import frame_of
 from lifelong.version import __version__
-
-if TYPE_CHECKING:
-    from lifelong.memory.state import States
-    from lifelong.opening import AnyArtifact
-    from lifelong.scoring.answer import Answer, ScoreRequest
 
 FLAVOUR = "lifelong"
 HISTORY = "history"

@@ -9,16 +9,12 @@ Shapes: N events, or targets; V numbers of a field; D width of a vector; A affin
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from lifelong.compiled import compiled
 from lifelong.data.cooccurrence import cooccurrence_vectors
+from lifelong.data.dataset import Dataset
 from lifelong.dtypes import Float32Array, FloatArray, Int32Array, IntArray
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
 
 HALF_LIFE = 30 * 86_400.0
 """Of the decayed sum, in seconds."""

@@ -8,16 +8,14 @@ Shapes: M moments, N entries, V values of items.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lifelong.data.arrays import is_first, ranges
+from lifelong.data.examples import Examples
+from lifelong.data.histories import Histories
 from lifelong.dtypes import FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from lifelong.data.examples import Examples
-    from lifelong.data.histories import Histories
 
 Weights = Callable[[IntArray, IntArray], FloatArray]
 """Age of baskets and number of the user's baskets -> weight, elementwise."""

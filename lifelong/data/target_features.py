@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,15 +23,13 @@ from lifelong.data.affinity import AFFINITIES, HALF_LIFE, affinities
 from lifelong.data.arrays import is_first, ranges
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.counts import chunks_of_users
+from lifelong.data.dataset import Dataset
+from lifelong.data.events import Schema
+from lifelong.data.examples import Examples
 from lifelong.data.histories import count_earlier
 from lifelong.data.repeats import DAY, NEVER, Events, Moments, seen_before, value_features
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.dtypes import Float32Array, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.events import Schema
-    from lifelong.data.examples import Examples
 
 _EVENTS_AT_ONCE = 1_000_000
 

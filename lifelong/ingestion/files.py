@@ -25,8 +25,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lifelong.artifact.folder import Artifact
 from lifelong.errors import UsageError
 from lifelong.ingestion.dead_letters import DeadLetters
 from lifelong.ingestion.sources import find_source, table_source
@@ -35,13 +36,9 @@ from lifelong.launch import cores
 from lifelong.memory.event import MAX_AHEAD
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.updater import Applied
-from lifelong.store.contract import SOURCES, Commit
+from lifelong.store.contract import SOURCES, Commit, MemoryStore
 from lifelong.store.sharded import ShardedStore
 from lifelong.tables import TABLES, expand, is_path, named_columns, table_file
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.store.contract import MemoryStore
 
 BATCH = 32_768
 """Events of one commit at most. A commit writes each user once, and waits for the disk once."""

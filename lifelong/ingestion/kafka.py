@@ -23,9 +23,10 @@ import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from lifelong import tracing
+from lifelong.data.events import Schema
 from lifelong.errors import SourceError, StoreBehindError, StreamError, StreamUnavailableError, UsageError, require
 from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.ingestion.kafka_client import KafkaAddress, consumer, partitions_of
@@ -33,11 +34,7 @@ from lifelong.ingestion.patience import Patience
 from lifelong.ingestion.rows import EventRows, Problem, json_row
 from lifelong.memory.event import MAX_AHEAD, EventTable, latest_time
 from lifelong.memory.updater import Applied, UserEvent
-from lifelong.store.contract import Commit
-
-if TYPE_CHECKING:
-    from lifelong.data.events import Schema
-    from lifelong.store.contract import MemoryStore
+from lifelong.store.contract import Commit, MemoryStore
 
 logger: logging.Logger = logging.getLogger(__name__)
 

@@ -18,16 +18,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lifelong.errors import SourceError, UsageError
 from lifelong.ingestion.file_reader import FileReader, unreadable
 from lifelong.ingestion.prefix import Prefix
 from lifelong.memory.filled import BACKFILL
-from lifelong.store.contract import SOURCES
-
-if TYPE_CHECKING:
-    from lifelong.store.contract import MemoryStore
+from lifelong.store.contract import SOURCES, MemoryStore
 
 Points = Mapping[int, str]
 _ALL = 2**62

@@ -9,10 +9,11 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lifelong.artifact.folder import Artifact
+from lifelong.data.events import Schema
 from lifelong.errors import SourceError
 from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.ingestion.file_reader import FileReader, Lines
@@ -21,12 +22,8 @@ from lifelong.ingestion.patience import Patience
 from lifelong.ingestion.rows import Problem
 from lifelong.memory.event import MAX_AHEAD, EventTable, IntArray, latest_time
 from lifelong.memory.updater import Applied, Updater, UserEvent
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.events import Schema
-    from lifelong.store.contract import MemoryStore
-    from lifelong.store.shards import Share
+from lifelong.store.contract import MemoryStore
+from lifelong.store.shards import Share
 
 _SMALL_BATCH = 16_384
 """Events of one commit where memories are large or other processes write the same users."""

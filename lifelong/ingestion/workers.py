@@ -22,19 +22,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import LifelongError, LostProcessError, SourceError
+from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.ingestion.task import Task, fold_file
 from lifelong.launch import INTERRUPTED, end_with_parent
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.updater import Applied
 from lifelong.store.sharded import ShardedStore, open_shards
 from lifelong.store.shards import Shards, Share
-
-if TYPE_CHECKING:
-    from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
 
 _PATIENCE = 10.0
 """Seconds that a process has to end after it was asked to."""

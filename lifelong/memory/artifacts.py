@@ -12,18 +12,15 @@ import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import ArtifactError, StoreConflictError, StoreForeignError
+from lifelong.memory.event import EventTable
+from lifelong.memory.rounds import Rounds
+from lifelong.memory.state import States
 from lifelong.memory.writer import MemoryWriter
 from lifelong.store.artifact_list import ArtifactList, StoredArtifact
-
-if TYPE_CHECKING:
-    from lifelong.memory.event import EventTable
-    from lifelong.memory.rounds import Rounds
-    from lifelong.memory.state import States
-    from lifelong.store.contract import MemoryStore
+from lifelong.store.contract import MemoryStore
 
 logger: logging.Logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +38,7 @@ from lifelong.memory.short_records import CHECKSUM as _CHECKSUM
 from lifelong.memory.short_records import VERSION as SHORT
 from lifelong.memory.short_records import ShortRecords, bytes_of
 from lifelong.memory.state import FieldLayout, States
-
-if TYPE_CHECKING:
-    from lifelong.store.artifact_list import StoreIdentity
+from lifelong.store.artifact_list import StoreIdentity
 
 FloatArray = npt.NDArray[np.float32]
 

@@ -10,12 +10,8 @@ No event is counted twice by this rule, and none is lost as long as DATA had eve
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
-from lifelong.store.contract import SOURCES, Commit
-
-if TYPE_CHECKING:
-    from lifelong.store.contract import MemoryStore
+from lifelong.store.contract import SOURCES, Commit, MemoryStore
 
 BACKFILL = "lifelong:backfill"
 """Name of the backfill among a store's sources."""

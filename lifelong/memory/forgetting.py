@@ -11,16 +11,13 @@ import time as clock
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lifelong.data.events import NO_TIME
 from lifelong.errors import StoreUnavailableError, UsageError
 from lifelong.memory.codec import codec_of
 from lifelong.memory.event import decode_event
-from lifelong.store.contract import Commit, try_commit, until_kept
-
-if TYPE_CHECKING:
-    from lifelong.store.contract import MemoryStore
+from lifelong.store.contract import Commit, MemoryStore, try_commit, until_kept
 
 
 def forget(store: MemoryStore, user: str) -> bool:

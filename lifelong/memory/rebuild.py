@@ -13,21 +13,17 @@ import time as clock
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data.dataset import Dataset
 from lifelong.errors import StoreConflictError, StoreError, StoreUnavailableError
 from lifelong.memory.codec import codec_of
 from lifelong.memory.replaying import Replayer
+from lifelong.memory.writer import MemoryWriter
 from lifelong.store.artifact_list import ArtifactList, StoredArtifact
-from lifelong.store.contract import Commit, try_commit
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.memory.writer import MemoryWriter
-    from lifelong.store.contract import MemoryStore
+from lifelong.store.contract import Commit, MemoryStore, try_commit
 
 IntArray = npt.NDArray[np.int64]
 _USERS = 256

@@ -12,25 +12,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import check_fits
-from lifelong.data.events import gap_numbers
+from lifelong.artifact.folder import Artifact, check_fits
+from lifelong.data.dataset import Dataset
+from lifelong.data.events import Schema, gap_numbers
 from lifelong.errors import UsageError
 from lifelong.memory.event import EventTable, LoggedEvent, decode_event, last_time
 from lifelong.memory.rounds import make_rounds
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.events import Schema
-    from lifelong.memory.runtime import Runtime
-    from lifelong.memory.state import States
-    from lifelong.memory.writer import MemoryWriter
-    from lifelong.store.contract import MemoryStore
+from lifelong.memory.runtime import Runtime
+from lifelong.memory.state import States
+from lifelong.memory.writer import MemoryWriter
+from lifelong.store.contract import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
 

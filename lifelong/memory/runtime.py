@@ -12,12 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import RUN, STRIDE, Graph, is_recent
+from lifelong.artifact.folder import RUN, STRIDE, Artifact, FieldLayout, Graph, is_recent
 from lifelong.artifact.manifest import AGAIN
 from lifelong.data.events import NO_TIME
 from lifelong.errors import ArtifactError, StoreCorruptError
@@ -27,11 +27,8 @@ from lifelong.memory.counting import Counting
 from lifelong.memory.graphs import Session
 from lifelong.memory.state import States, append, unroll
 from lifelong.store.artifact_list import StoreIdentity
+from lifelong.store.contract import MemoryStore
 from lifelong.tracing import traced
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact, FieldLayout
-    from lifelong.store.contract import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]

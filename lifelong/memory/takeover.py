@@ -12,16 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import ArtifactError, MismatchError, StoreForeignError, StoreUnavailableError
 from lifelong.memory.runtime import identity_of
 from lifelong.store.artifact_list import ArtifactList, Phase, StoredArtifact
-from lifelong.store.contract import until_kept
-
-if TYPE_CHECKING:
-    from lifelong.store.contract import MemoryStore
+from lifelong.store.contract import MemoryStore, until_kept
 
 
 def change(store: MemoryStore, make: Callable[[ArtifactList], ArtifactList]) -> ArtifactList:

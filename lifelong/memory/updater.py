@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from operator import add
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.artifact.folder import Artifact
 from lifelong.errors import RequestError, StoreBehindError, StoreUnavailableError, UsageError
 from lifelong.memory.artifacts import OpenArtifacts
 
@@ -37,15 +38,10 @@ from lifelong.memory.event import encode_event as encode_event
 from lifelong.memory.event import event_problem as event_problem
 from lifelong.memory.filled import filled_until
 from lifelong.memory.rounds import Rounds, make_rounds
-from lifelong.memory.runtime import identity_of
+from lifelong.memory.runtime import Runtime, identity_of
 from lifelong.memory.writer import MemoryWriter
 from lifelong.opening import AnyArtifact, checked_store, open_artifact
-from lifelong.store.contract import ATTEMPTS, SOURCES, Commit, until_kept
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.memory.runtime import Runtime
-    from lifelong.store.contract import MemoryStore
+from lifelong.store.contract import ATTEMPTS, SOURCES, Commit, MemoryStore, until_kept
 
 IntArray = npt.NDArray[np.int64]
 T = TypeVar("T")

@@ -13,26 +13,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.artifact.folder import check_fits
+from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.dataset import Dataset
 from lifelong.data.events import NO_TIME, context_numbers
 from lifelong.errors import StoreCorruptError, UsageError
 from lifelong.memory.event import EventTable, LoggedEvent, decode_event
 from lifelong.memory.replaying import HistoryFold, Replayer
 from lifelong.memory.replaying import counts_until as counts_until
 from lifelong.memory.runtime import identity_of
+from lifelong.memory.state import States
 from lifelong.memory.writer import MemoryWriter
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
-    from lifelong.memory.state import States
-    from lifelong.store.contract import MemoryStore
+from lifelong.store.contract import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]

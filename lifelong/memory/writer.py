@@ -10,25 +10,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.artifact.folder import Artifact
 from lifelong.data.catalogue import FIRST_ROW
-from lifelong.data.events import gap_numbers
+from lifelong.data.events import Schema, gap_numbers
 from lifelong.memory.counting import begin_to_compile_writes
+from lifelong.memory.event import EventTable
+from lifelong.memory.rounds import Rounds
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.state import States
-from lifelong.store.contract import ITEMS
+from lifelong.store.contract import ITEMS, MemoryStore
 from lifelong.tracing import traced
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.events import Schema
-    from lifelong.memory.event import EventTable
-    from lifelong.memory.rounds import Rounds
-    from lifelong.store.contract import MemoryStore
 
 IntArray = npt.NDArray[np.int64]
 _GIVEN = 65_536

@@ -33,7 +33,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -41,20 +41,17 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from lifelong.data.affinity import unit_vectors
+from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
-from lifelong.data.examples import SPLITS, Split
+from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.label_means import label_means
 from lifelong.data.negatives import labelled_training_examples
 from lifelong.data.popularity import target_counts
+from lifelong.data.renumbering import Renumbering
 from lifelong.data.target_features import feature_names, fill_features
 from lifelong.errors import ConfigError, MismatchError, require
 from lifelong.models.base import FittedModel
 from lifelong.models.settings import setting
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
-    from lifelong.data.renumbering import Renumbering
 
 FloatArray = npt.NDArray[np.float32]
 _Labelled = tuple[FloatArray, FloatArray]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,10 @@ from lifelong.data.arrays import ranges
 from lifelong.data.baskets import basket_weights, by_moment
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.cooccurrence import training_lengths
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import Examples
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.models.scored_model import ScoredModel
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
 
 _MOMENTS = 512
 _LENT = 4_000_000

@@ -13,22 +13,18 @@ import json
 from abc import abstractmethod
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
+from lifelong.data.examples import Examples
 from lifelong.data.negatives import labelled_training_examples
 from lifelong.dtypes import FloatArray
 from lifelong.models.fitted_model import FittedModel
 from lifelong.nn.logistic import fit_logistic
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
 
 _EXAMPLES = 50_000
 """Training examples that the logit is fitted on."""

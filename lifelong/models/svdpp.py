@@ -20,21 +20,19 @@ Shapes: B users, L padded history length, C targets per user, D = tasks x factor
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from lifelong.data.batch import Batch
 from lifelong.data.events import InputSpec
 from lifelong.models.base import MemoryModel, Output
 from lifelong.models.settings import Share, setting
 from lifelong.nn.factors import FactorHead, sum_of_fields
 from lifelong.nn.masks import clear_padding
 from lifelong.nn.means import mean_step, means_at
-
-if TYPE_CHECKING:
-    from lifelong.data.batch import Batch
 
 STD = 0.03
 """Of the initial factors: normalised sums of long histories grow with the root of their length."""

@@ -64,16 +64,19 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from lifelong.data.batch import Batch
 from lifelong.data.cell_plan import (
     KEYS,
     NO_KEY,
@@ -124,13 +127,6 @@ from lifelong.nn.tally_pass import (
     read_many,
     split_linear,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    import numpy.typing as npt
-
-    from lifelong.data.batch import Batch
 
 OWN = FEATURES + 1
 """Numbers of a value next to its embedding: the weights of its counts, and the logarithm of its popularity."""

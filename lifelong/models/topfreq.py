@@ -14,21 +14,19 @@ Shapes: N examples, V item numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.baskets import basket_weights, by_moment
 from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import Examples
 from lifelong.data.popularity import target_counts
 from lifelong.dtypes import FloatArray
 from lifelong.models.scored_model import ScoredModel
 from lifelong.models.settings import setting
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
 
 _MOMENTS = 4096
 

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
+from lifelong.artifact.folder import Artifact
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.negatives import log_popularity
+from lifelong.dtypes import FloatArray
 from lifelong.scoring.answer import ScoreRequest
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.dtypes import FloatArray
-    from lifelong.scoring.scorer import Scorer
+from lifelong.scoring.scorer import Scorer
 
 RANKED = 5_000
 """Items that are scored for a list of the best ones, at most."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.data.cell_plan import AGES, KEYS, WORD, Precision
-from lifelong.data.vocabulary import FIRST_BUCKET
+from lifelong.data.vocabulary import FIRST_BUCKET, Vocabulary
 from lifelong.scoring.counted import Cells, bounds_of, counts_values
 from lifelong.scoring.explanation import HIGH, LOW
-
-if TYPE_CHECKING:
-    from lifelong.data.vocabulary import Vocabulary
-    from lifelong.scoring.scorer import Scorer
+from lifelong.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,14 @@ each field, the sums of each field with factors, the slots; K sums, D numbers of
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.artifact.folder import Artifact
 from lifelong.data.cell_plan import (
     AGES,
     KEYS,
@@ -30,17 +32,11 @@ from lifelong.data.cell_plan import (
     key_of,
     plan_of,
 )
-from lifelong.data.vocabulary import NumberVocabulary
+from lifelong.data.vocabulary import NumberVocabulary, Vocabulary
+from lifelong.memory.state import States
+from lifelong.scoring.answer import Score, ScoreRequest
 from lifelong.scoring.explanation import Affinity, Counted, CountedValue
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.vocabulary import Vocabulary
-    from lifelong.memory.state import States
-    from lifelong.scoring.answer import Score, ScoreRequest
-    from lifelong.scoring.scorer import Scorer
+from lifelong.scoring.scorer import Scorer
 
 IntArray = npt.NDArray[np.int64]
 

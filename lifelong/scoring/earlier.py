@@ -9,18 +9,15 @@ fields of items that were put online are seen as they are now.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lifelong.data.dataset import Dataset
 from lifelong.errors import RequestError
 from lifelong.memory.replaying import Replayer
 from lifelong.memory.state import States
 from lifelong.memory.writer import MemoryWriter
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.scoring.scorer import Scorer
+from lifelong.scoring.scorer import Scorer
 
 
 class MomentError(RequestError):

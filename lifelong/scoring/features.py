@@ -12,29 +12,25 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.artifact.folder import Artifact
 from lifelong.atomic import write_whole
+from lifelong.data.dataset import Dataset
 from lifelong.data.events import NO_TIME, context_numbers, user_context
-from lifelong.data.examples import SPLITS
+from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.negatives import labelled_training_examples
 from lifelong.errors import UsageError, require
 from lifelong.memory.replaying import HistoryFold
 from lifelong.memory.runtime import Runtime
+from lifelong.memory.state import States
 from lifelong.opening import AnyArtifact, AnyDataset, Counter, as_dataset, counter, open_artifact
 from lifelong.scoring.answer import ScoreRequest, checked_time
 from lifelong.scoring.counted import NEVER, Cells, counts_values
-from lifelong.scoring.scorer import checked_items, checked_scorer
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples, Split
-    from lifelong.memory.state import States
-    from lifelong.scoring.scorer import Scorer
+from lifelong.scoring.scorer import Scorer, checked_items, checked_scorer
 
 IntArray = npt.NDArray[np.int64]
 Columns = dict[str, npt.NDArray[Any]]

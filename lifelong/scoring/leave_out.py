@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,14 +21,12 @@ from lifelong.dtypes import FloatArray, IntArray
 from lifelong.errors import RequestError
 from lifelong.memory.event import EventTable
 from lifelong.memory.rounds import make_rounds
+from lifelong.memory.state import States
 from lifelong.memory.writer import MemoryWriter
+from lifelong.scoring.answer import ScoreRequest
 from lifelong.scoring.earlier import REPLAYED, MomentError
-
-if TYPE_CHECKING:
-    from lifelong.memory.state import States
-    from lifelong.scoring.answer import ScoreRequest
-    from lifelong.scoring.past import Past
-    from lifelong.scoring.scorer import Scorer
+from lifelong.scoring.past import Past
+from lifelong.scoring.scorer import Scorer
 
 LEFT_OUT = 20
 """Events that are left out for one request, at most: each needs a memory of its own."""

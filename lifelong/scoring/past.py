@@ -7,23 +7,19 @@ numbers: an item that has no number of its own has no name there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.catalogue import FIRST_ROW
+from lifelong.data.dataset import Dataset
 from lifelong.errors import UsageError
-from lifelong.memory.state import unroll
+from lifelong.memory.state import States, unroll
 from lifelong.memory.updater import decode_event
 from lifelong.opening import AnyDataset, as_dataset
-from lifelong.scoring.scorer import checked_scorer
+from lifelong.scoring.scorer import Scorer, checked_scorer
 from lifelong.tables import table_of
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.memory.state import States
-    from lifelong.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True, slots=True)

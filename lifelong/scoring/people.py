@@ -14,15 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from threading import Lock
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.data.events import NO_TIME
 from lifelong.memory.updater import decode_event
-
-if TYPE_CHECKING:
-    from lifelong.scoring.scorer import Scorer
+from lifelong.scoring.scorer import Scorer
 
 LOOKED = 5_000
 """Memories of a store that a search looks at."""

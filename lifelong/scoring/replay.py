@@ -10,21 +10,18 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.artifact.folder import Artifact
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import Examples, Split
 from lifelong.errors import UsageError
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.scoring.answer import ScoreRequest
 from lifelong.scoring.scorer import Scorer
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples, Split
-    from lifelong.store.contract import MemoryStore
+from lifelong.store.contract import MemoryStore
 
 logger: logging.Logger = logging.getLogger(__name__)
 

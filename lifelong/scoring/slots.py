@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lifelong.artifact.folder import is_recent
+from lifelong.artifact.folder import Artifact, is_recent
+from lifelong.memory.state import States
 from lifelong.scoring.explanation import CoveredSlot
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.memory.state import States
 
 _WRITES = ("rate", "age")
 """Fields of a memory that say how its slots were written."""

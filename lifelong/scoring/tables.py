@@ -15,18 +15,15 @@ from dataclasses import replace
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from lifelong.atomic import write_whole
-from lifelong.data.events import user_context
+from lifelong.data.events import Schema, user_context
 from lifelong.errors import SourceError, UsageError, require
 from lifelong.memory.event import time_problem, whole_number
 from lifelong.scoring.answer import Answer, ScoreRequest
+from lifelong.scoring.online_items import OnlineItems
 from lifelong.tables import TABLES, TYPES, ColumnKind, check_types, expand, is_path, reader_of, text_of, time_in_seconds
-
-if TYPE_CHECKING:
-    from lifelong.data.events import Schema
-    from lifelong.scoring.online_items import OnlineItems
 
 Rows = Sequence[Mapping[str, Any]]
 SCORES = {

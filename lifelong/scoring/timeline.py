@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, with_config
 
+from lifelong.data.dataset import Dataset
 from lifelong.scoring.past import past_of
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.scoring.scorer import Scorer
+from lifelong.scoring.scorer import Scorer
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,18 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from fastapi import FastAPI
 
 from lifelong import tracing
+from lifelong.artifact.folder import Artifact
 from lifelong.errors import UsageError
-from lifelong.ingestion.dead_letters import FileLetters
+from lifelong.ingestion.dead_letters import DeadLetters, FileLetters
 from lifelong.ingestion.following import Follower, StreamCollector
-from lifelong.ingestion.kafka import Stream
-from lifelong.opening import as_dataset, checked_store, open_artifact
+from lifelong.ingestion.kafka import Stream, StreamSettings
+from lifelong.ingestion.kafka_client import KafkaAddress
+from lifelong.opening import AnyArtifact, AnyDataset, as_dataset, checked_store, open_artifact
 from lifelong.scoring.people import RecentUsers
 from lifelong.serving.addresses import AddressGate
 from lifelong.serving.admin import admin
@@ -38,16 +40,9 @@ from lifelong.serving.shadow import Shadow
 from lifelong.serving.sweeper import Sweeper
 from lifelong.serving.takeovers import Takeovers
 from lifelong.serving.traces import Traces
+from lifelong.serving.writer import WriterProcess
+from lifelong.store.contract import MemoryStore
 from lifelong.version import __version__
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.ingestion.dead_letters import DeadLetters
-    from lifelong.ingestion.kafka import StreamSettings
-    from lifelong.ingestion.kafka_client import KafkaAddress
-    from lifelong.opening import AnyArtifact, AnyDataset
-    from lifelong.serving.writer import WriterProcess
-    from lifelong.store.contract import MemoryStore
 
 logger: logging.Logger = logging.getLogger(__name__)
 

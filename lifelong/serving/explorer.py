@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
@@ -12,15 +12,13 @@ from lifelong.scoring.catalogue_view import FoundItems, TopItems, find_items, to
 from lifelong.scoring.cells import MemoryCells, cells_of
 from lifelong.scoring.earlier import REPLAYED
 from lifelong.scoring.people import FoundUsers, Kind, find_users
+from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.timeline import Timeline, timeline
 from lifelong.serving import schemas as s
 from lifelong.serving.bodies import JsonRoute
 from lifelong.serving.errors import DOCUMENTED, VIEWED
 from lifelong.serving.routes import Served, User
 from lifelong.serving.views import ListedArtifact, View
-
-if TYPE_CHECKING:
-    from lifelong.scoring.scorer import Scorer
 
 MOST_EVENTS, MOST_LISTED = 100_000, 200
 _NAMED_TYPES = 200

@@ -5,24 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
+from lifelong.artifact.folder import Artifact
+from lifelong.data.dataset import Dataset
 from lifelong.errors import MismatchError, StoreForeignError, UsageError
-from lifelong.memory.artifacts import open_stored
+from lifelong.memory.artifacts import OpenArtifacts, open_stored
 from lifelong.memory.replaying import Replayer
 from lifelong.memory.writer import MemoryWriter
 from lifelong.scoring.earlier import earlier
 from lifelong.scoring.scorer import Scorer
 from lifelong.serving.errors import NotFoundError, RefusedError
-
-if TYPE_CHECKING:
-    from lifelong.artifact.folder import Artifact
-    from lifelong.data.dataset import Dataset
-    from lifelong.memory.artifacts import OpenArtifacts
-    from lifelong.store.artifact_list import StoredArtifact
-    from lifelong.store.contract import MemoryStore
+from lifelong.store.artifact_list import StoredArtifact
+from lifelong.store.contract import MemoryStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,16 +23,14 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from lifelong.errors import StoreError, StoreUnavailableError
+from lifelong.memory.event import EventTable
+from lifelong.memory.updater import Applied
 from lifelong.serving.writer_process import WriterTask
 from lifelong.store.messages import Channel
 from lifelong.store.remote import RemoteStore
-
-if TYPE_CHECKING:
-    from lifelong.memory.event import EventTable
-    from lifelong.memory.updater import Applied
 
 Rows = Sequence[Mapping[str, Any]]
 BEFORE = ""

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +25,8 @@ from torch import Tensor
 from lifelong.config import TrainSettings
 from lifelong.data.batch import Batch
 from lifelong.data.batches import TrainingBatches, training_batches
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import Examples
 from lifelong.dtypes import FloatArray
 from lifelong.errors import ConfigError, LifelongError, MismatchError
 from lifelong.evaluation import metrics
@@ -48,11 +49,6 @@ from lifelong.training.gradients import Gradients
 from lifelong.training.losses import Loss
 from lifelong.training.optimiser import build_optimiser, clip_gradients, learning_rate, use_sparse_tables
 from lifelong.training.stopping import has_fallen, impatient, validation_due, validation_late
-
-if TYPE_CHECKING:
-    from lifelong.data.dataset import Dataset
-    from lifelong.data.examples import Examples
-
 
 MEAN = "mean"
 """Stands in for a task in `train.select_task`: the mean over all tasks."""
