@@ -62,7 +62,6 @@ def aligned_vectors(
     fields: Iterable[str],
     *,
     seed: int,
-    most: int = EVENTS,
 ) -> list[dict[str, Float32Array]]:
     """The initial embeddings that each group of users is trained with, on the axes of those of all users.
 
@@ -77,14 +76,13 @@ def aligned_vectors(
         whole: `cooccurrence_vectors`.
         fields: which are wanted.
         seed: see `cooccurrence_vectors`.
-        most: see there.
 
     Returns:
         For each group, field -> float32 `[V, D]`, with zeros for values that no other user had.
     """
     from scipy.linalg import orthogonal_procrustes
 
-    widths, events = {field: whole[field].shape[1] for field in fields}, _Events.of(dataset, seed, most)
+    widths, events = {field: whole[field].shape[1] for field in fields}, _Events.of(dataset, seed, EVENTS)
 
     def aligned(field: str, vector_VD: Float32Array) -> Float32Array:
         # The error of a value counts as often as the value occurs.
@@ -102,7 +100,7 @@ def aligned_vectors(
 
 
 def unit_factors(
-    dataset: Dataset, widths: Mapping[str, int], *, seed: int, most: int = EVENTS
+    dataset: Dataset, widths: Mapping[str, int], *, seed: int
 ) -> tuple[dict[str, Float32Array], list[dict[str, Float32Array]]]:
     """Fixed factors of item fields: the same vectors at length 1, and those for training.
 
@@ -114,13 +112,12 @@ def unit_factors(
         dataset: prepared.
         widths: item field -> numbers of its factor.
         seed: see `cooccurrence_vectors`.
-        most: see there.
 
     Returns:
         Field -> float32 `[V, width]` of all users; and the same for each group. Zeros where `cooccurrence_vectors` has
         zeros.
     """
-    events = _Events.of(dataset, seed, most)
+    events = _Events.of(dataset, seed, EVENTS)
 
     def made(without: int | None) -> dict[str, Float32Array]:
         vectors = events.vectors(widths, without=without)

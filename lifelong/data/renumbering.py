@@ -30,7 +30,6 @@ class Renumbering:
 
     Args:
         size: numbers now.
-        earlier_size: numbers before.
         source_K: number before of each known value now, -1 where it is new.
         buckets: hash buckets now.
         earlier_buckets: hash buckets before.
@@ -44,7 +43,6 @@ class Renumbering:
     """
 
     size: int
-    earlier_size: int
     source_K: IntArray
     buckets: int
     earlier_buckets: int
@@ -56,12 +54,12 @@ class Renumbering:
         found_K = earlier.index.find(now.index.ids())
         source_K = np.where(found_K >= 0, found_K + earlier.first_known, -1)
         gone = len(earlier.index) - int((found_K >= 0).sum())
-        return cls(now.size, earlier.size, source_K, now.buckets, earlier.buckets, gone)
+        return cls(now.size, source_K, now.buckets, earlier.buckets, gone)
 
     @classmethod
     def none(cls, size: int) -> Renumbering:
         """The renumbering of a field with numbers that never change, such as the hour of the day."""
-        return cls(size, size, np.arange(FIRST_BUCKET, size), 0, 0, 0)
+        return cls(size, np.arange(FIRST_BUCKET, size), 0, 0, 0)
 
     @property
     def kept(self) -> int:

@@ -154,7 +154,7 @@ OF_MOMENT: dict[str, Callable[[IntArray], IntArray]] = {"hour": hour, "weekday":
 
 
 def feature_names(schema: Schema, with_vectors: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Names of the columns of `target_features`.
+    """Names of the columns of `fill_features`.
 
     Args:
         schema: of the dataset.
@@ -171,23 +171,17 @@ def _of_user(*, timed: bool) -> dict[str, _OfUser]:
     return {**OF_USER, **OF_USER_TIMED} if timed else OF_USER
 
 
-def target_features(dataset: Dataset, examples: Examples, vectors: Mapping[str, Float32Array]) -> Float32Array:
-    """All features of examples: float32 `[N, K]`, columns as in `feature_names`.
+def fill_features(
+    value_NK: Float32Array, dataset: Dataset, examples: Examples, vectors: Mapping[str, Float32Array]
+) -> None:
+    """Write all features of examples into an array.
 
     Args:
+        value_NK: float32, columns as in `feature_names`.
         dataset: with the histories.
         examples: in any order; each sees the first `position` events of its user.
         vectors: item field -> vectors of its numbers, `[V, D]`.
     """
-    value_NK = np.empty((len(examples), len(feature_names(dataset.schema, tuple(vectors)))), np.float32)
-    fill_features(value_NK, dataset, examples, vectors)
-    return value_NK
-
-
-def fill_features(
-    value_NK: Float32Array, dataset: Dataset, examples: Examples, vectors: Mapping[str, Float32Array]
-) -> None:
-    """Write all features of examples into an array; see `target_features`."""
     for chosen_N, user_U in chunks_of_users(dataset, np.asarray(examples.user_N), _EVENTS_AT_ONCE):
         # Sorted by user and position, so that one pass over the events serves all targets; equal moments lie together.
         columns = (examples.time_N, examples.position_N, examples.user_N)
@@ -229,9 +223,9 @@ class _Chunk:
         target_N = np.asarray(examples.row_N, np.int64)
         return cls(dataset, events_, row_N, offset_U, asked, np.cumsum(new_N) - 1, target_N)
 
-    def last(self, column_N: IntArray, *, nothing: int = 0) -> IntArray:
-        """The value at the last event before each moment."""
-        return _before(column_N, self.offset_U[self.asked.user_N], self.asked.position_N, nothing=nothing)
+    def last(self, column_N: IntArray) -> IntArray:
+        """The value at the last event before each moment, 0 if there is none."""
+        return _before(column_N, self.offset_U[self.asked.user_N], self.asked.position_N, nothing=0)
 
 
 def _before(column_N: IntArray, start_N: IntArray, position_N: IntArray, *, nothing: int = -1) -> IntArray:

@@ -32,15 +32,13 @@ class Overlapped:
     Args:
         updater: not used by others meanwhile.
         source: name of the source of the events.
-        partition: partition of the source.
     """
 
     updater: Updater
     source: str
-    partition: int
 
-    def __init__(self, updater: Updater, source: str, partition: int = 0) -> None:
-        self.updater, self.source, self.partition = updater, source, partition
+    def __init__(self, updater: Updater, source: str) -> None:
+        self.updater, self.source = updater, source
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="lifelong-commit")
         self._reached, self._turn = -1, sys.getswitchinterval()
         self._running: tuple[Attempt, Future[Applied]] | None = None
@@ -82,9 +80,7 @@ class Overlapped:
         Raises:
             StoreUnavailableError: see `Updater.apply`; for the previous batch or this one.
         """
-        batch = NewEvents.of(
-            table, self.source, self.partition, np.asarray(offsets, np.int64), through=through, after=self._reached
-        )
+        batch = NewEvents.of(table, self.source, 0, np.asarray(offsets, np.int64), through=through, after=self._reached)
         batch = replace(batch, sources=sources or {})
         if self.updater.store.shared or table.event_id is not None:
             # Nothing overlaps: others may write in between, so that a batch must be made again before the next one;

@@ -49,7 +49,6 @@ class ImpressionsLog:
         count: called with ("logged", "dropped" or "failed", number of candidates).
         rows: see `ROWS`.
         seconds: see `SECONDS`.
-        waiting: see `WAITING`.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -65,12 +64,11 @@ class ImpressionsLog:
         count: Callable[[str, int], None],
         rows: int = ROWS,
         seconds: float = SECONDS,
-        waiting: int = WAITING,
     ) -> None:
         self._arrow: Any = require("pyarrow", extra="impressions", purpose="an impressions log")
         self._parquet: Any = require("pyarrow.parquet", extra="impressions", purpose="an impressions log")
         self.folder, self._count, self._rows, self._seconds = folder, count, rows, seconds
-        self._queue: queue.Queue[Scored] = queue.Queue(waiting)
+        self._queue: queue.Queue[Scored] = queue.Queue(WAITING)
         self._held: list[tuple[Scorer, list[dict[str, Any]]]] = []
         self._number, self._lock, self._due = 0, threading.Lock(), clock.monotonic() + seconds
         _check(folder)

@@ -35,11 +35,7 @@ class InMemoryStore:
         self._closed = False
 
     def bind(self, identity: StoreIdentity) -> int:
-        """Claim a new store, or check an old one; a store for reading is only checked.
-
-        Raises:
-            StoreForeignError: it holds no memories of this artifact, or they are not complete.
-        """
+        """Claim a new store, or check an old one; a store for reading is only checked."""
         known = self.artifact_list()
         if known.artifacts:
             return space_of("the store", known, identity)
@@ -53,11 +49,7 @@ class InMemoryStore:
         return self._artifact_list
 
     def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
-        """Write another list.
-
-        Raises:
-            StoreConflictError: the list has changed since `before`; nothing was kept.
-        """
+        """Write another list."""
         self._check_open()
         with self._lock:
             if self._artifact_list.epoch != before.epoch:

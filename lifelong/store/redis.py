@@ -183,11 +183,7 @@ class RedisStore:
         return ArtifactList.of(None if value is None else StoreIdentity.from_json(value))
 
     def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
-        """Write another list, then its epoch into every group.
-
-        Raises:
-            StoreConflictError: the list has changed since `before`; nothing was kept.
-        """
+        """Write another list, then its epoch into every group."""
         if self._read_only:
             raise refuse_write(self.name)
         self._check_alive()

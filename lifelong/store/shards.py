@@ -93,11 +93,7 @@ class Shards:
         return next(iter(self._shards.values()))
 
     def bind(self, identity: StoreIdentity) -> int:
-        """Claim a new store, or check an old one; the first shard decides.
-
-        Raises:
-            StoreForeignError: it holds no memories of this artifact, or they are not complete.
-        """
+        """Claim a new store, or check an old one; the first shard decides."""
         with self._lock:
             spaces = [shard.bind(identity) for shard in self._shards.values()]
         return spaces[0]
@@ -107,11 +103,7 @@ class Shards:
         return self._first.artifact_list()
 
     def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
-        """Write another list, into the first shard last.
-
-        Raises:
-            StoreConflictError: the list has changed since `before`; nothing was kept.
-        """
+        """Write another list, into the first shard last."""
         with self._lock:
             if self.artifact_list().epoch != before.epoch:
                 raise conflict(self._place, frozenset())

@@ -17,7 +17,7 @@ from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
 from lifelong.data.repeats import DAY_HALF_LIVES, EVENT_HALF_LIVES, OF_VALUE, TRIP_HALF_LIVES
-from lifelong.data.target_features import OF_MOMENT, OF_USER, OF_USER_TIMED, feature_names, target_features
+from lifelong.data.target_features import OF_MOMENT, OF_USER, OF_USER_TIMED, feature_names, fill_features
 from lifelong.dtypes import Float32Array
 from lifelong.testing.datasets import tiny_dataset
 
@@ -47,6 +47,12 @@ def examples(dataset: Dataset) -> Examples:
     position_N[:10] = np.maximum(position_N[:10] - 2, 0)
     position_N[10] = 0
     return replace(asked, position_N=position_N)
+
+
+def target_features(dataset: Dataset, examples: Examples, vectors: dict[str, Float32Array]) -> Float32Array:
+    value_NK = np.full((len(examples), len(feature_names(dataset.schema, tuple(vectors)))), np.nan, np.float32)
+    fill_features(value_NK, dataset, examples, vectors)
+    return value_NK
 
 
 def test_every_feature_is_what_its_definition_says(
