@@ -197,7 +197,8 @@ class StoreLockedError(StoreError):
     """Another process owns the store.
 
     Causes, and what to do:
-        * a service, `ingest` or `backfill` has the folder open -> stop it, or ask the service: `--service URL`
+        * a service, `ingest` or `backfill` has the folder open -> stop it; or leave a service running and ask it:
+          `backfill`, `switch`, `forget` and `export` take `--service URL`, and events go to `POST /v1/events`
         * two services are to share memories -> use a Redis or Valkey store, which takes any number of processes
     """
 

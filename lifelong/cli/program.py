@@ -7,7 +7,7 @@ import inspect
 import keyword
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ import typer
 from lifelong.cli.examples import EXAMPLES
 from lifelong.cli.extras import COMMANDS
 from lifelong.cli.terminal import Reply, Terminal, report, run_command
-from lifelong.errors import UsageError
+from lifelong.errors import StoreLockedError, UsageError
 from lifelong.launch import INTERRUPTED, launch
 
 TOGETHER = ("train", "evaluate")
@@ -104,7 +104,11 @@ def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
                 from lifelong.plugins import import_modules
 
                 import_modules(_IMPORTS)
-            return function(terminal, **options)
+            try:
+                return function(terminal, **options)
+            except StoreLockedError as error:
+                fix = _way_to_owned(function.__name__, options)
+                raise StoreLockedError(error.found, expected=error.expected, fix=fix) from error
 
         return run_command(body, as_json=as_json, debug=debug)
 
@@ -113,6 +117,15 @@ def with_common_options(function: Callable[..., Reply]) -> Callable[..., int]:
     call.__signature__ = signature.replace(parameters=parameters, return_annotation=int)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call
+
+
+def _way_to_owned(command: str, options: Collection[str]) -> str:
+    """What to do where another process owns the store, by what a command can do."""
+    if "service" in options:
+        return f"stop that process; or, if it is a service, ask it: lifelong {command} ... --service URL"
+    if command == "ingest":
+        return "stop that process; or, if it is a service, send it the events: POST /v1/events"
+    return "stop that process"
 
 
 def _check_ids(options: Mapping[str, Any]) -> None:

@@ -193,7 +193,7 @@ def locked(path: Path) -> StoreLockedError:
     return StoreLockedError(
         f"{path} is open in {owner}",
         expected="one process that writes to a store",
-        fix="stop that process; or ask it, if it is a service (--service URL); or open the store read_only",
+        fix="stop that process, or open the store read_only",
     )
 
 

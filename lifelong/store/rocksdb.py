@@ -154,11 +154,7 @@ class RocksDbStore:
     """Why it is not known whether the last write is on the disk; None if all is well."""
 
     def bind(self, identity: StoreIdentity) -> int:
-        """Claim a new store, or check an old one; a store for reading is only checked.
-
-        Raises:
-            StoreForeignError: it holds no memories of this artifact, or they are not complete.
-        """
+        """Claim a new store, or check an old one; a store for reading is only checked."""
         known = self.artifact_list()
         space = space_of(str(self.path), known, identity) if known.artifacts else 0
         stored = known.find(identity.artifact_id)
@@ -182,11 +178,7 @@ class RocksDbStore:
         return self._artifact_list
 
     def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
-        """Write another list.
-
-        Raises:
-            StoreConflictError: the list has changed since `before`; nothing was kept.
-        """
+        """Write another list."""
         if self._read_only:
             raise refuse_write(str(self.path))
         with self._lock:
@@ -708,7 +700,7 @@ def _at_rest(path: Path, opened: Callable[[], Any]) -> Any:
             raise StoreUnavailableError(
                 f"the files of {path} changed each time that they were opened for {_PATIENCE:.0f} s",
                 expected="a moment in which the process that writes does not flush or compact",
-                fix="try again when it has less to write, or ask the service that owns it (--service URL)",
+                fix="try again when it has less to write, or ask the service that owns it, over HTTP",
             )
 
 

@@ -381,6 +381,62 @@ def test_verify_says_no_with_exit_code_one(run, artifact, filled, dataset):
     assert "differs from the log" in outcome.stdout
 
 
+def test_verify_says_in_words_what_it_counted(run, artifact, filled):
+    lines = run("verify", artifact, "--store", filled).stdout.splitlines()
+    assert lines[1] == "2 users compared, 4 events folded again; memories equal bit for bit: 2"
+    assert lines[2] == "Largest difference: 0 in a number of a memory, 0 in a score (a logit)"
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("report", "data", "said"),
+    [
+        (
+            {"users": 9, "missing": 2, "last_time": 1},
+            "my data",
+            [
+                "2 users in DATA, but without a memory in the store",
+                "1 user with another time of the last event",
+                "Next, to write these memories again: lifelong backfill a 'my data' --store memory:// --until 7",
+            ],
+        ),
+        (
+            {"users": 9, "count": 2, "extra": 2},
+            "data",
+            [
+                "2 users with another number of events than in DATA (more in the store: 2)",
+                "Next, to check what DATA lacks: lifelong verify a --store memory://",
+            ],
+        ),
+        (
+            {"users": 9, "unverifiable": 1},
+            None,
+            [
+                "1 user not checked, because the store's own log lacks some of their events",
+                "Next, with a dataset that has these events: lifelong verify a DATA --store memory://",
+            ],
+        ),
+        (
+            {"users": 9, "corrupt": 1, "memory": 2, "score": 2},
+            None,
+            [
+                "1 user with a record that cannot be decoded",
+                "2 users with a memory that differs by more than rounding explains",
+                "2 users with a score that differs by more than rounding explains",
+                "Next: restore a backup with `lifelong restore`, or build a new store with `lifelong backfill`",
+            ],
+        ),
+    ],
+)
+def test_verify_says_what_to_do_about_each_fault(report, data, said):
+    from lifelong.cli.verify import _advice, _counts
+    from lifelong.memory.verify import VerifyReport
+
+    found = VerifyReport(**report)
+    until = 7 if found.missing else None
+    assert [*_counts(found, own=data is None)[2:], *_advice(found, "a", data, "memory://", until)] == said
+
+
 def test_verify_says_that_the_store_has_later_events_than_the_dataset():
     from lifelong.cli.verify import _verdict
     from lifelong.memory.verify import VerifyReport
@@ -546,6 +602,36 @@ def test_a_store_that_is_owned_is_refused_with_the_way_out(run, artifact, filled
         assert outcome.error["type"] == "StoreLockedError"
     finally:
         owner.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (
+            ("ingest", "ARTIFACT", "--from", "EVENTS", "--store", "STORE"),
+            "stop that process; or, if it is a service, send it the events: POST /v1/events",
+        ),
+        (
+            ("switch", "--back", "--store", "STORE"),
+            "stop that process; or, if it is a service, ask it: lifelong switch ... --service URL",
+        ),
+        (
+            ("forget", "u1", "--store", "STORE"),
+            "stop that process; or, if it is a service, ask it: lifelong forget ... --service URL",
+        ),
+        (("serve", "ARTIFACT", "--store", "STORE", "--port", "0"), "stop that process"),
+    ],
+)
+def test_the_way_to_an_owned_store_is_one_that_the_command_has(run, artifact, filled, events, words, fix):
+    given = {"ARTIFACT": artifact, "STORE": filled, "EVENTS": events}
+    owner = open_store(filled)
+    try:
+        outcome = run(*(given.get(word, word) for word in words), "--json")
+    finally:
+        owner.close()
+    assert (outcome.code, outcome.error["type"], outcome.error["fix"]) == (1, "StoreLockedError", fix)
+    takes_service = "--service" in run(words[0], "--help").stdout
+    assert takes_service == ("--service" in fix)
 
 
 def test_these_commands_run_without_torch(artifact, events, tmp_path):

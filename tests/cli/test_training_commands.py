@@ -127,6 +127,18 @@ def test_train_backfill_verify_and_score_a_memory_model(run, dataset, tmp_path):
     assert scored["known_user"] is True
 
 
+def test_what_verify_says_to_do_makes_the_store_whole(run, artifact, filled, dataset):
+    words = ("verify", artifact, dataset.folder, "--store", filled)
+    outcome = run(*words)
+    assert outcome.code == 1 and "in DATA, but without a memory in the store" in outcome.stdout
+    (advice,) = [line for line in outcome.stdout.splitlines() if line.startswith("Next, to write these memories again")]
+    program, *command = shlex.split(advice.partition("again: ")[2])
+    assert (program, command[0]) == ("lifelong", "backfill")
+    assert run(*command).code == 0
+    outcome = run(*words)
+    assert outcome.code == 0 and "Next" not in outcome.stdout
+
+
 def test_a_fitted_model_cannot_be_served_and_says_why(run, trained):
     outcome = run("score", trained, "--store", "memory://", "--user", "u", "--items", "i", "--json")
     assert outcome.code == 1
