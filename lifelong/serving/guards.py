@@ -237,8 +237,8 @@ class RateLimit:
 class Rush:
     """Says which requests the event loop would begin too late, or a queue refuse, before anything of them is done.
 
-    What the loop does at once, scores among it, is in no queue. So its turns are measured: a turn begins with a
-    request, and ends when the loop has begun all that had come until then. After a long one as many requests are let in
+    What the loop does at once, scores among it, has no thread to wait for. So its turns are measured: a turn begins
+    with a request, and ends when the loop has begun all that had come until then, and has given their short scores. After a long one as many requests are let in
     as the loop can do in time, as far as the turn before says.
 
     A pause of the process makes a turn long, too. A client that waits for each answer before it sends the next request
@@ -315,9 +315,9 @@ class Rush:
         if self._since is None or self._loop is not asyncio.get_running_loop():
             self._loop = asyncio.get_running_loop()
             self._since, self._let_in, self._begun = self._now(), 0, 0
-            # What comes now is begun next time, and this function is called before that: so the turn ends the time
-            # after.
-            self._loop.call_soon(self._loop.call_soon, self._end_turn)
+            # What comes now is begun next time, and scored the time after. This function is called before that: so the
+            # turn ends one time later.
+            self._loop.call_soon(self._loop.call_soon, self._loop.call_soon, self._end_turn)
 
     def _end_turn(self) -> None:
         if self._since is None:

@@ -5,6 +5,7 @@
               `--> 503 at once
 
     events of many requests --all that wait--> one fold, one commit, one wait for the disk --> an outcome for each
+    scores of many requests --all that have come--> one call of the graphs --> an answer for each
 
 Without a bound, a service that is asked for more than it can do answers everything too late, and still does when the
 rush is over.
@@ -20,7 +21,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lifelong import tracing
 from lifelong.memory.event import EventTable
@@ -38,7 +39,11 @@ _TURN, _LEAST = 0.1, 200
 """Seconds that one commit of several requests should take, and events that it takes in any case."""
 _WINDOW, _BUSY = 0.1, 8
 """Seconds over which the rate of answers is measured, and requests under way without which it says nothing."""
+_TOGETHER = 1_024
+"""Candidates of several requests that are scored by one call, at most: meanwhile nothing else is begun."""
 T = TypeVar("T")
+A = TypeVar("A")
+Q = TypeVar("Q")
 
 
 class Pace:
@@ -230,6 +235,108 @@ def overloaded(found: str) -> OverloadedError:
     )
 
 
+def _span_of(
+    name: str, waited: Sequence[_Batch | _Asked[Any, Any]], counted: str
+) -> contextlib.AbstractContextManager[object]:
+    """A span for what is done for several requests: it is in the trace of the first, and has links to the others."""
+    spans = [one.span for one in waited if one.span is not None]
+    if not spans:
+        return contextlib.nullcontext()
+    found: tracing.Attributes = {"lifelong.requests": len(waited), counted: sum(one.size for one in waited)}
+    return tracing.span(name, attributes=found, parent=tracing.below(spans[0]), links=spans[1:])
+
+
+@dataclass(slots=True)
+class _Asked(Generic[Q, A]):
+    """A request that waits for its answer; None says that it has to be answered alone."""
+
+    request: Q
+    size: int
+    came: float
+    answer: asyncio.Future[A | None]
+    span: Any = None
+
+
+class Reads(Queue, Generic[Q, A]):
+    """The queue of reads. Short requests that come while others are answered are answered with one call.
+
+    A call has a cost that does not depend on the number of its users. It is most of the time of one request, and next
+    to nothing of eight: so the service becomes faster per request when more come, and short waits do not add up. Nobody
+    waits for others to come.
+
+    Args:
+        answer: gives the answers to several requests, in the thread of the event loop.
+        on_call: called with the number of requests of each such call.
+        queue: see `Queue`.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        *,
+        answer: Callable[[Sequence[Q]], Sequence[A]],
+        on_call: Callable[[int], object] = lambda requests: None,
+        **queue: Any,
+    ) -> None:
+        super().__init__(threads, "read", **queue)
+        self._answer, self._on_call = answer, on_call
+        self._asked: deque[_Asked[Q, A]] = deque()
+
+    async def together(self, request: Q, size: int) -> A | None:
+        """Answer a request, with all others that have come until the event loop's next turn.
+
+        Args:
+            request: what is asked.
+            size: its candidates.
+
+        Returns:
+            None if a call with this request failed: it has to be asked alone, which says whose fault that was.
+
+        Raises:
+            OverloadedError: too many wait, or it has waited too long; it was not begun.
+        """
+        self.admit()
+        loop = asyncio.get_running_loop()
+        asked = _Asked[Q, A](request, size, self._now(), loop.create_future(), tracing.here())
+        self._came.append(asked.came)
+        self._asked.append(asked)
+        # What has come with this request is begun before that. One more turn than needed where an earlier one takes
+        # this request too: it then finds nothing.
+        loop.call_soon(self._answer_asked)
+        return await asked.answer
+
+    def _answer_asked(self) -> None:
+        """Answer all requests that wait, as many as one call may have."""
+        taken = self._take()
+        if not taken:
+            return
+        self._on_call(len(taken))
+        try:
+            with _span_of("scores.answer", taken, "lifelong.candidates"):
+                found: Sequence[A | None] = self._answer([asked.request for asked in taken])
+        except Exception:
+            found = [None] * len(taken)
+        for asked, answer in zip(taken, found, strict=True):
+            if not asked.answer.done():
+                asked.answer.set_result(answer)
+
+    def _take(self) -> list[_Asked[Q, A]]:
+        taken, size = list[_Asked[Q, A]](), 0
+        while self._asked and (not taken or size + self._asked[0].size <= _TOGETHER):
+            asked = self._asked.popleft()
+            try:
+                # Nobody waits for it any more if it is done.
+                if not asked.answer.done():
+                    self._check(asked.came)
+                    taken.append(asked)
+                    size += asked.size
+            except OverloadedError as error:
+                asked.answer.set_exception(error)
+            finally:
+                self._leave(asked.came)
+        return taken
+
+
 @dataclass(slots=True)
 class _Batch:
     """The events of one request."""
@@ -239,17 +346,10 @@ class _Batch:
     outcome: Future[Applied] = field(default_factory=Future)
     span: Any = None
 
-
-def _span_of(batches: Sequence[_Batch]) -> contextlib.AbstractContextManager[object]:
-    """A span for the commit of several requests: it is in the trace of the first, and has links to the others."""
-    spans = [batch.span for batch in batches if batch.span is not None]
-    if not spans:
-        return contextlib.nullcontext()
-    found: tracing.Attributes = {
-        "lifelong.requests": len(batches),
-        "lifelong.events": sum(len(b.rows) for b in batches),
-    }
-    return tracing.span("events.fold", attributes=found, parent=tracing.below(spans[0]), links=spans[1:])
+    @property
+    def size(self) -> int:
+        """How many they are."""
+        return len(self.rows)
 
 
 class Writes(Queue):
@@ -321,9 +421,9 @@ class Writes(Queue):
             return
         started = time.perf_counter()
         parts = [batch.rows for batch in taken]
-        events = sum(map(len, parts))
+        events = sum(batch.size for batch in taken)
         try:
-            with _span_of(taken):
+            with _span_of("events.fold", taken, "lifelong.events"):
                 found: Sequence[Applied | Exception] = self._fold_parts(parts)
         except Exception as error:
             found = [error] * len(taken)
@@ -343,7 +443,7 @@ class Writes(Queue):
     def _take(self) -> list[_Batch]:
         taken, events = list[_Batch](), 0
         most = min(self._most_events, max(_LEAST, int(_TURN / max(self._event_seconds, 1e-9))))
-        while self._batches and (not taken or events + len(self._batches[0].rows) <= most):
+        while self._batches and (not taken or events + self._batches[0].size <= most):
             batch = self._batches[0]
             if batch.outcome.set_running_or_notify_cancel():
                 try:
@@ -352,8 +452,8 @@ class Writes(Queue):
                     batch.outcome.set_exception(error)
                 else:
                     taken.append(batch)
-                    events += len(batch.rows)
+                    events += batch.size
             self._batches.popleft()
             self._leave(batch.came)
-            self._events_out += len(batch.rows)
+            self._events_out += batch.size
         return taken

@@ -37,7 +37,7 @@ from lifelong.scoring.slots import slots_of
 from lifelong.serving.errors import NotFoundError, TooLargeError
 from lifelong.serving.health import WriteHealth
 from lifelong.serving.metrics import Metrics
-from lifelong.serving.queues import Pace, Queue, Writes
+from lifelong.serving.queues import Pace, Queue, Reads, Writes
 from lifelong.serving.views import SERVED, View, Views
 from lifelong.serving.writer import ParsedEvents, Rows, WriterProcess
 from lifelong.store.contract import ITEMS
@@ -255,7 +255,12 @@ class Service:
         self.on_export: list[Callable[[str], list[dict[str, Any]]]] = []
         bounds: dict[str, Any] = {"most": settings.max_waiting, "patience": settings.max_wait}
         shed = self.metrics.shed
-        self.reads: Queue = Queue(settings.threads, "read", on_shed=shed.labels("reads").inc, **bounds)
+        self.reads: Reads[ScoreRequest, Answer] = Reads(
+            settings.threads,
+            answer=lambda requests: self._answered(self.scorer, requests),
+            on_shed=shed.labels("reads").inc,
+            **bounds,
+        )
         self.replays: Queue = Queue(1, "replay", on_shed=shed.labels("reads").inc, **bounds | {"most": _REPLAYS})
         self.writes: Writes = Writes(
             self.updater,
@@ -373,15 +378,24 @@ class Service:
     async def answer(self, request: ScoreRequest) -> Answer:
         """Score one user's candidates."""
         self._allow([request])
-        answers = await self._ask(
-            lambda scorer: self._logged(scorer, [request], scorer.answer([request])),
-            at_once=len(request.items) <= self.settings.at_once and self._at_hand(request),
-        )
-        self._count(answers)
-        return answers[0]
+        answer = None
+        if len(request.items) <= self.settings.at_once and self._at_hand(request):
+            answer = await self.reads.together(request, len(request.items))
+        if answer is None:
+            (answer,) = await self._ask(lambda scorer: self._answered(scorer, [request]))
+        self._count([answer])
+        return answer
+
+    def _answered(self, scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Answer]:
+        return self._logged(scorer, requests, scorer.answer(requests))
 
     def _at_hand(self, request: ScoreRequest) -> bool:
-        """Whether no other process has to be asked for what is stored."""
+        """Whether an answer takes no longer than the way to a thread and back.
+
+        It does take longer where a long history is read, or another process asked for what is stored.
+        """
+        if self.store.shared or not self.scorer.runtime.steady:
+            return False
         holds = getattr(self.store, "holds", None)
         return holds is None or (holds([request.user], space=self.scorer.space) and holds(request.items, space=ITEMS))
 
@@ -506,18 +520,10 @@ class Service:
         self.settings.allow("users", len(requests))
         self.settings.allow("candidates", sum(len(request.items) for request in requests))
 
-    async def _ask(self, work: Callable[[Scorer], T], *, at_once: bool = False) -> T:
-        """Ask the scorer that is served; once more if its memories were dropped meanwhile.
-
-        Args:
-            work: asks it.
-            at_once: whether that takes no longer than the way to a thread and back. It does take longer where a server
-                is asked, or a long history read.
-        """
+    async def _ask(self, work: Callable[[Scorer], T]) -> T:
+        """Ask the scorer that is served; once more if its memories were dropped meanwhile."""
         scorer = self.scorer
         try:
-            if at_once and scorer.runtime.steady and not self.store.shared:
-                return work(scorer)
             return await self.aside(lambda: work(scorer))
         except StoreForeignError:
             await self.aside(self.refresh)
