@@ -94,6 +94,11 @@ def in_process(artifact: Artifact, folder: Path) -> dict[str, float]:
         "answers": median_ms(lambda k: scorer._scores(asked[0], [True] * CANDIDATES, logit_CT)),
     }
     found["rest"] = round(found["whole"] - sum(value for name, value in found.items() if name != "whole"), 3)
+    eight = [
+        [ScoreRequest(f"u{(8 * k + j) % USERS}", asked[(k + j) % 50], START + 10_000) for j in range(8)]
+        for k in range(50)
+    ]
+    found["one of eight together"] = round(median_ms(lambda k: scorer.answer(eight[k % 50])) / 8, 3)
     store.close()
     return found
 

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 IntArray = npt.NDArray[np.int64]
 _AT_ONCE = 65_536
 """Candidates, padding included, that go through the graphs in one call, at most."""
+_PADDING = 128
+"""Candidates that cost about as much as a call of its own."""
 
 
 class Scorer:
@@ -398,13 +400,17 @@ def _chunks(sizes: Sequence[int]) -> Iterator[list[int]]:
 
     >>> list(_chunks([2, 40_000, 1, 2]))
     [[2, 0, 3], [1]]
+    >>> list(_chunks([100, 1, 90, 100, 1]))
+    [[1, 4], [2, 0, 3]]
     """
-    chunk: list[int] = []
+    chunk, filled = list[int](), 0
     # By size: the request that comes next is the longest so far, and the whole chunk would be padded to it.
     for place in sorted(range(len(sizes)), key=sizes.__getitem__):
-        if chunk and (len(chunk) + 1) * sizes[place] > _AT_ONCE:
+        padded, real = (len(chunk) + 1) * sizes[place], filled + sizes[place]
+        if chunk and (padded > _AT_ONCE or padded - real > max(_PADDING, real // 4)):
             yield chunk
-            chunk = []
+            chunk, real = [], sizes[place]
         chunk.append(place)
+        filled = real
     if chunk:
         yield chunk

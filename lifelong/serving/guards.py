@@ -238,8 +238,8 @@ class Rush:
     """Says which requests the event loop would begin too late, or a queue refuse, before anything of them is done.
 
     What the loop does at once, scores among it, has no thread to wait for. So its turns are measured: a turn begins
-    with a request, and ends when the loop has begun all that had come until then, and has given their short scores. After a long one as many requests are let in
-    as the loop can do in time, as far as the turn before says.
+    with a request, and ends when the loop has begun all that had come until then, and has given their short scores.
+    After a long one as many requests are let in as the loop can do in time, as far as the turn before says.
 
     A pause of the process makes a turn long, too. A client that waits for each answer before it sends the next request
     has at most two in one turn, and a few are never refused.

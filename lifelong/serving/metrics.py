@@ -64,6 +64,9 @@ class Metrics:
         self.scores: Histogram = histogram(
             "lifelong_scores", "Mean score of a user's candidates in a request", ("artifact",), buckets=_SCORES
         )
+        self.score_requests: Histogram = histogram(
+            "lifelong_score_requests", "Short requests for scores that one call answered", buckets=_REQUESTS
+        )
         self.write_seconds: Histogram = histogram(
             "lifelong_write_seconds", "Time of one write, memories and store together", buckets=_SECONDS
         )

@@ -258,6 +258,7 @@ class Service:
         self.reads: Reads[ScoreRequest, Answer] = Reads(
             settings.threads,
             answer=lambda requests: self._answered(self.scorer, requests),
+            on_call=self.metrics.score_requests.observe,
             on_shed=shed.labels("reads").inc,
             **bounds,
         )

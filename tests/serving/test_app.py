@@ -186,6 +186,55 @@ def test_a_damaged_memory_asked_for_alone_is_an_error(app, client):
     check_error(client.post("/v1/score", {"user": "bad", "items": ["i1"]}), 500, found="the memory of user 'bad'")
 
 
+async def ask_together(http, bodies):
+    """Replies to requests that come in one turn of the event loop."""
+    return await asyncio.gather(*(http.post("/v1/score", json=body) for body in bodies))
+
+
+def test_scores_that_come_together_are_answered_with_one_call_and_are_what_each_has_alone(client, monkeypatch):
+    client.post("/v1/events", {"events": [event(user) for user in ("u1", "u2")]})
+    bodies = [
+        {"user": user, "items": items, "time": START + number}
+        for number, (user, items) in enumerate(
+            [("u1", ["i1"]), ("u2", ["i1", "i2"]), ("nobody", ["i3"]), ("u1", ["i2"])]
+        )
+    ]
+    alone = [client.post("/v1/score", body).json() for body in bodies]
+    scorer, calls = client.app.state.service.scorer, []
+    answer = scorer.answer
+    monkeypatch.setattr(scorer, "answer", lambda requests: (calls.append(len(requests)), answer(requests))[1])
+    together = client.run(lambda http: ask_together(http, bodies))
+    assert calls == [4]
+    for reply, wanted in zip(together, alone, strict=True):
+        got = reply.json()
+        assert [score.pop("score") for score in got["scores"]] == pytest.approx(
+            [score.pop("score") for score in wanted["scores"]], abs=1e-6
+        )
+        assert [score.pop("probability") for score in got["scores"]] == [
+            score.pop("probability") for score in wanted["scores"]
+        ]
+        assert got == wanted
+    text = client.get("/metrics").text
+    assert "lifelong_score_requests_count 5.0" in text
+    assert 'lifelong_score_requests_bucket{le="2.0"} 4.0' in text
+
+
+def test_a_request_that_fails_costs_those_that_came_with_it_nothing(app, client):
+    client.post("/v1/events", {"events": [event(user) for user in ("u1", "bad")]})
+    damage(app, "bad")
+    bodies = [
+        {"user": "u1", "items": ["i1"]},
+        {"user": "bad", "items": ["i1"]},
+        {"user": "u1", "items": ["i1"], "profile": {"shoe size": "44"}},
+        {"user": "u2", "items": ["i1"]},
+    ]
+    first, damaged, wrong, last = client.run(lambda http: ask_together(http, bodies))
+    check_error(damaged, 500, found="the memory of user 'bad'")
+    check_error(wrong, 422, found="'shoe size' is not a field of a profile")
+    assert (first.status_code, first.json()["count"]) == (200, 1)
+    assert (last.status_code, last.json()["known_user"]) == (200, False)
+
+
 # Items, memories, explanations
 
 

@@ -19,7 +19,7 @@ from lifelong.memory.updater import Updater
 from lifelong.serving.connections import _plain_path
 from lifelong.serving.errors import OverloadedError
 from lifelong.serving.guards import Rush, Shed
-from lifelong.serving.queues import FEW, FEW_EVENTS, Queue, Writes
+from lifelong.serving.queues import FEW, FEW_EVENTS, Queue, Reads, Writes
 from lifelong.serving.run import _config, listen
 from lifelong.serving.service import ServiceSettings
 
@@ -306,6 +306,74 @@ def test_a_request_that_nobody_waits_for_leaves_the_queue():
     queue.close()
 
 
+def make_reads(**settings):
+    """Reads that note the requests of each call; the present moment, and one entry per refusal."""
+    calls, second, shed = [], [0.0], []
+
+    def answer(requests):
+        calls.append(list(requests))
+        return [-request for request in requests]
+
+    bounds = {"most": 100, "patience": 0.5, **settings}
+    reads = Reads(1, answer=answer, on_shed=lambda: shed.append(1), now=lambda: second[0], **bounds)
+    return reads, calls, second, shed
+
+
+def test_a_call_takes_what_has_come_as_far_as_it_is_not_too_much():
+    reads, calls, _, _ = make_reads()
+
+    async def run():
+        sizes = [500, 500, 24, 1, 2_000, 1]
+        return await asyncio.gather(*(reads.together(number, size) for number, size in enumerate(sizes)))
+
+    assert asyncio.run(run()) == [0, -1, -2, -3, -4, -5]
+    assert calls == [[0, 1, 2], [3], [4], [5]]
+    assert len(reads) == 0
+    reads.close()
+
+
+def test_who_has_left_or_waited_too_long_is_in_no_call():
+    reads, calls, second, shed = make_reads(most=FEW + 3)
+
+    async def run():
+        waiting = [asyncio.create_task(reads.together(number, 1)) for number in range(FEW + 3)]
+        await asyncio.sleep(0)
+        assert len(reads) == FEW + 3
+        with pytest.raises(OverloadedError, match="11 requests wait"):
+            await reads.together(100, 1)
+        waiting[5].cancel()
+        second[0] = 0.6
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    outcomes = asyncio.run(run())
+    assert isinstance(outcomes.pop(5), asyncio.CancelledError)
+    # The last few cost nobody anything.
+    assert [isinstance(outcome, OverloadedError) for outcome in outcomes] == [True] * 4 + [False] * 6
+    assert "was not begun" in str(outcomes[0])
+    assert (calls, len(shed), len(reads)) == ([[4, 6, 7, 8, 9, 10]], 5, 0)
+    reads.close()
+
+
+def test_a_call_that_fails_answers_nobody_and_the_next_one_is_made():
+    reads, calls, _, _ = make_reads()
+    answer = reads._answer
+
+    def broken(requests):
+        if 1 in requests:
+            raise ValueError("one of them")
+        return answer(requests)
+
+    reads._answer = broken
+
+    async def run():
+        together = await asyncio.gather(*(reads.together(number, 1) for number in range(3)))
+        return together, await reads.together(7, 1)
+
+    assert asyncio.run(run()) == ([None, None, None], -7)
+    assert calls == [[7]]
+    reads.close()
+
+
 def test_the_service_answers_503_with_retry_after_where_a_queue_is_full(make_client, monkeypatch, caplog):
     client = make_client(settings=ServiceSettings(max_waiting=1, max_wait=30))
     service = client.app.state.service
@@ -453,11 +521,11 @@ def test_after_a_long_turn_so_many_are_let_in_as_can_be_done_in_time():
         for _ in range(100):
             assert not rush.came_too_late()
         second[0] = 0.5
-        await turns(2)
+        await turns(3)
         # A hundred took half a second, and a quarter is the time for a turn.
         assert let_in(1_000) == 50
         assert rush.refuses("/healthz") is False
-        await turns(2)
+        await turns(3)
         # That turn took no time.
         assert let_in(1_000) == 1_000
 

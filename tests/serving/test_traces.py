@@ -76,8 +76,22 @@ def test_a_score_goes_on_with_the_clients_trace_down_to_store_and_graphs(client,
         "http.response.status_code": 200,
     }
     above = parents(spans)
-    assert above["store.read"] == above["graphs.score"] == "POST /v1/score"
+    assert above["scores.answer"] == "POST /v1/score"
+    assert above["store.read"] == above["graphs.score"] == "scores.answer"
     assert spans["graphs.score"].attributes["lifelong.candidates"] == 2
+
+
+def test_scores_that_are_answered_together_have_one_span_with_links_to_all_requests(client, exporter) -> None:
+    async def ask(http: httpx.AsyncClient) -> None:
+        bodies = [{"user": f"u{number}", "items": ["i1", "i2"]} for number in range(3)]
+        await asyncio.gather(*(http.post("/v1/score", json=body) for body in bodies))
+
+    client.run(ask)
+    requests = [span for span in exporter.get_finished_spans() if span.name == "POST /v1/score"]
+    (answered,) = (span for span in exporter.get_finished_spans() if span.name == "scores.answer")
+    assert dict(answered.attributes) == {"lifelong.requests": 3, "lifelong.candidates": 6}
+    around = {answered.parent.span_id, *(link.context.span_id for link in answered.links)}
+    assert around == {span.context.span_id for span in requests}
 
 
 def test_work_in_a_thread_belongs_to_its_request(client, exporter) -> None:
