@@ -48,8 +48,10 @@ class RecordCache:
     def __init__(self, limit: int, *, favour_read: bool = False) -> None:
         self.limit, self.moment, self._favour_read = limit, 0, favour_read
         self._lock, self._bytes = threading.Lock(), 0
-        # In the order in which they came; when it is full, the quarter that came first goes.
+        # In the order in which they came; when it is full, those that came first go.
         self._records: dict[str, bytes] = {}
+        # The names that are the next to go, the first of them last.
+        self._oldest: list[str] = []
         # Names that were read since they came, or were last spared.
         self._read = set[str]()
 
@@ -82,27 +84,26 @@ class RecordCache:
         """Keep nothing."""
         with self._lock:
             self.moment += 1
-            self._records, self._bytes = {}, 0
+            self._records, self._bytes, self._oldest = {}, 0, []
             self._read.clear()
 
     def _put(self, records: Mapping[str, bytes]) -> None:
         before = map(self._records.get, records)
         self._bytes += sum(map(len, records.values())) - sum(map(len, filter(None, before)))
         self._records.update(records)
-        if self._size() <= self.limit:
-            return
-        most = self.limit - self.limit // 4
-        while self._size() > most:
-            for name in list(self._records):
-                record = self._records.pop(name)
-                if name in self._read:
-                    # Spared once: it goes to the end.
-                    self._read.discard(name)
-                    self._records[name] = record
-                    continue
+        # No more than have to: to make room for many at once would hold up the threads that read.
+        while self._size() > self.limit:
+            if not self._oldest:
+                # To look for the first name of a `dict` each time would pass over all that have gone.
+                self._oldest = list(reversed(self._records))
+            name = self._oldest.pop()
+            record = self._records.pop(name, None)
+            if record is not None and name in self._read:
+                # Spared once: it goes to the end.
+                self._read.discard(name)
+                self._records[name] = record
+            elif record is not None:
                 self._bytes -= len(record)
-                if self._size() <= most:
-                    break
 
     def _size(self) -> int:
         return self._bytes + _OVERHEAD * len(self._records)
