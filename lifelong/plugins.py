@@ -77,7 +77,7 @@ def import_modules(names: list[str]) -> None:
 
 
 def imported() -> list[str]:
-    """The modules that `--import` or the variable name, in this process or those before it."""
+    """The modules that `--import` or the variable names, in this process or its parents."""
     return [name for name in os.environ.get(VARIABLE, "").split(",") if name]
 
 
@@ -111,7 +111,7 @@ def _import_named() -> None:
 def named_in_errors(
     kind: Kind, name: str | Callable[[], str | None], doing: str, *, expected: str = "", only: tuple[str, ...] = ()
 ) -> Iterator[None]:
-    """Say which part of another package failed, where an error of its own would say nothing of it.
+    """Name the part of another package that failed, where its own error would not.
 
     Errors of `lifelong`, of a part of this package, and of a machine without room on its disk or in its memory stay; so
     do those of files, unless they come from the part's own lines.
@@ -151,7 +151,7 @@ def named_in_errors(
 
 @contextmanager
 def modules_named_in_errors() -> Iterator[None]:
-    """The same for a whole command: names the module of a part whose lines an error comes from, and what it registers.
+    """The same for a whole command: names the module that an error was raised in, and what it registers.
 
     Raises:
         PluginError: instead of the error.
@@ -175,7 +175,7 @@ def modules_named_in_errors() -> Iterator[None]:
 
 
 def _of_the_machine(error: Exception) -> bool:
-    """Whether a disk or memory is full: other places say so in words, and it is no fault of the part."""
+    """Whether a disk or memory is full: that is reported elsewhere, and is not the part's fault."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
         return True
     return any(words in str(error).lower() for words in ("out of memory", "no space left", "max_temp_directory_size"))

@@ -68,7 +68,7 @@ DRAWN = "drawn.npy"
 _CONFIG = "config.json"
 _INDEX = ("hash.npy", "offset.npy", "order.npy", "text.npy")
 _MOST_NUMBERS = 1 << 24
-"""Numbers of one field of a user's memory, at most: far more than any model has, far less than a machine holds."""
+"""Most numbers in one field of a user's memory: far more than any model has, far fewer than a machine holds."""
 
 T = TypeVar("T")
 
@@ -203,7 +203,7 @@ class ArtifactConfig(Record):
 
 
 def _contradiction(config: ArtifactConfig) -> str:
-    """What parts of a config say against each other; "" if nothing."""
+    """How parts of a config contradict each other; "" if they do not."""
     schema, inputs = config.dataset_schema, config.inputs
     wanted = {"item": schema.item_fields, "event": schema.event_fields}
     for name, fields in wanted.items():
@@ -269,7 +269,7 @@ class Artifact:
                 f"{folder / MANIFEST} does not name {missing[0]}, which its {artifact.config.title} needs", fix=AGAIN
             )
         if verify == "full":
-            # Another one, so that no file stays open.
+            # A separate instance, so that no file stays open.
             cls(folder, manifest, artifact.config)._check_parts()
         return artifact
 
@@ -291,7 +291,7 @@ class Artifact:
         return [*names, METRICS]
 
     def _check_parts(self) -> None:
-        """Open every part, and compare what they say of each other; reads the catalogue and the vocabularies.
+        """Open every part and check that they fit each other; reads the catalogue and the vocabularies.
 
         Raises:
             ArtifactError: a header or a number does not fit.

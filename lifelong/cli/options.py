@@ -205,7 +205,7 @@ def columns_of(mapping: Path | None, column: Sequence[str]) -> dict[str, str]:
     """Our name -> the file's name, from a mapping file of `prepare` and from `--column`, which wins.
 
     Raises:
-        ConfigError: the mapping has settings that there are not; names all of them.
+        ConfigError: the mapping has settings that do not exist; names all of them.
         UsageError: the mapping is of files that only `prepare` reads.
     """
     from lifelong.config import read_mapping
@@ -221,7 +221,7 @@ def columns_of(mapping: Path | None, column: Sequence[str]) -> dict[str, str]:
 
 
 def _check_mapping(mapping: Path | None, given: Mapping[str, Any]) -> None:
-    """Refuse what events are not read by.
+    """Refuse settings that do not apply to the reading of events.
 
     Raises:
         ConfigError: there are no such settings.

@@ -32,7 +32,7 @@ EVALUATION_TARGETS = 16_384
 READ = 1000
 """Last events that models read by default: `recent`."""
 _LENGTH_JITTER = 0.1
-"""Passes are sorted by length times 1 +- this, so that not always the same users share a batch."""
+"""Passes are sorted by length times 1 +- this, so that batches do not always hold the same users."""
 
 
 class TrainingBatches:

@@ -31,9 +31,9 @@ from lifelong.data.item_histories import FIRST_USER
 from lifelong.dtypes import Float32Array, FloatArray, IntArray
 
 GROUPS = 4
-"""Groups of users, each trained with vectors that all others have made."""
+"""Groups of users; each is trained with vectors that come from the events of all others."""
 EVENTS = 20_000_000
-"""About how many events are looked at; in longer logs those of a random part of the users."""
+"""About how many events are read; of a longer log, those of a random part of the users."""
 
 
 def cooccurrence_vectors(
@@ -127,7 +127,7 @@ def unit_factors(
 
 
 def group_of(user: Any) -> Any:
-    """The group of each user number, whose vectors in training are made of the other groups.
+    """The group of each user number; its vectors in training come from the events of the other groups.
 
     >>> group_of(np.arange(2, 8)).tolist()
     [2, 3, 0, 1, 2, 3]
@@ -162,7 +162,7 @@ class _Events:
 
     Args:
         dataset: prepared.
-        user_N: whose they are.
+        user_N: the user of each event.
         row_N: their rows of the catalogue.
     """
 
@@ -188,7 +188,7 @@ class _Events:
         return number_N
 
     def vectors(self, widths: Mapping[str, int], *, without: int | None = None) -> dict[str, Float32Array]:
-        """Vectors of these fields, made of all users, or of all but one group."""
+        """Vectors of these fields, from the events of all users, or of all but one group."""
         chosen_N = group_of(FIRST_USER + self.user_N) != without
         users, sizes = len(self.dataset.histories.offset_U) - 1, self.dataset.inputs.item
         return {

@@ -43,7 +43,7 @@ from lifelong.dtypes import BoolArray, FloatArray, Int32Array, IntArray
 from lifelong.errors import DataError, MismatchError, UsageError
 
 WINDOWS = {"windowed": 28.0, "following": 7.0}
-"""Rules that draw from some days by the target, and how many if nothing else is said."""
+"""Rules that draw from a window of days at the target, and the default number of days."""
 ROUNDS = 16
 """Draws by one rule before the next one is tried."""
 
@@ -356,8 +356,8 @@ def drawn_counts(dataset: Dataset) -> IntArray | None:
 def log_popularity(drawn: IntArray) -> FloatArray:
     """What is added to the scores of a model that learns from drawn negatives, to rank all items: the shape of `drawn`.
 
-    Such a model learns log p(item | user) - log q(item), q being what its negatives are drawn by. One more than counted
-    is taken, since an item that was never drawn is not impossible.
+    Such a model learns log p(item | user) - log q(item), q being what its negatives are drawn by. One is added to
+    each count, since an item that was never drawn is not impossible.
 
     Args:
         drawn: how often an item is drawn, see `drawn_counts`.

@@ -211,7 +211,7 @@ def _had_before(dataset: Dataset, examples: Examples) -> BoolArray:
     had_N = np.zeros(len(examples), bool)
     for user in np.unique(examples.user_N):
         row_L = np.asarray(histories.row_N[histories.of(int(user))])
-        # Where each item of the user is for the first time.
+        # Where each item of the user occurs first.
         item_I, first_I = np.unique(row_L, return_index=True)
         own_N = np.flatnonzero(examples.user_N == user)
         row_N = np.asarray(examples.row_N)[own_N]

@@ -45,7 +45,7 @@ class Opening(RecordFile):
 
 
 def openings(dataset: Dataset) -> list[Opening]:
-    """All readings of the dataset's vault, the first one first.
+    """All readings of the dataset's vault, the earliest first.
 
     Raises:
         DatasetError: the dataset has no vault.
@@ -101,7 +101,7 @@ def check_closed(dataset: Dataset, artifact: Artifact) -> None:
 
 
 def claim(dataset: Dataset, artifact: Artifact) -> Opening:
-    """Write down that an artifact reads the vault, before it does.
+    """Record that an artifact reads the vault, before it does.
 
     Raises:
         MismatchError: see `check_closed`.

@@ -45,7 +45,7 @@ PATIENCE = 60.0
 _WAIT, _GATHER = 0.5, 0.01
 """Seconds that a poll waits for the first message, and for the messages after it."""
 _LOOK = 10.0
-"""Seconds between two looks for new partitions."""
+"""Seconds between two checks for new partitions."""
 _REMIND = 30.0
 """Seconds between two warnings that brokers do not answer."""
 _ANSWER = 5.0
@@ -426,7 +426,7 @@ class Stream:
             raise read.stopped
 
     def _at_once(self, messages: Sequence[Any]) -> _Read | None:
-        """Messages as columns; None if one may be no event, which has to be looked at by itself."""
+        """Messages as columns; None if one may not be an event and has to be checked by itself."""
         values = [message.value() for message in messages]
         rows = [] if None in values else list(map(json_row, values))
         if len(rows) < len(values) or any(isinstance(row, Problem) for row in rows):
@@ -474,7 +474,7 @@ class Stream:
         return event
 
     def _check_key(self, message: Any, user: str) -> None:
-        """Say once that a key is not the user's id."""
+        """Warn once that a key is not the user's id."""
         if not self._warned and message.key() != user.encode():
             self._warned = True
             logger.warning(
@@ -617,7 +617,7 @@ class _Everything:
         self.look()
 
     def look(self) -> None:
-        """Add the partitions that are new."""
+        """Add new partitions."""
         try:
             found = partitions_of(self._client, self._stream.address, timeout=_ANSWER)
         except StreamError as error:

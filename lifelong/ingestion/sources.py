@@ -28,7 +28,7 @@ from lifelong.store.contract import SOURCES, MemoryStore
 Points = Mapping[int, str]
 _ALL = 2**62
 _EVERYWHERE = [str(number) for number in range(4_096)]
-"""Names of users, enough of them that every part of a store has some."""
+"""User ids, enough of them for every part of a store to hold some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _first_lines(reader: FileReader, number: int, name: str) -> Prefix:
 
 
 def _agreement(reader: FileReader, points: Points) -> tuple[int, int | None]:
-    """(number of lines that agree for sure, a number of lines that does not; None if all of them agree)."""
+    """(number of lines that certainly agree, a number of lines that do not agree; None if all do)."""
     agreed = 0
     for number, (there, digest) in zip(points, reader.digests(points), strict=False):
         if there < number or not digest.startswith(points[number]):

@@ -40,7 +40,7 @@ def forget(store: MemoryStore, user: str) -> bool:
             "the store's list of artifacts changes again and again", fix="erase the user again"
         )
 
-    # An artifact may come or go in between.
+    # An artifact may be added or dropped in between.
     return until_kept(attempt, failure)
 
 
@@ -57,7 +57,7 @@ class Sweep:
     Args:
         users: looked at.
         forgotten: erased, since their last event was before the limit.
-        active: had an event between the look and the erasure, and stay.
+        active: had an event between the check and the erasure, and stay.
     """
 
     users: int
@@ -178,7 +178,7 @@ class Trim:
     Args:
         users: looked at.
         events: taken out.
-        active: users who had an event between the look and the write; their logs stay until the next time.
+        active: users who had an event between the check and the write; their logs stay until the next time.
     """
 
     users: int = 0

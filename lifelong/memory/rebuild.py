@@ -112,7 +112,7 @@ class Rebuild:
         progress: Callable[[int, int], None] | None,
         pause: Callable[[float], bool],
     ) -> int:
-        """Look at every user once; how many are still behind."""
+        """Check every user once; returns how many are still behind."""
         left = looked = 0
         names = (user for user, _ in self.store.scan(artifact_list.require_served().space))
         while some := list(islice(names, size)):

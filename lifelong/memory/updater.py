@@ -141,7 +141,7 @@ class Updater:
         self._lock, self._max_ahead = threading.Lock(), max_ahead
         self._identity = identity
         store.bind(identity)
-        # Whoever fills a store does it before events come in.
+        # A store is backfilled before events come in.
         self._filled = filled_until(store) if backfilled == "skip" else None
         self.artifacts: OpenArtifacts = OpenArtifacts(store, [writer])
 
@@ -225,7 +225,7 @@ class Updater:
                     return [error]
             else:
                 return [*self._finished(step, len(sizes))]
-        # Halves, in their order: the one with the error has it soon to itself.
+        # Halves, in their order: the request with the error is soon alone.
         half, events = len(sizes) // 2, sum(sizes[: len(sizes) // 2])
         first = self.apply_parts(table.take(np.arange(events)), sizes[:half])
         return first + self.apply_parts(table.behind(events), sizes[half:])
@@ -244,7 +244,7 @@ class Updater:
             raise RequestError(f"event {far[0]}: {column} {found}", expected=expected, fix=fix)
 
     def finish(self, step: Attempt) -> Applied:
-        """Write what was made of a batch; what another process overtook is made again.
+        """Write what a batch has changed; where another process was faster, the change is made again.
 
         Raises:
             StoreUnavailableError: see `apply`.
@@ -331,7 +331,7 @@ class Updater:
     def _logged(events: EventTable, plan: Rounds, count_U: IntArray) -> dict[tuple[str, int], bytes]:
         """(user, count after the event) -> event for the log; `count_U` is what each user's memory held before."""
         count_N = count_U[plan.user_N] + plan.rank_N + 1
-        # Those of one user together: a store puts neighbours faster.
+        # A user's events together: a store writes neighbouring keys faster.
         order_N = np.argsort(plan.user_N, kind="stable")
         table = events.take(order_N)
         return dict(zip(zip(table.user, count_N[order_N].tolist(), strict=True), table.logged(), strict=True))
@@ -346,7 +346,7 @@ class Updater:
             found = self.store.watermark(source, partition)
             if found >= offset:
                 continue
-            # A server that came back empty knows nothing of its maker.
+            # A server that came back empty does not know which artifact it belonged to.
             self.store.bind(self._identity)
             raise StoreBehindError(
                 f"the store is at offset {found} of {source}, partition {partition}; it had acknowledged {offset}",
@@ -355,7 +355,7 @@ class Updater:
             )
 
     def _read(self, users: Sequence[str], space: int, coming: Mapping[int, Mapping[str, bytes]]) -> list[bytes | None]:
-        """Encoded memories of one space; those that are on their way to the store are taken from there."""
+        """Encoded memories of one space; those still on their way to the store are taken from that change."""
         newer = coming.get(space)
         if not newer:
             return self.store.read_many(users, space=space)

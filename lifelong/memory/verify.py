@@ -284,11 +284,11 @@ class _Comparison:
         corrupt_B = np.isin(np.arange(len(users)), list(reasons))
         wanted, unknown = expected.states(users, kept)
         reasons |= {at: why for at, why in unknown.items() if at not in reasons}
-        told_B = ~np.isin(np.arange(len(users)), list(reasons))
+        checked_B = ~np.isin(np.arange(len(users)), list(reasons))
         absent_B = np.array([record is None for record in records], bool)
-        missing_B = told_B & absent_B & (wanted.count_B > 0)
-        count_B = told_B & ~absent_B & (kept.count_B != wanted.count_B)
-        same_B = told_B & ~absent_B & ~count_B
+        missing_B = checked_B & absent_B & (wanted.count_B > 0)
+        count_B = checked_B & ~absent_B & (kept.count_B != wanted.count_B)
+        same_B = checked_B & ~absent_B & ~count_B
         time_B = same_B & (kept.last_time_B != wanted.last_time_B)
         memory_B, memory_difference = self._memories(kept, wanted, same_B)
         score_B, score_difference = self._scores(kept, wanted, same_B & ~time_B)
@@ -306,7 +306,7 @@ class _Comparison:
                 reasons[at] += expected.differing(users[at], int(kept.count_B[at]))
         return VerifyReport(
             users=len(users),
-            events=int(wanted.count_B[told_B].sum()),
+            events=int(wanted.count_B[checked_B].sum()),
             missing=int(missing_B.sum()),
             corrupt=int(corrupt_B.sum()),
             count=int(count_B.sum()),

@@ -1,4 +1,4 @@
-"""What a model can be given, whichever it is: numbers that the head reads after the context, for each target.
+"""What any model can be given: numbers for each target that the head reads after the context.
 
 `builder` gives a model concrete ones (`exact_counts`, `item_side`); the model only asks for their numbers.
 
@@ -62,7 +62,7 @@ class HeadInput(nn.Module, ABC):
         return {}
 
     def requirements(self, dataset: Dataset) -> list[str]:
-        """What it misses in a dataset, in words."""
+        """What a dataset lacks for it, in words."""
         return []
 
     def fit(self, dataset: Dataset, draw: Callable[[], Examples]) -> None:
@@ -128,7 +128,7 @@ class Extras(nn.ModuleDict):
         }
 
     def requirements(self, dataset: Dataset) -> list[str]:
-        """What they miss in a dataset, in words."""
+        """What a dataset lacks for them, in words."""
         return [problem for extra in self.all().values() for problem in extra.requirements(dataset)]
 
     def fit(self, dataset: Dataset, draw: Callable[[], Examples]) -> None:

@@ -78,12 +78,12 @@ class HistoryModel(Model):
     not_served = ""
     sees_since = True
     free_weights: bool = False
-    """Whether its attention is of any size and sign, as in a plain sum, and no share of 1."""
+    """Whether its attention weights may have any size and sign, as in a plain sum, instead of summing to 1."""
     since_fields: tuple[str, ...]
     pooled: bool
 
     def __init__(self, inputs: InputSpec, config: Any, *, interest: int, pooled: bool = False, short: int = 0) -> None:
-        """Build the parts that all models share, and vectors of how long ago something was there, if any is chosen.
+        """Build the parts that all models share, and embeddings of how long ago values occurred, if any are chosen.
 
         Args:
             inputs: sizes of all input fields.
@@ -103,7 +103,7 @@ class HistoryModel(Model):
 
     @property
     def divisible(self) -> bool:
-        """Users have nothing to do with each other."""
+        """Users are independent of each other."""
         return True
 
     @abstractmethod
@@ -148,7 +148,7 @@ class HistoryModel(Model):
     def since(self, window: Window, query: Query) -> tuple[Tensor, Tensor]:
         """Seconds since an event that the target sees had its value of each of `since_fields`, and whether one had.
 
-        Unknown values are like no others. `[B, C, F]`, int64 and bool.
+        An unknown value equals no other. `[B, C, F]`, int64 and bool.
         """
         visible_BCL = self.visible(query, window.number_BLF.shape[1])
         seconds, known = [], []

@@ -1,4 +1,4 @@
-"""Layers that are written where a boundary is seen.
+"""Layers that are written where a boundary is detected.
 
     a layer's input, and how long it has waited --Boundary--> logit --above 0?--> update, else copy
 

@@ -51,7 +51,7 @@ def _age(n: Any, last: Any, most: Any) -> Any:
 
 @jit
 def _stalest(cells: Cells, first: Any, end: Any, n: Any, scale: Scale) -> Any:
-    """The cell from `first` to before `end` that gives way at event n; of equals that of the lowest key.
+    """The cell in `[first, end)` that is replaced at event n; of equally stale ones that of the lowest key.
 
     All of these cells are filled. A step of the scale stands for at least as many events as it has: what is no staler
     by its true age need not be looked up.
@@ -69,7 +69,7 @@ def _stalest(cells: Cells, first: Any, end: Any, n: Any, scale: Scale) -> Any:
 
 @jit
 def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, scale: Scale) -> Any:
-    """Count the n-th event, from 1; whether its item was met before."""
+    """Count the n-th event, from 1; returns whether its item was met before."""
     met, bits = 0, len(bit_N)
     (key_K, level_K, last_K), (start_F, used_F, base_F, place_V), wait_N = cells, places, scale[2]
     for f in range(len(key_F)):
@@ -140,7 +140,7 @@ def _replay(
     repeats_BCX: Array,
     memories: tuple[Array, Array],
 ) -> None:
-    """Fill what is wanted: `found` (count, age, faded) if there are keys asked for, else the memories.
+    """Fill `found` (count, age, faded) if any keys are asked for, else the memories.
 
     Args:
         key_BLF: keys of the events.

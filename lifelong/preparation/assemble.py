@@ -152,7 +152,7 @@ def save_training_period(job: Job, numbered: Numbered, plan: Plan, histories: Hi
 
 
 def _settings_record(job: Job) -> dict[str, Any]:
-    """The settings, without those that are not set or said elsewhere, and where numbers were kept from."""
+    """The settings, without those that are unset or recorded elsewhere, and the dataset that numbers were kept from."""
     optional = ("tasks", "item_histories", "item_statistics", "vault", "window")
     unset = {name for name in optional if not getattr(job.settings, name)}
     unset |= {"ties"} if job.settings.ties == "hidden" else set()

@@ -214,7 +214,7 @@ def _plan(job: Job, main: Dataset, aside: Aside, histories: Histories, numbered:
 
 
 def _small(counts: Mapping[str, int], examples: Examples) -> dict[str, Any]:
-    """Whether nothing can be concluded from the vault, for the record."""
+    """The caution for the record if nothing can be concluded from the vault."""
     sizes = {"examples": counts["vault_examples"], "positives": counts["vault_positives"]}
     found = too_small({VAULT: {**sizes, "users": len(np.unique(examples.user_N))}})
     return {"too_small": found} if found else {}
@@ -224,7 +224,7 @@ def _write_examples(
     job: Job, main: Dataset, plan: Plan, histories: Histories, catalogue: Catalogue, aside: Aside
 ) -> VaultEntry:
     """Write examples and manifest."""
-    # Logged answers of earlier splits are what some models know of a user; drawn ones are nobody's answers.
+    # Some models read a user's logged answers of earlier splits; drawn negatives are nobody's answers.
     splits = PERIODS if main.manifest.negatives.rule == "none" and aside.cut_times else (VAULT,)
     drawn = write_examples(job, plan, main.manifest.negatives, histories, catalogue, splits=splits)
     examples = Examples.open(job.folder / "examples" / VAULT)

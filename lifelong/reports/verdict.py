@@ -30,7 +30,7 @@ def subject(models: Iterable[str]) -> str:
 
 
 def verdict(comparison: Comparison, lifelong: str, pair: DifferenceEstimate | None = None) -> list[str]:
-    """Sentences that a reader who reads nothing else should have read.
+    """The sentences for a reader who reads nothing else.
 
     Args:
         comparison: the record.

@@ -33,7 +33,7 @@ CHANGED, STEADY = 0.4, 0.7
 PAUSE = 90 * 86_400
 """Seconds without an event that make a story."""
 RECENTLY = 200
-"""Users that are remembered for having had an event lately."""
+"""Users who are remembered because they had an event recently."""
 
 Kind = Literal["long_term", "short_term", "several", "returned"]
 
@@ -95,7 +95,7 @@ class RecentUsers:
                 self._users.popitem(last=False)
 
     def discard(self, users: Iterable[str]) -> int:
-        """Drop users who are forgotten; how many were there."""
+        """Drop forgotten users; returns how many were present."""
         with self._lock:
             return sum(self._users.pop(user, self) is None for user in users)
 
@@ -163,7 +163,7 @@ def story_of(scorer: Scorer, user: str) -> Story | None:
         pause = max((after.time - before.time for before, after in pairwise(events)), default=0)
         if pause >= PAUSE:
             return Story("returned", f"came back after {pause // 86_400:,} days without an event")
-    field = told_field(scorer)
+    field = story_field(scorer)
     # By the catalogue alone: looking up what was put online would take as long as all the rest.
     number_N = scorer.artifact.catalogue.numbers([event.item for event in events])[:, field].tolist()
     kind, overlap = kind_of(number_N)
@@ -171,8 +171,8 @@ def story_of(scorer: Scorer, user: str) -> Story | None:
     return Story(kind, f"the {name} values of her last {RECENT} events overlap with her earlier ones by {overlap:.0%}")
 
 
-def told_field(scorer: Scorer) -> int:
-    """The item field that makes a story: the first one after the item that is no number, or the item."""
+def story_field(scorer: Scorer) -> int:
+    """The item field that stories are about: the first one that is not numeric, other than the item; else the item."""
     numbers = scorer.schema.number_fields
     others = (at for at, name in enumerate(scorer.schema.item_fields) if at and name not in numbers)
     return next(others, 0)

@@ -15,12 +15,12 @@ from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.store.contract import MemoryStore
 
 TRUSTED = 5.0
-"""Seconds for which a mark that was kept says that the next write will be, too."""
+"""Seconds for which a successful mark is taken as a sign that the next write will succeed."""
 _PAUSE = 1.0
 
 
 class WriteHealth:
-    """Whether writes are kept, as the last ones and marks say. Threads may share it.
+    """Whether writes succeed, judged by the latest writes and marks. Threads may share it.
 
     Args:
         store: what is written to.
@@ -30,7 +30,7 @@ class WriteHealth:
     def __init__(self, store: MemoryStore, *, now: Callable[[], float] = time.monotonic) -> None:
         self._store, self._now = store, now
         self._failure: StoreError | None = None
-        # Of the last mark that was kept, and of the last that was tried.
+        # Times of the last successful mark, and of the last attempt at one.
         self._kept = self._tried = -TRUSTED
         self._checking = threading.Lock()
         self._healer = Background(self._heal, name="heal", failure="the store takes no writes", retry=_PAUSE)
@@ -40,12 +40,12 @@ class WriteHealth:
         self._healer.start()
 
     def close(self) -> None:
-        """End."""
+        """Stop trying."""
         self._healer.close()
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
-        """Note if the write inside the context fails; only a mark that is kept shows that it is over."""
+        """Note whether the write inside the context fails; only a successful mark ends a failure."""
         try:
             yield
         except StoreUnavailableError as error:
@@ -53,12 +53,12 @@ class WriteHealth:
             raise
 
     def failed(self, error: StoreUnavailableError) -> None:
-        """Note that writes are not kept, and begin to bring the store back."""
+        """Note that writes fail, and begin to bring the store back."""
         self._failure = error
         self._healer.wake()
 
     def check(self) -> None:
-        """Raise what keeps writes from being kept; after a while, or a failure, the store is asked to keep a mark.
+        """Raise the error that writes fail with, if any; now and then, and after a failure, a mark is written to see.
 
         Raises:
             StoreUnavailableError: the store takes no writes now.

@@ -38,9 +38,9 @@ WAITING = 1_000
 _USERS, _GROUP = 100_000, 64
 """Users who wait to be caught up, at most; and how many are caught up at once."""
 _PATIENCE = 0.2
-"""Seconds of rest if there is no work."""
+"""Seconds to sleep if there is no work."""
 _SHARE = 1.0
-"""Seconds of rest for each second of work, so that requests are answered meanwhile."""
+"""Seconds to sleep for each second of work, so that requests are answered meanwhile."""
 _APART = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10)
 
 
@@ -121,7 +121,7 @@ class Shadow:
         self._background.start()
 
     def close(self) -> None:
-        """End after the current request; what waits is left."""
+        """Stop after the current request; what still waits is not scored."""
         self._background.close()
 
     def offer(self, scored: Scored) -> None:
@@ -137,11 +137,11 @@ class Shadow:
             if len(self._users) < _USERS:
                 self._users.update(dict.fromkeys(users))
             else:
-                # Too many to remember: all users are looked at once more.
+                # Too many to remember: all users are checked again.
                 self._everyone = None
 
     def step(self) -> bool:
-        """Score a request, or catch up users who had an event, or else the next of all users; whether there was any."""
+        """Score a request, else catch up users with new events, else check the next users; whether there was work."""
         try:
             scored = self._queue.get_nowait()
         except queue.Empty:
@@ -180,7 +180,7 @@ class Shadow:
                 yield user
 
     def _catch_up(self, users: list[str]) -> None:
-        """Replay the events that users lack; a user who is written meanwhile is caught up again."""
+        """Replay the events that users lack; a user who is written meanwhile gets another turn."""
         artifact_list = self.store.artifact_list()
         stored = artifact_list.find(self.artifact.id)
         if stored is None or stored.phase != "behind":

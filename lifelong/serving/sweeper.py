@@ -55,16 +55,16 @@ class Sweeper:
             )
 
     def start(self) -> None:
-        """Begin, if there is a limit."""
+        """Start, if there is a limit."""
         if self.days is not None or self.kept is not None:
             self._background.start()
 
     def close(self) -> None:
-        """End; a sweep that runs stops after the current user."""
+        """Stop; a running sweep ends after the current user."""
         self._background.close()
 
     def sweep(self) -> Sweep:
-        """Forget everyone whose last event is too old."""
+        """Forget all users whose last event is too old."""
         assert self.days is not None
         counter = self.service.metrics.forgotten.labels("inactive")
         return forget_inactive(
@@ -76,7 +76,7 @@ class Sweeper:
         )
 
     def trim(self) -> Trim:
-        """Remove from the log what is too old."""
+        """Remove events that are too old from the log."""
         assert self.kept is not None
         return trim_logs(self.service.store, moment_before(self.kept), pause=lambda: self._background.rest(_LONG_REST))
 
@@ -91,7 +91,7 @@ class Sweeper:
 
     def _forget(self) -> None:
         found = self.sweep()
-        # Old files that something still reads are looked at again next time.
+        # Old files that are still being read are tried again next time.
         if found.forgotten or self._left:
             self._left = not self.service.store.purge()
         if found.forgotten:

@@ -1,4 +1,4 @@
-"""Takeovers in a running service: memories are built in a thread of their own, and a switch takes no pause."""
+"""Takeovers in a running service: memories are built in a thread of their own, and a switch interrupts nothing."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 logger: logging.Logger = logging.getLogger(__name__)
 _SHARE = 1.0
-"""Seconds of rest for each second of building, so that requests are answered meanwhile."""
+"""Seconds to sleep for each second of building, so that requests are answered meanwhile."""
 _LOOK = 1.0
-"""Seconds between two looks at a shared store's list."""
+"""Seconds between two reads of a shared store's list."""
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class Takeovers:
         self._looker = Background(self._look, name="look", failure="the store's list of artifacts cannot be followed")
 
     def start(self) -> None:
-        """Go on with what an earlier process left, and follow the list of a shared store."""
+        """Continue what an earlier process left unfinished, and follow the list of a shared store."""
         if self.store.shared:
             self._looker.start()
             return
@@ -213,7 +213,7 @@ class Takeovers:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._steps, work)
         except (ArtifactError, DataError, StoreForeignError, UsageError) as error:
-            # What was asked for cannot be done; the service itself has no fault.
+            # The request cannot be fulfilled; nothing is wrong with the service.
             raise RefusedError(error.found, expected=error.expected, fix=error.fix) from error
 
 

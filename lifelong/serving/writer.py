@@ -64,8 +64,8 @@ class ParsedEvents:
         return number
 
     def __del__(self) -> None:
-        # The request was refused, or nobody waits for it any more. What is called here must not wait for a lock: the
-        # collector may call it while this thread has it.
+        # The request was refused, or nobody waits for it any more. Nothing called here may wait for a lock: the
+        # garbage collector may run this while the same thread holds the lock.
         if self._number is not None:
             self._left.append(self._number)
 
@@ -100,7 +100,7 @@ class WriterProcess:
         return self.store
 
     def parse(self, text: bytes, packed: bool) -> ParsedEvents | None:
-        """Parse and check a body of events; None where `EventsBody` has to look at it.
+        """Parse and check a body of events; None if `EventsBody` has to check it.
 
         Raises:
             StoreUnavailableError: the process has ended.
@@ -129,7 +129,7 @@ class WriterProcess:
         self.store.calls("give", artifact, codec)
 
     def end_soon(self) -> None:
-        """Let the process end: it is killed if its store is not closed within `CLOSE_SECONDS`.
+        """Ask the process to end; it is killed if its store is not closed within `CLOSE_SECONDS`.
 
         A disk that hangs must not keep a service from stopping. Nothing acknowledged is lost: each commit has waited
         for the disk.
@@ -141,7 +141,7 @@ class WriterProcess:
             self._deadline.start()
 
     def close(self) -> None:
-        """Wait until the process has ended; one whose store is not closed in time is killed."""
+        """Wait until the process has ended; it is killed if its store is not closed in time."""
         self.end_soon()
         if self._started is not None:
             process, channel = self._started
@@ -160,7 +160,7 @@ class WriterProcess:
     def _start(self) -> tuple[subprocess.Popen[bytes], Channel]:
         here, there = socket.socketpair()
         code = f"{BEFORE}from lifelong.serving.writer_process import run_writer; run_writer({there.fileno()})"
-        # A signal to all processes must not meet this one before it is ready for that.
+        # A signal to all processes must not reach this one before it is ready for it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             process = subprocess.Popen([sys.executable, "-c", code], pass_fds=(there.fileno(),))

@@ -35,7 +35,7 @@ from lifelong.store.remote import functions_of
 _READERS = 4
 """Threads that answer all but events."""
 _NICE = 5
-"""How much less the system favours this process than the one that scores."""
+"""How much lower the priority of this process is than that of the one that scores."""
 Part = int | Sequence[dict[str, Any]]
 """The events of a request: the number that `parse` gave them, or rows that were checked."""
 
@@ -51,7 +51,7 @@ class WriterTask:
         event_log: see `Updater`.
         max_ahead: see `Updater`.
         log: format of its log.
-        service: the process that it writes for, which others are told of as the owner.
+        service: the process that it writes for; other processes see it as the owner.
     """
 
     url: str
@@ -64,7 +64,7 @@ class WriterTask:
 
 
 class EventFolder:
-    """Bodies of events that wait for their turn, and the updater that folds them in.
+    """Events that wait for their turn, and the updater that folds them in.
 
     Args:
         updater: of the store.
@@ -77,16 +77,16 @@ class EventFolder:
         self._waiting: dict[int, EventTable] = {}
 
     def parse(self, number: int, text: bytes, packed: bool, left: Sequence[int]) -> Sequence[str] | None:
-        """Let the events of a body wait.
+        """Parse the events of a body, and keep them until it is their turn.
 
         Args:
             number: under which they wait.
             text: of the body.
             packed: it is MessagePack, not JSON.
-            left: numbers of those that nobody waits for any more.
+            left: numbers of requests that nobody waits for any more.
 
         Returns:
-            The user of each event; None where `EventsBody` has to look at the body.
+            The user of each event; None if `EventsBody` has to check the body.
         """
         for one in left:
             self._waiting.pop(one, None)
@@ -103,7 +103,7 @@ class EventFolder:
             StoreUnavailableError: the events waited in an earlier process.
         """
         found = [self._waiting.pop(part, None) if isinstance(part, int) else EventTable.of_rows(part) for part in parts]
-        # Those that are refused with others wait no longer, too: nobody names them again.
+        # Events that are refused together with others are dropped as well: nobody will ask for them again.
         tables = [table for table in found if table is not None]
         if len(tables) < len(found):
             raise StoreUnavailableError(

@@ -37,7 +37,7 @@ class StoreIdentity:
     path: str = field(default="", compare=False)
     """Where its folder was, for other processes that keep its memories up to date; not compared."""
     fields: str = field(default="catalogue", compare=False)
-    """Source of its memories' item fields where an event brings some, too: "catalogue" or "event"; not compared."""
+    """Where its memories take item fields from if an event has some as well: "catalogue" or "event"; not compared."""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> StoreIdentity:
@@ -189,7 +189,7 @@ class ArtifactList:
         return replace(self, active=stored.id, previous=self.active, epoch=self.epoch + 1)
 
     def back(self) -> ArtifactList:
-        """The list with the artifact served that was served before.
+        """The list with the previously served artifact served again.
 
         Raises:
             UsageError: there was none.
@@ -222,7 +222,7 @@ class ArtifactList:
         )
 
     def emptied(self, space: int) -> ArtifactList:
-        """The list when a dropped artifact's space is empty."""
+        """The list after the space of a dropped artifact has been emptied."""
         left = tuple(other for other in self.dropping if other != space)
         return replace(self, dropping=left, epoch=self.epoch + 1)
 

@@ -37,7 +37,7 @@ class EventIds:
         self._asked, self._over = 0, list[int]()
         self.find()
         (noted,) = get([_CLOCK])
-        # Of an earlier release, when its last id came: nothing says how long ago that was.
+        # By an earlier release, at its last id: nothing says how long ago that was.
         start = self._early - DAY if self._early else None
         self.clock: Elapsed = Elapsed(start if noted is None else int(_NUMBER.unpack(noted)[0]))
 
@@ -86,10 +86,10 @@ class EventIds:
                     batch.delete(b"x" + expiry + key[1:])
 
     def put(self, batch: Any, event_ids: Mapping[tuple[str, str], int]) -> None:
-        """Put ids into a batch, and take out buckets of days that are over."""
+        """Put ids into a batch, and remove the buckets of past days."""
         if not event_ids:
             return
-        # Over is what a caller says is over, and by the store's own clock, too.
+        # A day is past only if both the caller and the store's own clock say so.
         now = min(self._asked, self.clock.now())
         self._over = [bucket for bucket in self.buckets if (bucket + 1) * DAY <= now]
         for bucket in self._over:
@@ -103,14 +103,14 @@ class EventIds:
         batch.put(_CLOCK, _NUMBER.pack(self.clock.now()))
 
     def kept(self, event_ids: Mapping[tuple[str, str], int]) -> None:
-        """Note which ids there are after `put` was written."""
+        """Note which ids exist, once the batch of `put` is written."""
         if event_ids:
             left = set(self.buckets) - set(self._over)
             self.buckets = sorted(left.union(expiry // DAY for expiry in event_ids.values()))
             self._early = 0 if _EARLY in self._over else self._early
 
     def _prefixes(self, now: int) -> list[bytes]:
-        """What the keys begin with of ids that may be known at a second; of an earlier release first."""
+        """Prefixes of the keys of ids that may be known at a second; those of an earlier release first."""
         buckets = [_bucket(bucket) for bucket in self.buckets if (bucket + 1) * DAY > now]
         return [b"d", *buckets] if self._early else buckets
 
@@ -120,7 +120,7 @@ _EARLY = -1
 
 
 def name_of(user: str) -> bytes:
-    r"""A user's id and before it its length: no user's is what another's begins with.
+    r"""A user's id after its length, so that no user's prefix begins another's.
 
     >>> name_of("ann")
     b'\x00\x00\x00\x03ann'
@@ -130,5 +130,5 @@ def name_of(user: str) -> bytes:
 
 
 def _bucket(number: int) -> bytes:
-    """What the keys of a bucket begin with."""
+    """The prefix of the keys of a bucket."""
     return b"n" + _LENGTH.pack(number)

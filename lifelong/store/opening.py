@@ -73,7 +73,7 @@ def _open_other(scheme: str, url: str, *, read_only: bool) -> MemoryStore:
     """Open a store of another package, and say what is missing if it is none."""
     part = STORES[scheme]
     try:
-        # Of a few builtins nothing is known.
+        # A few builtins have no signature.
         with contextlib.suppress(ValueError):
             inspect.signature(part).bind(url, read_only=read_only)
     except TypeError as error:
@@ -112,7 +112,7 @@ def _is_called_alike(store: MemoryStore, name: str) -> bool:
     try:
         signature = inspect.signature(found)
     except ValueError:
-        # Of a few builtins nothing is known.
+        # A few builtins have no signature.
         return True
     try:
         signature.bind(*by_place, **{one.name: one for one in by_name})

@@ -1,11 +1,11 @@
-"""A store that another process of this machine owns; what is read often is in the RAM of this one.
+"""A store that another process on this machine owns; records that are read often are cached in this one.
 
     read --known here--> RAM                  commit --> owner --> disk
       `--not known--> owner --> disk                       `--what it kept, in the order of the commits--> RAM
 
-The owner says of every commit what it wrote before it says that the commit is done. So whoever was told that an event
-is kept finds it in the RAM of this process. While a commit is written, nothing here waits for it, except a read of
-what is not in RAM.
+The owner reports what a commit wrote before it reports that the commit is done. So a client whose event has been
+acknowledged finds it in the RAM of this process. Nothing here waits while a commit is written, except a read of a
+record that is not in RAM.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _PLAIN = (
     "bind", "artifact_list", "change_artifact_list", "clear", "commit", "watermark", "positions", "clock", "event_ids",
     "check_writes", "logs", "close",
 )  # fmt: skip
-"""What is called in the owner's store as it is called here."""
+"""Methods that are passed on to the owner's store unchanged."""
 
 
 class Connect(Protocol):
-    """Starts the owner of a store, or another one when that has ended."""
+    """Starts the owner of a store, or a new one after it has ended."""
 
     def __call__(self) -> tuple[Channel, Callable[[], Exception]]:
-        """The channel to a process that answers `functions_of` its store; and what gives the error when it has ended.
+        """The channel to a process that serves `functions_of` its store, and a function that gives its error.
 
         Raises:
             StoreError: it could not open the store.
@@ -59,7 +59,7 @@ class RemoteStore:
     shared = False
 
     def __init__(self, connect: Connect, *, cache: int = CACHE) -> None:
-        # All that is written comes here, and must not drive out what is asked for.
+        # Every write arrives here, and must not evict what is being read.
         self._connect, self._caches = connect, RecordCaches(cache, favour_read=True)
         self._list: ArtifactList | None = None
         self._changes, self._left = 0, deque[int]()
@@ -69,7 +69,7 @@ class RemoteStore:
         channel, ended = self._connect()
         self._caches.forget()
         self._left.clear()
-        # An item that comes before the answer takes it out again.
+        # An item that arrives before the answer removes this entry again.
         self._caches.empty.add(ITEMS)
         calls = Calls(channel, notice=self._notice, ended=ended)
         if not calls("empty", ITEMS):
@@ -111,7 +111,7 @@ class RemoteStore:
         self.calls("clear", space)
 
     def holds(self, names: Sequence[str], *, space: int = 0) -> bool:
-        """Whether `read_many` asks nobody for these names."""
+        """Whether `read_many` finds all of these names in this process."""
         return self._caches.holds(names, space)
 
     def read_many(self, names: Sequence[str], *, space: int = 0) -> list[bytes | None]:
@@ -158,7 +158,7 @@ class RemoteStore:
         return cast("bool", self.calls("purge", self._unread()))
 
     def _unread(self) -> list[int]:
-        """Scans that were left before their end; they are open until the owner knows of it."""
+        """Scans that were abandoned; they stay open until the owner learns of it."""
         found = list[int]()
         while self._left:
             found.append(self._left.popleft())
@@ -214,14 +214,14 @@ class _RemoteScan:
         return next(self._rows)
 
     def __del__(self) -> None:
-        # Left before its end. What is called here must not wait for a lock: the collector may call it while this thread
-        # has it.
+        # Abandoned. Nothing called here may wait for a lock: the garbage collector may run this while the same thread
+        # holds the lock.
         if self._number is not None:
             self._left.append(self._number)
 
 
 def functions_of(store: MemoryStore, channel: Channel, threads: Executor) -> Functions:
-    """What the owner of a store answers to a `RemoteStore`; it says what changes, too.
+    """The functions by which the owner of a store serves a `RemoteStore`; they also report what changes.
 
     Args:
         store: open for writing.

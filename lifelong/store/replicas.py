@@ -74,7 +74,7 @@ class Replicas:
         return "WAIT", self._address.replicas, milliseconds
 
     def _counted(self, answer: Any) -> tuple[bool, int]:
-        """Whether the primary has what it must have, and how many replicas."""
+        """Whether the primary has all that it must have, and how many replicas have it."""
         return (bool(answer[0]), int(answer[1])) if self._address.fsync else (True, int(answer))
 
     def _late(self, *, synced: bool, copies: int) -> StoreUnavailableError:
@@ -107,7 +107,7 @@ class Replicas:
             except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.MovedError):
                 if not left:
                     raise
-                # The client of the cluster goes to where the key is now, and knows it then.
+                # The cluster client follows the key to its present server, and remembers it.
                 self._client.set(key, b"")
         raise AssertionError("unreachable")
 

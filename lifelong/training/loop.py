@@ -281,7 +281,7 @@ class Loop:
         return late or self.progress.examples >= self.total
 
     def _finished(self) -> bool:
-        """Whether the run is over, and by what; never with steps that were not validated."""
+        """Whether the run is over, and why; it never ends with steps that were not validated."""
         if self.progress.loss_examples:
             return False
         self._late = self.processes.share(self._late or self._overdue())
@@ -356,7 +356,7 @@ def measure_tasks(logit_NT: FloatArray, examples: Examples, tasks: Sequence[str]
 
 
 def log_loss_of_shares(examples: Examples, tasks: Sequence[str], task: str | None) -> float:
-    """The log loss of the share of positives as everybody's probability; see `selected`."""
+    """The log loss of giving everybody the share of positives as probability; see `selected`."""
     share_T = np.asarray(examples.label_NT, np.float64).mean(axis=0)
     loss_T = -share_T * np.log(share_T) - (1 - share_T) * np.log1p(-share_T)
     return selected({name: {"auc": 0.5, "log_loss": float(loss_T[at])} for at, name in enumerate(tasks)}, task)[1]

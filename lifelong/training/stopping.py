@@ -1,4 +1,4 @@
-"""When a run validates, and when its validations say that going on is of no use.
+"""When a run validates, and when its validations show that continuing is of no use.
 
     due?        a share of an epoch, a number of examples, or minutes since the last validation
     impatient   `patience` validations in a row without a new best, after `min_steps` batches

@@ -452,7 +452,7 @@ def test_verify_takes_the_stores_own_log(run, artifact, filled):
     assert run("verify", artifact, "--store", filled, "--json").document["exact"] == 2
 
 
-# backfill beside, switch
+# backfill next to a served artifact, switch
 
 
 @pytest.fixture

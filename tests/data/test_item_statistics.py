@@ -116,7 +116,7 @@ def test_a_moment_does_not_see_itself_and_users_all_count() -> None:
     rows, times = np.array([2, 2, 2, 3, 0]), np.array([10, 11, 21, 5, 99])
     values = found.values(rows, times)
     assert values[REVIEWS].tolist() == [0, 2, 3, 0, 0]
-    # The mean of all ratings before, then the own rating beside `PRIOR` of that mean; none before the first of the log.
+    # The mean of all ratings before, then its own rating with `PRIOR` of that mean; none before the log's first one.
     own = (4 + PRIOR * 3) / (1 + PRIOR)
     assert values[RATING].tolist() == pytest.approx([2, own, own, math.nan, 3], nan_ok=True)
     assert found.numbers(rows, times)[RATING][3] == UNKNOWN

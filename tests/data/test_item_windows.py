@@ -148,7 +148,7 @@ def test_a_share_of_the_users_is_unknown_in_training_and_padding_stays(dataset: 
         real_WL = items.number_WLF[..., 1] > 0
         assert not items.number_WLF[~real_WL].any()
         shown.append([float((number == 1).float().mean()) for number in (items.number_WLF[..., 0][real_WL],)])
-        # What is known of them beside the number is hidden by no share of items.
+        # What is known of them besides the number is hidden by no share of items.
         assert int(items.number_WLF[..., 3][real_WL].min()) > 1
     assert shown[0][0] < 0.2 and 0.4 < shown[1][0] < 0.7
 

@@ -1,4 +1,4 @@
-"""Processes killed with -9: what was acknowledged is there, once, and beside it at most what was under way."""
+"""Processes killed with -9: what was acknowledged is there, once, and at most what was under way in addition."""
 
 import os
 from collections.abc import Iterator

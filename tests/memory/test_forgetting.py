@@ -1,4 +1,4 @@
-"""A forgotten user leaves nothing behind, and all that is kept of one can be told."""
+"""A forgotten user leaves nothing behind, and all that is kept of one can be exported."""
 
 import json
 from pathlib import Path

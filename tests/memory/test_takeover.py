@@ -1,4 +1,4 @@
-"""A new artifact's memories are built beside the old ones while events come in, and served in their place."""
+"""A new artifact's memories are built next to the old ones while events come in, and served in their place."""
 
 import threading
 from dataclasses import replace

@@ -18,7 +18,7 @@ CASES = [
     ModelCase("din", {"normalise": True}),
     ModelCase("mimn", {"pooled": True}),
     *(ModelCase("sim", {"search": search}) for search in ("soft", "cluster")),
-    # With a short term beside the search: read from the history, and from a memory.
+    # With a short term in addition to the search: read from the history, and from a memory.
     ModelCase("eta", {"short": 10}),
     ModelCase("sdim", {"short": 10, "groups": 8}),
     *(ModelCase("hpmn", {"side": side}) for side in ("item", "both")),

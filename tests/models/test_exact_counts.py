@@ -1,4 +1,4 @@
-"""`model.counts`: exact counts beside what a model reads of the history itself."""
+"""`model.counts`: exact counts in addition to what a model reads of the history itself."""
 
 from dataclasses import replace
 

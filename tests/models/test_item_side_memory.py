@@ -1,4 +1,4 @@
-"""`model.side`: the memory of an item over its users, alone or beside that of the user."""
+"""`model.side`: the memory of an item over its users, alone or together with that of the user."""
 
 from dataclasses import replace
 from typing import Any

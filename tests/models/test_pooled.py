@@ -1,4 +1,4 @@
-"""What DIN and DIEN give the head beside their interest, as their authors' public code does, against loops."""
+"""What DIN and DIEN give the head in addition to their interest, as their authors' public code does, against loops."""
 
 from pathlib import Path
 

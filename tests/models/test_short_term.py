@@ -1,4 +1,4 @@
-"""The attention to the last events that SIM, ETA, SDIM and TWIN may have beside their search, against loops."""
+"""The attention to the last events that SIM, ETA, SDIM and TWIN may have in addition to their search, against loops."""
 
 import math
 from pathlib import Path

@@ -33,7 +33,7 @@ class Cell:
 
 @dataclass
 class NaiveCells:
-    """One user's memory, as the rules are told."""
+    """One user's memory, by the rules as written."""
 
     plan: CellPlan
     tables: list[list[Cell]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Fixed codes beside trained vectors."""
+"""Fixed codes together with trained embeddings."""
 
 import pytest
 

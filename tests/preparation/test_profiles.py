@@ -17,7 +17,7 @@ from lifelong.preparation.settings import PrepareSettings
 
 
 def prepared(folder: Path, *, profiles: bool = True, name: str = "data", start: Path | None = None) -> Dataset:
-    """Users u0..u9 with ten events each, u9 with none in the training period; u1 is told of twice, u8 never."""
+    """Users u0..u9 with ten events each, u9 with none in the training period; u1 has two profiles, u8 none."""
     lines = ["user,item,time"]
     for user in range(10):
         lines += [f"u{user},i{at % 3},{(90 if user == 9 else 0) + at}" for at in range(10)]

@@ -1,4 +1,4 @@
-"""What a model is told of the moment of a request: the same online as offline, and nothing of what comes later."""
+"""What a model knows of the moment of a request: equal online and offline, and nothing of what comes later."""
 
 import logging
 from dataclasses import replace

@@ -41,7 +41,7 @@ def made(dataset, tmp_path_factory) -> Callable[[str], Any]:
 
 
 def explained(artifact, store, items, target="i1", **options):
-    """What stands behind a target's score after visits to items, a day apart."""
+    """What explains a target's score after visits to items, a day apart."""
     events = [UserEvent("u", item, START + DAY * day, "view") for day, item in enumerate(items)]
     Updater(artifact, store, **options).apply(events)
     explanation = explain(Scorer(artifact, store), ScoreRequest("u", [target], NOW))

@@ -1,4 +1,4 @@
-"""What clients are told by services under faults fits one order of all that they did."""
+"""The answers that clients get from services under faults fit one order of all operations."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_of_random_histories_those_of_a_list_pass_and_altered_ones_do_not():
 
 
 class Liar(BaseHTTPRequestHandler):
-    """Answers as the service does, from lists in RAM; a kind of lie is told at every tenth write or third read."""
+    """Answers as the service does, from lists in RAM; every tenth write or third read is answered wrongly."""
 
     lie, lists, turn, lock = "", dict[str, list[str]](), count(1), threading.Lock()
 

@@ -253,7 +253,7 @@ def served(artifact, folder: Path, clock: FastClock):
 
 
 def live_a_day(days: Days, artifact, service: Service, folder: Path, step: float) -> None:
-    """Let clients ask the service until the day is over, and measure it about `MEASURED` times beside a new control."""
+    """Let clients ask the service until the day is over; measure it about `MEASURED` times, each with a new control."""
     tomorrow = int(days.day()) + 1
     with contextlib.ExitStack() as opened:
         with days.asked(service):

@@ -17,7 +17,7 @@ from lifelong.store import rocksdb as rocksdb_store
 
 USERS = [f"u{number}" for number in range(200)]
 OPENED = 150
-"""Openings beside a busy owner; of so many about ten would miss something if it were not seen to."""
+"""Openings while an owner is busy; of so many about ten would miss something if it were not seen to."""
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def url(tmp_path: Path) -> str:
 
 
 class Between:
-    """Stands for rocksdict, and lets the owner do something at each opening for reading."""
+    """Replaces rocksdict, and lets the owner do something at each opening for reading."""
 
     def __init__(self, done, error=None):
         self.done, self.error, self.calls, self.last = done, error, 0, None

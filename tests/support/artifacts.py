@@ -1,4 +1,4 @@
-"""A small untrained artifact, for tests of what stands behind training. Needs torch; opening the result does not."""
+"""A small untrained artifact, for tests of what follows training. Needs torch; opening the result does not."""
 
 from __future__ import annotations
 

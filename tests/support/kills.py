@@ -1,4 +1,4 @@
-"""Kills processes that write memories, with -9, at random moments and beside their commits, and compares what is there.
+"""Kills processes that write memories, with -9, at random moments and around their commits, and compares what is there.
 
     start --> work, acknowledged line by line --> kill --> store == replay of a prefix, no shorter than what was
       ^                                                             acknowledged --> start on the same store ...

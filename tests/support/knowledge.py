@@ -82,7 +82,7 @@ class Sight:
 
 
 def _short(settings: Mapping[str, Any]) -> tuple[int, ...]:
-    """The window of a short term beside a search, if there is one."""
+    """The window of a short term next to a search, if there is one."""
     return (min(settings["short"], settings.get("recent", ALL)),) if settings["short"] else ()
 
 

@@ -16,7 +16,7 @@ from lifelong.store.contract import Commit, MemoryStore
 from lifelong.store.opening import open_store
 
 POINTS = ("before the write", "after the write")
-"""Places beside a commit at which a victim ends itself: nothing is written yet; all is, and nobody was told."""
+"""Places around a commit at which a victim ends itself: before anything is written; after all is, unacknowledged."""
 BATCH = 7
 """Events of one commit: few, so that a kill falls between commits and into them."""
 
@@ -24,7 +24,7 @@ LOST = 3
 """Exit code of a process one of whose workers is gone."""
 
 Doom = tuple[str, int] | None
-"""A point, and which commit of the process it stands beside; None where it is killed from outside."""
+"""A point, and the commit of the process that it belongs to; None where it is killed from outside."""
 
 
 def ingest_file(artifact: str, url: str, path: str, acknowledged: str, doom: Doom, *, compact: bool = False) -> None:
@@ -128,7 +128,7 @@ def _sayer(path: str) -> Callable[[Any], None]:
 
 
 def _doomed(store: MemoryStore, doom: Doom) -> MemoryStore:
-    """A store whose process ends beside one of its commits; those of nothing do not count."""
+    """A store whose process ends just before or after one of its commits; those of nothing do not count."""
     commit, number = store.commit, itertools.count(1)
 
     def doomed(change: Commit) -> None:

@@ -1,4 +1,4 @@
-"""What is told of a training while it runs: to callbacks of one's own, to TensorBoard and to MLflow."""
+"""What callbacks, TensorBoard and MLflow are given while a training runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUICK = {"epochs": 2, "threads": 1, "max_targets": 10, "validate_every": 0.5, "p
 
 
 class Told(lifelong.Callback):
-    """Notes what it is told."""
+    """Notes its calls."""
 
     def __init__(self, fail_at: int | None = None) -> None:
         self.words: list[str] = []

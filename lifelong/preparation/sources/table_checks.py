@@ -38,14 +38,14 @@ def times(opened: Opened, mapping: TableMapping) -> Any:
         return _number(column).try_cast("int64")
     if column.type().is_integer():
         return _in_seconds(column, mapping)
-    # By its text: of a parquet file whose statistics know of no NaN, DuckDB takes every comparison with one for true.
+    # As text: if the statistics of a parquet file record no NaN, DuckDB takes every comparison with NaN for true.
     no_number = column.cast("string").lower().contains("nan")
     return _in_seconds(ibis.ifelse(no_number, ibis.null("float64"), column.try_cast("float64")), mapping)
 
 
 def _in_seconds(number: Any, mapping: TableMapping) -> Any:
     seconds = number / UNITS[mapping.time_unit]
-    # What no whole number can hold is none, and no error of the engine.
+    # A value that no whole number can hold becomes null, and not an error of the engine.
     return ibis.ifelse(seconds.abs() < _BEYOND, seconds, ibis.null("float64")).floor().cast("int64")
 
 
