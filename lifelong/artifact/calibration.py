@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from lifelong.dtypes import FloatArray
 from lifelong.errors import UsageError
 
-FloatArray = npt.NDArray[np.float64]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 NO_BASE_RATE = (
     "negatives were sampled, so the rate of positives in the world is not known; state a base rate to get probabilities"

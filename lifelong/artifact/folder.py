@@ -51,7 +51,7 @@ from lifelong.data.item_statistics import LatestStatistics
 from lifelong.data.periods import Periods
 from lifelong.data.scales import ITEM_SCALES
 from lifelong.data.vocabulary import Vocabulary
-from lifelong.dtypes import IntArray
+from lifelong.dtypes import Float32Array, FloatArray, IntArray
 from lifelong.errors import ArtifactError, DatasetError, MismatchError, UsageError
 from lifelong.tables import html_table
 
@@ -413,7 +413,7 @@ class Artifact:
         return drawn_V
 
     @cached_property
-    def tables(self) -> Mapping[str, npt.NDArray[np.float32]]:
+    def tables(self) -> Mapping[str, Float32Array]:
         """Field -> embedding table `[V, E]`, of a model that is served.
 
         Raises:
@@ -478,7 +478,7 @@ class Artifact:
 
     def probability(
         self, logit: npt.ArrayLike, base_rate: float | None = None, *, task: str | None = None
-    ) -> tuple[npt.NDArray[np.float64] | None, str | None]:
+    ) -> tuple[FloatArray | None, str | None]:
         """Probabilities of logits of one task, or the reason why there are none.
 
         Args:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from lifelong.artifact.folder import STRIDE
+from lifelong.dtypes import Float32Array
 from lifelong.errors import require
 
 _OPSET, _IR = 20, 10
@@ -88,7 +89,7 @@ def _layer(build: _Builder, gru: nn.GRU, input_LBE: str, start_B1D: str, period:
     return build.node("Squeeze", states, build.constant(np.array([1], np.int64)))[0], end
 
 
-def _gates(weight: Tensor) -> npt.NDArray[np.float32]:
+def _gates(weight: Tensor) -> Float32Array:
     """From torch's order of the gates (reset, update, new) to ONNX's (update, reset, new)."""
     reset, update, new = np.split(weight.detach().numpy(), 3)
     return np.concatenate([update, reset, new])

@@ -18,10 +18,10 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.data.events import GAP_NUMBERS, InputSpec
 from lifelong.data.vocabulary import FIRST_BUCKET
+from lifelong.dtypes import IntArray
 
 KEYS = 2**16
 """Keys of a field at most; numbers beyond share them."""
@@ -237,7 +237,7 @@ def key_of(number: int) -> int:
     return NO_KEY if number < FIRST_BUCKET else (number - FIRST_BUCKET) % KEYS
 
 
-def keys_of(number: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def keys_of(number: IntArray) -> IntArray:
     """The key of each number.
 
     >>> keys_of(np.array([0, 1, 2, 65_539])).tolist()

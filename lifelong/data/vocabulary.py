@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from lifelong.data.arrays import AGAIN, check_lengths, open_arrays, ranges, save_arrays
 from lifelong.data.scales import NUMBER
-from lifelong.dtypes import BoolArray, Int32Array, IntArray
+from lifelong.dtypes import BoolArray, FloatArray, Int32Array, IntArray
 from lifelong.errors import DatasetError
 
 PADDING = 0
@@ -388,7 +388,7 @@ class NumberVocabulary(Vocabulary):
         return low, high if np.isfinite(high) else None
 
 
-def quantities(values: Sequence[str | None]) -> npt.NDArray[np.float64]:
+def quantities(values: Sequence[str | None]) -> FloatArray:
     """The number of each text; NaN where it is not a finite number."""
     return np.array([_number(value) for value in values], np.float64)
 

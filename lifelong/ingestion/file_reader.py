@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lifelong.dtypes import BoolArray, IntArray
 from lifelong.errors import SourceError, UsageError
 from lifelong.ingestion.parquet import ParquetRows
 from lifelong.ingestion.plain_lines import PlainLines
@@ -55,7 +55,7 @@ class Lines:
             else None.
     """
 
-    number: Sequence[int] | npt.NDArray[np.int64]
+    number: Sequence[int] | IntArray
     columns: Mapping[str, Sequence[Any]] | None
     row: Callable[[int], Row]
     done: int = 0
@@ -283,7 +283,7 @@ class FileReader:
             return some
         return replace(some, number=first + np.flatnonzero(chosen_N), through=number[-1])
 
-    def _chosen(self, lines: PlainLines, head: Sequence[str]) -> npt.NDArray[np.bool_] | None:
+    def _chosen(self, lines: PlainLines, head: Sequence[str]) -> BoolArray | None:
         """Which lines are the share's; None to cut all, as one may not be an event or none is the share's."""
         if self._share is None or not self.rows.hold(lines, head):
             return None

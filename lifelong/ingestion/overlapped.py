@@ -17,7 +17,8 @@ from types import TracebackType
 
 import numpy as np
 
-from lifelong.memory.event import EventTable, IntArray
+from lifelong.dtypes import IntArray
+from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Applied, Attempt, NewEvents, Updater
 
 TURN = 0.0005

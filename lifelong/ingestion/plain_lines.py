@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from lifelong.dtypes import BoolArray, IntArray
 
 _COMMA, _END, _ZERO = ord(","), ord("\n"), ord("0")
 _CRC_32 = np.array([zlib.crc32(bytes([value ^ 0xFF])) ^ 0xFF000000 for value in range(256)], np.uint32)
@@ -100,7 +100,7 @@ class PlainLines:
             found_N[longer] = _CRC_32[(found ^ self._code[begin_N[longer] + place]) & 0xFF] ^ (found >> 8)
         return ~found_N
 
-    def cells(self, chosen_N: npt.NDArray[np.bool_] | None = None) -> list[str]:
+    def cells(self, chosen_N: BoolArray | None = None) -> list[str]:
         """The cells of all lines, or of those that are chosen (at least one), one after another."""
         text = self._text
         if chosen_N is not None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError, UsageError
 from lifelong.ingestion.times import TimeFormat
 from lifelong.memory.event import (
     MAX_ID,
     EventTable,
-    IntArray,
     UserEvent,
     event_problem,
     last_time,

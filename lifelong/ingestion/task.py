@@ -14,13 +14,14 @@ import numpy as np
 
 from lifelong.artifact.folder import Artifact
 from lifelong.data.events import Schema
+from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError
 from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.ingestion.file_reader import FileReader, Lines
 from lifelong.ingestion.overlapped import Overlapped
 from lifelong.ingestion.patience import Patience
 from lifelong.ingestion.rows import Problem
-from lifelong.memory.event import MAX_AHEAD, EventTable, IntArray, latest_time
+from lifelong.memory.event import MAX_AHEAD, EventTable, latest_time
 from lifelong.memory.updater import Applied, Updater, UserEvent
 from lifelong.store.contract import MemoryStore
 from lifelong.store.shards import Share

@@ -32,6 +32,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import StoreCorruptError, StoreError, UsageError
 from lifelong.memory.packed_cells import PackedCells
 from lifelong.memory.short_records import CHECKSUM as _CHECKSUM
@@ -39,8 +40,6 @@ from lifelong.memory.short_records import VERSION as SHORT
 from lifelong.memory.short_records import ShortRecords, bytes_of
 from lifelong.memory.state import FieldLayout, States
 from lifelong.store.artifact_list import StoreIdentity
-
-FloatArray = npt.NDArray[np.float32]
 
 VERSION = 1
 _SHORT = bytes([SHORT])
@@ -142,11 +141,11 @@ class Codec(ABC):
         """Type of one user's rounded field."""
 
     @abstractmethod
-    def pack(self, values: FloatArray) -> npt.NDArray[Any]:
+    def pack(self, values: Float32Array) -> npt.NDArray[Any]:
         """One rounded field of B users as it is stored."""
 
     @abstractmethod
-    def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
+    def unpack(self, stored: npt.NDArray[Any]) -> Float32Array:
         """The inverse of `pack`, as far as the codec keeps it."""
 
     def allowed(self, name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -265,7 +264,7 @@ class Codec(ABC):
         if long:
             self._decode_long([records[place] or b"" for place in long], states, start + np.array(long, np.int64))
 
-    def _decode_short(self, kept: Sequence[bytes], states: States, start: int, place_N: npt.NDArray[np.int64]) -> None:
+    def _decode_short(self, kept: Sequence[bytes], states: States, start: int, place_N: IntArray) -> None:
         """`_decode` for short records, at places that count from `start` on."""
         assert self._short is not None
         users, row_N = slice(start, start + int(place_N[-1]) + 1), start + place_N
@@ -287,7 +286,7 @@ class Codec(ABC):
         for name in rounded:
             states.fields[name][row_N] = self.unpack(fields[name][place_N])
 
-    def _decode_long(self, kept: Sequence[bytes], states: States, row_N: npt.NDArray[np.int64]) -> None:
+    def _decode_long(self, kept: Sequence[bytes], states: States, row_N: IntArray) -> None:
         """`_decode` for records of full length."""
         whole = b"".join(kept)
         if set(map(len, kept)) != {self.size} or not self._holds(whole):
@@ -302,9 +301,7 @@ class Codec(ABC):
             else:
                 values[row_N] = self.unpack(stored) if part.name in self.rounded else stored
 
-    def _cells(
-        self, name: str, record_N: npt.NDArray[Any], cell_BKX: npt.NDArray[np.int16], row_N: npt.NDArray[np.int64]
-    ) -> None:
+    def _cells(self, name: str, record_N: npt.NDArray[Any], cell_BKX: npt.NDArray[np.int16], row_N: IntArray) -> None:
         byte_NR = record_N.view(np.uint8).reshape(len(record_N), self.size)
         try:
             self.cells[name].take(byte_NR, self._offset(name), cell_BKX, row_N)
@@ -391,11 +388,11 @@ class Fp32(Codec):
         """Type of the field in four bytes a number."""
         return np.dtype(("<f4", shape))
 
-    def pack(self, values: FloatArray) -> npt.NDArray[Any]:
+    def pack(self, values: Float32Array) -> npt.NDArray[Any]:
         """The values themselves."""
         return values
 
-    def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
+    def unpack(self, stored: npt.NDArray[Any]) -> Float32Array:
         """The values themselves."""
         return stored.astype(np.float32, copy=False)
 
@@ -416,11 +413,11 @@ class Fp16(Codec):
         """Type of the field in two bytes a number."""
         return np.dtype(("<f2", shape))
 
-    def pack(self, values: FloatArray) -> npt.NDArray[Any]:
+    def pack(self, values: Float32Array) -> npt.NDArray[Any]:
         """The values rounded to the nearest half."""
         return values.astype("<f2")
 
-    def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
+    def unpack(self, stored: npt.NDArray[Any]) -> Float32Array:
         """The halves as fp32; exact."""
         return stored.astype(np.float32)
 
@@ -444,16 +441,16 @@ class Int8(Codec):
         """Type of the field: a scale per vector, then a byte a number."""
         return np.dtype([("scale", "<f4", shape[:-1]), ("step", "i1", shape)])
 
-    def pack(self, values: FloatArray) -> npt.NDArray[Any]:
+    def pack(self, values: Float32Array) -> npt.NDArray[Any]:
         """A scale per vector, and each number as a multiple of it."""
-        largest: FloatArray = np.abs(values).max(axis=-1, initial=0)
+        largest: Float32Array = np.abs(values).max(axis=-1, initial=0)
         scale = _rounded_up(np.divide(largest, np.float32(127), dtype=np.float32))
         stored = np.empty(len(values), self.packed(values.shape[1:]))
         stored["scale"] = scale
         stored["step"] = np.rint(values / np.where(scale > 0, scale, np.inf)[..., None])
         return stored
 
-    def unpack(self, stored: npt.NDArray[Any]) -> FloatArray:
+    def unpack(self, stored: npt.NDArray[Any]) -> Float32Array:
         """Steps times scales; exact."""
         # A foreign record may hold a scale that no write makes: its memory is infinite, which verify reports.
         with np.errstate(over="ignore"):
@@ -496,7 +493,7 @@ def is_same_layout(one: StoreIdentity, other: StoreIdentity) -> bool:
         return False
 
 
-def _rounded_up(scale: FloatArray) -> FloatArray:
+def _rounded_up(scale: Float32Array) -> Float32Array:
     """Scales rounded up to 16 significant bits; 0 where 127 times the scale is below 1e-30."""
     # An fp32 has 24 significant bits; the lowest 8 are cleared. Adding 0xFF first carries into the bits above
     # whenever one of the 8 was set, into the exponent if need be: that is rounding up.

@@ -34,12 +34,12 @@ from lifelong.data.cell_plan import (
     CellScale,
     keys_of,
 )
+from lifelong.dtypes import IntArray
 from lifelong.errors import ArtifactError, require
 from lifelong.memory.packed_cells import PackedCells
 from lifelong.memory.short_records import ShortRecords, bytes_of
 from lifelong.memory.state import States
 
-IntArray = npt.NDArray[np.int64]
 Fields = dict[str, npt.NDArray[Any]]
 FIELDS = ("cell", "faded", "clock")
 _MOST_PATIENCE = 2**40

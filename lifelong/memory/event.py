@@ -11,8 +11,8 @@ from decimal import Decimal
 from typing import Any, TypeVar, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from lifelong.dtypes import IntArray
 from lifelong.errors import RequestError, UsageError
 
 MAX_ID = 1_024
@@ -180,8 +180,6 @@ def decode_event(value: bytes) -> LoggedEvent:
     # Of bytes, json would first guess the encoding.
     return LoggedEvent(*json.loads(str(value, "utf-8")))
 
-
-IntArray = npt.NDArray[np.int64]
 
 Fields = Mapping[str, str | None]
 

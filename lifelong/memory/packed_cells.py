@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.cell_plan import CellPacking
+from lifelong.dtypes import IntArray
 from lifelong.errors import require
 
 Cells = npt.NDArray[np.int16]
@@ -69,7 +70,7 @@ class PackedCells:
         """From which byte to before which one each field's cells lie, where they are not packed."""
         return [(4 * int(first), 4 * int(end)) for first, end in pairwise(self._start_F)]
 
-    def lengths(self, cell_BKX: Cells, row_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+    def lengths(self, cell_BKX: Cells, row_N: IntArray) -> IntArray | None:
         """`[F, N]` bytes of the filled cells of some users; None if these do not come first, by rising key.
 
         Raises:
@@ -106,7 +107,7 @@ class PackedCells:
         if wrong:
             raise ValueError("a key beyond its field's")
 
-    def _scratch(self) -> tuple[npt.NDArray[np.uint32], Bits, npt.NDArray[np.int64]]:
+    def _scratch(self) -> tuple[npt.NDArray[np.uint32], Bits, IntArray]:
         """Room for the loops; of each call its own, since threads share what is here."""
         piece_I = np.zeros(self.size // 4 + 3, np.uint32)
         return piece_I, piece_I.view(np.uint8), np.zeros(self._start_F[-1], np.int64)
@@ -121,7 +122,7 @@ class PackedCells:
         self.take(stored, 0, cell_NKX, np.arange(len(stored)))
         return cell_NKX
 
-    def take(self, record_NR: Bits, offset: int, cell_BKX: Cells, row_N: npt.NDArray[np.int64]) -> None:
+    def take(self, record_NR: Bits, offset: int, cell_BKX: Cells, row_N: IntArray) -> None:
         """Unpack the cells of records, which begin at a byte, into some rows.
 
         Raises:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.data.dataset import Dataset
 from lifelong.errors import StoreConflictError, StoreError, StoreUnavailableError
@@ -25,7 +24,6 @@ from lifelong.memory.writer import MemoryWriter
 from lifelong.store.artifact_list import ArtifactList, StoredArtifact
 from lifelong.store.contract import Commit, MemoryStore, try_commit
 
-IntArray = npt.NDArray[np.int64]
 _USERS = 256
 """Users who are built together at first; fewer in later passes, where others write them at the same time."""
 _PASSES = 50

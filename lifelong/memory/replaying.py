@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from numbers import Integral
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import Schema, gap_numbers
+from lifelong.dtypes import IntArray
 from lifelong.errors import UsageError
 from lifelong.memory.event import EventTable, LoggedEvent, decode_event, last_time
 from lifelong.memory.rounds import make_rounds
@@ -26,8 +26,6 @@ from lifelong.memory.runtime import Runtime
 from lifelong.memory.state import States
 from lifelong.memory.writer import MemoryWriter
 from lifelong.store.contract import MemoryStore
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

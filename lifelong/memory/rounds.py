@@ -12,9 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-IntArray = npt.NDArray[np.int64]
+from lifelong.dtypes import IntArray
 
 
 @dataclass(frozen=True, slots=True)

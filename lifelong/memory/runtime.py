@@ -15,11 +15,11 @@ from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.artifact.folder import RUN, STRIDE, Artifact, FieldLayout, Graph, is_recent
 from lifelong.artifact.manifest import AGAIN
 from lifelong.data.events import NO_TIME
+from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import ArtifactError, StoreCorruptError
 from lifelong.memory.codec import Codec, is_same_layout, make_codec
 from lifelong.memory.counting import FIELDS as COUNTED
@@ -30,8 +30,6 @@ from lifelong.store.artifact_list import StoreIdentity
 from lifelong.store.contract import MemoryStore
 from lifelong.tracing import traced
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 _USERS = 512
 """Memories that go through the write graph at once: what it works on then stays in the processor's cache."""
 _RUN = 8_192
@@ -45,8 +43,8 @@ _PAIRS = 1_048_576
 class Read(NamedTuple):
     """What is read of B memories, for one target each."""
 
-    logit_BT: FloatArray
-    readout_BI: FloatArray
+    logit_BT: Float32Array
+    readout_BI: Float32Array
 
 
 class Runtime:
@@ -275,7 +273,7 @@ class Runtime:
         last_time_B = np.maximum(states.last_time_B, time_L.max(initial=NO_TIME))
         return self.codec.round(States(states.count_B + len(time_L), last_time_B, {name: memory}))
 
-    def _write(self, states: States, number_BF: IntArray, chosen: slice) -> dict[str, FloatArray]:
+    def _write(self, states: States, number_BF: IntArray, chosen: slice) -> dict[str, Float32Array]:
         names, feed = [part.name for part in self._learned], self._memory(states, chosen)
         if not names:
             return {}
@@ -292,7 +290,7 @@ class Runtime:
         time_B: IntArray,
         *,
         attention: bool = False,
-    ) -> tuple[FloatArray, FloatArray | None]:
+    ) -> tuple[Float32Array, Float32Array | None]:
         """Score C targets per user.
 
         Args:
@@ -355,7 +353,7 @@ class Runtime:
 
     def _score(
         self, memory: dict[str, Any], number_BCF: IntArray, context_BCF: IntArray, asked: list[str]
-    ) -> list[FloatArray]:
+    ) -> list[Float32Array]:
         """Logits, and what the read graph is asked for besides the interest."""
         target = self._embed(number_BCF, self._item)
         interest, *attention = self._run("read", asked, memory | {"target": target, "target_number": number_BCF})
@@ -368,7 +366,7 @@ class Runtime:
         (logit,) = self._run("head", ["logit"], feed)
         return [logit.reshape(*target.shape[:2], -1), *attention]
 
-    def _nothing(self, users: int, candidates: int, asked: list[str]) -> tuple[FloatArray, FloatArray | None]:
+    def _nothing(self, users: int, candidates: int, asked: list[str]) -> tuple[Float32Array, Float32Array | None]:
         """The answer where there is nothing to score: the axes that the graphs would give."""
         nobody, first, number_BCF = self.empty(1), slice(0, 1), np.zeros((1, 1, len(self._item)), np.int64)
         memory = self._readable(nobody, first, np.zeros(1, np.int64), 1)
@@ -403,12 +401,12 @@ class Runtime:
     def _memory(self, states: States, chosen: slice) -> dict[str, Any]:
         return {"count": states.count_B[chosen]} | {name: value[chosen] for name, value in states.fields.items()}
 
-    def _embed(self, number: IntArray, fields: Sequence[str]) -> FloatArray:
+    def _embed(self, number: IntArray, fields: Sequence[str]) -> Float32Array:
         """Look up `number[..., F]` and put the vectors one after another: `[..., F * E]`."""
         vectors = [self._tables[field][number[..., place]] for place, field in enumerate(fields)]
         return np.concatenate(vectors, axis=-1)
 
-    def _run(self, graph: Graph, outputs: list[str], feed: dict[str, Any]) -> list[FloatArray]:
+    def _run(self, graph: Graph, outputs: list[str], feed: dict[str, Any]) -> list[Float32Array]:
         return self._sessions[graph](outputs, feed)
 
 

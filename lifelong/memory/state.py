@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lifelong.artifact.folder import NUMBER, TIME, FieldLayout
 from lifelong.data.events import NO_TIME
+from lifelong.dtypes import IntArray
 
 __all__ = ["FieldLayout", "States"]
 
@@ -30,8 +31,8 @@ class States:
         (5, (5, 2, 3), array([0, 0]))
     """
 
-    count_B: npt.NDArray[np.int64]
-    last_time_B: npt.NDArray[np.int64]
+    count_B: IntArray
+    last_time_B: IntArray
     fields: Mapping[str, npt.NDArray[Any]]
 
     @classmethod
@@ -56,9 +57,6 @@ class States:
         self.count_B[place_B], self.last_time_B[place_B] = states.count_B, states.last_time_B
         for name, value in states.fields.items():
             self.fields[name][place_B] = value
-
-
-IntArray = npt.NDArray[np.int64]
 
 
 class Recent(NamedTuple):

@@ -21,9 +21,9 @@ from operator import add
 from typing import Literal, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.artifact.folder import Artifact
+from lifelong.dtypes import IntArray
 from lifelong.errors import RequestError, StoreBehindError, StoreUnavailableError, UsageError
 from lifelong.memory.artifacts import OpenArtifacts
 
@@ -43,7 +43,6 @@ from lifelong.memory.writer import MemoryWriter
 from lifelong.opening import AnyArtifact, checked_store, open_artifact
 from lifelong.store.contract import ATTEMPTS, SOURCES, Commit, MemoryStore, until_kept
 
-IntArray = npt.NDArray[np.int64]
 T = TypeVar("T")
 
 REMEMBER = 24 * 3600

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field, fields
 from itertools import islice
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import NO_TIME, context_numbers
+from lifelong.dtypes import BoolArray, IntArray
 from lifelong.errors import StoreCorruptError, UsageError
 from lifelong.memory.event import EventTable, LoggedEvent, decode_event
 from lifelong.memory.replaying import HistoryFold, Replayer
@@ -30,8 +30,6 @@ from lifelong.memory.state import States
 from lifelong.memory.writer import MemoryWriter
 from lifelong.store.contract import MemoryStore
 
-IntArray = npt.NDArray[np.int64]
-BoolArray = npt.NDArray[np.bool_]
 _USERS = 1_024
 """Users who are folded together."""
 _TARGETS = 8

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.artifact.folder import Artifact
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.events import Schema, gap_numbers
+from lifelong.dtypes import IntArray
 from lifelong.memory.counting import begin_to_compile_writes
 from lifelong.memory.event import EventTable
 from lifelong.memory.rounds import Rounds
@@ -25,7 +25,6 @@ from lifelong.memory.state import States
 from lifelong.store.contract import ITEMS, MemoryStore
 from lifelong.tracing import traced
 
-IntArray = npt.NDArray[np.int64]
 _GIVEN = 65_536
 """How many items with fields of their own have their numbers remembered."""
 _LONG = 64

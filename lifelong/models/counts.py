@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import NonNegativeFloat, PositiveInt
 
 from lifelong.data.counts import count_inputs, standardising
@@ -24,11 +23,10 @@ from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
 from lifelong.data.examples import Examples
 from lifelong.data.negatives import labelled_training_examples
+from lifelong.dtypes import FloatArray
 from lifelong.models.base import FittedModel
 from lifelong.models.settings import setting
 from lifelong.nn.logistic import fit_logistic
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,6 +28,7 @@ from lifelong.data.counts import count_input_names, count_inputs
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
 from lifelong.data.examples import Examples
+from lifelong.dtypes import FloatArray
 from lifelong.errors import UsageError
 from lifelong.models.extras import BatchParts, HeadInput
 from lifelong.nn.counted import CountScale, TargetPopularity
@@ -78,6 +77,6 @@ class ExactCounts(HeadInput):
         """The mean and deviation of each count."""
         self.scale.fit(count_inputs(dataset, draw()))
 
-    def learn_popularity(self, counts: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    def learn_popularity(self, counts: Mapping[str, FloatArray]) -> None:
         """How often each value is the target."""
         self.popular.learn(counts)

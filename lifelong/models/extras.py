@@ -11,14 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar, TypedDict
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor, nn
 
 from lifelong.data.batch import Batch
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
 from lifelong.data.item_windows import ItemSpan
+from lifelong.dtypes import FloatArray
 
 
 class BatchParts(TypedDict, total=False):
@@ -73,7 +72,7 @@ class HeadInput(nn.Module, ABC):
             draw: draws labelled training examples.
         """
 
-    def learn_popularity(self, counts: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    def learn_popularity(self, counts: Mapping[str, FloatArray]) -> None:
         """See `Model.learn_popularity`."""
 
 
@@ -136,7 +135,7 @@ class Extras(nn.ModuleDict):
         for extra in self.all().values():
             extra.fit(dataset, draw)
 
-    def learn_popularity(self, counts: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    def learn_popularity(self, counts: Mapping[str, FloatArray]) -> None:
         """See `Model.learn_popularity`."""
         for extra in self.all().values():
             extra.learn_popularity(counts)

@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
 from lifelong.data.examples import Examples
 from lifelong.data.renumbering import Renumbering
+from lifelong.dtypes import FloatArray
 
 T = TypeVar("T")
 
@@ -75,7 +73,7 @@ class FittedModel(ABC):
         return [self.not_continued]
 
     @abstractmethod
-    def predict(self, dataset: Dataset, examples: Examples) -> npt.NDArray[np.float64]:
+    def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
         """Logits `[N, T]` of examples, each from the events before its position alone."""
 
     @abstractmethod

@@ -49,12 +49,12 @@ from lifelong.data.negatives import labelled_training_examples
 from lifelong.data.popularity import target_counts
 from lifelong.data.renumbering import Renumbering
 from lifelong.data.target_features import feature_names, fill_features
+from lifelong.dtypes import Float32Array, FloatArray
 from lifelong.errors import ConfigError, MismatchError, require
 from lifelong.models.base import FittedModel
 from lifelong.models.settings import setting
 
-FloatArray = npt.NDArray[np.float32]
-_Labelled = tuple[FloatArray, FloatArray]
+_Labelled = tuple[Float32Array, Float32Array]
 _KNOWN: tuple[Split, ...] = ("train", "validation")
 _INPUTS = 2
 """Version of the inputs that trees split by."""
@@ -99,9 +99,9 @@ class Gbdt(FittedModel):
         self.trees_T: list[Any] = []
         self._start_T: list[Any] | None = None
         """Trees of an earlier fit that boosting continues from."""
-        self.popularity_F: list[FloatArray] = []
+        self.popularity_F: list[Float32Array] = []
         """For each item field: log of 1 + how often each number is the target in training, `[V]`."""
-        self.vectors: dict[str, FloatArray] = {}
+        self.vectors: dict[str, Float32Array] = {}
         """Vectors of the numbers of each field that has some, `[V, D]`."""
 
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
@@ -119,7 +119,7 @@ class Gbdt(FittedModel):
             for label_N, held_N, start in zip(label_TN, held_TN, self._start_T or [None] * len(label_TN), strict=True)
         ]
 
-    def _made(self, dataset: Dataset, seed: int, *, before: int | None = None) -> dict[str, FloatArray]:
+    def _made(self, dataset: Dataset, seed: int, *, before: int | None = None) -> dict[str, Float32Array]:
         """Vectors of the training period, or of its part before a time."""
         width = self.config.vectors
         if not width:
@@ -131,7 +131,7 @@ class Gbdt(FittedModel):
         time_N = np.asarray(dataset.examples("train").time_N)
         return int(np.quantile(time_N, 1 - self.config.later, method="lower"))
 
-    def _examples(self, dataset: Dataset, seed: int) -> tuple[Examples, FloatArray | None]:
+    def _examples(self, dataset: Dataset, seed: int) -> tuple[Examples, Float32Array | None]:
         """Training examples and their weights, None where all weigh the same."""
         settings, rule = self.config, dataset.manifest.negatives
         if settings.negatives is not None and not rule.drawn_in_training:
@@ -170,7 +170,7 @@ class Gbdt(FittedModel):
             ]
         return problems
 
-    def predict(self, dataset: Dataset, examples: Examples) -> npt.NDArray[np.float64]:
+    def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
         """Logits `[N, T]`."""
         logit_NT = np.zeros((len(examples), len(self.inputs.tasks)))
         if len(examples):
@@ -218,7 +218,7 @@ class Gbdt(FittedModel):
         ]
         return model
 
-    def _boost(self, train: _Labelled, held: _Labelled, weight_N: FloatArray | None, *, seed: int, start: Any) -> Any:
+    def _boost(self, train: _Labelled, held: _Labelled, weight_N: Float32Array | None, *, seed: int, start: Any) -> Any:
         """Trees of one task, from inputs and labels of training and validation; the earlier ones come first.
 
         Earlier trees are kept alone where no further one makes validation better.
@@ -262,8 +262,8 @@ class Gbdt(FittedModel):
         return [field for field, size in self.inputs.item.items() if 0 < width < size]
 
     def _inputs(
-        self, dataset: Dataset, examples: Examples, vectors: Mapping[str, FloatArray], known: tuple[Split, ...]
-    ) -> FloatArray:
+        self, dataset: Dataset, examples: Examples, vectors: Mapping[str, Float32Array], known: tuple[Split, ...]
+    ) -> Float32Array:
         """All inputs of examples, the categories last, `[N, K]`; labels of the splits `known` may be read."""
         logged = dataset.manifest.negatives.rule == "none"
         seen: list[npt.NDArray[Any]] = [examples.user_N, examples.row_N, examples.time_N, examples.position_N]
@@ -271,8 +271,8 @@ class Gbdt(FittedModel):
         return self.once(key, lambda: self._computed(dataset, examples, vectors, known if logged else ()))
 
     def _computed(
-        self, dataset: Dataset, examples: Examples, vectors: Mapping[str, FloatArray], known: tuple[Split, ...]
-    ) -> FloatArray:
+        self, dataset: Dataset, examples: Examples, vectors: Mapping[str, Float32Array], known: tuple[Split, ...]
+    ) -> Float32Array:
         number_NF = dataset.catalogue.number_VF[examples.row_N]
         popularity = [popularity_V[number_NF[:, place]] for place, popularity_V in enumerate(self.popularity_F)]
         parts = [np.stack([*popularity, *number_NF[:, self._few].T], axis=1)]

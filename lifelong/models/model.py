@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +18,7 @@ from lifelong.data.batch import Batch
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
 from lifelong.data.scales import ITEM_SCALES, NUMBER, SCALES
-from lifelong.dtypes import FloatArray
+from lifelong.dtypes import Float32Array, FloatArray
 from lifelong.models.extras import Extras, HeadInput
 from lifelong.nn.embeddings import FieldEmbedding
 from lifelong.nn.factors import UserFactors
@@ -180,8 +179,8 @@ class Model(nn.Module, ABC):
 
     def begin_with(
         self,
-        vectors: Mapping[str, npt.NDArray[np.float32]],
-        apart: Sequence[Mapping[str, npt.NDArray[np.float32]]] = (),
+        vectors: Mapping[str, Float32Array],
+        apart: Sequence[Mapping[str, Float32Array]] = (),
     ) -> None:
         """Let trained vectors of item fields begin as those given, times `vector_spread`.
 
@@ -202,7 +201,7 @@ class Model(nn.Module, ABC):
             }
         )
 
-    def learn_popularity(self, counts: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    def learn_popularity(self, counts: Mapping[str, FloatArray]) -> None:
         """Take in how many training targets have each number, before training; most models do not look at it.
 
         Args:

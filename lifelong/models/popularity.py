@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import PositiveFloat
 
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
 from lifelong.data.examples import Examples
+from lifelong.dtypes import FloatArray
 from lifelong.models.base import FittedModel
 from lifelong.models.settings import setting
 
@@ -48,7 +48,7 @@ class Popularity(FittedModel):
     def __init__(self, inputs: InputSpec, config: PopularityConfig) -> None:
         super().__init__(inputs)
         self.config: PopularityConfig = config
-        self.logit_VT: npt.NDArray[np.float64] = np.zeros((inputs.item["item"], len(inputs.tasks)))
+        self.logit_VT: FloatArray = np.zeros((inputs.item["item"], len(inputs.tasks)))
 
     def fit(self, dataset: Dataset, *, seed: int = 0) -> None:
         """Count the responses of the training examples by item number."""
@@ -69,9 +69,9 @@ class Popularity(FittedModel):
         rate_VT = (positive_VT + self.config.smoothing * prior) / (shown_V + self.config.smoothing)
         self.logit_VT = np.log(rate_VT) - np.log1p(-rate_VT)
 
-    def predict(self, dataset: Dataset, examples: Examples) -> npt.NDArray[np.float64]:
+    def predict(self, dataset: Dataset, examples: Examples) -> FloatArray:
         """Logits `[N, T]`."""
-        logit_NT: npt.NDArray[np.float64] = self.logit_VT[dataset.catalogue.number_VF[examples.row_N, 0]]
+        logit_NT: FloatArray = self.logit_VT[dataset.catalogue.number_VF[examples.row_N, 0]]
         return logit_NT
 
     def save(self, folder: Path) -> None:

@@ -39,14 +39,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from lifelong.data.batch import Batch
 from lifelong.data.events import InputSpec
+from lifelong.dtypes import FloatArray
 from lifelong.models.base import Output, UserModel
 from lifelong.models.settings import Share, setting
 from lifelong.nn.baskets import baskets_of, purchase_gaps
@@ -115,7 +114,7 @@ class Recanet(UserModel):
         """The popularity of each item, too."""
         return {**super().number_tables, "popular.popular_0": self.item_fields[0]}
 
-    def learn_popularity(self, counts: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    def learn_popularity(self, counts: Mapping[str, FloatArray]) -> None:
         """How often each item is the target."""
         self.popular.learn(counts)
 

@@ -37,8 +37,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
@@ -47,6 +45,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from lifelong.data.batch import Batch
 from lifelong.data.events import GAP_NUMBERS, InputSpec
 from lifelong.data.vocabulary import UNKNOWN
+from lifelong.dtypes import Float32Array
 from lifelong.models.base import Found, HistoryModel, Output, Query, Window
 from lifelong.models.settings import Share, setting
 from lifelong.nn.chunks import in_chunks
@@ -184,8 +183,8 @@ class Sim(HistoryModel):
 
     def begin_with(
         self,
-        vectors: Mapping[str, npt.NDArray[np.float32]],
-        apart: Sequence[Mapping[str, npt.NDArray[np.float32]]] = (),
+        vectors: Mapping[str, Float32Array],
+        apart: Sequence[Mapping[str, Float32Array]] = (),
     ) -> None:
         """Centroids begin among the new vectors, too."""
         super().begin_with(vectors, apart)

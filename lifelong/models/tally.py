@@ -531,7 +531,7 @@ class Tally(CountingModel[Any]):
             parts.append(embedding(number_BX, table))
         return torch.cat(parts, dim=-1) if parts else None
 
-    def learn_popularity(self, counts: Mapping[str, npt.NDArray[np.float64]]) -> None:
+    def learn_popularity(self, counts: Mapping[str, FloatArray]) -> None:
         """Logarithms of the shares of the targets that have each value, one more target for each."""
         with torch.no_grad():
             for field, table in self.embed.tables.items():

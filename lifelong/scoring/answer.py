@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
+from lifelong.dtypes import Float32Array
 from lifelong.errors import UsageError
 
 Fields = Mapping[str, str | None]
@@ -169,6 +168,6 @@ class Answer:
     last_time: int | None
     scores: list[Score]
     artifact: str
-    attention_CS: npt.NDArray[np.float32] | None
+    attention_CS: Float32Array | None
     unknown_items: int = 0
     request_id: str | None = None

@@ -33,12 +33,11 @@ from lifelong.data.cell_plan import (
     plan_of,
 )
 from lifelong.data.vocabulary import NumberVocabulary, Vocabulary
+from lifelong.dtypes import IntArray
 from lifelong.memory.state import States
 from lifelong.scoring.answer import Score, ScoreRequest
 from lifelong.scoring.explanation import Affinity, Counted, CountedValue
 from lifelong.scoring.scorer import Scorer
-
-IntArray = npt.NDArray[np.int64]
 
 
 def counts_values(artifact: Artifact) -> bool:

@@ -16,8 +16,8 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from lifelong.dtypes import BoolArray, Float32Array, IntArray
 from lifelong.scoring.answer import ScoreRequest
 from lifelong.scoring.catalogue_view import popularity_of
 from lifelong.scoring.counted import counted_of
@@ -159,13 +159,13 @@ class _Shown:
             if column
         }
 
-    def same(self, item: str, number_F: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def same(self, item: str, number_F: IntArray) -> BoolArray:
         """For each event and item field: whether its value is the candidate's, and one that the model knows.
 
         Unknown values share hash buckets, so equal numbers of theirs do not mean equal values.
         """
         first_known = np.array([self.vocabularies[name].first_known for name in self.fields])
-        same_NF: npt.NDArray[np.bool_] = (self.past.number_NF == number_F) & (number_F >= first_known)
+        same_NF: BoolArray = (self.past.number_NF == number_F) & (number_F >= first_known)
         # The item has its id, known to the model or not.
         same_NF[:, 0] = [past == item for past in self.past.items]
         return same_NF
@@ -182,7 +182,7 @@ def _attended(
     place: int,
     slots: Sequence[CoveredSlot],
     shown: _Shown,
-    number_F: npt.NDArray[np.int64],
+    number_F: IntArray,
 ) -> dict[str, Any]:
     """What the attention for one candidate fell on: fields of a `CandidateExplanation`."""
     if answer.attention_CS is None:
@@ -201,7 +201,7 @@ def _attended(
     return {"slots": parts, "events": [], "rest": None}
 
 
-def _weighted(weight_L: npt.NDArray[np.float32], stored: int, shown: _Shown) -> tuple[list[WeightedEvent], OtherEvents]:
+def _weighted(weight_L: Float32Array, stored: int, shown: _Shown) -> tuple[list[WeightedEvent], OtherEvents]:
     """The events of the largest weights, and the others.
 
     Args:
@@ -233,7 +233,7 @@ def _attention_note(scorer: Scorer, count: int) -> str:
     return f"the weights of her last {stored:,} events, which sum to 1 unless the model looked at none of them"
 
 
-def _related(slot: CoveredSlot, shown: _Shown, same_NF: npt.NDArray[np.bool_]) -> list[RelatedEvent]:
+def _related(slot: CoveredSlot, shown: _Shown, same_NF: BoolArray) -> list[RelatedEvent]:
     """The most related events that a slot covers.
 
     Those of its last window come first, then those of the same item, those with more fields in common, later ones.

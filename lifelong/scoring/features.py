@@ -23,6 +23,7 @@ from lifelong.data.dataset import Dataset
 from lifelong.data.events import NO_TIME, context_numbers, user_context
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.negatives import labelled_training_examples
+from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import UsageError, require
 from lifelong.memory.replaying import HistoryFold
 from lifelong.memory.runtime import Runtime
@@ -32,7 +33,6 @@ from lifelong.scoring.answer import ScoreRequest, checked_time
 from lifelong.scoring.counted import NEVER, Cells, counts_values
 from lifelong.scoring.scorer import Scorer, checked_items, checked_scorer
 
-IntArray = npt.NDArray[np.int64]
 Columns = dict[str, npt.NDArray[Any]]
 _USERS = 256
 """How many users' rows are made at once."""
@@ -226,7 +226,7 @@ def _columns(
 
 def _read(
     runtime: Runtime, states: States, place_N: IntArray, number_NF: IntArray, context_NF: IntArray, time_N: IntArray
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+) -> tuple[Float32Array, Float32Array]:
     """Logits `[N, T]` and read-outs `[N, I]`, some rows at a time."""
     if not len(place_N):
         number_1F, context_1F = (np.zeros((1, array.shape[1]), np.int64) for array in (number_NF, context_NF))

@@ -10,11 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from lifelong.data.catalogue import number_fields
 from lifelong.data.item_statistics import parsed
+from lifelong.dtypes import IntArray
 from lifelong.errors import RequestError, StoreUnavailableError
 from lifelong.store.contract import ITEMS, Commit, until_kept
 
@@ -126,7 +124,7 @@ class OnlineItems:
                     fix="leave it out",
                 )
 
-    def numbers(self, items: Sequence[str], given: Sequence[Fields | None] | None = None) -> npt.NDArray[np.int64]:
+    def numbers(self, items: Sequence[str], given: Sequence[Fields | None] | None = None) -> IntArray:
         """Field numbers of items, `[len(items), F]`.
 
         Args:
@@ -152,7 +150,7 @@ class OnlineItems:
         self,
         field: str,
         items: Sequence[str],
-        number_N: npt.NDArray[np.int64],
+        number_N: IntArray,
         given: Sequence[Fields | None] | None = None,
     ) -> list[str | None]:
         """Values of one field of items, for people: see `Catalogue.texts`.
@@ -172,9 +170,7 @@ class OnlineItems:
         ]
         return self.catalogue.texts(field, items, number_N, own)
 
-    def statistics_of(
-        self, items: Sequence[str], given: Sequence[Fields | None] | None = None
-    ) -> npt.NDArray[np.int64]:
+    def statistics_of(self, items: Sequence[str], given: Sequence[Fields | None] | None = None) -> IntArray:
         """Context numbers of the statistics that the model reads, `[len(items), K]`.
 
         Those of a request win over those that were put online, and these over the artifact's, which are those at the

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
+from lifelong.dtypes import IntArray
 from lifelong.errors import UsageError
 from lifelong.memory.state import States, unroll
 from lifelong.memory.updater import decode_event
@@ -37,11 +37,11 @@ class Past:
         note: where the events come from, in words, and what is missing.
     """
 
-    position_N: npt.NDArray[np.int64]
+    position_N: IntArray
     items: list[str]
-    time_N: npt.NDArray[np.int64]
+    time_N: IntArray
     types: list[str | None]
-    number_NF: npt.NDArray[np.int64]
+    number_NF: IntArray
     fields: list[dict[str, str | None] | None]
     source: str | None
     note: str

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from lifelong.artifact.folder import Artifact
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples, Split
+from lifelong.dtypes import FloatArray, IntArray
 from lifelong.errors import UsageError
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.scoring.answer import ScoreRequest
@@ -39,7 +39,7 @@ class Replay:
         write_seconds: time spent in writing.
     """
 
-    logit_N: npt.NDArray[np.float64]
+    logit_N: FloatArray
     events: int
     rounds: int
     reopened: int
@@ -51,8 +51,8 @@ class Replay:
 class _Round:
     """The k-th moment of every user: examples to score, then events to write, both by index."""
 
-    examples: npt.NDArray[np.int64]
-    events: npt.NDArray[np.int64]
+    examples: IntArray
+    events: IntArray
 
 
 def replay(
@@ -127,13 +127,13 @@ def _period(dataset: Dataset, split: Split) -> tuple[int, int | None]:
     )
 
 
-def _events_of(dataset: Dataset, first: int, end: int | None) -> npt.NDArray[np.int64]:
+def _events_of(dataset: Dataset, first: int, end: int | None) -> IntArray:
     """Indices of all events of a period."""
     time_N = np.asarray(dataset.histories.time_N)
     return np.flatnonzero((time_N >= first) & (time_N < (np.iinfo(np.int64).max if end is None else end)))
 
 
-def _written(dataset: Dataset, event_N: npt.NDArray[np.int64], until: Mapping[int, int]) -> npt.NDArray[np.int64]:
+def _written(dataset: Dataset, event_N: IntArray, until: Mapping[int, int]) -> IntArray:
     """The events without those of some users from a time on."""
     keep_N = np.ones(len(event_N), bool)
     for user, end in until.items():
@@ -142,7 +142,7 @@ def _written(dataset: Dataset, event_N: npt.NDArray[np.int64], until: Mapping[in
     return event_N[keep_N]
 
 
-def _rounds(dataset: Dataset, examples: Examples, event_N: npt.NDArray[np.int64]) -> Iterator[_Round]:
+def _rounds(dataset: Dataset, examples: Examples, event_N: IntArray) -> Iterator[_Round]:
     """Group examples and events, by index, by the rank of their moment within their user.
 
     Round k holds the k-th moment of every user: all that is scored in it comes before all that is written in it, and no
@@ -175,8 +175,8 @@ def _score(
     scorer: Scorer,
     dataset: Dataset,
     examples: Examples,
-    chosen: npt.NDArray[np.int64],
-    logit_N: npt.NDArray[np.float64],
+    chosen: IntArray,
+    logit_N: FloatArray,
 ) -> None:
     """Ask the scorer for the chosen examples, one request per user, and note the scores."""
     # Examples lie user by user: a request begins where the user changes.
@@ -220,7 +220,7 @@ def profile_of(dataset: Dataset, user: int) -> dict[str, str | None] | None:
     return {field: vocabulary.value_of(int(number)) for field, vocabulary, number in pairs} or None
 
 
-def user_events(dataset: Dataset, chosen: npt.NDArray[np.int64]) -> list[UserEvent]:
+def user_events(dataset: Dataset, chosen: IntArray) -> list[UserEvent]:
     """Events of the log as a client would send them."""
     users = np.searchsorted(dataset.histories.offset_U, chosen, side="right") - 1
     pairs = zip(users.tolist(), chosen.tolist(), strict=True)

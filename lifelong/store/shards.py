@@ -21,6 +21,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.dtypes import BoolArray, IntArray
 from lifelong.errors import StoreConflictError, StoreError
 from lifelong.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.store.contract import ITEMS, SOURCES, Commit, MemoryStore, check_values, conflict
@@ -57,11 +58,11 @@ class Share:
         """Whether the first shard is among them, which has what is no user's."""
         return 0 in self.numbers
 
-    def places(self, users: Sequence[str]) -> npt.NDArray[np.int64]:
+    def places(self, users: Sequence[str]) -> IntArray:
         """Places of the users of these shards among others."""
         return np.flatnonzero(self.chosen(np.fromiter(map(zlib.crc32, map(str.encode, users)), np.uint32, len(users))))
 
-    def chosen(self, hash_N: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+    def chosen(self, hash_N: npt.NDArray[np.uint32]) -> BoolArray:
         """Which users are of these shards, by the CRC-32 of their ids."""
         mine = np.zeros(self.of, np.bool_)
         mine[list(self.numbers)] = True
