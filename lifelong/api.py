@@ -158,10 +158,10 @@ def predict(
     base_rate: float | None = None,
     threads: int | None = None,
 ) -> Any:
-    """Score the examples of a split without a store; see `lifelong.evaluation.predictions.predict`.
+    """Score the examples of a split without a store, each from the events before it.
 
     Args:
-        artifact: any, or its folder.
+        artifact: any, served or not, or its folder.
         dataset: with the fields and vocabularies of training, or its folder.
         split: "train", "validation" or "test".
         delay: seconds; younger events are hidden.
@@ -169,11 +169,14 @@ def predict(
         threads: of torch; None leaves them as they are.
 
     Returns:
-        A `pyarrow.Table`: user, item, time, events, label, score, probability.
+        A `pyarrow.Table` in the order of the examples: user, item, time (UTC seconds, or ordinals of a log without
+        times), events (how many were known), label, score, and probability, null where no base rate is
+        known; of a model with several tasks `label_<task>`, `score_<task>` and `probability_<task>` of the others too.
 
     Raises:
         MismatchError: the dataset does not fit the model.
-        UsageError: an argument is something else than it should be.
+        UsageError: an argument is something else than it should be, or a delay on data without clock times.
+        MissingExtraError: pyarrow is not installed.
     """
     from lifelong.evaluation import predictions
 
@@ -339,13 +342,14 @@ def backfill(
         until: only events with an earlier time, UTC seconds; None for all.
         progress: called with (users done, users in all).
         event_log: also write the events into the store's log, for explanations.
-        codec: of a new store; None for the store's own.
+        codec: of a new store, see `lifelong.memory.codec`; None for the store's own.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
         MismatchError: the dataset does not fit the model.
-        StoreError: another artifact wrote the store, or it cannot be opened.
-        UsageError: an argument is something else than it should be.
+        StoreError: another artifact wrote the store, or it has another codec, or it cannot be opened; or the codec
+            cannot keep a number.
+        UsageError: an argument is something else than it should be, or `until` is a time that no event can have.
     """
     from lifelong.training import backfill as filling
 
@@ -474,8 +478,9 @@ def verify(
     Raises:
         ArtifactError: the model cannot be served, and why.
         MismatchError: the dataset has other fields or vocabularies than the model.
-        StoreError: the store holds no memories of this artifact, or cannot be opened.
-        UsageError: an argument is something else than it should be.
+        StoreError: the store holds no memories of this artifact, they are not complete, or it cannot be opened.
+        UsageError: an argument is something else than it should be: `until` without a dataset, or a user whom the
+            dataset or the store does not hold.
     """
     from lifelong.memory import verify as verification
 

@@ -23,26 +23,7 @@ def predict(
     base_rate: float | None = None,
     threads: int | None = None,
 ) -> Any:
-    """Score the examples of a split, each from the events before it.
-
-    Args:
-        artifact: any, served or not.
-        dataset: with the fields and vocabularies of training.
-        split: train, validation or test.
-        delay: seconds; younger events are hidden.
-        base_rate: share of positives in production, for probabilities where negatives were sampled; of the first task.
-        threads: of torch; None leaves them as they are.
-
-    Returns:
-        A `pyarrow.Table` in the order of the examples: user, item, time (UTC seconds, or ordinals of a log without
-        times), events (how many were known), label, score, and probability, null where no base rate is
-        known; of a model with several tasks `label_<task>`, `score_<task>` and `probability_<task>` of the others too.
-
-    Raises:
-        MismatchError: the dataset does not fit the model.
-        UsageError: a delay on data without clock times.
-        MissingExtraError: pyarrow is not installed.
-    """
+    """`lifelong.predict`, for an opened artifact and dataset."""
     arrow = require("pyarrow", extra="train", purpose="tables")
     check_fits(artifact, dataset)
     model, examples = load_model(artifact), dataset.examples(split)

@@ -102,20 +102,8 @@ def verify(
     only by what sums in another order make. Items that were put online are seen as they are now, and not in DATA at
     all: users who had such items may differ.
 
-    Args:
-        artifact: its memories are compared.
-        dataset: the events that the store must hold, with the fields of training; None for the store's own log.
-        store: opened, for reading alone is enough.
-        until: only events of the dataset with an earlier time are in the store; None for all.
-        users: how many users, drawn at random, or which; None for all.
-        seed: of the draw, and of the targets that are scored.
-        progress: called with (users done, users in all).
-
-    Raises:
-        ArtifactError: the model cannot be served, and why.
-        MismatchError: the dataset has other fields or vocabularies than the model.
-        StoreForeignError: the store holds no memories of this artifact, or they are not complete.
-        UsageError: `until` without a dataset, or a user whom the dataset or the store does not hold.
+    Arguments and errors are those of `lifelong.verify`, with artifact, dataset and store opened (the store at least for
+    reading).
     """
     identity = identity_of(artifact, store)
     if dataset is not None:

@@ -68,27 +68,11 @@ def backfill(
     event_log: bool = False,
     codec: str | None = None,
 ) -> BackfillReport:
-    """Write the memory of every user of a dataset, from her first event on.
+    """`lifelong.backfill`, for an opened artifact, dataset and store.
 
     A second run writes the same memories again. A user is left alone if the store holds more of her events than the
     dataset. When all are written, the store notes until when it is filled: see `lifelong.memory.filled`. A codec that
     rounds does so at every event, as an updater does: then the events go through the write graph.
-
-    Args:
-        artifact: of a model that is served.
-        dataset: with the fields and vocabularies of training.
-        store: new, or of this artifact.
-        until: only events with an earlier time, UTC seconds; None for all.
-        progress: called with (users done, users in all).
-        event_log: also write the events into the store's log, for explanations.
-        codec: of a new store; see `lifelong.memory.codec`. None for the store's own.
-
-    Raises:
-        ArtifactError: the model cannot be served, and why.
-        MismatchError: the dataset does not fit the model.
-        StoreForeignError: another artifact wrote the store, or it has another codec.
-        StoreError: the codec cannot keep a number.
-        UsageError: `until` is a time that no event can have.
     """
     identity = identity_of(artifact, store, codec)
     check_fits(artifact, dataset)

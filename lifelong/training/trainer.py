@@ -64,31 +64,18 @@ def train(
     callbacks: Sequence[Callback | str] = (),
     name: str | None = None,
 ) -> Artifact:
-    """Train (or fit) a model and write its artifact.
+    """`lifelong.train`, for an opened dataset and with all settings in one object.
+
+    A run that torchrun has restarted continues by itself.
 
     Args:
-        dataset: prepared.
-        model: a name of `MODELS`; None takes the model of `start`.
-        out: folder of the artifact; an older artifact there is replaced at the end.
         config: settings of the run and of the model; what nobody named is as the model trains best.
-        start: an artifact to start from: its weights are carried over by id, and the model has its settings.
-        users_from: the dataset that `start` was trained on, for models with an embedding per user.
-        resume: continue from the checkpoint that an interrupted run left next to `out`. A run that torchrun has
-            restarted continues by itself.
-        progress: show stages, a bar and validations on stderr; or a function that takes the lines.
-        callbacks: called during the run, or names of trackers; see `lifelong.training.trackers`.
         name: of the run, for callbacks; by default that of `out`.
 
     Raises:
         ElsewhereError: only under torchrun on several machines, at the end: the artifact is on the first one.
         LostProcessError: only under torchrun: another process has ended or does not answer.
-        ConfigError: a setting of the model is wrong or differs from that of `start`, or a resumed run has other
-            settings, data or another start.
-        ArtifactError: `start` is absent or damaged.
-        MismatchError: the dataset cannot train this model, and why.
-        UsageError: `out` holds something else, or there is nothing to resume.
-        DivergedError: the loss is no longer a finite number.
-        KeyboardInterrupt: Ctrl-C; a checkpoint was saved.
+        ConfigError: also if a resumed run has other settings, data or another start.
     """
     out, config = Path(out), config or RunConfig()
     if launch().first:
