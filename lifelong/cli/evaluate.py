@@ -57,6 +57,7 @@ def evaluate(
     from lifelong.data.dataset import Dataset
     from lifelong.data.examples import VAULT
     from lifelong.evaluation import evaluate as evaluation
+    from lifelong.evaluation.ranking import USERS, Ranking
     from lifelong.evaluation.results import parse_duration
     from lifelong.evaluation.vault import openings, stored_result
     from lifelong.launch import launch
@@ -86,9 +87,7 @@ def evaluate(
             seed=seed,
             threads=threads,
             in_sample=in_sample,
-            ranking=places,
-            ranking_minutes=ranking_minutes,
-            **({} if ranking_users is None else {"ranking_users": ranking_users}),
+            ranking=Ranking(places, ranking_users or USERS, ranking_minutes) if places else None,
         )
     if out is not None and launch().first:
         result.save(out)

@@ -29,7 +29,7 @@ from lifelong.evaluation.graded import graded_metrics
 from lifelong.evaluation.in_sample import InSample, check_in_sample
 from lifelong.evaluation.metrics import Sample
 from lifelong.evaluation.processes import Processes, join
-from lifelong.evaluation.ranking import MINUTES, USERS, rank_catalogue
+from lifelong.evaluation.ranking import Ranking, rank_catalogue
 from lifelong.evaluation.results import (
     Counts,
     DelayResult,
@@ -204,9 +204,7 @@ def evaluate(
     seed: int = 0,
     threads: int | None = None,
     in_sample: bool = False,
-    ranking: Sequence[int] = (),
-    ranking_users: int | None = USERS,
-    ranking_minutes: float = MINUTES,
+    ranking: Ranking | None = None,
 ) -> Result:
     """Score a split and measure the scores.
 
@@ -222,9 +220,7 @@ def evaluate(
         seed: of the resampling.
         threads: of torch.
         in_sample: measure a test period that the model was trained on, too, and mark the result.
-        ranking: also rank the whole catalogue, and measure at these places; see `lifelong.evaluation.ranking`.
-        ranking_users: for the baskets of this many users, drawn by the seed; None = of all.
-        ranking_minutes: that ranking may take; it is refused early where it would take longer.
+        ranking: also rank the whole catalogue, for the baskets of users drawn by the seed.
 
     Raises:
         MismatchError: the dataset does not fit the model, its test period was seen in training, processes have
@@ -253,7 +249,7 @@ def evaluate(
     seconds = time.perf_counter() - start
     scored = scored_by(artifact, dataset, logits, split=split, seconds=seconds)
     ranked = None
-    if ranking:
+    if ranking is not None:
 
         def score(asked: Examples) -> FloatArray:
             found_NT = predict(model, held, asked, delay=delays[0], threads=threads, processes=processes)
@@ -263,9 +259,9 @@ def evaluate(
             score,
             held,
             examples,
-            ranking,
-            users=ranking_users,
-            minutes=ranking_minutes,
+            ranking.cutoffs,
+            users=ranking.users,
+            minutes=ranking.minutes,
             drawn=drawn_for(dataset, held) if _learns_from_negatives(model) else None,
             resamples=bootstrap,
             seed=seed,

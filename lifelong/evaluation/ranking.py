@@ -48,6 +48,21 @@ _PAIRS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Ranking:
+    """A ranking that an evaluation is asked for; see `rank_catalogue`.
+
+    Args:
+        cutoffs: K, places from 1.
+        users: how many users at most; None = all.
+        minutes: that scoring may take.
+    """
+
+    cutoffs: Sequence[int]
+    users: int | None = USERS
+    minutes: float = MINUTES
+
+
+@dataclass(frozen=True, slots=True)
 class Ranked:
     """The true items of some baskets, each with its place.
 

@@ -18,7 +18,7 @@ from lifelong.data.negatives import drawn_counts
 from lifelong.errors import DataError, UsageError
 from lifelong.evaluation import ranking
 from lifelong.evaluation.evaluate import evaluate
-from lifelong.evaluation.ranking import rank_catalogue
+from lifelong.evaluation.ranking import Ranking, rank_catalogue
 from lifelong.evaluation.results import RankingResult
 from lifelong.models import build
 from lifelong.reports.tables import ranking_table
@@ -165,7 +165,7 @@ def test_scores_that_were_learned_from_negatives_are_ranked_with_popularity(
     dataset: Dataset, tmp_path: Path, model: str, corrected: bool
 ) -> None:
     artifact = train(dataset, model, tmp_path / "artifact", progress=False)
-    found = evaluate(artifact, dataset, bootstrap=2, ranking=(5,))
+    found = evaluate(artifact, dataset, bootstrap=2, ranking=Ranking((5,)))
     assert found.ranking is not None
     assert found.ranking.by_popularity == corrected
     table = ranking_table([found])

@@ -20,7 +20,7 @@ from lifelong.data.dataset import Dataset
 from lifelong.errors import DatasetError, MismatchError, UsageError
 from lifelong.evaluation import evaluate as evaluation
 from lifelong.evaluation.evaluate import drawn_for, evaluate
-from lifelong.evaluation.ranking import rank_catalogue
+from lifelong.evaluation.ranking import Ranking, rank_catalogue
 from lifelong.evaluation.vault import Opening, claim, openings, stored_result
 from lifelong.preparation.prepare import prepare
 from lifelong.testing.datasets import tiny_dataset
@@ -90,7 +90,7 @@ def test_how_often_an_item_was_drawn_is_found_by_its_id(tmp_path: Path) -> None:
 
 
 def test_the_vault_is_ranked_with_its_own_histories_and_items(dataset: Dataset, artifact: Artifact) -> None:
-    found = evaluate(artifact, dataset, split="vault", bootstrap=2, ranking=(5,)).ranking
+    found = evaluate(artifact, dataset, split="vault", bootstrap=2, ranking=Ranking((5,))).ranking
     vault = dataset.vault
     model, examples = load_model(artifact), vault.examples("vault")
     wanted = rank_catalogue(
