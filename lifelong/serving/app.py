@@ -114,22 +114,7 @@ def create_app(
         # Its spans hold addresses and texts of errors, which name users; earlier releases have none.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.state.service, app.state.takeovers = service, Takeovers(service)
-    app.state.impressions, app.state.shadow = _impressions_log(service), _shadow(service, shadow)
-    app.state.recent_users, app.state.report = RecentUsers(), shown
-    service.on_events.append(app.state.recent_users.add)
-    service.on_forget["recent"] = app.state.recent_users.discard
-    if app.state.impressions is not None and app.state.shadow is not None:
-        app.state.shadow.on_answers.append(app.state.impressions.offer)
-    keepers = [
-        service.metrics,
-        service.health,
-        app.state.impressions,
-        app.state.shadow,
-        app.state.takeovers,
-        Sweeper(service),
-    ]
-    app.state.keepers = [keeper for keeper in keepers if keeper is not None]
+    _attach(app, service, shadow, shown)
     routers = (busy, admin, api, explorer, operations, pages)
     app.state.routes = [route for router in routers for route in router.routes]
     for router in routers:
@@ -147,6 +132,26 @@ def create_app(
     app.add_middleware(Shed, rush=app.state.rush)
     _describe(app, service, keys=keys)
     return app
+
+
+def _attach(app: FastAPI, service: Service, shadow: Artifact | None, report: Report | None) -> None:
+    """Put what runs with the app, and what its endpoints read, into its state."""
+    app.state.service, app.state.takeovers = service, Takeovers(service)
+    app.state.impressions, app.state.shadow = _impressions_log(service), _shadow(service, shadow)
+    app.state.recent_users, app.state.report = RecentUsers(), report
+    service.on_events.append(app.state.recent_users.add)
+    service.on_forget["recent"] = app.state.recent_users.discard
+    if app.state.impressions is not None and app.state.shadow is not None:
+        app.state.shadow.on_answers.append(app.state.impressions.offer)
+    keepers = [
+        service.metrics,
+        service.health,
+        app.state.impressions,
+        app.state.shadow,
+        app.state.takeovers,
+        Sweeper(service),
+    ]
+    app.state.keepers = [keeper for keeper in keepers if keeper is not None]
 
 
 def _report(folder: Path | str, *, keys: bool) -> Report:
