@@ -154,12 +154,12 @@ def _short(value: object) -> str:
 
 
 def _are_events(events: object) -> bool:
-    """Whether something is a list of what has the parts of a `UserEvent`."""
+    """Whether something is a list of objects with the attributes of a `UserEvent`."""
     return isinstance(events, Sequence) and all(hasattr(event, "event_id") for event in events)
 
 
 def _are_fields(fields: object) -> bool:
-    """Whether something is what an event may say of its item."""
+    """Whether something can be the item fields of an event."""
     if fields is None:
         return True
     return isinstance(fields, Mapping) and all(

@@ -137,7 +137,7 @@ class Runtime:
 
     @property
     def free_weights(self) -> bool:
-        """Whether its attention is of any size and sign, and no share of 1."""
+        """Whether attention weights may have any size and sign, instead of summing to 1."""
         return self._attention == "weight"
 
     @property
@@ -207,7 +207,7 @@ class Runtime:
         return replace(after, fields={**after.fields, **counted})
 
     def write_learned(self, states: States, number_BF: IntArray, time_B: IntArray) -> States:
-        """`write` without the fields that `counting` keeps, which are not in what it gives."""
+        """`write` without the fields that `counting` keeps, which are left out of the result."""
         if self._recent:
             fields = append(states, number_BF, time_B)
         else:

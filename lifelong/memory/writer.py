@@ -26,11 +26,11 @@ from lifelong.store.contract import ITEMS, MemoryStore
 from lifelong.tracing import traced
 
 _GIVEN = 65_536
-"""How many items with fields of their own have their numbers remembered."""
+"""How many items with fields of their own are kept in RAM with their numbers."""
 _LONG = 64
-"""Events of one user in a batch from which on they are a long run, for an artifact that has a graph for such."""
+"""How many of one user's events in a batch make a long run, for an artifact with a graph for runs."""
 _FEW = 2
-"""With so few users left, each one's events are folded in by themselves, not the k-th events of all together."""
+"""With this few users left, each user's events are folded in alone, instead of the k-th events of all together."""
 
 
 class MemoryWriter:

@@ -78,7 +78,7 @@ class Connections:
         return True
 
     def step(self, one: Connection) -> None:
-        """Note that a connection has got on: opened, head complete, answered."""
+        """Note the progress of a connection: opened, head complete, answered."""
         # It moves to the end, so that the oldest ones are found without a search.
         self._step_of.pop(one, None)
         self._step_of[one] = one.loop.time()
@@ -377,7 +377,7 @@ def _refusal(response: Response, stays: bool) -> bytes:
 
 
 class _Refused:
-    """What uvicorn knows of a request that was refused: it is answered, and what comes of its body goes nowhere."""
+    """What uvicorn knows of a request that was refused: it is answered, and what arrives of its body is discarded."""
 
     response_complete, more_body, disconnected, keep_alive = True, False, False, True
 

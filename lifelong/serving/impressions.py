@@ -38,7 +38,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 ROWS, SECONDS, WAITING = 50_000, 60.0, 1_000
 """Rows of one file at most, about; seconds until a file is written; requests that wait at most."""
 _HELD = 4
-"""Files' worth of rows that are held where the disk takes none."""
+"""How many files' rows are held in RAM while the disk takes none."""
 
 
 class ImpressionsLog:
@@ -89,7 +89,7 @@ class ImpressionsLog:
         return True
 
     def close(self) -> None:
-        """Write what was taken, and end."""
+        """Write what was taken, and stop."""
         self._background.close()
         self.flush()
 

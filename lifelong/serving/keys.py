@@ -34,7 +34,7 @@ Keys = dict[str, frozenset[str]]
 HASHED = re.compile("sha256:[0-9a-f]{64}")
 """A key that is listed by its hash."""
 _LOOK = 1.0
-"""Seconds between two looks at a file of keys."""
+"""Seconds between two checks of a file of keys."""
 
 _SCOPE_OF = {
     "/v1/events": "events",

@@ -16,13 +16,13 @@ from lifelong.serving.keys import KeyRing
 from lifelong.serving.metrics import Metrics
 
 _DRAINED = 8
-"""Limits' worth of a body that is read and thrown away: the client gets the refusal, and not a closed connection."""
+"""How many times its limit of a body is read and discarded: the client gets the refusal, not a closed connection."""
 
 _SMALL = 16_384
-"""Bytes of a body that is taken however many large ones there are."""
+"""Bytes up to which a body is accepted however many large ones there are."""
 
 _WRONG_BURST, _WRONG_RATE, _CALLERS = 20.0, 0.1, 10_000
-"""Wrong keys that an address may try at once, and then a second; callers with a right key that are remembered."""
+"""Wrong keys that an address may try at once, and then per second; callers with a right key that are remembered."""
 _GUESSING = TooManyError(
     "too many wrong API keys from this address",
     expected=f"at most {_WRONG_BURST:g} at once, then one every {1 / _WRONG_RATE:g} seconds",

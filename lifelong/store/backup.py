@@ -159,7 +159,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _opened_once(store: Path) -> str:
-    """Look a copy through and bring it to rest; the artifact that it serves."""
+    """Check a copy and bring it to rest; returns the artifact that it serves."""
     with contextlib.closing(open_folder(store, None, read_only=False)) as opened:
         identity = opened.artifact_list().identity
     return "" if identity is None else identity.artifact_id
@@ -176,7 +176,7 @@ def _named(copy: Path, path: Path) -> Iterator[None]:
 
 
 def _copy(folder: Path, to: Path) -> None:
-    """Copy one database, again and again until its files did not change meanwhile.
+    """Copy one database, again until its files do not change meanwhile.
 
     Raises:
         StoreUnavailableError: they changed each time.

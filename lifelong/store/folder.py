@@ -31,7 +31,7 @@ AGAIN = "a running service opens its store again by itself (another command: sta
 _SPARE, _DESCRIPTORS = 4 * 2**20, 32
 """Bytes and descriptors that opening a database takes next to those that it had open."""
 _PATIENCE, _PAUSE = 10.0, 0.05
-"""Seconds: how long the processes of an owner that was killed are waited for, and how often one looks."""
+"""Seconds to wait for the processes of an owner that was killed, and seconds between two checks."""
 RESTORE = "restore a backup (`lifelong restore BACKUP STORE`), or build the store again"
 """What to do about a store that is damaged."""
 
@@ -159,7 +159,7 @@ def named_owner(path: Path) -> int | None:
 
 
 def after_killed_owner(path: Path, opened: Callable[[], T]) -> T:
-    """Open a folder; if its owner was killed, wait for what that has left, which ends by itself.
+    """Open a folder; if its owner was killed, wait for the processes that it has left, which end by themselves.
 
     Raises:
         StoreLockedError: another process owns it.
@@ -181,7 +181,7 @@ def _runs(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        # It is another user's.
+        # The process is another user's.
         return True
     return True
 

@@ -72,7 +72,7 @@ _MARK = 8
 _MOST = 1_000
 """Keys of one command at most, so that the server does not make others wait."""
 _REMEMBERED = 600
-"""Seconds for which a commit's name is kept: longer than it is sent again for."""
+"""Seconds for which a commit's name is kept: longer than the commit is retried."""
 _COUNT = struct.Struct(">q")
 _COMMIT = Script(f"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
@@ -169,7 +169,7 @@ class RedisStore:
         """
         if not self._read_only:
             self._check_alive()
-            # Of two that claim it at once the first one has it.
+            # If two claim it at once, the first one wins.
             if self._ask([("SET", self._key(0, "identity"), json.dumps(asdict(identity)), "NX")])[0]:
                 self._replicas.wait()
         known = self.artifact_list()
@@ -584,7 +584,7 @@ class _Part:
         self.writes += [command, self._place(key), len(arguments), *arguments]
 
     def raise_mark(self, key: bytes, mark: tuple[str, int], offset: int) -> None:
-        """Move a position up; one that is further stays."""
+        """Move a position forward; one that is further ahead stays."""
         self.write("RAISE", key, _source(*mark), offset)
 
     def arguments(self, name: bytes) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Goes on without the part of a store's write-ahead log that is damaged, and says what is lost with it.
+"""Continues without the damaged part of a store's write-ahead log, and says what is lost with it.
 
 What is before the damage is kept: memories, event log, event ids and watermarks as they were after some commit, of each
 shard by itself. So sources that are read again from their watermarks bring back what they still have.
@@ -26,7 +26,7 @@ _LENGTH, _OFFSET = struct.Struct(">I"), struct.Struct(">q")
 
 @dataclass(slots=True)
 class Loss:
-    """What a database lacks when it goes on without the damaged part of its log.
+    """What a database lacks when it continues without the damaged part of its log.
 
     Args:
         file: of the log that is damaged.
@@ -77,7 +77,7 @@ def _tried(folder: Path, path: Path) -> list[Loss]:
 def accept_loss(path: Path) -> list[Loss]:
     """Take the damaged part of the log away, and all after it; what is lost, of each damaged shard.
 
-    No process may have the store open, this one neither.
+    No process may have the store open, not even this one.
 
     Raises:
         UsageError: there is no store.
@@ -90,7 +90,7 @@ def accept_loss(path: Path) -> list[Loss]:
 
 
 def _fault(path: Path) -> Fault | None:
-    """What is wrong with the log, for our check or for RocksDB's."""
+    """What is wrong with the log, by our check or by RocksDB's."""
     db = path / "db"
     try:
         number, sequence = noted_log(path)

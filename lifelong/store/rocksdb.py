@@ -88,7 +88,7 @@ _ARTIFACTS = b"mroster"
 _PURGED = b"mpurged"
 _PROBE = b"mprobe"
 _PATIENCE = 1.0
-"""Seconds that the removal of files which nothing reads may take."""
+"""Seconds allowed for the removal of files that nothing reads."""
 _NUMBER = struct.Struct(">q")
 _LENGTH = struct.Struct(">I")
 CACHE = 128 * 2**20
@@ -147,7 +147,7 @@ class RocksDbStore:
     _tell: Listener | None = None
     _artifact_list: ArtifactList | None = None
     _ill: StoreError | None = None
-    """The error of a write that was refused, since when the database takes none; None if all is well."""
+    """The error of the write since which the database refuses all writes; None if all is well."""
     _noted: tuple[int, int] = (-1, -1)
     """State of the database's files and last file of its log, when the log was written down."""
     _doubt: str | None = None
@@ -212,7 +212,7 @@ class RocksDbStore:
         return self._caches.read(names, space, lambda unknown, space: self._get_many(_keys(unknown, space)))
 
     def listen(self, listener: Listener) -> None:
-        """Have it called with all that changes what a reader may keep: see `Listener`."""
+        """Register a listener for all changes of what readers may keep; see `Listener`."""
         self._tell = listener
 
     def commit(self, change: Commit) -> None:
@@ -256,7 +256,7 @@ class RocksDbStore:
         return self.read_many(names, space=space)
 
     def _keep(self, change: Commit) -> None:
-        """Put what was written into the caches, and take what was erased out."""
+        """Put what was written into the caches, and remove what was erased."""
         spaces = {*self.artifact_list().spaces, *change.records, *([ITEMS] if change.removed else [])}
         erased = {space: change.deleted if space >= 0 else change.removed if space == ITEMS else () for space in spaces}
         written: Written = {space: (change.records.get(space, {}), names) for space, names in erased.items()}
@@ -268,7 +268,7 @@ class RocksDbStore:
             self._tell(what, written or {})
 
     def _erase(self, batch: Any, user: str) -> None:
-        """Take everything of a user out."""
+        """Remove everything about a user."""
         for space in self.artifact_list().spaces:
             batch.delete(_prefix(space) + user.encode())
         for key, _ in self._scan(_of_user(b"e", user)):
@@ -425,7 +425,7 @@ class RocksDbStore:
                 note_log(self.path, int(left[-1].stem) if left else 0, sequence)
 
     def _own(self) -> None:
-        """Name this process as the owner, and bring what RocksDB itself does not sync to the disk.
+        """Name this process as the owner, and sync to the disk what RocksDB itself does not.
 
         Raises:
             StoreUnavailableError: the folder cannot be written.
@@ -439,7 +439,7 @@ class RocksDbStore:
             raise unwritable(self.path, error) from error
 
     def _note(self) -> None:
-        """Write down that the log has another file; before a commit returns that only this file has.
+        """Record that the log has another file, before a commit returns that is in this file alone.
 
         Raises:
             OSError: it cannot be written.
@@ -451,7 +451,7 @@ class RocksDbStore:
         with self._noting:
             number = int(files(self.path / "db")[-1].stem)
             if number != self._noted[1]:
-                # Nobody may miss what was not brought to the disk.
+                # Without `sync` nothing is noted: what was not synced must not count as missing.
                 note_log(self.path, *((number, self._db.latest_sequence_number()) if self._sync else (0, 0)))
             self._noted = state, number
 
@@ -504,7 +504,7 @@ class RocksDbStore:
             with _translated(self.path):
                 self._opened().flush_wal(True)
         except StoreError as error:
-            # Readers would find what may not be on the disk, a repetition would be called a duplicate.
+            # Otherwise readers would find what may not be on the disk, and a retry would be called a duplicate.
             self._ill, self._doubt = error, error.found
             raise self._in_doubt() from error
         try:
@@ -530,7 +530,7 @@ class RocksDbStore:
         return scan
 
     def _check_end(self, start: bytes, backwards: bool, last: bytes | None) -> None:
-        """Whether a scan that found no more rows is through: at damage RocksDB's rows end, too, and say nothing.
+        """Check that a scan without further rows is complete: at damage RocksDB's rows end, too, without an error.
 
         Raises:
             StoreCorruptError: it is not.
@@ -583,7 +583,7 @@ class _Scan:
 
 
 def _prefix(space: int) -> bytes:
-    """What the keys of a space begin with; no space's is another one's prefix."""
+    """The prefix of the keys of a space; no space's prefix begins another's."""
     if space < 0:
         return {ITEMS: b"i", SOURCES: b"f"}[space]
     return b"t" + _LENGTH.pack(space) if space else b"s"
@@ -607,7 +607,7 @@ def _each(call: Callable[[bytes, bytes], None], keys: Iterable[bytes], values: I
 
 
 def _of_user(kind: bytes, user: str) -> bytes:
-    """What the keys of a kind begin with that are a user's; no user's is another's prefix."""
+    """The prefix of a user's keys of one kind; no user's prefix begins another's."""
     return kind + name_of(user)
 
 
@@ -629,7 +629,7 @@ def _opened(path: Path, *, write: bool, listed: bool = True, stores: int = 1) ->
     if not listed:
         options = kit.Options(raw_mode=True)
     options.create_if_missing(write)
-    # Without a limit each file of the store stays open, and descriptors run out at some size of it.
+    # Without a limit each file of the store stays open, and a large store runs out of descriptors.
     options.set_max_open_files(files_of_a_store(stores))
     options.set_wal_recovery_mode(kit.DBRecoveryMode.tolerate_corrupted_tail_records())
     # Every change of the files writes a new list of them: it names the first and last key of each, and must not
