@@ -104,9 +104,10 @@ def in_process(artifact: Artifact, folder: Path) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def service(artifact: Artifact, folder: Path) -> Iterator[str]:
+def service(artifact: Artifact, folder: Path, workers: int = 1) -> Iterator[str]:
     """`lifelong serve` on a free port; its address."""
     command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--json", "--port", "0"]
+    command += ["--workers", str(workers)]
     process = subprocess.Popen([*command, "--store", f"rocksdb://{folder}"], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -168,7 +169,7 @@ def of_model(model: str, folder: Path, arguments: argparse.Namespace) -> dict[st
     fill(artifact, store, arguments.long)
     found: dict[str, Any] = {"seconds to write the long history": round(time.perf_counter() - started, 1)}
     found["in process"] = in_process(artifact, store)
-    with service(artifact, store) as address:
+    with service(artifact, store, arguments.workers) as address:
         found["http"] = over_http(address, folder, arguments.rate, arguments.seconds, arguments.events)
     return found
 
@@ -180,10 +181,16 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200, help="requests a second")
     parser.add_argument("--events", type=float, help="events a second meanwhile (default: half of what it can take)")
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--workers", type=int, default=1, help="processes of the service that score")
     parser.add_argument("--long", type=int, default=1_000_000, help="events of the long history")
     parser.add_argument("--dir", type=Path, default=None, help="where to put the temporary folder: a real disk")
     arguments = parser.parse_args()
-    document: dict[str, Any] = {"rate": arguments.rate, "long": arguments.long, "cores": os.cpu_count()}
+    document: dict[str, Any] = {
+        "rate": arguments.rate,
+        "long": arguments.long,
+        "workers": arguments.workers,
+        "cores": os.cpu_count(),
+    }
     with tempfile.TemporaryDirectory(prefix="latency-", dir=arguments.dir) as name:
         folder = Path(name)
         for model in arguments.model:

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from lifelong.serving.keys import KeyFile
     from lifelong.serving.logs import LogFormat
     from lifelong.serving.service import ServiceSettings
-    from lifelong.serving.writer import WriterProcess
+    from lifelong.serving.writer import Writer
+    from lifelong.serving.writer_process import WriterTask
     from lifelong.store.contract import MemoryStore
 
 
@@ -54,7 +55,7 @@ def serve(
     store: StoreUrl,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that score, on a store on disk or on a server.")] = 1,
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with one key per line, followed by its scopes.")
     ] = None,
@@ -132,7 +133,7 @@ def serve(
     from lifelong.serving.run import check_workers, run, run_workers
     from lifelong.store.redis_client import without_password
 
-    check_workers(workers, store)
+    check_workers(workers, store, traces=traces or tracing.wanted(), topic=place is not None)
     check_exposure(host, keys=api_key_file is not None, open_to_all=no_keys)
     keys = None if api_key_file is None else KeyFile(api_key_file)
     admin_keys = None if admin_key_file is None else KeyFile(admin_key_file)
@@ -160,12 +161,17 @@ def serve(
     make_app = partial(
         _open_app, artifact, store, keys, admin_keys, hosts, data, shadow, report, settings, following, log, traces
     )
+    embedded = workers > 1 and store.startswith("rocksdb://")
     shown = {"store": without_password(store), "keys": keys is not None}
 
     def ready(artifact_id: str, address: str) -> None:
         _announce(terminal, {"address": address, "artifact": artifact_id, **shown}, log)
 
-    with _failures_in(log, terminal):
+    with _failures_in(log, terminal), contextlib.ExitStack() as around:
+        if embedded:
+            # One process owns the store; all workers find it in this folder.
+            folder = around.enter_context(_writer_for_workers(artifact, store, settings, log))
+            make_app = partial(make_app, folder=folder)
         with make_app() as app:
             # With several workers, this process only finds out what is wrong with the artifact or the store.
             served = app.state.service.artifact
@@ -214,8 +220,9 @@ def _open_app(
     following: _Following | None,
     log: LogFormat,
     traces: bool,
+    folder: Path | None = None,
 ) -> Iterator[FastAPI]:
-    """The app of one process, with the store open as long as the context."""
+    """The app of one process, with the store open as long as the context; `folder` names the writer of several."""
     from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
     from lifelong.serving.app import create_app, follow
@@ -226,11 +233,15 @@ def _open_app(
     dataset = None if data is None else Dataset(data)
     traced = traces or tracing.wanted()
     # The spans of a write are those of this process.
+    if folder is not None:
+        pair = _opened_for_all(artifact, folder)
+    elif traced or not store.startswith("rocksdb://"):
+        pair = _opened_here(artifact, store)
+    else:
+        pair = _opened_by_a_writer(artifact, store, settings, log)
     with (
         tracing.tracing() if traced else contextlib.nullcontext(),
-        _opened_here(artifact, store)
-        if traced or not store.startswith("rocksdb://")
-        else _opened_by_a_writer(artifact, store, settings, log) as (opened, memories, writer),
+        pair as (opened, memories, writer),
         open_letters(None if following is None else following.dead_letter) as letters,
     ):
         app = create_app(
@@ -250,28 +261,59 @@ def _open_app(
         yield app
 
 
+Opened = tuple["Artifact", "MemoryStore", "Writer | None"]
+
+
 @contextlib.contextmanager
-def _opened_here(artifact: Path, url: str) -> Iterator[tuple[Artifact, MemoryStore, None]]:
+def _opened_here(artifact: Path, url: str) -> Iterator[Opened]:
     with open_pair(artifact, url, read_only=False) as (opened, store):
         yield opened, store, None
 
 
 @contextlib.contextmanager
-def _opened_by_a_writer(
-    artifact: Path, url: str, settings: ServiceSettings, log: LogFormat
-) -> Iterator[tuple[Artifact, MemoryStore, WriterProcess]]:
+def _opened_by_a_writer(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Opened]:
     """The artifact, and a store that a process of its own opens meanwhile and writes to."""
     from lifelong.artifact.folder import Artifact
     from lifelong.serving.writer import WriterProcess
+
+    with contextlib.closing(WriterProcess(_task(artifact, url, settings, log))) as writer:
+        opened = Artifact.open(artifact)
+        yield opened, writer.open(), writer
+
+
+@contextlib.contextmanager
+def _writer_for_workers(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Path]:
+    """The process that owns the store, for several workers; gives the folder in which they find it."""
+    from lifelong.serving.run import shared_folder
+    from lifelong.serving.writer import WorkersWriter
+
+    with (
+        shared_folder() as folder,
+        contextlib.closing(WorkersWriter(_task(artifact, url, settings, log), folder)) as writer,
+    ):
+        writer.open()
+        yield folder
+
+
+@contextlib.contextmanager
+def _opened_for_all(artifact: Path, folder: Path) -> Iterator[Opened]:
+    """The artifact, and a store that the writer of all workers owns."""
+    from lifelong.artifact.folder import Artifact
+    from lifelong.serving.run import held
+    from lifelong.serving.writer import WorkersStore
+
+    with held(folder), contextlib.closing(WorkersStore(folder)) as writer:
+        opened = Artifact.open(artifact)
+        yield opened, writer.open(), writer
+
+
+def _task(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> WriterTask:
     from lifelong.serving.writer_process import WriterTask
     from lifelong.store.descriptors import raise_descriptor_limit
 
     # The writer has the same limit.
     raise_descriptor_limit()
-    task = WriterTask(url, artifact.resolve(), settings.late, settings.event_log, settings.max_ahead, log)
-    with contextlib.closing(WriterProcess(task)) as writer:
-        opened = Artifact.open(artifact)
-        yield opened, writer.open(), writer
+    return WriterTask(url, artifact.resolve(), settings.late, settings.event_log, settings.max_ahead, log)
 
 
 def _announce(terminal: Terminal, document: dict[str, Any], log: LogFormat) -> None:

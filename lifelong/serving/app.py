@@ -40,7 +40,7 @@ from lifelong.serving.shadow import Shadow
 from lifelong.serving.sweeper import Sweeper
 from lifelong.serving.takeovers import Takeovers
 from lifelong.serving.traces import Traces
-from lifelong.serving.writer import WriterProcess
+from lifelong.serving.writer import Writer
 from lifelong.store.contract import MemoryStore
 from lifelong.version import __version__
 
@@ -68,7 +68,7 @@ def create_app(
     shadow: AnyArtifact | None = None,
     report: Path | str | None = None,
     settings: ServiceSettings | None = None,
-    writer: WriterProcess | None = None,
+    writer: Writer | None = None,
 ) -> FastAPI:
     """Build the service around one artifact and one store.
 

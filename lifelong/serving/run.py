@@ -38,7 +38,7 @@ BACKLOG = 2_048
 STOP_SECONDS = 30
 """Seconds that accepted requests may take after the signal to stop."""
 METRICS = "lifelong-metrics-"
-"""Begin of the names of folders in which the processes of a service add up what they count."""
+"""Begin of the names of folders of the processes of a service, in which they add up what they count among others."""
 PORT_SECONDS = 5.0
 """Seconds that workers of a service that was killed may take to leave the port to the next one."""
 
@@ -112,16 +112,25 @@ def _shared_metrics() -> Iterator[None]:
     if os.environ.get(SHARED):
         yield
         return
-    remove_left_metrics()
-    # It gets its name when it is held: nobody takes it for one that was left.
-    folder = Path(tempfile.mkdtemp(prefix=f".{METRICS}"))
-    with _held(folder):
-        named = folder.rename(folder.with_name(folder.name[1:]))
-        os.environ[SHARED] = str(named)
+    with shared_folder() as folder:
+        os.environ[SHARED] = str(folder)
         try:
             yield
         finally:
             del os.environ[SHARED]
+
+
+@contextlib.contextmanager
+def shared_folder() -> Iterator[Path]:
+    """A folder for the processes of one service, which only this user may open; those that killed ones left go."""
+    remove_left_metrics()
+    # It gets its name when it is held: nobody takes it for one that was left.
+    folder = Path(tempfile.mkdtemp(prefix=f".{METRICS}"))
+    with held(folder):
+        named = folder.rename(folder.with_name(folder.name[1:]))
+        try:
+            yield named
+        finally:
             shutil.rmtree(named, ignore_errors=True)
 
 
@@ -132,12 +141,12 @@ def remove_left_metrics() -> None:
     """
     for folder in Path(tempfile.gettempdir()).glob(f"{METRICS}*"):
         # Of another user, or held.
-        with contextlib.suppress(OSError), _held(folder, fcntl.LOCK_EX):
+        with contextlib.suppress(OSError), held(folder, fcntl.LOCK_EX):
             shutil.rmtree(folder)
 
 
 @contextlib.contextmanager
-def _held(folder: Path, how: int = fcntl.LOCK_SH) -> Iterator[None]:
+def held(folder: Path, how: int = fcntl.LOCK_SH) -> Iterator[None]:
     """Hold a folder, together with other processes or alone.
 
     Raises:
@@ -159,7 +168,7 @@ def _worker_app(make_app: Callable[[], contextlib.AbstractContextManager[FastAPI
     end_with_parent(grace=STOP_SECONDS)
     opened = contextlib.ExitStack()
     if (shared := Path(os.environ.get(SHARED, ""))).name.startswith(METRICS):
-        opened.enter_context(_held(shared))
+        opened.enter_context(held(shared))
     try:
         app = opened.enter_context(make_app())
     except LifelongError as error:
@@ -277,23 +286,31 @@ def _listening(host: str, port: int) -> socket.socket:
     return listening
 
 
-def check_workers(workers: int, url: str) -> None:
-    """Refuse several processes on a store that only one can own.
+def check_workers(workers: int, url: str, *, traces: bool = False, topic: bool = False) -> None:
+    """Refuse several processes where there can be one alone.
 
-    >>> check_workers(4, "redis://localhost:6379/0")
+    >>> check_workers(4, "rocksdb:///var/lib/memories")
+
+    Args:
+        workers: how many.
+        url: of the store.
+        traces: they export spans.
+        topic: they follow a topic.
 
     Raises:
-        UsageError: more than one process for an embedded store, or for one in RAM.
+        UsageError: more than one process for a store in RAM, or for an embedded store together with an option that
+            needs the process that writes.
     """
-    reasons = {
-        "rocksdb": "an embedded store has one owner: its lock admits a single writing process",
-        "memory": "a store in RAM is seen by its own process alone",
-    }
-    reason = reasons.get(url.partition(":")[0])
+    kind = url.partition(":")[0]
+    shared = "put the memories into a shared store (redis://host:port/database)"
+    reason, fix = None, f"run one worker, or {shared}"
+    if kind == "memory":
+        reason = "a store in RAM is seen by its own process alone"
+    elif kind == "rocksdb" and traces:
+        reason = "the spans of a write would be those of the process that owns the store"
+        fix = f"leave out the traces, run one worker, or {shared}"
+    elif kind == "rocksdb" and topic:
+        reason = "the topic of an embedded store is followed by one process"
     if workers == 1 or reason is None:
         return
-    raise UsageError(
-        f"--workers {workers} on {url}: {reason}",
-        expected="--workers 1",
-        fix="run one worker, or put the memories into a shared store (redis://host:port/database)",
-    )
+    raise UsageError(f"--workers {workers} on {url}: {reason}", expected="--workers 1", fix=fix)

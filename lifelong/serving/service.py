@@ -39,7 +39,7 @@ from lifelong.serving.health import WriteHealth
 from lifelong.serving.metrics import Metrics
 from lifelong.serving.queues import Pace, Queue, Reads, Writes
 from lifelong.serving.views import SERVED, View, Views
-from lifelong.serving.writer import ParsedEvents, Rows, WriterProcess
+from lifelong.serving.writer import ParsedEvents, Rows, Writer
 from lifelong.store.contract import ITEMS
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class Service:
     """
 
     store: MemoryStore
-    writer: WriterProcess | None
+    writer: Writer | None
     settings: ServiceSettings
     dataset: Dataset | None
 
@@ -235,7 +235,7 @@ class Service:
         *,
         settings: ServiceSettings,
         dataset: Dataset | None = None,
-        writer: WriterProcess | None = None,
+        writer: Writer | None = None,
     ) -> None:
         self.store, self.settings, self.dataset, self.writer = store, settings, dataset, writer
         self.updater: Updater = Updater(
@@ -395,10 +395,12 @@ class Service:
 
         It does take longer where a long history is read, or another process asked for what is stored.
         """
-        if self.store.shared or not self.scorer.runtime.steady:
+        if not self.scorer.runtime.steady:
             return False
         holds = getattr(self.store, "holds", None)
-        return holds is None or (holds([request.user], space=self.scorer.space) and holds(request.items, space=ITEMS))
+        if holds is None:
+            return not self.store.shared
+        return bool(holds([request.user], space=self.scorer.space) and holds(request.items, space=ITEMS))
 
     async def answer_each(self, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
         """Score many users' candidates; a user with a damaged memory has the error in the place of her answer."""

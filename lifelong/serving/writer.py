@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import signal
 import socket
@@ -25,16 +26,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from lifelong.background import Background
 from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Applied
-from lifelong.serving.writer_process import WriterTask
-from lifelong.store.messages import Channel
-from lifelong.store.remote import RemoteStore
+from lifelong.serving.writer_process import CHANGES, WriterTask
+from lifelong.store.messages import Calls, Channel
+from lifelong.store.remote import ChangeCount, RemoteStore
 
 Rows = Sequence[Mapping[str, Any]]
 BEFORE = ""
 """Statements that the process runs first; tests give it another clock."""
+_SOCKET, _BACKLOG = "writer", 128
+"""Name of the socket to which workers connect, and how many may wait there."""
+_LOOK_SECONDS = 0.5
+"""Seconds between two looks whether the process for several workers still runs."""
+logger: logging.Logger = logging.getLogger(__name__)
 CLOSE_SECONDS = 30.0
 """Seconds in which the process closes its store when the service stops; later it is killed."""
 
@@ -70,11 +77,11 @@ class ParsedEvents:
             self._left.append(self._number)
 
 
-class WriterProcess:
-    """The process that owns a store, from its start to its end.
+class Writer:
+    """Folds events in, by way of the process that owns the store.
 
     Args:
-        task: what it does; it begins at once.
+        count: see `RemoteStore`.
     """
 
     on_end: Callable[[StoreUnavailableError], object]
@@ -82,13 +89,14 @@ class WriterProcess:
     store: RemoteStore
     """The store, after `open`."""
 
-    def __init__(self, task: WriterTask) -> None:
-        self._task, self._closing = task, False
+    def __init__(self, count: ChangeCount | None = None) -> None:
+        self._count, self._closing = count, False
         self._numbers, self._left = itertools.count(), deque[int]()
         self.on_end = lambda error: None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._deadline: threading.Timer | None = None
-        self._started: tuple[subprocess.Popen[bytes], Channel] | None = self._start()
+
+    def connect(self) -> tuple[Channel, Callable[[], Exception]]:
+        """A channel to the process; see `Connect`."""
+        raise NotImplementedError
 
     def open(self) -> RemoteStore:
         """The store, when the process has opened it.
@@ -96,7 +104,7 @@ class WriterProcess:
         Raises:
             LifelongError: it could not; as the store or the updater says it.
         """
-        self.store = RemoteStore(self._connect)
+        self.store = RemoteStore(self.connect, count=self._count)
         return self.store
 
     def parse(self, text: bytes, packed: bool) -> ParsedEvents | None:
@@ -129,12 +137,42 @@ class WriterProcess:
         self.store.calls("give", artifact, codec)
 
     def end_soon(self) -> None:
+        """The service stops: the process is no longer needed."""
+        self._closing = True
+
+    def close(self) -> None:
+        """Leave the store."""
+        self._closing = True
+        if hasattr(self, "store"):
+            self.store.close()
+
+    @staticmethod
+    def _closed() -> StoreError:
+        return StoreError("the store is closed", fix="open it again")
+
+
+class WriterProcess(Writer):
+    """The process that owns a store, from its start to its end.
+
+    Args:
+        task: what it does; it begins at once.
+        listening: the socket to which workers connect, if there are several.
+    """
+
+    def __init__(self, task: WriterTask, listening: socket.socket | None = None) -> None:
+        super().__init__()
+        self._task, self._listening = task, listening
+        self._process: subprocess.Popen[bytes] | None = None
+        self._deadline: threading.Timer | None = None
+        self._started: tuple[subprocess.Popen[bytes], Channel] | None = self._start()
+
+    def end_soon(self) -> None:
         """Ask the process to end; it is killed if its store is not closed within `CLOSE_SECONDS`.
 
         A disk that hangs must not keep a service from stopping. Nothing acknowledged is lost: each commit has waited
         for the disk.
         """
-        self._closing = True
+        super().end_soon()
         if self._deadline is None:
             self._deadline = threading.Timer(CLOSE_SECONDS, self._kill)
             self._deadline.daemon = True
@@ -159,11 +197,13 @@ class WriterProcess:
 
     def _start(self) -> tuple[subprocess.Popen[bytes], Channel]:
         here, there = socket.socketpair()
-        code = f"{BEFORE}from lifelong.serving.writer_process import run_writer; run_writer({there.fileno()})"
+        handles = [one.fileno() for one in (there, self._listening) if one is not None]
+        arguments = ", ".join(map(str, handles))
+        code = f"{BEFORE}from lifelong.serving.writer_process import run_writer; run_writer({arguments})"
         # A signal to all processes must not reach this one before it is ready for it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
-            process = subprocess.Popen([sys.executable, "-c", code], pass_fds=(there.fileno(),))
+            process = subprocess.Popen([sys.executable, "-c", code], pass_fds=handles)
         except OSError as error:
             here.close()
             raise StoreUnavailableError(
@@ -179,7 +219,8 @@ class WriterProcess:
         self._process = process
         return process, channel
 
-    def _connect(self) -> tuple[Channel, Callable[[], Exception]]:
+    def connect(self) -> tuple[Channel, Callable[[], Exception]]:
+        """A channel to the process, which is started again if it has ended; see `Connect`."""
         if self._closing:
             raise self._closed()
         process, channel = self._started or self._start()
@@ -203,13 +244,100 @@ class WriterProcess:
         return error
 
     @staticmethod
-    def _closed() -> StoreError:
-        return StoreError("the store is closed", fix="open it again")
-
-    @staticmethod
     def _lost(code: int) -> StoreUnavailableError:
         return StoreUnavailableError(
             f"the process that writes the store has ended with exit code {code}; what it was writing may or may not be"
             " kept",
             fix="a running service starts it again by itself; then send it again",
+        )
+
+
+class WorkersWriter:
+    """The process that owns a store for several workers; if it ends, it is started again.
+
+    Args:
+        task: what it does; it begins at once.
+        folder: where workers find it; only this user may open it.
+    """
+
+    def __init__(self, task: WriterTask, folder: Path) -> None:
+        self._listening = socket.socket(socket.AF_UNIX)
+        try:
+            self._listening.bind(str(folder / _SOCKET))
+            self._listening.listen(_BACKLOG)
+            self._writer = WriterProcess(replace(task, workers=folder), self._listening)
+        except BaseException:
+            self._listening.close()
+            raise
+        self._background = Background(self._look, name="writer", failure="the process that writes cannot be started")
+
+    def open(self) -> None:
+        """Wait until the process has opened the store, and look after it from then on.
+
+        Raises:
+            LifelongError: it could not open it.
+        """
+        self._calls = self._connected()
+        self._background.start()
+
+    def _connected(self) -> Calls:
+        channel, ended = self._writer.connect()
+        return Calls(channel, notice=lambda what, change: None, ended=ended)
+
+    def _look(self) -> float:
+        if self._calls.over:
+            logger.warning("the process that writes the store has ended; it is started again")
+            self._calls.close()
+            self._calls = self._connected()
+        return _LOOK_SECONDS
+
+    def close(self) -> None:
+        """Let the process close its store, and wait until it has ended."""
+        self._writer.end_soon()
+        if hasattr(self, "_calls"):
+            self._background.close()
+            with contextlib.suppress(StoreError):
+                if not self._calls.over:
+                    self._calls("close")
+            self._calls.close()
+        self._writer.close()
+        self._listening.close()
+
+
+class WorkersStore(Writer):
+    """One worker's way to the process that a `WorkersWriter` runs.
+
+    Args:
+        folder: of the `WorkersWriter`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(ChangeCount(folder / CHANGES))
+        self._address = str(folder / _SOCKET)
+
+    def connect(self) -> tuple[Channel, Callable[[], Exception]]:
+        """A channel to the process; see `Connect`."""
+        if self._closing:
+            raise self._closed()
+        connected = socket.socket(socket.AF_UNIX)
+        try:
+            connected.connect(self._address)
+        except OSError as error:
+            connected.close()
+            raise self._gone() from error
+        return Channel(connected), self._ended
+
+    def _ended(self) -> StoreError:
+        if self._closing:
+            return self._closed()
+        error = self._gone()
+        self.on_end(error)
+        return error
+
+    @staticmethod
+    def _gone() -> StoreUnavailableError:
+        return StoreUnavailableError(
+            "the process that writes the store has ended, or did not wait for this one; what it was writing may or may"
+            " not be kept",
+            fix="a running service connects again by itself; then send it again",
         )

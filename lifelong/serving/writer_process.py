@@ -3,7 +3,8 @@
     bodies of events --parsed--> wait here for their turn --folded in--> one commit --> disk
     reads of what the service has not in RAM, and its other writes ------------------> the store
 
-It ends when the service does: at once where that was killed, as nothing is acknowledged any more.
+It ends when the service does: at once where that was killed, as nothing is acknowledged any more. A service of several
+workers has one of these: each worker connects to its socket.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import gc
 import os
 import signal
 import socket
+import struct
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,14 +31,19 @@ from lifelong.serving.event_bodies import table_of
 from lifelong.serving.logs import LogFormat, log_as
 from lifelong.store.contract import MemoryStore
 from lifelong.store.folder import act_for
-from lifelong.store.messages import Channel, answer_calls
+from lifelong.store.messages import Channel, Functions, answer_calls
 from lifelong.store.opening import open_store
-from lifelong.store.remote import functions_of
+from lifelong.store.record_cache import Listenable
+from lifelong.store.remote import ChangeCount, Notices, functions_of
 
 _READERS = 4
 """Threads that answer all but events."""
 _NICE = 5
 """How much lower the priority of this process is than that of the one that scores."""
+CHANGES = "changes"
+"""Name of the file of the `ChangeCount` that workers share."""
+_UNREAD_SECONDS = 2
+"""Seconds after which a worker that reads nothing holds up the others no longer."""
 Part = int | Sequence[dict[str, Any]]
 """The events of a request: the number that `parse` gave them, or rows that were checked."""
 
@@ -52,6 +60,7 @@ class WriterTask:
         max_ahead: see `Updater`.
         log: format of its log.
         service: the process that it writes for; other processes see it as the owner.
+        workers: folder of what several workers share with it; None for a service of one process.
     """
 
     url: str
@@ -61,6 +70,7 @@ class WriterTask:
     max_ahead: float
     log: LogFormat
     service: int = 0
+    workers: Path | None = None
 
 
 class EventFolder:
@@ -121,12 +131,13 @@ class EventFolder:
         self.updater.artifacts.give(MemoryWriter(opened, codec, self.updater.store))
 
 
-def run_writer(descriptor: int) -> None:
+def run_writer(descriptor: int, listening: int | None = None) -> None:
     """Work until the other end hangs up.
 
     Args:
         descriptor: of the socket that is shared with the service, which sends a `WriterTask` first and gets None, or
             the error, when the store is open.
+        listening: of the socket to which workers connect.
     """
     # Ctrl-C and a service manager's SIGTERM reach all processes: the service stops this one when it has finished.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -142,14 +153,20 @@ def run_writer(descriptor: int) -> None:
             artifact = Artifact.open(task.artifact, verify="sizes")
             store = open_store(task.url)
             options: dict[str, Any] = {"late": task.late, "event_log": task.event_log, "max_ahead": task.max_ahead}
-            folder = EventFolder(Updater(artifact, store, **options))
+            updater = Updater(artifact, store, **options)
+            notices = Notices(None if task.workers is None else ChangeCount(task.workers / CHANGES))
+            if isinstance(store, Listenable):
+                store.listen(notices.say)
         except Exception as error:
             channel.send(error)
             os._exit(1)
         gc.collect()
         gc.freeze()
+        writing = _Writing(store, updater, notices)
+        if listening is not None:
+            threading.Thread(target=writing.accept, args=[socket.socket(fileno=listening)], daemon=True).start()
         channel.send(None)
-        _work(channel, store, folder, lambda: closed.append(True))
+        answer_calls(channel, writing.functions(channel, lambda: closed.append(True)))
     except (EOFError, OSError):
         # The service has ended meanwhile.
         pass
@@ -157,21 +174,54 @@ def run_writer(descriptor: int) -> None:
     os._exit(0 if closed else INTERRUPTED)
 
 
-def _work(channel: Channel, store: MemoryStore, folder: EventFolder, closed: Callable[[], None]) -> None:
-    readers, writers, parsers = ThreadPoolExecutor(_READERS), ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+class _Writing:
+    """What the process answers: to the service, and to each of its workers.
 
-    def close() -> None:
-        store.close()
-        closed()
+    Args:
+        store: open for writing.
+        updater: of the store.
+        notices: of its changes.
+    """
 
-    answer_calls(
-        channel,
-        {
-            **functions_of(store, channel, readers),
-            "close": (close, writers),
-            "parse": (folder.parse, parsers),
-            "fold": (folder.fold, writers),
-            "apply_table": (folder.apply_table, writers),
-            "give": (folder.give, readers),
-        },
-    )
+    def __init__(self, store: MemoryStore, updater: Updater, notices: Notices) -> None:
+        self._store, self._updater, self._notices = store, updater, notices
+        self._readers, self._writers, self._parsers = (ThreadPoolExecutor(n) for n in (_READERS, 1, 1))
+
+    def functions(self, channel: Channel, closed: Callable[[], None] | None) -> Functions:
+        """The functions that one process can call.
+
+        Args:
+            channel: to it.
+            closed: called when it has closed the store; None for a worker, which leaves it open for the others.
+        """
+
+        def close() -> None:
+            if closed is not None:
+                self._store.close()
+                closed()
+
+        # Each has numbers of its own for the bodies that wait.
+        folder = EventFolder(self._updater)
+        return {
+            **functions_of(self._store, channel, self._readers, self._notices),
+            "close": (close, self._writers),
+            "parse": (folder.parse, self._parsers),
+            "fold": (folder.fold, self._writers),
+            "apply_table": (folder.apply_table, self._writers),
+            "give": (folder.give, self._readers),
+        }
+
+    def accept(self, listening: socket.socket) -> None:
+        """Answer all workers that connect, each in a thread."""
+        while True:
+            connected, _ = listening.accept()
+            timeout = struct.pack("ll", _UNREAD_SECONDS, 0)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+            threading.Thread(target=self._answer, args=[Channel(connected)], daemon=True).start()
+
+    def _answer(self, channel: Channel) -> None:
+        try:
+            answer_calls(channel, self.functions(channel, None))
+        finally:
+            self._notices.discard(channel)
+            channel.close()

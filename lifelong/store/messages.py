@@ -51,7 +51,15 @@ class Channel:
         Raises:
             OSError: the other end is gone.
         """
-        text = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+        self.send_packed(packed(message))
+
+    def send_packed(self, text: bytes) -> None:
+        """Send what `packed` gave.
+
+        Raises:
+            OSError: the other end is gone, or has read nothing for as long as the socket waits; then it may have got
+                a part, and only `hang_up` is left.
+        """
         head = _LENGTH.pack(len(text))
         with self._sending:
             if len(text) <= _SMALL:
@@ -90,6 +98,11 @@ class Channel:
         self._socket.close()
         # A thread that receives has got the end, and leaves it.
         self._reading.close()
+
+
+def packed(message: object) -> bytes:
+    """A message as it is sent; to pack it once is enough for several channels."""
+    return pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 class Calls:
@@ -187,12 +200,14 @@ def answer_calls(channel: Channel, functions: Functions) -> None:
             value = function(*arguments)
         except Exception as error:
             well, value = False, _sendable(error)
-        # Nobody may wait any more.
-        with contextlib.suppress(OSError):
+        try:
             try:
                 channel.send((number, well, value))
             except (pickle.PicklingError, TypeError, AttributeError) as error:
                 channel.send((number, False, _sendable(error)))
+        except OSError:
+            # Nobody waits any more, or the other end may have got a part.
+            channel.hang_up()
 
     with contextlib.suppress(EOFError):
         while True:

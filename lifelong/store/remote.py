@@ -6,27 +6,35 @@
 The owner reports what a commit wrote before it reports that the commit is done. So a client whose event has been
 acknowledged finds it in the RAM of this process. Nothing here waits while a commit is written, except a read of a
 record that is not in RAM.
+
+Several processes may have one owner. Then an answer of one of them must hold for all: the owner counts the changes in
+memory that all of them see, and a process that has not received the last one waits for it before it reads from its RAM.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import mmap
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any, Protocol, cast
 
-from lifelong.errors import StoreError
+from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.store.contract import ITEMS, Commit, MemoryStore
-from lifelong.store.messages import Calls, Channel, Functions
-from lifelong.store.record_cache import Listenable, Notice, RecordCaches, Written
+from lifelong.store.messages import Calls, Channel, Functions, packed
+from lifelong.store.record_cache import Notice, RecordCaches, Written
 
 CACHE = 128 * 2**20
 """Default of the bytes of records of a space that are kept in RAM."""
 _ROWS = 256
 """Rows of a scan that come in one message."""
+BEHIND_SECONDS = 2.0
+"""Seconds that a read waits for changes that the owner has announced."""
 _PLAIN = (
     "bind", "artifact_list", "change_artifact_list", "clear", "commit", "watermark", "positions", "clock", "event_ids",
     "check_writes", "logs", "close",
@@ -45,24 +53,61 @@ class Connect(Protocol):
         """
 
 
+class ChangeCount:
+    """How many changes of a store its owner has announced, in a file that processes map into their memory.
+
+    Args:
+        path: the file; made if it is not there.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     of_owner, of_reader = ChangeCount(Path(folder, "count")), ChangeCount(Path(folder, "count"))
+        ...     of_owner.value += 1
+        ...     of_reader.value
+        1
+    """
+
+    def __init__(self, path: Path) -> None:
+        with contextlib.suppress(FileExistsError), path.open("xb") as file:
+            file.write(bytes(8))
+        with path.open("r+b") as file:
+            # Eight bytes at the start of a page are written and read as one.
+            self._number = memoryview(mmap.mmap(file.fileno(), 8)).cast("Q")
+
+    @property
+    def value(self) -> int:
+        """The number."""
+        return self._number[0]
+
+    @value.setter
+    def value(self, number: int) -> None:
+        self._number[0] = number
+
+
 class RemoteStore:
     """A store that another process owns. Threads may share it.
 
     Args:
         connect: starts the owner; once here, and again in `check_writes` if it has ended.
         cache: bytes of records of a space that are kept in RAM, about.
+        count: of the changes, where the owner has several readers; None where this process is its only one.
 
     Raises:
         StoreError: the owner could not open the store.
     """
 
-    shared = False
+    shared: bool
+    """Whether other processes write to it, too."""
 
-    def __init__(self, connect: Connect, *, cache: int = CACHE) -> None:
+    def __init__(self, connect: Connect, *, cache: int = CACHE, count: ChangeCount | None = None) -> None:
         # Every write arrives here, and must not evict what is being read.
         self._connect, self._caches = connect, RecordCaches(cache, favour_read=True)
         self._list: ArtifactList | None = None
         self._changes, self._left = 0, deque[int]()
+        self.shared, self._count = count is not None, count
+        # Number of the last change that is in RAM here.
+        self._seen, self._came = 0, threading.Condition()
         self.calls: Calls = self._connected()
 
     def _connected(self) -> Calls:
@@ -72,18 +117,49 @@ class RemoteStore:
         # An item that arrives before the answer removes this entry again.
         self._caches.empty.add(ITEMS)
         calls = Calls(channel, notice=self._notice, ended=ended)
+        # What changes from here on is announced to this process.
+        self._has_seen(calls("join"))
         if not calls("empty", ITEMS):
             self._caches.empty.discard(ITEMS)
         self._relisted()
         return calls
 
-    def _notice(self, what: Notice, written: Written) -> None:
+    def _notice(self, what: Notice, change: tuple[Written, int]) -> None:
+        written, number = change
         if what == "kept":
             self._caches.kept(written)
         elif what == "forgotten":
             self._caches.forget()
         else:
             self._relisted()
+        self._has_seen(number)
+
+    def _has_seen(self, number: int) -> None:
+        with self._came:
+            self._seen = max(self._seen, number)
+            self._came.notify_all()
+
+    def _up_to_date(self) -> bool:
+        """Whether all changes that were announced until now are in RAM here."""
+        return self._count is None or self._seen >= self._count.value
+
+    def _catch_up(self) -> None:
+        """Wait until what another process was told is kept can be read here.
+
+        Raises:
+            StoreUnavailableError: it does not come.
+        """
+        if self._count is None or self._up_to_date():
+            return
+        goal = self._count.value
+        with self._came:
+            self._came.wait_for(lambda: self._seen >= goal or self.calls.over, BEHIND_SECONDS)
+        if self._seen < goal:
+            raise StoreUnavailableError(
+                "the latest changes of the store have not come to this process",
+                expected=f"all of them within {BEHIND_SECONDS:g} seconds",
+                fix="send the request again; if this happens often, use fewer workers or larger requests of events",
+            )
 
     def _relisted(self) -> None:
         self._changes += 1
@@ -95,6 +171,7 @@ class RemoteStore:
 
     def artifact_list(self) -> ArtifactList:
         """See `MemoryStore`; the owner is asked once until it changes."""
+        self._catch_up()
         found, changes = self._list, self._changes
         if found is None:
             found = cast("ArtifactList", self.calls("artifact_list"))
@@ -112,10 +189,11 @@ class RemoteStore:
 
     def holds(self, names: Sequence[str], *, space: int = 0) -> bool:
         """Whether `read_many` finds all of these names in this process."""
-        return self._caches.holds(names, space)
+        return self._up_to_date() and self._caches.holds(names, space)
 
     def read_many(self, names: Sequence[str], *, space: int = 0) -> list[bytes | None]:
         """See `MemoryStore`."""
+        self._catch_up()
         return self._caches.read(names, space, self._ask)
 
     def _ask(self, names: list[str], space: int) -> list[bytes | None]:
@@ -220,22 +298,52 @@ class _RemoteScan:
             self._left.append(self._number)
 
 
-def functions_of(store: MemoryStore, channel: Channel, threads: Executor) -> Functions:
-    """The functions by which the owner of a store serves a `RemoteStore`; they also report what changes.
+class Notices:
+    """Announces the changes of a store to its readers, in the order of the commits.
 
     Args:
-        store: open for writing.
-        channel: to the other process.
-        threads: that read and write.
+        count: of the changes, where there are several readers.
     """
 
-    def say(what: Notice, written: Written) -> None:
-        # Without the other process this one ends.
-        with contextlib.suppress(OSError):
-            channel.send((what, written))
+    def __init__(self, count: ChangeCount | None = None) -> None:
+        self._count, self._channels, self._lock = count, list[Channel](), threading.Lock()
 
-    if isinstance(store, Listenable):
-        store.listen(say)
+    def add(self, channel: Channel) -> int:
+        """Announce changes to one more reader; gives the number of the last one before."""
+        with self._lock:
+            self._channels.append(channel)
+            return 0 if self._count is None else self._count.value
+
+    def discard(self, channel: Channel) -> None:
+        """Announce nothing more to a reader that has ended."""
+        with self._lock:
+            self._channels = [one for one in self._channels if one is not channel]
+
+    def say(self, what: Notice, written: Written) -> None:
+        """Announce a change; see `Listener`."""
+        with self._lock:
+            number = 0
+            if self._count is not None:
+                # Before it is sent: a reader that knows of it and has not got it waits.
+                number = self._count.value = self._count.value + 1
+            text = packed((what, (written, number)))
+            for channel in self._channels:
+                try:
+                    channel.send_packed(text)
+                except OSError:
+                    # It has ended, or does not read: it joins again when it does.
+                    channel.hang_up()
+
+
+def functions_of(store: MemoryStore, channel: Channel, threads: Executor, notices: Notices) -> Functions:
+    """The functions by which the owner of a store serves a `RemoteStore`.
+
+    Args:
+        store: open for writing; `notices` listen to it.
+        channel: to the other process.
+        threads: that read and write.
+        notices: of the store's changes.
+    """
     scans, numbers = dict[int, Iterator[tuple[str, bytes]]](), itertools.count()
 
     def leave(left: Sequence[int]) -> None:
@@ -264,6 +372,7 @@ def functions_of(store: MemoryStore, channel: Channel, threads: Executor) -> Fun
         "seen": lambda event_ids, now: store.seen(event_ids, now=now),
         "events": lambda user, last: store.events(user, last=last),
         "figures": getattr(store, "figures", dict),
+        "join": lambda: notices.add(channel),
         "empty": lambda space: next(iter(store.scan(space)), None) is None,
         "scan": scan,
         "rows": rows,

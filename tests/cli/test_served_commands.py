@@ -583,10 +583,13 @@ def test_bench_leaves_a_store_alone_that_holds_memories(run, artifact, filled):
     assert "holds memories" in outcome.error["found"]
 
 
-def test_more_workers_on_an_embedded_store_are_bad_usage(run, artifact, url):
-    outcome = run("serve", artifact, "--store", url, "--workers", "2", "--json")
+def test_more_workers_on_an_embedded_store_are_bad_usage_where_one_process_has_to_write(run, artifact, url):
+    outcome = run("serve", artifact, "--store", url, "--workers", "2", "--traces", "--json")
     assert outcome.code == 2
-    assert "one owner" in outcome.error["found"] and "redis://" in outcome.error["fix"]
+    assert "spans of a write" in outcome.error["found"] and "redis://" in outcome.error["fix"]
+    outcome = run("serve", artifact, "--store", "memory://", "--workers", "2", "--json")
+    assert outcome.code == 2
+    assert "seen by its own process alone" in outcome.error["found"]
 
 
 def test_a_missing_key_file_is_bad_usage(run, artifact, tmp_path):

@@ -20,18 +20,26 @@ from support.valkey import free_port, server
 
 from lifelong.errors import UsageError
 from lifelong.serving.metrics import SHARED
-from lifelong.serving.run import METRICS, _held, _shared_metrics, check_workers, listen, remove_left_metrics, run
+from lifelong.serving.run import METRICS, _shared_metrics, check_workers, held, listen, remove_left_metrics, run
 
 
-def test_one_worker_is_always_fine_and_several_on_a_shared_store():
-    check_workers(1, "rocksdb:///x")
-    check_workers(3, "redis://host")
+def test_one_worker_is_always_fine_and_several_on_a_store_that_they_can_share():
+    check_workers(1, "memory://", traces=True, topic=True)
+    check_workers(3, "rocksdb:///x")
+    check_workers(3, "redis://host", traces=True, topic=True)
 
 
-@pytest.mark.parametrize(("url", "reason"), [("rocksdb:///x", "one owner"), ("memory://", "own process")])
-def test_more_workers_are_refused_with_the_reason_and_the_way_out(url, reason):
+@pytest.mark.parametrize(
+    ("url", "more", "reason"),
+    [
+        ("rocksdb:///x", {"traces": True}, "spans of a write"),
+        ("rocksdb:///x", {"topic": True}, "followed by one process"),
+        ("memory://", {}, "own process"),
+    ],
+)
+def test_more_workers_are_refused_with_the_reason_and_the_way_out(url, more, reason):
     with pytest.raises(UsageError, match=rf"{reason}.*redis://"):
-        check_workers(2, url)
+        check_workers(2, url, **more)
 
 
 def test_answers_are_not_delayed_by_the_sockets_buffer():
@@ -256,15 +264,15 @@ def test_workers_end_with_a_parent_that_is_killed_and_the_next_service_has_their
 
 def test_folders_of_metrics_that_killed_services_left_are_removed_and_no_others(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    left, held, link = (tmp_path / f"{METRICS}{name}" for name in ("left", "held", "link"))
+    left, kept, link = (tmp_path / f"{METRICS}{name}" for name in ("left", "held", "link"))
     other = tmp_path / "other"
-    for folder in (left, held, other):
+    for folder in (left, kept, other):
         folder.mkdir()
         (folder / "counter.db").write_bytes(b"x")
     link.symlink_to(other)
-    with _held(held), _held(held):
+    with held(kept), held(kept):
         remove_left_metrics()
-        assert set(tmp_path.iterdir()) == {held, link, other}
+        assert set(tmp_path.iterdir()) == {kept, link, other}
     remove_left_metrics()
     assert set(tmp_path.iterdir()) == {link, other}
     assert (other / "counter.db").exists()

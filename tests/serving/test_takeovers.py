@@ -220,6 +220,26 @@ def test_a_takeover_of_several_workers_on_a_shared_store(artifact, newer, tmp_pa
         assert_never_mixed(load, [artifact, newer])
 
 
+def test_a_takeover_of_several_workers_on_an_embedded_store(artifact, newer, tmp_path):
+    """Each call is a connection of its own, which either worker may take."""
+    url = f"rocksdb://{tmp_path}/store"
+    with service(artifact, url, "--workers", "2") as (process, address):
+        with Load(address) as load:
+            load.wait(30)
+            call(address, "/v1/admin/artifacts", {"path": str(newer.path)})
+            ready(address, newer)
+            call(address, "/v1/admin/switch", {"artifact": newer.id})
+            # The other worker looks at the list now and then.
+            until(lambda: load.of_the_next(60) == {newer.id}, "somebody still scores with the old artifact")
+            call(address, f"/v1/admin/artifacts/{artifact.id}", method="DELETE")
+            load.wait(20)
+        assert load.failures == []
+        process.terminate()
+        assert process.wait(timeout=300) == 0
+    assert_replay(url, newer, load.sent)
+    assert_never_mixed(load, [artifact, newer])
+
+
 def test_a_kill_at_any_point_leaves_a_store_that_serves_one_artifact_whole(artifact, newer, tmp_path):
     url, rng, epochs = f"rocksdb://{tmp_path}/store", random.Random(5), []
     steps = ["events", "add", "switch", "back", "switch", "drop"]

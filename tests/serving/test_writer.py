@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.processes import children, until, wait_until_gone
+from support.processes import children, command_of, until, wait_until_gone
 
 from lifelong.errors import StoreError, StoreForeignError, StoreUnavailableError
 from lifelong.memory.runtime import Runtime
@@ -43,10 +44,12 @@ class Server:
     artifact: Path
     folder: Path
     said: Path
+    workers: int = 1
     process: subprocess.Popen = field(init=False)
 
     def __enter__(self):
         command = [sys.executable, "-m", "lifelong", "serve", str(self.artifact), "--port", "0", "--json"]
+        command += ["--workers", str(self.workers)]
         with self.said.open("w") as errors:
             self.process = subprocess.Popen(
                 [*command, "--store", f"rocksdb://{self.folder}"],
@@ -61,14 +64,23 @@ class Server:
         return self
 
     def __exit__(self, *_):
+        others = self.children
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
-        wait_until_gone(self.writers)
+        wait_until_gone(others)
+
+    @property
+    def children(self):
+        return children(self.process.pid) if self.process.poll() is None else set()
 
     @property
     def writers(self):
-        return children(self.process.pid) if self.process.poll() is None else set()
+        return {child for child in self.children if "run_writer" in command_of(child)}
+
+    @property
+    def scoring(self):
+        return {child for child in self.children if "spawn_main" in command_of(child)}
 
     def call(self, method, path, body=None):
         """Status and document of a reply."""
@@ -86,7 +98,7 @@ class Server:
 
 @pytest.fixture
 def server(artifact, tmp_path):
-    return lambda: Server(artifact.path, tmp_path / "store", tmp_path / "stderr")
+    return lambda workers=1: Server(artifact.path, tmp_path / "store", tmp_path / "stderr", workers)
 
 
 def request(number):
@@ -135,9 +147,10 @@ def assert_holds(folder, artifact, number):
     np.testing.assert_allclose(one.fields["slot"], other.fields["slot"], atol=1e-5)
 
 
-def test_a_writer_that_is_killed_loses_and_doubles_nothing_and_is_started_again(server, artifact):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_writer_that_is_killed_loses_and_doubles_nothing_and_is_started_again(server, artifact, workers):
     acknowledged = []
-    with server() as service:
+    with server(workers) as service:
         client = threading.Thread(target=post_all, args=(service, range(20), acknowledged))
         client.start()
         for goal in (3, 9):
@@ -154,20 +167,21 @@ def test_a_writer_that_is_killed_loses_and_doubles_nothing_and_is_started_again(
     assert_holds(service.folder, artifact, 20)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_a_service_that_is_killed_takes_its_writer_along_and_the_next_one_has_all_that_was_acknowledged(
-    server, artifact
+    server, artifact, workers
 ):
     acknowledged = []
-    with server() as service:
+    with server(workers) as service:
         client = threading.Thread(target=post_all, args=(service, range(12), acknowledged))
         client.start()
         until(lambda: len(acknowledged) >= 3)
-        writers = service.writers
-        assert len(writers) == 1
+        processes = service.children
+        assert len(service.writers) == 1
         service.process.kill()
         client.join()
-        wait_until_gone(writers)
-    with server() as service:
+        wait_until_gone(processes)
+    with server(workers) as service:
         # The one that was under way may be there: then all of it is a duplicate.
         post_all(service, range(len(acknowledged), 12), acknowledged)
         service.stop()
@@ -175,15 +189,16 @@ def test_a_service_that_is_killed_takes_its_writer_along_and_the_next_one_has_al
     assert_holds(service.folder, artifact, 12)
 
 
-def test_a_signal_to_stop_that_reaches_both_processes_stops_them_in_order(server, artifact):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_to_stop_that_reaches_both_processes_stops_them_in_order(server, artifact, workers):
     for number in (signal.SIGTERM, signal.SIGINT):
-        with server() as service:
+        with server(workers) as service:
             assert service.call("POST", "/v1/events", request(0))[0] == 200
-            writers = service.writers
+            processes = service.children
             assert named_owner(service.folder) == service.process.pid
             os.killpg(service.process.pid, number)
             assert service.process.wait(PATIENCE) == 0
-            wait_until_gone(writers)
+            wait_until_gone(processes)
             assert "Traceback" not in service.said.read_text()
             assert not (service.folder / OWNER).exists()
     assert_holds(service.folder, artifact, 1)
@@ -220,6 +235,91 @@ def test_events_of_many_sizes_and_forms_are_counted_the_same(server, artifact):
         assert service.call("GET", "/v1/users/new/memory")[0] == 404
         service.stop()
     assert_holds(service.folder, artifact, 1)
+
+
+def count_of(service, user):
+    """Events of a user, as a worker that happens to answer says."""
+    status, reply = service.call("POST", "/v1/score", {"user": user, "items": ["i1"]})
+    assert status == 200, reply
+    return reply["count"]
+
+
+def test_what_one_worker_has_acknowledged_every_worker_knows(server):
+    """Each call is a connection of its own, which any worker may take."""
+    body = {"user": "u", "item": "i1", "time": 1_700_000_000}
+    with server(2) as service:
+        for number in range(1, 101):
+            assert service.call("POST", "/v1/events", {"events": [body | {"event_id": str(number)}]})[0] == 200
+            assert [count_of(service, "u") for _ in range(4)] == [number] * 4
+        assert service.call("PUT", "/v1/items", {"items": [{"item": "new", "fields": {"category": "c3"}}]})[0] == 200
+        asked = {"user": "u", "items": ["new"], "time": 1_700_000_100}
+        scores = {json.dumps(service.call("POST", "/v1/score", asked)[1]["scores"]) for _ in range(20)}
+        assert len(scores) == 1
+        assert service.call("DELETE", "/v1/users/u/memory")[1]["erased"]
+        assert [count_of(service, "u") for _ in range(20)] == [0] * 20
+        assert served(service) == service.scoring
+        service.stop()
+
+
+def served(service):
+    """The processes that have answered, by the service's metrics."""
+    with closing(http.client.HTTPConnection(service.host, timeout=PATIENCE)) as connection:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    return {int(pid) for pid in re.findall(r'lifelong_build_info{.*pid="(\d+)"', text)}
+
+
+def test_a_worker_that_is_stopped_holds_up_the_others_for_seconds_and_knows_all_when_it_goes_on(server):
+    with server(2) as service:
+        until(lambda: len(served(service)) == 2)
+        assert service.call("POST", "/v1/events", request(0))[0] == 200
+        stopped = min(service.scoring)
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            acknowledged = []
+            # More than the socket to the stopped worker can hold. A call that it gets is cut off, and sent again.
+            while len(acknowledged) < 40:
+                with contextlib.suppress(TimeoutError):
+                    numbers = range(1 + len(acknowledged), 41)
+                    post_quickly(service, numbers, acknowledged)
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        # It is stale until it has joined again, and then says so rather than something old.
+        for _ in range(50):
+            status, reply = service.call("POST", "/v1/score", {"user": "u0", "items": ["i1"]})
+            assert (status, reply.get("count")) in [(200, 41 * EVENTS // 50), (503, None)], reply
+        until(lambda: [service.call("GET", "/readyz")[0] for _ in range(10)] == [200] * 10)
+        service.stop()
+
+
+def post_quickly(service, numbers, acknowledged):
+    """Post requests; a worker that does not answer is left after a second."""
+    for number in numbers:
+        with closing(http.client.HTTPConnection(service.host, timeout=1 + 3 * (number == 1))) as connection:
+            connection.request("POST", "/v1/events", json.dumps(request(number)), {"content-type": "application/json"})
+            assert connection.getresponse().status == 200
+        acknowledged.append(number)
+
+
+def test_a_worker_that_is_killed_is_replaced_and_what_it_acknowledged_is_known(server, artifact):
+    acknowledged = []
+    with server(2) as service:
+        client = threading.Thread(target=post_until_acknowledged, args=(service, range(12), acknowledged))
+        client.start()
+        for goal in (2, 6):
+            until(lambda goal=goal: len(acknowledged) >= goal and len(service.scoring) == 2)
+            os.kill(min(service.scoring), signal.SIGKILL)
+        client.join()
+        assert count_of(service, "u0") == 12 * EVENTS // 50
+        assert len(service.writers) == 1
+        service.stop()
+    assert_holds(service.folder, artifact, 12)
+
+
+def post_until_acknowledged(service, numbers, acknowledged):
+    for number in numbers:
+        while number not in acknowledged:
+            post_all(service, [number], acknowledged)
 
 
 def writer_of(artifact, folder):

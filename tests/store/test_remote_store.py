@@ -2,14 +2,20 @@
 
 import gc
 import itertools
+import socket
+import struct
+import threading
 from contextlib import closing
 
 import pytest
+from support.processes import until
 from support.remote import Owner, open_remote
 
 from lifelong.errors import StoreUnavailableError
+from lifelong.store import remote as remotely
 from lifelong.store.contract import ITEMS, Commit
-from lifelong.store.remote import RemoteStore
+from lifelong.store.messages import Channel
+from lifelong.store.remote import ChangeCount, Notices, RemoteStore
 from lifelong.testing.store_contract import IDENTITY, OTHER, checks_for
 
 pytest.importorskip("rocksdict")
@@ -82,3 +88,85 @@ def test_when_its_owner_has_ended_a_store_answers_from_ram_alone_until_its_write
     remote.check_writes()
     # What the owner had written last may not have been said here.
     assert not remote.holds(["ann"]) and remote.read_many(["ann", "bob"]) == [b"1", None]
+
+
+@pytest.fixture
+def one_of_several(tmp_path):
+    """The owner, and a reader whose changes wait until they are let through."""
+    count, through = ChangeCount(tmp_path / "count"), threading.Event()
+    owner = Owner(f"rocksdb://{tmp_path / 'store'}", count)
+    through.set()
+    with closing(RemoteStore(owner, count=ChangeCount(tmp_path / "count"))) as store:
+        kept = store._caches.kept
+
+        def kept_later(written):
+            assert through.wait(30)
+            kept(written)
+
+        store._caches.kept = kept_later
+        yield owner, store, through
+        through.set()
+
+
+def test_one_of_several_readers_waits_for_what_was_kept_by_way_of_another(one_of_several):
+    owner, reader, through = one_of_several
+    assert reader.shared
+    owner.store.commit(Commit(records={0: {"ann": b"1"}}))
+    until(lambda: reader.holds(["ann"]))
+    assert reader.read_many(["ann"]) == [b"1"]
+    through.clear()
+    owner.store.commit(Commit(records={0: {"ann": b"2"}}))
+    assert not reader.holds(["ann"])
+    found = []
+    thread = threading.Thread(target=lambda: found.append(reader.read_many(["ann"])))
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    through.set()
+    thread.join()
+    assert found == [[b"2"]] and reader.holds(["ann"])
+
+
+def test_a_reader_that_does_not_get_the_changes_says_so_and_answers_again_when_it_has_them(one_of_several, monkeypatch):
+    owner, reader, through = one_of_several
+    monkeypatch.setattr(remotely, "BEHIND_SECONDS", 0.05)
+    through.clear()
+    owner.store.commit(Commit(records={0: {"ann": b"1"}}))
+    for ask in (lambda: reader.read_many(["ann"]), reader.artifact_list):
+        with pytest.raises(StoreUnavailableError, match="have not come to this process"):
+            ask()
+    through.set()
+    until(lambda: reader.holds(["ann"]))
+    assert reader.read_many(["ann"]) == [b"1"]
+
+
+def test_a_reader_that_joins_again_has_seen_all_until_then_and_keeps_nothing_older(one_of_several):
+    owner, reader, _ = one_of_several
+    owner.store.commit(Commit(records={0: {"ann": b"1"}}))
+    until(lambda: reader.holds(["ann"]))
+    owner.end()
+    # What the owner announced last has reached nobody.
+    owner._count.value += 1
+    with pytest.raises(StoreUnavailableError, match="have not come to this process"):
+        reader.read_many(["ann"])
+    reader.check_writes()
+    assert not reader.holds(["ann"])
+    assert reader.read_many(["ann"]) == [b"1"] and reader.holds(["ann"])
+
+
+def test_a_reader_that_reads_nothing_is_cut_off_and_the_others_get_all(tmp_path):
+    notices, count = Notices(ChangeCount(tmp_path / "count")), ChangeCount(tmp_path / "count")
+    pairs = [tuple(map(Channel, socket.socketpair())) for _ in range(2)]
+    for here, _ in pairs:
+        here._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 50_000))
+        notices.add(here)
+    (_, deaf), (_, reading) = pairs
+    for number in range(1, 31):
+        notices.say("kept", {0: ({"ann": bytes(50_000)}, [])})
+        what, (written, seen) = reading.receive()
+        assert (what, len(written[0][0]["ann"]), seen, count.value) == ("kept", 50_000, number, number)
+    with pytest.raises(EOFError):
+        for _ in range(30):
+            deaf.receive()
+    for channel in itertools.chain(*pairs):
+        channel.close()

@@ -33,6 +33,14 @@ def children(process: int) -> set[int]:
     return {one for one in found if runs(one)}
 
 
+def command_of(process: int) -> str:
+    """The command line of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def runs(process: int) -> bool:
     """Whether a process is there, and is not only waiting to be asked for its exit code."""
     try:

@@ -11,23 +11,32 @@ from lifelong.errors import StoreUnavailableError
 from lifelong.store.contract import MemoryStore
 from lifelong.store.messages import Channel, answer_calls
 from lifelong.store.opening import open_store
-from lifelong.store.remote import RemoteStore, functions_of
+from lifelong.store.record_cache import Listenable
+from lifelong.store.remote import ChangeCount, Notices, RemoteStore, functions_of
 
 
 class Owner:
-    """Opens a store when it is asked to, answers for it, and leaves it when the other end hangs up."""
+    """Opens a store when it is asked to, answers for it, and leaves it when the other end hangs up.
+
+    Args:
+        url: of the store.
+        count: of its changes, where there are several readers.
+    """
 
     store: MemoryStore
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, count: ChangeCount | None = None) -> None:
+        self._url, self._count = url, count
 
     def __call__(self) -> tuple[Channel, Callable[[], Exception]]:
         """See `lifelong.store.remote.Connect`."""
         here, self._there = map(Channel, socket.socketpair())
         self.store = open_store(self._url)
         threads = ThreadPoolExecutor(4)
-        functions = functions_of(self.store, self._there, threads)
+        notices = Notices(self._count)
+        if isinstance(self.store, Listenable):
+            self.store.listen(notices.say)
+        functions = functions_of(self.store, self._there, threads, notices)
 
         def work() -> None:
             answer_calls(self._there, functions)
