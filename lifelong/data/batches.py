@@ -10,7 +10,10 @@ Shapes: P passes, B users of a batch.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,10 +26,11 @@ from lifelong.data.hiding import Hiding
 from lifelong.data.item_windows import ItemSpan
 from lifelong.data.negatives import NegativeSampler
 from lifelong.data.passes import Cut, pack, plan_passes, recent_passes
-from lifelong.data.prefetch import prefetched
 from lifelong.dtypes import IntArray
 from lifelong.errors import ConfigError
 
+T = TypeVar("T")
+_END = object()
 EVALUATION_EVENTS = 65_536
 EVALUATION_TARGETS = 16_384
 READ = 1000
@@ -194,3 +198,25 @@ def evaluation_batches(
     # Neighbours have nearly the same length, so that shares take nearly the same time.
     plan = pack(by_length, passes.length_P, passes.targets_P, (max_events, max_targets))[place::count]
     yield from prefetched((gather.batch(pass_B, gather.targets(pass_B)) for pass_B in plan), prefetch)
+
+
+def prefetched(items: Iterator[T], size: int) -> Iterator[T]:
+    """The given items, in their order, made ahead in a thread.
+
+    An error of the thread is raised here, and the thread ends when this generator is closed.
+
+    Args:
+        items: made lazily.
+        size: how many wait at most.
+
+    >>> list(prefetched(iter("abc"), size=2))
+    ['a', 'b', 'c']
+    """
+    with ThreadPoolExecutor(1, "lifelong-batches") as pool:
+        waiting = deque[Future[Any]](pool.submit(next, items, _END) for _ in range(size))
+        try:
+            while (item := waiting.popleft().result()) is not _END:
+                waiting.append(pool.submit(next, items, _END))
+                yield item
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

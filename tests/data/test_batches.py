@@ -15,12 +15,11 @@ import torch
 
 from lifelong.config import TrainSettings
 from lifelong.data.batch import TENSORS, Batch
-from lifelong.data.batches import TrainingBatches, _overlap, evaluation_batches, training_batches
+from lifelong.data.batches import TrainingBatches, _overlap, evaluation_batches, prefetched, training_batches
 from lifelong.data.dataset import Dataset, NegativeRule
 from lifelong.data.events import NO_TIME, context_numbers, gap_numbers
 from lifelong.data.examples import Examples
 from lifelong.data.passes import pack, plan_passes, recent_passes
-from lifelong.data.prefetch import prefetched
 from lifelong.errors import ConfigError
 from lifelong.testing.datasets import tiny_dataset
 
