@@ -284,6 +284,7 @@ def _counting_functions(model: CountingModel) -> dict[str, _Function]:
         "patience": counted.patience,
         "repeats": counted.repeats,
         "scale": counted.scale,
+        "rhythm": counted.rhythm,
     }
     attention = _read_seen_graph(model)(*draw.seen(2, 2))[1:]
     read = _Function(

@@ -2,7 +2,7 @@
 
 `lifelong.nn.cells` says what the cells do. A memory of `state` bytes is divided into:
 
-    state = slots, sums, clock, repeats (4 bytes a number) + faded bits (2 a word) + cells (`CellPacking`)
+    state = slots, sums, clock, repeats, rhythm (4 bytes a number) + faded bits (2 a word) + cells (`CellPacking`)
 
 This module is free of torch.
 """
@@ -45,6 +45,13 @@ MARKS = 2
 """Marks of each level of the clock."""
 RECENT_BITS, ONE = 6, 2**16
 """The recent share of repeats is a mean over 2^6 events, in parts of 2^16."""
+LAGS, MARKED, MOST_RETURNS = 128, 127, 127
+"""Lags at which it is counted how often items come again; different marks of items; the highest count. With bytes below
+128 no number has a sign."""
+PER_NUMBER = 4
+"""Bytes of a number."""
+RHYTHM_ROWS = 2 * LAGS // (PER_NUMBER * MARKS)
+"""Rows that marks and counts take before the clock."""
 LONGEST = 2**31 - 1
 """Seconds at which the clock stops: 68 years."""
 GAP_SECONDS = (0, *(29 * 2**key // 20 for key in range(GAP_NUMBERS - FIRST_BUCKET)))
@@ -209,6 +216,7 @@ class CellPlan:
         patience: for how many events more a cell keeps its place when its count doubles.
         repeats: whether the clock has a first row with the counts of repeats, see `lifelong.nn.repeats`.
         scale: of counts and ages; fine where an artifact of an earlier release names none.
+        rhythm: whether it then has rows that count after how many events items come again, see `lifelong.nn.rhythm`.
     """
 
     cells_F: tuple[int, ...]
@@ -216,6 +224,12 @@ class CellPlan:
     patience: int
     repeats: bool = False
     scale: CellScale = CellScale.FINE
+    rhythm: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows before the levels of the clock."""
+        return self.repeats + RHYTHM_ROWS * self.rhythm
 
     @property
     def cells(self) -> int:
@@ -262,6 +276,7 @@ def plan_cells(
     patience: int = 400,
     repeats: bool = False,
     scale: CellScale = CellScale.FINE,
+    rhythm: bool = False,
 ) -> CellPlan:
     """Cells and faded bits in `total` bytes.
 
@@ -273,6 +288,7 @@ def plan_cells(
         patience: see `CellPlan`.
         repeats: see `CellPlan`.
         scale: of counts and ages.
+        rhythm: see `CellPlan`.
 
     Raises:
         ValueError: there are too few bytes, or not as many shares as fields.
@@ -295,7 +311,7 @@ def plan_cells(
     # The largest number of cells that fits. Each field has one at least, and a cell takes more bits than its
     # count and its age, which bounds the search.
     most = bisect_right(range(len(sizes), 8 * left // scale.bits), left, key=lambda cells: packed(cells).size)
-    return CellPlan(packed(len(sizes) + most - 1).cells_F, words, patience, repeats, scale)
+    return CellPlan(packed(len(sizes) + most - 1).cells_F, words, patience, repeats, scale, rhythm)
 
 
 def default_shares(fields: int, state: int, scale: CellScale) -> tuple[float, ...]:
@@ -338,16 +354,17 @@ def plan_of(settings: Mapping[str, Any], inputs: InputSpec) -> CellPlan:
     Raises:
         ValueError: see `plan_cells`.
     """
-    # Artifacts of earlier releases have no sums, no counts of repeats and the fine scale, and do not say so.
+    # Artifacts of earlier releases have no sums, no repeats, no rhythm and the fine scale, and do not say so.
     widths = factor_widths(settings.get("factors", ()), settings["state"], fields=len(inputs.item))
     sums = SUMS * sum(widths)
-    repeats = bool(settings.get("repeats", False))
-    numbers = settings["width"] * len(settings["periods"]) + sums + (clock_levels(inputs) + repeats) * MARKS
+    repeats, rhythm = bool(settings.get("repeats", False)), bool(settings.get("rhythm", False))
+    rows = clock_levels(inputs) + repeats + RHYTHM_ROWS * rhythm
+    numbers = settings["width"] * len(settings["periods"]) + sums + rows * MARKS
     left, sizes = settings["state"] - NUMBER_BYTES * numbers, list(inputs.item.values())
     scale = CellScale(settings.get("scale", "fine"))
     shares = settings["shares"] or default_shares(len(sizes), settings["state"], scale)
     rest = {name: settings[name] for name in ("faded", "patience")}
-    return plan_cells(left, sizes, shares=shares, repeats=repeats, scale=scale, **rest)
+    return plan_cells(left, sizes, shares=shares, repeats=repeats, scale=scale, rhythm=rhythm, **rest)
 
 
 def share_out(total: int, most: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:

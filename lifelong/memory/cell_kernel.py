@@ -22,15 +22,28 @@ from numba import types
 from numba.extending import intrinsic
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import AGES, KEYS, ONE, RECENT_BITS, SIZES, WORD
+from lifelong.data.cell_plan import (
+    AGES,
+    KEYS,
+    LAGS,
+    MARKED,
+    MARKS,
+    MOST_RETURNS,
+    ONE,
+    PER_NUMBER,
+    RECENT_BITS,
+    SIZES,
+    WORD,
+)
 
 Packing = tuple[Array, Array, Array, Array, tuple[int, int, int], tuple[int, int]]
 """start_F, the first cell of each field, and the end; values_F; low_F and high_F, see `CellPacking`; the bits at which
 the counts begin, the high parts, and nothing more; and how many bits a count and an age take together, and the age."""
-Rules = tuple[Array, Array, tuple[Array, Array, Array], int, int, int]
+Rules = tuple[Array, Array, tuple[Array, Array, Array], int, int, tuple[int, int]]
 """start_F; age_A, events of each step of the scale of ages; of each level of counts the count, the bonus, and for which
 events it waits, see `CellScale.waits`; steps of each size of ages; number of faded bits; whether the first row of the
-clock counts repeats. Tables are as long as any second number of a cell needs, whatever a store returned."""
+clock counts repeats, and how many rows come before its levels: those of repeats and of the rhythm. Tables are as long
+as any second number of a cell needs, whatever a store returned."""
 
 TOO_MANY, TOO_HIGH, UNSORTED = 1, 2, 3
 """What can be wrong: other than K keys in a record, a key that its field does not have, cells that are not sorted."""
@@ -279,6 +292,38 @@ def _repeat(repeats_X: Array, met: Any) -> None:
 
 
 @jit
+def _byte(rows_RX: Array, at: Any) -> Any:
+    """A byte of the rows of marks and returns."""
+    place = at // PER_NUMBER
+    return np.int64(rows_RX[place // MARKS, place % MARKS]) >> 8 * (at % PER_NUMBER) & 255
+
+
+@jit
+def _add(rows_RX: Array, at: Any, more: Any) -> None:
+    """Add to such a byte."""
+    place = at // PER_NUMBER
+    rows_RX[place // MARKS, place % MARKS] += more << 8 * (at % PER_NUMBER)
+
+
+@jit
+def _return(rows_RX: Array, key: Any, count: Any) -> None:
+    """One event further; see `lifelong.nn.rhythm`."""
+    mark, full = np.int64(key) * (key + 40_503) % 65_537 % MARKED + 1 if key >= 0 else np.int64(0), False
+    for lag in range(1, LAGS + 1) if mark else range(0):
+        if _byte(rows_RX, (count - 1 - lag) & (LAGS - 1)) == mark:
+            full |= _byte(rows_RX, LAGS + lag - 1) >= MOST_RETURNS
+    for lag in range(1, LAGS + 1):
+        again = mark > 0 and _byte(rows_RX, (count - 1 - lag) & (LAGS - 1)) == mark
+        if full:
+            before = _byte(rows_RX, LAGS + lag - 1)
+            _add(rows_RX, LAGS + lag - 1, (before + again) // 2 - before)
+        elif again:
+            _add(rows_RX, LAGS + lag - 1, 1)
+    place = (count - 1) & (LAGS - 1)
+    _add(rows_RX, place, mark - _byte(rows_RX, place))
+
+
+@jit
 def _count(cell_KX: Array, faded_W: Array, key_F: Array, count: Any, rules: Rules) -> Any:
     """Count one event; `count` is its number, from 1. 1 if its item was met before, else 0."""
     (start_F, age_A, (_, bonus_N, wait_N), steps, bits, _), met = rules, 0
@@ -343,13 +388,15 @@ def write(
         rules: by which cells age and give way.
         longest: seconds at which the clock stops.
     """
-    (cell_BKX, faded_BW, clock_BJX), repeats = memory, rules[5]
+    (cell_BKX, faded_BW, clock_BJX), (repeats, rows) = memory, rules[5]
     for n in range(len(row_N)):
         b = row_N[n]
         met = _count(cell_BKX[b], faded_BW[b], key_NF[n], count_N[n], rules)
-        _tick(clock_BJX[b, repeats:], gap_N[n], count_N[n], longest)
+        _tick(clock_BJX[b, rows:], gap_N[n], count_N[n], longest)
         if repeats:
             _repeat(clock_BJX[b, 0], met)
+        if rows > repeats:
+            _return(clock_BJX[b, repeats:rows], key_NF[n, 0], count_N[n])
 
 
 @jit
@@ -384,7 +431,7 @@ def find(
         rules: see `write`.
         found: times, age, faded and seconds, each `[B, C, F]` and zeros, which are filled.
     """
-    (cell_BKX, faded_BW, clock_BJX), (start_F, age_A, (count_N, _, _), _, bits, repeats) = memory, rules
+    (cell_BKX, faded_BW, clock_BJX), (start_F, age_A, (count_N, _, _), _, bits, (_, rows)) = memory, rules
     times_BCF, age_BCF, faded_BCF, seconds_BCF = found
     for b in range(len(cell_BKX)):
         for c in range(key_BCF.shape[1]):
@@ -396,7 +443,7 @@ def find(
                 if at < start_F[f + 1] and _rank(cell_BKX[b], at) == key - KEYS // 2:
                     packed = np.int64(cell_BKX[b, at, 1])
                     times_BCF[b, c, f], age_BCF[b, c, f] = count_N[packed >> 8], packed & (AGES - 1)
-                    seconds_BCF[b, c, f] = _elapsed(clock_BJX[b, repeats:], count_B[b], age_A[packed & (AGES - 1)])
+                    seconds_BCF[b, c, f] = _elapsed(clock_BJX[b, rows:], count_B[b], age_A[packed & (AGES - 1)])
                 elif bits:
                     faded_BCF[b, c, f] = _is_faded(faded_BW[b], key, f, bits)
 

@@ -168,11 +168,13 @@ def compile_all() -> None:
     packed.pack(states.fields["cell"])
 
 
-def rules_of(plan: CellPlan) -> tuple[IntArray, IntArray, tuple[IntArray, IntArray, IntArray], int, int, int]:
+def rules_of(
+    plan: CellPlan,
+) -> tuple[IntArray, IntArray, tuple[IntArray, IntArray, IntArray], int, int, tuple[int, int]]:
     """A plan as the loops of `cell_kernel` take it: its `Rules`."""
     scale, start_F = plan.scale, np.cumsum([0, *plan.cells_F], dtype=np.int64)
     levels = _table(scale.counts()), _table(plan.bonuses()), _table(scale.waits())
-    return start_F, _table(scale.ages()), levels, scale.age_steps, plan.bits, int(plan.repeats)
+    return start_F, _table(scale.ages()), levels, scale.age_steps, plan.bits, (int(plan.repeats), int(plan.rows))
 
 
 def _table(values: Sequence[int]) -> IntArray:
@@ -210,13 +212,14 @@ def _fits(text: str, event_fields: Sequence[str], layout: Sequence[FieldLayout])
         and types == {"cell": "int16", "faded": "int16", "clock": "int32"}
         and all(found[name].shape == shape for name, shape in sizes.items())
         and found["clock"].shape[1:] == (MARKS,)
-        and found["clock"].shape[0] > plan.repeats
+        and found["clock"].shape[0] > plan.rows
     )
 
 
 def plan_from(text: str) -> CellPlan:
     """A plan out of the metadata of a graph; `lifelong.artifact.graphs` writes it."""
     found = json.loads(text)
-    # Earlier releases counted no repeats, and had the fine scale.
+    # Earlier releases counted no repeats and no rhythm, and had the fine scale.
     repeats, scale = bool(found.get("repeats", False)), CellScale(found.get("scale", "fine"))
-    return CellPlan(tuple(found["cells_F"]), found["words"], found["patience"], repeats, scale)
+    rhythm = bool(found.get("rhythm", False))
+    return CellPlan(tuple(found["cells_F"]), found["words"], found["patience"], repeats, scale, rhythm)

@@ -42,6 +42,11 @@ products of the target's embedding e with a linear map V of the context x, the h
 Whether the next item is a known one depends on the user, too: one repeats most of what she had, another one explores.
 So the memory also counts how many of all and of the last events repeated an item (`nn/repeats.py`); both heads read it.
 
+Some users come back to an item after a number of events that is their own: every 61st, or every 75th. Two steps per
+doubling cannot tell these ages apart. With `rhythm`, 256 bytes hold marks of the last 128 items, and for each of 128
+lags how often an event repeated the item of that lag (`nn/rhythm.py`); both heads read how often items came again at
+the lags at which the target was met.
+
 How popular a value is, its share of the training targets, is counted in the training period and not learned; with it
 the model compares how often the user met the value with how often anybody would have, in as many events. Training that
 continues from an artifact takes the popularities of its own period.
@@ -176,6 +181,9 @@ class TallyConfig:
         "how finely a cell keeps its count and its age: coarse takes 9 bits and leaves room for more cells, fine 15",
     )
     repeats: bool = setting(True, "whether to count how many events repeat an item")
+    rhythm: bool = setting(
+        False, "whether to count after exactly how many events items come again, in 256 bytes; for logs with such lags"
+    )
     patience: NonNegativeInt = setting(400, "events for which a doubled count holds a cell; 0 keeps the latest values")
     kind: PositiveInt = setting(8, "width of the embedding of a count and an age together")
     factors: tuple[PositiveInt, ...] = setting(
@@ -402,6 +410,7 @@ class Tally(CountingModel[Any]):
         "repeats": False,
         "scale": "fine",
         "products": False,
+        "rhythm": False,
     }
     # Earlier first layers were plain ones, and the weight of the second head was its setting alone.
     later_buffers: ClassVar[tuple[str, ...]] = (
@@ -426,7 +435,7 @@ class Tally(CountingModel[Any]):
     def __init__(self, inputs: InputSpec, config: TallyConfig) -> None:
         fields, levels = len(inputs.item), clock_levels(inputs)
         factors = dict(zip(inputs.item, factor_widths(config.factors, config.state, fields=fields), strict=False))
-        counted = counted_size(fields, kind=config.kind, levels=levels, repeats=config.repeats)
+        counted = counted_size(fields, kind=config.kind, levels=levels, repeats=config.repeats, rhythm=config.rhythm)
         counts = counted + affinity_size(list(factors.values()))
         interest = counts + fields + (2 * config.width if config.periods else 0)
         timed = [field for field in inputs.event if field == "gap"]
@@ -476,6 +485,7 @@ class Tally(CountingModel[Any]):
                 kind=config.kind,
                 levels=levels,
                 repeats=config.repeats,
+                rhythm=config.rhythm,
                 scale=config.scale,
             )
         except ValueError as error:
@@ -633,8 +643,8 @@ class Tally(CountingModel[Any]):
             gap_BL = seconds_of(_keys(batch.history_BLF[..., self.history_fields.index("gap")]))
         events = TallyEvents(event_BLE, key_BLF, gap_BL.expand(key_BLF.shape[:2]))
         asked_BCF = _keys(batch.target_BCF)
-        found, repeats_BCX = cells_found(key_BLF, batch.position_BC, asked_BCF, counts.stale_N, counts.plan)
-        at = self._at_moments(batch, moments, events, repeats_BCX.flatten(0, 1)[moments.first_X])
+        found, row_BCRX = cells_found(key_BLF, batch.position_BC, asked_BCF, counts.stale_N, counts.plan)
+        at = self._at_moments(batch, moments, events, row_BCRX.flatten(0, 1)[moments.first_X])
         factor_N1D = self._factors(number_NF.unsqueeze(1), user_N)
         dim, own = self.split.dim, self.split.dim + FEATURES
         return read_many(
@@ -672,8 +682,8 @@ class Tally(CountingModel[Any]):
         whole_NFE = torch.stack(targets[: len(self.item_fields)], dim=1)
         return torch.cat(events, dim=-1).view(*history_BLF.shape[:2], dim * len(events)), whole_NFE
 
-    def _at_moments(self, batch: Batch, moments: Moments, events: TallyEvents, repeats_X2: Tensor) -> AtMoments:
-        """Clock and repeats, slots and sums at each moment."""
+    def _at_moments(self, batch: Batch, moments: Moments, events: TallyEvents, row_XRX: Tensor) -> AtMoments:
+        """Clock, repeats and rhythm, slots and sums at each moment."""
         memory, position_BM = self.memory, moments.position_BM
         count_X = position_BM.flatten()[moments.place_X]
 
@@ -681,8 +691,7 @@ class Tally(CountingModel[Any]):
             return value_BMX.flatten(0, 1)[moments.place_X]
 
         clock_XJX = pick_X(clock_at(events.gap_BL, position_BM, memory.counts.levels))
-        if memory.counts.plan.repeats:
-            clock_XJX = torch.cat([repeats_X2.unsqueeze(1), clock_XJX], dim=1)
+        clock_XJX = torch.cat([row_XRX.to(clock_XJX), clock_XJX], dim=1)
         slot_XSD = events.vector_BLE.new_zeros(len(count_X), 0, 0)
         if memory.slots is not None:
             slot_XSD = pick_X(memory.slots(events.vector_BLE, batch.length_B, position_BM).slot_BSD)

@@ -18,7 +18,21 @@ import torch
 from torch import Tensor
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import AGES, KEYS, ONE, RECENT_BITS, SIZES, WORD, CellPlan
+from lifelong.data.cell_plan import (
+    AGES,
+    KEYS,
+    LAGS,
+    MARKED,
+    MARKS,
+    MOST_RETURNS,
+    ONE,
+    PER_NUMBER,
+    RECENT_BITS,
+    RHYTHM_ROWS,
+    SIZES,
+    WORD,
+    CellPlan,
+)
 from lifelong.nn.cells import Found
 
 Cells = tuple[Array, Array, Array]
@@ -102,6 +116,19 @@ def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, sca
 
 
 @jit
+def _return(key: Any, n: Any, mark_G: Array, return_G: Array) -> None:
+    """The n-th event's item, from 1, came again at some lags; see `rhythm.py`."""
+    mark, full = np.int64(key) * (key + 40_503) % 65_537 % MARKED + 1 if key >= 0 else np.int64(0), False
+    if mark:
+        for lag in range(LAGS):
+            return_G[lag] += mark_G[(n - 2 - lag) & (LAGS - 1)] == mark
+            full |= return_G[lag] > MOST_RETURNS
+    if full:
+        return_G[:] = return_G >> 1
+    mark_G[(n - 1) & (LAGS - 1)] = mark
+
+
+@jit
 def _find(asked_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, scale: Scale, found_FX: Array) -> None:
     """Fill count, age and faded of each key asked for after n events; zeros are there already."""
     (_, level_K, last_K), (_, _, base_F, place_V), bits = cells, places, len(bit_N)
@@ -137,7 +164,7 @@ def _replay(
     asked_BCF: Array,
     plan: tuple[Array, Array, int, Scale],
     found_BCFX: Array,
-    repeats_BCX: Array,
+    row_BCRX: Array,
     memories: tuple[Array, Array],
 ) -> None:
     """Fill `found` (count, age, faded) if any keys are asked for, else the memories.
@@ -150,22 +177,28 @@ def _replay(
         plan: start_F, the first cell of each field, and the end; base_F, the first place of each field in the table of
             keys, and the end; how many faded bits; of counts and ages.
         found_BCFX: zeros.
-        repeats_BCX: is filled, whatever else is wanted.
+        row_BCRX: zeros; repeats, and rhythm if there is room; is filled, whatever else is wanted.
         memories: cell_BCKX and faded_BCW, zeros; without targets if memories are not wanted.
     """
     (start_F, base_F, bits, scale), (cell_BCKX, faded_BCW) = plan, memories
     fields, size = len(start_F) - 1, start_F[-1]
     cells = np.zeros(size, np.int64), np.zeros(size, np.int64), np.zeros(size, np.int64)
     used_F, place_V, bit_N = np.zeros(fields, np.int64), np.full(base_F[-1], -1, np.int64), np.zeros(bits, np.int64)
-    places = start_F, used_F, base_F, place_V
+    places, byte_G = (start_F, used_F, base_F, place_V), np.zeros(2 * LAGS, np.int64)
     for b in range(len(key_BLF)):
         n, total, recent = 0, 0, 0
+        byte_G[:] = 0
         for c in order_BC[b]:
             while n < position_BC[b, c]:
                 n += 1
                 met = _write(key_BLF[b, n - 1], n, cells, places, bit_N, scale)
+                if row_BCRX.shape[2] > 1:
+                    _return(key_BLF[b, n - 1, 0], n, byte_G[:LAGS], byte_G[LAGS:])
                 total, recent = total + met, recent + ((met * ONE - recent) >> RECENT_BITS)
-            repeats_BCX[b, c, 0], repeats_BCX[b, c, 1] = total, recent
+            row_BCRX[b, c, 0, 0], row_BCRX[b, c, 0, 1] = total, recent
+            for g in range(2 * LAGS if row_BCRX.shape[2] > 1 else 0):
+                place = g // PER_NUMBER
+                row_BCRX[b, c, 1 + place // MARKS, place % MARKS] += byte_G[g] << 8 * (g % PER_NUMBER)
             _find(asked_BCF[b, c], n, cells, places, bit_N, scale, found_BCFX[b, c])
             if cell_BCKX.shape[1]:
                 _pack(n, cells, places, bit_N, scale[3], cell_BCKX[b, c], faded_BCW[b, c])
@@ -180,7 +213,9 @@ def _replay(
 def cells_found(
     key_BLF: Tensor, position_BC: Tensor, asked_BCF: Tensor, stale_N: Tensor, plan: CellPlan
 ) -> tuple[Found, Tensor]:
-    """What the memory after `position` events knows of each target; and its repeats `[B, C, 2]`, see `repeats.py`.
+    """What the memory after `position` events knows of each target; and the rows before its clock, `[B, C, R, 2]`.
+
+    Those are repeats and rhythm, as far as the plan has them: see `repeats.py` and `rhythm.py`.
 
     Args:
         key_BLF: int64 keys of the events; anything valid in padding, which is not read.
@@ -190,31 +225,32 @@ def cells_found(
         plan: the sizes.
 
     >>> from lifelong.nn.cells import staleness
-    >>> plan, key_BLF = CellPlan(cells_F=(2,), words=1, patience=0), torch.tensor([[[5], [6], [5], [7]]])
+    >>> plan = CellPlan(cells_F=(2,), words=1, patience=0, repeats=True)
+    >>> key_BLF = torch.tensor([[[5], [6], [5], [7]]])
     >>> position_BC, asked_BCF = torch.tensor([[3, 4]]), torch.tensor([[[5], [6]]])
-    >>> found, repeats_BCX = cells_found(key_BLF, position_BC, asked_BCF, staleness(plan), plan)
+    >>> found, row_BCRX = cells_found(key_BLF, position_BC, asked_BCF, staleness(plan), plan)
     >>> found.count_BCF.tolist(), found.age_BCF.tolist(), found.faded_BCF.tolist()
     ([[[2], [0]]], [[[0], [0]]], [[[False], [True]]])
-    >>> repeats_BCX[..., 0].tolist()
+    >>> row_BCRX[..., 0, 0].tolist()
     [[1, 1]]
     """
     found = np.zeros((*asked_BCF.shape, 3), np.int64)
-    repeats = _run(key_BLF, position_BC, asked_BCF, stale_N, plan, found, _memories(len(asked_BCF), 0, plan))
+    rows = _run(key_BLF, position_BC, asked_BCF, stale_N, plan, found, _memories(len(asked_BCF), 0, plan))
     count, age, faded = torch.from_numpy(found).to(asked_BCF.device).unbind(-1)
-    return Found(count, age, faded.bool()), repeats.to(asked_BCF.device)
+    return Found(count, age, faded.bool()), rows.to(asked_BCF.device)
 
 
 def cells_at(key_BLF: Tensor, position_BC: Tensor, stale_N: Tensor, plan: CellPlan) -> tuple[Tensor, Tensor, Tensor]:
-    """The memories after `position` events: cells `[B, C, K, 2]` and faded bits `[B, C, W]`, int16; repeats.
+    """The memories after `position` events: cells `[B, C, K, 2]` and faded bits `[B, C, W]`, int16; rows.
 
-    See `cells_found`.
+    The rows are those before the levels of the clock, see `cells_found`.
     """
     users, targets = position_BC.shape
     nothing, memories = position_BC.new_zeros(users, targets, 0), _memories(users, targets, plan)
     found = np.zeros((users, targets, 0, 3), np.int64)
-    repeats = _run(key_BLF, position_BC, nothing, stale_N, plan, found, memories)
+    rows = _run(key_BLF, position_BC, nothing, stale_N, plan, found, memories)
     cell, faded = (torch.from_numpy(part).to(position_BC.device) for part in memories)
-    return cell, faded, repeats.to(position_BC.device)
+    return cell, faded, rows.to(position_BC.device)
 
 
 def _memories(users: int, targets: int, plan: CellPlan) -> tuple[Array, Array]:
@@ -239,8 +275,8 @@ def _run(
     base_F = np.concatenate([[0], np.cumsum(highest_F + 1)]).astype(np.int64)
     start_F = np.concatenate([[0], np.cumsum(plan.cells_F)]).astype(np.int64)
     order = np.argsort(position, axis=1, kind="stable")
-    repeats = np.zeros((*position.shape, 2), np.int32)
+    rows = np.zeros((*position.shape, 1 + RHYTHM_ROWS * plan.rhythm, MARKS), np.int32)
     levels = (np.array(values, np.int64) for values in (plan.scale.counts(), plan.scale.waits()))
     rules = start_F, base_F, plan.bits, (stale_N.cpu().numpy(), *levels, plan.scale.age_steps)
-    _replay(keys, order, position, asked, rules, found, repeats, memories)
-    return torch.from_numpy(repeats)
+    _replay(keys, order, position, asked, rules, found, rows, memories)
+    return torch.from_numpy(rows if plan.repeats else rows[..., 1:, :])

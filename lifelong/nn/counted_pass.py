@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import ONE
+from lifelong.data.cell_plan import LAGS, MARKED, ONE
 from lifelong.nn.repeats import HALVINGS, RECENT
 
 Scales = tuple[Array, Array, Array, Array, Array]
@@ -41,7 +41,7 @@ def _elapsed(clock_JX: Array, count: Any, ago: Any) -> Any:
 def count_targets(
     found: tuple[Array, Array, Array],
     targets: tuple[Array, Array, Array],
-    moments: tuple[Array, Array, Array],
+    moments: tuple[Array, Array, Array, Array],
     scales: Scales,
     age_steps: int,
     age_kinds: int,
@@ -54,16 +54,17 @@ def count_targets(
     Args:
         found: times_NF, age_NF and faded_NF of the targets' values, int64.
         targets: key_NF, popularity_NF and moment_N.
-        moments: count_X, clock_XJX, and repeats_XRX with one row, or none where they are not counted.
+        moments: count_X, clock_XJX, repeats_XRX with one row, and byte_XG, what `rhythm.bytes_of` gives; none where
+            they are not counted.
         scales: see `Scales`.
         age_steps: steps of the scale of ages of one kind.
         age_kinds: kinds that differ by their ages alone.
         kinds: kinds of a field.
         known_NY: filled: features of each field, popularity, what is more than popularity, activity, pace, shares of
-            repeats; what follows is not touched.
+            repeats, rhythm; what follows is not touched.
         kind_NF: filled.
     """
-    (times_NF, age_NF, faded_NF), (key_NF, popularity_NF, moment_N), (count_X, clock_XJX, repeats_XRX) = (
+    (times_NF, age_NF, faded_NF), (key_NF, popularity_NF, moment_N), (count_X, clock_XJX, repeats_XRX, byte_XG) = (
         found,
         targets,
         moments,
@@ -105,10 +106,21 @@ def count_targets(
             known_Y[at + 1 + level] = math.log1p(span / HOUR) / 4
         at += 1 + len(clock_JX)
         for row in range(repeats_XRX.shape[1]):
-            total, recent = repeats_XRX[moment_N[n], row, 0], repeats_XRX[moment_N[n], row, 1]
+            again, recent = repeats_XRX[moment_N[n], row, 0], repeats_XRX[moment_N[n], row, 1]
             weight = max(1 - 2.0 ** (-HALVINGS * count), 1 / RECENT)
-            known_Y[at] = 2 * np.float64(total) / max(count, 1) - 1
+            known_Y[at] = 2 * np.float64(again) / max(count, 1) - 1
             known_Y[at + 1] = 2 * np.float64(recent) / ONE / weight - 1
+            at += 2
+        if byte_XG.shape[1]:
+            key, best, mine, most, every = key_NF[n, 0], np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+            mark = key * (key + 40_503) % 65_537 % MARKED + 1 if key >= 0 else np.int64(0)
+            for lag in range(LAGS):
+                again = byte_XG[moment_N[n], LAGS + lag]
+                most, every = max(most, again), every + again
+                if mark and byte_XG[moment_N[n], (count - 1 - lag) & (LAGS - 1)] == mark:
+                    best, mine = max(best, again), mine + again
+            known_Y[at], known_Y[at + 1] = math.log1p(np.float64(best)) / 2, math.log1p(np.float64(mine)) / 2
+            known_Y[at + 2], known_Y[at + 3] = math.log1p(np.float64(most)) / 2, math.log1p(np.float64(every)) / 2
 
 
 @jit

@@ -2,7 +2,7 @@
 
     event --keys----> one cell of each field: count + 1, age 0; the stalest gives way, and leaves two bits      step
           |-gap-----> clock: the time of every 2^j-th event
-          |-item----> repeats: was it met before?
+          |-item----> repeats: was it met before? rhythm: after how many events?
           |-vector--> GRU_1 --> slot 1 --every k-th--> GRU_2 --> slot 2 ...
           `-factor--> sums
     target --keys----> count, age, faded of each of its values --decays, logarithms--> c_f of field f           read
@@ -31,13 +31,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lifelong.data.cell_plan import CLOCK_LEVELS, MARKS, NUMBER_BYTES, SIZES, CellPlan, CellScale, plan_cells
+from lifelong.data.cell_plan import (
+    CLOCK_LEVELS,
+    MARKS,
+    NUMBER_BYTES,
+    RHYTHM_ROWS,
+    SIZES,
+    CellPlan,
+    CellScale,
+    plan_cells,
+)
 from lifelong.nn.affinity import Affinity, Sums
 from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
 from lifelong.nn.clock import clock_at, elapsed, empty_clock, spans, tick
 from lifelong.nn.hpmn import HpmnMemory, Slots
 from lifelong.nn.masks import length_mask
 from lifelong.nn.repeats import repeat, repeat_shares
+from lifelong.nn.rhythm import SIZE as RHYTHM_SIZE
+from lifelong.nn.rhythm import returned, rhythm_of
 
 HALF_LIVES = (10.0, 50.0, 250.0, 1250.0)
 """In events: by how much a count weighs less with its age."""
@@ -63,7 +74,7 @@ class Counts(NamedTuple):
     count_B: Tensor
     """int64: events so far."""
     clock_BJX: Tensor
-    """int32, see `clock.py`; before its levels a row for what `repeats.py` counts."""
+    """int32, see `clock.py`; before its levels the rows of what `repeats.py` and `rhythm.py` count."""
     cell_BKX: Tensor
     """int16, see `cells.py`."""
     faded_BW: Tensor
@@ -135,9 +146,11 @@ class Seen(NamedTuple):
     """bool: it had a cell once, barring collisions."""
 
 
-def counted_size(fields: int, *, kind: int, levels: int = CLOCK_LEVELS, repeats: bool = True) -> int:
+def counted_size(
+    fields: int, *, kind: int, levels: int = CLOCK_LEVELS, repeats: bool = True, rhythm: bool = False
+) -> int:
     """How many numbers `CountMemory.features` gives of a target."""
-    return fields * (FEATURES + kind + 2) + 1 + levels + 2 * repeats
+    return fields * (FEATURES + kind + 2) + 1 + levels + 2 * repeats + RHYTHM_SIZE * rhythm
 
 
 class CountMemory(nn.Module):
@@ -156,6 +169,7 @@ class CountMemory(nn.Module):
         levels: J; 1 where the times of events are not known.
         repeats: whether to count how many events repeat a value of the first field.
         scale: how finely cells keep counts and ages.
+        rhythm: whether to count after how many events values of the first field come again.
 
     Raises:
         ValueError: too few bytes, or shares of another number of fields.
@@ -190,13 +204,15 @@ class CountMemory(nn.Module):
         levels: int = CLOCK_LEVELS,
         repeats: bool = True,
         scale: CellScale = CellScale.COARSE,
+        rhythm: bool = False,
     ) -> None:
         super().__init__()
-        left = state - NUMBER_BYTES * (levels + repeats) * MARKS
+        left = state - NUMBER_BYTES * (levels + repeats + RHYTHM_ROWS * rhythm) * MARKS
         self.plan: CellPlan = plan_cells(
-            left, sizes, faded=faded, shares=shares, patience=patience, repeats=repeats, scale=scale
+            left, sizes, faded=faded, shares=shares, patience=patience, repeats=repeats, scale=scale, rhythm=rhythm
         )
-        self.levels, self.size = levels, counted_size(len(sizes), kind=kind, levels=levels, repeats=repeats)
+        self.levels = levels
+        self.size = counted_size(len(sizes), kind=kind, levels=levels, repeats=repeats, rhythm=rhythm)
         self.kind: nn.Embedding = nn.Embedding(len(sizes) * KINDS, kind)
         nn.init.normal_(self.kind.weight, std=STD_KIND)
         self.register_buffer("scale_F", torch.tensor([math.log(size) for size in sizes]), persistent=False)
@@ -213,7 +229,7 @@ class CountMemory(nn.Module):
         """Memories of users without events."""
         device = self.kind.weight.device
         count_B = torch.zeros(num_users, dtype=torch.int64, device=device)
-        clock_BJX = empty_clock(num_users, self.levels + self.plan.repeats, device=device)
+        clock_BJX = empty_clock(num_users, self.levels + self.plan.rows, device=device)
         return Counts(count_B, clock_BJX, *empty_cells(num_users, self.plan, device=device))
 
     def step(self, memory: Counts, key_BF: Tensor, gap_B: Tensor) -> Counts:
@@ -226,21 +242,17 @@ class CountMemory(nn.Module):
         """
         count_B = memory.count_B + 1
         cells = write_cells(memory.cell_BKX, memory.faded_BW, key_BF, count_B, stale_N=self.stale_N, plan=self.plan)
-        clock_BJX = tick(memory.clock_BJX[:, self.plan.repeats :], gap_B, count_B)
-        repeats_BX = None
-        if self.plan.repeats:
+        plan, parts_N = self.plan, []
+        if plan.repeats:
             # Whether the event repeats an item is asked of the memory before it.
             before = memory.cell_BKX.unsqueeze(1), memory.faded_BW.unsqueeze(1)
-            found = find_cells(*before, key_BF.unsqueeze(1), self.plan)
-            repeats_BX = repeat(memory.clock_BJX[:, 0], found)
-        return Counts(count_B, self._clock(clock_BJX, repeats_BX), *cells)
-
-    def _clock(self, clock: Tensor, repeats: Tensor | None) -> Tensor:
-        """The clock `[..., J, 2]`, after the row of repeats if there is one."""
-        if not self.plan.repeats or repeats is None:
-            return clock
+            found = find_cells(*before, key_BF.unsqueeze(1), plan)
+            parts_N.append(repeat(memory.clock_BJX[:, 0], found).unsqueeze(1))
+        if plan.rhythm:
+            parts_N.append(returned(memory.clock_BJX[:, plan.repeats : plan.rows], key_BF[:, 0], count_B))
         # First: levels that are empty come last, and are not stored.
-        return torch.cat([repeats.unsqueeze(-2).to(clock), clock], dim=-2)
+        clock_BJX = torch.cat([*parts_N, tick(memory.clock_BJX[:, plan.rows :], gap_B, count_B)], dim=1)
+        return Counts(count_B, clock_BJX, *cells)
 
     def forward(self, key_BLF: Tensor, gap_BL: Tensor, position_BC: Tensor) -> Counts:
         """The memories after the first `position` events, bit for bit: fields `[B, C, ...]`.
@@ -253,8 +265,8 @@ class CountMemory(nn.Module):
         # Compiling takes seconds where nothing is cached yet.
         from lifelong.nn.cell_replay import cells_at
 
-        *cells, repeats_BCX = cells_at(key_BLF, position_BC, self.stale_N, self.plan)
-        clock_BCJX = self.clock_at(gap_BL, position_BC, repeats_BCX)
+        *cells, row_BCRX = cells_at(key_BLF, position_BC, self.stale_N, self.plan)
+        clock_BCJX = self.clock_at(gap_BL, position_BC, row_BCRX)
         return Counts(position_BC, clock_BCJX, *cells)
 
     def look(self, memory: Counts, key_BCF: Tensor) -> Seen:
@@ -266,18 +278,19 @@ class CountMemory(nn.Module):
         """What `look` gives for the memories of `forward`, which are never made: the form for training."""
         from lifelong.nn.cell_replay import cells_found
 
-        found, repeats_BCX = cells_found(key_BLF, position_BC, asked_BCF, self.stale_N, self.plan)
-        return Seen(position_BC, self.clock_at(gap_BL, position_BC, repeats_BCX), *found)
+        found, row_BCRX = cells_found(key_BLF, position_BC, asked_BCF, self.stale_N, self.plan)
+        return Seen(position_BC, self.clock_at(gap_BL, position_BC, row_BCRX), *found)
 
-    def clock_at(self, gap_BL: Tensor, position_BC: Tensor, repeats_BCX: Tensor | None) -> Tensor:
-        """The field `clock_BJX` after `position` events, `[B, C, J, 2]` or with a row more.
+    def clock_at(self, gap_BL: Tensor, position_BC: Tensor, row_BCRX: Tensor) -> Tensor:
+        """The field `clock_BJX` after `position` events, `[B, C, R + J, 2]`.
 
         Args:
             gap_BL: int64 seconds since the event before.
             position_BC: int64.
-            repeats_BCX: at these positions.
+            row_BCRX: the rows before its levels, at these positions.
         """
-        return self._clock(clock_at(gap_BL, position_BC, self.levels), repeats_BCX)
+        clock_BCJX = clock_at(gap_BL, position_BC, self.levels)
+        return torch.cat([row_BCRX.to(clock_BCJX), clock_BCJX], dim=-2)
 
     def features(
         self,
@@ -290,7 +303,7 @@ class CountMemory(nn.Module):
 
         They are, of each field, what `FEATURES` names, the embedding of its kind of cell, its popularity, and how much
         more often the value was met than anybody would have in as many events; and how many events the user has had,
-        how long they took, and what share of them repeated an item.
+        how long they took, what share of them repeated an item, and how often items came again after as many events.
 
         Args:
             seen: from `look` or `look_at`.
@@ -299,7 +312,7 @@ class CountMemory(nn.Module):
                 seen; None where all values are equally popular.
             seconds_BCF: since each value's last event, see `clock.elapsed`; None to compute them.
         """
-        dtype, clock_BCJX = self.kind.weight.dtype, seen.clock_BCJX[..., self.plan.repeats :, :]
+        dtype, clock_BCJX = self.kind.weight.dtype, seen.clock_BCJX[..., self.plan.rows :, :]
         scale_F, times_BCF = self.scale_F.to(dtype), seen.times_BCF.to(dtype)
         if seconds_BCF is None:
             seconds_BCF = elapsed(clock_BCJX, seen.count_BC, self.age_A[seen.age_BCF], dtype)
@@ -320,7 +333,11 @@ class CountMemory(nn.Module):
         if self.plan.repeats:
             of_user.append(repeat_shares(seen.clock_BCJX[..., 0, :], count_BC1))
         user_BCX = torch.cat(of_user, dim=-1).expand(*key_BCF.shape[:-1], -1)
-        return torch.cat([part_BCFP.flatten(-2), kind_BCX, above_BCF, more_BCF, user_BCX], dim=-1), part_BCFP
+        numbers = [part_BCFP.flatten(-2), kind_BCX, above_BCF, more_BCF, user_BCX]
+        if self.plan.rhythm:
+            rows = seen.clock_BCJX[..., self.plan.repeats : self.plan.rows, :]
+            numbers.append(rhythm_of(rows, key_BCF[..., 0], seen.count_BC, dtype))
+        return torch.cat(numbers, dim=-1), part_BCFP
 
     def _kind_of(self, seen: Seen) -> Tensor:
         """Which kind of cell each value has: none, faded, or by its count and its age together; int64 `[B, C, F]`."""

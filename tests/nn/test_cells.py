@@ -15,6 +15,7 @@ from lifelong.data.cell_plan import CellPacking, CellPlan, CellScale, key_of, pl
 from lifelong.nn.cell_replay import cells_at, cells_found
 from lifelong.nn.cells import empty_cells, find_cells, key_table, staleness, write_cells
 from lifelong.nn.repeats import repeat
+from lifelong.nn.rhythm import returned
 
 pytestmark = pytest.mark.torch
 
@@ -104,12 +105,17 @@ def folded(key_BLF: torch.Tensor, plan: CellPlan) -> tuple[torch.Tensor, torch.T
     return torch.stack(cells, dim=1), torch.stack(faded, dim=1)
 
 
-def repeats_folded(key_BLF: torch.Tensor, every: tuple[torch.Tensor, torch.Tensor], plan: CellPlan) -> torch.Tensor:
-    """Repeats after 0, 1, 2, ... events, from the memories before each."""
-    steps = [torch.zeros(len(key_BLF), 2, dtype=torch.int32)]
+def rows_folded(key_BLF: torch.Tensor, every: tuple[torch.Tensor, torch.Tensor], plan: CellPlan) -> torch.Tensor:
+    """Repeats and rhythm after 0, 1, 2, ... events, from the memories before each."""
+    steps = [torch.zeros(len(key_BLF), plan.rows, 2, dtype=torch.int32)]
     for place, key_BF in enumerate(key_BLF.unbind(1)):
-        before = [part[:, place : place + 1] for part in every]
-        steps.append(repeat(steps[-1], find_cells(*before, key_BF.unsqueeze(1), plan)))
+        parts, count_B = [], torch.full((len(key_BLF),), place + 1)
+        if plan.repeats:
+            before = [part[:, place : place + 1] for part in every]
+            parts.append(repeat(steps[-1][:, 0], find_cells(*before, key_BF.unsqueeze(1), plan)).unsqueeze(1))
+        if plan.rhythm:
+            parts.append(returned(steps[-1][:, plan.repeats :], key_BF[:, 0], count_B))
+        steps.append(torch.cat(parts, dim=1) if parts else steps[-1])
     return torch.stack(steps, dim=1)
 
 
@@ -129,18 +135,27 @@ def test_what_is_found_is_what_lists_and_loops_find(seed: int, events: int, pati
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10_000), length=st.integers(0, 300), words=st.integers(1, 6), scale=scales)
-def test_the_replay_is_the_folded_writes_bit_for_bit(seed: int, length: int, words: int, scale: CellScale) -> None:
-    plan = CellPlan(PLAN.cells_F, words, 20, scale=scale)
+@given(
+    seed=st.integers(0, 10_000),
+    length=st.integers(0, 300),
+    words=st.integers(1, 6),
+    scale=scales,
+    repeats=st.booleans(),
+    rhythm=st.booleans(),
+)
+def test_the_replay_is_the_folded_writes_bit_for_bit(
+    seed: int, length: int, words: int, scale: CellScale, repeats: bool, rhythm: bool
+) -> None:
+    plan = CellPlan(PLAN.cells_F, words, 20, repeats, scale, rhythm)
     key_BLF, asked_BCF = random_keys(seed, 3, length), random_keys(seed + 1, 3, 4)
     position_BC = torch.randint(0, length + 1, (3, 4), generator=torch.Generator().manual_seed(seed))
     every = folded(key_BLF, plan)
     wanted = [part[torch.arange(3).unsqueeze(1), position_BC] for part in every]
-    *memory, repeats_BCX = cells_at(key_BLF, position_BC, staleness(plan), plan)
+    *memory, row_BCRX = cells_at(key_BLF, position_BC, staleness(plan), plan)
     assert all(torch.equal(one, other) for one, other in zip(memory, wanted, strict=True))
-    found, same_BCX = cells_found(key_BLF, position_BC, asked_BCF, staleness(plan), plan)
-    assert torch.equal(repeats_BCX, same_BCX)
-    assert torch.equal(repeats_BCX, repeats_folded(key_BLF, every, plan)[torch.arange(3).unsqueeze(1), position_BC])
+    found, same_BCRX = cells_found(key_BLF, position_BC, asked_BCF, staleness(plan), plan)
+    assert torch.equal(row_BCRX, same_BCRX)
+    assert torch.equal(row_BCRX, rows_folded(key_BLF, every, plan)[torch.arange(3).unsqueeze(1), position_BC])
     again = find_cells(*memory, asked_BCF, plan)
     assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
 
