@@ -26,7 +26,6 @@ from lifelong.data.cell_plan import (
     AGES,
     KEYS,
     LAGS,
-    MARKED,
     MARKS,
     MOST_RETURNS,
     ONE,
@@ -34,6 +33,7 @@ from lifelong.data.cell_plan import (
     RECENT_BITS,
     SIZES,
     WORD,
+    mark_of,
 )
 
 Packing = tuple[Array, Array, Array, Array, tuple[int, int, int], tuple[int, int]]
@@ -305,10 +305,13 @@ def _add(rows_RX: Array, at: Any, more: Any) -> None:
     rows_RX[place // MARKS, place % MARKS] += more << 8 * (at % PER_NUMBER)
 
 
+_mark_of = jit(mark_of)
+
+
 @jit
 def _return(rows_RX: Array, key: Any, count: Any) -> None:
     """One event further; see `lifelong.nn.rhythm`."""
-    mark, full = np.int64(key) * (key + 40_503) % 65_537 % MARKED + 1 if key >= 0 else np.int64(0), False
+    mark, full = _mark_of(np.int64(key)) if key >= 0 else np.int64(0), False
     for lag in range(1, LAGS + 1) if mark else range(0):
         if _byte(rows_RX, (count - 1 - lag) & (LAGS - 1)) == mark:
             full |= _byte(rows_RX, LAGS + lag - 1) >= MOST_RETURNS

@@ -22,7 +22,6 @@ from lifelong.data.cell_plan import (
     AGES,
     KEYS,
     LAGS,
-    MARKED,
     MARKS,
     MOST_RETURNS,
     ONE,
@@ -32,6 +31,7 @@ from lifelong.data.cell_plan import (
     SIZES,
     WORD,
     CellPlan,
+    mark_of,
 )
 from lifelong.nn.cells import Found
 
@@ -115,10 +115,13 @@ def _write(key_F: Array, n: Any, cells: Cells, places: Places, bit_N: Array, sca
     return met
 
 
+_mark_of = jit(mark_of)
+
+
 @jit
 def _return(key: Any, n: Any, mark_G: Array, return_G: Array) -> None:
     """The n-th event's item, from 1, came again at some lags; see `rhythm.py`."""
-    mark, full = np.int64(key) * (key + 40_503) % 65_537 % MARKED + 1 if key >= 0 else np.int64(0), False
+    mark, full = _mark_of(np.int64(key)) if key >= 0 else np.int64(0), False
     if mark:
         for lag in range(LAGS):
             return_G[lag] += mark_G[(n - 2 - lag) & (LAGS - 1)] == mark

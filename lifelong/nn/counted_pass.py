@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import LAGS, MARKED, ONE
+from lifelong.data.cell_plan import LAGS, ONE, mark_of
 from lifelong.nn.repeats import HALVINGS, RECENT
 
 Scales = tuple[Array, Array, Array, Array, Array]
@@ -35,6 +35,23 @@ def _elapsed(clock_JX: Array, count: Any, ago: Any) -> Any:
         end, after = begin, before
     rest = (end - max(event, begin)) / max(end - begin, 1)
     return np.float64(clock_JX[0, 0] - after) + rest * np.float64(after - before)
+
+
+_mark_of = jit(mark_of)
+
+
+@jit
+def _rhythm(byte_G: Array, key: Any, count: Any, known_4: Array) -> None:
+    """Fill what `rhythm.rhythm_of` gives of one target."""
+    mark = _mark_of(np.int64(key)) if key >= 0 else np.int64(0)
+    best, mine, most, every = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+    for lag in range(LAGS):
+        again = byte_G[LAGS + lag]
+        most, every = max(most, again), every + again
+        if mark and byte_G[(count - 1 - lag) & (LAGS - 1)] == mark:
+            best, mine = max(best, again), mine + again
+    known_4[0], known_4[1] = math.log1p(np.float64(best)) / 2, math.log1p(np.float64(mine)) / 2
+    known_4[2], known_4[3] = math.log1p(np.float64(most)) / 2, math.log1p(np.float64(every)) / 2
 
 
 @jit
@@ -112,15 +129,7 @@ def count_targets(
             known_Y[at + 1] = 2 * np.float64(recent) / ONE / weight - 1
             at += 2
         if byte_XG.shape[1]:
-            key, best, mine, most, every = key_NF[n, 0], np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-            mark = key * (key + 40_503) % 65_537 % MARKED + 1 if key >= 0 else np.int64(0)
-            for lag in range(LAGS):
-                again = byte_XG[moment_N[n], LAGS + lag]
-                most, every = max(most, again), every + again
-                if mark and byte_XG[moment_N[n], (count - 1 - lag) & (LAGS - 1)] == mark:
-                    best, mine = max(best, again), mine + again
-            known_Y[at], known_Y[at + 1] = math.log1p(np.float64(best)) / 2, math.log1p(np.float64(mine)) / 2
-            known_Y[at + 2], known_Y[at + 3] = math.log1p(np.float64(most)) / 2, math.log1p(np.float64(every)) / 2
+            _rhythm(byte_XG[moment_N[n]], key_NF[n, 0], count, known_Y[at : at + 4])
 
 
 @jit

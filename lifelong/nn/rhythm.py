@@ -1,7 +1,7 @@
 """After how many events exactly a user's items come again: "every 61 events, so now".
 
     event --item--> mark of 7 bits --into the place of the oldest of 128--> marks of the last 128 events
-                       `--equal to the mark j events ago?--> returns of lag j + 1; all halved if one would pass 127
+                       `--equal to that of the j-th event before?--> returns of lag j; all halved if one would pass 127
     target --item--> its mark --at which lags is it found?--> the highest of their returns, and all of them together
 
 When an item comes again depends on the user as much as on the item: one has a cycle of 61 events, another one of 75. A
@@ -25,7 +25,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lifelong.data.cell_plan import LAGS, MARKED, MARKS, MOST_RETURNS, PER_NUMBER, RHYTHM_ROWS
+from lifelong.data.cell_plan import LAGS, MARKS, MOST_RETURNS, PER_NUMBER, RHYTHM_ROWS, mark_of
 
 SIZE = 4
 """Numbers that `rhythm_of` gives of a target."""
@@ -37,7 +37,7 @@ def marks_of(key: Tensor) -> Tensor:
     >>> marks_of(torch.tensor([-1, 0, 1, 127])).tolist()
     [0, 1, 119, 119]
     """
-    return torch.where(key >= 0, key.clamp(min=0) * (key + 40_503) % 65_537 % MARKED + 1, 0)
+    return torch.where(key >= 0, mark_of(key.clamp(min=0)), 0)
 
 
 def bytes_of(rows: Tensor) -> tuple[Tensor, Tensor]:
