@@ -285,11 +285,11 @@ def _opened_by_a_writer(artifact: Path, url: str, settings: ServiceSettings, log
 def _writer_for_workers(artifact: Path, url: str, settings: ServiceSettings, log: LogFormat) -> Iterator[Path]:
     """The process that owns the store, for several workers; gives the folder in which they find it."""
     from lifelong.serving.run import shared_folder
-    from lifelong.serving.writer import WorkersWriter
+    from lifelong.serving.shared_writer import SharedWriterProcess
 
     with (
         shared_folder() as folder,
-        contextlib.closing(WorkersWriter(_task(artifact, url, settings, log), folder)) as writer,
+        contextlib.closing(SharedWriterProcess(_task(artifact, url, settings, log), folder)) as writer,
     ):
         writer.open()
         yield folder
@@ -300,9 +300,9 @@ def _opened_for_all(artifact: Path, folder: Path) -> Iterator[Opened]:
     """The artifact, and a store that the writer of all workers owns."""
     from lifelong.artifact.folder import Artifact
     from lifelong.serving.run import held
-    from lifelong.serving.writer import WorkersStore
+    from lifelong.serving.shared_writer import SharedWriter
 
-    with held(folder), contextlib.closing(WorkersStore(folder)) as writer:
+    with held(folder), contextlib.closing(SharedWriter(folder)) as writer:
         opened = Artifact.open(artifact)
         yield opened, writer.open(), writer
 

@@ -260,9 +260,8 @@ class _Asked(Generic[Q, A]):
 class Reads(Queue, Generic[Q, A]):
     """The queue of reads. Short requests that come while others are answered are answered with one call.
 
-    A call has a cost that does not depend on the number of its users. It is most of the time of one request, and next
-    to nothing of eight: so the service becomes faster per request when more come, and short waits do not add up. Nobody
-    waits for others to come.
+    Part of the cost of a call does not depend on how many users it is for, with `tally` about half of the time of one
+    request. So a request costs less when more come, and short waits do not add up. Nobody waits for others to come.
 
     Args:
         answer: gives the answers to several requests, in the thread of the event loop.

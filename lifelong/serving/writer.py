@@ -13,35 +13,29 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from lifelong.background import Background
 from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Applied
-from lifelong.serving.writer_process import CHANGES, WriterTask
-from lifelong.store.messages import Calls, Channel
+from lifelong.serving.writer_process import WriterTask
+from lifelong.store.messages import Channel
 from lifelong.store.remote import ChangeCount, RemoteStore
 
 Rows = Sequence[Mapping[str, Any]]
 BEFORE = ""
 """Statements that the process runs first; tests give it another clock."""
-_SOCKET, _BACKLOG = "writer", 128
-"""Name of the socket to which workers connect, and how many may wait there."""
-_LOOK_SECONDS = 0.5
-"""Seconds between two looks whether the process for several workers still runs."""
-logger: logging.Logger = logging.getLogger(__name__)
 CLOSE_SECONDS = 30.0
 """Seconds in which the process closes its store when the service stops; later it is killed."""
 
@@ -77,7 +71,7 @@ class ParsedEvents:
             self._left.append(self._number)
 
 
-class Writer:
+class Writer(ABC):
     """Folds events in, by way of the process that owns the store.
 
     Args:
@@ -94,9 +88,9 @@ class Writer:
         self._numbers, self._left = itertools.count(), deque[int]()
         self.on_end = lambda error: None
 
+    @abstractmethod
     def connect(self) -> tuple[Channel, Callable[[], Exception]]:
         """A channel to the process; see `Connect`."""
-        raise NotImplementedError
 
     def open(self) -> RemoteStore:
         """The store, when the process has opened it.
@@ -249,95 +243,4 @@ class WriterProcess(Writer):
             f"the process that writes the store has ended with exit code {code}; what it was writing may or may not be"
             " kept",
             fix="a running service starts it again by itself; then send it again",
-        )
-
-
-class WorkersWriter:
-    """The process that owns a store for several workers; if it ends, it is started again.
-
-    Args:
-        task: what it does; it begins at once.
-        folder: where workers find it; only this user may open it.
-    """
-
-    def __init__(self, task: WriterTask, folder: Path) -> None:
-        self._listening = socket.socket(socket.AF_UNIX)
-        try:
-            self._listening.bind(str(folder / _SOCKET))
-            self._listening.listen(_BACKLOG)
-            self._writer = WriterProcess(replace(task, workers=folder), self._listening)
-        except BaseException:
-            self._listening.close()
-            raise
-        self._background = Background(self._look, name="writer", failure="the process that writes cannot be started")
-
-    def open(self) -> None:
-        """Wait until the process has opened the store, and look after it from then on.
-
-        Raises:
-            LifelongError: it could not open it.
-        """
-        self._calls = self._connected()
-        self._background.start()
-
-    def _connected(self) -> Calls:
-        channel, ended = self._writer.connect()
-        return Calls(channel, notice=lambda what, change: None, ended=ended)
-
-    def _look(self) -> float:
-        if self._calls.over:
-            logger.warning("the process that writes the store has ended; it is started again")
-            self._calls.close()
-            self._calls = self._connected()
-        return _LOOK_SECONDS
-
-    def close(self) -> None:
-        """Let the process close its store, and wait until it has ended."""
-        self._writer.end_soon()
-        if hasattr(self, "_calls"):
-            self._background.close()
-            with contextlib.suppress(StoreError):
-                if not self._calls.over:
-                    self._calls("close")
-            self._calls.close()
-        self._writer.close()
-        self._listening.close()
-
-
-class WorkersStore(Writer):
-    """One worker's way to the process that a `WorkersWriter` runs.
-
-    Args:
-        folder: of the `WorkersWriter`.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(ChangeCount(folder / CHANGES))
-        self._address = str(folder / _SOCKET)
-
-    def connect(self) -> tuple[Channel, Callable[[], Exception]]:
-        """A channel to the process; see `Connect`."""
-        if self._closing:
-            raise self._closed()
-        connected = socket.socket(socket.AF_UNIX)
-        try:
-            connected.connect(self._address)
-        except OSError as error:
-            connected.close()
-            raise self._gone() from error
-        return Channel(connected), self._ended
-
-    def _ended(self) -> StoreError:
-        if self._closing:
-            return self._closed()
-        error = self._gone()
-        self.on_end(error)
-        return error
-
-    @staticmethod
-    def _gone() -> StoreUnavailableError:
-        return StoreUnavailableError(
-            "the process that writes the store has ended, or did not wait for this one; what it was writing may or may"
-            " not be kept",
-            fix="a running service connects again by itself; then send it again",
         )
