@@ -509,14 +509,41 @@ def gather(byte_NR: Array, begin: Any, length_N: Array, place_N: Array, out_I: A
 
 
 @jit
-def spread(whole_I: Array, place_N: Array, length_N: Array, byte_BR: Array, row_N: Array, begin: Any) -> Any:
-    """The way back, into some rows; whether no beginning ends in a zero, which `trim` leaves out."""
-    whole = True
-    for n in range(len(row_N)):
-        length, place = length_N[n], place_N[n]
-        for at in range(length):
-            byte_BR[row_N[n], begin + at] = whole_I[place + at]
-        place_N[n] = place + length
-        if length and whole_I[place + length - 1] == 0:
-            whole = False
-    return whole
+def spread(whole_I: Array, start_N: Array, head_I: Array, end_S: Array, row_NR: Array, length_SN: Array) -> Any:
+    """The way back: records that lie one after another into rows of zeros, which begin with the header.
+
+    Args:
+        whole_I: bytes of N records.
+        start_N: where each begins, and the end.
+        head_I: what each begins with.
+        end_S: the byte of a row after each stretch, and before them the one after the header.
+        row_NR: is filled.
+        length_SN: is filled: bytes of each stretch.
+
+    Returns:
+        Whether they are records: with lengths that fit, and no stretch ends in a zero, which `trim` leaves out.
+    """
+    stretches, header = len(end_S) - 1, end_S[0]
+    for n in range(len(row_NR)):
+        start, end, good = start_N[n], start_N[n + 1], True
+        place = start + header + 2 * stretches
+        if place > end:
+            return False
+        for at in range(header):
+            row_NR[n, at] = whole_I[start + at]
+        for at in range(len(head_I)):
+            good &= whole_I[start + at] == head_I[at]
+        for s in range(stretches):
+            # Two bytes after the header for each, the lower one first.
+            at, begin = start + header + 2 * s, end_S[s]
+            length = np.int64(whole_I[at]) | np.int64(whole_I[at + 1]) << 8
+            if length > min(end_S[s + 1] - begin, end - place):
+                return False
+            for k in range(length):
+                row_NR[n, begin + k] = whole_I[place + k]
+            place += length
+            good &= length == 0 or whole_I[place - 1] != 0
+            length_SN[s, n] = length
+        if place != end or not good:
+            return False
+    return True

@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, ClassVar
 
@@ -98,9 +98,14 @@ class Codec(ABC):
         self.cells: dict[str, PackedCells] = {
             part.name: PackedCells(part.cells) for part in layout if part.cells is not None
         }
-        # Prefixed, since a field of a memory may have the name of one in the header.
-        self._record = np.dtype([*_HEADER, *((f"field {part.name}", self._stored(part)) for part in self.layout)])
+        self._record = self._record_of(self._stored)
         self._short = self._short_records()
+        self._record_plain = self._record_of(self._plain)
+
+    def _record_of(self, kind: Callable[[FieldLayout], np.dtype[Any]]) -> np.dtype[Any]:
+        """Type of a record whose fields are kept as types of this kind."""
+        # Prefixed, since a field of a memory may have the name of one in the header.
+        return np.dtype([*_HEADER, *((f"field {part.name}", kind(part)) for part in self.layout)])
 
     def _short_records(self) -> ShortRecords | None:
         """The short form, None if the layout has none: it is for one field of cells."""
@@ -260,31 +265,28 @@ class Codec(ABC):
             if record is not None:
                 (short if self._short is not None and record[:1] == _SHORT else long).append(place)
         if short:
-            self._decode_short([records[place] or b"" for place in short], states, start, np.array(short, np.int64))
+            self._decode_short([records[place] or b"" for place in short], states, start + np.array(short, np.int64))
         if long:
             self._decode_long([records[place] or b"" for place in long], states, start + np.array(long, np.int64))
 
-    def _decode_short(self, kept: Sequence[bytes], states: States, start: int, place_N: IntArray) -> None:
-        """`_decode` for short records, at places that count from `start` on."""
+    def _decode_short(self, kept: Sequence[bytes], states: States, row_N: IntArray) -> None:
+        """`_decode` for short records."""
+        record_N = self._short_rows(kept)
+        if record_N is not None:
+            self._fill(states, row_N, record_N)
+            return
+        for place, record in zip(row_N.tolist(), kept, strict=True):
+            self._check_short(record, place)
+
+    def _short_rows(self, kept: Sequence[bytes]) -> npt.NDArray[Any] | None:
+        """Short records as they would be at full length, cells not packed; None if one of them is not what is made."""
         assert self._short is not None
-        users, row_N = slice(start, start + int(place_N[-1]) + 1), start + place_N
-        rounded = {part.name: part for part in self.layout if part.name in self.rounded and self.memory_tolerance}
-        fields = {
-            name: np.zeros(users.stop - start, self._stored(rounded[name])) if name in rounded else value[users]
-            for name, value in states.fields.items()
-        }
+        record_N = np.zeros(len(kept), self._record_plain)
         try:
-            header_NR = self._short.decode(kept, fields, place_N)
+            good = self._short.decode(kept, bytes_of(record_N), record_N[f"field {self._short.cells}"])
         except ValueError as error:
             raise _impossible(error) from error
-        if header_NR is None:
-            for place, record in zip(row_N.tolist(), kept, strict=True):
-                self._check_short(record, place)
-            return
-        header_N = np.ascontiguousarray(header_NR).view(np.dtype([*_HEADER]))[:, 0]
-        states.count_B[row_N], states.last_time_B[row_N] = header_N["count"], header_N["last_time"]
-        for name in rounded:
-            states.fields[name][row_N] = self.unpack(fields[name][place_N])
+        return record_N if good else None
 
     def _decode_long(self, kept: Sequence[bytes], states: States, row_N: IntArray) -> None:
         """`_decode` for records of full length."""
@@ -292,11 +294,14 @@ class Codec(ABC):
         if set(map(len, kept)) != {self.size} or not self._holds(whole):
             for place, record in zip(row_N.tolist(), kept, strict=True):
                 self._check(record, place)
-        record_N = np.frombuffer(whole, self._record)
+        self._fill(states, row_N, np.frombuffer(whole, self._record))
+
+    def _fill(self, states: States, row_N: IntArray, record_N: npt.NDArray[Any]) -> None:
+        """Put what records hold into the states of some users."""
         states.count_B[row_N], states.last_time_B[row_N] = record_N["count"], record_N["last_time"]
         for part in self.layout:
             stored, values = record_N[f"field {part.name}"], states.fields[part.name]
-            if part.name in self.cells:
+            if part.name in self.cells and record_N.dtype == self._record:
                 self._cells(part.name, record_N, values, row_N)
             else:
                 values[row_N] = self.unpack(stored) if part.name in self.rounded else stored
@@ -343,10 +348,9 @@ class Codec(ABC):
         return bool(found == record_N["checksum"].tolist())
 
     def _check_short(self, record: bytes, place: int) -> None:
-        assert self._short is not None
-        fields = {part.name: np.zeros(1, self._plain(part)) for part in self.layout}
-        if self._short.decode([record], fields, np.zeros(1, np.int64)) is not None:
+        if self._short_rows([record]) is not None:
             return
+        assert self._short is not None
         if len(record) >= self._short.least and _checksum(record) != int.from_bytes(record[_CHECKSUM], "little"):
             raise StoreCorruptError(f"memory {place} of those that were read fails its checksum", fix=_FIX)
         if len(record) > 1 and record[1] != self.number:

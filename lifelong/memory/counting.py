@@ -128,7 +128,8 @@ def compile_reads() -> None:
     packed, counting, states = _smallest()
     packed.unpack(np.zeros((0, packed.size), np.uint8))
     short, rest = _short(packed), bytes(16 + 4)
-    short.decode([_HEAD + zlib.crc32(_HEAD + rest).to_bytes(4, "little") + rest], states.fields, np.zeros(1, np.int64))
+    record, row_NR = _HEAD + zlib.crc32(_HEAD + rest).to_bytes(4, "little") + rest, np.zeros((1, 24 + 8 + 2), np.uint8)
+    short.decode([record], row_NR, states.fields["cell"])
     counting.find(states, slice(0, 1), np.zeros((1, 1, 1), np.int64))
 
 

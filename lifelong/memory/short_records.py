@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from itertools import repeat
+from itertools import accumulate, repeat
+from operator import ne
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,9 +69,13 @@ class ShortRecords:
             for name, size in sizes.items()
             for begin, end in (packed.stretches() if name == cells else [(0, size)])
         ]
+        self._cells_S: npt.NDArray[np.bool_] = np.array([one.name == cells for one in self._stretches])
+        lengths = [one.end - one.begin for one in self._stretches]
+        self._end_S: IntArray = np.cumsum([_HEADER, *lengths], dtype=np.int64)
+        self._head_I: Bytes = np.frombuffer(head, np.uint8)
         self._seed = zlib.crc32(head)
         self.least: int = _HEADER + _LENGTH * len(self._stretches)
-        self.fits: bool = all(one.end - one.begin <= _LONGEST for one in self._stretches)
+        self.fits: bool = max(lengths) <= _LONGEST
 
     def lengths(self, byte_NR: Mapping[str, Bytes], length_FN: IntArray) -> IntArray:
         """`[S, N]` bytes that are left of each stretch.
@@ -121,43 +126,30 @@ class ShortRecords:
         rests = [view[start + CHECKSUM.stop : end] for start, end in zip(starts, ends, strict=True)]
         return list(map(zlib.crc32, rests, repeat(self._seed)))
 
-    def decode(self, records: Sequence[bytes], fields: Mapping[str, npt.NDArray[Any]], row_N: IntArray) -> Bytes | None:
-        """Put what the records hold into rows of empty fields.
+    def decode(self, records: Sequence[bytes], row_NR: Bytes, cell_NKX: npt.NDArray[np.int16]) -> bool:
+        """Put records into rows: the header, then the fields one after another, the cells' not packed.
 
         Args:
             records: N of them.
-            fields: field -> `[B, *shape]` zeros, as a record keeps them; the cells' not packed.
-            row_N: the row of each record.
+            row_NR: zeros, which are filled.
+            cell_NKX: the cells that are in the rows.
 
         Returns:
-            The headers `[N, 24]`; None if a record is not what `encode` makes.
+            Whether all records are what `encode` makes.
 
         Raises:
             ValueError: a field of cells does not have one of the keys.
         """
-        size_N = np.fromiter(map(len, records), np.int64, len(records))
-        if size_N.min() < self.least:
-            return None
-        whole, end_N = b"".join(records), np.cumsum(size_N)
-        whole_I, start_N = np.frombuffer(whole, np.uint8), end_N - size_N
-        begin_NR = whole_I[start_N[:, None] + np.arange(self.least)]
-        length_SN = np.ascontiguousarray(begin_NR[:, _HEADER:]).view("<u2").T.astype(np.int64, order="C")
-        most_S = np.array([one.end - one.begin for one in self._stretches])
-        if (length_SN > most_S[:, None]).any() or (self.sizes(length_SN) != size_N).any():
-            return None
-        sums = np.ascontiguousarray(begin_NR[:, CHECKSUM]).view("<u4")[:, 0].tolist()
-        if (begin_NR[:, : len(self._head)] != np.frombuffer(self._head, np.uint8)).any() or sums != self._sums(
-            memoryview(whole), start_N.tolist(), end_N.tolist()
-        ):
-            return None
-        place_N, good = start_N + self.least, True
-        cells_S = [one.name == self.cells for one in self._stretches]
-        for length_N, one in zip(length_SN, self._stretches, strict=True):
-            byte_BR = bytes_of(fields[one.name])
-            good &= self._kernel.spread(whole_I, place_N, length_N, byte_BR, row_N, one.begin)
-        length_FN = self.packed.lengths(fields[self.cells], row_N)
-        good &= length_FN is not None and np.array_equal(length_FN, length_SN[cells_S])
-        return begin_NR[:, :_HEADER] if good else None
+        sums = map(zlib.crc32, [memoryview(record)[CHECKSUM.stop :] for record in records], repeat(self._seed))
+        if any(map(ne, sums, [int.from_bytes(record[CHECKSUM], "little") for record in records])):
+            return False
+        start_N = np.array(list(accumulate(map(len, records), initial=0)), np.int64)
+        length_SN = np.zeros((len(self._stretches), len(records)), np.int64)
+        whole_I = np.frombuffer(b"".join(records), np.uint8)
+        if not self._kernel.spread(whole_I, start_N, self._head_I, self._end_S, row_NR, length_SN):
+            return False
+        length_FN = self.packed.lengths(np.ascontiguousarray(cell_NKX), np.arange(len(records)))
+        return length_FN is not None and bool((length_FN == length_SN[self._cells_S]).all())
 
 
 def bytes_of(values: npt.NDArray[Any]) -> Bytes:
