@@ -40,7 +40,7 @@ from lifelong.data.cell_plan import SIZES
 from lifelong.errors import ArtifactError, require
 from lifelong.models.base import CountingModel, HistoryModel, Memory, MemoryModel, Model, Query, Window
 from lifelong.nn.masks import length_mask
-from lifelong.nn.tally import Seen
+from lifelong.nn.tally import TIMES, Seen, SeenNumbers
 
 TOLERANCE = 1e-5
 """Largest allowed difference between a graph and its model.
@@ -52,8 +52,8 @@ CELLS = "cell_BKX"
 """The field of a memory that `MemoryModel.cells` describes."""
 _WINDOW = ("history", "history_number", "history_time", "length", "moment")
 """Embedded events [B, L, E], their numbers [B, L, F] and times [B, L]; number of real ones and request time [B]."""
-_SEEN = ("times", "age", "faded", "seconds")
-"""What cells hold of each target's values, `[B, C, F]`, and the seconds since the last event of each."""
+_SEEN = ("number", "flag", "kind", "user")
+"""What a memory says of each target, see `SeenNumbers`: `[B, C, F, X]`, `[B, C, F, X]`, `[B, C, F]` and `[B, C, X]`."""
 _DRAWN_EVENTS, _DRAWN_NUMBERS = 300, 400
 _SIZES = ((1, 1), (1, 7), (5, 1), (3, 4))
 """(B, C) at which graphs are checked."""
@@ -128,13 +128,13 @@ def _there(interest: Tensor, attention: Tensor | None) -> tuple[Tensor, ...]:
 
 
 def _read_seen_graph(model: CountingModel) -> _Graph:
-    """`read_seen`: count and learned fields `[B, 1, ...]`, the clock, `_SEEN`, and the embedded targets."""
+    """`read_numbers`: count and learned fields `[B, 1, ...]`, `_SEEN`, and the embedded targets."""
     empty = model.learned(model.initial_memory(1))
 
     def read(*parts: Tensor) -> tuple[Tensor, ...]:
-        *learned, clock, times, age, faded, seconds, target = parts
-        seen, rest = Seen(learned[0], clock, times, age, faded), None if empty is None else type(empty)(*learned)
-        return _there(*model.read_seen(seen, rest, target, seconds))
+        *learned, number, flag, kind, user, target = parts
+        seen, rest = SeenNumbers(number, flag, kind, user), None if empty is None else type(empty)(*learned)
+        return _there(*model.read_numbers(seen, learned[0], rest, target))
 
     return _Graph(read, model=model)
 
@@ -285,11 +285,12 @@ def _counting_functions(model: CountingModel) -> dict[str, _Function]:
         "repeats": counted.repeats,
         "scale": counted.scale,
         "rhythm": counted.rhythm,
+        "times": TIMES,
     }
     attention = _read_seen_graph(model)(*draw.seen(2, 2))[1:]
     read = _Function(
         _read_seen_graph(model),
-        [*names, "clock", *_SEEN, "target"],
+        [*names, *_SEEN, "target"],
         ["interest", "attention"] if attention else ["interest"],
         draw.seen,
         _CANDIDATES | dict.fromkeys(_SEEN, "C"),
@@ -393,7 +394,7 @@ class _Draw:
         return (*self._learned(users), self._vectors(self.model.history_fields, users))
 
     def seen(self, users: int, candidates: int) -> tuple[Tensor, ...]:
-        """That part `[B, 1, ...]`, the clock, what is found of targets, and the targets."""
+        """That part `[B, 1, ...]`, what is seen of targets, and the targets."""
         shape, clock = (users, candidates, len(self.model.item_fields)), self._memory(users, (1,))
         assert isinstance(self.model, CountingModel)
         scale = self.model.counts.plan.scale
@@ -402,15 +403,11 @@ class _Draw:
         seconds = torch.rand(shape, generator=self.generator) * 1e7
         # Half of the values have no cell; a third of these had one.
         cell, faded = (torch.rand(shape, generator=self.generator) > share for share in (1 / 2, 2 / 3))
-        return (
-            *self._learned(users, (1,)),
-            clock[self._names.index("clock_BJX")],
-            times * cell,
-            age * cell,
-            faded & ~cell,
-            seconds * cell,
-            self._vectors(self.model.item_fields, users, candidates),
-        )
+        count, clock_BCJX = clock[0], clock[self._names.index("clock_BJX")]
+        seen = Seen(count, clock_BCJX, times * cell, age * cell, faded & ~cell)
+        key = torch.randint(-1, 1_000, shape, generator=self.generator)
+        numbers = self.model.counts.numbers(seen, key, seconds * cell)
+        return *self._learned(users, (1,)), *numbers, self._vectors(self.model.item_fields, users, candidates)
 
     def _vectors(self, fields: Sequence[str], *shape: int) -> Tensor:
         """Embedded events or targets: random values, or embeddings of real ones if they contain whole numbers."""

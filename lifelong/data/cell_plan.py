@@ -35,6 +35,8 @@ SIZES = 16
 WORD = 15
 """Bits of a word."""
 WORD_BYTES, NUMBER_BYTES = 2, 4
+AGE_KINDS = 2 * SIZES
+"""Ranges of ages that make kinds of cells: two of each size of the steps of ages."""
 SUMS = 2
 """Sums of factors: of all events, and a decayed one."""
 WHOLE = 4096
@@ -45,6 +47,8 @@ MARKS = 2
 """Marks of each level of the clock."""
 RECENT_BITS, ONE = 6, 2**16
 """The recent share of repeats is a mean over 2^6 events, in parts of 2^16."""
+HALVINGS = math.log2(2**RECENT_BITS / (2**RECENT_BITS - 1))
+"""How often the weight of that mean's beginning halves in an event."""
 LAGS, MARKED, MOST_RETURNS = 128, 127, 127
 """Lags at which it is counted how often items come again; different marks of items; the highest count. With bytes below
 128 no number has a sign."""
@@ -265,6 +269,18 @@ def faded_bits(key: Any, field: int, bits: int) -> tuple[Any, Any]:
     # Two multiplicative hashes by different multipliers and primes: keys that share one bit rarely share both.
     code = key + field * KEYS
     return code * 40_503 % 1_000_003 % bits, code * 30_011 % 999_983 % bits
+
+
+def first_kinds(times: Sequence[int]) -> IntArray:
+    """The first kind of cell with each count up to the last of `times`, at which ranges of counts begin.
+
+    Kinds are none, none but faded, and each pair of a range of counts and one of `AGE_KINDS` ranges of ages.
+
+    >>> first_kinds([1, 2, 4]).tolist()
+    [0, 2, 34, 34, 66]
+    """
+    step_T = np.searchsorted(times, np.arange(times[-1] + 1), side="right")
+    return np.where(step_T > 0, 2 + (step_T - 1) * AGE_KINDS, 0)
 
 
 def plan_cells(

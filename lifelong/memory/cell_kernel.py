@@ -2,6 +2,7 @@
 
     record --unpack--> cells, each field's by rising key --write--> cells --pack--> record
                                                          `-find---> count, age, faded, seconds of each candidate's keys
+                                    `--number--> what read graphs take
 
 Bit for bit what `lifelong.nn.cells` and `lifelong.nn.clock` say, which are the specification; `packed_cells` says what
 is stored. There the order of cells has no meaning. Here they stay sorted, empty ones last: a key is found by halving,
@@ -15,6 +16,7 @@ of the clock, X the two parts of a cell or of a mark, R bytes of a record.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from numba.extending import intrinsic
 from lifelong.compiled import Array, jit
 from lifelong.data.cell_plan import (
     AGES,
+    HALVINGS,
     KEYS,
     LAGS,
     MARKS,
@@ -49,6 +52,7 @@ TOO_MANY, TOO_HIGH, UNSORTED = 1, 2, 3
 """What can be wrong: other than K keys in a record, a key that its field does not have, cells that are not sorted."""
 _PIECE, _ONES = 32, 2**32 - 1
 _FILLED = AGES << 16
+HOUR = 3_600.0
 _GAPS = (301, 132, 57, 23, 10, 4, 1)
 
 
@@ -449,6 +453,76 @@ def find(
                     seconds_BCF[b, c, f] = _elapsed(clock_BJX[b, rows:], count_B[b], age_A[packed & (AGES - 1)])
                 elif bits:
                     faded_BCF[b, c, f] = _is_faded(faded_BW[b], key, f, bits)
+
+
+@jit
+def number(
+    found: tuple[Array, Array, Array, Array],
+    key_BCF: Array,
+    memory: tuple[Array, Array],
+    rules: Rules,
+    kinds: tuple[Array, int],
+    numbers: tuple[Array, Array, Array, Array],
+) -> None:
+    """What was found as the numbers that a read graph takes; see `lifelong.nn.tally.CountMemory.numbers`.
+
+    Args:
+        found: from `find`.
+        key_BCF: int64 keys.
+        memory: count_B, int64 events so far; clock_BJX.
+        rules: see `write`.
+        kinds: kind_T, the first kind of cell with each count; how many kinds a field has.
+        numbers: number_BCFX and flag_BCFX, float32; kind_BCF, int64; user_BCX, float32, without what `returns` fills.
+    """
+    (times_BCF, age_BCF, faded_BCF, seconds_BCF), (count_B, clock_BJX), (kind_T, every) = found, memory, kinds
+    (_, age_A, _, steps, _, (repeats, rows)), (number_BCFX, flag_BCFX, kind_BCF, user_BCX) = rules, numbers
+    for b in range(len(count_B)):
+        count, clock_JX, levels = count_B[b], clock_BJX[b], clock_BJX.shape[1] - rows
+        width = 1 + levels + 2 * repeats
+        for c in range(key_BCF.shape[1]):
+            for f in range(key_BCF.shape[2]):
+                times, age = times_BCF[b, c, f], age_BCF[b, c, f]
+                number_BCFX[b, c, f, 0], number_BCFX[b, c, f, 1] = times, age_A[age]
+                number_BCFX[b, c, f, 2] = seconds_BCF[b, c, f] / HOUR
+                number_BCFX[b, c, f, 3] = max(key_BCF[b, c, f], 0)
+                flag_BCFX[b, c, f, 0], flag_BCFX[b, c, f, 1] = times > 0, faded_BCF[b, c, f]
+                # A value without a cell has an age of 0.
+                first = kind_T[min(times, len(kind_T) - 1)] + f * every
+                kind_BCF[b, c, f] = first + age // (steps // 2) + faded_BCF[b, c, f]
+            if c == 0:
+                user_BCX[b, 0, 0] = math.log1p(count) / 4
+                for level in range(levels):
+                    span = np.int64(clock_JX[rows, 0]) - np.int64(clock_JX[rows + level, 1])
+                    user_BCX[b, 0, 1 + level] = math.log1p(span / HOUR) / 4
+                if repeats:
+                    weight = max(1 - 2.0 ** (-HALVINGS * count), 1 / 2**RECENT_BITS)
+                    user_BCX[b, 0, 1 + levels] = 2 * clock_JX[0, 0] / max(count, 1) - 1
+                    user_BCX[b, 0, 2 + levels] = 2 * clock_JX[0, 1] / ONE / weight - 1
+            else:
+                for x in range(width):
+                    user_BCX[b, c, x] = user_BCX[b, 0, x]
+
+
+@jit
+def returns(count_B: Array, clock_BJX: Array, repeats: Any, key_BCF: Array, user_BCX: Array) -> None:
+    """How often items came again after as many events as the first key: the last four numbers of each candidate.
+
+    See `lifelong.nn.rhythm.rhythm_of`; `number` describes the arguments.
+    """
+    at = user_BCX.shape[2] - 4
+    for b in range(len(count_B)):
+        rows_RX = clock_BJX[b, repeats:]
+        for c in range(key_BCF.shape[1]):
+            key = key_BCF[b, c, 0]
+            mark = _mark_of(np.int64(key)) if key >= 0 else np.int64(0)
+            best, mine, most, every = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+            for lag in range(LAGS):
+                again = _byte(rows_RX, LAGS + lag)
+                most, every = max(most, again), every + again
+                if mark and _byte(rows_RX, (count_B[b] - 1 - lag) & (LAGS - 1)) == mark:
+                    best, mine = max(best, again), mine + again
+            user_BCX[b, c, at], user_BCX[b, c, at + 1] = math.log1p(best) / 2, math.log1p(mine) / 2
+            user_BCX[b, c, at + 2], user_BCX[b, c, at + 3] = math.log1p(most) / 2, math.log1p(every) / 2
 
 
 @jit

@@ -1,12 +1,13 @@
 """The fields of a memory that count, written and read by compiled loops and not by graphs.
 
     numbers of an event --keys, gap--> clock, cell, faded of its user            write
-    numbers of a candidate --keys--> times, age, faded, seconds --> read graph   find
+    numbers of a candidate --keys--> times, age, faded, seconds --> number, flag, kind, user --> read graph    find
 
 A read graph says in its metadata (`COUNTING`) that it takes what was found. One without, as earlier releases wrote,
-takes the fields themselves, and its write graph gives them.
+takes the fields themselves, and its write graph gives them. One without "times" in it takes what the cells hold, from
+which it makes the numbers itself.
 
-Shapes: B users, N events, C candidates per user, F counted fields.
+Shapes: B users, N events, C candidates per user, F counted fields, X numbers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from threading import Thread
 from typing import Any
 
@@ -24,6 +26,7 @@ import numpy.typing as npt
 from lifelong.artifact.folder import COUNTING, FieldLayout
 from lifelong.artifact.manifest import AGAIN
 from lifelong.data.cell_plan import (
+    AGE_KINDS,
     AGES,
     GAP_SECONDS,
     KEYS,
@@ -32,6 +35,7 @@ from lifelong.data.cell_plan import (
     CellPacking,
     CellPlan,
     CellScale,
+    first_kinds,
     keys_of,
 )
 from lifelong.dtypes import IntArray
@@ -52,9 +56,10 @@ class Counting:
     Args:
         plan: the sizes; the item fields are counted, which come first of an event's.
         event_fields: names of an event's fields.
+        times: counts at which kinds of cells begin; none for a graph that makes the numbers itself.
     """
 
-    def __init__(self, plan: CellPlan, event_fields: Sequence[str]) -> None:
+    def __init__(self, plan: CellPlan, event_fields: Sequence[str], times: Sequence[int] = ()) -> None:
         require("numba", extra="serve", purpose="a memory that counts")
         from lifelong.memory import cell_kernel
 
@@ -62,6 +67,7 @@ class Counting:
         self._gap = event_fields.index("gap") if "gap" in event_fields else None
         self._rules = rules_of(plan)
         self._seconds = np.array(GAP_SECONDS, np.int64)
+        self._plan, self._kinds = plan, (first_kinds(times), 2 + len(times) * AGE_KINDS) if times else None
 
     @classmethod
     def of(
@@ -82,7 +88,10 @@ class Counting:
             )
         # No request is to wait for it.
         compile_reads()
-        return cls(plan_from(metadata[COUNTING]), event_fields)
+        plan = plan_from(metadata[COUNTING])
+        if plan.rhythm:
+            compile_returns()
+        return cls(plan, event_fields, _times(metadata[COUNTING]))
 
     def write(self, states: States, user_N: IntArray, number_NF: IntArray, count_N: IntArray) -> Fields:
         """The fields of all users after events, folded in one after another.
@@ -118,8 +127,24 @@ class Counting:
             "seconds": np.zeros(key_BCF.shape, np.float32),
         }
         memory = tuple(states.fields[name][chosen] for name in FIELDS)
-        self._kernel.find(memory, states.count_B[chosen], key_BCF, self._rules, tuple(found.values()))
-        return found
+        count_B = states.count_B[chosen]
+        self._kernel.find(memory, count_B, key_BCF, self._rules, tuple(found.values()))
+        return found if self._kinds is None else self._numbers(found, key_BCF, count_B, memory[2])
+
+    def _numbers(self, found: Fields, key_BCF: IntArray, count_B: IntArray, clock_BJX: npt.NDArray[np.int32]) -> Fields:
+        plan, (users, candidates) = self._plan, key_BCF.shape[:2]
+        width = 1 + clock_BJX.shape[1] - plan.rows + 2 * plan.repeats + 4 * plan.rhythm
+        numbers = {
+            "number": np.empty((*key_BCF.shape, 4), np.float32),
+            "flag": np.empty((*key_BCF.shape, 2), np.float32),
+            "kind": np.empty(key_BCF.shape, np.int64),
+            "user": np.empty((users, candidates, width), np.float32),
+        }
+        memory, filled = (count_B, clock_BJX), tuple(numbers.values())
+        self._kernel.number(tuple(found.values()), key_BCF, memory, self._rules, self._kinds, filled)
+        if plan.rhythm:
+            self._kernel.returns(*memory, int(plan.repeats), key_BCF, numbers["user"])
+        return numbers
 
 
 @cache
@@ -131,6 +156,14 @@ def compile_reads() -> None:
     record, row_NR = _HEAD + zlib.crc32(_HEAD + rest).to_bytes(4, "little") + rest, np.zeros((1, 24 + 8 + 2), np.uint8)
     short.decode([record], row_NR, states.fields["cell"])
     counting.find(states, slice(0, 1), np.zeros((1, 1, 1), np.int64))
+
+
+@cache
+def compile_returns() -> None:
+    """The same for what reads the rhythm, which few memories have."""
+    count_B, clock_BJX, user_BCX = np.zeros(0, np.int64), np.zeros((0, 1, 2), np.int32), np.zeros((0, 1, 4), np.float32)
+    _, counting, _ = _smallest()
+    counting._kernel.returns(count_B, clock_BJX, 1, np.zeros((0, 1, 1), np.int64), user_BCX)
 
 
 @cache
@@ -163,6 +196,7 @@ def compile_all() -> None:
     >>> compile_all()
     """
     compile_writes()
+    compile_returns()
     packed, _, states = _smallest()
     # An empty cell before a filled one has to be sorted.
     states.fields["cell"][0, 1] = 1 - KEYS // 2, AGES
@@ -193,7 +227,7 @@ def _smallest() -> tuple[PackedCells, Counting, States]:
     """A memory of two cells and one word."""
     shapes = {"cell": ((1, 2, 2), np.int16), "faded": ((1, 1), np.int16), "clock": ((1, 1, 2), np.int32)}
     states = States(np.zeros(1, np.int64), np.zeros(1, np.int64), {name: np.zeros(*of) for name, of in shapes.items()})
-    return PackedCells(CellPacking((2,), (9,))), Counting(CellPlan((2,), words=1, patience=0), ["item"]), states
+    return PackedCells(CellPacking((2,), (9,))), Counting(CellPlan((2,), words=1, patience=0), ["item"], [1]), states
 
 
 def _fits(text: str, event_fields: Sequence[str], layout: Sequence[FieldLayout]) -> bool:
@@ -202,6 +236,7 @@ def _fits(text: str, event_fields: Sequence[str], layout: Sequence[FieldLayout])
         plan = plan_from(text)
         sizes = {"cell": (plan.cells, 2), "faded": (plan.words,)}
         bounded = min(*plan.cells_F, plan.words) > 0 and 0 <= plan.patience < _MOST_PATIENCE
+        bounded = bounded and all(0 < one < other < KEYS for one, other in pairwise([*_times(text), KEYS - 1]))
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
     found = {part.name: part for part in layout}
@@ -224,3 +259,8 @@ def plan_from(text: str) -> CellPlan:
     repeats, scale = bool(found.get("repeats", False)), CellScale(found.get("scale", "fine"))
     rhythm = bool(found.get("rhythm", False))
     return CellPlan(tuple(found["cells_F"]), found["words"], found["patience"], repeats, scale, rhythm)
+
+
+def _times(text: str) -> list[int]:
+    """Counts at which kinds of cells begin, by the same metadata; none of a graph that makes the numbers itself."""
+    return [int(times) for times in json.loads(text).get("times", [])]

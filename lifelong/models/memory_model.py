@@ -17,7 +17,7 @@ from typing_extensions import TypeVar
 from lifelong.data.batch import Batch
 from lifelong.data.cell_plan import CellPacking
 from lifelong.models.model import Model, Output
-from lifelong.nn.tally import CountMemory, Seen
+from lifelong.nn.tally import CountMemory, SeenNumbers
 
 
 class Event(NamedTuple):
@@ -228,16 +228,16 @@ class CountingModel(MemoryModel[M]):
         """`write_vector` of that part alone."""
 
     @abstractmethod
-    def read_seen(
-        self, seen: Seen, learned: Any, target_BCE: Tensor, seconds_BCF: Tensor
+    def read_numbers(
+        self, seen: SeenNumbers, count_BC: Tensor, learned: Any, target_BCE: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """`read_vector` from what the counts say.
 
         Args:
             seen: of each target.
-            learned: the other part of the memory.
+            count_BC: int64 events of each memory, `[B, 1]`.
+            learned: the other part of the memory; None if there is none.
             target_BCE: embedded targets.
-            seconds_BCF: since the last event of each target's values, see `lifelong.nn.clock.elapsed`.
         """
 
 

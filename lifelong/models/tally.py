@@ -115,7 +115,7 @@ from lifelong.nn.tally import (
     FEATURES,
     CountMemory,
     Learned,
-    Seen,
+    SeenNumbers,
     TallyEvents,
     TallyMemory,
     TallyTargets,
@@ -568,11 +568,11 @@ class Tally(CountingModel[Any]):
         """Step the slots that are due, and add to the sums."""
         return self.memory.step_learned(learned, self.split.events(event_BE))
 
-    def read_seen(
-        self, seen: Seen, learned: Learned, target_BCE: Tensor, seconds_BCF: Tensor
+    def read_numbers(
+        self, seen: SeenNumbers, count_BC: Tensor, learned: Learned, target_BCE: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """What counts and sums say, and attention over the slots that are not empty."""
-        return self.memory.read_seen(seen, learned, self.split.targets(target_BCE), seconds_BCF)
+        return self.memory.read_numbers(seen, count_BC, learned, self.split.targets(target_BCE))
 
     def initial_memory(self, num_users: int) -> Any:
         """Empty slots, sums and cells."""

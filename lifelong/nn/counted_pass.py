@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from lifelong.compiled import Array, jit
-from lifelong.data.cell_plan import LAGS, ONE, mark_of
-from lifelong.nn.repeats import HALVINGS, RECENT
+from lifelong.data.cell_plan import HALVINGS, LAGS, ONE, mark_of
+from lifelong.nn.repeats import RECENT
 
 Scales = tuple[Array, Array, Array, Array, Array]
 """scale_F; half-lives in events; half-lives in seconds; the ages' smallest numbers of events; where kinds begin."""

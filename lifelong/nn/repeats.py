@@ -14,18 +14,14 @@ Shapes: B users, C targets per user, X = 2 numbers: total and recent.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from lifelong.data.cell_plan import ONE, RECENT_BITS
+from lifelong.data.cell_plan import HALVINGS, ONE, RECENT_BITS
 from lifelong.nn.cells import Found
 
 RECENT = 2**RECENT_BITS
 """Events of the moving mean."""
-HALVINGS = math.log2(RECENT / (RECENT - 1))
-"""How often the weight of the beginning halves in an event."""
 
 
 def repeat(repeats_BX: Tensor, found: Found) -> Tensor:

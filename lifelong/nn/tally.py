@@ -32,13 +32,14 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.data.cell_plan import (
+    AGE_KINDS,
     CLOCK_LEVELS,
     MARKS,
     NUMBER_BYTES,
     RHYTHM_ROWS,
-    SIZES,
     CellPlan,
     CellScale,
+    first_kinds,
     plan_cells,
 )
 from lifelong.nn.affinity import Affinity, Sums
@@ -62,8 +63,6 @@ STD_KIND = 0.1
 """Spread of the initial embeddings of kinds of cells."""
 TIMES = (1, 2, 3, 4, 6, 9, 14, 25, 60)
 """Where kinds of cells begin, by their counts."""
-AGE_KINDS = 2 * SIZES
-"""Ranges of ages that make kinds of cells: two of each size of the steps of ages."""
 KINDS = 2 + len(TIMES) * AGE_KINDS
 """Kinds of cells of a field: none, none but faded, and each pair of a range of counts and one of ages."""
 
@@ -146,6 +145,20 @@ class Seen(NamedTuple):
     """bool: it had a cell once, barring collisions."""
 
 
+class SeenNumbers(NamedTuple):
+    """`Seen` as the numbers that a read begins with: a service computes them in a compiled loop."""
+
+    number_BCFX: Tensor
+    """Count, age in events and in hours, and rank of each value; of one without a cell the first three are 0."""
+    flag_BCFX: Tensor
+    """Whether it has a cell, and whether it had one: 0 or 1."""
+    kind_BCF: Tensor
+    """int64: its kind of cell, by which `CountMemory.kind` embeds it."""
+    user_BCX: Tensor
+    """What is known of the user: how many events she had, how long they took, what share of them repeated an item, and
+    how often items came again after as many events as the target."""
+
+
 def counted_size(
     fields: int, *, kind: int, levels: int = CLOCK_LEVELS, repeats: bool = True, rhythm: bool = False
 ) -> int:
@@ -219,7 +232,7 @@ class CountMemory(nn.Module):
         units = [[1.0, 4.0, 4.0, math.log(size)] for size in sizes]
         self.register_buffer("unit_FX", torch.tensor(units), persistent=False)
         self.register_buffer("decay_XX", _decays(), persistent=False)
-        self.register_buffer("kind_T", _first_kinds(), persistent=False)
+        self.register_buffer("kind_T", torch.from_numpy(first_kinds(TIMES)), persistent=False)
         # The embeddings of all fields lie in one table, field after field.
         self.register_buffer("kind_F", KINDS * torch.arange(len(sizes)), persistent=False)
         self.register_buffer("stale_N", staleness(self.plan), persistent=False)
@@ -299,45 +312,66 @@ class CountMemory(nn.Module):
         popularity_BCF: Tensor | None = None,
         seconds_BCF: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """What is seen, as numbers of about unit size: all of them `[B, C, size]`, and the features `[B, C, F, P]`.
-
-        They are, of each field, what `FEATURES` names, the embedding of its kind of cell, its popularity, and how much
-        more often the value was met than anybody would have in as many events; and how many events the user has had,
-        how long they took, what share of them repeated an item, and how often items came again after as many events.
+        """`features_of` what was seen.
 
         Args:
             seen: from `look` or `look_at`.
             key_BCF: the targets' keys.
-            popularity_BCF: logarithms of the shares of all targets that have each value, as it was before these were
-                seen; None where all values are equally popular.
+            popularity_BCF: see `features_of`.
+            seconds_BCF: see `numbers`.
+        """
+        return self.features_of(self.numbers(seen, key_BCF, seconds_BCF), seen.count_BC, popularity_BCF)
+
+    def numbers(self, seen: Seen, key_BCF: Tensor, seconds_BCF: Tensor | None = None) -> SeenNumbers:
+        """What was seen, without popularity and learned weights; `lifelong.memory.cell_kernel` gives the same.
+
+        Args:
+            seen: from `look` or `look_at`.
+            key_BCF: the targets' keys.
             seconds_BCF: since each value's last event, see `clock.elapsed`; None to compute them.
         """
         dtype, clock_BCJX = self.kind.weight.dtype, seen.clock_BCJX[..., self.plan.rows :, :]
-        scale_F, times_BCF = self.scale_F.to(dtype), seen.times_BCF.to(dtype)
         if seconds_BCF is None:
             seconds_BCF = elapsed(clock_BCJX, seen.count_BC, self.age_A[seen.age_BCF], dtype)
-        # Of a value without a cell the first three are 0, and so are their logarithms.
-        numbers = [times_BCF, self.age_A.to(dtype)[seen.age_BCF], seconds_BCF / HOUR, key_BCF.clamp(min=0).to(dtype)]
-        number_BCFX = torch.stack(numbers, dim=-1)
-        log_BCFX = torch.log1p(number_BCFX) / self.unit_FX.to(dtype)
-        decayed_BCFX = log_BCFX[..., :1] * torch.exp(number_BCFX @ self.decay_XX.to(dtype))
-        cell = [flag.to(dtype).unsqueeze(-1) for flag in (seen.times_BCF > 0, seen.faded_BCF)]
-        part_BCFP = torch.cat([*cell, log_BCFX, decayed_BCFX], dim=-1)
-        popularity_BCF = (-scale_F).expand_as(times_BCF) if popularity_BCF is None else popularity_BCF
+        numbers = [seen.times_BCF, self.age_A[seen.age_BCF], seconds_BCF / HOUR, key_BCF.clamp(min=0)]
+        number_BCFX = torch.stack([number.to(dtype) for number in numbers], dim=-1)
+        flag_BCFX = torch.stack([flag.to(dtype) for flag in (seen.times_BCF > 0, seen.faded_BCF)], dim=-1)
         count_BC1 = seen.count_BC.to(dtype).unsqueeze(-1)
-        more_BCF = log_BCFX[..., 0] - torch.log1p(popularity_BCF.exp() * count_BC1)
-        # Against values that are all equally popular.
-        above_BCF = (popularity_BCF + scale_F) / 3
-        kind_BCX = self.kind(self._kind_of(seen)).flatten(-2)
         of_user = [torch.log1p(torch.cat([count_BC1, spans(clock_BCJX).to(dtype) / HOUR], dim=-1)) / 4]
         if self.plan.repeats:
             of_user.append(repeat_shares(seen.clock_BCJX[..., 0, :], count_BC1))
-        user_BCX = torch.cat(of_user, dim=-1).expand(*key_BCF.shape[:-1], -1)
-        numbers = [part_BCFP.flatten(-2), kind_BCX, above_BCF, more_BCF, user_BCX]
+        user = [torch.cat(of_user, dim=-1).expand(*key_BCF.shape[:-1], -1)]
         if self.plan.rhythm:
             rows = seen.clock_BCJX[..., self.plan.repeats : self.plan.rows, :]
-            numbers.append(rhythm_of(rows, key_BCF[..., 0], seen.count_BC, dtype))
-        return torch.cat(numbers, dim=-1), part_BCFP
+            user.append(rhythm_of(rows, key_BCF[..., 0], seen.count_BC, dtype))
+        return SeenNumbers(number_BCFX, flag_BCFX, self._kind_of(seen), torch.cat(user, dim=-1))
+
+    def features_of(
+        self, seen: SeenNumbers, count_BC: Tensor, popularity_BCF: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What is seen, as numbers of about unit size: all of them `[B, C, size]`, and the features `[B, C, F, P]`.
+
+        They are, of each field, what `FEATURES` names, the embedding of its kind of cell, its popularity, and how much
+        more often the value was met than anybody would have in as many events; and what is known of the user.
+
+        Args:
+            seen: from `numbers`.
+            count_BC: int64 events of each memory; `[B, C]` or `[B, 1]`.
+            popularity_BCF: logarithms of the shares of all targets that have each value, as it was before these were
+                seen; None where all values are equally popular.
+        """
+        number_BCFX, dtype = seen.number_BCFX, seen.number_BCFX.dtype
+        scale_F = self.scale_F.to(dtype)
+        log_BCFX = torch.log1p(number_BCFX) / self.unit_FX.to(dtype)
+        decayed_BCFX = log_BCFX[..., :1] * torch.exp(number_BCFX @ self.decay_XX.to(dtype))
+        part_BCFP = torch.cat([seen.flag_BCFX, log_BCFX, decayed_BCFX], dim=-1)
+        log_times_BCF = log_BCFX[..., 0]
+        popularity_BCF = (-scale_F).expand_as(log_times_BCF) if popularity_BCF is None else popularity_BCF
+        more_BCF = log_times_BCF - torch.log1p(popularity_BCF.exp() * count_BC.to(dtype).unsqueeze(-1))
+        # Against values that are all equally popular.
+        above_BCF = (popularity_BCF + scale_F) / 3
+        kind_BCX = self.kind(seen.kind_BCF).flatten(-2)
+        return torch.cat([part_BCFP.flatten(-2), kind_BCX, above_BCF, more_BCF, seen.user_BCX], dim=-1), part_BCFP
 
     def _kind_of(self, seen: Seen) -> Tensor:
         """Which kind of cell each value has: none, faded, or by its count and its age together; int64 `[B, C, F]`."""
@@ -351,12 +385,6 @@ def _decays() -> Tensor:
     events = [[0.0, -math.log(2) / half_life, 0.0, 0.0] for half_life in HALF_LIVES]
     days = [[0.0, 0.0, -math.log(2) * HOUR / (DAY * half_life), 0.0] for half_life in DAY_HALF_LIVES]
     return torch.tensor([*events, *days], dtype=torch.float64).T.contiguous()
-
-
-def _first_kinds() -> Tensor:
-    """The first kind of cell with each count up to the last of `TIMES`; 0 for no cell: int64 `[T]`."""
-    step_T = torch.bucketize(torch.arange(TIMES[-1] + 1), torch.tensor(TIMES), right=True)
-    return torch.where(step_T > 0, 2 + (step_T - 1) * AGE_KINDS, 0)
 
 
 class TallyEvents(NamedTuple):
@@ -478,12 +506,16 @@ class TallyMemory(nn.Module):
         counts, learned = parted(memory)
         return self.read_seen(self.counts.look(counts, target.key_BCF), learned, target)
 
-    def read_seen(
-        self, seen: Seen, learned: Learned, target: TallyTargets, seconds_BCF: Tensor | None = None
+    def read_seen(self, seen: Seen, learned: Learned, target: TallyTargets) -> tuple[Tensor, Tensor | None]:
+        """`read` from what `look_at` gives."""
+        return self.read_numbers(self.counts.numbers(seen, target.key_BCF), seen.count_BC, learned, target)
+
+    def read_numbers(
+        self, seen: SeenNumbers, count_BC: Tensor, learned: Learned, target: TallyTargets
     ) -> tuple[Tensor, Tensor | None]:
-        """`read` from what `look_at` gives, and the seconds since each value's last event if they are known."""
+        """`read` from what `CountMemory.numbers` gives and the events of each memory; of the targets no keys."""
         slots, sums_BCKD = _slots_and_sums(learned)
-        counted_BCX, part_BCFP = self.counts.features(seen, target.key_BCF, target.popularity_BCF, seconds_BCF)
+        counted_BCX, part_BCFP = self.counts.features_of(seen, count_BC, target.popularity_BCF)
         if self.affinity is not None and sums_BCKD is not None and target.factor_BCD is not None:
             counted_BCX = torch.cat([counted_BCX, self.affinity.read(sums_BCKD, target.factor_BCD)], dim=-1)
         if target.weight_BCFP is not None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.compiled import Array
+from lifelong.data.cell_plan import AGE_KINDS
 from lifelong.nn.affinity import SHORTEST
 from lifelong.nn.cells import Found
 from lifelong.nn.counted_pass import count_targets, fit_targets
@@ -28,7 +29,7 @@ from lifelong.nn.hpmn import Slots
 from lifelong.nn.moments import repeated
 from lifelong.nn.rhythm import bytes_of
 from lifelong.nn.scaled import weights_of
-from lifelong.nn.tally import AGE_KINDS, DAY, DAY_HALF_LIVES, FEATURES, HALF_LIVES, KINDS, TIMES, TallyMemory
+from lifelong.nn.tally import DAY, DAY_HALF_LIVES, FEATURES, HALF_LIVES, KINDS, TIMES, TallyMemory
 
 
 class AtMoments(NamedTuple):

@@ -13,12 +13,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lifelong.data.cell_plan import LONGEST, SIZES, CellPlan, CellScale
+from lifelong.data.vocabulary import FIRST_BUCKET
 from lifelong.memory import cell_kernel
-from lifelong.memory.counting import rules_of
+from lifelong.memory.counting import Counting, rules_of
+from lifelong.memory.state import States
 from lifelong.nn.cells import empty_cells, find_cells, staleness, write_cells
 from lifelong.nn.clock import elapsed, empty_clock, tick
 from lifelong.nn.repeats import repeat
 from lifelong.nn.rhythm import returned
+from lifelong.nn.tally import TIMES, CountMemory, Counts
 
 pytestmark = pytest.mark.torch
 
@@ -83,6 +86,22 @@ def check_reads(memory: Fields, count: int, asked_CF: np.ndarray, plan: CellPlan
     for name, part, value in zip(("times", "age", "faded"), found, wanted, strict=False):
         assert np.array_equal(part, value.numpy()), name
     assert np.array_equal(found[3], np.where(wanted.count_BCF > 0, seconds_BCF, 0))
+    check_numbers(memory, count, asked_CF, plan)
+
+
+def check_numbers(memory: Fields, count: int, asked_CF: np.ndarray, plan: CellPlan) -> None:
+    """What a read graph is given of it."""
+    fields, levels = dict(zip(Fields._fields, (part.numpy() for part in memory), strict=True)), memory.clock.shape[1]
+    states = States(np.array([count]), np.array([0]), fields)
+    number_BCF = np.where(asked_CF < 0, 0, asked_CF + FIRST_BUCKET)[None]
+    found = Counting(plan, ["item"], TIMES).find(states, slice(0, 1), number_BCF)
+    counts = CountMemory([9] * asked_CF.shape[1], scale=plan.scale, levels=levels - plan.rows)
+    counts.plan = plan
+    whole = Counts(torch.tensor([[count]]), memory.clock[:, None], memory.cell[:, None], memory.faded[:, None])
+    asked_BCF = torch.tensor(asked_CF)[None]
+    wanted = counts.numbers(counts.look(whole, asked_BCF), asked_BCF)
+    for name, part in zip(("number", "flag", "kind", "user"), wanted, strict=True):
+        np.testing.assert_allclose(found[name], part, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 def history(seed: int, length: int, kinds: tuple[int, ...], unknown: float) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,8 @@ from lifelong.memory.rounds import make_rounds
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.state import States
 from lifelong.memory.writer import MemoryWriter
-from lifelong.models.base import History, MemoryModel
+from lifelong.models.base import CountingModel, History, MemoryModel
+from lifelong.nn.tally import Seen
 from lifelong.store.ram import InMemoryStore
 from lifelong.testing.datasets import tiny_dataset
 
@@ -58,6 +59,40 @@ def by_graphs(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, obje
     with pytest.MonkeyPatch.context() as patch:
         # No model is of this class: all fields are the graphs' then.
         patch.setattr(graphs, "CountingModel", type("NoModel", (), {}))
+        dataset = tiny_dataset(folder / "data", num_items=440)
+        return tiny_artifact(folder / "artifact", dataset, model="tally", settings=settings)
+
+
+@pytest.fixture(scope="module")
+def as_before(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, object]) -> Artifact:
+    """With the same weights, and a read graph that makes the numbers itself, as the first that counted did."""
+    folder, of_cells, draw = (
+        tmp_path_factory.mktemp("before"),
+        ("clock", "times", "age", "faded", "seconds"),
+        graphs._Draw,
+    )
+
+    def read_graph(model: CountingModel) -> torch.nn.Module:
+        learned = type(model.learned(model.initial_memory(1)))
+
+        def read(*parts: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            *first, clock, times, age, faded, seconds, target = parts
+            key = model.split.keys(target)
+            numbers = model.counts.numbers(Seen(first[0], clock, times, age, faded), key, seconds)
+            return graphs._there(*model.read_numbers(numbers, first[0], learned(*first), target))
+
+        return graphs._Graph(read, model=model)
+
+    def seen(self: graphs._Draw, users: int, candidates: int) -> tuple[torch.Tensor, ...]:
+        *first, _, _, kind, _, target = draw.seen(self, users, candidates)
+        clock = self._memory(users, (1,))[self._names.index("clock_BJX")]
+        return *first, clock, kind % 5, kind % 7, kind % 3 == 0, kind * 60.0, target
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "_read_seen_graph", read_graph)
+        patch.setattr(graphs, "_Draw", type("Draw", (draw,), {"seen": seen}))
+        patch.setattr(graphs, "_SEEN", ("clock", "times", "age", "faded", "seconds"))
+        patch.setattr(graphs, "TIMES", ())
         dataset = tiny_dataset(folder / "data", num_items=440)
         return tiny_artifact(folder / "artifact", dataset, model="tally", settings=settings)
 
@@ -98,6 +133,15 @@ def test_loops_and_graphs_keep_and_read_the_same_memory(compiled: Artifact, by_g
     assert kept.fields["faded"].any(), "no value has lost its cell"
     questions = asked(USERS, 30)
     np.testing.assert_allclose(new.score(kept, *questions)[0], old.score(wanted, *questions)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_graph_of_before_gives_the_same_scores(compiled: Artifact, as_before: Artifact) -> None:
+    new, old, rng = Runtime(compiled), Runtime(as_before), np.random.default_rng(0)
+    assert {"number", "kind"} <= new._sessions["read"].taken and {"times", "age"} <= old._sessions["read"].taken
+    states, questions = new.empty(USERS), asked(USERS, 30)
+    for step in range(150):
+        states = new.write(states, numbers(rng, USERS), np.full(USERS, 60 * step))
+    np.testing.assert_allclose(new.score(states, *questions)[0], old.score(states, *questions)[0], atol=1e-5, rtol=1e-5)
 
 
 def test_scores_change_where_what_is_found_does(compiled: Artifact) -> None:
@@ -181,12 +225,16 @@ LAYOUT = (
         {"cells_F": "x"},
         {"scale": "coarse"},
         {"scale": "coarser"},
+        {"times": [2, 1]},
+        {"times": [0]},
+        {"times": [1, 2**40]},
+        {"times": "x"},
         None,
     ],
     ids=str,
 )
 def test_sizes_beyond_the_memory_are_refused_before_a_loop_reads_there(change):
-    right = {"cells_F": [8, 4], "words": 3, "patience": 400}
+    right = {"cells_F": [8, 4], "words": 3, "patience": 400, "times": [1, 5]}
     assert Counting.of({COUNTING: json.dumps(right)}, ["item", "category"], LAYOUT) is not None
     text = "[" if change is None else json.dumps({**right, **change})
     with pytest.raises(ArtifactError, match="counts in"):
