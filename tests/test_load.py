@@ -38,7 +38,8 @@ def ask(answer, *, stall=0.0, **options):
     async def inside():
         server = await asyncio.start_server(quiet, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        found = await run(f"http://127.0.0.1:{port}/v1/score", [b"{}", b"[1]"], seconds=0.4, warm_up=0.0, **options)
+        url, more = f"http://127.0.0.1:{port}/v1/score", {"seconds": 0.4, "warm_up": 0.0, **options}
+        found = await asyncio.to_thread(run, url, [b"{}", b"[1]"], **more)
         server.close()
         await asyncio.gather(*handlers)
         return found
@@ -71,7 +72,7 @@ def test_a_closed_loop_sends_no_more_than_its_connections():
 
 
 def test_a_service_that_is_not_there_fails_every_request():
-    found = asyncio.run(run("http://127.0.0.1:9/x", [b"{}"], rate=50, seconds=0.2, warm_up=0.0))
+    found = run("http://127.0.0.1:9/x", [b"{}"], rate=50, seconds=0.2, warm_up=0.0)
     assert found.failed == found.requests > 0
 
 
@@ -83,3 +84,8 @@ def test_percentiles_are_values_that_were_measured(share, value):
 def test_a_summary_without_answers_has_no_percentiles():
     load = summary([], 3, 1.0)
     assert (load.requests, load.failed, load.rate) == (3, 3, 0.0)
+
+
+def test_a_connection_that_the_service_ends_fails_one_request_and_is_opened_again():
+    load, got = ask(b"HTTP/1.1 200 OK\r\n\r\n", rate=50)
+    assert load.failed == load.requests == len(got) > 2
