@@ -458,56 +458,65 @@ def find(
 @jit
 def number(
     found: tuple[Array, Array, Array, Array],
-    key_BCF: Array,
-    memory: tuple[Array, Array],
+    key_I: Array,
+    fields: Any,
     rules: Rules,
     kinds: tuple[Array, int],
-    numbers: tuple[Array, Array, Array, Array],
+    numbers: tuple[Array, Array, Array],
 ) -> None:
     """What was found as the numbers that a read graph takes; see `lifelong.nn.tally.CountMemory.numbers`.
 
     Args:
-        found: from `find`.
-        key_BCF: int64 keys.
-        memory: count_B, int64 events so far; clock_BJX.
+        found: from `find`, all targets and fields in one axis.
+        key_I: int64 keys.
+        fields: F.
         rules: see `write`.
         kinds: kind_T, the first kind of cell with each count; how many kinds a field has.
-        numbers: number_BCFX and flag_BCFX, float32; kind_BCF, int64; user_BCX, float32, without what `returns` fills.
+        numbers: number_IX and flag_IX, float32; kind_I, int64; are filled.
     """
-    (times_BCF, age_BCF, faded_BCF, seconds_BCF), (count_B, clock_BJX), (kind_T, every) = found, memory, kinds
-    (_, age_A, _, steps, _, (repeats, rows)), (number_BCFX, flag_BCFX, kind_BCF, user_BCX) = rules, numbers
+    (times_I, age_I, faded_I, seconds_I), (number_IX, flag_IX, kind_I), (kind_T, every) = found, numbers, kinds
+    age_A, half = rules[1], rules[3] // 2
+    for i in range(len(key_I)):
+        times, age = times_I[i], age_I[i]
+        number_IX[i, 0], number_IX[i, 1] = times, age_A[age]
+        number_IX[i, 2], number_IX[i, 3] = seconds_I[i] / HOUR, max(key_I[i], 0)
+        flag_IX[i, 0], flag_IX[i, 1] = times > 0, faded_I[i]
+        # A value without a cell has an age of 0.
+        kind_I[i] = kind_T[min(times, len(kind_T) - 1)] + i % fields * every + age // half + faded_I[i]
+
+
+@jit
+def describe(count_B: Array, clock_BJX: Array, repeats: Any, rows: Any, user_BCX: Array) -> None:
+    """Fill the same of users, for each of their targets, but for what `returns` fills.
+
+    Args:
+        count_B: int64 events so far.
+        clock_BJX: with the rows before its levels.
+        repeats: whether the first of these counts repeats.
+        rows: how many these are.
+        user_BCX: is filled.
+    """
+    levels = clock_BJX.shape[1] - rows
     for b in range(len(count_B)):
-        count, clock_JX, levels = count_B[b], clock_BJX[b], clock_BJX.shape[1] - rows
-        width = 1 + levels + 2 * repeats
-        for c in range(key_BCF.shape[1]):
-            for f in range(key_BCF.shape[2]):
-                times, age = times_BCF[b, c, f], age_BCF[b, c, f]
-                number_BCFX[b, c, f, 0], number_BCFX[b, c, f, 1] = times, age_A[age]
-                number_BCFX[b, c, f, 2] = seconds_BCF[b, c, f] / HOUR
-                number_BCFX[b, c, f, 3] = max(key_BCF[b, c, f], 0)
-                flag_BCFX[b, c, f, 0], flag_BCFX[b, c, f, 1] = times > 0, faded_BCF[b, c, f]
-                # A value without a cell has an age of 0.
-                first = kind_T[min(times, len(kind_T) - 1)] + f * every
-                kind_BCF[b, c, f] = first + age // (steps // 2) + faded_BCF[b, c, f]
-            if c == 0:
-                user_BCX[b, 0, 0] = math.log1p(count) / 4
-                for level in range(levels):
-                    span = np.int64(clock_JX[rows, 0]) - np.int64(clock_JX[rows + level, 1])
-                    user_BCX[b, 0, 1 + level] = math.log1p(span / HOUR) / 4
-                if repeats:
-                    weight = max(1 - 2.0 ** (-HALVINGS * count), 1 / 2**RECENT_BITS)
-                    user_BCX[b, 0, 1 + levels] = 2 * clock_JX[0, 0] / max(count, 1) - 1
-                    user_BCX[b, 0, 2 + levels] = 2 * clock_JX[0, 1] / ONE / weight - 1
-            else:
-                for x in range(width):
-                    user_BCX[b, c, x] = user_BCX[b, 0, x]
+        count, clock_JX, user_CX = count_B[b], clock_BJX[b], user_BCX[b]
+        user_CX[0, 0] = math.log1p(count) / 4
+        for level in range(levels):
+            span = np.int64(clock_JX[rows, 0]) - np.int64(clock_JX[rows + level, 1])
+            user_CX[0, 1 + level] = math.log1p(span / HOUR) / 4
+        if repeats:
+            weight = max(1 - 2.0 ** (-HALVINGS * count), 1 / 2**RECENT_BITS)
+            user_CX[0, 1 + levels] = 2 * clock_JX[0, 0] / max(count, 1) - 1
+            user_CX[0, 2 + levels] = 2 * clock_JX[0, 1] / ONE / weight - 1
+        for c in range(1, len(user_CX)):
+            for x in range(1 + levels + 2 * repeats):
+                user_CX[c, x] = user_CX[0, x]
 
 
 @jit
 def returns(count_B: Array, clock_BJX: Array, repeats: Any, key_BCF: Array, user_BCX: Array) -> None:
     """How often items came again after as many events as the first key: the last four numbers of each candidate.
 
-    See `lifelong.nn.rhythm.rhythm_of`; `number` describes the arguments.
+    See `lifelong.nn.rhythm.rhythm_of`; `describe` has the other arguments.
     """
     at = user_BCX.shape[2] - 4
     for b in range(len(count_B)):
@@ -583,41 +592,34 @@ def gather(byte_NR: Array, begin: Any, length_N: Array, place_N: Array, out_I: A
 
 
 @jit
-def spread(whole_I: Array, start_N: Array, head_I: Array, end_S: Array, row_NR: Array, length_SN: Array) -> Any:
-    """The way back: records that lie one after another into rows of zeros, which begin with the header.
+def spread(whole_I: Array, start_N: Array, end_S: Array, row_NR: Array, length_SN: Array) -> Any:
+    """The way back: records that lie one after another into rows, behind the bytes of the header.
 
     Args:
-        whole_I: bytes of N records.
+        whole_I: bytes of N records, none shorter than its header and lengths.
         start_N: where each begins, and the end.
-        head_I: what each begins with.
         end_S: the byte of a row after each stretch, and before them the one after the header.
-        row_NR: is filled.
+        row_NR: zeros, which are filled.
         length_SN: is filled: bytes of each stretch.
 
     Returns:
-        Whether they are records: with lengths that fit, and no stretch ends in a zero, which `trim` leaves out.
+        Whether the lengths fit, and no stretch ends in a zero, which `trim` leaves out.
     """
-    stretches, header = len(end_S) - 1, end_S[0]
     for n in range(len(row_NR)):
-        start, end, good = start_N[n], start_N[n + 1], True
-        place = start + header + 2 * stretches
-        if place > end:
-            return False
-        for at in range(header):
-            row_NR[n, at] = whole_I[start + at]
-        for at in range(len(head_I)):
-            good &= whole_I[start + at] == head_I[at]
-        for s in range(stretches):
-            # Two bytes after the header for each, the lower one first.
-            at, begin = start + header + 2 * s, end_S[s]
-            length = np.int64(whole_I[at]) | np.int64(whole_I[at + 1]) << 8
-            if length > min(end_S[s + 1] - begin, end - place):
+        at = start_N[n] + end_S[0]
+        place = at + 2 * len(length_SN)
+        for s in range(len(length_SN)):
+            begin, length, last = end_S[s], whole_I[at] + 256 * whole_I[at + 1], 1
+            if length > end_S[s + 1] - begin or place + length > start_N[n + 1]:
                 return False
             for k in range(length):
-                row_NR[n, begin + k] = whole_I[place + k]
-            place += length
-            good &= length == 0 or whole_I[place - 1] != 0
+                last = whole_I[place + k]
+                row_NR[n, begin + k] = last
+            if last == 0:
+                return False
             length_SN[s, n] = length
-        if place != end or not good:
+            place += length
+            at += 2
+        if place != start_N[n + 1]:
             return False
     return True

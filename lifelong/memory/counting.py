@@ -140,10 +140,14 @@ class Counting:
             "kind": np.empty(key_BCF.shape, np.int64),
             "user": np.empty((users, candidates, width), np.float32),
         }
-        memory, filled = (count_B, clock_BJX), tuple(numbers.values())
-        self._kernel.number(tuple(found.values()), key_BCF, memory, self._rules, self._kinds, filled)
+        of_values, user_BCX = [numbers[name] for name in ("number", "flag", "kind")], numbers["user"]
+        flat = [
+            tuple(part.reshape(key_BCF.size, *part.shape[3:]) for part in some) for some in (found.values(), of_values)
+        ]
+        self._kernel.number(flat[0], key_BCF.ravel(), key_BCF.shape[2], self._rules, self._kinds, flat[1])
+        self._kernel.describe(count_B, clock_BJX, int(plan.repeats), plan.rows, user_BCX)
         if plan.rhythm:
-            self._kernel.returns(*memory, int(plan.repeats), key_BCF, numbers["user"])
+            self._kernel.returns(count_B, clock_BJX, int(plan.repeats), key_BCF, user_BCX)
         return numbers
 
 

@@ -72,7 +72,6 @@ class ShortRecords:
         self._cells_S: npt.NDArray[np.bool_] = np.array([one.name == cells for one in self._stretches])
         lengths = [one.end - one.begin for one in self._stretches]
         self._end_S: IntArray = np.cumsum([_HEADER, *lengths], dtype=np.int64)
-        self._head_I: Bytes = np.frombuffer(head, np.uint8)
         self._seed = zlib.crc32(head)
         self.least: int = _HEADER + _LENGTH * len(self._stretches)
         self.fits: bool = max(lengths) <= _LONGEST
@@ -143,11 +142,14 @@ class ShortRecords:
         sums = map(zlib.crc32, [memoryview(record)[CHECKSUM.stop :] for record in records], repeat(self._seed))
         if any(map(ne, sums, [int.from_bytes(record[CHECKSUM], "little") for record in records])):
             return False
+        if min(map(len, records)) < self.least or not all(record.startswith(self._head) for record in records):
+            return False
+        whole_I = np.frombuffer(b"".join(records), np.uint8)
         start_N = np.array(list(accumulate(map(len, records), initial=0)), np.int64)
         length_SN = np.zeros((len(self._stretches), len(records)), np.int64)
-        whole_I = np.frombuffer(b"".join(records), np.uint8)
-        if not self._kernel.spread(whole_I, start_N, self._head_I, self._end_S, row_NR, length_SN):
+        if not self._kernel.spread(whole_I, start_N, self._end_S, row_NR, length_SN):
             return False
+        row_NR[:, :_HEADER] = whole_I[start_N[:-1, None] + np.arange(_HEADER)]
         length_FN = self.packed.lengths(np.ascontiguousarray(cell_NKX), np.arange(len(records)))
         return length_FN is not None and bool((length_FN == length_SN[self._cells_S]).all())
 
