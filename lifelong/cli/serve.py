@@ -225,7 +225,6 @@ def _open_app(
     """The app of one process, with the store open as long as the context; `folder` names the writer of several."""
     from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
-    from lifelong.serving.app import create_app, follow
     from lifelong.serving.logs import log_as
 
     log_as(log)
@@ -244,6 +243,8 @@ def _open_app(
         pair as (opened, memories, writer),
         open_letters(None if following is None else following.dead_letter) as letters,
     ):
+        from lifelong.serving.app import create_app, follow
+
         app = create_app(
             opened,
             memories,
@@ -278,7 +279,18 @@ def _opened_by_a_writer(artifact: Path, url: str, settings: ServiceSettings, log
 
     with contextlib.closing(WriterProcess(_task(artifact, url, settings, log))) as writer:
         opened = Artifact.open(artifact)
+        _get_ready(opened)
         yield opened, writer.open(), writer
+
+
+def _get_ready(artifact: Artifact) -> None:
+    """What takes this process a second, while the other one opens the store."""
+    import lifelong.serving.app  # noqa: F401
+
+    if any(part.cells is not None for part in artifact.require_memory()):
+        from lifelong.memory.counting import compile_reads
+
+        compile_reads()
 
 
 @contextlib.contextmanager
