@@ -66,11 +66,7 @@ def by_graphs(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, obje
 @pytest.fixture(scope="module")
 def as_before(tmp_path_factory: pytest.TempPathFactory, settings: dict[str, object]) -> Artifact:
     """With the same weights, and a read graph that makes the numbers itself, as the first that counted did."""
-    folder, of_cells, draw = (
-        tmp_path_factory.mktemp("before"),
-        ("clock", "times", "age", "faded", "seconds"),
-        graphs._Draw,
-    )
+    folder, draw = tmp_path_factory.mktemp("before"), graphs._Draw
 
     def read_graph(model: CountingModel) -> torch.nn.Module:
         learned = type(model.learned(model.initial_memory(1)))
