@@ -156,6 +156,20 @@ def training_lengths(dataset: Dataset, before: int | None = None) -> IntArray:
     return ended_U
 
 
+def of_some_users(length_U: IntArray, most: int, *, seed: int) -> IntArray:
+    """How many events of each user are read: all, or none of some users where all together have more than `most`.
+
+    >>> of_some_users(np.array([5, 5, 5]), 10, seed=0).tolist(), of_some_users(np.array([5, 5, 5]), 15, seed=0).tolist()
+    ([5, 0, 5], [5, 5, 5])
+    """
+    if length_U.sum() <= most:
+        return length_U
+    order_U = np.random.default_rng(seed).permutation(len(length_U))
+    kept_U = length_U.copy()
+    kept_U[order_U[np.cumsum(length_U[order_U]) > most]] = 0
+    return kept_U
+
+
 @dataclass(frozen=True)
 class _Events:
     """The events that training looks at.
@@ -174,12 +188,9 @@ class _Events:
     def of(cls, dataset: Dataset, seed: int, most: int, before: int | None = None) -> _Events:
         """All of them, or those of a random part of the users."""
         histories, end_U = dataset.histories, training_lengths(dataset, before)
-        users, start_U = len(end_U), np.asarray(histories.offset_U[:-1])
-        if end_U.sum() > most:
-            order_U = np.random.default_rng(seed).permutation(users)
-            end_U[order_U[np.cumsum(end_U[order_U]) > most]] = 0
+        end_U, start_U = of_some_users(end_U, most, seed=seed), np.asarray(histories.offset_U[:-1])
         row_N = np.asarray(histories.row_N[ranges(start_U, end_U)], np.int64)
-        return cls(dataset, np.repeat(np.arange(users), end_U), row_N)
+        return cls(dataset, np.repeat(np.arange(len(end_U)), end_U), row_N)
 
     def number_N(self, field: str) -> IntArray:  # noqa: N802
         """The number of this item field of each event."""
