@@ -4,7 +4,7 @@ A made-up world. Each user has a lag, drawn from 20 to 120. Three in ten of her 
 many events ago; all others are drawn by popularity from `--items`. For each model, `NAME` or `NAME:setting=value`, the
 AUC of the repeats of the test period against all negatives, and of all test targets.
 
-    python benchmarks/private_lags.py --users 400 --events 400 [--models gbdt tally tally:rhythm=true]
+    python benchmarks/private_lags.py --users 400 --events 400 [--models gbdt tally:rhythm=false tally]
 
 The last line is JSON.
 """
@@ -67,7 +67,7 @@ def measured(model: str, data: Dataset, repeats_UE: np.ndarray, folder: Path) ->
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["gbdt", "tally", "tally:rhythm=true"])
+    parser.add_argument("--models", nargs="+", default=["gbdt", "tally:rhythm=false", "tally"])
     parser.add_argument("--users", type=int, default=400)
     parser.add_argument("--events", type=int, default=400, help="of each user")
     parser.add_argument("--items", type=int, default=300)
