@@ -11,9 +11,12 @@ during the whole measurement, and take turns at being asked, so that none has th
 default: at 100 requests a second two of them hold 200, and the 99th percentile is the second slowest. Take 60 for a
 figure to be quoted.
 
-    python benchmarks/server_scenario.py --seconds 2 --candidates 100 1000 [--model tally]
+    python benchmarks/server_scenario.py --seconds 2 --candidates 100 1000 [--model tally] [--workers 1 2]
 
-The last line is JSON: per number of candidates and model the rate, the percentiles at it, and every trial.
+With `--rates`, no rate is searched for: each is tried `--repeats` times, and the percentiles are those of the trial
+with the median p99. One slow moment of the machine then spoils one trial, and not the whole search.
+
+The last line is JSON: per number of candidates and service the rate, the percentiles at it, and every trial.
 """
 
 from __future__ import annotations
@@ -126,6 +129,27 @@ def scenario(
     return {model: _summary(search, trials[model]) for model, search in searches.items()}
 
 
+def at_rates(
+    addresses: dict[str, str], folder: Path, given: argparse.Namespace, candidates: int
+) -> dict[str, dict[str, Any]]:
+    """How each rate of `--rates` went, of each service: the trial with the median p99."""
+    asked = bodies(given, candidates)
+    trials: dict[str, dict[float, list[Load]]] = {name: {rate: [] for rate in given.rates} for name in addresses}
+    for repeat in range(given.repeats):
+        for rate in given.rates:
+            for name, address in addresses.items():
+                options = {"seconds": given.seconds, "connections": 64, "seed": repeat}
+                trials[name][rate].append(result(start(f"{address}/v1/score", asked, folder, rate=rate, **options)))
+    found: dict[str, dict[str, Any]] = {}
+    for name, of in trials.items():
+        middle = {rate: sorted(some, key=lambda load: load.p99_ms)[len(some) // 2] for rate, some in of.items()}
+        found[name] = {
+            f"{rate:g}": {**asdict(load), "p99_ms of each": [one.p99_ms for one in of[rate]]}
+            for rate, load in middle.items()
+        }
+    return found
+
+
 def _summary(search: Search, trials: list[Load]) -> dict[str, Any]:
     tried = list(zip(search.tried, trials, strict=True))
     at = next((asdict(load) for rate, load in tried if rate == search.best), None)
@@ -155,6 +179,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=25.0, help="requests a second of the first trial")
     parser.add_argument("--steps", type=int, default=4, help="times that the gap is halved")
     parser.add_argument("--most", type=float, default=10_000.0, help="requests a second that are not exceeded")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1], help="a service with as many processes for each")
+    parser.add_argument("--rates", type=float, nargs="+", default=[], help="requests a second, in place of a search")
+    parser.add_argument("--repeats", type=int, default=3, help="trials of each of --rates")
     parser.add_argument("--users", type=int, default=1_000)
     parser.add_argument("--events", type=int, default=50, help="events of each user")
     parser.add_argument("--items", type=int, default=50_000)
@@ -163,13 +190,16 @@ def main() -> None:
     from latency import service
 
     document: dict[str, Any] = {"cores": os.cpu_count(), "load before": os.getloadavg()[0]}
-    with tempfile.TemporaryDirectory(prefix="scenario-", dir=given.dir) as name, contextlib.ExitStack() as running:
-        folder, addresses = Path(name), {}
+    with tempfile.TemporaryDirectory(prefix="scenario-", dir=given.dir) as place, contextlib.ExitStack() as running:
+        folder, addresses = Path(place), {}
         for model, artifact in _artifacts(folder, given).items():
-            fill(artifact, folder / f"store-{model}", given)
-            addresses[model] = running.enter_context(service(artifact, folder / f"store-{model}"))
+            for workers in given.workers:
+                name = model if workers == 1 else f"{model}, {workers} workers"
+                fill(artifact, folder / f"store {name}", given)
+                addresses[name] = running.enter_context(service(artifact, folder / f"store {name}", workers))
+        measure = at_rates if given.rates else scenario
         for candidates in given.candidates:
-            document[f"{candidates} candidates"] = scenario(addresses, folder, given, candidates)
+            document[f"{candidates} candidates"] = measure(addresses, folder, given, candidates)
     for part, found in document.items():
         print(f"{part}: {json.dumps(found)}")
     print(json.dumps(document))

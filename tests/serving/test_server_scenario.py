@@ -39,3 +39,11 @@ def test_a_tiny_run_says_how_many_requests_a_service_answers_in_time(artifact):
     found = json.loads(done.stdout.splitlines()[-1])["5 candidates"][artifact.path.name]
     assert found["rate"] == 2 and found["at it"]["failed"] == 0 and found["at it"]["requests"] > 0
     assert list(found["p99_ms of each"]) == ["2.0"]
+    more = ["--rates", "3", "2", "--repeats", "3", "--workers", "1", "2"]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=180, check=True)
+    document = json.loads(done.stdout.splitlines()[-1])["5 candidates"]
+    assert list(document) == [artifact.path.name, f"{artifact.path.name}, 2 workers"]
+    for found in document.values():
+        assert list(found) == ["3", "2"]
+        for at in found.values():
+            assert at["failed"] == 0 and at["p99_ms"] == sorted(at["p99_ms of each"])[1]
