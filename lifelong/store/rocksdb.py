@@ -124,9 +124,10 @@ class RocksDbStore:
     path: Path
 
     def __init__(
-        self, path: Path, *, read_only: bool = False, sync: bool = True, cache: int = CACHE, stores: int = 1
+        self, path: Path | str, *, read_only: bool = False, sync: bool = True, cache: int = CACHE, stores: int = 1
     ) -> None:
-        self.path, self._read_only, self._sync, self._stores = path, read_only, sync, stores
+        self.path = path = Path(path)
+        self._read_only, self._sync, self._stores = read_only, sync, stores
         self._rocksdict: Any = require("rocksdict", extra="serve", purpose="a rocksdb:// store")
         self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
         self._lock, self._noting, self._db = threading.Lock(), threading.Lock(), None

@@ -66,7 +66,7 @@ class ShardedStore(Shards):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | str,
         shards: int | None = None,
         *,
         read_only: bool = False,
@@ -79,7 +79,8 @@ class ShardedStore(Shards):
                 expected=f"2 to {MOST}, or 1 for a store without shards",
                 fix="choose about one shard for each core",
             )
-        self.path, self._read_only, self._sync, self._cache = path, read_only, sync, cache
+        self.path = path = Path(path)
+        self._read_only, self._sync, self._cache = read_only, sync, cache
         with contextlib.ExitStack() as stack:
             if not read_only:
                 after_killed_owner(path, lambda: stack.enter_context(held(path)))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from lifelong.errors import (
 from lifelong.store.contract import Commit
 from lifelong.store.opening import open_store
 from lifelong.store.ram import InMemoryStore
+from lifelong.store.rocksdb import RocksDbStore
+from lifelong.store.sharded import ShardedStore
 
 pytest.importorskip("rocksdict")
 
@@ -42,6 +45,14 @@ def open_files() -> set[str]:
         except FileNotFoundError:
             continue
     return found
+
+
+@pytest.mark.parametrize("make", [RocksDbStore, partial(ShardedStore, shards=2)], ids=["one", "sharded"])
+def test_a_store_opens_at_a_path_that_is_text(make, tmp_path: Path) -> None:
+    store = make(str(tmp_path / "store"))
+    store.commit(Commit(records={0: {"u": b"1"}}))
+    assert store.read_many(["u"]) == [b"1"] and store.path == tmp_path / "store"
+    store.close()
 
 
 @pytest.mark.parametrize(
