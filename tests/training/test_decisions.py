@@ -25,6 +25,7 @@ from lifelong.training.tuning import Search, tune
 pytestmark = pytest.mark.torch
 
 QUICK = {"threads": 1, "max_examples": 400, "min_steps": 0, "validate_every": 200, "batch_targets": 200}
+RUN = RunConfig(train=TrainSettings.model_validate(QUICK))
 LINE = "model.rhythm is on: in 100.0 % of the training events an item comes again at a lag that is its user's own"
 
 
@@ -51,7 +52,7 @@ def decided(dataset: Dataset, *changes: str, model: str = "tally") -> tuple[Any,
 
 
 def config(**model: Any) -> RunConfig:
-    return RunConfig(train=TrainSettings.model_validate(QUICK), model={"embedding": 4, **model})
+    return RUN.model_copy(update={"model": {"embedding": 4, **model}})
 
 
 def test_the_training_data_decides_and_what_is_on_is_said(planted: Dataset, ordinary: Dataset) -> None:
@@ -108,8 +109,7 @@ def test_an_artifact_of_an_ordinary_log_has_none_and_what_goes_on_from_it_stays_
     assert artifact.config.settings["rhythm"] is False
     assert Start.open(artifact, planted).settings["rhythm"] is False
     said: list[str] = []
-    again = train(planted, None, tmp_path / "second", config=RunConfig(train=TrainSettings.model_validate(QUICK)),
-                  start=artifact, progress=said.append)  # fmt: skip
+    again = train(planted, None, tmp_path / "second", config=RUN, start=artifact, progress=said.append)
     assert again.config.settings["rhythm"] is False
     assert LINE not in said
 
