@@ -133,7 +133,7 @@ def _repeats(key_N: IntArray, first: int, count_G: IntArray) -> None:
 @compiled()
 def _more(count_G: IntArray, lag: int) -> float:
     """How many more are of a lag than of those next to it, on average."""
-    beside = 0
+    near = 0
     for distance in range(1, NEXT_TO + 1):
-        beside += count_G[lag - distance] + count_G[lag + distance]
-    return float(count_G[lag] - beside / (2 * NEXT_TO))
+        near += count_G[lag - distance] + count_G[lag + distance]
+    return float(count_G[lag] - near / (2 * NEXT_TO))
