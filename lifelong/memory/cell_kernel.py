@@ -497,7 +497,8 @@ def describe(count_B: Array, clock_BJX: Array, repeats: Any, rows: Any, user_BCX
         user_BCX: is filled.
     """
     levels = clock_BJX.shape[1] - rows
-    for b in range(len(count_B)):
+    # Of no targets there is no first one.
+    for b in range(len(count_B) if user_BCX.shape[1] else 0):
         count, clock_JX, user_CX = count_B[b], clock_BJX[b], user_BCX[b]
         user_CX[0, 0] = math.log1p(count) / 4
         for level in range(levels):

@@ -140,6 +140,14 @@ def test_a_graph_of_before_gives_the_same_scores(compiled: Artifact, as_before: 
     np.testing.assert_allclose(new.score(states, *questions)[0], old.score(states, *questions)[0], atol=1e-5, rtol=1e-5)
 
 
+def test_of_no_candidates_nothing_is_found(compiled: Artifact) -> None:
+    runtime = Runtime(compiled)
+    assert runtime.counting is not None
+    for users in (0, 3):
+        found = runtime.counting.find(runtime.empty(users), slice(0, users), np.zeros((users, 0, 2), np.int64))
+        assert {name: part.shape[:2] for name, part in found.items()} == dict.fromkeys(found, (users, 0))
+
+
 def test_scores_change_where_what_is_found_does(compiled: Artifact) -> None:
     """The comparison above is not one of constants."""
     runtime, rng = Runtime(compiled), np.random.default_rng(0)
