@@ -212,6 +212,9 @@ def run(
             due = now
             for _ in range(len(asked.free) if now < end else 0):
                 asked.ask(now)
+            if now >= end and asked.done:
+                # Connections are open on which nothing comes any more.
+                break
         asked.wait(max(0.0, due - time.perf_counter()) if rate and due < end else None)
     asked.close()
     return summary(asked.took, asked.failed, max(1e-9, time.perf_counter() - started - warm_up))

@@ -66,8 +66,9 @@ def test_requests_that_were_due_while_the_service_stalled_have_waited():
     assert load.p50_ms > 500
 
 
-def test_a_closed_loop_sends_no_more_than_its_connections():
-    load, got = ask(ANSWER, rate=0, connections=2)
+@pytest.mark.parametrize("connections", [1, 2])
+def test_a_closed_loop_sends_no_more_than_its_connections_and_ends(connections):
+    load, got = ask(ANSWER, rate=0, connections=connections)
     assert (load.failed, load.requests) == (0, len(got))
 
 
