@@ -192,7 +192,7 @@ def foreseen(terminal: Terminal, dataset: Dataset, study: Study, out: Path) -> d
     for run in todo:
         if run.model not in known:
             try:
-                known[run.model] = seconds_of(dataset, run.model, run.config)
+                known[run.model] = seconds_of(dataset, run.model, run.settings(dataset))
             except Exception as error:
                 logger.debug("%s cannot be timed", run.model, exc_info=error)
                 known[run.model] = None

@@ -30,8 +30,11 @@ from lifelong.evaluation.in_sample import check_in_sample
 from lifelong.evaluation.metrics import Sample
 from lifelong.evaluation.results import Result
 from lifelong.evaluation.significance import RESAMPLES
+from lifelong.models import model_class
+from lifelong.models.base import Model
 from lifelong.training import trainer
 from lifelong.training.callbacks import Callback
+from lifelong.training.settings import with_recipe
 
 FREE = ("threads", "prefetch", "answer_minutes")
 """Settings that a finished run does not depend on."""
@@ -50,6 +53,7 @@ class Run:
         config: settings of the training, its seed among them.
         resamples: of the users, for its own intervals.
         callbacks: called during the training; see `lifelong.training.trackers`.
+        max_minutes: limit of the training, where its settings have no lower one.
     """
 
     folder: Path
@@ -57,6 +61,7 @@ class Run:
     config: RunConfig = field(default_factory=RunConfig)
     resamples: int = RESAMPLES
     callbacks: Sequence[Callback | str] = field(default=(), compare=False)
+    max_minutes: float | None = None
 
     @property
     def name(self) -> str:
@@ -106,6 +111,19 @@ class Run:
         """This run on another number of threads."""
         return replace(self, config=self.config.with_train(threads=threads))
 
+    def settings(self, dataset: Dataset) -> RunConfig:
+        """The settings of the training, as `lifelong train` would have them, within the limit.
+
+        The limit comes last: who says when a training ends decides how many epochs it has, and a limit does not.
+        """
+        return self._limited(with_recipe(self.config, self.model, dataset))
+
+    def _limited(self, config: RunConfig) -> RunConfig:
+        own, trained = config.train.max_minutes, issubclass(model_class(self.model, config.model), Model)
+        if not trained or self.max_minutes is None or (own is not None and own <= self.max_minutes):
+            return config
+        return config.with_train(max_minutes=self.max_minutes)
+
     def claim(self, dataset: Dataset) -> None:
         """Write down what the folder is for, or check that it is for this run.
 
@@ -113,7 +131,7 @@ class Run:
             MismatchError: it holds a run on other data or with other settings.
         """
         path = self.folder / "run.json"
-        wanted = {"data_hash": dataset.manifest.data_hash, "settings": lasting(self.config)}
+        wanted = {"data_hash": dataset.manifest.data_hash, "settings": lasting(self._limited(self.config))}
         text = json.dumps(wanted, sort_keys=True, default=str, indent=2)
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +156,7 @@ class Run:
                 dataset,
                 self.model,
                 out,
-                config=self.config,
+                config=self.settings(dataset),
                 resume=resume,
                 progress=progress,
                 callbacks=self.callbacks,

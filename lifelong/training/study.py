@@ -143,9 +143,8 @@ def plan(study: Study, out: Path) -> Planned:
             expected=f"one of {', '.join(study.configs)}",
             fix="add it to --models, or name another --reference",
         )
-    main = {model: _limited(model, config, study.max_minutes) for model, config in study.configs.items()}
     equal = {model: equal_budget(model, config, study.examples) for model, config in study.configs.items()}
-    runs = {model: _runs(study, out, model, config, "") for model, config in main.items()}
+    runs = {model: _runs(study, out, model, config, "", study.max_minutes) for model, config in study.configs.items()}
     # A model that cannot take a limited number of examples is fitted once, and appears in both tables.
     budgeted = {
         model: (_runs(study, out, model, of, "-equal") if of else runs[model])[: study.equal_seeds]
@@ -184,21 +183,15 @@ def equal_budget(model: str, config: RunConfig, examples: int | None) -> RunConf
     return config.with_train(max_examples=examples, max_epochs=_NEVER, max_minutes=None, patience=_NEVER)
 
 
-def _limited(model: str, config: RunConfig, minutes: float | None) -> RunConfig:
-    own, trained = config.train.max_minutes, issubclass(model_class(model, config.model), Model)
-    if not trained or minutes is None or (own is not None and own <= minutes):
-        return config
-    return config.with_train(max_minutes=minutes)
+def _runs(
+    study: Study, out: Path, model: str, config: RunConfig, suffix: str, minutes: float | None = None
+) -> list[Run]:
+    return [_run(study, out, model, config.with_train(seed=seed), suffix, minutes) for seed in study.seeds_of(model)]
 
 
-def _runs(study: Study, out: Path, model: str, config: RunConfig, suffix: str) -> list[Run]:
-    return [_run(study, out, model, config.with_train(seed=seed), suffix) for seed in study.seeds_of(model)]
-
-
-def _run(study: Study, out: Path, model: str, config: RunConfig, suffix: str) -> Run:
-    return Run(
-        out / "runs" / f"{model}-seed{config.train.seed}{suffix}", model, config, study.resamples, study.callbacks
-    )
+def _run(study: Study, out: Path, model: str, config: RunConfig, suffix: str, minutes: float | None = None) -> Run:
+    folder = out / "runs" / f"{model}-seed{config.train.seed}{suffix}"
+    return Run(folder, model, config, study.resamples, study.callbacks, minutes)
 
 
 def _variants(study: Study, out: Path, model: str, runs: Mapping[str, Sequence[Run]]) -> dict[str, Run]:
@@ -222,7 +215,7 @@ def _variants(study: Study, out: Path, model: str, runs: Mapping[str, Sequence[R
     for name, settings in every.items():
         if study.variants is None or name in study.variants:
             config = base.config.model_copy(update={"model": settings})
-            made[name] = _run(study, out, model, config, f"-{name}{suffix}")
+            made[name] = _run(study, out, model, config, f"-{name}{suffix}", base.max_minutes)
     return made
 
 

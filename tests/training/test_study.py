@@ -17,6 +17,7 @@ from lifelong.testing.datasets import tiny_dataset
 from lifelong.training import trainer
 from lifelong.training.ablations import changed, variants
 from lifelong.training.runs import gather
+from lifelong.training.settings import with_recipe
 from lifelong.training.study import RunsFailedError, Study, equal_budget, plan, run_study
 
 pytestmark = pytest.mark.torch
@@ -73,10 +74,19 @@ def test_an_equal_budget_ends_by_examples_alone():
     assert min(train.patience, train.max_epochs) > 10**6
 
 
-def test_a_limit_of_time_lowers_a_models_own_and_never_raises_it(tmp_path):
+def test_a_limit_of_time_lowers_a_models_own_and_never_raises_it(tmp_path, dataset):
     own = {"dnn": RunConfig(train=TrainSettings(max_minutes=5))}
-    assert plan(Study(own, max_minutes=180), tmp_path).main["dnn"][0].config.train.max_minutes == 5
-    assert plan(Study(own, max_minutes=1), tmp_path).main["dnn"][0].config.train.max_minutes == 1
+    assert plan(Study(own, max_minutes=180), tmp_path).main["dnn"][0].settings(dataset).train.max_minutes == 5
+    assert plan(Study(own, max_minutes=1), tmp_path).main["dnn"][0].settings(dataset).train.max_minutes == 1
+
+
+def test_a_model_is_compared_after_as_many_epochs_as_it_is_trained_for_alone(tmp_path, dataset):
+    (run,) = plan(Study({"tally": RunConfig()}, max_minutes=180), tmp_path).main["tally"]
+    alone, compared = with_recipe(RunConfig(), "tally", dataset).train, run.settings(dataset).train
+    assert alone.max_epochs < TrainSettings().max_epochs
+    assert compared == alone.model_copy(update={"max_minutes": 180.0})
+    trained = with_recipe(run.settings(dataset), "tally", dataset).train
+    assert trained == compared
 
 
 def test_variants_have_the_budget_and_the_seed_of_their_base(tmp_path):
