@@ -145,7 +145,7 @@ def end_to_end(artifact: Artifact, log: Path, url: str, events: int, *, event_lo
 
 def from_topic(artifact: Artifact, topic: str, url: str, events: int) -> np.ndarray:
     """Both kinds of seconds, from opening the store to the last commit; without the wait that ends the run."""
-    from lifelong.ingestion.kafka import Followed, Stream, StreamSettings
+    from lifelong.ingestion.kafka import FILLING, Followed, Stream, StreamSettings
     from lifelong.ingestion.kafka_client import parse
     from lifelong.memory.updater import Updater
 
@@ -155,7 +155,7 @@ def from_topic(artifact: Artifact, topic: str, url: str, events: int) -> np.ndar
         store,
         Updater(artifact, store).apply_table,
         artifact.config.dataset_schema,
-        settings=StreamSettings(),
+        settings=StreamSettings(batch=FILLING),
     )
 
     def until_all(followed: Followed) -> None:

@@ -135,11 +135,11 @@ def ingest(
             expected="--workers with --from FILE",
             fix="leave out --workers; to share a topic, start this command several times on one Redis store",
         )
-    from lifelong.ingestion.kafka import Stream, StreamSettings
+    from lifelong.ingestion.kafka import FILLING, Stream, StreamSettings
     from lifelong.memory.updater import Updater
 
     address = parse(topics[0])
-    settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle, max_ahead)
+    settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle, max_ahead, FILLING)
     with (
         open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
         open_letters(dead_letter) as letters,

@@ -38,8 +38,8 @@ from lifelong.store.contract import Commit, MemoryStore
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-BATCH = 4_096
-"""Messages of one commit at most."""
+BATCH, FILLING = 4_096, 16_384
+"""Messages of one commit at most: of a service, whose other events wait meanwhile, and where nobody waits."""
 PATIENCE = 60.0
 """Seconds to wait for a broker at the start, and for a shared store at any time."""
 _WAIT, _GATHER = 0.5, 0.01
@@ -82,6 +82,7 @@ class StreamSettings:
         idle: end when no message has come for this many seconds, once the group has assigned partitions and the brokers
             have said where each of them ends (or have not within `patience`); None: never.
         max_ahead: days that an event may be ahead of the clock; one further ahead is a bad message.
+        batch: messages of one commit at most; larger ones write a user's memory less often.
     """
 
     source: str | None = None
@@ -91,6 +92,7 @@ class StreamSettings:
     patience: float = PATIENCE
     idle: float | None = None
     max_ahead: float = MAX_AHEAD
+    batch: int = BATCH
 
     def __post_init__(self) -> None:
         for name in ("on_bad", "on_gap"):
@@ -297,7 +299,8 @@ class Stream:
         first = client.poll(_WAIT)
         if first is None:
             return []
-        return [message for message in (first, *client.consume(BATCH - 1, _GATHER)) if self._is_data(client, message)]
+        messages = first, *client.consume(self.settings.batch - 1, _GATHER)
+        return [message for message in messages if self._is_data(client, message)]
 
     def _is_data(self, client: Any, message: Any) -> bool:
         """Whether it is a message; handles it if it is an error.

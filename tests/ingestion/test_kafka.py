@@ -32,6 +32,19 @@ def log_of(store, user):
     return [decode_event(event) for event in store.events(user)]
 
 
+def test_a_commit_has_no_more_messages_than_the_settings_say(artifact, kafka, topic, store):
+    kafka.send(topic, ROWS)
+    found, updater = [], Updater(artifact, store)
+
+    def apply(table, **place):
+        found.append(len(table.user))
+        return updater.apply_table(table, **place)
+
+    schema, settings = artifact.config.dataset_schema, StreamSettings(idle=0.7, batch=16)
+    Stream(parse(kafka.url(topic)), store, apply, schema, settings=settings).run()
+    assert sum(found) == len(ROWS) and max(found) <= 16
+
+
 @pytest.fixture(params=["memory", "rocksdb", "shards", "redis", "cluster"])
 def opened(request, tmp_path):
     """A function that opens one and the same store, and closes it before."""

@@ -83,7 +83,6 @@ def follow_topic(artifact: str, url: str, place: str, acknowledged: str, doom: D
     from lifelong.ingestion.kafka_client import parse
     from lifelong.memory.updater import Updater
 
-    kafka.BATCH = BATCH
     opened, store = Artifact.open(artifact), _doomed(open_store(url), doom)
     updater, say = Updater(opened, store), _sayer(acknowledged)
     stream = kafka.Stream(
@@ -91,7 +90,7 @@ def follow_topic(artifact: str, url: str, place: str, acknowledged: str, doom: D
         store,
         updater.apply_table,
         opened.config.dataset_schema,
-        settings=kafka.StreamSettings(source="log", idle=2.0),
+        settings=kafka.StreamSettings(source="log", idle=2.0, batch=BATCH),
     )
     stream.run(lambda followed: say(sum(store.watermark("log", partition) + 1 for partition in followed.places)))
     store.close()
