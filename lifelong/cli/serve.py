@@ -290,7 +290,8 @@ def _get_ready(artifact: Artifact) -> None:
     if any(part.cells is not None for part in artifact.require_memory()):
         from lifelong.memory.counting import compile_reads
 
-        compile_reads()
+        # The other process begins with the first.
+        compile_reads(backwards=True)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from threading import Thread
@@ -152,14 +152,23 @@ class Counting:
 
 
 @cache
-def compile_reads() -> None:
-    """Compile what reads memories that count, or load it from where it is kept."""
+def compile_reads(*, backwards: bool = False) -> None:
+    """Compile what reads memories that count, or load it from where it is kept.
+
+    Args:
+        backwards: begin with what comes last otherwise. Of two processes that start at the same time, each then finds
+            half of it compiled by the other.
+    """
     packed, counting, states = _smallest()
-    packed.unpack(np.zeros((0, packed.size), np.uint8))
     short, rest = _short(packed), bytes(16 + 4)
     record, row_NR = _HEAD + zlib.crc32(_HEAD + rest).to_bytes(4, "little") + rest, np.zeros((1, 24 + 8 + 2), np.uint8)
-    short.decode([record], row_NR, states.fields["cell"])
-    counting.find(states, slice(0, 1), np.zeros((1, 1, 1), np.int64))
+    steps: list[Callable[[], object]] = [
+        lambda: packed.unpack(np.zeros((0, packed.size), np.uint8)),
+        lambda: short.decode([record], row_NR, states.fields["cell"]),
+        lambda: counting.find(states, slice(0, 1), np.zeros((1, 1, 1), np.int64)),
+    ]
+    for step in reversed(steps) if backwards else steps:
+        step()
 
 
 @cache
