@@ -23,6 +23,7 @@ from lifelong.memory.rounds import Rounds
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.state import States
 from lifelong.store.contract import ITEMS, MemoryStore
+from lifelong.store.remote import RemoteStore
 from lifelong.tracing import traced
 
 _GIVEN = 65_536
@@ -52,7 +53,8 @@ class MemoryWriter:
 
     def __init__(self, artifact: Artifact, codec: str, store: MemoryStore) -> None:
         self.artifact, self.store, self.runtime = artifact, store, Runtime(artifact, codec=codec)
-        if self.runtime.counting is not None:
+        # Where another process writes, this one only looks at what would be written, and may wait for that.
+        if self.runtime.counting is not None and not isinstance(store, RemoteStore):
             begin_to_compile_writes()
         self.schema: Schema = artifact.config.dataset_schema
         self._given: dict[tuple[object, ...], IntArray] = {}

@@ -29,6 +29,7 @@ from lifelong.memory.writer import MemoryWriter
 from lifelong.models.base import CountingModel, History, MemoryModel
 from lifelong.nn.tally import Seen
 from lifelong.store.ram import InMemoryStore
+from lifelong.store.remote import RemoteStore
 from lifelong.testing.datasets import tiny_dataset
 
 pytestmark = pytest.mark.torch
@@ -283,3 +284,15 @@ def test_what_is_opened_to_write_need_not_wait_for_loops_that_write(
     held.set()
     thread.join()
     counting.begin_to_compile_writes.cache_clear()
+
+
+def test_a_process_in_whose_place_another_one_writes_compiles_no_loops_that_write(
+    compiled: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, store = list[str](), RemoteStore.__new__(RemoteStore)
+    monkeypatch.setattr(RemoteStore, "artifact_list", lambda self: InMemoryStore().artifact_list())
+    monkeypatch.setattr("lifelong.memory.writer.begin_to_compile_writes", lambda: begun.append("begun"))
+    MemoryWriter(compiled, "fp32", store)
+    assert not begun
+    MemoryWriter(compiled, "fp32", InMemoryStore())
+    assert begun == ["begun"]
