@@ -52,7 +52,7 @@ TOO_MANY, TOO_HIGH, UNSORTED = 1, 2, 3
 """What can be wrong: other than K keys in a record, a key that its field does not have, cells that are not sorted."""
 _PIECE, _ONES = 32, 2**32 - 1
 _FILLED = AGES << 16
-HOUR = 3_600.0
+_HOUR = 3_600.0
 _GAPS = (301, 132, 57, 23, 10, 4, 1)
 
 
@@ -479,7 +479,7 @@ def number(
     for i in range(len(key_I)):
         times, age = times_I[i], age_I[i]
         number_IX[i, 0], number_IX[i, 1] = times, age_A[age]
-        number_IX[i, 2], number_IX[i, 3] = seconds_I[i] / HOUR, max(key_I[i], 0)
+        number_IX[i, 2], number_IX[i, 3] = seconds_I[i] / _HOUR, max(key_I[i], 0)
         flag_IX[i, 0], flag_IX[i, 1] = times > 0, faded_I[i]
         # A value without a cell has an age of 0.
         kind_I[i] = kind_T[min(times, len(kind_T) - 1)] + i % fields * every + age // half + faded_I[i]
@@ -487,7 +487,7 @@ def number(
 
 @jit
 def describe(count_B: Array, clock_BJX: Array, repeats: Any, rows: Any, user_BCX: Array) -> None:
-    """Fill the same of users, for each of their targets, but for what `returns` fills.
+    """Fill what is known of each target's user; see `lifelong.nn.tally.SeenNumbers`. `returns` fills the end of it.
 
     Args:
         count_B: int64 events so far.
@@ -503,7 +503,7 @@ def describe(count_B: Array, clock_BJX: Array, repeats: Any, rows: Any, user_BCX
         user_CX[0, 0] = math.log1p(count) / 4
         for level in range(levels):
             span = np.int64(clock_JX[rows, 0]) - np.int64(clock_JX[rows + level, 1])
-            user_CX[0, 1 + level] = math.log1p(span / HOUR) / 4
+            user_CX[0, 1 + level] = math.log1p(span / _HOUR) / 4
         if repeats:
             weight = max(1 - 2.0 ** (-HALVINGS * count), 1 / 2**RECENT_BITS)
             user_CX[0, 1 + levels] = 2 * clock_JX[0, 0] / max(count, 1) - 1

@@ -305,23 +305,6 @@ class CountMemory(nn.Module):
         clock_BCJX = clock_at(gap_BL, position_BC, self.levels)
         return torch.cat([row_BCRX.to(clock_BCJX), clock_BCJX], dim=-2)
 
-    def features(
-        self,
-        seen: Seen,
-        key_BCF: Tensor,
-        popularity_BCF: Tensor | None = None,
-        seconds_BCF: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """`features_of` what was seen.
-
-        Args:
-            seen: from `look` or `look_at`.
-            key_BCF: the targets' keys.
-            popularity_BCF: see `features_of`.
-            seconds_BCF: see `numbers`.
-        """
-        return self.features_of(self.numbers(seen, key_BCF, seconds_BCF), seen.count_BC, popularity_BCF)
-
     def numbers(self, seen: Seen, key_BCF: Tensor, seconds_BCF: Tensor | None = None) -> SeenNumbers:
         """What was seen, without popularity and learned weights; `lifelong.memory.cell_kernel` gives the same.
 
@@ -346,7 +329,7 @@ class CountMemory(nn.Module):
             user.append(rhythm_of(rows, key_BCF[..., 0], seen.count_BC, dtype))
         return SeenNumbers(number_BCFX, flag_BCFX, self._kind_of(seen), torch.cat(user, dim=-1))
 
-    def features_of(
+    def features(
         self, seen: SeenNumbers, count_BC: Tensor, popularity_BCF: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """What is seen, as numbers of about unit size: all of them `[B, C, size]`, and the features `[B, C, F, P]`.
@@ -515,7 +498,7 @@ class TallyMemory(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """`read` from what `CountMemory.numbers` gives and the events of each memory; of the targets no keys."""
         slots, sums_BCKD = _slots_and_sums(learned)
-        counted_BCX, part_BCFP = self.counts.features_of(seen, count_BC, target.popularity_BCF)
+        counted_BCX, part_BCFP = self.counts.features(seen, count_BC, target.popularity_BCF)
         if self.affinity is not None and sums_BCKD is not None and target.factor_BCD is not None:
             counted_BCX = torch.cat([counted_BCX, self.affinity.read(sums_BCKD, target.factor_BCD)], dim=-1)
         if target.weight_BCFP is not None:
