@@ -284,13 +284,13 @@ def _opened_by_a_writer(artifact: Path, url: str, settings: ServiceSettings, log
 
 
 def _get_ready(artifact: Artifact) -> None:
-    """What takes this process a second, while the other one opens the store."""
+    """Do what takes this process a second while the other one opens the store."""
     import lifelong.serving.app  # noqa: F401
 
     if any(part.cells is not None for part in artifact.require_memory()):
         from lifelong.memory.counting import compile_reads
 
-        # The other process begins with the first.
+        # The other process begins at the front, so that each compiles half.
         compile_reads(backwards=True)
 
 

@@ -39,7 +39,7 @@ from lifelong.store.contract import Commit, MemoryStore
 logger: logging.Logger = logging.getLogger(__name__)
 
 BATCH, FILLING = 4_096, 16_384
-"""Messages of one commit at most: of a service, whose other events wait meanwhile, and where nobody waits."""
+"""Messages of one commit at most: in a service, where other events wait for it, and in `ingest`, where none do."""
 PATIENCE = 60.0
 """Seconds to wait for a broker at the start, and for a shared store at any time."""
 _WAIT, _GATHER = 0.5, 0.01

@@ -279,7 +279,7 @@ class Codec(ABC):
             self._check_short(record, place)
 
     def _short_rows(self, kept: Sequence[bytes]) -> npt.NDArray[Any] | None:
-        """Short records as they would be at full length, cells not packed; None if one of them is not what is made."""
+        """Short records as they would be at full length, cells not packed; None if one of them is damaged."""
         assert self._short is not None
         record_N = np.zeros(len(kept), self._record_plain)
         try:

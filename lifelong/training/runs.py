@@ -114,7 +114,7 @@ class Run:
     def settings(self, dataset: Dataset) -> RunConfig:
         """The settings of the training, as `lifelong train` would have them, within the limit.
 
-        The limit comes last: who says when a training ends decides how many epochs it has, and a limit does not.
+        The limit is set last: a recipe leaves the number of epochs alone where the settings say when to end.
         """
         return self._limited(with_recipe(self.config, self.model, dataset))
 
