@@ -31,7 +31,7 @@ from lifelong.errors import SourceError, StoreBehindError, StreamError, StreamUn
 from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.ingestion.kafka_client import KafkaAddress, consumer, partitions_of
 from lifelong.ingestion.patience import Patience
-from lifelong.ingestion.rows import EventRows, Problem, json_row
+from lifelong.ingestion.rows import EventRows, Problem, json_row, json_rows
 from lifelong.memory.event import MAX_AHEAD, EventTable, latest_time
 from lifelong.memory.updater import Applied, UserEvent
 from lifelong.store.contract import Commit, MemoryStore
@@ -300,18 +300,20 @@ class Stream:
         if first is None:
             return []
         messages = first, *client.consume(self.settings.batch - 1, _GATHER)
-        return [message for message in messages if self._is_data(client, message)]
+        found = [message for message in messages if message.error() is None]
+        if len(found) < len(messages):
+            for message in messages:
+                if message.error() is not None:
+                    self._handle(client, message)
+        return found
 
-    def _is_data(self, client: Any, message: Any) -> bool:
-        """Whether it is a message; handles it if it is an error.
+    def _handle(self, client: Any, message: Any) -> None:
+        """Act on an error that came in a message's place.
 
         Raises:
             StreamError: waiting cannot fix the error.
         """
-        error = message.error()
-        if error is None:
-            return True
-        kinds = self._kafka.KafkaError
+        error, kinds = message.error(), self._kafka.KafkaError
         if error.code() == kinds._AUTO_OFFSET_RESET:
             self._over_a_gap(client, message.partition())
         elif error.fatal() or error.code() in (
@@ -322,7 +324,6 @@ class Stream:
             raise StreamError(f"{self.address.name} cannot be read: {error.str()}", fix="check the rights of the user")
         else:
             self._note(error)
-        return False
 
     def _over_a_gap(self, client: Any, partition: int) -> None:
         """Continue after messages that Kafka has deleted, if the settings say so.
@@ -430,18 +431,14 @@ class Stream:
 
     def _at_once(self, messages: Sequence[Any]) -> _Read | None:
         """Messages as columns; None if one may not be an event and has to be checked by itself."""
-        values = [message.value() for message in messages]
-        rows = [] if None in values else list(map(json_row, values))
-        if len(rows) < len(values) or any(isinstance(row, Problem) for row in rows):
+        rows = json_rows([message.value() for message in messages])
+        if rows is None:
             return None
-        columns: dict[str, list[Any]] = {
-            name: [row.get(name) for row in rows if not isinstance(row, Problem)] for name in self._rows.read
-        }
-        table = self._rows.table(columns)
+        table = self._rows.table({name: [row.get(name) for row in rows] for name in self._rows.read})
         if table is None:
             return None
         offsets = [message.offset() for message in messages]
-        if not self._warned:
+        if not self._warned and [message.key() for message in messages] != [user.encode() for user in table.user]:
             for message, user in zip(messages, table.user, strict=True):
                 self._check_key(message, user)
         return _Read(table, offsets, offsets[-1])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic_core import from_json
 
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError, UsageError
@@ -263,12 +264,30 @@ def check_columns(
 def json_row(text: str | bytes) -> Mapping[str, Any] | Problem:
     """The values of a JSON object, or what is wrong with it."""
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return Problem(f"not JSON: {error}")
+        values = from_json(text)
+    except ValueError:
+        try:
+            # It takes a few texts more, such as UTF-16.
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            return Problem(f"not JSON: {error}")
     if not isinstance(values, dict):
         return Problem("not a JSON object", '{"user": .., "item": .., "time": ..}')
     return values
+
+
+def json_rows(texts: Sequence[str | bytes | None]) -> list[dict[str, Any]] | None:
+    """The values of JSON objects; None if one of the texts has to be looked at alone, by `json_row`.
+
+    >>> json_rows([b'{"user": "ada"}', b'{"user": "bob"}']), json_rows([b'{"user": "ada"}', None])
+    ([{'user': 'ada'}, {'user': 'bob'}], None)
+    """
+    try:
+        # What it can read, it reads as `json` does, in a quarter of the time.
+        rows = list(map(from_json, texts))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return rows if set(map(type, rows)) <= {dict} else None
 
 
 def _fields(columns: Mapping[str, Sequence[str | None]]) -> list[Mapping[str, str | None] | None] | None:

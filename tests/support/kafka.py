@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,20 @@ def send(address: str, topic: str, rows: Iterable[Mapping[str, Any] | bytes | No
             key, value = None, row
         else:
             key, value = str(row["user"]).encode(), json.dumps(row).encode()
-        producer.produce(
+        put = partial(
+            producer.produce,
             topic,
             key=key,
             value=value,
             partition=partition,
             on_delivery=lambda error, _: None if error is None else failed.append(str(error)),
         )
+        try:
+            put()
+        except BufferError:
+            # The broker is slower than this loop: wait until it has taken some.
+            producer.poll(1)
+            put()
         producer.poll(0)
     if producer.flush(_PATIENCE) or failed:
         raise RuntimeError(f"the broker did not take all messages: {failed[:3]}")
