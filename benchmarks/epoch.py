@@ -4,9 +4,9 @@
     python benchmarks/epoch.py --model hpmn --threads 1 --examples 200000 --set model.hops=3
 
 `tally` is trained with its default settings, `hpmn` with those of the demo (width 48, one hop): each positive training
-target once with its drawn negatives, one validation of 20,000 examples at the end; a small run before it compiles. The
-share of waiting is the time in which no batch was ready. Processor seconds are those of all threads, the one that
-prepares batches included. The last line is JSON.
+target once with its drawn negatives, in batches as large as those of a whole run, one validation of 20,000 examples at
+the end; a small run before it compiles. The share of waiting is the time in which no batch was ready. Processor seconds
+are those of all threads, the one that prepares batches included. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ def of_model(model: str, data: Path, folder: Path, options: argparse.Namespace) 
     from lifelong.cli.demo import TRAINED
     from lifelong.config import load_config
     from lifelong.data.dataset import Dataset
+    from lifelong.training.settings import with_recipe
     from lifelong.training.trainer import train
 
-    dataset = Dataset(data)
+    dataset, own = Dataset(data), TRAINED[model] if model == "hpmn" else ()
+    # A run of fewer examples would have smaller batches: see `with_recipe`.
+    whole = with_recipe(load_config(None, own), model, dataset).train
     common = [
-        *(TRAINED[model] if model == "hpmn" else ()),
+        *own,
+        f"train.batch_events={whole.batch_events}",
+        f"train.batch_targets={whole.batch_targets}",
         f"train.threads={options.threads}",
         "train.max_epochs=1",
         "train.validation_examples=20000",

@@ -35,6 +35,12 @@ class Compute:
         """The precision's name in the record of a training."""
         return "bf16-mixed" if self.bf16 else "32-true"
 
+    def seed(self, number: int) -> None:
+        """Seed what is drawn on the device, as `torch.manual_seed`, which takes a traceback for each kind of GPU."""
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(number)
+
     def autocast(self) -> AbstractContextManager[None]:
         """The context of a forward pass."""
         return torch.autocast(self.device.type, dtype=torch.bfloat16) if self.bf16 else nullcontext()

@@ -184,7 +184,7 @@ class Loop:
     def _step(self, batch: Batch, number: int, interrupted: Callable[[], bool]) -> bool:
         """One step on a whole batch; whether any process has been interrupted."""
         settings, progress = self.settings, self.progress
-        torch.manual_seed(_step_seed(settings.seed, progress.epoch, number, self.processes.rank))
+        self.compute.seed(_step_seed(settings.seed, progress.epoch, number, self.processes.rank))
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(settings, progress.examples, self.total)
         self._model.train()
