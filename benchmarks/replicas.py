@@ -1,15 +1,16 @@
 """What it costs that a commit waits for a replica, or for disks: a primary and its replica on this machine.
 
-Batches of events are applied to a store on Valkey, each acknowledged before the next one is made. The first two ways of
-waiting take turns, so that what else runs on the machine meets both of them; those that wait for a disk, which may take
-a second, come after them, with a tenth of the batches each, and with `--sync always` only (`docs/store.md` says why).
+Batches of events are applied to a store on Valkey, each acknowledged before the next one is made: memories of Tally and
+of HPMN (default settings, initial weights), and the log of events. The first two ways of waiting take turns, so that
+what else runs on the machine meets both of them; those that wait for a disk, which may take a second, come after them,
+with a tenth of the batches each, and with `--sync always` only (`docs/store.md` says why).
 
     nothing            the primary has it
     replicas=1         the replica has it, too
     fsync=true         it is on the primary's disk
     both               ... and on the replica's
 
-    python benchmarks/replicas.py --batches 200
+    python benchmarks/replicas.py --batches 200 [--model tally]
 
 Replicas on other machines add the time of a message there and back. The last line is JSON.
 """
@@ -24,26 +25,19 @@ import time
 from pathlib import Path
 
 import numpy as np
+from ingest_throughput import ITEMS, MODELS, START, make_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.ingestion.patience import Patience
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.store.opening import open_store
-from lifelong.testing.datasets import tiny_dataset
 
-# Servers, victims and tiny artifacts are shared with the tests.
+# Servers are shared with the tests.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from support.artifacts import tiny_artifact
 from support.valkey import replica, server
 
-START, ITEMS = 1_700_000_000, 5_000
 WAYS = {"nothing": "", "replicas=1": "&replicas=1", "fsync=true": "&fsync=true", "both": "&replicas=1&fsync=true"}
 """Name -> options of the URL."""
-
-
-def make_artifact(folder: Path) -> Artifact:
-    """HPMN with its default settings: six slots of 32, initial weights."""
-    return tiny_artifact(folder / "artifact", tiny_dataset(folder / "data", num_items=ITEMS), settings={})
 
 
 def seconds(updaters: dict[str, Updater], batches: int, size: int, users: int) -> dict[str, np.ndarray]:
@@ -74,9 +68,31 @@ def table(found: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
     }
 
 
+def of_model(artifact: Artifact, folder: Path, arguments: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]]:
+    """The table of each size of batch."""
+    folder.mkdir()
+    found, logged = {}, ("--appendonly", "yes", "--appendfsync", arguments.sync)
+    with server(folder / "one", *logged) as one, replica(folder / "other", one, *logged):
+        place = f"redis://127.0.0.1:{one.port}?timeout=20"
+        stores = {
+            way: open_store(f"{place}&prefix=way-{number}{options}{'&replica_timeout=10' if options else ''}")
+            for number, (way, options) in enumerate(WAYS.items())
+            if arguments.sync == "always" or "fsync" not in options
+        }
+        updaters = {way: Patience(60)(lambda store=store: Updater(artifact, store)) for way, store in stores.items()}
+        for size in map(int, arguments.sizes.split(",")):
+            rows = found[f"batches of {size}"] = table(seconds(updaters, arguments.batches, size, arguments.users))
+            for way, row in rows.items():
+                print(f"{size:6d} {way:18s}", *(f"{key}: {value:>8.2f}" for key, value in row.items()), flush=True)
+        for store in stores.values():
+            store.close()
+    return found
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, nargs="+", default=MODELS)
     parser.add_argument("--batches", type=int, default=200)
     parser.add_argument("--sizes", default="1,100,4096", help="events of a batch, comma-separated")
     parser.add_argument("--users", type=int, default=20_000)
@@ -85,28 +101,12 @@ def main() -> None:
     )
     parser.add_argument("--dir", type=Path, default=None, help="where to put the temporary folder: a real disk")
     arguments = parser.parse_args()
-    logged = ("--appendonly", "yes", "--appendfsync", arguments.sync)
     document: dict[str, object] = {"sync": arguments.sync, "batches": arguments.batches, "users": arguments.users}
     with tempfile.TemporaryDirectory(prefix="replicas-", dir=arguments.dir) as name:
-        folder = Path(name)
-        artifact = make_artifact(folder)
-        with server(folder / "one", *logged) as one, replica(folder / "other", one, *logged):
-            place = f"redis://127.0.0.1:{one.port}?timeout=20"
-            stores = {
-                way: open_store(f"{place}&prefix=way-{number}{options}{'&replica_timeout=10' if options else ''}")
-                for number, (way, options) in enumerate(WAYS.items())
-                if arguments.sync == "always" or "fsync" not in options
-            }
-            updaters = {
-                way: Patience(60)(lambda store=store: Updater(artifact, store)) for way, store in stores.items()
-            }
-            for size in map(int, arguments.sizes.split(",")):
-                rows = table(seconds(updaters, arguments.batches, size, arguments.users))
-                document[f"batches of {size}"] = rows
-                for way, row in rows.items():
-                    print(f"{size:6d} {way:12s}", *(f"{key}: {value:>8.2f}" for key, value in row.items()), flush=True)
-            for store in stores.values():
-                store.close()
+        for model in arguments.model:
+            print(model)
+            artifact = make_artifact(Path(name) / f"{model} artifact", model)
+            document[model] = of_model(artifact, Path(name) / model, arguments)
     print(json.dumps(document))
 
 
