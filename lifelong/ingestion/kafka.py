@@ -40,6 +40,8 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 BATCH, FILLING = 4_096, 16_384
 """Messages of one commit at most: in a service, where other events wait for it, and in `ingest`, where none do."""
+_MOST = 1_000_000
+"""Messages that the client gives at once, at most."""
 PATIENCE = 60.0
 """Seconds to wait for a broker at the start, and for a shared store at any time."""
 _WAIT, _GATHER = 0.5, 0.01
@@ -102,6 +104,12 @@ class StreamSettings:
                     expected='"stop" or "skip"',
                     fix=f'{name}="skip" goes on without what cannot be applied; "stop" ends there',
                 )
+        if not 1 <= self.batch <= _MOST:
+            raise UsageError(
+                f"batch = {self.batch!r}",
+                expected=f"1 to {_MOST:,} messages of one commit",
+                fix=f"batch={FILLING}, or leave it out",
+            )
 
 
 @dataclass(frozen=True, slots=True)

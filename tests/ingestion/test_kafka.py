@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("confluent_kafka")
 
-from lifelong.errors import SourceError, StreamError
+from lifelong.errors import SourceError, StreamError, UsageError
 from lifelong.ingestion.dead_letters import FileLetters
 from lifelong.ingestion.kafka import Stream, StreamSettings
 from lifelong.ingestion.kafka_client import consumer, parse
@@ -32,7 +32,14 @@ def log_of(store, user):
     return [decode_event(event) for event in store.events(user)]
 
 
-def test_a_commit_has_no_more_messages_than_the_settings_say(artifact, kafka, topic, store):
+@pytest.mark.parametrize("batch", [0, -1, 1_000_001])
+def test_a_commit_of_an_impossible_number_of_messages_is_refused(batch):
+    with pytest.raises(UsageError, match="1 to 1,000,000 messages of one commit"):
+        StreamSettings(batch=batch)
+
+
+@pytest.mark.parametrize("batch", [1, 16])
+def test_a_commit_has_no_more_messages_than_the_settings_say(artifact, kafka, topic, store, batch):
     kafka.send(topic, ROWS)
     found, updater = [], Updater(artifact, store)
 
@@ -40,9 +47,9 @@ def test_a_commit_has_no_more_messages_than_the_settings_say(artifact, kafka, to
         found.append(len(table.user))
         return updater.apply_table(table, **place)
 
-    schema, settings = artifact.config.dataset_schema, StreamSettings(idle=0.7, batch=16)
+    schema, settings = artifact.config.dataset_schema, StreamSettings(idle=0.7, batch=batch)
     Stream(parse(kafka.url(topic)), store, apply, schema, settings=settings).run()
-    assert sum(found) == len(ROWS) and max(found) <= 16
+    assert sum(found) == len(ROWS) and max(found) <= batch
 
 
 @pytest.fixture(params=["memory", "rocksdb", "shards", "redis", "cluster"])
