@@ -29,6 +29,8 @@ INTERVAL = r"(\.\d+) \((\.\d+) to (\.\d+)\)"
 
 # The other models of the picture lie too close together for a name each.
 LABELLED = ("Tally", "HPMN", "SIM (cluster)", "SDIM", "SVD++", "DNN", "GRU4Rec", "FM", "HSTU", "MIMN", "LSTM", "FPMC")
+CROWDED = ("GRU4Rec",)
+"""Those of them whose name stands below the point, because other points lie next to it."""
 
 Row = list[str]
 
@@ -114,8 +116,9 @@ def bytes_auc(ax: Axes) -> None:
         x, y = number(size), values[name]
         ax.plot(x, y, "o", color=ORANGE if name in ("Tally", "HPMN") else BLUE, markersize=5)
         if name in LABELLED:
-            side = "right" if x > 15_000 else "left"
-            shift = (-6 if side == "right" else 6, -4)
+            side, shift = ("right", (-6, -4)) if x > 15_000 else ("left", (6, -4))
+            if name in CROWDED:
+                side, shift = "center", (0, -14)
             ax.annotate(name, (x, y), xytext=shift, textcoords="offset points", ha=side)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:,.0f}")

