@@ -117,7 +117,8 @@ def compared(
     """Rows of a comparison on all targets of a split, and on those with a long history."""
     held = dataset.holding(split)
     long_N = held.examples(split).position_N >= LONG
-    parts: dict[str, dict[str, comparing.Runs]] = {"all": {}, f"{LONG:,} events and more": {}}
+    whole: dict[str, comparing.Runs] = {}
+    part: dict[str, comparing.Runs] = {}
     for model, seeds in artifacts.items():
         samples = []
         for artifact in seeds:
@@ -125,11 +126,9 @@ def compared(
                 evaluate(artifact, dataset, split=split)
             logit_NT = predict(load_model(artifact), held, held.examples(split))
             samples.append(scored_by(artifact, dataset, {0: logit_NT}, split=split, seconds=0).sample(logit_NT))
-        whole, part = parts
-        parts[whole][model] = comparing.Runs(seeds[0].config.title, samples)
-        parts[part][model] = comparing.Runs(seeds[0].config.title, [sample.take(long_N) for sample in samples])
-    if not long_N.any():
-        del parts[part]
+        whole[model] = comparing.Runs(seeds[0].config.title, samples)
+        part[model] = comparing.Runs(seeds[0].config.title, [sample.take(long_N) for sample in samples])
+    parts = {"all": whole, f"{LONG:,} events and more": part} if long_N.any() else {"all": whole}
     return {name: comparing.compare(runs, reference=MODELS[0]) for name, runs in parts.items()}
 
 
