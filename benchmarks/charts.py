@@ -30,7 +30,7 @@ INTERVAL = r"(\.\d+) \((\.\d+) to (\.\d+)\)"
 # The other models of the picture lie too close together for a name each.
 LABELLED = ("Tally", "HPMN", "SIM (cluster)", "SDIM", "SVD++", "DNN", "GRU4Rec", "FM", "HSTU", "MIMN", "LSTM", "FPMC")
 CROWDED = ("GRU4Rec",)
-"""Those of them whose name stands below the point, because other points lie next to it."""
+"""Models with their names below the point, since other points are next to it."""
 
 Row = list[str]
 

@@ -47,7 +47,7 @@ SPLITS: tuple[Literal["test", "vault"], ...] = ("test", "vault")
 LONG = 1_000
 """Events before a target that make a long history."""
 MOST_FILES = 50
-"""Of a commit that is somebody's work; larger ones rename or reformat everything."""
+"""Files of a commit at most: larger ones rename or reformat everything, which is nobody's interest in a file."""
 
 
 def packaged(package: str, ending: str) -> Path:
@@ -94,9 +94,11 @@ def commits(folder: Path, repositories: Sequence[Path]) -> Dataset:
         writer.writerow(["author", "time", "file", "folder", "kind", "project"])
         for repository in repositories:
             project = repository.absolute().name.removesuffix(".git")
-            asked = ["git", "-C", str(repository), "log", "--no-merges", "--no-renames", "--name-only"]
-            asked += ["--reverse", "--format=%x01%at %ae"]
-            text = subprocess.run(asked, stdout=subprocess.PIPE, check=True, encoding="utf-8", errors="replace").stdout
+            command = ["git", "-C", str(repository), "log", "--no-merges", "--no-renames", "--name-only"]
+            command += ["--reverse", "--format=%x01%at %ae"]
+            text = subprocess.run(
+                command, stdout=subprocess.PIPE, check=True, encoding="utf-8", errors="replace"
+            ).stdout
             for commit in text.split("\x01")[1:]:
                 head, *names = filter(None, commit.splitlines())
                 time, _, author = head.partition(" ")
