@@ -7,9 +7,12 @@
     following       in proportion to event counts in the time from the target on, such as 7 days
 
 The period is that of the target's own split: with training popularity, an item that is new in test could only ever be a
-positive. An item of the target's own moment (an event of the same user at the same time) is drawn again; whatever else
-the history holds does not matter. Where `ROUNDS` draws by the rule do not help, the item is drawn by popularity, then
-from all items of the catalogue, and at last from those of them that are not in the moment; `counted` says how often.
+positive. The training period is many times as long as that of validation or test, and what is in season at its other
+end is not hard to tell from what is in season now. So training negatives by `popularity` come from a window around the
+target that is as long as the validation period (`training_window`). An item of the target's own moment (an event of the
+same user at the same time) is drawn again; whatever else the history holds does not matter. Where `ROUNDS` draws by the
+rule do not help, the item is drawn by popularity, then from all items of the catalogue, and at last from those of them
+that are not in the moment; `counted` says how often.
 
 What a rule can leak: a drawn item is one that was met at some time of the period, and if that was before the target,
 the very event that it was drawn by is among the events that a model may count; the target's own event never is. So rare
@@ -36,7 +39,7 @@ import numpy.typing as npt
 
 from lifelong.data.arrays import CHUNK, event_chunks, is_first, ranges
 from lifelong.data.catalogue import FIRST_ROW, Catalogue
-from lifelong.data.dataset import Dataset, NegativeRule
+from lifelong.data.dataset import Dataset, Manifest, NegativeRule
 from lifelong.data.examples import SPLITS, VAULT, Examples, Split
 from lifelong.data.histories import Histories
 from lifelong.dtypes import BoolArray, FloatArray, Int32Array, IntArray
@@ -46,6 +49,8 @@ WINDOWS = {"windowed": 28.0, "following": 7.0}
 """Rules that draw from a window of days at the target, and the default number of days."""
 ROUNDS = 16
 """Draws by one rule before the next one is tried."""
+EVENTS = 20_000_000
+"""About how many events a window draws from; of a longer log, a random part."""
 
 
 class NegativeSampler:
@@ -102,7 +107,7 @@ class NegativeSampler:
 
         Args:
             dataset: with sampled labels.
-            split: the items of its period are drawn.
+            split: the items of its period are drawn; in training by popularity, those of a window, `training_window`.
             ratio: negatives of each target; as many as the dataset's rule says if None.
             since: the period begins no earlier than at this time.
 
@@ -117,6 +122,8 @@ class NegativeSampler:
                 expected="a dataset with sampled labels",
                 fix="use its examples as they are",
             )
+        if split == "train" and (width := training_window(manifest)) is not None:
+            rule = rule.model_copy(update={"rule": "windowed", "window": width / 86_400})
         everything = manifest.protocol == "paper" and rule.rule == "uniform"
         count_V = _counts_of_split(dataset, None if everything else split, since)
         return cls.over(dataset.histories, count_V, rule, catalogue, end=end_of(manifest.cut_times, split))
@@ -232,7 +239,7 @@ class _Asked(NamedTuple):
 
 
 class _Window:
-    """Draws from the events around a target; holds all events before the end of a split, 12 bytes each.
+    """Draws from the events around a target; holds events before the end of a split, `EVENTS` at most, 12 bytes each.
 
     Args:
         histories: all events.
@@ -246,6 +253,8 @@ class _Window:
         self._end = np.iinfo(np.int64).max if end is None else end
         time_W, row_W = np.asarray(histories.time_N), np.asarray(histories.row_N)
         inside = np.flatnonzero(time_W < self._end)
+        if len(inside) > EVENTS:
+            inside = inside[np.random.default_rng(0).random(len(inside)) < EVENTS / len(inside)]
         inside = inside[np.argsort(time_W[inside], kind="stable")]
         self._time_W, self._row_W = time_W[inside], row_W[inside]
         if end is None and len(inside):
@@ -261,6 +270,18 @@ class _Window:
         event_N = low_N + (rng.random(len(low_N)) * (high_N - low_N)).astype(np.int64)
         empty_N = low_N >= high_N
         return np.where(empty_N, asked.row_N, self._row_W[np.where(empty_N, 0, event_N)])
+
+
+def training_window(manifest: Manifest) -> int | None:
+    """Width in seconds of the window that training negatives by `popularity` are drawn from: the validation period's.
+
+    None where they are drawn from all of the training period, or by another rule: users have cut times of their own, or
+    there is no validation period.
+    """
+    rule, cuts = manifest.negatives, manifest.cut_times
+    if rule.rule != "popularity" or not rule.drawn_in_training or len(cuts) < 2:
+        return None
+    return int(cuts[1] - cuts[0])
 
 
 def end_of(cut_times: Sequence[int], split: Split) -> int | None:
@@ -346,11 +367,14 @@ def with_negatives(examples: Examples, sampler: NegativeSampler, rng: np.random.
 def drawn_counts(dataset: Dataset) -> IntArray | None:
     """How often each catalogue row is among the events that training negatives are drawn from: `[V]`.
 
-    Of the whole training period, where a rule draws from a window of it. None where all items are drawn alike, or
-    labels are logged.
+    Of the last window of the training period, where `popularity` is that of a window, and else of all of it. None where
+    all items are drawn alike, or labels are logged.
     """
-    alike = dataset.manifest.negatives.rule in ("none", "uniform")
-    return None if alike else _counts_of_split(dataset, "train", None)
+    manifest = dataset.manifest
+    if manifest.negatives.rule in ("none", "uniform"):
+        return None
+    width = training_window(manifest)
+    return _counts_of_split(dataset, "train", None if width is None else manifest.cut_times[0] - width)
 
 
 def log_popularity(drawn: IntArray) -> FloatArray:

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lifelong.data import negatives
 from lifelong.data.dataset import Dataset, NegativeRule
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.histories import Histories
-from lifelong.data.negatives import NegativeSampler, row_counts
+from lifelong.data.negatives import NegativeSampler, row_counts, training_window
 from lifelong.errors import DataError, MismatchError
 from lifelong.testing.datasets import tiny_dataset
 
@@ -210,6 +211,42 @@ def test_an_opened_sampler_draws_from_the_period_of_its_split(tmp_path: Path, sp
         [sampler.draw(dataset.examples("test"), np.random.default_rng(seed)).ravel() for seed in range(10)]
     )
     assert set(drawn.tolist()) <= set(row_N[inside].tolist())
+
+
+def test_training_negatives_are_as_close_to_their_targets_as_a_validation_period_is_long(tmp_path: Path) -> None:
+    dataset = tiny_dataset(tmp_path)
+    first, second = dataset.manifest.cut_times
+    examples, time_N = dataset.examples("train"), np.asarray(dataset.histories.time_N)
+    width = training_window(dataset.manifest)
+    assert width == second - first < first - time_N.min()
+    sampler = NegativeSampler.open(dataset, "train", ratio=20)
+    drawn_NR, row_N = sampler.draw(examples, np.random.default_rng(0)), np.asarray(dataset.histories.row_N)
+    for time, rows in zip(np.asarray(examples.time_N), drawn_NR.tolist(), strict=True):
+        until = min(time + width // 2, first)
+        assert set(rows) <= set(row_N[(time_N >= until - width) & (time_N < until)].tolist())
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        NegativeRule(rule="uniform"),
+        NegativeRule(rule="popularity", stored=True),
+        NegativeRule(rule="windowed", window=3.0),
+        NegativeRule(rule="none"),
+    ],
+)
+def test_other_rules_are_the_same_in_training(tmp_path: Path, rule: NegativeRule) -> None:
+    manifest = tiny_dataset(tmp_path).manifest
+    assert training_window(manifest.model_copy(update={"negatives": rule})) is None
+    assert training_window(manifest.model_copy(update={"cut_times": ()})) is None
+
+
+def test_a_window_of_a_long_log_draws_from_a_random_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Rows 2 and 3 share 2,000 events, of which 200 are kept: both are still drawn about as often as they occur.
+    events = [[(1000, 2 + (place % 4 == 0))] for place in range(2000)]
+    monkeypatch.setattr(negatives, "EVENTS", 200)
+    drawn = _windowed([[(1001, 4)], *events], 5)[0]
+    assert (drawn == 3).mean() == pytest.approx(0.25, abs=0.1) and (drawn == 3).mean() != pytest.approx(0.25, abs=1e-4)
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -146,10 +146,18 @@ def test_personal_popularity_finds_what_is_repeated_and_nothing_else(dataset: Da
     assert repeat > 0.6 > 0.1 > explore
 
 
-def test_what_negatives_are_drawn_from_is_the_training_period(dataset: Dataset) -> None:
-    histories, (end, _) = dataset.histories, dataset.manifest.cut_times
-    row_E = np.asarray(histories.row_N)[np.asarray(histories.time_N) < end]
-    assert drawn_counts(dataset).tolist() == np.bincount(row_E, minlength=len(dataset.catalogue)).tolist()
+@pytest.mark.parametrize("rule", ["popularity", "windowed"])
+def test_what_negatives_are_drawn_from_is_the_end_of_the_training_period_or_all_of_it(
+    dataset: Dataset, rule: str
+) -> None:
+    histories, (end, later) = dataset.histories, dataset.manifest.cut_times
+    negatives = dataset.manifest.negatives.model_copy(update={"rule": rule})
+    other = Dataset(dataset.folder)
+    other.manifest = other.manifest.model_copy(update={"negatives": negatives})
+    time_E = np.asarray(histories.time_N)
+    inside_E = (time_E < end) & ((rule != "popularity") | (time_E >= end - (later - end)))
+    row_E = np.asarray(histories.row_N)[inside_E]
+    assert drawn_counts(other).tolist() == np.bincount(row_E, minlength=len(dataset.catalogue)).tolist()
 
 
 def test_uniform_negatives_and_logged_labels_need_no_correction(dataset: Dataset) -> None:

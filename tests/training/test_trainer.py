@@ -363,7 +363,8 @@ def test_calibrator_is_fitted_on_more_than_decides_when_to_stop(dataset: Dataset
     assert artifact.config.calibrator.b == pytest.approx(wanted.b)
     few = run(dataset, tmp_path / "few", validation_examples=40, calibration_examples=1)
     assert few.metrics["validation"]["calibration_examples"] == found["examples"]
-    assert few.config.calibrator.a != pytest.approx(wanted.a)
+    # Another one, or none: the slope of so few may be below 0.
+    assert few.config.calibrator != artifact.config.calibrator
 
 
 def test_foreign_folder_is_refused_before_training(dataset: Dataset, tmp_path: Path) -> None:
