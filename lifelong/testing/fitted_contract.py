@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lifelong.data.dataset import Dataset
+from lifelong.data.examples import Examples, Split
 from lifelong.models import build
 from lifelong.models.base import FittedModel
 from lifelong.testing.case import ModelCase, checks_in
@@ -89,16 +90,25 @@ def check_events_behind_a_target_change_nothing(case: ModelCase) -> None:
 
 
 def check_test_period_is_not_fitted(case: ModelCase) -> None:
-    """Events from the first cut on do not reach the fit."""
+    """Events from the second cut on do not reach the fit, and without validation targets none from the first on."""
     with _fitted(case) as (model, dataset):
-        examples = dataset.examples("train")
-        before = model.predict(dataset, examples)
-        histories = dataset.histories
-        late_N = np.asarray(histories.time_N) >= dataset.manifest.cut_times[0]
-        changed = Dataset(dataset.folder)
-        changed.__dict__["histories"] = replace(histories, row_N=np.where(late_N, 2, histories.row_N))
-        model.fit(changed, seed=0)
-        assert np.array_equal(model.predict(changed, examples), before)
+        for place, kind in ((1, Dataset), (0, _NoValidation)):
+            examples, histories = dataset.examples("train"), dataset.histories
+            late_N = np.asarray(histories.time_N) >= dataset.manifest.cut_times[place]
+            usual, changed = kind(dataset.folder), kind(dataset.folder)
+            changed.__dict__["histories"] = replace(histories, row_N=np.where(late_N, 2, histories.row_N))
+            model.fit(usual, seed=0)
+            before = model.predict(dataset, examples)
+            model.fit(changed, seed=0)
+            assert np.array_equal(model.predict(changed, examples), before)
+
+
+class _NoValidation(Dataset):
+    """Validation may decide when a fit ends: without its targets, nothing of its period is left to look at."""
+
+    def examples(self, split: Split) -> Examples:
+        found = super().examples(split)
+        return found.take(np.arange(0)) if split == "validation" else found
 
 
 def check_empty_history_and_unknown_item_work(case: ModelCase) -> None:

@@ -85,12 +85,12 @@ def test_each_trial_of_a_search_is_a_run_and_giving_up_is_no_failure(run, datase
 
     monkeypatch.setattr(tuning, "_PATIENT_TRIALS", 1)
     monkeypatch.setattr(tuning, "_PATIENT_VALIDATIONS", 0)
-    words = ("--trials", "4", "--examples", "200", "--threads", "1", "--track", "mlflow", "--track", "tensorboard")
+    words = ("--trials", "6", "--examples", "200", "--threads", "1", "--track", "mlflow", "--track", "tensorboard")
     outcome = run("tune", dataset.folder, "--model", "dnn", "--out", tmp_path / "t.toml", *words, "--json")
     states = [trial["state"] for trial in outcome.document["trials"]]
     assert "given up" in states
     tracked = {one.info.run_name: one for one in client.search_runs(["0"])}
-    assert sorted(tracked) == [f"t-trial{number}" for number in (1, 2, 3, 4)]
+    assert sorted(tracked) == [f"t-trial{number}" for number in (1, 2, 3, 4, 5, 6)]
     assert {one.info.status for one in tracked.values()} == {"FINISHED"}
     assert all(curve(tmp_path / f"{name}.tensorboard") for name in tracked)
 
