@@ -84,7 +84,10 @@ class TrainSettings(Record):
         "clock, so that no two runs need be equal",
     )
     validation_examples: int | None = Field(
-        100_000, ge=1, description="examples that decide when to stop, of whole users chosen by seed; null takes all"
+        100_000,
+        ge=1,
+        description="examples that decide when to stop, of whole users drawn at random; the same for every seed; null "
+        "takes all",
     )
     calibration_examples: int | None = Field(
         300_000,

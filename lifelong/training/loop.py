@@ -113,7 +113,7 @@ class Loop:
         self._optimiser = build_optimiser(model, settings)
         self._threads = torch.get_num_threads()
         self._gradients = Gradients(model, compute, self.processes, chunk=chunk_size(model, settings))
-        self._validation = validation_subset(dataset.examples("validation"), settings, settings.validation_examples)
+        self._validation = validation_subset(dataset.examples("validation"), settings.validation_examples)
         self._ignorant = log_loss_of_shares(self._validation, dataset.schema.tasks, settings.select_task)
 
     @property
@@ -309,8 +309,10 @@ def first_targets(batch: Batch, most: int) -> Batch:
     return replace(batch, mask_BC=real_BC & (rank_BC <= most))
 
 
-def validation_subset(examples: Examples, settings: TrainSettings, limit: int | None) -> Examples:
-    """Up to `limit` validation examples, of whole users drawn by the seed; a larger limit adds users to these.
+def validation_subset(examples: Examples, limit: int | None) -> Examples:
+    """Up to `limit` validation examples, of whole users drawn at random; a larger limit adds users to these.
+
+    The draw is the same for every seed of a training: seeds, models and trials are compared on the same examples.
 
     Raises:
         MismatchError: they all have the same label.
@@ -318,7 +320,7 @@ def validation_subset(examples: Examples, settings: TrainSettings, limit: int | 
     if limit is None or len(examples) <= limit:
         return examples
     user_U, count_U = np.unique(np.asarray(examples.user_N), return_counts=True)
-    order = np.random.default_rng([settings.seed, 1]).permutation(len(user_U))
+    order = np.random.default_rng([0, 1]).permutation(len(user_U))
     fitting = max(1, int(np.searchsorted(np.cumsum(count_U[order]), limit, side="right")))
     chosen = examples.take(np.flatnonzero(np.isin(np.asarray(examples.user_N), user_U[order[:fitting]])))
     positive_NT = np.asarray(chosen.label_NT) >= 0.5

@@ -295,7 +295,7 @@ class _Run:
 
     def _drawn(self, limit: int | None) -> Examples:
         whole = self.dataset.examples("validation")
-        return validation_subset(whole, self.config.train, limit) if len(whole) else whole
+        return validation_subset(whole, limit) if len(whole) else whole
 
     def _measured(self, model: Model | FittedModel) -> dict[str, float]:
         logit_NT = self._logits(model, self._stopping)

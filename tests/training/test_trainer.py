@@ -355,14 +355,14 @@ def test_calibrator_is_fitted_on_validation(dataset: Dataset, tmp_path: Path) ->
 
 
 def test_calibrator_is_fitted_on_more_than_decides_when_to_stop(dataset: Dataset, tmp_path: Path) -> None:
-    # With this seed the model has learned enough for a slope above 0 on few examples, too.
-    artifact = run(dataset, tmp_path / "out", seed=1, validation_examples=40)
+    # This model knows enough for a slope above 0 on few examples, too.
+    artifact = run(dataset, tmp_path / "out", model="counts", validation_examples=40)
     examples, found = dataset.examples("validation"), artifact.metrics["validation"]
     assert found["examples"] <= 40 < found["calibration_examples"] == len(examples)
     wanted = fit_calibrator(predict(export.load_model(artifact), dataset, examples)[:, 0], examples.label_NT[:, 0])
     assert artifact.config.calibrator.a == pytest.approx(wanted.a)
     assert artifact.config.calibrator.b == pytest.approx(wanted.b)
-    few = run(dataset, tmp_path / "few", seed=1, validation_examples=40, calibration_examples=1)
+    few = run(dataset, tmp_path / "few", model="counts", validation_examples=40, calibration_examples=1)
     assert few.metrics["validation"]["calibration_examples"] == found["examples"]
     assert few.config.calibrator.a != pytest.approx(wanted.a)
 
@@ -478,12 +478,22 @@ def test_total_is_the_smaller_limit() -> None:
 
 def test_validation_subset_keeps_users_whole(dataset: Dataset) -> None:
     validation = dataset.examples("validation")
-    chosen = validation_subset(validation, TrainSettings(), len(validation) // 2)
+    chosen = validation_subset(validation, len(validation) // 2)
     assert 0 < len(chosen) <= len(validation) // 2
     for user in np.unique(chosen.user_N):
         assert (np.asarray(chosen.user_N) == user).sum() == (np.asarray(validation.user_N) == user).sum()
-    more = validation_subset(validation, TrainSettings(), 3 * len(validation) // 4)
+    more = validation_subset(validation, 3 * len(validation) // 4)
     assert {*np.asarray(chosen.user_N)} < {*np.asarray(more.user_N)}
+
+
+def test_every_seed_validates_on_the_same_examples(dataset: Dataset, tmp_path: Path) -> None:
+    half = len(dataset.examples("validation")) // 2
+    of_seed = [
+        run(dataset, tmp_path / str(seed), model="popularity", seed=seed, validation_examples=half).metrics
+        for seed in (0, 9)
+    ]
+    everything = run(dataset, tmp_path / "all", model="popularity", validation_examples=None).metrics
+    assert of_seed[0]["validation"] == of_seed[1]["validation"] != everything["validation"]
 
 
 def test_validation_subset_of_one_label_is_refused(dataset: Dataset) -> None:
@@ -491,7 +501,7 @@ def test_validation_subset_of_one_label_is_refused(dataset: Dataset) -> None:
     label_NT = (np.asarray(validation.user_N) == validation.user_N[-1]).astype(np.float32)[:, None]
     skewed = Examples(validation.user_N, validation.row_N, validation.time_N, validation.position_N, label_NT)
     with pytest.raises(MismatchError, match=r"raise train\.validation_examples"):
-        validation_subset(skewed, TrainSettings(), 2)
+        validation_subset(skewed, 2)
 
 
 def test_progress_lines_go_to_stderr(dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
