@@ -49,6 +49,13 @@ def test_every_column_of_a_table_has_a_heading(page: Path) -> None:
             assert all(cell.strip() for cell in head.strip().strip("|").split("|")), head
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_has_one_title(page: Path) -> None:
+    # A comment of a command that has slipped out of its block of code would be a second one.
+    text = re.sub(r"^( *)(```|~~~).*?^\1\2$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert len(re.findall(r"^# ", text, flags=re.MULTILINE)) == 1
+
+
 @pytest.mark.parametrize(
     ("page", "least"), [("security.md", 30), ("guarantees.md", 30), ("privacy.md", 8), ("backup.md", 6)]
 )
