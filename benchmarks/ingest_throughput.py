@@ -44,6 +44,7 @@ import numpy as np
 
 from lifelong.artifact.folder import Artifact
 from lifelong.ingestion.files import ingest
+from lifelong.launch import collect_rarely
 from lifelong.memory.runtime import Runtime
 from lifelong.store.opening import open_store
 
@@ -145,26 +146,27 @@ def end_to_end(artifact: Artifact, log: Path, url: str, events: int, *, event_lo
 
 def from_topic(artifact: Artifact, topic: str, url: str, events: int) -> np.ndarray:
     """Both kinds of seconds, from opening the store to the last commit; without the wait that ends the run."""
-    from lifelong.ingestion.kafka import FILLING, Followed, Stream, StreamSettings
+    from lifelong.ingestion.kafka import FILLING, Followed, StreamSettings
     from lifelong.ingestion.kafka_client import parse
-    from lifelong.memory.updater import Updater
+    from lifelong.ingestion.topic_workers import StreamWorkers, TopicJob
+    from lifelong.store.sharded import ShardedStore
 
-    store = open_store(url)
-    stream = Stream(
-        parse(topic),
-        store,
-        Updater(artifact, store).apply_table,
-        artifact.config.dataset_schema,
-        settings=StreamSettings(batch=FILLING),
-    )
+    def run() -> None:
+        store, job = open_store(url), TopicJob(parse(topic), StreamSettings(batch=FILLING))
+        sharded = isinstance(store, ShardedStore)
+        stream = (
+            StreamWorkers(artifact, store, job, store.share.of, None) if sharded else job.stream(artifact, store, None)
+        )
 
-    def until_all(followed: Followed) -> None:
-        if followed.applied.applied == events:
-            stream.stop()
+        def until_all(followed: Followed) -> None:
+            if followed.applied.applied == events:
+                stream.stop()
 
-    took = timed(lambda: stream.run(until_all))
-    store.close()
-    return took
+        found = stream.run(until_all).applied
+        assert found.applied == events, found
+        store.close()
+
+    return timed(run)
 
 
 @contextlib.contextmanager
@@ -203,8 +205,12 @@ def measure(artifact: Artifact, log: Path, folder: Path, arguments: argparse.Nam
                 found[START_OF_WORKERS] = start
     if arguments.topic:
         with topic_of(log, folder / "broker") as topic:
-            took = from_topic(artifact, topic, f"rocksdb://{folder / 'topic'}", arguments.events)
-        found["memories and log, from a topic"] = took / arguments.events
+            for shards in (1, arguments.shards) if arguments.shards > 1 else (1,):
+                title = "memories and log, from a topic" + f", {shards} shards" * (shards > 1)
+                took = from_topic(
+                    artifact, topic, f"rocksdb://{folder / f'topic-{shards}'}?shards={shards}", arguments.events
+                )
+                found[title] = took / arguments.events
     return found
 
 
@@ -271,6 +277,8 @@ def main() -> None:
     parser.add_argument("--topic", action="store_true", help="also from a topic")
     parser.add_argument("--dir", type=Path, default=None, help="where to put the temporary folder: a real disk")
     arguments = parser.parse_args()
+    # As the command does.
+    collect_rarely()
     document: dict[str, Any] = {"events": arguments.events, "users": arguments.users, "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="ingest-", dir=arguments.dir) as name:
         folder = Path(name)

@@ -5,6 +5,7 @@ torchrun --nproc-per-node 2 -m lifelong train ...      process 0 and process 1 o
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,8 @@ from lifelong.errors import UsageError
 
 INTERRUPTED = 130
 """Exit code of a process that was asked to end."""
+_OBJECTS = 200_000
+"""Objects that are made between two runs of the garbage collector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,15 @@ def launch(environment: Mapping[str, str] | None = None) -> Launch:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def collect_rarely() -> None:
+    """Let the garbage collector run rarely; for a process that folds in batches and does nothing else.
+
+    Each message of a batch is several objects, which are gone with the batch. By default the collector looks through
+    all of them hundreds of times in between, and finds nothing.
+    """
+    gc.set_threshold(_OBJECTS, 10, 10)
 
 
 def end_with_parent(sentinel: int | None = None, *, grace: float = 0.0) -> None:

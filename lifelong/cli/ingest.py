@@ -29,6 +29,7 @@ from lifelong.errors import UsageError, require
 
 if TYPE_CHECKING:
     from lifelong.ingestion.kafka import Followed, Stream
+    from lifelong.ingestion.topic_workers import StreamWorkers
     from lifelong.memory.updater import Applied
 
 
@@ -71,7 +72,7 @@ def ingest(
         int | None,
         typer.Option(
             min=1,
-            help="Processes, for a file and a store with shards; by default one per shard, at most one per core.",
+            help="Processes, for a store with shards; by default one per shard, at most one per core.",
         ),
     ] = None,
     idle: Annotated[
@@ -88,6 +89,9 @@ def ingest(
     """
     from lifelong.ingestion import files as ingestion
     from lifelong.ingestion.kafka_client import is_kafka, parse
+    from lifelong.launch import collect_rarely
+
+    collect_rarely()
 
     columns = columns_of(mapping, column)
     places = [*places, *(more or [])]
@@ -129,30 +133,35 @@ def ingest(
             )
         return Reply(asdict(applied), [_sentence(applied)])
 
-    if workers is not None:
-        raise UsageError(
-            "--workers with a topic",
-            expected="--workers with --from FILE",
-            fix="leave out --workers; to share a topic, start this command several times on one Redis store",
-        )
-    from lifelong.ingestion.kafka import FILLING, Stream, StreamSettings
-    from lifelong.memory.updater import Updater
+    from lifelong.ingestion.kafka import FILLING, StreamSettings
+    from lifelong.ingestion.topic_workers import StreamWorkers, TopicJob
+    from lifelong.ingestion.workers import number_of_workers
+    from lifelong.store.sharded import ShardedStore
 
-    address = parse(topics[0])
     settings = StreamSettings(source, columns, on_bad, on_gap, patience, idle, max_ahead, FILLING)
+    job = TopicJob(parse(topics[0]), settings, late, codec, backfilled)
     with (
         open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
         open_letters(dead_letter) as letters,
     ):
-        updater = Updater(opened, memories, late=late, codec=codec, backfilled=backfilled)
-        schema = opened.config.dataset_schema
-        stream = Stream(address, memories, updater.apply_table, schema, settings=settings, letters=letters)
+        if memories.shared and workers is not None and workers > 1:
+            raise UsageError(
+                "--workers with a topic, on a store that processes share",
+                expected="--workers with rocksdb:///path?shards=N",
+                fix="leave out --workers and start this command several times: the processes share the topic",
+            )
+        number = number_of_workers(memories, workers)
+        stream: Stream | StreamWorkers
+        if number > 1 and isinstance(memories, ShardedStore):
+            stream = StreamWorkers(opened, memories, job, number, letters)
+        else:
+            stream = job.stream(opened, memories, letters)
         with _metrics(terminal, stream, metrics_port):
             followed = _follow(terminal, stream)
     return Reply(_document(followed), [_sentence(followed.applied), *_places(followed)])
 
 
-def _follow(terminal: Terminal, stream: Stream) -> Followed:
+def _follow(terminal: Terminal, stream: Stream | StreamWorkers) -> Followed:
     """Follow a topic until the end or a signal, and show the progress."""
     from lifelong.serving.run import signals_end_here
 
@@ -162,7 +171,7 @@ def _follow(terminal: Terminal, stream: Stream) -> Followed:
 
 
 @contextlib.contextmanager
-def _metrics(terminal: Terminal, stream: Stream, port: int | None) -> Iterator[None]:
+def _metrics(terminal: Terminal, stream: Stream | StreamWorkers, port: int | None) -> Iterator[None]:
     """Publish the counts for Prometheus."""
     if port is None:
         yield

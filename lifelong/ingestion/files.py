@@ -32,7 +32,7 @@ from lifelong.errors import UsageError
 from lifelong.ingestion.dead_letters import DeadLetters
 from lifelong.ingestion.sources import find_source, table_source
 from lifelong.ingestion.task import Task, fold_file
-from lifelong.launch import cores
+from lifelong.ingestion.workers import ingest_in_workers, number_of_workers
 from lifelong.memory.event import MAX_AHEAD
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.updater import Applied
@@ -85,7 +85,7 @@ def ingest(
         dead_letters: where lines that were left out are kept; flushed here, not closed.
         patience: seconds to wait for a shared store that does not answer.
         workers: processes that divide the shards of a store among them; None for one per shard, up to the number of
-            cores. A program that starts several must be a module with `if __name__ == "__main__"`.
+            cores.
         max_ahead: days that an event may be ahead of this machine's clock; a line with a later time is no event.
         backfilled: see `Updater`.
         named: columns with other names, by ours: `user="customer"`. These win over `columns`.
@@ -159,7 +159,7 @@ class _Ingest:
         """Fold a file in; its usual name is its path."""
         artifact, store, schema = self.artifact, self.store, self.artifact.config.dataset_schema
         task = replace(task, end=task.reader(schema, size=BATCH).settled_end())
-        number = _processes(store, self.workers)
+        number = number_of_workers(store, self.workers)
         found = find_source(store, partial(task.reader, schema, size=BATCH), self.source, usual=usual)
         if found.begun is not None and found.record is not None:
             store.bind(identity_of(artifact, store, task.codec))
@@ -167,8 +167,6 @@ class _Ingest:
         task = replace(task, source=found.name, record=found.record)
         options: dict[str, Any] = {"progress": self.progress, "dead_letters": self.dead_letters}
         if number > 1:
-            from lifelong.ingestion.workers import ingest_in_workers
-
             assert isinstance(store, ShardedStore)
             return ingest_in_workers(artifact, store, task, number, **options)
         return fold_file(artifact, store, task, patience=self.patience, **options)
@@ -189,22 +187,3 @@ def _part(
     if progress is None:
         return None
     return lambda done, total: progress(before + size * done // max(total, 1), whole)
-
-
-def _processes(store: MemoryStore, workers: int | None) -> int:
-    """How many processes are used.
-
-    Raises:
-        UsageError: more are asked for than there are shards.
-    """
-    shards = store.share.of if isinstance(store, ShardedStore) else 1
-    if workers is not None and not 1 <= workers <= shards:
-        raise UsageError(
-            f"{workers} workers on a store of {shards} shard{'s' * (shards > 1)}",
-            expected=f"1 to {shards}" if shards > 1 else "1",
-            fix="" if shards > 1 else "make a new store with rocksdb:///path?shards=N",
-        )
-    if shards > 1 and len(store.artifact_list().artifacts) > 1:
-        # A worker in which one artifact falls behind would have to tell the others at once.
-        return 1
-    return min(shards, cores()) if workers is None else workers

@@ -9,7 +9,8 @@ follows it and is never read. When a partition is assigned, reading starts after
 With a shared store, several processes of one group share the partitions, and Kafka assigns them. A process that still
 holds messages of a partition that another process has by now does no harm: its write is refused if the other one was
 first, and then its messages are at or below the position. An embedded store has one owner, so this process reads all
-partitions itself, whatever other members the group has.
+partitions itself, whatever other members the group has. Of a store with shards, several workers each read all of them,
+too, and each applies the events of its own shards' users (`lifelong.ingestion.topic_workers`).
 
 The producer's key should be the user's id: then all events of a user are in one partition, in order.
 """
@@ -21,12 +22,16 @@ import logging
 import threading
 import time as clock
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import lt, methodcaller
 from typing import Any, Protocol
+
+import numpy as np
 
 from lifelong import tracing
 from lifelong.data.events import Schema
+from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError, StoreBehindError, StreamError, StreamUnavailableError, UsageError, require
 from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.ingestion.kafka_client import KafkaAddress, consumer, partitions_of
@@ -35,6 +40,7 @@ from lifelong.ingestion.rows import EventRows, Problem, json_row, json_rows
 from lifelong.memory.event import MAX_AHEAD, EventTable, latest_time
 from lifelong.memory.updater import Applied, UserEvent
 from lifelong.store.contract import Commit, MemoryStore
+from lifelong.store.shards import Share
 
 logger: logging.Logger = logging.getLogger(__name__)
 
@@ -52,6 +58,8 @@ _REMIND = 30.0
 """Seconds between two warnings that brokers do not answer."""
 _ANSWER = 5.0
 """Seconds that a broker has to answer."""
+_PARTITION, _OFFSET, _KEY, _VALUE, _ERROR = map(methodcaller, ("partition", "offset", "key", "value", "error"))
+"""What is asked of each of very many messages, without a loop of Python's own."""
 
 
 class Apply(Protocol):
@@ -63,7 +71,7 @@ class Apply(Protocol):
         *,
         source: str,
         partition: int,
-        offsets: Sequence[int],
+        offsets: Sequence[int] | IntArray,
         through: int,
         after: int,
     ) -> Applied:
@@ -153,10 +161,16 @@ class _Read:
     """
 
     table: EventTable
-    offsets: Sequence[int]
+    offsets: Sequence[int] | IntArray
     through: int
     bad: int = 0
     stopped: SourceError | None = None
+
+    def of(self, share: Share) -> _Read:
+        """Only the events of the users of some shards; what is no event is counted with the first shard."""
+        place_N = share.places(self.table.user)
+        offset_N = np.asarray(self.offsets, np.int64)[place_N]
+        return replace(self, table=self.table.take(place_N), offsets=offset_N, bad=self.bad if share.first else 0)
 
 
 class Stream:
@@ -169,6 +183,8 @@ class Stream:
         schema: of the artifact.
         settings: see `StreamSettings`.
         letters: where messages that were left out are kept; not closed here.
+        share: the shards whose users' events are applied; the first also counts and keeps what is no event; None for
+            all users.
 
     Raises:
         MissingExtraError: the package is not installed.
@@ -187,15 +203,17 @@ class Stream:
         *,
         settings: StreamSettings | None = None,
         letters: DeadLetters | None = None,
+        share: Share | None = None,
     ) -> None:
         self._kafka: Any = require("confluent_kafka", extra="kafka", purpose="following a topic")
         self.address, self.settings = address, settings or StreamSettings()
         self.source: str = self.settings.source or f"kafka:{address.topic}"
-        self._store, self._apply, self._letters = store, apply, letters
+        self._share, self._reports = share, share is None or share.first
+        self._store, self._apply, self._letters = store, apply, letters if self._reports else None
         self._rows = EventRows(schema, self.settings.columns, self._latest)
         self._stopping = threading.Event()
         self._patiently = Patience(self.settings.patience if store.shared else 0, stopping=self._stopping)
-        self._applied, self._lost, self._warned = Applied(), 0, False
+        self._applied, self._lost, self._warned = Applied(), 0, not self._reports
         self._place_of: dict[int, Place] = {}
         self._trouble, self._reminded = "", -_REMIND
 
@@ -210,11 +228,24 @@ class Stream:
         """What became of the messages so far; may be called from any thread."""
         return Followed(self._applied, self._lost, dict(self._place_of))
 
+    def begin(self) -> None:
+        """Set the positions of a store that does not start at the beginning of the topic; `run` does so by itself.
+
+        Raises:
+            StreamUnavailableError: no broker answered.
+            StreamError: there is no such topic, or the user may not read it.
+        """
+        client = consumer(self.address, on_error=self._note)
+        try:
+            self._begin(client)
+        finally:
+            client.close()
+
     def run(self, progress: Callable[[Followed], None] | None = None) -> Followed:
         """Follow the topic until `stop`, or until it was idle for long enough.
 
         Args:
-            progress: called after each batch.
+            progress: called after each batch, and when more is known about the lag.
 
         Raises:
             SourceError: a message is not an event; the messages before it are applied.
@@ -285,15 +316,13 @@ class Stream:
 
     def _follow(self, client: Any, reader: _Group | _Everything, progress: Callable[[Followed], None] | None) -> None:
         began = last = looked = clock.monotonic()
+        reported = self.report()
         while not self._stopping.is_set():
             messages = self._next(client)
             now = clock.monotonic()
             if messages:
                 self._take(client, messages)
-                last = now
-                if progress is not None:
-                    progress(self.report())
-            elif not reader.joined or (self._unheard() and now - began < self.settings.patience):
+            if messages or not reader.joined or (self._unheard() and now - began < self.settings.patience):
                 last = now
             elif self.settings.idle is not None and now - last > self.settings.idle:
                 return
@@ -301,19 +330,22 @@ class Stream:
                 reader.look()
                 looked = now
             self._measure(client)
+            if progress is not None and (report := self.report()) != reported:
+                progress(report)
+                reported = report
 
     def _next(self, client: Any) -> list[Any]:
         """The next message and the ones after it, as soon as there is one."""
         first = client.poll(_WAIT)
         if first is None:
             return []
-        messages = first, *client.consume(self.settings.batch - 1, _GATHER)
-        found = [message for message in messages if message.error() is None]
-        if len(found) < len(messages):
-            for message in messages:
-                if message.error() is not None:
-                    self._handle(client, message)
-        return found
+        messages = [first, *client.consume(self.settings.batch - 1, _GATHER)]
+        if not any(map(_ERROR, messages)):
+            return messages
+        for message in messages:
+            if message.error() is not None:
+                self._handle(client, message)
+        return [message for message in messages if message.error() is None]
 
     def _handle(self, client: Any, message: Any) -> None:
         """Act on an error that came in a message's place.
@@ -380,12 +412,7 @@ class Stream:
 
     def _take(self, client: Any, messages: Sequence[Any]) -> None:
         """Apply messages, partition by partition."""
-        parts: dict[int, list[Any]] = {}
-        for message in messages:
-            part = parts.setdefault(message.partition(), [])
-            # A partition that was lost and assigned again meanwhile is read again from the store's position.
-            if not part or message.offset() > part[-1].offset():
-                part.append(message)
+        parts = _by_partition(messages)
         for partition, part in parts.items():
             try:
                 with self._span(partition, part):
@@ -418,6 +445,8 @@ class Stream:
             SourceError: one is not an event; the messages before it are applied.
         """
         read = self._at_once(messages) or self._one_by_one(messages)
+        if self._share is not None:
+            read = read.of(self._share)
         if read.bad and self._letters is not None:
             self._letters.flush()
         if read.through >= 0:
@@ -439,14 +468,14 @@ class Stream:
 
     def _at_once(self, messages: Sequence[Any]) -> _Read | None:
         """Messages as columns; None if one may not be an event and has to be checked by itself."""
-        rows = json_rows([message.value() for message in messages])
+        rows = json_rows(list(map(_VALUE, messages)))
         if rows is None:
             return None
         table = self._rows.table({name: [row.get(name) for row in rows] for name in self._rows.read})
         if table is None:
             return None
-        offsets = [message.offset() for message in messages]
-        if not self._warned and [message.key() for message in messages] != [user.encode() for user in table.user]:
+        offsets = list(map(_OFFSET, messages))
+        if not self._warned and list(map(_KEY, messages)) != list(map(str.encode, table.user)):
             for message, user in zip(messages, table.user, strict=True):
                 self._check_key(message, user)
         return _Read(table, offsets, offsets[-1])
@@ -518,7 +547,9 @@ class Stream:
             )
 
     def _commit_offsets(self, client: Any, partitions: Sequence[int] | None = None, *, wait: bool = False) -> None:
-        """Commit the group's offsets, which only serve to watch the lag."""
+        """Commit the group's offsets, which only serve to watch the lag; of several workers one does."""
+        if not self._reports:
+            return
         some = list(self._place_of) if partitions is None else partitions
         places = [
             self._kafka.TopicPartition(self.address.topic, partition, self._place_of[partition].offset + 1)
@@ -579,6 +610,22 @@ class Stream:
         """Drop partitions that another process has now."""
         for partition in partitions:
             self._place_of.pop(partition, None)
+
+
+def _by_partition(messages: Sequence[Any]) -> Mapping[int, Sequence[Any]]:
+    """Partition -> its messages, without those that come again.
+
+    A partition that was lost and assigned again meanwhile is read again from the store's position.
+    """
+    partitions, offsets = list(map(_PARTITION, messages)), list(map(_OFFSET, messages))
+    if len(set(partitions)) == 1 and all(map(lt, offsets, offsets[1:])):
+        return {partitions[0]: messages}
+    parts: dict[int, list[Any]] = {}
+    for message, partition, offset in zip(messages, partitions, offsets, strict=True):
+        part = parts.setdefault(partition, [])
+        if not part or offset > part[-1].offset():
+            part.append(message)
+    return parts
 
 
 class _Group:

@@ -1,4 +1,4 @@
-"""A file of events into a store of shards, by several processes: each reads the file and folds in its shards' users.
+"""A file or topic into a store of shards, by several processes: each reads all of it for the users of its shards.
 
     parent    owns the folder; collects progress, dead letters and outcomes
       |-- worker 0   shards 0, 2 ..   every line is read and checked, the events of its users are folded in
@@ -17,24 +17,51 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any, Protocol
 
 from lifelong.artifact.folder import Artifact
-from lifelong.errors import LifelongError, LostProcessError, SourceError
+from lifelong.errors import LifelongError, LostProcessError, SourceError, UsageError
 from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.ingestion.task import Task, fold_file
-from lifelong.launch import INTERRUPTED, end_with_parent
+from lifelong.launch import INTERRUPTED, collect_rarely, cores, end_with_parent
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.updater import Applied
+from lifelong.store.contract import MemoryStore
 from lifelong.store.sharded import ShardedStore, open_shards
 from lifelong.store.shards import Shards, Share
 
 _PATIENCE = 10.0
 """Seconds that a process has to end after it was asked to."""
+
+
+class Job(Protocol):
+    """What workers do; each gets a copy of it."""
+
+    def run(
+        self,
+        artifact: Artifact,
+        store: Shards,
+        share: Share,
+        report: Callable[[object], None],
+        letters: DeadLetters | None,
+    ) -> object:
+        """Do it for the users of some shards.
+
+        Args:
+            artifact: of a memory model.
+            store: these shards.
+            share: their numbers.
+            report: sends the parent something on the way.
+            letters: where lines or messages that were left out are kept, if they are.
+
+        Returns:
+            The outcome, for the parent.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +73,7 @@ class _Work:
         folder: folder of the store.
         share: its shards.
         items: items that were put online.
-        task: what is read.
+        job: what it does with them.
         letters: whether lines that were left out are kept.
     """
 
@@ -54,16 +81,63 @@ class _Work:
     folder: Path
     share: Share
     items: Mapping[str, bytes]
-    task: Task
+    job: Job
     letters: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Progress:
-    """How far a worker is: `done` of `total`."""
+class _Report:
+    """What a worker says on the way, in the words of its job."""
 
-    done: int
-    total: int
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class _FileJob:
+    """Fold a file in."""
+
+    task: Task
+
+    def run(
+        self,
+        artifact: Artifact,
+        store: Shards,
+        share: Share,
+        report: Callable[[object], None],
+        letters: DeadLetters | None,
+    ) -> Applied:
+        """See `Job`."""
+        return fold_file(
+            artifact,
+            store,
+            self.task,
+            share=share,
+            progress=lambda done, total: report((done, total)),
+            dead_letters=letters,
+        )
+
+
+def number_of_workers(store: MemoryStore, workers: int | None) -> int:
+    """How many processes fold events in.
+
+    Args:
+        store: written by this process or its workers alone, or shared.
+        workers: as asked for; None for one per shard, up to the number of cores.
+
+    Raises:
+        UsageError: more are asked for than there are shards.
+    """
+    shards = store.share.of if isinstance(store, ShardedStore) else 1
+    if workers is not None and not 1 <= workers <= shards:
+        raise UsageError(
+            f"{workers} workers on a store of {shards} shard{'s' * (shards > 1)}",
+            expected=f"1 to {shards}" if shards > 1 else "1",
+            fix="" if shards > 1 else "make a new store with rocksdb:///path?shards=N",
+        )
+    if shards > 1 and len(store.artifact_list().artifacts) > 1:
+        # A worker in which one artifact falls behind would have to tell the others at once.
+        return 1
+    return min(shards, cores()) if workers is None else workers
 
 
 def ingest_in_workers(
@@ -90,15 +164,11 @@ def ingest_in_workers(
         LostProcessError: a worker was killed.
     """
     store.bind(identity_of(artifact, store, task.codec))
-    numbers, of, letters = store.share.numbers, store.share.of, dead_letters is not None
-    shares = [Share(numbers[place::workers], of) for place in range(workers)]
-    with store.lent() as items:
-        work = [_Work(artifact.path.resolve(), store.path.resolve(), share, items, task, letters) for share in shares]
-        with _running(work) as pipes:
-            return _follow(pipes, progress or (lambda done, total: None), dead_letters)
+    with running(artifact, store, _FileJob(task), workers, letters=dead_letters is not None) as pipes:
+        return _follow(pipes, progress or (lambda done, total: None), dead_letters)
 
 
-class _Worker:
+class Worker:
     """A worker process, and the pipe to it.
 
     It is not a `multiprocessing.Process`, which prints a traceback if its parent ends while it starts.
@@ -141,41 +211,83 @@ class _Worker:
 
 
 @contextlib.contextmanager
-def _running(work: Sequence[_Work]) -> Iterator[dict[Connection, _Worker]]:
-    """Workers by the pipe to each; when the context ends, all have ended."""
-    workers: list[_Worker] = []
-    try:
-        # Ctrl-C reaches all processes of a terminal. It is held back until all workers are started; then the parent
-        # gets it, and ends the others.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def running(
+    artifact: Artifact, store: ShardedStore, job: Job, workers: int, *, letters: bool
+) -> Iterator[dict[Connection, Worker]]:
+    """Workers that divide the shards of a store among them, by the pipe to each; when the context ends, all have ended.
+
+    Args:
+        artifact: of a memory model.
+        store: of this artifact alone; it does not answer meanwhile.
+        job: what they do.
+        workers: how many, up to the number of shards.
+        letters: whether they send what they leave out.
+    """
+    numbers, of = store.share.numbers, store.share.of
+    shares = [Share(numbers[place::workers], of) for place in range(workers)]
+    started: list[Worker] = []
+    with store.lent() as items:
+        work = [_Work(artifact.path.resolve(), store.path.resolve(), share, items, job, letters) for share in shares]
         try:
-            # If one fails to start, the workers before it are in the list already, and are ended.
-            workers.extend(_Worker(one) for one in work)
+            # Ctrl-C reaches all processes of a terminal. It is held back until all workers are started, which hold it
+            # back as long as they live; then the parent gets it, and ends the others.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                # If one fails to start, the workers before it are in the list already, and are ended.
+                started.extend(Worker(one) for one in work)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            yield {worker.pipe: worker for worker in started}
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        yield {worker.pipe: worker for worker in workers}
-    finally:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.close()
+            for worker in started:
+                worker.terminate()
+            for worker in started:
+                worker.close()
 
 
 def _follow(
-    pipes: Mapping[Connection, _Worker],
+    pipes: Mapping[Connection, Worker],
     progress: Callable[[int, int], None],
     dead_letters: DeadLetters | None,
 ) -> Applied:
     """What became of the lines, once all workers are finished."""
-    left, done, total = list(pipes), dict.fromkeys(pipes, 0), Applied()
+    done = dict.fromkeys(pipes, 0)
+
+    def note(pipe: Connection, report: tuple[int, int]) -> None:
+        done[pipe] = report[0]
+        progress(min(done.values()), report[1])
+
+    return sum(outcomes(pipes, note, dead_letters), Applied())
+
+
+def outcomes(
+    pipes: Mapping[Connection, Worker],
+    note: Callable[[Connection, Any], None],
+    dead_letters: DeadLetters | None,
+    *,
+    stopping: Callable[[], bool] = lambda: False,
+) -> list[Any]:
+    """What the workers' jobs gave, once all of them are finished.
+
+    Args:
+        pipes: to the workers.
+        note: called with what a worker reports on the way.
+        dead_letters: where lines that were left out are kept.
+        stopping: whether the workers were asked to end; one that had not begun then has no outcome.
+
+    Raises:
+        LifelongError: the error of a worker; what the others do is not waited for, unless it is a line or message that
+            is not an event.
+        LostProcessError: a worker was killed.
+    """
+    left, found = list(pipes), list[Any]()
     stopped: SourceError | None = None
     while left:
         for pipe in wait(left):
             assert isinstance(pipe, Connection)
-            message = _received(pipe, pipes[pipe])
-            if isinstance(message, _Progress):
-                done[pipe] = message.done
-                progress(min(done.values()), message.total)
+            message = _received(pipe, pipes[pipe], stopping)
+            if isinstance(message, _Report):
+                note(pipe, message.value)
             elif isinstance(message, list) and dead_letters is not None:
                 for letter in message:
                     dead_letters.put(letter)
@@ -187,16 +299,17 @@ def _follow(
                 left.remove(pipe)
             elif isinstance(message, LifelongError):
                 raise message
-            elif isinstance(message, Applied):
-                total += message
+            else:
                 left.remove(pipe)
+                if message is not None:
+                    found.append(message)
     if stopped is not None:
         raise stopped
-    return total
+    return found
 
 
-def _received(pipe: Connection, worker: _Worker) -> object:
-    """The next message of a worker.
+def _received(pipe: Connection, worker: Worker, stopping: Callable[[], bool]) -> object:
+    """The next message of a worker; None if it was asked to end before it had begun.
 
     Raises:
         LostProcessError: it has ended without one.
@@ -204,9 +317,12 @@ def _received(pipe: Connection, worker: _Worker) -> object:
     try:
         message: object = pipe.recv()
     except (EOFError, ConnectionError) as error:
+        code = worker.exit_code()
+        if stopping() and code == -signal.SIGTERM:
+            return None
         raise LostProcessError(
-            f"the worker {worker.name} ended with exit code {worker.exit_code()}",
-            expected="workers that live until all lines are applied",
+            f"the worker {worker.name} ended with exit code {code}",
+            expected="workers that live until all events are applied",
             fix="run it again: each shard continues where it stopped",
         ) from error
     return message
@@ -220,6 +336,7 @@ def run_worker(pipe: int, parent: int) -> None:
         parent: descriptor of a pipe that ends with the parent.
     """
     end_with_parent(parent)
+    collect_rarely()
     with Connection(pipe) as connection:
         try:
             work = connection.recv()
@@ -234,18 +351,12 @@ def _work(pipe: Connection, work: _Work) -> None:
         artifact, share = Artifact.open(work.artifact, verify="sizes"), work.share
         shards = open_shards(work.folder, share)
         with closing(Shards(str(work.folder), share, shards, items=work.items)) as store:
-            applied = fold_file(
-                artifact,
-                store,
-                work.task,
-                share=share,
-                progress=lambda done, total: pipe.send(_Progress(done, total)),
-                dead_letters=_ParentLetters(pipe) if work.letters else None,
-            )
+            letters = _ParentLetters(pipe) if work.letters else None
+            outcome = work.job.run(artifact, store, share, lambda value: pipe.send(_Report(value)), letters)
     except LifelongError as error:
         pipe.send(error)
     else:
-        pipe.send(applied)
+        pipe.send(outcome)
 
 
 class _ParentLetters:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.data.events import NO_TIME
+from lifelong.dtypes import IntArray
 from lifelong.errors import StoreCorruptError, StoreForeignError, StoreUnavailableError
 from lifelong.memory.event import MAX_AHEAD
 from lifelong.memory.forgetting import export, forget
@@ -357,7 +358,7 @@ class Service:
         *,
         source: str,
         partition: int,
-        offsets: Sequence[int],
+        offsets: Sequence[int] | IntArray,
         through: int,
         after: int,
     ) -> Applied:

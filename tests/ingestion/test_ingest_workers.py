@@ -30,7 +30,7 @@ from lifelong.ingestion import files
 from lifelong.ingestion.dead_letters import FileLetters
 from lifelong.ingestion.files import ingest
 from lifelong.ingestion.task import Task, fold_file
-from lifelong.ingestion.workers import _follow, _Progress, ingest_in_workers
+from lifelong.ingestion.workers import _follow, _Report, ingest_in_workers, number_of_workers
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.updater import Applied
 from lifelong.store.contract import ITEMS, Commit
@@ -216,7 +216,7 @@ def test_a_worker_at_a_bad_line_does_not_stop_those_who_are_not_there_yet():
     told = []
 
     def come() -> None:
-        second.send(_Progress(3, 9))
+        second.send(_Report((3, 9)))
         second.send(SourceError("bad", line=4))
 
     first.send(SourceError("bad", line=4))
@@ -249,7 +249,7 @@ def test_while_a_new_artifact_takes_over_one_process_writes_both(artifact, opene
     path, newer = write_csv(tmp_path / "log.csv", rows_of(log)), other_artifact(artifact, tmp_path / "newer")
     ingest(artifact, opened, write_csv(tmp_path / "first.csv", rows_of(log[:100])), source="log", workers=2)
     takeover.add(opened, newer)
-    assert files._processes(opened, None) == 1
+    assert number_of_workers(opened, None) == 1
     assert ingest(artifact, opened, path, source="log", workers=None).applied == len(log) - 100
 
 

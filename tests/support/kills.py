@@ -8,7 +8,8 @@
 
 What is killed (`KINDS`): ingestion of a file, over RocksDB and over Valkey; the same while RocksDB is made to compact;
 the same by two workers into shards, where one of them is killed, or their parent, or all; a process that follows a
-topic, over both; a service under posted events, over both and over shards; a backfill.
+topic, over both; the same by two workers into shards; a service under posted events, over both and over shards; a
+backfill.
 """
 
 from __future__ import annotations
@@ -243,15 +244,11 @@ def compacting(*arguments: Any) -> None:
     victims.ingest_file(*arguments, compact=True)
 
 
-class ShardVictims(FileVictims):
-    """Ingestion of a file by two workers into three shards; a worker is killed, or the parent, or all of them."""
+class WorkerVictims(Victims):
+    """Work that two workers do, into three shards; a worker is killed, or the parent, or all of them."""
 
     # A parent whose worker is killed ends by itself.
     codes = (-9, victims.LOST)
-
-    def work(self, doom: victims.Doom) -> tuple[Callable[..., None], tuple[Any, ...]]:
-        """See `Victims`."""
-        return victims.ingest_in_workers, (str(self.ground.artifact.path), self.url, str(self.path), str(self.said))
 
     def _doom(self) -> victims.Doom:
         return None
@@ -271,6 +268,14 @@ class ShardVictims(FileVictims):
         process.kill()
         process.join(_PATIENCE)
         return f"{whom}, {pause:.3f} s after the first commit"
+
+
+class ShardVictims(WorkerVictims, FileVictims):
+    """Ingestion of a file by two workers."""
+
+    def work(self, doom: victims.Doom) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """See `Victims`."""
+        return victims.ingest_in_workers, (str(self.ground.artifact.path), self.url, str(self.path), str(self.said))
 
     def check(self, store: MemoryStore) -> tuple[int, bool]:
         """Of each user the lines up to her shard's watermark are there, and no other."""
@@ -309,6 +314,25 @@ class TopicVictims(Victims):
         marks = [store.watermark("log", partition) + 1 for partition in range(_PARTITIONS)]
         compare(self.ground, store, [e for part, mark in zip(self.parts, marks, strict=True) for e in part[:mark]])
         return sum(marks), sum(marks) == len(self.ground.events)
+
+
+class ShardTopicVictims(WorkerVictims, TopicVictims):
+    """A topic that two workers follow."""
+
+    def work(self, doom: victims.Doom) -> tuple[Callable[..., None], tuple[Any, ...]]:
+        """See `Victims`."""
+        place = self.kafka.url(self.topic)
+        return victims.follow_in_workers, (str(self.ground.artifact.path), self.url, place, str(self.said))
+
+    def check(self, store: MemoryStore) -> tuple[int, bool]:
+        """Of each user the messages up to her shard's watermark are there, and no other."""
+        there: list[UserEvent] = []
+        for partition, events in enumerate(self.parts):
+            marks = store.positions("log", partition, [event.user for event in events])
+            there += [event for offset, event in enumerate(events) if offset <= marks[offset]]
+        compare(self.ground, store, there)
+        mark = sum(store.watermark("log", partition) + 1 for partition in range(_PARTITIONS))
+        return mark, mark == len(self.ground.events)
 
 
 class ServiceVictims(Victims):
@@ -424,6 +448,7 @@ KINDS: dict[str, tuple[type[Victims], str]] = {
     "service, sharded": (ShardedServiceVictims, "sharded"),
     "backfill, rocksdb": (BackfillVictims, "rocksdb"),
     "topic, rocksdb": (TopicVictims, "rocksdb"),
+    "topic, sharded": (ShardTopicVictims, "sharded"),
     "file, valkey": (FileVictims, "valkey"),
     "service, valkey": (ServiceVictims, "valkey"),
     "topic, valkey": (TopicVictims, "valkey"),
@@ -502,7 +527,7 @@ def grounds(folder: Path, artifact: Artifact, events: Sequence[UserEvent], data:
                 valkey = need("valkey", lambda: server(folder / "valkey"))
                 return f"redis://127.0.0.1:{valkey.port}/0?prefix={place.name}.{next(number)}"
 
-            one = need("kafka", lambda: broker(folder / "kafka")) if victim is TopicVictims else None
+            one = need("kafka", lambda: broker(folder / "kafka")) if issubclass(victim, TopicVictims) else None
             return Ground(place, artifact, events, random.Random(f"{kind} {seed}"), new_store, one, data)
 
         yield make
