@@ -593,34 +593,42 @@ def gather(byte_NR: Array, begin: Any, length_N: Array, place_N: Array, out_I: A
 
 
 @jit
-def spread(whole_I: Array, start_N: Array, end_S: Array, row_NR: Array, length_SN: Array) -> Any:
-    """The way back: records that lie one after another into rows, behind the bytes of the header.
+def scatter(
+    whole_I: Array, place_N: Array, length_N: Array, byte_BR: Array, row_N: Array, begin: Any, values: Any
+) -> Any:
+    """The way back: the next bytes of each record into a stretch of its row, and move the places after them.
 
     Args:
-        whole_I: bytes of N records, none shorter than its header and lengths.
-        start_N: where each begins, and the end.
-        end_S: the byte of a row after each stretch, and before them the one after the header.
-        row_NR: zeros, which are filled.
-        length_SN: is filled: bytes of each stretch.
+        whole_I: bytes of N records, one after another, which hold all that the lengths say.
+        place_N: where the bytes of each begin.
+        length_N: how many they are, no more than the stretch has.
+        byte_BR: rows of zeros, which are filled.
+        row_N: which row is whose.
+        begin: first byte of the stretch in a row.
+        values: the number of keys, if these are the filled cells of a field; else -1.
 
     Returns:
-        Whether the lengths fit, and no stretch ends in a zero, which `trim` leaves out.
+        0, or what is wrong: bytes that end in a zero, which `trim` leaves out, or cells that `measure` does not take.
     """
-    for n in range(len(row_NR)):
-        at = start_N[n] + end_S[0]
-        place = at + 2 * len(length_SN)
-        for s in range(len(length_SN)):
-            begin, length, last = end_S[s], whole_I[at] + 256 * whole_I[at + 1], 1
-            if length > end_S[s + 1] - begin or place + length > start_N[n + 1]:
-                return False
-            for k in range(length):
-                last = whole_I[place + k]
-                row_NR[n, begin + k] = last
-            if last == 0:
-                return False
-            length_SN[s, n] = length
-            place += length
-            at += 2
-        if place != start_N[n + 1]:
-            return False
-    return True
+    for n in range(len(row_N)):
+        length, place, row = length_N[n], place_N[n], row_N[n]
+        for at in range(length):
+            byte_BR[row, begin + at] = whole_I[place + at]
+        end = place + length
+        if length and whole_I[end - 1] == 0:
+            return UNSORTED
+        if values >= 0:
+            before = np.int64(-1)
+            for at in range(place, end - 3, 4):
+                key = (whole_I[at] + 256 * np.int64(whole_I[at + 1])) ^ (KEYS // 2)
+                second = whole_I[at + 2] + 256 * np.int64(whole_I[at + 3])
+                # As a number with a sign, that of a filled cell is not negative.
+                if key < before or not AGES <= second < KEYS // 2:
+                    return UNSORTED
+                before = key
+            if length % 4:
+                return UNSORTED
+            if before >= values:
+                return TOO_HIGH
+        place_N[n] = end
+    return 0

@@ -25,7 +25,7 @@ from __future__ import annotations
 import json
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any, ClassVar
 
@@ -51,6 +51,7 @@ _HEADER = (
     ("count", "<i8"),
     ("last_time", "<i8"),
 )
+_HEAD = np.dtype([*_HEADER])
 _FIX = "restore the store from a backup, or build it again with `lifelong backfill`"
 _TOGETHER = 1_024
 """Records that are encoded or decoded at once: they stay in the processor's cache."""
@@ -98,14 +99,11 @@ class Codec(ABC):
         self.cells: dict[str, PackedCells] = {
             part.name: PackedCells(part.cells) for part in layout if part.cells is not None
         }
-        self._record = self._record_of(self._stored)
-        self._short = self._short_records()
-        self._record_plain = self._record_of(self._plain)
-
-    def _record_of(self, kind: Callable[[FieldLayout], np.dtype[Any]]) -> np.dtype[Any]:
-        """Type of a record whose fields are kept as types of this kind."""
         # Prefixed, since a field of a memory may have the name of one in the header.
-        return np.dtype([*_HEADER, *((f"field {part.name}", kind(part)) for part in self.layout)])
+        self._record = np.dtype([*_HEADER, *((f"field {part.name}", self._stored(part)) for part in self.layout)])
+        self._short = self._short_records()
+        # Fields whose bytes in a short record are those in RAM.
+        self._same = {part.name for part in layout if self._plain(part) == np.dtype((part.dtype, part.shape))}
 
     def _short_records(self) -> ShortRecords | None:
         """The short form, None if the layout has none: it is for one field of cells."""
@@ -224,7 +222,7 @@ class Codec(ABC):
 
     def _headers(self, states: States, chosen: slice) -> npt.NDArray[np.uint8]:
         """`[N, 24]` bytes without version and checksum."""
-        header_N = np.zeros(chosen.stop - chosen.start, np.dtype([*_HEADER]))
+        header_N = np.zeros(chosen.stop - chosen.start, _HEAD)
         header_N["count"], header_N["last_time"] = states.count_B[chosen], states.last_time_B[chosen]
         return bytes_of(header_N)
 
@@ -271,22 +269,32 @@ class Codec(ABC):
 
     def _decode_short(self, kept: Sequence[bytes], states: States, row_N: IntArray) -> None:
         """`_decode` for short records."""
-        record_N = self._short_rows(kept)
-        if record_N is not None:
-            self._fill(states, row_N, record_N)
-            return
-        for place, record in zip(row_N.tolist(), kept, strict=True):
-            self._check_short(record, place)
+        if not self._put_short(kept, states, row_N):
+            for place, record in zip(row_N.tolist(), kept, strict=True):
+                self._check_short(record, place)
 
-    def _short_rows(self, kept: Sequence[bytes]) -> npt.NDArray[Any] | None:
-        """Short records as they would be at full length, cells not packed; None if one of them is damaged."""
+    def _put_short(self, kept: Sequence[bytes], states: States, row_N: IntArray) -> bool:
+        """Put what short records hold into the states of some users, which were empty; False if one is damaged."""
         assert self._short is not None
-        record_N = np.zeros(len(kept), self._record_plain)
+        into: dict[str, tuple[npt.NDArray[np.uint8], IntArray]] = {}
+        other: dict[str, npt.NDArray[Any]] = {}
+        for part in self.layout:
+            if part.name in self._same:
+                into[part.name] = bytes_of(states.fields[part.name]), row_N
+            else:
+                other[part.name] = np.zeros(len(kept), self._plain(part))
+                into[part.name] = bytes_of(other[part.name]), np.arange(len(kept))
         try:
-            good = self._short.decode(kept, bytes_of(record_N), record_N[f"field {self._short.cells}"])
+            header_NR = self._short.decode(kept, into)
         except ValueError as error:
             raise _impossible(error) from error
-        return record_N if good else None
+        if header_NR is None:
+            return False
+        header_N = np.ascontiguousarray(header_NR).view(_HEAD)[:, 0]
+        states.count_B[row_N], states.last_time_B[row_N] = header_N["count"], header_N["last_time"]
+        for name, stored in other.items():
+            states.fields[name][row_N] = self.unpack(stored)
+        return True
 
     def _decode_long(self, kept: Sequence[bytes], states: States, row_N: IntArray) -> None:
         """`_decode` for records of full length."""
@@ -301,7 +309,7 @@ class Codec(ABC):
         states.count_B[row_N], states.last_time_B[row_N] = record_N["count"], record_N["last_time"]
         for part in self.layout:
             stored, values = record_N[f"field {part.name}"], states.fields[part.name]
-            if part.name in self.cells and record_N.dtype == self._record:
+            if part.name in self.cells:
                 self._cells(part.name, record_N, values, row_N)
             else:
                 values[row_N] = self.unpack(stored) if part.name in self.rounded else stored
@@ -348,7 +356,7 @@ class Codec(ABC):
         return bool(found == record_N["checksum"].tolist())
 
     def _check_short(self, record: bytes, place: int) -> None:
-        if self._short_rows([record]) is not None:
+        if self._put_short([record], States.empty(self.layout, 1), np.zeros(1, np.int64)):
             return
         assert self._short is not None
         if len(record) >= self._short.least and _checksum(record) != int.from_bytes(record[_CHECKSUM], "little"):

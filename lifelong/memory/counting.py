@@ -161,10 +161,11 @@ def compile_reads(*, backwards: bool = False) -> None:
     """
     packed, counting, states = _smallest()
     short, rest = _short(packed), bytes(16 + 4)
-    record, row_NR = _HEAD + zlib.crc32(_HEAD + rest).to_bytes(4, "little") + rest, np.zeros((1, 24 + 8 + 2), np.uint8)
+    record, row_N = _HEAD + zlib.crc32(_HEAD + rest).to_bytes(4, "little") + rest, np.zeros(1, np.int64)
+    into = {name: (bytes_of(states.fields[name]), row_N) for name in ("cell", "faded")}
     steps: list[Callable[[], object]] = [
         lambda: packed.unpack(np.zeros((0, packed.size), np.uint8)),
-        lambda: short.decode([record], row_NR, states.fields["cell"]),
+        lambda: short.decode([record], into),
         lambda: counting.find(states, slice(0, 1), np.zeros((1, 1, 1), np.int64)),
     ]
     for step in reversed(steps) if backwards else steps:

@@ -43,13 +43,15 @@ class PackedCells:
     """
 
     size: int
+    keys: tuple[int, ...]
+    """How many keys there are in each field."""
 
     def __init__(self, packing: CellPacking) -> None:
         require("numba", extra="serve", purpose="a memory that counts")
         # Only memories that count need Numba, which takes half a second to import.
         from lifelong.memory import cell_kernel
 
-        self.size, self._kernel = packing.size, cell_kernel
+        self.size, self.keys, self._kernel = packing.size, packing.values_F, cell_kernel
         self._start_F = np.cumsum([0, *packing.cells_F], dtype=np.int64)
         sizes = (packing.values_F, packing.low_bits, packing.high_bits)
         counts = sum(low * cells for low, cells in zip(packing.low_bits, packing.cells_F, strict=True))

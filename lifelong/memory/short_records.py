@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from itertools import accumulate, repeat
+from itertools import repeat
 from operator import ne
 from typing import Any, NamedTuple
 
@@ -69,11 +69,13 @@ class ShortRecords:
             for name, size in sizes.items()
             for begin, end in (packed.stretches() if name == cells else [(0, size)])
         ]
-        self._cells_S: npt.NDArray[np.bool_] = np.array([one.name == cells for one in self._stretches])
         lengths = [one.end - one.begin for one in self._stretches]
-        self._end_S: IntArray = np.cumsum([_HEADER, *lengths], dtype=np.int64)
+        self._most_S: IntArray = np.array(lengths, np.int64)
+        keys = iter(packed.keys)
+        self._keys_S: list[int] = [next(keys) if one.name == cells else -1 for one in self._stretches]
         self._seed = zlib.crc32(head)
         self.least: int = _HEADER + _LENGTH * len(self._stretches)
+        self._begin_R = np.arange(self.least)
         self.fits: bool = max(lengths) <= _LONGEST
 
     def lengths(self, byte_NR: Mapping[str, Bytes], length_FN: IntArray) -> IntArray:
@@ -125,33 +127,41 @@ class ShortRecords:
         rests = [view[start + CHECKSUM.stop : end] for start, end in zip(starts, ends, strict=True)]
         return list(map(zlib.crc32, rests, repeat(self._seed)))
 
-    def decode(self, records: Sequence[bytes], row_NR: Bytes, cell_NKX: npt.NDArray[np.int16]) -> bool:
-        """Put records into rows: the header, then the fields one after another, the cells' not packed.
+    def decode(self, records: Sequence[bytes], into: Mapping[str, tuple[Bytes, IntArray]]) -> Bytes | None:
+        """Put the fields of records into rows, the cells' not packed.
 
         Args:
             records: N of them.
-            row_NR: zeros, which are filled.
-            cell_NKX: the cells that are in the rows.
+            into: field -> rows of zeros, which are filled, and the row of each record.
 
         Returns:
-            Whether all records are what `encode` makes.
+            `[N, 24]` headers; None if not all records are what `encode` makes.
 
         Raises:
             ValueError: a field of cells does not have one of the keys.
         """
         sums = map(zlib.crc32, [memoryview(record)[CHECKSUM.stop :] for record in records], repeat(self._seed))
         if any(map(ne, sums, [int.from_bytes(record[CHECKSUM], "little") for record in records])):
-            return False
+            return None
         if min(map(len, records)) < self.least or not all(record.startswith(self._head) for record in records):
-            return False
+            return None
         whole_I = np.frombuffer(b"".join(records), np.uint8)
-        start_N = np.array(list(accumulate(map(len, records), initial=0)), np.int64)
-        length_SN = np.zeros((len(self._stretches), len(records)), np.int64)
-        if not self._kernel.spread(whole_I, start_N, self._end_S, row_NR, length_SN):
-            return False
-        row_NR[:, :_HEADER] = whole_I[start_N[:-1, None] + np.arange(_HEADER)]
-        length_FN = self.packed.lengths(np.ascontiguousarray(cell_NKX), np.arange(len(records)))
-        return length_FN is not None and bool((length_FN == length_SN[self._cells_S]).all())
+        size_N = np.fromiter(map(len, records), np.int64, len(records))
+        start_N = np.cumsum(size_N) - size_N
+        begin_NR = whole_I[start_N[:, None] + self._begin_R]
+        length_SN = np.ascontiguousarray(begin_NR[:, _HEADER:].view("<u2").T, np.int64)
+        if (length_SN > self._most_S[:, None]).any() or (self.sizes(length_SN) != size_N).any():
+            return None
+        place_N = start_N + self.least
+        for length_N, one, keys in zip(length_SN, self._stretches, self._keys_S, strict=True):
+            byte_BR, row_N = into[one.name]
+            wrong = self._kernel.scatter(whole_I, place_N, length_N, byte_BR, row_N, one.begin, keys)
+            if wrong == self._kernel.TOO_HIGH:
+                raise ValueError("a key beyond its field's")
+            if wrong:
+                return None
+        found: Bytes = begin_NR[:, :_HEADER]
+        return found
 
 
 def bytes_of(values: npt.NDArray[Any]) -> Bytes:

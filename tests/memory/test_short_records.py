@@ -131,6 +131,7 @@ def test_what_no_codec_writes_is_refused_although_its_checksum_is_right(record: 
     for at, value in (
         (first + 4, record[first + 8 : first + 12]),
         (first + 6, bytes(2)),
+        (first + 6, bytes([0, 128])),
         (first + 10, bytes(2)),
         (len(record) - 1, bytes(1)),
         (24 + 6, bytes([4])),
