@@ -177,6 +177,11 @@ class Worker:
         work: what it does.
     """
 
+    name: str
+    """In messages."""
+    pipe: Connection
+    """What it says comes here."""
+
     def __init__(self, work: _Work) -> None:
         self.name = f"lifelong-shard-{work.share.numbers[0]}"
         self.pipe, there = multiprocessing.Pipe()
