@@ -131,7 +131,7 @@ def kills(ax: Axes) -> None:
     rows = table("reliability.md", "| process | kills |")
     names = [row[0].split(":")[0].replace(" a process that", "").replace("a process that ", "") for row in rows]
     names = [
-        re.sub(r" while RocksDB.*", ", RocksDB compacting", re.sub(r" by workers into", ",", name)) for name in names
+        re.sub(r" while RocksDB.*", ", RocksDB compacting", re.sub(r" (by workers )?into", ",", name)) for name in names
     ]
     ax.barh(names, [number(row[1]) for row in rows], color=BLUE, label="killed: nothing lost, nothing twice")
     ax.barh(names, [number(row[2]) for row in rows], color=ORANGE, label="with one batch more than acknowledged")
