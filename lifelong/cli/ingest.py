@@ -144,11 +144,12 @@ def ingest(
         open_pair(artifact, lasting(store), read_only=False) as (opened, memories),
         open_letters(dead_letter) as letters,
     ):
-        if memories.shared and workers is not None and workers > 1:
+        if workers is not None and workers > 1 and not isinstance(memories, ShardedStore):
+            several = "leave out --workers and start this command several times: the processes share the topic"
             raise UsageError(
-                "--workers with a topic, on a store that processes share",
+                f"--workers {workers} with a topic, on a store without shards",
                 expected="--workers with rocksdb:///path?shards=N",
-                fix="leave out --workers and start this command several times: the processes share the topic",
+                fix=several if memories.shared else "leave out --workers, or make a new store with ?shards=N",
             )
         number = number_of_workers(memories, workers)
         stream: Stream | StreamWorkers
