@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 
 from lifelong.artifact.folder import Artifact
@@ -26,6 +28,9 @@ from lifelong.memory.updater import Applied, Updater
 from lifelong.store.contract import MemoryStore
 from lifelong.store.sharded import ShardedStore
 from lifelong.store.shards import Shards, Share
+
+_SIGNALLED = 2.0
+"""Seconds in which a signal to all processes has reached each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +106,11 @@ class StreamWorkers:
         self._whole = Stream(job.address, store, _apply_nothing, schema, settings=job.settings)
         self._workers: list[Worker] = []
         self._reports: dict[Connection, Followed] = {}
-        self._stopping = False
+        self._stopping = threading.Event()
 
     def stop(self) -> None:
         """End `run` after the current batches; may be called from any thread or a signal handler."""
-        self._stopping = True
+        self._stopping.set()
         self._whole.stop()
         for worker in self._workers:
             worker.terminate()
@@ -122,7 +127,8 @@ class StreamWorkers:
 
         Raises:
             LifelongError: see `Stream.run`.
-            LostProcessError: a worker was killed; another run continues in each shard where that one stopped.
+            LostProcessError: a worker was killed, or stopped by somebody else; another run continues where each shard
+                stopped.
         """
         self._store.bind(identity_of(self._artifact, self._store, self._job.codec))
         # Where the topic is read from is decided once: each worker would find another end of a growing topic.
@@ -136,9 +142,11 @@ class StreamWorkers:
 
         with running(self._artifact, self._store, job, self._number, letters=self._letters is not None) as pipes:
             self._workers = list(pipes.values())
-            if self._stopping:
+            if self._stopping.is_set():
                 self.stop()
-            ended = outcomes(pipes, note, self._letters, stopping=lambda: self._stopping)
+            # A signal to all processes may reach a worker first.
+            asked, endless = partial(self._stopping.wait, _SIGNALLED), self._job.settings.idle is None
+            ended = outcomes(pipes, note, self._letters, stopping=asked, endless=endless)
         return self._of_all(ended)
 
     def _of_all(self, reports: Sequence[Followed]) -> Followed:

@@ -271,6 +271,7 @@ def outcomes(
     dead_letters: DeadLetters | None,
     *,
     stopping: Callable[[], bool] = lambda: False,
+    endless: bool = False,
 ) -> list[Any]:
     """What the workers' jobs gave, once all of them are finished.
 
@@ -279,11 +280,12 @@ def outcomes(
         note: called with what a worker reports on the way.
         dead_letters: where lines that were left out are kept.
         stopping: whether the workers were asked to end; one that had not begun then has no outcome.
+        endless: whether they only end when they were asked to.
 
     Raises:
         LifelongError: the error of a worker; what the others do is not waited for, unless it is a line or message that
             is not an event.
-        LostProcessError: a worker was killed.
+        LostProcessError: a worker was killed, or stopped by somebody else.
     """
     left, found = list(pipes), list[Any]()
     stopped: SourceError | None = None
@@ -304,6 +306,9 @@ def outcomes(
                 left.remove(pipe)
             elif isinstance(message, LifelongError):
                 raise message
+            elif endless and not stopping():
+                # Otherwise nobody would apply the events of its users any more, and nobody would notice.
+                raise _lost(pipes[pipe], "was stopped")
             else:
                 left.remove(pipe)
                 if message is not None:
@@ -325,12 +330,16 @@ def _received(pipe: Connection, worker: Worker, stopping: Callable[[], bool]) ->
         code = worker.exit_code()
         if stopping() and code == -signal.SIGTERM:
             return None
-        raise LostProcessError(
-            f"the worker {worker.name} ended with exit code {code}",
-            expected="workers that live until all events are applied",
-            fix="run it again: each shard continues where it stopped",
-        ) from error
+        raise _lost(worker, f"ended with exit code {code}") from error
     return message
+
+
+def _lost(worker: Worker, how: str) -> LostProcessError:
+    return LostProcessError(
+        f"the worker {worker.name} {how}",
+        expected="workers that live until all events are applied",
+        fix="run it again: each shard continues where it stopped",
+    )
 
 
 def run_worker(pipe: int, parent: int) -> None:

@@ -98,17 +98,22 @@ def test_messages_that_are_left_out_are_counted_and_kept_once(artifact, kafka, t
     assert positions(opened, topic) == [[-1, 42, -1]] * 3
 
 
-def test_a_worker_that_was_killed_is_said_and_a_second_run_ends_the_work(artifact, dataset, log, kafka, topic, opened):
+@pytest.mark.parametrize(
+    ("number", "how"), [(signal.SIGKILL, "ended with exit code -9"), (signal.SIGTERM, "was stopped")]
+)
+def test_a_worker_that_somebody_ended_is_said_and_a_second_run_ends_the_work(
+    artifact, dataset, log, kafka, topic, opened, number, how
+):
     kafka.send(topic, rows_of(log))
-    killed = []
+    ended = []
 
-    def kill_one(followed):
-        if not killed:
-            killed.append(workers_of(os.getpid())[0])
-            os.kill(killed[0], signal.SIGKILL)
+    def end_one(followed):
+        if not ended:
+            ended.append(workers_of(os.getpid())[0])
+            os.kill(ended[0], number)
 
-    with pytest.raises(LostProcessError, match=r"worker lifelong-shard-\d ended with exit code -9"):
-        stream_of(artifact, opened, kafka.url(topic), batch=4).run(kill_one)
+    with pytest.raises(LostProcessError, match=rf"worker lifelong-shard-\d {how}"):
+        stream_of(artifact, opened, kafka.url(topic), batch=4, idle=None).run(end_one)
     assert workers_of(os.getpid()) == []
     stream_of(artifact, opened, kafka.url(topic)).run()
     assert verify(artifact, dataset, opened).equal
@@ -172,8 +177,12 @@ def through(url, topic, number):
     return False
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_command_with_everything_said(artifact, dataset, log, kafka, topic, url, command, number):
+@pytest.mark.parametrize(
+    ("number", "all_of_them"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)]
+)
+def test_a_signal_ends_the_command_with_everything_said(
+    artifact, dataset, log, kafka, topic, url, command, number, all_of_them
+):
     kafka.send(topic, rows_of(log))
     one = command("--workers", "3", "--metrics-port", "0")
     workers = one.workers()
@@ -182,8 +191,8 @@ def test_a_signal_ends_the_command_with_everything_said(artifact, dataset, log, 
     with urlopen(address) as reply:
         metrics = reply.read().decode()
     assert f'lifelong_stream_events_total{{outcome="applied"}} {len(log):.1f}' in metrics
-    # A terminal sends Ctrl-C to all of them.
-    os.killpg(one.process.pid, number) if number == signal.SIGINT else one.process.send_signal(number)
+    # A terminal sends Ctrl-C to all of them, and some managers of services SIGTERM.
+    os.killpg(one.process.pid, number) if all_of_them else one.process.send_signal(number)
     out, _ = one.process.communicate(timeout=_PATIENCE)
     assert one.process.returncode == 0, one.errors.read_text()
     said = json.loads(out)
