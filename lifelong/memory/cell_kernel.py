@@ -536,12 +536,11 @@ def returns(count_B: Array, clock_BJX: Array, repeats: Any, key_BCF: Array, user
 
 
 @jit
-def measure(whole_BK: Array, row_N: Array, start_F: Array, values_F: Array, length_FN: Array) -> Any:
+def measure(whole_NK: Array, start_F: Array, values_F: Array, length_FN: Array) -> Any:
     """Fill how many bytes the filled cells of each field take, which come first.
 
     Args:
-        whole_BK: int32 cells of B users, both parts in one number.
-        row_N: which users.
+        whole_NK: int32 cells of N users, both parts in one number.
         start_F: see `Packing`.
         values_F: see `Packing`.
         length_FN: is filled.
@@ -549,8 +548,8 @@ def measure(whole_BK: Array, row_N: Array, start_F: Array, values_F: Array, leng
     Returns:
         0, or what is wrong with the cells of one of them.
     """
-    for n in range(len(row_N)):
-        cell_K = whole_BK[row_N[n]]
+    for n in range(len(whole_NK)):
+        cell_K = whole_NK[n]
         for f in range(len(values_F)):
             filled, before = np.int32(0), np.int64(-1)
             for k in range(start_F[f], start_F[f + 1]):

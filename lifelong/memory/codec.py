@@ -195,11 +195,11 @@ class Codec(ABC):
             return self._encode_long(states, chosen)
         fields = {part.name: states.fields[part.name][chosen] for part in self.layout}
         name, packed = self._short.cells, self._short.packed
-        fields[name], every_N = np.ascontiguousarray(fields[name]), np.arange(chosen.stop - chosen.start)
-        length_FN = packed.lengths(fields[name], every_N)
+        fields[name] = np.ascontiguousarray(fields[name])
+        length_FN = packed.lengths(fields[name])
         if length_FN is None:
             fields[name] = packed.sorted(fields[name])
-            length_FN = packed.lengths(fields[name], every_N)
+            length_FN = packed.lengths(fields[name])
         if length_FN is None:
             return self._encode_long(states, chosen)
         byte_NR = {part.name: bytes_of(self._in_bytes(part, fields[part.name])) for part in self.layout}

@@ -189,7 +189,9 @@ def compile_writes() -> None:
     counting.write(states, place_N, place_N[:, None], place_N + 1)
     byte_NR = {"cell": bytes_of(states.fields["cell"]), "faded": bytes_of(states.fields["faded"])}
     short = _short(packed)
-    short.encode(np.zeros((1, 24), np.uint8), byte_NR, short.lengths(byte_NR, np.zeros((1, 1), np.int64)))
+    length_FN = packed.lengths(states.fields["cell"])
+    assert length_FN is not None
+    short.encode(np.zeros((1, 24), np.uint8), byte_NR, short.lengths(byte_NR, length_FN))
 
 
 @cache

@@ -72,15 +72,15 @@ class PackedCells:
         """From which byte to before which one each field's cells lie, where they are not packed."""
         return [(4 * int(first), 4 * int(end)) for first, end in pairwise(self._start_F)]
 
-    def lengths(self, cell_BKX: Cells, row_N: IntArray) -> IntArray | None:
-        """`[F, N]` bytes of the filled cells of some users; None if these do not come first, by rising key.
+    def lengths(self, cell_NKX: Cells) -> IntArray | None:
+        """`[F, N]` bytes of the filled cells of users; None if these do not come first, by rising key.
 
         Raises:
             ValueError: a field does not have one of the keys.
         """
-        length_FN = np.zeros((len(self._start_F) - 1, len(row_N)), np.int64)
-        whole_BK = cell_BKX.view(np.int32)[..., 0]
-        wrong = self._kernel.measure(whole_BK, row_N, self._start_F, self._packing[1], length_FN)
+        length_FN = np.zeros((len(self._start_F) - 1, len(cell_NKX)), np.int64)
+        whole_NK = cell_NKX.view(np.int32)[..., 0]
+        wrong = self._kernel.measure(whole_NK, self._start_F, self._packing[1], length_FN)
         if wrong == self._kernel.TOO_HIGH:
             raise ValueError("a key beyond its field's")
         return None if wrong else length_FN

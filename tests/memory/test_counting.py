@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -284,6 +286,36 @@ def test_what_is_opened_to_write_need_not_wait_for_loops_that_write(
     held.set()
     thread.join()
     counting.begin_to_compile_writes.cache_clear()
+
+
+_NOTHING_NEW = """
+import sys
+from lifelong.artifact.folder import Artifact
+from lifelong.memory import cell_kernel
+from lifelong.memory.counting import compile_all
+from lifelong.memory.updater import Updater, UserEvent
+from lifelong.scoring.scorer import Scorer
+from lifelong.store.ram import InMemoryStore
+
+def forms():
+    return {name: len(loop.signatures) for name, loop in vars(cell_kernel).items() if hasattr(loop, "signatures")}
+
+compile_all()
+before, artifact, store = forms(), Artifact.open(sys.argv[1]), InMemoryStore()
+updater = Updater(artifact, store)
+for second in range(1, 400, 100):
+    updater.apply([UserEvent(f"u{k % 3}", f"i{k}", 1_700_000_000 + second + k) for k in range(100)])
+Scorer(artifact, store).score("u1", ["i1", "i2"])
+print({name: number for name, number in forms().items() if number != before[name]})
+"""
+
+
+def test_after_all_loops_were_compiled_events_and_scores_compile_nothing_more(compiled: Artifact) -> None:
+    """An image that holds them is read-only: what is missing there would be compiled at each start."""
+    done = subprocess.run(
+        [sys.executable, "-c", _NOTHING_NEW, str(compiled.path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "{}\n"
 
 
 def test_a_process_in_whose_place_another_one_writes_compiles_no_loops_that_write(
