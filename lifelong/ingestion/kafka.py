@@ -46,7 +46,7 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 BATCH, FILLING = 4_096, 16_384
 """Messages of one commit at most: in a service, where other events wait for it, and in `ingest`, where none do."""
-_MOST = 1_000_000
+MOST = 1_000_000
 """Messages that the client gives at once, at most."""
 PATIENCE = 60.0
 """Seconds to wait for a broker at the start, and for a shared store at any time."""
@@ -112,10 +112,10 @@ class StreamSettings:
                     expected='"stop" or "skip"',
                     fix=f'{name}="skip" goes on without what cannot be applied; "stop" ends there',
                 )
-        if not 1 <= self.batch <= _MOST:
+        if not 1 <= self.batch <= MOST:
             raise UsageError(
                 f"batch = {self.batch!r}",
-                expected=f"1 to {_MOST:,} messages of one commit",
+                expected=f"1 to {MOST:,} messages of one commit",
                 fix=f"batch={FILLING}, or leave it out",
             )
 
@@ -167,7 +167,7 @@ class _Read:
     stopped: SourceError | None = None
 
     def of(self, share: Share) -> _Read:
-        """Only the events of the users of some shards; what is no event is counted with the first shard."""
+        """Only the events of the users of some shards; messages that are not events count with the first shard."""
         place_N = share.places(self.table.user)
         offset_N = np.asarray(self.offsets, np.int64)[place_N]
         return replace(self, table=self.table.take(place_N), offsets=offset_N, bad=self.bad if share.first else 0)
@@ -183,8 +183,8 @@ class Stream:
         schema: of the artifact.
         settings: see `StreamSettings`.
         letters: where messages that were left out are kept; not closed here.
-        share: the shards whose users' events are applied; the first also counts and keeps what is no event; None for
-            all users.
+        share: the shards whose users' events are applied; with the first of them, messages that are not events are
+            counted and kept, too; None for all users.
 
     Raises:
         MissingExtraError: the package is not installed.

@@ -19,15 +19,15 @@ from multiprocessing.connection import Connection
 
 from lifelong.artifact.folder import Artifact
 from lifelong.ingestion.dead_letters import DeadLetters
-from lifelong.ingestion.kafka import Followed, Place, Stream, StreamSettings
+from lifelong.ingestion.kafka import MOST, Followed, Place, Stream, StreamSettings
 from lifelong.ingestion.kafka_client import KafkaAddress
-from lifelong.ingestion.workers import Worker, outcomes, running
+from lifelong.ingestion.workers import Part, Worker, outcomes, running
 from lifelong.memory.event import EventTable
 from lifelong.memory.runtime import identity_of
 from lifelong.memory.updater import Applied, Updater
 from lifelong.store.contract import MemoryStore
 from lifelong.store.sharded import ShardedStore
-from lifelong.store.shards import Shards, Share
+from lifelong.store.shards import Share
 
 _SIGNALLED = 2.0
 """Seconds in which a signal to all processes has reached each of them."""
@@ -59,25 +59,18 @@ class TopicJob:
         schema, settings = artifact.config.dataset_schema, self.settings
         if share is not None:
             # A worker reads more for as many events in a commit.
-            settings = replace(settings, batch=settings.batch * share.of // len(share.numbers))
+            settings = replace(settings, batch=min(settings.batch * share.of // len(share.numbers), MOST))
         apply = updater.apply_table
         return Stream(self.address, store, apply, schema, settings=settings, letters=letters, share=share)
 
-    def run(
-        self,
-        artifact: Artifact,
-        store: Shards,
-        share: Share,
-        report: Callable[[object], None],
-        letters: DeadLetters | None,
-    ) -> Followed:
-        """Follow it in a worker until the parent ends it; see `Job`."""
-        if not share.first:
-            # What goes on between a client and its brokers is said once.
+    def run(self, part: Part) -> Followed:
+        """Follow it in a worker until the parent ends it; a `Job`."""
+        if not part.share.first:
+            # What goes on between a client and its brokers is logged once.
             logging.getLogger("lifelong").setLevel(logging.ERROR)
-        stream = self.stream(artifact, store, letters, share)
+        stream = self.stream(part.artifact, part.store, part.letters, part.share)
         signal.signal(signal.SIGTERM, lambda *_: stream.stop())
-        return stream.run(report)
+        return stream.run(part.report)
 
 
 class StreamWorkers:
@@ -140,7 +133,7 @@ class StreamWorkers:
             if progress is not None:
                 progress(self.report())
 
-        with running(self._artifact, self._store, job, self._number, letters=self._letters is not None) as pipes:
+        with running(self._artifact, self._store, job.run, self._number, letters=self._letters is not None) as pipes:
             self._workers = list(pipes.values())
             if self._stopping.is_set():
                 self.stop()

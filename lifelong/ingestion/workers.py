@@ -20,9 +20,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import LifelongError, LostProcessError, SourceError, UsageError
@@ -39,29 +40,27 @@ _PATIENCE = 10.0
 """Seconds that a process has to end after it was asked to."""
 
 
-class Job(Protocol):
-    """What workers do; each gets a copy of it."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a worker has for its part of a job.
 
-    def run(
-        self,
-        artifact: Artifact,
-        store: Shards,
-        share: Share,
-        report: Callable[[object], None],
-        letters: DeadLetters | None,
-    ) -> object:
-        """Do it for the users of some shards.
+    Args:
+        artifact: of a memory model.
+        store: its shards.
+        share: their numbers.
+        report: sends the parent something on the way.
+        letters: where lines or messages that were left out are kept; None if they are not.
+    """
 
-        Args:
-            artifact: of a memory model.
-            store: these shards.
-            share: their numbers.
-            report: sends the parent something on the way.
-            letters: where lines or messages that were left out are kept, if they are.
+    artifact: Artifact
+    store: Shards
+    share: Share
+    report: Callable[[object], None]
+    letters: DeadLetters | None
 
-        Returns:
-            The outcome, for the parent.
-        """
+
+Job = Callable[[Part], object]
+"""What workers do; each gets a copy of it, by way of `pickle`. What it returns is sent to the parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,29 +91,16 @@ class _Report:
     value: object
 
 
-@dataclass(frozen=True, slots=True)
-class _FileJob:
-    """Fold a file in."""
-
-    task: Task
-
-    def run(
-        self,
-        artifact: Artifact,
-        store: Shards,
-        share: Share,
-        report: Callable[[object], None],
-        letters: DeadLetters | None,
-    ) -> Applied:
-        """See `Job`."""
-        return fold_file(
-            artifact,
-            store,
-            self.task,
-            share=share,
-            progress=lambda done, total: report((done, total)),
-            dead_letters=letters,
-        )
+def _fold(task: Task, part: Part) -> Applied:
+    """The job of folding a file in."""
+    return fold_file(
+        part.artifact,
+        part.store,
+        task,
+        share=part.share,
+        progress=lambda done, total: part.report((done, total)),
+        dead_letters=part.letters,
+    )
 
 
 def number_of_workers(store: MemoryStore, workers: int | None) -> int:
@@ -164,7 +150,7 @@ def ingest_in_workers(
         LostProcessError: a worker was killed.
     """
     store.bind(identity_of(artifact, store, task.codec))
-    with running(artifact, store, _FileJob(task), workers, letters=dead_letters is not None) as pipes:
+    with running(artifact, store, partial(_fold, task), workers, letters=dead_letters is not None) as pipes:
         return _follow(pipes, progress or (lambda done, total: None), dead_letters)
 
 
@@ -178,9 +164,9 @@ class Worker:
     """
 
     name: str
-    """In messages."""
+    """For error messages."""
     pipe: Connection
-    """What it says comes here."""
+    """To the worker; what it sends is received here."""
 
     def __init__(self, work: _Work) -> None:
         self.name = f"lifelong-shard-{work.share.numbers[0]}"
@@ -366,7 +352,7 @@ def _work(pipe: Connection, work: _Work) -> None:
         shards = open_shards(work.folder, share)
         with closing(Shards(str(work.folder), share, shards, items=work.items)) as store:
             letters = _ParentLetters(pipe) if work.letters else None
-            outcome = work.job.run(artifact, store, share, lambda value: pipe.send(_Report(value)), letters)
+            outcome = work.job(Part(artifact, store, share, lambda value: pipe.send(_Report(value)), letters))
     except LifelongError as error:
         pipe.send(error)
     else:

@@ -26,7 +26,7 @@ from lifelong.ingestion.workers import number_of_workers
 from lifelong.memory.updater import Applied
 from lifelong.memory.verify import verify
 from lifelong.store.opening import open_store
-from lifelong.store.shards import shard_of
+from lifelong.store.shards import Share, shard_of
 
 START = 1_700_000_000
 _PATIENCE = 300
@@ -108,7 +108,8 @@ def test_a_worker_that_somebody_ended_is_said_and_a_second_run_ends_the_work(
     ended = []
 
     def end_one(followed):
-        if not ended:
+        # There are places once every worker has reported: none of them is still starting.
+        if not ended and followed.places:
             ended.append(workers_of(os.getpid())[0])
             os.kill(ended[0], number)
 
@@ -241,6 +242,12 @@ def test_reports_of_workers_that_read_the_same_messages_are_one(artifact):
     found = together([ahead, behind])
     assert found == Followed(Applied(applied=4, bad=1), 2, {0: Place(4, 3), 1: Place(3, None)})
     assert together([]) == Followed()
+
+
+def test_a_commit_of_one_worker_of_very_many_is_not_too_large(artifact, kafka, topic, opened):
+    job = TopicJob(parse(kafka.url(topic)), StreamSettings(batch=16_384))
+    assert job.stream(artifact, opened, None, Share((0,), 3)).settings.batch == 3 * 16_384
+    assert job.stream(artifact, opened, None, Share((0,), 256)).settings.batch == 1_000_000
 
 
 def test_more_workers_than_shards_are_refused(opened):
