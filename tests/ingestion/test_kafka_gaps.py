@@ -29,8 +29,9 @@ def brokers():
 
 
 def send(brokers, topic, first, last, *, padding=0):
-    """Messages in partition 0."""
+    """Messages in partition 0; without any, the topic is made."""
     producer = kafka.Producer({"bootstrap.servers": brokers, "log_level": 0, "linger.ms": 5})
+    producer.list_topics(topic, timeout=20)
     for k in range(first, last):
         row = {"user": "u", "item": f"i{k}", "time": START + k, "padding": "x" * padding}
         producer.produce(topic, key="u", value=json.dumps(row), partition=0)
@@ -141,20 +142,24 @@ def sharded(tmp_path):
     store.close()
 
 
-def test_workers_begin_at_one_end_of_the_topic_and_miss_nothing_from_then_on(artifact, brokers, sharded, monkeypatch):
-    url = f"kafka://{brokers}/late-workers?start=end"
-    send(brokers, "late-workers", 0, 5)
+@pytest.mark.parametrize("first", [0, 5])
+def test_workers_begin_at_one_end_of_the_topic_and_miss_nothing_from_then_on(
+    artifact, brokers, sharded, monkeypatch, first
+):
+    topic = f"late-workers-{first}"
+    url = f"kafka://{brokers}/{topic}?start=end"
+    send(brokers, topic, 0, first)
     stream = StreamWorkers(artifact, sharded, TopicJob(parse(url), StreamSettings(idle=1.0)), 2, None)
     begin = stream._whole.begin
 
     def begin_and_send():
         begin()
         # However late a worker begins, this is after the end that was looked up.
-        send(brokers, "late-workers", 5, 8)
+        send(brokers, topic, first, first + 3)
 
     monkeypatch.setattr(stream._whole, "begin", begin_and_send)
     done = stream.run()
-    assert (done.applied.applied, done.places[0].offset) == (3, 7)
+    assert (done.applied.applied, done.places[0].offset) == (3, first + 2)
 
 
 def test_workers_pass_a_gap_in_every_shard_and_count_it_once(artifact, brokers, trimmed, sharded):

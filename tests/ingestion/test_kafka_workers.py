@@ -26,7 +26,7 @@ from lifelong.ingestion.workers import number_of_workers
 from lifelong.memory.updater import Applied
 from lifelong.memory.verify import verify
 from lifelong.store.opening import open_store
-from lifelong.store.shards import Share, shard_of
+from lifelong.store.shards import Shards, Share, shard_of
 
 START = 1_700_000_000
 _PATIENCE = 300
@@ -74,6 +74,24 @@ def test_workers_write_what_one_process_writes_and_go_on_where_they_stopped(
     assert sum(place.offset + 1 for place in second.places.values()) == len(rows)
     assert told[-1] == second and [place.lag for place in second.places.values()] == [0, 0, 0]
     assert workers_of(os.getpid()) == []
+
+
+def test_a_worker_whose_shards_are_at_different_offsets_applies_what_each_lacks(
+    artifact, dataset, log, kafka, topic, opened
+):
+    rows, job = rows_of(log), TopicJob(parse(kafka.url(topic)), StreamSettings(idle=1.0))
+    # One partition, all of which is one batch: it lies on both sides of the shard's offset.
+    kafka.send(topic, rows[: len(rows) // 2], partition=0)
+    share = Share((0,), 3)
+    alone = Shards("shard 0", share, {0: opened._shards[0]})
+    ahead = job.stream(artifact, alone, None, share).run().applied.applied
+    assert 0 < ahead < len(rows) // 2
+    # Of two workers, one has this shard and another one.
+    kafka.send(topic, rows[len(rows) // 2 :], partition=0)
+    opened.align()
+    done = stream_of(artifact, opened, kafka.url(topic), workers=2, batch=16_384).run().applied
+    assert (done.applied, done.duplicates) == (len(rows) - ahead, ahead)
+    assert verify(artifact, dataset, opened).equal
 
 
 def test_a_bad_message_stops_every_shard_behind_the_same_message(artifact, kafka, topic, opened):

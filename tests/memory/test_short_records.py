@@ -148,6 +148,20 @@ def test_what_no_codec_writes_is_refused_although_its_checksum_is_right(record: 
         make_codec("fp16", LAYOUT).decode([record])
 
 
+@pytest.mark.parametrize(
+    ("stretch", "more"),
+    # A piece of a cell; more cells than the field has; more bytes than the last field has.
+    [(2, b"\1"), (2, np.array([[5 - 2**15, 256]] * 40, "<i2").tobytes()), (5, b"\1\1\1\1")],
+)
+def test_a_stretch_with_more_bytes_than_it_can_have_is_refused(record: bytes, stretch: int, more: bytes) -> None:
+    length_S = np.frombuffer(record[24:HEADER], "<u2").copy()
+    end = HEADER + int(length_S[: stretch + 1].sum())
+    length_S[stretch] += len(more)
+    longer = record[:24] + length_S.tobytes() + record[HEADER:end] + more + record[end:]
+    with pytest.raises(StoreCorruptError, match="not a short record"):
+        make_codec("fp32", LAYOUT).decode([signed(longer, at=0, value=b"")] * 3)
+
+
 def test_a_layout_whose_stretches_are_too_long_has_no_short_form() -> None:
     large = FieldLayout(name="slot", shape=(20_000,))
     codec, states = make_codec("fp32", [large, LAYOUT[2]]), States.empty([large, LAYOUT[2]], 1)
