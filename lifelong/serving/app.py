@@ -1,7 +1,7 @@
 """The service as an ASGI app, and what runs with it.
 
 request -> Shed (-> Traces) -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate
-        -> AddressGate -> Deadline -> BodyLimit -> route -> Service -> threads -> store
+        -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes (-> FastAPI) -> route -> Service -> threads -> store
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lifelong.opening import AnyArtifact, AnyDataset, as_dataset, checked_store,
 from lifelong.scoring.people import RecentUsers
 from lifelong.serving.addresses import AddressGate
 from lifelong.serving.admin import admin
+from lifelong.serving.bodies import ShortRoutes
 from lifelong.serving.errors import install
 from lifelong.serving.explorer import explorer
 from lifelong.serving.figures import ServiceCollector
@@ -120,6 +121,7 @@ def create_app(
     for router in routers:
         app.include_router(router)
     install(app)
+    app.add_middleware(ShortRoutes, routes=busy.routes)
     _guard(app, settings, api_keys=api_keys, admin_keys=admin_keys)
     keys = api_keys is not None or admin_keys is not None
     app.add_middleware(HostGate, hosts=allowed_hosts, origins=api_keys is None)

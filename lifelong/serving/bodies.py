@@ -1,27 +1,29 @@
 """Routes of JSON bodies: one that wants them to be called so, and one that reads them faster than FastAPI does.
 
-    body --> JSON or MessagePack --> checked --> endpoint(body, service) --> reply
-                      |                 |
-                      `-----------------`--> what is no JSON FastAPI reads again, and says what is wrong
+    request --address?--> ShortRoutes --> JSON or MessagePack --> checked --> endpoint(body, service) --> reply
+                |                                  |
+                `------> FastAPI <-----------------`-- no JSON: FastAPI reads it again, and says what is wrong
 
-FastAPI's own handling takes as long as a score, and it parses large bodies on the event loop's thread, where all other
-requests wait.
+FastAPI's own handling takes as long as a score, its search for a route a tenth of that, and it parses large bodies on
+the event loop's thread, where all other requests wait.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, cast, get_type_hints
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_type_hints
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from msgspec import MsgspecError, msgpack
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lifelong.serving.addresses import ExactRoute
-from lifelong.serving.errors import MediaTypeError
+from lifelong.serving.errors import ANSWERED, MediaTypeError, answer_to
 from lifelong.serving.schemas import EventsBody
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ PACKED = "application/msgpack", "application/x-msgpack", "application/vnd.msgpac
 """Content types of MessagePack; replies have the first."""
 LARGE = 16_384
 """Bytes of a body that is parsed in a thread, where it holds up no other request."""
+ShortAnswer: TypeAlias = Callable[[Request, bool], Awaitable[Response | None]]
+"""Answers a request whose body is MessagePack (or JSON); None where FastAPI has to look at the body."""
 
 
 class JsonRoute(ExactRoute):
@@ -79,38 +83,92 @@ class ShortRoute(JsonRoute):
     """
 
     taken = "application/json or application/msgpack"
+    answer: ShortAnswer
+    """What it does without FastAPI; see `ShortRoutes`."""
 
     def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The function that answers a request."""
         usual = super().handler()
-        endpoint: Callable[[Any, Service], Awaitable[object]] = self.endpoint
-        body_type = get_type_hints(endpoint, include_extras=True)["body"]
-        adapter: TypeAdapter[Any] = TypeAdapter(body_type)
-        elsewhere = _parsed_by_the_writer if body_type is EventsBody else _parsed_here
+        self.answer = _short_answer(self.endpoint)
 
         async def handle(request: Request) -> Response:
-            kind, service = request.headers.get("content-type", ""), request.app.state.service
-            packed = _is_packed(kind)
-            if not packed and not _is_json(kind):
-                return await usual(request)
-            text, decode = await request.body(), msgpack.decode if packed else json.loads
-
-            def parse() -> Any:
-                return adapter.validate_python(decode(text))
-
-            try:
-                if len(text) < LARGE:
-                    body = parse()
-                else:
-                    body = await service.aside(lambda: elsewhere(service, text, packed) or parse())
-            except (ValueError, RecursionError, MsgspecError) as error:
-                if not packed and not isinstance(error, ValidationError):
-                    return await usual(request)
-                raise _invalid(error) from error
-            document = await endpoint(body, service)
-            return _packed(document) if _wants_packed(request, packed) else _json(document)
+            packed = _is_packed_or_json(request)
+            answer = None if packed is None else await self.answer(request, packed)
+            return await usual(request) if answer is None else answer
 
         return handle
+
+
+def _short_answer(endpoint: Callable[[Any, Service], Awaitable[object]]) -> ShortAnswer:
+    body_type = get_type_hints(endpoint, include_extras=True)["body"]
+    adapter: TypeAdapter[Any] = TypeAdapter(body_type)
+    elsewhere = _parsed_by_the_writer if body_type is EventsBody else _parsed_here
+
+    async def answer(request: Request, packed: bool) -> Response | None:
+        service, text = request.app.state.service, await request.body()
+        decode = msgpack.decode if packed else json.loads
+
+        def parse() -> Any:
+            return adapter.validate_python(decode(text))
+
+        try:
+            if len(text) < LARGE:
+                body = parse()
+            else:
+                body = await service.aside(lambda: elsewhere(service, text, packed) or parse())
+        except (ValueError, RecursionError, MsgspecError) as error:
+            if not packed and not isinstance(error, ValidationError):
+                return None
+            raise _invalid(error) from error
+        document = await endpoint(body, service)
+        return _packed(document) if _wants_packed(request, packed) else _json(document)
+
+    return answer
+
+
+class ShortRoutes:
+    """Answers requests to some addresses without FastAPI's search for their route. Plain ASGI.
+
+    Args:
+        app: called for all other requests, and for bodies that FastAPI has to look at.
+        routes: those that are a `ShortRoute` are meant; each has an address of its own, without parameters.
+    """
+
+    app: ASGIApp
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        self.app = app
+        short = [route for route in routes if isinstance(route, ShortRoute)]
+        self._routes = {(method, route.path): route for route in short for method in route.methods or ()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or pass on."""
+        route = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        request = None if route is None else Request(scope, receive)
+        packed = None if request is None else _is_packed_or_json(request)
+        if route is None or request is None or packed is None:
+            await self.app(scope, receive, send)
+            return
+        # Metrics, log and spans have its pattern.
+        scope["route"] = route
+        try:
+            response = await route.answer(request, packed)
+        except ANSWERED as error:
+            response = await answer_to(request, error)
+        if response is None:
+            await self.app(scope, _repeated(await request.body(), receive), send)
+        else:
+            await response(scope, receive, send)
+
+
+def _repeated(body: bytes, receive: Receive) -> Receive:
+    """What `receive` gave and will give, for another reader of a body that was read."""
+    messages = iter([{"type": "http.request", "body": body}])
+
+    async def again() -> Message:
+        return next(messages, None) or await receive()
+
+    return again
 
 
 def _parsed_by_the_writer(service: Service, text: bytes, packed: bool) -> EventsBody | None:
@@ -121,6 +179,13 @@ def _parsed_by_the_writer(service: Service, text: bytes, packed: bool) -> Events
 
 def _parsed_here(service: Service, text: bytes, packed: bool) -> None:
     """All other bodies."""
+
+
+def _is_packed_or_json(request: Request) -> bool | None:
+    """Whether a body is said to be MessagePack; None where it is said to be neither that nor JSON."""
+    kind = request.headers.get("content-type", "")
+    packed = _is_packed(kind)
+    return packed if packed or _is_json(kind) else None
 
 
 def _is_packed(kind: str) -> bool:

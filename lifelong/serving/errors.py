@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -133,11 +133,14 @@ def error_parts(error: LifelongError) -> dict[str, str]:
 
 def install(app: FastAPI) -> None:
     """Give all errors of an app one shape."""
-    app.add_exception_handler(LifelongError, _ours)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientDisconnect, _gone)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, _unexpected)
+
+
+async def answer_to(request: Request, error: Exception) -> Response:
+    """The answer to a request that ended with one of the errors `ANSWERED`."""
+    return await next(handler for kind, handler in _HANDLERS.items() if isinstance(error, kind))(request, error)
 
 
 def _json(
@@ -262,3 +265,13 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
 def _route(request: Request) -> str:
     """A route's pattern, since a path can hold the id of a user."""
     return str(getattr(request.scope.get("route"), "path_format", "an unknown address"))
+
+
+_HANDLERS: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+    LifelongError: _ours,
+    RequestValidationError: _invalid,
+    HTTPException: _http,
+    ClientDisconnect: _gone,
+}
+ANSWERED: tuple[type[Exception], ...] = tuple(_HANDLERS)
+"""Errors of a request with an answer of their own; all others are defects."""

@@ -7,10 +7,12 @@ import gc
 import json
 
 import pytest
+from fastapi import APIRouter
 from msgspec import msgpack
 from pydantic import TypeAdapter, ValidationError
 
 from lifelong.serving import schemas
+from lifelong.serving.bodies import LARGE
 
 PACKED, JSON = "application/msgpack", "application/json"
 EVENT = {"user": "u", "item": "i1", "time": 1_700_000_000, "event_id": "one", "fields": {"category": "c1"}}
@@ -105,6 +107,28 @@ def test_bytes_that_are_no_body_are_refused(client, body):
     assert answer.status_code == 422, answer.text
     assert all(answer.json()["error"].values())
     assert client.app.state.service.store.events("u") == []
+
+
+def test_events_and_scores_are_answered_without_a_search_for_their_route(client, monkeypatch):
+    async def search(self, scope, receive, send):
+        pytest.fail(f"a route was searched for {scope['path']}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(APIRouter, "__call__", search)
+        for path, body in (("/v1/events", {"events": [EVENT]}), ("/v1/score", SCORE)):
+            for kind in (PACKED, JSON):
+                assert send(client, path, body, kind).status_code == 200
+            assert send(client, path, {}, JSON).status_code == 422
+    # Errors that name the route, and metrics, know it.
+    assert "GET /docs says of POST /v1/score" in send(client, "/v1/score", {}, JSON).json()["error"]["expected"]
+    assert 'route="/v1/score",status="200"} 2.0' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("size", [1, LARGE])
+def test_what_is_no_json_is_read_again_whole(client, size):
+    answer = send(client, "/v1/score", b'{"user": "' + b"u" * size, JSON)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["found"].startswith("the body is not JSON")
 
 
 def test_other_addresses_take_json_alone(client):
