@@ -29,13 +29,14 @@ from lifelong.serving.bodies import ShortRoutes
 from lifelong.serving.errors import install
 from lifelong.serving.explorer import explorer
 from lifelong.serving.figures import ServiceCollector
-from lifelong.serving.guards import Deadline, HostGate, RateLimit, Rush, ScopeGate, Shed
+from lifelong.serving.guards import Deadline, HostGate, RateLimit, ScopeGate
 from lifelong.serving.impressions import ImpressionsLog
 from lifelong.serving.keys import GivenKeys, KeyRing
 from lifelong.serving.logs import AccessLog
 from lifelong.serving.middleware import BodyLimit, KeyGate, Measure
 from lifelong.serving.pages import Report, pages
 from lifelong.serving.routes import api, busy, operations
+from lifelong.serving.rush import Rush, Shed
 from lifelong.serving.service import Service, ServiceSettings
 from lifelong.serving.shadow import Shadow
 from lifelong.serving.sweeper import Sweeper

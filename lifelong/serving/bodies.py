@@ -14,11 +14,11 @@ import json
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_type_hints
 
+import msgspec
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from msgspec import MsgspecError, msgpack
 from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_json
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -214,7 +214,7 @@ def _invalid(error: Exception) -> RequestValidationError:
 
 
 def _json(document: object) -> Response:
-    return Response(to_json(document), media_type="application/json")
+    return Response(msgspec.json.encode(document), media_type="application/json")
 
 
 def _packed(document: object) -> Response:

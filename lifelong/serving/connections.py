@@ -28,8 +28,8 @@ from lifelong.serving.errors import (
     OverloadedError,
     error_response,
 )
-from lifelong.serving.guards import Rush
 from lifelong.serving.queues import Pace
+from lifelong.serving.rush import Rush
 
 _CLOSE = b"connection", b"close"
 _NOT_PLAIN = b"transfer-encoding", b"connection:", b"expect:", b"upgrade:"

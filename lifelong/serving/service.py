@@ -35,10 +35,11 @@ from lifelong.scoring.features import features
 from lifelong.scoring.online_items import Fields, OnlineItems
 from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.slots import slots_of
+from lifelong.serving.batching import Reads, Writes
 from lifelong.serving.errors import NotFoundError, TooLargeError
 from lifelong.serving.health import WriteHealth
 from lifelong.serving.metrics import Metrics
-from lifelong.serving.queues import Pace, Queue, Reads, Writes
+from lifelong.serving.queues import Pace, Queue
 from lifelong.serving.views import SERVED, View, Views
 from lifelong.serving.writer import ParsedEvents, Rows, Writer
 from lifelong.store.contract import ITEMS

@@ -19,7 +19,7 @@ from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.serving.writer import Writer, WriterProcess
 from lifelong.serving.writer_process import CHANGES, WriterTask
 from lifelong.store.messages import Calls, Channel
-from lifelong.store.remote import ChangeCount
+from lifelong.store.owner import ChangeCount
 
 _SOCKET, _BACKLOG = "writer", 128
 """Name of the socket to which workers connect, and how many may wait there."""

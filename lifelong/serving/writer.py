@@ -31,7 +31,8 @@ from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Applied
 from lifelong.serving.writer_process import WriterTask
 from lifelong.store.messages import Channel
-from lifelong.store.remote import ChangeCount, RemoteStore
+from lifelong.store.owner import ChangeCount
+from lifelong.store.remote import RemoteStore
 
 Rows = Sequence[Mapping[str, Any]]
 BEFORE = ""

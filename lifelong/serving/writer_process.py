@@ -33,8 +33,8 @@ from lifelong.store.contract import MemoryStore
 from lifelong.store.folder import act_for
 from lifelong.store.messages import Channel, Functions, answer_calls
 from lifelong.store.opening import open_store
+from lifelong.store.owner import ChangeCount, Notices, functions_of
 from lifelong.store.record_cache import Listenable
-from lifelong.store.remote import ChangeCount, Notices, functions_of
 
 _READERS = 4
 """Threads that answer all but events."""

@@ -16,11 +16,12 @@ import uvicorn
 
 from lifelong.errors import StoreUnavailableError
 from lifelong.memory.updater import Updater
+from lifelong.serving.batching import Reads, Writes
 from lifelong.serving.connections import _plain_path
 from lifelong.serving.errors import OverloadedError
-from lifelong.serving.guards import Rush, Shed
-from lifelong.serving.queues import FEW, FEW_EVENTS, Queue, Reads, Writes
+from lifelong.serving.queues import FEW, FEW_EVENTS, Queue
 from lifelong.serving.run import _config, listen
+from lifelong.serving.rush import Rush, Shed
 from lifelong.serving.service import ServiceSettings
 
 START = 1_700_000_000

@@ -15,7 +15,8 @@ from lifelong.errors import StoreUnavailableError
 from lifelong.store import remote as remotely
 from lifelong.store.contract import ITEMS, Commit
 from lifelong.store.messages import Channel
-from lifelong.store.remote import ChangeCount, Notices, RemoteStore
+from lifelong.store.owner import ChangeCount, Notices
+from lifelong.store.remote import RemoteStore
 from lifelong.testing.store_contract import IDENTITY, OTHER, checks_for
 
 pytest.importorskip("rocksdict")

@@ -11,8 +11,9 @@ from lifelong.errors import StoreUnavailableError
 from lifelong.store.contract import MemoryStore
 from lifelong.store.messages import Channel, answer_calls
 from lifelong.store.opening import open_store
+from lifelong.store.owner import ChangeCount, Notices, functions_of
 from lifelong.store.record_cache import Listenable
-from lifelong.store.remote import ChangeCount, Notices, RemoteStore, functions_of
+from lifelong.store.remote import RemoteStore
 
 
 class Owner:
