@@ -262,7 +262,7 @@ def evaluate(
             ranking.cutoffs,
             users=ranking.users,
             minutes=ranking.minutes,
-            drawn=drawn_for(dataset, held) if _learns_from_negatives(model) else None,
+            drawn=drawn_for(dataset, held) if learns_from_negatives(model) else None,
             resamples=bootstrap,
             seed=seed,
         )
@@ -287,7 +287,8 @@ def drawn_for(dataset: Dataset, held: Dataset) -> IntArray | None:
     return found_V
 
 
-def _learns_from_negatives(model: Model | FittedModel) -> bool:
+def learns_from_negatives(model: Model | FittedModel) -> bool:
+    """Whether its scores compare an item with one that is drawn as often."""
     return not isinstance(model, FittedModel) or model.learns_from_negatives
 
 
