@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,8 +101,30 @@ def run_workers(
     with listen(host, port, patience=PORT_SECONDS) as listening, _shared_metrics(), signals_end_here():
         # It looks at signals from here on.
         parent = supervisors.Multiprocess(config, [listening])
+        # The two that start workers.
+        parent.init_processes = _without_interrupt(parent.init_processes)
+        parent.keep_subprocess_alive = _without_interrupt(parent.keep_subprocess_alive)
         ready(f"http://{host}:{listening.getsockname()[1]}")
         parent.run()
+
+
+def _without_interrupt(start: Callable[[], None]) -> Callable[[], None]:
+    """The same function, which holds SIGINT back meanwhile, from the processes that it starts for ever.
+
+    Ctrl-C reaches all processes of a terminal. A worker that is still starting would end with a traceback; the parent
+    ends them all by SIGTERM.
+    """
+
+    def started() -> None:
+        # Where it has to be started first, it lets SIGINT through again.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    return started
 
 
 @contextlib.contextmanager

@@ -189,6 +189,17 @@ def test_a_service_that_is_killed_takes_its_writer_along_and_the_next_one_has_al
     assert_holds(service.folder, artifact, 12)
 
 
+def test_an_interrupt_reaches_no_worker_whether_it_has_started_or_not(server):
+    with server(2) as service:
+        # From their first moment: a process takes over what its parent holds back.
+        until(lambda: len(service.scoring) == 2)
+        for worker in service.scoring:
+            held = re.search(r"SigBlk:\s*(\w+)", Path("/proc", str(worker), "status").read_text())
+            assert held is not None
+            assert int(held.group(1), 16) >> (signal.SIGINT - 1) & 1
+        service.stop()
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_signal_to_stop_that_reaches_both_processes_stops_them_in_order(server, artifact, workers):
     for number in (signal.SIGTERM, signal.SIGINT):
