@@ -92,7 +92,10 @@ def paired(values: dict[str, Measured]) -> dict[str, Any]:
 
 def with_counts(models: dict[str, Any], dataset: Dataset, found: Examples, users: Any) -> dict[str, Any]:
     """Recall and NDCG of the models among the user's own and popular items, and of the first one with exact counts."""
-    popularity_V = log_popularity(drawn_counts(dataset)[FIRST_ROW:])
+    drawn_V = drawn_counts(dataset)
+    if drawn_V is None:
+        sys.exit("--counts is for a dataset with drawn negatives: prepare it with --negatives popularity")
+    popularity_V = log_popularity(drawn_V[FIRST_ROW:])
     popular = np.argsort(-popularity_V)[:POPULAR] + FIRST_ROW
     some = found.take(np.isin(found.user_N, users))
     some = some.take(np.lexsort((some.row_N, some.time_N, some.user_N)))
@@ -199,7 +202,8 @@ def main() -> None:
     parser.add_argument("--counts", action="store_true")
     arguments = parser.parse_args()
     dataset = Dataset(arguments.data)
-    models = {path.name: load_model(open_artifact(path)) for path in arguments.artifacts}
+    # By their whole paths: `compare` names the folder of every artifact alike.
+    models = {str(path): load_model(open_artifact(path)) for path in arguments.artifacts}
     found, users = positives(dataset, arguments.split, arguments.users)
     if arguments.counts:
         document = with_counts(models, dataset, found, users)
