@@ -109,10 +109,10 @@ def run_workers(
 
 
 def _without_interrupt(start: Callable[[], None]) -> Callable[[], None]:
-    """The same function, which holds SIGINT back meanwhile, from the processes that it starts for ever.
+    """The same function, with SIGINT blocked while it runs. Processes that it starts keep it blocked.
 
-    Ctrl-C reaches all processes of a terminal. A worker that is still starting would end with a traceback; the parent
-    ends them all by SIGTERM.
+    Ctrl-C reaches all processes of a terminal, and a worker that is still starting would end with a traceback. The
+    parent ends its workers by SIGTERM instead.
     """
 
     def started() -> None:

@@ -191,12 +191,12 @@ def test_a_service_that_is_killed_takes_its_writer_along_and_the_next_one_has_al
 
 def test_an_interrupt_reaches_no_worker_whether_it_has_started_or_not(server):
     with server(2) as service:
-        # From their first moment: a process takes over what its parent holds back.
+        # From their first moment: a process inherits the signals that its parent blocks.
         until(lambda: len(service.scoring) == 2)
         for worker in service.scoring:
-            held = re.search(r"SigBlk:\s*(\w+)", Path("/proc", str(worker), "status").read_text())
-            assert held is not None
-            assert int(held.group(1), 16) >> (signal.SIGINT - 1) & 1
+            blocked = re.search(r"SigBlk:\s*(\w+)", Path("/proc", str(worker), "status").read_text())
+            assert blocked is not None
+            assert int(blocked.group(1), 16) >> (signal.SIGINT - 1) & 1
         service.stop()
 
 
