@@ -20,6 +20,7 @@ import numpy as np
 from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.folder import DRAWN, STATISTICS, Artifact, ArtifactConfig, Kind, item_context
 from lifelong.artifact.graphs import memory_layout, write_graphs
+from lifelong.artifact.list_order import ListOrder
 from lifelong.artifact.manifest import FORMAT, make_manifest
 from lifelong.atomic import building, check_folder, full_disk, put_in_place, remove_remains
 from lifelong.data.dataset import Dataset
@@ -44,6 +45,7 @@ def write_artifact(
     metrics: Mapping[str, Any],
     calibrator: Calibrator | None,
     other_calibrators: Mapping[str, Calibrator | None] | None = None,
+    list_order: ListOrder | None = None,
     start: Artifact | None = None,
 ) -> Artifact:
     """Write a model with everything that scoring needs; replaces an older artifact in `out`.
@@ -56,6 +58,7 @@ def write_artifact(
         metrics: what training measured.
         calibrator: of the first task, fitted on validation; or None.
         other_calibrators: calibrators of the other tasks.
+        list_order: what orders the catalogue, fitted on validation; or None.
         start: the artifact that training started from.
 
     Raises:
@@ -77,7 +80,7 @@ def write_artifact(
         else:
             _write_weights(model.eval(), folder)
         config = _config(model, settings, dataset, run=run, calibrator=calibrator, others=other_calibrators or {})
-        config = config.model_copy(update={"seen": _seen(dataset, start)})
+        config = config.model_copy(update={"seen": _seen(dataset, start), "list_order": list_order})
         (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
         (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
         (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json(indent=2) + "\n")

@@ -40,6 +40,7 @@ from pydantic import (
 )
 
 from lifelong.artifact.calibration import Calibrator
+from lifelong.artifact.list_order import ListOrder
 from lifelong.artifact.manifest import AGAIN, MANIFEST, METRICS, ArtifactManifest, check_files, read_manifest
 from lifelong.config import Record
 from lifelong.data.arrays import open_arrays
@@ -159,6 +160,8 @@ class ArtifactConfig(Record):
     """Calibrator of the first task."""
     other_calibrators: dict[str, Calibrator | None] = Field(default_factory=dict, exclude_if=operator.not_)
     """Calibrators of the other tasks, if there are several."""
+    list_order: ListOrder | None = Field(default=None, exclude_if=operator.not_)
+    """What is added to scores to order the catalogue; None for log popularity, where negatives are drawn by it."""
     run: dict[str, Any]
     """Settings of the run that made the artifact."""
     versions: dict[str, str]
@@ -209,6 +212,9 @@ def _contradiction(config: ArtifactConfig) -> str:
     for name, fields in wanted.items():
         if tuple(inputs.get(name, ())) != fields:
             return f"inputs.{name} are the fields {', '.join(inputs.get(name, ()))}, the schema's {', '.join(fields)}"
+    order = config.list_order
+    if order is not None and tuple(order.counts) != schema.item_fields:
+        return f"list_order has weights of {', '.join(order.counts)}, and not of {', '.join(schema.item_fields)}"
     chosen = config.settings.get("context")
     if chosen is not None and not (isinstance(chosen, list | tuple) and all(isinstance(name, str) for name in chosen)):
         return f"settings.context is {chosen!r}, which is no list of names"

@@ -16,17 +16,19 @@ import torch
 
 from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.folder import Artifact, check_fits
+from lifelong.artifact.list_order import ListOrder
 from lifelong.data.batches import evaluation_batches
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import VAULT, Examples, Split
-from lifelong.data.negatives import drawn_counts
+from lifelong.data.negatives import drawn_counts, log_popularity
 from lifelong.data.recent import recent_parts
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.errors import DataError, MismatchError, UsageError
 from lifelong.evaluation import metrics
 from lifelong.evaluation.graded import graded_metrics
 from lifelong.evaluation.in_sample import InSample, check_in_sample
+from lifelong.evaluation.list_order import counted_numbers
 from lifelong.evaluation.metrics import Sample
 from lifelong.evaluation.processes import Processes, join
 from lifelong.evaluation.ranking import Ranking, rank_catalogue
@@ -43,7 +45,7 @@ from lifelong.evaluation.results import (
 from lifelong.evaluation.significance import RESAMPLES, bootstrap
 from lifelong.evaluation.vault import claim, keep
 from lifelong.launch import launch
-from lifelong.models.base import FittedModel, Model
+from lifelong.models.base import CountingModel, FittedModel, Model
 from lifelong.models.registry import model_named_in_errors
 
 CALIBRATION_METRICS = ("log_loss", "normalised_entropy", "ece", "predicted_observed")
@@ -250,10 +252,12 @@ def evaluate(
     scored = scored_by(artifact, dataset, logits, split=split, seconds=seconds)
     ranked = None
     if ranking is not None:
+        drawn_V = drawn_for(dataset, held) if learns_from_negatives(model) else None
+        order = None if drawn_V is None else artifact.config.list_order
 
         def score(asked: Examples) -> FloatArray:
-            found_NT = predict(model, held, asked, delay=delays[0], threads=threads, processes=processes)
-            return found_NT[:, 0]
+            logit_NT = predict(model, held, asked, delay=delays[0], threads=threads, processes=processes)
+            return logit_NT[:, 0] + added_in_lists(model, held, asked, drawn_V, order, delay=delays[0])
 
         ranked = rank_catalogue(
             score,
@@ -262,10 +266,9 @@ def evaluate(
             ranking.cutoffs,
             users=ranking.users,
             minutes=ranking.minutes,
-            drawn=drawn_for(dataset, held) if learns_from_negatives(model) else None,
             resamples=bootstrap,
             seed=seed,
-        )
+        ).model_copy(update={"by_popularity": drawn_V is not None, "by_counts": order is not None})
     result = processes.on_first(
         lambda: record(scored, resamples=bootstrap, seed=seed).model_copy(update={"ranking": ranked})
     )
@@ -285,6 +288,36 @@ def drawn_for(dataset: Dataset, held: Dataset) -> IntArray | None:
     found_V = np.zeros(len(held.catalogue), np.int64)
     found_V[FIRST_ROW + held.catalogue.ids.find(dataset.catalogue.ids.ids())] = drawn_V[FIRST_ROW:]
     return found_V
+
+
+def added_in_lists(
+    model: Model | FittedModel,
+    dataset: Dataset,
+    examples: Examples,
+    drawn_V: IntArray | None,
+    order: ListOrder | None = None,
+    *,
+    delay: int = 0,
+) -> FloatArray:
+    """What is added to the examples' logits so that they order the catalogue: `[N]`.
+
+    Args:
+        model: trained.
+        dataset: with the histories.
+        examples: users, items and moments.
+        drawn_V: see `drawn_for`; None where logits are comparable over the catalogue as they are.
+        order: the artifact's weights; None for log popularity alone.
+        delay: seconds; younger events are hidden.
+    """
+    if drawn_V is None:
+        return np.zeros(len(examples))
+    popularity_N = log_popularity(drawn_V[np.asarray(examples.row_N)])
+    if order is None or not isinstance(model, CountingModel):
+        return popularity_N
+    added_N = np.zeros(len(examples))
+    for place, number_NFX in counted_numbers(model, dataset, delayed(dataset, examples, delay), delay=delay):
+        added_N[place] = order.added(popularity_N[place], number_NFX)
+    return added_N
 
 
 def learns_from_negatives(model: Model | FittedModel) -> bool:

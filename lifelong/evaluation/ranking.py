@@ -8,8 +8,8 @@
 
 A model that is trained with negatives drawn by popularity learns how much more likely an item is than its popularity
 says: log p(item | user) - log q(item), q being what the negatives are drawn by. That is what AUC against such negatives
-asks for. To rank all items, log q is added again (`drawn`), as in sampled softmax (Bengio and Senecal 2008; Yi et al.,
-RecSys 2019); without it rare items would come first.
+asks for. To rank all items, log q is added again, as in sampled softmax (Bengio and Senecal 2008; Yi et al., RecSys
+2019); without it rare items would come first. `evaluate.list_scores` does that, with the weights that an artifact has.
 
 Items with equal scores are ordered at random, once for all baskets, so that a model that cannot tell them apart gains
 nothing by their order in the catalogue. Memory is bounded by `_PAIRS` scores, or by one basket with every item; time by
@@ -30,14 +30,13 @@ from lifelong.data.arrays import is_first
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
-from lifelong.data.negatives import log_popularity
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.errors import DataError, UsageError
 from lifelong.evaluation.results import Estimate, RankingPart, RankingResult
 from lifelong.evaluation.significance import interval
 
 Score = Callable[[Examples], FloatArray]
-"""Logits `[N]` of examples."""
+"""What the items of examples are ordered by: `[N]`."""
 MEASURES = ("recall", "ndcg", "mrr")
 PARTS = ("all", "repeat", "explore")
 USERS = 100
@@ -87,21 +86,18 @@ def rank_catalogue(
     *,
     users: int | None = USERS,
     minutes: float = MINUTES,
-    drawn: IntArray | None = None,
     resamples: int,
     seed: int,
 ) -> RankingResult:
     """Rank all items of the catalogue for the baskets of a split, and measure.
 
     Args:
-        score: the model.
+        score: what items are ordered by.
         dataset: with histories and catalogue.
         examples: of a split; those with a positive label of the first task are the items to be found.
         cutoffs: K.
         users: how many users at most, drawn at random; None = all.
         minutes: that scoring may take, by an estimate after the first scores.
-        drawn: how often each catalogue row is drawn as a negative of the model's training, `[V]`; None where its scores
-            can be compared over the catalogue as they are.
         resamples: of the users, for the intervals.
         seed: of users, ties and resamples.
 
@@ -120,7 +116,7 @@ def rank_catalogue(
     if not len(found):
         raise DataError("nothing can be ranked: the split has no positive example", fix="choose another split")
     there = len(np.unique(found.user_N))
-    ranked = ranks(score, dataset, _of_users(found, users, seed), minutes=minutes, drawn=drawn, seed=seed)
+    ranked = ranks(score, dataset, _of_users(found, users, seed), minutes=minutes, seed=seed)
     return RankingResult(
         items=len(dataset.catalogue) - FIRST_ROW,
         users=len(np.unique(ranked.user_N)),
@@ -129,7 +125,6 @@ def rank_catalogue(
         parts=[_part(name, ranked, sorted(set(cutoffs)), resamples=resamples, seed=seed) for name in PARTS],
         seed=seed,
         seconds=time.perf_counter() - started,
-        by_popularity=drawn is not None,
     )
 
 
@@ -148,17 +143,15 @@ def ranks(
     examples: Examples,
     *,
     minutes: float = MINUTES,
-    drawn: IntArray | None = None,
     seed: int,
 ) -> Ranked:
     """The rank of each different item of each basket.
 
     Args:
-        score: the model.
+        score: what items are ordered by.
         dataset: with histories and catalogue.
         examples: positives.
         minutes: see `rank_catalogue`.
-        drawn: see `rank_catalogue`.
         seed: of the order of items with equal scores.
 
     Raises:
@@ -168,12 +161,11 @@ def ranks(
     first_M = np.flatnonzero(is_first(examples.user_N, examples.time_N))
     bound_M = np.append(first_M, len(examples))
     priority_V = np.random.default_rng(seed).permutation(len(dataset.catalogue) - FIRST_ROW)
-    more_V = np.zeros(len(priority_V)) if drawn is None else log_popularity(drawn[FIRST_ROW:])
     rank_N, started = np.empty(len(examples), np.int64), time.perf_counter()
     for part, score_MV in _scored(score, dataset, examples.take(first_M)):
         for basket, score_V in zip(range(part.start, part.stop), score_MV, strict=True):
             own = slice(int(bound_M[basket]), int(bound_M[basket + 1]))
-            rank_N[own] = _places(score_V + more_V, priority_V, np.asarray(examples.row_N[own], np.int64) - FIRST_ROW)
+            rank_N[own] = _places(score_V, priority_V, np.asarray(examples.row_N[own], np.int64) - FIRST_ROW)
         _check_time(time.perf_counter() - started, part.stop, len(first_M), minutes)
     basket_N = np.repeat(np.arange(len(first_M)), np.diff(bound_M))
     return Ranked(np.asarray(examples.user_N, np.int64), basket_N, rank_N, _had_before(dataset, examples))

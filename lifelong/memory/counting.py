@@ -38,7 +38,7 @@ from lifelong.data.cell_plan import (
     first_kinds,
     keys_of,
 )
-from lifelong.dtypes import IntArray
+from lifelong.dtypes import FloatArray, IntArray
 from lifelong.errors import ArtifactError, require
 from lifelong.memory.packed_cells import PackedCells
 from lifelong.memory.short_records import ShortRecords, bytes_of
@@ -46,6 +46,7 @@ from lifelong.memory.state import States
 
 Fields = dict[str, npt.NDArray[Any]]
 FIELDS = ("cell", "faded", "clock")
+_HOUR = 3_600.0
 _MOST_PATIENCE = 2**40
 _HEAD = bytes([2, 0, 0, 0])
 
@@ -119,7 +120,26 @@ class Counting:
             chosen: B of them.
             number_BCF: numbers of the candidates' item fields.
         """
+        key_BCF, count_B = keys_of(number_BCF), states.count_B[chosen]
+        found = self._found(states, chosen, key_BCF)
+        return found if self._kinds is None else self._numbers(found, key_BCF, count_B, states.fields["clock"][chosen])
+
+    def numbers(self, states: States, number_BCF: IntArray) -> FloatArray:
+        """What memories count of candidates' values: how often, events ago, hours ago, rank; `[B, C, F, 4]`.
+
+        Args:
+            states: memories of B users, as a codec gives them.
+            number_BCF: numbers of the candidates' item fields.
+
+        Returns:
+            As `lifelong.nn.tally.SeenNumbers` has them: of a value that is not kept the first three are 0.
+        """
         key_BCF = keys_of(number_BCF)
+        found, age_A = self._found(states, slice(0, len(states)), key_BCF), np.array(self._plan.scale.ages())
+        parts = [found["times"], age_A[found["age"]], found["seconds"] / _HOUR, np.maximum(key_BCF, 0)]
+        return np.stack(parts, axis=-1)
+
+    def _found(self, states: States, chosen: slice, key_BCF: IntArray) -> Fields:
         found = {
             "times": np.zeros(key_BCF.shape, np.int64),
             "age": np.zeros(key_BCF.shape, np.int64),
@@ -127,9 +147,8 @@ class Counting:
             "seconds": np.zeros(key_BCF.shape, np.float32),
         }
         memory = tuple(states.fields[name][chosen] for name in FIELDS)
-        count_B = states.count_B[chosen]
-        self._kernel.find(memory, count_B, key_BCF, self._rules, tuple(found.values()))
-        return found if self._kinds is None else self._numbers(found, key_BCF, count_B, memory[2])
+        self._kernel.find(memory, states.count_B[chosen], key_BCF, self._rules, tuple(found.values()))
+        return found
 
     def _numbers(self, found: Fields, key_BCF: IntArray, count_B: IntArray, clock_BJX: npt.NDArray[np.int32]) -> Fields:
         plan, (users, candidates) = self._plan, key_BCF.shape[:2]

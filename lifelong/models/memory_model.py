@@ -240,6 +240,13 @@ class CountingModel(MemoryModel[M]):
             target_BCE: embedded targets.
         """
 
+    @abstractmethod
+    def counted_numbers(self, batch: Batch) -> Tensor:
+        """What the counts say of the targets' values: how often met, events ago, hours ago, rank; `[B, C, F, 4]`.
+
+        Of a value that is not kept the first three are 0.
+        """
+
 
 _Fields = TypeVar("_Fields")
 

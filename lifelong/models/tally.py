@@ -598,6 +598,12 @@ class Tally(CountingModel[Any]):
         """What counts and sums say, and attention over the slots that are not empty."""
         return self.memory.read_numbers(seen, count_BC, learned, self.split.targets(target_BCE))
 
+    def counted_numbers(self, batch: Batch) -> Tensor:
+        """Of the targets' cells."""
+        counts, asked_BCF = self.memory.counts, _keys(batch.target_BCF)
+        seen = counts.look_at(*self._counted(batch.history_BLF), batch.position_BC, asked_BCF)
+        return counts.numbers(seen, asked_BCF).number_BCFX
+
     def initial_memory(self, num_users: int) -> Any:
         """Empty slots, sums and cells."""
         return self.memory.initial(num_users)
@@ -661,11 +667,8 @@ class Tally(CountingModel[Any]):
         number_NF = batch.target_BCF.flatten(0, 1)[moments.real_N]
         user_N = batch.user_B[moments.real_N // max(1, batch.mask_BC.shape[1])]
         event_BLE, target_NFE = self._embedded(batch.history_BLF, number_NF, batch.user_B, user_N)
-        counts, timed = self.memory.counts, "gap" in self.inputs.event
-        key_BLF, gap_BL = _keys(batch.history_BLF[..., : len(self.item_fields)]), batch.history_BLF.new_zeros(())
-        if timed:
-            gap_BL = seconds_of(_keys(batch.history_BLF[..., self.history_fields.index("gap")]))
-        events = TallyEvents(event_BLE, key_BLF, gap_BL.expand(key_BLF.shape[:2]))
+        counts, (key_BLF, gap_BL) = self.memory.counts, self._counted(batch.history_BLF)
+        events = TallyEvents(event_BLE, key_BLF, gap_BL)
         asked_BCF = _keys(batch.target_BCF)
         found, row_BCRX = cells_found(key_BLF, batch.position_BC, asked_BCF, counts.stale_N, counts.plan)
         at = self._at_moments(batch, moments, events, row_BCRX.flatten(0, 1)[moments.first_X])
@@ -684,6 +687,13 @@ class Tally(CountingModel[Any]):
                 None if factor_N1D is None else factor_N1D.squeeze(1),
             ),
         )
+
+    def _counted(self, history_BLF: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys of the events' item fields `[B, L, F]`, and seconds since the event before, 0 without times."""
+        key_BLF = _keys(history_BLF[..., : len(self.item_fields)])
+        if "gap" not in self.inputs.event:
+            return key_BLF, history_BLF.new_zeros(()).expand(key_BLF.shape[:2])
+        return key_BLF, seconds_of(_keys(history_BLF[..., self.history_fields.index("gap")]))
 
     def _embedded(
         self, history_BLF: Tensor, number_NF: Tensor, user_B: Tensor, user_N: Tensor

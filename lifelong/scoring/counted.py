@@ -116,6 +116,13 @@ class Cells:
         # Age 0 is the last event, which people call one event ago.
         return Met(self._counts[level], 1 + self._ages[step], self.plan.scale.precision(level))
 
+    def kept(self, place: int, field: int) -> IntArray:
+        """The keys that a memory has cells of in a field, in no order."""
+        # The level of an empty cell is 0, so a second number below AGES is no cell.
+        kept_X, packed_X = self.states.fields["cell"][place, self.part_F[field]].astype(np.int64).T
+        keys: IntArray = kept_X[packed_X >= AGES] + KEYS // 2
+        return keys
+
     def met(self, place: int, field: int, number: int) -> Met | None:
         """What a memory's cell of a number of a field says; None if it has no cell."""
         if (key := key_of(number)) == NO_KEY:

@@ -19,7 +19,7 @@ import numpy as np
 
 from lifelong.dtypes import BoolArray, Float32Array, IntArray
 from lifelong.scoring.answer import ScoreRequest
-from lifelong.scoring.catalogue_view import popularity_of
+from lifelong.scoring.catalogue_view import added_in_lists
 from lifelong.scoring.counted import counted_of
 from lifelong.scoring.explanation import (
     CandidateExplanation,
@@ -94,7 +94,7 @@ def explain(
         for column, name in enumerate(scorer.schema.item_fields)
     }
     counted = counted_of(scorer, states, number_CF, text_FC, answer.scores, request, moment)
-    more_C = popularity_of(scorer.artifact, request.items)
+    added = added_in_lists(scorer, states, request.items)
     effect_CK = event_effects(scorer, request, past, positions, count=answer.count, writer=writer)
     return Explanation(
         user=answer.user,
@@ -109,7 +109,7 @@ def explain(
                 fields={name: values[place] for name, values in text_FC.items() if name != "item"},
                 counted=of_counts,
                 event_effects=shown.effects(positions, effect_CK[place]),
-                popularity=None if more_C is None else float(more_C[place]),
+                **added.of(place),
             )
             for place, (score, of_counts) in enumerate(zip(answer.scores, counted, strict=True))
         ],

@@ -168,6 +168,10 @@ class CandidateExplanation(Score):
         float | None,
         Field(description="what is added to the score in a list over the catalogue; null where nothing is"),
     ]
+    from_counts: Annotated[
+        float | None,
+        Field(description="what is added there for what the user's memory counts; null where nothing is"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)

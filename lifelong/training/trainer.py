@@ -21,21 +21,24 @@ import torch
 from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.export import check_replaceable, write_artifact
 from lifelong.artifact.folder import Artifact
+from lifelong.artifact.list_order import ListOrder
 from lifelong.atomic import check_writable
 from lifelong.compiled import compiling_said
 from lifelong.config import RunConfig
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
+from lifelong.data.negatives import drawn_counts, log_popularity
 from lifelong.dtypes import FloatArray
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation.calibration import calibration_errors, fit_calibrator
 from lifelong.evaluation.evaluate import predict, torch_threads
 from lifelong.evaluation.facts import facts_of
+from lifelong.evaluation.list_order import all_numbers, choices, fit_list_order
 from lifelong.evaluation.processes import Processes
 from lifelong.evaluation.results import peak_memory, versions
 from lifelong.launch import launch
 from lifelong.models import check_config
-from lifelong.models.base import FittedModel, Model
+from lifelong.models.base import CountingModel, FittedModel, Model
 from lifelong.models.registry import model_named_in_errors
 from lifelong.training.callbacks import Callback, Callbacks, RunInfo
 from lifelong.training.checkpoint import Checkpoint, Fingerprint, json_safe, timed
@@ -218,7 +221,7 @@ class _Run:
         )
 
     def finish(self, model: Model | FittedModel) -> Artifact:
-        """Score the validation split, fit the calibrators, write the artifact, delete the checkpoint.
+        """Score the validation split, fit calibrators and list order, write the artifact, delete the checkpoint.
 
         Raises:
             ElsewhereError: in processes on another machine.
@@ -226,17 +229,30 @@ class _Run:
         with timed(self.seconds, "calibrate"):
             say_to(self.shown, f"scoring {len(self._validation):,} validation examples, to calibrate")
             logit_NT = self._logits(model, self._validation)
+        with timed(self.seconds, "order"):
+            order = self._list_order(model)
         if isinstance(model, Model):
             model.cpu().eval()
         written: list[Artifact] = []
-        self.processes.on_first(lambda: written.append(self._write(model, logit_NT)))
+        self.processes.on_first(lambda: written.append(self._write(model, logit_NT, order)))
         if written:
             return written[0]
         if not (self.out / "manifest.json").is_file():
             raise ElsewhereError(f"the artifact is in {self.out} on the machine of process 0, the only one that writes")
         return Artifact.open(self.out, verify="sizes")
 
-    def _write(self, model: Model | FittedModel, logit_NT: FloatArray) -> Artifact:
+    def _list_order(self, model: Model | FittedModel) -> ListOrder | None:
+        """What orders the catalogue, of a model that counts and learns from negatives drawn by popularity."""
+        if not isinstance(model, CountingModel) or (drawn_V := drawn_counts(self.dataset)) is None:
+            return None
+        given = choices(self.dataset, self._validation, drawn_V)
+        say_to(self.shown, f"scoring {len(given.basket_N):,} candidates of validation baskets, to order lists")
+        popularity_N = log_popularity(drawn_V[given.examples.row_N])
+        logit_NT = self._logits(model, given.examples)
+        number_NFX = all_numbers(model, self.dataset, given.examples)
+        return fit_list_order(given, logit_NT[:, 0], popularity_N, number_NFX, self.dataset.schema.item_fields)
+
+    def _write(self, model: Model | FittedModel, logit_NT: FloatArray, order: ListOrder | None) -> Artifact:
         with timed(self.seconds, "calibrate"):
             calibrators, validation = self._calibrate(logit_NT)
         say_to(self.shown, f"writing {self.out}: tables, graphs, and a check of each graph against the model")
@@ -272,6 +288,7 @@ class _Run:
                 metrics=document,
                 calibrator=calibrators.pop(first),
                 other_calibrators=calibrators,
+                list_order=order,
                 start=None if self.start is None else self.start.artifact,
             )
         self.checkpoint.delete()

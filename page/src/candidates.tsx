@@ -100,7 +100,7 @@ export function Candidates({ explanation, chosen, own, order, onChoose, onRemove
         <table class="candidates">
           <thead><tr>
             <th scope="col" class="number">Rank</th><th scope="col">Item</th><th scope="col" class="number">Score</th>
-            {popular ? <th scope="col" class="number extra">With popularity</th> : null}
+            {popular ? <th scope="col" class="number extra">In the list</th> : null}
             {probabilities ? <th scope="col" class="number">Probability</th> : null}
             <th scope="col" class="wide">{counted ? "Parts" : <span class="hidden">as a bar</span>}</th>
             {own ? <th scope="col"><span class="hidden">Remove</span></th> : null}

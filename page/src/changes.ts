@@ -24,11 +24,11 @@ export interface CellChange {
   after: number;
 }
 
-// What candidates are ordered by. A list over the catalogue adds how popular an item is, where the service says so:
-// there the score says how much more likely an item is than its popularity.
+// What candidates are ordered by. A list over the catalogue adds how popular an item is, and what the user's own events
+// with it say, where the service gives them: there the score says how much more likely an item is than its popularity.
 export type Order = (candidate: Candidate) => number;
 export const byScore: Order = ({ score }) => score;
-export const asListed: Order = ({ score, popularity }) => score + (popularity ?? 0);
+export const asListed: Order = ({ score, popularity, from_counts }) => score + (popularity ?? 0) + (from_counts ?? 0);
 
 export function ordered(explanation: Explanation, order: Order): Candidate[] {
   return [...explanation.candidates].sort((a, b) => order(b) - order(a));

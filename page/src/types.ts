@@ -98,7 +98,7 @@ export interface FoundItems {
 }
 
 export interface TopItems {
-  items: (ListedItem & { score: number; popularity: number | null; rank: number })[];
+  items: (ListedItem & { score: number; popularity: number | null; from_counts: number | null; rank: number })[];
   order: string;
   scored: number;
   catalogue: number;
@@ -153,6 +153,7 @@ export interface Candidate {
   counted: { values: CountedValue[]; affinities: Affinity[]; slots_effect: number | null; rhythm?: Rhythm | null } | null;
   event_effects: (PastEvent & { effect: number })[];
   popularity: number | null;
+  from_counts: number | null;
 }
 
 export interface Slot {

@@ -23,9 +23,10 @@ test("a user without a memory has no counters", () => {
   expect(cellChanges(null, counted({ tea: 1 }))).toHaveLength(1);
 });
 
-test("in a list over the catalogue popularity moves ranks, and not scores", () => {
-  const explanation = { candidates: [{ item: "rare", score: 2, popularity: 1 }, { item: "popular", score: 1, popularity: 6 }] } as unknown as Explanation;
+test("in a list over the catalogue popularity and the user's own events move ranks, and not scores", () => {
+  const candidates = [{ item: "rare", score: 2, popularity: 1, from_counts: 0 }, { item: "popular", score: 1, popularity: 6 }, { item: "hers", score: 0, popularity: 1, from_counts: 9 }];
+  const explanation = { candidates } as unknown as Explanation;
   const changes = (order: typeof byScore) => scoreChanges(explanation, explanation, order).map(({ item, after, rankAfter }) => [item, after, rankAfter]);
-  expect(changes(byScore)).toEqual([["rare", 2, 1], ["popular", 1, 2]]);
-  expect(changes(asListed)).toEqual([["popular", 1, 1], ["rare", 2, 2]]);
+  expect(changes(byScore)).toEqual([["rare", 2, 1], ["popular", 1, 2], ["hers", 0, 3]]);
+  expect(changes(asListed)).toEqual([["hers", 0, 1], ["popular", 1, 2], ["rare", 2, 3]]);
 });

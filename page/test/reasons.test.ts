@@ -9,7 +9,7 @@ const history: History = {
 };
 const plain: Candidate = {
   item: "tea", known_item: true, score: 1, probability: null, reason: null, fields: {}, slots: [], events: [], rest: null, counted: null,
-  event_effects: [], popularity: null,
+  event_effects: [], popularity: null, from_counts: null,
 };
 const value = (field: string, text: string, times: number, effect: number) => ({
   field, value: text, state: "counted" as const, times, events_ago: 1, precision: "exact" as const, effect, low: null, high: null,

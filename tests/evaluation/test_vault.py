@@ -17,6 +17,7 @@ from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.config import load_config
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
+from lifelong.data.negatives import log_popularity
 from lifelong.errors import DatasetError, MismatchError, UsageError
 from lifelong.evaluation import evaluate as evaluation
 from lifelong.evaluation.evaluate import drawn_for, evaluate
@@ -94,17 +95,18 @@ def test_the_vault_is_ranked_with_its_own_histories_and_items(dataset: Dataset, 
     found = evaluate(artifact, dataset, split="vault", bootstrap=2, ranking=Ranking((5,))).ranking
     vault = dataset.vault
     model, examples = load_model(artifact), vault.examples("vault")
+    drawn_V = drawn_for(dataset, vault)
+    assert drawn_V is not None
     wanted = rank_catalogue(
-        lambda asked: model.predict(vault, asked)[:, 0],
+        lambda asked: model.predict(vault, asked)[:, 0] + log_popularity(drawn_V[asked.row_N]),
         vault,
         examples,
         (5,),
-        drawn=drawn_for(dataset, vault),
         resamples=2,
         seed=0,
     )
-    assert found is not None
-    assert found.model_copy(update={"seconds": 0}) == wanted.model_copy(update={"seconds": 0})
+    assert found is not None and found.by_popularity
+    assert found.model_copy(update={"seconds": 0, "by_popularity": False}) == wanted.model_copy(update={"seconds": 0})
 
 
 def test_each_family_opens_it_for_itself(dataset: Dataset, artifact: Artifact, other: Artifact) -> None:

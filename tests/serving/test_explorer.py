@@ -14,6 +14,7 @@ from support.variants import other_artifact
 from test_app import check_error, event
 
 from lifelong.artifact.folder import Artifact
+from lifelong.artifact.list_order import INPUTS
 from lifelong.artifact.manifest import make_manifest
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.memory import takeover
@@ -205,20 +206,71 @@ def test_the_best_items_are_ordered_by_score_and_popularity_where_negatives_were
     found = shop.get(f"/v1/users/ann/top?limit=101&time={time}").json()
     assert [one["item"] for one in found["items"]] == expected
     assert [one["popularity"] for one in found["items"]] == pytest.approx([more[item] for item in expected])
+    assert {one["from_counts"] for one in found["items"]} == {None}
     assert "plus the log of how often an item came" in found["order"]
     explained = shop.post("/v1/explain", {"user": "ann", "items": ["cola"], "time": time}).json()["candidates"][0]
     assert (explained["score"], explained["popularity"]) == (pytest.approx(scores["cola"]), pytest.approx(more["cola"]))
 
 
-def without_counts(artifact, out, rule):
-    """An artifact that does not say how popular items are, with negatives of a rule."""
+def with_config(artifact, out, change):
+    """An artifact with another config, which `change` makes of its own."""
     shutil.copytree(artifact.path, out)
-    (out / "drawn.npy").unlink()
     config = json.loads((out / "config.json").read_text())
-    config["negatives"]["rule"] = rule
+    change(config)
     (out / "config.json").write_text(json.dumps(config))
     (out / "manifest.json").write_text(make_manifest(out).model_dump_json())
     return Artifact.open(out)
+
+
+def without_counts(artifact, out, rule):
+    """An artifact that does not say how popular items are, with negatives of a rule."""
+
+    def change(config):
+        (out / "drawn.npy").unlink()
+        config["negatives"]["rule"] = rule
+
+    return with_config(artifact, out, change)
+
+
+@pytest.fixture
+def ordered(make_client, shop_artifact, tmp_path):
+    """A service whose artifact has weights for lists: 0.5 for log popularity, -2 for the log of the user's count."""
+    counts = {field: [0.0] * INPUTS for field in shop_artifact.vocabularies}
+    counts["item"][1] = -2.0
+    order = {"popularity": 0.5, "counts": counts}
+    return make_client(
+        with_config(shop_artifact, tmp_path / "artifact", lambda config: config.update(list_order=order))
+    )
+
+
+def test_the_best_items_are_ordered_by_the_weights_of_the_artifact(ordered, shop_artifact):
+    write(ordered, "ann", ["butter", "salami", "butter"])
+    time = START + 3 * DAY
+    scores, drawn_V = all_scores(ordered, "ann", time), shop_artifact.drawn[FIRST_ROW:].tolist()
+    popular = dict(zip(shop_artifact.catalogue.ids.ids(), np.log1p(drawn_V) / 2, strict=True))
+    had = dict.fromkeys(scores, 0.0) | {"butter": -2 * math.log(3), "salami": -2 * math.log(2)}
+    expected = sorted(scores, key=lambda item: -(scores[item] + popular[item] + had[item]))
+    found = ordered.get(f"/v1/users/ann/top?limit=101&time={time}").json()
+    assert [one["item"] for one in found["items"]] == expected
+    assert expected != sorted(scores, key=lambda item: -(scores[item] + popular[item]))
+    assert [one["popularity"] for one in found["items"]] == pytest.approx([popular[item] for item in expected])
+    assert [one["from_counts"] for one in found["items"]] == pytest.approx([had[item] for item in expected])
+    assert "how often and how lately the user had it and its kind" in found["order"]
+    explained = ordered.post("/v1/explain", {"user": "ann", "items": ["butter"], "time": time}).json()["candidates"]
+    parts = [explained[0][name] for name in ("score", "popularity", "from_counts")]
+    assert parts == pytest.approx([scores["butter"], popular["butter"], had["butter"]])
+
+
+def test_of_a_large_catalogue_what_the_memory_keeps_is_scored_too(ordered, shop_artifact, monkeypatch):
+    monkeypatch.setattr(catalogue_view, "RANKED", 5)
+    ids = shop_artifact.catalogue.ids.ids()
+    rare = ids[int(np.argmin(shop_artifact.drawn[FIRST_ROW:]))]
+    popular = {ids[at] for at in np.argsort(-shop_artifact.drawn[FIRST_ROW:], kind="stable")[:5].tolist()}
+    assert rare not in popular
+    write(ordered, "ann", [rare, rare])
+    found = ordered.get("/v1/users/ann/top?limit=101").json()
+    assert {one["item"] for one in found["items"]} == popular | {rare} and found["scored"] == 6
+    assert {one["item"] for one in ordered.get("/v1/users/bob/top?limit=101").json()["items"]} == popular
 
 
 @pytest.mark.parametrize(("rule", "words"), [("uniform", "by the score"), ("popularity", "rare items come first")])
@@ -231,7 +283,7 @@ def test_without_popularity_the_score_alone_orders_and_the_reply_says_so(
     scores = all_scores(client, "ann", time)
     found = client.get(f"/v1/users/ann/top?limit=101&time={time}").json()
     assert [one["item"] for one in found["items"]] == sorted(scores, key=lambda item: -scores[item])
-    assert {one["popularity"] for one in found["items"]} == {None}
+    assert {(one["popularity"], one["from_counts"]) for one in found["items"]} == {(None, None)}
     assert found["order"].startswith("by the score") and words in found["order"]
 
 

@@ -11,6 +11,7 @@ import torch
 from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.export import write_artifact
 from lifelong.artifact.folder import Artifact
+from lifelong.artifact.list_order import ListOrder
 from lifelong.data.dataset import Dataset
 from lifelong.models import build
 from lifelong.models.base import Model
@@ -42,6 +43,7 @@ def tiny_artifact(
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
+    list_order: ListOrder | None = None,
 ) -> Artifact:
     """Write and open an artifact with random weights, and a calibrator without base rate where the model has logits.
 
@@ -52,6 +54,7 @@ def tiny_artifact(
         seed: of the weights.
         settings: of the model; small ones if None.
         metrics: the record of its training; empty if None.
+        list_order: what orders its lists.
     """
     settings = dict(SETTINGS.get(model, {}) if settings is None else settings)
     with torch.random.fork_rng(devices=[]):
@@ -68,5 +71,6 @@ def tiny_artifact(
         run={"model": settings},
         metrics=dict(metrics or {}),
         calibrator=calibrator,
+        list_order=list_order,
         other_calibrators=others,
     )
