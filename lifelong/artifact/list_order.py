@@ -85,7 +85,7 @@ def count_inputs(number_NFX: npt.ArrayLike) -> FloatArray:
     number_NFX = np.asarray(number_NFX, np.float64)
     times_NF, events_NF, hours_NF, rank_NF = np.moveaxis(number_NFX, -1, 0)
     log_NF = np.log1p(times_NF)
-    decayed = [log_NF * 0.5 ** (events_NF / half_life) for half_life in HALF_LIVES]
-    decayed += [log_NF * 0.5 ** (hours_NF / (_DAY * half_life)) for half_life in DAY_HALF_LIVES]
+    decayed = [log_NF * np.exp2(-events_NF / half_life) for half_life in HALF_LIVES]
+    decayed += [log_NF * np.exp2(-hours_NF / (_DAY * half_life)) for half_life in DAY_HALF_LIVES]
     parts = [(times_NF > 0).astype(np.float64), log_NF, np.log1p(rank_NF), *decayed]
     return np.stack(parts, axis=-1).reshape(len(number_NFX), -1)

@@ -112,10 +112,10 @@ def counted_numbers(
     """
     device = next(model.parameters()).device
     for batch in evaluation_batches(dataset, examples, delay=delay, **model.extras.batch_parts(delay=delay)):
-        chosen_BC = batch.mask_BC & (batch.example_BC >= 0)
+        place_N = batch.example_BC[batch.mask_BC].numpy()
         with torch.inference_mode():
-            number_BCFX = model.counted_numbers(batch.to(device)).cpu()
-        yield batch.example_BC[chosen_BC].numpy(), number_BCFX[chosen_BC].double().numpy()
+            number_NFX = model.counted_numbers(batch.to(device))
+        yield place_N[place_N >= 0], number_NFX[place_N >= 0]
 
 
 def all_numbers(model: CountingModel, dataset: Dataset, examples: Examples) -> FloatArray:

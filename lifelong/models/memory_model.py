@@ -16,6 +16,7 @@ from typing_extensions import TypeVar
 
 from lifelong.data.batch import Batch
 from lifelong.data.cell_plan import CellPacking
+from lifelong.dtypes import FloatArray
 from lifelong.models.model import Model, Output
 from lifelong.nn.tally import CountMemory, SeenNumbers
 
@@ -241,8 +242,8 @@ class CountingModel(MemoryModel[M]):
         """
 
     @abstractmethod
-    def counted_numbers(self, batch: Batch) -> Tensor:
-        """What the counts say of the targets' values: how often met, events ago, hours ago, rank; `[B, C, F, 4]`.
+    def counted_numbers(self, batch: Batch) -> FloatArray:
+        """What the counts say of the real targets' values: how often met, events ago, hours ago, rank; `[N, F, 4]`.
 
         Of a value that is not kept the first three are 0.
         """

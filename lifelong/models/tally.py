@@ -598,11 +598,23 @@ class Tally(CountingModel[Any]):
         """What counts and sums say, and attention over the slots that are not empty."""
         return self.memory.read_numbers(seen, count_BC, learned, self.split.targets(target_BCE))
 
-    def counted_numbers(self, batch: Batch) -> Tensor:
-        """Of the targets' cells."""
-        counts, asked_BCF = self.memory.counts, _keys(batch.target_BCF)
-        seen = counts.look_at(*self._counted(batch.history_BLF), batch.position_BC, asked_BCF)
-        return counts.numbers(seen, asked_BCF).number_BCFX
+    def counted_numbers(self, batch: Batch) -> FloatArray:
+        """Of the targets' cells, in a compiled loop."""
+        # Compiling takes seconds where nothing is cached yet.
+        from lifelong.nn.cell_replay import cells_found
+        from lifelong.nn.counted_pass import number_targets
+
+        counts, moments, asked_BCF = self.memory.counts, self._moments(batch), _keys(batch.target_BCF)
+        key_BLF, gap_BL = self._counted(batch.history_BLF)
+        found, _ = cells_found(key_BLF, batch.position_BC, asked_BCF, counts.stale_N, counts.plan)
+        clock_BMJX = clock_at(gap_BL, moments.position_BM, counts.levels)
+        of_targets = [part.flatten(0, 1)[moments.real_N] for part in (found.count_BCF, found.age_BCF, asked_BCF)]
+        of_moments = [moments.position_BM.flatten(), clock_BMJX.flatten(0, 1)]
+        parts = [*of_targets, moments.moment_N, *(part[moments.place_X] for part in of_moments), counts.age_A]
+        times_NF, age_NF, key_NF, moment_N, count_X, clock_XJX, age_A = (part.cpu().numpy() for part in parts)
+        number_NFX = np.zeros((*key_NF.shape, 4))
+        number_targets((times_NF, age_NF), key_NF, (moment_N, count_X, clock_XJX), age_A, number_NFX)
+        return number_NFX
 
     def initial_memory(self, num_users: int) -> Any:
         """Empty slots, sums and cells."""

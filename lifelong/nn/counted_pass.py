@@ -133,6 +133,30 @@ def count_targets(
 
 
 @jit
+def number_targets(
+    found: tuple[Array, Array], key_NF: Array, moments: tuple[Array, Array, Array], age_A: Array, number_NFX: Array
+) -> None:
+    """Fill what `CountMemory.numbers` says of targets: count, age in events and in hours, and rank of each value.
+
+    Args:
+        found: times_NF and age_NF of the targets' values, int64.
+        key_NF: their keys.
+        moments: moment_N, count_X and clock_XJX, without the rows before its levels.
+        age_A: the ages' smallest numbers of events.
+        number_NFX: zeros; filled.
+    """
+    (times_NF, age_NF), (moment_N, count_X, clock_XJX) = found, moments
+    for n in range(len(moment_N)):
+        count, clock_JX = count_X[moment_N[n]], clock_XJX[moment_N[n]]
+        for f in range(key_NF.shape[1]):
+            number_NFX[n, f, 3] = max(key_NF[n, f], 0)
+            if times_NF[n, f] > 0:
+                ago = age_A[age_NF[n, f]]
+                number_NFX[n, f, 0], number_NFX[n, f, 1] = times_NF[n, f], ago
+                number_NFX[n, f, 2] = _elapsed(clock_JX, count, ago) / HOUR
+
+
+@jit
 def fit_targets(
     sums_XKD: Array, factor_ND: Array, moment_N: Array, end_G: Array, shortest: float, known_NA: Array
 ) -> None:

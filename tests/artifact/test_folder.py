@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lifelong.artifact.folder import Artifact
+from lifelong.artifact.list_order import INPUTS
 from lifelong.artifact.manifest import artifact_id, make_manifest
 from lifelong.errors import ArtifactError, LifelongError
 from lifelong.memory.runtime import Runtime
@@ -283,6 +284,8 @@ def test_a_file_of_something_else_is_refused_in_words(folder, name, content):
         ({"memory": [{"name": "slot", "shape": [10**12, 6]}]}, "at most 16,777,216 numbers"),
         ({"memory": [{"name": "slot", "shape": [3, 7]}]}, "cannot be run on its layout|give memories of"),
         ({"inputs": {"item": {"item": 10**12}, "event": {}, "context": {}}}, "inputs.item are the fields item"),
+        ({"list_order": {"popularity": 1.0, "counts": {"brand": [0.0] * INPUTS}}}, "list_order has weights of brand"),
+        ({"list_order": {"popularity": 1.0, "counts": {"item": [0.0]}}}, "list_order.counts.item"),
         ({"run": None}, "run"),
     ],
 )

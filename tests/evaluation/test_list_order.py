@@ -116,6 +116,7 @@ def test_candidates_are_what_the_user_had_before_and_the_most_popular_items(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(list_order, "POPULAR", 5)
+    monkeypatch.setattr(list_order, "BASKETS", 10**6)
     examples, histories = dataset.examples("validation"), dataset.histories
     drawn_V = drawn_counts(dataset)
     assert drawn_V is not None
@@ -139,6 +140,19 @@ def test_candidates_are_what_the_user_had_before_and_the_most_popular_items(
         bought |= {int(given.examples.row_N[at])} if hit else set()
     assert found == expected
     assert given.basket_N[-1] + 1 == len(expected)
+
+
+def test_a_user_has_a_few_of_her_baskets(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples, drawn_V = dataset.examples("validation"), drawn_counts(dataset)
+    assert drawn_V is not None
+
+    def most(limit: int) -> int:
+        monkeypatch.setattr(list_order, "BASKETS", limit)
+        given = choices(dataset, examples, drawn_V)
+        pairs = np.unique(np.stack([given.examples.user_N, given.basket_N]), axis=1)
+        return int(np.bincount(pairs[0]).max())
+
+    assert most(1) == 1 and most(2) == 2 < most(10**6)
 
 
 def test_users_are_drawn_until_there_are_enough_candidates(dataset: Dataset) -> None:

@@ -21,7 +21,10 @@ from support.imports import PACKAGE, ROOT, Graph, import_graph
 ROOMS = frozenset({"store", "data", "preparation", "memory", "ingestion", "scoring", "serving"})
 # An artifact is read without torch and written with it, so it is two boxes.
 READING = frozenset(
-    {"lifelong.artifact", *(f"lifelong.artifact.{name}" for name in ("folder", "manifest", "calibration"))}
+    {
+        "lifelong.artifact",
+        *(f"lifelong.artifact.{name}" for name in ("folder", "manifest", "calibration", "list_order")),
+    }
 )
 WRITING = "export"
 
