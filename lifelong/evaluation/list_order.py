@@ -34,9 +34,9 @@ POPULAR = 200
 """Most popular items that are candidates of every basket."""
 BASKETS = 4
 """Baskets of a user at most: users differ more than one user's baskets do."""
-PAIRS = 300_000
+PAIRS = 600_000
 """Candidates of all baskets that weights are fitted to, about: a model scores each of them once."""
-_RIDGE = 1e-3
+_RIDGE = 1e-2
 """Penalty on squared distances from the weights of sampled softmax, in standard deviations of the inputs."""
 _SURE = 2.0
 """Standard errors by which weights must be better than those, for users that they were not fitted to."""
