@@ -29,6 +29,7 @@ from lifelong.models import build
 from lifelong.models.base import CountingModel
 from lifelong.preparation.prepare import prepare
 from lifelong.reports.tables import ranking_table
+from lifelong.scoring import catalogue_view
 from lifelong.scoring.catalogue_view import top_items
 from lifelong.scoring.scorer import Scorer
 from lifelong.store.ram import InMemoryStore
@@ -200,6 +201,27 @@ def test_numbers_are_those_of_a_served_memory_and_so_is_the_list(dataset: Datase
         assert total_N == pytest.approx(value_N.tolist(), abs=1e-3)
         assert [one.rank for one in listed] == [*range(1, len(items) + 1)]
         assert sorted(total_N, reverse=True) == [total_N[items.index(one.item)] for one in listed]
+
+
+def test_items_that_share_a_number_with_a_kept_one_are_not_scored_for_it(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = tiny_artifact(tmp_path / "artifact", dataset, model="tally", settings={}, list_order=ORDER)
+    store = InMemoryStore()
+    backfill(artifact, dataset, store)
+    monkeypatch.setattr(catalogue_view, "RANKED", 5)
+    ids, drawn_V = artifact.catalogue.ids, drawn_counts(dataset)
+    assert drawn_V is not None
+    popular = {ids.id_at(int(at)) for at in np.argsort(-drawn_V[FIRST_ROW:], kind="stable")[:5]}
+    is_known_V = dataset.catalogue.number_VF[FIRST_ROW:, 0] >= dataset.vocabularies["item"].first_known
+    had_unknown = False
+    for user in range(dataset.histories.num_users):
+        had = {int(row) - FIRST_ROW for row in dataset.histories.row_N[dataset.histories.of(user)]}
+        known = {ids.id_at(at) for at in had if is_known_V[at]}
+        had_unknown |= len(had) > len(known)
+        listed = top_items(Scorer(artifact, store), dataset.users.id_at(user), most=200).items
+        assert {one.item for one in listed} == popular | known
+    assert had_unknown
 
 
 def test_a_delay_hides_events(dataset: Dataset) -> None:
