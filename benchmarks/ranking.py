@@ -1,9 +1,12 @@
 """Ranking of the whole catalogue by several artifacts: the same baskets, and differences with intervals over users.
 
-    python benchmarks/ranking.py DATA TALLY TIFU_KNN UPCF --split test --users 220
+    python benchmarks/ranking.py DATA TALLY TIFU_KNN UPCF --users 220
+    python benchmarks/ranking.py DATA TALLY TIFU_KNN UPCF --users 100000 --popular 1000
 
 Users are those of `lifelong evaluate --ranking-users 100`, and then others. Models that learn from drawn negatives are
-ranked as `evaluate` does, and with `--plain` by logit plus log popularity alone. The last line is JSON.
+ranked as `evaluate` does, and with `--plain` by logit plus log popularity alone. With `--popular N` only the N most
+popular items and those that the user had before are ranked, for every model; on 92,000 items this takes Tally a
+twentieth of the time. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
 from lifelong.data.negatives import drawn_counts
 from lifelong.evaluation.evaluate import added_in_lists, learns_from_negatives, predict
-from lifelong.evaluation.ranking import USERS, measured, ranks
+from lifelong.evaluation.ranking import USERS, measured, most_popular, ranks
 
 AT_ONCE, CUTOFF, RESAMPLES = 20, 10, 5_000
 Measured = dict[str, dict[int, np.ndarray[Any, Any]]]
@@ -41,7 +44,12 @@ def positives(dataset: Dataset, split: str, users: int) -> tuple[Examples, np.nd
 
 
 def ranked(
-    model: Any, order: ListOrder | None, dataset: Dataset, found: Examples, users: np.ndarray[Any, Any]
+    model: Any,
+    order: ListOrder | None,
+    dataset: Dataset,
+    found: Examples,
+    users: np.ndarray[Any, Any],
+    popular: np.ndarray[Any, Any] | None,
 ) -> Measured:
     """Recall and NDCG of every basket."""
     drawn = drawn_counts(dataset) if learns_from_negatives(model) else None
@@ -52,7 +60,7 @@ def ranked(
     values: Measured = {"recall": {}, "ndcg": {}}
     for start in range(0, len(users), AT_ONCE):
         some = found.take(np.isin(found.user_N, users[start : start + AT_ONCE]))
-        of = ranks(score, dataset, some, minutes=1e9, seed=0)
+        of = ranks(score, dataset, some, minutes=1e9, popular=popular, seed=0)
         keep(values, of.user_N, of.basket_N, measured(of.rank_N, of.basket_N, int(of.basket_N.max()) + 1, CUTOFF))
         print(f"{min(start + AT_ONCE, len(users))} of {len(users)} users", file=sys.stderr)
     return values
@@ -92,16 +100,18 @@ def main() -> None:
     parser.add_argument("artifacts", type=Path, nargs="+", help="the first one is compared with each of the others")
     parser.add_argument("--split", default="test")
     parser.add_argument("--users", type=int, default=USERS)
+    parser.add_argument("--popular", type=int, help="rank so many popular items and what the user had before only")
     parser.add_argument("--plain", action="store_true", help="without the weights that an artifact has for lists")
     arguments = parser.parse_args()
     dataset = Dataset(arguments.data)
     found, users = positives(dataset, arguments.split, arguments.users)
+    popular = None if arguments.popular is None else most_popular(dataset, arguments.popular)
     values = {}
     # By their whole paths: `compare` names the folder of every artifact alike.
     for path in arguments.artifacts:
         artifact = open_artifact(path)
         order = None if arguments.plain else artifact.config.list_order
-        values[str(path)] = ranked(load_model(artifact), order, dataset, found, users)
+        values[str(path)] = ranked(load_model(artifact), order, dataset, found, users, popular)
     document = paired(values)
     for name, value in document.items():
         print(f"{name}: {json.dumps(value)}")

@@ -46,6 +46,15 @@ def evaluate(
         int | None,
         typer.Option(min=1, metavar="N", help="Rank the baskets of this many users, sampled with the seed (100)."),
     ] = None,
+    ranking_popular: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Rank only the N most popular items and those that the user had before, which takes a fraction of the "
+            "time; other items count as not found.",
+        ),
+    ] = None,
     ranking_minutes: Annotated[
         float, typer.Option(min=0, help="Give up a ranking early if it would take longer than this.")
     ] = 60.0,
@@ -63,12 +72,13 @@ def evaluate(
     from lifelong.launch import launch
 
     delays, places = [parse_duration(part) for part in names(delay)], _places(ranking)
-    if ranking_users is not None and not places:
-        raise UsageError(
-            "--ranking-users without --ranking",
-            expected="--ranking PLACES, as in --ranking 10,20",
-            fix="add --ranking 10,20, or leave out --ranking-users",
-        )
+    for option, value in (("--ranking-users", ranking_users), ("--ranking-popular", ranking_popular)):
+        if value is not None and not places:
+            raise UsageError(
+                f"{option} without --ranking",
+                expected="--ranking PLACES, as in --ranking 10,20",
+                fix=f"add --ranking 10,20, or leave out {option}",
+            )
     if out is not None:
         check_file(out)
     opened, dataset = Artifact.open(artifact), Dataset(data)
@@ -87,7 +97,7 @@ def evaluate(
             seed=seed,
             threads=threads,
             in_sample=in_sample,
-            ranking=Ranking(places, ranking_users or USERS, ranking_minutes) if places else None,
+            ranking=Ranking(places, ranking_users or USERS, ranking_minutes, ranking_popular) if places else None,
         )
     if out is not None and launch().first:
         result.save(out)

@@ -31,7 +31,7 @@ from lifelong.evaluation.in_sample import InSample, check_in_sample
 from lifelong.evaluation.list_order import counted_numbers
 from lifelong.evaluation.metrics import Sample
 from lifelong.evaluation.processes import Processes, join
-from lifelong.evaluation.ranking import Ranking, rank_catalogue
+from lifelong.evaluation.ranking import Ranking, most_popular, rank_catalogue
 from lifelong.evaluation.results import (
     Counts,
     DelayResult,
@@ -266,6 +266,7 @@ def evaluate(
             ranking.cutoffs,
             users=ranking.users,
             minutes=ranking.minutes,
+            popular=None if ranking.popular is None else rows_in(held, dataset, most_popular(dataset, ranking.popular)),
             resamples=bootstrap,
             seed=seed,
         ).model_copy(update={"by_popularity": drawn_V is not None, "by_counts": order is not None})
@@ -286,8 +287,16 @@ def drawn_for(dataset: Dataset, held: Dataset) -> IntArray | None:
     if drawn_V is None or held is dataset:
         return drawn_V
     found_V = np.zeros(len(held.catalogue), np.int64)
-    found_V[FIRST_ROW + held.catalogue.ids.find(dataset.catalogue.ids.ids())] = drawn_V[FIRST_ROW:]
+    found_V[rows_in(held, dataset, np.arange(FIRST_ROW, len(drawn_V)))] = drawn_V[FIRST_ROW:]
     return found_V
+
+
+def rows_in(held: Dataset, dataset: Dataset, row_N: IntArray) -> IntArray:
+    """The rows of the same items in the catalogue of `held`, the dataset or its vault."""
+    if held is dataset:
+        return row_N
+    rows: IntArray = FIRST_ROW + held.catalogue.ids.find(dataset.catalogue.ids.ids())[row_N - FIRST_ROW]
+    return rows
 
 
 def added_in_lists(

@@ -28,6 +28,7 @@ from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
+from lifelong.evaluation.ranking import candidates
 from lifelong.models.base import CountingModel
 
 POPULAR = 200
@@ -77,10 +78,8 @@ def choices(dataset: Dataset, examples: Examples, drawn_V: IntArray, *, pairs: i
     for user in rng.permutation(np.unique(user_M)):
         if sum(len(row_N) for _, row_N, _ in taken) >= pairs:
             break
-        row_L = np.asarray(dataset.histories.row_N[dataset.histories.of(int(user))])
         for basket in np.sort(rng.permutation(np.flatnonzero(user_M == user))[:BASKETS]):
-            had_L = row_L[: position_M[basket]]
-            row_N = np.unique(np.concatenate([had_L[had_L >= FIRST_ROW], popular])).astype(np.int64)
+            row_N = candidates(dataset, int(user), int(position_M[basket]), popular)
             hit_N = np.isin(row_N, bought.row_N[bound_M[basket] : bound_M[basket + 1]])
             taken += [(int(basket), row_N, hit_N)] if hit_N.any() else []
     if not taken:

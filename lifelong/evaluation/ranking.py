@@ -12,10 +12,14 @@ asks for. To rank all items, log q is added again, as in sampled softmax (Bengio
 2019); without it rare items would come first. `evaluate.list_scores` does that, with the weights that an artifact has.
 
 Items with equal scores are ordered at random, once for all baskets, so that a model that cannot tell them apart gains
-nothing by their order in the catalogue. Memory is bounded by `_PAIRS` scores, or by one basket with every item; time by
-`MINUTES`: a ranking that would take longer is refused after its first scores, with an estimate.
+nothing by their order in the catalogue. Memory is bounded by `_PAIRS` scores, or by one basket with its candidates, and
+time by `MINUTES`: a ranking that would take longer is refused after its first scores, with an estimate.
 
-Shapes: N targets, M baskets, V catalogue rows, K cut-offs, U users, R resamples.
+Users differ so much that a hundred of them decide little. Thousands can be ranked where candidates are only the items
+that a user had before and the most popular ones. Any other item of a basket counts as not found. Any other item that a
+model would put first takes no place, so this suits models that put known and popular items first.
+
+Shapes: N targets, M baskets, V catalogue rows, C candidates of a basket, K cut-offs, U users, R resamples.
 """
 
 from __future__ import annotations
@@ -44,6 +48,8 @@ USERS = 100
 MINUTES = 60.0
 """Minutes that a ranking may take unless more are allowed."""
 _PAIRS = 1_000_000
+_NOT_FOUND = 2**40
+"""Place of an item that is not among the candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +60,13 @@ class Ranking:
         cutoffs: K, places from 1.
         users: how many users at most; None = all.
         minutes: that scoring may take.
+        popular: how many of the most popular items are ranked, next to those that the user had before; None = all.
     """
 
     cutoffs: Sequence[int]
     users: int | None = USERS
     minutes: float = MINUTES
+    popular: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,7 @@ class Ranked:
     Args:
         user_N: user of each item's basket.
         basket_N: the basket, ascending from 0.
-        rank_N: place among all items, from 1.
+        rank_N: place among all items, or among the candidates, from 1.
         repeat_N: whether the user had the item before.
     """
 
@@ -86,6 +94,7 @@ def rank_catalogue(
     *,
     users: int | None = USERS,
     minutes: float = MINUTES,
+    popular: IntArray | None = None,
     resamples: int,
     seed: int,
 ) -> RankingResult:
@@ -98,6 +107,7 @@ def rank_catalogue(
         cutoffs: K.
         users: how many users at most, drawn at random; None = all.
         minutes: that scoring may take, by an estimate after the first scores.
+        popular: rows that are ranked next to those that the user had before, see `most_popular`; None = all.
         resamples: of the users, for the intervals.
         seed: of users, ties and resamples.
 
@@ -116,11 +126,12 @@ def rank_catalogue(
     if not len(found):
         raise DataError("nothing can be ranked: the split has no positive example", fix="choose another split")
     there = len(np.unique(found.user_N))
-    ranked = ranks(score, dataset, _of_users(found, users, seed), minutes=minutes, seed=seed)
+    ranked = ranks(score, dataset, _of_users(found, users, seed), minutes=minutes, popular=popular, seed=seed)
     return RankingResult(
         items=len(dataset.catalogue) - FIRST_ROW,
         users=len(np.unique(ranked.user_N)),
         users_in_split=there,
+        popular=None if popular is None else len(popular),
         cutoffs=sorted(set(cutoffs)),
         parts=[_part(name, ranked, sorted(set(cutoffs)), resamples=resamples, seed=seed) for name in PARTS],
         seed=seed,
@@ -137,12 +148,20 @@ def _of_users(examples: Examples, users: int | None, seed: int) -> Examples:
     return examples.take(np.isin(examples.user_N, chosen_U))
 
 
+def most_popular(dataset: Dataset, number: int) -> IntArray:
+    """Rows of so many items that have the most positive examples in the training period, ascending."""
+    train = dataset.examples("train")
+    bought_V = np.bincount(train.row_N[np.asarray(train.label_NT[:, 0]) >= 0.5], minlength=len(dataset.catalogue))
+    return FIRST_ROW + np.sort(np.argsort(-bought_V[FIRST_ROW:], kind="stable")[:number])
+
+
 def ranks(
     score: Score,
     dataset: Dataset,
     examples: Examples,
     *,
     minutes: float = MINUTES,
+    popular: IntArray | None = None,
     seed: int,
 ) -> Ranked:
     """The rank of each different item of each basket.
@@ -152,6 +171,7 @@ def ranks(
         dataset: with histories and catalogue.
         examples: positives.
         minutes: see `rank_catalogue`.
+        popular: see `rank_catalogue`.
         seed: of the order of items with equal scores.
 
     Raises:
@@ -162,10 +182,11 @@ def ranks(
     bound_M = np.append(first_M, len(examples))
     priority_V = np.random.default_rng(seed).permutation(len(dataset.catalogue) - FIRST_ROW)
     rank_N, started = np.empty(len(examples), np.int64), time.perf_counter()
-    for part, score_MV in _scored(score, dataset, examples.take(first_M)):
-        for basket, score_V in zip(range(part.start, part.stop), score_MV, strict=True):
+    for part, scored in _scored(score, dataset, examples.take(first_M), popular):
+        for basket, (row_C, score_C) in zip(range(part.start, part.stop), scored, strict=True):
             own = slice(int(bound_M[basket]), int(bound_M[basket + 1]))
-            rank_N[own] = _places(score_V, priority_V, np.asarray(examples.row_N[own], np.int64) - FIRST_ROW)
+            item_N = np.asarray(examples.row_N[own], np.int64)
+            rank_N[own] = _places(score_C, priority_V[row_C - FIRST_ROW], row_C, item_N)
         _check_time(time.perf_counter() - started, part.stop, len(first_M), minutes)
     basket_N = np.repeat(np.arange(len(first_M)), np.diff(bound_M))
     return Ranked(np.asarray(examples.user_N, np.int64), basket_N, rank_N, _had_before(dataset, examples))
@@ -176,10 +197,11 @@ def _check_time(seconds: float, done: int, baskets: int, minutes: float) -> None
     estimate = seconds / 60 * baskets / done
     if done < baskets and estimate > minutes:
         raise UsageError(
-            f"{baskets:,} baskets with every item of the catalogue would take about {estimate:,.0f} minutes: "
+            f"{baskets:,} baskets with their candidates would take about {estimate:,.0f} minutes: "
             f"{done:,} took {seconds:,.0f} s",
             expected=f"at most {minutes:g} minutes",
-            fix="rank for fewer users (--ranking-users), or allow more (--ranking-minutes)",
+            fix="rank fewer items (--ranking-popular), rank for fewer users (--ranking-users), or allow more "
+            "(--ranking-minutes)",
         )
 
 
@@ -191,24 +213,44 @@ def _sorted(examples: Examples) -> Examples:
     return examples.take(order_N[once_N])
 
 
-def _scored(score: Score, dataset: Dataset, moments: Examples) -> Iterator[tuple[slice, FloatArray]]:
-    """Scores of all items at some moments: `[M, V]`, this many moments at a time."""
-    row_V = np.arange(FIRST_ROW, len(dataset.catalogue), dtype=np.int32)
-    at_once = max(1, _PAIRS // max(1, len(row_V)))
-    for start in range(0, len(moments), at_once):
-        part = slice(start, min(start + at_once, len(moments)))
-        place_N = np.repeat(np.arange(part.start, part.stop), len(row_V))
-        asked = moments.take(place_N)
-        asked = Examples(asked.user_N, np.tile(row_V, part.stop - part.start), *asked.columns()[2:])
-        yield part, score(asked).reshape(-1, len(row_V))
+def _scored(
+    score: Score, dataset: Dataset, moments: Examples, popular: IntArray | None
+) -> Iterator[tuple[slice, list[tuple[IntArray, FloatArray]]]]:
+    """Some baskets at a time, and of each the rows of its candidates, ascending, and their scores: `[C]`."""
+    rows: list[IntArray] = []
+    start = 0
+    for basket in range(len(moments)):
+        if popular is None:
+            rows.append(np.arange(FIRST_ROW, len(dataset.catalogue)))
+        else:
+            user, position = int(moments.user_N[basket]), int(moments.position_N[basket])
+            rows.append(candidates(dataset, user, position, popular))
+        sizes = [len(row_C) for row_C in rows]
+        # The next basket has about as many.
+        if basket + 1 < len(moments) and sum(sizes) + sizes[-1] <= _PAIRS:
+            continue
+        asked = moments.take(np.repeat(np.arange(start, basket + 1), sizes))
+        asked = Examples(asked.user_N, np.concatenate(rows).astype(np.int32), *asked.columns()[2:])
+        scores = np.split(score(asked), np.cumsum(sizes)[:-1])
+        yield slice(start, basket + 1), list(zip(rows, scores, strict=True))
+        rows, start = [], basket + 1
 
 
-def _places(score_V: FloatArray, priority_V: IntArray, item_N: IntArray) -> IntArray:
-    """From 1: how many items have a higher score, or an equal one and come first."""
-    own_N1 = score_V[item_N][:, None]
-    above_NV = (score_V > own_N1) | ((score_V == own_N1) & (priority_V < priority_V[item_N][:, None]))
-    places: IntArray = 1 + above_NV.sum(axis=1)
-    return places
+def candidates(dataset: Dataset, user: int, position: int, popular: IntArray) -> IntArray:
+    """Rows of the popular items and of those among the first `position` events of a user, ascending."""
+    had_L = np.asarray(dataset.histories.row_N[dataset.histories.of(user)])[:position]
+    return np.union1d(had_L[had_L >= FIRST_ROW], popular).astype(np.int64)
+
+
+def _places(score_C: FloatArray, priority_C: IntArray, row_C: IntArray, row_N: IntArray) -> IntArray:
+    """From 1: how many candidates have a higher score than an item, or an equal one and come first."""
+    place_N = np.full(len(row_N), _NOT_FOUND)
+    there_N = np.isin(row_N, row_C)
+    own_N = np.searchsorted(row_C, row_N[there_N])
+    score_N1, priority_N1 = score_C[own_N][:, None], priority_C[own_N][:, None]
+    above_NC = (score_C > score_N1) | ((score_C == score_N1) & (priority_C < priority_N1))
+    place_N[there_N] = 1 + above_NC.sum(axis=1)
+    return place_N
 
 
 def _had_before(dataset: Dataset, examples: Examples) -> BoolArray:

@@ -97,10 +97,12 @@ class RankingResult(Record):
     """A ranking of the whole catalogue for the baskets of some users; see `lifelong.evaluation.ranking`."""
 
     items: int
-    """Items that are ranked."""
+    """Items of the catalogue."""
     users: int
     users_in_split: int
     """Users with a basket in the split; `users` of them were drawn."""
+    popular: int | None = None
+    """How many of the most popular items were ranked, next to those that the user had before; null: all items."""
     cutoffs: list[int]
     parts: list[RankingPart]
     seed: int

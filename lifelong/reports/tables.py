@@ -224,10 +224,15 @@ def ranking_table(results: Sequence[Result]) -> Table | None:
         for part in ranking.parts
     ]
     first = ranked[0][1]
+    what = f"All {first.items:,} items are"
+    if first.popular is not None:
+        what = f"The {first.popular:,} most popular of {first.items:,} items, and those that the user had before, are"
     caption = (
-        f"All {first.items:,} items ranked for each basket of {first.users:,} of {first.users_in_split:,} users: items "
+        f"{what} ranked for each basket of {first.users:,} of {first.users_in_split:,} users: items "
         "that the user had before (repeat), or had not (explore)."
     )
+    if first.popular is not None:
+        caption += " Other items of a basket count as not found."
     if any(ranking.by_popularity for _, ranking in ranked):
         caption += " Models that learn from drawn negatives are ranked by logit plus log popularity."
     if fitted := [title for title, ranking in ranked if ranking.by_counts]:

@@ -215,10 +215,12 @@ def test_evaluate_ranks_all_items_for_the_baskets_of_some_users(run, trained, da
     words = ["--ranking", "5,10", "--ranking-users", "3", "--bootstrap", "5"]
     document = run("evaluate", trained, dataset.folder, *words, "--json").document
     ranking = document["ranking"]
-    assert (ranking["users"], ranking["items"]) == (3, len(dataset.catalogue) - 2)
+    assert (ranking["users"], ranking["items"], ranking["popular"]) == (3, len(dataset.catalogue) - 2, None)
     assert [part["name"] for part in ranking["parts"]] == ["all", "repeat", "explore"]
     assert set(ranking["parts"][0]["metrics"]) == {f"{name}@{k}" for name in ("recall", "ndcg", "mrr") for k in (5, 10)}
     assert "Recall@5" in run("evaluate", trained, dataset.folder, *words).stdout
+    few = run("evaluate", trained, dataset.folder, *words, "--ranking-popular", "4", "--json").document["ranking"]
+    assert few["popular"] == 4 and few["parts"] != ranking["parts"]
     assert run("evaluate", trained, dataset.folder, "--ranking", "ten").code == 2
 
 
@@ -269,6 +271,7 @@ def test_evaluate_refuses_a_test_period_of_the_training_and_marks_it_where_it_is
         (["--delay", "soon"], "'soon' is not a duration"),
         (["--split", "all"], "'--split': 'all' is not one of"),
         (["--ranking-users", "5"], "--ranking-users without --ranking"),
+        (["--ranking-popular", "5"], "--ranking-popular without --ranking"),
     ],
 )
 def test_a_wrong_option_of_evaluate_is_bad_usage(run, trained, dataset, words, found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lifelong.data.negatives import drawn_counts
 from lifelong.errors import DataError, UsageError
 from lifelong.evaluation import ranking
 from lifelong.evaluation.evaluate import evaluate
-from lifelong.evaluation.ranking import Ranking, rank_catalogue
+from lifelong.evaluation.ranking import Ranking, most_popular, rank_catalogue
 from lifelong.evaluation.results import RankingResult
 from lifelong.models import build
 from lifelong.reports.tables import ranking_table
@@ -41,12 +42,18 @@ def made_up(examples: Examples) -> np.ndarray:
     return (mixed % 17).astype(float)
 
 
-def ranked(dataset: Dataset, *, users: int | None = None, seed: int = 0) -> RankingResult:
-    examples = dataset.examples("test")
-    return rank_catalogue(made_up, dataset, examples, CUTOFFS, users=users, resamples=50, seed=seed)
+def ranked(dataset: Dataset, *, users: int | None = None, popular: int | None = None, seed: int = 0) -> RankingResult:
+    examples, rows = dataset.examples("test"), None if popular is None else most_popular(dataset, popular)
+    return rank_catalogue(made_up, dataset, examples, CUTOFFS, users=users, popular=rows, resamples=50, seed=seed)
 
 
-def brute_force(dataset: Dataset, part: str, seed: int) -> dict[str, list[float]]:
+def bought_most(dataset: Dataset, number: int) -> set[int]:
+    train = dataset.examples("train")
+    times = Counter(int(row) for row, label in zip(train.row_N, train.label_NT[:, 0], strict=True) if label == 1)
+    return set(sorted(range(FIRST_ROW, len(dataset.catalogue)), key=lambda row: (-times[row], row))[:number])
+
+
+def brute_force(dataset: Dataset, part: str, seed: int, popular: int | None = None) -> dict[str, list[float]]:
     """Metrics of every basket."""
     examples, histories = dataset.examples("test"), dataset.histories
     priority = np.random.default_rng(seed).permutation(len(dataset.catalogue) - FIRST_ROW)
@@ -68,6 +75,7 @@ def brute_force(dataset: Dataset, part: str, seed: int) -> dict[str, list[float]
         score = {
             row: (7919 * row + 104_729 * user + moment // 1_000_000) % 17
             for row in range(FIRST_ROW, len(dataset.catalogue))
+            if popular is None or row in before or row in bought_most(dataset, popular)
         }
         order = sorted(score, key=lambda row: (-score[row], priority[row - FIRST_ROW]))
         for cutoff in CUTOFFS:
@@ -82,9 +90,9 @@ def brute_force(dataset: Dataset, part: str, seed: int) -> dict[str, list[float]
 
 @pytest.mark.parametrize("part", ["all", "repeat", "explore"])
 def test_metrics_are_those_of_a_brute_force(dataset: Dataset, part: str) -> None:
-    for seed in (0, 3):
-        found = next(of for of in ranked(dataset, seed=seed).parts if of.name == part)
-        expected = brute_force(dataset, part, seed)
+    for seed, popular in ((0, None), (3, None), (0, 7), (0, 1)):
+        found = next(of for of in ranked(dataset, popular=popular, seed=seed).parts if of.name == part)
+        expected = brute_force(dataset, part, seed, popular)
         assert found.baskets == len(expected["recall@3"])
         for metric, values in expected.items():
             assert found.metrics[metric].value == pytest.approx(np.mean(values)), metric
@@ -95,10 +103,11 @@ def test_metrics_are_those_of_a_brute_force(dataset: Dataset, part: str) -> None
 def test_how_many_baskets_are_scored_at_a_time_changes_nothing(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = ranked(dataset).parts
+    whole, few = ranked(dataset).parts, ranked(dataset, popular=7).parts
     for pairs in (1, 200):
         monkeypatch.setattr(ranking, "_PAIRS", pairs)
         assert ranked(dataset).parts == whole
+        assert ranked(dataset, popular=7).parts == few
 
 
 def test_users_are_drawn_by_the_seed_and_counted(dataset: Dataset) -> None:
@@ -188,6 +197,12 @@ def test_the_table_has_a_row_for_each_part(dataset: Dataset) -> None:
     assert table is not None
     assert [row[:2] for row in table.rows] == [["HPMN", part] for part in ("all", "repeat", "explore")]
     assert table.columns[4:] == ["Recall@3", "NDCG@3", "MRR@3", "Recall@10", "NDCG@10", "MRR@10"]
+    assert table.caption.startswith(
+        f"All {len(dataset.catalogue) - FIRST_ROW} items are ranked for each basket of 3 of "
+    )
+    few = ranking_table([made_result().model_copy(update={"ranking": ranked(dataset, popular=7)})])
+    assert few is not None and few.caption.startswith("The 7 most popular of ")
+    assert few.caption.endswith("Other items of a basket count as not found.")
     assert ranking_table([made_result()]) is None
 
 
@@ -210,4 +225,4 @@ def test_a_ranking_that_would_take_too_long_is_refused_after_its_first_scores(
     with pytest.raises(UsageError, match=r"baskets .* would take about \d+ minutes: 1 took \d+ s") as caught:
         rank_catalogue(score, dataset, dataset.examples("test"), CUTOFFS, minutes=0, resamples=2, seed=0)
     assert len(calls) == 1
-    assert "--ranking-users" in caught.value.fix and "--ranking-minutes" in caught.value.fix
+    assert all(f"--ranking-{option}" in caught.value.fix for option in ("popular", "users", "minutes"))

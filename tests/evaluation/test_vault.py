@@ -20,8 +20,8 @@ from lifelong.data.dataset import Dataset
 from lifelong.data.negatives import log_popularity
 from lifelong.errors import DatasetError, MismatchError, UsageError
 from lifelong.evaluation import evaluate as evaluation
-from lifelong.evaluation.evaluate import drawn_for, evaluate
-from lifelong.evaluation.ranking import Ranking, rank_catalogue
+from lifelong.evaluation.evaluate import drawn_for, evaluate, rows_in
+from lifelong.evaluation.ranking import Ranking, most_popular, rank_catalogue
 from lifelong.evaluation.vault import Opening, claim, openings, stored_result
 from lifelong.preparation.prepare import prepare
 from lifelong.testing.datasets import tiny_dataset
@@ -89,10 +89,16 @@ def test_how_often_an_item_was_drawn_is_found_by_its_id(tmp_path: Path) -> None:
     end, later = dataset.manifest.cut_times
     last = items[end - (later - end) : end]
     assert by_id == {"a": 0, "b": last.count("b"), "c": last.count("c")}
+    (most,) = rows_in(dataset.vault, dataset, most_popular(dataset, 1))
+    bought = items[:end]
+    assert dataset.vault.catalogue.ids.id_at(most - FIRST_ROW) == max("bc", key=bought.count)
 
 
-def test_the_vault_is_ranked_with_its_own_histories_and_items(dataset: Dataset, artifact: Artifact) -> None:
-    found = evaluate(artifact, dataset, split="vault", bootstrap=2, ranking=Ranking((5,))).ranking
+@pytest.mark.parametrize("popular", [None, 5])
+def test_the_vault_is_ranked_with_its_own_histories_and_items(
+    dataset: Dataset, artifact: Artifact, popular: int | None
+) -> None:
+    found = evaluate(artifact, dataset, split="vault", bootstrap=2, ranking=Ranking((5,), popular=popular)).ranking
     vault = dataset.vault
     model, examples = load_model(artifact), vault.examples("vault")
     drawn_V = drawn_for(dataset, vault)
@@ -102,6 +108,7 @@ def test_the_vault_is_ranked_with_its_own_histories_and_items(dataset: Dataset, 
         vault,
         examples,
         (5,),
+        popular=None if popular is None else rows_in(vault, dataset, most_popular(dataset, popular)),
         resamples=2,
         seed=0,
     )
