@@ -1,12 +1,13 @@
 """Ranking of the whole catalogue by several artifacts: the same baskets, and differences with intervals over users.
 
     python benchmarks/ranking.py DATA TALLY TIFU_KNN UPCF --users 220
-    python benchmarks/ranking.py DATA TALLY TIFU_KNN UPCF --users 100000 --popular 1000
+    python benchmarks/ranking.py DATA TALLY TIFU_KNN UPCF --users 100000 --popular 1000 --seeds TALLY_1 TALLY_2
 
 Users are those of `lifelong evaluate --ranking-users 100`, and then others. Models that learn from drawn negatives are
 ranked as `evaluate` does, and with `--plain` by logit plus log popularity alone. With `--popular N` only the N most
 popular items and those that the user had before are ranked, for every model; on 92,000 items this takes Tally a
-twentieth of the time. The last line is JSON.
+twentieth of the time. `--seeds` are further trainings of the first model: intervals are then over users and seeds. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from lifelong.data.examples import Examples
 from lifelong.data.negatives import drawn_counts
 from lifelong.evaluation.evaluate import added_in_lists, learns_from_negatives, predict
 from lifelong.evaluation.ranking import USERS, measured, most_popular, ranks
+from lifelong.evaluation.significance import interval, over_seeds
 
 AT_ONCE, CUTOFF, RESAMPLES = 20, 10, 5_000
 Measured = dict[str, dict[int, np.ndarray[Any, Any]]]
@@ -74,21 +76,23 @@ def keep(values: Measured, user_N: Any, basket_N: Any, measured_M: Any) -> None:
             values[name][int(user)] = value_M[user_M == user]
 
 
-def paired(values: dict[str, Measured]) -> dict[str, Any]:
-    """Means over baskets, and the first model less each other one, with intervals over users."""
-    first, *others = values
+def paired(first: str, seeds: list[Measured], others: dict[str, Measured]) -> dict[str, Any]:
+    """Means over baskets and seeds, and the first model less each other one, with intervals over users and seeds."""
     shown: dict[str, Any] = {}
-    for name in values[first]:
-        users = sorted(values[first][name])
-        number_U = np.array([len(values[first][name][user]) for user in users])
-        sums = {model: np.array([values[model][name][user].sum() for user in users]) for model in values}
+    for name in seeds[0]:
+        users = sorted(seeds[0][name])
+        number_U = np.array([len(seeds[0][name][user]) for user in users])
         weight_RU = np.random.default_rng(0).multinomial(len(users), np.full(len(users), 1 / len(users)), RESAMPLES)
-        of: dict[str, Any] = {model: round(float(sums[model].sum() / number_U.sum()), 4) for model in values}
-        for other in others:
-            difference_U = sums[first] - sums[other]
-            low, high = np.quantile((weight_RU @ difference_U) / (weight_RU @ number_U), [0.025, 0.975])
-            mean = difference_U.sum() / number_U.sum()
-            of[f"{first} - {other}"] = [round(float(value), 4) for value in (mean, low, high)]
+        sum_KU = np.array([[values[name][user].sum() for user in users] for values in seeds])
+        mean_K = sum_KU.sum(axis=1) / number_U.sum()
+        of: dict[str, Any] = {first: round(float(mean_K.mean()), 4), "seeds": mean_K.round(4).tolist()}
+        for other, values in others.items():
+            sum_U = np.array([values[name][user].sum() for user in users])
+            mean = sum_U.sum() / number_U.sum()
+            drawn_KR = (sum_KU - sum_U) @ weight_RU.T / (weight_RU @ number_U)
+            low, high = interval(over_seeds(drawn_KR))
+            of[other] = round(float(mean), 4)
+            of[f"{first} - {other}"] = [round(float(value), 4) for value in (mean_K.mean() - mean, low, high)]
         shown[f"{name}@{CUTOFF}"] = of
     return shown | {"users": len(users), "baskets": int(number_U.sum())}
 
@@ -98,6 +102,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("artifacts", type=Path, nargs="+", help="the first one is compared with each of the others")
+    parser.add_argument("--seeds", type=Path, nargs="+", default=[], help="the first one, trained with other seeds")
     parser.add_argument("--split", default="test")
     parser.add_argument("--users", type=int, default=USERS)
     parser.add_argument("--popular", type=int, help="rank so many popular items and what the user had before only")
@@ -106,13 +111,19 @@ def main() -> None:
     dataset = Dataset(arguments.data)
     found, users = positives(dataset, arguments.split, arguments.users)
     popular = None if arguments.popular is None else most_popular(dataset, arguments.popular)
-    values = {}
-    # By their whole paths: `compare` names the folder of every artifact alike.
-    for path in arguments.artifacts:
+
+    def values(path: Path) -> Measured:
         artifact = open_artifact(path)
         order = None if arguments.plain else artifact.config.list_order
-        values[str(path)] = ranked(load_model(artifact), order, dataset, found, users, popular)
-    document = paired(values)
+        return ranked(load_model(artifact), order, dataset, found, users, popular)
+
+    first, *others = arguments.artifacts
+    # By their whole paths: `compare` names the folder of every artifact alike.
+    document = paired(
+        str(first),
+        [values(path) for path in (first, *arguments.seeds)],
+        {str(path): values(path) for path in others},
+    )
     for name, value in document.items():
         print(f"{name}: {json.dumps(value)}")
     print(json.dumps(document))

@@ -63,8 +63,9 @@ def test_positions_are_counts_of_strictly_earlier_events_of_all_users(make: Any)
     log = log_of(300)
     dataset = make(log, settings={"item_histories": True})
     rows, times = np.repeat(np.arange(2, 17), 60), np.tile(np.arange(60), 15)
+    of_item = naive(dataset, log)
     expected = [
-        sum(event_time < time for _, event_time, _ in naive(dataset, log).get(row, []))
+        sum(event_time < time for _, event_time, _ in of_item.get(row, []))
         for row, time in zip(rows.tolist(), times.tolist(), strict=True)
     ]
     assert dataset.item_histories.positions(rows, times).tolist() == expected
