@@ -34,6 +34,7 @@ from lifelong.data.arrays import is_first
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
+from lifelong.data.negatives import drawn_counts
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
 from lifelong.errors import DataError, UsageError
 from lifelong.evaluation.results import Estimate, RankingPart, RankingResult
@@ -149,10 +150,19 @@ def _of_users(examples: Examples, users: int | None, seed: int) -> Examples:
 
 
 def most_popular(dataset: Dataset, number: int) -> IntArray:
-    """Rows of so many items that have the most positive examples in the training period, ascending."""
-    train = dataset.examples("train")
-    bought_V = np.bincount(train.row_N[np.asarray(train.label_NT[:, 0]) >= 0.5], minlength=len(dataset.catalogue))
-    return FIRST_ROW + np.sort(np.argsort(-bought_V[FIRST_ROW:], kind="stable")[:number])
+    """Rows of the items that are drawn most often as negatives at the end of the training period, ascending.
+
+    Where negatives are not drawn by popularity, of those with the most positive examples in the training period.
+
+    Args:
+        dataset: whose training period it is.
+        number: how many rows.
+    """
+    times_V = drawn_counts(dataset)
+    if times_V is None:
+        train = dataset.examples("train")
+        times_V = np.bincount(train.row_N[np.asarray(train.label_NT[:, 0]) >= 0.5], minlength=len(dataset.catalogue))
+    return FIRST_ROW + np.sort(np.argsort(-times_V[FIRST_ROW:], kind="stable")[:number])
 
 
 def ranks(

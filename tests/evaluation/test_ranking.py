@@ -47,9 +47,14 @@ def ranked(dataset: Dataset, *, users: int | None = None, popular: int | None = 
     return rank_catalogue(made_up, dataset, examples, CUTOFFS, users=users, popular=rows, resamples=50, seed=seed)
 
 
-def bought_most(dataset: Dataset, number: int) -> set[int]:
-    train = dataset.examples("train")
-    times = Counter(int(row) for row, label in zip(train.row_N, train.label_NT[:, 0], strict=True) if label == 1)
+def met_most(dataset: Dataset, number: int) -> set[int]:
+    """Of the events of the last window of the training period."""
+    histories, (end, later) = dataset.histories, dataset.manifest.cut_times
+    times = Counter(
+        int(row)
+        for row, time in zip(histories.row_N, histories.time_N, strict=True)
+        if end - (later - end) <= time < end
+    )
     return set(sorted(range(FIRST_ROW, len(dataset.catalogue)), key=lambda row: (-times[row], row))[:number])
 
 
@@ -75,7 +80,7 @@ def brute_force(dataset: Dataset, part: str, seed: int, popular: int | None = No
         score = {
             row: (7919 * row + 104_729 * user + moment // 1_000_000) % 17
             for row in range(FIRST_ROW, len(dataset.catalogue))
-            if popular is None or row in before or row in bought_most(dataset, popular)
+            if popular is None or row in before or row in met_most(dataset, popular)
         }
         order = sorted(score, key=lambda row: (-score[row], priority[row - FIRST_ROW]))
         for cutoff in CUTOFFS:
@@ -167,6 +172,10 @@ def test_uniform_negatives_and_logged_labels_need_no_correction(dataset: Dataset
         negatives = other.manifest.negatives.model_copy(update={"rule": rule})
         other.manifest = other.manifest.model_copy(update={"negatives": negatives})
         assert drawn_counts(other) is None
+        train = other.examples("train")
+        times = Counter(int(row) for row, label in zip(train.row_N, train.label_NT[:, 0], strict=True) if label == 1)
+        most = sorted(range(FIRST_ROW, len(other.catalogue)), key=lambda row: (-times[row], row))[:7]
+        assert most_popular(other, 7).tolist() == sorted(most)
 
 
 @pytest.mark.parametrize(("model", "corrected"), [("counts", True), ("topfreq", False), ("popularity", False)])
