@@ -9,7 +9,7 @@
 A model that is trained with negatives drawn by popularity learns how much more likely an item is than its popularity
 says: log p(item | user) - log q(item), q being what the negatives are drawn by. That is what AUC against such negatives
 asks for. To rank all items, log q is added again, as in sampled softmax (Bengio and Senecal 2008; Yi et al., RecSys
-2019); without it rare items would come first. `evaluate.list_scores` does that, with the weights that an artifact has.
+2019); without it rare items would come first. `evaluate.added_in_lists` adds it, with the weights that an artifact has.
 
 Items with equal scores are ordered at random, once for all baskets, so that a model that cannot tell them apart gains
 nothing by their order in the catalogue. Memory is bounded by `_PAIRS` scores, or by one basket with its candidates, and
