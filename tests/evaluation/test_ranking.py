@@ -61,6 +61,7 @@ def met_most(dataset: Dataset, number: int) -> set[int]:
 def brute_force(dataset: Dataset, part: str, seed: int, popular: int | None = None) -> dict[str, list[float]]:
     """Metrics of every basket."""
     examples, histories = dataset.examples("test"), dataset.histories
+    most = set() if popular is None else met_most(dataset, popular)
     priority = np.random.default_rng(seed).permutation(len(dataset.catalogue) - FIRST_ROW)
     positive = [at for at in range(len(examples)) if examples.label_NT[at, 0] == 1]
     found: dict[str, list[float]] = {}
@@ -80,7 +81,7 @@ def brute_force(dataset: Dataset, part: str, seed: int, popular: int | None = No
         score = {
             row: (7919 * row + 104_729 * user + moment // 1_000_000) % 17
             for row in range(FIRST_ROW, len(dataset.catalogue))
-            if popular is None or row in before or row in met_most(dataset, popular)
+            if popular is None or row in before or row in most
         }
         order = sorted(score, key=lambda row: (-score[row], priority[row - FIRST_ROW]))
         for cutoff in CUTOFFS:
