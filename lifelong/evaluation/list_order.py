@@ -24,11 +24,10 @@ import torch
 from lifelong.artifact.list_order import INPUTS, NUMBERS, ListOrder, count_inputs
 from lifelong.data.arrays import is_first
 from lifelong.data.batches import evaluation_batches
-from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
 from lifelong.dtypes import BoolArray, FloatArray, IntArray
-from lifelong.evaluation.ranking import candidates
+from lifelong.evaluation.ranking import candidates, most_popular
 from lifelong.models.base import CountingModel
 
 POPULAR = 200
@@ -58,13 +57,12 @@ class Choices:
     hit_N: BoolArray
 
 
-def choices(dataset: Dataset, examples: Examples, drawn_V: IntArray, *, pairs: int = PAIRS, seed: int = 0) -> Choices:
+def choices(dataset: Dataset, examples: Examples, *, pairs: int = PAIRS, seed: int = 0) -> Choices:
     """The candidates of baskets drawn at random, a few of each user.
 
     Args:
         dataset: with the histories.
         examples: of a split; those with a positive label of the first task were bought.
-        drawn_V: how popular each catalogue row is.
         pairs: users are drawn until there are about so many candidates.
         seed: of users and baskets.
     """
@@ -72,7 +70,7 @@ def choices(dataset: Dataset, examples: Examples, drawn_V: IntArray, *, pairs: i
     bought = bought.take(np.lexsort((bought.row_N, bought.time_N, bought.user_N)))
     first_M = np.flatnonzero(is_first(bought.user_N, bought.time_N))
     bound_M = np.append(first_M, len(bought))
-    popular = FIRST_ROW + np.argsort(-drawn_V[FIRST_ROW:], kind="stable")[:POPULAR]
+    popular = most_popular(dataset, POPULAR)
     user_M, position_M = np.asarray(bought.user_N[first_M]), np.asarray(bought.position_N[first_M])
     rng, taken = np.random.default_rng([seed, 2]), list[tuple[int, IntArray, BoolArray]]()
     for user in rng.permutation(np.unique(user_M)):

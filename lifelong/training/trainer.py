@@ -245,7 +245,7 @@ class _Run:
         """What orders the catalogue, of a model that counts and learns from negatives drawn by popularity."""
         if not isinstance(model, CountingModel) or (drawn_V := drawn_counts(self.dataset)) is None:
             return None
-        given = choices(self.dataset, self._validation, drawn_V)
+        given = choices(self.dataset, self._validation)
         say_to(self.shown, f"scoring {len(given.basket_N):,} candidates of validation baskets, to order lists")
         popularity_N = log_popularity(drawn_V[given.examples.row_N])
         logit_NT = self._logits(model, given.examples)

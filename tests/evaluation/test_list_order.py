@@ -107,9 +107,8 @@ def test_a_logit_that_orders_wrongly_is_not_given_a_weight() -> None:
 
 
 def test_without_baskets_there_are_no_weights(dataset: Dataset) -> None:
-    examples, drawn_V = dataset.examples("validation"), drawn_counts(dataset)
-    assert drawn_V is not None
-    nothing = choices(dataset, examples.take(np.zeros(0, np.int64)), drawn_V)
+    examples = dataset.examples("validation")
+    nothing = choices(dataset, examples.take(np.zeros(0, np.int64)))
     assert fit_list_order(nothing, np.zeros(0), np.zeros(0), np.zeros((0, 1, 4)), ["item"]) is None
 
 
@@ -132,7 +131,7 @@ def test_candidates_are_what_the_user_had_before_and_the_most_popular_items(
         _, bought = expected.setdefault((user, time), (had | {*popular}, set()))
         bought.add(int(examples.row_N[at]))
     expected = {key: (all_of, bought & all_of) for key, (all_of, bought) in expected.items() if bought & all_of}
-    given = choices(dataset, examples, drawn_V)
+    given = choices(dataset, examples)
     found: dict[tuple[int, int], tuple[set[int], set[int]]] = {}
     for at, hit in enumerate(given.hit_N):
         key = int(given.examples.user_N[at]), int(given.examples.time_N[at])
@@ -144,12 +143,11 @@ def test_candidates_are_what_the_user_had_before_and_the_most_popular_items(
 
 
 def test_a_user_has_a_few_of_her_baskets(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    examples, drawn_V = dataset.examples("validation"), drawn_counts(dataset)
-    assert drawn_V is not None
+    examples = dataset.examples("validation")
 
     def most(limit: int) -> int:
         monkeypatch.setattr(list_order, "BASKETS", limit)
-        given = choices(dataset, examples, drawn_V)
+        given = choices(dataset, examples)
         pairs = np.unique(np.stack([given.examples.user_N, given.basket_N]), axis=1)
         return int(np.bincount(pairs[0]).max())
 
@@ -157,9 +155,8 @@ def test_a_user_has_a_few_of_her_baskets(dataset: Dataset, monkeypatch: pytest.M
 
 
 def test_users_are_drawn_until_there_are_enough_candidates(dataset: Dataset) -> None:
-    examples, drawn_V = dataset.examples("validation"), drawn_counts(dataset)
-    assert drawn_V is not None
-    whole, few = choices(dataset, examples, drawn_V), choices(dataset, examples, drawn_V, pairs=1)
+    examples = dataset.examples("validation")
+    whole, few = choices(dataset, examples), choices(dataset, examples, pairs=1)
     assert len(np.unique(few.examples.user_N)) == 1 < len(np.unique(whole.examples.user_N))
 
 
