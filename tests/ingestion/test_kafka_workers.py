@@ -207,9 +207,13 @@ def test_a_signal_ends_the_command_with_everything_said(
     workers = one.workers()
     one.wait_for(lambda: through(url, topic, len(log)))
     address = next(line for line in one.errors.read_text().splitlines() if "Metrics at" in line).split()[-1]
-    with urlopen(address) as reply:
-        metrics = reply.read().decode()
-    assert f'lifelong_stream_events_total{{outcome="applied"}} {len(log):.1f}' in metrics
+
+    def metrics():
+        with urlopen(address) as reply:
+            return reply.read().decode()
+
+    # A worker reports a batch after it is in the store.
+    one.wait_for(lambda: f'lifelong_stream_events_total{{outcome="applied"}} {len(log):.1f}' in metrics())
     # A terminal sends Ctrl-C to all of them, and some managers of services SIGTERM.
     os.killpg(one.process.pid, number) if all_of_them else one.process.send_signal(number)
     out, _ = one.process.communicate(timeout=_PATIENCE)
