@@ -174,6 +174,18 @@ def _likelihood(value_N: FloatArray, given: Choices) -> FloatArray:
     return found - whole_M
 
 
+def _standardised(input_NK: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Standard deviations of the inputs, and the inputs in units of these, with means of 0.
+
+    What is the same for all candidates orders none, and is 0: by its standard deviation of next to nothing it would be
+    a huge number, next to which the others are lost to rounding.
+    """
+    mean_K, deviation_K = input_NK.mean(axis=0), input_NK.std(axis=0)
+    varies_K = deviation_K > 1e-9 * np.maximum(np.abs(mean_K), 1)
+    scale_K = np.where(varies_K, deviation_K, 1.0)
+    return scale_K, np.where(varies_K, (input_NK - mean_K) / scale_K, 0.0)
+
+
 def _fitted(input_NK: FloatArray, given: Choices, chosen_M: BoolArray, plain_K: FloatArray) -> FloatArray:
     """The likeliest weights for the chosen baskets."""
     from scipy.optimize import minimize
@@ -181,8 +193,7 @@ def _fitted(input_NK: FloatArray, given: Choices, chosen_M: BoolArray, plain_K: 
     chosen_N = chosen_M[given.basket_N]
     hit_N, basket_N = given.hit_N[chosen_N], np.unique(given.basket_N[chosen_N], return_inverse=True)[1]
     start_M = np.flatnonzero(is_first(basket_N))
-    scale_K = input_NK[chosen_N].std(axis=0) + 1e-9
-    scaled_NK = input_NK[chosen_N] / scale_K
+    scale_K, scaled_NK = _standardised(input_NK[chosen_N])
     share_N = hit_N / np.add.reduceat(hit_N * 1, start_M)[basket_N]
     begin_K = plain_K * scale_K
 

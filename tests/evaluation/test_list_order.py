@@ -106,6 +106,20 @@ def test_a_logit_that_orders_wrongly_is_not_given_a_weight() -> None:
     assert fit_list_order(*planted([-1.0, 1.0] + [0.5] * INPUTS)) is None
 
 
+def test_what_is_the_same_for_all_candidates_changes_nothing() -> None:
+    given, logit_N, popularity_N, number_N1X, fields = planted([2.0, 1.0, 0.0, 0.8, -0.6, 0.0, 1.6, 0.0, 0.0, 0.0])
+    alone = fit_list_order(given, logit_N, popularity_N, number_N1X, fields)
+    # A category that all items share.
+    same_N1X = np.broadcast_to([7.0, 1.0, 3.0, 0.0], number_N1X.shape)
+    both = fit_list_order(
+        given, logit_N, popularity_N, np.concatenate([number_N1X, same_N1X], axis=1), [*fields, "category"]
+    )
+    assert alone is not None and both is not None
+    assert both.popularity == pytest.approx(alone.popularity, abs=1e-5)
+    assert both.counts["item"] == pytest.approx(alone.counts["item"], abs=1e-5)
+    assert both.counts["category"] == (0.0,) * INPUTS
+
+
 def test_without_baskets_there_are_no_weights(dataset: Dataset) -> None:
     examples = dataset.examples("validation")
     nothing = choices(dataset, examples.take(np.zeros(0, np.int64)))
