@@ -120,6 +120,12 @@ def test_what_is_the_same_for_all_candidates_changes_nothing() -> None:
     assert both.counts["category"] == (0.0,) * INPUTS
 
 
+def test_a_single_user_fits_no_weights() -> None:
+    given, *others = planted([2.0, 1.0, 0.0, 0.8, -0.6, 0.0, 1.6, 0.0, 0.0, 0.0])
+    alone = Examples(np.zeros_like(given.examples.user_N), *given.examples.columns()[1:])
+    assert fit_list_order(Choices(alone, given.basket_N, given.hit_N), *others) is None
+
+
 def test_without_baskets_there_are_no_weights(dataset: Dataset) -> None:
     examples = dataset.examples("validation")
     nothing = choices(dataset, examples.take(np.zeros(0, np.int64)))
