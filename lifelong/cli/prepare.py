@@ -113,6 +113,7 @@ def _summary(dataset: Dataset) -> list[Any]:
     # The record has the settings too, but the user has just given them.
     left_out = ("settings", "mapping", "too_small", "not_numbers")
     record = {key: value for key, value in manifest.record.items() if key not in left_out}
+    record["read"] = {key: value for key, value in record.get("read", {}).items() if key != "columns_not_read"}
     if manifest.dataset_schema.time_unit == "seconds":
         record |= {key: _date(record[key]) for key in ("time_first", "time_last") if record.get(key) is not None}
     rows += _flat(record)
@@ -121,7 +122,7 @@ def _summary(dataset: Dataset) -> list[Any]:
     if manifest.vault is not None:
         small |= dataset.vault.manifest.record.get("too_small", {})
     warned = [f"Too small to conclude from: {split}, {why}." for split, why in small.items()]
-    warned += _ordinal(manifest) + _not_numbers(manifest)
+    warned += _ordinal(manifest) + _not_numbers(manifest) + _not_read(manifest)
     return [f"{manifest.name}, prepared into {dataset.folder}", table, *warned, *_next(manifest, dataset.folder)]
 
 
@@ -138,6 +139,17 @@ def _not_numbers(manifest: Manifest) -> list[str]:
             fix = f"""a derived column reads decimal commas: --option "derived.{field}=replace({text}, ',', '.')\""""
         lines.append(f"{line}. To do: {fix}")
     return lines
+
+
+def _not_read(manifest: Manifest) -> list[str]:
+    """Which columns no model will see, and how to name those that it should."""
+    names = manifest.record.get("read", {}).get("columns_not_read", [])
+    if not names:
+        return []
+    return [
+        f"Not read, as nothing names them: {', '.join(names)}. "
+        "To do, where they describe the item: --option fields=COLUMN,COLUMN or fields in the mapping"
+    ]
 
 
 def _ordinal(manifest: Manifest) -> list[str]:

@@ -380,3 +380,16 @@ def test_prices_that_are_no_numbers_are_named_and_can_be_read(run, tmp_path, tex
     assert "price is unknown" not in run(*words, *derived).stdout
     level = Dataset(tmp_path / "data").catalogue.numbers(["i1"])[0, 1]
     assert level == NumberVocabulary().numbers([text.replace(".", "").replace(",", ".")])[0]
+
+
+def test_columns_that_nothing_names_are_said_and_can_be_read(run, tmp_path):
+    rows = [f"u{n % 9},i{n % 20},c{n % 2},b{n % 3},{1_700_000_000 + 3600 * n}" for n in range(300)]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,category,brand,time", *rows]))
+    words = ["prepare", tmp_path / "log.csv", "--out", tmp_path / "data", "--overwrite"]
+    printed = run(*words).stdout
+    assert "Not read, as nothing names them: category, brand. To do, where they describe the item: " in printed
+    option = shlex.split(printed[printed.index("--option ") :].splitlines()[0])[:2]
+    assert option == ["--option", "fields=COLUMN,COLUMN"]
+    printed = run(*words, "--option", "fields=category,brand").stdout
+    assert "Not read" not in printed
+    assert "item fields item, category, brand" in printed

@@ -20,7 +20,7 @@ from lifelong.preparation.sources import staging
 from lifelong.preparation.sources.mapping import ItemsMapping, TableMapping, UsersMapping, load_mapping
 from lifelong.preparation.sources.rawlog import RawLog
 from lifelong.preparation.sources.table_checks import check_times, numbers, times, usable
-from lifelong.preparation.sources.table_rows import Opened, is_checked_later, open_log, open_rows
+from lifelong.preparation.sources.table_rows import Opened, columns_not_read, is_checked_later, open_log, open_rows
 
 OPTIONS = None
 """They are the mapping's settings, which it checks itself."""
@@ -31,7 +31,10 @@ _RATING = "rating value"
 def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
     """Open a log by its mapping."""
     mapping, folder = load_mapping(options)
-    return read_mapped(connection, open_log(connection, paths, mapping), mapping, folder)
+    raw = read_mapped(connection, open_log(connection, paths, mapping), mapping, folder)
+    if not_read := columns_not_read(paths, mapping):
+        raw.record["columns_not_read"] = not_read
+    return raw
 
 
 def read_mapped(connection: Any, opened: Opened, mapping: TableMapping, folder: Path = Path()) -> RawLog:

@@ -13,7 +13,7 @@ from lifelong.preparation.engine import count
 from lifelong.preparation.sources.expressions import evaluate
 from lifelong.preparation.sources.mapping import TableMapping
 from lifelong.preparation.sources.parquet import Kind, ParquetFile, is_parquet, locate, scan
-from lifelong.preparation.sources.text import Column, Layout, staged
+from lifelong.preparation.sources.text import Column, Layout, header_names, staged
 
 _KINDS_OF_PARQUET: Mapping[str, Kind] = {
     "id": "id", "string": "value", "any": "any", "number": "number", "time": "moment", "stamp": "moment"
@@ -132,11 +132,19 @@ def _open_text(
                 [f"columns does not hold {name!r}" for name in absent],
                 fix="add it to columns: they are all columns of the file, in their order",
             )
-    layout = Layout(
-        tuple(
-            Column(alias[name], _KINDS_OF_TEXT[kind], header=name, fix=_DATES if kind == "stamp" else "")  # type: ignore[arg-type]
-            for name, kind in wanted.items()
-        ),
+    layout = _layout(section, wanted, alias)
+    table, places = staged(connection, files, layout)
+    return Opened(table, alias, places.locate, dict(places.record()), tuple(places.first))
+
+
+def _layout(section: Any, wanted: Mapping[str, str], alias: Mapping[str, str]) -> Layout:
+    """How the rows of a csv file are written."""
+    columns = (
+        Column(alias[name], _KINDS_OF_TEXT[kind], header=name, fix=_DATES if kind == "stamp" else "")  # type: ignore[arg-type]
+        for name, kind in wanted.items()
+    )
+    return Layout(
+        tuple(columns),
         header=section.header,
         names=section.columns,
         delimiter=section.delimiter,
@@ -144,5 +152,16 @@ def _open_text(
         encoding=section.encoding,
         naming=_NAMING,
     )
-    table, places = staged(connection, files, layout)
-    return Opened(table, alias, places.locate, dict(places.record()), tuple(places.first))
+
+
+def columns_not_read(files: Sequence[Path], mapping: TableMapping) -> list[str]:
+    """The columns of a log that nothing in the mapping names, in the order of its first file."""
+    if is_parquet(files[0]):
+        names = ParquetFile.open(files[0]).schema.names
+    elif mapping.header:
+        names = header_names(files[0], _layout(mapping, {}, {}))
+    else:
+        names = mapping.columns
+    expressions = [*([mapping.filter] if mapping.filter else []), *mapping.computed.values()]
+    read = {*_wanted(mapping), *(name for each in expressions for name in each.columns)}
+    return [name for name in names if name not in read]

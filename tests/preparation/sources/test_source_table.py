@@ -146,6 +146,31 @@ def test_a_file_without_header_needs_all_column_names(write: Write, mapped: Read
         mapped(path, header=False, columns=["u", "i"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "not_read"),
+    [
+        ({}, ["shop", "kind", "brand", "paid"]),
+        ({"fields": {"maker": "brand"}, "event_type": "kind"}, ["shop", "paid"]),
+        ({"fields": ["bought"], "derived": {"bought": "kind = 'buy'"}, "where": "shop <> 'test'"}, ["brand", "paid"]),
+        ({"labels": ["paid"], "fields": ["shop", "brand", "kind"]}, None),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "csv; no header", "parquet"])
+def test_columns_that_nothing_names_are_in_the_record(
+    write: Write, mapped: Read, tmp_path: Path, form: str, settings: dict[str, Any], not_read: list[str] | None
+) -> None:
+    names, rows = ["t", "shop", "i", "u", "kind", "brand", "paid"], [(100, "s", "a", "x", "buy", "b", 1)]
+    text = "".join(";".join(map(str, row)) + "\n" for row in rows)
+    if form == "parquet":
+        path = tmp_path / "log.parquet"
+        pq.write_table(pa.table(dict(zip(names, zip(*rows, strict=True), strict=True))), path)
+    elif form == "csv":
+        path, settings = write("log.csv", ";".join(names) + "\n" + text), {**settings, "delimiter": ";"}
+    else:
+        path, settings = write("log.csv", text), {**settings, "delimiter": ";", "header": False, "columns": names}
+    assert mapped(path, **settings).record.get("columns_not_read") == not_read
+
+
 def test_one_column_can_have_two_roles_and_any_name(write: Write, mapped: Read, rows: Rows) -> None:
     raw = mapped(write("log.csv", "u,sequence,t\nx,a,5\n"), item="sequence", fields={"self": "sequence"})
     assert rows(raw.events, "item", "sequence") == [("a", 1)]
