@@ -33,19 +33,34 @@ class PairScore(nn.Module):
         self.last: nn.Linear = nn.Linear(hidden[1], 1)
 
     def forward(self, query: Tensor, entry: Tensor) -> Tensor:
-        """Scores `[..., S]` of `entry[..., S, D]` for `query[..., D]`; the leading axes broadcast."""
+        """Scores `[..., S]` of `entry[..., S, D]` for `query[..., D]`.
+
+        Entries that queries `[..., C, D]` share are `[..., 1, S, D]`.
+        """
         # W1 to W4: the columns for q, m, q - m and q * m.
         of_query, of_entry, of_difference, of_product = self.first.weight.chunk(4, dim=1)
+        if entry.shape[:-2] != query.shape[:-1]:
+            return self._of_shared(query, entry)
         query_part = query @ (of_query + of_difference).T + self.first.bias
-        product = query.unsqueeze(-2) * entry
-        if entry.shape[:-2] == query.shape[:-1]:
-            weight = torch.cat([of_entry - of_difference, of_product], dim=1)
-            entry_part = torch.cat([entry, product], dim=-1) @ weight.T
-        else:
-            # Fewer memories than queries (many candidates of one user): the memory's part is computed once for all.
-            entry_part = entry @ (of_entry - of_difference).T + product @ of_product.T
-        hidden = torch.relu(query_part.unsqueeze(-2) + entry_part)
-        return self._above(hidden)
+        weight = torch.cat([of_entry - of_difference, of_product], dim=1)
+        entry_part = torch.cat([entry, query.unsqueeze(-2) * entry], dim=-1) @ weight.T
+        return self.above(torch.relu(query_part.unsqueeze(-2) + entry_part))
+
+    def _of_shared(self, query: Tensor, entry: Tensor) -> Tensor:
+        """`forward` for many queries `[..., C, D]` of the same entries `[..., 1, S, D]`.
+
+        For a given m, the first layer is linear in q: (W1 + W3 + W4 diag(m)) q + (W2 - W3) m + b. Its weights are made
+        once for each entry; of all pairs there are only the hidden units.
+        """
+        of_query, of_entry, of_difference, of_product = self.first.weight.chunk(4, dim=1)
+        entry = entry.squeeze(-3)
+        weight = (of_query + of_difference).T + entry.unsqueeze(-1) * of_product.T
+        constant = entry @ (of_entry - of_difference).T + self.first.bias
+        # The constant is one more row of the weights, for an input that is 1.
+        weight = torch.cat([weight, constant.unsqueeze(-2)], dim=-2)
+        query = torch.cat([query, torch.ones_like(query[..., :1])], dim=-1)
+        hidden = torch.relu(query.unsqueeze(-3) @ weight)
+        return self.above(hidden).transpose(-1, -2)
 
     def of_moments(self, query_ND: Tensor, entry_XSD: Tensor, entry_NSD: Tensor, moment_N: Tensor) -> Tensor:
         """`forward` where neighbours have the same entries: their part is computed once a moment, `[N, S]`.
@@ -61,10 +76,13 @@ class PairScore(nn.Module):
         query_part = query_ND @ (of_query + of_difference).T + self.first.bias
         product = (query_ND.unsqueeze(1) * entry_NSD).flatten(0, 1)
         of_both = torch.addmm(entry_part.flatten(0, 1), product, of_product.T).view(entry_part.shape)
-        return self._above(torch.relu(of_both + query_part.unsqueeze(1)))
+        return self.above(torch.relu(of_both + query_part.unsqueeze(1)))
 
-    def _above(self, hidden: Tensor) -> Tensor:
-        score: Tensor = self.last(torch.relu(self.second(hidden))).squeeze(-1)
+    def above(self, hidden: Tensor) -> Tensor:
+        """Scores `[...]` from what the first layer makes of pairs, `[..., K]`."""
+        # As a matrix: graphs then add the bias within the product.
+        second = torch.relu(self.second(hidden.flatten(0, -2)))
+        score: Tensor = self.last(second).view(hidden.shape[:-1])
         return score
 
 

@@ -47,14 +47,24 @@ def visible_scores(score: PairScore, query_BCE: Tensor, event_BLE: Tensor, first
     True
     """
     if is_traced():
-        traced: Tensor = score(query_BCE, event_BLE.unsqueeze(1))
-        return traced
+        return _all_scores(score, query_BCE, event_BLE)
     of_query, of_entry, of_difference, of_product = score.first.weight.chunk(4, dim=1)
     part_BCK = query_BCE @ (of_query + of_difference).T + score.first.bias
     weights = of_product, of_entry - of_difference, *score.second.parameters(), score.last.weight
     apply: Callable[..., Tensor] = _Scores.apply
     end_BC = end_BC.clamp(max=event_BLE.shape[1])
     return apply(query_BCE, part_BCK, event_BLE, first_BC, end_BC, *weights) + score.last.bias
+
+
+def _all_scores(score: PairScore, query_BCE: Tensor, event_BLE: Tensor) -> Tensor:
+    """`score` of every pair, in operations that a graph has: `[B, C, L]`."""
+    of_query, of_entry, of_difference, of_product = score.first.weight.chunk(4, dim=1)
+    matrix_BCEK = (of_entry - of_difference).T + query_BCE.unsqueeze(-1) * of_product.T
+    part_BCK = query_BCE @ (of_query + of_difference).T + score.first.bias
+    # The query's part is one more row of the matrix, for an input that is 1.
+    matrix_BCXK = torch.cat([matrix_BCEK, part_BCK.unsqueeze(-2)], dim=-2)
+    event_BLX = torch.cat([event_BLE, torch.ones_like(event_BLE[..., :1])], dim=-1)
+    return score.above(torch.relu(event_BLX.unsqueeze(1) @ matrix_BCXK))
 
 
 class _Scores(torch.autograd.Function):

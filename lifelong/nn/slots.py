@@ -49,7 +49,7 @@ class SlotReader(nn.Module):
         for score in self.scores:
             weight_BCS = masked_softmax(score(query_BCD, slot_BCSD), filled_BCS)
             attentions.append(weight_BCS)
-            found_BCD = (weight_BCS.unsqueeze(-1) * slot_BCSD).sum(dim=-2)
+            found_BCD = _weighted(weight_BCS, slot_BCSD)
             if self.pass_on is not None:
                 query_BCD = found_BCD = self.pass_on(query_BCD) + found_BCD
         return found_BCD, attentions[0]
@@ -94,6 +94,13 @@ class SlotReader(nn.Module):
                 weight[2 * width :] = torch.eye(width)
             if self.pass_on is not None:
                 self.pass_on.weight.copy_(torch.eye(width))
+
+
+def _weighted(weight_BCS: Tensor, slot_BCSD: Tensor) -> Tensor:
+    """Sums of weighted slots, `[B, C, D]`; of slots that all targets share, as one matrix product."""
+    if slot_BCSD.shape[1] == 1:
+        return weight_BCS @ slot_BCSD.squeeze(1)
+    return (weight_BCS.unsqueeze(-1) * slot_BCSD).sum(dim=-2)
 
 
 def slot_covariance(slot_BSD: Tensor, filled_BS: Tensor) -> Tensor:
