@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,50 +117,7 @@ def _summary(dataset: Dataset) -> list[Any]:
         record |= {key: _date(record[key]) for key in ("time_first", "time_last") if record.get(key) is not None}
     rows += _flat(record)
     table = columns("counted", "number", rows=rows)
-    small = dict(manifest.record.get("too_small", {}))
-    if manifest.vault is not None:
-        small |= dataset.vault.manifest.record.get("too_small", {})
-    warned = [f"Too small to conclude from: {split}, {why}." for split, why in small.items()]
-    warned += _ordinal(manifest) + _not_numbers(manifest) + _not_read(manifest)
-    return [f"{manifest.name}, prepared into {dataset.folder}", table, *warned, *_next(manifest, dataset.folder)]
-
-
-def _not_numbers(manifest: Manifest) -> list[str]:
-    """Which fields of numbers have values that are none, and what to do."""
-    lines = []
-    for field, found in manifest.record.get("not_numbers", {}).items():
-        value = found["first"]
-        share = f"{found['items']:,} of {manifest.counts['items']:,} items"
-        line = f"{field} is unknown for {share}: {value!r} is not a number of at least 0"
-        fix = "leave it out of numbers if it is none"
-        if re.fullmatch(r"[\d.]*\d,\d+", value):
-            text = f"replace({field}, '.', '')" if "." in value else field
-            fix = f"""a derived column reads decimal commas: --option "derived.{field}=replace({text}, ',', '.')\""""
-        lines.append(f"{line}. To do: {fix}")
-    return lines
-
-
-def _not_read(manifest: Manifest) -> list[str]:
-    """Which columns no model will see, and how to name those that it should."""
-    names = manifest.record.get("read", {}).get("columns_not_read", [])
-    if not names:
-        return []
-    return [
-        f"Not read, as nothing names them: {', '.join(names)}. "
-        "To do, where they describe the item: --option fields=COLUMN,COLUMN or fields in the mapping"
-    ]
-
-
-def _ordinal(manifest: Manifest) -> list[str]:
-    """What a cut at one number means where times only count each user's events."""
-    found = manifest.record.get("ordinal_cuts")
-    if found is None:
-        return []
-    return [
-        f"Times are ordinal, and all users are cut at the same numbers, {' and '.join(map(str, found['cut_times']))}: "
-        f"all events of {found['users_before_all_cuts']:,} of {found['users']:,} users are before the first. "
-        "--set cut_by=user cuts each user's own times."
-    ]
+    return [f"{manifest.name}, prepared into {dataset.folder}", table, *dataset.notes, *_next(manifest, dataset.folder)]
 
 
 def _date(seconds: int) -> str:

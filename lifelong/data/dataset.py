@@ -20,6 +20,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -36,6 +37,7 @@ from lifelong.data.item_histories import FOLDER as ITEMS
 from lifelong.data.item_histories import ItemHistories
 from lifelong.data.item_statistics import FOLDER as STATISTICS
 from lifelong.data.item_statistics import ItemStatistics
+from lifelong.data.notes import notes_of
 from lifelong.data.scales import ITEM_SCALES, SCALES
 from lifelong.data.vocabulary import IdIndex, Vocabulary
 from lifelong.dtypes import Int32Array, IntArray
@@ -171,7 +173,17 @@ class Dataset:
     def _repr_html_(self) -> str:
         """Its counts, as notebooks show them."""
         rows = [[name.replace("_", " "), f"{number:,}"] for name, number in self.manifest.counts.items()]
-        return html_table(["", "number"], rows, caption=f"Dataset {self.manifest.name} in {self.folder}")
+        table = html_table(["", "number"], rows, caption=f"Dataset {self.manifest.name} in {self.folder}")
+        return table + "".join(f"<p>{escape(note)}</p>" for note in self.notes)
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before using it: columns that are not read, splits that are too small, and the like."""
+        record = self.manifest.record
+        if self.manifest.vault is not None:
+            small = {**record.get("too_small", {}), **self.vault.manifest.record.get("too_small", {})}
+            record = {**record, "too_small": small}
+        return notes_of(record, items=self.manifest.counts.get("items", 0))
 
     @property
     def schema(self) -> Schema:

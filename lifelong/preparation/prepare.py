@@ -11,6 +11,7 @@ threads.
 from __future__ import annotations
 
 import difflib
+import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ from lifelong.preparation.vault import assemble_vault, put_aside
 from lifelong.tables import expand
 
 __all__ = ["PrepareSettings", "expand", "prepare"]
+logger: logging.Logger = logging.getLogger(__name__)
 _SOURCE = "a function of (connection, paths, options) that gives a RawLog, see lifelong.preparation.sources"
 _ENGINES = ("duckdb", "_duckdb", "pyspark", "py4j", "ibis")
 
@@ -56,7 +58,8 @@ def prepare(
         paths: files or globs of a source that has a name; the source decides what roles they have.
         out: folder of the dataset; must not exist or must be empty, unless `settings.overwrite`.
         settings: how to prepare; all settings have defaults.
-        progress: called with plain words at every stage.
+        progress: called with plain words at every stage; without it, what to know of the dataset (`Dataset.notes`) is
+            logged as warnings.
         named: settings by their names, which win over `settings`; and of a log of your own which column is what, as in
             a mapping file (docs/sources.md); of other sources their options.
 
@@ -84,7 +87,11 @@ def prepare(
         )
     with files_of(log, paths) as (source, found):
         chosen, columns = settings_of(source, settings, named)
-        return _prepare(source, expand(found), Path(out), chosen, columns, progress or (lambda _: None))
+        dataset = _prepare(source, expand(found), Path(out), chosen, columns, progress or (lambda _: None))
+    if progress is None:
+        for note in dataset.notes:
+            logger.warning(note)
+    return dataset
 
 
 def _prepare(

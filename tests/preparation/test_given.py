@@ -141,3 +141,23 @@ def test_files_next_to_a_table_are_refused(frame: pd.DataFrame, tmp_path: Path) 
 def test_wrong_values_of_settings_are_all_listed(frame: pd.DataFrame, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"(?s)ratio.*found 0.*cuts"):
         prepare(frame, out=tmp_path / "data", ratio=0, cuts=(0.9, 0.8), **COLUMNS)
+
+
+def test_what_to_know_of_a_dataset_is_a_warning_and_is_shown(
+    frame: pd.DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    columns = {**COLUMNS, "fields": []}
+    dataset = prepare(frame, out=tmp_path / "data", min_count=1, vault=0.05, **columns)
+    not_read = "Not read, as nothing names them: brand. To do, where they describe the item: name them in fields"
+    assert [record.getMessage() for record in caplog.records] == dataset.notes
+    assert dataset.notes[-1].startswith(not_read) and not_read in dataset._repr_html_()
+    small = [note.split(",")[0] for note in dataset.notes[:-1]]
+    assert small == [f"Too small to conclude from: {split}" for split in ("validation", "test", "vault")]
+
+
+def test_who_asked_for_progress_has_the_notes_without_warnings(
+    frame: pd.DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = prepare(frame, out=tmp_path / "data", min_count=1, progress=lambda line: None, **COLUMNS)
+    assert dataset.notes and not caplog.records
+    assert not any("Not read" in note for note in dataset.notes)

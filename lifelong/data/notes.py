@@ -1,0 +1,56 @@
+"""What whoever prepared a dataset should know before using it: each with what to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+
+def notes_of(record: Mapping[str, Any], *, items: int) -> list[str]:
+    """Sentences about a dataset, from the record that its preparation left.
+
+    Args:
+        record: `Manifest.record`, with the splits of a vault among those that are too small.
+        items: of the catalogue.
+
+    >>> notes_of({"read": {"columns_not_read": ["brand"]}}, items=7)[0].split(".")[0]
+    'Not read, as nothing names them: brand'
+    >>> notes_of({}, items=7)
+    []
+    """
+    small = [f"Too small to conclude from: {split}, {why}." for split, why in record.get("too_small", {}).items()]
+    return small + _ordinal(record) + _not_numbers(record, items) + _not_read(record)
+
+
+def _not_numbers(record: Mapping[str, Any], items: int) -> list[str]:
+    """Which fields of numbers have values that are none."""
+    lines = []
+    for field, found in record.get("not_numbers", {}).items():
+        value = found["first"]
+        line = f"{field} is unknown for {found['items']:,} of {items:,} items: {value!r} is not a number of at least 0"
+        fix = "leave it out of numbers if it is none"
+        if re.fullmatch(r"[\d.]*\d,\d+", value):
+            text = f"replace({field}, '.', '')" if "." in value else field
+            fix = f"""a derived column reads decimal commas: --option "derived.{field}=replace({text}, ',', '.')\""""
+        lines.append(f"{line}. To do: {fix}")
+    return lines
+
+
+def _not_read(record: Mapping[str, Any]) -> list[str]:
+    """Which columns no model will see."""
+    names = record.get("read", {}).get("columns_not_read", [])
+    listed = f"Not read, as nothing names them: {', '.join(names)}. To do, where they describe the item: "
+    return [f"{listed}name them in fields (--option fields=COLUMN,COLUMN)"] if names else []
+
+
+def _ordinal(record: Mapping[str, Any]) -> list[str]:
+    """What a cut at one number means where times only count each user's events."""
+    found = record.get("ordinal_cuts")
+    if found is None:
+        return []
+    return [
+        f"Times are ordinal, and all users are cut at the same numbers, {' and '.join(map(str, found['cut_times']))}: "
+        f"all events of {found['users_before_all_cuts']:,} of {found['users']:,} users are before the first. "
+        "cut_by=user (--set cut_by=user) cuts each user's own times."
+    ]
