@@ -6,7 +6,8 @@
 Users are those of `lifelong evaluate --ranking-users 100`, and then others. Models that learn from drawn negatives are
 ranked as `evaluate` does, and with `--plain` by logit plus log popularity alone. With `--popular N` only the N most
 popular items and those that the user had before are ranked, for every model; on 92,000 items this takes Tally a
-twentieth of the time. `--seeds` are further trainings of the first model: intervals are then over users and seeds. The
+twentieth of the time. `--seeds` are further trainings of the first model: intervals are then over users and seeds.
+`--split vault` compares artifacts that `lifelong evaluate --split vault` has measured, and no others. The
 last line is JSON.
 """
 
@@ -24,11 +25,11 @@ from lifelong import open_artifact
 from lifelong.artifact.export import load_model
 from lifelong.artifact.list_order import ListOrder
 from lifelong.data.dataset import Dataset
-from lifelong.data.examples import Examples
-from lifelong.data.negatives import drawn_counts
-from lifelong.evaluation.evaluate import added_in_lists, learns_from_negatives, predict
+from lifelong.data.examples import VAULT, Examples
+from lifelong.evaluation.evaluate import added_in_lists, drawn_for, learns_from_negatives, predict, rows_in
 from lifelong.evaluation.ranking import USERS, measured, most_popular, ranks
 from lifelong.evaluation.significance import interval, over_seeds
+from lifelong.evaluation.vault import stored_result
 
 AT_ONCE, CUTOFF, RESAMPLES = 20, 10, 5_000
 Measured = dict[str, dict[int, np.ndarray[Any, Any]]]
@@ -49,20 +50,21 @@ def ranked(
     model: Any,
     order: ListOrder | None,
     dataset: Dataset,
+    held: Dataset,
     found: Examples,
     users: np.ndarray[Any, Any],
     popular: np.ndarray[Any, Any] | None,
 ) -> Measured:
-    """Recall and NDCG of every basket."""
-    drawn = drawn_counts(dataset) if learns_from_negatives(model) else None
+    """Recall and NDCG of every basket, which `held` has: the dataset or its vault."""
+    drawn = drawn_for(dataset, held) if learns_from_negatives(model) else None
 
     def score(asked: Examples) -> Any:
-        return predict(model, dataset, asked)[:, 0] + added_in_lists(model, dataset, asked, drawn, order)
+        return predict(model, held, asked)[:, 0] + added_in_lists(model, held, asked, drawn, order)
 
     values: Measured = {"recall": {}, "ndcg": {}}
     for start in range(0, len(users), AT_ONCE):
         some = found.take(np.isin(found.user_N, users[start : start + AT_ONCE]))
-        of = ranks(score, dataset, some, minutes=1e9, popular=popular, seed=0)
+        of = ranks(score, held, some, minutes=1e9, popular=popular, seed=0)
         keep(values, of.user_N, of.basket_N, measured(of.rank_N, of.basket_N, int(of.basket_N.max()) + 1, CUTOFF))
         print(f"{min(start + AT_ONCE, len(users))} of {len(users)} users", file=sys.stderr)
     return values
@@ -109,13 +111,19 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="without the weights that an artifact has for lists")
     arguments = parser.parse_args()
     dataset = Dataset(arguments.data)
-    found, users = positives(dataset, arguments.split, arguments.users)
-    popular = None if arguments.popular is None else most_popular(dataset, arguments.popular)
+    if arguments.split == VAULT:
+        for path in (*arguments.artifacts, *arguments.seeds):
+            stored_result(dataset, open_artifact(path))
+    held = dataset.holding(arguments.split)
+    found, users = positives(held, arguments.split, arguments.users)
+    popular = None
+    if arguments.popular is not None:
+        popular = rows_in(held, dataset, most_popular(dataset, arguments.popular))
 
     def values(path: Path) -> Measured:
         artifact = open_artifact(path)
         order = None if arguments.plain else artifact.config.list_order
-        return ranked(load_model(artifact), order, dataset, found, users, popular)
+        return ranked(load_model(artifact), order, dataset, held, found, users, popular)
 
     first, *others = arguments.artifacts
     # By their whole paths: `compare` names the folder of every artifact alike.

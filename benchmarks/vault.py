@@ -1,0 +1,91 @@
+"""Two models in the vault, with several seeds each: how they differ, by the events before the target and as served.
+
+    python benchmarks/vault.py data --first tally0 tally1 tally2 --second gbdt0 gbdt1 gbdt2
+
+Artifacts that have not read the vault do so now (`lifelong evaluate --split vault`). Values are means over seeds;
+intervals are those of `lifelong compare`, over users and seeds, and differences are paired, first less second. The last
+line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lifelong import evaluate, open_artifact
+from lifelong.artifact.export import load_model
+from lifelong.data.dataset import Dataset
+from lifelong.data.examples import VAULT
+from lifelong.evaluation.compare import ComparisonRow, Runs, compare
+from lifelong.evaluation.evaluate import predict
+from lifelong.evaluation.metrics import Sample
+from lifelong.evaluation.vault import opening_of
+
+METRICS = ("auc", "log_loss", "ece")
+LENGTHS = 0, 50, 100, 300, 1000
+Scores = tuple[list[Sample], list[Sample]]
+"""Of each seed, as trained and as served."""
+
+
+def scores(dataset: Dataset, paths: Sequence[Path]) -> Scores:
+    """Scores of the vault by each artifact, without and with its calibrator."""
+    trained, served = list[Sample](), list[Sample]()
+    examples = dataset.vault.examples(VAULT)
+    for path in paths:
+        artifact = open_artifact(path)
+        if opening_of(dataset, artifact) is None:
+            evaluate(artifact, dataset, split=VAULT)
+        logit_N = predict(load_model(artifact), dataset.vault, examples)[:, 0]
+        calibrator = artifact.calibrator(dataset.schema.tasks[0])
+        assert calibrator is not None, f"no calibrator of {path}"
+        for of, logits in ((trained, logit_N), (served, calibrator.logit(logit_N))):
+            of.append(Sample.of(examples.label_NT[:, 0], logits, examples.user_N))
+        print(f"{path}: {len(logit_N):,} examples", flush=True)
+    return trained, served
+
+
+def figures(rows: Sequence[ComparisonRow]) -> dict[str, Any]:
+    """Each model's measures and their difference: value, low and high."""
+    found: dict[str, Mapping[str, Any]] = {row.model: row.metrics for row in rows}
+    (differences,) = (row.differences for row in rows if row.differences is not None)
+    found["first less second"] = differences
+    return {
+        name: {
+            metric: [round(end, 4) for end in (of[metric].value, of[metric].low, of[metric].high)] for metric in METRICS
+        }
+        for name, of in found.items()
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--first", type=Path, nargs="+", required=True, help="artifacts of one model")
+    parser.add_argument("--second", type=Path, nargs="+", required=True, help="artifacts of the other")
+    arguments = parser.parse_args()
+    dataset = Dataset(arguments.data)
+    both = {"first": scores(dataset, arguments.first), "second": scores(dataset, arguments.second)}
+    position_N = np.asarray(dataset.vault.examples(VAULT).position_N)
+    parts: dict[str, tuple[int, Any]] = {
+        "all, as trained": (0, position_N >= 0),
+        "all, as served": (1, position_N >= 0),
+    }
+    for low, high in zip(LENGTHS, (*LENGTHS[1:], np.inf), strict=True):
+        parts[f"{low} events and more, below {high:g}"] = 0, (position_N >= low) & (position_N < high)
+    document: dict[str, Any] = {}
+    for part, (form, chosen_N) in parts.items():
+        if chosen_N.any():
+            runs = {name: Runs(name, [one.take(chosen_N) for one in of[form]]) for name, of in both.items()}
+            document[part] = figures(compare(runs, reference="second"))
+            print(f"{part}: {json.dumps(document[part])}", flush=True)
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()
