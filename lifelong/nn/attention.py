@@ -39,7 +39,7 @@ class PairScore(nn.Module):
         """
         # W1 to W4: the columns for q, m, q - m and q * m.
         of_query, of_entry, of_difference, of_product = self.first.weight.chunk(4, dim=1)
-        if entry.shape[:-2] != query.shape[:-1]:
+        if entry.shape[:-2] != query.shape[:-1] and entry.shape[-3] == 1:
             return self._of_shared(query, entry)
         query_part = query @ (of_query + of_difference).T + self.first.bias
         weight = torch.cat([of_entry - of_difference, of_product], dim=1)
