@@ -7,8 +7,8 @@ Users are those of `lifelong evaluate --ranking-users 100`, and then others. Mod
 ranked as `evaluate` does, and with `--plain` by logit plus log popularity alone. With `--popular N` only the N most
 popular items and those that the user had before are ranked, for every model; on 92,000 items this takes Tally a
 twentieth of the time. `--seeds` are further trainings of the first model: intervals are then over users and seeds.
-`--split vault` compares artifacts that `lifelong evaluate --split vault` has measured, and no others. The
-last line is JSON.
+`--split vault` compares artifacts that `lifelong evaluate --split vault` has measured, and no others. The last line is
+JSON.
 """
 
 from __future__ import annotations

@@ -19,8 +19,16 @@ def notes_of(record: Mapping[str, Any], *, items: int) -> list[str]:
     >>> notes_of({}, items=7)
     []
     """
-    small = [f"Too small to conclude from: {split}, {why}." for split, why in record.get("too_small", {}).items()]
-    return small + _ordinal(record) + _not_numbers(record, items) + _not_read(record)
+    return too_small_notes(record) + _ordinal(record) + _not_numbers(record, items) + _not_read(record)
+
+
+def too_small_notes(record: Mapping[str, Any]) -> list[str]:
+    """Which splits are too small to conclude anything from.
+
+    >>> too_small_notes({"too_small": {"test": "40 examples of 6 users"}})
+    ['Too small to conclude from: test, 40 examples of 6 users.']
+    """
+    return [f"Too small to conclude from: {split}, {why}." for split, why in record.get("too_small", {}).items()]
 
 
 def _not_numbers(record: Mapping[str, Any], items: int) -> list[str]:
@@ -41,7 +49,7 @@ def _not_read(record: Mapping[str, Any]) -> list[str]:
     """Which columns no model will see."""
     names = record.get("read", {}).get("columns_not_read", [])
     listed = f"Not read, as nothing names them: {', '.join(names)}. To do, where they describe the item: "
-    return [f"{listed}name them in fields (--option fields=COLUMN,COLUMN)"] if names else []
+    return [f"{listed}name them in fields, as by --option fields=COLUMN,COLUMN"] if names else []
 
 
 def _ordinal(record: Mapping[str, Any]) -> list[str]:

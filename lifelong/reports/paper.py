@@ -12,6 +12,7 @@ import numpy as np
 
 from lifelong.config import RunConfig
 from lifelong.data.dataset import Dataset
+from lifelong.data.notes import too_small_notes
 from lifelong.evaluation.compare import Comparison
 from lifelong.evaluation.results import best_first
 from lifelong.reports.sections import Section
@@ -185,10 +186,7 @@ def _data(log: PaperLog, dataset: Dataset) -> Section:
         f"The paper cuts histories to the last {log.recent:,} events; {longer:.1%} of the {len(length_U):,} histories "
         f"here are longer than that, and the median has {int(np.median(length_U)):,} events."
     )
-    small = [
-        f"Too small to conclude from: {split}, {why}."
-        for split, why in dataset.manifest.record.get("too_small", {}).items()
-    ]
+    small = too_small_notes(dataset.manifest.record)
     table = Table(["what", "published", "in these files", "share"], rows, f"{log.title}.", name="paper-data")
     return Section("How far these are the paper's data", [note, *small], [table])
 
