@@ -20,6 +20,7 @@ from typing import Any
 from lifelong.store.contract import MemoryStore
 from lifelong.store.messages import Channel, Functions, packed
 from lifelong.store.record_cache import Notice, Written
+from lifelong.store.record_copies import pieces_of
 
 _PLAIN = (
     "bind", "artifact_list", "change_artifact_list", "clear", "commit", "watermark", "positions", "clock", "event_ids",
@@ -88,13 +89,16 @@ class Notices:
             if self._count is not None:
                 # Before it is sent: a reader that knows of it and has not got it waits.
                 number = self._count.value = self._count.value + 1
-            text = packed((what, (written, number)))
-            for channel in self._channels:
-                try:
-                    channel.send_packed(text)
-                except OSError:
-                    # It has ended, or does not read: it joins again when it does.
-                    channel.hang_up()
+            pieces = list(pieces_of(written)) or [{}]
+            for at, piece in enumerate(pieces, 1):
+                # Whoever has got the last one has got all of the change.
+                text = packed((what, (piece, number if at == len(pieces) else 0)))
+                for channel in self._channels:
+                    try:
+                        channel.send_packed(text)
+                    except OSError:
+                        # It has ended, or does not read: it joins again when it does.
+                        channel.hang_up()
 
 
 def functions_of(store: MemoryStore, channel: Channel, threads: Executor, notices: Notices) -> Functions:

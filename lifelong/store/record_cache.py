@@ -7,15 +7,18 @@ between, what was found may be old and is not kept.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 ABSENT = b""
 """Marks a name that the store does not hold; no record is empty."""
-Written = Mapping[int, tuple[Mapping[str, bytes], Sequence[str]]]
-"""Space -> records that a commit wrote there, and names that it erased."""
+Written = Mapping[int, Mapping[str, bytes]]
+"""Space -> records that a commit wrote there, `ABSENT` for names that it erased; nothing of other spaces."""
 Notice = Literal["kept", "listed", "forgotten"]
 """A commit has written something; there is another list of artifacts; or nothing that was read may be kept."""
+Name = TypeVar("Name", bound=Hashable)
+W = TypeVar("W")
+W_contra = TypeVar("W_contra", contravariant=True)
 Listener = Callable[[Notice, Written], None]
 """Called in the order of the commits, before they return, with what they have written."""
 
@@ -28,15 +31,14 @@ class Listenable(Protocol):
         """Call a function with all that changes what a reader may keep."""
 
 
-class RecordCache:
+class RecordCache(Generic[Name]):
     """A bounded map name -> record. Threads may share it.
 
     Args:
         limit: bytes of the records that are kept, about.
-        favour_read: whether what was read stays longer than what was only written.
 
     Example:
-        >>> cache = RecordCache(limit=2**20)
+        >>> cache = RecordCache[str](limit=2**20)
         >>> cache.offer(cache.moment, ["ann", "bob"], [b"1", None])
         >>> cache.get(["ann", "bob", "eve"])
         [b'1', b'', None]
@@ -45,83 +47,93 @@ class RecordCache:
     limit: int
     moment: int
 
-    def __init__(self, limit: int, *, favour_read: bool = False) -> None:
-        self.limit, self.moment, self._favour_read = limit, 0, favour_read
+    def __init__(self, limit: int) -> None:
+        self.limit, self.moment = limit, 0
         self._lock, self._bytes = threading.Lock(), 0
         # In the order in which they came; when it is full, those that came first go.
-        self._records: dict[str, bytes] = {}
+        self._records: dict[Name, bytes] = {}
         # The names that are the next to go, the first of them last.
-        self._oldest: list[str] = []
-        # Names that were read since they came, or were last spared.
-        self._read = set[str]()
+        self._oldest: list[Name] = []
 
-    def get(self, names: Sequence[str]) -> list[bytes | None]:
+    def get(self, names: Iterable[Name]) -> list[bytes | None]:
         """Record of each name: `ABSENT` if it is known that there is none, None if nothing is known."""
-        found = list(map(self._records.get, names))
-        if self._favour_read:
-            # Names without a record are not noted: there is no end of them.
-            self._read.update(name for name, record in zip(names, found, strict=True) if record is not None)
-        return found
+        return list(map(self._records.get, names))
 
-    def offer(self, moment: int, names: Iterable[str], records: Iterable[bytes | None]) -> None:
+    def offer(self, moment: int, names: Iterable[Name], records: Iterable[bytes | None]) -> None:
         """Keep what was read, unless something was written since `moment`."""
         with self._lock:
             if moment == self.moment:
-                found = {name: record or ABSENT for name, record in zip(names, records, strict=True)}
-                if self._favour_read:
-                    self._read.update(found)
-                self._put(found)
+                self._put({name: record or ABSENT for name, record in zip(names, records, strict=True)})
 
-    def wrote(self, records: Mapping[str, bytes], deleted: Iterable[str] = ()) -> None:
-        """Keep what was written."""
+    def wrote(self, written: Mapping[Name, bytes]) -> None:
+        """Keep what was written, `ABSENT` where it was erased."""
         with self._lock:
             self.moment += 1
-            # Erased first: a commit may erase a user and write the user again.
-            self._put(dict.fromkeys(deleted, ABSENT))
-            self._put(records)
+            self._put(written)
+
+    def wrote_some(self, names: Sequence[Name], record: Callable[[int], bytes]) -> None:
+        """Keep what was written for names that are kept here.
+
+        Args:
+            names: all that were written.
+            record: gives the record of the name at a place.
+        """
+        with self._lock:
+            self.moment += 1
+            if not self._records.keys().isdisjoint(names):
+                self._put({name: record(at) for at, name in enumerate(names) if name in self._records})
 
     def forget(self) -> None:
         """Keep nothing."""
         with self._lock:
             self.moment += 1
             self._records, self._bytes, self._oldest = {}, 0, []
-            self._read.clear()
 
-    def _put(self, records: Mapping[str, bytes]) -> None:
+    def _put(self, records: Mapping[Name, bytes]) -> None:
         before = map(self._records.get, records)
         self._bytes += sum(map(len, records.values())) - sum(map(len, filter(None, before)))
         self._records.update(records)
         # No more than have to: to make room for many at once would hold up the threads that read.
-        while self._size() > self.limit:
+        while self._bytes + OVERHEAD * len(self._records) > self.limit:
             if not self._oldest:
                 # To look for the first name of a `dict` each time would pass over all that have gone.
                 self._oldest = list(reversed(self._records))
-            name = self._oldest.pop()
-            record = self._records.pop(name, None)
-            if record is not None and name in self._read:
-                # Spared once: it goes to the end.
-                self._read.discard(name)
-                self._records[name] = record
-            elif record is not None:
-                self._bytes -= len(record)
-
-    def _size(self) -> int:
-        return self._bytes + _OVERHEAD * len(self._records)
+            self._bytes -= len(self._records.pop(self._oldest.pop(), b""))
 
 
-_OVERHEAD = 200
+OVERHEAD = 200
 """Bytes of Python around a record, about."""
 
 
-class RecordCaches:
-    """Records of all spaces of a store, a `RecordCache` for each. Threads may share it.
+class Kind(Protocol[W_contra]):
+    """A cache of the records of one space."""
+
+    @property
+    def moment(self) -> int:
+        """Changes with every write."""
+
+    def get(self, names: Sequence[str]) -> list[bytes | None]:
+        """See `RecordCache`."""
+
+    def offer(self, moment: int, names: Sequence[str], records: Sequence[bytes | None]) -> None:
+        """See `RecordCache`."""
+
+    def wrote(self, written: W_contra) -> None:
+        """Keep what was written."""
+
+    def forget(self) -> None:
+        """Keep nothing."""
+
+
+class RecordCaches(Generic[W]):
+    """Records of all spaces of a store. Threads may share it.
 
     Args:
         limit: bytes of the records of a space that are kept, about.
-        favour_read: see `RecordCache`.
+        kind: makes the cache of a space, given the limit.
 
     Example:
-        >>> caches = RecordCaches(limit=2**20)
+        >>> caches = RecordCaches(2**20, RecordCache[str])
         >>> caches.read(["ann", "bob"], 0, lambda names, space: [b"1", None])
         [b'1', None]
         >>> caches.holds(["ann", "bob"], 0), caches.holds(["eve"], 0)
@@ -131,15 +143,14 @@ class RecordCaches:
     empty: set[int]
     """Spaces that never held anything: they answer at once."""
 
-    def __init__(self, limit: int, *, favour_read: bool = False) -> None:
-        self._limit, self._of, self.empty = limit, dict[int, RecordCache](), set[int]()
-        self._favour_read = favour_read
+    def __init__(self, limit: int, kind: Callable[[int], Kind[W]]) -> None:
+        self._limit, self._kind, self._of, self.empty = limit, kind, dict[int, Kind[W]](), set[int]()
 
-    def of(self, space: int) -> RecordCache:
+    def of(self, space: int) -> Kind[W]:
         """The records of one space."""
         cache = self._of.get(space)
         if cache is None:
-            cache = self._of.setdefault(space, RecordCache(self._limit, favour_read=self._favour_read))
+            cache = self._of.setdefault(space, self._kind(self._limit))
         return cache
 
     def holds(self, names: Sequence[str], space: int) -> bool:
@@ -169,16 +180,11 @@ class RecordCaches:
             cache.offer(moment, unknown, records)
         return [record or None for record in found]
 
-    def kept(self, written: Written) -> None:
-        """Keep what a commit has written.
-
-        Args:
-            written: space -> records, and names that were erased.
-        """
-        for space, (records, erased) in written.items():
-            if records:
-                self.empty.discard(space)
-            self.of(space).wrote(records, erased)
+    def kept(self, written: Mapping[int, W]) -> None:
+        """Keep what a commit has written, by space."""
+        for space, some in written.items():
+            self.empty.discard(space)
+            self.of(space).wrote(some)
 
     def drop(self, space: int) -> None:
         """Keep nothing of a space that was emptied."""

@@ -3,8 +3,8 @@
     read --known here--> RAM                  commit --> owner --> disk
       `--not known--> owner --> disk                       `--what it kept, in the order of the commits--> RAM
 
-The owner reports what a commit wrote before it reports that the commit is done. So a client whose event has been
-acknowledged finds it in the RAM of this process. Nothing here waits while a commit is written, except a read of a
+The owner reports what a commit wrote before it reports that the commit is done. So scores include an event as soon as
+it has been acknowledged; as long as its record is among the latest, it is found in the RAM of this process. Nothing here waits while a commit is written, except a read of a
 record that is not in RAM.
 
 Several processes may have one owner. Then an answer of one of them must hold for all: the owner counts the changes in
@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, cast
 
 from lifelong.errors import StoreError, StoreUnavailableError
@@ -24,7 +24,8 @@ from lifelong.store.artifact_list import ArtifactList, StoreIdentity
 from lifelong.store.contract import ITEMS, Commit
 from lifelong.store.messages import Calls, Channel
 from lifelong.store.owner import ChangeCount
-from lifelong.store.record_cache import Notice, RecordCaches, Written
+from lifelong.store.record_cache import Notice, RecordCaches
+from lifelong.store.record_copies import PackedRecords, RecordCopies
 
 CACHE = 128 * 2**20
 """Default of the bytes of records of a space that are kept in RAM."""
@@ -61,8 +62,7 @@ class RemoteStore:
     """Whether other processes write to it, too."""
 
     def __init__(self, connect: Connect, *, cache: int = CACHE, count: ChangeCount | None = None) -> None:
-        # Every write arrives here, and must not evict what is being read.
-        self._connect, self._caches = connect, RecordCaches(cache, favour_read=True)
+        self._connect, self._caches = connect, RecordCaches(cache, RecordCopies)
         self._list: ArtifactList | None = None
         self._changes, self._left = 0, deque[int]()
         self.shared, self._count = count is not None, count
@@ -84,7 +84,7 @@ class RemoteStore:
         self._relisted()
         return calls
 
-    def _notice(self, what: Notice, change: tuple[Written, int]) -> None:
+    def _notice(self, what: Notice, change: tuple[Mapping[int, PackedRecords], int]) -> None:
         written, number = change
         if what == "kept":
             self._caches.kept(written)

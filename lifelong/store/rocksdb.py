@@ -78,7 +78,7 @@ from lifelong.store.folder import (
     unwritable,
 )
 from lifelong.store.log_check import check_log, check_reached_log, fault_at_opening, note_log
-from lifelong.store.record_cache import Listener, Notice, RecordCaches, Written
+from lifelong.store.record_cache import ABSENT, Listener, Notice, RecordCache, RecordCaches, Written
 from lifelong.store.write_ahead_log import files
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class RocksDbStore:
         self._rocksdict: Any = require("rocksdict", extra="serve", purpose="a rocksdb:// store")
         self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
         self._lock, self._noting, self._db = threading.Lock(), threading.Lock(), None
-        self._caches: RecordCaches = RecordCaches(cache)
+        self._caches = RecordCaches(cache, RecordCache[str])
         if not read_only:
             prepare(path)
         require_head(path, SINGLE, read_only=read_only)
@@ -260,7 +260,12 @@ class RocksDbStore:
         """Put what was written into the caches, and remove what was erased."""
         spaces = {*self.artifact_list().spaces, *change.records, *([ITEMS] if change.removed else [])}
         erased = {space: change.deleted if space >= 0 else change.removed if space == ITEMS else () for space in spaces}
-        written: Written = {space: (change.records.get(space, {}), names) for space, names in erased.items()}
+        written: Written = {
+            # Erased first: a commit may erase a user and write the user again.
+            space: {**dict.fromkeys(names, ABSENT), **change.records.get(space, {})} if names else change.records[space]
+            for space, names in erased.items()
+            if names or space in change.records
+        }
         self._caches.kept(written)
         self._say("kept", written)
 

@@ -16,6 +16,7 @@ from lifelong.store import remote as remotely
 from lifelong.store.contract import ITEMS, Commit
 from lifelong.store.messages import Channel
 from lifelong.store.owner import ChangeCount, Notices
+from lifelong.store.record_copies import PIECE
 from lifelong.store.remote import RemoteStore
 from lifelong.testing.store_contract import IDENTITY, OTHER, checks_for
 
@@ -128,6 +129,27 @@ def test_one_of_several_readers_waits_for_what_was_kept_by_way_of_another(one_of
     assert found == [[b"2"]] and reader.holds(["ann"])
 
 
+def test_a_reader_waits_for_all_pieces_of_a_change(one_of_several):
+    owner, reader, _ = one_of_several
+    names, may, taken = [f"u{number}" for number in range(2 * PIECE + 1)], threading.Semaphore(0), []
+    kept = reader._caches.kept
+
+    def kept_when_it_may(written):
+        assert may.acquire(timeout=30)
+        kept(written)
+        taken.append(written)
+
+    reader._caches.kept = kept_when_it_may
+    owner.store.commit(Commit(records={0: dict.fromkeys(names, b"1")}))
+    for number in (1, 2):
+        may.release()
+        until(lambda number=number: len(taken) == number)
+        assert not reader.holds(names[:1]), "an answer could hold a part of a commit that another reader knows all of"
+    may.release()
+    until(lambda: reader.holds(names))
+    assert reader.read_many(names) == [b"1"] * len(names)
+
+
 def test_a_reader_that_does_not_get_the_changes_says_so_and_answers_again_when_it_has_them(one_of_several, monkeypatch):
     owner, reader, through = one_of_several
     monkeypatch.setattr(remotely, "BEHIND_SECONDS", 0.05)
@@ -163,9 +185,9 @@ def test_a_reader_that_reads_nothing_is_cut_off_and_the_others_get_all(tmp_path)
         notices.add(here)
     (_, deaf), (_, reading) = pairs
     for number in range(1, 31):
-        notices.say("kept", {0: ({"ann": bytes(50_000)}, [])})
+        notices.say("kept", {0: {"ann": bytes(50_000)}})
         what, (written, seen) = reading.receive()
-        assert (what, len(written[0][0]["ann"]), seen, count.value) == ("kept", 50_000, number, number)
+        assert (what, written[0].get(b"ann"), seen, count.value) == ("kept", bytes(50_000), number, number)
     with pytest.raises(EOFError):
         for _ in range(30):
             deaf.receive()
