@@ -4,8 +4,8 @@
       `--not known--> owner --> disk                       `--what it kept, in the order of the commits--> RAM
 
 The owner reports what a commit wrote before it reports that the commit is done. So scores include an event as soon as
-it has been acknowledged; as long as its record is among the latest, it is found in the RAM of this process. Nothing here waits while a commit is written, except a read of a
-record that is not in RAM.
+it has been acknowledged; as long as its record is among the latest, it is found in the RAM of this process. Nothing
+here waits while a commit is written, except a read of a record that is not in RAM.
 
 Several processes may have one owner. Then an answer of one of them must hold for all: the owner counts the changes in
 memory that all of them see, and a process that has not received the last one waits for it before it reads from its RAM.

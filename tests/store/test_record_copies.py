@@ -30,6 +30,15 @@ def test_each_record_of_a_commit_is_found_however_many_there_are(copies, size):
     assert copies.get([*written, "u", "1"]) == [*written.values(), None, None]
 
 
+def test_many_names_are_found_at_once_each_with_its_latest_record(copies):
+    names = [f"u{number}" for number in range(MANY)]
+    for at, some in enumerate((names, names[::2], names[::3], names[:5])):
+        wrote(copies, dict.fromkeys(some, b"%d" % at))
+    latest = dict.fromkeys(names, b"0") | dict.fromkeys(names[::2], b"1") | dict.fromkeys(names[::3], b"2")
+    latest |= dict.fromkeys(names[:5], b"3")
+    assert copies.get([*names, "nobody"]) == [*latest.values(), None]
+
+
 def test_names_are_whole_ones_in_any_script(copies):
     written = {
         "ann": b"1",
@@ -111,7 +120,7 @@ def test_a_search_passes_over_a_bounded_number_of_pieces(copies):
     for number in range(200):
         wrote(copies, {f"{number} {k}": b"x" for k in range(100)})
     known = [copies.get([f"{number} 7"]) != [None] for number in range(200)]
-    assert known == [number >= 200 - 128 for number in range(200)]
+    assert known == [number >= 200 - 64 for number in range(200)]
 
 
 def test_after_forgetting_nothing_is_known(copies):
