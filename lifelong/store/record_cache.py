@@ -36,6 +36,7 @@ class RecordCache(Generic[Name]):
 
     Args:
         limit: bytes of the records that are kept, about.
+        favour_read: whether what was found again since it came is spared once when its turn to go comes.
 
     Example:
         >>> cache = RecordCache[str](limit=2**20)
@@ -47,17 +48,23 @@ class RecordCache(Generic[Name]):
     limit: int
     moment: int
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.moment = limit, 0
+    def __init__(self, limit: int, *, favour_read: bool = False) -> None:
+        self.limit, self.moment, self._favour_read = limit, 0, favour_read
         self._lock, self._bytes = threading.Lock(), 0
         # In the order in which they came; when it is full, those that came first go.
         self._records: dict[Name, bytes] = {}
         # The names that are the next to go, the first of them last.
         self._oldest: list[Name] = []
+        # Names that were found since they came, or were last spared.
+        self._found = set[Name]()
 
-    def get(self, names: Iterable[Name]) -> list[bytes | None]:
+    def get(self, names: Sequence[Name]) -> list[bytes | None]:
         """Record of each name: `ABSENT` if it is known that there is none, None if nothing is known."""
-        return list(map(self._records.get, names))
+        found = list(map(self._records.get, names))
+        if self._favour_read:
+            # Names without a record are not noted: there is no end of them.
+            self._found.update(name for name, record in zip(names, found, strict=True) if record is not None)
+        return found
 
     def offer(self, moment: int, names: Iterable[Name], records: Iterable[bytes | None]) -> None:
         """Keep what was read, unless something was written since `moment`."""
@@ -88,6 +95,7 @@ class RecordCache(Generic[Name]):
         with self._lock:
             self.moment += 1
             self._records, self._bytes, self._oldest = {}, 0, []
+            self._found.clear()
 
     def _put(self, records: Mapping[Name, bytes]) -> None:
         before = map(self._records.get, records)
@@ -98,7 +106,14 @@ class RecordCache(Generic[Name]):
             if not self._oldest:
                 # To look for the first name of a `dict` each time would pass over all that have gone.
                 self._oldest = list(reversed(self._records))
-            self._bytes -= len(self._records.pop(self._oldest.pop(), b""))
+            name = self._oldest.pop()
+            record = self._records.pop(name, None)
+            if record is not None and name in self._found:
+                # It goes to the end.
+                self._found.discard(name)
+                self._records[name] = record
+            elif record is not None:
+                self._bytes -= len(record)
 
 
 OVERHEAD = 200

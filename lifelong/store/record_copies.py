@@ -86,7 +86,7 @@ def pieces_of(written: Written) -> Iterator[Mapping[int, PackedRecords]]:
 class RecordCopies:
     """The copies of one space. Threads may share it.
 
-    Half of the room is for what was asked for, half for the latest pieces.
+    Three quarters of the room are for what was asked for, one is for the latest pieces.
 
     Args:
         limit: bytes of the records that are kept, about.
@@ -99,8 +99,8 @@ class RecordCopies:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit, self._lock = limit // 2, threading.Lock()
-        self._asked = RecordCache[bytes](limit // 2)
+        self._limit, self._lock = limit // 4, threading.Lock()
+        self._asked = RecordCache[bytes](limit - self._limit, favour_read=True)
         self._pieces, self._bytes = deque[PackedRecords](), 0
         # Of small commits, until they are a piece.
         self._small: dict[bytes, bytes] = {}
