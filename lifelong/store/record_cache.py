@@ -120,7 +120,7 @@ OVERHEAD = 200
 """Bytes of Python around a record, about."""
 
 
-class Kind(Protocol[W_contra]):
+class SpaceCache(Protocol[W_contra]):
     """A cache of the records of one space."""
 
     @property
@@ -158,10 +158,10 @@ class RecordCaches(Generic[W]):
     empty: set[int]
     """Spaces that never held anything: they answer at once."""
 
-    def __init__(self, limit: int, kind: Callable[[int], Kind[W]]) -> None:
-        self._limit, self._kind, self._of, self.empty = limit, kind, dict[int, Kind[W]](), set[int]()
+    def __init__(self, limit: int, kind: Callable[[int], SpaceCache[W]]) -> None:
+        self._limit, self._kind, self._of, self.empty = limit, kind, dict[int, SpaceCache[W]](), set[int]()
 
-    def of(self, space: int) -> Kind[W]:
+    def of(self, space: int) -> SpaceCache[W]:
         """The records of one space."""
         cache = self._of.get(space)
         if cache is None:

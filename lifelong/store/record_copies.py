@@ -1,11 +1,11 @@
-"""Copies of the records of a store that another process owns, in a process that only reads.
+"""Copies of the records of a store that another process owns.
 
     what a commit wrote --packed, in pieces--> the latest pieces, as they came
                                                    |--search for a name that is asked for the first time--.
     what readers asked for, brought up to date <---'<-----------------------------------------------------'
 
-Every write comes here, and most are of users whom nobody asks about. To put each of their records into a map would hold
-up the threads that read for longer than all else that a write costs this process.
+Every write comes here, and most are of users that nobody asks about. To put each of their records into a map would
+hold up the threads that read for longer than all else that a write costs this process.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def pieces_of(written: Written) -> Iterator[Mapping[int, PackedRecords]]:
 class RecordCopies:
     """The copies of one space. Threads may share it.
 
-    Three quarters of the room are for what was asked for, one is for the latest pieces.
+    Three quarters of the room are for what was asked for, one quarter is for the latest pieces.
 
     Args:
         limit: bytes of the records that are kept, about.

@@ -68,3 +68,37 @@ def test_of_what_was_written_only_what_is_kept_can_be_brought_up_to_date(cache):
     # What was read before may be old, of all names.
     cache.offer(moment, ["c"], [b"old"])
     assert cache.get(["c"]) == [None]
+
+
+def test_what_was_read_outlives_what_was_only_written_but_not_for_ever():
+    cache = RecordCache[str](limit=100_000, favour_read=True)
+    cache.wrote({"asked": b"x" * 100})
+    for number in range(1_000):
+        cache.get(["asked"])
+        cache.wrote({f"written{number}": b"x" * 100})
+    assert cache.get(["asked", "written0"]) == [b"x" * 100, None]
+    for number in range(1_000):
+        cache.wrote({f"later{number}": b"x" * 100})
+    assert cache.get(["asked"]) == [None]
+
+
+def test_names_that_are_asked_for_and_not_kept_take_no_room():
+    cache = RecordCache[str](limit=100_000, favour_read=True)
+    for number in range(1_000):
+        before = cache.moment
+        assert cache.get([f"u{number}"]) == [None]
+        # A commit comes between the read and its record, which is not kept.
+        cache.wrote({"busy": b"x"})
+        cache.offer(before, [f"u{number}"], [b"old"])
+    assert not cache._found
+
+
+def test_where_everything_was_read_the_bound_holds_too():
+    cache = RecordCache[str](limit=100_000, favour_read=True)
+    names = [f"n{number}" for number in range(300)]
+    cache.wrote(dict.fromkeys(names, b"x" * 100))
+    cache.get(names)
+    for number in range(3):
+        names += [f"{number}m{k}" for k in range(100)]
+        cache.wrote(dict.fromkeys(names, b"x" * 100))
+        assert 250 <= sum(record is not None for record in cache.get(names)) <= 334

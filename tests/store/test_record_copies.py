@@ -105,6 +105,16 @@ def test_what_was_asked_for_outlives_what_was_only_written():
     assert copies.get([f"{MANY - 1} 0"]) == [b"x" * 100]
 
 
+def test_what_was_read_once_from_the_store_outlives_what_was_written_after_it():
+    copies = RecordCopies(limit=100_000)
+    copies.offer(copies.moment, ["asked"], [b"x" * 100])
+    for number in range(400):
+        wrote(copies, {f"written{number}": b"x" * 100})
+    for number in range(4):
+        wrote(copies, {f"later {number} {k}": b"x" * 100 for k in range(PIECE)})
+    assert copies.get(["asked", "written0"]) == [b"x" * 100, None]
+
+
 def test_who_is_asked_for_again_and_again_stays():
     copies = RecordCopies(limit=40_000)
     wrote(copies, {"often": b"x", "once": b"x"})
