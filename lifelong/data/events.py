@@ -162,14 +162,11 @@ def context_numbers(
     Returns:
         The shape of `time` plus one axis, with a column per field.
     """
-    known = given or {}
-    columns = [
-        np.broadcast_to(known.get(field, UNKNOWN), time.shape)
-        if field.startswith((_USER, _ITEM))
-        else _context_column(field, time, last_time)
-        for field in fields
-    ]
-    return np.stack(columns, axis=-1) if columns else np.zeros((*time.shape, 0), np.int64)
+    known, found = given or {}, np.empty((*time.shape, len(fields)), np.int64)
+    for place, field in enumerate(fields):
+        own = field.startswith((_USER, _ITEM))
+        found[..., place] = known.get(field, UNKNOWN) if own else _context_column(field, time, last_time)
+    return found
 
 
 def _context_column(field: str, time: IntArray, last_time: IntArray) -> IntArray:

@@ -1,8 +1,7 @@
 """Counting cells in compiled loops: out of the bytes of a record and back, one event further, and read for candidates.
 
     record --unpack--> cells, each field's by rising key --write--> cells --pack--> record
-                                                         `-find---> count, age, faded, seconds of each candidate's keys
-                                    `--number--> what read graphs take
+                                                         `-find---> what read graphs take of each candidate's keys
 
 Bit for bit what `lifelong.nn.cells` and `lifelong.nn.clock` say, which are the specification; `packed_cells` says what
 is stored. There the order of cells has no meaning. Here they stay sorted, empty ones last: a key is found by halving,
@@ -427,62 +426,46 @@ def find(
     count_B: Array,
     key_BCF: Array,
     rules: Rules,
+    kinds: tuple[Array, int],
     found: tuple[Array, Array, Array, Array],
+    numbers: tuple[Array, Array, Array],
 ) -> None:
-    """What memories know of each candidate's keys.
+    """What memories know of each candidate's keys, and the numbers that a read graph takes of it.
 
     Args:
         memory: cell_BKX, sorted; faded_BW; clock_BJX.
         count_B: int64 events so far.
         key_BCF: int64 keys.
         rules: see `write`.
-        found: times, age, faded and seconds, each `[B, C, F]` and zeros, which are filled.
+        kinds: kind_T, the first kind of cell with each count; how many kinds a field has, 0 for no numbers.
+        found: times, age, faded and seconds, each `[B, C, F]`; are filled.
+        numbers: number_BCFX and flag_BCFX, float32; kind_BCF, int64; are filled. See
+            `lifelong.nn.tally.CountMemory.numbers`.
     """
-    (cell_BKX, faded_BW, clock_BJX), (start_F, age_A, (count_N, _, _), _, bits, (_, rows)) = memory, rules
-    times_BCF, age_BCF, faded_BCF, seconds_BCF = found
+    (cell_BKX, faded_BW, clock_BJX), (start_F, age_A, (count_N, _, _), steps, bits, (_, rows)) = memory, rules
+    (times_BCF, age_BCF, faded_BCF, seconds_BCF), (number_BCFX, flag_BCFX, kind_BCF) = found, numbers
+    (kind_T, every), most, half = kinds, len(kinds[0]) - 1, steps // 2
     for b in range(len(cell_BKX)):
         for c in range(key_BCF.shape[1]):
             for f in range(key_BCF.shape[2]):
-                key = key_BCF[b, c, f]
-                if key < 0:
-                    continue
-                at = _place(cell_BKX[b], start_F[f], start_F[f + 1], key - KEYS // 2)
-                if at < start_F[f + 1] and _rank(cell_BKX[b], at) == key - KEYS // 2:
+                key, times, age, faded, seconds = key_BCF[b, c, f], np.int64(0), np.int64(0), np.int64(0), np.float32(0)
+                kept = key - KEYS // 2
+                at = _place(cell_BKX[b], start_F[f], start_F[f + 1], kept)
+                if key >= 0 and at < start_F[f + 1] and _rank(cell_BKX[b], at) == kept:
                     packed = np.int64(cell_BKX[b, at, 1])
-                    times_BCF[b, c, f], age_BCF[b, c, f] = count_N[packed >> 8], packed & (AGES - 1)
-                    seconds_BCF[b, c, f] = _elapsed(clock_BJX[b, rows:], count_B[b], age_A[packed & (AGES - 1)])
-                elif bits:
-                    faded_BCF[b, c, f] = _is_faded(faded_BW[b], key, f, bits)
-
-
-@jit
-def number(
-    found: tuple[Array, Array, Array, Array],
-    key_I: Array,
-    fields: Any,
-    rules: Rules,
-    kinds: tuple[Array, int],
-    numbers: tuple[Array, Array, Array],
-) -> None:
-    """What was found as the numbers that a read graph takes; see `lifelong.nn.tally.CountMemory.numbers`.
-
-    Args:
-        found: from `find`, all targets and fields in one axis.
-        key_I: int64 keys.
-        fields: F.
-        rules: see `write`.
-        kinds: kind_T, the first kind of cell with each count; how many kinds a field has.
-        numbers: number_IX and flag_IX, float32; kind_I, int64; are filled.
-    """
-    (times_I, age_I, faded_I, seconds_I), (number_IX, flag_IX, kind_I), (kind_T, every) = found, numbers, kinds
-    age_A, half = rules[1], rules[3] // 2
-    for i in range(len(key_I)):
-        times, age = times_I[i], age_I[i]
-        number_IX[i, 0], number_IX[i, 1] = times, age_A[age]
-        number_IX[i, 2], number_IX[i, 3] = seconds_I[i] / _HOUR, max(key_I[i], 0)
-        flag_IX[i, 0], flag_IX[i, 1] = times > 0, faded_I[i]
-        # A value without a cell has an age of 0.
-        kind_I[i] = kind_T[min(times, len(kind_T) - 1)] + i % fields * every + age // half + faded_I[i]
+                    times, age = count_N[packed >> 8], packed & (AGES - 1)
+                    seconds = _elapsed(clock_BJX[b, rows:], count_B[b], age_A[age])
+                elif key >= 0 and bits:
+                    faded = np.int64(_is_faded(faded_BW[b], key, f, bits))
+                times_BCF[b, c, f], age_BCF[b, c, f] = times, age
+                faded_BCF[b, c, f], seconds_BCF[b, c, f] = faded, seconds
+                if every:
+                    number_X, flag_X = number_BCFX[b, c, f], flag_BCFX[b, c, f]
+                    number_X[0], number_X[1], number_X[2], number_X[3] = times, age_A[age], seconds / _HOUR, max(key, 0)
+                    flag_X[0], flag_X[1] = times > 0, faded
+                    # A value without a cell has an age of 0.
+                    kind = kind_T[times if times < most else most]
+                    kind_BCF[b, c, f] = kind + f * every + age // half + faded
 
 
 @jit
@@ -592,42 +575,60 @@ def gather(byte_NR: Array, begin: Any, length_N: Array, place_N: Array, out_I: A
 
 
 @jit
-def scatter(
-    whole_I: Array, place_N: Array, length_N: Array, byte_BR: Array, row_N: Array, begin: Any, values: Any
-) -> Any:
-    """The way back: the next bytes of each record into a stretch of its row, and move the places after them.
+def _length(byte_I: Array, at: Any) -> Any:
+    """A number of two bytes."""
+    return np.int64(byte_I[at]) + 256 * np.int64(byte_I[at + 1])
+
+
+@jit
+def scatter(whole_I: Array, size_N: Array, row_N: Array, rows: Any, least: Any, stretch_SX: Array, out_I: Array) -> Any:
+    """The way back: one field after another, each in rows.
 
     Args:
-        whole_I: bytes of N records, one after another, which hold all that the lengths say.
-        place_N: where the bytes of each begin.
-        length_N: how many they are, no more than the stretch has.
-        byte_BR: rows of zeros, which are filled.
+        whole_I: bytes of N records, one after another.
+        size_N: how many each has.
         row_N: which row is whose.
-        begin: first byte of the stretch in a row.
-        values: the number of keys, if these are the filled cells of a field; else -1.
+        rows: how many there are.
+        least: bytes before the first stretch of a record, which end with the lengths of its stretches.
+        stretch_SX: of each stretch its length at most; the number of keys if it is a field's filled cells, else -1;
+            bytes of the fields before its own; its first byte in its field; and bytes of its field.
+        out_I: zeros, which are filled.
 
     Returns:
-        0, or what is wrong: bytes that end in a zero, which `trim` leaves out, or cells that `measure` does not take.
+        0, or what is wrong: lengths that do not fit, bytes that end in a zero, which `trim` leaves out, or cells that
+        `measure` does not take.
     """
-    for n in range(len(row_N)):
-        length, place, row = length_N[n], place_N[n], row_N[n]
-        for at in range(length):
-            byte_BR[row, begin + at] = whole_I[place + at]
-        end = place + length
-        if length and whole_I[end - 1] == 0:
+    stretches, stop = len(stretch_SX), np.int64(0)
+    for n in range(len(size_N)):
+        place, stop = stop + least, stop + size_N[n]
+        end = place
+        for s in range(stretches if place <= stop else 0):
+            length = _length(whole_I, place - 2 * (stretches - s))
+            # What is too long for its stretch is too long for the record.
+            end += length if length <= stretch_SX[s, 0] else size_N[n]
+        if end != stop:
             return UNSORTED
-        if values >= 0:
-            before = np.int64(-1)
-            for at in range(place, end - 3, 4):
-                key = (whole_I[at] + 256 * np.int64(whole_I[at + 1])) ^ (KEYS // 2)
-                second = whole_I[at + 2] + 256 * np.int64(whole_I[at + 3])
-                # As a number with a sign, that of a filled cell is not negative.
-                if key < before or not AGES <= second < KEYS // 2:
-                    return UNSORTED
-                before = key
-            if length % 4:
+        first = place
+        for s in range(stretches):
+            length, values = _length(whole_I, first - 2 * (stretches - s)), stretch_SX[s, 1]
+            end = place + length
+            begin = rows * stretch_SX[s, 2] + row_N[n] * stretch_SX[s, 4] + stretch_SX[s, 3]
+            for at in range(length):
+                out_I[begin + at] = whole_I[place + at]
+            if length and whole_I[end - 1] == 0:
                 return UNSORTED
-            if before >= values:
-                return TOO_HIGH
-        place_N[n] = end
+            if values >= 0:
+                before = np.int64(-1)
+                for at in range(place, end - 3, 4):
+                    key = (whole_I[at] + 256 * np.int64(whole_I[at + 1])) ^ (KEYS // 2)
+                    second = whole_I[at + 2] + 256 * np.int64(whole_I[at + 3])
+                    # As a number with a sign, that of a filled cell is not negative.
+                    if key < before or not AGES <= second < KEYS // 2:
+                        return UNSORTED
+                    before = key
+                if length % 4:
+                    return UNSORTED
+                if before >= values:
+                    return TOO_HIGH
+            place = end
     return 0

@@ -32,6 +32,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from lifelong.data.events import NO_TIME
 from lifelong.dtypes import Float32Array, IntArray
 from lifelong.errors import StoreCorruptError, StoreError, UsageError
 from lifelong.memory.packed_cells import PackedCells
@@ -101,16 +102,15 @@ class Codec(ABC):
         }
         # Prefixed, since a field of a memory may have the name of one in the header.
         self._record = np.dtype([*_HEADER, *((f"field {part.name}", self._stored(part)) for part in self.layout)])
+        self._plains = {part.name: self._plain(part) for part in layout}
         self._short = self._short_records()
-        # Fields whose bytes in a short record are those in RAM.
-        self._same = {part.name for part in layout if self._plain(part) == np.dtype((part.dtype, part.shape))}
 
     def _short_records(self) -> ShortRecords | None:
         """The short form, None if the layout has none: it is for one field of cells."""
         if len(self.cells) != 1:
             return None
         ((name, packed),) = self.cells.items()
-        sizes = {part.name: self._plain(part).itemsize for part in self.layout}
+        sizes = {name: plain.itemsize for name, plain in self._plains.items()}
         found = ShortRecords(sizes, name, packed, bytes([SHORT, self.number, 0, 0]))
         return found if found.fits else None
 
@@ -218,7 +218,7 @@ class Codec(ABC):
     def _in_bytes(self, part: FieldLayout, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A field of some users as a record keeps it, its cells not packed."""
         stored = self.pack(values) if part.name in self.rounded else values
-        return np.asarray(stored, self._plain(part).base)
+        return np.asarray(stored, self._plains[part.name].base)
 
     def _headers(self, states: States, chosen: slice) -> npt.NDArray[np.uint8]:
         """`[N, 24]` bytes without version and checksum."""
@@ -251,58 +251,62 @@ class Codec(ABC):
         Raises:
             StoreCorruptError: a record is truncated, altered, or of another format.
         """
+        if len(records) <= _TOGETHER:
+            return self._decode(records, 0)
         states = States.empty(self.layout, len(records))
         for start in range(0, len(records), _TOGETHER):
-            self._decode(records[start : start + _TOGETHER], states, start)
+            some = self._decode(records[start : start + _TOGETHER], start)
+            states.put(np.arange(start, start + len(some)), some)
         return states
 
-    def _decode(self, records: Sequence[bytes | None], states: States, start: int) -> None:
-        """Put what some records hold into the states from a place on."""
+    def _decode(self, records: Sequence[bytes | None], start: int) -> States:
+        """`decode` of some records, the first of which is at a place among all."""
         long, short = list[int](), list[int]()
         for place, record in enumerate(records):
             if record is not None:
                 (short if self._short is not None and record[:1] == _SHORT else long).append(place)
-        if short:
-            self._decode_short([records[place] or b"" for place in short], states, start + np.array(short, np.int64))
+        states = self._decode_short(records, short, start) if short else States.empty(self.layout, len(records))
         if long:
-            self._decode_long([records[place] or b"" for place in long], states, start + np.array(long, np.int64))
+            self._decode_long(records, long, start, states)
+        return states
 
-    def _decode_short(self, kept: Sequence[bytes], states: States, row_N: IntArray) -> None:
-        """`_decode` for short records."""
-        if not self._put_short(kept, states, row_N):
-            for place, record in zip(row_N.tolist(), kept, strict=True):
-                self._check_short(record, place)
+    def _decode_short(self, records: Sequence[bytes | None], short: Sequence[int], start: int) -> States:
+        """States of as many users, empty but for those with short records, which are at some places."""
+        kept = [records[place] or b"" for place in short]
+        states = self._short_states(kept, np.array(short, np.int64), len(records))
+        if states is None:
+            for place, record in zip(short, kept, strict=True):
+                self._check_short(record, start + place)
+        assert states is not None
+        return states
 
-    def _put_short(self, kept: Sequence[bytes], states: States, row_N: IntArray) -> bool:
-        """Put what short records hold into the states of some users, which were empty; False if one is damaged."""
+    def _short_states(self, kept: Sequence[bytes], row_N: IntArray, users: int) -> States | None:
+        """What short records hold, each in the row of its user; None if one of them is damaged."""
         assert self._short is not None
-        into: dict[str, tuple[npt.NDArray[np.uint8], IntArray]] = {}
-        other: dict[str, npt.NDArray[Any]] = {}
-        for part in self.layout:
-            if part.name in self._same:
-                into[part.name] = bytes_of(states.fields[part.name]), row_N
-            else:
-                other[part.name] = np.zeros(len(kept), self._plain(part))
-                into[part.name] = bytes_of(other[part.name]), np.arange(len(kept))
         try:
-            header_NR = self._short.decode(kept, into)
+            found = self._short.decode(kept, row_N, users)
         except ValueError as error:
             raise _impossible(error) from error
-        if header_NR is None:
-            return False
-        header_N = np.ascontiguousarray(header_NR).view(_HEAD)[:, 0]
-        states.count_B[row_N], states.last_time_B[row_N] = header_N["count"], header_N["last_time"]
-        for name, stored in other.items():
-            states.fields[name][row_N] = self.unpack(stored)
-        return True
+        if found is None:
+            return None
+        header_NR, byte_BR = found
+        header_N, fields = header_NR.view(_HEAD)[:, 0], dict[str, npt.NDArray[Any]]()
+        for part in self.layout:
+            plain = self._plains[part.name]
+            stored = byte_BR[part.name].view(plain.base).reshape(users, *plain.shape)
+            fields[part.name] = self.unpack(stored) if part.name in self.rounded else stored
+        count_B, last_time_B = np.zeros(users, np.int64), np.full(users, NO_TIME, np.int64)
+        count_B[row_N], last_time_B[row_N] = header_N["count"], header_N["last_time"]
+        return States(count_B, last_time_B, fields)
 
-    def _decode_long(self, kept: Sequence[bytes], states: States, row_N: IntArray) -> None:
-        """`_decode` for records of full length."""
+    def _decode_long(self, records: Sequence[bytes | None], long: Sequence[int], start: int, states: States) -> None:
+        """Put what records of full length hold, which are at some places, into the states of their users."""
+        kept = [records[place] or b"" for place in long]
         whole = b"".join(kept)
         if set(map(len, kept)) != {self.size} or not self._holds(whole):
-            for place, record in zip(row_N.tolist(), kept, strict=True):
-                self._check(record, place)
-        self._fill(states, row_N, np.frombuffer(whole, self._record))
+            for place, record in zip(long, kept, strict=True):
+                self._check(record, start + place)
+        self._fill(states, np.array(long, np.int64), np.frombuffer(whole, self._record))
 
     def _fill(self, states: States, row_N: IntArray, record_N: npt.NDArray[Any]) -> None:
         """Put what records hold into the states of some users."""
@@ -356,7 +360,7 @@ class Codec(ABC):
         return bool(found == record_N["checksum"].tolist())
 
     def _check_short(self, record: bytes, place: int) -> None:
-        if self._put_short([record], States.empty(self.layout, 1), np.zeros(1, np.int64)):
+        if self._short_states([record], np.zeros(1, np.int64), 1) is not None:
             return
         assert self._short is not None
         if len(record) >= self._short.least and _checksum(record) != int.from_bytes(record[_CHECKSUM], "little"):

@@ -1,7 +1,7 @@
 """The fields of a memory that count, written and read by compiled loops and not by graphs.
 
     numbers of an event --keys, gap--> clock, cell, faded of its user            write
-    numbers of a candidate --keys--> times, age, faded, seconds --> number, flag, kind, user --> read graph    find
+    numbers of a candidate --keys--> number, flag, kind, user --> read graph                                   find
 
 A read graph says in its metadata (`COUNTING`) that it takes what was found. One without, as earlier releases wrote,
 takes the fields themselves, and its write graph gives them. One without "times" in it takes what the cells hold, from
@@ -49,6 +49,7 @@ FIELDS = ("cell", "faded", "clock")
 _HOUR = 3_600.0
 _MOST_PATIENCE = 2**40
 _HEAD = bytes([2, 0, 0, 0])
+_NO_KINDS = np.zeros(1, np.int64), 0
 
 
 class Counting:
@@ -120,9 +121,17 @@ class Counting:
             chosen: B of them.
             number_BCF: numbers of the candidates' item fields.
         """
-        key_BCF, count_B = keys_of(number_BCF), states.count_B[chosen]
-        found = self._found(states, chosen, key_BCF)
-        return found if self._kinds is None else self._numbers(found, key_BCF, count_B, states.fields["clock"][chosen])
+        key_BCF, plan = keys_of(number_BCF), self._plan
+        found, numbers = self._found(states, chosen, key_BCF)
+        if self._kinds is None:
+            return found
+        clock_BJX = states.fields["clock"][chosen]
+        width = 1 + clock_BJX.shape[1] - plan.rows + 2 * plan.repeats + 4 * plan.rhythm
+        user_BCX, count_B = np.empty((*key_BCF.shape[:2], width), np.float32), states.count_B[chosen]
+        self._kernel.describe(count_B, clock_BJX, int(plan.repeats), plan.rows, user_BCX)
+        if plan.rhythm:
+            self._kernel.returns(count_B, clock_BJX, int(plan.repeats), key_BCF, user_BCX)
+        return numbers | {"user": user_BCX}
 
     def numbers(self, states: States, number_BCF: IntArray) -> FloatArray:
         """What memories count of candidates' values: how often, events ago, hours ago, rank; `[B, C, F, 4]`.
@@ -134,40 +143,29 @@ class Counting:
         Returns:
             As `lifelong.nn.tally.SeenNumbers` has them: of a value that is not kept the first three are 0.
         """
-        key_BCF = keys_of(number_BCF)
-        found, age_A = self._found(states, slice(0, len(states)), key_BCF), np.array(self._plan.scale.ages())
+        key_BCF, age_A = keys_of(number_BCF), np.array(self._plan.scale.ages())
+        found, _ = self._found(states, slice(0, len(states)), key_BCF)
         parts = [found["times"], age_A[found["age"]], found["seconds"] / _HOUR, np.maximum(key_BCF, 0)]
         return np.stack(parts, axis=-1)
 
-    def _found(self, states: States, chosen: slice, key_BCF: IntArray) -> Fields:
+    def _found(self, states: States, chosen: slice, key_BCF: IntArray) -> tuple[Fields, Fields]:
+        """What the cells hold, and the numbers that are made of it, for a graph that takes them."""
+        shape, kinds = key_BCF.shape, self._kinds or _NO_KINDS
         found = {
-            "times": np.zeros(key_BCF.shape, np.int64),
-            "age": np.zeros(key_BCF.shape, np.int64),
-            "faded": np.zeros(key_BCF.shape, np.bool_),
-            "seconds": np.zeros(key_BCF.shape, np.float32),
+            "times": np.empty(shape, np.int64),
+            "age": np.empty(shape, np.int64),
+            "faded": np.empty(shape, np.bool_),
+            "seconds": np.empty(shape, np.float32),
         }
-        memory = tuple(states.fields[name][chosen] for name in FIELDS)
-        self._kernel.find(memory, states.count_B[chosen], key_BCF, self._rules, tuple(found.values()))
-        return found
-
-    def _numbers(self, found: Fields, key_BCF: IntArray, count_B: IntArray, clock_BJX: npt.NDArray[np.int32]) -> Fields:
-        plan, (users, candidates) = self._plan, key_BCF.shape[:2]
-        width = 1 + clock_BJX.shape[1] - plan.rows + 2 * plan.repeats + 4 * plan.rhythm
         numbers = {
-            "number": np.empty((*key_BCF.shape, 4), np.float32),
-            "flag": np.empty((*key_BCF.shape, 2), np.float32),
-            "kind": np.empty(key_BCF.shape, np.int64),
-            "user": np.empty((users, candidates, width), np.float32),
+            "number": np.empty((*shape, 4), np.float32),
+            "flag": np.empty((*shape, 2), np.float32),
+            "kind": np.empty(shape, np.int64),
         }
-        of_values, user_BCX = [numbers[name] for name in ("number", "flag", "kind")], numbers["user"]
-        flat = [
-            tuple(part.reshape(key_BCF.size, *part.shape[3:]) for part in some) for some in (found.values(), of_values)
-        ]
-        self._kernel.number(flat[0], key_BCF.ravel(), key_BCF.shape[2], self._rules, self._kinds, flat[1])
-        self._kernel.describe(count_B, clock_BJX, int(plan.repeats), plan.rows, user_BCX)
-        if plan.rhythm:
-            self._kernel.returns(count_B, clock_BJX, int(plan.repeats), key_BCF, user_BCX)
-        return numbers
+        memory, outputs = tuple(states.fields[name][chosen] for name in FIELDS), (*found.values(),)
+        count_B = states.count_B[chosen]
+        self._kernel.find(memory, count_B, key_BCF, self._rules, kinds, outputs, (*numbers.values(),))
+        return found, numbers
 
 
 @cache
@@ -180,11 +178,10 @@ def compile_reads(*, backwards: bool = False) -> None:
     """
     packed, counting, states = _smallest()
     short, rest = _short(packed), bytes(16 + 4)
-    record, row_N = _HEAD + zlib.crc32(_HEAD + rest).to_bytes(4, "little") + rest, np.zeros(1, np.int64)
-    into = {name: (bytes_of(states.fields[name]), row_N) for name in ("cell", "faded")}
+    record = _HEAD + zlib.crc32(_HEAD + rest).to_bytes(4, "little") + rest
     steps: list[Callable[[], object]] = [
         lambda: packed.unpack(np.zeros((0, packed.size), np.uint8)),
-        lambda: short.decode([record], into),
+        lambda: short.decode([record], np.zeros(1, np.int64), 1),
         lambda: counting.find(states, slice(0, 1), np.zeros((1, 1, 1), np.int64)),
     ]
     for step in reversed(steps) if backwards else steps:

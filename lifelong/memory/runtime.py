@@ -320,10 +320,10 @@ class Runtime:
                 found = {} if self.counting is None else self.counting.find(states, chosen, number_BCF[chosen, some])
                 context = context_BCF[chosen] if context_BCF.shape[1] == 1 else context_BCF[chosen, some]
                 cells.append(self._score(memory | found, number_BCF[chosen, some], context, asked))
-            rows.append([np.concatenate(part, axis=1) for part in zip(*cells, strict=True)])
+            rows.append([_joined(part, axis=1) for part in zip(*cells, strict=True)])
         if not rows or not candidates:
             return self._nothing(users, candidates, asked)
-        whole = [np.concatenate(part) for part in zip(*rows, strict=True)]
+        whole = [_joined(part, axis=0) for part in zip(*rows, strict=True)]
         return whole[0], whole[1] if len(asked) > 1 else None
 
     def read(self, states: States, number_BF: IntArray, context_BF: IntArray, time_B: IntArray) -> Read:
@@ -442,6 +442,11 @@ def identity_with(artifact: Artifact, codec: str) -> StoreIdentity:
     layout = make_codec(codec, artifact.require_memory()).layout
     text = json.dumps([part.model_dump() for part in layout], separators=(",", ":"))
     return StoreIdentity(artifact.id, codec, text, str(artifact.path.resolve()))
+
+
+def _joined(parts: Sequence[Float32Array], axis: int) -> Float32Array:
+    """Parts one after another; a single one as it is."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=axis)
 
 
 def _slices(size: int, step: int) -> Iterator[slice]:

@@ -30,6 +30,8 @@ Bytes = npt.NDArray[np.uint8]
 VERSION = 2
 CHECKSUM = slice(4, 8)
 _HEADER, _LENGTH = 24, 2
+_ALIGNED = 8
+"""Bytes of the largest number of a field: each field begins at a multiple of it."""
 _LONGEST = 2 ** (8 * _LENGTH) - 1
 
 
@@ -69,14 +71,20 @@ class ShortRecords:
             for name, size in sizes.items()
             for begin, end in (packed.stretches() if name == cells else [(0, size)])
         ]
-        lengths = [one.end - one.begin for one in self._stretches]
-        self._most_S: IntArray = np.array(lengths, np.int64)
+        self._fields, self._size = dict[str, tuple[int, int]](), 0
+        for name, size in sizes.items():
+            self._fields[name] = self._size, size
+            self._size += -(-size // _ALIGNED) * _ALIGNED
         keys = iter(packed.keys)
-        self._keys_S: list[int] = [next(keys) if one.name == cells else -1 for one in self._stretches]
+        stretch_SX = [
+            (one.end - one.begin, next(keys) if one.name == cells else -1, first, one.begin, size)
+            for one in self._stretches
+            for first, size in [self._fields[one.name]]
+        ]
+        self._stretch_SX: IntArray = np.array(stretch_SX, np.int64)
         self._seed = zlib.crc32(head)
         self.least: int = _HEADER + _LENGTH * len(self._stretches)
-        self._begin_R = np.arange(self.least)
-        self.fits: bool = max(lengths) <= _LONGEST
+        self.fits: bool = max(one.end - one.begin for one in self._stretches) <= _LONGEST
 
     def lengths(self, byte_NR: Mapping[str, Bytes], length_FN: IntArray) -> IntArray:
         """`[S, N]` bytes that are left of each stretch.
@@ -127,15 +135,16 @@ class ShortRecords:
         rests = [view[start + CHECKSUM.stop : end] for start, end in zip(starts, ends, strict=True)]
         return list(map(zlib.crc32, rests, repeat(self._seed)))
 
-    def decode(self, records: Sequence[bytes], into: Mapping[str, tuple[Bytes, IntArray]]) -> Bytes | None:
-        """Put the fields of records into rows, the cells' not packed.
+    def decode(self, records: Sequence[bytes], row_N: IntArray, rows: int) -> tuple[Bytes, dict[str, Bytes]] | None:
+        """What records hold, the cells not packed.
 
         Args:
             records: N of them.
-            into: field -> rows of zeros, which are filled, and the row of each record.
+            row_N: row of each.
+            rows: how many there are; what is no record's is zeros.
 
         Returns:
-            `[N, 24]` headers; None if not all records are what `encode` makes.
+            `[N, 24]` headers, and field -> the bytes of each row; None if not all records are what `encode` makes.
 
         Raises:
             ValueError: a field of cells does not have one of the keys.
@@ -143,25 +152,21 @@ class ShortRecords:
         sums = map(zlib.crc32, [memoryview(record)[CHECKSUM.stop :] for record in records], repeat(self._seed))
         if any(map(ne, sums, [int.from_bytes(record[CHECKSUM], "little") for record in records])):
             return None
-        if min(map(len, records)) < self.least or not all(record.startswith(self._head) for record in records):
+        if not all(record.startswith(self._head) for record in records):
             return None
-        whole_I = np.frombuffer(b"".join(records), np.uint8)
-        size_N = np.fromiter(map(len, records), np.int64, len(records))
-        start_N = np.cumsum(size_N) - size_N
-        begin_NR = whole_I[start_N[:, None] + self._begin_R]
-        length_SN = np.ascontiguousarray(begin_NR[:, _HEADER:].view("<u2").T, np.int64)
-        if (length_SN > self._most_S[:, None]).any() or (self.sizes(length_SN) != size_N).any():
+        whole_I, size_N = np.frombuffer(b"".join(records), np.uint8), np.array([*map(len, records)], np.int64)
+        out_I = np.zeros(rows * self._size, np.uint8)
+        wrong = self._kernel.scatter(whole_I, size_N, row_N, rows, self.least, self._stretch_SX, out_I)
+        if wrong == self._kernel.TOO_HIGH:
+            raise ValueError("a key beyond its field's")
+        if wrong:
             return None
-        place_N = start_N + self.least
-        for length_N, one, keys in zip(length_SN, self._stretches, self._keys_S, strict=True):
-            byte_BR, row_N = into[one.name]
-            wrong = self._kernel.scatter(whole_I, place_N, length_N, byte_BR, row_N, one.begin, keys)
-            if wrong == self._kernel.TOO_HIGH:
-                raise ValueError("a key beyond its field's")
-            if wrong:
-                return None
-        found: Bytes = begin_NR[:, :_HEADER]
-        return found
+        header_NR = np.frombuffer(b"".join([record[:_HEADER] for record in records]), np.uint8)
+        found = {
+            name: out_I[rows * begin : rows * (begin + size)].reshape(rows, size)
+            for name, (begin, size) in self._fields.items()
+        }
+        return header_NR.reshape(len(records), _HEADER), found
 
 
 def bytes_of(values: npt.NDArray[Any]) -> Bytes:

@@ -270,7 +270,9 @@ class Scorer:
         profiles = self._profiles([request.profile for request in requests])
         given = {field: number_B[:, None] for field, number_B in profiles.items()} | self._statistics(requests)
         candidates = max((number.shape[1] for number in given.values()), default=1)
-        time_BC, last_time_BC = (np.repeat(time[:, None], candidates, axis=1) for time in (time_B, last_time_B))
+        time_BC, last_time_BC = time_B[:, None], last_time_B[:, None]
+        if candidates > 1:
+            time_BC, last_time_BC = (np.repeat(time, candidates, axis=1) for time in (time_BC, last_time_BC))
         return context_numbers(self.runtime.context_fields, time_BC, last_time_BC, given)
 
     def _statistics(self, requests: Sequence[ScoreRequest]) -> dict[str, IntArray]:

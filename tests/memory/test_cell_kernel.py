@@ -82,7 +82,9 @@ def check_reads(memory: Fields, count: int, asked_CF: np.ndarray, plan: CellPlan
     seconds_BCF = elapsed(memory.clock[:, None, plan.rows :], count_B[:, None], ago_BCF, torch.float32)
     found = tuple(np.zeros(asked_BCF.shape, kind) for kind in (np.int64, np.int64, np.bool_, np.float32))
     arrays = tuple(part.numpy() for part in memory)
-    cell_kernel.find(arrays, count_B.numpy(), asked_BCF.numpy(), rules_of(plan), found)
+    no_numbers = np.zeros((0, 0, 0, 4), np.float32), np.zeros((0, 0, 0, 2), np.float32), np.zeros((0, 0, 0), np.int64)
+    no_kinds = np.zeros(1, np.int64), 0
+    cell_kernel.find(arrays, count_B.numpy(), asked_BCF.numpy(), rules_of(plan), no_kinds, found, no_numbers)
     for name, part, value in zip(("times", "age", "faded"), found, wanted, strict=False):
         assert np.array_equal(part, value.numpy()), name
     assert np.array_equal(found[3], np.where(wanted.count_BCF > 0, seconds_BCF, 0))

@@ -108,6 +108,17 @@ def test_each_altered_byte_is_noticed(record: bytes) -> None:
             codec.decode([record, bytes(bad), None])
 
 
+@pytest.mark.parametrize("long", [False, True])
+def test_of_very_many_records_the_damaged_one_is_named(record: bytes, long: bool) -> None:
+    codec = make_codec("fp32", LAYOUT)
+    good = of_full_length(codec, codec.decode([record]))[0] if long else record
+    records = [good] * 3_000
+    assert codec.decode(records).count_B.tolist() == [codec.decode([record]).count_B[0]] * 3_000
+    records[2_500] = good[:-1] + bytes([good[-1] ^ 1])
+    with pytest.raises(StoreCorruptError, match="memory 2500 of those"):
+        codec.decode(records)
+
+
 def test_each_cut_is_noticed(record: bytes) -> None:
     codec = make_codec("fp32", LAYOUT)
     for length in range(len(record)):
