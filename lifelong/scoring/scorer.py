@@ -304,6 +304,8 @@ class Scorer:
 
     def _targets(self, requests: Sequence[ScoreRequest]) -> npt.NDArray[np.int64]:
         """Numbers of all candidates, padded to the longest request."""
+        if len(requests) == 1:
+            return self.online_items.numbers(requests[0].items, requests[0].fields)[None]
         width = max(len(request.items) for request in requests)
         number_BCF = np.zeros((len(requests), width, len(self.schema.item_fields)), np.int64)
         for place, request in enumerate(requests):
