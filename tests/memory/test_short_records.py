@@ -159,6 +159,26 @@ def test_what_no_codec_writes_is_refused_although_its_checksum_is_right(record: 
         make_codec("fp16", LAYOUT).decode([record])
 
 
+@pytest.mark.parametrize("size", [12, 24, 30, HEADER - 1])
+def test_a_record_without_all_its_lengths_is_refused(record: bytes, size: int) -> None:
+    with pytest.raises(StoreCorruptError, match="not a short record"):
+        make_codec("fp32", LAYOUT).decode([record, signed(record[:size], at=0, value=b"")])
+
+
+def test_bytes_after_the_last_stretch_are_refused(record: bytes) -> None:
+    codec = make_codec("fp32", LAYOUT)
+    for records in ([signed(record + b"\1", at=0, value=b"")], [signed(record + b"\1", at=0, value=b""), record]):
+        with pytest.raises(StoreCorruptError, match="not a short record"):
+            codec.decode(records)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_what_was_read_lies_where_loops_were_compiled_for_it(name: str) -> None:
+    codec = make_codec(name, LAYOUT)
+    for value in codec.decode(codec.encode(some_states(4))).fields.values():
+        assert value.flags.aligned and value.flags.c_contiguous and value.flags.writeable
+
+
 @pytest.mark.parametrize(
     ("stretch", "more"),
     # A piece of a cell; more cells than the field has; more bytes than the last field has.
