@@ -50,6 +50,7 @@ _HOUR = 3_600.0
 _MOST_PATIENCE = 2**40
 _HEAD = bytes([2, 0, 0, 0])
 _NO_KINDS = np.zeros(1, np.int64), 0
+"""For a graph that makes the numbers itself."""
 
 
 class Counting:
