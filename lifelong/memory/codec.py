@@ -102,7 +102,7 @@ class Codec(ABC):
         }
         # Prefixed, since a field of a memory may have the name of one in the header.
         self._record = np.dtype([*_HEADER, *((f"field {part.name}", self._stored(part)) for part in self.layout)])
-        self._plains = {part.name: self._plain(part) for part in layout}
+        self._plain_types = {part.name: self._plain(part) for part in layout}
         self._short = self._short_records()
 
     def _short_records(self) -> ShortRecords | None:
@@ -110,7 +110,7 @@ class Codec(ABC):
         if len(self.cells) != 1:
             return None
         ((name, packed),) = self.cells.items()
-        sizes = {name: plain.itemsize for name, plain in self._plains.items()}
+        sizes = {name: plain.itemsize for name, plain in self._plain_types.items()}
         found = ShortRecords(sizes, name, packed, bytes([SHORT, self.number, 0, 0]))
         return found if found.fits else None
 
@@ -218,7 +218,7 @@ class Codec(ABC):
     def _in_bytes(self, part: FieldLayout, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """A field of some users as a record keeps it, its cells not packed."""
         stored = self.pack(values) if part.name in self.rounded else values
-        return np.asarray(stored, self._plains[part.name].base)
+        return np.asarray(stored, self._plain_types[part.name].base)
 
     def _headers(self, states: States, chosen: slice) -> npt.NDArray[np.uint8]:
         """`[N, 24]` bytes without version and checksum."""
@@ -292,7 +292,7 @@ class Codec(ABC):
         header_NR, byte_BR = found
         header_N, fields = header_NR.view(_HEAD)[:, 0], dict[str, npt.NDArray[Any]]()
         for part in self.layout:
-            plain = self._plains[part.name]
+            plain = self._plain_types[part.name]
             stored = byte_BR[part.name].view(plain.base).reshape(users, *plain.shape)
             fields[part.name] = self.unpack(stored) if part.name in self.rounded else stored
         count_B, last_time_B = np.zeros(users, np.int64), np.full(users, NO_TIME, np.int64)

@@ -173,7 +173,7 @@ def test_bytes_after_the_last_stretch_are_refused(record: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_what_was_read_lies_where_loops_were_compiled_for_it(name: str) -> None:
+def test_fields_that_were_read_are_aligned_and_can_be_written(name: str) -> None:
     codec = make_codec(name, LAYOUT)
     for value in codec.decode(codec.encode(some_states(4))).fields.values():
         assert value.flags.aligned and value.flags.c_contiguous and value.flags.writeable
