@@ -24,7 +24,6 @@ import time as clock
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from operator import lt, methodcaller
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,9 +33,10 @@ from lifelong.data.events import Schema
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError, StoreBehindError, StreamError, StreamUnavailableError, UsageError, require
 from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
+from lifelong.ingestion.json_messages import JsonMessages
 from lifelong.ingestion.kafka_client import KafkaAddress, consumer, partitions_of
 from lifelong.ingestion.patience import Patience
-from lifelong.ingestion.rows import EventRows, Problem, json_row, json_rows
+from lifelong.ingestion.rows import EventRows, Problem, json_row
 from lifelong.memory.event import MAX_AHEAD, EventTable, latest_time
 from lifelong.memory.updater import Applied, UserEvent
 from lifelong.store.contract import Commit, MemoryStore
@@ -47,10 +47,12 @@ logger: logging.Logger = logging.getLogger(__name__)
 BATCH, FILLING = 4_096, 16_384
 """Messages of one commit at most: in a service, where other events wait for it, and in `ingest`, where none do."""
 MOST = 1_000_000
-"""Messages that the client gives at once, at most."""
+"""The largest `batch`: all messages of a commit are in RAM."""
 PATIENCE = 60.0
 """Seconds to wait for a broker at the start, and for a shared store at any time."""
-_WAIT, _GATHER = 0.5, 0.01
+_PIECE = 1_024
+"""Messages that are read at once."""
+_WAIT, _GATHER = 0.1, 0.01
 """Seconds that a poll waits for the first message, and for the messages after it."""
 _LOOK = 10.0
 """Seconds between two checks for new partitions."""
@@ -58,8 +60,6 @@ _REMIND = 30.0
 """Seconds between two warnings that brokers do not answer."""
 _ANSWER = 5.0
 """Seconds that a broker has to answer."""
-_PARTITION, _OFFSET, _KEY, _VALUE, _ERROR = map(methodcaller, ("partition", "offset", "key", "value", "error"))
-"""What is asked of each of very many messages, without a loop of Python's own."""
 
 
 class Apply(Protocol):
@@ -158,6 +158,8 @@ class _Read:
         through: offset of the last message, -1 if there is none.
         bad: messages that are not events, and are left out.
         stopped: the error of one that is not left out, after them.
+        size: number of messages.
+        links: the spans in which they were sent, where spans are made.
     """
 
     table: EventTable
@@ -165,6 +167,21 @@ class _Read:
     through: int
     bad: int = 0
     stopped: SourceError | None = None
+    size: int = 0
+    links: Sequence[Any] = ()
+
+    @classmethod
+    def joined(cls, reads: Sequence[_Read]) -> _Read:
+        """What messages hold that were read in several pieces."""
+        return cls(
+            EventTable.joined([read.table for read in reads]),
+            np.concatenate([np.asarray(read.offsets, np.int64) for read in reads]),
+            max(read.through for read in reads),
+            sum(read.bad for read in reads),
+            reads[-1].stopped,
+            sum(read.size for read in reads),
+            [link for read in reads for link in read.links],
+        )
 
     def of(self, share: Share) -> _Read:
         """Only the events of the users of some shards; messages that are not events count with the first shard."""
@@ -211,6 +228,7 @@ class Stream:
         self._share, self._reports = share, share is None or share.first
         self._store, self._apply, self._letters = store, apply, letters if self._reports else None
         self._rows = EventRows(schema, self.settings.columns, self._latest)
+        self._messages = JsonMessages(self._rows)
         self._stopping = threading.Event()
         self._patiently = Patience(self.settings.patience if store.shared else 0, stopping=self._stopping)
         self._applied, self._lost, self._warned = Applied(), 0, not self._reports
@@ -318,11 +336,11 @@ class Stream:
         began = last = looked = clock.monotonic()
         reported = self.report()
         while not self._stopping.is_set():
-            messages = self._next(client)
+            parts = self._gather(client)
             now = clock.monotonic()
-            if messages:
-                self._take(client, messages)
-            if messages or not reader.joined or (self._unheard() and now - began < self.settings.patience):
+            if parts:
+                self._take(client, parts)
+            if parts or not reader.joined or (self._unheard() and now - began < self.settings.patience):
                 last = now
             elif self.settings.idle is not None and now - last > self.settings.idle:
                 return
@@ -334,18 +352,27 @@ class Stream:
                 progress(report)
                 reported = report
 
-    def _next(self, client: Any) -> list[Any]:
-        """The next message and the ones after it, as soon as there is one."""
-        first = client.poll(_WAIT)
-        if first is None:
-            return []
-        messages = [first, *client.consume(self.settings.batch - 1, _GATHER)]
-        if not any(map(_ERROR, messages)):
-            return messages
-        for message in messages:
-            if message.error() is not None:
+    def _gather(self, client: Any) -> Mapping[int, _Read]:
+        """What the next message and the ones after it hold, by partition, as soon as there is one.
+
+        A piece is read and dropped before the next one comes: it fits into the processor's cache.
+        """
+        reads: dict[int, list[_Read]] = {}
+        left = self.settings.batch
+        first, asked = client.poll(_WAIT), min(_PIECE, left)
+        messages = [] if first is None else [first, *client.consume(asked - 1, _GATHER)]
+        while messages:
+            failed = [message for message in messages if message.error() is not None]
+            for message in failed:
                 self._handle(client, message)
-        return [message for message in messages if message.error() is None]
+            for partition, part in _by_partition([one for one in messages if one.error() is None], reads).items():
+                reads.setdefault(partition, []).append(self._read(part))
+            left -= len(messages)
+            if failed or len(messages) < asked or left == 0 or any(part[-1].stopped for part in reads.values()):
+                break
+            asked = min(_PIECE, left)
+            messages = client.consume(asked, _GATHER)
+        return {partition: _Read.joined(part) for partition, part in reads.items()}
 
     def _handle(self, client: Any, message: Any) -> None:
         """Act on an error that came in a message's place.
@@ -410,19 +437,18 @@ class Stream:
             raise self._silent(error) from error
         return int(first), int(end)
 
-    def _take(self, client: Any, messages: Sequence[Any]) -> None:
+    def _take(self, client: Any, parts: Mapping[int, _Read]) -> None:
         """Apply messages, partition by partition."""
-        parts = _by_partition(messages)
-        for partition, part in parts.items():
+        for partition, read in parts.items():
             try:
-                with self._span(partition, part):
-                    self._take_part(partition, part)
+                with self._span(partition, read):
+                    self._take_part(partition, read)
             except StoreBehindError as error:
                 logger.warning("%s Reading from there.", error.found)
                 self.begin_again(client, partition)
         self._commit_offsets(client, list(parts))
 
-    def _span(self, partition: int, messages: Sequence[Any]) -> contextlib.AbstractContextManager[object]:
+    def _span(self, partition: int, read: _Read) -> contextlib.AbstractContextManager[object]:
         """A span for messages that are applied together, with links to those in which they were sent."""
         if not tracing.on():
             return contextlib.nullcontext()
@@ -433,20 +459,16 @@ class Stream:
             "messaging.destination.name": topic,
             "messaging.destination.partition.id": str(partition),
             "messaging.consumer.group.name": self.address.group,
-            "messaging.batch.message_count": len(messages),
+            "messaging.batch.message_count": read.size,
         }
-        links = [link for message in messages if (link := _sent_in(message)) is not None]
-        return tracing.span(f"process {topic}", kind="CONSUMER", attributes=found, links=links)
+        return tracing.span(f"process {topic}", kind="CONSUMER", attributes=found, links=read.links)
 
-    def _take_part(self, partition: int, messages: Sequence[Any]) -> None:
+    def _take_part(self, partition: int, read: _Read) -> None:
         """Apply messages of one partition, in one commit.
 
         Raises:
             SourceError: one is not an event; the messages before it are applied.
         """
-        read = self._at_once(messages) or self._one_by_one(messages)
-        if self._share is not None:
-            read = read.of(self._share)
         if read.bad and self._letters is not None:
             self._letters.flush()
         if read.through >= 0:
@@ -466,19 +488,25 @@ class Stream:
         if read.stopped is not None:
             raise read.stopped
 
+    def _read(self, messages: Sequence[Any]) -> _Read:
+        """What messages of one partition hold."""
+        read = self._at_once(messages) or self._one_by_one(messages)
+        if not tracing.on():
+            return read
+        links = [link for message in messages if (link := _sent_in(message)) is not None]
+        return replace(read, size=len(messages), links=links)
+
     def _at_once(self, messages: Sequence[Any]) -> _Read | None:
-        """Messages as columns; None if one may not be an event and has to be checked by itself."""
-        rows = json_rows(list(map(_VALUE, messages)))
-        if rows is None:
+        """What messages hold; None if one may not be an event and has to be checked by itself."""
+        chosen = None if self._share is None else self._share.places
+        found = self._messages.events([message.value() for message in messages], chosen)
+        if found is None:
             return None
-        table = self._rows.table({name: [row.get(name) for row in rows] for name in self._rows.read})
-        if table is None:
-            return None
-        offsets = list(map(_OFFSET, messages))
-        if not self._warned and list(map(_KEY, messages)) != list(map(str.encode, table.user)):
-            for message, user in zip(messages, table.user, strict=True):
+        if not self._warned and [message.key() for message in messages] != list(map(str.encode, found.users)):
+            for message, user in zip(messages, found.users, strict=True):
                 self._check_key(message, user)
-        return _Read(table, offsets, offsets[-1])
+        offset_N = np.array([message.offset() for message in messages], np.int64)
+        return _Read(found.table, offset_N[found.place_M], int(offset_N[-1]))
 
     def _one_by_one(self, messages: Sequence[Any]) -> _Read:
         """The messages before the first one that ends the run; those that are left out are kept."""
@@ -498,7 +526,8 @@ class Stream:
                 events.append(event)
                 offsets.append(message.offset())
             through = message.offset()
-        return _Read(EventTable.of(events, time_unit=self._rows.time_unit), offsets, through, bad, stopped)
+        read = _Read(EventTable.of(events, time_unit=self._rows.time_unit), offsets, through, bad, stopped)
+        return read if self._share is None else read.of(self._share)
 
     def _event(self, message: Any) -> UserEvent | Problem:
         value = message.value()
@@ -612,19 +641,18 @@ class Stream:
             self._place_of.pop(partition, None)
 
 
-def _by_partition(messages: Sequence[Any]) -> Mapping[int, Sequence[Any]]:
-    """Partition -> its messages, without those that come again.
+def _by_partition(messages: Sequence[Any], reads: Mapping[int, Sequence[_Read]]) -> Mapping[int, Sequence[Any]]:
+    """Partition -> its messages, without those that come again, also after what was read.
 
     A partition that was lost and assigned again meanwhile is read again from the store's position.
     """
-    partitions, offsets = list(map(_PARTITION, messages)), list(map(_OFFSET, messages))
-    if len(set(partitions)) == 1 and all(map(lt, offsets, offsets[1:])):
-        return {partitions[0]: messages}
+    partitions, offsets = [message.partition() for message in messages], [message.offset() for message in messages]
+    last = {partition: part[-1].through for partition, part in reads.items()}
     parts: dict[int, list[Any]] = {}
     for message, partition, offset in zip(messages, partitions, offsets, strict=True):
-        part = parts.setdefault(partition, [])
-        if not part or offset > part[-1].offset():
-            part.append(message)
+        if offset > last.get(partition, -1):
+            parts.setdefault(partition, []).append(message)
+            last[partition] = offset
     return parts
 
 

@@ -82,7 +82,7 @@ class EventRows:
 
     def __init__(self, schema: Schema, columns: Mapping[str, str], latest: Callable[[], int] | None = None) -> None:
         self.fields, self.time_unit = schema.item_fields[1:], schema.time_unit
-        self._latest = latest or (lambda: last_time(self.time_unit))
+        self.latest: Callable[[], int] = latest or (lambda: last_time(self.time_unit))
         names = (*COLUMNS, *self.fields)
         unknown = sorted(set(columns) - {*names, *NAMED})
         if unknown:
@@ -160,7 +160,7 @@ class EventRows:
         user, item, time = (lines.lengths(self.place(name, head)) for name in COLUMNS[:3])
         if lines.longest > MAX_ID or min(user.min(), item.min(), time.min()) < 1:
             return False
-        place, latest = self.place("time", head), self._latest()
+        place, latest = self.place("time", head), self.latest()
         if int(time.max()) > len(str(latest)) or not lines.are_digits(place):
             return False
         # A number with fewer digits is below it.
@@ -190,7 +190,7 @@ class EventRows:
         if None in user_N or None in item_N or not (plain or texts_hold(needed, optional)):
             return None
         given_times = columns[times] if self._times.plain else list(map(self._times.seconds, columns[times]))
-        time_N = _times(given_times, self._latest())
+        time_N = _times(given_times, self.latest())
         if time_N is None:
             return None
         given = {name: found for name in self.fields if (found := texts(self.column[name])) is not None}
@@ -224,7 +224,7 @@ class EventRows:
             fields=fields or None,
             event_id=None if self._event_id is None else text_of(values.get(self._event_id)),
         )
-        problem = event_problem(event, time_unit=self.time_unit, latest=self._latest())
+        problem = event_problem(event, time_unit=self.time_unit, latest=self.latest())
         if problem is None:
             return event
         column, found, expected = problem
@@ -276,20 +276,6 @@ def json_row(text: str | bytes) -> Mapping[str, Any] | Problem:
     return values
 
 
-def json_rows(texts: Sequence[str | bytes | None]) -> list[dict[str, Any]] | None:
-    """The values of JSON objects; None if one of the texts has to be looked at alone, by `json_row`.
-
-    >>> json_rows([b'{"user": "ada"}', b'{"user": "bob"}']), json_rows([b'{"user": "ada"}', None])
-    ([{'user': 'ada'}, {'user': 'bob'}], None)
-    """
-    try:
-        # What it can read, it reads as `json` does, in a third of the time.
-        rows = list(map(from_json, texts))  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
-    return rows if set(map(type, rows)) <= {dict} else None
-
-
 def _fields(columns: Mapping[str, Sequence[str | None]]) -> list[Mapping[str, str | None] | None] | None:
     """The item fields of each row; rows with equal values share one object."""
     if not columns:
@@ -311,6 +297,8 @@ def _texts(values: Sequence[Any], *, plain: bool) -> Sequence[str | None] | None
     kinds = {str} if plain else set(map(type, values))
     if kinds == {str}:
         found: Sequence[str | None] = values if "" not in values else [value or None for value in values]
+    elif kinds <= {type(None)}:
+        return None
     elif kinds & {list, dict}:
         raise TypeError("a list or an object")
     else:

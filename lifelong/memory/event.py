@@ -329,7 +329,8 @@ def _are_ids(column: Sequence[str | None]) -> bool:
     if set(map(type, column)) != {str}:
         return False
     texts = cast("Sequence[str]", column)
-    if min(map(len, texts)) < 1 or max(map(len, texts)) > MAX_ID:
+    lengths = set(map(len, texts))
+    if min(lengths) < 1 or max(lengths) > MAX_ID:
         return False
     return "".join(texts).isascii() or all(map(_encodes, texts))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lifelong.ingestion.rows import Problem, json_row, json_rows
+from lifelong.ingestion.rows import Problem, json_row
 
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -60,11 +60,3 @@ def test_a_text_that_is_no_object_is_named(text: bytes, found: str) -> None:
     problem = json_row(text)
     assert isinstance(problem, Problem)
     assert problem.found == found
-
-
-@pytest.mark.parametrize("other", [None, b"", b"3", b"[]", b'{"user": "\\ud800"}', b'{"user": "a"}, {"user": "b"}'])
-def test_rows_that_are_read_together_leave_the_others_to_a_closer_look(other: bytes | None) -> None:
-    good = b'{"user": "ada", "time": 5}'
-    assert json_rows([good, good]) == [{"user": "ada", "time": 5}] * 2
-    assert json_rows([good, other]) is None
-    assert json_rows([]) == []

@@ -52,6 +52,53 @@ def test_a_commit_has_no_more_messages_than_the_settings_say(artifact, kafka, to
     assert sum(found) == len(ROWS) and max(found) <= batch
 
 
+class Again:
+    """A consumer that gives each message a second time, as where a partition was lost and is assigned again."""
+
+    def __init__(self, client):
+        self._client, self._given = client, []
+
+    def poll(self, timeout):
+        found = self._client.poll(timeout)
+        self._given = [] if found is None else [found]
+        return found
+
+    def consume(self, number, timeout):
+        before, self._given = self._given, self._client.consume(number - len(self._given), timeout)
+        return [*before, *self._given]
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_messages_of_one_commit_are_read_piece_by_piece(artifact, kafka, topic, store, monkeypatch, again):
+    kafka.send(topic, [*ROWS[:20], b"no event", *ROWS[20:]], partition=0)
+    sizes, updater = [], Updater(artifact, store)
+
+    def apply(table, **place):
+        sizes.append(len(table.user))
+        return updater.apply_table(table, **place)
+
+    monkeypatch.setattr("lifelong.ingestion.kafka._PIECE", 4)
+    if again:
+        monkeypatch.setattr("lifelong.ingestion.kafka.consumer", lambda *given, **more: Again(consumer(*given, **more)))
+    schema, settings = artifact.config.dataset_schema, StreamSettings(idle=0.7, on_bad="skip")
+    done = Stream(parse(kafka.url(topic)), store, apply, schema, settings=settings).run()
+    assert (done.applied.applied, done.applied.bad, done.applied.duplicates) == (40, 1, 0)
+    assert done.places[0].offset == 40 and max(sizes) > 4
+    for user in range(7):
+        assert [event.item for event in log_of(store, f"u{user}")] == [f"i{k}" for k in range(user, 40, 7)]
+
+
+def test_a_bad_message_in_a_later_piece_stops_behind_all_before_it(artifact, kafka, topic, store, monkeypatch):
+    kafka.send(topic, [*ROWS[:20], b"no event", *ROWS[20:]], partition=0)
+    monkeypatch.setattr("lifelong.ingestion.kafka._PIECE", 4)
+    with pytest.raises(SourceError, match="partition 0, offset 20"):
+        follow(artifact, store, kafka.url(topic))
+    assert sum(len(log_of(store, f"u{user}")) for user in range(7)) == 20
+
+
 @pytest.fixture(params=["memory", "rocksdb", "shards", "redis", "cluster"])
 def opened(request, tmp_path):
     """A function that opens one and the same store, and closes it before."""
