@@ -336,10 +336,13 @@ class Stream:
         began = last = looked = clock.monotonic()
         reported = self.report()
         while not self._stopping.is_set():
-            parts = self._gather(client)
+            parts, failed = self._gather(client)
             now = clock.monotonic()
             if parts:
                 self._take(client, parts)
+            for message in failed:
+                # Only now: where a partition goes on depends on what the store has.
+                self._handle(client, message)
             if parts or not reader.joined or (self._unheard() and now - began < self.settings.patience):
                 last = now
             elif self.settings.idle is not None and now - last > self.settings.idle:
@@ -352,19 +355,21 @@ class Stream:
                 progress(report)
                 reported = report
 
-    def _gather(self, client: Any) -> Mapping[int, _Read]:
+    def _gather(self, client: Any) -> tuple[Mapping[int, _Read], Sequence[Any]]:
         """What the next message and the ones after it hold, by partition, as soon as there is one.
 
         A piece is read and dropped before the next one comes: it fits into the processor's cache.
+
+        Returns:
+            What messages hold, and the errors that ended them, which came in a message's place.
         """
         reads: dict[int, list[_Read]] = {}
+        failed: Sequence[Any] = ()
         left = self.settings.batch
         first, asked = client.poll(_WAIT), min(_PIECE, left)
         messages = [] if first is None else [first, *client.consume(asked - 1, _GATHER)]
         while messages:
             failed = [message for message in messages if message.error() is not None]
-            for message in failed:
-                self._handle(client, message)
             for partition, part in _by_partition([one for one in messages if one.error() is None], reads).items():
                 reads.setdefault(partition, []).append(self._read(part))
             left -= len(messages)
@@ -372,7 +377,7 @@ class Stream:
                 break
             asked = min(_PIECE, left)
             messages = client.consume(asked, _GATHER)
-        return {partition: _Read.joined(part) for partition, part in reads.items()}
+        return {partition: _Read.joined(part) for partition, part in reads.items()}, failed
 
     def _handle(self, client: Any, message: Any) -> None:
         """Act on an error that came in a message's place.

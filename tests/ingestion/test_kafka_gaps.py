@@ -10,7 +10,7 @@ import confluent_kafka as kafka
 
 from lifelong.errors import StreamError
 from lifelong.ingestion.kafka import Stream, StreamSettings
-from lifelong.ingestion.kafka_client import parse
+from lifelong.ingestion.kafka_client import consumer, parse
 from lifelong.ingestion.topic_workers import StreamWorkers, TopicJob
 from lifelong.memory.updater import Updater
 from lifelong.store.contract import Commit
@@ -82,6 +82,37 @@ def test_a_gap_is_passed_where_that_is_wanted_and_counted(artifact, behind, trim
     assert store.watermark("kafka:trimmed", 0) == end - 1
     done = follow(artifact, store, url, on_gap="skip")
     assert (done.lost, done.applied.applied) == (0, 0)
+
+
+class Cut:
+    """A consumer of a topic that loses the ten messages after those that it gives."""
+
+    def __init__(self, client, end):
+        self._client, self._end = client, end
+
+    def consume(self, number, timeout):
+        return [*self._client.consume(number, 1.0), self]
+
+    def error(self):
+        return kafka.KafkaError(kafka.KafkaError._AUTO_OFFSET_RESET)
+
+    def partition(self):
+        return 0
+
+    def get_watermark_offsets(self, place, **options):
+        return self._end + 10, self._end + 20
+
+    def __getattr__(self, name):
+        return getattr(self._client, name)
+
+
+def test_messages_before_a_gap_are_applied_before_it_is_counted(artifact, brokers, monkeypatch):
+    send(brokers, "cut", 0, 20)
+    monkeypatch.setattr("lifelong.ingestion.kafka.consumer", lambda *given, **more: Cut(consumer(*given, **more), 20))
+    store = InMemoryStore()
+    with pytest.raises(StreamError, match="begins at offset 30; Kafka has deleted 10 messages from 20 on"):
+        follow(artifact, store, f"kafka://{brokers}/cut")
+    assert store.watermark("kafka:cut", 0) == 19 and len(store.events("u")) == 20
 
 
 @pytest.mark.parametrize("assignment", ["cooperative", "range"])
