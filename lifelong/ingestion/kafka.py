@@ -158,8 +158,8 @@ class _Read:
         through: offset of the last message, -1 if there is none.
         bad: messages that are not events, and are left out.
         stopped: the error of one that is not left out, after them.
-        size: number of messages.
-        links: the spans in which they were sent, where spans are made.
+        size: number of messages; only where spans are made.
+        links: the spans in which they were sent; only where spans are made.
     """
 
     table: EventTable
