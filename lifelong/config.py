@@ -58,10 +58,10 @@ class TrainSettings(Record):
         "dense: all rows (Adam); auto: sparse for tables of a million rows or more",
     )
     initial_vectors: Literal["random", "cooccurrence", "crossfitted"] = Field(
-        "random",
+        "cooccurrence",
         description="of item fields, before training; cooccurrence: factors of which users had which values in the "
         "training events, with which a model leaves the plateau at AUC .50 many times sooner; crossfitted: the same, "
-        "but a user is trained with factors that others' events have made",
+        "but a user is trained with factors that others' events have made; random: small random numbers",
     )
     weight_decay: FiniteFloat = Field(
         0.0, ge=0, description="mu: half mu times the squared weights is added to the loss, embedding tables left out"

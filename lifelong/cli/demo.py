@@ -50,7 +50,6 @@ TRAINED: dict[str, tuple[str, ...]] = {
     ),
     "hpmn": (
         *_COMMON,
-        "train.initial_vectors=cooccurrence",
         "train.batch_events=4096",
         "train.batch_targets=2048",
         "train.max_history=512",

@@ -196,14 +196,16 @@ def _initial_embeddings() -> list[str]:
     return [
         "Positives and popularity negatives differ only in how the target fits the history, and that reaches the loss "
         "through products of trained embeddings. While these are random, a model stays at AUC .50 for a million "
-        "examples or more. With `--set train.initial_vectors=cooccurrence` the embeddings of item fields are "
+        "examples or more. So by default (`train.initial_vectors = \"cooccurrence\"`) the embeddings of item fields are "
         "initialised by factorisation of which users had which values in the training events: for each field a "
         "truncated singular value decomposition of the matrix of users and values (`lifelong.data.cooccurrence`). "
         "Values that the same users have then have similar embeddings before the first step, and "
         "[a model leaves the plateau soon](../history/initialisation.md#both-initialisations). Of each user only the "
         "events up to the last training target are read; numbers without training events keep random embeddings, as "
         "do event fields and context.\n",
-        "It is a choice of the run, the same for every model with an interest and a head that read embeddings. "
+        "Every model with an interest and a head that read embeddings starts in this way, so that a comparison with "
+        "default settings gives all of them the same ([decision 38](../decisions/0038-factorised-by-default.md)); with "
+        "`--set train.initial_vectors=random` they start at random. "
         f"{random} always start at random: their embeddings are weights or factors of a sum. Training updates them "
         "like any other.\n",
         "A user's training targets are among these events: a target lies nearer to her history in training than later "

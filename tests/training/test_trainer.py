@@ -525,6 +525,9 @@ def beginning(dataset: Dataset, out: Path, model: str, **settings: Any) -> dict[
 def test_vectors_of_items_begin_as_those_of_cooccurrence(dataset: Dataset, tmp_path: Path, model: str) -> None:
     random = beginning(dataset, tmp_path / "random", model, initial_vectors="random")
     begun = beginning(dataset, tmp_path / "begun", model, initial_vectors="cooccurrence")
+    if model == "hpmn":
+        unnamed = beginning(dataset, tmp_path / "unnamed", model)
+        assert all(torch.equal(weight, unnamed[name]) for name, weight in begun.items())
     spread, expected = model_class(model, {}).vector_spread, cooccurrence_vectors(dataset, 16, seed=3)
     fields = {f"embed.table_list.{place}.weight": field for place, field in enumerate(dataset.inputs.item)}
     for name, weight in begun.items():
@@ -541,7 +544,7 @@ def test_vectors_of_items_begin_as_those_of_cooccurrence(dataset: Dataset, tmp_p
 
 @pytest.mark.parametrize("model", ["lr", "svdpp"])
 def test_models_whose_vectors_mean_something_else_begin_at_random(dataset: Dataset, tmp_path: Path, model: str) -> None:
-    random = beginning(dataset, tmp_path / "random", model)
+    random = beginning(dataset, tmp_path / "random", model, initial_vectors="random")
     begun = beginning(dataset, tmp_path / "begun", model, initial_vectors="cooccurrence")
     assert all(torch.equal(weight, random[name]) for name, weight in begun.items())
 
