@@ -196,7 +196,7 @@ def _initial_embeddings() -> list[str]:
     return [
         "Positives and popularity negatives differ only in how the target fits the history, and that reaches the loss "
         "through products of trained embeddings. While these are random, a model stays at AUC .50 for a million "
-        "examples or more. So by default (`train.initial_vectors = \"cooccurrence\"`) the embeddings of item fields are "
+        'examples or more. So by default (`train.initial_vectors = "cooccurrence"`) the embeddings of item fields are '
         "initialised by factorisation of which users had which values in the training events: for each field a "
         "truncated singular value decomposition of the matrix of users and values (`lifelong.data.cooccurrence`). "
         "Values that the same users have then have similar embeddings before the first step, and "
