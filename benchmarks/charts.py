@@ -28,7 +28,21 @@ THEME = "<style>text{fill:#1d2433}@media (prefers-color-scheme: dark){text{fill:
 INTERVAL = r"(\.\d+) \((\.\d+) to (\.\d+)\)"
 
 # The other models of the picture lie too close together for a name each.
-LABELLED = ("Tally", "HPMN", "SIM (cluster)", "SDIM", "SVD++", "DNN", "GRU4Rec", "FM", "HSTU", "MIMN", "LSTM", "FPMC")
+LABELLED = (
+    "Tally",
+    "HPMN",
+    "SIM (cluster)",
+    "Gated delta memory",
+    "SDIM",
+    "SVD++",
+    "DNN",
+    "GRU4Rec",
+    "FM",
+    "HSTU",
+    "MIMN",
+    "LSTM",
+    "FPMC",
+)
 CROWDED = ("GRU4Rec",)
 """Models with their names below the point, since other points are next to it."""
 

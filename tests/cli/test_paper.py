@@ -74,6 +74,7 @@ def test_the_settings_are_the_authors(log, periods, rate, sequence):
     for name, config in configs.items():
         assert config.train.learning_rate == rate and config.train.clip == 1.0 and config.train.weight_decay == 0.0
         assert config.train.batch_targets == (500 if log == "xlong" else 128)
+        assert config.train.initial_vectors == "random"
         settings = check_config(name, config.model)
         assert settings.get("context", []) in ((), []), name
     for name in ("hpmn", "hpmn_authors"):
