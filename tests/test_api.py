@@ -74,7 +74,8 @@ def test_progress_is_a_function_of_lines(folder: Path, tmp_path: Path, capsys: p
     lines: list[str] = []
     options = {**QUICK, "progress": lines.append}
     artifact = lifelong.train(str(folder / "data"), "dnn", tmp_path / "a", config={"embedding": 4}, **options)
-    assert lines[0].startswith("training on") and "validation: AUC" in lines[1] and not capsys.readouterr().err
+    assert lines[0].startswith("initial vectors") and lines[1].startswith("training on")
+    assert "validation: AUC" in lines[2] and not capsys.readouterr().err
     assert artifact.metrics["config"]["model"]["embedding"] == 4
 
 
