@@ -40,7 +40,7 @@ CUTS = (0.5, 0.7)
 """Shares of the questions before validation and before test: many are for the test, where chance needs numbers."""
 RUN = (
     "train.threads=1",
-    # What a model learns from nothing; in a world of few items factors give much of the answer.
+    # The question is what a model learns from nothing.
     "train.initial_vectors=random",
     "train.batch_events=4096",
     "train.validate_every=10000",

@@ -525,9 +525,6 @@ def beginning(dataset: Dataset, out: Path, model: str, **settings: Any) -> dict[
 def test_vectors_of_items_begin_as_those_of_cooccurrence(dataset: Dataset, tmp_path: Path, model: str) -> None:
     random = beginning(dataset, tmp_path / "random", model, initial_vectors="random")
     begun = beginning(dataset, tmp_path / "begun", model, initial_vectors="cooccurrence")
-    if model == "hpmn":
-        unnamed = beginning(dataset, tmp_path / "unnamed", model)
-        assert all(torch.equal(weight, unnamed[name]) for name, weight in begun.items())
     spread, expected = model_class(model, {}).vector_spread, cooccurrence_vectors(dataset, 16, seed=3)
     fields = {f"embed.table_list.{place}.weight": field for place, field in enumerate(dataset.inputs.item)}
     for name, weight in begun.items():
@@ -540,6 +537,15 @@ def test_vectors_of_items_begin_as_those_of_cooccurrence(dataset: Dataset, tmp_p
         assert torch.allclose(weight[known_V, :16], given_VD[known_V], atol=1e-6)
         assert torch.allclose(weight[~known_V], random[name][~known_V], atol=1e-6)
         assert torch.allclose(weight[:, 16:], random[name][:, 16:], atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["hpmn", "sim"])
+def test_every_model_begins_with_factors_unless_another_beginning_is_named(
+    dataset: Dataset, tmp_path: Path, model: str
+) -> None:
+    unnamed = beginning(dataset, tmp_path / "unnamed", model)
+    begun = beginning(dataset, tmp_path / "begun", model, initial_vectors="cooccurrence")
+    assert all(torch.equal(weight, unnamed[name]) for name, weight in begun.items())
 
 
 @pytest.mark.parametrize("model", ["lr", "svdpp"])
