@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ _MMAP_MAX = -4
 _DEFAULT_MMAP_MAX = 65_536
 _GROWN_THRESHOLD = 32 * 2**20
 """What glibc raises its threshold to as large blocks are freed. It no longer does once a parameter has been set."""
+
+_OWN = ("MALLOC_", "GLIBC_TUNABLES")
+"""How the names of environment variables begin by which users set up glibc's allocator."""
 
 
 class _Keeping:
@@ -46,8 +50,8 @@ class _Keeping:
                     self._library.malloc_trim(0)
 
     def _set(self, value_of: dict[int, int]) -> None:
-        # Other C libraries have no such function, and need none of this.
-        if hasattr(self._library, "mallopt"):
+        # Other C libraries have no such function, and need none of this. A user's own settings stay.
+        if hasattr(self._library, "mallopt") and not any(name.startswith(_OWN) for name in os.environ):
             for parameter, value in value_of.items():
                 self._library.mallopt(parameter, value)
 
@@ -60,9 +64,10 @@ def freed_memory_kept() -> Iterator[None]:
     """Keep the memory that is freed in this context for the next allocations, and return it at the end.
 
     The steps of a training, or the batches of a scoring, allocate and free tensors of about the same sizes. By default
-    glibc returns large ones to the system at once, and the next step waits until the system has cleared new pages: up
-    to a third of its processor time. The settings are those of the whole process, so that contexts in several threads,
-    or within each other, share them until the last one ends.
+    glibc returns large ones to the system at once, and the next step waits until the system has cleared new pages: a
+    tenth of the processor time for some models (`benchmarks/freed_memory.py`). The settings are those of the whole
+    process, so that contexts in several threads, or within each other, share them until the last one ends. An allocator
+    that environment variables set up (`MALLOC_...`, `GLIBC_TUNABLES`) is left as it is.
 
     >>> with freed_memory_kept():
     ...     total = sum(len(bytes(2**20)) for _ in range(3))

@@ -1,5 +1,6 @@
 """Memory that is freed in the context stays with the process until the context ends, and then goes back."""
 
+import os
 import subprocess
 import sys
 
@@ -65,6 +66,24 @@ def test_the_setting_ends_with_an_error(calls):
     with pytest.raises(ZeroDivisionError), allocator.freed_memory_kept():
         raise ZeroDivisionError
     assert calls == [BEGIN, END]
+
+
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES", None])
+def test_an_allocator_that_the_environment_sets_up_is_left_alone(monkeypatch, name):
+    class Library:
+        made = 0
+
+        def mallopt(self, parameter, value):
+            Library.made += 1
+
+    for other in [other for other in os.environ if other.startswith(("MALLOC_", "GLIBC_TUNABLES"))]:
+        monkeypatch.delenv(other)
+    if name is not None:
+        monkeypatch.setenv(name, "1000000")
+    monkeypatch.setattr(allocator._keeping, "_library", Library())
+    with allocator.freed_memory_kept():
+        pass
+    assert Library.made == (5 if name is None else 0)
 
 
 def test_other_c_libraries_are_left_alone(monkeypatch):

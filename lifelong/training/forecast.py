@@ -10,7 +10,6 @@ import time
 import numpy as np
 import torch
 
-from lifelong.allocator import freed_memory_kept
 from lifelong.config import RunConfig
 from lifelong.data.batches import TrainingBatches
 from lifelong.data.dataset import Dataset
@@ -48,7 +47,7 @@ def seconds_of(dataset: Dataset, model: str, config: RunConfig) -> tuple[float, 
     built, settings = build_model(dataset, model, config.model), config.train
     if isinstance(built, FittedModel):
         return None
-    with torch_threads(settings.threads), torch.random.fork_rng(), freed_memory_kept():
+    with torch_threads(settings.threads), torch.random.fork_rng():
         batches = batches_for(built, dataset, settings)
         compute = open_compute(settings)
         built.to(compute.device).train()
