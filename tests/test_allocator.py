@@ -18,7 +18,7 @@ def resident():
         return int(file.read().split()[1]) * resource.getpagesize() // 2**20
 
 def use():
-    numpy.ones(2**25)
+    numpy.ones(2**25 + 2**22)
 
 before = resident()
 use()
@@ -50,6 +50,7 @@ def calls(monkeypatch):
 def test_freed_memory_stays_until_the_outermost_context_ends():
     shown = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True).stdout
     outside, inside, faults, after, later = map(int, shown.split())
+    # The array has 288 MiB: the system's count of resident pages is not exact to the last one.
     assert inside >= 256 > 32 > max(outside, after, later)
     assert faults < 2**28 // 4096 // 100
 
