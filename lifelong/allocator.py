@@ -46,14 +46,19 @@ class _Keeping:
                         _TRIM_THRESHOLD: 2 * _GROWN_THRESHOLD,
                     }
                 )
-                if hasattr(self._library, "malloc_trim"):
+                if self._may_set():
                     self._library.malloc_trim(0)
 
     def _set(self, value_of: dict[int, int]) -> None:
-        # Other C libraries have no such function, and need none of this. A user's own settings stay.
-        if hasattr(self._library, "mallopt") and not any(name.startswith(_OWN) for name in os.environ):
+        if self._may_set():
             for parameter, value in value_of.items():
                 self._library.mallopt(parameter, value)
+
+    def _may_set(self) -> bool:
+        # Other C libraries have no such functions, and need none of this. A user's own settings stay.
+        return all(hasattr(self._library, name) for name in ("mallopt", "malloc_trim")) and not any(
+            name.startswith(_OWN) for name in os.environ
+        )
 
 
 _keeping = _Keeping()
