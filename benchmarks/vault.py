@@ -1,10 +1,12 @@
-"""Two models in the vault, with several seeds each: how they differ, by the events before the target and as served.
+"""Two models in the vault, with several seeds each: how they differ, by what the user had before, and as served.
 
     python benchmarks/vault.py data --first tally0 tally1 tally2 --second gbdt0 gbdt1 gbdt2
+    python benchmarks/vault.py data --first tally0 tally1 tally2 --second gbdt0 gbdt1 gbdt2 --split test
 
-Artifacts that have not read the vault do so now (`lifelong evaluate --split vault`). Values are means over seeds;
-intervals are those of `lifelong compare`, over users and seeds, and differences are paired, first less second. The last
-line is JSON.
+Parts are by the number of events before the target, and by whether one of them has its item (repeat, explore).
+Artifacts that have not read the vault do so now (`lifelong evaluate --split vault`); with `--split test` nothing reads
+it. Values are means over seeds; intervals are those of `lifelong compare`, over users and seeds, and differences are
+paired, first less second. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ import numpy as np
 from lifelong import evaluate, open_artifact
 from lifelong.artifact.export import load_model
 from lifelong.data.dataset import Dataset
-from lifelong.data.examples import VAULT
+from lifelong.data.examples import VAULT, Examples
 from lifelong.evaluation.compare import ComparisonRow, Runs, compare
 from lifelong.evaluation.evaluate import predict
 from lifelong.evaluation.metrics import Sample
+from lifelong.evaluation.ranking import had_before
 from lifelong.evaluation.vault import opening_of
 
 METRICS = ("auc", "log_loss", "ece")
@@ -32,15 +35,14 @@ Scores = tuple[list[Sample], list[Sample]]
 """Of each seed, as trained and as served."""
 
 
-def scores(dataset: Dataset, paths: Sequence[Path]) -> Scores:
-    """Scores of the vault by each artifact, without and with its calibrator."""
+def scores(dataset: Dataset, split: str, examples: Examples, paths: Sequence[Path]) -> Scores:
+    """Scores by each artifact, without and with its calibrator."""
     trained, served = list[Sample](), list[Sample]()
-    examples = dataset.vault.examples(VAULT)
     for path in paths:
         artifact = open_artifact(path)
-        if opening_of(dataset, artifact) is None:
+        if split == VAULT and opening_of(dataset, artifact) is None:
             evaluate(artifact, dataset, split=VAULT)
-        logit_N = predict(load_model(artifact), dataset.vault, examples)[:, 0]
+        logit_N = predict(load_model(artifact), dataset.holding(split), examples)[:, 0]
         calibrator = artifact.calibrator(dataset.schema.tasks[0])
         assert calibrator is not None, f"no calibrator of {path}"
         for of, logits in ((trained, logit_N), (served, calibrator.logit(logit_N))):
@@ -68,16 +70,20 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--first", type=Path, nargs="+", required=True, help="artifacts of one model")
     parser.add_argument("--second", type=Path, nargs="+", required=True, help="artifacts of the other")
+    parser.add_argument("--split", choices=["validation", "test", VAULT], default=VAULT)
     arguments = parser.parse_args()
-    dataset = Dataset(arguments.data)
-    both = {"first": scores(dataset, arguments.first), "second": scores(dataset, arguments.second)}
-    position_N = np.asarray(dataset.vault.examples(VAULT).position_N)
+    dataset, split = Dataset(arguments.data), arguments.split
+    held = dataset.holding(split)
+    examples = held.examples(split)
+    both = {name: scores(dataset, split, examples, getattr(arguments, name)) for name in ("first", "second")}
+    position_N, had_N = np.asarray(examples.position_N), had_before(held, examples)
     parts: dict[str, tuple[int, Any]] = {
         "all, as trained": (0, position_N >= 0),
         "all, as served": (1, position_N >= 0),
     }
     for low, high in zip(LENGTHS, (*LENGTHS[1:], np.inf), strict=True):
         parts[f"{low} events and more, below {high:g}"] = 0, (position_N >= low) & (position_N < high)
+    parts |= {"repeat": (0, had_N), "explore": (0, ~had_N)}
     document: dict[str, Any] = {}
     for part, (form, chosen_N) in parts.items():
         if chosen_N.any():

@@ -32,7 +32,7 @@ from lifelong.evaluation.in_sample import InSample, check_in_sample
 from lifelong.evaluation.list_order import counted_numbers
 from lifelong.evaluation.metrics import Sample
 from lifelong.evaluation.processes import Processes, join
-from lifelong.evaluation.ranking import Ranking, most_popular, rank_catalogue
+from lifelong.evaluation.ranking import Ranking, had_before, most_popular, rank_catalogue
 from lifelong.evaluation.results import (
     Counts,
     DelayResult,
@@ -412,6 +412,7 @@ def record(scored: Scored, *, resamples: int = RESAMPLES, seed: int = 0) -> Resu
         metrics=measured("all"),
         calibrated=measured("calibrated", CALIBRATION_METRICS) if "calibrated" in samples else None,
         slices=[slice_result(key[6:], samples[key], drawn[key]) for key in samples if key.startswith("slice:")],
+        repeats=[slice_result(key, samples[key], drawn[key]) for key in ("repeat", "explore")],
         unseen=slice_result("unseen", samples["unseen"], drawn["unseen"]),
         delays=[DelayResult(delay=int(key[6:]), metrics=measured(key)) for key in samples if key.startswith("delay:")],
         other_tasks={task: measured(f"task:{task}") for task in scored.dataset.schema.tasks[1:]},
@@ -449,7 +450,9 @@ def unseen_targets(dataset: Dataset, examples: Examples) -> BoolArray:
 def _samples(scored: Scored) -> dict[str, Sample]:
     first_NT, *later = scored.logits.values()
     whole = scored.sample(first_NT)
-    samples = {"all": whole, "unseen": whole.take(unseen_targets(scored.dataset, scored.examples))}
+    had_N = had_before(scored.dataset, scored.examples)
+    samples = {"all": whole, "repeat": whole.take(had_N), "explore": whole.take(~had_N)}
+    samples["unseen"] = whole.take(unseen_targets(scored.dataset, scored.examples))
     for name, chosen in metrics.length_slices(scored.examples.position_N).items():
         samples[f"slice:{name}"] = whole.take(chosen)
     if scored.calibrated_NT is not None:

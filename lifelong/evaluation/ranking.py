@@ -199,7 +199,7 @@ def ranks(
             rank_N[own] = _places(score_C, priority_V[row_C - FIRST_ROW], row_C, item_N)
         _check_time(time.perf_counter() - started, part.stop, len(first_M), minutes)
     basket_N = np.repeat(np.arange(len(first_M)), np.diff(bound_M))
-    return Ranked(np.asarray(examples.user_N, np.int64), basket_N, rank_N, _had_before(dataset, examples))
+    return Ranked(np.asarray(examples.user_N, np.int64), basket_N, rank_N, had_before(dataset, examples))
 
 
 def _check_time(seconds: float, done: int, baskets: int, minutes: float) -> None:
@@ -263,16 +263,17 @@ def _places(score_C: FloatArray, priority_C: IntArray, row_C: IntArray, row_N: I
     return place_N
 
 
-def _had_before(dataset: Dataset, examples: Examples) -> BoolArray:
-    """Whether each item is among its user's events with an earlier time."""
+def had_before(dataset: Dataset, examples: Examples) -> BoolArray:
+    """Whether each item is among its user's events with an earlier time, `[N]`."""
     histories = dataset.histories
     position_N = histories.positions(examples.user_N, np.asarray(examples.time_N))
     had_N = np.zeros(len(examples), bool)
-    for user in np.unique(examples.user_N):
+    order_N = np.argsort(examples.user_N, kind="stable")
+    user_U, start_U = np.unique(np.asarray(examples.user_N)[order_N], return_index=True)
+    for user, own_N in zip(user_U, np.split(order_N, start_U[1:]), strict=True):
         row_L = np.asarray(histories.row_N[histories.of(int(user))])
         # Where each item of the user occurs first.
         item_I, first_I = np.unique(row_L, return_index=True)
-        own_N = np.flatnonzero(examples.user_N == user)
         row_N = np.asarray(examples.row_N)[own_N]
         at_N = np.minimum(np.searchsorted(item_I, row_N), max(len(item_I) - 1, 0))
         if len(item_I):

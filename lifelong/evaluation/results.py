@@ -158,6 +158,8 @@ class Result(RecordFile):
     """Metrics of the logits after the artifact's calibrator, at the sampled base rate."""
     slices: list[SliceResult]
     """By number of events before the target; half-open bounds."""
+    repeats: list[SliceResult] = Field(default=[])
+    """`repeat` and `explore`: targets whose item the user had before, and others. Earlier records have none."""
     unseen: SliceResult
     """Targets with an item that was not known in training."""
     delays: list[DelayResult] = Field(default=[])
@@ -195,11 +197,13 @@ class Result(RecordFile):
     def to_frame(self) -> Any:
         """All metrics as a `pandas.DataFrame`: part, metric, value, low, high (a 95 % interval), reason.
 
-        The parts are `all`, `calibrated`, `length <bounds>` and `unseen` items, `delay <duration>`, `task <name>`, and
-        `graded` errors of a rating. A metric that is not defined has no value but a reason.
+        The parts are `all`, `calibrated`, `length <bounds>`, `repeat`, `explore` and `unseen` items, `delay
+        <duration>`, `task <name>`, and `graded` errors of a rating. A metric that is not defined has no value but a
+        reason.
         """
         parts: dict[str, Mapping[str, Estimate]] = {"all": self.metrics, "calibrated": self.calibrated or {}}
-        parts |= {f"length {one.name}": one.metrics for one in self.slices} | {"unseen": self.unseen.metrics}
+        parts |= {f"length {one.name}": one.metrics for one in self.slices}
+        parts |= {one.name: one.metrics for one in (*self.repeats, self.unseen)}
         parts |= {f"delay {format_duration(one.delay)}": one.metrics for one in self.delays}
         parts |= {f"task {task}": found for task, found in self.other_tasks.items()} | {"graded": self.graded}
         rows = (

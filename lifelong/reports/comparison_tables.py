@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from lifelong.evaluation.compare import Comparison, ComparisonRow, Cost, SweepPoint
 from lifelong.evaluation.results import Result, best_first
-from lifelong.reports.tables import LABELS, Cell, Quantity, Table, own_metrics, p_text
+from lifelong.reports.tables import BY_HISTORY, ITEMS, LABELS, Cell, Quantity, Table, own_metrics, p_text
 
 MARK = " †"
 """Follows the name of a model if a limit ended its training."""
@@ -114,20 +114,15 @@ def ablation_table(comparison: Comparison) -> Table | None:
 
 
 def slices_by_model(results: Sequence[Result]) -> Table:
-    """One row per model, one column per slice of history length: for many models."""
-    parts = [(place, part) for place, part in enumerate(results[0].slices) if part.examples]
-    columns = ["model", *(f"{part.name} events" for _, part in parts), "item unseen in training"]
-    rows: list[list[Cell]] = [["examples", *(part.examples for _, part in parts), results[0].unseen.examples]]
-    rows += [
-        [
-            result.title,
-            *(result.slices[place].metrics.get("auc") for place, _ in parts),
-            result.unseen.metrics.get("auc"),
-        ]
-        for result in best_first(results)
-    ]
-    caption = "AUC by length of the history at the target."
-    return Table(columns, rows, caption, name="history-length", folded=True, fixed=1)
+    """One row per model, one column per slice of history length, and of items: for many models."""
+    parts = [part for part in results[0].slices if part.examples]
+    items = {part.name: part for part in (*results[0].repeats, results[0].unseen)}
+    columns = ["model", *(f"{part.name} events" for part in parts), *(ITEMS[name] for name in items)]
+    rows: list[list[Cell]] = [["examples", *(part.examples for part in (*parts, *items.values()))]]
+    for result in best_first(results):
+        found = {part.name: part.metrics.get("auc") for part in (*result.slices, *result.repeats, result.unseen)}
+        rows.append([result.title, *(found.get(name) for name in (*(part.name for part in parts), *items))])
+    return Table(columns, rows, BY_HISTORY, name="history-length", folded=True, fixed=1)
 
 
 def latency_lengths(costs: Iterable[Cost]) -> list[int]:

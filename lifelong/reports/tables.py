@@ -25,6 +25,8 @@ LABELS = {
     "ece": "ECE",
     "predicted_observed": "predicted / observed",
 }
+ITEMS = {"repeat": "item had before", "explore": "item not had before", "unseen": "item unseen in training"}
+BY_HISTORY = "AUC by length of the history at the target, and by whether the user had the item before."
 GRADED = {"rmse": "RMSE", "mae": "MAE", "rmse_of_mean": "RMSE of the mean rating of training"}
 _LATEX = str.maketrans(
     {
@@ -197,11 +199,12 @@ def graded_table(result: Result) -> Table | None:
 
 
 def slices_table(result: Result) -> Table:
-    """One row per slice of history length, and one for items unseen in training."""
-    named = [*((f"{part.name} events", part) for part in result.slices), ("item unseen in training", result.unseen)]
+    """One row per slice of history length, and of items that the user had or had not, or that training did not see."""
+    named = [(f"{part.name} events", part) for part in result.slices]
+    named += [(ITEMS[part.name], part) for part in (*result.repeats, result.unseen)]
     rows: list[list[Cell]] = [[name, part.examples, part.users, part.metrics.get("auc")] for name, part in named]
-    columns = ["events before the target", "examples", "users", result.title]
-    return Table(columns, rows, "AUC by length of the history at the target.")
+    columns = ["targets", "examples", "users", result.title]
+    return Table(columns, rows, BY_HISTORY)
 
 
 def delays_table(result: Result) -> Table | None:

@@ -167,6 +167,22 @@ def test_the_slices_of_a_result_hold_every_example_once(artifact, dataset):
     assert result.delays == []
 
 
+def test_a_target_is_a_repeat_if_an_earlier_event_of_its_user_has_the_item(artifact, dataset, model):
+    result = evaluate(artifact, dataset, bootstrap=5)
+    examples = dataset.examples("test")
+    logit_N, had = predict(model, dataset, examples)[:, 0], []
+    for user, row, time in zip(examples.user_N, examples.row_N, examples.time_N, strict=True):
+        own = dataset.histories.of(int(user))
+        earlier = np.asarray(dataset.histories.time_N[own]) < time
+        had.append(bool(np.any((np.asarray(dataset.histories.row_N[own]) == row) & earlier)))
+    assert 0 < sum(had) < len(had)
+    assert [part.name for part in result.repeats] == ["repeat", "explore"]
+    for part, chosen in zip(result.repeats, (np.array(had), ~np.array(had)), strict=True):
+        label, user = examples.label_NT[chosen, 0], examples.user_N[chosen]
+        assert (part.examples, part.positives, part.users) == (chosen.sum(), label.sum(), len(np.unique(user)))
+        assert part.metrics["auc"].value == pytest.approx(metrics.auc(label, logit_N[chosen]), abs=1e-6)
+
+
 def test_the_metrics_of_a_result_are_those_of_the_models_logits(artifact, dataset, model):
     result = evaluate(artifact, dataset, bootstrap=5)
     examples = dataset.examples("test")

@@ -6,7 +6,7 @@ from support.results import made_comparison, made_result
 
 from lifelong.evaluation.compare import DifferenceEstimate
 from lifelong.evaluation.results import Estimate
-from lifelong.reports import tables
+from lifelong.reports import comparison_tables, tables
 from lifelong.reports.tables import Table
 
 ESTIMATE = Estimate(value=0.66912, low=0.6618, high=0.6759)
@@ -88,9 +88,32 @@ def test_the_metrics_table_has_all_metrics_in_one_row():
 
 def test_the_slices_table_ends_with_unseen_items_and_says_why_a_slice_is_empty():
     table = tables.slices_table(made_result(auc=0.7))
-    assert [row[0] for row in table.rows][-2:] == ["1000+ events", "item unseen in training"]
-    assert [tables.text(cell) for cell in table.rows[-2]] == ["1000+ events", "0", "0", "no examples"]
-    assert [cell.value for cell in table.rows[0][3:]] == pytest.approx([0.71])
+    assert [row[0] for row in table.rows][-4:] == [
+        "1000+ events",
+        "item had before",
+        "item not had before",
+        "item unseen in training",
+    ]
+    assert [tables.text(cell) for cell in table.rows[-4]] == ["1000+ events", "0", "0", "no examples"]
+    assert [cell.value for row in (table.rows[0], *table.rows[-3:]) for cell in row[3:]] == pytest.approx(
+        [0.71, 0.72, 0.65, 0.6]
+    )
+
+
+def test_models_side_by_side_have_every_part_and_a_record_of_an_earlier_release_has_no_items():
+    earlier = made_result("counts", title="Counts", auc=0.6).model_copy(update={"repeats": []})
+    table = comparison_tables.slices_by_model([made_result(auc=0.7), earlier])
+    assert list(table.columns[-4:]) == [
+        "300-999 events",
+        "item had before",
+        "item not had before",
+        "item unseen in training",
+    ]
+    assert [tables.text(cell) for cell in table.rows[0]][-4:] == ["20", "20", "20", "20"]
+    new, old = ([cell and cell.value for cell in row[-4:]] for row in table.rows[1:])
+    assert new == pytest.approx([0.71, 0.72, 0.65, 0.6])
+    assert old == [pytest.approx(0.61), None, None, pytest.approx(0.5)]
+    assert "item had before" not in comparison_tables.slices_by_model([earlier, made_result()]).columns
 
 
 def test_the_delays_table_names_delays_as_they_are_typed():

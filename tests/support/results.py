@@ -32,6 +32,7 @@ def made_result(model: str = "hpmn", *, title: str = "HPMN", auc: float = 0.7, k
         metrics=_metrics(auc),
         calibrated=_metrics(auc),
         slices=[_slice(name, auc + 0.01) for name in length_slices([])],
+        repeats=[_slice("repeat", auc + 0.02), _slice("explore", auc - 0.05)],
         unseen=_slice("unseen", auc - 0.1),
         delays=[DelayResult(delay=delay, metrics=_metrics(auc)) for delay in (0, 3600)],
         counts=Counts(examples=100, positives=50, users=8, one_class_users=2, one_class_examples=5),

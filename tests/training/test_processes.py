@@ -159,7 +159,7 @@ def test_logits_scored_in_shares_are_the_same_bits(
 def test_evaluation_by_two_is_that_of_one(seen: list[dict[str, Any]], dataset: Dataset, alone: Artifact) -> None:
     expected = evaluate(alone, dataset, delays=(0, 86_400), bootstrap=20).model_dump(mode="json")
     for one in seen:
-        for name in ("metrics", "slices", "delays", "unseen", "counts", "calibrated"):
+        for name in ("metrics", "slices", "repeats", "delays", "unseen", "counts", "calibrated"):
             assert one["record"][name] == expected[name]
 
 
