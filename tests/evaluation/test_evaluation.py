@@ -23,6 +23,7 @@ from lifelong.evaluation.evaluate import (  # noqa: E402
     record,
     unseen_targets,
 )
+from lifelong.evaluation.ranking import had_before  # noqa: E402
 from lifelong.models import build  # noqa: E402
 from lifelong.models.base import FittedModel  # noqa: E402
 from lifelong.testing.datasets import tiny_dataset  # noqa: E402
@@ -176,6 +177,8 @@ def test_a_target_is_a_repeat_if_an_earlier_event_of_its_user_has_the_item(artif
         earlier = np.asarray(dataset.histories.time_N[own]) < time
         had.append(bool(np.any((np.asarray(dataset.histories.row_N[own]) == row) & earlier)))
     assert 0 < sum(had) < len(had)
+    order = np.random.default_rng(3).permutation(len(had))
+    assert had_before(dataset, examples.take(order)).tolist() == np.array(had)[order].tolist()
     assert [part.name for part in result.repeats] == ["repeat", "explore"]
     for part, chosen in zip(result.repeats, (np.array(had), ~np.array(had)), strict=True):
         label, user = examples.label_NT[chosen, 0], examples.user_N[chosen]
