@@ -270,7 +270,9 @@ def had_before(dataset: Dataset, examples: Examples) -> BoolArray:
     had_N = np.zeros(len(examples), bool)
     order_N = np.argsort(examples.user_N, kind="stable")
     user_U, start_U = np.unique(np.asarray(examples.user_N)[order_N], return_index=True)
-    for user, own_N in zip(user_U, np.split(order_N, start_U[1:]), strict=True):
+    end_U = [*start_U[1:], len(order_N)][: len(user_U)]
+    for user, start, end in zip(user_U, start_U, end_U, strict=True):
+        own_N = order_N[start:end]
         row_L = np.asarray(histories.row_N[histories.of(int(user))])
         # Where each item of the user occurs first.
         item_I, first_I = np.unique(row_L, return_index=True)

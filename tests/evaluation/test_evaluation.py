@@ -179,6 +179,7 @@ def test_a_target_is_a_repeat_if_an_earlier_event_of_its_user_has_the_item(artif
     assert 0 < sum(had) < len(had)
     order = np.random.default_rng(3).permutation(len(had))
     assert had_before(dataset, examples.take(order)).tolist() == np.array(had)[order].tolist()
+    assert had_before(dataset, examples.take(order[:0])).tolist() == []
     assert [part.name for part in result.repeats] == ["repeat", "explore"]
     for part, chosen in zip(result.repeats, (np.array(had), ~np.array(had)), strict=True):
         label, user = examples.label_NT[chosen, 0], examples.user_N[chosen]
