@@ -269,10 +269,9 @@ def had_before(dataset: Dataset, examples: Examples) -> BoolArray:
     position_N = histories.positions(examples.user_N, np.asarray(examples.time_N))
     had_N = np.zeros(len(examples), bool)
     order_N = np.argsort(examples.user_N, kind="stable")
-    user_U, start_U = np.unique(np.asarray(examples.user_N)[order_N], return_index=True)
-    end_U = [*start_U[1:], len(order_N)][: len(user_U)]
-    for user, start, end in zip(user_U, start_U, end_U, strict=True):
-        own_N = order_N[start:end]
+    users = np.unique(np.asarray(examples.user_N)[order_N], return_index=True, return_counts=True)
+    for user, start, count in zip(*users, strict=True):
+        own_N = order_N[start : start + count]
         row_L = np.asarray(histories.row_N[histories.of(int(user))])
         # Where each item of the user occurs first.
         item_I, first_I = np.unique(row_L, return_index=True)
