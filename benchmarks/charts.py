@@ -43,8 +43,8 @@ LABELLED = (
     "LSTM",
     "FPMC",
 )
-CROWDED = ("GRU4Rec",)
-"""Models with their names below the point, since other points are next to it."""
+CROWDED = {"GRU4Rec": -14, "MIMN": 6}
+"""Models with their names below or above the point, since other points are next to it: by how many points."""
 
 Row = list[str]
 
@@ -132,7 +132,7 @@ def bytes_auc(ax: Axes) -> None:
         if name in LABELLED:
             side, shift = ("right", (-6, -4)) if x > 15_000 else ("left", (6, -4))
             if name in CROWDED:
-                side, shift = "center", (0, -14)
+                side, shift = "center", (0, CROWDED[name])
             ax.annotate(name, (x, y), xytext=shift, textcoords="offset points", ha=side)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter("{x:,.0f}")
