@@ -40,10 +40,11 @@ LABELLED = (
     "FM",
     "HSTU",
     "MIMN",
+    "RUM (feature level)",
     "LSTM",
     "FPMC",
 )
-CROWDED = {"GRU4Rec": -14, "MIMN": 6}
+CROWDED = {"GRU4Rec": -14, "MIMN": 6, "RUM (feature level)": 6}
 """Models with their names below or above the point, since other points are next to it: by how many points."""
 
 Row = list[str]
@@ -76,7 +77,7 @@ def auc(ax: Axes) -> None:
         ax.plot(value, place, "o", color=colour, markersize=5)
     ax.set_yticks(range(len(rows)), [row[0] for row in rows])
     ax.invert_yaxis()
-    ax.set_xlabel("test AUC, 95 % interval over users")
+    ax.set_xlabel("test AUC, 95 % interval over users (HPMN: and seeds)")
 
 
 def tally_bytes(ax: Axes) -> None:
