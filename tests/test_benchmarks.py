@@ -33,3 +33,14 @@ def test_what_a_benchmark_imports_is_there(script: Path) -> None:
 
 def test_there_are_benchmarks() -> None:
     assert any(taken(script.read_text()) for script in SCRIPTS)
+
+
+def test_the_settings_of_the_comparison_are_settings_of_its_models() -> None:
+    from lifelong.cli.model_settings import model_configs
+    from lifelong.models import all_names
+
+    names = [*all_names(), "hpmn_counts"]
+    configs = model_configs(names, [FOLDER / "completejourney.toml"], [], None)
+    # The file's figures of HPMN are from whole histories; those with counts are from windows, as they were before.
+    assert configs["hpmn"].train.history == "chunks"
+    assert configs["hpmn_counts"].train.history == "cut"
