@@ -72,11 +72,13 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder that `lifelong prepare` wrote")
     parser.add_argument("--config", type=Path, nargs="+", default=[], help="settings, as of `lifelong compare`")
     parser.add_argument("--models", nargs="+", help="default: all that can be served")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each model, and of Tally after each")
     arguments = parser.parse_args()
     dataset = Dataset(arguments.data)
     names = [name for name in arguments.models or all_names() if name != TALLY]
-    configs, _ = without_unmet(dataset, model_configs([TALLY, *names], arguments.config, [], None))
+    configs, left_out = without_unmet(dataset, model_configs([TALLY, *names], arguments.config, [], None))
+    for reason in left_out:
+        print(reason)
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="model-latency-") as folder:
         tally = untrained(dataset, TALLY, configs[TALLY], Path(folder, TALLY, "artifact"))
