@@ -103,7 +103,7 @@ def _prepare(
     tell: Callable[[str], None],
 ) -> Dataset:
     """Prepare files; `columns` are settings of the mapping of a table."""
-    _check_source(source, settings.engine)
+    _check_source(source)
     _check_out(out, settings.overwrite)
     earlier = None if settings.start is None else EarlierDataset.open(settings.start)
     started = time.monotonic()
@@ -163,20 +163,13 @@ def _keep_openings(out: Path, folder: Path) -> None:
         shutil.copytree(read, now.vault.folder / OPENED)
 
 
-def _check_source(source: str, engine: str) -> None:
+def _check_source(source: str) -> None:
     if source not in SOURCES:
         close = difflib.get_close_matches(source, SOURCES, n=1)
         raise UsageError(
             f"there is no source {source!r}{f' (did you mean {close[0]!r}?)' if close else ''}",
             expected=", ".join(sorted(SOURCES)),
             fix="read a log of any other format with the source `table`",
-        )
-    engines = getattr(SOURCES[source], "engines", (engine,))
-    if engine not in engines:
-        raise UsageError(
-            f"the source {source!r} is read by the engine {' or '.join(engines)} alone",
-            expected=f"--engine {engines[0]}",
-            fix="leave out --engine",
         )
 
 

@@ -16,11 +16,7 @@ from lifelong.errors import SourceError
 from lifelong.preparation import engine, spark
 from lifelong.tables import TYPES, ColumnKind, check_types, is_of
 
-Kind = Literal["any", "integer", "number", "flag", "time", "ids", "times"] | ColumnKind
-
-
-def _is_list_of(kind: pa.DataType, test: Any) -> bool:
-    return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and test(kind.value_type))
+Kind = Literal["any", "integer", "number", "time"] | ColumnKind
 
 
 _TESTS: dict[Kind, tuple[str, Any]] = {
@@ -28,10 +24,7 @@ _TESTS: dict[Kind, tuple[str, Any]] = {
     "integer": ("whole numbers", pa.types.is_integer),
     **{kind: (words, partial(is_of, kind=kind)) for kind, words in TYPES.items()},
     "number": ("numbers", lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind)),
-    "flag": ("true or false", pa.types.is_boolean),
     "time": ("timestamps", pa.types.is_timestamp),
-    "ids": ("lists of ids", lambda kind: _is_list_of(kind, partial(is_of, kind="id"))),
-    "times": ("lists of timestamps", lambda kind: _is_list_of(kind, pa.types.is_timestamp)),
 }
 
 
