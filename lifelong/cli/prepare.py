@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Protocol = Literal["temporal", "paper", "impressions", "given"]
 Rule = Literal["popularity", "uniform", "same_category", "windowed", "following"]
-Engine = Literal["duckdb", "spark"]
 OtherSettings = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Another setting: cuts, min_count, ratio, seed, threads ..."),
@@ -45,11 +44,6 @@ def prepare(
     ] = None,
     tasks: Annotated[
         str | None, typer.Option(help="What to predict, as in any,cart,buy or liked=rating>=4,rating.")
-    ] = None,
-    engine: Annotated[Engine | None, typer.Option(help="Engine for the table queries.")] = None,
-    master: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Spark cluster, such as spark://host:7077; by default LIFELONG_SPARK_MASTER."),
     ] = None,
     start: Annotated[
         Path | None,
@@ -78,8 +72,6 @@ def prepare(
     named = {
         "protocol": protocol,
         "negatives": negatives,
-        "engine": engine,
-        "master": master,
         "mapping": mapping,
         "start": start,
         "tasks": tasks,

@@ -38,7 +38,7 @@ from lifelong.tables import expand
 __all__ = ["PrepareSettings", "expand", "prepare"]
 logger: logging.Logger = logging.getLogger(__name__)
 _SOURCE = "a function of (connection, paths, options) that gives a RawLog, see lifelong.preparation.sources"
-_ENGINES = ("duckdb", "_duckdb", "pyspark", "py4j", "ibis")
+_ENGINES = ("duckdb", "_duckdb", "ibis")
 
 
 def prepare(
@@ -67,7 +67,7 @@ def prepare(
         The finished dataset, opened.
 
     Raises:
-        UsageError: there is no such source, engine, protocol or setting, `out` is taken, or the earlier dataset or
+        UsageError: there is no such source, protocol or setting, `out` is taken, or the earlier dataset or
             artifact does not exist or has other fields.
         ConfigError: a setting is wrong; lists all of them.
         SourceError: a file is not what it should be.
@@ -112,11 +112,9 @@ def _prepare(
     with clear_errors(out.parent), building(out) as folder:
         (folder / "work").mkdir()
         with open_engine(
-            settings.engine,
             folder / "work",
             memory_limit=settings.memory_limit,
             threads=settings.threads,
-            master=settings.master,
         ) as connection:
             tell(f"reading {source}" + (f": {len(files)} file(s)" if files else ""))
             mapping = {} if settings.mapping is None else {"mapping": str(settings.mapping)}

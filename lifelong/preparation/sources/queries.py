@@ -13,8 +13,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from lifelong.errors import ConfigError, SourceError, UsageError
-from lifelong.preparation.engine import count, is_spark, quoted
+from lifelong.errors import ConfigError, SourceError
+from lifelong.preparation.engine import count, quoted
 from lifelong.preparation.sources.mapping import NamedTable, TableMapping, Text
 from lifelong.preparation.sources.parquet import ParquetFile, is_parquet
 from lifelong.preparation.sources.table_rows import Opened, layout_of, open_rows
@@ -98,17 +98,10 @@ class Tables:
         mapping: says how they are written.
 
     Raises:
-        UsageError: the engine knows no queries.
         SourceError: a file is not what it should be.
     """
 
     def __init__(self, connection: Any, files: Mapping[str, Sequence[Path]], mapping: TableMapping) -> None:
-        if is_spark(connection):
-            raise UsageError(
-                "the mapping has a query of DuckDB, and the engine is spark",
-                expected="the engine duckdb",
-                fix="leave out --engine spark",
-            )
         self._connection = connection
         self._opened = {name: self._fill(name, list(paths), mapping) for name, paths in files.items()}
         for setting in ("enable_external_access = false", "lock_configuration = true"):
