@@ -64,7 +64,9 @@ def packaged(package: str, ending: str) -> Path:
 def films(folder: Path) -> Dataset:
     """MovieLens 100k; who rated which film when."""
     paths = [packaged("recbole", f"ml-100k.{kind}") for kind in ("inter", "item")]
-    return prepare("recbole", paths, folder, fields="release_year,class", vault=VAULT, overwrite=True)
+    fields = {"release_year": "release_year:token", "class": "class:token_seq"}
+    items = {"table": "items", "item": "item_id:token", "fields": fields}
+    return prepare("recbole", paths, folder, items=items, vault=VAULT, overwrite=True)
 
 
 def flights(folder: Path) -> Dataset:
@@ -75,12 +77,11 @@ def flights(folder: Path) -> Dataset:
         log,
         out=folder,
         user="tailnum",
-        item="number",
+        item="line",
         time="time_hour",
         time_unit="iso",
         fields=["dest", "origin", "carrier"],
-        where="tailnum <> 'NA'",
-        derived={"number": "carrier || flight"},
+        query="SELECT *, carrier || flight AS line FROM log WHERE tailnum <> 'NA'",
         vault=VAULT,
         overwrite=True,
     )

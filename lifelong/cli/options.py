@@ -97,7 +97,7 @@ MaxAhead = Annotated[
 MAPPING_SETTINGS = (
     *("user", "item", "time", "event_type", "event_id", "time_unit", "time_format", "fields", "numbers", "missing"),
     *("delimiter", "header", "columns", "quoted", "encoding", "target_types", "labels", "rating", "threshold"),
-    *("history", "negatives", "name", "where", "derived", "skip_invalid", "items", "users"),
+    *("history", "split", "negatives", "name", "query", "tables", "skip_invalid", "items", "users"),
 )
 """What a mapping file may say: the settings of `prepare table`, whose module needs DuckDB, and `event_id`."""
 
@@ -238,12 +238,12 @@ def _check_mapping(mapping: Path | None, given: Mapping[str, Any]) -> None:
                 expected="files of events that are csv with a header, in UTF-8; jsonl; or parquet",
                 fix="write the events as one of these, or `ingest` a table from Python",
             )
-    for name in ("where", "derived", "skip_invalid"):
+    for name in ("query", "tables", "skip_invalid"):
         if given.get(name):
             raise UsageError(
                 f"{mapping} has {name}, which `prepare` alone applies to rows",
                 expected="a mapping that says which column is what",
                 fix="--on-bad skip leaves out lines that are not events"
                 if name == "skip_invalid"
-                else "filter and compute before the events are written, and take the setting out of this mapping",
+                else "give the events as the query gives them, and take the setting out of this mapping",
             )

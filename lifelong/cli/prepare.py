@@ -12,7 +12,7 @@ import typer
 
 from lifelong.cli.options import literal, pairs
 from lifelong.cli.terminal import Reply, Terminal, columns
-from lifelong.errors import ConfigError
+from lifelong.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from lifelong.data.dataset import Dataset, Manifest
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Protocol = Literal["temporal", "paper", "impressions", "given"]
 Rule = Literal["popularity", "uniform", "same_category", "windowed", "following"]
-Engine = Literal["duckdb", "spark"]
 OtherSettings = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Another setting: cuts, min_count, ratio, seed, threads ..."),
@@ -32,8 +31,11 @@ def prepare(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Name of the raw format, such as taobao or table.")],
     paths: Annotated[list[str] | None, typer.Argument(metavar="PATH...", help="Files or globs.")] = None,
     *,
-    out: Annotated[Path, typer.Option(metavar="DATA", help="Folder of the dataset.")],
-    mapping: Annotated[Path | None, typer.Option(help="Mapping file of the source `table`.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DATA", help="Folder of the dataset.")] = None,
+    show_mapping: Annotated[
+        bool, typer.Option("--show-mapping", help="Print the mapping file of the source, to copy and change.")
+    ] = False,
+    mapping: Annotated[Path | None, typer.Option(help="Mapping file of `table`: which column is what.")] = None,
     protocol: Annotated[Protocol | None, typer.Option(help="What the targets are, and how they are split.")] = None,
     negatives: Annotated[Rule | None, typer.Option(help="How negatives are sampled.")] = None,
     vault: Annotated[
@@ -42,11 +44,6 @@ def prepare(
     ] = None,
     tasks: Annotated[
         str | None, typer.Option(help="What to predict, as in any,cart,buy or liked=rating>=4,rating.")
-    ] = None,
-    engine: Annotated[Engine | None, typer.Option(help="Engine for the table queries.")] = None,
-    master: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Spark cluster, such as spark://host:7077; by default LIFELONG_SPARK_MASTER."),
     ] = None,
     start: Annotated[
         Path | None,
@@ -67,11 +64,14 @@ def prepare(
     """Turn a raw log into a prepared dataset: histories, examples, vocabularies."""
     from lifelong.preparation import prepare as preparing
 
+    if show_mapping:
+        text = _mapping_of(source)
+        return Reply({"mapping": text}, [text.rstrip()])
+    if out is None:
+        raise UsageError("no folder for the dataset", expected="--out DATA", fix="name a new folder: --out data")
     named = {
         "protocol": protocol,
         "negatives": negatives,
-        "engine": engine,
-        "master": master,
         "mapping": mapping,
         "start": start,
         "tasks": tasks,
@@ -84,6 +84,23 @@ def prepare(
     settings = _settings(given)
     dataset = preparing.prepare(source, paths or [], out, settings=settings, progress=terminal.say)
     return Reply(_document(dataset), _summary(dataset))
+
+
+def _mapping_of(source: str) -> str:
+    """The mapping file of a source.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from lifelong.preparation.sources import MAPPINGS, is_mapped
+
+    if not is_mapped(source):
+        raise UsageError(
+            f"the source {source!r} has no mapping file",
+            expected=f"one of {', '.join(sorted(each.stem for each in MAPPINGS.glob('*.toml')))}",
+            fix="for a log of your own, docs/sources.md shows how to write one",
+        )
+    return (MAPPINGS / f"{source}.toml").read_text(encoding="utf-8")
 
 
 def _settings(given: Mapping[str, Any]) -> PrepareSettings:

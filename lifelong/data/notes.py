@@ -40,7 +40,8 @@ def _not_numbers(record: Mapping[str, Any], items: int) -> list[str]:
         fix = "leave it out of numbers if it is none"
         if re.fullmatch(r"[\d.]*\d,\d+", value):
             text = f"replace({field}, '.', '')" if "." in value else field
-            fix = f"""a derived column reads decimal commas: --option "derived.{field}=replace({text}, ',', '.')\""""
+            made = f"SELECT * REPLACE (replace({text}, ',', '.') AS {field}) FROM log"
+            fix = f'a query reads decimal commas: --option "query={made}"'
         lines.append(f"{line}. To do: {fix}")
     return lines
 

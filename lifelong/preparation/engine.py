@@ -1,7 +1,6 @@
-"""The table engine: Ibis on DuckDB, in a database file with a memory limit and a spill folder next to it, or on Spark.
+"""The table engine: Ibis on DuckDB, in a database file with a memory limit and a spill folder next to it.
 
-All queries are written in Ibis, and both engines give equal rows in equal order; only the functions of this file know
-which engine it is.
+All queries but those of a mapping are written in Ibis.
 """
 
 from __future__ import annotations
@@ -12,39 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.atomic import full_disk
-from lifelong.errors import DataError, UsageError, require
-from lifelong.preparation import spark
+from lifelong.errors import DataError, require
 
 
 @contextlib.contextmanager
-def open_engine(
-    name: str, folder: Path, *, memory_limit: str, threads: int | None, master: str | None = None
-) -> Iterator[Any]:
+def open_engine(folder: Path, *, memory_limit: str, threads: int | None) -> Iterator[Any]:
     """An Ibis connection with its tables and spilled data in `folder`.
 
     Args:
-        name: "duckdb" or "spark".
         folder: an empty folder; its owner deletes it.
         memory_limit: how much the engine may hold in memory, such as "1500MB".
         threads: threads of the engine; None = one per core.
-        master: of a Spark cluster; see `open_spark`.
 
     Raises:
-        UsageError: there is no such engine, or it cannot be started.
         MissingExtraError: it is not installed.
     """
-    if name == "spark":
-        with spark.open_spark(folder, master=master, memory_limit=memory_limit, threads=threads) as opened:
-            yield opened
-        return
-    if name != "duckdb":
-        raise UsageError(
-            f"there is no engine {name!r}", expected="duckdb or spark", fix="leave out --engine, or use --engine duckdb"
-        )
-    if master is not None:
-        raise UsageError(
-            f"the engine duckdb has no master (found {master!r})", fix="leave out --master, or add --engine spark"
-        )
     ibis = require("ibis", extra="train", purpose="preparing a dataset")
     require("duckdb", extra="train", purpose="preparing a dataset")
     settings: dict[str, Any] = {"memory_limit": memory_limit, "temp_directory": str(folder / "spill")}
@@ -59,11 +40,6 @@ def open_engine(
         yield connection
     finally:
         connection.disconnect()
-
-
-def is_spark(connection: Any) -> bool:
-    """Whether the engine behind a connection is Spark."""
-    return bool(connection.name == "pyspark")
 
 
 def stage(connection: Any, batches: Iterable[Any], schema: Any) -> Any:
@@ -95,8 +71,6 @@ def stage(connection: Any, batches: Iterable[Any], schema: Any) -> Any:
             raise
 
     try:
-        if is_spark(connection):
-            return spark.stage(connection, name, guarded(), schema)
         connection.con.register(stream, pa.RecordBatchReader.from_batches(schema, guarded()))
         try:
             connection.raw_sql(f'CREATE TABLE "{name}" AS SELECT * FROM "{stream}"')
@@ -114,18 +88,11 @@ def materialise(connection: Any, name: str, expression: Any) -> Any:
     """Compute an expression once, into a new table with a name that begins with `name`."""
     import ibis
 
-    name = ibis.util.gen_name(name)
-    if is_spark(connection):
-        return spark.materialise(connection, name, expression)
-    return connection.create_table(name, expression)
+    return connection.create_table(ibis.util.gen_name(name), expression)
 
 
 def read_parquet(connection: Any, path: Path) -> Any:
     """Rows of one parquet file, with their numbers as the column `file_row_number`."""
-    import ibis
-
-    if is_spark(connection):
-        return spark.read_parquet(connection, path, ibis.util.gen_name("lifelong_file"))
     # A path is not a pattern: in brackets, the engine's wildcards are plain characters.
     plain = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
     rows = connection.read_parquet(plain, file_row_number=True)
@@ -136,11 +103,6 @@ def read_parquet(connection: Any, path: Path) -> Any:
 
 def batches(connection: Any, table: Any, *, rows: int = 1 << 20) -> Iterator[Any]:
     """Rows of an Ibis table as Arrow record batches, in its order, without holding them all."""
-    if is_spark(connection):
-        import ibis
-
-        yield from spark.batches(connection, table, name=ibis.util.gen_name("lifelong_sorted"), rows=rows)
-        return
     relation = connection.con.sql(connection.compile(table))
     # The stream of Ibis uses a call that newer DuckDB releases do not have.
     read = getattr(relation, "to_arrow_reader", None) or relation.fetch_arrow_reader
@@ -151,6 +113,15 @@ def scalars(expression: Any) -> dict[str, Any]:
     """The single row of an aggregate, as a dict."""
     row: dict[str, Any] = expression.to_pyarrow().to_pylist()[0]
     return row
+
+
+def quoted(name: str) -> str:
+    """A name in SQL.
+
+    >>> quoted("first name")
+    '"first name"'
+    """
+    return '"' + name.replace('"', '""') + '"'
 
 
 def count(table: Any) -> int:
@@ -185,7 +156,7 @@ def clear_errors(folder: Path) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            text, of_engine = str(error).partition("\n")[0], ("duckdb", "_duckdb", "pyspark", "py4j")
+            text, of_engine = str(error).partition("\n")[0], ("duckdb", "_duckdb")
             full = "no space left" in text.lower() or "max_temp_directory_size" in str(error)
             if full or not type(error).__module__.startswith(of_engine):
                 raise

@@ -71,7 +71,7 @@ def settings_of(
     """The settings of a preparation, and the columns of a table, from settings by their names.
 
     Args:
-        source: its name; other names are settings of its mapping (`table`) or its options.
+        source: its name; other names are settings of its mapping, or its options.
         settings: that named ones are added to.
         named: what the caller named.
 
@@ -79,10 +79,12 @@ def settings_of(
         UsageError: there is no such setting.
         ConfigError: a setting of the preparation is wrong; lists all of them.
     """
+    from lifelong.preparation.sources import is_mapped
+
     own = {name: value for name, value in named.items() if name in PrepareSettings.model_fields}
     others = {name: value for name, value in named.items() if name not in own}
     columns: dict[str, Any] = {}
-    if source == TABLE:
+    if source == TABLE or is_mapped(source):
         if isinstance(own.get("mapping"), Mapping):
             columns |= own.pop("mapping")
         columns |= others

@@ -38,7 +38,7 @@ from lifelong.tables import expand
 __all__ = ["PrepareSettings", "expand", "prepare"]
 logger: logging.Logger = logging.getLogger(__name__)
 _SOURCE = "a function of (connection, paths, options) that gives a RawLog, see lifelong.preparation.sources"
-_ENGINES = ("duckdb", "_duckdb", "pyspark", "py4j", "ibis")
+_ENGINES = ("duckdb", "_duckdb", "ibis")
 
 
 def prepare(
@@ -67,7 +67,7 @@ def prepare(
         The finished dataset, opened.
 
     Raises:
-        UsageError: there is no such source, engine, protocol or setting, `out` is taken, or the earlier dataset or
+        UsageError: there is no such source, protocol or setting, `out` is taken, or the earlier dataset or
             artifact does not exist or has other fields.
         ConfigError: a setting is wrong; lists all of them.
         SourceError: a file is not what it should be.
@@ -103,7 +103,7 @@ def _prepare(
     tell: Callable[[str], None],
 ) -> Dataset:
     """Prepare files; `columns` are settings of the mapping of a table."""
-    _check_source(source, settings.engine)
+    _check_source(source)
     _check_out(out, settings.overwrite)
     earlier = None if settings.start is None else EarlierDataset.open(settings.start)
     started = time.monotonic()
@@ -112,11 +112,9 @@ def _prepare(
     with clear_errors(out.parent), building(out) as folder:
         (folder / "work").mkdir()
         with open_engine(
-            settings.engine,
             folder / "work",
             memory_limit=settings.memory_limit,
             threads=settings.threads,
-            master=settings.master,
         ) as connection:
             tell(f"reading {source}" + (f": {len(files)} file(s)" if files else ""))
             mapping = {} if settings.mapping is None else {"mapping": str(settings.mapping)}
@@ -163,20 +161,13 @@ def _keep_openings(out: Path, folder: Path) -> None:
         shutil.copytree(read, now.vault.folder / OPENED)
 
 
-def _check_source(source: str, engine: str) -> None:
+def _check_source(source: str) -> None:
     if source not in SOURCES:
         close = difflib.get_close_matches(source, SOURCES, n=1)
         raise UsageError(
             f"there is no source {source!r}{f' (did you mean {close[0]!r}?)' if close else ''}",
             expected=", ".join(sorted(SOURCES)),
             fix="read a log of any other format with the source `table`",
-        )
-    engines = getattr(SOURCES[source], "engines", (engine,))
-    if engine not in engines:
-        raise UsageError(
-            f"the source {source!r} is read by the engine {' or '.join(engines)} alone",
-            expected=f"--engine {engines[0]}",
-            fix="leave out --engine",
         )
 
 

@@ -39,10 +39,6 @@ class PrepareSettings(Record):
     )
     ratio: int = Field(1, ge=1, le=1000, description="negatives per positive")
     seed: int = Field(0, ge=0, description="of all that is drawn")
-    engine: Literal["duckdb", "spark"] = Field("duckdb", description="table engine")
-    master: str | None = Field(
-        None, description="address of a Spark cluster, such as spark://host:7077; default: this machine"
-    )
     ties: Ties = Field(
         "hidden",
         description="events of a target's own time that come before it in the source: hidden, or seen by it, as in the "

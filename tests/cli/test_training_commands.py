@@ -364,6 +364,20 @@ def test_models_lists_the_names_of_presets_and_endings_with_what_they_stand_for(
     assert 'sim with search = "soft"' in run("models").stdout
 
 
+def test_the_mapping_of_a_public_log_is_printed_to_copy_and_used_without_a_copy(run, tmp_path):
+    shown = run("prepare", "movielens", "--show-mapping")
+    path = tmp_path / "movielens.toml"
+    path.write_text(shown.stdout)
+    (tmp_path / "ratings.csv").write_text(
+        "userId,movieId,rating,timestamp\n" + "".join(f"{n % 9},{n % 7},{n % 5},{n * 3600}\n" for n in range(300))
+    )
+    own = run("prepare", "movielens", tmp_path / "ratings.csv", "--out", tmp_path / "own", "--json").document
+    copied = ["table", tmp_path / "ratings.csv", "--mapping", path, "--out", tmp_path / "copied", "--json"]
+    assert run("prepare", *copied).document["data_hash"] == own["data_hash"]
+    assert run("prepare", "taobao", "--show-mapping", "--json").error["expected"].startswith("one of ebnerd, ")
+    assert run("prepare", "movielens", tmp_path / "ratings.csv", "--json").error["expected"] == "--out DATA"
+
+
 @pytest.mark.parametrize("text", ["3,10", "1.003,10", "free"])
 def test_prices_that_are_no_numbers_are_named_and_can_be_read(run, tmp_path, text):
     """By the command, on a log of two items, one of which has a number for its price."""
@@ -376,8 +390,8 @@ def test_prices_that_are_no_numbers_are_named_and_can_be_read(run, tmp_path, tex
     if text == "free":
         assert "To do: leave it out of numbers if it is none\n" in printed
         return
-    derived = shlex.split(printed[printed.index("--option ") :].splitlines()[0])
-    assert "price is unknown" not in run(*words, *derived).stdout
+    query = shlex.split(printed[printed.index("--option ") :].splitlines()[0])
+    assert "price is unknown" not in run(*words, *query).stdout
     level = Dataset(tmp_path / "data").catalogue.numbers(["i1"])[0, 1]
     assert level == NumberVocabulary().numbers([text.replace(".", "").replace(",", ".")])[0]
 

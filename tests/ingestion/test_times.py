@@ -107,7 +107,7 @@ def test_the_settings_of_a_mapping_are_those_of_prepare():
     assert set(MAPPING_SETTINGS) == {*TableMapping.model_fields, "event_id"}
 
 
-@pytest.mark.parametrize("setting", [{"where": "a = '1'"}, {"derived": {"a": "b"}}, {"skip_invalid": True}])
+@pytest.mark.parametrize("setting", [{"query": "FROM log"}, {"tables": {"log": "a"}}, {"skip_invalid": True}])
 def test_what_prepare_alone_does_with_rows_is_refused_by_name(tmp_path, setting):
     from lifelong.cli.options import columns_of
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lifelong.errors import DataError, UsageError
+from lifelong.errors import DataError
 from lifelong.preparation.engine import batches, clear_errors, kth_smallest, open_engine, stage
 
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Any]:
-    with open_engine("duckdb", tmp_path, memory_limit="500MB", threads=1) as opened:
+    with open_engine(tmp_path, memory_limit="500MB", threads=1) as opened:
         yield opened
 
 
@@ -56,16 +56,8 @@ def test_whether_the_engine_would_draw_a_bar_or_not_it_takes_work(
 
     monkeypatch.setattr(ibis.duckdb, "connect", connected)
     rows = pa.table({"a": [1]})
-    with open_engine("duckdb", tmp_path, memory_limit="500MB", threads=1) as opened:
+    with open_engine(tmp_path, memory_limit="500MB", threads=1) as opened:
         assert next(iter(batches(opened, stage(opened, [rows], rows.schema)))).to_pydict() == {"a": [1]}
-
-
-def test_another_engine_is_a_usage_error(tmp_path: Path) -> None:
-    with (
-        pytest.raises(UsageError, match=r"no engine 'pencil'.*Expected: duckdb or spark"),
-        open_engine("pencil", tmp_path, memory_limit="1GB", threads=None),
-    ):
-        pass
 
 
 def test_an_engine_error_becomes_one_of_data(connection: Any, tmp_path: Path) -> None:
@@ -82,7 +74,7 @@ IN_A_NOTEBOOK = """
 from pathlib import Path
 from lifelong.preparation.engine import open_engine
 
-with open_engine("duckdb", Path("."), memory_limit="500MB", threads=1) as connection:
+with open_engine(Path("."), memory_limit="500MB", threads=1) as connection:
     print(connection.raw_sql("SELECT 41 + 1").fetchone())
 """
 

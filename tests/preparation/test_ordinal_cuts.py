@@ -122,7 +122,7 @@ def test_two_label_columns_are_two_tasks(tmp_path: Path) -> None:
         "item": "i",
         "time": "t",
         "labels": "clicked,bought,late",
-        "derived": {"late": "t > '17000000'"},
+        "query": "SELECT *, CAST(t > '17000000' AS INTEGER) AS late FROM log",
     }
     dataset = prepare(tmp_path / "log.csv", out=tmp_path / "data", threads=1, history="all", **columns)
     assert dataset.schema.tasks == ("clicked", "bought", "late")

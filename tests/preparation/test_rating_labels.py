@@ -155,9 +155,8 @@ def test_an_event_type_may_be_called_rating(make: Any) -> None:
     assert dataset.schema.tasks == ("any", "rating") and dataset.schema.grades == ()
 
 
-def test_a_mapped_rating_that_nothing_makes_a_label_of_is_refused_with_the_ways_there_are(rated: Make) -> None:
-    with pytest.raises(UsageError, match=r"no logged labels.*--tasks liked=rating>=4"):
-        rated(None)
+def test_of_a_mapped_rating_that_nothing_makes_a_label_of_labels_are_sampled(rated: Make) -> None:
+    assert rated(None).manifest.protocol == "temporal"
 
 
 @pytest.mark.parametrize("threshold", [None, "4"])

@@ -1,4 +1,4 @@
-"""Raw formats: one module per source.
+"""Raw formats: one mapping file per source, or one module where a format is no table.
 
 A source checks its files while it stages them, from disk to disk in bounded memory, and records what it saw. `SOURCES`
 maps the names on the command line to a `Source`; the module of a format, and the libraries that it needs, are loaded
@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lifelong.errors import SourceError, require
+from lifelong.errors import SourceError, UsageError, require
 from lifelong.plugins import Registry
 from lifelong.preparation.sources.rawlog import RawLog, Source
 
-__all__ = ["SOURCES", "RawLog", "Source"]
+__all__ = ["MAPPINGS", "SOURCES", "RawLog", "Source", "is_mapped"]
+
+MAPPINGS: Path = Path(__file__).parents[1] / "mappings"
+"""Folder of the mapping files of public logs, one a source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +30,18 @@ class _Format:
     """A source with a module that is imported at its first call.
 
     Args:
-        module: name of the module in this package; its `OPTIONS` are the names and defaults of its options, or the
-            possible values, the default first. None: it checks them itself.
+        module: name of the source, and of its module in this package if it has no mapping; the module's `OPTIONS` are
+            the names and defaults of its options, or the possible values, the default first. None: it checks them
+            itself.
         summary: what it reads, for the help of the command line.
-        engines: table engines that can read it.
         finds_files: whether it may be given no file, or folders.
+        mapping: the mapping file that `table` reads it by, if there is one.
     """
 
     module: str
     summary: str
-    engines: tuple[str, ...] = ("duckdb", "spark")
     finds_files: bool = False
+    mapping: Path | None = None
 
     def __call__(self, connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> RawLog:
         for library in ("ibis", "pyarrow"):
@@ -45,7 +49,10 @@ class _Format:
         from lifelong.preparation.engine import count
         from lifelong.preparation.sources.staging import check_files, check_options
 
-        module, files = importlib.import_module(f"{__name__}.{self.module}"), [Path(path) for path in paths]
+        module = importlib.import_module(f"{__name__}.{'table' if self.mapping else self.module}")
+        files = [Path(path) for path in paths]
+        if self.mapping is not None:
+            options = {**options, "mapping": str(self._own_mapping(options))}
         if module.OPTIONS is not None:
             options = check_options(options, module.OPTIONS, source=self.module)
         reader: Source = module.read
@@ -60,33 +67,46 @@ class _Format:
             )
         return log
 
+    def _own_mapping(self, options: Mapping[str, str]) -> Path:
+        """The mapping that comes with the package.
+
+        Raises:
+            UsageError: another one is given.
+        """
+        if "mapping" in options:
+            raise UsageError(
+                f"the source {self.module!r} has a mapping of its own, and {options['mapping']} was given",
+                expected="--mapping with the source table",
+                fix=f"lifelong prepare table ... --mapping {options['mapping']}",
+            )
+        assert self.mapping is not None
+        return self.mapping
+
+
+def is_mapped(source: str) -> bool:
+    """Whether a source is a mapping file of this package."""
+    return (MAPPINGS / f"{source}.toml").exists()
+
+
+def _summary(mapping: Path) -> str:
+    """The first line of a mapping file, which is a comment."""
+    with mapping.open(encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()
+
 
 SOURCES: MutableMapping[str, Source] = Registry[Source](
     "sources",
     {
         source.module: source
         for source in (
+            *(_Format(path.stem, _summary(path), mapping=path) for path in sorted(MAPPINGS.glob("*.toml"))),
             _Format("taobao", "Taobao UserBehavior csv: user, item, category, behaviour, time"),
             _Format("amazon", "Amazon 2014 reviews and meta, JSON and Python-literal lines"),
             _Format("xlong", "XLong: 1,000 events a line, given positive, negative and split"),
-            _Format("taobao_ad", "Taobao Ad: raw_sample, ad_feature, behavior_log csv; real impressions"),
-            _Format("ebnerd", "EB-NeRD behaviors, history and articles parquet; real impressions", ("duckdb",)),
             _Format("completejourney", "The Complete Journey: the parquet files of the pip package", finds_files=True),
-            _Format("movielens", "MovieLens ratings and movies, csv or ::"),
-            _Format("kuairand", "KuaiRand logs, video and user features, csv; real impressions, several labels"),
-            _Format("yambda", "Yambda flat parquet: listens, likes, artists and albums"),
-            _Format(
-                "vk_lsvd", "VK-LSVD weeks, users_metadata and items_metadata, parquet; real impressions, several labels"
-            ),
-            _Format("taobao_mm", "Taobao-MM raw samples, user_features and item_features, parquet", ("duckdb",)),
-            _Format("instacart", "Instacart orders, order_products and products, csv"),
-            _Format("recbole", "RecBole atomic files: .inter, optional .item and .user"),
-            _Format("fuxictr", "FuxiCTR csv or parquet: dataset_config.yaml, train, valid and test"),
-            _Format("metarank", "Metarank events, JSON lines: rankings, interactions, items, users; real impressions"),
             _Format("table", "any csv or parquet with a mapping file"),
             _Format("served", "the impressions log of `lifelong serve`, with events or labels", finds_files=True),
             _Format("synthetic", "worlds with known answers; no files", finds_files=True),
         )
-        if isinstance(source, _Format)
     },
 )

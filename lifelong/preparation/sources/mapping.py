@@ -1,11 +1,14 @@
-"""The mapping file of the `table` source: which column is what."""
+"""The mapping file of a log: which of its files is what, which column is what, and a query that gives the rows.
+
+The public logs that need no code are such files, in `lifelong/preparation/mappings`.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
@@ -13,13 +16,11 @@ from lifelong.config import Record, plain, read_mapping
 from lifelong.data.events import USUAL_CONTEXT
 from lifelong.data.scales import ITEM_SCALES, SCALES
 from lifelong.errors import ConfigError
-from lifelong.preparation.sources.expressions import Expression, parse
 from lifelong.preparation.sources.staging import words
 
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value) if isinstance(value, str) else value)]
 """Names, also as one text with commas between."""
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
-Kind = TypeVar("Kind", bound=Record)
 RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES, *ITEM_SCALES}
 
 
@@ -34,13 +35,9 @@ def _check_names(names: Iterable[str]) -> None:
         raise ValueError(f"{', '.join(twice)} names two fields; give one another name: {{name = 'column'}}")
 
 
-class _Section(Record):
-    fields: dict[str, str] = Field(default_factory=dict)
-    """Field -> column; a list of columns names each field after its column."""
-    numbers: Names = ()
-    """Item fields that hold numbers of at least 0, such as a price."""
-    missing: tuple[str, ...] = ("",)
-    """Texts that mean "no value" in a field."""
+class Text(Record):
+    """How the rows of text files are written."""
+
     delimiter: str = Field(default=",", min_length=1)
     header: bool = True
     """Whether the first line names the columns."""
@@ -49,17 +46,6 @@ class _Section(Record):
     quoted: bool = True
     """Whether values may be in double quotes."""
     encoding: str = "utf-8"
-
-    @field_validator("fields", mode="before")
-    @classmethod
-    def _name_after_columns(cls, value: Any) -> Any:
-        value = words(value) if isinstance(value, str) else value
-        return {name: name for name in value} if isinstance(value, list | tuple) else value
-
-    @field_validator("missing", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(text.strip() for text in value.split(",")) if isinstance(value, str) else value
 
     @field_validator("delimiter", mode="after")
     @classmethod
@@ -76,9 +62,50 @@ class _Section(Record):
         return value.lower()
 
     @model_validator(mode="after")
-    def _consistent(self) -> _Section:
+    def _columns_named(self) -> Self:
         if not self.header and not self.columns:
             raise ValueError("header = false needs `columns`, the names of all columns in order")
+        return self
+
+
+class NamedTable(Text):
+    """Some of the files that are named on the command line: those with a column, or with a name."""
+
+    column: str | None = None
+    """A column that only these files have."""
+    file: str | None = None
+    """Their names, as a pattern such as `*.inter`; where they are not told apart by a column."""
+
+    @model_validator(mode="after")
+    def _recognised(self) -> NamedTable:
+        if (self.column is None) == (self.file is None):
+            raise ValueError("give either the column that only these files have, or a pattern of their names as `file`")
+        return self
+
+
+class _Section(Text):
+    query: str | None = None
+    """SELECT of DuckDB over the tables of the log that gives these rows."""
+    fields: dict[str, str] = Field(default_factory=dict)
+    """Field -> column; a list of columns names each field after its column."""
+    numbers: Names = ()
+    """Item fields that hold numbers of at least 0, such as a price."""
+    missing: tuple[str, ...] = ("",)
+    """Texts that mean "no value" in a field."""
+
+    @field_validator("fields", mode="before")
+    @classmethod
+    def _name_after_columns(cls, value: Any) -> Any:
+        value = words(value) if isinstance(value, str) else value
+        return {name: name for name in value} if isinstance(value, list | tuple) else value
+
+    @field_validator("missing", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(text.strip() for text in value.split(",")) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
         _check_names(self.fields)
         strange = [name for name in self.numbers if name not in self.fields]
         if strange:
@@ -87,8 +114,16 @@ class _Section(Record):
 
 
 class _Files(_Section):
-    files: tuple[str, ...] = Field(min_length=1)
+    files: tuple[str, ...] = ()
     """Paths or globs, relative to the mapping file."""
+    table: str | None = None
+    """One of the `tables`; without files of it there are no such fields."""
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if sum(map(bool, (self.files, self.table, self.query))) != 1:
+            raise ValueError("say where the rows are: `files`, one of the `tables` as `table`, or a `query`")
+        return self
 
 
 class ItemsMapping(_Files):
@@ -134,50 +169,34 @@ class TableMapping(_Section):
     rating: str | None = None
     """Column with a rating, from which `--tasks` makes labels; or label = rating >= threshold."""
     threshold: float | None = None
-    history: Literal["all", "positive"] | None = None
-    """With labels: which rows are events too. Default: all rated rows, and labelled rows with a label above 0."""
+    split: str | None = None
+    """With labels: column with train, validation or test, where the split is given."""
+    history: Literal["all", "positive", "unlabelled"] | None = None
+    """With labels: which rows are events; `unlabelled`: those without a label, and no others. Default: all rated rows,
+    and labelled rows with a label above 0."""
     negatives: Literal["popularity", "uniform", "same_category", "windowed", "following"] | None = None
     """Rule of negatives when the user names none."""
     name: str = "table"
     """Name of the data, for people."""
-    where: str | None = None
-    """Expression of DuckDB over the columns of a row: rows for which it is not true are dropped and counted."""
-    derived: dict[str, str] = Field(default_factory=dict)
-    """Further column -> expression of DuckDB over the columns of the row; it may have any role."""
+    tables: dict[str, NamedTable] = Field(default_factory=dict)
+    """Name in queries -> which of the files it is; a text is the column that only these files have. The rows of the log
+    are `log`, unless `query` says otherwise."""
     skip_invalid: bool = False
     """Count and skip rows without a user, an item, a time or (if named) an event type, and rows with a wrong time."""
-    items: ItemsMapping | None = None
+    items: tuple[ItemsMapping, ...] = ()
     users: UsersMapping | None = None
 
-    @field_validator("where", mode="after")
+    @field_validator("items", mode="before")
     @classmethod
-    def _one_expression(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                parse("where", value)
-            except ValueError as error:
-                raise ValueError(f"{value!r}: {error}") from None
-        return value
+    def _several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, Mapping) else value
 
-    @field_validator("derived", mode="after")
+    @field_validator("tables", mode="before")
     @classmethod
-    def _expressions(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, text in value.items():
-            try:
-                parse(f"derived.{name}", text)
-            except ValueError as error:
-                raise ValueError(f"{name} = {text!r}: {error}") from None
-        return value
-
-    @property
-    def filter(self) -> Expression | None:
-        """`where`, parsed."""
-        return None if self.where is None else parse("where", self.where)
-
-    @property
-    def computed(self) -> dict[str, Expression]:
-        """`derived`, parsed."""
-        return {name: parse(f"derived.{name}", text) for name, text in self.derived.items()}
+    def _by_column(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: {"column": each} if isinstance(each, str) else each for name, each in value.items()}
 
     @model_validator(mode="after")
     def _labels_agree(self) -> TableMapping:
@@ -192,9 +211,35 @@ class TableMapping(_Section):
             raise ValueError("history = positive needs the threshold from which a rating is positive")
         if self.target_types and not self.event_type:
             raise ValueError("target_types needs event_type")
-        if self.items:
-            _check_names([*self.fields, *self.items.fields])
+        if self.split and not self.labels:
+            raise ValueError("split is for labelled rows, and there are no labels")
+        if self.history == "unlabelled" and not self.labels:
+            raise ValueError("history = unlabelled is for labels")
+        _check_names([*self.fields, *(name for section in self.items for name in section.fields)])
+        self._check_tables()
         return self
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is a query."""
+        return self.query is not None or any(section.query for section in self.sections)
+
+    def _check_tables(self) -> None:
+        # Once a query may run, the engine opens no files any more.
+        if self.asks and any(section.files for section in self.sections):
+            raise ValueError(
+                "`files` of items and users are for mappings without a query; with a query, name them as tables"
+            )
+        if self.tables and not self.query and "log" not in self.tables:
+            raise ValueError("no table is named log, and there is no query that gives the rows of the log")
+        unknown = [each.table for each in self.sections if each.table and each.table not in self.tables]
+        if unknown:
+            raise ValueError(f"{unknown[0]} is not one of the tables ({', '.join(self.tables) or 'there are none'})")
+
+    @property
+    def sections(self) -> tuple[ItemsMapping | UsersMapping, ...]:
+        """Those of items and of users."""
+        return (*self.items, *([self.users] if self.users else []))
 
 
 def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
@@ -212,7 +257,6 @@ def load_mapping(options: Mapping[str, str]) -> tuple[TableMapping, Path]:
     given: dict[str, Any] = {}
     if path is not None:
         given, folder = read_mapping(Path(path)), Path(path).parent
-    _nest(values, given)
     try:
         return TableMapping.model_validate({**given, **values}), folder
     except ValidationError as error:
@@ -229,23 +273,3 @@ def _words(problem: Mapping[str, Any]) -> str:
     """What is wrong with a setting."""
     words = {"missing": "is not given", "extra_forbidden": "there is no such setting"}
     return words.get(problem["type"]) or plain(str(problem["msg"]))
-
-
-def validated(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
-    """A mapping that another format implies.
-
-    Raises:
-        ConfigError: a name is taken or a setting contradicts another; lists all of them.
-    """
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problems = [plain(problem["msg"]) for problem in error.errors()]
-        raise ConfigError(problems, fix="choose other columns with --option fields=") from None
-
-
-def _nest(values: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Make one table of `derived.NAME` options, on top of those of the file."""
-    named = {name.partition(".")[2]: values.pop(name) for name in list(values) if name.startswith("derived.")}
-    if named:
-        values["derived"] = {**given.get("derived", {}), **values.get("derived", {}), **named}

@@ -13,14 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lifelong.errors import SourceError
-from lifelong.preparation import engine, spark
+from lifelong.preparation import engine
 from lifelong.tables import TYPES, ColumnKind, check_types, is_of
 
-Kind = Literal["any", "integer", "number", "flag", "time", "ids", "times"] | ColumnKind
-
-
-def _is_list_of(kind: pa.DataType, test: Any) -> bool:
-    return bool((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and test(kind.value_type))
+Kind = Literal["any", "integer", "number", "time"] | ColumnKind
 
 
 _TESTS: dict[Kind, tuple[str, Any]] = {
@@ -28,10 +24,7 @@ _TESTS: dict[Kind, tuple[str, Any]] = {
     "integer": ("whole numbers", pa.types.is_integer),
     **{kind: (words, partial(is_of, kind=kind)) for kind, words in TYPES.items()},
     "number": ("numbers", lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind)),
-    "flag": ("true or false", pa.types.is_boolean),
     "time": ("timestamps", pa.types.is_timestamp),
-    "ids": ("lists of ids", lambda kind: _is_list_of(kind, partial(is_of, kind="id"))),
-    "times": ("lists of timestamps", lambda kind: _is_list_of(kind, pa.types.is_timestamp)),
 }
 
 
@@ -120,7 +113,6 @@ def scan(
     tables, first = [], 0
     for file in files:
         file.require(columns)
-        _check_engine(connection, file, columns)
         table = engine.read_parquet(connection, file.path)
         chosen = {(names or {}).get(name, name): table[name] for name in columns}
         tables.append(table.select(**chosen, sequence=table["file_row_number"] + first))
@@ -170,16 +162,3 @@ def locate(files: Sequence[ParquetFile], sequence: int) -> tuple[str, int]:
             return str(file.path), sequence + 1
         sequence -= file.rows
     raise IndexError(sequence)
-
-
-def _check_engine(connection: Any, file: ParquetFile, columns: Mapping[str, Kind]) -> None:
-    """Refuse types that both engines read differently."""
-    found = spark.unfit(file.schema, columns) if engine.is_spark(connection) else None
-    if found is not None:
-        raise SourceError(
-            f"its type is {found[1]}, which Spark reads differently from DuckDB",
-            file=str(file.path),
-            column=found[0],
-            expected="whole numbers, text, dates, or timestamps in microseconds or more",
-            fix="write the column in one of these types, or leave out --engine spark",
-        )

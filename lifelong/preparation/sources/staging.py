@@ -9,9 +9,8 @@ from typing import Any, TypeVar
 import ibis
 
 from lifelong.errors import ConfigError, SourceError
-from lifelong.preparation.engine import count, is_spark, scalars
+from lifelong.preparation.engine import count, scalars
 from lifelong.preparation.sources.rawlog import RawLog
-from lifelong.preparation.spark import java_layout
 
 T = TypeVar("T")
 
@@ -126,15 +125,6 @@ epoch_us: Any = ibis.udf.scalar.builtin(lambda moment: None, name="epoch_us", si
 try_strptime: Any = ibis.udf.scalar.builtin(
     lambda text, layout: None, name="try_strptime", signature=(("string", "string"), "timestamp")
 )
-
-
-def parsed(text: Any, layout: str) -> Any:
-    """Timestamps from texts in a strptime layout, null where a text does not fit.
-
-    Raises:
-        UsageError: the engine does not know the layout.
-    """
-    return try_strptime(text, java_layout(layout) if is_spark(text.get_backend()) else layout)
 
 
 def to_seconds(moment: Any) -> Any:

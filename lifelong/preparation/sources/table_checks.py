@@ -31,7 +31,7 @@ def times(opened: Opened, mapping: TableMapping) -> Any:
     if column.type().is_timestamp() or column.type().is_date():
         return staging.to_seconds(column.cast("timestamp"))
     if mapping.time_format:
-        return staging.to_seconds(staging.parsed(column.cast("string"), mapping.time_format))
+        return staging.to_seconds(staging.try_strptime(column.cast("string"), mapping.time_format))
     if mapping.time_unit == "iso":
         return staging.to_seconds(column.cast("string").try_cast("timestamp('UTC')"))
     if mapping.time_unit == "ordinal":

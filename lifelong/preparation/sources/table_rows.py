@@ -1,25 +1,21 @@
-"""The rows of the source `table`: files with some columns by name, staged; and what the mapping's expressions add."""
+"""The rows of files with some columns by name, staged."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from lifelong.errors import ConfigError
-from lifelong.preparation.engine import count
-from lifelong.preparation.sources.expressions import evaluate
-from lifelong.preparation.sources.mapping import TableMapping
+from lifelong.preparation.sources.mapping import TableMapping, Text
 from lifelong.preparation.sources.parquet import Kind, ParquetFile, is_parquet, locate, scan
-from lifelong.preparation.sources.text import Column, Layout, header_names, staged
+from lifelong.preparation.sources.text import Column, Layout, staged
 
 _KINDS_OF_PARQUET: Mapping[str, Kind] = {
     "id": "id", "string": "value", "any": "any", "number": "number", "time": "moment", "stamp": "moment"
 }  # fmt: skip
-SEQUENCE = "\x1fsequence"
-"""As the time of a mapping: the place of the row in the files, for other formats that have an order and no times."""
 _KINDS_OF_TEXT = {"id": "id", "string": "string", "any": "string", "number": "number", "time": "id", "stamp": "number"}
 
 
@@ -28,7 +24,7 @@ class Opened:
     """Staged rows.
 
     Args:
-        table: columns `c0`, `c1`, ... (derived ones `d0`, ...) and `sequence`.
+        table: columns `c0`, `c1`, ... and `sequence`; of a query its own.
         alias: column of the log -> `c0`, ...
         locate: sequence -> file, and line or row.
         record: counts.
@@ -47,35 +43,18 @@ class Opened:
 
 
 def is_checked_later(mapping: TableMapping) -> bool:
-    """Whether rows may be wrong when they are staged: some may be skipped or dropped, or have derived values."""
-    return bool(mapping.skip_invalid or mapping.where or mapping.derived)
+    """Whether rows may be wrong when they are staged: some may be skipped, or come from a query."""
+    return bool(mapping.skip_invalid or mapping.query)
 
 
 def open_log(connection: Any, files: Sequence[Path], mapping: TableMapping) -> Opened:
-    """Stage the rows of a log: what the mapping names, derived columns, and only the rows that `where` keeps.
+    """Stage the columns of a log that the mapping names.
 
     Raises:
         SourceError: a file is not what it should be.
-        ConfigError: an expression cannot be computed.
-        UsageError: the engine knows no expressions.
     """
-    wanted = _wanted(mapping)
-    if mapping.time == SEQUENCE:
-        del wanted[SEQUENCE]
-        opened = open_rows(connection, files, mapping, wanted)
-        return replace(opened, alias={**opened.alias, SEQUENCE: "sequence"})
-    if not is_checked_later(mapping):
-        return open_rows(connection, files, mapping, wanted)
-    where, derived = mapping.filter, mapping.computed
-    every = [*([where] if where else []), *derived.values()]
-    wanted = {name: kind for name, kind in wanted.items() if name not in derived}
-    wanted = {**dict.fromkeys((name for each in every for name in each.columns), "any"), **wanted}
-    opened = open_rows(connection, files, mapping, wanted, checked=False)
-    if not every:
-        return opened
-    table, alias = evaluate(connection, opened.table, opened.alias, where, derived)
-    dropped = {"filtered_rows": count(opened.table) - count(table)} if where else {}
-    return replace(opened, table=table, alias=alias, record={**opened.record, **dropped})
+    text = mapping.tables.get("log", mapping)
+    return open_rows(connection, files, text, wanted_of(mapping), checked=not is_checked_later(mapping))
 
 
 _NAMING = "say which column is what: --option user=COLUMN (item, time ...), or a --mapping file"
@@ -85,19 +64,21 @@ _DATES = (
 )
 
 
-def _wanted(mapping: TableMapping) -> dict[str, str]:
+def wanted_of(mapping: TableMapping) -> dict[str, str]:
     """Column of the log -> kind of its values; the strictest kind where a column has two roles."""
     wanted = dict.fromkeys(mapping.fields.values(), "string")
     if mapping.event_type:
         wanted[mapping.event_type] = "id"
     wanted |= dict.fromkeys((mapping.user, mapping.item), "id")
     wanted |= dict.fromkeys((*mapping.labels, *([mapping.rating] if mapping.rating else ())), "number")
+    if mapping.split:
+        wanted[mapping.split] = "id"
     timed_by_text = mapping.time_format or mapping.time_unit == "iso"
     return wanted | {mapping.time: "time" if timed_by_text else "stamp"}
 
 
 def open_rows(
-    connection: Any, files: Sequence[Path], section: Any, wanted: Mapping[str, str], *, checked: bool = True
+    connection: Any, files: Sequence[Path], section: Text, wanted: Mapping[str, str], *, checked: bool = True
 ) -> Opened:
     """Stage text, or scan parquet.
 
@@ -122,7 +103,7 @@ def open_rows(
 
 
 def _open_text(
-    connection: Any, files: Sequence[Path], section: Any, wanted: Mapping[str, str], alias: Mapping[str, str]
+    connection: Any, files: Sequence[Path], section: Text, wanted: Mapping[str, str], alias: Mapping[str, str]
 ) -> Opened:
     """Stage csv files."""
     if not section.header:
@@ -132,12 +113,12 @@ def _open_text(
                 [f"columns does not hold {name!r}" for name in absent],
                 fix="add it to columns: they are all columns of the file, in their order",
             )
-    layout = _layout(section, wanted, alias)
+    layout = layout_of(section, wanted, alias)
     table, places = staged(connection, files, layout)
     return Opened(table, alias, places.locate, dict(places.record()), tuple(places.first))
 
 
-def _layout(section: Any, wanted: Mapping[str, str], alias: Mapping[str, str]) -> Layout:
+def layout_of(section: Text, wanted: Mapping[str, str], alias: Mapping[str, str]) -> Layout:
     """How the rows of a csv file are written."""
     columns = (
         Column(alias[name], _KINDS_OF_TEXT[kind], header=name, fix=_DATES if kind == "stamp" else "")  # type: ignore[arg-type]
@@ -152,16 +133,3 @@ def _layout(section: Any, wanted: Mapping[str, str], alias: Mapping[str, str]) -
         encoding=section.encoding,
         naming=_NAMING,
     )
-
-
-def columns_not_read(files: Sequence[Path], mapping: TableMapping) -> list[str]:
-    """The columns of a log that nothing in the mapping names, in the order of its first file."""
-    if is_parquet(files[0]):
-        names = ParquetFile.open(files[0]).schema.names
-    elif mapping.header:
-        names = header_names(files[0], _layout(mapping, {}, {}))
-    else:
-        names = mapping.columns
-    expressions = [*([mapping.filter] if mapping.filter else []), *mapping.computed.values()]
-    read = {*_wanted(mapping), *(name for each in expressions for name in each.columns)}
-    return [name for name in names if name not in read]

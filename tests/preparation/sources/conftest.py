@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,24 @@ from lifelong.preparation.sources import SOURCES, RawLog  # noqa: E402
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Any]:
+def connect(tmp_path: Path) -> Iterator[Callable[[], Any]]:
+    """Opens an engine in a database file of its own, as `prepare` does."""
+    with contextlib.ExitStack() as stack:
+        numbers = itertools.count()
+
+        def opened() -> Any:
+            path = tmp_path / f"tables{next(numbers)}.duckdb"
+            connection = ibis.duckdb.connect(str(path), temp_directory=str(tmp_path / "spill"))
+            stack.callback(connection.disconnect)
+            return connection
+
+        yield opened
+
+
+@pytest.fixture
+def connection(connect: Callable[[], Any]) -> Any:
     """An engine in a database file, as `prepare` opens it."""
-    opened = ibis.duckdb.connect(str(tmp_path / "tables.duckdb"), temp_directory=str(tmp_path / "spill"))
-    yield opened
-    opened.disconnect()
+    return connect()
 
 
 @pytest.fixture
@@ -35,11 +50,11 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def read(connection: Any) -> Callable[..., RawLog]:
+def read(connect: Callable[[], Any]) -> Callable[..., RawLog]:
     """Read files with a source: `read("taobao", path, window="all")`."""
 
     def opened(source: str, *paths: Path, **options: str) -> RawLog:
-        return SOURCES[source](connection, paths, options)
+        return SOURCES[source](connect(), paths, options)
 
     return opened
 

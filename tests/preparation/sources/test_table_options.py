@@ -1,4 +1,4 @@
-"""Rows that are skipped or filtered, and derived columns, of the source `table`."""
+"""Rows that are skipped, tables and queries, of the source `table`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lifelong.errors import ConfigError, SourceError
-from lifelong.preparation.sources.expressions import FUNCTIONS, parse
 
 Write, Read, Rows = Callable[..., Path], Callable[..., Any], Callable[..., list[Any]]
 BASE = {"user": "u", "item": "i", "time": "t"}
-ROOT = Path(__file__).parents[3]
 BAD = "u,i,t,kind\nx,a,1,v\n,a,2,v\nx,,3,v\n,,4,v\nx,b,,v\nx,c,noon,v\nx,d,9000000000000,v\nx,e,8,\ny,f,9,w\n"
 
 
@@ -88,24 +86,8 @@ def test_the_command_says_what_was_skipped(tmp_path: Path, capsys: pytest.Captur
     assert "taobao" in capsys.readouterr().err
 
 
-def test_a_filter_keeps_rows_for_which_it_is_true(write: Write, mapped: Read, rows: Rows) -> None:
-    path = write("log.csv", "u,i,t,shop name,n\nx,a,1,s,2\nx,b,2,test,3\nx,c,3,s,\n,d,4,test,1\n")
-    raw = mapped(path, where="\"shop name\" <> 'test' AND TRY_CAST(n AS INTEGER) > 1")
-    assert rows(raw.events, "item", "time", "sequence") == [("a", 1, 1)]
-    assert raw.record["filtered_rows"] == 3
-
-
-def test_a_row_that_the_filter_keeps_is_checked_as_ever(write: Write, mapped: Read) -> None:
-    path = write("log.csv", "u,i,t,ok\nx,a,1,1\n,d,4,0\nx,,5,1\n")
-    with pytest.raises(SourceError, match=r"no value.*--skip-invalid") as caught:
-        mapped(path, where="ok = '1'")
-    assert (caught.value.line, caught.value.column) == (4, "i")
-    with pytest.raises(SourceError, match="'noon' is not a time"):
-        mapped(write("log.csv", "u,i,t,ok\nx,a,noon,1\n"), where="ok = '1'")
-
-
-def test_a_derived_column_has_any_role(write: Write, mapped: Read, rows: Rows) -> None:
-    path = write("log.csv", "u,i,cat,day,stars,t\nx,a,food>tea,2017-11-24,4,0\nx,b,toys>car,2017-11-25,2,0\n")
+def test_a_query_keeps_rows_and_makes_columns_of_any_role(write: Write, mapped: Read, rows: Rows) -> None:
+    path = write("log.csv", "u,i,cat,day,stars\nx,a,food>tea,2017-11-24,4\nx,b,toys>car,2017-11-25,2\nx,c,,,\n")
     raw = mapped(
         path,
         time="moment",
@@ -113,93 +95,137 @@ def test_a_derived_column_has_any_role(write: Write, mapped: Read, rows: Rows) -
         fields=["department"],
         labels=["liked", "loved"],
         history="all",
-        derived={
-            "moment": "day || 'T00:00:01Z'",
-            "department": "split_part(cat, '>', 1)",
-            "liked": "CAST(stars AS DOUBLE) >= 3",
-            "loved": "stars = '5'",
-        },
+        query="SELECT *, day || 'T00:00:01Z' AS moment, split_part(cat, '>', 1) AS department,"
+        " CAST(CAST(stars AS DOUBLE) >= 3 AS INTEGER) AS liked, CAST(stars = '5' AS INTEGER) AS loved"
+        "  FROM log WHERE stars <> '' -- no stars, no label",
     )
     assert rows(raw.items, "item", "department") == [("a", "food"), ("b", "toys")]
-    assert rows(raw.impressions, "item", "time", "liked", "loved") == [
-        ("a", 1511481601, 1.0, 0.0),
-        ("b", 1511568001, 0.0, 0.0),
+    assert rows(raw.impressions, "item", "time", "liked", "loved", "sequence") == [
+        ("a", 1511481601, 1.0, 0.0, 1),
+        ("b", 1511568001, 0.0, 0.0, 2),
     ]
+    assert raw.record["rows"] == 2
+    assert raw.record["tables"]["log"]["rows"] == 3
 
 
-def test_a_derived_column_takes_the_name_of_one_that_it_reads(write: Write, mapped: Read, rows: Rows) -> None:
-    raw = mapped(write("log.csv", "u,i,t,c0\nx,a,1,Tea\n"), fields=["c0"], derived={"c0": "lower(c0)"})
-    assert rows(raw.items, "item", "c0") == [("a", "tea")]
+def test_rows_of_a_query_are_checked_as_ever_and_named_by_file_and_line(write: Write, mapped: Read) -> None:
+    query = "FROM log WHERE ok = '1'"
+    with pytest.raises(SourceError, match=r"no value.*--skip-invalid") as caught:
+        mapped(write("log.csv", "u,i,t,ok\nx,a,1,1\n,d,4,0\nx,,5,1\n"), query=query)
+    assert (Path(str(caught.value.file)).name, caught.value.line, caught.value.column) == ("log.csv", 4, "i")
+    with pytest.raises(SourceError, match="'noon' is not a time"):
+        mapped(write("log.csv", "u,i,t,ok\nx,a,noon,1\n"), query=query)
 
 
-def test_parquet_columns_have_their_types_in_expressions(tmp_path: Path, mapped: Read, rows: Rows) -> None:
+def test_rows_without_a_place_of_their_own_are_ordered_by_time_and_named_by_number(
+    write: Write, mapped: Read, rows: Rows
+) -> None:
+    path = write("log.csv", "u,i,t\nx,b,2\nx,a,1\nx,c,noon\n")
+    raw = mapped(path, query="SELECT u, i, t FROM log WHERE t <> 'noon'")
+    assert rows(raw.events, "item", "sequence") == [("a", 0), ("b", 1)]
+    with pytest.raises(SourceError, match="'noon' is not a time") as caught:
+        mapped(path, query="SELECT u, i, t FROM log")
+    assert (caught.value.file, caught.value.line) == ("rows of query", 3)
+
+
+def test_parquet_columns_have_their_types_in_queries(tmp_path: Path, mapped: Read, rows: Rows) -> None:
     table = pa.table({"u": ["x", "y"], "i": ["a", "b"], "t": [1, 2], "price": [3.5, None], "tags": [["p", "q"], []]})
     pq.write_table(table, tmp_path / "log.parquet")
     raw = mapped(
         tmp_path / "log.parquet",
-        where="price > 3",
+        query="SELECT *, tags[1] AS tag, round(price) AS band FROM log WHERE price > 3",
         fields=["tag", "band"],
-        derived={"tag": "tags[1]", "band": "round(price)"},
     )
     assert rows(raw.items, "item", "tag", "band") == [("a", "p", "4.0")]
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("query", "words"),
     [
-        ({"where": "t >"}, r"where: 't >': cannot be parsed"),
-        ({"where": "(SELECT true FROM 'secret.csv')"}, r"where.*a subquery is not allowed"),
-        ({"where": "i IN (FROM read_csv('secret.csv'))"}, r"a subquery is not allowed"),
-        ({"derived": {"f": "read_text('secret')"}}, r"derived: f = .*the function read_text is not one"),
-        ({"derived": {"f": "getenv('HOME')"}}, r"the function getenv"),
-        ({"derived": {"f": "random()"}}, r"the function random"),
-        ({"derived": {"f": "count(i)"}}, r"the function count"),
-        ({"where": "true) OR (SELECT true"}, r"a subquery is not allowed"),
-        ({"where": "true; DROP TABLE log"}, r"cannot be parsed"),
-        ({"where": "true), (false"}, r"not a single expression"),
-        ({"where": "i"}, r"where = 'i' gives VARCHAR.*true or false"),
-        ({"where": "i > 3 AND t"}, r"where = 'i > 3 AND t'"),
-        ({"where": "CAST(i AS DOUBLE) > 3"}, r"where = 'CAST.*convert.*TRY_CAST"),
-        ({"where": "t = '1'", "derived": {"f": "CAST(i AS INTEGER)"}}, r"derived.f = 'CAST\(i AS INTEGER\)'.*'a'"),
-        ({"derived": {"f": "string_split(i, ',')"}}, r"derived.f.*one value"),
+        ("SELECT t >", r"query: Parser Error"),
+        ("DROP TABLE log", r"query is not a single SELECT"),
+        ("FROM log; DROP TABLE log", r"query is not a single SELECT"),
+        ("SELECT price FROM log", r"query: Binder Error.*price.*over the tables log"),
+        ("SELECT *, CAST(i AS INTEGER) AS n FROM log", r"query: Conversion Error.*'a'.*TRY_CAST"),
+        ("SELECT u, i FROM log", r"query gives no column t.*it gives u, i"),
     ],
 )
-def test_a_wrong_expression_is_named(write: Write, mapped: Read, settings: dict[str, Any], words: str) -> None:
+def test_a_wrong_query_is_named(write: Write, mapped: Read, query: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        mapped(write("log.csv", "u,i,t\nx,a,1\n"), **settings)
+        mapped(write("log.csv", "u,i,t\nx,a,1\n"), query=query)
 
 
-def test_an_expression_of_a_column_that_is_not_there_names_it(write: Write, mapped: Read) -> None:
-    with pytest.raises(SourceError, match=r"no such column.*it has u, i, t") as caught:
-        mapped(write("log.csv", "u,i,t\nx,a,1\n"), where="price > 3")
-    assert caught.value.column == "price"
+@pytest.mark.parametrize(
+    "rows_of",
+    [
+        "read_csv('{secret}')",
+        "'{secret}'",
+        "read_text('{secret}')",
+        "glob('/*')",
+        "read_csv('http://127.0.0.1:9/log.csv')",
+    ],
+)
+def test_a_query_reaches_no_other_file_and_no_address(write: Write, mapped: Read, rows_of: str) -> None:
+    secret = write("secret.csv", "u,i,t\nx,secret,1\n")
+    with pytest.raises(ConfigError, match=r"disabled|does not exist"):
+        mapped(write("log.csv", "u,i,t\nx,a,1\n"), query=f"SELECT * FROM {rows_of.format(secret=secret)}")
 
 
-def test_expressions_are_options_of_the_command_line_too(write: Write, read: Read, rows: Rows) -> None:
-    options = {"where": "t <> '2'", "derived.kind": "upper(i)", "fields": "kind"}
+def test_a_query_is_an_option_of_the_command_line_too(write: Write, read: Read, rows: Rows) -> None:
+    options = {"query": "SELECT *, upper(i) AS kind FROM log WHERE t <> '2'", "fields": "kind"}
     raw = read("table", write("log.csv", "u,i,t\nx,a,1\nx,b,2\n"), **BASE, **options)
     assert rows(raw.items, "item", "kind") == [("a", "A")]
 
 
-def test_no_function_that_is_allowed_reads_files_or_the_clock() -> None:
-    import duckdb
+def test_files_become_tables_by_a_column_or_by_their_names(write: Write, mapped: Read, rows: Rows) -> None:
+    orders = write("orders.csv", "order,u,t\n1,x,5\n2,y,6\n")
+    lines = write("a.lines", "1|a\n1|b\n2|c\n")
+    products = write("products.csv", "i,colour\na,red\n")
+    tables = {
+        "orders": "t",
+        "products": "colour",
+        "lines": {"file": "*.lines", "header": False, "columns": ["order", "i"], "delimiter": "|"},
+    }
+    settings = {"tables": tables, "query": 'FROM lines JOIN orders USING ("order")'}
+    items = {"table": "products", "item": "i", "fields": ["colour"]}
+    raw = mapped(lines, products, orders, **settings, items=items)
+    assert rows(raw.events, "user", "item", "time") == [("x", "a", 5), ("x", "b", 5), ("y", "c", 6)]
+    assert rows(raw.items, "item", "colour") == [("a", "red")]
+    assert mapped(lines, orders, **settings, items=items).items is None
+    with pytest.raises(SourceError, match=r"there is no file of orders.*lines \(\*\.lines\)"):
+        mapped(lines, **settings)
+    with pytest.raises(SourceError, match="its columns are a, b"):
+        mapped(lines, orders, write("other.csv", "a,b\n1,2\n"), **settings)
 
-    found = duckdb.execute(
-        "SELECT function_name, function_type, stability FROM duckdb_functions() WHERE function_name IN "
-        f"({', '.join('?' * len(FUNCTIONS))})",
-        sorted(FUNCTIONS),
-    ).fetchall()
-    assert {kind for _, kind, _ in found} <= {"scalar", "macro", "aggregate"}
-    assert not [name for name, _, stability in found if stability == "VOLATILE"]
+
+def test_rows_without_a_label_may_be_the_events_and_no_others(write: Write, mapped: Read, rows: Rows) -> None:
+    path = write("log.csv", "u,i,t,seen,clk\nx,a,1,0,\nx,b,2,1,0\nx,c,3,1,1\n")
+    query = "SELECT * REPLACE (if(seen = '1', clk, NULL) AS clk) FROM log"
+    raw = mapped(path, query=query, labels=["clk"], history="unlabelled")
+    assert rows(raw.events, "item") == [("a",)]
+    assert rows(raw.impressions, "item", "clk") == [("b", 0.0), ("c", 1.0)]
+    with pytest.raises(SourceError, match="'maybe' is not a number"):
+        mapped(
+            write("log.csv", "u,i,t,seen,clk\nx,a,1,0,\nx,b,2,1,maybe\n"),
+            query=query,
+            labels=["clk"],
+            history="unlabelled",
+        )
 
 
-def test_the_page_lists_every_function_that_is_allowed() -> None:
-    text = (ROOT / "docs" / "sources.md").read_text()
-    listed = text.partition("<!-- functions -->")[2].partition("\n\n")[0]
-    named = {name for name in FUNCTIONS if name[0].isalpha() and not name.endswith("like_escape")}
-    assert {name.strip("`,.") for name in listed.split()} == named
-
-
-def test_a_comment_or_a_name_in_quotes_changes_nothing() -> None:
-    assert parse("where", "a = 1 -- and no more").columns == ("a",)
-    assert parse("where", '"a.b" = 1').columns == ("a.b",)
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"tables": {"a": "u"}}, "no table is named log"),
+        ({"tables": {"log": {"header": True}}}, "either the column"),
+        ({"items": {"item": "i", "table": "b"}}, "b is not one of the tables"),
+        ({"items": {"item": "i"}}, "say where the rows are"),
+        ({"query": "FROM log", "items": {"item": "i", "files": ["x.csv"]}}, "with a query, name them as tables"),
+        ({"split": "s"}, "split is for labelled rows"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named(
+    write: Write, mapped: Read, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        mapped(write("log.csv", "u,i,t\nx,a,1\n"), **settings)
