@@ -167,21 +167,6 @@ class ArtifactConfig(Record):
     versions: dict[str, str]
     """Library -> version at training."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _without_item_service(cls, given: Any) -> Any:
-        """Earlier releases served models with an item-side memory, and described it under `items`."""
-        if isinstance(given, dict) and given.get("items") is not None:
-            why = (
-                "it also reads a memory of the target's item, which earlier versions of lifelong served and this one "
-                "does not (it can still be evaluated and compared)"
-            )
-            return {name: value for name, value in given.items() if name != "items"} | {
-                "memory": None,
-                "not_served": why,
-            }
-        return given
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         """Refuse sizes that do not belong together, which would fail at some request."""

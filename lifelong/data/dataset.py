@@ -7,7 +7,6 @@ DATA/
   users/                  IdIndex: user id <-> index into the histories
   profile.npy             what is known of users besides their events, if anything (`preparation.user_profiles`)
   histories/              memory-mapped ragged arrays
-  items/                  the events by item, if asked for (`item_histories`)
   statistics/             events and ratings of each item before any time, if asked for (`item_statistics`)
   examples/{train,validation,test}/
   vault/                  a dataset of the whole log with the numbers of this one, if asked for (`--vault`): its only
@@ -33,8 +32,6 @@ from lifelong.data.catalogue import VALUES, Catalogue
 from lifelong.data.events import GAP_NUMBERS, HOUR_NUMBERS, WEEKDAY_NUMBERS, InputSpec, Schema, user_context
 from lifelong.data.examples import SPLITS, VAULT, Examples, Split
 from lifelong.data.histories import Histories
-from lifelong.data.item_histories import FOLDER as ITEMS
-from lifelong.data.item_histories import ItemHistories
 from lifelong.data.item_statistics import FOLDER as STATISTICS
 from lifelong.data.item_statistics import ItemStatistics
 from lifelong.data.notes import notes_of
@@ -270,11 +267,6 @@ class Dataset:
             rows.append({"item": item, "time": time, "event_type": kind, **values})
         return table_of(rows, columns)
 
-    @property
-    def has_item_histories(self) -> bool:
-        """Whether `item_histories` is there."""
-        return (self.folder / ITEMS).is_dir()
-
     @cached_property
     def user_cuts(self) -> IntArray | None:
         """The cut times of each user, [2, U], where users are cut one by one (`cut_by=user`); else None."""
@@ -283,15 +275,6 @@ class Dataset:
             return None
         cut_SU: IntArray = np.load(path)
         return cut_SU if self.window_users is None else cut_SU[:, self.window_users]
-
-    @cached_property
-    def item_histories(self) -> ItemHistories:
-        """All events, by item.
-
-        Raises:
-            DatasetError: the dataset was prepared without them.
-        """
-        return ItemHistories.open(self.folder / ITEMS)
 
     @cached_property
     def item_statistics(self) -> ItemStatistics | None:

@@ -105,16 +105,6 @@ class InputSpec:
         return tuple(field for field in self.context if field in USUAL_CONTEXT)
 
     @property
-    def item_side(self) -> InputSpec:
-        """Sizes of what the memory of an item sees: fields of its users as `item`, and of their events as `event`.
-
-        Its context is the time since the item's last event.
-        """
-        profile = {field: size for field, size in self.context.items() if field.startswith(_USER)}
-        gap = {"gap": GAP_NUMBERS}
-        return InputSpec({"user": self.users, **profile}, self.event, gap, self.users, self.tasks)
-
-    @property
     def since_fields(self) -> tuple[str, ...]:
         """Item fields for which the model looks up how long ago the target's value occurred in the history."""
         return tuple(field.removeprefix(_SINCE) for field in self.chosen or () if field.startswith(_SINCE))

@@ -1,6 +1,6 @@
 """What any model can be given: numbers for each target that the head reads after the context.
 
-`builder` gives a model concrete ones (`exact_counts`, `item_side`); the model only asks for their numbers.
+`builder` gives a model concrete ones (`exact_counts`); the model only asks for their numbers.
 
 Shapes: B users, C targets per user.
 """
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from lifelong.data.batch import Batch
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
-from lifelong.data.item_windows import ItemSpan
 from lifelong.dtypes import FloatArray
 
 
@@ -24,7 +23,6 @@ class BatchParts(TypedDict, total=False):
     """What batches must hold besides histories and targets: arguments of `evaluation_batches` and `TrainingBatches`."""
 
     counts: bool
-    items: ItemSpan
 
 
 class HeadInput(nn.Module, ABC):
@@ -36,8 +34,6 @@ class HeadInput(nn.Module, ABC):
     """What follows in the model's title."""
     not_served: str = ""
     """Why no service can score with it; empty if one can."""
-    not_chunked: str = ""
-    """Why histories cannot be trained a chunk at a time; empty if they can."""
     reads_popularity: ClassVar[bool] = False
     """Whether it is given how often each value is the target in training: `learn_popularity`."""
     earlier_names: ClassVar[Mapping[str, str]] = {}
@@ -91,11 +87,6 @@ class Extras(nn.ModuleDict):
             parts.append(part_BCX)
             losses |= own
         return parts, losses
-
-    @property
-    def not_chunked(self) -> str:
-        """Why histories cannot be trained a chunk at a time; empty if they can."""
-        return next((extra.not_chunked for extra in self.all().values() if extra.not_chunked), "")
 
     @property
     def earlier_names(self) -> dict[str, str]:

@@ -300,11 +300,6 @@ class Model(nn.Module, ABC):
             self.not_served = self.not_served or extra.not_served
             self.reads_popularity = self.reads_popularity or extra.reads_popularity
 
-    @property
-    def registered_class(self) -> type[Model]:
-        """The class under which it is registered."""
-        return type(self)
-
     @classmethod
     def decided(cls, settings: Mapping[str, Any], dataset: Dataset) -> Mapping[str, Decision]:
         """Settings that are left to the training data: name -> its decision.

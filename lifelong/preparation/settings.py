@@ -69,9 +69,6 @@ class PrepareSettings(Record):
     category_field: str | None = Field(
         None, description="item field of same_category negatives; default: the first that is named like a category"
     )
-    item_histories: bool = Field(
-        False, description="also the events of each item over its users, for models with an item side (`model.side`)"
-    )
     item_statistics: bool = Field(
         False,
         description="also the number of events and the ratings of each item before any time: context `item.reviews`, "

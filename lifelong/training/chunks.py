@@ -51,8 +51,6 @@ def chunk_size(model: Model, settings: TrainSettings) -> int | None:
 def _problem(model: Model, settings: TrainSettings) -> str:
     if not isinstance(model, MemoryModel) or not model.continues:
         return f"{model.title} has no memory that a pass could start from"
-    if model.extras.not_chunked:
-        return f"{model.title}: {model.extras.not_chunked}"
     period = largest_period(model)
     if settings.max_history is None or settings.max_history < period:
         return f"train.max_history is {settings.max_history}, but must be at least the largest period, {period}"

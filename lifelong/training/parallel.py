@@ -156,7 +156,7 @@ def _take(batch: Batch, users: slice) -> Batch:
         if name not in _PER_USER:
             value = value[:, : longest if name in _PER_EVENT else most]
         taken[name] = value
-    return Batch(**taken, items=None if batch.items is None else batch.items.of(users, taken["mask_BC"]))
+    return Batch(**taken)
 
 
 def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:

@@ -89,18 +89,6 @@ def test_a_form_that_cannot_be_served_is_kept_and_says_why(dataset, tmp_path):
         _ = artifact.tables
 
 
-@pytest.mark.parametrize("side", ["item", "both"])
-def test_a_model_with_an_item_side_memory_comes_back(side, tmp_path):
-    dataset = tiny_dataset(tmp_path / "data", item_histories=True)
-    settings = {"side": side, "periods": (1, 2)}
-    model = build("hpmn", dataset.inputs, settings)
-    artifact = write(tmp_path / "artifact", model, dataset, settings)
-    examples = dataset.examples("test")
-    np.testing.assert_array_equal(
-        predict(load_model(artifact), dataset, examples), predict(model.eval(), dataset, examples)
-    )
-
-
 def test_a_loaded_model_is_in_evaluation_mode(hpmn):
     assert not load_model(hpmn).training
 

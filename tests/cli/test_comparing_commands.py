@@ -203,15 +203,6 @@ def test_a_model_given_counts_is_a_row_of_its_own_and_costs_no_service(run, data
     ]
 
 
-def test_a_side_of_items_asks_for_a_dataset_with_events_by_item(run, dataset, tmp_path):
-    words = ("--models", "dnn,dnn_both", "--sweep", "none", *QUICK)
-    outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
-    assert outcome.code == 1
-    assert [row["model"] for row in outcome.document["rows"]] == ["dnn"]
-    reason = outcome.document["failures"]["dnn_both-seed0"]
-    assert "no item histories" in reason and "item_histories=true" in reason
-
-
 def test_a_command_can_be_typed_again(tmp_path):
     given = {"models": "a,b", "changes": ["x=[1, 2]", "y=1"], "only_equal": True, "jobs": None, "max_hours": 3.0}
     expected = "lifelong compare data --models a,b --set 'x=[1, 2]' --set y=1 --only-equal --max-hours 3"

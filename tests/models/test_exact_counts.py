@@ -140,32 +140,3 @@ def test_popularity_is_a_logarithm_standardised_over_the_targets() -> None:
     mean = float(log @ weight)
     deviation = float(np.sqrt(((log - mean) ** 2) @ weight))
     np.testing.assert_allclose(found, [*((log - mean) / deviation), -mean / deviation], rtol=1e-5)
-
-
-def test_weights_of_earlier_artifacts_load_by_the_names_that_they_had() -> None:
-    model = build("hpmn_both_counts", INPUTS, {"width": 4, "periods": [1, 2]})
-    assert isinstance(model, Model)
-    earlier = {
-        "extras.counts.scale.": "counted.",
-        "extras.counts.popular.": "popular.",
-        "extras.item_side.": "item_side.",
-    }
-    state = model.state_dict()
-    for now, then in earlier.items():
-        state = {name.replace(now, then) if name.startswith(now) else name: value for name, value in state.items()}
-    assert not [name for name in state if name.startswith("extras.")]
-    other = build("hpmn_both_counts", INPUTS, {"width": 4, "periods": [1, 2]})
-    assert isinstance(other, Model)
-    other.load_state_dict(state)
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
-
-
-def test_extras_are_read_in_the_order_in_which_they_are_given() -> None:
-    model, batch = build("hpmn_both_counts", INPUTS, {}), random_batch([12, 5], targets=3)
-    assert isinstance(model, Model)
-    assert list(model.extras) == ["counts", "item_side"]
-    parts, losses = model.extras(batch)
-    context_BCE, same = model.context_of(batch)
-    assert torch.equal(context_BCE, torch.cat([model.embed_context(batch.context_BCF), *parts], dim=-1))
-    assert losses.keys() == same.keys() == {"item_covariance"}
-    assert context_BCE.shape[-1] == model.context_width

@@ -73,7 +73,7 @@ def seen(dataset: Dataset) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        ("typed", {"tasks": "any,buy", "item_histories": True, "item_statistics": True}),
+        ("typed", {"tasks": "any,buy", "item_statistics": True}),
         ("typed", {"negatives": "following", "window": 0.001}),
         ("typed", {"protocol": "paper"}),
         ("ratings", {"tasks": "rating"}),

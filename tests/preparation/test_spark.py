@@ -86,7 +86,7 @@ def taobao(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     paths = [folder / "one.csv", folder / "two.csv"]
     paths[0].write_text("\n".join(lines[:70]) + "\n")
     paths[1].write_text("\n".join(lines[70:]) + "\n5,5")
-    return "taobao", paths, {"options": {"targets": "buy,cart"}, "item_histories": True}
+    return "taobao", paths, {"options": {"targets": "buy,cart"}}
 
 
 def text(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:

@@ -23,7 +23,6 @@ NOT_MODELS = {
     "extras",
     "fitted_model",
     "history_model",
-    "item_side",
     "listing",
     "memory_model",
     "model",
