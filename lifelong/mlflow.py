@@ -153,10 +153,8 @@ def signature(artifact: Artifact) -> Any:
     models = require("mlflow.models", extra="mlflow", purpose="saving a model")
     types = require("mlflow.types.schema", extra="mlflow", purpose="saving a model")
     schema = artifact.config.dataset_schema
-    statistics = artifact.item_statistics
     texts = [
         *schema.item_fields[1:],
-        *(() if statistics is None else statistics.fields),
         *(user_context(field) for field in schema.user_fields),
     ]
     inputs = [

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 
 from lifelong.artifact.calibration import Calibrator
-from lifelong.artifact.folder import DRAWN, STATISTICS, Artifact, ArtifactConfig, Kind, item_context
+from lifelong.artifact.folder import DRAWN, Artifact, ArtifactConfig, Kind
 from lifelong.artifact.graphs import memory_layout, write_graphs
 from lifelong.artifact.list_order import ListOrder
 from lifelong.artifact.manifest import FORMAT, make_manifest
 from lifelong.atomic import building, check_folder, full_disk, put_in_place, remove_remains
 from lifelong.data.dataset import Dataset
-from lifelong.data.item_statistics import latest_numbers
 from lifelong.data.negatives import drawn_counts
 from lifelong.data.periods import Periods, periods_of
 from lifelong.errors import ArtifactError, UsageError, require
@@ -71,8 +70,6 @@ def write_artifact(
     remove_remains(out)
     with full_disk(out.parent, kept=_KEPT), building(out) as folder:
         _copy_data(dataset, folder)
-        if dataset.item_statistics is not None and (fields := item_context(model.inputs)):
-            np.save(folder / STATISTICS, latest_numbers(dataset.item_statistics, fields))
         if is_served(model) and (drawn_V := drawn_counts(dataset)) is not None:
             np.save(folder / DRAWN, drawn_V)
         if isinstance(model, FittedModel):

@@ -160,7 +160,6 @@ def evaluation_batches(
     prefetch: int = 2,
     share: tuple[int, int] = (0, 1),
     counts: bool = False,
-    delay: int = 0,
 ) -> Iterator[Batch]:
     """Every example once, each user's history from her first event; nothing is hidden or drawn.
 
@@ -176,14 +175,13 @@ def evaluation_batches(
         share: (place, count): only every `count`-th batch, from the one at `place` on. The shares of all places hold
             together the batches of a call without `share`.
         counts: whether the model is given exact counts; with `recent` they are counts over those events.
-        delay: seconds; younger events are not in the statistics of the targets' items.
     """
     most = max(1, max_targets // 4)
     if recent is None:
         passes = plan_passes(examples, max_targets=most)
     else:
         passes = recent_passes(examples, recent, max_targets=most)
-    gather = Gather(dataset, examples, passes, counts=counts, recent=recent, delay=delay)
+    gather = Gather(dataset, examples, passes, counts=counts, recent=recent)
     by_length = np.argsort(passes.length_P, kind="stable")
     place, count = share
     # Neighbours have nearly the same length, so that shares take nearly the same time.

@@ -7,7 +7,6 @@ DATA/
   users/                  IdIndex: user id <-> index into the histories
   profile.npy             what is known of users besides their events, if anything (`preparation.user_profiles`)
   histories/              memory-mapped ragged arrays
-  statistics/             events and ratings of each item before any time, if asked for (`item_statistics`)
   examples/{train,validation,test}/
   vault/                  a dataset of the whole log with the numbers of this one, if asked for (`--vault`): its only
                           examples are examples/vault, and its folder opened/ says who has read them
@@ -32,10 +31,8 @@ from lifelong.data.catalogue import VALUES, Catalogue
 from lifelong.data.events import GAP_NUMBERS, HOUR_NUMBERS, WEEKDAY_NUMBERS, InputSpec, Schema, user_context
 from lifelong.data.examples import SPLITS, VAULT, Examples, Split
 from lifelong.data.histories import Histories
-from lifelong.data.item_statistics import FOLDER as STATISTICS
-from lifelong.data.item_statistics import ItemStatistics
 from lifelong.data.notes import notes_of
-from lifelong.data.scales import ITEM_SCALES, SCALES
+from lifelong.data.scales import SCALES
 from lifelong.data.vocabulary import IdIndex, Vocabulary
 from lifelong.dtypes import Int32Array, IntArray
 from lifelong.errors import DatasetError, UsageError
@@ -276,17 +273,6 @@ class Dataset:
         cut_SU: IntArray = np.load(path)
         return cut_SU if self.window_users is None else cut_SU[:, self.window_users]
 
-    @cached_property
-    def item_statistics(self) -> ItemStatistics | None:
-        """Events and ratings of each item before any time, None if the dataset was prepared without them.
-
-        Raises:
-            DatasetError: they are missing or damaged.
-        """
-        if not self.schema.item_statistics:
-            return None
-        return ItemStatistics.open(self.folder / STATISTICS, self.schema.rating_range)
-
     def examples(self, split: Split) -> Examples:
         """The examples of one split."""
         return Examples.open(self.folder / "examples" / split)
@@ -323,7 +309,7 @@ class Dataset:
     def inputs(self) -> InputSpec:
         """How many numbers each input field has."""
         sizes = {"gap": GAP_NUMBERS, "hour": HOUR_NUMBERS, "weekday": WEEKDAY_NUMBERS}
-        sizes |= {field: scale.size for field, scale in (*SCALES.items(), *ITEM_SCALES.items())}
+        sizes |= {field: scale.size for field, scale in SCALES.items()}
         sizes |= {field: vocabulary.size for field, vocabulary in self.profile_vocabularies.items()}
         if self.event_types is not None:
             sizes["event_type"] = self.event_types.size

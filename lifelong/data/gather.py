@@ -2,7 +2,7 @@
 
     Passes --targets--> Targets (one after another) --with negatives--> Targets --batch--> Batch (padded, + mask)
 
-Targets are one flat list until the very end, so that negatives, context, statistics and counts are computed for real
+Targets are one flat list until the very end, so that negatives, context and counts are computed for real
 targets alone; `mask_BC` then says where in the padded arrays they go.
 
 Shapes: B users of a batch, L padded history length, C targets per user, N targets of a batch, R negatives per positive,
@@ -91,7 +91,6 @@ class Gather:
         passes: over them.
         counts: whether batches have counts.
         recent: count only this many events before each target; None = all.
-        delay: seconds; younger events are not in the statistics of items.
     """
 
     schema: Schema
@@ -105,10 +104,8 @@ class Gather:
         *,
         counts: bool = False,
         recent: int | None = None,
-        delay: int = 0,
     ) -> None:
         histories = dataset.histories
-        self._statistics, self._delay = dataset.item_statistics, delay
         self._dataset, self._counts, self._recent = dataset, counts, recent
         self.schema, self.passes = dataset.schema, passes
         # Plain views: indexing a memory map by many places is slower than indexing the array below it.
@@ -178,7 +175,7 @@ class Gather:
 
     def _context(self, examples: Examples, group: int) -> IntArray:
         """Context numbers of targets: `[N, F]`."""
-        # A negative has the user, time and position of its positive: all but its item's statistics is the positive's.
+        # A negative has the user, time and position of its positive, and so its context.
         own = examples.take(slice(None, None, group))
         known_N = own.position_N > 0
         # The last visible event is the one before the target's position.
@@ -187,13 +184,7 @@ class Gather:
         profile_NF = self._profile_UF[own.user_N].astype(np.int64)
         given = {user_context(field): profile_NF[:, at] for at, field in enumerate(self.schema.user_fields)}
         fields = self.schema.context_fields
-        number_NF = np.repeat(context_numbers(fields, own.time_N, last_time_N, given), group, axis=0)
-        if self._statistics is not None:
-            # An event of the target's own moment is hidden by any delay, that of 0, too.
-            before_N = examples.time_N - max(0, self._delay - 1)
-            for field, value_N in self._statistics.numbers(examples.row_N, before_N).items():
-                number_NF[:, fields.index(field)] = value_N
-        return number_NF
+        return np.repeat(context_numbers(fields, own.time_N, last_time_N, given), group, axis=0)
 
     def _count(self, examples: Examples) -> Float32Array:
         """Count inputs of targets, from the whole history whatever the window: `[N, K]`."""

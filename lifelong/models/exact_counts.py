@@ -64,7 +64,7 @@ class ExactCounts(HeadInput):
             raise UsageError("a model with counts was given no counts", fix="make the batches with counts=True")
         return torch.cat([self.scale(batch.count_BCK), self.popular(batch.target_BCF)], dim=-1), {}
 
-    def batch_parts(self, *, delay: int = 0) -> BatchParts:
+    def batch_parts(self) -> BatchParts:
         """The counts."""
         return {"counts": True}
 

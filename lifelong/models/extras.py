@@ -43,8 +43,8 @@ class HeadInput(nn.Module, ABC):
     def forward(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
         """Numbers `[B, C, width]`, anything finite where a target is padding, and auxiliary losses."""
 
-    def batch_parts(self, *, delay: int = 0) -> BatchParts:
-        """What it reads of a batch, when events of the last `delay` seconds are hidden."""
+    def batch_parts(self) -> BatchParts:
+        """What it reads of a batch."""
         return {}
 
     def tables(self) -> list[nn.Embedding]:
@@ -97,11 +97,11 @@ class Extras(nn.ModuleDict):
             for earlier, now in extra.earlier_names.items()
         }
 
-    def batch_parts(self, *, delay: int = 0) -> BatchParts:
+    def batch_parts(self) -> BatchParts:
         """What all of them read of a batch."""
         parts: BatchParts = {}
         for extra in self.all().values():
-            parts |= extra.batch_parts(delay=delay)
+            parts |= extra.batch_parts()
         return parts
 
     def tables(self) -> list[nn.Embedding]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lifelong.data.batch import Batch
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
-from lifelong.data.scales import ITEM_SCALES, NUMBER, SCALES
+from lifelong.data.scales import NUMBER, SCALES
 from lifelong.dtypes import Float32Array, FloatArray
 from lifelong.models.extras import Extras, HeadInput
 from lifelong.nn.embeddings import FieldEmbedding
@@ -163,7 +163,7 @@ class Model(nn.Module, ABC):
             embedding,
             codes=codes,
             keys=keys,
-            scales={**SCALES, **ITEM_SCALES, **dict.fromkeys(inputs.numbers, NUMBER)},
+            scales={**SCALES, **dict.fromkeys(inputs.numbers, NUMBER)},
             factors=factors,
         )
         self.event_width, self.target_width, self.context_width = (

@@ -54,7 +54,6 @@ from lifelong.preparation.sources import RawLog
 from lifelong.preparation.stored_examples import write_examples
 from lifelong.preparation.training_vocabulary import build_catalogue, field_vocabulary, not_numbers
 from lifelong.preparation.user_profiles import save_profiles, trained_users
-from lifelong.preparation.write_statistics import write_statistics
 
 ANY = "any"
 """Name of the task of an event of any type."""
@@ -83,7 +82,6 @@ def assemble(job: Job) -> Manifest:
     job.progress("building vocabularies from the training period")
     catalogue = save_catalogue(job, numbered, ids, count_V)
     profiles = save_training_period(job, numbered, plan, histories)
-    rated = write_statistics(job, numbered, plan.cut_times) if job.settings.item_statistics else ()
     drawn = write_examples(job, plan, rule, histories, catalogue)
     splits = count_splits(job.folder, count_V > 0, tasks=job.tasks(rule))
     small, wrong = too_small(splits), not_numbers(numbered.items, catalogue)
@@ -105,7 +103,7 @@ def assemble(job: Job) -> Manifest:
         **_settings_record(job),
     }
     counts = {"users": len(users), "events": histories.num_events, "items": len(ids)}
-    return make_manifest(job, protocol, rule, plan.cut_times, counts, record, rated=rated)
+    return make_manifest(job, protocol, rule, plan.cut_times, counts, record)
 
 
 def check_job(job: Job) -> dict[str, int]:
@@ -117,8 +115,6 @@ def check_job(job: Job) -> dict[str, int]:
     """
     log = job.log
     check_fields(log, job.settings)
-    if job.settings.item_statistics:
-        job.require_clock("item_statistics")
     if job.earlier is not None:
         job.earlier.check_fields(log.item_fields, log.event_types, log.user_fields)
     return check_log(log)
@@ -146,7 +142,7 @@ def save_training_period(job: Job, numbered: Numbered, plan: Plan, histories: Hi
 
 def _settings_record(job: Job) -> dict[str, Any]:
     """The settings, without those that are unset or recorded elsewhere, and the dataset that numbers were kept from."""
-    optional = ("tasks", "item_statistics", "vault", "window")
+    optional = ("tasks", "vault", "window")
     unset = {name for name in optional if not getattr(job.settings, name)}
     unset |= {"ties"} if job.settings.ties == "hidden" else set()
     unset |= {"cut_by"} if job.settings.cut_by == "log" else set()
@@ -165,8 +161,6 @@ def make_manifest(
     cut_times: tuple[int, ...],
     counts: dict[str, int],
     record: dict[str, Any],
-    *,
-    rated: tuple[float, ...] = (),
 ) -> Manifest:
     """The manifest, still without source and hash."""
     log, labels = job.log, Examples.open(job.folder / "examples" / "train").label_NT
@@ -185,8 +179,6 @@ def make_manifest(
             number_fields=log.number_fields,
             tasks=job.tasks(rule),
             grades=log.grades if rule.rule == "none" else (),
-            item_statistics=job.settings.item_statistics,
-            rating_range=rated,
         ),
         negatives=rule,
         cut_times=cut_times,

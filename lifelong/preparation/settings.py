@@ -69,11 +69,6 @@ class PrepareSettings(Record):
     category_field: str | None = Field(
         None, description="item field of same_category negatives; default: the first that is named like a category"
     )
-    item_statistics: bool = Field(
-        False,
-        description="also the number of events and the ratings of each item before any time: context `item.reviews`, "
-        "`item.rating`",
-    )
     memory_limit: str = Field(
         "1500MB",
         pattern=r"^\d+(\.\d+)?\s*[KMGT]i?B$",

@@ -54,7 +54,6 @@ from lifelong.preparation.settings import PrepareSettings
 from lifelong.preparation.sources import RawLog
 from lifelong.preparation.stored_examples import write_examples
 from lifelong.preparation.user_profiles import save_profiles
-from lifelong.preparation.write_statistics import write_statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +183,6 @@ def assemble_vault(job: Job, main: Dataset, aside: Aside) -> VaultEntry:
         save_event_types(job, np.zeros(len(numbered.types), np.int64), numbered.types)
     if job.log.users is not None:
         save_profiles(job, numbered, np.zeros(len(users), np.int64))
-    if job.settings.item_statistics:
-        write_statistics(job, numbered, main.manifest.cut_times)
     return _write_examples(job, main, _plan(job, main, aside, histories, numbered, users), histories, catalogue, aside)
 
 

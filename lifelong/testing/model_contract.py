@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lifelong.data.batch import TENSORS, Batch
 from lifelong.data.cooccurrence import GROUPS, group_of
-from lifelong.data.scales import ITEM_SCALES, NUMBER, SCALES
+from lifelong.data.scales import NUMBER, SCALES
 from lifelong.evaluation.metrics import auc
 from lifelong.models import build
 from lifelong.models.base import Event, FittedModel, History, HistoryModel, MemoryModel, Model, Output
@@ -215,12 +215,10 @@ def check_context_is_used(case: ModelCase) -> None:
 
 def check_context_can_be_chosen(case: ModelCase) -> None:
     """With `model.context` a model reads the fields that are named, those on a scale too, and no others."""
-    of_items = {field: scale.size for field, scale in ITEM_SCALES.items()}
-    inputs = replace(CLOCK_INPUTS, context={**CLOCK_INPUTS.context, **of_items})
-    model = replace(case, config={**case.config, "context": [*SCALES, *of_items, "hour"]}).build(inputs=inputs)
-    batch = random_batch([12], targets=2, inputs=inputs)
+    model = replace(case, config={**case.config, "context": [*SCALES, "hour"]}).build(inputs=CLOCK_INPUTS)
+    batch = random_batch([12], targets=2, inputs=CLOCK_INPUTS)
     logit = model(batch).logit_BCT
-    for place, name in enumerate(inputs.context):
+    for place, name in enumerate(CLOCK_INPUTS.context):
         context_BCF = batch.context_BCF.clone()
         context_BCF[..., place] = context_BCF[..., place] % 3 + 1
         other = model(replace(batch, context_BCF=context_BCF)).logit_BCT

@@ -184,7 +184,7 @@ def amazon(folder: Path) -> tuple[str, list[Path], dict[str, Any]]:
     return (
         "amazon",
         [folder / "reviews.json", folder / "meta.json"],
-        {"options": {"threshold": "3"}, "item_statistics": True},
+        {"options": {"threshold": "3"}},
     )
 
 

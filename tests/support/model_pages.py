@@ -89,8 +89,7 @@ def _index() -> str:
             "## Context\n",
             "Every model that is trained by gradient, except `hpmn_authors`, reads the context of a request in its "
             f"head: {_code(USUAL_CONTEXT)}, or the fields that are listed in `model.context` instead; see "
-            "[context](../context.md). Among them are `item.reviews` and `item.rating`, how often the target's item "
-            "was met before and how it was rated, where the data was prepared with `item_statistics`.\n",
+            "[context](../context.md).\n",
             "## A model of your own\n",
             "One file in `lifelong/models`, with a frozen dataclass of its settings and a class that has them as "
             "`Config`, and one line in `lifelong/models/registry.py`. The contract tests (`lifelong.testing`), the "

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from lifelong.config import Record, plain, read_mapping
 from lifelong.data.events import USUAL_CONTEXT
-from lifelong.data.scales import ITEM_SCALES, SCALES
+from lifelong.data.scales import SCALES
 from lifelong.errors import ConfigError
 from lifelong.preparation.sources.expressions import Expression, parse
 from lifelong.preparation.sources.staging import words
@@ -20,7 +20,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value) if
 """Names, also as one text with commas between."""
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
 Kind = TypeVar("Kind", bound=Record)
-RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES, *ITEM_SCALES}
+RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES}
 
 
 def _check_names(names: Iterable[str]) -> None:
