@@ -67,17 +67,13 @@ class TrainingBatches:
         counts: bool = False,
     ) -> None:
         examples = dataset.examples("train")
-        if settings.history == "chunks":
-            # One pass for all of a user's targets: with several, her whole history would be encoded once for each.
-            passes = plan_passes(examples, max_targets=max(1, len(examples)))
-        else:
-            passes = plan_passes(
-                examples,
-                max_targets=settings.max_targets,
-                max_history=settings.max_history,
-                phase=phase,
-                overlap=_overlap(settings, phase),
-            )
+        passes = plan_passes(
+            examples,
+            max_targets=settings.max_targets,
+            max_history=settings.max_history,
+            phase=phase,
+            overlap=_overlap(settings, phase),
+        )
         self.cut, self._settings = passes.cut(), settings
         self._gather = Gather(dataset, examples, passes, counts=counts)
         self._fallback_V, self._fields = dataset.vocabularies["item"].fallback, len(dataset.schema.item_fields)

@@ -52,7 +52,6 @@ class Hpmn(MemoryModel[Slots]):
     title = "HPMN"
     source = "Ren et al., SIGIR 2019"
     state = "one slot per layer"
-    continues = True
     earlier_names: ClassVar[Mapping[str, str]] = {"layers": "memory.layers"} | {
         part: f"memory.reader.{part}" for part in ("query", "scores", "pass_on")
     }
@@ -85,11 +84,6 @@ class Hpmn(MemoryModel[Slots]):
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Slots:
         """Run each layer over whole histories, and pick its states."""
         found: Slots = self.memory(event_BLE, length_B, position_BC)
-        return found
-
-    def continue_vector(self, memory: Slots, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Slots:
-        """`encode_vector`, where each layer begins with its slot."""
-        found: Slots = self.memory(event_BLE, length_B, position_BC, memory)
         return found
 
     def read_vector(self, memory: Slots, target_BCE: Tensor) -> tuple[Tensor, Tensor]:
