@@ -47,11 +47,9 @@ OPENED = "opened"
 class NegativeRule(Record):
     """How negatives are sampled; `rule = "none"` where labels are logged or given."""
 
-    rule: Literal["none", "popularity", "uniform", "same_category", "windowed", "following"]
+    rule: Literal["none", "popularity", "uniform", "windowed", "following"]
     ratio: int = 1
     seed: int = 0
-    category_field: str | None = None
-    """The item field that `same_category` looks at."""
     window: float | None = Field(default=None, exclude_if=lambda window: window is None)
     """Days by a target that `windowed` and `following` draw from."""
     stored: bool = False

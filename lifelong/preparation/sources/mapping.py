@@ -136,7 +136,7 @@ class TableMapping(_Section):
     threshold: float | None = None
     history: Literal["all", "positive"] | None = None
     """With labels: which rows are events too. Default: all rated rows, and labelled rows with a label above 0."""
-    negatives: Literal["popularity", "uniform", "same_category", "windowed", "following"] | None = None
+    negatives: Literal["popularity", "uniform", "windowed", "following"] | None = None
     """Rule of negatives when the user names none."""
     name: str = "table"
     """Name of the data, for people."""
