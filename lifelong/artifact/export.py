@@ -27,7 +27,7 @@ from lifelong.data.dataset import Dataset
 from lifelong.data.negatives import drawn_counts
 from lifelong.data.periods import Periods, periods_of
 from lifelong.errors import ArtifactError, UsageError, require
-from lifelong.models import MODELS, build, check_config, is_served, model_class, registered_name
+from lifelong.models import MODELS, build, check_config, is_served, registered_name
 from lifelong.models.base import FittedModel, MemoryModel, Model
 from lifelong.models.registry import model_named_in_errors
 
@@ -92,7 +92,7 @@ def load_model(artifact: Artifact) -> Model | FittedModel:
         ArtifactError: its weights do not fit its settings.
     """
     config = artifact.config
-    model = build(config.model, config.input_spec, settings_of(artifact))
+    model = build(config.model, config.input_spec, config.settings)
     if isinstance(model, FittedModel):
         with model_named_in_errors(model, "what it had fitted was read"):
             return type(model).load(artifact.path / "fitted")
@@ -105,13 +105,6 @@ def load_model(artifact: Artifact) -> Model | FittedModel:
             fix="use the release that wrote it, or train again",
         ) from error
     return model.eval()
-
-
-def settings_of(artifact: Artifact) -> dict[str, Any]:
-    """The settings of an artifact's model, those that earlier releases did not have included."""
-    config = artifact.config
-    earlier = model_class(config.model, config.settings).earlier_settings
-    return {**earlier, **config.settings}
 
 
 def model_name(model: Model | FittedModel) -> str:
@@ -181,10 +174,7 @@ def _config(
 
 def _seen(dataset: Dataset, start: Artifact | None) -> tuple[Periods, ...]:
     """The periods that a model has read, those of earlier trainings included."""
-    earlier: tuple[Periods, ...] = ()
-    if start is not None:
-        unknown = Periods(data_hash=start.config.data_hash, cut_times=(), train=None, validation=None)
-        earlier = start.config.seen or (unknown,)
+    earlier = () if start is None else start.config.seen
     return tuple(dict.fromkeys((periods_of(dataset), *earlier)))
 
 

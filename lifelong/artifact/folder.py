@@ -149,9 +149,8 @@ class ArtifactConfig(Record):
     base_rate: float | None
     """Share of positives among the training examples where labels are logged, else None."""
     data_hash: str
-    seen: tuple[Periods, ...] = Field(default=(), exclude_if=operator.not_)
-    """Periods of the dataset that it was trained on, then of those of the artifacts that its training started from.
-    Empty in artifacts of releases that did not keep them."""
+    seen: tuple[Periods, ...]
+    """Periods of the dataset that it was trained on, then of those of the artifacts that its training started from."""
     calibrator: Calibrator | None = None
     """Calibrator of the first task."""
     other_calibrators: dict[str, Calibrator | None] = Field(default_factory=dict, exclude_if=operator.not_)
@@ -237,7 +236,7 @@ class Artifact:
             verify: "full" reads all bytes and compares checksums, "sizes" compares only names and sizes.
 
         Raises:
-            ArtifactError: the folder is missing, not an artifact or of a newer format; one of its files is missing,
+            ArtifactError: the folder is missing, not an artifact or of another format; one of its files is missing,
                 truncated, altered or not in the manifest, or its sizes contradict each other; says which.
             UsageError: it is no path.
         """
@@ -369,7 +368,7 @@ class Artifact:
     def drawn(self) -> IntArray | None:
         """How often each catalogue row is drawn as a training negative `[V]` (`data.negatives.drawn_counts`).
 
-        None if all are drawn alike, or for an artifact of a release that did not keep it.
+        None if all are drawn alike.
 
         Raises:
             ArtifactError: the counts are damaged, or not of the catalogue's size.

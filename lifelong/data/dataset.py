@@ -15,6 +15,7 @@ DATA/
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from lifelong.config import Record
 from lifelong.data.arrays import AGAIN, open_arrays
@@ -145,16 +146,7 @@ class Dataset:
                 # Nothing is to be prepared into a folder that is something else.
                 fix="check the path" if self.folder.exists() else f"lifelong prepare SOURCE PATH --out {self.folder}",
             )
-        try:
-            self.manifest: Manifest = Manifest.model_validate_json(path.read_text())
-        except ValidationError as error:
-            raise DatasetError(f"{path} cannot be read: {error}", fix=AGAIN) from error
-        if self.manifest.format_version != FORMAT_VERSION:
-            raise DatasetError(
-                f"{self.folder} has format version {self.manifest.format_version}",
-                expected=str(FORMAT_VERSION),
-                fix="prepare the dataset again with this release",
-            )
+        self.manifest: Manifest = _read_manifest(path)
 
     def __repr__(self) -> str:
         counts = self.manifest.counts
@@ -320,6 +312,21 @@ class Dataset:
             numbers=self.schema.number_fields,
             timed=self.schema.time_unit == "seconds",
         )
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        found = json.loads(path.read_text())
+        # Before anything else: another format may have other fields.
+        if isinstance(found, dict) and found.get("format_version") != FORMAT_VERSION:
+            raise DatasetError(
+                f"{path.parent} has dataset format {found.get('format_version')}",
+                expected=f"{FORMAT_VERSION}, the format of this release",
+                fix="prepare the dataset again with this release, or install the one that wrote it",
+            )
+        return Manifest.model_validate(found)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}", fix=AGAIN) from error
 
 
 def _instead(folder: Path) -> str:

@@ -18,7 +18,6 @@ Shapes: B users, C targets per user, K counts, F item fields.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,7 +43,6 @@ class ExactCounts(HeadInput):
     suffix = " + counts"
     not_served = "exact counts of a whole history (model.counts) are no state of bounded size"
     reads_popularity = True
-    earlier_names: ClassVar[Mapping[str, str]] = {"counted": "scale", "popular": "popular"}
     scale: CountScale
     popular: TargetPopularity
 

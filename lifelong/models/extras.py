@@ -36,8 +36,6 @@ class HeadInput(nn.Module, ABC):
     """Why no service can score with it; empty if one can."""
     reads_popularity: ClassVar[bool] = False
     """Whether it is given how often each value is the target in training: `learn_popularity`."""
-    earlier_names: ClassVar[Mapping[str, str]] = {}
-    """First parts of the names of a model's weights in artifacts of earlier releases -> their names in this module."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -87,15 +85,6 @@ class Extras(nn.ModuleDict):
             parts.append(part_BCX)
             losses |= own
         return parts, losses
-
-    @property
-    def earlier_names(self) -> dict[str, str]:
-        """First parts of the names of a model's weights -> what they are now in the model."""
-        return {
-            earlier: ".".join(filter(None, ["extras", name, now]))
-            for name, extra in self.all().items()
-            for earlier, now in extra.earlier_names.items()
-        }
 
     def batch_parts(self) -> BatchParts:
         """What all of them read of a batch."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
@@ -52,9 +52,6 @@ class Hpmn(MemoryModel[Slots]):
     title = "HPMN"
     source = "Ren et al., SIGIR 2019"
     state = "one slot per layer"
-    earlier_names: ClassVar[Mapping[str, str]] = {"layers": "memory.layers"} | {
-        part: f"memory.reader.{part}" for part in ("query", "scores", "pass_on")
-    }
 
     def __init__(self, inputs: InputSpec, config: HpmnConfig) -> None:
         super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)

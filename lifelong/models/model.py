@@ -107,13 +107,6 @@ class Model(nn.Module, ABC):
     """After how many events each slot is rewritten, in a model with slots: training cuts histories at multiples of the
     largest."""
 
-    earlier_names: ClassVar[Mapping[str, str]] = {}
-    """First parts of the names of weights in artifacts of earlier releases -> what they are now."""
-    earlier_settings: ClassVar[Mapping[str, Any]] = {}
-    """What models of earlier releases were, where their artifacts lack a setting."""
-    later_buffers: ClassVar[tuple[str, ...]] = ()
-    """Buffers that artifacts of earlier releases lack: loading one of these leaves them as they are in a new model."""
-
     recipe: ClassVar[Mapping[str, Any]] = {}
     """Settings of a run (`[train]`) that this model is trained with where nobody names them, in place of the usual."""
     few_epochs: ClassVar[bool] = False
@@ -152,7 +145,6 @@ class Model(nn.Module, ABC):
             factors: field -> width of the fixed factor that its vectors also hold.
         """
         super().__init__()
-        self.register_load_state_dict_pre_hook(_read_earlier)  # type: ignore[no-untyped-call]
         self.inputs = inputs
         self.item_fields, self.context_fields = tuple(inputs.item), inputs.context_fields
         # A batch has all context fields that the data has.
@@ -313,17 +305,6 @@ class Model(nn.Module, ABC):
     def requirements(self, dataset: Dataset) -> list[str]:
         """What this model misses in a dataset, in words; empty if it can be trained on it."""
         return self.extras.requirements(dataset)
-
-
-def _read_earlier(model: Model, state: dict[str, Tensor], prefix: str, *others: Any) -> None:
-    """Give weights that an earlier release saved the names that they have now, and add the buffers that it lacked."""
-    now = {**model.earlier_names, **model.extras.earlier_names}
-    for name in list(state):
-        first, dot, rest = name.removeprefix(prefix).partition(".")
-        if name.startswith(prefix) and first in now:
-            state[f"{prefix}{now[first]}{dot}{rest}"] = state.pop(name)
-    for name in model.later_buffers:
-        state.setdefault(f"{prefix}{name}", model.get_buffer(name))
 
 
 class UserModel(Model):

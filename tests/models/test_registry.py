@@ -197,11 +197,3 @@ def test_a_floor_keeps_no_memory_and_says_why() -> None:
 def test_a_memory_model_is_returned_as_it_is() -> None:
     model = build("dnn", INPUTS, {})
     assert require_served(model, purpose="serving") is model
-
-
-@pytest.mark.parametrize("users", [False, True])
-def test_the_basket_of_an_artifact_of_an_earlier_release_is_one_event(users: bool) -> None:
-    kept = {"user_factors": True} if users else {"factors": 4}
-    earlier = choose("fpmc", kept).entry.earlier_settings
-    assert check_config("fpmc", kept)["basket"] is True
-    assert check_config("fpmc", {**earlier, **kept})["basket"] is False
