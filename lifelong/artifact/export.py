@@ -25,7 +25,7 @@ from lifelong.artifact.manifest import FORMAT, make_manifest
 from lifelong.atomic import building, check_folder, full_disk, put_in_place, remove_remains
 from lifelong.data.dataset import Dataset
 from lifelong.data.negatives import drawn_counts
-from lifelong.data.periods import Periods, periods_of
+from lifelong.data.periods import periods_of
 from lifelong.errors import ArtifactError, UsageError, require
 from lifelong.models import MODELS, build, check_config, is_served, registered_name
 from lifelong.models.base import FittedModel, MemoryModel, Model
@@ -77,7 +77,9 @@ def write_artifact(
         else:
             _write_weights(model.eval(), folder)
         config = _config(model, settings, dataset, run=run, calibrator=calibrator, others=other_calibrators or {})
-        config = config.model_copy(update={"seen": _seen(dataset, start), "list_order": list_order})
+        earlier = () if start is None else start.config.seen
+        seen = tuple(dict.fromkeys((*config.seen, *earlier)))
+        config = config.model_copy(update={"seen": seen, "list_order": list_order})
         (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
         (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
         (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json(indent=2) + "\n")
@@ -165,17 +167,12 @@ def _config(
         protocol=manifest.protocol,
         base_rate=manifest.base_rate,
         data_hash=manifest.data_hash,
+        seen=(periods_of(dataset),),
         calibrator=calibrator,
         other_calibrators=dict(others),
         run=_plain(run),
         versions={name: _version(name) for name in _VERSIONED},
     )
-
-
-def _seen(dataset: Dataset, start: Artifact | None) -> tuple[Periods, ...]:
-    """The periods that a model has read, those of earlier trainings included."""
-    earlier = () if start is None else start.config.seen
-    return tuple(dict.fromkeys((periods_of(dataset), *earlier)))
 
 
 def _version(package: str) -> str:
