@@ -165,7 +165,7 @@ def _run(model: Model, dataset: Dataset, examples: Examples, recent: int | None,
     try:
         with torch.inference_mode(), freed_memory_kept():
             share = (processes.rank, processes.count)
-            batches = evaluation_batches(dataset, examples, recent=recent, share=share, **model.extras.batch_parts())
+            batches = evaluation_batches(dataset, examples, recent=recent, share=share, counts=model.exact is not None)
             for batch in batches:
                 chosen_BC = batch.mask_BC & (batch.example_BC >= 0)
                 logit_BCT = model(batch.to(device)).logit_BCT.cpu()

@@ -103,7 +103,7 @@ def counted_numbers(
         examples: at the positions that are visible.
     """
     device = next(model.parameters()).device
-    for batch in evaluation_batches(dataset, examples, **model.extras.batch_parts()):
+    for batch in evaluation_batches(dataset, examples, counts=model.exact is not None):
         place_N = batch.example_BC[batch.mask_BC].numpy()
         with torch.inference_mode():
             number_NFX = model.counted_numbers(batch.to(device))

@@ -15,8 +15,6 @@ from lifelong.config import problems_of
 from lifelong.data.events import USUAL_CONTEXT, InputSpec, since_context
 from lifelong.errors import ConfigError, UsageError
 from lifelong.models.base import FittedModel, HistoryModel, MemoryModel, Model
-from lifelong.models.exact_counts import ExactCounts
-from lifelong.models.extras import HeadInput
 from lifelong.models.registry import MODEL, MODELS, Chosen, Entry, choose, plain_name
 from lifelong.models.shared import SharedSettings, shared_names
 from lifelong.nn.head import Head
@@ -97,11 +95,8 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
 
 def _extended(model: Model, shared: SharedSettings, *, dropout: float) -> Model:
     """The model with what the shared settings ask for."""
-    extras: dict[str, HeadInput] = {}
     if shared.counts:
-        extras["counts"] = ExactCounts(model.inputs)
-    if extras:
-        model.give(extras, dropout=dropout)
+        model.give_counts(dropout=dropout)
     if (head := HEADS[shared.head]) is not None:
         _put_head(model, head, name=shared.head, dropout=dropout)
     return model

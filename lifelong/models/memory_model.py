@@ -48,8 +48,8 @@ class Target(NamedTuple):
     context_BCF: Tensor
     """int64, `schema.context_fields`."""
     time_BC: Tensor
-    extra_BCX: Tensor | None = None
-    """What the model's extras give, if it has any."""
+    count_BCX: Tensor | None = None
+    """Exact counts, if the model reads any."""
     user_BC: Tensor | None = None
     """int64 numbers of the users, which training alone asks for."""
 
@@ -149,8 +149,8 @@ class MemoryModel(Model, Generic[M]):
         target_BCE = self.embed(target.number_BCF, self.item_fields, user=target.user_BC)
         interest_BCD, attention_BCS = self.read_vector(memory, target_BCE)
         context_BCE = self.embed_context(target.context_BCF)
-        if target.extra_BCX is not None:
-            context_BCE = torch.cat([context_BCE, target.extra_BCX], dim=-1)
+        if target.count_BCX is not None:
+            context_BCE = torch.cat([context_BCE, target.count_BCX], dim=-1)
         return self.head(interest_BCD, target_BCE, context_BCE), attention_BCS
 
     def auxiliary(self, memory: M, mask_BC: Tensor) -> Mapping[str, Tensor]:
@@ -167,22 +167,19 @@ class MemoryModel(Model, Generic[M]):
         memory = self.encode(history, batch.position_BC)
         real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
         memory = pick(memory, real_N)
-        target, losses = self.targets(batch)
-        target = pick(target, real_N)
-        aux_losses = {**self.auxiliary(memory, real_N.new_ones(1, len(real_N), dtype=torch.bool)), **losses}
+        target = pick(self.targets(batch), real_N)
         logit_BNT, attention_BNS = self.respond(memory, target)
         return Output(
             spread_targets(logit_BNT.squeeze(0), batch.mask_BC),
-            aux_losses,
+            self.auxiliary(memory, real_N.new_ones(1, len(real_N), dtype=torch.bool)),
             None if attention_BNS is None else spread_targets(attention_BNS.squeeze(0), batch.mask_BC),
         )
 
-    def targets(self, batch: Batch) -> tuple[Target, dict[str, Tensor]]:
-        """A batch's targets as `respond` takes them, and auxiliary losses of the extras."""
-        parts, losses = self.extras(batch)
-        extra_BCX = torch.cat(parts, dim=-1) if parts else None
+    def targets(self, batch: Batch) -> Target:
+        """A batch's targets as `respond` takes them."""
+        count_BCX = None if self.exact is None else self.exact(batch)
         user_BC = batch.user_B.unsqueeze(1).expand_as(batch.position_BC)
-        return Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, extra_BCX, user_BC), losses
+        return Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, count_BCX, user_BC)
 
 
 class CountingModel(MemoryModel[M]):

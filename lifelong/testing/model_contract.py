@@ -475,7 +475,7 @@ def check_reading_changes_nothing(case: ModelCase) -> None:
     """A read gives the same twice and leaves the memory as it was."""
     model, batch, memory = _memory_after(case)
     before = [value.clone() for value in memory]
-    target, _ = model.targets(batch)
+    target = model.targets(batch)
     first, second = model.respond(memory, target)[0], model.respond(memory, target)[0]
     assert torch.equal(first, second)
     assert all(torch.equal(left, right) for left, right in zip(before, memory, strict=True))
@@ -524,7 +524,7 @@ def check_forward_reads_the_memory(case: ModelCase) -> None:
     """`forward` = `encode`, then `respond`."""
     model, batch = case.build_memory(), random_batch(LENGTHS, targets=5)
     memory = model.encode(History(batch.history_BLF, batch.time_BL, batch.length_B), batch.position_BC)
-    target, _ = model.targets(batch)
+    target = model.targets(batch)
     logit_BCT, _ = model.respond(memory, target)
     _assert_near(model(batch).logit_BCT, logit_BCT, "logits")
 

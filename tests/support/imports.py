@@ -20,7 +20,6 @@ NOT_MODELS = {
     "base",
     "builder",
     "exact_counts",
-    "extras",
     "fitted_model",
     "history_model",
     "listing",
