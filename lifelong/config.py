@@ -119,11 +119,6 @@ class TrainSettings(Record):
     max_history: int | None = Field(
         2048, ge=1, description="events of one window; longer histories are cut in training; null never cuts"
     )
-    history: Literal["cut", "chunks"] = Field(
-        "cut",
-        description="longer histories in training: cut to windows of max_history events, or whole, this many events at "
-        "a time with the memory carried on and no gradient between them (hpmn, gru4rec)",
-    )
     overlap: int | None = Field(
         None,
         ge=0,

@@ -13,7 +13,6 @@ Memories are written by events and not by `feast materialize`, which is refused.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,25 +32,20 @@ from lifelong.errors import UsageError, require
 from lifelong.opening import AnyArtifact, AnyDataset
 from lifelong.scoring.features import export_features
 
-USER, ITEM = "user", "item"
-TIME = "event_timestamp"
+USER, ITEM, TIME = "user", "item", "event_timestamp"
 _KEYS = ("example", USER, ITEM, "time", TIME)
 _ITEMS = 100
 """Candidates of one request, so that its address stays short."""
-_Row = tuple[datetime | None, dict[str, Any] | None]
 
 
 def export(artifact: AnyArtifact, dataset: AnyDataset, out: Path | str, *, split: Split = "train") -> int:
-    """Write what `lifelong.export_features` writes, with `event_timestamp` as Feast reads times.
+    """Write what `lifelong.export_features` writes, with `event_timestamp` as Feast reads times; counts the rows.
 
     Args:
         artifact: of a model that is served, or its folder.
         dataset: with the fields and vocabularies of training, or its folder.
         out: `.parquet`; it appears when it is complete.
         split: train, validation or test.
-
-    Returns:
-        How many rows there are.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
@@ -69,15 +63,12 @@ def export(artifact: AnyArtifact, dataset: AnyDataset, out: Path | str, *, split
 
 
 def feature_view(path: Path | str, *, name: str = "memory", ttl: timedelta | None = None) -> Any:
-    """A Feast view of the features of user and item, for `apply`.
+    """A `feast.FeatureView` of the entities `user` and `item`, for `apply`.
 
     Args:
         path: of what `export` wrote; its columns are the features.
         name: of the view.
         ttl: how old a row may be that a time is joined with; None for any age.
-
-    Returns:
-        A `feast.FeatureView` of the entities `user` and `item`.
     """
     schema = require("pyarrow.parquet", extra="train", purpose="reading parquet").read_schema(path)
     columns = [field for field in schema if field.name not in _KEYS and not field.name.startswith("label")]
@@ -110,28 +101,18 @@ class LifelongOnlineStore(OnlineStore):  # type: ignore[misc]
 
     def online_read(
         self, config: Any, table: Any, entity_keys: Sequence[Any], requested_features: Sequence[str] | None = None
-    ) -> list[_Row]:
-        """The features of each pair of user and item, in the order of the keys.
-
-        Raises:
-            UsageError: the entities of the view are others than `user` and `item`.
-            LifelongError: the service refuses the request, or does not answer.
-        """
+    ) -> list[tuple[datetime | None, dict[str, Any] | None]]:
+        """The features of each pair of user and item, in the order of the keys."""
         place, pairs = config.online_store, [_pair(key) for key in entity_keys]
         types = {field.name: field.dtype.to_value_type() for field in table.features}
         names = list(requested_features or types)
         moment = datetime.now(UTC) if place.time is None else datetime.fromtimestamp(place.time, UTC)
         found = _ask(Remote.of(place.service, place.key_file), pairs, place.time)
-        columns = {name: python_values_to_proto_values([found[pair][name] for pair in pairs], types[name])
-                   for name in names}  # fmt: skip
-        return [(moment, {name: values[at] for name, values in columns.items()}) for at in range(len(pairs))]
+        columns = [python_values_to_proto_values([found[pair][name] for pair in pairs], types[name]) for name in names]
+        return [(moment, dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True)]
 
     def online_write_batch(self, config: Any, table: Any, data: Any, progress: Any) -> None:
-        """Refused.
-
-        Raises:
-            UsageError: always.
-        """
+        """Refused, by a UsageError."""
         raise UsageError(
             f"Feast writes the view {table.name!r}",
             expected="events: they alone write memories",
@@ -148,11 +129,8 @@ class LifelongOnlineStore(OnlineStore):  # type: ignore[misc]
 def _pair(key: Any) -> tuple[str, str]:
     found = dict(zip(key.join_keys, (value.string_val for value in key.entity_values), strict=True))
     if set(found) != {USER, ITEM}:
-        raise UsageError(
-            f"a view of the entities {', '.join(found)}",
-            expected="the entities user and item, of texts",
-            fix="define the view with both entities",
-        )
+        wrong = f"a view of the entities {', '.join(found)}"
+        raise UsageError(wrong, expected="the entities user and item, of texts", fix="define the view with both")
     return found[USER], found[ITEM]
 
 
@@ -160,15 +138,13 @@ def _ask(
     service: Remote, pairs: Sequence[tuple[str, str]], time: int | None
 ) -> Mapping[tuple[str, str], dict[str, Any]]:
     """The features of each pair; one request for each user and 100 items."""
-    items_of: defaultdict[str, dict[str, None]] = defaultdict(dict)
-    for user, item in pairs:
-        items_of[user][item] = None
     found: dict[tuple[str, str], dict[str, Any]] = {}
+    items_of: dict[str, dict[str, None]] = {}
+    for user, item in pairs:
+        items_of.setdefault(user, {})[item] = None
     for user, items in items_of.items():
-        every = list(items)
-        for at in range(0, len(every), _ITEMS):
-            asked: list[tuple[str, Any]] = [("items", item) for item in every[at : at + _ITEMS]]
-            asked += [] if time is None else [("time", time)]
-            reply = service.ask("GET", f"/v1/users/{quote(user, safe='')}/features?{urlencode(asked)}")
+        for at in range(0, len(items), _ITEMS):
+            asked = {"items": list(items)[at : at + _ITEMS]} | ({} if time is None else {"time": [time]})
+            reply = service.ask("GET", f"/v1/users/{quote(user, safe='')}/features?{urlencode(asked, doseq=True)}")
             found |= {(user, row["item"]): row for row in reply["features"]}
     return found

@@ -70,7 +70,7 @@ def test_a_logged_model_is_the_artifact_again(uri, artifact) -> None:
     found = flavour.load_model(uri)
     assert (found.id, found.config) == (artifact.id, artifact.config)
     logged = mlflow.get_logged_model(uri.removeprefix("models:/"))
-    assert logged.params == {"model": "hpmn", "artifact": artifact.id, "team": "search"}
+    assert {"model": "hpmn", "artifact": artifact.id, "team": "search"}.items() <= logged.params.items()
 
 
 def test_versions_and_aliases_of_the_registry_lead_to_it(uri, artifact) -> None:
@@ -78,7 +78,6 @@ def test_versions_and_aliases_of_the_registry_lead_to_it(uri, artifact) -> None:
     client.set_registered_model_alias("shop", "champion", "2")
     for name in ("models:/shop/1", "models:/shop@champion"):
         assert flavour.load_model(name).id == artifact.id
-    assert mlflow.pyfunc.load_model("models:/shop@champion").metadata.flavors["lifelong"]["model"] == "hpmn"
 
 
 def test_what_is_installed_to_score_needs_no_torch(uri) -> None:
@@ -93,7 +92,7 @@ def test_another_flavour_is_refused_in_words(tmp_path, uri) -> None:
             return model_input
 
     mlflow.pyfunc.save_model(tmp_path / "other", python_model=Nothing(), pip_requirements=[])
-    with pytest.raises(ArtifactError, match=r"flavours python_function.*lifelong\.mlflow"):
+    with pytest.raises(ArtifactError, match=r"loaded by mlflow.*lifelong\.mlflow"):
         flavour.load_model(str(tmp_path / "other"))
 
 

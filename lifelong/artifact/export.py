@@ -18,17 +18,16 @@ from typing import Any
 import numpy as np
 
 from lifelong.artifact.calibration import Calibrator
-from lifelong.artifact.folder import DRAWN, STATISTICS, Artifact, ArtifactConfig, Kind, item_context
+from lifelong.artifact.folder import DRAWN, Artifact, ArtifactConfig, Kind
 from lifelong.artifact.graphs import memory_layout, write_graphs
 from lifelong.artifact.list_order import ListOrder
 from lifelong.artifact.manifest import FORMAT, make_manifest
 from lifelong.atomic import building, check_folder, full_disk, put_in_place, remove_remains
 from lifelong.data.dataset import Dataset
-from lifelong.data.item_statistics import latest_numbers
 from lifelong.data.negatives import drawn_counts
-from lifelong.data.periods import Periods, periods_of
+from lifelong.data.periods import periods_of
 from lifelong.errors import ArtifactError, UsageError, require
-from lifelong.models import MODELS, build, check_config, is_served, model_class, registered_name
+from lifelong.models import MODELS, build, check_config, is_served, registered_name
 from lifelong.models.base import FittedModel, MemoryModel, Model
 from lifelong.models.registry import model_named_in_errors
 
@@ -71,8 +70,6 @@ def write_artifact(
     remove_remains(out)
     with full_disk(out.parent, kept=_KEPT), building(out) as folder:
         _copy_data(dataset, folder)
-        if dataset.item_statistics is not None and (fields := item_context(model.inputs)):
-            np.save(folder / STATISTICS, latest_numbers(dataset.item_statistics, fields))
         if is_served(model) and (drawn_V := drawn_counts(dataset)) is not None:
             np.save(folder / DRAWN, drawn_V)
         if isinstance(model, FittedModel):
@@ -80,7 +77,9 @@ def write_artifact(
         else:
             _write_weights(model.eval(), folder)
         config = _config(model, settings, dataset, run=run, calibrator=calibrator, others=other_calibrators or {})
-        config = config.model_copy(update={"seen": _seen(dataset, start), "list_order": list_order})
+        earlier = () if start is None else start.config.seen
+        seen = tuple(dict.fromkeys((*config.seen, *earlier)))
+        config = config.model_copy(update={"seen": seen, "list_order": list_order})
         (folder / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
         (folder / "metrics.json").write_text(json.dumps(_plain(metrics), indent=2) + "\n")
         (folder / "manifest.json").write_text(make_manifest(folder).model_dump_json(indent=2) + "\n")
@@ -95,7 +94,7 @@ def load_model(artifact: Artifact) -> Model | FittedModel:
         ArtifactError: its weights do not fit its settings.
     """
     config = artifact.config
-    model = build(config.model, config.input_spec, settings_of(artifact))
+    model = build(config.model, config.input_spec, config.settings)
     if isinstance(model, FittedModel):
         with model_named_in_errors(model, "what it had fitted was read"):
             return type(model).load(artifact.path / "fitted")
@@ -108,13 +107,6 @@ def load_model(artifact: Artifact) -> Model | FittedModel:
             fix="use the release that wrote it, or train again",
         ) from error
     return model.eval()
-
-
-def settings_of(artifact: Artifact) -> dict[str, Any]:
-    """The settings of an artifact's model, those that earlier releases did not have included."""
-    config = artifact.config
-    earlier = model_class(config.model, config.settings).earlier_settings
-    return {**earlier, **config.settings}
 
 
 def model_name(model: Model | FittedModel) -> str:
@@ -175,20 +167,12 @@ def _config(
         protocol=manifest.protocol,
         base_rate=manifest.base_rate,
         data_hash=manifest.data_hash,
+        seen=(periods_of(dataset),),
         calibrator=calibrator,
         other_calibrators=dict(others),
         run=_plain(run),
         versions={name: _version(name) for name in _VERSIONED},
     )
-
-
-def _seen(dataset: Dataset, start: Artifact | None) -> tuple[Periods, ...]:
-    """The periods that a model has read, those of earlier trainings included."""
-    earlier: tuple[Periods, ...] = ()
-    if start is not None:
-        unknown = Periods(data_hash=start.config.data_hash, cut_times=(), train=None, validation=None)
-        earlier = start.config.seen or (unknown,)
-    return tuple(dict.fromkeys((periods_of(dataset), *earlier)))
 
 
 def _version(package: str) -> str:

@@ -6,7 +6,6 @@ ARTIFACT/
   metrics.json           what training measured; not part of the id
   vocabulary/<field>/    one per item field, and event_type; user.<field> for fields of profiles
   catalogue/             every item with its field numbers
-  statistics.npy         context numbers of every item at the end of the log    if the model reads some
   drawn.npy              how often each item is drawn as a training negative    if served, and drawn by popularity
   weights.safetensors    all weights                                            if trained by gradient
   tables/<field>.npy     embedding tables, float32 [V, E], memory-mapped        if the model is served
@@ -48,9 +47,7 @@ from lifelong.data.catalogue import Catalogue
 from lifelong.data.cell_plan import KEYS, CellPacking
 from lifelong.data.dataset import Dataset, NegativeRule
 from lifelong.data.events import InputSpec, Schema, user_context
-from lifelong.data.item_statistics import LatestStatistics
 from lifelong.data.periods import Periods
-from lifelong.data.scales import ITEM_SCALES
 from lifelong.data.vocabulary import Vocabulary
 from lifelong.dtypes import Float32Array, FloatArray, IntArray
 from lifelong.errors import ArtifactError, DatasetError, MismatchError, UsageError
@@ -64,7 +61,6 @@ COUNTING = "counting"
 """Name in the metadata of a read graph: how large the cells are from which a service finds what the graph takes."""
 Graph = Literal["write", "read", "head", "run"]
 Kind = Literal["memory", "history", "fitted"]
-STATISTICS = "statistics.npy"
 DRAWN = "drawn.npy"
 _CONFIG = "config.json"
 _INDEX = ("hash.npy", "offset.npy", "order.npy", "text.npy")
@@ -153,9 +149,8 @@ class ArtifactConfig(Record):
     base_rate: float | None
     """Share of positives among the training examples where labels are logged, else None."""
     data_hash: str
-    seen: tuple[Periods, ...] = Field(default=(), exclude_if=operator.not_)
-    """Periods of the dataset that it was trained on, then of those of the artifacts that its training started from.
-    Empty in artifacts of releases that did not keep them."""
+    seen: tuple[Periods, ...]
+    """Periods of the dataset that it was trained on, then of those of the artifacts that its training started from."""
     calibrator: Calibrator | None = None
     """Calibrator of the first task."""
     other_calibrators: dict[str, Calibrator | None] = Field(default_factory=dict, exclude_if=operator.not_)
@@ -166,21 +161,6 @@ class ArtifactConfig(Record):
     """Settings of the run that made the artifact."""
     versions: dict[str, str]
     """Library -> version at training."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_item_service(cls, given: Any) -> Any:
-        """Earlier releases served models with an item-side memory, and described it under `items`."""
-        if isinstance(given, dict) and given.get("items") is not None:
-            why = (
-                "it also reads a memory of the target's item, which earlier versions of lifelong served and this one "
-                "does not (it can still be evaluated and compared)"
-            )
-            return {name: value for name, value in given.items() if name != "items"} | {
-                "memory": None,
-                "not_served": why,
-            }
-        return given
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -256,7 +236,7 @@ class Artifact:
             verify: "full" reads all bytes and compares checksums, "sizes" compares only names and sizes.
 
         Raises:
-            ArtifactError: the folder is missing, not an artifact or of a newer format; one of its files is missing,
+            ArtifactError: the folder is missing, not an artifact or of another format; one of its files is missing,
                 truncated, altered or not in the manifest, or its sizes contradict each other; says which.
             UsageError: it is no path.
         """
@@ -282,11 +262,10 @@ class Artifact:
     def _needed(self) -> list[str]:
         """Files that this config cannot do without."""
         config = self.config
-        schema, spec = config.dataset_schema, config.input_spec
+        schema = config.dataset_schema
         fields = [*schema.item_fields, *map(user_context, schema.user_fields), *["event_type"] * schema.event_types]
         names = [f"vocabulary/{field}/{name}" for field in fields for name in (*_INDEX, "vocabulary.json")]
         names += [f"catalogue/{name}" for name in (*_INDEX, "number.npy")]
-        names += [STATISTICS] if item_context(spec) else []
         names += [] if config.kind == "fitted" else ["weights.safetensors"]
         if config.memory is not None:
             names += ["graphs/read.onnx", "graphs/head.onnx"]
@@ -310,7 +289,7 @@ class Artifact:
         number_VF = self.catalogue.number_VF
         if not whole or (number_VF < 0).any() or (number_VF >= sizes).any():
             raise ArtifactError(f"the vocabularies or the catalogue of {self.path} contradict themselves", fix=AGAIN)
-        _ = self.item_statistics, self.drawn, self.metrics
+        _ = self.drawn, self.metrics
         if self.config.memory is not None:
             _ = self.tables
 
@@ -386,26 +365,10 @@ class Artifact:
         return self._part(lambda: Catalogue.open(self.path / "catalogue", self.vocabularies))
 
     @cached_property
-    def item_statistics(self) -> LatestStatistics | None:
-        """Statistics of items at the end of the training log; None if the model reads none.
-
-        Raises:
-            ArtifactError: they are missing, or not of the catalogue's size.
-        """
-        fields = item_context(self.config.input_spec)
-        if not fields:
-            return None
-        shape = (len(self.catalogue), len(fields))
-        number_VK = self._part(lambda: open_arrays(self.path, ["statistics"], "statistics"))["statistics"]
-        if number_VK.shape != shape:
-            raise ArtifactError(f"{self.path / STATISTICS} has shape {number_VK.shape}", expected=str(shape), fix=AGAIN)
-        return LatestStatistics(fields, np.asarray(number_VK), self.config.dataset_schema.rating_range)
-
-    @cached_property
     def drawn(self) -> IntArray | None:
         """How often each catalogue row is drawn as a training negative `[V]` (`data.negatives.drawn_counts`).
 
-        None if all are drawn alike, or for an artifact of a release that did not keep it.
+        None if all are drawn alike.
 
         Raises:
             ArtifactError: the counts are damaged, or not of the catalogue's size.
@@ -538,11 +501,6 @@ def check_fits(artifact: Artifact, dataset: Dataset) -> None:
                 expected="the same vocabulary",
                 fix=fix,
             )
-
-
-def item_context(inputs: InputSpec) -> tuple[str, ...]:
-    """Context fields about the target's item that a model reads, in its order."""
-    return tuple(field for field in inputs.context_fields if field in ITEM_SCALES)
 
 
 def _read_config(folder: Path) -> ArtifactConfig:

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from lifelong.artifact.activations import replace_elu
-from lifelong.artifact.folder import COUNTING, RUN, FieldLayout, item_context, recent_layout
+from lifelong.artifact.folder import COUNTING, RUN, FieldLayout, recent_layout
 from lifelong.artifact.run_graph import run_graph
 from lifelong.data.cell_plan import SIZES
 from lifelong.errors import ArtifactError, require
@@ -232,7 +232,7 @@ def _is_free(path: Path, name: str) -> bool:
 
 def one_context(model: Model) -> bool:
     """Whether the head's graph takes one context for all candidates of a user: `[B, 1, ...]`."""
-    return bool(getattr(model.head, "takes_one_context", False)) and not item_context(model.inputs)
+    return bool(getattr(model.head, "takes_one_context", False))
 
 
 def _functions(model: MemoryModel | HistoryModel) -> dict[str, _Function]:

@@ -64,7 +64,7 @@ def read_manifest(folder: Path) -> ArtifactManifest:
     """The manifest of an artifact.
 
     Raises:
-        ArtifactError: there is none, it is not of an artifact, or of a newer format.
+        ArtifactError: there is none, it is not of an artifact, or of another format.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -81,7 +81,7 @@ def read_manifest(folder: Path) -> ArtifactManifest:
             raise ArtifactError(
                 f"{folder} has artifact format {found.get('format_version')}",
                 expected=f"{FORMAT_VERSION}, the format of this release",
-                fix="install the release of lifelong that wrote it, or train again",
+                fix="train again with this release, or install the one that wrote it",
             )
         return ArtifactManifest.model_validate(found)
     except (OSError, ValueError, RecursionError) as error:

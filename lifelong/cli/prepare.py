@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lifelong.preparation.prepare import PrepareSettings
 
 Protocol = Literal["temporal", "paper", "impressions", "given"]
-Rule = Literal["popularity", "uniform", "same_category", "windowed", "following"]
+Rule = Literal["popularity", "uniform", "windowed", "following"]
 OtherSettings = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Another setting: cuts, min_count, ratio, seed, threads ..."),

@@ -23,7 +23,6 @@ from lifelong.data.dataset import Dataset
 from lifelong.data.examples import Examples
 from lifelong.data.gather import Gather
 from lifelong.data.hiding import Hiding
-from lifelong.data.item_windows import ItemSpan
 from lifelong.data.negatives import NegativeSampler
 from lifelong.data.passes import Cut, pack, plan_passes, recent_passes
 from lifelong.dtypes import IntArray
@@ -47,14 +46,12 @@ class TrainingBatches:
         settings: sizes, shares and the seed.
         phase: the model's largest period, 1 if it has none.
         counts: whether the model is given exact counts.
-        items: which events of their items the model's targets see; None for a model without an item side.
 
     Attributes:
         cut: what the windows leave out of sight.
         examples_per_epoch: labelled targets of an epoch, negatives included.
 
     Raises:
-        DatasetError: item histories are asked for, and the dataset was prepared without them.
         ConfigError: windows of `max_history` events are too short for `phase`, or `negatives` are asked for where none
             are drawn.
     """
@@ -68,22 +65,17 @@ class TrainingBatches:
         *,
         phase: int = 1,
         counts: bool = False,
-        items: ItemSpan | None = None,
     ) -> None:
         examples = dataset.examples("train")
-        if settings.history == "chunks":
-            # One pass for all of a user's targets: with several, her whole history would be encoded once for each.
-            passes = plan_passes(examples, max_targets=max(1, len(examples)))
-        else:
-            passes = plan_passes(
-                examples,
-                max_targets=settings.max_targets,
-                max_history=settings.max_history,
-                phase=phase,
-                overlap=_overlap(settings, phase),
-            )
+        passes = plan_passes(
+            examples,
+            max_targets=settings.max_targets,
+            max_history=settings.max_history,
+            phase=phase,
+            overlap=_overlap(settings, phase),
+        )
         self.cut, self._settings = passes.cut(), settings
-        self._gather = Gather(dataset, examples, passes, counts=counts, items=items)
+        self._gather = Gather(dataset, examples, passes, counts=counts)
         self._fallback_V, self._fields = dataset.vocabularies["item"].fallback, len(dataset.schema.item_fields)
         rule = dataset.manifest.negatives
         self._sampler, self._weighs_like, ratio = None, rule.ratio, 0
@@ -164,8 +156,6 @@ def evaluation_batches(
     prefetch: int = 2,
     share: tuple[int, int] = (0, 1),
     counts: bool = False,
-    items: ItemSpan | None = None,
-    delay: int = 0,
 ) -> Iterator[Batch]:
     """Every example once, each user's history from her first event; nothing is hidden or drawn.
 
@@ -181,18 +171,13 @@ def evaluation_batches(
         share: (place, count): only every `count`-th batch, from the one at `place` on. The shares of all places hold
             together the batches of a call without `share`.
         counts: whether the model is given exact counts; with `recent` they are counts over those events.
-        items: which events of their items the targets see, `recent` or not; None for a model without an item side.
-        delay: seconds; younger events are not in the statistics of the targets' items.
-
-    Raises:
-        DatasetError: item histories are asked for, and the dataset was prepared without them.
     """
     most = max(1, max_targets // 4)
     if recent is None:
         passes = plan_passes(examples, max_targets=most)
     else:
         passes = recent_passes(examples, recent, max_targets=most)
-    gather = Gather(dataset, examples, passes, counts=counts, recent=recent, items=items, delay=delay)
+    gather = Gather(dataset, examples, passes, counts=counts, recent=recent)
     by_length = np.argsort(passes.length_P, kind="stable")
     place, count = share
     # Neighbours have nearly the same length, so that shares take nearly the same time.

@@ -36,7 +36,7 @@ class Catalogue:
             order of `vocabularies`.
         vocabularies: item field -> vocabulary; the first is `item`.
         value_VN: float64, the items' own values of the N fields of numbers, such as a price of 2.95, NaN where not
-            known; for people, since models read levels alone. None in the files of earlier releases.
+            known; for people, since models read levels alone. None without such a field.
     """
 
     ids: IdIndex
@@ -70,7 +70,7 @@ class Catalogue:
                 expected=f"({FIRST_ROW + len(ids)}, {len(vocabularies)})",
                 fix=AGAIN,
             )
-        if not (folder / VALUES).exists():
+        if not number_fields(vocabularies):
             return cls(ids, number_VF, vocabularies)
         value_VN = open_arrays(folder, [Path(VALUES).stem], "catalogue")[Path(VALUES).stem]
         shape = (len(number_VF), len(number_fields(vocabularies)))

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from lifelong.data.arrays import ranges
 from lifelong.data.dataset import Dataset
-from lifelong.data.item_histories import FIRST_USER
+from lifelong.data.histories import FIRST_USER
 from lifelong.dtypes import Float32Array, FloatArray, IntArray
 
 GROUPS = 4

@@ -7,8 +7,6 @@ DATA/
   users/                  IdIndex: user id <-> index into the histories
   profile.npy             what is known of users besides their events, if anything (`preparation.user_profiles`)
   histories/              memory-mapped ragged arrays
-  items/                  the events by item, if asked for (`item_histories`)
-  statistics/             events and ratings of each item before any time, if asked for (`item_statistics`)
   examples/{train,validation,test}/
   vault/                  a dataset of the whole log with the numbers of this one, if asked for (`--vault`): its only
                           examples are examples/vault, and its folder opened/ says who has read them
@@ -17,6 +15,7 @@ DATA/
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from lifelong.config import Record
 from lifelong.data.arrays import AGAIN, open_arrays
@@ -33,12 +32,8 @@ from lifelong.data.catalogue import VALUES, Catalogue
 from lifelong.data.events import GAP_NUMBERS, HOUR_NUMBERS, WEEKDAY_NUMBERS, InputSpec, Schema, user_context
 from lifelong.data.examples import SPLITS, VAULT, Examples, Split
 from lifelong.data.histories import Histories
-from lifelong.data.item_histories import FOLDER as ITEMS
-from lifelong.data.item_histories import ItemHistories
-from lifelong.data.item_statistics import FOLDER as STATISTICS
-from lifelong.data.item_statistics import ItemStatistics
 from lifelong.data.notes import notes_of
-from lifelong.data.scales import ITEM_SCALES, SCALES
+from lifelong.data.scales import SCALES
 from lifelong.data.vocabulary import IdIndex, Vocabulary
 from lifelong.dtypes import Int32Array, IntArray
 from lifelong.errors import DatasetError, UsageError
@@ -53,11 +48,9 @@ OPENED = "opened"
 class NegativeRule(Record):
     """How negatives are sampled; `rule = "none"` where labels are logged or given."""
 
-    rule: Literal["none", "popularity", "uniform", "same_category", "windowed", "following"]
+    rule: Literal["none", "popularity", "uniform", "windowed", "following"]
     ratio: int = 1
     seed: int = 0
-    category_field: str | None = None
-    """The item field that `same_category` looks at."""
     window: float | None = Field(default=None, exclude_if=lambda window: window is None)
     """Days by a target that `windowed` and `following` draw from."""
     stored: bool = False
@@ -153,16 +146,7 @@ class Dataset:
                 # Nothing is to be prepared into a folder that is something else.
                 fix="check the path" if self.folder.exists() else f"lifelong prepare SOURCE PATH --out {self.folder}",
             )
-        try:
-            self.manifest: Manifest = Manifest.model_validate_json(path.read_text())
-        except ValidationError as error:
-            raise DatasetError(f"{path} cannot be read: {error}", fix=AGAIN) from error
-        if self.manifest.format_version != FORMAT_VERSION:
-            raise DatasetError(
-                f"{self.folder} has format version {self.manifest.format_version}",
-                expected=str(FORMAT_VERSION),
-                fix="prepare the dataset again with this release",
-            )
+        self.manifest: Manifest = _read_manifest(path)
 
     def __repr__(self) -> str:
         counts = self.manifest.counts
@@ -270,11 +254,6 @@ class Dataset:
             rows.append({"item": item, "time": time, "event_type": kind, **values})
         return table_of(rows, columns)
 
-    @property
-    def has_item_histories(self) -> bool:
-        """Whether `item_histories` is there."""
-        return (self.folder / ITEMS).is_dir()
-
     @cached_property
     def user_cuts(self) -> IntArray | None:
         """The cut times of each user, [2, U], where users are cut one by one (`cut_by=user`); else None."""
@@ -283,26 +262,6 @@ class Dataset:
             return None
         cut_SU: IntArray = np.load(path)
         return cut_SU if self.window_users is None else cut_SU[:, self.window_users]
-
-    @cached_property
-    def item_histories(self) -> ItemHistories:
-        """All events, by item.
-
-        Raises:
-            DatasetError: the dataset was prepared without them.
-        """
-        return ItemHistories.open(self.folder / ITEMS)
-
-    @cached_property
-    def item_statistics(self) -> ItemStatistics | None:
-        """Events and ratings of each item before any time, None if the dataset was prepared without them.
-
-        Raises:
-            DatasetError: they are missing or damaged.
-        """
-        if not self.schema.item_statistics:
-            return None
-        return ItemStatistics.open(self.folder / STATISTICS, self.schema.rating_range)
 
     def examples(self, split: Split) -> Examples:
         """The examples of one split."""
@@ -340,7 +299,7 @@ class Dataset:
     def inputs(self) -> InputSpec:
         """How many numbers each input field has."""
         sizes = {"gap": GAP_NUMBERS, "hour": HOUR_NUMBERS, "weekday": WEEKDAY_NUMBERS}
-        sizes |= {field: scale.size for field, scale in (*SCALES.items(), *ITEM_SCALES.items())}
+        sizes |= {field: scale.size for field, scale in SCALES.items()}
         sizes |= {field: vocabulary.size for field, vocabulary in self.profile_vocabularies.items()}
         if self.event_types is not None:
             sizes["event_type"] = self.event_types.size
@@ -353,6 +312,21 @@ class Dataset:
             numbers=self.schema.number_fields,
             timed=self.schema.time_unit == "seconds",
         )
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        found = json.loads(path.read_text())
+        # Before anything else: another format may have other fields.
+        if isinstance(found, dict) and found.get("format_version") != FORMAT_VERSION:
+            raise DatasetError(
+                f"{path.parent} has dataset format {found.get('format_version')}",
+                expected=f"{FORMAT_VERSION}, the format of this release",
+                fix="prepare the dataset again with this release, or install the one that wrote it",
+            )
+        return Manifest.model_validate(found)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}", fix=AGAIN) from error
 
 
 def _instead(folder: Path) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from lifelong.config import Record
-from lifelong.data.scales import RATING, REVIEWS, SCALES, SINCE, TIME_OF_DAY, TIME_OF_WEEK
+from lifelong.data.scales import SCALES, SINCE, TIME_OF_DAY, TIME_OF_WEEK
 from lifelong.data.vocabulary import UNKNOWN
 from lifelong.dtypes import IntArray
 
@@ -24,7 +24,7 @@ HOUR_NUMBERS = 26
 WEEKDAY_NUMBERS = 9
 NO_TIME = np.iinfo(np.int64).min
 """`last_time` of a user without events."""
-_USER, _SINCE, _ITEM = "user.", "since.", "item."
+_USER, _SINCE = "user.", "since."
 USUAL_CONTEXT = ("gap", "hour", "weekday")
 """Context fields that a model reads unless others are chosen."""
 
@@ -45,10 +45,6 @@ class Schema(Record):
     """Item fields that hold numbers."""
     grades: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
     """Values of a rating, ascending, if all its steps are tasks (`lifelong.preparation.ratings`); else empty."""
-    item_statistics: bool = Field(default=False, exclude_if=operator.not_)
-    """Whether the number of an item's events before any moment is known (`lifelong.data.item_statistics`)."""
-    rating_range: tuple[float, ...] = Field(default=(), exclude_if=operator.not_)
-    """Lowest and highest rating of the training period, where the ratings of items are known too; else empty."""
 
     @property
     def event_fields(self) -> tuple[str, ...]:
@@ -66,11 +62,10 @@ class Schema(Record):
         """Columns of `context_BCF`, from which a model takes the ones that it reads.
 
         Gap since the last event, hour of day and weekday (UTC) of the target, as buckets; the three on fine scales
-        (`SCALES`); the fields of the user's profile; and the statistics of the target's item.
+        (`SCALES`); and the fields of the user's profile.
         """
         timed = (*USUAL_CONTEXT, *SCALES) if self.time_unit == "seconds" else ()
-        of_item = (REVIEWS,) * self.item_statistics + (RATING,) * bool(self.rating_range)
-        return (*timed, *map(user_context, self.user_fields), *of_item)
+        return (*timed, *map(user_context, self.user_fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +98,6 @@ class InputSpec:
         if self.chosen is not None:
             return tuple(field for field in self.chosen if not field.startswith(_SINCE))
         return tuple(field for field in self.context if field in USUAL_CONTEXT)
-
-    @property
-    def item_side(self) -> InputSpec:
-        """Sizes of what the memory of an item sees: fields of its users as `item`, and of their events as `event`.
-
-        Its context is the time since the item's last event.
-        """
-        profile = {field: size for field, size in self.context.items() if field.startswith(_USER)}
-        gap = {"gap": GAP_NUMBERS}
-        return InputSpec({"user": self.users, **profile}, self.event, gap, self.users, self.tasks)
 
     @property
     def since_fields(self) -> tuple[str, ...]:
@@ -156,15 +141,15 @@ def context_numbers(
         fields: the fields, from `Schema.context_fields`.
         time: the targets' times, in any shape.
         last_time: time of the user's last event before each, `NO_TIME` if none; in the shape of `time`.
-        given: field of the user's profile or of the target's item -> numbers, in a shape that broadcasts to that of
-            `time`; a field that is left out is unknown.
+        given: field of the user's profile -> numbers, in a shape that broadcasts to that of `time`; a field that is
+            left out is unknown.
 
     Returns:
         The shape of `time` plus one axis, with a column per field.
     """
     known, found = given or {}, np.empty((*time.shape, len(fields)), np.int64)
     for place, field in enumerate(fields):
-        own = field.startswith((_USER, _ITEM))
+        own = field.startswith(_USER)
         found[..., place] = known.get(field, UNKNOWN) if own else _context_column(field, time, last_time)
     return found
 

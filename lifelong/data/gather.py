@@ -2,7 +2,7 @@
 
     Passes --targets--> Targets (one after another) --with negatives--> Targets --batch--> Batch (padded, + mask)
 
-Targets are one flat list until the very end, so that negatives, context, statistics and counts are computed for real
+Targets are one flat list until the very end, so that negatives, context and counts are computed for real
 targets alone; `mask_BC` then says where in the padded arrays they go.
 
 Shapes: B users of a batch, L padded history length, C targets per user, N targets of a batch, R negatives per positive,
@@ -21,14 +21,13 @@ import torch
 from torch import Tensor
 
 from lifelong.data.arrays import ranges
-from lifelong.data.batch import Batch, ItemWindows
+from lifelong.data.batch import Batch
 from lifelong.data.counts import count_input_names, count_inputs
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import NO_TIME, Schema, context_numbers, gap_numbers, user_context
 from lifelong.data.examples import Examples
 from lifelong.data.hiding import Hiding
-from lifelong.data.item_histories import FIRST_USER
-from lifelong.data.item_windows import ItemReader, ItemSpan
+from lifelong.data.histories import FIRST_USER
 from lifelong.data.negatives import NegativeSampler, with_negatives
 from lifelong.data.passes import Passes
 from lifelong.data.recent import recent_parts
@@ -92,8 +91,6 @@ class Gather:
         passes: over them.
         counts: whether batches have counts.
         recent: count only this many events before each target; None = all.
-        items: which events of their items targets see; None = batches have no windows of items.
-        delay: seconds; younger events are not in the statistics of items.
     """
 
     schema: Schema
@@ -107,12 +104,8 @@ class Gather:
         *,
         counts: bool = False,
         recent: int | None = None,
-        items: ItemSpan | None = None,
-        delay: int = 0,
     ) -> None:
         histories = dataset.histories
-        self._statistics, self._delay = dataset.item_statistics, delay
-        self._items = None if items is None else ItemReader(dataset, items)
         self._dataset, self._counts, self._recent = dataset, counts, recent
         self.schema, self.passes = dataset.schema, passes
         # Plain views: indexing a memory map by many places is slower than indexing the array below it.
@@ -159,7 +152,6 @@ class Gather:
             example_BC=_numbers(padded(targets.place_N, -1)),
             weight_BC=torch.from_numpy(padded(targets.weight_N)),
             count_BCK=torch.from_numpy(padded(self._count(examples))),
-            items=self._windows(user_B, examples, mask_BC, hide),
         )
 
     def _history(self, pass_B: IntArray) -> tuple[Int32Array, IntArray, IntArray]:
@@ -183,7 +175,7 @@ class Gather:
 
     def _context(self, examples: Examples, group: int) -> IntArray:
         """Context numbers of targets: `[N, F]`."""
-        # A negative has the user, time and position of its positive: all but its item's statistics is the positive's.
+        # A negative has the user, time and position of its positive, and so its context.
         own = examples.take(slice(None, None, group))
         known_N = own.position_N > 0
         # The last visible event is the one before the target's position.
@@ -192,13 +184,7 @@ class Gather:
         profile_NF = self._profile_UF[own.user_N].astype(np.int64)
         given = {user_context(field): profile_NF[:, at] for at, field in enumerate(self.schema.user_fields)}
         fields = self.schema.context_fields
-        number_NF = np.repeat(context_numbers(fields, own.time_N, last_time_N, given), group, axis=0)
-        if self._statistics is not None:
-            # An event of the target's own moment is hidden by any delay, that of 0, too.
-            before_N = examples.time_N - max(0, self._delay - 1)
-            for field, value_N in self._statistics.numbers(examples.row_N, before_N).items():
-                number_NF[:, fields.index(field)] = value_N
-        return number_NF
+        return np.repeat(context_numbers(fields, own.time_N, last_time_N, given), group, axis=0)
 
     def _count(self, examples: Examples) -> Float32Array:
         """Count inputs of targets, from the whole history whatever the window: `[N, K]`."""
@@ -211,18 +197,6 @@ class Gather:
         for chosen_N, part, seen in recent_parts(self._dataset, examples, self._recent):
             value_NK[chosen_N] = count_inputs(part, seen)
         return value_NK
-
-    def _windows(
-        self, user_B: IntArray, examples: Examples, mask_BC: BoolArray, hide: Hiding | None
-    ) -> ItemWindows | None:
-        """The windows of the targets' items, None where they were not asked for."""
-        if self._items is None:
-            return None
-        found = self._items.windows(user_B, examples.row_N.astype(np.int64), examples.time_N, mask_BC)
-        if hide is not None:
-            hide.users(found["number_WLF"])
-            hide.users(found["query_BF"])
-        return ItemWindows(**{name: _numbers(values) for name, values in found.items()})
 
 
 class _Padding:

@@ -38,12 +38,6 @@ class Hiding:
             others = number[..., 1 : self.fields]
             others[self._drawn(others.shape, self.settings.hide_fields) & (others != PADDING)] = UNKNOWN
 
-    def users(self, number: npt.NDArray[Any]) -> None:
-        """Make users unknown; their number comes first in `number[..., F]`."""
-        if self.settings.hide_items:
-            hidden = self._drawn(number.shape[:-1], self.settings.hide_items) & (number[..., 0] != PADDING)
-            number[hidden, 0] = UNKNOWN
-
     def _drawn(self, shape: tuple[int, ...], share: float) -> BoolArray:
         drawn: BoolArray = self.rng.random(shape, np.float32) < share
         return drawn

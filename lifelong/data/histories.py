@@ -9,7 +9,6 @@ Shapes: U users, N events of all users together, M questions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,26 +26,8 @@ DTYPES: dict[str, type[np.integer[Any]]] = {
     "event_type": np.int16,
 }
 """Arrays with a value per event."""
-
-
-def open_events(
-    folder: Path, what: str, names: Iterable[str], *, more: Iterable[str] = ()
-) -> dict[str, npt.NDArray[Any]]:
-    """Map the arrays of a folder of events: `offset` and one value per event of each other; event types are optional.
-
-    Args:
-        folder: with one file per array.
-        what: the folder holds, in words.
-        names: of arrays with a value per event.
-        more: names of arrays of another length.
-
-    Raises:
-        DatasetError: a file is missing or of the wrong length.
-    """
-    there = [name for name in names if name != "event_type" or (folder / "event_type.npy").exists()]
-    parts = open_arrays(folder, ["offset", *more, *there], what)
-    check_lengths(folder, {name: parts[name] for name in there}, int(parts["offset"][-1]))
-    return parts
+FIRST_USER = 2
+"""Number by which a model knows the user at index 0 of the histories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +62,9 @@ class Histories:
         Raises:
             DatasetError: a file is missing or of the wrong length.
         """
-        parts = open_events(folder, "histories", DTYPES)
+        there = [name for name in DTYPES if name != "event_type" or (folder / "event_type.npy").exists()]
+        parts = open_arrays(folder, ["offset", *there], "histories")
+        check_lengths(folder, {name: parts[name] for name in there}, int(parts["offset"][-1]))
         return cls(parts["offset"], parts["row"], parts["time"], parts["sequence"], parts.get("event_type"))
 
     def save(self, folder: Path) -> None:

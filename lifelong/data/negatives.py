@@ -2,7 +2,6 @@
 
     uniform         every item with an event in the split's period alike
     popularity      in proportion to event counts in the split's period
-    same_category   the same, among the items of the target's category
     windowed        in proportion to event counts in a window of time around the target, such as 28 days
     following       in proportion to event counts in the time from the target on, such as 7 days
 
@@ -38,12 +37,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lifelong.data.arrays import CHUNK, event_chunks, is_first, ranges
-from lifelong.data.catalogue import FIRST_ROW, Catalogue
+from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset, Manifest, NegativeRule
 from lifelong.data.examples import SPLITS, VAULT, Examples, Split
 from lifelong.data.histories import Histories
 from lifelong.dtypes import BoolArray, FloatArray, Int32Array, IntArray
-from lifelong.errors import DataError, MismatchError, UsageError
+from lifelong.errors import DataError, MismatchError
 
 WINDOWS = {"windowed": 28.0, "following": 7.0}
 """Rules that draw from a window of days at the target, and the default number of days."""
@@ -60,7 +59,6 @@ class NegativeSampler:
         histories: all events.
         count_V: events of each catalogue row in the split's period.
         rule: what to draw by, and how many for each target.
-        category_V: category number of each catalogue row; needed by `same_category` alone.
         end: time at which the split ends, None at the end of the log; looked at by rules with a window alone.
         whole_moment: whether all items of the target's moment are excluded, or the target's own item alone.
 
@@ -78,7 +76,6 @@ class NegativeSampler:
         count_V: IntArray,
         rule: NegativeRule,
         *,
-        category_V: npt.NDArray[np.integer] | None = None,
         end: int | None = None,
         whole_moment: bool = True,
     ) -> None:
@@ -87,12 +84,6 @@ class NegativeSampler:
         row_P = np.flatnonzero(count_V)
         if not len(row_P):
             raise DataError("no negatives can be drawn: the split's period has no events", fix="choose other cut times")
-        self._category_V = category_V
-        if rule.rule == "same_category":
-            if category_V is None:
-                raise UsageError("same_category needs the category of each item", fix="give category_V")
-            row_P = row_P[np.argsort(category_V[row_P], kind="stable")]
-            self._category_P = category_V[row_P]
         self._window = None
         if rule.rule in WINDOWS:
             self._window = _Window(histories, rule.window_seconds, end, following=rule.rule == "following")
@@ -114,7 +105,7 @@ class NegativeSampler:
         Raises:
             MismatchError: the dataset's labels are logged, so nothing is to be drawn.
         """
-        manifest, catalogue = dataset.manifest, dataset.catalogue
+        manifest = dataset.manifest
         rule = manifest.negatives if ratio is None else manifest.negatives.model_copy(update={"ratio": ratio})
         if rule.rule == "none":
             raise MismatchError(
@@ -126,34 +117,15 @@ class NegativeSampler:
             rule = rule.model_copy(update={"rule": "windowed", "window": width / 86_400})
         everything = manifest.protocol == "paper" and rule.rule == "uniform"
         count_V = _counts_of_split(dataset, None if everything else split, since)
-        return cls.over(dataset.histories, count_V, rule, catalogue, end=end_of(manifest.cut_times, split))
+        return cls.over(dataset.histories, count_V, rule, end=end_of(manifest.cut_times, split))
 
     @classmethod
     def over(
-        cls,
-        histories: Histories,
-        count_V: IntArray,
-        rule: NegativeRule,
-        catalogue: Catalogue,
-        *,
-        end: int | None = None,
+        cls, histories: Histories, count_V: IntArray, rule: NegativeRule, *, end: int | None = None
     ) -> NegativeSampler:
-        """The sampler of a rule over counted items, of a split that ends at `end`.
-
-        Raises:
-            MismatchError: the catalogue lacks the category that the rule looks at.
-        """
-        category_V = None
-        if rule.rule == "same_category":
-            if rule.category_field not in catalogue.fields:
-                raise MismatchError(
-                    f"negatives of the same category need the item field {rule.category_field!r}",
-                    expected=f"one of {', '.join(catalogue.fields)}",
-                    fix="prepare the data with a category_field that they have",
-                )
-            category_V = np.array(catalogue.number_VF[:, catalogue.fields.index(rule.category_field)])
+        """The sampler of a rule over counted items, of a split that ends at `end`."""
         whole_moment = not (rule.stored and rule.rule == "uniform")
-        return cls(histories, count_V, rule, category_V=category_V, end=end, whole_moment=whole_moment)
+        return cls(histories, count_V, rule, end=end, whole_moment=whole_moment)
 
     def draw(self, examples: Examples, rng: np.random.Generator) -> Int32Array:
         """Negatives of each target, drawn independently.
@@ -205,23 +177,11 @@ class NegativeSampler:
             return self._window.draw(asked, rng)
         if self.rule.rule == "uniform":
             return self._row_P[rng.integers(0, len(self._row_P), len(asked.row_N))]
-        return self._by_category(asked, rng) if self.rule.rule == "same_category" else self._by_popularity(asked, rng)
+        return self._by_popularity(asked, rng)
 
     def _by_popularity(self, asked: _Asked, rng: np.random.Generator) -> Int32Array:
         event_N = rng.integers(0, self._below_P[-1], len(asked.row_N))
         return self._row_P[np.searchsorted(self._below_P, event_N, side="right") - 1]
-
-    def _by_category(self, asked: _Asked, rng: np.random.Generator) -> Int32Array:
-        assert self._category_V is not None
-        true_N = asked.row_N
-        wanted_N = self._category_V[true_N]
-        low_N = self._below_P[np.searchsorted(self._category_P, wanted_N, side="left")]
-        high_N = self._below_P[np.searchsorted(self._category_P, wanted_N, side="right")]
-        # A category without an event in the period has nothing to draw: the true item is proposed, and drawn again.
-        empty_N = low_N == high_N
-        event_N = low_N + (rng.random(len(true_N)) * (high_N - low_N)).astype(np.int64)
-        place_N = np.searchsorted(self._below_P, np.where(empty_N, 0, event_N), side="right") - 1
-        return np.where(empty_N, true_N, self._row_P[place_N])
 
     def _from_catalogue(self, asked: _Asked, rng: np.random.Generator) -> Int32Array:
         return rng.integers(FIRST_ROW, self._num_rows, len(asked.row_N)).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Quantities (times, gaps, prices, ratings) as input fields: fine levels, each with a fixed code.
+"""Quantities (times, gaps, prices) as input fields: fine levels, each with a fixed code.
 
     value --numbers--> level (a number like that of any field) --code_VK[level]--> code --trained matrix--> embedding
 
@@ -8,7 +8,6 @@ numbers like all others, so batches, tables, graphs and requests need no second 
     Cycle     sine and cosine of the first harmonics: the end of a day is next to its beginning
     Octaves   piecewise-linear: code k is clip(log2(1 + value) - k, 0, 1), so the embedding moves along a line from one
               power of two to the next, and is constant beyond the last
-    Share     piecewise-linear without the logarithm, for a quantity between 0 and 1
 
 Source: Gorishniy et al., "On Embeddings for Numerical Features in Tabular Deep Learning", NeurIPS 2022: the periodic
 encoding of section 3.3 where a quantity wraps round, with the harmonics in place of trained frequencies, and the
@@ -117,34 +116,6 @@ class Octaves:
         return _with_unknown(np.clip(place_L[:, None] - np.arange(self.octaves), 0, 1))
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A quantity from 0 to 1, on a linear scale.
-
-    Args:
-        knots: linear pieces of the code.
-        parts: levels of one piece.
-    """
-
-    knots: int
-    parts: int
-
-    @property
-    def size(self) -> int:
-        """How many numbers there are, padding and unknown included."""
-        return FIRST_LEVEL + self.knots * self.parts + 1
-
-    def numbers(self, value: npt.NDArray[Any], known: BoolArray) -> IntArray:
-        """Number of each value, cut to 0 and 1; unknown where not `known`."""
-        place = np.rint(self.knots * self.parts * np.clip(np.where(known, value, 0), 0, 1))
-        return np.where(known, FIRST_LEVEL + place.astype(np.int64), UNKNOWN)
-
-    def codes(self) -> FloatArray:
-        """Code of each number, `[V, K]`: how far it reaches into each piece, and a one for the unknown."""
-        place_L = np.arange(self.knots * self.parts + 1) / self.parts
-        return _with_unknown(np.clip(place_L[:, None] - np.arange(self.knots), 0, 1))
-
-
 def _with_unknown(code_LK: FloatArray) -> FloatArray:
     """Codes of all numbers: zeros for padding, a column of its own for the unknown."""
     levels, length = code_LK.shape
@@ -157,7 +128,7 @@ def _with_unknown(code_LK: FloatArray) -> FloatArray:
 DAY, WEEK = 86_400, 604_800
 _MONDAY = 4 * DAY
 """1970-01-05."""
-Scale = Cycle | Octaves | Share
+Scale = Cycle | Octaves
 TIME_OF_DAY = Cycle(DAY, levels=288, harmonics=6)
 TIME_OF_WEEK = Cycle(WEEK, levels=168, harmonics=3, origin=_MONDAY)
 """Three waves are enough to distinguish seven days."""
@@ -165,9 +136,5 @@ SINCE = Octaves(octaves=30, parts=12)
 """Seconds, up to 34 years."""
 SCALES: dict[str, Scale] = {"time_of_day": TIME_OF_DAY, "time_of_week": TIME_OF_WEEK, "since_event": SINCE}
 """Context field of a moment -> its scale."""
-REVIEWS, RATING = "item.reviews", "item.rating"
-ITEM_SCALES: dict[str, Octaves | Share] = {REVIEWS: Octaves(octaves=27, parts=12), RATING: Share(knots=16, parts=8)}
-"""Context field about the target's item -> its scale: up to 134 million events; ratings by their place between the
-lowest and the highest."""
 NUMBER = Octaves(octaves=40, parts=4, unit=0.01)
 """Scale of an item field that is a quantity, such as a price: quarters of an octave, from 0.01 to ten billion."""

@@ -132,7 +132,7 @@ def read_attention(artifact: Artifact, dataset: Dataset, examples: Examples) -> 
         )
     logit_N, attention_NS = np.zeros(len(examples)), np.zeros((len(examples), len(periods)))
     with torch.inference_mode():
-        for batch in evaluation_batches(dataset, examples, **model.extras.batch_parts()):
+        for batch in evaluation_batches(dataset, examples, counts=model.exact is not None):
             chosen_BC, output = batch.mask_BC & (batch.example_BC >= 0), model(batch)
             place = batch.example_BC[chosen_BC].numpy()
             logit_N[place] = output.logit_BCT[..., 0][chosen_BC].numpy()

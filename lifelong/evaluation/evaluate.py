@@ -136,7 +136,7 @@ def predict(
     seen = delayed(dataset, examples, delay)
     with torch_threads(threads), model_named_in_errors(model, f"{len(seen)} examples were scored"):
         if isinstance(model, Model):
-            logit_NT = _run(model, dataset, seen, recent, delay, processes or Processes())
+            logit_NT = _run(model, dataset, seen, recent, processes or Processes())
         else:
             logit_NT = (
                 model.predict(dataset, seen) if recent is None else _fitted_on_recent(model, dataset, seen, recent)
@@ -156,9 +156,7 @@ def _fitted_on_recent(model: FittedModel, dataset: Dataset, examples: Examples, 
     return logit_NT
 
 
-def _run(
-    model: Model, dataset: Dataset, examples: Examples, recent: int | None, delay: int, processes: Processes
-) -> FloatArray:
+def _run(model: Model, dataset: Dataset, examples: Examples, recent: int | None, processes: Processes) -> FloatArray:
     # Zeros where other processes score: the sum of all is then exact.
     logit_NT = np.full((len(examples), len(dataset.schema.tasks)), 0.0 if processes.several else np.nan)
     device = next(model.parameters()).device
@@ -167,14 +165,7 @@ def _run(
     try:
         with torch.inference_mode(), freed_memory_kept():
             share = (processes.rank, processes.count)
-            batches = evaluation_batches(
-                dataset,
-                examples,
-                recent=recent,
-                share=share,
-                delay=delay,
-                **model.extras.batch_parts(delay=delay),
-            )
+            batches = evaluation_batches(dataset, examples, recent=recent, share=share, counts=model.exact is not None)
             for batch in batches:
                 chosen_BC = batch.mask_BC & (batch.example_BC >= 0)
                 logit_BCT = model(batch.to(device)).logit_BCT.cpu()
@@ -325,7 +316,7 @@ def added_in_lists(
     if order is None or not isinstance(model, CountingModel):
         return popularity_N
     added_N = np.zeros(len(examples))
-    for place, number_NFX in counted_numbers(model, dataset, delayed(dataset, examples, delay), delay=delay):
+    for place, number_NFX in counted_numbers(model, dataset, delayed(dataset, examples, delay)):
         added_N[place] = order.added(popularity_N[place], number_NFX)
     return added_N
 

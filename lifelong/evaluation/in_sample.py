@@ -23,11 +23,11 @@ class InSample:
     """What is known about it.
 
     Args:
-        answer: None where the artifact does not say what it was trained on.
+        answer: yes or no.
         why: in words, "" where there is nothing to say.
     """
 
-    answer: bool | None
+    answer: bool
     why: str = ""
 
 
@@ -71,8 +71,4 @@ def _found(artifact: Artifact, dataset: Dataset, split: Split) -> InSample:
         return InSample(
             True, f"the {split} period of {dataset.folder}, {here}, overlaps what the artifact saw: {times}"
         )
-    known = all(one.seen for one in others) if config.seen else own and "start" not in config.run
-    if known:
-        return InSample(False)
-    why = "the artifact does not say from when to when its training went (an earlier release of lifelong wrote it)"
-    return InSample(None, f"whether the model was trained on these examples is not known: {why}")
+    return InSample(False)

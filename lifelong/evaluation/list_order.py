@@ -91,11 +91,7 @@ def choices(dataset: Dataset, examples: Examples, *, pairs: int = PAIRS, seed: i
 
 
 def counted_numbers(
-    model: CountingModel,
-    dataset: Dataset,
-    examples: Examples,
-    *,
-    delay: int = 0,
+    model: CountingModel, dataset: Dataset, examples: Examples
 ) -> Iterator[tuple[IntArray, FloatArray]]:
     """What the memories count of the examples' items: places of some examples, and `[N, F, X]` of these.
 
@@ -105,10 +101,9 @@ def counted_numbers(
         model: that counts.
         dataset: with the histories.
         examples: at the positions that are visible.
-        delay: that they were delayed by, in seconds.
     """
     device = next(model.parameters()).device
-    for batch in evaluation_batches(dataset, examples, delay=delay, **model.extras.batch_parts(delay=delay)):
+    for batch in evaluation_batches(dataset, examples, counts=model.exact is not None):
         place_N = batch.example_BC[batch.mask_BC].numpy()
         with torch.inference_mode():
             number_NFX = model.counted_numbers(batch.to(device))

@@ -158,8 +158,8 @@ class Result(RecordFile):
     """Metrics of the logits after the artifact's calibrator, at the sampled base rate."""
     slices: list[SliceResult]
     """By number of events before the target; half-open bounds."""
-    repeats: list[SliceResult] = Field(default=[])
-    """`repeat` and `explore`: targets whose item the user had before, and others. Earlier records have none."""
+    repeats: list[SliceResult]
+    """`repeat` and `explore`: targets whose item the user had before, and others."""
     unseen: SliceResult
     """Targets with an item that was not known in training."""
     delays: list[DelayResult] = Field(default=[])

@@ -15,9 +15,6 @@ from lifelong.config import problems_of
 from lifelong.data.events import USUAL_CONTEXT, InputSpec, since_context
 from lifelong.errors import ConfigError, UsageError
 from lifelong.models.base import FittedModel, HistoryModel, MemoryModel, Model
-from lifelong.models.exact_counts import ExactCounts
-from lifelong.models.extras import HeadInput
-from lifelong.models.item_side import can_have_item_side, with_item_side
 from lifelong.models.registry import MODEL, MODELS, Chosen, Entry, choose, plain_name
 from lifelong.models.shared import SharedSettings, shared_names
 from lifelong.nn.head import Head
@@ -59,9 +56,7 @@ def _checked(chosen: Chosen) -> _Checked:
     common, wrong_common = _validated(SharedSettings, {key: given[key] for key in shared if key in given})
     problems += wrong + wrong_common
     if common is not None and issubclass(entry, Model):
-        problems += common.problems(entry, [one for one, model in MODELS.items() if can_have_item_side(model)])
-        if "item_recent" in given and common.side == "user":
-            problems.append("model.item_recent: without an item-side memory (model.side) there are no events of items")
+        problems += common.problems(entry)
     if problems or common is None:
         raise ConfigError(sorted(problems), fix="lifelong models shows every model's settings")
     return _Checked(entry, own, common)
@@ -100,14 +95,8 @@ def build(name: str, inputs: InputSpec, config: Mapping[str, Any]) -> Model | Fi
 
 def _extended(model: Model, shared: SharedSettings, *, dropout: float) -> Model:
     """The model with what the shared settings ask for."""
-    extras: dict[str, HeadInput] = {}
     if shared.counts:
-        extras["counts"] = ExactCounts(model.inputs)
-    if shared.side != "user":
-        assert isinstance(model, MemoryModel)
-        model, extras["item_side"] = with_item_side(model, side=shared.side, recent=shared.item_recent)
-    if extras:
-        model.give(extras, dropout=dropout)
+        model.give_counts(dropout=dropout)
     if (head := HEADS[shared.head]) is not None:
         _put_head(model, head, name=shared.head, dropout=dropout)
     return model

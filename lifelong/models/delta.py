@@ -119,9 +119,9 @@ class GatedDelta(MemoryModel[GatedDeltaMemory]):
         position_N = batch.position_BC[user_N, target_N]
         found_NHD = reads_after(chunks, user_N, position_N, self._query(target_NE))
         interest_ND, share_NH = self._joined(found_NHD, target_NE, position_N)
-        context_BCE, losses = self.context_of(batch)
+        context_BCE = self.context_of(batch)
         logit_NT = self.head(interest_ND, target_NE, context_BCE[user_N, target_N])
-        return Output(spread_targets(logit_NT, batch.mask_BC), losses, spread_targets(share_NH, batch.mask_BC))
+        return Output(spread_targets(logit_NT, batch.mask_BC), attention_BCS=spread_targets(share_NH, batch.mask_BC))
 
     def _change(self, event: Tensor) -> Change:
         """What events `[..., E]` do."""

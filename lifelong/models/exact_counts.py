@@ -17,34 +17,29 @@ Shapes: B users, C targets per user, K counts, F item fields.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lifelong.data.batch import Batch
 from lifelong.data.counts import count_input_names, count_inputs
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
 from lifelong.data.examples import Examples
-from lifelong.dtypes import FloatArray
 from lifelong.errors import UsageError
-from lifelong.models.extras import BatchParts, HeadInput
 from lifelong.nn.counted import CountScale, TargetPopularity
 
 
-class ExactCounts(HeadInput):
+class ExactCounts(nn.Module):
     """Standardised counts of each target, then how popular it is.
 
     Args:
         inputs: of the model.
     """
 
-    suffix = " + counts"
-    not_served = "exact counts of a whole history (model.counts) are no state of bounded size"
-    reads_popularity = True
-    earlier_names: ClassVar[Mapping[str, str]] = {"counted": "scale", "popular": "popular"}
+    not_served: ClassVar[str] = "exact counts of a whole history (model.counts) are no state of bounded size"
     scale: CountScale
     popular: TargetPopularity
 
@@ -54,29 +49,21 @@ class ExactCounts(HeadInput):
         self.width: int = counts + len(inputs.item)
         self.scale, self.popular = CountScale(counts), TargetPopularity(inputs.item)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Numbers `[B, C, K + F]`; no losses.
+    def forward(self, batch: Batch) -> Tensor:
+        """Numbers `[B, C, K + F]`, anything finite where a target is padding.
 
         Raises:
             UsageError: the batch has no counts.
         """
         if not batch.count_BCK.shape[-1]:
             raise UsageError("a model with counts was given no counts", fix="make the batches with counts=True")
-        return torch.cat([self.scale(batch.count_BCK), self.popular(batch.target_BCF)], dim=-1), {}
-
-    def batch_parts(self, *, delay: int = 0) -> BatchParts:
-        """The counts."""
-        return {"counts": True}
+        return torch.cat([self.scale(batch.count_BCK), self.popular(batch.target_BCF)], dim=-1)
 
     @property
     def number_tables(self) -> Mapping[str, str]:
         """The popularity of each value."""
         return {f"popular.popular_{place}": field for place, field in enumerate(self.popular.fields)}
 
-    def fit(self, dataset: Dataset, draw: Callable[[], Examples]) -> None:
-        """The mean and deviation of each count."""
-        self.scale.fit(count_inputs(dataset, draw()))
-
-    def learn_popularity(self, counts: Mapping[str, FloatArray]) -> None:
-        """How often each value is the target."""
-        self.popular.learn(counts)
+    def fit(self, dataset: Dataset, examples: Examples) -> None:
+        """Take the mean and deviation of each count from labelled training examples."""
+        self.scale.fit(count_inputs(dataset, examples))

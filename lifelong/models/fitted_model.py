@@ -27,8 +27,6 @@ class FittedModel(ABC):
     """The settings it was built with, a `Config`."""
     shared_settings: Mapping[str, Any] = {}
     """Settings that are the same for every model (`model.head`, `model.context` ...), where they are not as usual."""
-    earlier_settings: ClassVar[Mapping[str, Any]] = {}
-    """What models of earlier releases were, where their artifacts lack a setting."""
     title: str
     source: ClassVar[str]
     state: ClassVar[str]

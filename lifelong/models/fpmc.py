@@ -19,9 +19,8 @@ Shapes: B users, L padded history length, C targets per user, D = tasks x factor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from pydantic import PositiveInt
@@ -73,7 +72,6 @@ class Fpmc(MemoryModel[FpmcMemory | BasketMemory]):
     state = "factors of the last basket"
     vector_spread: ClassVar[float] = 0.0
     common_head = False
-    earlier_settings: ClassVar[Mapping[str, Any]] = {"basket": False}
 
     def __init__(self, inputs: InputSpec, config: FpmcConfig) -> None:
         tasks = len(inputs.tasks)

@@ -18,9 +18,8 @@ Shapes: B users, L padded history length, C targets per user, T tasks, K factors
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
@@ -58,7 +57,6 @@ class FpmcUsers(UserModel):
     state = "trained user vector, last basket"
     vector_spread: ClassVar[float] = 0.0
     common_head = False
-    earlier_settings: ClassVar[Mapping[str, Any]] = {"basket": False}
     factors: int
     tasks: int
 

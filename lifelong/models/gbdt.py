@@ -50,14 +50,12 @@ from lifelong.data.popularity import target_counts
 from lifelong.data.renumbering import Renumbering
 from lifelong.data.target_features import feature_names, fill_features
 from lifelong.dtypes import Float32Array, FloatArray
-from lifelong.errors import ConfigError, MismatchError, require
+from lifelong.errors import ConfigError, require
 from lifelong.models.base import FittedModel
 from lifelong.models.settings import setting
 
 _Labelled = tuple[Float32Array, Float32Array]
 _KNOWN: tuple[Split, ...] = ("train", "validation")
-_INPUTS = 2
-"""Version of the inputs that trees split by."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ class Gbdt(FittedModel):
     def save(self, folder: Path) -> None:
         """Write `gbdt.json`, arrays of popularity and vectors and, in LightGBM's own text form, `trees-<task>.txt`."""
         folder.mkdir(parents=True, exist_ok=True)
-        record = {"inputs": asdict(self.inputs), "settings": asdict(self.config), "version": _INPUTS}
+        record = {"inputs": asdict(self.inputs), "settings": asdict(self.config)}
         (folder / "gbdt.json").write_text(json.dumps(record, indent=2) + "\n")
         for place, popularity_V in enumerate(self.popularity_F):
             np.save(folder / f"popularity-{place}.npy", popularity_V)
@@ -197,15 +195,8 @@ class Gbdt(FittedModel):
 
         Raises:
             MissingExtraError: LightGBM is not installed.
-            MismatchError: an earlier release wrote it; its trees split by other inputs.
         """
         record = json.loads((folder / "gbdt.json").read_text())
-        if record.get("version") != _INPUTS:
-            raise MismatchError(
-                f"the trees in {folder} split by the inputs of an earlier release",
-                expected=f"inputs of version {_INPUTS}",
-                fix="train gbdt again",
-            )
         model = cls(InputSpec(**record["inputs"]), GbdtConfig(**record["settings"]))
         model.popularity_F = [np.load(folder / f"popularity-{place}.npy") for place in range(len(model.inputs.item))]
         model.vectors = {

@@ -46,7 +46,6 @@ class Gru4Rec(MemoryModel[Gru4RecMemory]):
     title = "GRU4Rec"
     source = "Hidasi et al., ICLR 2016"
     state = "hidden state"
-    continues = True
 
     def __init__(self, inputs: InputSpec, config: Gru4RecConfig) -> None:
         super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
@@ -62,14 +61,6 @@ class Gru4Rec(MemoryModel[Gru4RecMemory]):
         """One pass, then the state at each position."""
         hidden_BLD = gru_pass(self.gru, clear_padding(event_BLE, length_B), length_B)
         return Gru4RecMemory(position_BC, states_at(hidden_BLD, position_BC))
-
-    def continue_vector(
-        self, memory: Gru4RecMemory, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor
-    ) -> Gru4RecMemory:
-        """As `encode_vector`, from the states in `memory`."""
-        start_BD = memory.hidden_BD
-        hidden_BLD = gru_pass(self.gru, clear_padding(event_BLE, length_B), length_B, start_BD)
-        return Gru4RecMemory(memory.count_B.unsqueeze(1) + position_BC, states_at(hidden_BLD, position_BC, start_BD))
 
     def read_vector(self, memory: Gru4RecMemory, target_BCE: Tensor) -> tuple[Tensor, None]:
         """The state itself, whatever the target."""

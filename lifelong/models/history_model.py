@@ -167,9 +167,9 @@ class HistoryModel(Model):
         """Embed, find, and respond."""
         window, query = self.window_of(batch)
         found = self.look(window, query)
-        context_BCE, losses = self.context_of(batch)
+        context_BCE = self.context_of(batch)
         logit_BCT = self.head(found.interest_BCD, query.vector_BCE, context_BCE)
-        return Output(logit_BCT, {**found.aux_losses, **losses}, found.attention_BCS, found.aux_sizes)
+        return Output(logit_BCT, found.aux_losses, found.attention_BCS, found.aux_sizes)
 
     def window_of(self, batch: Batch) -> tuple[Window, Query]:
         """A batch as `find` takes it."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
@@ -52,10 +52,6 @@ class Hpmn(MemoryModel[Slots]):
     title = "HPMN"
     source = "Ren et al., SIGIR 2019"
     state = "one slot per layer"
-    continues = True
-    earlier_names: ClassVar[Mapping[str, str]] = {"layers": "memory.layers"} | {
-        part: f"memory.reader.{part}" for part in ("query", "scores", "pass_on")
-    }
 
     def __init__(self, inputs: InputSpec, config: HpmnConfig) -> None:
         super().__init__(inputs, embedding=config.embedding, interest=config.width, dropout=config.dropout)
@@ -85,11 +81,6 @@ class Hpmn(MemoryModel[Slots]):
     def encode_vector(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Slots:
         """Run each layer over whole histories, and pick its states."""
         found: Slots = self.memory(event_BLE, length_B, position_BC)
-        return found
-
-    def continue_vector(self, memory: Slots, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Slots:
-        """`encode_vector`, where each layer begins with its slot."""
-        found: Slots = self.memory(event_BLE, length_B, position_BC, memory)
         return found
 
     def read_vector(self, memory: Slots, target_BCE: Tensor) -> tuple[Tensor, Tensor]:

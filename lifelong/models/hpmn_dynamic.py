@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import AfterValidator, NonNegativeFloat, PositiveInt
@@ -99,7 +99,6 @@ class HpmnDynamic(MemoryModel[HpmnDynamicMemory]):
     title = "HPMN, dynamic periods"
     source = "after Ren et al., SIGIR 2019; Chung et al., ICLR 2017"
     state = "one slot per layer"
-    earlier_names: ClassVar[Mapping[str, str]] = {part: f"reader.{part}" for part in ("query", "scores", "pass_on")}
     period_S: Tensor
 
     def __init__(self, inputs: InputSpec, config: HpmnDynamicConfig) -> None:

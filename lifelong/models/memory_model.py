@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +48,8 @@ class Target(NamedTuple):
     context_BCF: Tensor
     """int64, `schema.context_fields`."""
     time_BC: Tensor
-    extra_BCX: Tensor | None = None
-    """What the model's extras give, if it has any."""
+    count_BCX: Tensor | None = None
+    """Exact counts, if the model reads any."""
     user_BC: Tensor | None = None
     """int64 numbers of the users, which training alone asks for."""
 
@@ -79,8 +79,6 @@ class MemoryModel(Model, Generic[M]):
     """
 
     not_served = ""
-    continues: ClassVar[bool] = False
-    """Whether a pass can begin with a memory, by `continue_vector`."""
 
     @property
     def divisible(self) -> bool:
@@ -121,17 +119,6 @@ class MemoryModel(Model, Generic[M]):
         Padding (places from `length_B` on) may hold anything, NaN too, and changes neither values nor gradients.
         """
 
-    def continue_vector(self, memory: M, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> M:
-        """As `encode_vector`, from memories after a multiple of the largest period of events, one per user.
-
-        Args:
-            memory: fields `[B, ...]`.
-            event_BLE: what comes after them.
-            length_B: of these events.
-            position_BC: from the first of these events on.
-        """
-        raise NotImplementedError
-
     @abstractmethod
     def read_vector(self, memory: M, target_BCE: Tensor) -> tuple[Tensor, Tensor | None]:
         """Read with the target as the query.
@@ -162,8 +149,8 @@ class MemoryModel(Model, Generic[M]):
         target_BCE = self.embed(target.number_BCF, self.item_fields, user=target.user_BC)
         interest_BCD, attention_BCS = self.read_vector(memory, target_BCE)
         context_BCE = self.embed_context(target.context_BCF)
-        if target.extra_BCX is not None:
-            context_BCE = torch.cat([context_BCE, target.extra_BCX], dim=-1)
+        if target.count_BCX is not None:
+            context_BCE = torch.cat([context_BCE, target.count_BCX], dim=-1)
         return self.head(interest_BCD, target_BCE, context_BCE), attention_BCS
 
     def auxiliary(self, memory: M, mask_BC: Tensor) -> Mapping[str, Tensor]:
@@ -177,36 +164,22 @@ class MemoryModel(Model, Generic[M]):
     def forward(self, batch: Batch) -> Output:
         """One history pass, then a read per real target; padded targets get logit 0."""
         history = History(batch.history_BLF, batch.time_BL, batch.length_B, batch.user_B)
-        return self._answer(self.encode(history, batch.position_BC), batch)
-
-    def go_on(self, memory: M, batch: Batch) -> tuple[Output, M]:
-        """As `forward`, from memories; also the memories after each user's last event, without gradient."""
-        event_BLE = self.embed(batch.history_BLF, self.history_fields, user=batch.user_B)
-        position_BC = torch.cat([batch.position_BC, batch.length_B.unsqueeze(1)], dim=1)
-        found = self.continue_vector(memory, event_BLE, batch.length_B, position_BC)
-        at, last = _split_last(found)
-        return self._answer(at, batch), last
-
-    def targets(self, batch: Batch) -> tuple[Target, dict[str, Tensor]]:
-        """A batch's targets as `respond` takes them, and auxiliary losses of the extras."""
-        parts, losses = self.extras(batch)
-        extra_BCX = torch.cat(parts, dim=-1) if parts else None
-        user_BC = batch.user_B.unsqueeze(1).expand_as(batch.position_BC)
-        return Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, extra_BCX, user_BC), losses
-
-    def _answer(self, memory: M, batch: Batch) -> Output:
-        """Read the memory at each target, and respond."""
+        memory = self.encode(history, batch.position_BC)
         real_N = batch.mask_BC.flatten().nonzero().squeeze(-1)
         memory = pick(memory, real_N)
-        target, losses = self.targets(batch)
-        target = pick(target, real_N)
-        aux_losses = {**self.auxiliary(memory, real_N.new_ones(1, len(real_N), dtype=torch.bool)), **losses}
+        target = pick(self.targets(batch), real_N)
         logit_BNT, attention_BNS = self.respond(memory, target)
         return Output(
             spread_targets(logit_BNT.squeeze(0), batch.mask_BC),
-            aux_losses,
+            self.auxiliary(memory, real_N.new_ones(1, len(real_N), dtype=torch.bool)),
             None if attention_BNS is None else spread_targets(attention_BNS.squeeze(0), batch.mask_BC),
         )
+
+    def targets(self, batch: Batch) -> Target:
+        """A batch's targets as `respond` takes them."""
+        count_BCX = None if self.exact is None else self.exact(batch)
+        user_BC = batch.user_B.unsqueeze(1).expand_as(batch.position_BC)
+        return Target(batch.target_BCF, batch.context_BCF, batch.target_time_BC, count_BCX, user_BC)
 
 
 class CountingModel(MemoryModel[M]):
@@ -257,14 +230,6 @@ def pick(fields: _Fields, real_N: Tensor) -> _Fields:
     assert isinstance(fields, tuple)
     picked: list[Any] = [value if value is None else value.flatten(0, 1)[real_N].unsqueeze(0) for value in fields]
     return type(fields)(*picked)
-
-
-def _split_last(fields: _Fields) -> tuple[_Fields, _Fields]:
-    """A NamedTuple `[B, C, ...]` without the last place, and that place `[B, ...]` without gradient."""
-    assert isinstance(fields, tuple)
-    return type(fields)(*(value[:, :-1] for value in fields)), type(fields)(
-        *(value[:, -1].detach() for value in fields)
-    )
 
 
 def spread_targets(value_NX: Tensor, mask_BC: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from lifelong.data.batch import Batch
 from lifelong.data.dataset import Dataset
 from lifelong.data.events import InputSpec
-from lifelong.data.scales import ITEM_SCALES, NUMBER, SCALES
+from lifelong.data.scales import NUMBER, SCALES
 from lifelong.dtypes import Float32Array, FloatArray
-from lifelong.models.extras import Extras, HeadInput
+from lifelong.models.exact_counts import ExactCounts
 from lifelong.nn.embeddings import FieldEmbedding
 from lifelong.nn.factors import UserFactors
 from lifelong.nn.head import Head
@@ -107,20 +107,13 @@ class Model(nn.Module, ABC):
     """After how many events each slot is rewritten, in a model with slots: training cuts histories at multiples of the
     largest."""
 
-    earlier_names: ClassVar[Mapping[str, str]] = {}
-    """First parts of the names of weights in artifacts of earlier releases -> what they are now."""
-    earlier_settings: ClassVar[Mapping[str, Any]] = {}
-    """What models of earlier releases were, where their artifacts lack a setting."""
-    later_buffers: ClassVar[tuple[str, ...]] = ()
-    """Buffers that artifacts of earlier releases lack: loading one of these leaves them as they are in a new model."""
-
     recipe: ClassVar[Mapping[str, Any]] = {}
     """Settings of a run (`[train]`) that this model is trained with where nobody names them, in place of the usual."""
     few_epochs: ClassVar[bool] = False
     """Whether such a run ends after one or two epochs, by the size of the log; see `training.settings`."""
 
-    extras: Extras
-    """What else the head reads, after the context; nothing unless it is given."""
+    exact: ExactCounts | None
+    """Exact counts, which the head reads after the context; None unless they are given."""
     head: nn.Module
     """`head(interest, target, context)` -> logits `[..., T]`; linear models put their own in its place."""
     item_fields: tuple[str, ...]
@@ -152,7 +145,6 @@ class Model(nn.Module, ABC):
             factors: field -> width of the fixed factor that its vectors also hold.
         """
         super().__init__()
-        self.register_load_state_dict_pre_hook(_read_earlier)  # type: ignore[no-untyped-call]
         self.inputs = inputs
         self.item_fields, self.context_fields = tuple(inputs.item), inputs.context_fields
         # A batch has all context fields that the data has.
@@ -163,14 +155,14 @@ class Model(nn.Module, ABC):
             embedding,
             codes=codes,
             keys=keys,
-            scales={**SCALES, **ITEM_SCALES, **dict.fromkeys(inputs.numbers, NUMBER)},
+            scales={**SCALES, **dict.fromkeys(inputs.numbers, NUMBER)},
             factors=factors,
         )
         self.event_width, self.target_width, self.context_width = (
             sum(self.embed.widths(fields)) for fields in (self.history_fields, self.item_fields, self.context_fields)
         )
         self.head = Head(interest + self.target_width + self.context_width, len(inputs.tasks), dropout=dropout)
-        self.extras = Extras()
+        self.exact = None
 
     @abstractmethod
     def forward(self, batch: Batch) -> Output:
@@ -220,7 +212,8 @@ class Model(nn.Module, ABC):
         Args:
             counts: item field -> `[V]`.
         """
-        self.extras.learn_popularity(counts)
+        if self.exact is not None:
+            self.exact.popular.learn(counts)
 
     def validated(self, predict: Callable[[], FloatArray], label_NT: FloatArray) -> FloatArray:
         """Logits `[N, T]` of the validation examples, after setting what is chosen on them; in most models nothing is.
@@ -254,7 +247,7 @@ class Model(nn.Module, ABC):
 
     def tables(self) -> list[nn.Embedding]:
         """The tables that grow with the data; `forward` takes rows from them by calling them, and no other way."""
-        return [*self.embed.tables.values(), *self.extras.tables()]
+        return list(self.embed.tables.values())
 
     @property
     def undivided(self) -> str:
@@ -266,7 +259,8 @@ class Model(nn.Module, ABC):
         """Names of the saved weights that hold a row per number -> the field, or `USER_NUMBER`."""
         own = {f"embed.table_list.{place}.weight": field for place, field in enumerate(self.embed.tables)}
         factors = {f"embed.{name}": field for field, name in self.embed.factor_names.items()}
-        return own | factors | self.extras.number_tables
+        counts = {} if self.exact is None else self.exact.number_tables
+        return own | factors | {f"exact.{name}": field for name, field in counts.items()}
 
     def embed_context(self, context_BCF: Tensor) -> Tensor:
         """Embedded context, width 0 if the model reads none; `context_BCF` as in `Batch`."""
@@ -275,35 +269,24 @@ class Model(nn.Module, ABC):
         embedded: Tensor = self.embed(context_BCF[..., self._context_at], self.context_fields)
         return embedded
 
-    def context_of(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """What the head reads after interest and target: embedded context, then the extras; and their losses."""
-        parts, losses = self.extras(batch)
+    def context_of(self, batch: Batch) -> Tensor:
+        """What the head reads after interest and target: embedded context, then exact counts."""
         context_BCE = self.embed_context(batch.context_BCF)
-        return torch.cat([context_BCE, *parts], dim=-1), losses
+        return context_BCE if self.exact is None else torch.cat([context_BCE, self.exact(batch)], dim=-1)
 
-    def give(self, extras: Mapping[str, HeadInput], *, dropout: float) -> None:
-        """Let the common head read more, in this order; a new head takes the place of the one there is.
+    def give_counts(self, *, dropout: float) -> None:
+        """Let the common head also read exact counts; a new head takes the place of the one there is.
 
         Args:
-            extras: name -> head input.
             dropout: of the head.
         """
         assert isinstance(self.head, Head) and isinstance(self.head.layers[0], nn.Linear)
-        more = sum(extra.width for extra in extras.values())
-        self.head = Head(self.head.layers[0].in_features + more, len(self.inputs.tasks), dropout=dropout)
-        self.context_width += more
-        # Parameters of extras come last, as an interrupted run knows its parameters by their places.
-        del self.extras
-        self.extras = Extras(extras)
-        for extra in extras.values():
-            self.title = f"{self.title}{extra.suffix}"
-            self.not_served = self.not_served or extra.not_served
-            self.reads_popularity = self.reads_popularity or extra.reads_popularity
-
-    @property
-    def registered_class(self) -> type[Model]:
-        """The class under which it is registered."""
-        return type(self)
+        counts = ExactCounts(self.inputs)
+        self.head = Head(self.head.layers[0].in_features + counts.width, len(self.inputs.tasks), dropout=dropout)
+        self.context_width += counts.width
+        self.exact, self.reads_popularity = counts, True
+        self.title = f"{self.title} + counts"
+        self.not_served = self.not_served or ExactCounts.not_served
 
     @classmethod
     def decided(cls, settings: Mapping[str, Any], dataset: Dataset) -> Mapping[str, Decision]:
@@ -317,18 +300,7 @@ class Model(nn.Module, ABC):
 
     def requirements(self, dataset: Dataset) -> list[str]:
         """What this model misses in a dataset, in words; empty if it can be trained on it."""
-        return self.extras.requirements(dataset)
-
-
-def _read_earlier(model: Model, state: dict[str, Tensor], prefix: str, *others: Any) -> None:
-    """Give weights that an earlier release saved the names that they have now, and add the buffers that it lacked."""
-    now = {**model.earlier_names, **model.extras.earlier_names}
-    for name in list(state):
-        first, dot, rest = name.removeprefix(prefix).partition(".")
-        if name.startswith(prefix) and first in now:
-            state[f"{prefix}{now[first]}{dot}{rest}"] = state.pop(name)
-    for name in model.later_buffers:
-        state.setdefault(f"{prefix}{name}", model.get_buffer(name))
+        return []
 
 
 class UserModel(Model):

@@ -1,6 +1,6 @@
 """Which models there are, and every name that stands for one: the only registry.
 
-    hpmn_both_counts = hpmn (a model or preset) + _both + _counts (endings)
+    sim_soft_counts = sim_soft (a model or preset) + _counts (an ending)
 
 Adding a model = one file + one line in `MODELS`: the contract tests, the commands, the comparison and the documentation
 pick it up from there. Models of other packages: `lifelong.plugins`.
@@ -93,8 +93,6 @@ PRESETS: dict[str, Preset] = {
 }
 ENDINGS: dict[str, Mapping[str, Any]] = {
     "_counts": {"counts": True},
-    "_item": {"side": "item"},
-    "_both": {"side": "both"},
 }
 """What may follow the name of a model or preset -> settings that all models share, set to these values."""
 
@@ -250,7 +248,7 @@ def model_named_in_errors(model: Model | FittedModel, doing: str) -> AbstractCon
 
 def registered_name(model: Model | FittedModel) -> str | None:
     """The key in `MODELS` of a model's class; None if the class is not registered."""
-    entry = model.registered_class if isinstance(model, Model) else type(model)
+    entry = type(model)
     owners = {
         **{preset.entry: preset.model for preset in PRESETS.values()},
         **{one: name for name, one in MODELS.items()},

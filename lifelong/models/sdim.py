@@ -170,8 +170,8 @@ class Sdim(MemoryModel[Any]):
         if self.short_term is not None:
             short_BCD = self.short_term(event_BLE, target_BCE, batch.position_BC)
             interest_BCD = torch.cat([interest_BCD, short_BCD], dim=-1)
-        context_BCE, losses = self.context_of(batch)
-        return Output(self.head(interest_BCD, target_BCE, context_BCE), losses)
+        context_BCE = self.context_of(batch)
+        return Output(self.head(interest_BCD, target_BCE, context_BCE))
 
     def own_sums(self, event_BLE: Tensor, target_BCE: Tensor, position_BC: Tensor) -> Tensor:
         """Sums over the events before each position that share a bucket with its target, per group: `[B, C, G, D]`.

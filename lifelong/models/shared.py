@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, PositiveInt
+from pydantic import AfterValidator
 
 from lifelong.models.base import Model
-from lifelong.models.item_side import ITEM_RECENT, Side, can_have_item_side
 from lifelong.models.settings import setting
 from lifelong.nn.tasks import HEADS
 
@@ -28,34 +27,17 @@ class SharedSettings:
     )
     context: tuple[str, ...] | None = setting(None, "context fields that the head reads; null takes the usual ones")
     counts: bool = setting(False, "the head also reads exact counts of the target, of the whole history")
-    side: Side = setting("user", "which memory is read: the user's, that of the target's item, or both")
-    item_recent: PositiveInt = setting(
-        ITEM_RECENT,
-        "last events of an item that a target sees at most; at least twice the largest period; windows "
-        "start at its multiples",
-    )
 
     def unusual(self) -> dict[str, Any]:
-        """The settings that are not as usual; with an item-side memory also its size."""
+        """The settings that are not as usual."""
         usual = asdict(SharedSettings())
-        kept = {name: value for name, value in asdict(self).items() if value != usual[name]}
-        return kept if self.side == "user" else {**kept, "item_recent": self.item_recent}
+        return {name: value for name, value in asdict(self).items() if value != usual[name]}
 
-    def problems(self, entry: type[Model], able: list[str]) -> list[str]:
-        """Which of them the model cannot have, in words.
-
-        Args:
-            entry: the model.
-            able: names of the models that can have an item-side memory.
-        """
-        found = []
+    def problems(self, entry: type[Model]) -> list[str]:
+        """Which of them the model cannot have, in words."""
         if self.counts and not entry.common_head:
-            found.append(f"model.counts: {entry.title} has a head of its own, which is given no counts")
-        if self.side != "user" and not can_have_item_side(entry):
-            found.append(
-                f"model.side: {entry.title} can have no item-side memory (these can have one: {', '.join(able)})"
-            )
-        return found
+            return [f"model.counts: {entry.title} has a head of its own, which is given no counts"]
+        return []
 
 
 def shared_names(entry: type[Any]) -> set[str]:

@@ -406,24 +406,6 @@ class Tally(CountingModel[Any]):
     common_head = False
     head: TallyHead
     reads_popularity = True
-    earlier_names: ClassVar[Mapping[str, str]] = {
-        "kind": "memory.counts.kind",
-        "layers": "memory.slots.layers",
-        "query": "memory.slots.reader.query",
-        "score": "memory.slots.reader.scores.0",
-    }
-    earlier_settings: ClassVar[Mapping[str, Any]] = {
-        "factors": (),
-        "repeats": False,
-        "scale": "fine",
-        "products": False,
-        "rhythm": False,
-    }
-    # Earlier first layers were plain ones, and the weight of the second head was its setting alone.
-    later_buffers: ClassVar[tuple[str, ...]] = (
-        "head.steady",
-        *(f"head.{head}.layers.0.{name}" for head in ("head", "counter") for name in ("mean_X", "scale_X")),
-    )
     # Whole histories, since counts of the last events alone would not be those of a service.
     recipe: ClassVar[Mapping[str, Any]] = {
         "initial_vectors": "crossfitted",

@@ -109,27 +109,23 @@ class HpmnMemory(nn.Module):
             slots.append(layer_input)
         return Slots(count_B, torch.stack(slots, dim=1))
 
-    def forward(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor, start: Slots | None = None) -> Slots:
+    def forward(self, event_BLE: Tensor, length_B: Tensor, position_BC: Tensor) -> Slots:
         """The memories after the first `position` events: `count_BC` and `slot_BCSD`.
 
         Args:
             event_BLE: embedded events, left-aligned. Padding may hold anything, NaN too; L may be 0.
             length_B: int64 real events of each user.
             position_BC: int64, at most the user's length.
-            start: memories before the first of these events, after a multiple of the largest period of events; None for
-                empty ones.
         """
-        starts = [None] * len(self.periods) if start is None else start.slot_BSD.unbind(1)
         hidden_BLD, below, slots = clear_padding(event_BLE, length_B), 1, []
-        for (layer, period), start_BD in zip(self.stack, starts, strict=True):
+        for layer, period in self.stack:
             # A layer steps at multiples of its period. Of the steps of the layer below, which come every `below`
             # events, these are the last of every `stride`; the first `position` events hold `position // period`.
             stride = period // below
-            hidden_BLD = gru_pass(layer, hidden_BLD[:, stride - 1 :: stride], length_B // period, start_BD)
-            slots.append(states_at(hidden_BLD, position_BC // period, start_BD))
+            hidden_BLD = gru_pass(layer, hidden_BLD[:, stride - 1 :: stride], length_B // period)
+            slots.append(states_at(hidden_BLD, position_BC // period))
             below = period
-        count_BC = position_BC if start is None else start.count_B.unsqueeze(1) + position_BC
-        return Slots(count_BC, torch.stack(slots, dim=2))
+        return Slots(position_BC, torch.stack(slots, dim=2))
 
     def read(self, memory: Slots, target_BCQ: Tensor) -> tuple[Tensor, Tensor]:
         """Interest `[B, C, D]` in each target, and the attention over the slots `[B, C, S]`, of the first hop.

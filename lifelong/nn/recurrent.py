@@ -49,7 +49,7 @@ def periodic_gru_step(gru: nn.Module, input_BE: Tensor, hidden_BD: Tensor, count
     return hidden_BD.scatter(0, place_ND, gru_step(gru, input_BE[place_N], hidden_BD[place_N]))
 
 
-def gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor, start_BD: Tensor | None = None) -> Tensor:
+def gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor) -> Tensor:
     """The state of a one-layer, batch-first `nn.GRU` after each of the first `length` steps: `[B, L, D]`; L may be 0.
 
     In single precision on the CPU the compiled scan does it, else torch's own pass; in a traced graph it is a loop.
@@ -59,42 +59,35 @@ def gru_pass(gru: nn.Module, input_BLE: Tensor, length_B: Tensor, start_BD: Tens
         gru: the layer.
         input_BLE: finite in padding, too.
         length_B: int64 real steps of each row.
-        start_BD: the state before the first step; None for zeros.
     """
     assert isinstance(gru, nn.GRU)
     if input_BLE.shape[1] == 0:
         return input_BLE.new_zeros(len(input_BLE), 0, gru.hidden_size)
     if is_traced():
-        if start_BD is None:
-            start_BD = input_BLE.new_zeros(input_BLE.shape[0], gru.hidden_size)
+        start_BD = input_BLE.new_zeros(input_BLE.shape[0], gru.hidden_size)
         return traced_states(
             lambda state, value: gru_step(gru, value, state), start_BD, input_BLE.transpose(0, 1)
         ).transpose(0, 1)
     if runs_compiled(input_BLE, *gru.all_weights[0]):
         from lifelong.nn.scan import gru_scan
 
-        return gru_scan(gru, input_BLE, length_B, start_BD)
-    hidden_BLD: Tensor = gru(input_BLE, None if start_BD is None else start_BD.unsqueeze(0))[0]
+        return gru_scan(gru, input_BLE, length_B)
+    hidden_BLD: Tensor = gru(input_BLE)[0]
     return hidden_BLD
 
 
-def states_at(hidden_BLD: Tensor, count_BC: Tensor, start_BD: Tensor | None = None) -> Tensor:
-    """The state after `count` steps: `[B, C, D]`.
+def states_at(hidden_BLD: Tensor, count_BC: Tensor) -> Tensor:
+    """The state after `count` steps, zeros after none: `[B, C, D]`.
 
     Args:
         hidden_BLD: state after each step; L may be 0.
         count_BC: int64, at most L.
-        start_BD: the state where `count` is 0; None for zeros.
 
     >>> states_at(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[0, 1, 3]])).flatten().tolist()
     [0.0, 1.0, 3.0]
     """
     width = hidden_BLD.shape[2]
     if hidden_BLD.shape[1] == 0:
-        found_BCD = hidden_BLD.new_zeros(*count_BC.shape, width)
-    else:
-        place_BCD = (count_BC - 1).clamp(min=0).unsqueeze(-1).expand(-1, -1, width)
-        found_BCD = hidden_BLD.gather(1, place_BCD).masked_fill((count_BC == 0).unsqueeze(-1), 0.0)
-    if start_BD is None:
-        return found_BCD
-    return torch.where((count_BC == 0).unsqueeze(-1), start_BD.unsqueeze(1), found_BCD)
+        return hidden_BLD.new_zeros(*count_BC.shape, width)
+    place_BCD = (count_BC - 1).clamp(min=0).unsqueeze(-1).expand(-1, -1, width)
+    return hidden_BLD.gather(1, place_BCD).masked_fill((count_BC == 0).unsqueeze(-1), 0.0)

@@ -14,7 +14,6 @@ from lifelong.data.dataset import FORMAT_VERSION, USER_CUTS, Manifest, NegativeR
 from lifelong.data.events import Schema
 from lifelong.data.examples import SPLITS, Examples, Split
 from lifelong.data.histories import Histories
-from lifelong.data.item_histories import FOLDER as ITEMS
 from lifelong.data.negatives import row_counts
 from lifelong.data.vocabulary import IdIndex
 from lifelong.dtypes import BoolArray, IntArray
@@ -37,7 +36,6 @@ from lifelong.preparation.numbering import (
     write_event_types,
     write_histories,
     write_impressions,
-    write_item_histories,
 )
 from lifelong.preparation.protocol_choice import check_fields, choose_protocol, choose_rule
 from lifelong.preparation.protocols import (
@@ -56,7 +54,6 @@ from lifelong.preparation.sources import RawLog
 from lifelong.preparation.stored_examples import write_examples
 from lifelong.preparation.training_vocabulary import build_catalogue, field_vocabulary, not_numbers
 from lifelong.preparation.user_profiles import save_profiles, trained_users
-from lifelong.preparation.write_statistics import write_statistics
 
 ANY = "any"
 """Name of the task of an event of any type."""
@@ -85,7 +82,6 @@ def assemble(job: Job) -> Manifest:
     job.progress("building vocabularies from the training period")
     catalogue = save_catalogue(job, numbered, ids, count_V)
     profiles = save_training_period(job, numbered, plan, histories)
-    rated = write_statistics(job, numbered, plan.cut_times) if job.settings.item_statistics else ()
     drawn = write_examples(job, plan, rule, histories, catalogue)
     splits = count_splits(job.folder, count_V > 0, tasks=job.tasks(rule))
     small, wrong = too_small(splits), not_numbers(numbered.items, catalogue)
@@ -107,7 +103,7 @@ def assemble(job: Job) -> Manifest:
         **_settings_record(job),
     }
     counts = {"users": len(users), "events": histories.num_events, "items": len(ids)}
-    return make_manifest(job, protocol, rule, plan.cut_times, counts, record, rated=rated)
+    return make_manifest(job, protocol, rule, plan.cut_times, counts, record)
 
 
 def check_job(job: Job) -> dict[str, int]:
@@ -119,19 +115,14 @@ def check_job(job: Job) -> dict[str, int]:
     """
     log = job.log
     check_fields(log, job.settings)
-    for setting in ("item_histories", "item_statistics"):
-        if getattr(job.settings, setting):
-            job.require_clock(setting)
     if job.earlier is not None:
         job.earlier.check_fields(log.item_fields, log.event_types, log.user_fields)
     return check_log(log)
 
 
 def write_events(job: Job, numbered: Numbered, *, labelled: bool) -> Histories:
-    """Write the histories of users, those of items if asked for, and the impressions where the labels are logged."""
+    """Write the histories, and the impressions where the labels are logged."""
     write_histories(job, numbered)
-    if job.settings.item_histories:
-        write_item_histories(job, numbered)
     if labelled:
         write_impressions(job, numbered)
     return Histories.open(job.folder / "histories")
@@ -146,14 +137,12 @@ def save_training_period(job: Job, numbered: Numbered, plan: Plan, histories: Hi
     if job.log.event_types:
         code_N = np.load(job.work / "type_code.npy", mmap_mode="r")
         save_event_types(job, plan.training_counts(histories, len(numbered.types), values=code_N), numbered.types)
-    if job.settings.item_histories:
-        np.save(job.folder / ITEMS / "trained.npy", trained_users(histories, plan) > 0)
     return {} if job.log.users is None else save_profiles(job, numbered, trained_users(histories, plan))
 
 
 def _settings_record(job: Job) -> dict[str, Any]:
     """The settings, without those that are unset or recorded elsewhere, and the dataset that numbers were kept from."""
-    optional = ("tasks", "item_histories", "item_statistics", "vault", "window")
+    optional = ("tasks", "vault", "window")
     unset = {name for name in optional if not getattr(job.settings, name)}
     unset |= {"ties"} if job.settings.ties == "hidden" else set()
     unset |= {"cut_by"} if job.settings.cut_by == "log" else set()
@@ -172,8 +161,6 @@ def make_manifest(
     cut_times: tuple[int, ...],
     counts: dict[str, int],
     record: dict[str, Any],
-    *,
-    rated: tuple[float, ...] = (),
 ) -> Manifest:
     """The manifest, still without source and hash."""
     log, labels = job.log, Examples.open(job.folder / "examples" / "train").label_NT
@@ -192,8 +179,6 @@ def make_manifest(
             number_fields=log.number_fields,
             tasks=job.tasks(rule),
             grades=log.grades if rule.rule == "none" else (),
-            item_statistics=job.settings.item_statistics,
-            rating_range=rated,
         ),
         negatives=rule,
         cut_times=cut_times,
@@ -346,8 +331,6 @@ def save_event_types(job: Job, count: IntArray, types: tuple[str, ...]) -> None:
     )
     vocabulary.save(job.folder / "vocabulary" / "event_type")
     write_event_types(code, job.folder / "histories" / "event_type.npy", number)
-    if job.settings.item_histories:
-        write_event_types(job.work / "item_type_code.npy", job.folder / ITEMS / "event_type.npy", number)
 
 
 def count_splits(folder: Path, trained_V: BoolArray, *, tasks: tuple[str, ...]) -> Mapping[Split, dict[str, int]]:

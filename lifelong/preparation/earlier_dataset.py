@@ -22,13 +22,11 @@ class EarlierDataset:
         origin: `data_hash` of a dataset, `artifact` id of an artifact; kept in the record.
         vocabularies: field -> its vocabulary; also for `event_type` if there are types, and `user.<field>` if there are
             profiles.
-        rating_range: see `Schema`.
     """
 
     folder: Path
     origin: Mapping[str, str]
     vocabularies: Mapping[str, Vocabulary]
-    rating_range: tuple[float, ...] = ()
 
     @classmethod
     def open(cls, folder: Path) -> EarlierDataset:
@@ -52,7 +50,7 @@ class EarlierDataset:
             )
         names = (*schema.item_fields, *["event_type"] * schema.event_types, *map(user_context, schema.user_fields))
         vocabularies = {name: Vocabulary.open(folder / "vocabulary" / name) for name in names}
-        return cls(folder, origin, vocabularies, schema.rating_range)
+        return cls(folder, origin, vocabularies)
 
     def check_fields(self, fields: tuple[str, ...], event_types: bool, user_fields: tuple[str, ...] = ()) -> None:
         """Refuse a log with other fields: no training could continue from one to the other.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from lifelong.data.dataset import NegativeRule
-from lifelong.errors import UsageError
 from lifelong.preparation.earlier_dataset import EarlierDataset
 from lifelong.preparation.settings import PrepareSettings
 from lifelong.preparation.sources import RawLog
@@ -49,16 +48,3 @@ class Job:
     def tasks(self, rule: NegativeRule) -> tuple[str, ...]:
         """Names of the labels: logged ones, or those of targets with drawn negatives."""
         return self.log.tasks if rule.rule == "none" else self.settings.tasks or ("response",)
-
-    def require_clock(self, setting: str) -> None:
-        """Refuse a setting that combines the events of several users if their times give no common order.
-
-        Raises:
-            UsageError: the log has ordinals per user instead of times.
-        """
-        if self.log.time_unit != "seconds":
-            raise UsageError(
-                f"the events of {self.log.name} have no clock times, so events of different users have no order",
-                expected=f"times in seconds for {setting}",
-                fix=f"leave out {setting}",
-            )

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lifelong.data import histories, item_histories
+from lifelong.data import histories
 from lifelong.data.arrays import CHUNK, ArrayWriter, is_first, read_slice
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.vocabulary import UNKNOWN, IdIndex
@@ -151,25 +151,6 @@ def write_histories(job: Job, numbered: Numbered) -> None:
     job.progress(f"sorting {count(job.log.events):,} events by user and time")
     writers = {name: ArrayWriter(path, histories.DTYPES[name]) for name, path in paths.items()}
     write_ragged(checked(), "user_index", count(numbered.users), writers, folder)
-
-
-def write_item_histories(job: Job, numbered: Numbered) -> None:
-    """Sort all events by (item, time, sequence) and write the histories of items, without which users are in training.
-
-    Events of several users that share all three are in the order of the users' ids. Codes of event types go into
-    `item_type_code.npy`, as `write_histories` writes `type_code.npy`.
-    """
-    folder = job.folder / item_histories.FOLDER
-    paths = {"user_index": folder / "user.npy", "time": folder / "time.npy"}
-    if numbered.types:
-        paths["event_type"] = job.work / "item_type_code.npy"
-    writers = {
-        name: ArrayWriter(path, item_histories.DTYPES[name.removesuffix("_index")]) for name, path in paths.items()
-    }
-    job.progress("sorting the events by item and time")
-    order = ("row", "time", "sequence", "user_index")
-    ordered = _sorted(job, numbered, order, "writing item histories")
-    write_ragged(ordered, "row", FIRST_ROW + count(numbered.items), writers, folder)
 
 
 def write_ragged(

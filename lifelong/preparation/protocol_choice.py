@@ -92,13 +92,6 @@ def choose_rule(log: RawLog, protocol: str, settings: PrepareSettings) -> Negati
             expected="ratio 1",
             fix="choose --protocol temporal",
         )
-    category = settings.category_field or next((name for name in log.item_fields if "categor" in name.lower()), None)
-    if rule == "same_category" and category not in log.item_fields:
-        raise UsageError(
-            f"negatives of the same category need an item field for it, and found {category!r}",
-            expected=f"one of {', '.join(log.item_fields)}" if log.item_fields else "a log with item fields",
-            fix="name the field with category_field",
-        )
     if rule in WINDOWS and (protocol == "paper" or log.time_unit != "seconds"):
         raise UsageError(
             f"{rule} negatives, from days by the target, with the protocol {protocol!r} on {log.name}",
@@ -109,7 +102,6 @@ def choose_rule(log: RawLog, protocol: str, settings: PrepareSettings) -> Negati
         rule=rule,
         ratio=settings.ratio,
         seed=settings.seed,
-        category_field=category if rule == "same_category" else None,
         window=settings.window or WINDOWS[rule] if rule in WINDOWS else None,
         stored=protocol == "paper",
     )

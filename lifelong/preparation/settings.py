@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from lifelong.config import Record
 
 Protocol = Literal["temporal", "paper", "impressions", "given"]
-Rule = Literal["popularity", "uniform", "same_category", "windowed", "following"]
+Rule = Literal["popularity", "uniform", "windowed", "following"]
 Ties = Literal["hidden", "seen"]
 
 
@@ -61,17 +61,6 @@ class PrepareSettings(Record):
     field_min_count: int = Field(1, ge=1, description="min_count for the values of other item fields")
     buckets: int | dict[str, int] | None = Field(
         None, description="hash buckets: of the items, or {field: buckets}; default: by the number of known values"
-    )
-    category_field: str | None = Field(
-        None, description="item field of same_category negatives; default: the first that is named like a category"
-    )
-    item_histories: bool = Field(
-        False, description="also the events of each item over its users, for models with an item side (`model.side`)"
-    )
-    item_statistics: bool = Field(
-        False,
-        description="also the number of events and the ratings of each item before any time: context `item.reviews`, "
-        "`item.rating`",
     )
     memory_limit: str = Field(
         "1500MB",

@@ -34,7 +34,7 @@ def write_examples(
         How many negatives were drawn and redrawn (`NegativeSampler.counted`).
     """
     drawn = [split for split in splits if rule.stored or (rule.drawn_in_training and split != "train")]
-    samplers = {split: _sampler(plan, rule, histories, catalogue, split) for split in drawn}
+    samplers = {split: _sampler(plan, rule, histories, len(catalogue), split) for split in drawn}
     # One stream of random numbers per split, so that a split's draws do not depend on the size of another.
     generators = {split: np.random.default_rng([rule.seed, place]) for place, split in enumerate(PERIODS)}
     job.progress("writing examples" + (f" with {rule.rule} negatives" if samplers else ""))
@@ -66,14 +66,12 @@ def flip(examples: Examples, sampler: NegativeSampler, rng: np.random.Generator)
     return Examples(examples.user_N, row_N, examples.time_N, examples.position_N, label_NT)
 
 
-def _sampler(
-    plan: Plan, rule: NegativeRule, histories: Histories, catalogue: Catalogue, split: Split
-) -> NegativeSampler:
+def _sampler(plan: Plan, rule: NegativeRule, histories: Histories, rows: int, split: Split) -> NegativeSampler:
     everything = rule.stored and rule.rule == "uniform"
     place = PERIODS.index(split)
     keep = None if everything else lambda user, time: plan.split_of(user, time) == place
-    count_V = row_counts(histories, len(catalogue), keep)
-    return NegativeSampler.over(histories, count_V, rule, catalogue, end=end_of(plan.cut_times, split))
+    count_V = row_counts(histories, rows, keep)
+    return NegativeSampler.over(histories, count_V, rule, end=end_of(plan.cut_times, split))
 
 
 def _writers(folder: Path, tasks: int) -> Iterator[ArrayWriter]:

@@ -24,9 +24,7 @@ from lifelong.data.catalogue import FIRST_ROW, Catalogue
 from lifelong.data.dataset import Dataset, Manifest, VaultEntry, array_hash, write_manifest
 from lifelong.data.examples import SPLITS, VAULT, Examples
 from lifelong.data.histories import Histories
-from lifelong.data.item_histories import FOLDER as ITEMS
 from lifelong.data.vocabulary import IdIndex
-from lifelong.dtypes import BoolArray
 from lifelong.errors import DataError, UsageError
 from lifelong.preparation.assemble import (
     ANY,
@@ -56,7 +54,6 @@ from lifelong.preparation.settings import PrepareSettings
 from lifelong.preparation.sources import RawLog
 from lifelong.preparation.stored_examples import write_examples
 from lifelong.preparation.user_profiles import save_profiles
-from lifelong.preparation.write_statistics import write_statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,18 +183,7 @@ def assemble_vault(job: Job, main: Dataset, aside: Aside) -> VaultEntry:
         save_event_types(job, np.zeros(len(numbered.types), np.int64), numbered.types)
     if job.log.users is not None:
         save_profiles(job, numbered, np.zeros(len(users), np.int64))
-    if job.settings.item_statistics:
-        write_statistics(job, numbered, main.manifest.cut_times)
-    if job.settings.item_histories:
-        np.save(job.folder / ITEMS / "trained.npy", _trained(main, users))
     return _write_examples(job, main, _plan(job, main, aside, histories, numbered, users), histories, catalogue, aside)
-
-
-def _trained(main: Dataset, users: IdIndex) -> BoolArray:
-    """Whether each user has events in the training period, from the main dataset."""
-    trained_U = np.zeros(len(users), bool)
-    trained_U[users.find(main.users.ids())] = main.item_histories.trained_U
-    return trained_U
 
 
 def _plan(job: Job, main: Dataset, aside: Aside, histories: Histories, numbered: Numbered, users: IdIndex) -> Plan:

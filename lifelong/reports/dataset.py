@@ -14,7 +14,6 @@ from lifelong.reports.tables import Cell, Quantity, Table
 NEGATIVES = {
     "popularity": "drawn in proportion to how often items occur in the target's own period",
     "uniform": "drawn uniformly from the items of the target's own period",
-    "same_category": "drawn from the positive's own category",
     "windowed": "drawn in proportion to how often items occur around the target in time",
     "following": "drawn in proportion to how often items occur from the target's time on",
 }
@@ -87,8 +86,7 @@ def _negatives(dataset: Dataset) -> str:
         return "none drawn: the labels are logged"
     if rule.stored and rule.rule == "uniform":
         return f"{FLIPPED}; seed {rule.seed}"
-    field = f" ({rule.category_field})" if rule.category_field else ""
-    return f"{NEGATIVES[rule.rule]}{field}; {rule.ratio} per positive, seed {rule.seed}"
+    return f"{NEGATIVES[rule.rule]}; {rule.ratio} per positive, seed {rule.seed}"
 
 
 def _cuts(dataset: Dataset) -> str:

@@ -2,7 +2,7 @@
 
     event log (and DATA before it) --first n events--> write graph --> memory after n events --> scores, cells, slots
 
-So the scores are those that were given after these events, as far as items and statistics are what they were then:
+So the scores are those that were given after these events, as far as items are what they were then:
 fields of items that were put online are seen as they are now.
 """
 

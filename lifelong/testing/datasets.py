@@ -12,14 +12,9 @@ from lifelong.data.dataset import FORMAT_VERSION, PROFILE, Dataset, Manifest, Ne
 from lifelong.data.events import Schema, user_context
 from lifelong.data.examples import SPLITS, Examples
 from lifelong.data.histories import Histories
-from lifelong.data.item_histories import FOLDER as ITEMS
-from lifelong.data.item_histories import ItemHistories
-from lifelong.data.item_statistics import FOLDER as STATISTICS
-from lifelong.data.item_statistics import ItemStatistics, Running
 from lifelong.data.vocabulary import IdIndex, Vocabulary
 
 _START = 1_600_000_000
-_STARS = (1.0, 5.0)
 
 
 def tiny_dataset(
@@ -30,8 +25,6 @@ def tiny_dataset(
     mean_events: int = 40,
     seed: int = 0,
     profiles: bool = False,
-    item_histories: bool = False,
-    item_statistics: bool = False,
 ) -> Dataset:
     """Write and open a dataset of users who come back to their own few items.
 
@@ -47,9 +40,6 @@ def tiny_dataset(
         seed: of everything drawn.
         profiles: whether users have an age (`young` where their index is even, `old` of the others but every fifth) and
             a region (`north`, `south`).
-        item_histories: whether the events are there by item, too.
-        item_statistics: whether it is known how often each item was met before any time, and how it was rated: every
-            third event rates its item, from 1 to 5.
     """
     rng = np.random.default_rng(seed)
     catalogue, types = _catalogue(num_items), Vocabulary.build(["view", "buy"])
@@ -63,10 +53,6 @@ def tiny_dataset(
     if profiles:
         _save_profiles(folder, num_users)
     first, second = (int(np.sort(histories.time_N)[int(share * histories.num_events)]) for share in (0.8, 0.9))
-    if item_histories:
-        _by_item(histories, FIRST_ROW + num_items, first).save(folder / ITEMS)
-    if item_statistics:
-        _statistics(histories, FIRST_ROW + num_items).save(folder / STATISTICS)
     counts = {"users": num_users, "events": histories.num_events, "items": num_items}
     windows = ((-(2**62), first), (first, second), (second, 2**62))
     for split, window in zip(SPLITS, windows, strict=True):
@@ -78,8 +64,6 @@ def tiny_dataset(
         (first, second),
         counts,
         user_fields=("age", "region") if profiles else (),
-        item_statistics=item_statistics,
-        rating_range=_STARS if item_statistics else (),
     )
     return Dataset(folder)
 
@@ -131,36 +115,6 @@ def _examples(rng: np.random.Generator, histories: Histories, window: tuple[int,
         label = np.tile(np.array([1, 0], np.float32), len(drawn))[:, None]
         chosen = np.repeat(chosen, 2)
     return Examples(user_N[chosen], row, histories.time_N[chosen], position_N[chosen], label)
-
-
-def _by_item(histories: Histories, rows: int, cut_time: int) -> ItemHistories:
-    """The same events by item; users with one before the cut time are in training."""
-    user_N = np.repeat(np.arange(histories.num_users, dtype=np.int32), np.diff(histories.offset_U))
-    order = np.lexsort((histories.sequence_N, histories.time_N, histories.row_N))
-    trained_U = np.zeros(histories.num_users, bool)
-    trained_U[user_N[histories.time_N < cut_time]] = True
-    assert histories.event_type_N is not None
-    return ItemHistories(
-        np.searchsorted(histories.row_N[order], np.arange(rows + 1)).astype(np.int64),
-        user_N[order],
-        histories.time_N[order],
-        trained_U,
-        histories.event_type_N[order],
-    )
-
-
-def _statistics(histories: Histories, rows: int) -> ItemStatistics:
-    """Statistics of all events; every third is a rating, higher for later rows."""
-    row_N, time_N = np.asarray(histories.row_N), np.asarray(histories.time_N)
-    rated = np.flatnonzero(np.arange(len(row_N)) % 3 == 0)
-    low, high = _STARS
-    rating_N = np.clip(1 + row_N[rated] // 12 + rated % 2, low, high)
-    return ItemStatistics(
-        Running.of(row_N, time_N, None, rows),
-        Running.of(row_N[rated], time_N[rated], rating_N, rows),
-        Running.of(np.zeros(len(rated)), time_N[rated], rating_N, 1),
-        _STARS,
-    )
 
 
 def _save_profiles(folder: Path, num_users: int) -> None:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from lifelong.data.batch import TENSORS, Batch, ItemWindows
+from lifelong.data.batch import TENSORS, Batch
 from lifelong.data.cooccurrence import GROUPS, group_of
-from lifelong.data.scales import ITEM_SCALES, NUMBER, SCALES
+from lifelong.data.scales import NUMBER, SCALES
 from lifelong.evaluation.metrics import auc
 from lifelong.models import build
 from lifelong.models.base import Event, FittedModel, History, HistoryModel, MemoryModel, Model, Output
@@ -85,8 +85,6 @@ def checks_for(case: ModelCase) -> list[Check]:
     checks = [*DESCRIPTION_CHECKS, *MODEL_CHECKS]
     if issubclass(case.entry, MemoryModel):
         checks += MEMORY_CHECKS
-    if "side" in case.config:
-        checks += ITEM_CHECKS
     return [check for check in checks if (str(case), check.__name__) not in NOT_APPLICABLE]
 
 
@@ -152,7 +150,6 @@ def check_padding_numbers_change_nothing(case: ModelCase) -> None:
         position_BC=torch.where(batch.mask_BC, batch.position_BC, 0),
         label_BCT=torch.where(batch.mask_BC.unsqueeze(-1), batch.label_BCT, 1 - batch.label_BCT),
         count_BCK=torch.where(batch.mask_BC.unsqueeze(-1), batch.count_BCK, -1e6),
-        items=_with_garbage(batch, _items(garbage)),
     )
     clean_run, dirty_run = _run(model, batch), _run(model, dirty)
     _assert_near(dirty_run.logit, clean_run.logit, "logits")
@@ -218,12 +215,10 @@ def check_context_is_used(case: ModelCase) -> None:
 
 def check_context_can_be_chosen(case: ModelCase) -> None:
     """With `model.context` a model reads the fields that are named, those on a scale too, and no others."""
-    of_items = {field: scale.size for field, scale in ITEM_SCALES.items()}
-    inputs = replace(CLOCK_INPUTS, context={**CLOCK_INPUTS.context, **of_items})
-    model = replace(case, config={**case.config, "context": [*SCALES, *of_items, "hour"]}).build(inputs=inputs)
-    batch = random_batch([12], targets=2, inputs=inputs)
+    model = replace(case, config={**case.config, "context": [*SCALES, "hour"]}).build(inputs=CLOCK_INPUTS)
+    batch = random_batch([12], targets=2, inputs=CLOCK_INPUTS)
     logit = model(batch).logit_BCT
-    for place, name in enumerate(inputs.context):
+    for place, name in enumerate(CLOCK_INPUTS.context):
         context_BCF = batch.context_BCF.clone()
         context_BCF[..., place] = context_BCF[..., place] % 3 + 1
         other = model(replace(batch, context_BCF=context_BCF)).logit_BCT
@@ -480,7 +475,7 @@ def check_reading_changes_nothing(case: ModelCase) -> None:
     """A read gives the same twice and leaves the memory as it was."""
     model, batch, memory = _memory_after(case)
     before = [value.clone() for value in memory]
-    target, _ = model.targets(batch)
+    target = model.targets(batch)
     first, second = model.respond(memory, target)[0], model.respond(memory, target)[0]
     assert torch.equal(first, second)
     assert all(torch.equal(left, right) for left, right in zip(before, memory, strict=True))
@@ -529,49 +524,12 @@ def check_forward_reads_the_memory(case: ModelCase) -> None:
     """`forward` = `encode`, then `respond`."""
     model, batch = case.build_memory(), random_batch(LENGTHS, targets=5)
     memory = model.encode(History(batch.history_BLF, batch.time_BL, batch.length_B), batch.position_BC)
-    target, _ = model.targets(batch)
+    target = model.targets(batch)
     logit_BCT, _ = model.respond(memory, target)
     _assert_near(model(batch).logit_BCT, logit_BCT, "logits")
 
 
 MEMORY_CHECKS = checks_in(globals(), DESCRIPTION_CHECKS, MODEL_CHECKS)
-
-# Models with an item-side memory
-
-
-def check_later_events_of_items_change_nothing(case: ModelCase) -> None:
-    """What happens to an item at or after a target's moment does not reach the target's logit."""
-    model, batch = case.build(), random_batch(LENGTHS, targets=5)
-    items, other = _items(batch), _items(random_batch(LENGTHS, targets=5, seed=9))
-    whole, place_L = model(batch).logit_BCT, torch.arange(items.number_WLF.shape[1])
-    reads = items.position_WK.shape[1]
-    for read in range(reads):
-        before_WL = place_L < items.position_WK[:, read, None]
-        number_WLF = torch.where(before_WL.unsqueeze(-1), items.number_WLF, other.number_WLF)
-        changed = model(replace(batch, items=replace(items, number_WLF=number_WLF))).logit_BCT
-        mine_BC = items.place_BC % reads == read
-        _assert_near(changed[mine_BC], whole[mine_BC], f"read {read}")
-
-
-def check_earlier_events_of_items_are_used(case: ModelCase) -> None:
-    """Another user of the item's last event, or another time since it: another logit."""
-    model, batch = case.build(), random_batch([12], targets=2)
-    items, number_WLF = _items(batch), _items(batch).number_WLF.clone()
-    number_WLF[0, 69] = number_WLF[0, 69] % 3 + 1
-    logit = model(batch).logit_BCT
-    for change in ({"number_WLF": number_WLF}, {"gap_BC": items.gap_BC % 3 + 1}):
-        other = model(replace(batch, items=replace(items, **change))).logit_BCT
-        assert not torch.equal(logit, other), f"{', '.join(change)} is not read"
-
-
-def check_items_are_read_by_who_asks(case: ModelCase) -> None:
-    """Another user has another logit, whatever her own history."""
-    model, batch = case.build(), random_batch([12], targets=2)
-    items = replace(_items(batch), query_BF=_items(batch).query_BF % 3 + 1)
-    assert not torch.equal(model(batch).logit_BCT, model(replace(batch, items=items)).logit_BCT)
-
-
-ITEM_CHECKS = checks_in(globals(), DESCRIPTION_CHECKS, MODEL_CHECKS, MEMORY_CHECKS)
 
 
 @dataclass(frozen=True)
@@ -649,31 +607,12 @@ def _real_events(batch: Batch) -> Tensor:
 
 
 def _take_users(batch: Batch, part: slice) -> Batch:
-    taken = {name: getattr(batch, name)[part] for name in TENSORS}
-    return Batch(**taken, items=_items(batch).of(part, taken["mask_BC"]))
-
-
-def _with_garbage(batch: Batch, garbage: ItemWindows) -> ItemWindows:
-    """The items' windows with other numbers wherever nothing is real."""
-    items = _items(batch)
-    real_WL1 = (torch.arange(items.number_WLF.shape[1]) < items.length_W.unsqueeze(-1)).unsqueeze(-1)
-    return replace(
-        items,
-        number_WLF=torch.where(real_WL1, items.number_WLF, garbage.number_WLF),
-        place_BC=torch.where(batch.mask_BC, items.place_BC, 0),
-        gap_BC=torch.where(batch.mask_BC, items.gap_BC, garbage.gap_BC),
-    )
+    return Batch(**{name: getattr(batch, name)[part] for name in TENSORS})
 
 
 def _take_targets(batch: Batch, chosen: Tensor) -> Batch:
-    names, items = [name for name in TENSORS if name.split("_")[-1].startswith("BC")], _items(batch)
-    items = replace(items, place_BC=items.place_BC[:, chosen], gap_BC=items.gap_BC[:, chosen])
-    return replace(batch, items=items, **{name: getattr(batch, name)[:, chosen] for name in names})
-
-
-def _items(batch: Batch) -> ItemWindows:
-    assert batch.items is not None
-    return batch.items
+    names = [name for name in TENSORS if name.split("_")[-1].startswith("BC")]
+    return replace(batch, **{name: getattr(batch, name)[:, chosen] for name in names})
 
 
 def _trim(batch: Batch, length: int) -> Batch:

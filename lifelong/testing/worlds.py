@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lifelong.data.batch import Batch, ItemWindows
+from lifelong.data.batch import Batch
 from lifelong.data.counts import count_input_names
 from lifelong.data.events import InputSpec
 from lifelong.data.scales import SCALES
@@ -33,8 +33,6 @@ def random_batch(
     length_B: Sequence[int], *, targets: int, inputs: InputSpec = INPUTS, size: int | None = None, seed: int = 0
 ) -> Batch:
     """A batch of random numbers; each user's first target is at position 0, her last after all her events.
-
-    It has windows of items, too; the first one is long.
 
     Args:
         length_B: events of each user.
@@ -66,7 +64,6 @@ def random_batch(
         example_BC=torch.arange(users * targets).view(users, targets),
         weight_BC=torch.ones(users, targets),
         count_BCK=3 * torch.rand(users, targets, counts, generator=generator),
-        items=_windows(users, targets, inputs.item_side, generator),
     )
 
 
@@ -96,24 +93,6 @@ def loyal_batch(*, users: int, targets: int, seed: int, noise: bool = False) -> 
     if not noise:
         batch.label_BCT[:] = (batch.target_BCF[..., 1] == loyal_B.unsqueeze(-1)).float().unsqueeze(-1)
     return batch
-
-
-def _windows(users: int, targets: int, inputs: InputSpec, generator: torch.Generator) -> ItemWindows:
-    """Windows that two targets read each, the first after all events."""
-    windows = users * targets // 2 + 1
-    length_W = torch.randint(0, 13, (windows,), generator=generator)
-    length_W[0] = 70
-    position_WK = (torch.rand(windows, 2, generator=generator) * (length_W.unsqueeze(-1) + 1)).long()
-    position_WK[:, 0] = length_W
-    number_WLF = _numbers({**inputs.item, **inputs.event}, (windows, 70), generator)
-    return ItemWindows(
-        number_WLF=number_WLF * (torch.arange(70) < length_W.unsqueeze(-1)).unsqueeze(-1),
-        length_W=length_W,
-        position_WK=position_WK,
-        place_BC=torch.arange(users * targets).view(users, targets),
-        gap_BC=torch.randint(1, inputs.context["gap"], (users, targets), generator=generator),
-        query_BF=_numbers(inputs.item, (users,), generator),
-    )
 
 
 def _numbers(sizes: dict[str, int], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

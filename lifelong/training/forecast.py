@@ -17,7 +17,6 @@ from lifelong.dtypes import IntArray
 from lifelong.evaluation.evaluate import torch_threads
 from lifelong.evaluation.processes import Processes
 from lifelong.models.base import FittedModel, Model
-from lifelong.training.chunks import chunk_size
 from lifelong.training.compute import open_compute
 from lifelong.training.gradients import Gradients
 from lifelong.training.loop import total_examples
@@ -51,7 +50,7 @@ def seconds_of(dataset: Dataset, model: str, config: RunConfig) -> tuple[float, 
         batches = batches_for(built, dataset, settings)
         compute = open_compute(settings)
         built.to(compute.device).train()
-        gradients = Gradients(built, compute, Processes(), chunk=chunk_size(built, settings))
+        gradients = Gradients(built, compute, Processes())
         try:
             one = _seconds_of_epoch(built, batches, gradients)
         finally:

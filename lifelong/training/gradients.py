@@ -23,9 +23,8 @@ from lifelong.data.batch import Batch
 from lifelong.errors import MismatchError
 from lifelong.evaluation.processes import Processes
 from lifelong.models.base import Model, Output
-from lifelong.training.chunks import losses_of
 from lifelong.training.compute import Compute
-from lifelong.training.losses import Loss
+from lifelong.training.losses import Loss, loss_of
 from lifelong.training.parallel import Passes, parallel_gradients, part_of
 
 _LARGE = 1 << 16
@@ -52,19 +51,18 @@ class Gradients:
         model: in training mode, on the device of `compute`.
         compute: device and precision.
         processes: that share the batches.
-        chunk: events of a chunk, see `lifelong.training.chunks`; None takes whole histories.
 
     Raises:
         MismatchError: the model cannot be trained by several processes, and why.
     """
 
-    def __init__(self, model: Model, compute: Compute, processes: Processes, *, chunk: int | None = None) -> None:
+    def __init__(self, model: Model, compute: Compute, processes: Processes) -> None:
         if processes.several and model.undivided:
             raise MismatchError(
                 f"{model.title} cannot be trained by several processes: {model.undivided}", fix="train without torchrun"
             )
-        self._model, self._compute, self._processes, self._chunk = model, compute, processes, chunk
-        self._parallel = parallel_gradients(model, compute.device, compute.autocast, chunk=chunk)
+        self._model, self._compute, self._processes = model, compute, processes
+        self._parallel = parallel_gradients(model, compute.device, compute.autocast)
         self.passes: Passes = Passes() if self._parallel is None else self._parallel.passes
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._sparse = {id(table.weight) for table in model.tables() if table.sparse}
@@ -101,24 +99,14 @@ class Gradients:
             return self._parallel.backward(batch, share)
         start = time.perf_counter()
         batch = batch.to(self._compute.device)
-        nothing = torch.zeros((), device=self._compute.device)
-        total, cross_entropy = nothing, nothing
-        losses = losses_of(
-            self._model,
-            batch,
-            share,
-            chunk=self._chunk,
-            autocast=self._compute.autocast,
-            aux_shares=self._aux_shares,
-        )
-        for loss in losses:
-            middle = time.perf_counter()
-            torch.autograd.backward(loss.total)
-            total, cross_entropy = total + loss.total.detach(), cross_entropy + loss.cross_entropy.detach()
-            end = time.perf_counter()
-            self.passes.add(end - start, [(middle - start, end - middle)])
-            start = end
-        return Loss(total, cross_entropy)
+        with self._compute.autocast():
+            output = self._model(batch)
+        loss = loss_of(output, batch, share, aux_shares=self._aux_shares(output))
+        middle = time.perf_counter()
+        torch.autograd.backward(loss.total)
+        end = time.perf_counter()
+        self.passes.add(end - start, [(middle - start, end - middle)])
+        return Loss(loss.total.detach(), loss.cross_entropy.detach())
 
     def _aux_shares(self, output: Output | None) -> dict[str, float]:
         """The weights of auxiliary losses that are not means over labelled targets; `None` stands for no users."""

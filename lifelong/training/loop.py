@@ -43,7 +43,6 @@ from lifelong.training.checkpoint import (
     shared_state,
     timed,
 )
-from lifelong.training.chunks import chunk_size
 from lifelong.training.compute import Compute
 from lifelong.training.display import Display
 from lifelong.training.gradients import Gradients
@@ -74,7 +73,6 @@ class Loop:
         started: the model comes with trained weights: they are validated first, and kept if nothing is better.
 
     Raises:
-        ConfigError: the settings ask for chunks of histories, and the model cannot be trained in chunks.
         MismatchError: several processes cannot train this model, or all validation examples have the same label.
     """
 
@@ -113,7 +111,7 @@ class Loop:
         use_sparse_tables(model, settings)
         self._optimiser = build_optimiser(model, settings)
         self._threads = torch.get_num_threads()
-        self._gradients = Gradients(model, compute, self.processes, chunk=chunk_size(model, settings))
+        self._gradients = Gradients(model, compute, self.processes)
         self._validation = validation_subset(dataset.examples("validation"), settings.validation_examples)
         self._ignorant = log_loss_of_shares(self._validation, dataset.schema.tasks, settings.select_task)
 

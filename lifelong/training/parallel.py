@@ -21,8 +21,7 @@ from torch import Tensor
 
 from lifelong.data.batch import TENSORS, Batch
 from lifelong.models.base import Model
-from lifelong.training.chunks import losses_of
-from lifelong.training.losses import Loss
+from lifelong.training.losses import Loss, loss_of
 
 _USERS = 2
 """Smallest number of users in a part."""
@@ -53,7 +52,6 @@ class ParallelGradients:
         model: in training mode, `divisible`.
         threads: the largest number of parts.
         autocast: context of the forward pass.
-        chunk: events of a chunk, see `lifelong.training.chunks`.
     """
 
     def __init__(
@@ -61,10 +59,8 @@ class ParallelGradients:
         model: Model,
         threads: int,
         autocast: Callable[[], AbstractContextManager[None]],
-        *,
-        chunk: int | None = None,
     ) -> None:
-        self._model, self._threads, self._autocast, self._chunk = model, threads, autocast, chunk
+        self._model, self._threads, self._autocast = model, threads, autocast
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.passes: Passes = Passes()
         # Idle threads of torch's own pool spin for a while and would take a core from the parts, so the caller uses one
@@ -103,34 +99,26 @@ class ParallelGradients:
     def _part(
         self, part: Batch, share: float
     ) -> tuple[tuple[Tensor | None, ...], tuple[Tensor, Tensor], tuple[float, float]]:
-        gradients: tuple[Tensor | None, ...] = (None,) * len(self._parameters)
-        total, cross_entropy, forward, backward = torch.zeros(()), torch.zeros(()), 0.0, 0.0
         start = time.perf_counter()
-        for loss in losses_of(self._model, part, share, chunk=self._chunk, autocast=self._autocast):
-            middle = time.perf_counter()
-            found = torch.autograd.grad(loss.total, self._parameters, allow_unused=True)
-            gradients = tuple(_sum(pair) for pair in zip(gradients, found, strict=True))
-            total, cross_entropy = total + loss.total.detach(), cross_entropy + loss.cross_entropy.detach()
-            forward, backward, start = (
-                forward + middle - start,
-                backward + time.perf_counter() - middle,
-                time.perf_counter(),
-            )
-        return gradients, (total, cross_entropy), (forward, backward)
+        with self._autocast():
+            output = self._model(part)
+        loss = loss_of(output, part, share)
+        middle = time.perf_counter()
+        gradients = torch.autograd.grad(loss.total, self._parameters, allow_unused=True)
+        losses = loss.total.detach(), loss.cross_entropy.detach()
+        return gradients, losses, (middle - start, time.perf_counter() - middle)
 
 
 def parallel_gradients(
     model: Model,
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[None]],
-    *,
-    chunk: int | None = None,
 ) -> ParallelGradients | None:
     """Threads for the steps of a model; None where it takes a batch as a whole."""
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1 or not model.divisible:
         return None
-    return ParallelGradients(model, threads, autocast, chunk=chunk)
+    return ParallelGradients(model, threads, autocast)
 
 
 def split(batch: Batch, parts: int) -> list[Batch]:
@@ -156,7 +144,7 @@ def _take(batch: Batch, users: slice) -> Batch:
         if name not in _PER_USER:
             value = value[:, : longest if name in _PER_EVENT else most]
         taken[name] = value
-    return Batch(**taken, items=None if batch.items is None else batch.items.of(users, taken["mask_BC"]))
+    return Batch(**taken)
 
 
 def _sum(gradients: Sequence[Tensor | None]) -> Tensor | None:

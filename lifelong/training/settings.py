@@ -159,7 +159,7 @@ def initialised(
         model.take_factors(_tensors(whole), list(map(_tensors, apart)))
     if model.reads_popularity:
         model.learn_popularity(target_counts(dataset))
-    batches = batches_for(model, dataset, settings, fit_extras=not trained)
+    batches = batches_for(model, dataset, settings, fit_counts=not trained)
     if not trained:
         model.learn_scales(batches.make(pass_B, 0, number) for number, pass_B in enumerate(batches.epoch(0)))
     return batches
@@ -169,21 +169,21 @@ def _tensors(arrays: Mapping[str, Float32Array]) -> dict[str, Tensor]:
     return {name: torch.from_numpy(value) for name, value in arrays.items()}
 
 
-def batches_for(model: Model, dataset: Dataset, settings: TrainSettings, *, fit_extras: bool = True) -> TrainingBatches:
-    """The training batches of a model; what its extras take from the data is set first, from part of the examples.
+def batches_for(model: Model, dataset: Dataset, settings: TrainSettings, *, fit_counts: bool = True) -> TrainingBatches:
+    """The training batches of a model; the scale of its exact counts is set first, from part of the examples.
 
     Args:
-        model: on the CPU; only its extras are changed, such as the scale of counts.
+        model: on the CPU; only that scale is changed.
         dataset: its training split is used.
         settings: of the run.
-        fit_extras: False for a model that has a scale from an earlier training.
+        fit_counts: False for a model that has a scale from an earlier training.
 
     Raises:
         ConfigError: see `TrainingBatches`.
     """
-    if fit_extras:
-        model.extras.fit(dataset, lambda: labelled_training_examples(dataset, seed=settings.seed, limit=_SCALED_BY))
-    return TrainingBatches(dataset, settings, phase=largest_period(model), **model.extras.batch_parts())
+    if model.exact is not None and fit_counts:
+        model.exact.fit(dataset, labelled_training_examples(dataset, seed=settings.seed, limit=_SCALED_BY))
+    return TrainingBatches(dataset, settings, phase=largest_period(model), counts=model.exact is not None)
 
 
 def _split_problems(dataset: Dataset, *, needs_validation: bool) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lifelong.artifact.export import load_model, settings_of
+from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact
 from lifelong.data.dataset import Dataset
 from lifelong.data.renumbering import Renumbering
@@ -84,7 +84,7 @@ class Start:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """All settings of the model."""
-        return check_config(self.name, settings_of(self.artifact))
+        return check_config(self.name, self.artifact.config.settings)
 
     @cached_property
     def model(self) -> Model | FittedModel:

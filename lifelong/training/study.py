@@ -22,7 +22,6 @@ from lifelong.evaluation.compare import AblationRow, Comparison, ComparisonRow, 
 from lifelong.evaluation.costs import Serving, cost_of
 from lifelong.evaluation.facts import in_words
 from lifelong.evaluation.significance import RESAMPLES
-from lifelong.evaluation.trend import trend_note
 from lifelong.models import check_config, model_class
 from lifelong.models.base import Model
 from lifelong.training.ablations import changed, variants
@@ -318,7 +317,7 @@ class _Assembly:
             sweep=sweep(self._dataset, scored, resamples=study.resamples),
             sweep_at_least=next((task.chosen.at_least for task in scored.values()), None),
             ablations=self._ablations(planned.variants),
-            notes=[*self._notes, *cautions(rows or equal, reference), *self._trend()],
+            notes=[*self._notes, *cautions(rows or equal, reference)],
         )
 
     def _rows(self, runs: Mapping[str, Sequence[Run]], reference: str) -> list[ComparisonRow]:
@@ -327,10 +326,6 @@ class _Assembly:
         gathered = {model: gather(of, self._dataset) for model, of in runs.items()}
         reference = reference if reference in gathered else next(iter(gathered))
         return compare(gathered, reference=reference, resamples=self._study.resamples)
-
-    def _trend(self) -> list[str]:
-        note = trend_note(self._dataset, self._dataset.examples("test"))
-        return [] if note is None else [note]
 
     def _served(self, run: Run, measure: Measure | None) -> Serving | None:
         if measure is None:

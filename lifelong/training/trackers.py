@@ -2,16 +2,15 @@
 
     train(callbacks="mlflow"), lifelong train --track mlflow --checked_callbacks--> names --made--> a tracker a run
 
-A tracker writes at every validation, so that curves can be watched while a run goes on. It cannot begin a run that it
-cannot write, but a run that has begun does not end because of its tracker.
+Trackers write at every validation, so that curves can be watched while a run goes on.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,6 @@ from lifelong.training.callbacks import Callback, RunInfo
 from lifelong.training.checkpoint import CurvePoint
 
 logger: logging.Logger = logging.getLogger(__name__)
-_EVERY = 1.0
-"""Seconds between two losses of batches that trackers write."""
-_ATTEMPTS = 3
-"""Failures after which a tracker writes nothing more of its run."""
-_BATCH = 100
-"""Parameters that MLflow takes in one request."""
 _EXAMPLE = 'callbacks=["tensorboard", Watch()], where Watch is a subclass of lifelong.Callback'
 _CALLBACK = "a subclass of lifelong.Callback, or a function without arguments that gives a Callback"
 
@@ -111,55 +104,17 @@ def _expected() -> str:
     return f"a lifelong.Callback, or one of {', '.join(TRACKERS)}"
 
 
-class _Tracker(Callback, ABC):
-    """Writes numbers under names: losses of batches at most once a second, validations at once."""
-
-    def __init__(self) -> None:
-        self._last, self._failures = 0.0, 0
-
-    def stepped(self, examples: int, speed: float, loss: float) -> None:
-        """Write the loss, if a second has passed."""
-        if (now := time.monotonic()) - self._last >= _EVERY:
-            self._last = now
-            self._write({"train/loss": loss, "train/examples_per_second": speed}, examples)
-
-    def validated(self, point: CurvePoint, *, best: bool) -> None:
-        """Write the validation."""
-        found = {"validation/auc": point.auc, "validation/log_loss": point.log_loss}
-        if point.train_loss is not None:
-            found["train/loss"] = point.train_loss
-        for task, measured in point.tasks.items():
-            found |= {f"validation/{task}/{name}": value for name, value in measured.items()}
-        self._write(found, point.examples)
-
-    def ended(self, measured: Mapping[str, float] | None) -> None:
-        """Write the outcome."""
-        self._attempt(lambda: self.close(measured))
-
-    def _write(self, values: Mapping[str, float], examples: int) -> None:
-        # Each attempt may wait for minutes for a server that does not answer.
-        if self._failures < _ATTEMPTS:
-            self._attempt(lambda: self.write(values, examples))
-
-    def _attempt(self, write: Callable[[], None]) -> None:
-        """Hours of training are worth more than their curve."""
-        try:
-            write()
-        except Exception as error:
-            self._failures += 1
-            rest = ", nor what follows" if self._failures == _ATTEMPTS else ""
-            logger.warning("%s: numbers are not written%s: %s", type(self).__name__, rest, error)
-
-    @abstractmethod
-    def write(self, values: Mapping[str, float], examples: int) -> None:
-        """Write numbers at this number of labelled examples."""
-
-    @abstractmethod
-    def close(self, measured: Mapping[str, float] | None) -> None:
-        """Write the end of the run."""
+def _numbers(point: CurvePoint) -> dict[str, float]:
+    """What trackers write of a validation."""
+    found = {"validation/auc": point.auc, "validation/log_loss": point.log_loss}
+    if point.train_loss is not None:
+        found["train/loss"] = point.train_loss
+    return found | {
+        f"validation/{task}/{name}": value for task, measured in point.tasks.items() for name, value in measured.items()
+    }
 
 
-class TensorBoard(_Tracker):
+class TensorBoard(Callback):
     """Curves for TensorBoard, in `<artifact>.tensorboard`; its x axis is labelled examples.
 
     Args:
@@ -167,58 +122,45 @@ class TensorBoard(_Tracker):
     """
 
     def __init__(self, folder: Path | str | None = None) -> None:
-        super().__init__()
         require("tensorboard", extra="tensorboard", purpose="writing for TensorBoard")
-        self._folder = None if folder is None else Path(folder)
-        self._writer: Any = None
+        self._folder, self._writer = folder, None
 
     def begun(self, run: RunInfo) -> None:
-        """Open the file."""
+        """Open the file, and write the settings."""
         from torch.utils.tensorboard import SummaryWriter
 
         usual = run.folder.with_name(f"{run.folder.name}.tensorboard")
-        self._writer = SummaryWriter(str(usual if self._folder is None else self._folder / run.name))
+        self._writer: Any = SummaryWriter(str(usual if self._folder is None else Path(self._folder) / run.name))
         lines = [f"    {name} = {value!r}" for name, value in run.settings.items()]
-        self._writer.add_text("settings", "\n".join([f"{run.model}", "", *lines]))
+        self._writer.add_text("settings", "\n".join([run.model, "", *lines]))
 
-    def write(self, values: Mapping[str, float], examples: int) -> None:
-        """Write numbers, and flush them."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, examples)
+    def validated(self, point: CurvePoint, *, best: bool) -> None:
+        """Write the validation, and flush it."""
+        for name, value in _numbers(point).items():
+            self._writer.add_scalar(name, value, point.examples)
         self._writer.flush()
 
-    def close(self, measured: Mapping[str, float] | None) -> None:
+    def ended(self, measured: Mapping[str, float] | None) -> None:
         """Close the file."""
         self._writer.close()
 
 
-class MlFlow(_Tracker):
+class MlFlow(Callback):
     """A run of MLflow for each training, in the experiment and at the tracking server that MLflow is set to.
 
-    Inside a run that is active already it is a nested one.
+    Inside a run that is active already it is a nested one. A run cannot begin where MLflow cannot be used; one that has
+    begun does not end because MLflow fails, as hours of training are worth more than their curve.
 
     Raises:
         LifelongError: MLflow cannot use its tracking server or database.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self._mlflow = require("mlflow", extra="mlflow", purpose="tracking with MLflow")
-        self._id = ""
-        # Also makes the tables of a new database, before several processes do so at once.
-        self._checked(lambda: self._mlflow.MlflowClient().search_experiments(max_results=1))
-
-    def begun(self, run: RunInfo) -> None:
-        """Start the run, with all settings.
-
-        Raises:
-            LifelongError: MLflow cannot write it, and why.
-        """
-        self._checked(lambda: self._begin(run))
-
-    def _checked(self, call: Callable[[], object]) -> None:
         try:
-            call()
+            self._client = self._mlflow.MlflowClient()
+            # Also makes the tables of a new database, before several processes do so at once.
+            self._client.search_experiments(max_results=1)
         except Exception as error:
             raise LifelongError(
                 f"MLflow cannot use {self._mlflow.get_tracking_uri()}: {error}",
@@ -227,29 +169,39 @@ class MlFlow(_Tracker):
                 "sqlalchemy alembic`",
             ) from error
 
-    def _begin(self, run: RunInfo) -> None:
-        client, active = self._mlflow.MlflowClient(), self._mlflow.active_run()
+    def begun(self, run: RunInfo) -> None:
+        """Start the run, with all settings."""
+        active = self._mlflow.active_run()
         experiment = self._mlflow.tracking.fluent._get_experiment_id() if active is None else active.info.experiment_id
         tags = {"lifelong.model": run.model, "mlflow.source.name": "lifelong"}
-        if active is not None:
-            tags["mlflow.parentRunId"] = active.info.run_id
-        self._id = client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
-        settings = {"model": run.model, "folder": run.folder, **run.settings}
-        params = [self._mlflow.entities.Param(name, str(value)[:500]) for name, value in settings.items()]
-        for first in range(0, len(params), _BATCH):
-            client.log_batch(self._id, params=params[first : first + _BATCH])
+        tags |= {} if active is None else {"mlflow.parentRunId": active.info.run_id}
+        self._id: str = self._client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
+        for name, value in {"model": run.model, "folder": run.folder, **run.settings}.items():
+            self._client.log_param(self._id, name, str(value)[:500])
 
-    def write(self, values: Mapping[str, float], examples: int) -> None:
-        """Log numbers, in one request."""
-        now = int(1000 * time.time())
-        metrics = [self._mlflow.entities.Metric(name, value, now, examples) for name, value in values.items()]
-        self._mlflow.MlflowClient().log_batch(self._id, metrics=metrics)
+    def validated(self, point: CurvePoint, *, best: bool) -> None:
+        """Log the validation."""
+        self._log(_numbers(point), point.examples)
 
-    def close(self, measured: Mapping[str, float] | None) -> None:
+    def ended(self, measured: Mapping[str, float] | None) -> None:
         """Log what was measured, and end the run."""
-        if measured:
-            self.write({f"final/{name}": value for name, value in measured.items()}, 0)
-        self._mlflow.MlflowClient().set_terminated(self._id, "FAILED" if measured is None else "FINISHED")
+        self._log({f"final/{name}": value for name, value in (measured or {}).items()}, 0)
+        with _warned():
+            self._client.set_terminated(self._id, "FAILED" if measured is None else "FINISHED")
+
+    def _log(self, values: Mapping[str, float], examples: int) -> None:
+        now = int(1000 * time.time())
+        with _warned():
+            metrics = [self._mlflow.entities.Metric(name, value, now, examples) for name, value in values.items()]
+            self._client.log_batch(self._id, metrics=metrics)
+
+
+@contextmanager
+def _warned() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        logger.warning("MLflow: numbers are not written: %s", error)
 
 
 _OWN: dict[str, Callable[[], Callback]] = {"tensorboard": TensorBoard, "mlflow": MlFlow}

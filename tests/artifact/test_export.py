@@ -19,12 +19,10 @@ from lifelong import atomic as folders
 from lifelong.artifact import graphs
 from lifelong.artifact.export import load_model, write_artifact
 from lifelong.artifact.folder import Artifact
-from lifelong.data.cell_plan import CellScale, plan_of
 from lifelong.data.dataset import Dataset
 from lifelong.data.negatives import drawn_counts
 from lifelong.errors import ArtifactError, UsageError
 from lifelong.evaluation.evaluate import predict
-from lifelong.memory.counting import plan_from
 from lifelong.models import MODELS, SERVED, build
 from lifelong.models.base import FittedModel, MemoryModel, Model
 from lifelong.nn.scaled import weights_of
@@ -87,18 +85,6 @@ def test_a_form_that_cannot_be_served_is_kept_and_says_why(dataset, tmp_path):
         artifact.graph("read")
     with pytest.raises(ArtifactError, match="depends on the target"):
         _ = artifact.tables
-
-
-@pytest.mark.parametrize("side", ["item", "both"])
-def test_a_model_with_an_item_side_memory_comes_back(side, tmp_path):
-    dataset = tiny_dataset(tmp_path / "data", item_histories=True)
-    settings = {"side": side, "periods": (1, 2)}
-    model = build("hpmn", dataset.inputs, settings)
-    artifact = write(tmp_path / "artifact", model, dataset, settings)
-    examples = dataset.examples("test")
-    np.testing.assert_array_equal(
-        predict(load_model(artifact), dataset, examples), predict(model.eval(), dataset, examples)
-    )
 
 
 def test_a_loaded_model_is_in_evaluation_mode(hpmn):
@@ -213,42 +199,6 @@ def test_weights_that_do_not_fit_the_settings_are_refused(hpmn):
         load_model(broken)
 
 
-@pytest.mark.parametrize("name", ["hpmn", "hpmn_dynamic", "tally"])
-def test_weights_under_the_names_of_earlier_releases_load(name, dataset):
-    model, other = (build(name, dataset.inputs, SETTINGS.get(name, {})) for _ in range(2))
-    earlier = dict(model.state_dict())
-    for old, new in model.earlier_names.items():
-        for weight in [weight for weight in earlier if weight.startswith(f"{new}.")]:
-            earlier[old + weight.removeprefix(new)] = earlier.pop(weight)
-    assert not any("memory" in weight or "reader" in weight for weight in earlier)
-    other.load_state_dict(earlier)
-    assert all(torch.equal(one, two) for one, two in zip(model.parameters(), other.parameters(), strict=True))
-
-
-def test_a_tally_of_an_earlier_release_has_no_factors(dataset, tmp_path):
-    earlier = tiny_artifact(tmp_path / "a", dataset, model="tally", settings={**SETTINGS["tally"], "factors": []})
-    settings = {name: value for name, value in earlier.config.settings.items() if name != "factors"}
-    bare = Artifact(earlier.path, earlier.manifest, earlier.config.model_copy(update={"settings": settings}))
-    one, other = load_model(earlier), load_model(bare)
-    assert list(one.state_dict()) == list(other.state_dict())
-    assert plan_of(settings, bare.config.input_spec) == other.counts.plan
-
-
-def test_a_tally_of_an_earlier_release_has_fine_cells(dataset, tmp_path):
-    fine = tiny_artifact(tmp_path / "a", dataset, model="tally", settings={**SETTINGS["tally"], "scale": "fine"})
-    config = fine.config.model_dump(mode="json")
-    assert config["settings"].pop("scale") == "fine"
-    (layout,) = (part for part in config["memory"] if part["name"] == "cell")
-    assert layout["cells"].pop("scale") == "fine"
-    earlier = Artifact(fine.path, fine.manifest, type(fine.config).model_validate(config))
-    assert earlier.config.memory == fine.config.memory
-    plan = load_model(earlier).counts.plan
-    assert plan.scale == CellScale.FINE and plan == plan_of(earlier.config.settings, earlier.config.input_spec)
-    assert plan == plan_from(
-        json.dumps({"cells_F": plan.cells_F, "words": plan.words, "patience": 400, "repeats": True})
-    )
-
-
 def test_scaled_inputs_cost_a_service_nothing(dataset, tmp_path):
     def operators(model: Model, folder: Path) -> Counter[str]:
         graphs.write_graphs(model.eval(), folder)
@@ -270,17 +220,6 @@ def test_scaled_inputs_cost_a_service_nothing(dataset, tmp_path):
                 part.copy_(value)
         head.layers[0] = plain
     assert found == operators(model, tmp_path / "plain")
-
-
-def test_a_tally_of_an_earlier_release_has_plain_inputs(dataset, tmp_path):
-    model = build("tally", dataset.inputs, SETTINGS["tally"])
-    later = ("mean_X", "scale_X", "steady")
-    plain = {name: value for name, value in model.state_dict().items() if not name.endswith(later)}
-    assert len(plain) == len(model.state_dict()) - 5
-    other = build("tally", dataset.inputs, SETTINGS["tally"])
-    other.load_state_dict(plain)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, other.state_dict()[name]), name
 
 
 def test_the_committed_artifact_is_of_this_format(hpmn):

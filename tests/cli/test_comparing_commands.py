@@ -89,9 +89,8 @@ def test_all_models_leaves_out_what_the_dataset_cannot_train_and_says_why(run, d
     words = ("compare", dataset.folder, "--sweep", "none", "--json")
     document = run(*words, "--out", tmp_path / "all").document
     assert [row["model"] for row in document["rows"]] == ["popularity"]
-    left_out, trend = document["notes"]
+    (left_out,) = document["notes"]
     assert left_out == "counts is left out: counts cannot be trained on this dataset: it has no prices"
-    assert trend.startswith("An item's trend alone") and trend.endswith("(popularity)")
     named = run(*words, "--models", "popularity,counts", "--out", tmp_path / "named")
     assert named.code == 1
     assert "it has no prices" in named.document["failures"]["counts-seed0"]
@@ -201,15 +200,6 @@ def test_a_model_given_counts_is_a_row_of_its_own_and_costs_no_service(run, data
     assert [(point["model"], point["events"]) for point in document["sweep"]][2:] == [
         *(("dnn_counts", 5), ("dnn_counts", None))
     ]
-
-
-def test_a_side_of_items_asks_for_a_dataset_with_events_by_item(run, dataset, tmp_path):
-    words = ("--models", "dnn,dnn_both", "--sweep", "none", *QUICK)
-    outcome = run("compare", dataset.folder, "--out", tmp_path / "report", *words, "--json")
-    assert outcome.code == 1
-    assert [row["model"] for row in outcome.document["rows"]] == ["dnn"]
-    reason = outcome.document["failures"]["dnn_both-seed0"]
-    assert "no item histories" in reason and "item_histories=true" in reason
 
 
 def test_a_command_can_be_typed_again(tmp_path):

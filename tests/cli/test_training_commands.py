@@ -352,15 +352,13 @@ def test_models_lists_every_model_with_its_settings(run):
     assert document["hpmn"]["served"] is True
     assert {"name": "width", "default": 32, "help": "width of a memory slot"} in document["hpmn"]["settings"]
     assert "HPMN" in run("models").stdout
-    assert [setting["name"] for setting in listed["shared_settings"]] == [
-        *("head", "context", "counts", "side", "item_recent")
-    ]
+    assert [setting["name"] for setting in listed["shared_settings"]] == ["head", "context", "counts"]
 
 
 def test_models_lists_the_names_of_presets_and_endings_with_what_they_stand_for(run):
     document = run("models", "--json").document
     assert document["presets"]["sim_soft"] == {"model": "sim", "settings": {"search": "soft"}}
-    assert document["endings"]["_both"] == {"side": "both"}
+    assert document["endings"] == {"_counts": {"counts": True}}
     assert 'sim with search = "soft"' in run("models").stdout
 
 

@@ -104,12 +104,6 @@ def test_a_price_that_came_with_an_event_is_shown_and_a_level_says_nothing_new()
     assert priced.texts("price", ["tea"], number_N) == [priced.vocabularies["price"].value_of(int(number_N[0]))]
 
 
-def test_a_catalogue_of_an_earlier_release_shows_levels() -> None:
-    priced = _priced()
-    older = Catalogue(priced.ids, priced.number_VF, priced.vocabularies)
-    assert [float(text or "nan") for text in _price_texts(older, ["tea"])] == [pytest.approx(3.034, abs=1e-3)]
-
-
 def test_own_values_of_another_shape_are_refused(tmp_path: Path) -> None:
     priced = _priced()
     priced.save(tmp_path)

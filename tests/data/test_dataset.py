@@ -20,8 +20,11 @@ def test_a_folder_without_a_manifest_is_not_a_dataset(tmp_path: Path) -> None:
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     tiny_dataset(tmp_path)
     manifest = json.loads((tmp_path / "dataset.json").read_text())
-    (tmp_path / "dataset.json").write_text(json.dumps(manifest | {"format_version": 99}))
-    with pytest.raises(DatasetError, match="has format version 99"):
+    (tmp_path / "dataset.json").write_text(json.dumps(manifest | {"format_version": 99, "of_another_release": 1}))
+    with pytest.raises(
+        DatasetError,
+        match=r"dataset format 99. Expected: 1, the format of this release. To do: prepare the dataset again",
+    ):
         Dataset(tmp_path)
 
 

@@ -97,24 +97,6 @@ def test_uniform_draws_every_item_of_the_period_alike() -> None:
     assert share == pytest.approx([0, 0, 1 / 3, 1 / 3, 1 / 3, 0, 0, 0], abs=0.02)
 
 
-def test_same_category_draws_from_the_category_of_the_target() -> None:
-    category_V = np.array([0, 1, 7, 7, 8, 8, 7])
-    events = [[(1, 2)], [(1, 3)], [(1, 4)], [(1, 5)], [(1, 3)], [(1, 3)], [(1, 6)]]
-    drawn = _draw(events, 7, "same_category", ratio=4000, category_V=category_V)
-    assert np.bincount(drawn[0], minlength=7) / 4000 == pytest.approx([0, 0, 0, 3 / 4, 0, 0, 1 / 4], abs=0.03)
-    assert set(drawn[2].tolist()) == {5}
-
-
-def test_a_category_without_another_item_falls_back_to_popularity_and_is_counted() -> None:
-    histories = _histories([[(1, 2)], [(1, 3)], [(1, 3)]])
-    sampler = NegativeSampler(
-        histories, row_counts(histories, 4), NegativeRule(rule="same_category"), category_V=np.array([0, 1, 5, 6])
-    )
-    assert sampler.draw(_targets(histories), np.random.default_rng(0)).tolist() == [[3], [2], [2]]
-    assert sampler.counted["fallback_popularity"] == 3
-    assert sampler.counted["fallback_catalogue"] == 0
-
-
 def test_an_item_of_the_own_moment_is_drawn_again_but_one_of_the_history_is_not() -> None:
     drawn = _draw([[(10, 4), (20, 2), (20, 3)]], 5, "uniform", ratio=50)
     assert set(drawn[0].tolist()) == {2, 3}
@@ -154,7 +136,7 @@ def test_the_coin_flip_excludes_the_true_item_alone() -> None:
     events=st.lists(
         st.lists(st.tuples(st.integers(0, 3), st.integers(2, 7)), max_size=10).map(sorted), min_size=1, max_size=5
     ).filter(lambda users: any(users)),
-    rule=st.sampled_from(["uniform", "popularity", "same_category"]),
+    rule=st.sampled_from(["uniform", "popularity"]),
     ratio=st.integers(1, 3),
     seed=st.integers(0, 2**32),
 )
@@ -163,9 +145,7 @@ def test_a_negative_never_stands_in_the_own_moment(
 ) -> None:
     histories = _histories(events)
     targets = _targets(histories)
-    sampler = NegativeSampler(
-        histories, row_counts(histories, 9), NegativeRule(rule=rule, ratio=ratio), category_V=np.arange(9) // 3
-    )
+    sampler = NegativeSampler(histories, row_counts(histories, 9), NegativeRule(rule=rule, ratio=ratio))
     drawn = sampler.draw(targets, np.random.default_rng(seed))
     assert drawn.shape == (len(targets), ratio)
     for place, rows in enumerate(drawn.tolist()):
@@ -268,14 +248,6 @@ def test_a_dataset_of_logged_labels_has_no_sampler(tmp_path: Path) -> None:
     dataset = tiny_dataset(tmp_path)
     dataset.manifest = dataset.manifest.model_copy(update={"negatives": NegativeRule(rule="none")})
     with pytest.raises(MismatchError, match="logged labels"):
-        NegativeSampler.open(dataset, "train")
-
-
-def test_a_category_that_the_catalogue_lacks_is_named(tmp_path: Path) -> None:
-    dataset = tiny_dataset(tmp_path)
-    rule = NegativeRule(rule="same_category", category_field="colour")
-    dataset.manifest = dataset.manifest.model_copy(update={"negatives": rule})
-    with pytest.raises(MismatchError, match=r"'colour'.*Expected: one of item, category"):
         NegativeSampler.open(dataset, "train")
 
 

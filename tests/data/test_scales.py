@@ -6,9 +6,6 @@ import pytest
 from lifelong.data.events import NO_TIME, context_numbers
 from lifelong.data.scales import (
     FIRST_LEVEL,
-    ITEM_SCALES,
-    RATING,
-    REVIEWS,
     SCALES,
     SINCE,
     TIME_OF_DAY,
@@ -61,22 +58,7 @@ def test_codes_of_octaves_are_filled_one_after_another() -> None:
     assert np.diff(code_VK[FIRST_LEVEL:].sum(axis=1)) == pytest.approx(1 / 12)
 
 
-def test_numbers_of_events_go_up_a_twelfth_of_an_octave_at_a_time() -> None:
-    found = ITEM_SCALES[REVIEWS].numbers(np.array([0, 1, 3, 1023, 2**40]), np.ones(5, bool))
-    assert (found - FIRST_LEVEL).tolist() == [0, 12, 24, 120, 27 * 12]
-
-
-def test_a_share_moves_along_equal_parts_and_stays_within_them() -> None:
-    scale = ITEM_SCALES[RATING]
-    values, known = np.array([-1, 0, 0.25, 0.5, 1, 7, 0.5]), np.array([True] * 6 + [False])
-    found = scale.numbers(values, known)
-    assert (found - FIRST_LEVEL).tolist() == [0, 0, 32, 64, 128, 128, UNKNOWN - FIRST_LEVEL]
-    code_VK = scale.codes()
-    assert code_VK[found[2]].tolist() == [1] * 4 + [0] * 13
-    assert np.diff(code_VK[FIRST_LEVEL:].sum(axis=1)) == pytest.approx(1 / 8)
-
-
-@pytest.mark.parametrize("scale", (SCALES | ITEM_SCALES).values(), ids=SCALES | ITEM_SCALES)
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
 def test_padding_has_no_code_and_unknown_one_of_its_own(scale: Scale) -> None:
     code_VK = scale.codes()
     assert len(code_VK) == scale.size

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +14,7 @@ from support.variants import moved
 
 from lifelong.artifact.export import write_artifact
 from lifelong.artifact.folder import Artifact
-from lifelong.artifact.manifest import make_manifest
-from lifelong.data.periods import Periods, period_of, periods_of
+from lifelong.data.periods import period_of, periods_of
 from lifelong.errors import MismatchError
 from lifelong.evaluation.evaluate import evaluate
 from lifelong.evaluation.in_sample import check_in_sample
@@ -92,36 +89,6 @@ def test_what_the_artifact_at_the_start_saw_counts(monday, of_tuesday, tmp_path)
     assert [one.data_hash for one in again.config.seen] == [monday.manifest.data_hash, of_tuesday.config.data_hash]
     with pytest.raises(MismatchError, match="overlaps what the artifact saw"):
         evaluate(again, monday, bootstrap=2)
-
-
-def earlier(artifact: Artifact, out: Path, **changes: object) -> Artifact:
-    """As a release wrote it that kept no periods."""
-    shutil.copytree(artifact.path, out)
-    config = json.loads((out / "config.json").read_text())
-    del config["seen"]
-    (out / "config.json").write_text(json.dumps(config | changes))
-    (out / "manifest.json").write_text(make_manifest(out).model_dump_json())
-    return Artifact.open(out)
-
-
-def test_an_artifact_of_an_earlier_release_says_that_it_is_not_known(monday, tuesday, of_tuesday, tmp_path):
-    old = earlier(of_tuesday, tmp_path / "old")
-    assert check_in_sample(old, tuesday, "test").answer is False, "its own dataset"
-    result = evaluate(old, monday, bootstrap=2)
-    assert result.in_sample is None and "is not known" in result.in_sample_note
-    started = earlier(of_tuesday, tmp_path / "started", run={"start": {"artifact": "x"}})
-    assert check_in_sample(started, tuesday, "test").answer is None
-
-
-def test_a_start_of_an_earlier_release_leaves_it_unknown(monday, tuesday, of_tuesday, tmp_path):
-    model = build("popularity", monday.inputs, {})
-    model.fit(monday)
-    start = earlier(of_tuesday, tmp_path / "old")
-    again = write_artifact(tmp_path / "again", model, monday, run={}, metrics={}, calibrator=None, start=start)
-    assert again.config.seen[1] == Periods(
-        data_hash=tuesday.manifest.data_hash, cut_times=(), train=None, validation=None
-    )
-    assert check_in_sample(again, monday, "test").answer is None
 
 
 def test_a_comparison_does_not_score_a_stored_artifact_that_saw_its_test_period(monday, of_tuesday, tmp_path):

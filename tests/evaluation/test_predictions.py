@@ -39,10 +39,3 @@ def test_a_result_is_a_frame_of_every_metric(result: Result) -> None:
     assert len(frame.loc["unseen"]) == len(result.unseen.metrics)
     for part in result.repeats:
         assert frame.loc[(part.name, "auc"), "value"] == pytest.approx(part.metrics["auc"].value, nan_ok=True)
-
-
-def test_a_record_of_an_earlier_release_has_no_repeats_and_is_read(result: Result) -> None:
-    earlier = Result.model_validate(result.model_dump(mode="json", exclude={"repeats"}))
-    assert len(result.repeats) == 2
-    assert earlier.repeats == []
-    assert not {"repeat", "explore"} & set(earlier.to_frame()["part"])

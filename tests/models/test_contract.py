@@ -21,8 +21,6 @@ CASES = [
     # With a short term in addition to the search: read from the history, and from a memory.
     ModelCase("eta", {"short": 10}),
     ModelCase("sdim", {"short": 10, "groups": 8}),
-    *(ModelCase("hpmn", {"side": side}) for side in ("item", "both")),
-    ModelCase("gru4rec", {"side": "both"}),
     # One of each way in which a model comes to its head.
     *(ModelCase(name, {"counts": True}) for name in ("hpmn", "din", "sdim", "gated_delta")),
 ]

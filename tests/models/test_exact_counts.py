@@ -62,7 +62,7 @@ def test_the_models_that_a_memory_is_compared_with_take_counts() -> None:
 def test_the_trained_baseline_of_repeat_consumption_is_gru4rec_with_exact_counts_in_its_head() -> None:
     named = build("gru4rec_counts", INPUTS, {})
     assert (type(named).__name__, named.title) == ("Gru4Rec", "GRU4Rec + counts")
-    assert isinstance(named, Model) and list(named.extras) == ["counts"]
+    assert isinstance(named, Model) and named.exact is not None
     assert "`gru4rec_counts`" in (exact_counts.__doc__ or "")
 
 
@@ -70,7 +70,7 @@ def test_counts_are_off_unless_asked_for() -> None:
     assert check_config("din", {}) == check_config("din", {"counts": False})
     assert "counts" not in check_config("din", {})
     plain, batch = build("din", INPUTS, {}).eval(), random_batch([12], targets=2)
-    assert not plain.extras and is_served(plain)
+    assert plain.exact is None and is_served(plain)
     without = replace(batch, count_BCK=batch.count_BCK[..., :0])
     assert torch.equal(plain(batch).logit_BCT, plain(without).logit_BCT)
 
@@ -124,7 +124,7 @@ def test_who_is_given_counts_knows_how_popular_the_target_is(name: str) -> None:
     changed = (model(batch).logit_BCT != before)[..., 0]
     same_BC = (batch.target_BCF[..., 0] == own) & batch.mask_BC
     # Every value moves with the scale, the popular one the other way.
-    popular = model.extras["counts"].popular
+    popular = model.exact.popular
     popular_V = popular.popular_0[:, 0]
     assert changed[batch.mask_BC].all() and same_BC.any()
     assert popular_V[own] > 0 > popular_V[own - 1]
@@ -140,32 +140,3 @@ def test_popularity_is_a_logarithm_standardised_over_the_targets() -> None:
     mean = float(log @ weight)
     deviation = float(np.sqrt(((log - mean) ** 2) @ weight))
     np.testing.assert_allclose(found, [*((log - mean) / deviation), -mean / deviation], rtol=1e-5)
-
-
-def test_weights_of_earlier_artifacts_load_by_the_names_that_they_had() -> None:
-    model = build("hpmn_both_counts", INPUTS, {"width": 4, "periods": [1, 2]})
-    assert isinstance(model, Model)
-    earlier = {
-        "extras.counts.scale.": "counted.",
-        "extras.counts.popular.": "popular.",
-        "extras.item_side.": "item_side.",
-    }
-    state = model.state_dict()
-    for now, then in earlier.items():
-        state = {name.replace(now, then) if name.startswith(now) else name: value for name, value in state.items()}
-    assert not [name for name in state if name.startswith("extras.")]
-    other = build("hpmn_both_counts", INPUTS, {"width": 4, "periods": [1, 2]})
-    assert isinstance(other, Model)
-    other.load_state_dict(state)
-    assert all(torch.equal(value, other.state_dict()[name]) for name, value in model.state_dict().items())
-
-
-def test_extras_are_read_in_the_order_in_which_they_are_given() -> None:
-    model, batch = build("hpmn_both_counts", INPUTS, {}), random_batch([12, 5], targets=3)
-    assert isinstance(model, Model)
-    assert list(model.extras) == ["counts", "item_side"]
-    parts, losses = model.extras(batch)
-    context_BCE, same = model.context_of(batch)
-    assert torch.equal(context_BCE, torch.cat([model.embed_context(batch.context_BCF), *parts], dim=-1))
-    assert losses.keys() == same.keys() == {"item_covariance"}
-    assert context_BCE.shape[-1] == model.context_width

@@ -12,7 +12,7 @@ pytest.importorskip("lightgbm")
 from lifelong.data.catalogue import FIRST_ROW
 from lifelong.data.dataset import Dataset
 from lifelong.data.examples import SPLITS, Examples, Split
-from lifelong.errors import ConfigError, MismatchError, MissingExtraError
+from lifelong.errors import ConfigError, MissingExtraError
 from lifelong.models.gbdt import Gbdt, GbdtConfig
 from lifelong.testing.datasets import tiny_dataset
 
@@ -163,14 +163,6 @@ def logged(dataset: Dataset) -> Dataset:
 def test_items_too_many_to_be_categories_are_told_apart_by_their_mean_label(dataset: Dataset) -> None:
     changed = logged(dataset)
     assert ordered(fitted(changed, categories=0, vectors=0), changed) > 0.9
-
-
-def test_trees_of_an_earlier_release_are_refused(dataset: Dataset, tmp_path: Path) -> None:
-    fitted(dataset, rounds=1).save(tmp_path / "model")
-    path = tmp_path / "model" / "gbdt.json"
-    path.write_text(path.read_text().replace('"version": 2', '"version": 1'))
-    with pytest.raises(MismatchError, match="inputs of an earlier release"):
-        Gbdt.load(tmp_path / "model")
 
 
 def test_the_vault_of_a_given_split_is_scored_with_the_answers_of_the_rest(make: Make) -> None:

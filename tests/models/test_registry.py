@@ -146,7 +146,6 @@ def test_a_class_that_is_not_registered_has_no_name() -> None:
 def test_every_name_is_a_model_a_preset_or_one_of_these_with_endings() -> None:
     assert choose("sim_soft_counts", {}) == ("sim", MODELS["sim"], {"search": "soft", "counts": True})
     assert choose("hpmn_authors_counts", {}).entry is HpmnAuthors
-    assert choose("rum_item_item", {}) == ("rum_item", MODELS["rum_item"], {"side": "item"})
 
 
 def test_context_fields_that_the_data_lacks_are_named_with_those_there_are() -> None:
@@ -164,8 +163,6 @@ def test_context_fields_that_the_data_lacks_are_named_with_those_there_are() -> 
         ({"context": "hour"}, r"model.context: must be a list, as in \[a, b\] \(found 'hour'\)"),
         ({"context": [1]}, r"model.context.0: must be a text \(found 1\)"),
         ({"counts": "some"}, r"model.counts: must be true or false \(found 'some'\)"),
-        ({"side": "left"}, r"model.side: must be 'user', 'item' or 'both' \(found 'left'\)"),
-        ({"side": "both", "item_recent": 0}, r"model.item_recent: must be above 0 \(found 0\)"),
         ({"head": "tall"}, r"model.head: there is no head 'tall' \(there are: shared, mmoe, ple, esmm\)"),
     ],
 )
@@ -175,10 +172,10 @@ def test_settings_that_all_models_share_are_checked_like_their_own(settings: dic
 
 
 def test_shared_settings_are_left_out_where_they_are_as_usual() -> None:
-    usual = {"head": "shared", "counts": False, "side": "user"}
+    usual = {"head": "shared", "counts": False}
     assert check_config("hpmn", usual) == check_config("hpmn", {})
-    unusual = check_config("hpmn", {"side": "both", "context": ["hour"]})
-    assert unusual == {**check_config("hpmn", {}), "context": ("hour",), "side": "both", "item_recent": 100}
+    unusual = check_config("hpmn", {"counts": True, "context": ["hour"]})
+    assert unusual == {**check_config("hpmn", {}), "context": ("hour",), "counts": True}
 
 
 @pytest.mark.parametrize("name", ["counts", "gbdt", "hpmn_authors"])
@@ -200,11 +197,3 @@ def test_a_floor_keeps_no_memory_and_says_why() -> None:
 def test_a_memory_model_is_returned_as_it_is() -> None:
     model = build("dnn", INPUTS, {})
     assert require_served(model, purpose="serving") is model
-
-
-@pytest.mark.parametrize("users", [False, True])
-def test_the_basket_of_an_artifact_of_an_earlier_release_is_one_event(users: bool) -> None:
-    kept = {"user_factors": True} if users else {"factors": 4}
-    earlier = choose("fpmc", kept).entry.earlier_settings
-    assert check_config("fpmc", kept)["basket"] is True
-    assert check_config("fpmc", {**earlier, **kept})["basket"] is False

@@ -255,7 +255,6 @@ def test_the_training_period_of_a_given_split_ends_with_each_users_last_training
         ({"impressions": SHOWN}, {"protocol": "given"}, "does not say which impressions are for testing"),
         ({"impressions": SHOWN, "protocol": "impressions"}, {"negatives": "uniform"}, "which takes logged labels"),
         ({}, {"protocol": "paper", "ratio": 2}, "one example a user"),
-        ({}, {"negatives": "same_category"}, "need an item field for it"),
         ({"time_unit": "ordinal", "protocol": "given"}, {"protocol": "temporal"}, "has no times"),
         ({}, {"buckets": {"colour": 4}}, "has no item field 'colour'"),
     ],

@@ -73,11 +73,10 @@ def seen(dataset: Dataset) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        ("typed", {"tasks": "any,buy", "item_histories": True, "item_statistics": True}),
+        ("typed", {"tasks": "any,buy"}),
         ("typed", {"negatives": "following", "window": 0.001}),
         ("typed", {"protocol": "paper"}),
         ("ratings", {"tasks": "rating"}),
-        ("ratings", {"tasks": "rating", "item_statistics": True}),
     ],
 )
 def test_other_events_in_the_vault_change_no_byte_outside_of_it(

@@ -15,8 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from lifelong.data.events import USUAL_CONTEXT
-from lifelong.models import ENDINGS, MODELS, PRESETS, SharedSettings, exact_counts, item_side
-from lifelong.models.item_side import can_have_item_side
+from lifelong.models import ENDINGS, MODELS, PRESETS, SharedSettings, exact_counts
 from lifelong.models.registry import Entry
 from lifelong.models.shared import shared_names
 from lifelong.nn import tasks
@@ -26,7 +25,6 @@ from lifelong.training.settings import ENOUGH, EPOCHS, SMALLEST, STEPS, TWICE
 SHARED_PAGES = {
     "several-tasks": "Several tasks",
     "exact-counts": "Exact counts for any model",
-    "item-side-memory": "Item-side memory",
     "initial-embeddings": "Initial embeddings",
 }
 """Page -> title: what any model can have."""
@@ -37,7 +35,6 @@ def pages() -> dict[str, str]:
     shared = {
         "several-tasks": _several_tasks(),
         "exact-counts": _exact_counts(),
-        "item-side-memory": _item_side_memory(),
         "initial-embeddings": _initial_embeddings(),
     }
     return {
@@ -92,8 +89,7 @@ def _index() -> str:
             "## Context\n",
             "Every model that is trained by gradient, except `hpmn_authors`, reads the context of a request in its "
             f"head: {_code(USUAL_CONTEXT)}, or the fields that are listed in `model.context` instead; see "
-            "[context](../context.md). Among them are `item.reviews` and `item.rating`, how often the target's item "
-            "was met before and how it was rated, where the data was prepared with `item_statistics`.\n",
+            "[context](../context.md).\n",
             "## A model of your own\n",
             "One file in `lifelong/models`, with a frozen dataclass of its settings and a class that has them as "
             "`Config`, and one line in `lifelong/models/registry.py`. The contract tests (`lifelong.testing`), the "
@@ -155,7 +151,7 @@ def _possible(entry: Any) -> set[str]:
     possible = shared_names(entry)
     if possible and not entry.common_head:
         possible -= {"counts", "head"}
-    return possible if can_have_item_side(entry) else possible - {"side", "item_recent"}
+    return possible
 
 
 def _several_tasks() -> list[str]:
@@ -172,22 +168,6 @@ def _exact_counts() -> list[str]:
         *_described(exact_counts),
         "`NAME_counts` is a model or preset with counts, as a row of its own: `lifelong compare DATA --models "
         "tally,hpmn,hpmn_counts,sim_soft_counts`. It takes the settings of `[NAME]`, and those of `[NAME_counts]`.\n",
-    ]
-
-
-def _item_side_memory() -> list[str]:
-    able = _code(name for name, entry in MODELS.items() if can_have_item_side(entry))
-    return [
-        *_described(item_side),
-        "Chosen with `--set model.side=user|item|both`, for models with a memory that is read in the common way, by "
-        f"the common head: {able}. `NAME_item` and `NAME_both` are such a model as a row of its own in a comparison, "
-        "with the settings of `[NAME]` and then its own: `lifelong compare DATA --models hpmn,hpmn_item,hpmn_both`.\n",
-        "The dataset needs the events by item: `lifelong prepare SOURCE PATH... --set item_histories=true --out DATA`, "
-        "of a log with clock times. A target sees the events of its item with an earlier time, of all users and "
-        "splits, the user's own too; those that a delay of `evaluate` hides are hidden here, too. Users without an "
-        "event in the training period are unknown, without number and profile, as are a share `train.hide_items` of "
-        "all users in training.\n",
-        "It is for training and evaluation; a service does not keep items' memories.\n",
     ]
 
 

@@ -54,8 +54,6 @@ def test_parts_hold_all_users_and_no_more_padding_than_they_need() -> None:
 
 DIVISIBLE = {
     "hpmn": {},
-    "hpmn_item": {},
-    "hpmn_both": {},
     "gru4rec": {},
     "dnn": {},
     "din": {},

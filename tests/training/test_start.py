@@ -179,7 +179,7 @@ def test_the_artifact_can_be_replaced_by_the_one_that_goes_on(first: Artifact, n
     assert Artifact.open(first.path).id == second.id != before
 
 
-@pytest.mark.parametrize("name", [*all_names(), "hpmn_item", "hpmn_both"])
+@pytest.mark.parametrize("name", all_names())
 def test_every_model_names_the_weights_that_depend_on_the_values_of_a_field(name: str) -> None:
     event, context = {"event_type": 6, "gap": 36}, {"gap": 36, "hour": 26, "weekday": 9}
     small = build(name, InputSpec({"item": 30, "kind": 9}, event, context, 11), {})

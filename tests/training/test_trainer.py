@@ -304,7 +304,7 @@ def test_a_model_given_counts_is_trained_and_scored_and_has_no_graphs_to_serve(
     assert (artifact.config.memory, artifact.config.settings["counts"]) == (None, True)
     assert not (tmp_path / "a" / "graphs").exists() and not (tmp_path / "a" / "tables").exists()
     model, examples = load_model(artifact), dataset.examples("validation")
-    scale_K = model.extras["counts"].scale.scale_K
+    scale_K = model.exact.scale.scale_K
     assert bool((scale_K != 1).all()) and bool(scale_K.isfinite().all())
     logit_NT = predict(model, dataset, examples)
     assert metrics.auc(examples.label_NT[:, 0], logit_NT[:, 0]) == pytest.approx(artifact.metrics["validation"]["auc"])
@@ -373,7 +373,7 @@ def test_training_from_an_artifact_keeps_its_scale_of_counts(dataset: Dataset, t
     other = RunConfig(train=TrainSettings.model_validate({**SMALL, "seed": 9}))
     second = train(dataset, None, tmp_path / "b", config=other, start=first, progress=False)
     assert second.config.settings["counts"] is True
-    names = ("extras.counts.scale.mean_K", "extras.counts.scale.scale_K")
+    names = ("exact.scale.mean_K", "exact.scale.scale_K")
     assert all(torch.equal(weights(first)[name], weights(second)[name]) for name in names)
 
 
@@ -383,8 +383,8 @@ def test_who_is_given_counts_is_told_the_popularity_of_the_training(dataset: Dat
     expected = TargetPopularity(dataset.inputs.item)
     expected.learn(target_counts(dataset))
     for place, count_V in enumerate(target_counts(dataset).values()):
-        assert torch.equal(found[f"extras.counts.popular.popular_{place}"], expected.get_buffer(f"popular_{place}"))
-        assert int(found[f"extras.counts.popular.popular_{place}"].argmax()) == int(count_V.argmax())
+        assert torch.equal(found[f"exact.popular.popular_{place}"], expected.get_buffer(f"popular_{place}"))
+        assert int(found[f"exact.popular.popular_{place}"].argmax()) == int(count_V.argmax())
 
 
 def test_calibrator_is_fitted_on_validation(dataset: Dataset, tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 
 from lifelong.config import Record, plain, read_mapping
 from lifelong.data.events import USUAL_CONTEXT
-from lifelong.data.scales import ITEM_SCALES, SCALES
+from lifelong.data.scales import SCALES
 from lifelong.errors import ConfigError
 from lifelong.preparation.sources.staging import words
 
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: words(value) if isinstance(value, str) else value)]
 """Names, also as one text with commas between."""
 TimeUnit = Literal["s", "ms", "us", "ns", "iso", "ordinal"]
-RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES, *ITEM_SCALES}
+RESERVED = {"item", "user", "time", "sequence", "event_type", "split", *USUAL_CONTEXT, *SCALES}
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -174,7 +174,7 @@ class TableMapping(_Section):
     history: Literal["all", "positive", "unlabelled"] | None = None
     """With labels: which rows are events; `unlabelled`: those without a label, and no others. Default: all rated rows,
     and labelled rows with a label above 0."""
-    negatives: Literal["popularity", "uniform", "same_category", "windowed", "following"] | None = None
+    negatives: Literal["popularity", "uniform", "windowed", "following"] | None = None
     """Rule of negatives when the user names none."""
     name: str = "table"
     """Name of the data, for people."""

@@ -56,7 +56,7 @@ class RawLog:
     grades: tuple[float, ...] = ()
     target_types: tuple[str, ...] | None = None
     protocol: Literal["temporal", "paper", "impressions", "given"] = "temporal"
-    negatives: Literal["popularity", "uniform", "same_category", "windowed", "following"] | None = None
+    negatives: Literal["popularity", "uniform", "windowed", "following"] | None = None
     record: dict[str, Any] = field(default_factory=dict)
 
 
