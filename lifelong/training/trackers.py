@@ -123,14 +123,15 @@ class TensorBoard(Callback):
 
     def __init__(self, folder: Path | str | None = None) -> None:
         require("tensorboard", extra="tensorboard", purpose="writing for TensorBoard")
-        self._folder, self._writer = folder, None
+        self._folder = folder
+        self._writer: Any = None
 
     def begun(self, run: RunInfo) -> None:
         """Open the file, and write the settings."""
         from torch.utils.tensorboard import SummaryWriter
 
         usual = run.folder.with_name(f"{run.folder.name}.tensorboard")
-        self._writer: Any = SummaryWriter(str(usual if self._folder is None else Path(self._folder) / run.name))
+        self._writer = SummaryWriter(str(usual if self._folder is None else Path(self._folder) / run.name))
         lines = [f"    {name} = {value!r}" for name, value in run.settings.items()]
         self._writer.add_text("settings", "\n".join([run.model, "", *lines]))
 
