@@ -66,6 +66,13 @@ def ingest(
     on_bad: OnBad = "stop",
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
+    last_line: Annotated[
+        Literal["leave", "complete", "correct"],
+        typer.Option(
+            help="A file's last line that has no line end: leave it for the next run; take it, as it is complete; or"
+            " put the whole line in the place of one that was taken so and goes on now."
+        ),
+    ] = "leave",
     max_ahead: MaxAhead = 1.0,
     patience: Patience = 60,
     workers: Annotated[
@@ -130,6 +137,7 @@ def ingest(
                 workers=workers,
                 max_ahead=max_ahead,
                 backfilled=backfilled,
+                last_line=last_line,
             )
         return Reply(asdict(applied), [_sentence(applied)])
 
