@@ -69,10 +69,11 @@ class FileLetters:
         try:
             self._file = path.open("a", encoding="utf-8")
             # A process that was killed may have left a torn line, to which the next letter would be glued.
-            if _is_torn(path):
-                self._file.write("\n")
-            # Else the name of a new file would not survive a loss of power.
-            sync(path.resolve().parent)
+            if path.is_file():
+                if _is_torn(path):
+                    self._file.write("\n")
+                # Else the name of a new file would not survive a loss of power.
+                sync(path.resolve().parent)
         except OSError as error:
             raise self._unwritable(error) from error
 

@@ -245,6 +245,7 @@ def _copied(reader: Callable[[], FileReader], known: Mapping[str, Sequence[Prefi
         agreed, other = _agreement(reader(), points)
         prefixes = known[name]
         if other is None and all(prefix.lines == agreed for prefix in prefixes) and _ends(reader(), agreed):
+            _check_mapping(reader(), name, prefixes)
             return Source(prefixes[0].source, None, points)
         worst = max(worst, (agreed, name))
     agreed, name = worst
