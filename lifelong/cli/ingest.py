@@ -109,6 +109,12 @@ def ingest(
             expected="files, or one topic alone",
             fix="ingest the files first, then follow the topic with a command of its own",
         )
+    if topics and last_line != "leave":
+        raise UsageError(
+            "--last-line with a topic",
+            expected="--last-line with files",
+            fix="leave it out: messages are whole",
+        )
     if not topics:
         for option, value in (("--idle", idle), ("--metrics-port", metrics_port)):
             if value is not None:

@@ -325,7 +325,8 @@ class FileReader:
                 row = next(rows, None)
             except csv.Error as error:
                 # A quote that is not closed swallows all lines after it; the line in which it opens is the bad one.
-                raise self.bad(good + 1, str(error)) from error
+                found = f"{error}: a quote that opens here is not closed, or not yet"
+                raise self.bad(good + 1, found) from error
             if row is None:
                 return
             if row:

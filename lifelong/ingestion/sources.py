@@ -167,11 +167,15 @@ def _check_mapping(reader: FileReader, name: str, prefixes: Sequence[Prefix]) ->
         without = ", ".join(ours for ours, was in other.items() if was is None)
         fix = " ".join(["give", *words]) if words else ""
         fix += " and " * bool(words and without) + f"say nothing of {without}" * bool(without)
+        fix += "; if the first lines were read wrongly, fill a new store"
+        if not any(one.traces for one in prefixes):
+            # All of its lines were left out, as no events: nothing can come twice.
+            fix = "no event of it was applied: with the right mapping, give it a name of its own: --source NAME"
         raise UsageError(
             f"{reader.path}: its first lines were applied as {name} with another mapping than"
             f" {found or 'without ' + ', '.join(other)}; nothing was applied",
             expected="one mapping for all lines of a file",
-            fix=f"{fix}; if the first lines were read wrongly, fill a new store",
+            fix=fix,
         )
 
 

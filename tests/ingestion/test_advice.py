@@ -131,6 +131,15 @@ def test_another_mapping_than_that_of_the_applied_lines_is_refused(artifact, sto
     assert_holds_once(artifact, store, [f"u{k},i{k},{START + k}\n" for k in range(5 if copy else 9)])
 
 
+def test_a_file_of_which_all_lines_were_left_out_is_read_again_with_the_right_mapping(artifact, store, tmp_path):
+    path = write(tmp_path / "log.csv", [line.replace("\n", "000\n") for line in LINES])
+    assert ingest(artifact, store, path, on_bad="skip") == Applied(bad=60)
+    with pytest.raises(UsageError, match=r"with another mapping than time_unit=ms.*no event of it.*--source NAME"):
+        ingest(artifact, store, path, columns={"time_unit": "ms"})
+    ingest(artifact, store, path, columns={"time_unit": "ms"}, source="NAME")
+    assert_holds_once(artifact, store, LINES)
+
+
 def test_bytes_that_are_not_utf_8_are_saved_as_utf_8(artifact, store, tmp_path):
     path, lines = tmp_path / "log.csv", [*LINES[:40], f"u9,thé,{START}\n", *LINES[40:]]
     path.write_bytes((HEAD + "".join(lines)).encode("latin-1"))

@@ -56,6 +56,26 @@ def test_a_line_without_its_end_is_left_for_the_run_that_finds_it_whole(
     assert (tmp_path / "bad.jsonl").read_text() == ""
 
 
+def test_a_compressed_part_that_ends_within_a_line_is_continued_by_the_next_part(artifact, store, tmp_path):
+    path, whole = tmp_path / "log.csv.gz", code_of("csv")
+    path.write_bytes(gzip.compress(whole[:100]))
+    first = ingest(artifact, store, path).applied
+    assert 0 < first < 12
+    with path.open("ab") as file:
+        file.write(gzip.compress(whole[100:]))
+    assert ingest(artifact, store, path) == Applied(applied=12 - first, duplicates=first)
+    assert_holds_once(artifact, store, LINES)
+
+
+def test_a_quoted_cell_of_several_lines_that_is_not_finished_is_no_event(artifact, store, tmp_path):
+    path, text = tmp_path / "log.csv", f'{HEAD}u1,"tea\nblack",{START}\nu1,"milk\nwhole",{START}\n'
+    path.write_text(text[: text.index("whole")])
+    with pytest.raises(SourceError, match=r"line 4: unexpected end of data: a quote .* is not closed, or not yet"):
+        ingest(artifact, store, path, on_bad="skip")
+    path.write_text(text)
+    assert ingest(artifact, store, path, on_bad="skip") == Applied(applied=1, duplicates=1)
+
+
 @pytest.mark.parametrize("cut", range(1, 8))
 def test_a_text_that_ends_within_a_character_is_left_too(artifact, store, tmp_path, cut):
     path, text = tmp_path / "log.csv", f"{HEAD}ada,tea,{START}\nbob,日本,{START}\n".encode()

@@ -19,6 +19,8 @@ from lifelong.ingestion.files import ingest
 from lifelong.ingestion.opened_file import opened
 from lifelong.ingestion.sources import find_source, path_source
 from lifelong.ingestion.task import Task, fold_file
+from lifelong.memory import writer
+from lifelong.memory.runtime import Runtime
 from lifelong.memory.updater import Applied
 from lifelong.store.opening import open_store
 from lifelong.store.ram import InMemoryStore
@@ -26,6 +28,17 @@ from lifelong.store.shards import Shards, Share
 
 OLD, NEW = lines_of(0, 90), lines_of(1_000, 40)
 SHORT, LONG = NEW[:3], lines_of(1_000, 200)
+
+
+@pytest.fixture(autouse=True)
+def one_runtime(monkeypatch):
+    """Hundreds of runs in one process open the graphs of the artifact once."""
+    made: dict[str, Runtime] = {}
+
+    def runtime(artifact, *, codec: str) -> Runtime:
+        return made.setdefault(codec, made.get(codec) or Runtime(artifact, codec=codec))
+
+    monkeypatch.setattr(writer, "Runtime", runtime)
 
 
 class Moments:
@@ -153,7 +166,7 @@ def fold_two(artifact, store: Shards, path: Path, *, source: str | None = None) 
     return total
 
 
-@pytest.mark.parametrize(("rotate", "known"), [(moved, 50), (copied_and_cut, 0), (copied_and_cut, 50)])
+@pytest.mark.parametrize(("rotate", "known"), [(moved, 50), (copied_and_cut, 0)])
 def test_a_rotation_at_every_moment_between_and_in_workers_loses_and_doubles_nothing(
     artifact, tmp_path, monkeypatch, rotate, known
 ):
@@ -180,7 +193,7 @@ def test_a_rotation_at_every_moment_between_and_in_workers_loses_and_doubles_not
 def test_a_rotation_under_worker_processes_loses_and_doubles_nothing(artifact, tmp_path, monkeypatch, rotate, moment):
     pytest.importorskip("rocksdict")
     monkeypatch.setattr(files, "BATCH", 100)
-    old, path = lines_of(0, 4_000), tmp_path / "log.csv"
+    old, path = lines_of(9_000, 4_000), tmp_path / "log.csv"
     write(path, old)
     started, calls, begin = [], [], workers.Worker.__init__
 
