@@ -387,7 +387,7 @@ def ingest(
         dead_letters: where lines that were left out are kept.
         workers: processes that divide the shards of a store among them; None for one per shard.
         named: columns with other names, by ours: `user="customer"`; and `late`, `event_log`, `codec`, `patience`,
-            `max_ahead` and `backfilled` of `lifelong.ingestion.files.ingest`.
+            `max_ahead`, `last_line` and `backfilled` of `lifelong.ingestion.files.ingest`.
 
     Raises:
         SourceError: a line is not what it should be; names file, line and column.

@@ -66,6 +66,13 @@ def ingest(
     on_bad: OnBad = "stop",
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
+    last_line: Annotated[
+        Literal["leave", "complete", "correct"],
+        typer.Option(
+            help="A file's last line that has no line end: leave it for the next run; take it, as it is complete; or"
+            " put the whole line in the place of one that was taken so and goes on now."
+        ),
+    ] = "leave",
     max_ahead: MaxAhead = 1.0,
     patience: Patience = 60,
     workers: Annotated[
@@ -102,6 +109,12 @@ def ingest(
             expected="files, or one topic alone",
             fix="ingest the files first, then follow the topic with a command of its own",
         )
+    if topics and last_line != "leave":
+        raise UsageError(
+            "--last-line with a topic",
+            expected="--last-line with files",
+            fix="leave it out: messages are whole",
+        )
     if not topics:
         for option, value in (("--idle", idle), ("--metrics-port", metrics_port)):
             if value is not None:
@@ -130,6 +143,7 @@ def ingest(
                 workers=workers,
                 max_ahead=max_ahead,
                 backfilled=backfilled,
+                last_line=last_line,
             )
         return Reply(asdict(applied), [_sentence(applied)])
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from lifelong.atomic import sync
 from lifelong.errors import UsageError
 
 
@@ -67,6 +68,12 @@ class FileLetters:
         self._path, self._written, self._lock = path, False, threading.Lock()
         try:
             self._file = path.open("a", encoding="utf-8")
+            # A process that was killed may have left a torn line, to which the next letter would be glued.
+            if path.is_file():
+                if _is_torn(path):
+                    self._file.write("\n")
+                # Else the name of a new file would not survive a loss of power.
+                sync(path.resolve().parent)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -155,6 +162,14 @@ def forget_letters(path: Path, users: Collection[str]) -> int:
             fix="name a file in a folder that this user may write to",
         ) from error
     return found
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the last line has no end."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        return file.read(1) not in (b"", b"\n")
 
 
 _BREAKS = re.compile(r"[\s,;:|\"'{}\[\]()]+")

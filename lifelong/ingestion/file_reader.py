@@ -6,11 +6,7 @@ import contextlib
 import csv
 import gzip
 import io
-import logging
-import os
-import time as clock
-import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,23 +18,19 @@ import numpy as np
 
 from lifelong.dtypes import BoolArray, IntArray
 from lifelong.errors import SourceError, UsageError
+from lifelong.ingestion.opened_file import OpenedFile, OverwrittenError, overwritten
 from lifelong.ingestion.parquet import ParquetRows
 from lifelong.ingestion.plain_lines import PlainLines
-from lifelong.ingestion.prefix import Digest, RowDigest, TextDigest
+from lifelong.ingestion.prefix import Digest, Prefix, Traces, row_lines
 from lifelong.ingestion.rows import EventRows, Problem, check_columns, json_row
-from lifelong.memory.event import MAX_ID
+from lifelong.ingestion.text_lines import EVERY, UNREADABLE, TextLines
+from lifelong.memory.event import MAX_ID, UserEvent
 
 if TYPE_CHECKING:
     from lifelong.data.events import Schema
     from lifelong.store.shards import Share
 
-logger: logging.Logger = logging.getLogger(__name__)
-
 Row = Mapping[str, Any] | Problem
-
-_BUFFER = 2**17
-_STILL, _LOOK = 1.0, 0.02
-"""Seconds without a change after which a last line without its end is taken as it is, and between two looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,69 +59,66 @@ class FileReader:
     """Reads one file.
 
     Args:
-        path: the file.
+        file: the file.
         schema: of the artifact; the file may have its item fields.
         columns: our name -> the file's name.
         size: lines that come at once.
         share: the users to read events of; events of others may come too. All users if None.
-        end: byte at which the file ends for this reader, see `settled_end`; None for where it ends.
+        known: digests of its first lines when they were applied, by how many they are.
+        last_line: "leave" or "complete"; see `lifelong.ingestion.files.ingest`.
         latest: see `EventRows`.
 
     Attributes:
         digest: of the lines that came; whoever takes lines counts them in.
+        traces: of the events among them.
     """
 
     path: Path
     rows: EventRows
+    digest: Digest
 
     def __init__(
         self,
-        path: Path,
+        file: OpenedFile,
         schema: Schema,
         columns: Mapping[str, str],
         *,
         size: int,
         share: Share | None = None,
-        end: int | None = None,
+        known: Mapping[int, str] | None = None,
+        last_line: str = "leave",
         latest: Callable[[], int] | None = None,
     ) -> None:
-        self.path, self.rows, self._size, self._share = path, EventRows(schema, columns, latest), size, share
-        self._format, self._zipped = _format_of(path)
-        self._end = None if self._zipped or self._format == "parquet" else end
-        self._parquet = ParquetRows(path, self.rows.column["time"])
-        self._text, self._table = TextDigest(), RowDigest()
-        self.digest: Digest = self._table if self._format == "parquet" else self._text
+        self.path, self.rows, self._size, self._share = file.path, EventRows(schema, columns, latest), size, share
+        self._file, self._known = file, dict(sorted((known or {}).items()))
+        self._text: TextLines | None = None
+        self._format, self._zipped = format_of(file.path)
+        self._parquet = ParquetRows(file, self.rows.column["time"])
+        self.traces: Traces = Traces()
+        self.digest = Digest(header=1 if self._format == "csv" else 0)
+        # What was applied once without its end is not left out now.
+        self._upto = EVERY if last_line == "complete" else max(self._known, default=0)
+
+    @property
+    def held(self) -> int | None:
+        """Number of a last line that has no end and was left, once all others came."""
+        return None if self._text is None else self._text.held
+
+    @property
+    def unended(self) -> int | None:
+        """Number of a last line that has no end and was taken."""
+        return None if self._text is None else self._text.unended
 
     def size(self) -> int:
         """The value of `Lines.done` at the end: bytes of the file, or rows of parquet."""
-        if self._format == "parquet":
-            return self._parquet.count()
-        return self.path.stat().st_size if self._end is None else self._end
-
-    def settled_end(self) -> int | None:
-        """Byte at which the lines end that are complete now; None where the format says itself if it is complete.
-
-        A last line without its end may be one that is still being written: it counts if the file does not change for a
-        moment.
-
-        Raises:
-            SourceError: the file cannot be read.
-        """
-        if self._zipped or self._format == "parquet" or not self.regular:
-            return None
-        try:
-            return _settled_end(self.path)
-        except OSError as error:
-            raise unreadable(self.path, error) from error
+        return self._parquet.count() if self._format == "parquet" else self._file.end
 
     def check(self) -> None:
-        """Check that the file can be opened and has the columns; one that can be read only once is not looked at.
+        """Check that the file can be read and has the columns.
 
         Raises:
             SourceError: says which is not so.
         """
-        if not self.regular:
-            return
         if self._format == "parquet":
             self._check_parquet()
             return
@@ -137,43 +126,74 @@ class FileReader:
             if self._format == "csv":
                 self._head(text)
 
-    @property
-    def regular(self) -> bool:
-        """Whether it can be read twice, which a pipe cannot; a file that is not there counts as one that can."""
-        return self.path.is_file() or not self.path.exists()
+    def count_in(self, through: int) -> None:
+        """Count lines up to one into the digest.
 
-    def digests(self, numbers: Iterable[int]) -> Generator[tuple[int, str]]:
+        Raises:
+            SourceError: they are not the lines that were applied, though they were when the file was opened.
+        """
+        for number, digest in self._known.items():
+            if self.digest.lines < number <= through:
+                self.digest.advance(number)
+                if not self.digest.hex().startswith(digest):
+                    raise overwritten(self.path)
+        self.digest.advance(through)
+
+    def digests(self, numbers: Sequence[int]) -> Generator[tuple[int, str]]:
         """The digest of the first lines, for rising numbers of lines; where the file ends earlier, of all lines, last.
 
         Raises:
             SourceError: the file cannot be read.
         """
-        with closing(self._parquet_batches() if self._format == "parquet" else self._text_parts()) as parts:
+        self._upto = max(numbers, default=0)
+        with closing(self.parts()) as parts:
             there = 0
             for number in numbers:
                 while there < number and (found := next(parts, None)) is not None:
-                    there += found
+                    there += len(found)
+                    self.digest.feed(found)
                 self.digest.advance(min(there, number))
                 yield self.digest.lines, self.digest.hex()
                 if there < number:
                     return
 
-    def _text_parts(self) -> Generator[int]:
-        """Feed the digest, some lines at a time; how many."""
-        with self._opened() as (_, text):
-            while True:
-                lines, error = text.some(self._size)
-                self._text.feed(lines)
-                yield len(lines)
-                if error is not None:
-                    raise error
-                if not lines:
-                    return
+    def parts(self) -> Generator[list[str]]:
+        """The lines as text, some at a time; rows of parquet as `row_lines` gives them.
 
-    def _parquet_batches(self) -> Generator[int]:
-        for batch in self._parquet.batches(self._size):
-            self._table.feed(batch)
-            yield len(batch)
+        Raises:
+            SourceError: the file cannot be read from a line on; the lines before it came.
+        """
+        if self._format == "parquet":
+            yield from map(self._row_lines, self._parquet.batches(self._size))
+            return
+        with self._opened() as (_, text):
+            error: Exception | None = None
+            while error is None:
+                lines, error = text.some(self._size)
+                if not lines and error is None:
+                    return
+                yield lines
+            raise error
+
+    def event(self, line: str) -> UserEvent | Problem:
+        """The event of a line of csv or JSON, or what is wrong with it."""
+        if self._format != "csv":
+            row = json_row(line)
+            return row if isinstance(row, Problem) else self.rows.event(row)
+        with self._opened() as (_, text):
+            head = self._head(text)
+        cells = next(csv.reader([line], delimiter=self.rows.delimiter), [])
+        if len(cells) != len(head):
+            return Problem("not as many columns as the header")
+        return self.rows.event(dict(zip(head, cells, strict=True)))
+
+    def prefix(self, source: str) -> Prefix:
+        """What was counted in of the digest, for the watermark of a source."""
+        return self.digest.prefix(source, self.rows.mapping, self.traces.found())
+
+    def _row_lines(self, batch: Any) -> list[str]:
+        self.digest.name(batch.schema.names)
+        return row_lines(batch)
 
     def lines(self) -> Generator[Lines]:
         """All lines; if one cannot be read, the lines before it come first, then its error is raised.
@@ -186,7 +206,9 @@ class FileReader:
     def bad(self, line: int, found: str, *, column: str | None = None, expected: str = "") -> SourceError:
         """The error of a line."""
         fix = "fix the line and run again with the same file; the lines before it are applied, and not applied again"
-        if column is not None and column == self.rows.column["time"] and self.rows.plain_times:
+        # Further down, lines were applied by now with times as they are.
+        first = line <= 1 + (self._format == "csv")
+        if first and column is not None and column == self.rows.column["time"] and self.rows.plain_times:
             fix += "; or say how times are written by --column time_unit=ms (us, ns, iso) or time_format=PATTERN"
         return SourceError(found, file=str(self.path), line=line, column=column, expected=expected, fix=fix)
 
@@ -196,7 +218,7 @@ class FileReader:
                 yield replace(lines, done=file.tell())
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[tuple[io.BufferedReader, _Counted]]:
+    def _opened(self) -> Iterator[tuple[io.BufferedReader, TextLines]]:
         """The file, and its text.
 
         Raises:
@@ -205,24 +227,22 @@ class FileReader:
         text = None
         try:
             with contextlib.ExitStack() as stack:
-                file = stack.enter_context(self.path.open("rb"))
-                stream: Any = gzip.GzipFile(fileobj=file) if self._zipped else file
-                if self._end is not None:
-                    stream = io.BufferedReader(_Upto(file, self._end), _BUFFER)
+                file = stack.enter_context(self._file.stream())
+                stream: Any = gzip.GzipFile(fileobj=file, mode="rb") if self._zipped else file
                 wrapper = stack.enter_context(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
-                text = _Counted(wrapper, self._text)
+                text = self._text = TextLines(wrapper, self.digest, upto=self._upto)
                 yield file, text
-        except (OSError, EOFError, UnicodeDecodeError, csv.Error, zlib.error) as error:
+        except (*UNREADABLE, csv.Error) as error:
             raise self._unread(1 if text is None else text.number + 1, error) from error
 
     def _unread(self, line: int, error: Exception) -> SourceError:
         """The error of a file that cannot be read from a line on."""
-        if isinstance(error, gzip.BadGzipFile):
+        if isinstance(error, gzip.BadGzipFile) and line == 1:
             return SourceError(
                 f"not compressed by gzip: {error}", file=str(self.path), fix="leave .gz out of its name, or compress it"
             )
-        if isinstance(error, FileNotFoundError | PermissionError):
-            return unreadable(self.path, error)
+        if isinstance(error, OverwrittenError):
+            return overwritten(self.path)
         if isinstance(error, UnicodeDecodeError):
             # It came while a part of the file was read, of which no line has been taken.
             line += bytes(error.object[: error.start]).count(b"\n")
@@ -230,7 +250,7 @@ class FileReader:
             return SourceError(wrong, file=str(self.path), line=line, expected="text in UTF-8", fix="save it as UTF-8")
         return self.bad(line, str(error))
 
-    def _csv_lines(self, text: _Counted) -> Iterator[Lines]:
+    def _csv_lines(self, text: TextLines) -> Iterator[Lines]:
         head = self._head(text)
         while True:
             first, (lines, error) = text.number, text.some(self._size)
@@ -239,13 +259,13 @@ class FileReader:
             plain = None if error or self.rows.delimiter != "," else PlainLines.of(lines, len(head))
             if plain is None:
                 # A quote, an empty line, another delimiter: the rest goes through the csv reader, three times as slow.
-                text.give_back(lines, error)
+                text.give_back(lines)
                 yield from self._grouped(self._csv_rows(text, head), head)
                 return
-            self._text.feed(lines)
+            self.digest.feed(lines)
             yield self._cut(plain, head, first + 1)
 
-    def _head(self, text: _Counted) -> list[str]:
+    def _head(self, text: TextLines) -> list[str]:
         """The header.
 
         Raises:
@@ -253,6 +273,14 @@ class FileReader:
         """
         head = next(csv.reader(text, strict=True, delimiter=self.rows.delimiter), [])
         wanted = f"a header with {', '.join(self.rows.needed)}"
+        if not head and text.held:
+            raise SourceError(
+                "the header has no line end",
+                file=str(self.path),
+                line=text.held,
+                expected=wanted,
+                fix="run again when it is written; --last-line complete takes it as it is",
+            )
         if not head:
             raise SourceError(
                 "the file is empty",
@@ -290,14 +318,15 @@ class FileReader:
         chosen_N = self._share.chosen(lines.crc32(self.rows.place("user", head)))
         return chosen_N if chosen_N.any() else None
 
-    def _csv_rows(self, text: _Counted, head: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    def _csv_rows(self, text: TextLines, head: Sequence[str]) -> Iterator[tuple[int, Row]]:
         good, rows = text.number, csv.reader(text, strict=True, delimiter=self.rows.delimiter)
         while True:
             try:
                 row = next(rows, None)
             except csv.Error as error:
                 # A quote that is not closed swallows all lines after it; the line in which it opens is the bad one.
-                raise self.bad(good + 1, str(error)) from error
+                found = f"{error}: a quote that opens here is not closed, or not yet"
+                raise self.bad(good + 1, found) from error
             if row is None:
                 return
             if row:
@@ -306,7 +335,7 @@ class FileReader:
                 yield text.number, problem or dict(zip(head, row, strict=True))
             good = text.number
 
-    def _json_lines(self, text: _Counted) -> Iterator[Lines]:
+    def _json_lines(self, text: TextLines) -> Iterator[Lines]:
         rows = ((text.number, json_row(line)) for line in text if line.strip())
         return self._grouped(rows, self.rows.read)
 
@@ -317,7 +346,7 @@ class FileReader:
             some: list[tuple[int, Row]] = []
             try:
                 some.extend(islice(rows, self._size))
-            except (SourceError, OSError, EOFError, UnicodeDecodeError, zlib.error) as found:
+            except (SourceError, *UNREADABLE) as found:
                 error = found
             if some:
                 number, values = zip(*some, strict=True)
@@ -334,7 +363,7 @@ class FileReader:
         for batch in self._parquet.batches(self._size):
             there = [name for name in self.rows.read if name in batch.schema.names]
             columns = {name: batch.column(name).to_pylist() for name in there}
-            self._table.feed(batch)
+            self.digest.feed(self._row_lines(batch))
             number, done = range(done + 1, done + 1 + len(batch)), done + len(batch)
             yield Lines(number, columns, partial(_row_at, batch), done)
 
@@ -354,94 +383,6 @@ class FileReader:
                 ) from error
 
 
-class _Upto(io.RawIOBase):
-    """The first bytes of a file."""
-
-    def __init__(self, file: io.BufferedReader, size: int) -> None:
-        self._file, self._left = file, size
-
-    def readable(self) -> bool:
-        """True."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read what fits."""
-        number = self._file.readinto1(memoryview(buffer)[: self._left])
-        self._left -= number
-        return number
-
-
-class _Counted:
-    """The lines of a text, and how many of them were read; those that come one by one are fed to a digest."""
-
-    def __init__(self, text: io.TextIOWrapper, digest: TextDigest) -> None:
-        self.number, self._text, self._back, self._feed = 0, text, iter(()), digest.feed_one
-        self._error: Exception | None = None
-
-    _back: Iterator[str]
-
-    def __iter__(self) -> _Counted:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._back, None)
-        if line is None:
-            if self._error is not None:
-                raise self._error
-            line = next(self._text)
-        self.number += 1
-        self._feed(line)
-        return line
-
-    def some(self, most: int) -> tuple[list[str], Exception | None]:
-        """The next lines, and the error that follows them, if any."""
-        lines: list[str] = []
-        try:
-            lines.extend(islice(self._text, most))
-        except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-            return lines, error
-        finally:
-            self.number += len(lines)
-        return lines, None
-
-    def give_back(self, lines: list[str], error: Exception | None) -> None:
-        """Return lines and the error that follows them, to be read again."""
-        self.number -= len(lines)
-        self._back, self._error = iter(lines), error
-
-
-def _settled_end(path: Path) -> int:
-    """See `FileReader.settled_end`."""
-    with path.open("rb") as file:
-        before = os.fstat(file.fileno())
-        end = file.seek(0, os.SEEK_END)
-        if end == 0 or _at(file, end - 1, 1) in (b"\n", b"\r"):
-            return end
-        stop = clock.monotonic() + min(_STILL, before.st_mtime + _STILL - clock.time())
-        while clock.monotonic() < stop:
-            clock.sleep(_LOOK)
-            if os.fstat(file.fileno()).st_size != before.st_size:
-                logger.warning("the last line of %s is being written; it is left for the next run", path)
-                return _behind_last_line(file, end)
-        return end
-
-
-def _behind_last_line(file: io.BufferedReader, end: int) -> int:
-    """Byte after the last line end before one."""
-    while end > 0:
-        begin = max(0, end - _BUFFER)
-        found = _at(file, begin, end - begin).rfind(b"\n")
-        if found >= 0:
-            return begin + found + 1
-        end = begin
-    return 0
-
-
-def _at(file: io.BufferedReader, begin: int, size: int) -> bytes:
-    file.seek(begin)
-    return file.read(size)
-
-
 def _row_at(batch: Any, place: int) -> Row:
     row: Row = batch.slice(place, 1).to_pylist()[0]
     return row
@@ -451,13 +392,13 @@ def _row_of(columns: Mapping[str, Sequence[Any]]) -> Callable[[int], Row]:
     return lambda place: {name: values[place] for name, values in columns.items()}
 
 
-def _format_of(path: Path) -> tuple[str, bool]:
+def format_of(path: Path) -> tuple[str, bool]:
     """Format by the ending, and whether the file is compressed.
 
     Raises:
         UsageError: the ending is not that of a known format.
 
-    >>> _format_of(Path("events.csv.gz"))
+    >>> format_of(Path("events.csv.gz"))
     ('csv', True)
     """
     ending, zipped = path.suffix.lower(), False
@@ -472,8 +413,3 @@ def _format_of(path: Path) -> tuple[str, bool]:
             fix="name the file by its format, or write its rows in one of these",
         )
     return ending.removeprefix("."), zipped
-
-
-def unreadable(path: Path, error: OSError) -> SourceError:
-    """The error of a file that the operating system cannot open or read."""
-    return SourceError(f"cannot be read: {error.strerror or error}", file=str(path), fix="check the path")

@@ -5,6 +5,9 @@ digest of the lines that were applied. The source is named after the path of the
 first lines are those that were applied, a run continues after them, whatever has become of the later lines; else it
 is refused: see `lifelong.ingestion.sources`. In parquet the offset is the number of the row.
 
+A file is opened once, and read up to the end that it had then. A last line without its end may be one that is still
+being written: it is left for the next run.
+
 Several files are read one after another, each as its own source: in the order in which they are named, those of a glob
 by name. All of them are opened before the first is applied. Where a run stops in one of them, those before it are
 applied, those after it are not begun, and the same call continues there.
@@ -30,13 +33,15 @@ from typing import Any
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import UsageError
 from lifelong.ingestion.dead_letters import DeadLetters
-from lifelong.ingestion.sources import find_source, table_source
+from lifelong.ingestion.file_reader import FileReader, format_of
+from lifelong.ingestion.last_line import correct_last_line
+from lifelong.ingestion.opened_file import OpenedFile, opened
+from lifelong.ingestion.sources import find_source, path_source, table_source
 from lifelong.ingestion.task import Task, fold_file
 from lifelong.ingestion.workers import ingest_in_workers, number_of_workers
 from lifelong.memory.event import MAX_AHEAD
-from lifelong.memory.runtime import identity_of
 from lifelong.memory.updater import Applied
-from lifelong.store.contract import SOURCES, Commit, MemoryStore
+from lifelong.store.contract import MemoryStore
 from lifelong.store.sharded import ShardedStore
 from lifelong.tables import TABLES, expand, is_path, named_columns, table_file
 
@@ -63,6 +68,7 @@ def ingest(
     workers: int | None = 1,
     max_ahead: float = MAX_AHEAD,
     backfilled: str = "skip",
+    last_line: str = "leave",
     **named: str,
 ) -> Applied:
     """Fold the events of files or of a table into the memories of a store.
@@ -88,6 +94,9 @@ def ingest(
             cores.
         max_ahead: days that an event may be ahead of this machine's clock; a line with a later time is no event.
         backfilled: see `Updater`.
+        last_line: what to do with a last line without its end: "leave" it for the next run; "complete" takes it as it
+            is; "correct" puts a line that goes on now in the place of one that was called complete, see
+            `lifelong.ingestion.last_line`.
         named: columns with other names, by ours: `user="customer"`. These win over `columns`.
 
     Returns:
@@ -109,22 +118,31 @@ def ingest(
             expected='"stop" or "skip"',
             fix='on_bad="skip" leaves bad lines out and counts them; "stop" ends at the first',
         )
-    task = Task(
-        Path(), "", named_columns(columns, named), late, event_log, codec, on_bad, BATCH, max_ahead=max_ahead,
-        backfilled=backfilled,
-    )  # fmt: skip
-    run = _Ingest(artifact, store, source, progress, dead_letters, patience, workers)
+    if last_line not in ("leave", "complete", "correct"):
+        raise UsageError(
+            f"last_line = {last_line!r}",
+            expected='"leave", "complete" or "correct"',
+            fix='"leave" leaves a last line without its end for the next run; "complete" takes it as it is',
+        )
+
+    def task(file: OpenedFile) -> Task:
+        return Task(
+            file, "", named_columns(columns, named), late, event_log, codec, on_bad, BATCH, max_ahead=max_ahead,
+            backfilled=backfilled, last_line=last_line,
+        )  # fmt: skip
+
+    run = _Ingest(artifact, store, task, source, progress, dead_letters, patience, workers)
     if not is_path(log):
         with table_file(log, whole_seconds=True, what="events", expected=f"a path, a glob, or {TABLES}") as path:
-            return run.table(replace(task, path=path))
+            return run.table(path)
     paths = _distinct(expand(log if isinstance(log, list | tuple) else [log]))
     if source is not None and len(paths) > 1:
         raise UsageError(
             f"one name for {len(paths)} files: source={source!r}",
             expected="a name for a single file",
-            fix="leave it out: each file has its path for a name",
+            fix="give the files one by one, each with a name of its own",
         )
-    return run.files([replace(task, path=path) for path in paths])
+    return run.files(paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,38 +151,55 @@ class _Ingest:
 
     artifact: Artifact
     store: MemoryStore
+    task: Callable[[OpenedFile], Task]
     source: str | None
     progress: Callable[[int, int], None] | None
     dead_letters: DeadLetters | None
     patience: float
     workers: int | None
 
-    def table(self, task: Task) -> Applied:
+    def table(self, path: Path) -> Applied:
         """Fold a table in, which lies in a temporary file."""
-        return self.file(task, usual=table_source(task.reader(self.artifact.config.dataset_schema, size=BATCH)))
+        with opened(path) as file:
+            task = self.task(file)
+            return self._fold(task, usual=table_source(self._reader(task)()))
 
-    def files(self, tasks: Sequence[Task]) -> Applied:
+    def files(self, paths: Sequence[Path]) -> Applied:
         """Fold files in, one after another."""
-        for task in tasks:
-            task.reader(self.artifact.config.dataset_schema, size=BATCH).check()
-        if len(tasks) == 1:
-            return self.file(tasks[0])
-        total, before, sizes = Applied(), 0, [task.path.stat().st_size for task in tasks]
-        for task, size in zip(tasks, sizes, strict=True):
-            total += replace(self, progress=_part(self.progress, before, size, sum(sizes))).file(task)
+        for path in paths:
+            format_of(path)
+        if len(paths) == 1:
+            return self._file(paths[0])
+        total, before, sizes = Applied(), 0, list(map(self._size, paths))
+        for path, size in zip(paths, sizes, strict=True):
+            total += replace(self, progress=_part(self.progress, before, size, sum(sizes)))._file(path)
             before += size
         return total
 
-    def file(self, task: Task, *, usual: str | None = None) -> Applied:
+    def _size(self, path: Path) -> int:
+        """Bytes of a file that can be read and has the columns."""
+        with opened(path) as file:
+            self._reader(self.task(file))().check()
+            return file.end
+
+    def _file(self, path: Path) -> Applied:
+        # Opened once: what is compared with the applied lines, and what is folded in, here or by workers, is one file.
+        with opened(path) as file:
+            task = self.task(file)
+            self._reader(task)().check()
+            return self._fold(task)
+
+    def _reader(self, task: Task) -> Callable[[], FileReader]:
+        return partial(task.reader, self.artifact.config.dataset_schema, size=BATCH)
+
+    def _fold(self, task: Task, *, usual: str | None = None) -> Applied:
         """Fold a file in; its usual name is its path."""
-        artifact, store, schema = self.artifact, self.store, self.artifact.config.dataset_schema
-        task = replace(task, end=task.reader(schema, size=BATCH).settled_end())
+        artifact, store, reader = self.artifact, self.store, self._reader(task)
         number = number_of_workers(store, self.workers)
-        found = find_source(store, partial(task.reader, schema, size=BATCH), self.source, usual=usual)
-        if found.begun is not None and found.record is not None:
-            store.bind(identity_of(artifact, store, task.codec))
-            store.commit(Commit(records={SOURCES: {found.record: found.begun.to_json()}}))
-        task = replace(task, source=found.name, record=found.record)
+        if task.last_line == "correct":
+            correct_last_line(artifact, store, reader, self.source or path_source(task.file.path))
+        found = find_source(store, reader, self.source, usual=usual)
+        task = replace(task, source=found.name, record=found.record, known=found.known)
         options: dict[str, Any] = {"progress": self.progress, "dead_letters": self.dead_letters}
         if number > 1:
             assert isinstance(store, ShardedStore)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lifelong.errors import SourceError, require
+from lifelong.ingestion.opened_file import OpenedFile, OverwrittenError, overwritten
 from lifelong.ingestion.rows import check_columns
 from lifelong.tables import ColumnKind, check_types, is_clock, time_in_seconds
 
@@ -16,12 +16,12 @@ class ParquetRows:
     """Reads one parquet file.
 
     Args:
-        path: the file.
+        file: the file.
         time: name of its time column.
     """
 
-    def __init__(self, path: Path, time: str) -> None:
-        self._path, self._time = path, time
+    def __init__(self, file: OpenedFile, time: str) -> None:
+        self._file, self._path, self._time = file, file.path, time
 
     def count(self) -> int:
         """How many rows there are.
@@ -63,8 +63,10 @@ class ParquetRows:
         arrow = require("pyarrow", extra="train", purpose="reading parquet")
         parquet = require("pyarrow.parquet", extra="train", purpose="reading parquet")
         try:
-            with parquet.ParquetFile(self._path) as file:
+            with self._file.stream() as stream, parquet.ParquetFile(stream) as file:
                 yield file
+        except OverwrittenError as error:
+            raise overwritten(self._path) from error
         except OSError as error:
             found = f"cannot be read: {error.strerror or error}"
             raise SourceError(found, file=str(self._path), fix="check the path") from error

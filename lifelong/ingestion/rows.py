@@ -143,6 +143,13 @@ class EventRows:
         return [*self.column.values(), *([] if self._event_id is None else [self._event_id])]
 
     @property
+    def mapping(self) -> dict[str, str | None]:
+        """All that decides which event a row is, as `columns` would say it; None where nothing does."""
+        times, form = self._times.unit, self._times.pattern
+        said = {"time_unit": times, "time_format": form, "delimiter": self.delimiter}
+        return {**self.column, "event_id": self._event_id, **said}
+
+    @property
     def kinds(self) -> dict[str, ColumnKind]:
         """What the columns hold, by the rows' names."""
         kinds: dict[str, ColumnKind] = {self.column[name]: "value" for name in self.fields}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time as clock
 from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -18,17 +18,20 @@ from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError
 from lifelong.ingestion.dead_letters import DeadLetter, DeadLetters
 from lifelong.ingestion.file_reader import FileReader, Lines
+from lifelong.ingestion.opened_file import OpenedFile
 from lifelong.ingestion.overlapped import Overlapped
 from lifelong.ingestion.patience import Patience
 from lifelong.ingestion.rows import Problem
+from lifelong.ingestion.text_lines import EVERY
 from lifelong.memory.event import MAX_AHEAD, EventTable, latest_time
 from lifelong.memory.updater import Applied, Updater, UserEvent
 from lifelong.store.contract import MemoryStore
 from lifelong.store.shards import Share
 
+logger: logging.Logger = logging.getLogger(__name__)
+
 _SMALL_BATCH = 16_384
 """Events of one commit where memories are large or other processes write the same users."""
-_EVERY = 2**62
 _BATCH_BYTES = 64 * 2**20
 """Bytes of one batch's memories at most, if it is not a small one: they are in RAM several times."""
 
@@ -38,7 +41,7 @@ class Task:
     """What is read, and how; see `lifelong.ingestion.files.ingest`.
 
     Args:
-        path: the file.
+        file: the file; every reader reads this one, whatever becomes of its path.
         source: its name as a source.
         columns: our name -> the file's name.
         late: see `Updater`.
@@ -47,12 +50,13 @@ class Task:
         on_bad: "stop" or "skip".
         size: events of one commit at most.
         record: name under which the store keeps what was applied of it; None keeps nothing.
-        end: byte at which it ends, see `FileReader`.
+        known: digests of the lines that were applied, see `FileReader`.
+        last_line: "leave" or "complete"; see `FileReader`.
         max_ahead: days that an event may be ahead of the clock.
         backfilled: see `Updater`.
     """
 
-    path: Path
+    file: OpenedFile
     source: str
     columns: Mapping[str, str]
     late: str
@@ -61,7 +65,8 @@ class Task:
     on_bad: str
     size: int
     record: str | None = None
-    end: int | None = None
+    known: Mapping[int, str] = field(default_factory=dict)
+    last_line: str = "leave"
     max_ahead: float = MAX_AHEAD
     backfilled: str = "skip"
 
@@ -71,7 +76,10 @@ class Task:
         def latest() -> int:
             return latest_time(schema.time_unit, self.max_ahead, clock.time())
 
-        return FileReader(self.path, schema, self.columns, size=size, share=share, end=self.end, latest=latest)
+        return FileReader(
+            self.file, schema, self.columns, size=size, share=share, known=self.known, last_line=self.last_line,
+            latest=latest,
+        )  # fmt: skip
 
 
 def fold_file(
@@ -113,7 +121,7 @@ def fold_file(
     waiting, reports = Patience(patience if store.shared else 0), share is None or share.first
     mark, size, total = store.watermark(task.source, 0), reader.size(), Applied()
     # What an earlier run has passed is not looked at again.
-    found = _batches(reader, share, skip=_EVERY if task.on_bad == "skip" else mark)
+    found = batches_of(reader, share, skip=EVERY if task.on_bad == "skip" else mark)
     with closing(found) as batches, Overlapped(updater, task.source) as writer:
         for batch in batches:
             letters = [letter for letter in batch.bad if letter.offset > mark] if reports else []
@@ -123,13 +131,21 @@ def fold_file(
                 dead_letters.flush()
             # Offsets ascend, so the lines that are already applied come first.
             known = bisect_right(batch.offsets, mark)
-            sources = {} if task.record is None else {task.record: reader.digest.prefix(task.source).to_json()}
+            sources = {} if task.record is None else {task.record: reader.prefix(task.source).to_json()}
             new, offsets = batch.table.behind(known), batch.offsets[known:]
             apply = partial(writer.apply, new, offsets, through=batch.through, sources=sources)
             total += waiting(apply) + Applied(duplicates=known, bad=len(letters))
             if progress is not None:
                 progress(batch.done, size)
-        return total + waiting(writer.settle)
+        total += waiting(writer.settle)
+    if reports and reader.held is not None:
+        logger.warning(
+            "%s, line %d: the last line has no line end yet, and was left for the next run; if it is complete, take it"
+            ' with --last-line complete (in Python last_line="complete")',
+            reader.path,
+            reader.held,
+        )
+    return total
 
 
 def batch_size(most: int, record: int, *, shared: bool) -> int:
@@ -147,7 +163,7 @@ def batch_size(most: int, record: int, *, shared: bool) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
+class Batch:
     """Some lines of a file.
 
     Args:
@@ -164,7 +180,7 @@ class _Batch:
     through: int
     done: int
 
-    def of(self, share: Share) -> _Batch:
+    def of(self, share: Share) -> Batch:
         """Only the events of the users of some shards."""
         place_N = share.places(self.table.user)
         return replace(self, table=self.table.take(place_N), offsets=_array(self.offsets)[place_N])
@@ -175,7 +191,7 @@ def _array(offsets: Sequence[int] | IntArray) -> IntArray:
     return np.arange(offsets.start, offsets.stop) if isinstance(offsets, range) else np.asarray(offsets, np.int64)
 
 
-def _batches(reader: FileReader, share: Share | None, *, skip: int) -> Generator[_Batch]:
+def batches_of(reader: FileReader, share: Share | None, *, skip: int) -> Generator[Batch]:
     """The events of a file for a share, batch by batch; at a bad line, the events before it and then its error.
 
     Args:
@@ -187,17 +203,18 @@ def _batches(reader: FileReader, share: Share | None, *, skip: int) -> Generator
         for lines in parts:
             table = None if lines.columns is None else reader.rows.table(lines.columns, plain=lines.plain)
             through = int(lines.number[-1]) if lines.through is None else lines.through
-            batches: Iterable[_Batch] = (
+            batches: Iterable[Batch] = (
                 _one_by_one(reader, lines, skip=skip)
                 if table is None
-                else [_Batch(table, lines.number, (), through, lines.done)]
+                else [Batch(table, lines.number, (), through, lines.done)]
             )
             for batch in batches:
-                reader.digest.advance(batch.through)
+                reader.count_in(batch.through)
+                reader.traces.add(batch.table)
                 yield batch if share is None or lines.through is not None else batch.of(share)
 
 
-def _one_by_one(reader: FileReader, lines: Lines, *, skip: int) -> Generator[_Batch]:
+def _one_by_one(reader: FileReader, lines: Lines, *, skip: int) -> Generator[Batch]:
     """The batch of lines among which there may be bad ones: up to the first one that is not to be skipped."""
     events: list[UserEvent] = []
     offsets: list[int] = []
@@ -210,7 +227,7 @@ def _one_by_one(reader: FileReader, lines: Lines, *, skip: int) -> Generator[_Ba
         if not isinstance(event, Problem):
             events.append(event)
             offsets.append(number)
-        elif number <= skip:
+        elif number <= skip and number != reader.unended:
             values = None if isinstance(row, Problem) else row
             bad.append(DeadLetter(str(reader.path), 0, number, str(event), value=values))
         else:
@@ -219,6 +236,6 @@ def _one_by_one(reader: FileReader, lines: Lines, *, skip: int) -> Generator[_Ba
         through = number
     if through >= 0:
         table = EventTable.of(events, time_unit=reader.rows.time_unit)
-        yield _Batch(table, offsets, bad, through, lines.done)
+        yield Batch(table, offsets, bad, through, lines.done)
     if error is not None:
         raise error

@@ -17,7 +17,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -150,7 +150,8 @@ def ingest_in_workers(
         LostProcessError: a worker was killed.
     """
     store.bind(identity_of(artifact, store, task.codec))
-    with running(artifact, store, partial(_fold, task), workers, letters=dead_letters is not None) as pipes:
+    job, descriptors = partial(_fold, task), [task.file.descriptor]
+    with running(artifact, store, job, workers, letters=dead_letters is not None, descriptors=descriptors) as pipes:
         return _follow(pipes, progress or (lambda done, total: None), dead_letters)
 
 
@@ -161,6 +162,7 @@ class Worker:
 
     Args:
         work: what it does.
+        descriptors: open files that it reads too.
     """
 
     name: str
@@ -168,15 +170,16 @@ class Worker:
     pipe: Connection
     """To the worker; what it sends is received here."""
 
-    def __init__(self, work: _Work) -> None:
+    def __init__(self, work: _Work, descriptors: Sequence[int] = ()) -> None:
         self.name = f"lifelong-shard-{work.share.numbers[0]}"
         self.pipe, there = multiprocessing.Pipe()
         # Nothing is ever written into this pipe: it is closed when this process ends, however that happens.
         parent, self._alive = os.pipe()
         code = f"from {__name__} import run_worker; run_worker({there.fileno()}, {parent})"
+        passed = there.fileno(), parent, *descriptors
         with there:
             try:
-                self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=(there.fileno(), parent))
+                self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=passed)
             finally:
                 os.close(parent)
         with contextlib.suppress(BrokenPipeError):
@@ -203,7 +206,13 @@ class Worker:
 
 @contextlib.contextmanager
 def running(
-    artifact: Artifact, store: ShardedStore, job: Job, workers: int, *, letters: bool
+    artifact: Artifact,
+    store: ShardedStore,
+    job: Job,
+    workers: int,
+    *,
+    letters: bool,
+    descriptors: Sequence[int] = (),
 ) -> Iterator[dict[Connection, Worker]]:
     """Workers that divide the shards of a store among them, by the pipe to each; when the context ends, all have ended.
 
@@ -213,6 +222,7 @@ def running(
         job: what they do.
         workers: how many, up to the number of shards.
         letters: whether they send what they leave out.
+        descriptors: open files that they read.
     """
     numbers, of = store.share.numbers, store.share.of
     shares = [Share(numbers[place::workers], of) for place in range(workers)]
@@ -225,7 +235,7 @@ def running(
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 # If one fails to start, the workers before it are in the list already, and are ended.
-                started.extend(Worker(one) for one in work)
+                started.extend(Worker(one, descriptors) for one in work)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
             yield {worker.pipe: worker for worker in started}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from lifelong.errors import UsageError
+from lifelong.ingestion import dead_letters
 from lifelong.ingestion.dead_letters import DeadLetter, FileLetters, forget_letters
 
 SECRET = "secret-person@4711.example"
@@ -72,3 +73,21 @@ def test_a_line_that_is_still_being_written_is_left_alone(tmp_path):
 def test_a_file_that_is_not_there_is_said(tmp_path):
     with pytest.raises(UsageError, match="cannot be written"):
         forget_letters(tmp_path / "none", [SECRET])
+
+
+def test_a_letter_after_a_torn_one_has_a_line_of_its_own(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    for _ in range(2):
+        written(path, [{"user": "ada"}]).close()
+    code = path.read_bytes()
+    path.write_bytes(code[:-20])
+    written(path, [{"user": "bob"}]).close()
+    first, torn, last = path.read_bytes().splitlines(keepends=True)
+    assert first + torn == code[:-20] + b"\n" and json.loads(last)["value"] == {"user": "bob"}
+
+
+def test_the_folder_of_a_new_file_of_letters_is_synced(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(dead_letters, "sync", synced.append)
+    FileLetters(tmp_path / "bad.jsonl").close()
+    assert synced == [tmp_path]

@@ -16,7 +16,7 @@ from lifelong.errors import SourceError, UsageError
 from lifelong.ingestion import files
 from lifelong.ingestion.dead_letters import FileLetters
 from lifelong.ingestion.files import ingest
-from lifelong.ingestion.sources import content_source, path_source
+from lifelong.ingestion.sources import path_source
 from lifelong.ingestion.task import batch_size
 from lifelong.memory.updater import Applied, Updater, UserEvent, decode_event
 from lifelong.store.opening import open_store
@@ -76,13 +76,6 @@ def test_a_file_that_grew_under_a_named_source_gives_its_new_lines_alone(artifac
     ingest(artifact, store, write_csv(tmp_path / "log.csv", ROWS[:6]), source="shop")
     applied = ingest(artifact, store, write_csv(tmp_path / "log.csv"), source="shop")
     assert (applied.applied, applied.duplicates) == (4, 6)
-
-
-def test_the_name_of_a_source_is_made_of_its_content(tmp_path):
-    one, other = write_csv(tmp_path / "a.csv"), write_csv(tmp_path / "b.csv", ROWS[:-1])
-    assert content_source(one) != content_source(other)
-    other.write_bytes(one.read_bytes())
-    assert content_source(one) == content_source(other)
 
 
 def test_columns_can_be_called_otherwise_and_others_are_left_out(artifact, store, tmp_path):

@@ -29,6 +29,8 @@ from lifelong.errors import LifelongError, LostProcessError, SourceError, UsageE
 from lifelong.ingestion import files
 from lifelong.ingestion.dead_letters import FileLetters
 from lifelong.ingestion.files import ingest
+from lifelong.ingestion.opened_file import OpenedFile
+from lifelong.ingestion.opened_file import opened as open_file
 from lifelong.ingestion.task import Task, fold_file
 from lifelong.ingestion.workers import _follow, _Report, ingest_in_workers, number_of_workers
 from lifelong.memory.runtime import Runtime
@@ -112,7 +114,6 @@ def test_shares_folded_one_by_one_and_interrupted_equal_one_process(
 ):
     path = tmp_path_factory.mktemp("log") / "log.csv"
     columns = {"event_id": "name"} if named else {}
-    task = Task(path, "log", columns, late, event_log, None, "skip", size)
     wanted, stores = InMemoryStore(), {number: InMemoryStore() for number in range(4)}
     everyone = tuple(stores)
     shares = [Share(everyone[place::workers], 4) for place in range(workers)]
@@ -127,11 +128,16 @@ def test_shares_folded_one_by_one_and_interrupted_equal_one_process(
                 if left[0] < 0:
                     raise InterruptedError
 
-        return fold_file(artifact, part, task, share=share, progress=progress)
+        with open_file(path) as file:
+            return fold_file(artifact, part, task(file), share=share, progress=progress)
+
+    def task(file: OpenedFile) -> Task:
+        return Task(file, "log", columns, late, event_log, None, "skip", size)
 
     for some in (lines[:grown], lines):
         path.write_text("\n".join(["user,item,time,event_type,name", *some]) + "\n")
-        once = fold_file(artifact, wanted, task)
+        with open_file(path) as file:
+            once = fold_file(artifact, wanted, task(file))
         for stop in stops:
             try:
                 fold(shares[stop % workers], stop)
@@ -149,11 +155,12 @@ def test_shares_folded_one_by_one_and_interrupted_equal_one_process(
 
 def test_lines_that_are_no_events_are_told_with_the_first_shard_alone(artifact, tmp_path):
     path = write_csv(tmp_path / "log.csv", [{"user": f"u{k}", "item": "i1", "time": "?", "t": ""} for k in range(9)])
-    task = Task(path, "log", {}, "apply", True, None, "skip", 100)
-    outcomes = [
-        fold_file(artifact, Shards("one", share, {share.numbers[0]: InMemoryStore()}, items={}), task, share=share)
-        for share in (Share((0,), 2), Share((1,), 2))
-    ]
+    with open_file(path) as file:
+        task = Task(file, "log", {}, "apply", True, None, "skip", 100)
+        outcomes = [
+            fold_file(artifact, Shards("one", share, {share.numbers[0]: InMemoryStore()}, items={}), task, share=share)
+            for share in (Share((0,), 2), Share((1,), 2))
+        ]
     assert outcomes == [Applied(bad=9), Applied()]
 
 
@@ -266,11 +273,12 @@ def test_more_workers_than_shards_are_refused(artifact, opened, store, tmp_path,
 
 def test_the_error_of_a_worker_is_the_parent_s_and_the_store_answers_again(artifact, opened, log, tmp_path):
     path = write_csv(tmp_path / "log.csv", rows_of(log))
-    task = Task(path, "log", {}, "sometimes", True, None, "stop", 100)
-    with pytest.raises(UsageError, match="late = 'sometimes'") as caught:
-        ingest_in_workers(artifact, opened, task, 2)
-    assert caught.value.exit_code == 2
-    ingest_in_workers(artifact, opened, replace(task, late="apply"), 2)
+    with open_file(path) as file:
+        task = Task(file, "log", {}, "sometimes", True, None, "stop", 100)
+        with pytest.raises(UsageError, match="late = 'sometimes'") as caught:
+            ingest_in_workers(artifact, opened, task, 2)
+        assert caught.value.exit_code == 2
+        ingest_in_workers(artifact, opened, replace(task, late="apply"), 2)
     assert opened.watermark("log", 0) == len(log) + 1
 
 

@@ -10,6 +10,7 @@ from lifelong.data.events import Schema
 from lifelong.errors import SourceError
 from lifelong.ingestion.file_reader import FileReader
 from lifelong.ingestion.files import ingest
+from lifelong.ingestion.opened_file import opened
 from lifelong.memory.updater import Applied
 from lifelong.store.opening import open_store
 
@@ -100,6 +101,7 @@ def test_a_file_without_a_time_and_one_that_is_damaged_are_named(artifact, store
 
 def test_timestamps_are_no_ordinals(tmp_path) -> None:
     schema = Schema(item_fields=("item",), event_types=False, time_unit="ordinal")
-    reader = FileReader(write(tmp_path / "log.parquet", moments("s", None)), schema, {}, size=10)
-    with pytest.raises(SourceError, match=r"log\.parquet, column time: times are timestamps"):
-        next(reader.lines())
+    with opened(write(tmp_path / "log.parquet", moments("s", None))) as file:
+        reader = FileReader(file, schema, {}, size=10)
+        with pytest.raises(SourceError, match=r"log\.parquet, column time: times are timestamps"):
+            next(reader.lines())

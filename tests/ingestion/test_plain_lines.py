@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifelong.ingestion.file_reader import FileReader
+from lifelong.ingestion.opened_file import opened
 from lifelong.ingestion.plain_lines import PlainLines
 from lifelong.ingestion.rows import EventRows, Problem
 from lifelong.memory.event import LAST_SECOND, MAX_ID
@@ -114,9 +115,10 @@ def test_of_columns_that_are_called_alike_the_last_one_counts(artifact):
 def test_a_reader_of_a_share_leaves_out_the_lines_of_others(artifact, tmp_path, end):
     path, share = tmp_path / "log.csv", Share((1,), 2)
     path.write_text(end.join(["user,item,time", *(f"u{k},i{k},{k}" for k in range(40))]) + end, newline="")
-    reader = FileReader(path, artifact.config.dataset_schema, {}, size=30, share=share)
     own = [k for k in range(40) if shard_of(f"u{k}", 2) == 1]
-    parts = list(reader.lines())
+    with opened(path) as file:
+        reader = FileReader(file, artifact.config.dataset_schema, {}, size=30, share=share)
+        parts = list(reader.lines())
     assert [part.through for part in parts] == [31, 41]
     assert [number for part in parts for number in part.number] == [k + 2 for k in own]
     assert [item for part in parts for item in part.columns["item"]] == [f"i{k}" for k in own]
@@ -125,5 +127,6 @@ def test_a_reader_of_a_share_leaves_out_the_lines_of_others(artifact, tmp_path, 
 def test_a_reader_of_a_share_gives_all_lines_where_one_may_be_no_event(artifact, tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("user,item,time\n" + "".join(f"u{k},i{k},{k if k != 35 else 'soon'}\n" for k in range(40)))
-    reader = FileReader(path, artifact.config.dataset_schema, {}, size=30, share=Share((1,), 2))
-    assert [part.through for part in reader.lines()] == [31, None]
+    with opened(path) as file:
+        reader = FileReader(file, artifact.config.dataset_schema, {}, size=30, share=Share((1,), 2))
+        assert [part.through for part in reader.lines()] == [31, None]

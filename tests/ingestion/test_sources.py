@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lifelong.errors import SourceError, UsageError
-from lifelong.ingestion import file_reader
 from lifelong.ingestion.file_reader import FileReader
 from lifelong.ingestion.files import ingest
-from lifelong.ingestion.sources import content_source, find_source, path_source
+from lifelong.ingestion.opened_file import OpenedFile, opened
+from lifelong.ingestion.sources import find_source, path_source
 from lifelong.ingestion.task import Task, fold_file
 from lifelong.memory.updater import Applied, Updater, UserEvent, decode_event
 from lifelong.memory.verify import verify
@@ -100,33 +100,6 @@ def test_a_gz_that_was_cut_and_is_whole_now_gives_its_other_lines(artifact, stor
     assert_holds(artifact, store, LINES)
 
 
-def test_a_line_that_is_being_written_is_left_for_the_next_run(artifact, store, tmp_path, monkeypatch):
-    path = write(tmp_path / "log.csv", LINES[:10])
-    with path.open("a") as file:
-        file.write(LINES[10][:-5])
-
-    def write_on(seconds: float) -> None:
-        with path.open("a") as file:
-            file.write(LINES[10][-5:] + LINES[11][:3])
-
-    monkeypatch.setattr(file_reader.clock, "sleep", write_on)
-    assert ingest(artifact, store, path) == Applied(applied=10)
-    monkeypatch.undo()
-    with path.open("a") as file:
-        file.write(LINES[11][3:])
-    assert ingest(artifact, store, path) == Applied(applied=2, duplicates=10)
-    assert_holds(artifact, store, LINES[:12])
-
-
-def test_a_last_line_without_its_end_is_taken_once(artifact, store, tmp_path, monkeypatch):
-    monkeypatch.setattr(file_reader, "_STILL", 0)
-    path = tmp_path / "log.csv"
-    path.write_text((HEAD + "".join(LINES[:3])).removesuffix("\n"))
-    assert ingest(artifact, store, path).applied == 3
-    assert ingest(artifact, store, write(path, LINES[:4])) == Applied(applied=1, duplicates=3)
-    assert_holds(artifact, store, LINES[:4])
-
-
 @pytest.mark.parametrize("what", ["a changed line", "a missing line", "fewer lines", "another header"])
 def test_a_file_whose_applied_lines_differ_is_refused_and_changes_nothing(artifact, store, tmp_path, what):
     path = write(tmp_path / "log.csv", LINES[:300])
@@ -141,15 +114,17 @@ def test_a_file_whose_applied_lines_differ_is_refused_and_changes_nothing(artifa
         del lines[250:]
     write(path, lines)
     if what == "another header":
-        path.write_text(path.read_text().replace("time", "when", 1))
-    with pytest.raises(SourceError, match=r"log\.csv: .*nothing was applied.*--source NAME") as caught:
-        ingest(artifact, store, path, columns={"time": "when"} if what == "another header" else None)
-    place = {"fewer lines": "301 lines were applied.*there are 251", "another header": "one of 1 to 64 "}
-    assert place.get(what, "one of 129 to 192 ") and dict(store.scan()) == before
-    assert caught.match(place.get(what, "one of 129 to 192 "))
+        path.write_text(path.read_text().replace("\n", ",more\n"))
+    with pytest.raises(SourceError, match=r"log\.csv: .*nothing was applied.*restore them and run again") as caught:
+        ingest(artifact, store, path)
+    place = {"fewer lines": "301 lines were applied.*there are 251", "another header": "one of 1 to 16 "}
+    assert caught.match(place.get(what, "one of 145 to 160 ")) and dict(store.scan()) == before
+    assert "--source NAME" not in str(caught.value)
+    # Nor does a name of its own help: most of its lines would be applied twice.
+    with pytest.raises(SourceError, match=r"applied already.*nothing was applied"):
+        ingest(artifact, store, path, source="again")
+    assert dict(store.scan()) == before
     assert ingest(artifact, store, write(path, LINES)) == Applied(applied=100, duplicates=300)
-    # With a name of its own it is another source.
-    assert ingest(artifact, store, path, source="again").applied == 400
 
 
 def test_a_copy_of_what_was_applied_is_not_applied_again(artifact, store, tmp_path):
@@ -162,7 +137,7 @@ def test_a_copy_of_what_was_applied_is_not_applied_again(artifact, store, tmp_pa
         ("part.csv", LINES[:200]),
         ("corrected.csv", [*LINES[:100], *LINES[200:]]),
     ):
-        with pytest.raises(SourceError, match=f"were applied already, as {path_source(path)}; nothing was applied"):
+        with pytest.raises(SourceError, match=f"applied already, as {path_source(path)}; nothing was applied"):
             ingest(artifact, store, write(tmp_path / name, lines))
     assert_holds(artifact, store, LINES[:300])
     # The copies are no sources of their own: the file itself goes on.
@@ -175,28 +150,12 @@ def test_a_file_that_was_moved_goes_on_under_its_name(artifact, store, tmp_path)
     ingest(artifact, store, path)
     moved = write(tmp_path / "moved.csv", LINES)
     assert ingest(artifact, store, moved, source=path_source(path)) == Applied(applied=100, duplicates=300)
-    shop = write(tmp_path / "shop.csv", LINES[:3])
+    others = [f"u9,i{k},{START + k}\n" for k in range(9)]
+    shop = write(tmp_path / "shop.csv", others[:3])
     assert ingest(artifact, store, shop, source="shop").applied == 3
-    assert ingest(artifact, store, write(tmp_path / "shop-2.csv", LINES[:5]), source="shop").applied == 2
+    assert ingest(artifact, store, write(tmp_path / "shop-2.csv", others[:5]), source="shop").applied == 2
     with pytest.raises(SourceError, match="as shop are other ones now"):
-        ingest(artifact, store, write(tmp_path / "shop-3.csv", LINES[1:9]), source="shop")
-
-
-def test_what_an_earlier_release_applied_is_known_by_its_content_and_then_by_its_path(artifact, store, tmp_path):
-    path = write(tmp_path / "log.csv", LINES[:300])
-    fold_file(artifact, store, Task(path, content_source(path), {}, "apply", True, None, "stop", 1_000))
-    assert ingest(artifact, store, path) == Applied(duplicates=300)
-    assert ingest(artifact, store, write(path, LINES)) == Applied(applied=100, duplicates=300)
-    assert_holds(artifact, store, LINES)
-    other = write(tmp_path / "other.csv", LINES[50:60])
-    name = content_source(other)
-    fold_file(artifact, store, Task(other, name, {}, "apply", True, None, "stop", 1_000))
-    assert ingest(artifact, store, write(other, LINES[50:65]), source=name) == Applied(applied=5, duplicates=10, late=5)
-    shop = write(tmp_path / "shop.csv", LINES[:3])
-    fold_file(artifact, store, Task(shop, "shop", {}, "apply", True, None, "stop", 1_000))
-    assert ingest(artifact, store, write(shop, LINES[:5]), source="shop").applied == 2
-    with pytest.raises(SourceError, match="as shop are other ones now"):
-        ingest(artifact, store, write(shop, LINES[1:9]), source="shop")
+        ingest(artifact, store, write(tmp_path / "shop-3.csv", others[1:9]), source="shop")
 
 
 def test_an_event_id_is_known_over_files_names_and_requests(artifact, store, tmp_path):
@@ -223,11 +182,16 @@ def test_what_can_be_read_only_once_is_refused(artifact, store, tmp_path):
 def fold_shares(artifact, whole: Shards, path: Path, stops) -> bool:
     """What several processes do with a file, each for its shard, one after another; whether none was interrupted."""
 
+    with opened(path) as file:
+        return _fold_shares(artifact, whole, file, stops)
+
+
+def _fold_shares(artifact, whole: Shards, file: OpenedFile, stops) -> bool:
     def reader() -> FileReader:
-        return FileReader(path, artifact.config.dataset_schema, {}, size=1_000)
+        return FileReader(file, artifact.config.dataset_schema, {}, size=1_000)
 
     found, ended, error = find_source(whole, reader, None), True, None
-    task = Task(path, found.name, {}, "apply", True, None, "stop", 9, found.record)
+    task = Task(file, found.name, {}, "apply", True, None, "stop", 9, found.record, found.known)
     for (number, shard), stop in zip(whole._shards.items(), stops, strict=True):
         left = [stop]
 
@@ -311,7 +275,7 @@ def test_workers_go_on_behind_what_each_has_applied_and_refuse_together(artifact
             ingest(artifact, store, path, workers=2)
         assert_holds(artifact, store, LINES[:200])
         assert ingest(artifact, store, write(path, LINES), workers=2) == Applied(applied=200, duplicates=200)
-        with pytest.raises(SourceError, match="one of 1 to 64 "):
+        with pytest.raises(SourceError, match=r"one of 1 to [0-9]+ "):
             ingest(artifact, store, write(path, [LINES[1], *LINES[1:]]), workers=2)
         with pytest.raises(SourceError, match="were applied already"):
             ingest(artifact, store, write(tmp_path / "copy.csv", [*LINES, LINES[0]]), workers=2)

@@ -9,7 +9,6 @@ alterations alone. It ends with an error at a fault, which it leaves as a file t
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import shutil
 import sys
@@ -112,8 +111,6 @@ def files(ending: str) -> Callable[[], Target]:
 
         def target(data: bytes) -> bool:
             path.write_bytes(data)
-            # A last line without its end is waited for while the file is new.
-            os.utime(path, (0, 0))
             store = InMemoryStore()
             try:
                 first = ingest(artifact, store, path, on_bad="skip", source="fuzz")
