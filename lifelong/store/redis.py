@@ -14,6 +14,8 @@ group have one hash tag, so they are in one hash slot, on one server, and one sc
     PREFIX:{g}:s:USER      mark of the memory (8), encoded memory, in space 0; s1:USER in space 1 ...
     PREFIX:{g}:e:USER      sorted set: count (8) and event, by count
     PREFIX:{g}:d:USER      sorted set: client event id, by expiry
+    PREFIX:{g}:expiries    sorted set: user who has event ids, by the expiry of the last one
+    PREFIX:{0}:clock       the second by which event ids expire; the processes that write advance it together
     PREFIX:{g}:c:NAME      a commit that was applied; kept for ten minutes
     PREFIX:{g}:touch       written to wait for replicas
     PREFIX:{g}:token       drawn at random when the store was made: see below
@@ -29,6 +31,9 @@ argument. The watermark of the whole store follows when every group is written.
 Whoever opens the store notes its tokens. Every script compares the one of its group, and every read asks for it in the
 same trip: on a server that was emptied, came back empty or is another one, where by now another artifact may keep its
 memories, nothing is written and nothing is read.
+
+No event id expires by a clock that can be set, neither the server's nor a client's: see `lifelong.store.elapsed`. Each
+commit with event ids removes those of some users whose last one has expired.
 
 A commit has a name. The script notes it, so that one that is sent again, because the answer to it was lost, changes
 nothing.
@@ -47,8 +52,9 @@ import json
 import logging
 import secrets
 import struct
+import time
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
@@ -58,7 +64,7 @@ from typing import Any
 from lifelong.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from lifelong.store.artifact_list import ArtifactList, StoreIdentity, space_of
 from lifelong.store.contract import ITEMS, SOURCES, Commit, check_values, conflict, refuse_write
-from lifelong.store.elapsed import Elapsed
+from lifelong.store.elapsed import SharedSeconds
 from lifelong.store.redis_client import Address, Script, ask, connect, disconnect, run, translated
 from lifelong.store.replicas import Replicas
 
@@ -73,6 +79,8 @@ _MOST = 1_000
 """Keys of one command at most, so that the server does not make others wait."""
 _REMEMBERED = 600
 """Seconds for which a commit's name is kept: longer than the commit is retried."""
+_SWEPT = 8
+"""Users without any event id left that a commit removes, beside two for each user with a new one."""
 _COUNT = struct.Struct(">q")
 _COMMIT = Script(f"""
 if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
@@ -103,6 +111,11 @@ while ARGV[at] do
   if command == 'RAISE' then
     local known = redis.call('HGET', key, ARGV[at + 3])
     if not known or tonumber(known) < tonumber(ARGV[last]) then redis.call('HSET', key, ARGV[at + 3], ARGV[last]) end
+  elseif command == 'SWEEP' then
+    for _, user in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', ARGV[last - 1], 'LIMIT', 0, ARGV[last])) do
+      redis.call('DEL', ARGV[at + 3] .. user)
+      redis.call('ZREM', key, user)
+    end
   elseif command == 'EPOCH' then
     if tonumber(redis.call('GET', key) or '0') < tonumber(ARGV[last]) then redis.call('SET', key, ARGV[last]) end
   else
@@ -115,6 +128,16 @@ return 1
 """Takes the commit's name and the keys; the number of bases, each (key, '' or '=' and item, mark), (key, '<', epoch),
 (key, '#' and source, least offset), or (key, '!', token), for which it answers -1; then writes, each (command, key,
 number of arguments, arguments). The name comes first: a server without memory refuses it, and so all."""
+_EXCHANGE = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local found = redis.call('GET', KEYS[2])
+if not found or found == ARGV[2] then
+  redis.call('SET', KEYS[2], ARGV[3])
+  return tonumber(ARGV[3])
+end
+return tonumber(found)
+""")
+"""Puts a second in the place of another one if that is the clock's, and gives the clock's; -1 if the token differs."""
 _SWAP = Script("""
 local found = redis.call('GET', KEYS[1])
 local epoch = 0
@@ -153,7 +176,7 @@ class RedisStore:
                 self._check_eviction(cluster=address.cluster)
             self._groups = self._head(GROUPS if address.cluster else 1)
             self._tokens = self._read_tokens()
-            self._clock = Elapsed(self._server_time(cluster=address.cluster))
+            self._clock = SharedSeconds(self._exchange)
             touched = [self._key(group, "touch") for group in range(self._groups)]
             self._replicas = Replicas(address, self._client, touched)
         except BaseException:
@@ -281,8 +304,18 @@ class RedisStore:
         return [mark_of[self._group(user)] for user in users]
 
     def clock(self) -> int:
-        """The second by which event ids expire: the server's at the opening, and what has passed since."""
+        """The second by which event ids expire: processes with this store open advance it as time passes."""
         return self._clock.now()
+
+    def _exchange(self, seen: int, later: int) -> int:
+        """Advance the clock, if it is where it was seen and may be written; where it is now."""
+        if self._read_only or not seen:
+            return int(self._read([("GET", self._key(0, "clock"))])[0] or 0)
+        keys = self._key(0, "token"), self._key(0, "clock")
+        found = int(self._run(_EXCHANGE, [(2, *keys, self._tokens[0], seen, later)])[0])
+        if found == -1:
+            raise self._lost()
+        return found
 
     def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
         """Which of (user, client event id) were applied and have not expired."""
@@ -386,8 +419,10 @@ class RedisStore:
             epoch = artifact_list.epoch if epoch is None else epoch
             kinds = ("e", "d", *map(_kind, artifact_list.spaces))
             for user in change.deleted:
+                part = parts[self._group(user)]
                 for kind in kinds:
-                    parts[self._group(user)].write("DEL", self._of(user, kind))
+                    part.write("DEL", self._of(user, kind))
+                part.write("ZREM", self._key(self._group(user), "expiries"), user.encode())
         for item in change.removed:
             parts[0].write("HDEL", self._key(0, "items"), item.encode())
         for space, records in change.records.items():
@@ -416,17 +451,24 @@ class RedisStore:
             part.require(self._key(0, "watermarks"), b"#" + _source(*key), offset)
 
     def _remember(self, parts: dict[int, _Part], change: Commit) -> None:
-        """Add event ids, and remove expired ones of these users."""
-        ids_of, now = defaultdict(list), min(self._now, self.clock())
+        """Add event ids, and remove expired ones: of these users, and of some who did not come again."""
+        ids_of: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
+        # Past is only what both the caller and the store's own clock say so of.
+        now = min(self._now, self.clock())
         for (user, event_id), expiry in change.event_ids.items():
             ids_of[user].append((expiry, event_id.encode()))
         for owner, ids in ids_of.items():
-            part, key = parts[self._group(owner)], self._of(owner, "d")
+            group, key = self._group(owner), self._of(owner, "d")
+            part = parts[group]
             part.write("ZREMRANGEBYSCORE", key, "-inf", now)
             for expiry, name in ids:
                 part.write("ZADD", key, expiry, name)
-            # A user who does not come again leaves nothing behind.
-            part.write("EXPIRE", key, max(1, max(expiry for expiry, _ in ids) - now))
+            # GT: another process may have written a later one.
+            part.write("ZADD", self._key(group, "expiries"), "GT", max(ids)[0], owner.encode())
+        for group, number in Counter(map(self._group, ids_of)).items():
+            # Twice as many as come, so that those who are gone become fewer.
+            most = 2 * number + _SWEPT
+            parts[group].write("SWEEP", self._key(group, "expiries"), self._key(group, "d:"), now, most)
 
     def _apply(self, parts: dict[int, _Part]) -> set[int]:
         """Run the script in each group, and wait for replicas; the groups that refused it."""
@@ -468,8 +510,12 @@ class RedisStore:
         keys = [self._key(group, "token") for group in range(self._groups)]
         if not self._read_only:
             self._ask([("SET", key, secrets.token_hex(8), "NX") for key in keys])
-        # Empty where an earlier release made it and nobody has written since.
-        return {group: token or b"" for group, token in enumerate(self._ask([("GET", key) for key in keys]))}
+            # Any second will do as the first one; this one makes expiries readable.
+            self._ask([("SET", self._key(0, "clock"), int(time.time()), "NX")])
+        tokens = self._ask([("GET", key) for key in keys])
+        if None in tokens:
+            raise StoreError(f"the store in {self.name} is being made", fix="open it again when it is written")
+        return dict(enumerate(tokens))
 
     def _check_alive(self) -> None:
         """Raise unless the store that was opened is there, in every group."""
@@ -486,13 +532,8 @@ class RedisStore:
         answers = self._ask([*sent, *(("GET", self._key(group, "token")) for group in groups)])
         for group, token in zip(groups, answers[len(sent) :], strict=True):
             if token != self._tokens[group]:
-                self._check_token(group, token)
+                raise self._lost()
         return answers[: len(sent)]
-
-    def _check_token(self, group: int, token: bytes | None) -> None:
-        if self._tokens[group]:
-            raise self._lost()
-        self._tokens[group] = token or b""
 
     def _lost(self) -> StoreUnavailableError:
         return StoreUnavailableError(
@@ -502,12 +543,6 @@ class RedisStore:
             fix="restore the server's files; or start again, which makes a new store, and fill that"
             " (`lifelong backfill`, `lifelong ingest`)",
         )
-
-    def _server_time(self, *, cluster: bool) -> int:
-        with translated(self.name):
-            client = self._opened()
-            found = client.time(target_nodes="random") if cluster else client.time()
-        return int((next(iter(found.values())) if isinstance(found, dict) else found)[0])
 
     def _check_eviction(self, *, cluster: bool) -> None:
         """Refuse a server that evicts memories when it is full.
