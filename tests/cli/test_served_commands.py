@@ -112,7 +112,7 @@ def test_score_names_candidates_that_training_did_not_know(run, artifact, filled
 
 @pytest.mark.parametrize("command", ["score", "explain"])
 @pytest.mark.parametrize(
-    ("user", "time", "said"), [("", TIME, "--user is empty"), ("u1", "1700000000000", "--time 1700000000000")]
+    ("user", "time", "said"), [("", TIME, "user is ''"), ("u1", "1700000000000", "--time 1700000000000")]
 )
 def test_a_request_that_nobody_can_mean_is_bad_usage(run, artifact, filled, command, user, time, said):
     words = ["--store", filled, "--user", user, "--items", "i1", "--time", time, "--json"]
