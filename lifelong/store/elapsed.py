@@ -34,8 +34,8 @@ class SharedSeconds:
     """A count of seconds that several processes keep in one place and advance together, never faster than time passes.
 
     Whoever has seen the same count for a while adds that while, unless another process was faster. A process that was
-    idle for a day may thus add more than has passed since another one wrote, so it adds `MOST` at most. That is all: the
-    next one to add has seen the count after that. While no process looks, the count stands still.
+    idle for a day may thus add more than has passed since another one wrote, so it adds `MOST` at most. That happens
+    once: whoever adds next has seen the count after that. While no process looks, the count stands still.
 
     Args:
         exchange: puts its second argument in the place of its first one, if that is the count; gives the count.

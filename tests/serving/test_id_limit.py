@@ -1,4 +1,4 @@
-"""One limit of ids for all ways in: whoever can be kept can be scored, explained and erased, and the others are refused."""
+"""One limit of ids for all ways in: who can be kept can be scored, explained and erased, and others are refused."""
 
 import json
 import subprocess
