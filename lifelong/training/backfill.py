@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lifelong.allocator import freed_memory_kept
 from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.artifact.graphs import field_name
@@ -93,14 +92,13 @@ def backfill(
     done, newer, events, size = 0, 0, 0, 0
     chosen = make_codec(identity.codec, artifact.require_memory())
     writer = _Writer(artifact, dataset, store, space=space, codec=chosen, event_log=event_log)
-    with freed_memory_kept():
-        for batch in evaluation_batches(dataset, _examples(users, count_U[users]), max_events=_EVENTS):
-            written = writer.write(batch)
-            done += len(batch.user_B)
-            newer += len(batch.user_B) - written.users
-            events, size = events + written.events, size + written.bytes
-            if progress is not None:
-                progress(done, len(users))
+    for batch in evaluation_batches(dataset, _examples(users, count_U[users]), max_events=_EVENTS):
+        written = writer.write(batch)
+        done += len(batch.user_B)
+        newer += len(batch.user_B) - written.users
+        events, size = events + written.events, size + written.bytes
+        if progress is not None:
+            progress(done, len(users))
     moment = _moment(dataset, until)
     if moment is not None:
         note_filled(store, moment)
