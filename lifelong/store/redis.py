@@ -6,10 +6,11 @@ group have one hash tag, so they are in one hash slot, on one server, and one sc
     PREFIX:{0}:store       what this is: format version, number of groups
     PREFIX:{0}:identity    the artifact that made it
     PREFIX:{0}:roster      all artifacts that it holds memories of, once there were two
-    PREFIX:{0}:watermarks  hash: "partition:source" -> offset up to which the events of all groups were applied
+    PREFIX:{0}:watermarks  hash: "partition:source" -> offset up to which the events of all groups were applied, and
+                           its checksum
     PREFIX:{0}:items       hash: item -> fields put online, JSON
     PREFIX:{0}:sources     hash: source -> what was applied of a file, JSON; written with the watermark
-    PREFIX:{g}:marks       hash: "partition:source" -> offset up to which the events of this group were applied
+    PREFIX:{g}:marks       the same for the events of this group
     PREFIX:{g}:epoch       of the list of artifacts; older commits are refused
     PREFIX:{g}:s:USER      mark of the memory (8), encoded memory, in space 0; s1:USER in space 1 ...
     PREFIX:{g}:e:USER      sorted set: count (8) and event, by count
@@ -83,6 +84,7 @@ _SWEPT = 8
 """Users without any event id left that a commit removes, beside two for each user with a new one."""
 _COUNT = struct.Struct(">q")
 _COMMIT = Script(f"""
+local function offset(text) return tonumber(string.match(text, '^%-?%d+') or '-1') end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
 local at = 2
 for _ = 1, tonumber(ARGV[1]) do
@@ -98,7 +100,7 @@ for _ = 1, tonumber(ARGV[1]) do
     if tonumber(redis.call('GET', key) or '0') > tonumber(base) then return 0 end
   elseif string.sub(item, 1, 1) == '#' then
     found = redis.call('HGET', key, string.sub(item, 2)) or '-1'
-    if tonumber(found) >= tonumber(base) then found = base end
+    if offset(found) >= tonumber(base) then found = base end
   else
     found = redis.call('HGET', key, string.sub(item, 2)) or ''
   end
@@ -110,7 +112,7 @@ while ARGV[at] do
   local command, key, last = ARGV[at], KEYS[tonumber(ARGV[at + 1])], at + 2 + tonumber(ARGV[at + 2])
   if command == 'RAISE' then
     local known = redis.call('HGET', key, ARGV[at + 3])
-    if not known or tonumber(known) < tonumber(ARGV[last]) then redis.call('HSET', key, ARGV[at + 3], ARGV[last]) end
+    if not known or offset(known) < offset(ARGV[last]) then redis.call('HSET', key, ARGV[at + 3], ARGV[last]) end
   elseif command == 'SWEEP' then
     for _, user in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', ARGV[last - 1], 'LIMIT', 0, ARGV[last])) do
       redis.call('DEL', ARGV[at + 3] .. user)
@@ -289,8 +291,24 @@ class RedisStore:
 
     def watermark(self, source: str, partition: int) -> int:
         """Offset up to which all events were applied, -1 if none."""
-        value = self._read([("HGET", self._key(0, "watermarks"), _source(source, partition))])[0]
-        return -1 if value is None else int(value)
+        name = _source(source, partition)
+        return self._offset(name, self._read([("HGET", self._key(0, "watermarks"), name)])[0])
+
+    def _offset(self, name: bytes, value: bytes | None) -> int:
+        """The offset of a position, -1 if there is none.
+
+        Raises:
+            StoreCorruptError: it is not what was written; the server's append-only file has no checksums.
+        """
+        if value is None:
+            return -1
+        digits = value.partition(b" ")[0]
+        if not digits.isdigit() or value != _position(name, int(digits)):
+            raise StoreCorruptError(
+                f"the position of source {name.decode(errors='replace')!r} in {self.name} fails its checksum",
+                fix="restore the server's files, or fill an emptied store from the source: see docs/redis.md",
+            )
+        return int(digits)
 
     def positions(self, source: str, partition: int, users: Sequence[str]) -> list[int]:
         """Per user the offset up to which the events of the user's group were applied."""
@@ -300,7 +318,7 @@ class RedisStore:
         groups = list(dict.fromkeys(map(self._group, users)))
         name = _source(source, partition)
         found = self._read([("HGET", self._key(group, "marks"), name) for group in groups])
-        mark_of = {group: max(whole, int(value or -1)) for group, value in zip(groups, found, strict=True)}
+        mark_of = {group: max(whole, self._offset(name, value)) for group, value in zip(groups, found, strict=True)}
         return [mark_of[self._group(user)] for user in users]
 
     def clock(self) -> int:
@@ -385,7 +403,12 @@ class RedisStore:
             yield from map(bytes.decode, self._read([("HKEYS", self._key(0, "items"))])[0])
             return
         for key in self._keys(space):
-            yield key.split(b":", 3)[3].decode()
+            try:
+                yield key.split(b":", 3)[3].decode()
+            except UnicodeDecodeError as error:
+                raise StoreCorruptError(
+                    f"{self.name} holds a key that no store writes: {key!r}", fix="restore the server's files"
+                ) from error
 
     def _keys(self, space: int) -> Iterator[bytes]:
         """Keys of all memories in a space."""
@@ -620,7 +643,7 @@ class _Part:
 
     def raise_mark(self, key: bytes, mark: tuple[str, int], offset: int) -> None:
         """Move a position forward; one that is further ahead stays."""
-        self.write("RAISE", key, _source(*mark), offset)
+        self.write("RAISE", key, _source(*mark), _position(_source(*mark), offset))
 
     def arguments(self, name: bytes) -> tuple[Any, ...]:
         """Number of keys, keys and arguments of the script, under the name of a commit."""
@@ -646,6 +669,11 @@ def _mark(record: bytes | None) -> bytes:
 
 def _source(source: str, partition: int) -> bytes:
     return f"{partition}:{source}".encode()
+
+
+def _position(source: bytes, offset: int) -> bytes:
+    """An offset and its checksum: a changed digit would leave events out, or apply them again, and nobody would see."""
+    return b"%d %08x" % (offset, zlib.crc32(b"%d:%s" % (offset, source)))
 
 
 def _kind(space: int) -> str:
