@@ -203,9 +203,14 @@ class RedisStore:
     def artifact_list(self) -> ArtifactList:
         """The artifacts that it holds memories of."""
         written, value = self._read([("GET", self._key(0, "roster")), ("GET", self._key(0, "identity"))])
-        if written is not None:
-            return ArtifactList.from_json(written)
-        return ArtifactList.of(None if value is None else StoreIdentity.from_json(value))
+        try:
+            if written is not None:
+                return ArtifactList.from_json(written)
+            return ArtifactList.of(None if value is None else StoreIdentity.from_json(value))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreCorruptError(
+                f"what {self.name} says of its artifacts cannot be read: {error}", fix="restore the server's files"
+            ) from error
 
     def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
         """Write another list, then its epoch into every group."""
