@@ -100,11 +100,22 @@ def _import_named() -> None:
             ) from error
         except LifelongError:
             raise
+        except SystemExit as error:
+            raise _left(f"the module {name!r}", error) from error
         except Exception as error:
             raise UsageError(
                 f"the module {name!r} fails while it is imported: {type(error).__name__}: {error}",
                 fix="repair it; --debug shows where it happened",
             ) from error
+
+
+def _left(part: str, error: SystemExit) -> PluginError:
+    """The error for a part that ends the process while it is imported, which would look like a success."""
+    return PluginError(
+        f"{part} calls sys.exit({error.code!r}) while it is imported",
+        expected="a module that registers parts when it is imported, and does nothing else",
+        fix="put what is for the command line below `if __name__ == '__main__':`",
+    )
 
 
 @contextmanager
@@ -264,6 +275,9 @@ class Registry(MutableMapping[str, T]):
             part = entry.load()
         except LifelongError:
             raise
+        except SystemExit as error:
+            part_of = f"{entry.value}, which a package registers as {self.kind} {entry.name!r},"
+            raise _left(part_of, error) from error
         except Exception as error:
             found = error if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
             raise UsageError(

@@ -141,6 +141,27 @@ def test_an_installed_package_needs_no_import(tmp_path: Path, monkeypatch: pytes
         list(Registry("stores", {"shop": 1}))
 
 
+@pytest.mark.parametrize("code", ["", "0", "3"])
+def test_a_module_that_ends_the_process_while_it_is_imported_is_named(tmp_path: Path, code: str) -> None:
+    (tmp_path / "script.py").write_text(f"import sys\nsys.exit({code})\n")
+    words = ("--import", "script", "score", "none", "--store", "nowhere://x", "--user", "u", "--items", "i")
+    command = [sys.executable, "-m", "lifelong", *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "'script' calls sys.exit(" in done.stderr
+
+
+def test_an_installed_package_that_ends_the_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = tmp_path / "lifelong_exits-0.1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: lifelong-exits\nVersion: 0.1.0\n")
+    (installed / "entry_points.txt").write_text("[lifelong.stores]\nexits = own_exits:Shop\n")
+    (tmp_path / "own_exits.py").write_text("raise SystemExit\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(PluginError, match=r"own_exits:Shop.*stores 'exits'.* calls sys\.exit\(None\)"):
+        Registry("stores", {})["exits"]
+
+
 def test_child_processes_know_what_was_imported(tmp_path: Path) -> None:
     (tmp_path / "parts.py").write_text(PARTS)
     (tmp_path / "child.py").write_text(CHILD)

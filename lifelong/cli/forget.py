@@ -38,6 +38,8 @@ def forget(
     ] = None,
 ) -> Reply:
     """Erase users from the store, and from impressions and dead letters if given; then rewrite the store's files."""
+    from lifelong.memory.event import check_user
+
     one_of(store=store, service=service)
     if bool(users) == (inactive is not None):
         raise UsageError(
@@ -45,6 +47,8 @@ def forget(
             expected="USER..., or --inactive DAYS",
             fix="name the users to erase, or erase all who were inactive for so many days",
         )
+    for user in users:
+        check_user(user)
     if dead_letter is not None and str(dead_letter).startswith("kafka:"):
         raise UsageError(f"--dead-letter {dead_letter}", expected="a file", fix="let the topic's retention remove them")
     if service is not None:

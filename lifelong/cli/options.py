@@ -153,12 +153,11 @@ def check_request(user: str, time: int | None, *, time_unit: str) -> None:
     """Check the user and the moment of a request, before the empty memory answers for them.
 
     Raises:
-        UsageError: the user's id is empty, or the time is one that no event can have.
+        UsageError: the user's id is empty or too long, or the time is one that no event can have.
     """
-    from lifelong.memory.event import last_time
+    from lifelong.memory.event import check_user, last_time
 
-    if not user:
-        raise UsageError("--user is empty", expected="the id of a user", fix="--user ID")
+    check_user(user)
     latest = last_time(time_unit)
     if time is not None and time > latest:
         expected = f"UTC seconds, 0 to {latest} (not milliseconds)" if time_unit == "seconds" else f"at most {latest}"

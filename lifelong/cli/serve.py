@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from lifelong import tracing
 from lifelong.cli.opening import open_letters, open_pair
 from lifelong.cli.options import (
     ArtifactPath,
@@ -123,17 +122,13 @@ def serve(
     keep_events: Annotated[
         float | None, typer.Option(metavar="DAYS", help="Delete older events from the event log.")
     ] = None,
-    traces: Annotated[
-        bool,
-        typer.Option("--traces", help="Export spans as OTEL_* says; on by default if OTEL_* names an exporter."),
-    ] = False,
 ) -> Reply:
     """Serve scores and accept events over HTTP, and from a topic if one is given, until stopped."""
     from lifelong.serving.keys import KeyFile, allowed_hosts, check_exposure, check_proxies
     from lifelong.serving.run import check_workers, run, run_workers
     from lifelong.store.redis_client import without_password
 
-    check_workers(workers, store, traces=traces or tracing.wanted(), topic=place is not None)
+    check_workers(workers, store, topic=place is not None)
     check_exposure(host, keys=api_key_file is not None, open_to_all=no_keys)
     keys = None if api_key_file is None else KeyFile(api_key_file)
     admin_keys = None if admin_key_file is None else KeyFile(admin_key_file)
@@ -159,7 +154,7 @@ def serve(
     ).of_one(workers)
     hosts = allowed_hosts(host, allowed_host, keys=keys is not None)
     make_app = partial(
-        _open_app, artifact, store, keys, admin_keys, hosts, data, shadow, report, settings, following, log, traces
+        _open_app, artifact, store, keys, admin_keys, hosts, data, shadow, report, settings, following, log
     )
     embedded = workers > 1 and store.startswith("rocksdb://")
     shown = {"store": without_password(store), "keys": keys is not None}
@@ -219,7 +214,6 @@ def _open_app(
     settings: ServiceSettings,
     following: _Following | None,
     log: LogFormat,
-    traces: bool,
     folder: Path | None = None,
 ) -> Iterator[FastAPI]:
     """The app of one process, with the store open as long as the context; `folder` names the writer of several."""
@@ -230,16 +224,13 @@ def _open_app(
     log_as(log)
     shadowing = None if shadow is None else Artifact.open(shadow)
     dataset = None if data is None else Dataset(data)
-    traced = traces or tracing.wanted()
-    # The spans of a write are those of this process.
     if folder is not None:
         pair = _opened_for_all(artifact, folder)
-    elif traced or not store.startswith("rocksdb://"):
+    elif not store.startswith("rocksdb://"):
         pair = _opened_here(artifact, store)
     else:
         pair = _opened_by_a_writer(artifact, store, settings, log)
     with (
-        tracing.tracing() if traced else contextlib.nullcontext(),
         pair as (opened, memories, writer),
         open_letters(None if following is None else following.dead_letter) as letters,
     ):

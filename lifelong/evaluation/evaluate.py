@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from lifelong.allocator import freed_memory_kept
 from lifelong.artifact.calibration import Calibrator
 from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.artifact.list_order import ListOrder
@@ -163,7 +162,7 @@ def _run(model: Model, dataset: Dataset, examples: Examples, recent: int | None,
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), freed_memory_kept():
+        with torch.inference_mode():
             share = (processes.rank, processes.count)
             batches = evaluation_batches(dataset, examples, recent=recent, share=share, counts=model.exact is not None)
             for batch in batches:

@@ -17,7 +17,6 @@ The producer's key should be the user's id: then all events of a user are in one
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time as clock
@@ -28,7 +27,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lifelong import tracing
 from lifelong.data.events import Schema
 from lifelong.dtypes import IntArray
 from lifelong.errors import SourceError, StoreBehindError, StreamError, StreamUnavailableError, UsageError, require
@@ -158,8 +156,6 @@ class _Read:
         through: offset of the last message, -1 if there is none.
         bad: messages that are not events, and are left out.
         stopped: the error of one that is not left out, after them.
-        size: number of messages; only where spans are made.
-        links: the spans in which they were sent; only where spans are made.
     """
 
     table: EventTable
@@ -167,8 +163,6 @@ class _Read:
     through: int
     bad: int = 0
     stopped: SourceError | None = None
-    size: int = 0
-    links: Sequence[Any] = ()
 
     @classmethod
     def joined(cls, reads: Sequence[_Read]) -> _Read:
@@ -179,8 +173,6 @@ class _Read:
             max(read.through for read in reads),
             sum(read.bad for read in reads),
             reads[-1].stopped,
-            sum(read.size for read in reads),
-            [link for read in reads for link in read.links],
         )
 
     def of(self, share: Share) -> _Read:
@@ -446,27 +438,11 @@ class Stream:
         """Apply messages, partition by partition."""
         for partition, read in parts.items():
             try:
-                with self._span(partition, read):
-                    self._take_part(partition, read)
+                self._take_part(partition, read)
             except StoreBehindError as error:
                 logger.warning("%s Reading from there.", error.found)
                 self.begin_again(client, partition)
         self._commit_offsets(client, list(parts))
-
-    def _span(self, partition: int, read: _Read) -> contextlib.AbstractContextManager[object]:
-        """A span for messages that are applied together, with links to those in which they were sent."""
-        if not tracing.on():
-            return contextlib.nullcontext()
-        topic = self.address.topic
-        found: tracing.Attributes = {
-            "messaging.system": "kafka",
-            "messaging.operation.type": "process",
-            "messaging.destination.name": topic,
-            "messaging.destination.partition.id": str(partition),
-            "messaging.consumer.group.name": self.address.group,
-            "messaging.batch.message_count": read.size,
-        }
-        return tracing.span(f"process {topic}", kind="CONSUMER", attributes=found, links=read.links)
 
     def _take_part(self, partition: int, read: _Read) -> None:
         """Apply messages of one partition, in one commit.
@@ -495,11 +471,7 @@ class Stream:
 
     def _read(self, messages: Sequence[Any]) -> _Read:
         """What messages of one partition hold."""
-        read = self._at_once(messages) or self._one_by_one(messages)
-        if not tracing.on():
-            return read
-        links = [link for message in messages if (link := _sent_in(message)) is not None]
-        return replace(read, size=len(messages), links=links)
+        return self._at_once(messages) or self._one_by_one(messages)
 
     def _at_once(self, messages: Sequence[Any]) -> _Read | None:
         """What messages hold; None if one may not be an event and has to be checked by itself."""
@@ -687,12 +659,6 @@ class _Group:
         numbers = [place.partition for place in places]
         logger.info("gives the partitions %s back", numbers)
         self._stream.drop(numbers)
-
-
-def _sent_in(message: Any) -> Any:
-    """The span in which a message was sent, None if its headers name none."""
-    headers = {name: value.decode("ascii", "replace") for name, value in message.headers() or () if value is not None}
-    return tracing.context_of(tracing.sent_with(headers)) if "traceparent" in headers else None
 
 
 class _Everything:

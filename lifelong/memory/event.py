@@ -15,8 +15,13 @@ import numpy as np
 from lifelong.dtypes import IntArray
 from lifelong.errors import RequestError, UsageError
 
-MAX_ID = 1_024
-"""Longest id of a user, item or event, in characters."""
+MAX_ID = 256
+"""Longest id of a user, item or event, in characters, whichever way it comes.
+
+An id is a part of an address where a user is looked at or erased, and takes up to 12 bytes a character there: 256 are
+3 KiB, so two of them fit into a request line of 8 KiB, which is what a proxy lets through if nobody sets it.
+"""
+ID_EXPECTED = f"text of 1 to {MAX_ID} characters"
 LAST_SECOND = 253_402_300_799
 """End of the year 9999; a larger time is in milliseconds by mistake."""
 LAST_ORDINAL = 2**62 - 1
@@ -54,6 +59,18 @@ class UserEvent:
     event_id: str | None = None
 
 
+def check_user(user: object) -> None:
+    """Refuse what is no user's id.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not isinstance(user, str) or not 0 < len(user) <= MAX_ID:
+        raise UsageError(
+            f"user is {_short(user)}", expected=ID_EXPECTED, fix="use an id of that length, the same everywhere"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
     """One event as the store's log keeps it."""
@@ -79,7 +96,7 @@ def event_problem(
         if value is None and column.startswith("event_"):
             continue
         if not isinstance(value, str) or not 0 < len(value) <= MAX_ID:
-            return column, f"is {_short(value)}", f"text of 1 to {MAX_ID} characters"
+            return column, f"is {_short(value)}", ID_EXPECTED
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             return column, f"is {_short(value)}, which is no valid text", "Unicode text"
     if not _are_fields(event.fields):

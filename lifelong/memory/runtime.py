@@ -28,7 +28,6 @@ from lifelong.memory.graphs import Session
 from lifelong.memory.state import States, append, unroll
 from lifelong.store.artifact_list import StoreIdentity
 from lifelong.store.contract import MemoryStore
-from lifelong.tracing import traced
 
 _USERS = 512
 """Memories that go through the write graph at once: what it works on then stays in the processor's cache."""
@@ -281,7 +280,6 @@ class Runtime:
             feed["event"] = self._embed(number_BF[chosen], self._event)
         return dict(zip(names, self._run("write", [f"new_{name}" for name in names], feed), strict=True))
 
-    @traced("graphs.score", attributes=lambda _, states, number_BCF, *__, **___: _sizes(states, number_BCF))
     def score(
         self,
         states: States,
@@ -451,8 +449,3 @@ def _joined(parts: Sequence[Float32Array], axis: int) -> Float32Array:
 
 def _slices(size: int, step: int) -> Iterator[slice]:
     return (slice(start, min(start + step, size)) for start in range(0, size, step))
-
-
-def _sizes(states: States, number_BCF: IntArray) -> dict[str, int]:
-    """What a span says of `Runtime.score`."""
-    return {"lifelong.users": len(states), "lifelong.candidates": number_BCF.shape[0] * number_BCF.shape[1]}

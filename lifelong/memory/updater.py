@@ -45,8 +45,9 @@ from lifelong.store.contract import ATTEMPTS, SOURCES, Commit, MemoryStore, unti
 
 T = TypeVar("T")
 
-REMEMBER = 24 * 3600
-"""Seconds for which client event ids are remembered."""
+REMEMBER = 25 * 3600
+"""Seconds for which client event ids are remembered: a day, and an hour because processes that share a server may be
+half an hour apart in what they take for now (`lifelong.store.elapsed`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,6 @@ from lifelong.memory.runtime import Runtime
 from lifelong.memory.state import States
 from lifelong.store.contract import ITEMS, MemoryStore
 from lifelong.store.remote import RemoteStore
-from lifelong.tracing import traced
 
 _GIVEN = 65_536
 """How many items with fields of their own are kept in RAM with their numbers."""
@@ -180,7 +179,6 @@ class MemoryWriter:
             self._given[key] = row
         return row
 
-    @traced("graphs.write", attributes=lambda _, states, plan, *__: _sizes(states, plan))
     def fold(self, states: States, plan: Rounds, number_NF: IntArray) -> States:
         """Memories after all events.
 
@@ -246,8 +244,3 @@ class MemoryWriter:
             place_N, user_B = left_N[plan.user_N[left_N] == user], np.array([user])
             states.put(user_B, self.runtime.write_run(states.take(user_B), number_NF[place_N], plan.time_N[place_N]))
         return states
-
-
-def _sizes(states: States, plan: Rounds) -> dict[str, int]:
-    """What a span says of `MemoryWriter.fold`."""
-    return {"lifelong.users": len(states), "lifelong.events": len(plan.user_N)}

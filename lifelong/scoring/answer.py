@@ -11,6 +11,7 @@ from pydantic import Field
 
 from lifelong.dtypes import Float32Array
 from lifelong.errors import UsageError
+from lifelong.memory.event import check_user
 
 Fields = Mapping[str, str | None]
 
@@ -44,6 +45,7 @@ class ScoreRequest:
         """
         if not isinstance(self.user, str):
             raise UsageError(f"a user of type {type(self.user).__name__}: {self.user!r}", expected=_USER, fix=_TEXT)
+        check_user(self.user)
         # A text is a sequence, too: each of its letters would be a candidate.
         if isinstance(self.items, str | bytes | Mapping) or not hasattr(self.items, "__len__"):
             raise UsageError(f"items = {self.items!r}", expected="a list of item ids", fix=_ITEMS)

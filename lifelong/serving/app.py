@@ -1,6 +1,6 @@
 """The service as an ASGI app, and what runs with it.
 
-request -> Shed (-> Traces) -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate
+request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> ScopeGate
         -> AddressGate -> Deadline -> BodyLimit -> ShortRoutes (-> FastAPI) -> route -> Service -> threads -> store
 """
 
@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from fastapi import FastAPI
 
-from lifelong import tracing
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import UsageError
 from lifelong.ingestion.dead_letters import DeadLetters, FileLetters
@@ -41,7 +40,6 @@ from lifelong.serving.service import Service, ServiceSettings
 from lifelong.serving.shadow import Shadow
 from lifelong.serving.sweeper import Sweeper
 from lifelong.serving.takeovers import Takeovers
-from lifelong.serving.traces import Traces
 from lifelong.serving.writer import Writer
 from lifelong.store.contract import MemoryStore
 from lifelong.version import __version__
@@ -73,8 +71,6 @@ def create_app(
     writer: Writer | None = None,
 ) -> FastAPI:
     """Build the service around one artifact and one store.
-
-    Within `lifelong.tracing.tracing` requests have spans.
 
     Args:
         artifact: the model, or its folder.
@@ -128,9 +124,6 @@ def create_app(
     app.add_middleware(HostGate, hosts=allowed_hosts, origins=api_keys is None)
     app.add_middleware(AccessLog, users=settings.log_users)
     app.add_middleware(Measure, metrics=service.metrics)
-    if tracing.on():
-        tracing.watch(store)
-        app.add_middleware(Traces)
     app.state.rush = Rush(service.full, settings.max_wait / 2, service.metrics.shed.labels("loop").inc, service.pace_of)
     app.add_middleware(Shed, rush=app.state.rush)
     _describe(app, service, keys=keys)

@@ -7,7 +7,6 @@ scores of many requests --all that have come--> one call of the graphs --> an an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,7 +14,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from lifelong import tracing
 from lifelong.memory.event import EventTable
 from lifelong.memory.updater import Applied, Updater
 from lifelong.serving.errors import OverloadedError
@@ -30,17 +28,6 @@ A = TypeVar("A")
 Q = TypeVar("Q")
 
 
-def _span_of(
-    name: str, waited: Sequence[_Batch | _Asked[Any, Any]], counted: str
-) -> contextlib.AbstractContextManager[object]:
-    """A span for what is done for several requests: it is in the trace of the first, and has links to the others."""
-    spans = [one.span for one in waited if one.span is not None]
-    if not spans:
-        return contextlib.nullcontext()
-    found: tracing.Attributes = {"lifelong.requests": len(waited), counted: sum(one.size for one in waited)}
-    return tracing.span(name, attributes=found, parent=tracing.below(spans[0]), links=spans[1:])
-
-
 @dataclass(slots=True)
 class _Asked(Generic[Q, A]):
     """A request that waits for its answer; None says that it has to be answered alone."""
@@ -49,7 +36,6 @@ class _Asked(Generic[Q, A]):
     size: int
     came: float
     answer: asyncio.Future[A | None]
-    span: Any = None
 
 
 class Reads(Queue, Generic[Q, A]):
@@ -91,7 +77,7 @@ class Reads(Queue, Generic[Q, A]):
         """
         self.admit()
         loop = asyncio.get_running_loop()
-        asked = _Asked[Q, A](request, size, self._now(), loop.create_future(), tracing.here())
+        asked = _Asked[Q, A](request, size, self._now(), loop.create_future())
         self._came.append(asked.came)
         self._asked.append(asked)
         # What has come with this request is begun before that. One more turn than needed where an earlier one takes
@@ -106,8 +92,7 @@ class Reads(Queue, Generic[Q, A]):
             return
         self._on_call(len(taken))
         try:
-            with _span_of("scores.answer", taken, "lifelong.candidates"):
-                found: Sequence[A | None] = self._answer([asked.request for asked in taken])
+            found: Sequence[A | None] = self._answer([asked.request for asked in taken])
         except Exception:
             found = [None] * len(taken)
         for asked, answer in zip(taken, found, strict=True):
@@ -138,7 +123,6 @@ class _Batch:
     rows: Rows | ParsedEvents
     came: float
     outcome: Future[Applied] = field(default_factory=Future)
-    span: Any = None
 
     @property
     def size(self) -> int:
@@ -199,7 +183,7 @@ class Writes(Queue):
             StoreUnavailableError: the error says what was kept, if anything.
         """
         self.admit()
-        batch = _Batch(rows, self._now(), span=tracing.here())
+        batch = _Batch(rows, self._now())
         self._came.append(batch.came)
         self._batches.append(batch)
         self._events_in += len(rows)
@@ -217,8 +201,7 @@ class Writes(Queue):
         parts = [batch.rows for batch in taken]
         events = sum(batch.size for batch in taken)
         try:
-            with _span_of("events.fold", taken, "lifelong.events"):
-                found: Sequence[Applied | Exception] = self._fold_parts(parts)
+            found: Sequence[Applied | Exception] = self._fold_parts(parts)
         except Exception as error:
             found = [error] * len(taken)
         seconds = time.perf_counter() - started

@@ -197,7 +197,7 @@ _WORDS = {
     "extra_forbidden": "is not known here",
     "string_type": "should be a text in quotes",
     "string_too_short": "should have at least {min_length} character",
-    "string_too_long": "should have at most {max_length} characters",
+    "string_too_long": "should be text of 1 to {max_length} characters",
     "string_unicode": "is not a text in UTF-8",
     "string_sub_type": "should be a text in quotes",
     "int_type": "should be a whole number, without quotes",

@@ -11,10 +11,10 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from lifelong.memory.event import LAST_SECOND, EventTable
-from lifelong.serving.schemas import KEYS, LONGEST
+from lifelong.memory.event import LAST_SECOND, MAX_ID, EventTable
+from lifelong.serving.schemas import KEYS
 
-_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=LONGEST)]
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID)]
 
 
 class _Event(msgspec.Struct, forbid_unknown_fields=True, gc=False):

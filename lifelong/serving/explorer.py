@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import TypeAdapter
 
+from lifelong.memory.event import MAX_ID
 from lifelong.scoring.catalogue_view import FoundItems, TopItems, find_items, top_items
 from lifelong.scoring.cells import MemoryCells, cells_of
 from lifelong.scoring.earlier import REPLAYED
@@ -28,7 +29,7 @@ _TIMELINE: TypeAdapter[Timeline] = TypeAdapter(Timeline)
 
 explorer: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["explorer"], route_class=JsonRoute)
 
-Text = Annotated[str, Query(max_length=256, description="what the id holds; upper and lower case alike")]
+Text = Annotated[str, Query(max_length=MAX_ID, description="what the id holds; upper and lower case alike")]
 
 Limit = Annotated[int, Query(ge=1, le=MOST_LISTED, description="how many are listed")]
 

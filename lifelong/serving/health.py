@@ -17,6 +17,29 @@ from lifelong.store.contract import MemoryStore
 TRUSTED = 5.0
 """Seconds for which a successful mark is taken as a sign that the next write will succeed."""
 _PAUSE = 1.0
+_DAY = 86_400
+
+
+def check_clock(store: MemoryStore, max_ahead: float, now: float) -> None:
+    """Refuse a system clock that lies so far behind the store's that events of today are refused as too far ahead.
+
+    The store's clock advances as time passes while it is open, so it is not ahead unless the system's clock once was.
+
+    Args:
+        store: an opened one.
+        max_ahead: days that an event may be ahead of the system's clock.
+        now: that clock, UTC seconds.
+
+    Raises:
+        StoreUnavailableError: it is behind; says by how much, and what to do.
+    """
+    behind = (store.clock() - now) / _DAY
+    if behind > max_ahead:
+        raise StoreUnavailableError(
+            f"this machine's clock is {behind:,.1f} days behind that of the store, so events of today are refused",
+            expected=f"a clock that is behind by {max_ahead:g} days at most, as --max-ahead allows",
+            fix="set the clock; if it is right, it was ahead when the store was made: start with a larger --max-ahead",
+        )
 
 
 class WriteHealth:

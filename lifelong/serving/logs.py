@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import threading
 import time
@@ -15,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LogFormat = Literal["text", "json"]
 access: logging.Logger = logging.getLogger("lifelong.access")
+_TRACE = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+"""A `traceparent` header of W3C Trace Context, with the id of its trace."""
 
 
 class JsonLines(logging.Formatter):
@@ -94,4 +97,7 @@ class AccessLog:
             }
             if self.users:
                 data["path"] = scope["path"]
+            # The one header that is logged, and only if it is what the standard says: it is anybody's text.
+            if named := _TRACE.fullmatch(dict(scope["headers"]).get(b"traceparent", b"")):
+                data["trace"] = named[1].decode()
             access.info("request", extra={"data": data})

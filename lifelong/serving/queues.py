@@ -19,7 +19,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from lifelong import tracing
 from lifelong.serving.errors import OverloadedError
 
 FEW = 8
@@ -173,7 +172,6 @@ class Queue:
         self.admit()
         came = self._now()
         self._came.append(came)
-        work = tracing.carried(work)
 
         def begin() -> T:
             try:
@@ -192,7 +190,7 @@ class Queue:
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Do a work in its turn that is never refused."""
-        return self._pool.submit(tracing.carried(work))
+        return self._pool.submit(work)
 
     def close(self) -> None:
         """Finish what was accepted."""

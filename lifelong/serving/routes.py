@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.convertors import StringConvertor, register_url_convertor
 
 from lifelong.errors import StoreCorruptError
+from lifelong.memory.event import MAX_ID
 from lifelong.scoring.answer import Answer, Score, ScoreRequest
 from lifelong.scoring.explanation import Explanation
 from lifelong.serving import schemas as s
@@ -37,8 +38,8 @@ async def _service(request: Request) -> Service:
 
 
 Served = Annotated[Service, Depends(_service)]
-Item = Annotated[str, Path(min_length=1, max_length=256, description="id of the item")]
-User = Annotated[str, Path(min_length=1, max_length=256, description="id of the user")]
+Item = Annotated[str, Path(min_length=1, max_length=MAX_ID, description="id of the item")]
+User = Annotated[str, Path(min_length=1, max_length=MAX_ID, description="id of the user")]
 
 # They get nearly all requests, so they are the first routes that are compared.
 busy: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["service"], route_class=ShortRoute)

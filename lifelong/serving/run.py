@@ -309,7 +309,7 @@ def _listening(host: str, port: int) -> socket.socket:
     return listening
 
 
-def check_workers(workers: int, url: str, *, traces: bool = False, topic: bool = False) -> None:
+def check_workers(workers: int, url: str, *, topic: bool = False) -> None:
     """Refuse several processes where there can be one alone.
 
     >>> check_workers(4, "rocksdb:///var/lib/memories")
@@ -317,7 +317,6 @@ def check_workers(workers: int, url: str, *, traces: bool = False, topic: bool =
     Args:
         workers: how many.
         url: of the store.
-        traces: they export spans.
         topic: they follow a topic.
 
     Raises:
@@ -329,9 +328,6 @@ def check_workers(workers: int, url: str, *, traces: bool = False, topic: bool =
     reason, fix = None, f"run one worker, or {shared}"
     if kind == "memory":
         reason = "a store in RAM is seen by its own process alone"
-    elif kind == "rocksdb" and traces:
-        reason = "the spans of a write would be those of the process that owns the store"
-        fix = f"leave out the traces, run one worker, or {shared}"
     elif kind == "rocksdb" and topic:
         reason = "the topic of an embedded store is followed by one process"
     if workers == 1 or reason is None:

@@ -18,12 +18,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from lifelong.memory.updater import LAST_SECOND
+from lifelong.memory.event import LAST_SECOND, MAX_ID
 from lifelong.scoring.leave_out import LEFT_OUT
 
-LONGEST = 256
-"""Characters of an id."""
-Id = Annotated[str, Field(min_length=1, max_length=LONGEST)]
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
 Folder = Annotated[str, Field(min_length=1, max_length=4096)]
 
 KEYS = 64

@@ -37,7 +37,7 @@ from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.slots import slots_of
 from lifelong.serving.batching import Reads, Writes
 from lifelong.serving.errors import NotFoundError, TooLargeError
-from lifelong.serving.health import WriteHealth
+from lifelong.serving.health import WriteHealth, check_clock
 from lifelong.serving.metrics import Metrics
 from lifelong.serving.queues import Pace, Queue
 from lifelong.serving.views import SERVED, View, Views
@@ -247,6 +247,11 @@ class Service:
         self.views: Views = Views(store, self.updater.artifacts, dataset=dataset, base_rate=settings.base_rate)
         self.metrics: Metrics = Metrics()
         self.health: WriteHealth = WriteHealth(store)
+        try:
+            self._check_clock()
+        except StoreUnavailableError as error:
+            # Said here, too, for a service whose readiness nobody asks for.
+            logger.warning("%s", error)
         if writer is not None:
             writer.on_end = self.health.failed
         self.stopping: bool = False
@@ -298,17 +303,23 @@ class Service:
                 switched()
             logger.info("artifact %s is served now", served.id[:12])
 
+    def _check_clock(self) -> None:
+        if self.artifact.config.dataset_schema.time_unit == "seconds":
+            check_clock(self.store, self.settings.max_ahead, clock.time())
+
     async def check(self) -> None:
         """Whether requests can be answered and events kept now.
 
         Raises:
-            StoreUnavailableError: the service stops, the store does not answer, or it takes no writes.
+            StoreUnavailableError: the service stops, the store does not answer, or it takes no writes; or events would
+                be refused, since the system's clock is far behind the store's.
         """
         if self.stopping:
             raise StoreUnavailableError("the service is stopping", fix="ask another instance")
 
         def ask() -> None:
             self.store.read_many(["readiness"])
+            self._check_clock()
             self.health.check()
 
         try:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from lifelong.background import Background
-from lifelong.errors import StoreError, StoreUnavailableError
+from lifelong.errors import StoreError, StoreUnavailableError, UsageError
 from lifelong.serving.writer import Writer, WriterProcess
 from lifelong.serving.writer_process import CHANGES, WriterTask
 from lifelong.store.messages import Calls, Channel
@@ -39,13 +40,28 @@ class SharedWriterProcess:
     def __init__(self, task: WriterTask, folder: Path) -> None:
         self._listening = socket.socket(socket.AF_UNIX)
         try:
-            self._listening.bind(str(folder / _SOCKET))
+            self._bind(folder / _SOCKET)
             self._listening.listen(_BACKLOG)
             self._writer = WriterProcess(replace(task, workers=folder), self._listening)
         except BaseException:
             self._listening.close()
             raise
         self._background = Background(self._look, name="writer", failure="the process that writes cannot be started")
+
+    def _bind(self, path: Path) -> None:
+        """Take the address that workers connect to.
+
+        Raises:
+            UsageError: the system has no room for so long an address.
+        """
+        try:
+            self._listening.bind(str(path))
+        except OSError as error:
+            raise UsageError(
+                f"workers cannot be given a socket at {path} ({len(os.fsencode(path))} bytes): {error}",
+                expected="a folder for temporary files with a short path: a socket's address has about 100 bytes",
+                fix="set TMPDIR to another folder, as in TMPDIR=/tmp",
+            ) from error
 
     def open(self) -> None:
         """Wait until the process has opened the store, and look after it from then on.

@@ -10,11 +10,13 @@ workers has one of these: each worker connects to its socket.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -36,12 +38,15 @@ from lifelong.store.opening import open_store
 from lifelong.store.owner import ChangeCount, Notices, functions_of
 from lifelong.store.record_cache import Listenable
 
+logger: logging.Logger = logging.getLogger(__name__)
 _READERS = 4
 """Threads that answer all but events."""
 _NICE = 5
 """How much lower the priority of this process is than that of the one that scores."""
 CHANGES = "changes"
 """Name of the file of the `ChangeCount` that workers share."""
+_ACCEPT_PAUSE = 0.1
+"""Seconds until the next try to let a worker join: what is missing does not come back at once."""
 _UNREAD_SECONDS = 2
 """Seconds after which a worker that reads nothing holds up the others no longer."""
 Part = int | Sequence[dict[str, Any]]
@@ -214,7 +219,13 @@ class _Writing:
     def accept(self, listening: socket.socket) -> None:
         """Answer all workers that connect, each in a thread."""
         while True:
-            connected, _ = listening.accept()
+            try:
+                connected, _ = listening.accept()
+            except OSError as error:
+                # No descriptor is free, or who connected has gone: others still come, and they wait in the backlog.
+                logger.warning("a worker could not join: %s; it is tried again", error)
+                time.sleep(_ACCEPT_PAUSE)
+                continue
             timeout = struct.pack("ll", _UNREAD_SECONDS, 0)
             connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
             threading.Thread(target=self._answer, args=[Channel(connected)], daemon=True).start()

@@ -1,7 +1,6 @@
 """Client event ids in RocksDB: buckets of a day that go whole, and the clock by which they expire.
 
     n bucket (4) length of user (4) user event id   expiry (8); the bucket is the day of the expiry
-    d length of user (4) user event id              expiry (8), by earlier releases, with an index by expiry: x
     mclock                                          the second by which they expire
 
 No commit looks for old ids: when the day of a bucket is over, it goes as one range of keys. Time is how long the store
@@ -37,14 +36,10 @@ class EventIds:
         self._asked, self._over = 0, list[int]()
         self.find()
         (noted,) = get([_CLOCK])
-        # By an earlier release, at its last id: nothing says how long ago that was.
-        start = self._early - DAY if self._early else None
-        self.clock: Elapsed = Elapsed(start if noted is None else int(_NUMBER.unpack(noted)[0]))
+        self.clock: Elapsed = Elapsed(None if noted is None else int(_NUMBER.unpack(noted)[0]))
 
     buckets: list[int]
     """Those that there are."""
-    _early: int
-    """When the last id of an earlier release expires; 0 where there is none."""
 
     def find(self) -> None:
         """Look which ids there are."""
@@ -53,8 +48,6 @@ class EventIds:
             buckets.append(_LENGTH.unpack(row[0][1:5])[0])
             start = _bucket(buckets[-1] + 1)
         self.buckets = buckets
-        last = next(self._scan(b"x", most=1, backwards=True), None)
-        self._early = 0 if last is None else int(_NUMBER.unpack(last[0][1:9])[0])
 
     def seen(self, event_ids: Sequence[tuple[str, str]], now: int) -> list[bool]:
         """Which of (user, id) are known and have not expired."""
@@ -80,10 +73,8 @@ class EventIds:
     def erase(self, batch: Any, user: str) -> None:
         """Take a user's ids out."""
         for kind in self._prefixes(0):
-            for key, expiry in self._scan(kind + name_of(user)):
+            for key, _ in self._scan(kind + name_of(user)):
                 batch.delete(key)
-                if kind == b"d":
-                    batch.delete(b"x" + expiry + key[1:])
 
     def put(self, batch: Any, event_ids: Mapping[tuple[str, str], int]) -> None:
         """Put ids into a batch, and remove the buckets of past days."""
@@ -94,10 +85,6 @@ class EventIds:
         self._over = [bucket for bucket in self.buckets if (bucket + 1) * DAY <= now]
         for bucket in self._over:
             batch.delete_range(_bucket(bucket), _bucket(bucket + 1))
-        if self._early and self._early <= now:
-            batch.delete_range(b"d", b"e")
-            batch.delete_range(b"x", b"y")
-            self._over.append(_EARLY)
         for (user, event_id), expiry in event_ids.items():
             batch.put(_bucket(expiry // DAY) + name_of(user) + event_id.encode(), _NUMBER.pack(expiry))
         batch.put(_CLOCK, _NUMBER.pack(self.clock.now()))
@@ -107,16 +94,10 @@ class EventIds:
         if event_ids:
             left = set(self.buckets) - set(self._over)
             self.buckets = sorted(left.union(expiry // DAY for expiry in event_ids.values()))
-            self._early = 0 if _EARLY in self._over else self._early
 
     def _prefixes(self, now: int) -> list[bytes]:
-        """Prefixes of the keys of ids that may be known at a second; those of an earlier release first."""
-        buckets = [_bucket(bucket) for bucket in self.buckets if (bucket + 1) * DAY > now]
-        return [b"d", *buckets] if self._early else buckets
-
-
-_EARLY = -1
-"""In the place of a bucket: the ids of an earlier release."""
+        """Prefixes of the keys of ids that may be known at a second."""
+        return [_bucket(bucket) for bucket in self.buckets if (bucket + 1) * DAY > now]
 
 
 def name_of(user: str) -> bytes:

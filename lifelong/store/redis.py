@@ -6,14 +6,17 @@ group have one hash tag, so they are in one hash slot, on one server, and one sc
     PREFIX:{0}:store       what this is: format version, number of groups
     PREFIX:{0}:identity    the artifact that made it
     PREFIX:{0}:roster      all artifacts that it holds memories of, once there were two
-    PREFIX:{0}:watermarks  hash: "partition:source" -> offset up to which the events of all groups were applied
+    PREFIX:{0}:watermarks  hash: "partition:source" -> offset up to which the events of all groups were applied, and
+                           its checksum
     PREFIX:{0}:items       hash: item -> fields put online, JSON
     PREFIX:{0}:sources     hash: source -> what was applied of a file, JSON; written with the watermark
-    PREFIX:{g}:marks       hash: "partition:source" -> offset up to which the events of this group were applied
+    PREFIX:{g}:marks       the same for the events of this group
     PREFIX:{g}:epoch       of the list of artifacts; older commits are refused
     PREFIX:{g}:s:USER      mark of the memory (8), encoded memory, in space 0; s1:USER in space 1 ...
     PREFIX:{g}:e:USER      sorted set: count (8) and event, by count
     PREFIX:{g}:d:USER      sorted set: client event id, by expiry
+    PREFIX:{g}:expiries    sorted set: user who has event ids, by the expiry of the last one
+    PREFIX:{0}:clock       the second by which event ids expire; the processes that write advance it together
     PREFIX:{g}:c:NAME      a commit that was applied; kept for ten minutes
     PREFIX:{g}:touch       written to wait for replicas
     PREFIX:{g}:token       drawn at random when the store was made: see below
@@ -29,6 +32,9 @@ argument. The watermark of the whole store follows when every group is written.
 Whoever opens the store notes its tokens. Every script compares the one of its group, and every read asks for it in the
 same trip: on a server that was emptied, came back empty or is another one, where by now another artifact may keep its
 memories, nothing is written and nothing is read.
+
+No event id expires by a clock that can be set, neither the server's nor a client's: see `lifelong.store.elapsed`. Each
+commit with event ids removes those of some users whose last one has expired.
 
 A commit has a name. The script notes it, so that one that is sent again, because the answer to it was lost, changes
 nothing.
@@ -47,8 +53,9 @@ import json
 import logging
 import secrets
 import struct
+import time
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
@@ -58,7 +65,7 @@ from typing import Any
 from lifelong.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from lifelong.store.artifact_list import ArtifactList, StoreIdentity, space_of
 from lifelong.store.contract import ITEMS, SOURCES, Commit, check_values, conflict, refuse_write
-from lifelong.store.elapsed import Elapsed
+from lifelong.store.elapsed import SharedSeconds
 from lifelong.store.redis_client import Address, Script, ask, connect, disconnect, run, translated
 from lifelong.store.replicas import Replicas
 
@@ -73,8 +80,11 @@ _MOST = 1_000
 """Keys of one command at most, so that the server does not make others wait."""
 _REMEMBERED = 600
 """Seconds for which a commit's name is kept: longer than the commit is retried."""
+_SWEPT = 8
+"""Users without any event id left that a commit removes, beside two for each user with a new one."""
 _COUNT = struct.Struct(">q")
 _COMMIT = Script(f"""
+local function offset(text) return tonumber(string.match(text, '^%-?%d+') or '-1') end
 if redis.call('EXISTS', KEYS[1]) == 1 then return 1 end
 local at = 2
 for _ = 1, tonumber(ARGV[1]) do
@@ -90,7 +100,7 @@ for _ = 1, tonumber(ARGV[1]) do
     if tonumber(redis.call('GET', key) or '0') > tonumber(base) then return 0 end
   elseif string.sub(item, 1, 1) == '#' then
     found = redis.call('HGET', key, string.sub(item, 2)) or '-1'
-    if tonumber(found) >= tonumber(base) then found = base end
+    if offset(found) >= tonumber(base) then found = base end
   else
     found = redis.call('HGET', key, string.sub(item, 2)) or ''
   end
@@ -102,7 +112,12 @@ while ARGV[at] do
   local command, key, last = ARGV[at], KEYS[tonumber(ARGV[at + 1])], at + 2 + tonumber(ARGV[at + 2])
   if command == 'RAISE' then
     local known = redis.call('HGET', key, ARGV[at + 3])
-    if not known or tonumber(known) < tonumber(ARGV[last]) then redis.call('HSET', key, ARGV[at + 3], ARGV[last]) end
+    if not known or offset(known) < offset(ARGV[last]) then redis.call('HSET', key, ARGV[at + 3], ARGV[last]) end
+  elseif command == 'SWEEP' then
+    for _, user in ipairs(redis.call('ZRANGEBYSCORE', key, '-inf', ARGV[last - 1], 'LIMIT', 0, ARGV[last])) do
+      redis.call('DEL', ARGV[at + 3] .. user)
+      redis.call('ZREM', key, user)
+    end
   elseif command == 'EPOCH' then
     if tonumber(redis.call('GET', key) or '0') < tonumber(ARGV[last]) then redis.call('SET', key, ARGV[last]) end
   else
@@ -115,6 +130,16 @@ return 1
 """Takes the commit's name and the keys; the number of bases, each (key, '' or '=' and item, mark), (key, '<', epoch),
 (key, '#' and source, least offset), or (key, '!', token), for which it answers -1; then writes, each (command, key,
 number of arguments, arguments). The name comes first: a server without memory refuses it, and so all."""
+_EXCHANGE = Script("""
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
+local found = redis.call('GET', KEYS[2])
+if not found or found == ARGV[2] then
+  redis.call('SET', KEYS[2], ARGV[3])
+  return tonumber(ARGV[3])
+end
+return tonumber(found)
+""")
+"""Puts a second in the place of another one if that is the clock's, and gives the clock's; -1 if the token differs."""
 _SWAP = Script("""
 local found = redis.call('GET', KEYS[1])
 local epoch = 0
@@ -153,7 +178,7 @@ class RedisStore:
                 self._check_eviction(cluster=address.cluster)
             self._groups = self._head(GROUPS if address.cluster else 1)
             self._tokens = self._read_tokens()
-            self._clock = Elapsed(self._server_time(cluster=address.cluster))
+            self._clock = SharedSeconds(self._exchange)
             touched = [self._key(group, "touch") for group in range(self._groups)]
             self._replicas = Replicas(address, self._client, touched)
         except BaseException:
@@ -178,9 +203,14 @@ class RedisStore:
     def artifact_list(self) -> ArtifactList:
         """The artifacts that it holds memories of."""
         written, value = self._read([("GET", self._key(0, "roster")), ("GET", self._key(0, "identity"))])
-        if written is not None:
-            return ArtifactList.from_json(written)
-        return ArtifactList.of(None if value is None else StoreIdentity.from_json(value))
+        try:
+            if written is not None:
+                return ArtifactList.from_json(written)
+            return ArtifactList.of(None if value is None else StoreIdentity.from_json(value))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreCorruptError(
+                f"what {self.name} says of its artifacts cannot be read: {error}", fix="restore the server's files"
+            ) from error
 
     def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
         """Write another list, then its epoch into every group."""
@@ -266,8 +296,24 @@ class RedisStore:
 
     def watermark(self, source: str, partition: int) -> int:
         """Offset up to which all events were applied, -1 if none."""
-        value = self._read([("HGET", self._key(0, "watermarks"), _source(source, partition))])[0]
-        return -1 if value is None else int(value)
+        name = _source(source, partition)
+        return self._offset(name, self._read([("HGET", self._key(0, "watermarks"), name)])[0])
+
+    def _offset(self, name: bytes, value: bytes | None) -> int:
+        """The offset of a position, -1 if there is none.
+
+        Raises:
+            StoreCorruptError: it is not what was written; the server's append-only file has no checksums.
+        """
+        if value is None:
+            return -1
+        digits = value.partition(b" ")[0]
+        if not digits.isdigit() or value != _position(name, int(digits)):
+            raise StoreCorruptError(
+                f"the position of source {name.decode(errors='replace')!r} in {self.name} fails its checksum",
+                fix="restore the server's files, or fill an emptied store from the source: see docs/redis.md",
+            )
+        return int(digits)
 
     def positions(self, source: str, partition: int, users: Sequence[str]) -> list[int]:
         """Per user the offset up to which the events of the user's group were applied."""
@@ -277,12 +323,22 @@ class RedisStore:
         groups = list(dict.fromkeys(map(self._group, users)))
         name = _source(source, partition)
         found = self._read([("HGET", self._key(group, "marks"), name) for group in groups])
-        mark_of = {group: max(whole, int(value or -1)) for group, value in zip(groups, found, strict=True)}
+        mark_of = {group: max(whole, self._offset(name, value)) for group, value in zip(groups, found, strict=True)}
         return [mark_of[self._group(user)] for user in users]
 
     def clock(self) -> int:
-        """The second by which event ids expire: the server's at the opening, and what has passed since."""
+        """The second by which event ids expire: processes with this store open advance it as time passes."""
         return self._clock.now()
+
+    def _exchange(self, seen: int, later: int) -> int:
+        """Advance the clock, if it is where it was seen and may be written; where it is now."""
+        if self._read_only or not seen:
+            return int(self._read([("GET", self._key(0, "clock"))])[0] or 0)
+        keys = self._key(0, "token"), self._key(0, "clock")
+        found = int(self._run(_EXCHANGE, [(2, *keys, self._tokens[0], seen, later)])[0])
+        if found == -1:
+            raise self._lost()
+        return found
 
     def seen(self, event_ids: Sequence[tuple[str, str]], *, now: int) -> list[bool]:
         """Which of (user, client event id) were applied and have not expired."""
@@ -352,7 +408,12 @@ class RedisStore:
             yield from map(bytes.decode, self._read([("HKEYS", self._key(0, "items"))])[0])
             return
         for key in self._keys(space):
-            yield key.split(b":", 3)[3].decode()
+            try:
+                yield key.split(b":", 3)[3].decode()
+            except UnicodeDecodeError as error:
+                raise StoreCorruptError(
+                    f"{self.name} holds a key that no store writes: {key!r}", fix="restore the server's files"
+                ) from error
 
     def _keys(self, space: int) -> Iterator[bytes]:
         """Keys of all memories in a space."""
@@ -386,8 +447,10 @@ class RedisStore:
             epoch = artifact_list.epoch if epoch is None else epoch
             kinds = ("e", "d", *map(_kind, artifact_list.spaces))
             for user in change.deleted:
+                part = parts[self._group(user)]
                 for kind in kinds:
-                    parts[self._group(user)].write("DEL", self._of(user, kind))
+                    part.write("DEL", self._of(user, kind))
+                part.write("ZREM", self._key(self._group(user), "expiries"), user.encode())
         for item in change.removed:
             parts[0].write("HDEL", self._key(0, "items"), item.encode())
         for space, records in change.records.items():
@@ -416,17 +479,24 @@ class RedisStore:
             part.require(self._key(0, "watermarks"), b"#" + _source(*key), offset)
 
     def _remember(self, parts: dict[int, _Part], change: Commit) -> None:
-        """Add event ids, and remove expired ones of these users."""
-        ids_of, now = defaultdict(list), min(self._now, self.clock())
+        """Add event ids, and remove expired ones: of these users, and of some who did not come again."""
+        ids_of: dict[str, list[tuple[int, bytes]]] = defaultdict(list)
+        # Past is only what both the caller and the store's own clock say so of.
+        now = min(self._now, self.clock())
         for (user, event_id), expiry in change.event_ids.items():
             ids_of[user].append((expiry, event_id.encode()))
         for owner, ids in ids_of.items():
-            part, key = parts[self._group(owner)], self._of(owner, "d")
+            group, key = self._group(owner), self._of(owner, "d")
+            part = parts[group]
             part.write("ZREMRANGEBYSCORE", key, "-inf", now)
             for expiry, name in ids:
                 part.write("ZADD", key, expiry, name)
-            # A user who does not come again leaves nothing behind.
-            part.write("EXPIRE", key, max(1, max(expiry for expiry, _ in ids) - now))
+            # GT: another process may have written a later one.
+            part.write("ZADD", self._key(group, "expiries"), "GT", max(ids)[0], owner.encode())
+        for group, number in Counter(map(self._group, ids_of)).items():
+            # Twice as many as come, so that those who are gone become fewer.
+            most = 2 * number + _SWEPT
+            parts[group].write("SWEEP", self._key(group, "expiries"), self._key(group, "d:"), now, most)
 
     def _apply(self, parts: dict[int, _Part]) -> set[int]:
         """Run the script in each group, and wait for replicas; the groups that refused it."""
@@ -468,8 +538,12 @@ class RedisStore:
         keys = [self._key(group, "token") for group in range(self._groups)]
         if not self._read_only:
             self._ask([("SET", key, secrets.token_hex(8), "NX") for key in keys])
-        # Empty where an earlier release made it and nobody has written since.
-        return {group: token or b"" for group, token in enumerate(self._ask([("GET", key) for key in keys]))}
+            # Any second will do as the first one; this one makes expiries readable.
+            self._ask([("SET", self._key(0, "clock"), int(time.time()), "NX")])
+        tokens = self._ask([("GET", key) for key in keys])
+        if None in tokens:
+            raise StoreError(f"the store in {self.name} is being made", fix="open it again when it is written")
+        return dict(enumerate(tokens))
 
     def _check_alive(self) -> None:
         """Raise unless the store that was opened is there, in every group."""
@@ -486,13 +560,8 @@ class RedisStore:
         answers = self._ask([*sent, *(("GET", self._key(group, "token")) for group in groups)])
         for group, token in zip(groups, answers[len(sent) :], strict=True):
             if token != self._tokens[group]:
-                self._check_token(group, token)
+                raise self._lost()
         return answers[: len(sent)]
-
-    def _check_token(self, group: int, token: bytes | None) -> None:
-        if self._tokens[group]:
-            raise self._lost()
-        self._tokens[group] = token or b""
 
     def _lost(self) -> StoreUnavailableError:
         return StoreUnavailableError(
@@ -502,12 +571,6 @@ class RedisStore:
             fix="restore the server's files; or start again, which makes a new store, and fill that"
             " (`lifelong backfill`, `lifelong ingest`)",
         )
-
-    def _server_time(self, *, cluster: bool) -> int:
-        with translated(self.name):
-            client = self._opened()
-            found = client.time(target_nodes="random") if cluster else client.time()
-        return int((next(iter(found.values())) if isinstance(found, dict) else found)[0])
 
     def _check_eviction(self, *, cluster: bool) -> None:
         """Refuse a server that evicts memories when it is full.
@@ -585,7 +648,7 @@ class _Part:
 
     def raise_mark(self, key: bytes, mark: tuple[str, int], offset: int) -> None:
         """Move a position forward; one that is further ahead stays."""
-        self.write("RAISE", key, _source(*mark), offset)
+        self.write("RAISE", key, _source(*mark), _position(_source(*mark), offset))
 
     def arguments(self, name: bytes) -> tuple[Any, ...]:
         """Number of keys, keys and arguments of the script, under the name of a commit."""
@@ -611,6 +674,11 @@ def _mark(record: bytes | None) -> bytes:
 
 def _source(source: str, partition: int) -> bytes:
     return f"{partition}:{source}".encode()
+
+
+def _position(source: bytes, offset: int) -> bytes:
+    """An offset and its checksum: a changed digit would leave events out, or apply them again, and nobody would see."""
+    return b"%d %08x" % (offset, zlib.crc32(b"%d:%s" % (offset, source)))
 
 
 def _kind(space: int) -> str:

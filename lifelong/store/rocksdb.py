@@ -10,7 +10,7 @@ FOLDER/
     s user                                     encoded memory, in space 0
     t space (4) user                           encoded memory, in another space of memories
     w partition (8) source                     watermark (8)
-    n, d, x, mclock                            client event ids: see `lifelong.store.event_ids`
+    n, mclock                                  client event ids: see `lifelong.store.event_ids`
     e length of user (4) user count (8)        event log
     i item                                     fields put online, JSON
     f source                                   what was applied of a file, JSON

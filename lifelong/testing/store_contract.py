@@ -27,6 +27,7 @@ IDENTITY = StoreIdentity("a" * 64, "fp32", '[{"name":"slot","shape":[2,3]}]')
 OTHER = StoreIdentity("b" * 64, "fp16", '[{"name":"slot","shape":[4,3]}]')
 STRANGE = ["u", "u/1", "u\x001", "", "e", "ü", "日本", "a:b", "a b\n", "\x00", "u" * 500, "u\xff"]
 """Ids that are no trouble, separators and prefixes of each other among them."""
+_DAY = 86_400
 
 
 def checks_for(*, durable: bool) -> list[Check]:
@@ -126,6 +127,27 @@ def check_an_event_id_can_come_again_after_it_expired(store: MemoryStore) -> Non
     store.commit(Commit(event_ids={x: 300}))
     store.commit(Commit(event_ids={y: 400}))
     assert store.seen([x, y], now=200) == [True, True]
+
+
+def check_who_asks_with_a_wrong_second_takes_no_event_id_out(store: MemoryStore) -> None:
+    """An id is forgotten only when the store's own clock says so, too."""
+    x, y = ("u", "x"), ("u", "y")
+    store.commit(Commit(event_ids={x: store.clock() + _DAY}))
+    assert store.seen([x], now=store.clock() + 400 * _DAY) == [False]
+    store.commit(Commit(event_ids={y: store.clock() + _DAY}))
+    assert store.seen([x, y], now=store.clock()) == [True, True]
+
+
+def check_expired_event_ids_are_removed(store: MemoryStore) -> None:
+    """By commits of other users, too: those who never come again leave nothing behind."""
+    gone = [f"gone {number}" for number in range(20)]
+    store.commit(Commit(event_ids={(user, name): 100 for user in gone for name in ("x", "y")}))
+    store.seen([], now=3 * _DAY)
+    # Enough of them to be in every part of any store.
+    for some in (range(2_000), range(2_000, 4_000)):
+        store.commit(Commit(event_ids={(f"new {number}", "x"): 4 * _DAY for number in some}))
+    assert [store.event_ids(user) for user in gone] == [[]] * len(gone)
+    assert store.event_ids("new 0") == [("x", 4 * _DAY)]
 
 
 def check_the_log_is_ordered_by_count(store: MemoryStore) -> None:

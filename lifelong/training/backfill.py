@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lifelong.allocator import freed_memory_kept
 from lifelong.artifact.export import load_model
 from lifelong.artifact.folder import Artifact, check_fits
 from lifelong.artifact.graphs import field_name
@@ -23,6 +22,7 @@ from lifelong.data.examples import Examples
 from lifelong.dtypes import IntArray
 from lifelong.errors import StoreForeignError
 from lifelong.memory.codec import Codec, make_codec
+from lifelong.memory.event import check_user
 from lifelong.memory.filled import note_filled
 from lifelong.memory.replaying import HistoryFold, counts_until
 from lifelong.memory.runtime import Runtime, identity_of
@@ -78,6 +78,9 @@ def backfill(
     identity = identity_of(artifact, store, codec)
     check_fits(artifact, dataset)
     count_U = counts_until(dataset, until)
+    users = np.flatnonzero(count_U)
+    for user in users.tolist():
+        check_user(dataset.users.id_at(user))
     space = store.bind(identity)
     if len(store.artifact_list().artifacts) > 1:
         raise StoreForeignError(
@@ -86,17 +89,16 @@ def backfill(
             fix="drop the others with `lifelong switch --drop`, or send the events with `lifelong ingest`",
         )
     started = time.perf_counter()
-    users, done, newer, events, size = np.flatnonzero(count_U), 0, 0, 0, 0
+    done, newer, events, size = 0, 0, 0, 0
     chosen = make_codec(identity.codec, artifact.require_memory())
     writer = _Writer(artifact, dataset, store, space=space, codec=chosen, event_log=event_log)
-    with freed_memory_kept():
-        for batch in evaluation_batches(dataset, _examples(users, count_U[users]), max_events=_EVENTS):
-            written = writer.write(batch)
-            done += len(batch.user_B)
-            newer += len(batch.user_B) - written.users
-            events, size = events + written.events, size + written.bytes
-            if progress is not None:
-                progress(done, len(users))
+    for batch in evaluation_batches(dataset, _examples(users, count_U[users]), max_events=_EVENTS):
+        written = writer.write(batch)
+        done += len(batch.user_B)
+        newer += len(batch.user_B) - written.users
+        events, size = events + written.events, size + written.bytes
+        if progress is not None:
+            progress(done, len(users))
     moment = _moment(dataset, until)
     if moment is not None:
         note_filled(store, moment)

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lifelong.allocator import freed_memory_kept
 from lifelong.config import TrainSettings
 from lifelong.data.batch import Batch
 from lifelong.data.batches import TrainingBatches, training_batches
@@ -143,7 +142,7 @@ class Loop:
             LostProcessError: another process does not answer.
         """
         try:
-            with _interruptible() as interrupted, freed_memory_kept():
+            with _interruptible() as interrupted:
                 if self._started and not self.progress.curve:
                     self._validate()
                     self._save()

@@ -44,7 +44,8 @@ export function read(hash: string, search = ""): Route {
   const other = given.get("with") ?? "";
   const event = given.get("event") ?? "";
   return {
-    user: (given.get("user") ?? "").slice(0, 256),
+    // As it is, however long: a part of an id is another user.
+    user: given.get("user") ?? "",
     items: [...new Set(given.getAll("item").filter((item) => item && item.length <= 256))].slice(0, MOST_ITEMS),
     chosen: given.get("chosen") ?? "",
     story: STORIES.includes(story) ? (story as StoryKind) : "",

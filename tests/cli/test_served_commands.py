@@ -112,7 +112,7 @@ def test_score_names_candidates_that_training_did_not_know(run, artifact, filled
 
 @pytest.mark.parametrize("command", ["score", "explain"])
 @pytest.mark.parametrize(
-    ("user", "time", "said"), [("", TIME, "--user is empty"), ("u1", "1700000000000", "--time 1700000000000")]
+    ("user", "time", "said"), [("", TIME, "user is ''"), ("u1", "1700000000000", "--time 1700000000000")]
 )
 def test_a_request_that_nobody_can_mean_is_bad_usage(run, artifact, filled, command, user, time, said):
     words = ["--store", filled, "--user", user, "--items", "i1", "--time", time, "--json"]
@@ -584,9 +584,9 @@ def test_bench_leaves_a_store_alone_that_holds_memories(run, artifact, filled):
 
 
 def test_more_workers_on_an_embedded_store_are_bad_usage_where_one_process_has_to_write(run, artifact, url):
-    outcome = run("serve", artifact, "--store", url, "--workers", "2", "--traces", "--json")
+    outcome = run("serve", artifact, "--store", url, "--workers", "2", "--from", "kafka://127.0.0.1:1/t", "--json")
     assert outcome.code == 2
-    assert "spans of a write" in outcome.error["found"] and "redis://" in outcome.error["fix"]
+    assert "followed by one process" in outcome.error["found"] and "redis://" in outcome.error["fix"]
     outcome = run("serve", artifact, "--store", "memory://", "--workers", "2", "--json")
     assert outcome.code == 2
     assert "seen by its own process alone" in outcome.error["found"]

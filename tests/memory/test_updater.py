@@ -16,7 +16,15 @@ from lifelong.errors import (
     UsageError,
 )
 from lifelong.memory.runtime import identity_of
-from lifelong.memory.updater import LAST_SECOND, LoggedEvent, Updater, UserEvent, decode_event, encode_event
+from lifelong.memory.updater import (
+    LAST_SECOND,
+    REMEMBER,
+    LoggedEvent,
+    Updater,
+    UserEvent,
+    decode_event,
+    encode_event,
+)
 from lifelong.memory.verify import verify
 from lifelong.store.artifact_list import StoreIdentity
 from lifelong.store.contract import ITEMS, Commit
@@ -88,7 +96,7 @@ def test_a_client_event_id_is_forgotten_after_a_day(artifact, store):
     updater = Updater(artifact, store, now=lambda: second[0])
     event = UserEvent("u", "i1", START, event_id="e1")
     updater.apply([event])
-    second[0] += 24 * 3600 - 1
+    second[0] += REMEMBER - 1
     assert updater.apply([event]).duplicates == 1
     second[0] += 1
     assert updater.apply([event]).applied == 1

@@ -479,7 +479,7 @@ def test_what_is_wrong_with_a_body_is_said_in_our_own_words(client):
         b'{"user": "u", "items": ["a"], "time": -1}': "time: should be at least 0",
         b'{"user": "u", "items": ["a"], "tiem": 1}': "tiem: is not known here",
         b"[1]": "body: should be a JSON object",
-        b'{"user": "' + b"u" * 300 + b'", "items": ["a"]}': "user: should have at most 256 characters",
+        b'{"user": "' + b"u" * 300 + b'", "items": ["a"]}': "user: should be text of 1 to 256 characters",
     }
     for body, found in wrong.items():
         answer = client.request("POST", "/v1/score", content=body, headers={"content-type": "application/json"})

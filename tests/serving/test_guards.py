@@ -262,6 +262,19 @@ def test_the_log_has_a_line_for_each_request_and_names_users_only_if_asked(make_
     assert ("u-secret" in json.dumps(lines)) == named
 
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize("given", [f"00-{TRACE}-b7ad6b7169203331-01", f"00-{TRACE}-stranger", f"00-{TRACE}\n", "ann"])
+def test_of_the_headers_a_line_of_the_log_has_the_trace_alone_and_only_if_it_is_one(make_client, log_lines, given):
+    strange = {"traceparent": given.strip(), "tracestate": "ann=1", "baggage": "user=ann,,=;", "user-agent": "ann"}
+    make_client().request("GET", "/v1/artifacts", headers=strange)
+    (line,) = log_lines()
+    assert line.pop("trace", None) == (TRACE if given.endswith("-01") else None)
+    assert set(line) == {"time", "level", "logger", "message", "method", "route", "status", "milliseconds"}
+    assert "ann" not in json.dumps(line) and TRACE not in json.dumps(line)
+
+
 def test_a_fault_of_the_service_is_logged_without_the_user_and_told_without_a_trace(
     make_client, log_lines, monkeypatch
 ):

@@ -2,13 +2,15 @@
 
 import subprocess
 import time
+from contextlib import closing
 
 import pytest
 from support.client import Client
 
 from lifelong.errors import StoreUnavailableError
+from lifelong.memory.updater import Updater, UserEvent
 from lifelong.serving.app import create_app
-from lifelong.serving.health import TRUSTED, WriteHealth
+from lifelong.serving.health import TRUSTED, WriteHealth, check_clock
 from lifelong.store.opening import open_store
 
 
@@ -108,3 +110,42 @@ def test_a_service_on_a_full_disk_scores_and_takes_events_again_when_there_is_ro
     assert all(record is not None for record in store.read_many([f"u{k}" for k in range(taken + 50)]))
     app.state.service.close()
     store.close()
+
+
+YEARS = 10 * 365 * 86_400
+
+
+def test_a_clock_that_is_set_back_by_years_makes_a_service_not_ready_until_it_is_right(client, monkeypatch, caplog):
+    real, wrong = time.time, [0]
+    monkeypatch.setattr(time, "time", lambda: real() + wrong[0])
+    event = {"user": "u", "item": "i1", "time": int(real())}
+    assert client.get("/readyz").status_code == 200
+    wrong[0] = -YEARS
+    assert client.post("/v1/events", {"events": [event]}).status_code == 422
+    answer = client.get("/readyz")
+    error = answer.json()["error"]
+    assert answer.status_code == 503
+    assert "clock is 3,650.0 days behind that of the store" in error["found"] and "set the clock" in error["fix"]
+    assert any("days behind" in line.getMessage() for line in caplog.records)
+    wrong[0] = 0
+    assert client.get("/readyz").status_code == 200
+    assert client.post("/v1/events", {"events": [event]}).json()["applied"] == 1
+
+
+def test_a_store_on_disk_knows_a_clock_that_is_wrong_when_it_is_opened(artifact, tmp_path, monkeypatch):
+    url, real = f"rocksdb://{tmp_path}/store", time.time
+    with closing(open_store(url)) as store:
+        Updater(artifact, store).apply([UserEvent("u", "i1", int(real()), event_id="first")])
+    monkeypatch.setattr(time, "time", lambda: real() - YEARS)
+    with closing(open_store(url)) as store:
+        assert Client(create_app(artifact, store)).get("/readyz").status_code == 503
+        # A larger bound is the way out where the store was made under a clock that was ahead.
+        check_clock(store, 4_000, time.time())
+        check_clock(store, float("inf"), time.time())
+
+
+def test_a_clock_that_is_a_little_behind_is_no_fault():
+    with closing(open_store("memory://")) as store:
+        check_clock(store, 1.0, store.clock() - 86_000)
+        with pytest.raises(StoreUnavailableError, match=r"1\.2 days behind.*--max-ahead"):
+            check_clock(store, 1.0, store.clock() - 100_000)

@@ -24,15 +24,14 @@ from lifelong.serving.run import METRICS, _shared_metrics, check_workers, held, 
 
 
 def test_one_worker_is_always_fine_and_several_on_a_store_that_they_can_share():
-    check_workers(1, "memory://", traces=True, topic=True)
+    check_workers(1, "memory://", topic=True)
     check_workers(3, "rocksdb:///x")
-    check_workers(3, "redis://host", traces=True, topic=True)
+    check_workers(3, "redis://host", topic=True)
 
 
 @pytest.mark.parametrize(
     ("url", "more", "reason"),
     [
-        ("rocksdb:///x", {"traces": True}, "spans of a write"),
         ("rocksdb:///x", {"topic": True}, "followed by one process"),
         ("memory://", {}, "own process"),
     ],

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import errno
 import http.client
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,17 +21,21 @@ import numpy as np
 import pytest
 from support.processes import children, command_of, until, wait_until_gone
 
-from lifelong.errors import StoreError, StoreForeignError, StoreUnavailableError
+from lifelong.errors import StoreError, StoreForeignError, StoreUnavailableError, UsageError
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.serving import writer as writing
 from lifelong.serving.app import create_app
 from lifelong.serving.bodies import LARGE
+from lifelong.serving.run import shared_folder
+from lifelong.serving.shared_writer import SharedWriterProcess
 from lifelong.serving.writer import WriterProcess
-from lifelong.serving.writer_process import EventFolder, WriterTask
+from lifelong.serving.writer_process import EventFolder, WriterTask, _Writing
 from lifelong.store.contract import Commit
 from lifelong.store.folder import OWNER, named_owner
+from lifelong.store.messages import Calls, Channel
 from lifelong.store.opening import open_store
+from lifelong.store.owner import Notices
 from lifelong.store.ram import InMemoryStore
 
 pytest.importorskip("rocksdict")
@@ -415,3 +422,39 @@ def test_events_that_are_refused_with_those_of_an_earlier_writer_take_no_more_ro
     for parts in ([0, 1], [1]):
         with pytest.raises(StoreUnavailableError, match="nothing was kept"):
             folder.fold(parts)
+
+
+def test_a_worker_that_comes_while_no_descriptor_is_free_joins_when_one_is(artifact, tmp_path, caplog):
+    class Full:
+        """A socket whose first `accept`s find no descriptor."""
+
+        def __init__(self, whole, times):
+            self.whole, self.times = whole, times
+
+        def accept(self):
+            self.times -= 1
+            if self.times >= 0:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return self.whole.accept()
+
+    store = InMemoryStore()
+    answering = _Writing(store, Updater(artifact, store), Notices())
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "writer"))
+        listening.listen()
+        threading.Thread(target=answering.accept, args=[Full(listening, 2)], daemon=True).start()
+        connected = socket.socket(socket.AF_UNIX)
+        connected.connect(str(tmp_path / "writer"))
+        calls = Calls(Channel(connected), notice=lambda what, change: None, ended=lambda: EOFError())
+        assert calls("watermark", "nothing", 0) == -1
+        calls.close()
+    assert [line.getMessage().count("Too many open files") for line in caplog.records] == [1, 1]
+
+
+def test_a_folder_for_temporary_files_with_a_long_path_is_refused_with_the_way_out(artifact, tmp_path, monkeypatch):
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    task = WriterTask(f"rocksdb://{tmp_path}/store", artifact.path, "apply", True, 1.0, "text")
+    with shared_folder() as folder, pytest.raises(UsageError, match=r"a socket at .* bytes\).*TMPDIR=/tmp"):
+        SharedWriterProcess(task, folder)

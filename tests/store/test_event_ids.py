@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import struct
 import subprocess
 import sys
 import time
@@ -35,7 +34,7 @@ def at(store, seconds):
 
 
 def ids_on_disk(store):
-    return sum(1 for kind in (b"n", b"d", b"x") for _ in store._scan(kind))
+    return sum(1 for _ in store._scan(b"n"))
 
 
 def test_no_commit_scans_and_ids_of_two_days_at_most_take_space(store, monkeypatch):
@@ -72,14 +71,6 @@ def test_a_system_clock_that_is_wrong_makes_nothing_count_twice(request, artifac
             # Another event, so that what is taken for old would be taken out.
             assert updater.apply([UserEvent("u", "i2", START, event_id=f"{number}")]).applied == 1
             assert updater.apply([event]).duplicates == 1
-
-
-def test_who_asks_with_a_wrong_second_takes_nothing_out(store):
-    key = ("u", "first")
-    store.commit(Commit(event_ids={key: store.clock() + DAY}))
-    assert store.seen([key], now=store.clock() + 30 * DAY) == [False]
-    store.commit(Commit(event_ids={("u", "second"): store.clock() + DAY}))
-    assert store.seen([key], now=store.clock()) == [True]
 
 
 def test_a_store_that_is_opened_under_a_wrong_clock_knows_its_ids(tmp_path, monkeypatch):
@@ -138,33 +129,6 @@ def test_an_id_whose_write_was_in_doubt_is_looked_for_when_the_store_is_back(tmp
         opened.check_writes()
         # The disk has it after all; sent again it must not count twice.
         assert opened.seen([key], now=opened.clock()) == [True]
-
-
-def early(store, user, name, expiry):
-    """What an earlier release wrote for an id."""
-    key, packed = struct.pack(">I", len(user)) + user.encode() + name.encode(), struct.pack(">q", expiry)
-    store._db.put(b"d" + key, packed)
-    store._db.put(b"x" + packed + key, b"")
-
-
-def test_ids_of_an_earlier_release_are_known_until_the_last_of_them_expires(tmp_path):
-    with contextlib.closing(RocksDbStore(tmp_path / "store")) as opened:
-        early(opened, "u", "old", START + DAY)
-        early(opened, "u", "older", START + 100)
-        early(opened, "v", "old", START + DAY)
-    with contextlib.closing(RocksDbStore(tmp_path / "store")) as opened:
-        assert START <= opened.clock() < START + 50
-        seconds = [0.0]
-        at(opened, seconds)
-        assert opened.seen([("u", "old"), ("u", "older"), ("u", "new")], now=opened.clock()) == [True, True, False]
-        opened.commit(Commit(event_ids={("u", "new"): opened.clock() + DAY}))
-        assert [name for name, _ in opened.event_ids("u")] == ["new", "old", "older"]
-        opened.commit(Commit(deleted=["v"]))
-        assert opened.event_ids("v") == [] and opened.seen([("v", "old")], now=opened.clock()) == [False]
-        seconds[0] = DAY + 1
-        assert opened.seen([("u", "old"), ("u", "older"), ("u", "new")], now=opened.clock()) == [False] * 3
-        opened.commit(Commit(event_ids={("u", "last"): opened.clock() + DAY}))
-        assert not list(opened._scan(b"d")) and not list(opened._scan(b"x")) and not opened._ids._early
 
 
 def test_shards_agree_on_the_clock(tmp_path):

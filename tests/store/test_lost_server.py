@@ -99,18 +99,3 @@ def test_one_server_of_a_cluster_that_comes_back_empty_is_noticed_by_its_users(t
                     kept += 1
             assert 0 < kept < len(users)
             assert refused(store, ["scan", "check_writes"])
-
-
-def test_a_store_of_an_earlier_release_has_no_token_until_it_is_opened_for_writing(tmp_path):
-    with server(tmp_path) as one:
-        url = f"redis://127.0.0.1:{one.port}"
-        with contextlib.closing(open_store(url)) as store:
-            store.bind(ONE)
-            store.commit(CHANGE)
-        one.call("del", "lifelong:{0}:token")
-        with contextlib.closing(open_store(url, read_only=True)) as reader:
-            assert reader.read_many(["ann"]) == [b"1"]
-            with contextlib.closing(open_store(url)) as store:
-                assert store.read_many(["ann"]) == [b"1"] == reader.read_many(["ann"])
-            one.call("flushall")
-            assert refused(reader, ["read_many"])

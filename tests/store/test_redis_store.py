@@ -278,16 +278,6 @@ def test_tls_works_with_the_authority_that_is_named_and_with_no_other(tmp_path, 
             open_store(f"rediss://127.0.0.1:{port}/")
 
 
-def test_expired_event_ids_do_not_pile_up(url):
-    store = open_store(url)
-    for second in range(30):
-        store.seen([], now=second)
-        store.commit(Commit(event_ids={("u", f"id{second}"): second + 10}))
-    assert store._ask([("ZCARD", store._of("u", "d"))])[0] <= 11
-    assert 0 < store._ask([("TTL", store._of("u", "d"))])[0] <= 10
-    store.close()
-
-
 def test_users_are_read_some_at_a_time(url, monkeypatch):
     store, asked = open_store(url), []
     store.commit(Commit(records={0: {f"u{place}": b"1" for place in range(5_000)}}))

@@ -48,7 +48,9 @@ class Server:
         deadline = time.monotonic() + _PATIENCE
         while "PONG" not in (answer := self.call("ping")) and "NOAUTH" not in answer:
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"valkey-server did not start: {(self.folder / 'log').read_text()[-500:]}")
+                raise RuntimeError(
+                    f"valkey-server did not start: {(self.folder / 'log').read_text(errors='replace')[-500:]}"
+                )
             time.sleep(0.02)
 
     def _words(self) -> list[str]:

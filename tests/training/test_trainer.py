@@ -2,8 +2,7 @@
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,45 +118,6 @@ def test_artifact_holds_the_best_weights_and_their_record(dataset: Dataset, tmp_
     auc = metrics.auc(np.asarray(validation.label_NT[:, 0]), logit_N)
     assert auc == pytest.approx(best["auc"], abs=1e-6)
     assert record["validation"]["auc"] == pytest.approx(auc, abs=1e-6)
-
-
-@pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """True for each beginning of a context that keeps freed memory, False for each end."""
-    made: list[bool] = []
-
-    @contextmanager
-    def recording() -> Iterator[None]:
-        made.append(True)
-        yield
-        made.append(False)
-
-    for module in ("training.loop", "training.backfill", "evaluation.evaluate"):
-        monkeypatch.setattr(f"lifelong.{module}.freed_memory_kept", recording)
-    return made
-
-
-def test_steps_and_scoring_keep_freed_memory(
-    dataset: Dataset, tmp_path: Path, kept: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    in_step: list[bool] = []
-    at_step(monkeypatch, 1, lambda: in_step.extend(kept))
-    artifact = run(dataset, tmp_path / "out", max_epochs=1)
-    assert in_step == [True]
-    kept.clear()
-    predict(load_model(artifact), dataset, dataset.examples("validation"))
-    assert kept == [True, False]
-
-
-def test_backfill_of_an_artifact_with_graphs_keeps_freed_memory(
-    dataset: Dataset, tmp_path: Path, kept: list[bool]
-) -> None:
-    artifact = run(dataset, tmp_path / "out", model="hpmn", max_epochs=1)
-    kept.clear()
-    in_batch: list[bool] = []
-    backfill(artifact, dataset, open_store("memory://"), progress=lambda *_: in_batch.extend(kept))
-    assert in_batch[:1] == [True]
-    assert kept == [True, False]
 
 
 def test_artifact_of_a_memory_model_has_graphs(dataset: Dataset, tmp_path: Path) -> None:
