@@ -17,7 +17,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lifelong.errors import DataError, UsageError
@@ -123,13 +123,18 @@ def building(out: Path) -> Iterator[Path]:
 
 
 def remove_remains(out: Path) -> list[str]:
-    """Remove what killed processes left while they built `out`.
+    """Remove what killed processes left while they built `out`; see `remove_left`."""
+    return remove_left(unfinished(out))
+
+
+def remove_left(folders: Iterable[Path]) -> list[str]:
+    """Remove those of some hidden folders in which no living process builds.
 
     Returns:
         The name and size of each folder that was removed, for people.
     """
     removed = []
-    for folder in unfinished(out):
+    for folder in folders:
         with _unlocked(folder) as free:
             if free:
                 size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

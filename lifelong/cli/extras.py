@@ -50,7 +50,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "export": ("serve",),
     "backup": ("serve",),
     "restore": ("serve",),
-    "repair": ("serve",),
     "bench": ("serve",),
     "models": ("train",),
     "new": (),
