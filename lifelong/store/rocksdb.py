@@ -468,6 +468,7 @@ class RocksDbStore:
         try:
             name_owner(self.path)
             sync(self.path / "db")
+            sync(self.path)
             self._acknowledged = Acknowledged(self.path)
             # RocksDB has put what its log held into tables.
             self._acknowledged.note(self._db.latest_sequence_number(), sync=True)
