@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lifelong.atomic import DRAFT, replace_text, write_whole
+from lifelong.atomic import DRAFT, replace_text, sync, write_whole
 from lifelong.background import Background
 from lifelong.errors import UsageError, require
 
@@ -268,6 +268,7 @@ def _clean_file(parquet: Any, path: Path, users: Collection[str]) -> int:
             parquet.write_table(table.filter(keep), draft)
     else:
         path.unlink()
+        sync(path.parent)
     return int((~keep).sum())
 
 
