@@ -131,7 +131,7 @@ def _reply(document: dict[str, Any], copies: Sequence[Path] = ()) -> Reply:
     for place, name in (("impressions", "rows of impressions"), ("dead_letters", "dead letters")):
         lines += [f"Removed {document[place]:,} {name}."] * (document[place] > 0)
     for copy in copies:
-        lines.append(f"{copy} is an unfinished copy of a store, which may hold them: remove it, or run the backup again.")
+        lines.append(f"{copy} is an unfinished copy of a store: remove it, or run the backup again; then forget again.")
     if not document["purged"] and not copies:
         lines.append(
             "Old files of the store are still there. Those of a server go at BGREWRITEAOF and its next snapshot, those "

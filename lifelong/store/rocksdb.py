@@ -6,7 +6,7 @@ FOLDER/
   acknowledged  number of the last change that was acknowledged: see `lifelong.store.acknowledged`
   db/           RocksDB, raw mode; one key space, the first byte says what a key is
 
-    m name                                     meta: the identity; the list of artifacts, once there were two
+    m name                                     meta: the list of artifacts
     s user                                     encoded memory, in space 0
     t space (4) user                           encoded memory, in another space of memories
     w partition (8) source                     watermark (8)
@@ -46,7 +46,6 @@ import time as clock
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from operator import add, itemgetter
 from pathlib import Path
@@ -85,8 +84,7 @@ from lifelong.store.record_cache import ABSENT, Listener, Notice, RecordCache, R
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_IDENTITY = b"midentity"
-_ARTIFACTS = b"mroster"
+_ARTIFACTS = b"martifacts"
 _PURGED = b"mpurged"
 _PROBE = b"mprobe"
 _REMOVAL = 1.0
@@ -165,21 +163,15 @@ class RocksDbStore:
         stored = known.find(identity.artifact_id)
         if self._read_only or (stored is not None and stored.identity.path == identity.path):
             return space
-        if known.epoch:
-            self.change_artifact_list(known, known.renew(identity))
-        else:
-            self._put_meta(_IDENTITY, json.dumps(asdict(identity)))
-            self._artifact_list = ArtifactList.of(identity)
-            self._say("listed")
+        self.change_artifact_list(known, known.renew(identity) if known.artifacts else ArtifactList.of(identity))
         return space
 
     def artifact_list(self) -> ArtifactList:
         """The artifacts that it holds memories of; of a store for reading, those that it held when it was opened."""
         self._opened()
         if self._artifact_list is None:
-            written, value = self._get(_ARTIFACTS), self._get(_IDENTITY)
-            identity = None if value is None else StoreIdentity.from_json(value)
-            self._artifact_list = ArtifactList.of(identity) if written is None else ArtifactList.from_json(written)
+            written = self._get(_ARTIFACTS)
+            self._artifact_list = ArtifactList() if written is None else ArtifactList.from_json(written)
         return self._artifact_list
 
     def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:

@@ -16,8 +16,9 @@ import pytest
 from support.client import Client
 from support.variants import other_artifact
 
-pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is of the impressions extra")
+pytest.importorskip("pyarrow", reason="pyarrow is of the impressions extra")
 pytest.importorskip("rocksdict")
+import pyarrow.parquet as pq
 
 from lifelong.cli import main
 from lifelong.ingestion.dead_letters import DeadLetter, FileLetters

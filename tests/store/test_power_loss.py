@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from support.power_loss import MODELS, SAID, SYNC, Cut, Disk, Speaker, cuts, recorder, recording, records
 from support.power_files import Work
+from support.power_loss import MODELS, SAID, SYNC, Cut, Disk, Speaker, cuts, recorder, recording, records
 from support.power_work import check
 from support.valkey import Server, free_port
 

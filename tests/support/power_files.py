@@ -83,7 +83,9 @@ def steps(seed: int) -> list[tuple[str, int]]:
     for _ in range(_STEPS):
         kind = chance.choices(_KINDS, [8, 2, 3, 5, 2, 2])[0]
         impressions = sum(one == "impressions" for one, _ in made)
-        made.append(("ingest" if kind == "impressions" and impressions == len(USERS) else kind, chance.randrange(1, 30)))
+        made.append(
+            ("ingest" if kind == "impressions" and impressions == len(USERS) else kind, chance.randrange(1, 30))
+        )
     return made
 
 
@@ -187,7 +189,7 @@ class Work:
             found = store.artifact_list()
         wanted = [_list_after(state.listed), _list_after(under_way.listed)]
         # To drop an artifact takes two writes.
-        assert replace(found, dropping=()) in wanted or found.dropping and under_way.listed > state.listed, found
+        assert replace(found, dropping=()) in wanted or (found.dropping and under_way.listed > state.listed), found
 
     def _check_copies(self, name: str, done: Sequence[int], under_way: Sequence[int]) -> None:
         """Each is as long as it was, and those that are there are whole."""
