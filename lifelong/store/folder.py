@@ -50,8 +50,8 @@ def way_back(path: Path) -> str:
     folder, url = quote(str(store)), quote(f"rocksdb://{store}")
     return (
         f"move it away and restore a backup: `mv {folder} {folder}.damaged`, `lifelong restore BACKUP {url}`; then"
-        f" apply what came since: `lifelong ingest ARTIFACT --store {url} --from SOURCE`, which counts nothing twice, and"
-        " events over HTTP again. Without a backup, move it away and fill a new store by the same `lifelong ingest`"
+        f" apply what came since: `lifelong ingest ARTIFACT --store {url} --from SOURCE`, which counts nothing twice,"
+        " and events over HTTP again. Without a backup, move it away and fill a new store by the same `lifelong ingest`"
     )
 
 

@@ -670,9 +670,9 @@ def _checked(path: Path, opened: Callable[..., Any]) -> Any:
     try:
         db = opened()
     except Exception as caught:
-        error = _as_ours(path, str(caught))
-        if not isinstance(error, StoreCorruptError) or not _holds(path, noted):
-            raise error from caught
+        found = _as_ours(path, str(caught))
+        if not isinstance(found, StoreCorruptError) or not _holds(path, noted):
+            raise found from caught
         logger.warning("%s: what follows the last acknowledged commit in its log is left out: %s", path, caught)
         return opened(up_to_damage=True)
     try:
