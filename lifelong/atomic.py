@@ -17,7 +17,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lifelong.errors import DataError, UsageError
@@ -123,14 +123,19 @@ def building(out: Path) -> Iterator[Path]:
 
 
 def remove_remains(out: Path) -> list[str]:
-    """Remove what killed processes left while they built `out`.
+    """Remove what killed processes left while they built `out`; see `remove_left`."""
+    return remove_left(unfinished(out))
+
+
+def remove_left(folders: Iterable[Path]) -> list[str]:
+    """Remove those of some hidden folders in which no living process builds.
 
     Returns:
         The name and size of each folder that was removed, for people.
     """
     removed = []
-    for folder in unfinished(out):
-        with _unlocked(folder) as free:
+    for folder in folders:
+        with unlocked(folder) as free:
             if free:
                 size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
                 shutil.rmtree(folder, ignore_errors=True)
@@ -141,7 +146,7 @@ def remove_remains(out: Path) -> list[str]:
 def in_use(out: Path) -> Path | None:
     """The hidden folder of a process that is building `out` now; None if there is none."""
     for folder in unfinished(out):
-        with _unlocked(folder) as free:
+        with unlocked(folder) as free:
             if not free:
                 return folder
     return None
@@ -233,8 +238,8 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _unlocked(folder: Path) -> Iterator[bool]:
-    """Whether no living process builds in a folder; while the context lasts, none can begin to."""
+def unlocked(folder: Path) -> Iterator[bool]:
+    """Whether no living process builds in a folder or guards it; while the context lasts, none can begin to."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except FileNotFoundError:
@@ -246,6 +251,23 @@ def _unlocked(folder: Path) -> Iterator[bool]:
         yield False
     else:
         yield True
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """Keep a folder that is being used from being replaced; several processes may guard it.
+
+    >>> with guarded(Path("/tmp")), unlocked(Path("/tmp")) as free:
+    ...     free
+    False
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        # Nothing waits: who replaces a folder holds its lock for a moment only.
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
     finally:
         os.close(handle)
 

@@ -22,7 +22,7 @@ from lifelong.artifact.folder import DRAWN, Artifact, ArtifactConfig, Kind
 from lifelong.artifact.graphs import memory_layout, write_graphs
 from lifelong.artifact.list_order import ListOrder
 from lifelong.artifact.manifest import FORMAT, make_manifest
-from lifelong.atomic import building, check_folder, full_disk, put_in_place, remove_remains
+from lifelong.atomic import building, check_folder, full_disk, put_in_place, remove_remains, unlocked
 from lifelong.data.dataset import Dataset
 from lifelong.data.negatives import drawn_counts
 from lifelong.data.periods import periods_of
@@ -224,22 +224,29 @@ def _as_json(value: Any) -> Any:
 
 
 def check_replaceable(out: Path) -> None:
-    """Refuse to write over anything but an artifact.
+    """Refuse to write over anything but an artifact that nobody serves.
 
     Raises:
-        UsageError: something else is there, or a file in the place of a folder above it.
+        UsageError: something else is there, or a file in the place of a folder above it; or a service uses it.
     """
     check_folder(out.parent)
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     try:
         found = json.loads((out / "manifest.json").read_text())
-        if found["format"] == FORMAT:
-            return
+        known = found["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise UsageError(
-        f"{out} exists and is not an artifact",
-        expected="a new folder, or an artifact to replace",
-        fix="choose another --out",
-    )
+        known = False
+    if not known:
+        raise UsageError(
+            f"{out} exists and is not an artifact",
+            expected="a new folder, or an artifact to replace",
+            fix="choose another --out",
+        )
+    with unlocked(out) as free:
+        if not free:
+            raise UsageError(
+                f"{out} is the artifact of a service that runs, and its store holds memories of it",
+                expected="a new folder, or an artifact that is not served",
+                fix="choose another --out, and let the service change over to it: `lifelong switch`",
+            )

@@ -20,7 +20,6 @@ EXAMPLES: dict[str, str] = {
     "export": "lifelong export --store rocksdb://store --user ada",
     "backup": "lifelong backup rocksdb://store monday",
     "restore": "lifelong restore monday rocksdb://restored",
-    "repair": "lifelong repair rocksdb://store",
     "bench": "lifelong bench artifact --users 1000 --events 10000",
     "models": "lifelong models",
     "new": "lifelong new model my_model",

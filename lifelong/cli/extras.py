@@ -49,7 +49,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "export": ("serve",),
     "backup": ("serve",),
     "restore": ("serve",),
-    "repair": ("serve",),
     "bench": ("serve",),
     "models": ("train",),
     "new": (),

@@ -65,7 +65,18 @@ def forget(
 
     outside = _Outside(impressions_log, dead_letter)
     with contextlib.closing(open_store(store or "")) as opened:
-        return _reply(_named(opened, users, outside) if inactive is None else _inactive(opened, inactive, outside))
+        document = _named(opened, users, outside) if inactive is None else _inactive(opened, inactive, outside)
+    return _reply(document, _left_copies(store or ""))
+
+
+def _left_copies(store: str) -> list[Path]:
+    """Unfinished copies of stores next to this one, which a killed backup or restore left, or one that runs builds."""
+    if not store.startswith("rocksdb://"):
+        return []
+    from lifelong.store.folder import left_copies
+    from lifelong.store.opening import local_folder
+
+    return left_copies(local_folder(store).parent)
 
 
 def _asked(service: str, key_file: Path | None, users: list[str]) -> dict[str, Any]:
@@ -119,13 +130,15 @@ def _inactive(store: MemoryStore, days: float, outside: _Outside) -> dict[str, A
     return {"users": sweep.users, "erased": sweep.forgotten, **outside.rows, "purged": store.purge()}
 
 
-def _reply(document: dict[str, Any]) -> Reply:
+def _reply(document: dict[str, Any], copies: Sequence[Path] = ()) -> Reply:
     lines = [f"Erased {document['erased']:,} of {document['users']:,} users."]
     for place, name in (("impressions", "rows of impressions"), ("dead_letters", "dead letters")):
         lines += [f"Removed {document[place]:,} {name}."] * (document[place] > 0)
-    if not document["purged"]:
+    for copy in copies:
+        lines.append(f"{copy} is an unfinished copy of a store: remove it, or run the backup again; then forget again.")
+    if not document["purged"] and not copies:
         lines.append(
             "Old files of the store are still there. Those of a server go at BGREWRITEAOF and its next snapshot, those "
-            "of rocksdb:// when what reads them (an export, a build for a new artifact) ends."
+            "of rocksdb:// when what reads them (an export, a build for a new artifact) ends: then forget them again."
         )
     return Reply(document, [*lines])

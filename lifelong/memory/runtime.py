@@ -427,7 +427,7 @@ def identity_of(artifact: Artifact, store: MemoryStore, codec: str | None = None
     if own is None:
         return found
     layout = own.identity.layout if is_same_layout(own.identity, found) else found.layout
-    return replace(found, fields=own.identity.fields, layout=layout)
+    return replace(found, layout=layout)
 
 
 def identity_with(artifact: Artifact, codec: str) -> StoreIdentity:

@@ -213,7 +213,7 @@ class _FromData:
         value = artifact.vocabularies[name].value_of(int(wanted_F[column]))
         if name == "item":
             return f": event {place} is of item {event.item!r}, and in DATA of {value!r}"
-        own = event.fields if not writer.catalogue_first or writer.new_items([event.item]) else None
+        own = event.fields if writer.new_items([event.item]) else None
         given, where = (own or {}).get(name), ""
         if name not in (own or {}):
             online = writer.put_online([event.item]).get(event.item, {})

@@ -39,8 +39,7 @@ class MemoryWriter:
     Args:
         artifact: of a model that is served.
         codec: of its memories.
-        store: looked up for items that were put online, and for which item fields its memories have: the catalogue's,
-            unless an earlier release has begun them with those of events.
+        store: looked up for items that were put online.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
@@ -57,8 +56,6 @@ class MemoryWriter:
             begin_to_compile_writes()
         self.schema: Schema = artifact.config.dataset_schema
         self._given: dict[tuple[object, ...], IntArray] = {}
-        known = store.artifact_list().find(artifact.id)
-        self.catalogue_first: bool = known is None or known.identity.fields == "catalogue"
 
     def only_known(self, events: EventTable) -> EventTable:
         """The events without those item fields that the artifact does not have."""
@@ -145,8 +142,6 @@ class MemoryWriter:
             return []
         catalogue, some = self.artifact.catalogue, [place for place, fields in enumerate(events.fields) if fields]
         catalogue.check_fields({name for place in some for name in events.fields[place] or ()})
-        if not self.catalogue_first:
-            return some
         # Training and backfill have one value of each field for an item; a memory that is continued has the same.
         new = self.new_items([events.item[place] for place in some])
         return [place for place in some if events.item[place] in new]

@@ -9,24 +9,34 @@ candidates of one artifact, a row each:
     place (in the request, from 0), item, number (of the item's fields), field_NAME (their values), score, probability
 
 What is not yet in a file when the process is killed is lost: at most `seconds` of it.
+
+Several processes may write into one folder, and each holds rows that are in no file yet. `forget` leaves a notice there
+before it cleans the files: each process takes the users out of its own rows before it writes the next file.
+
+    .forget-<token>    SHA-256 of the users' ids, a line each; goes after a day
+    .writing           locked while a file or a notice is written, so that no file appears behind the back of a notice
+    .forgetting        locked while files are rewritten, so that no two processes rewrite the same one
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import logging
 import os
 import queue
+import secrets
 import threading
 import time as clock
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lifelong.atomic import DRAFT, write_whole
+from lifelong.atomic import DRAFT, replace_text, sync, write_whole
 from lifelong.background import Background
 from lifelong.errors import UsageError, require
 
@@ -37,6 +47,8 @@ if TYPE_CHECKING:
 logger: logging.Logger = logging.getLogger(__name__)
 ROWS, SECONDS, WAITING = 50_000, 60.0, 1_000
 """Rows of one file at most, about; seconds until a file is written; requests that wait at most."""
+_NOTICE, _NOTICE_SECONDS = ".forget-", 86_400
+"""Beginning of a notice's name, and how long it stays: longer than any process holds rows."""
 _HELD = 4
 """How many files' rows are held in RAM while the disk takes none."""
 
@@ -72,6 +84,7 @@ class ImpressionsLog:
         self._held: list[tuple[Scorer, list[dict[str, Any]]]] = []
         self._number, self._lock, self._due = 0, threading.Lock(), clock.monotonic() + seconds
         _check(folder)
+        self._known_notices = _notices(folder)
         self._background = Background(self._pass, name="impressions", failure="impressions cannot be written")
 
     def start(self) -> None:
@@ -100,13 +113,32 @@ class ImpressionsLog:
             self._write()
 
     def forget(self, users: Collection[str]) -> int:
-        """Take users' rows out, of those that wait and of all files of the folder; how many there were."""
+        """Take users' rows out, of those that wait and of all files of the folder; how many there were.
+
+        Other processes that write into the folder take out those that they hold before they write their next file.
+        """
         with self._lock:
             self._drain()
             before = self._num_held
-            self._held = [(scorer, [row for row in rows if row["user"] not in users]) for scorer, rows in self._held]
+            self._take_out({_digest(user) for user in users})
             waiting = before - self._num_held
         return waiting + forget_impressions(self.folder, users)
+
+    def _take_out(self, digests: Collection[str]) -> None:
+        """Take users out of the rows that are held; with the lock."""
+        self._held = [
+            (scorer, [row for row in rows if _digest(row["user"]) not in digests]) for scorer, rows in self._held
+        ]
+
+    def _obey(self) -> None:
+        """Take out whom other processes forgot since the last file; with the lock, and that of the folder."""
+        notices = _notices(self.folder)
+        if new := notices - self._known_notices:
+            # What still waits was scored before the notice as well.
+            while (scored := self._next()) is not None:
+                self._take(scored)
+            self._take_out({digest for notice in new for digest in (self.folder / notice).read_text().split()})
+        self._known_notices = notices
 
     def of(self, user: str) -> list[dict[str, Any]]:
         """A user's rows in the files."""
@@ -135,14 +167,20 @@ class ImpressionsLog:
         Without it a request would be neither in the queue nor in the rows for a moment, where `flush` and `forget`
         miss it.
         """
-        try:
-            scored = self._queue.get_nowait()
-        except queue.Empty:
+        scored = self._next()
+        if scored is None:
             return False
         self._take(scored)
         if self._num_held >= self._rows:
             self._write()
         return True
+
+    def _next(self) -> Scored | None:
+        """The next request that waits, None if there is none."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            return None
 
     @property
     def _num_held(self) -> int:
@@ -164,10 +202,21 @@ class ImpressionsLog:
 
     def _write(self) -> None:
         """Write a file for each artifact; what the disk refuses is held. With the lock."""
+        self._due = clock.monotonic() + self._seconds
+        if not self._num_held:
+            return
+        try:
+            with _locked(self.folder, ".writing"):
+                self._obey()
+                self._write_files()
+        except OSError as error:
+            logger.error("impressions cannot be written into %s: %s", self.folder, error)
+
+    def _write_files(self) -> None:
         groups: dict[str, list[tuple[Scorer, list[dict[str, Any]]]]] = defaultdict(list)
         for scorer, rows in self._held:
             groups[scorer.artifact.id].append((scorer, rows))
-        self._held, self._due = [], clock.monotonic() + self._seconds
+        self._held = []
         for parts in groups.values():
             rows = [row for _, some in parts for row in some]
             if not rows:
@@ -201,29 +250,62 @@ def forget_impressions(folder: Path, users: Collection[str]) -> int:
         raise UsageError(
             f"{folder} is not a folder", expected="the folder of `serve --impressions-log`", fix="check the path"
         )
-    names, gone = frozenset(users), 0
-    _remove_drafts(folder)
-    for path in sorted(folder.glob("*.parquet")):
-        table = parquet.read_table(path)
-        keep = np.array([value not in names for value in table.column("user").to_pylist()], bool)
-        if keep.all():
-            continue
-        gone += int((~keep).sum())
-        if keep.any():
-            with write_whole(path) as draft:
-                parquet.write_table(table.filter(keep), draft)
-        else:
-            path.unlink()
-    return gone
+    with _locked(folder, ".forgetting"):
+        with _locked(folder, ".writing"):
+            _leave_notice(folder, users)
+            _remove_drafts(folder)
+        return sum(_clean_file(parquet, path, frozenset(users)) for path in sorted(folder.glob("*.parquet")))
+
+
+def _clean_file(parquet: Any, path: Path, users: Collection[str]) -> int:
+    """Take users' rows out of a file; how many there were."""
+    table = parquet.read_table(path)
+    keep = np.array([value not in users for value in table.column("user").to_pylist()], bool)
+    if keep.all():
+        return 0
+    if keep.any():
+        with write_whole(path) as draft:
+            parquet.write_table(table.filter(keep), draft)
+    else:
+        path.unlink()
+        sync(path.parent)
+    return int((~keep).sum())
+
+
+def _digest(user: str) -> str:
+    """The form of an id in a notice, which names nobody to who only looks at the folder."""
+    return hashlib.sha256(user.encode()).hexdigest()
+
+
+def _notices(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob(_NOTICE + "*") if path.suffix != DRAFT}
+
+
+def _leave_notice(folder: Path, users: Collection[str]) -> None:
+    """Tell other processes whom to take out of their rows; old notices go."""
+    for name in _notices(folder):
+        with contextlib.suppress(FileNotFoundError):
+            if clock.time() - (folder / name).stat().st_mtime > _NOTICE_SECONDS:
+                (folder / name).unlink()
+    replace_text(folder / f"{_NOTICE}{secrets.token_hex(8)}", "".join(f"{_digest(user)}\n" for user in users))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold one of the folder's locks, for which others wait; the system releases it when the process ends."""
+    handle = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _check(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-        _remove_drafts(folder)
+        with _locked(folder, ".forgetting"), _locked(folder, ".writing"):
+            _remove_drafts(folder)
     except OSError as error:
         raise UsageError(
             f"{folder} cannot be written: {error.strerror or error}",
@@ -233,11 +315,9 @@ def _check(folder: Path) -> None:
 
 
 def _remove_drafts(folder: Path) -> None:
-    """Remove what processes left that were killed while they wrote."""
+    """Remove what processes left that were killed while they wrote; with both locks nobody writes."""
     for draft in folder.glob("*impressions-*" + DRAFT):
-        with contextlib.suppress(FileNotFoundError):
-            if clock.time() - draft.stat().st_mtime > 3600:
-                draft.unlink()
+        draft.unlink(missing_ok=True)
 
 
 def _schema(arrow: Any, scorer: Scorer) -> Any:

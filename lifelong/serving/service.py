@@ -10,6 +10,7 @@ after it. All writes go through one thread, so two batches never fold into the s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time as clock
 import uuid
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, with_config
 
+from lifelong.atomic import guarded
 from lifelong.data.events import NO_TIME
 from lifelong.dtypes import IntArray
 from lifelong.errors import StoreCorruptError, StoreForeignError, StoreUnavailableError
@@ -243,6 +245,7 @@ class Service:
         self.updater: Updater = Updater(
             artifact, store, late=settings.late, event_log=settings.event_log, max_ahead=settings.max_ahead
         )
+        self._guard = contextlib.ExitStack()
         self.scorer: Scorer = self._scorer(self.updater.artifacts.served.artifact)
         self.views: Views = Views(store, self.updater.artifacts, dataset=dataset, base_rate=settings.base_rate)
         self.metrics: Metrics = Metrics()
@@ -291,6 +294,10 @@ class Service:
         return self.scorer.online_items
 
     def _scorer(self, artifact: Artifact) -> Scorer:
+        self._guard.close()
+        # Training must not replace it: after a restart nothing could read the store.
+        with contextlib.suppress(OSError):
+            self._guard.enter_context(guarded(artifact.path))
         return Scorer(artifact, self.store, base_rate=self.settings.base_rate)
 
     def refresh(self) -> None:
@@ -527,6 +534,7 @@ class Service:
     def close(self) -> None:
         """Finish what was accepted; the store stays open."""
         self.stopping = True
+        self._guard.close()
         self._cleaner.shutdown(wait=True)
         self.writes.close()
         self.reads.close()

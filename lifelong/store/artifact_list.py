@@ -36,18 +36,11 @@ class StoreIdentity:
     """Canonical JSON of the memory layout."""
     path: str = field(default="", compare=False)
     """Where its folder was, for other processes that keep its memories up to date; not compared."""
-    fields: str = field(default="catalogue", compare=False)
-    """Where its memories take item fields from if an event has some as well: "catalogue" or "event"; not compared."""
 
     @classmethod
     def from_json(cls, text: str | bytes) -> StoreIdentity:
         """The inverse of what a store wrote."""
-        return cls.of(json.loads(text))
-
-    @classmethod
-    def of(cls, parts: dict[str, Any]) -> StoreIdentity:
-        """From what `asdict` gave; early stores named no codec, and are fp32; later ones took the fields of events."""
-        return cls(**{"codec": "fp32", "fields": "event", **parts})
+        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +154,7 @@ class ArtifactList:
         return replace(self, artifacts=(*self.artifacts, stored), next_space=self.next_space + 1, epoch=self.epoch + 1)
 
     def renew(self, identity: StoreIdentity) -> ArtifactList:
-        """The list with another folder of an artifact; the source of its memories' item fields stays as it is."""
-        known = self.find(identity.artifact_id)
-        if known is not None:
-            identity = replace(identity, fields=known.identity.fields)
+        """The list with another folder of an artifact."""
         return self._with(identity.artifact_id, identity=identity)
 
     def turn(self, artifact_id: str, phase: Phase) -> ArtifactList:
@@ -227,24 +217,17 @@ class ArtifactList:
         return replace(self, dropping=left, epoch=self.epoch + 1)
 
     def to_json(self) -> str:
-        """The list as a store keeps it; on disk artifacts are called members, and spaces slots."""
-        members = [
-            {"identity": asdict(stored.identity), "slot": stored.space, "phase": stored.phase}
-            for stored in self.artifacts
-        ]
-        kept = {name: getattr(self, name) for name in ("active", "previous", "epoch", "dropping")}
-        return json.dumps({"members": members, **kept, "next_slot": self.next_space})
+        """The list as a store keeps it."""
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str | bytes) -> ArtifactList:
         """The inverse of `to_json`."""
         parts: dict[str, Any] = json.loads(text)
         artifacts = tuple(
-            StoredArtifact(StoreIdentity.of(part["identity"]), part["slot"], part["phase"])
-            for part in parts.pop("members")
+            StoredArtifact(StoreIdentity(**part.pop("identity")), **part) for part in parts.pop("artifacts")
         )
-        space, dropping = parts.pop("next_slot"), tuple(parts.pop("dropping"))
-        return cls(artifacts, next_space=space, dropping=dropping, **parts)
+        return cls(artifacts, dropping=tuple(parts.pop("dropping")), **parts)
 
 
 def unfinished(stored: StoredArtifact) -> StoreForeignError:

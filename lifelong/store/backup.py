@@ -1,12 +1,12 @@
 """Copies a store on this machine's disk, also while a process owns it, and makes a store of a copy.
 
     backup    tables (linked), then the log (copied) --same list of files as before?--> opened once --> DEST
-    restore   DEST --every file there?--> copied --> opened once --> the new store
+    restore   DEST --copied--> every file as it was? --> opened once --> the new store
 
 RocksDB never changes a table, only appends to its log, and each change of its files makes a new list (CURRENT names
 it). So what was linked and copied while CURRENT stayed the same is what a kill of the owner would have left: every
-commit that returned before the backup began, and of those that came meanwhile the first ones. Opening it looks the log
-through and puts it into tables. Each shard is copied by itself, as after a kill: the positions of its own sources tell
+commit that returned before the backup began, and of those that came meanwhile the first ones. Opening it checks the log
+and puts it into tables. Each shard is copied by itself, as after a kill: the positions of its own sources tell
 how far it is.
 """
 
@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -22,12 +24,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lifelong.atomic import building, put_in_place, replace_text
+from lifelong.atomic import building, put_in_place, remove_left, replace_text
 from lifelong.errors import StoreCorruptError, StoreUnavailableError, UsageError
-from lifelong.store.folder import HEAD, databases, unwritable
-from lifelong.store.log_check import NOTE
+from lifelong.store.acknowledged import NAME as ACKNOWLEDGED
+from lifelong.store.folder import COPY, HEAD, databases, left_copies, unwritable
 from lifelong.store.sharded import open_folder
-from lifelong.store.write_ahead_log import files
+
+logger: logging.Logger = logging.getLogger(__name__)
 
 FACTS = "backup.json"
 _PATIENCE = 60.0
@@ -44,18 +47,18 @@ class Backup:
         store: folder of the store.
         made: UTC second.
         artifact: id of the artifact that the store serves; empty for a new store.
-        files: name below the folder -> bytes.
+        files: name below the folder -> bytes and SHA-256.
     """
 
     store: str
     made: int
     artifact: str
-    files: dict[str, int]
+    files: dict[str, tuple[int, str]]
 
     @property
     def bytes(self) -> int:
         """Of all files."""
-        return sum(self.files.values())
+        return sum(size for size, _ in self.files.values())
 
 
 def backup(path: Path, dest: Path) -> Backup:
@@ -76,8 +79,9 @@ def backup(path: Path, dest: Path) -> Backup:
     if dest.exists():
         raise UsageError(f"{dest} exists", expected="the name of a new folder", fix="name another one")
     try:
+        _remove_copies(dest)
         with building(dest) as draft:
-            store = draft / "store"
+            store = draft / COPY
             store.mkdir()
             if folders != [path]:
                 shutil.copy2(path / HEAD, store / HEAD)
@@ -85,7 +89,7 @@ def backup(path: Path, dest: Path) -> Backup:
                 _copy(folder, store / folder.relative_to(path))
             with _named(store, path):
                 artifact = _opened_once(store)
-            made = Backup(str(path), int(time.time()), artifact, _sizes(store))
+            made = Backup(str(path), int(time.time()), artifact, _facts(store))
             replace_text(store / FACTS, json.dumps({"format": "lifelong-backup", "version": 1, **asdict(made)}) + "\n")
             put_in_place(store, dest)
     except OSError as error:
@@ -102,7 +106,7 @@ def restore(source: Path, path: Path) -> Backup:
 
     Raises:
         UsageError: `source` is no backup, or something is at `path`.
-        StoreCorruptError: the backup lacks a file, or one is damaged.
+        StoreCorruptError: the backup lacks a file, or one is not as it was, or leads out of its folder.
         StoreUnavailableError: `path` cannot be written.
     """
     made = read_backup(source)
@@ -113,9 +117,13 @@ def restore(source: Path, path: Path) -> Backup:
             fix="move it away, or name another folder",
         )
     try:
+        _remove_copies(path)
         with building(path) as draft:
-            store = draft / "store"
-            shutil.copytree(source, store, ignore=shutil.ignore_patterns(FACTS))
+            store = draft / COPY
+            for name in made.files:
+                (store / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, store / name)
+            _check_copies(source, store, made)
             with _named(store, source):
                 _opened_once(store)
             put_in_place(store, path)
@@ -125,37 +133,70 @@ def restore(source: Path, path: Path) -> Backup:
 
 
 def read_backup(source: Path) -> Backup:
-    """What a backup is of, when each of its files is there.
+    """What a backup is of, when each of its files is in its folder.
 
     Raises:
         UsageError: it is none.
-        StoreCorruptError: a file is missing, or is not as long as it was.
+        StoreCorruptError: a file is missing, or is somewhere else.
     """
     try:
         facts = json.loads((source / FACTS).read_text())
         if facts["format"] != "lifelong-backup" or facts["version"] != 1:
             raise ValueError(f"{facts['format']} {facts['version']}")
-        made = Backup(facts["store"], facts["made"], facts["artifact"], dict(facts["files"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = {str(name): (int(size), str(digest)) for name, (size, digest) in facts["files"].items()}
+        made = Backup(facts["store"], facts["made"], facts["artifact"], files)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         expected = "a folder that `lifelong backup` made"
         raise UsageError(
             f"{source} is not a backup: {FACTS} cannot be read ({error})",
             expected=expected,
             fix="name the folder that `lifelong backup` wrote",
         ) from error
-    found = _sizes(source)
-    for name, size in made.files.items():
-        if found.get(name) != size:
-            state = "is missing" if name not in found else f"has {found[name]:,} bytes"
-            raise StoreCorruptError(
-                f"{source / name} {state}", expected=f"{size:,} bytes, as it was made", fix="take another backup"
-            )
+    folder = source.resolve()
+    for name in made.files:
+        # A link, `..` or an absolute name would copy what is no part of the backup.
+        if (source / name).resolve() != folder / name or Path(name).is_absolute():
+            raise _not_as_made(source / name, "is a link, or a name outside of the backup")
+        if not (source / name).is_file():
+            raise _not_as_made(source / name, "is missing")
     return made
 
 
-def _sizes(folder: Path) -> dict[str, int]:
+def _check_copies(source: Path, copy: Path, made: Backup) -> None:
+    """Compare the files that were copied with what they were.
+
+    Raises:
+        StoreCorruptError: one is another; names the backup's file.
+    """
+    for name, (size, digest) in made.files.items():
+        found, found_digest = _fact(copy / name)
+        if found != size:
+            raise _not_as_made(source / name, f"has {found:,} bytes, not {size:,}")
+        if found_digest != digest:
+            raise _not_as_made(source / name, "has another SHA-256")
+
+
+def _not_as_made(path: Path, what: str) -> StoreCorruptError:
+    return StoreCorruptError(
+        f"{path} {what}", expected="each file of the backup as it was made", fix="restore another backup"
+    )
+
+
+def _facts(folder: Path) -> dict[str, tuple[int, str]]:
     found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (FACTS, *_LEFT_OUT))
-    return {str(path.relative_to(folder)): path.stat().st_size for path in found}
+    return {str(path.relative_to(folder)): _fact(path) for path in found}
+
+
+def _fact(path: Path) -> tuple[int, str]:
+    """Bytes and SHA-256 of a file."""
+    with path.open("rb") as file:
+        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _remove_copies(out: Path) -> None:
+    """Remove the copies of stores that killed processes have left in the same folder."""
+    for removed in remove_left(left_copies(out.parent)):
+        logger.warning("removed %s, an unfinished copy of a store in %s", removed, out.parent)
 
 
 def _opened_once(store: Path) -> str:
@@ -198,16 +239,15 @@ def _copy(folder: Path, to: Path) -> None:
 
 def _copy_files(folder: Path, to: Path) -> None:
     (to / "db").mkdir(parents=True, exist_ok=True)
-    # First the note of how far the log is, then the log: it can only have grown.
-    for name in (HEAD, NOTE):
+    # First how far commits were acknowledged, then the log: it can only have grown.
+    for name in (HEAD, ACKNOWLEDGED):
         if (folder / name).exists():
             shutil.copy2(folder / name, to / name)
-    logs = files(folder / "db")
     for path in sorted((folder / "db").iterdir()):
-        if path in logs or path.name.startswith(_LEFT_OUT):
+        if path.suffix == ".log" or path.name.startswith(_LEFT_OUT):
             continue
         (_link if path.suffix == ".sst" else shutil.copy2)(path, to / "db" / path.name)
-    for path in files(folder / "db"):
+    for path in sorted((folder / "db").glob("*.log")):
         shutil.copy2(path, to / "db" / path.name)
 
 

@@ -16,10 +16,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 from lifelong.atomic import DRAFT, make_folder, replace_text, sync
 from lifelong.errors import StoreCorruptError, StoreError, StoreLockedError, StoreUnavailableError, UsageError
+from lifelong.store.acknowledged import NAME as ACKNOWLEDGED
+from lifelong.store.acknowledged import begin
 
 T = TypeVar("T")
 
@@ -32,8 +35,29 @@ _SPARE, _DESCRIPTORS = 4 * 2**20, 32
 """Bytes and descriptors that opening a database takes next to those that it had open."""
 _PATIENCE, _PAUSE = 10.0, 0.05
 """Seconds to wait for the processes of an owner that was killed, and seconds between two checks."""
-RESTORE = "restore a backup (`lifelong restore BACKUP STORE`), or build the store again"
-"""What to do about a store that is damaged."""
+COPY = "store"
+"""Name of the folder in which a backup, or a store made of one, is being built."""
+
+
+def whole_store(path: Path) -> Path:
+    """The folder of the store that a database is of: its own, or the one above a shard."""
+    return path.parent if path.name.startswith("shard-") and (path.parent / HEAD).exists() else path
+
+
+def way_back(path: Path) -> str:
+    """What to do about a store with a damaged database."""
+    store = whole_store(path)
+    folder, url = quote(str(store)), quote(f"rocksdb://{store}")
+    return (
+        f"move it away and restore a backup: `mv {folder} {folder}.damaged`, `lifelong restore BACKUP {url}`; then"
+        f" apply what came since: `lifelong ingest ARTIFACT --store {url} --from SOURCE`, which counts nothing twice,"
+        " and events over HTTP again. Without a backup, move it away and fill a new store by the same `lifelong ingest`"
+    )
+
+
+def left_copies(folder: Path) -> list[Path]:
+    """Hidden folders with a copy of a store that a backup or a restore builds there, or left when it was killed."""
+    return sorted(path for path in folder.glob(".*.unfinished") if (path / COPY).is_dir())
 
 
 def read_head(path: Path) -> dict[str, Any] | None:
@@ -52,7 +76,7 @@ def read_head(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreCorruptError(f"{path / HEAD} cannot be read: {error}", fix=RESTORE) from error
+        raise StoreCorruptError(f"{path / HEAD} cannot be read: {error}", fix=way_back(path)) from error
     return head
 
 
@@ -92,7 +116,7 @@ def require_head(path: Path, version: int, *, read_only: bool) -> dict[str, Any]
         raise StoreCorruptError(
             f"{path} is not a store: {HEAD} is missing",
             expected="a new folder or one that a store made",
-            fix=f"choose another folder, or {RESTORE}",
+            fix=f"choose another folder; if it was a store, {way_back(path)}",
         )
     if head["version"] != version:
         raise StoreError(
@@ -114,18 +138,24 @@ def write_head(path: Path, version: int, **facts: Any) -> None:
     sync(path.parent)
 
 
-def prepare(path: Path, version: int = SINGLE, facts: Mapping[str, Any] | None = None) -> None:
-    """Make the folder of a new store.
+def prepare(path: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Make the folder of a new database.
 
     Raises:
         StoreUnavailableError: it cannot be written.
     """
     try:
         make_folder(path)
-        if all(file.name == HEAD + DRAFT for file in path.iterdir()):
-            write_head(path, version, **(facts or {}))
+        if all(file.name in _BEGUN for file in path.iterdir()):
+            # The head last: a folder that has it has all that a store needs.
+            begin(path)
+            write_head(path, SINGLE, **(facts or {}))
     except OSError as error:
         raise unwritable(path, error) from error
+
+
+_BEGUN = (HEAD + DRAFT, ACKNOWLEDGED, ACKNOWLEDGED + DRAFT)
+"""What an interrupted start leaves."""
 
 
 def act_for(process: int) -> None:
@@ -198,28 +228,21 @@ def locked(path: Path) -> StoreLockedError:
 
 
 @contextlib.contextmanager
-def held(path: Path, *, database: bool = False) -> Iterator[None]:
+def held(path: Path) -> Iterator[None]:
     """Own a folder inside a `with` block; the system releases it when the process ends.
-
-    Args:
-        path: the folder.
-        database: takes the lock of the database in it instead, as RocksDB does.
 
     Raises:
         StoreLockedError: another process owns it.
         StoreUnavailableError: it cannot be written.
     """
-    lock = fcntl.lockf if database else fcntl.flock
     try:
         make_folder(path)
-        handle = (
-            os.open(path / "db" / "LOCK", os.O_RDWR | os.O_CREAT, 0o644) if database else os.open(path, os.O_RDONLY)
-        )
+        handle = os.open(path, os.O_RDONLY)
     except OSError as error:
         raise unwritable(path, error) from error
     try:
         try:
-            lock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise locked(path) from error
         yield

@@ -3,10 +3,10 @@
 FOLDER/
   store.json    format version; written first, and checked before RocksDB is opened
   owner.json    process that has the store open for writing
-  log.json      how far the write-ahead log was on the disk at the last opening, closing or change of its files
+  acknowledged  number of the last change that was acknowledged: see `lifelong.store.acknowledged`
   db/           RocksDB, raw mode; one key space, the first byte says what a key is
 
-    m name                                     meta: the identity; the list of artifacts, once there were two
+    m name                                     meta: the list of artifacts
     s user                                     encoded memory, in space 0
     t space (4) user                           encoded memory, in another space of memories
     w partition (8) source                     watermark (8)
@@ -22,9 +22,9 @@ system and a loss of power with `sync=True` (the default: one fsync of the log p
 what it said it wrote. With `sync=False` the commits of the last seconds before such a crash can be lost, from the end;
 never a part of one. A commit is all there or not at all, the watermarks of its events included.
 
-Before RocksDB opens the database its write-ahead log is checked (`lifelong.store.write_ahead_log`): a bit that was
-flipped, a block of zeros or a file that is missing is an error that names the file, and nothing is changed. Only a
-commit that the end of the log cuts is left out: it never returned.
+A damaged database is an error at its opening, or where the damage is read, that says what to do. RocksDB compares
+checksums; what it takes for the end of its log is compared with the last change that was acknowledged. A commit that
+was under way at a loss of power may be there in parts: it never returned, and is left out.
 
 A reader sees all commits that returned before it was opened, also where the owner changes the files meanwhile: it is
 then opened again.
@@ -46,7 +46,6 @@ import time as clock
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from operator import add, itemgetter
 from pathlib import Path
@@ -59,6 +58,8 @@ from lifelong.errors import (
     StoreUnavailableError,
     require,
 )
+from lifelong.store.acknowledged import NAME as ACKNOWLEDGED
+from lifelong.store.acknowledged import Acknowledged, last_acknowledged
 from lifelong.store.artifact_list import ArtifactList, StoreIdentity, space_of
 from lifelong.store.contract import ITEMS, SOURCES, Commit, check_bases, check_reached, conflict, refuse_write
 from lifelong.store.descriptors import files_of_a_store
@@ -66,29 +67,30 @@ from lifelong.store.event_ids import EventIds, name_of
 from lifelong.store.folder import (
     AGAIN,
     OWNER,
-    RESTORE,
     SINGLE,
     after_killed_owner,
     check_room,
+    left_copies,
     locked,
     name_owner,
     on_read_only_disk,
     prepare,
     require_head,
     unwritable,
+    way_back,
+    whole_store,
 )
-from lifelong.store.log_check import check_log, check_reached_log, fault_at_opening, note_log
 from lifelong.store.record_cache import ABSENT, Listener, Notice, RecordCache, RecordCaches, Written
-from lifelong.store.write_ahead_log import files
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-_IDENTITY = b"midentity"
-_ARTIFACTS = b"mroster"
+_ARTIFACTS = b"martifacts"
 _PURGED = b"mpurged"
 _PROBE = b"mprobe"
-_PATIENCE = 1.0
+_REMOVAL = 1.0
 """Seconds allowed for the removal of files that nothing reads."""
+_COMPACTIONS = 3
+"""How often all tables are rewritten where other erasures reach them meanwhile."""
 _NUMBER = struct.Struct(">q")
 _LENGTH = struct.Struct(">I")
 CACHE = 128 * 2**20
@@ -130,7 +132,7 @@ class RocksDbStore:
         self._read_only, self._sync, self._stores = read_only, sync, stores
         self._rocksdict: Any = require("rocksdict", extra="serve", purpose="a rocksdb:// store")
         self._scans: weakref.WeakSet[_Scan] = weakref.WeakSet()
-        self._lock, self._noting, self._db = threading.Lock(), threading.Lock(), None
+        self._lock, self._db = threading.Lock(), None
         self._caches = RecordCaches(cache, RecordCache[str])
         if not read_only:
             prepare(path)
@@ -149,8 +151,8 @@ class RocksDbStore:
     _artifact_list: ArtifactList | None = None
     _ill: StoreError | None = None
     """The error of the write since which the database refuses all writes; None if all is well."""
-    _noted: tuple[int, int] = (-1, -1)
-    """State of the database's files and last file of its log, when the log was written down."""
+    _acknowledged: Acknowledged | None = None
+    """Where each commit is noted; None of a store for reading, or one that is closed."""
     _doubt: str | None = None
     """Why it is not known whether the last write is on the disk; None if all is well."""
 
@@ -161,21 +163,15 @@ class RocksDbStore:
         stored = known.find(identity.artifact_id)
         if self._read_only or (stored is not None and stored.identity.path == identity.path):
             return space
-        if known.epoch:
-            self.change_artifact_list(known, known.renew(identity))
-        else:
-            self._put_meta(_IDENTITY, json.dumps(asdict(identity)))
-            self._artifact_list = ArtifactList.of(identity)
-            self._say("listed")
+        self.change_artifact_list(known, known.renew(identity) if known.artifacts else ArtifactList.of(identity))
         return space
 
     def artifact_list(self) -> ArtifactList:
         """The artifacts that it holds memories of; of a store for reading, those that it held when it was opened."""
         self._opened()
         if self._artifact_list is None:
-            written, value = self._get(_ARTIFACTS), self._get(_IDENTITY)
-            identity = None if value is None else StoreIdentity.from_json(value)
-            self._artifact_list = ArtifactList.of(identity) if written is None else ArtifactList.from_json(written)
+            written = self._get(_ARTIFACTS)
+            self._artifact_list = ArtifactList() if written is None else ArtifactList.from_json(written)
         return self._artifact_list
 
     def change_artifact_list(self, before: ArtifactList, after: ArtifactList) -> None:
@@ -313,29 +309,53 @@ class RocksDbStore:
         """Rewrite all files, so that no byte of what was erased is left in them.
 
         Returns:
-            Whether the old files are gone. Those that a scan still reads go when it ends, and then by themselves.
+            Whether that is so, as the files say: no table holds an erasure, all files of before are gone, and there is
+            no copy of the store that a killed backup has left next to it. Tables that a scan still reads go when it
+            ends, and then by themselves.
         """
         if self._read_only:
             raise refuse_write(str(self.path))
         with _translated(self.path):
+            logs = self._files("*.log")
             # The first flush closes the write-ahead log of the erasure; its files go when their content is in tables.
             self._opened().flush()
-            self._opened().compact_range(None, None)
+            if not self._compacted():
+                return False
             # The list of files still names the first and last keys of files that are gone; the next change of the files
             # writes it again.
             self._put_meta(_PURGED, str(int(clock.time())))
             self._opened().flush()
-            return self._old_tables_go()
+            gone = self._old_files_go(logs)
+        for copy in left_copies(whole_store(self.path).parent):
+            logger.warning("%s holds a copy of a store that was not finished: remove it", copy)
+            gone = False
+        return gone
 
-    def _old_tables_go(self) -> bool:
-        """Wait a moment for the tables that are no longer part of the store; False if something still reads one."""
-        until = clock.monotonic() + _PATIENCE
+    def _compacted(self) -> bool:
+        """Rewrite all tables; whether none of them holds an erasure, which would hold the erased key, too."""
+        options = self._rocksdict.CompactOptions()
+        # Otherwise a first table is only moved to the last level, with the erasures that are in it.
+        options.set_bottommost_level_compaction(self._rocksdict.BottommostLevelCompaction.force())
+        for _ in range(_COMPACTIONS):
+            self._opened().compact_range(None, None, options)
+            if not any(table["num_deletions"] for table in self._opened().live_files()):
+                return True
+        return False
+
+    def _files(self, kind: str) -> set[str]:
+        """Names of the database's files of a kind."""
+        return {path.name for path in (self.path / "db").glob(kind)}
+
+    def _old_files_go(self, logs: set[str]) -> bool:
+        """Wait a moment for the files that are no longer part of the store; False if something still reads one."""
+        until = clock.monotonic() + _REMOVAL
         while True:
             live = {Path(table["name"]).name for table in self._opened().live_files()}
-            if live >= {path.name for path in (self.path / "db").rglob("*.sst")}:
+            if live >= self._files("*.sst") and not logs & self._files("*.log") and len(self._files("MANIFEST-*")) == 1:
                 return True
             if clock.monotonic() > until:
                 return False
+            # RocksDB removes them in a thread of its own.
             clock.sleep(0.01)
 
     def check_writes(self) -> None:
@@ -417,18 +437,19 @@ class RocksDbStore:
         # A live iterator would keep the lock.
         for scan in list(self._scans):
             scan.stop()
-        db, self._db = self._db, None
+        (db, self._db), (acknowledged, self._acknowledged) = (self._db, None), (self._acknowledged, None)
         sequence = db.latest_sequence_number()
         try:
             db.close()
+            if acknowledged is not None:
+                # All of it is in tables now.
+                acknowledged.note(sequence, sync=True)
         except Exception as error:
             # After a refused write the last flush fails too; what was acknowledged is in the log that opening replays.
             logger.warning("%s was closed without a flush: %s", self.path, error)
-            return
-        if not self._read_only and self._noted[1] >= 0:
-            with contextlib.suppress(OSError):
-                left = [path for path in files(self.path / "db") if path.stat().st_size]
-                note_log(self.path, int(left[-1].stem) if left else 0, sequence)
+        finally:
+            if acknowledged is not None:
+                acknowledged.close()
 
     def _own(self) -> None:
         """Name this process as the owner, and sync to the disk what RocksDB itself does not.
@@ -439,33 +460,18 @@ class RocksDbStore:
         try:
             name_owner(self.path)
             sync(self.path / "db")
-            self._note()
+            sync(self.path)
+            self._acknowledged = Acknowledged(self.path)
+            # RocksDB has put what its log held into tables.
+            self._acknowledged.note(self._db.latest_sequence_number(), sync=True)
         except OSError as error:
             self.close()
             raise unwritable(self.path, error) from error
 
-    def _note(self) -> None:
-        """Record that the log has another file, before a commit returns that is in this file alone.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        state = self._db.property_int_value("rocksdb.current-super-version-number")
-        if state == self._noted[0]:
-            return
-        # Commits and a purge write at the same time.
-        with self._noting:
-            number = int(files(self.path / "db")[-1].stem)
-            if number != self._noted[1]:
-                # Without `sync` nothing is noted: what was not synced must not count as missing.
-                note_log(self.path, *((number, self._db.latest_sequence_number()) if self._sync else (0, 0)))
-            self._noted = state, number
-
     def _open(self) -> Any:
-        self._noted = -1, -1
         opened = partial(_opened, self.path, write=not self._read_only, stores=self._stores)
+        checked = partial(_checked, self.path, opened)
         with _translated(self.path):
-            checked = partial(_checked, self.path, opened)
             return _at_rest(self.path, checked) if self._read_only else after_killed_owner(self.path, checked)
 
     def _opened(self) -> Any:
@@ -500,6 +506,8 @@ class RocksDbStore:
         try:
             with _translated(self.path):
                 self._opened().write(batch, self._rocksdict.WriteOptions())
+                # Before the wait: a purge may write meanwhile, and does not wait for the disk then.
+                sequence = self._db.latest_sequence_number()
         except StoreError as error:
             self._ill = error
             self._forget()
@@ -514,10 +522,11 @@ class RocksDbStore:
             self._ill, self._doubt = error, error.found
             raise self._in_doubt() from error
         try:
-            self._note()
+            if self._acknowledged is not None:
+                self._acknowledged.note(sequence)
         except OSError as error:
-            # It is tried again at the next commit; this one is on the disk.
-            logger.warning("%s: the end of the log could not be written down: %s", self.path, error)
+            # The next commit tries it again; this one is on the disk.
+            logger.warning("%s: how far commits were acknowledged could not be written: %s", self.path, error)
 
     def _in_doubt(self) -> StoreUnavailableError:
         return StoreUnavailableError(
@@ -621,23 +630,22 @@ def _watermark_key(source: str, partition: int) -> bytes:
     return b"w" + _NUMBER.pack(partition) + source.encode()
 
 
-def _opened(path: Path, *, write: bool, listed: bool = True, stores: int = 1) -> Any:
+def _opened(path: Path, *, write: bool, stores: int = 1, up_to_damage: bool = False) -> Any:
     """The database in a folder.
 
     Args:
         path: the folder of the store.
         write: made if it is not there.
-        listed: whether finished files of the log are listed, and missed if they are not there.
         stores: that share the descriptors of this process.
+        up_to_damage: takes what the log holds before a damaged place; else such a place is an error.
     """
     kit: Any = require("rocksdict", extra="serve", purpose="a rocksdb:// store")
     options, families = kit.Options.load_latest(str(_OPTIONS))
-    if not listed:
-        options = kit.Options(raw_mode=True)
     options.create_if_missing(write)
     # Without a limit each file of the store stays open, and a large store runs out of descriptors.
     options.set_max_open_files(files_of_a_store(stores))
-    options.set_wal_recovery_mode(kit.DBRecoveryMode.tolerate_corrupted_tail_records())
+    modes = kit.DBRecoveryMode
+    options.set_wal_recovery_mode(modes.point_in_time() if up_to_damage else modes.tolerate_corrupted_tail_records())
     # Every change of the files writes a new list of them: it names the first and last key of each, and must not
     # name erased users for long.
     options.set_max_manifest_file_size(1)
@@ -648,34 +656,60 @@ def _opened(path: Path, *, write: bool, listed: bool = True, stores: int = 1) ->
     return kit.Rdict(str(path / "db"), options, column_families=families, access_type=access)
 
 
-def open_unchecked(path: Path, *, write: bool = False, listed: bool = True) -> Any:
-    """The database of a store; its log was not looked through; see `_opened`.
+def _checked(path: Path, opened: Callable[..., Any]) -> Any:
+    """Open a database if all is there that was acknowledged.
 
     Raises:
-        StoreError: RocksDB does not open it.
+        StoreCorruptError: it is not.
     """
-    with _translated(path):
-        return _opened(path, write=write, listed=listed)
-
-
-def _checked(path: Path, opened: Callable[[], Any]) -> Any:
-    """Open a database if its write-ahead log is whole.
-
-    Raises:
-        StoreCorruptError: it is not; names the file. Nothing was changed.
-    """
-    noted = check_log(path)
+    try:
+        # Before the log is read, to which an owner may add meanwhile.
+        noted = last_acknowledged(path)
+    except (OSError, ValueError) as error:
+        raise StoreCorruptError(f"{path / ACKNOWLEDGED} cannot be read: {error}", fix=way_back(path)) from error
     try:
         db = opened()
     except Exception as caught:
-        error = _as_ours(path, str(caught))
-        raise (isinstance(error, StoreCorruptError) and fault_at_opening(path, str(caught))) or error from caught
+        found = _as_ours(path, str(caught))
+        if not isinstance(found, StoreCorruptError) or not _holds(path, noted):
+            raise found from caught
+        logger.warning("%s: what follows the last acknowledged commit in its log is left out: %s", path, caught)
+        return opened(up_to_damage=True)
     try:
-        check_reached_log(path, db.latest_sequence_number(), noted)
+        _check_reached(path, db.latest_sequence_number(), noted)
     except StoreCorruptError:
         db.close()
         raise
     return db
+
+
+def _holds(path: Path, noted: int) -> bool:
+    """Whether the log of a database holds, before its damaged place, all that was acknowledged; changes nothing.
+
+    A commit that was under way when the power failed may be on the disk in parts, and never returned.
+    """
+    try:
+        db = _opened(path, write=False, up_to_damage=True)
+    except Exception as error:
+        logger.debug("%s is not only damaged at the end of its log: %s", path, error)
+        return False
+    with contextlib.closing(db):
+        return bool(db.latest_sequence_number() >= noted)
+
+
+def _check_reached(path: Path, found: int, noted: int) -> None:
+    """Refuse a database that lacks commits.
+
+    Raises:
+        StoreCorruptError: its last change is before the last one that was acknowledged.
+    """
+    if found < noted:
+        raise StoreCorruptError(
+            f"{path} is damaged: the write-ahead log in {path / 'db'} ends with change {found:,}, and change {noted:,}"
+            " was acknowledged",
+            expected="all that was acknowledged",
+            fix=way_back(path),
+        )
 
 
 def _at_rest(path: Path, opened: Callable[[], Any]) -> Any:
@@ -720,7 +754,7 @@ def _check_raw(path: Path, *, read_only: bool) -> None:
     if not current.exists():
         # Without it RocksDB would start a new database over the files of the old one.
         if read_only or any(file.stat().st_size for kind in ("*.sst", "*.log") for file in (path / "db").glob(kind)):
-            raise StoreCorruptError(f"{current} is missing", fix=RESTORE)
+            raise StoreCorruptError(f"{current} is missing", fix=way_back(path))
         return
     try:
         raw = json.loads(settings.read_text())["raw_mode"]
@@ -749,7 +783,7 @@ def _as_ours(path: Path, text: str) -> StoreError:
     # The first file that is opened: one that CURRENT names and that is not there is no fault of the moment.
     lacks_a_list = "No such file" in text and "/MANIFEST-" in text
     if lacks_a_list or "Corruption" in text or "corrupt" in text.lower():
-        return StoreCorruptError(f"{path} is damaged: {text}", fix=RESTORE)
+        return StoreCorruptError(f"{path} is damaged: {text}", fix=way_back(path))
     if "Read-only file system" in text:
         return on_read_only_disk(path)
     if "Permission denied" in text:
@@ -772,7 +806,7 @@ def _as_ours(path: Path, text: str) -> StoreError:
         return StoreUnavailableError(
             f"{path} cannot be read or written: {text}", fix=f"check the disk, and `ulimit -n`; {AGAIN}"
         )
-    return StoreError(f"{path}: {text}", fix=f"check the disk; if it is sound, {RESTORE}")
+    return StoreError(f"{path}: {text}", fix=f"check the disk; if it is sound, {way_back(path)}")
 
 
 _FIGURES = {

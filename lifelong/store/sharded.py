@@ -24,7 +24,6 @@ from lifelong.store.contract import ITEMS
 from lifelong.store.folder import (
     HEAD,
     OWNER,
-    RESTORE,
     SHARDED,
     after_killed_owner,
     held,
@@ -33,6 +32,7 @@ from lifelong.store.folder import (
     read_head,
     require_head,
     unwritable,
+    way_back,
     write_head,
 )
 from lifelong.store.rocksdb import CACHE, RocksDbStore
@@ -239,7 +239,7 @@ def _check(path: Path, number: int, of: int) -> None:
     """
     folder = _folder(path, number)
     head = read_head(folder)
-    fix = RESTORE
+    fix = way_back(folder)
     if head is None or not (folder / "db" / "CURRENT").exists():
         raise StoreCorruptError(f"{folder} is missing, one of {of} shards, or has no database", fix=fix)
     if (head.get("shard"), head.get("shards")) != (number, of):

@@ -116,12 +116,8 @@ class Shards:
         wanted = self.artifact_list()
         for shard in self._shards.values():
             found = shard.artifact_list()
-            if found.to_json() == wanted.to_json():
-                continue
-            if wanted.epoch or found.epoch:
+            if found.to_json() != wanted.to_json():
                 shard.change_artifact_list(found, wanted)
-            elif wanted.served is not None:
-                shard.bind(wanted.served.identity)
 
     def listen(self, listener: Listener) -> None:
         """Have it called with what changes in any shard; see `Listener`."""

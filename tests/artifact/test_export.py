@@ -1,5 +1,6 @@
 """Writing artifacts, and models that come back from them."""
 
+import contextlib
 import json
 import shutil
 from collections import Counter
@@ -17,7 +18,7 @@ from torch import nn
 
 from lifelong import atomic as folders
 from lifelong.artifact import graphs
-from lifelong.artifact.export import load_model, write_artifact
+from lifelong.artifact.export import check_replaceable, load_model, write_artifact
 from lifelong.artifact.folder import Artifact
 from lifelong.data.dataset import Dataset
 from lifelong.data.negatives import drawn_counts
@@ -26,6 +27,7 @@ from lifelong.evaluation.evaluate import predict
 from lifelong.models import MODELS, SERVED, build
 from lifelong.models.base import FittedModel, MemoryModel, Model
 from lifelong.nn.scaled import weights_of
+from lifelong.store.opening import open_store
 from lifelong.testing.datasets import tiny_dataset
 
 pytestmark = pytest.mark.torch
@@ -169,6 +171,22 @@ def test_an_older_artifact_is_replaced(dataset, hpmn, tmp_path):
     new = tiny_artifact(out, dataset, model="popularity")
     assert Artifact.open(out).id == new.id != hpmn.id
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_an_artifact_that_is_served_is_not_replaced(hpmn, dataset, tmp_path, capsys):
+    from lifelong.cli.program import run
+    from lifelong.serving.app import create_app
+
+    folder = shutil.copytree(hpmn.path, tmp_path / "artifact")
+    with contextlib.closing(open_store(f"rocksdb://{tmp_path}/store")) as store:
+        app = create_app(Artifact.open(folder), store)
+        train = ["train", str(dataset.folder), "--model", "hpmn", "--out", str(folder)]
+        assert run(train) == 2
+        said = capsys.readouterr().err
+        assert "is the artifact of a service that runs" in said and "lifelong switch" in said
+        assert Artifact.open(folder).id == hpmn.id
+        app.state.service.close()
+    check_replaceable(folder)
 
 
 def test_anything_else_is_not_replaced(dataset, tmp_path):

@@ -1,7 +1,5 @@
 """Stores whose codec rounds: the rounded state is the state, and the store's own codec is the one that counts."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -131,24 +129,6 @@ def test_a_store_of_a_codec_that_this_release_has_not_is_refused(artifact, store
     for opener in (Updater, Scorer):
         with pytest.raises(UsageError, match="no codec 'int3'"):
             opener(artifact, store)
-
-
-def test_a_store_that_names_no_codec_is_fp32(artifact, dataset, log, tmp_path):
-    pytest.importorskip("rocksdict")
-    url = f"rocksdb://{tmp_path / 'store'}"
-    store = open_store(url)
-    Updater(artifact, store).apply(log)
-    old = {"artifact_id": artifact.id, "layout": store.artifact_list().identity.layout}
-    batch = store._batch()
-    batch.put(b"midentity", json.dumps(old).encode())
-    store._write(batch)
-    store.close()
-    store = open_store(url)
-    assert store.artifact_list().identity.codec == "fp32"
-    assert verify(artifact, dataset, store).equal
-    with pytest.raises(StoreForeignError, match="codec fp32"):
-        Updater(artifact, store, codec="fp16")
-    store.close()
 
 
 # Every registered layout

@@ -1,8 +1,6 @@
 """Events into memories: each once, in order, all of a batch or nothing."""
 
-import json
 import threading
-from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from lifelong.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from lifelong.memory.runtime import identity_of
 from lifelong.memory.updater import (
     LAST_SECOND,
     REMEMBER,
@@ -25,7 +22,6 @@ from lifelong.memory.updater import (
     decode_event,
     encode_event,
 )
-from lifelong.memory.verify import verify
 from lifelong.store.artifact_list import StoreIdentity
 from lifelong.store.contract import ITEMS, Commit
 from lifelong.store.ram import InMemoryStore
@@ -154,18 +150,6 @@ def test_items_put_online_win_over_the_catalogue_and_fields_of_new_items_over_th
     updater.apply([*visits("new", ["n1"]), *visits("new given", ["n1"], fields={"category": "c3"})])
     assert differ(updater, "known", "online") and not differ(updater, "online", "given")
     assert differ(updater, "new", "new given")
-
-
-def test_a_store_of_an_earlier_release_goes_on_with_the_fields_of_events(artifact, store):
-    early = replace(identity_of(artifact, store), fields="event")
-    store.bind(early)
-    updater = Updater(artifact, store)
-    updater.apply([*visits("known", ["i1"]), *visits("given", ["i1"], fields={"category": "c3"})])
-    assert differ(updater, "known", "given") and verify(artifact, None, store).equal
-    assert StoreIdentity.from_json('{"artifact_id": "a", "layout": "[]"}').fields == "event"
-    assert StoreIdentity.from_json(json.dumps(asdict(early))).fields == "event"
-    moved = store.artifact_list().renew(replace(early, path="elsewhere", fields="catalogue"))
-    assert (moved.identity.path, moved.identity.fields) == ("elsewhere", "event")
 
 
 def test_unknown_items_and_types_are_applied_and_types_counted(updater):

@@ -7,7 +7,6 @@ import pytest
 
 from lifelong.errors import MismatchError, StoreForeignError, UsageError
 from lifelong.memory.codec import Fp32
-from lifelong.memory.runtime import identity_of
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.memory.verify import counts_until, verify
 from lifelong.scoring.online_items import OnlineItems
@@ -51,18 +50,6 @@ def test_an_event_too_many_is_found(artifact, dataset, updater):
 def test_another_last_time_is_found(artifact, dataset, updater):
     change(updater, "u3", last_time_B=np.array([5]))
     assert verify(artifact, dataset, updater.store).last_time == 1
-
-
-def test_a_field_that_differs_is_named_with_user_and_event(artifact, dataset, store, log):
-    # In a store that an earlier release began, the fields of events count.
-    store.bind(replace(identity_of(artifact, store), fields="event"))
-    place, odd = next((place, event) for place, event in enumerate(log) if event.item == "i1")
-    events = [*log[:place], replace(odd, fields={"category": "c5"}), *log[place + 1 :]]
-    Updater(artifact, store).apply(events)
-    report = verify(artifact, dataset, store)
-    assert (report.memory, report.examples) == (1, [odd.user])
-    number = 1 + sum(event.user == odd.user for event in log[:place])
-    assert f"category of event {number} (item 'i1') is 'c5', and in DATA 'c1'" in report.reasons[odd.user]
 
 
 def test_an_event_of_another_item_is_named(artifact, dataset, store, log):

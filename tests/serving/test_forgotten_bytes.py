@@ -1,9 +1,15 @@
-"""After a user is forgotten, no file holds a byte of her id: not the store's, not the log's, not those of letters."""
+"""After a user is forgotten, no file holds a byte of her id: of a store, of logs, of letters, of unfinished copies."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
+import signal
+import subprocess
+import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -12,19 +18,27 @@ from support.variants import other_artifact
 
 pytest.importorskip("pyarrow", reason="pyarrow is of the impressions extra")
 pytest.importorskip("rocksdict")
+import pyarrow.parquet as pq
 
 from lifelong.cli import main
 from lifelong.ingestion.dead_letters import DeadLetter, FileLetters
 from lifelong.memory import takeover
+from lifelong.memory.forgetting import forget
 from lifelong.memory.rebuild import Rebuild
 from lifelong.memory.writer import MemoryWriter
 from lifelong.serving.app import create_app, forget_letters_too
 from lifelong.serving.service import ServiceSettings
 from lifelong.serving.sweeper import Sweeper
+from lifelong.store.contract import Commit
 from lifelong.store.opening import open_store
 
 SECRET, OLD = "secret-person-4711", 1_700_000_000
 PLACES = ("store", "impressions", "letters")
+
+
+def holding(folder: Path) -> list[Path]:
+    """The files that hold the id."""
+    return [path for path in folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
 class Ground:
@@ -38,8 +52,13 @@ class Ground:
         forget_letters_too(self.app, self.letters)
         self.client = Client(self.app)
 
-    def live(self, newer) -> None:
-        """Events with ids, memories of two artifacts, scores in files and scores that wait, and bad lines."""
+    def live(self, newer, *, old: bool = True) -> None:
+        """Events with ids, memories of two artifacts, scores in files and scores that wait, and bad lines.
+
+        Args:
+            newer: the second artifact.
+            old: whether the store's files were rewritten before, or all is in its log since its first start.
+        """
         now = int(time.time())
         users = [("first", now), (SECRET, OLD), ("other", now)]
         for step in range(3):
@@ -57,12 +76,12 @@ class Ground:
             if step == 0:
                 self.app.state.impressions.flush()
         self.letters.flush()
-        self.store.purge()
+        if old:
+            self.store.purge()
 
     def named(self) -> set[str]:
         """The places whose files hold the id."""
-        files = [path for path in self.folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
-        return {path.relative_to(self.folder).parts[0] for path in files}
+        return {path.relative_to(self.folder).parts[0] for path in holding(self.folder)}
 
     def close(self) -> None:
         self.app.state.impressions.close()
@@ -76,11 +95,13 @@ def newer(artifact, tmp_path_factory):
     return other_artifact(artifact, tmp_path_factory.mktemp("newer") / "artifact")
 
 
-@pytest.fixture(params=[1, 2], ids=["one database", "two shards"])
+@pytest.fixture(params=[(1, True), (2, True), (1, False), (2, False)], ids=str)
 def ground(request, artifact, newer, tmp_path, caplog):
+    """One database or two shards, of a store that is old or new."""
     caplog.set_level(logging.DEBUG)
-    made = Ground(artifact, tmp_path, request.param)
-    made.live(newer)
+    shards, old = request.param
+    made = Ground(artifact, tmp_path, shards)
+    made.live(newer, old=old)
     assert made.named() == set(PLACES), "this test needs bytes in every place"
     yield made
     made.close()
@@ -115,10 +136,11 @@ def test_by_inactivity(ground):
     kept(ground)
 
 
+@pytest.mark.parametrize("old", [True, False])
 @pytest.mark.parametrize("words", [[SECRET], ["--inactive", "30"]])
-def test_by_the_command(artifact, newer, tmp_path, capsys, words):
+def test_by_the_command(artifact, newer, tmp_path, capsys, words, old):
     ground = Ground(artifact, tmp_path, 1)
-    ground.live(newer)
+    ground.live(newer, old=old)
     ground.close()
     assert ground.named() == set(PLACES)
     outside = ["--impressions-log", str(tmp_path / "impressions"), "--dead-letter", str(tmp_path / "letters")]
@@ -126,6 +148,68 @@ def test_by_the_command(artifact, newer, tmp_path, capsys, words):
     said = capsys.readouterr().out
     assert "Removed 6 rows of impressions" in said and "Removed 3 dead letters" in said
     assert ground.named() == set()
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_a_user_alone_in_a_store_without_tables(tmp_path, shards):
+    """Her keys are then the first and last of each table, which the list of tables names."""
+    with contextlib.closing(open_store(f"rocksdb://{tmp_path}/store?shards={shards}")) as store:
+        event_ids, events = {(SECRET, "1"): 10**10}, {(SECRET, 1): b"e"}
+        store.commit(Commit(records={0: {SECRET: b"1"}}, event_ids=event_ids, events=events))
+        assert forget(store, SECRET) and store.purge()
+        assert holding(tmp_path) == []
+
+
+def test_copies_that_a_killed_backup_has_left_are_named_until_its_next_run_removes_them(tmp_path, capsys):
+    url, store = f"rocksdb://{tmp_path}/store", tmp_path / "store"
+    with contextlib.closing(open_store(url)) as opened:
+        opened.commit(Commit(records={0: {SECRET: b"1", "other": b"1"}}))
+    killed = "import os, sys; from pathlib import Path; from lifelong.store import backup; "
+    killed += "backup.put_in_place = lambda *_: os._exit(9); backup.backup(Path(sys.argv[1]), Path(sys.argv[2]))"
+    assert subprocess.run([sys.executable, "-c", killed, store, tmp_path / "monday"], check=False).returncode == 9
+    (left,) = tmp_path.glob(".monday.*.unfinished")
+    assert main(["forget", SECRET, "--store", url]) == 0
+    said = capsys.readouterr().out
+    assert left.name in said and "Old files" not in said
+    assert {path.relative_to(tmp_path).parts[0] for path in holding(tmp_path)} == {left.name}
+    assert main(["backup", url, str(tmp_path / "tuesday")]) == 0
+    assert holding(tmp_path) == [] and not left.exists()
+    assert main(["forget", SECRET, "--store", url, "--json"]) == 0
+    assert '"purged": true' in capsys.readouterr().out
+
+
+def asked(method: str, address: str, body: object = None):
+    """What a service answers, on a connection of its own: any of its workers may get it."""
+    head = {"content-type": "application/json", "connection": "close"}
+    data = None if body is None else json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(address, data, head, method=method), timeout=300) as answer:
+        return json.load(answer)
+
+
+def test_by_request_to_one_of_several_workers(artifact, tmp_path):
+    """Each holds scores that are in no file yet."""
+    command = [sys.executable, "-m", "lifelong", "serve", str(artifact.path), "--store", f"rocksdb://{tmp_path}/store"]
+    command += ["--workers", "2", "--port", "0", "--json", "--impressions-log", str(tmp_path / "impressions")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        address = json.loads(process.stdout.readline())["address"]
+        events = [{"user": user, "item": "i1", "time": OLD, "event_id": user} for user in (SECRET, "other")]
+        asked("POST", f"{address}/v1/events", {"events": events})
+        requests = {"requests": [{"user": user, "items": ["i1"]} for user in (SECRET, "other")]}
+        for _ in range(30):
+            asked("POST", f"{address}/v1/score", requests)
+        reply = asked("DELETE", f"{address}/v1/admin/users/{SECRET}")
+        assert reply["erased"] and reply["purged"]
+        assert holding(tmp_path) == []
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=300) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    assert holding(tmp_path) == [], "closing wrote her down again"
+    tables = [pq.read_table(path).column("user").to_pylist() for path in (tmp_path / "impressions").glob("*.parquet")]
+    assert sum(map(len, tables)) == 30, "the other user's rows are all there"
 
 
 @pytest.mark.parametrize("option", ["--impressions-log", "--dead-letter"])

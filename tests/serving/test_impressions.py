@@ -11,7 +11,7 @@ pytest.importorskip("pyarrow", reason="pyarrow is of the impressions extra")
 import pyarrow.parquet as pq
 
 from lifelong.errors import UsageError
-from lifelong.serving.impressions import ImpressionsLog
+from lifelong.serving.impressions import ImpressionsLog, forget_impressions
 from lifelong.serving.service import Scored, ServiceSettings
 
 pytestmark = pytest.mark.full
@@ -129,11 +129,55 @@ def test_a_forgotten_user_is_taken_out_of_the_files(logged, tmp_path):
     assert client.get("/v1/admin/users/secret-4711").json()["known"] is False
 
 
-def test_rows_are_written_when_there_are_enough(artifact, store, tmp_path):
+def offered(log, artifact, store, *users):
+    """Let users be scored by the worker with this log."""
     from lifelong.scoring.answer import ScoreRequest
     from lifelong.scoring.scorer import Scorer
 
-    scorer, written = Scorer(artifact, store), threading.Event()
+    scorer = Scorer(artifact, store)
+    for user in users:
+        request = ScoreRequest(user, ["i1", "i2"], START)
+        assert log.offer(Scored("r", scorer, request, scorer.answer([request])[0], START))
+
+
+def test_rows_that_other_workers_hold_do_not_come_back_after_an_erasure(artifact, store, tmp_path):
+    one, other = (ImpressionsLog(tmp_path / "log", count=lambda *_: None, rows=4, seconds=1e6) for _ in range(2))
+    offered(other, artifact, store, "secret-4711", "ann")
+    other._pass()
+    assert one.forget(["secret-4711"]) == 0, "the other worker holds them"
+    other.flush()
+    assert [row["user"] for row in rows(tmp_path / "log")] == ["ann", "ann"]
+    # Whoever comes back is written down again.
+    offered(other, artifact, store, "secret-4711", "bob", "secret-4711", "bob")
+    other.flush()
+    assert {row["user"] for row in rows(tmp_path / "log")} == {"ann", "bob", "secret-4711"}
+    assert one.forget(["secret-4711"]) == 4
+    assert not any(b"secret-4711" in path.read_bytes() for path in (tmp_path / "log").iterdir())
+
+
+def test_what_a_killed_worker_was_writing_goes_with_an_erasure(tmp_path):
+    log = ImpressionsLog(tmp_path, count=lambda *_: None)
+    (tmp_path / "impressions-1.parquet.new").write_bytes(b"secret-4711")
+    log.forget(["secret-4711"])
+    assert [path.name for path in tmp_path.iterdir() if b"secret-4711" in path.read_bytes()] == []
+
+
+def test_two_erasures_at_once_take_both_users_out(artifact, store, tmp_path):
+    log = ImpressionsLog(tmp_path / "log", count=lambda *_: None)
+    users = [f"u{number}" for number in range(4)]
+    for _ in range(10):
+        offered(log, artifact, store, *users, "ann")
+        log.flush()
+    erasing = [threading.Thread(target=forget_impressions, args=(tmp_path / "log", [user])) for user in users]
+    for thread in erasing:
+        thread.start()
+    for thread in erasing:
+        thread.join()
+    assert {row["user"] for row in rows(tmp_path / "log")} == {"ann"}
+
+
+def test_rows_are_written_when_there_are_enough(artifact, store, tmp_path):
+    written = threading.Event()
 
     def count(outcome, number):
         if outcome == "logged":
@@ -141,10 +185,9 @@ def test_rows_are_written_when_there_are_enough(artifact, store, tmp_path):
 
     log = ImpressionsLog(tmp_path / "log", count=count, rows=3, seconds=1e6)
     log.start()
-    request = ScoreRequest("u", ["i1", "i2", "i3"], START)
-    log.offer(Scored("r", scorer, request, scorer.answer([request])[0], START))
+    offered(log, artifact, store, "u", "v")
     assert written.wait(20)
-    assert len(rows(tmp_path / "log")) == 3
+    assert len(rows(tmp_path / "log")) == 4
     log.close()
 
 

@@ -12,15 +12,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from support.power_files import Work
 from support.power_loss import MODELS, SAID, SYNC, Cut, Disk, Speaker, cuts, recorder, recording, records
 from support.power_work import check
 from support.valkey import Server, free_port
 
 pytest.importorskip("rocksdict")
 
-from lifelong.errors import StoreCorruptError
 from lifelong.store.opening import open_store
-from lifelong.store.repair import accept_loss
 
 pytestmark = pytest.mark.skipif(recorder() is None, reason="there is no C compiler (Debian: gcc, libc6-dev)")
 TESTS = Path(__file__).parents[1]
@@ -83,18 +82,23 @@ def lose_power_of_rocksdb(
 
 
 def rocksdb_again(artifact, store: Path, shards: int, seed: int, cut: Cut) -> str:
-    """Open a store after a loss of power, compare, and say what it took."""
-    url, outcome = f"rocksdb://{store}?shards={shards}", "opened"
-    try:
-        opened = open_store(url)
-    except StoreCorruptError as error:
-        # It names the way on, and that way loses nothing that was acknowledged.
-        assert "lifelong repair" in str(error.fix), error
-        accept_loss(store)
-        opened, outcome = open_store(url), "repaired"
-    with contextlib.closing(opened):
+    """Open a store after a loss of power, which it does by itself, and compare."""
+    with contextlib.closing(open_store(f"rocksdb://{store}?shards={shards}")) as opened:
         check(artifact, opened, seed, cut.said, whole=shards == 1)
-    return outcome
+    return "opened"
+
+
+def lose_power_of_files(artifact, folder: Path, number: int, seed: int) -> Counter[tuple[str, str]]:
+    root, log, source = folder / "root", folder / "recording", folder / "events.csv"
+    root.mkdir()
+    words = ["-m", "support.power_files", *map(str, [artifact.path, root, source, log, seed])]
+    run(*words, **recording(root, log))
+
+    def outcome(cut: Cut) -> str:
+        Work(artifact, folder / "cut", source, seed).check(cut.said)
+        return "checked"
+
+    return tried(folder, number, seed, outcome)
 
 
 def lose_power_of_valkey(artifact, folder: Path, number: int, seed: int) -> Counter[tuple[str, str]]:
@@ -136,6 +140,12 @@ def test_rocksdb_loses_and_doubles_nothing_that_was_acknowledged(artifact, groun
     assert {model for model, _ in found} == set(MODELS) and found.total() == number
 
 
+def test_what_is_written_next_to_memories_is_whole_and_what_was_acknowledged_is_there(artifact, ground):
+    """Dead letters, positions of files, impressions, the list of artifacts, backups and stores made of them."""
+    pytest.importorskip("pyarrow")
+    assert lose_power_of_files(artifact, ground, 24, seed=1).total() == 24
+
+
 def test_valkey_with_appendfsync_always_loses_and_doubles_nothing_that_was_acknowledged(artifact, ground, needs_valkey):
     found = lose_power_of_valkey(artifact, ground, 12, seed=1)
     assert {model for model, _ in found} == set(MODELS) and found.total() == 12
@@ -148,11 +158,14 @@ def test_a_store_that_does_not_wait_for_the_disk_is_found_out(artifact, ground):
 
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(1, 21))
-@pytest.mark.parametrize("kind", ["rocksdb", "shards", "valkey"])
+@pytest.mark.parametrize("kind", ["rocksdb", "shards", "valkey", "files"])
 def test_many_losses_of_power(artifact, ground, needs_valkey, kind, seed):
-    """10,000 of them: 20 recordings of each kind."""
+    """12,000 of them: 20 recordings of each kind."""
     if kind == "valkey":
         assert lose_power_of_valkey(artifact, ground, 100, seed).total() == 100
+    elif kind == "files":
+        pytest.importorskip("pyarrow")
+        assert lose_power_of_files(artifact, ground, 100, seed).total() == 100
     else:
         shards = 1 if kind == "rocksdb" else 3
         assert lose_power_of_rocksdb(artifact, ground, shards, 200, seed).total() == 200

@@ -146,7 +146,7 @@ def test_an_interrupted_start_of_a_new_store_is_started_over(tmp_path: Path) -> 
     store = RocksDbStore(tmp_path / "store")
     assert store.read_many(["u"]) == [None]
     store.close()
-    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["db", "log.json", "store.json"]
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["acknowledged", "db", "store.json"]
 
 
 def test_a_killed_writer_loses_no_acknowledged_commit_and_leaves_no_half_one(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -244,6 +245,15 @@ ssize_t writev(int file, const struct iovec *parts, int number) {
     unlock();
     return done;
 }
+
+/* A program that cannot copy by it copies by `write`. */
+ssize_t sendfile64(int to, int from, off64_t *offset, size_t length) {
+    REAL(sendfile64);
+    if (!traced(to)) return real_sendfile64(to, from, offset, length);
+    errno = ENOTSUP;
+    return -1;
+}
+ssize_t sendfile(int to, int from, off_t *offset, size_t length) { return sendfile64(to, from, offset, length); }
 
 static int synced(int file, int (*real)(int)) {
     if (!traced(file)) return real(file);
