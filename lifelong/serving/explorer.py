@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import TypeAdapter
 
 from lifelong.scoring.catalogue_view import FoundItems, TopItems, find_items, top_items
 from lifelong.scoring.cells import MemoryCells, cells_of
-from lifelong.scoring.earlier import REPLAYED
 from lifelong.scoring.people import FoundUsers, Kind, find_users
 from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.timeline import Timeline, timeline
@@ -18,7 +17,7 @@ from lifelong.serving import schemas as s
 from lifelong.serving.bodies import JsonRoute
 from lifelong.serving.errors import DOCUMENTED, VIEWED
 from lifelong.serving.routes import Served, User
-from lifelong.serving.views import ListedArtifact, View
+from lifelong.serving.views import ListedArtifact
 
 MOST_EVENTS, MOST_LISTED = 100_000, 200
 _NAMED_TYPES = 200
@@ -33,14 +32,7 @@ Text = Annotated[str, Query(max_length=256, description="what the id holds; uppe
 Limit = Annotated[int, Query(ge=1, le=MOST_LISTED, description="how many are listed")]
 
 
-async def _view(
-    artifact: Annotated[str | None, Query(min_length=1, max_length=256, description=s.OTHER)] = None,
-    after_events: Annotated[int | None, Query(ge=0, description=s.AFTER)] = None,
-) -> View:
-    return View(artifact, after_events)
-
-
-Looked = Annotated[View, Depends(_view)]
+Other = Annotated[str | None, Query(min_length=1, max_length=256, description=s.OTHER)]
 
 
 @explorer.get("/model", summary="What the served model reads")
@@ -61,7 +53,6 @@ async def get_model(request: Request, service: Served) -> s.ModelReply:
         time_unit=schema.time_unit,
         items=len(artifact.catalogue.ids),
         event_log=settings.event_log,
-        replayed=REPLAYED,
         report=request.app.state.report is not None,
     )
 
@@ -101,21 +92,21 @@ async def get_history(
 
 
 @explorer.get("/users/{user:text}/cells", summary="What a user's memory counts", responses=VIEWED)
-async def get_cells(user: User, service: Served, view: Looked) -> MemoryCells:
+async def get_cells(user: User, service: Served, artifact: Other = None) -> MemoryCells:
     """The counters of each item field; none for a model without counters."""
-    return await service.asked(lambda scorer: cells_of(scorer, user), view)
+    return await service.asked(lambda scorer: cells_of(scorer, user), artifact)
 
 
 @explorer.get("/users/{user:text}/top", summary="A user's best items of the catalogue", responses=VIEWED)
 async def get_top(
     user: User,
     service: Served,
-    view: Looked,
+    artifact: Other = None,
     limit: Limit = 20,
     time: Annotated[s.Time | None, Query(description="moment of the request; now if absent")] = None,
 ) -> TopItems:
     """All items of a small catalogue are scored, the first ones of a large one."""
-    return await service.asked(lambda scorer: top_items(scorer, user, most=limit, time=time), view)
+    return await service.asked(lambda scorer: top_items(scorer, user, most=limit, time=time), artifact)
 
 
 @explorer.get("/catalogue", summary="Find items")

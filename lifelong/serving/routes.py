@@ -18,7 +18,6 @@ from lifelong.serving.addresses import ExactRoute
 from lifelong.serving.bodies import JsonRoute, ShortRoute
 from lifelong.serving.errors import DOCUMENTED, VIEWED, error_parts
 from lifelong.serving.service import Service, UserMemory
-from lifelong.serving.views import View
 
 
 class _Text(StringConvertor):
@@ -88,11 +87,8 @@ async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> o
 
 @api.post("/explain", summary="Explain scores: time scales and past events", responses=VIEWED)
 async def post_explain(body: s.ExplainBody, service: Served) -> Explanation:
-    """Attention over slots or events for each candidate, and the events behind it if they are known.
-
-    With `leave_out`, also what single past events do to each score.
-    """
-    return await service.explain(_request(body), View(body.artifact, body.after_events), leave_out=body.leave_out)
+    """Attention over slots or events for each candidate, and the events behind it if they are known."""
+    return await service.explain(_request(body), body.artifact)
 
 
 @api.put("/items", summary="Add items, or change their fields")

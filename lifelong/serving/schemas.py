@@ -19,7 +19,6 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from lifelong.memory.updater import LAST_SECOND
-from lifelong.scoring.leave_out import LEFT_OUT
 
 LONGEST = 256
 """Characters of an id."""
@@ -328,7 +327,6 @@ SwitchBody = Annotated[
 ]
 
 
-AFTER = "as the memory was after so many of her first events, which are folded again; send `time`, too"
 OTHER = "id of another artifact that the store holds memories of, or its first characters; the served one if absent"
 
 
@@ -336,13 +334,6 @@ class ExplainBody(OneBody):
     """One user and the candidates to explain the scores of."""
 
     artifact: Id | None = Field(None, description=OTHER)
-    after_events: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = Field(None, description=AFTER)
-    leave_out: list[Annotated[int, Field(ge=1), BeforeValidator(_whole)]] = Field(
-        [],
-        max_length=LEFT_OUT,
-        description="positions of past events, 1 for the first: what each alone does to the scores is found by folding"
-        " the memory again without it",
-    )
 
 
 class ModelReply(_Reply):
@@ -359,7 +350,6 @@ class ModelReply(_Reply):
     time_unit: str = Field(description='"seconds", or "ordinal" for a log without times')
     items: int = Field(description="items of the catalogue")
     event_log: bool = Field(description="whether events are kept for histories and explanations")
-    replayed: int = Field(description="events that a request may have folded again, at most")
     report: bool = Field(description="whether the service shows the report of a comparison at /report")
 
 

@@ -40,7 +40,7 @@ from lifelong.serving.errors import NotFoundError, TooLargeError
 from lifelong.serving.health import WriteHealth
 from lifelong.serving.metrics import Metrics
 from lifelong.serving.queues import Pace, Queue
-from lifelong.serving.views import SERVED, View, Views
+from lifelong.serving.views import Views
 from lifelong.serving.writer import ParsedEvents, Rows, Writer
 from lifelong.store.contract import ITEMS
 
@@ -59,8 +59,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 READY_SECONDS = 5.0
 """Seconds after which a store that does not answer makes the service not ready."""
-_REPLAYS = 16
-"""Requests for memories of earlier moments that may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +191,6 @@ class Scored:
         request: what was asked.
         answer: the answer.
         time: moment of the request, UTC seconds.
-        role: "served" if a client got the answer.
     """
 
     request_id: str
@@ -201,7 +198,6 @@ class Scored:
     request: ScoreRequest
     answer: Answer
     time: int
-    role: Literal["served", "shadow"] = "served"
 
 
 class Service:
@@ -244,7 +240,7 @@ class Service:
             artifact, store, late=settings.late, event_log=settings.event_log, max_ahead=settings.max_ahead
         )
         self.scorer: Scorer = self._scorer(self.updater.artifacts.served.artifact)
-        self.views: Views = Views(store, self.updater.artifacts, dataset=dataset, base_rate=settings.base_rate)
+        self.views: Views = Views(store, self.updater.artifacts, base_rate=settings.base_rate)
         self.metrics: Metrics = Metrics()
         self.health: WriteHealth = WriteHealth(store)
         if writer is not None:
@@ -264,7 +260,6 @@ class Service:
             on_shed=shed.labels("reads").inc,
             **bounds,
         )
-        self.replays: Queue = Queue(1, "replay", on_shed=shed.labels("reads").inc, **bounds | {"most": _REPLAYS})
         self.writes: Writes = Writes(
             self.updater,
             most_events=settings.max_events,
@@ -429,17 +424,10 @@ class Service:
             mean = sum([score.score for score in answer.scores]) / len(answer.scores)
             self.metrics.scores.labels(answer.artifact[:12]).observe(mean)
 
-    async def explain(
-        self, request: ScoreRequest, view: View = SERVED, *, leave_out: Sequence[int] = ()
-    ) -> Explanation:
-        """Explain one user's candidates, and what single events of hers do to their scores."""
+    async def explain(self, request: ScoreRequest, artifact: str | None = None) -> Explanation:
+        """Explain one user's candidates, by the artifact that is served or another one of the store."""
         self._allow([request])
-
-        def explained(scorer: Scorer) -> Explanation:
-            writer = self.views.writer(scorer) if leave_out else None
-            return explain(scorer, request, dataset=self.dataset, leave_out=leave_out, writer=writer)
-
-        return await self.asked(explained, view, folds=bool(leave_out))
+        return await self.asked(lambda scorer: explain(scorer, request, dataset=self.dataset), artifact)
 
     async def features(self, user: str, items: Sequence[str], time: int | None) -> list[dict[str, Any]]:
         """What the memory says of a user and candidates, as features of another ranker."""
@@ -463,18 +451,14 @@ class Service:
         """
         return await self._ask(lambda scorer: _memory_of(scorer, user))
 
-    async def asked(self, work: Callable[[Scorer], T], view: View = SERVED, *, folds: bool = False) -> T:
-        """What a reader finds out from the scorer that is served or a view of it, in turn with the other readers.
+    async def asked(self, work: Callable[[Scorer], T], artifact: str | None = None) -> T:
+        """What a reader finds out from a scorer, in turn with the other readers.
 
         Args:
             work: what is asked of the scorer.
-            view: what is looked at.
-            folds: whether the work folds events again.
+            artifact: id of another artifact of the store, or its first characters; None for the one that is served.
         """
-        if view.after_events is None and not folds:
-            return await self._ask(lambda served: work(self.views.of(served, view)))
-        # Thousands of events may be folded again: that holds up nobody but others who ask for it.
-        return await self.replays.run(lambda: work(self.views.of(self.scorer, view)))
+        return await self._ask(lambda served: work(self.views.of(served, artifact)))
 
     async def erase(self, user: str) -> bool:
         """Erase a user's memory and events; whether there was anything."""
@@ -519,7 +503,6 @@ class Service:
         self._cleaner.shutdown(wait=True)
         self.writes.close()
         self.reads.close()
-        self.replays.close()
 
     def _allow(self, requests: Sequence[ScoreRequest]) -> None:
         self.settings.allow("users", len(requests))
