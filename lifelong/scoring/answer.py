@@ -25,7 +25,7 @@ class ScoreRequest:
         user: her id; need not be known.
         items: item ids; need not be known.
         time: moment of the request, UTC seconds; now if None.
-        fields: per item the fields that came with the request, or None; newer statistics of it (`item.reviews`) too.
+        fields: per item the fields that came with the request, or None.
         profile: what is known of the user apart from her events: user field -> value, None where it is not known. No
             store keeps it.
     """

@@ -153,7 +153,7 @@ class _Export:
         time_N = np.asarray(self.examples.time_N, np.int64)[chosen_N]
         number_NF = np.asarray(self.dataset.catalogue.number_VF[row_N], np.int64)
         states, place_N = self._states(user_N, self._position_N[chosen_N])
-        context_NF = self._context(user_N, row_N, time_N, states.last_time_B[place_N])
+        context_NF = self._context(user_N, time_N, states.last_time_B[place_N])
         label_NT = np.asarray(self.examples.label_NT, np.float64)[chosen_N]
         columns: Columns = {
             "example": chosen_N,
@@ -180,18 +180,12 @@ class _Export:
             states.put(at, self.fold.fold(user_B[at], count_B[at], start=begin))
         return states, place_N.reshape(-1)
 
-    def _context(self, user_N: IntArray, row_N: IntArray, time_N: IntArray, last_time_N: IntArray) -> IntArray:
+    def _context(self, user_N: IntArray, time_N: IntArray, last_time_N: IntArray) -> IntArray:
         fields, given = self.runtime.context_fields, dict[str, IntArray]()
         for field in self.dataset.schema.user_fields:
             if (name := user_context(field)) in fields:
                 column = list(self.dataset.schema.user_fields).index(field)
                 given[name] = np.asarray(self.dataset.profile_UF[user_N, column], np.int64)[:, None]
-        statistics = self.dataset.item_statistics
-        if statistics is not None:
-            found = statistics.numbers(row_N, time_N)
-            given |= {
-                name: np.asarray(number_N, np.int64)[:, None] for name, number_N in found.items() if name in fields
-            }
         return context_numbers(fields, time_N[:, None], last_time_N[:, None], given)[:, 0]
 
 

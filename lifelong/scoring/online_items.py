@@ -1,7 +1,4 @@
-"""Items that were added or changed online: durable in the store, which keeps those in RAM that are asked for.
-
-Besides its item fields an item may have newer statistics (`item.reviews`), if the artifact's model reads them.
-"""
+"""Items that were added or changed online: durable in the store, which keeps those in RAM that are asked for."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lifelong.data.catalogue import number_fields
-from lifelong.data.item_statistics import parsed
 from lifelong.dtypes import IntArray
 from lifelong.errors import RequestError, StoreUnavailableError
 from lifelong.store.contract import ITEMS, Commit, until_kept
@@ -19,7 +15,6 @@ from lifelong.store.contract import ITEMS, Commit, until_kept
 if TYPE_CHECKING:
     from lifelong.artifact.folder import Artifact
     from lifelong.data.catalogue import Catalogue
-    from lifelong.data.item_statistics import LatestStatistics
     from lifelong.store.contract import MemoryStore
 
 Fields = Mapping[str, str | None]
@@ -31,25 +26,20 @@ class OnlineItems:
     """Fields of items that win over the catalogue; fields that come with a request win over both.
 
     Args:
-        artifact: its catalogue has the fields of all other items, its statistics those of the end of its log.
+        artifact: its catalogue has the fields of all other items.
         store: where they are kept; asked at each look-up, so what is put through one object is seen through all.
     """
 
     catalogue: Catalogue
-    statistics: LatestStatistics | None
     store: MemoryStore
 
     def __init__(self, artifact: Artifact, store: MemoryStore) -> None:
-        self.catalogue, self.statistics, self.store = artifact.catalogue, artifact.item_statistics, store
+        self.catalogue, self.store = artifact.catalogue, store
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What an item can be given: item fields, and statistics that the model reads."""
-        return (*self.catalogue.fields[1:], *self._statistic_fields)
-
-    @property
-    def _statistic_fields(self) -> tuple[str, ...]:
-        return () if self.statistics is None else self.statistics.fields
+        """What an item can be given."""
+        return self.catalogue.fields[1:]
 
     def of(self, item: str) -> Fields | None:
         """Fields put online, None if the item has none."""
@@ -62,13 +52,10 @@ class OnlineItems:
             How many items were stored.
 
         Raises:
-            RequestError: an item cannot be given a field, or a statistic is not a number; nothing was kept.
+            RequestError: an item cannot be given a field; nothing was kept.
             StoreUnavailableError: the error says what was kept, if anything; they can be put again.
         """
         self.check(field for fields in items.values() for field in fields)
-        for fields in items.values():
-            for field in self._statistic_fields:
-                parsed(field, fields.get(field))
 
         def attempt(refused: frozenset[str] | None) -> int:
             before = dict(zip(items, self.store.read_many(list(items), space=ITEMS), strict=True))
@@ -134,9 +121,6 @@ class OnlineItems:
         Raises:
             RequestError: a given field is not an item field.
         """
-        own_fields = self._statistic_fields
-        if given is not None and own_fields:
-            given = [_without(fields, own_fields) for fields in given]
         online = self._online(items)
         if not any(online):
             return self.catalogue.numbers(items, given)
@@ -169,29 +153,6 @@ class OnlineItems:
             for item, fields in zip(items, given or [None] * len(items), strict=True)
         ]
         return self.catalogue.texts(field, items, number_N, own)
-
-    def statistics_of(self, items: Sequence[str], given: Sequence[Fields | None] | None = None) -> IntArray:
-        """Context numbers of the statistics that the model reads, `[len(items), K]`.
-
-        Those of a request win over those that were put online, and these over the artifact's, which are those at the
-        end of its log.
-
-        Args:
-            items: item ids.
-            given: per item the fields that came with the request, or None.
-
-        Raises:
-            RequestError: a value is not a number.
-        """
-        assert self.statistics is not None
-        inline = given or [None] * len(items)
-        online = self._online(items)
-        newer = [{**(fields or {}), **(own or {})} for fields, own in zip(online, inline, strict=True)]
-        return self.statistics.numbers(self.catalogue.rows(items), newer if any(newer) else None)
-
-
-def _without(fields: Fields | None, names: Sequence[str]) -> Fields | None:
-    return fields and {name: value for name, value in fields.items() if name not in names}
 
 
 def _decode(value: bytes | None) -> Fields | None:

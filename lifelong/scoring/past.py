@@ -131,11 +131,9 @@ def _from_dataset(dataset: Dataset, user: str, skipped: int, count: int) -> dict
 def _from_store(scorer: Scorer, user: str, skipped: int, count: int) -> dict[int, _Row]:
     """The user's first `count` events in the store's log except the first `skipped`, by position, as far as known."""
     log = [(place, decode_event(value)) for place, value in scorer.store.logs([(user, skipped)])[0] if place <= count]
-    given = [dict(event.fields or {}) for _, event in log]
-    if scorer.identity.fields == "catalogue":
-        # As the memory has it: see `MemoryWriter`.
-        rows = scorer.artifact.catalogue.rows([event.item for _, event in log]).tolist()
-        given = [fields if row < FIRST_ROW else {} for fields, row in zip(given, rows, strict=True)]
+    # As the memory has it: see `MemoryWriter`.
+    rows = scorer.artifact.catalogue.rows([event.item for _, event in log]).tolist()
+    given = [dict(event.fields or {}) if row < FIRST_ROW else {} for (_, event), row in zip(log, rows, strict=True)]
     return {
         place: _Row(event.item, event.time, event.event_type, fields)
         for (place, event), fields in zip(log, given, strict=True)

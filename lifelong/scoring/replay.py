@@ -187,24 +187,12 @@ def _score(
             user=dataset.users.id_at(int(examples.user_N[group[0]])),
             items=[dataset.catalogue.id_of(int(row)) or "" for row in examples.row_N[group]],
             time=int(examples.time_N[group[0]]),
-            fields=_statistics_before(scorer.artifact, dataset, examples.take(group)),
             profile=profile_of(dataset, int(examples.user_N[group[0]])),
         )
         for group in groups
     ]
     for group, scores in zip(groups, scorer.score_many(requests), strict=True):
         logit_N[group] = [score.score for score in scores]
-
-
-def _statistics_before(artifact: Artifact, dataset: Dataset, examples: Examples) -> list[dict[str, str | None]] | None:
-    """Statistics of each target's item before the target, as a client would send them; None if the model reads none.
-
-    The artifact's own are those at the end of the whole log, later than the targets.
-    """
-    if artifact.item_statistics is None or dataset.item_statistics is None:
-        return None
-    rows, times = np.asarray(examples.row_N), np.asarray(examples.time_N)
-    return dataset.item_statistics.as_sent(artifact.item_statistics.fields, rows, times)
 
 
 def profile_of(dataset: Dataset, user: int) -> dict[str, str | None] | None:

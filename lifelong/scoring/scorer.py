@@ -244,34 +244,19 @@ class Scorer:
         return answers
 
     def context(self, requests: Sequence[ScoreRequest], time_B: IntArray, last_time_B: IntArray) -> IntArray:
-        """Context numbers of requests, as the model reads them: `[B, C, F]`, C being 1 where all candidates have one.
+        """Context numbers of requests, as the model reads them: `[B, 1, F]`, since all candidates have the same.
 
         Args:
-            requests: they name the candidates and the users' profiles.
+            requests: they have the users' profiles.
             time_B: moments of the requests.
             last_time_B: times of the users' last events.
 
         Raises:
-            RequestError: a profile has a field that is not a user field, or an item's statistic is not a number.
+            RequestError: a profile has a field that is not a user field.
         """
         profiles = self._profiles([request.profile for request in requests])
-        given = {field: number_B[:, None] for field, number_B in profiles.items()} | self._statistics(requests)
-        candidates = max((number.shape[1] for number in given.values()), default=1)
-        time_BC, last_time_BC = time_B[:, None], last_time_B[:, None]
-        if candidates > 1:
-            time_BC, last_time_BC = (np.repeat(time, candidates, axis=1) for time in (time_BC, last_time_BC))
-        return context_numbers(self.runtime.context_fields, time_BC, last_time_BC, given)
-
-    def _statistics(self, requests: Sequence[ScoreRequest]) -> dict[str, IntArray]:
-        """Context field -> number of each candidate's statistic `[B, C]`; empty for a model that reads none."""
-        if self.online_items.statistics is None:
-            return {}
-        fields = self.online_items.statistics.fields
-        width = max(len(request.items) for request in requests)
-        number_BCK = np.zeros((len(requests), width, len(fields)), np.int64)
-        for place, request in enumerate(requests):
-            number_BCK[place, : len(request.items)] = self.online_items.statistics_of(request.items, request.fields)
-        return {field: number_BCK[..., at] for at, field in enumerate(fields)}
+        given = {field: number_B[:, None] for field, number_B in profiles.items()}
+        return context_numbers(self.runtime.context_fields, time_B[:, None], last_time_B[:, None], given)
 
     def _profiles(self, profiles: Sequence[Fields | None]) -> dict[str, IntArray]:
         """Context field -> number of each profile's value."""

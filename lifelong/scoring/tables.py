@@ -1,6 +1,6 @@
 """Files of rows: csv and jsonl with the standard library, parquet with pyarrow; and the scores of tables of requests.
 
-One row of requests is one candidate: `user`, `item`, optionally `time` (UTC seconds), item fields and statistics, and
+One row of requests is one candidate: `user`, `item`, optionally `time` (UTC seconds), item fields, and
 `user.<field>` of the user's profile. Rows stream: neighbouring rows of one user and time become one request. The whole
 file is never in memory, and the output has the order of the input.
 """
