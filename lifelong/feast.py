@@ -170,5 +170,6 @@ def _ask(
             asked: list[tuple[str, Any]] = [("items", item) for item in every[at : at + _ITEMS]]
             asked += [] if time is None else [("time", time)]
             reply = service.ask("GET", f"/v1/users/{quote(user, safe='')}/features?{urlencode(asked)}")
-            found |= {(user, row["item"]): row for row in reply["features"]}
+            rows = zip(reply["items"], reply["values"], strict=True)
+            found |= {(user, item): dict(zip(reply["names"], row, strict=True)) for item, row in rows}
     return found

@@ -101,8 +101,8 @@ def create_app(
         version=__version__,
         summary="Scores from one small memory per user, kept up to date event by event.",
         lifespan=_lifespan,
-        docs_url=None,
-        redoc_url=None,
+        # Made in a thread: see `pages`.
+        openapi_url=None,
         # It would send a client to whatever name its request was for.
         redirect_slashes=False,
         # Its spans hold addresses and texts of errors, which name users; earlier releases have none.

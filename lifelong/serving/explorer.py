@@ -6,15 +6,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import TypeAdapter
 
 from lifelong.scoring.catalogue_view import FoundItems, TopItems, find_items, top_items
 from lifelong.scoring.cells import MemoryCells, cells_of
 from lifelong.scoring.people import FoundUsers, Kind, find_users
-from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.timeline import Timeline, timeline
 from lifelong.serving import schemas as s
-from lifelong.serving.bodies import JsonRoute
+from lifelong.serving.bodies import JsonRoute, sent
 from lifelong.serving.errors import DOCUMENTED, VIEWED
 from lifelong.serving.routes import Served, User
 from lifelong.serving.views import ListedArtifact
@@ -22,8 +20,6 @@ from lifelong.serving.views import ListedArtifact
 MOST_EVENTS, MOST_LISTED = 100_000, 200
 _NAMED_TYPES = 200
 """Event types that are named."""
-
-_TIMELINE: TypeAdapter[Timeline] = TypeAdapter(Timeline)
 
 explorer: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["explorer"], route_class=JsonRoute)
 
@@ -63,17 +59,17 @@ async def get_artifacts(service: Served) -> list[ListedArtifact]:
     return await service.aside(service.views.listed)
 
 
-@explorer.get("/users", summary="Find users")
+@explorer.get("/users", summary="Find users", response_model=FoundUsers)
 async def get_users(
     request: Request,
     service: Served,
     q: Text = "",
     story: Annotated[Kind | None, Query(description="only users with such a history, by a fixed rule")] = None,
     limit: Limit = 20,
-) -> FoundUsers:
+) -> Response:
     """By a part of the id among the first memories of the store and the users of the latest events; by the whole id."""
     recent = request.app.state.recent_users
-    return await service.asked(lambda scorer: find_users(scorer, q, most=limit, story=story, recent=recent))
+    return await sent(service, lambda scorer: find_users(scorer, q, most=limit, story=story, recent=recent))
 
 
 @explorer.get("/users/{user:text}/history", summary="A user's latest events, in columns", response_model=Timeline)
@@ -83,33 +79,38 @@ async def get_history(
     limit: Annotated[int, Query(ge=1, le=MOST_EVENTS, description="how many of the latest events")] = 10_000,
 ) -> Response:
     """From the event log, a dataset or the recent history, as far as they are known."""
-
-    def text(scorer: Scorer) -> bytes:
-        # In the reader's thread: to write 100,000 events would hold up all other requests.
-        return _TIMELINE.dump_json(timeline(scorer, user, last=limit, dataset=service.dataset))
-
-    return Response(await service.asked(text), media_type="application/json")
+    return await sent(service, lambda scorer: timeline(scorer, user, last=limit, dataset=service.dataset))
 
 
-@explorer.get("/users/{user:text}/cells", summary="What a user's memory counts", responses=VIEWED)
-async def get_cells(user: User, service: Served, artifact: Other = None) -> MemoryCells:
+@explorer.get(
+    "/users/{user:text}/cells",
+    summary="What a user's memory counts",
+    responses=VIEWED,
+    response_model=MemoryCells,
+)
+async def get_cells(user: User, service: Served, artifact: Other = None) -> Response:
     """The counters of each item field; none for a model without counters."""
-    return await service.asked(lambda scorer: cells_of(scorer, user), artifact)
+    return await sent(service, lambda scorer: cells_of(scorer, user), artifact)
 
 
-@explorer.get("/users/{user:text}/top", summary="A user's best items of the catalogue", responses=VIEWED)
+@explorer.get(
+    "/users/{user:text}/top",
+    summary="A user's best items of the catalogue",
+    responses=VIEWED,
+    response_model=TopItems,
+)
 async def get_top(
     user: User,
     service: Served,
     artifact: Other = None,
     limit: Limit = 20,
     time: Annotated[s.Time | None, Query(description="moment of the request; now if absent")] = None,
-) -> TopItems:
+) -> Response:
     """All items of a small catalogue are scored, the first ones of a large one."""
-    return await service.asked(lambda scorer: top_items(scorer, user, most=limit, time=time), artifact)
+    return await sent(service, lambda scorer: top_items(scorer, user, most=limit, time=time), artifact)
 
 
-@explorer.get("/catalogue", summary="Find items")
-async def get_catalogue(service: Served, q: Text = "", limit: Limit = 20) -> FoundItems:
+@explorer.get("/catalogue", summary="Find items", response_model=FoundItems)
+async def get_catalogue(service: Served, q: Text = "", limit: Limit = 20) -> Response:
     """By a part of the id."""
-    return await service.asked(lambda scorer: find_items(scorer, q, most=limit))
+    return await sent(service, lambda scorer: find_items(scorer, q, most=limit))

@@ -23,6 +23,7 @@ from lifelong.memory.updater import LAST_SECOND
 LONGEST = 256
 """Characters of an id."""
 Id = Annotated[str, Field(min_length=1, max_length=LONGEST)]
+Ids = Annotated[list[Id], Field(fail_fast=True)]
 Folder = Annotated[str, Field(min_length=1, max_length=4096)]
 
 KEYS = 64
@@ -278,12 +279,13 @@ class FeaturesReply(_Reply):
     """What the memory says of a user and candidates."""
 
     user: str
-    features: Annotated[
-        list[dict[str, str | int | float | None]],
-        Field(
-            description="per candidate: item, events, seconds_since_last, score, readout_0 ..., counts of its fields"
-        ),
-    ]
+    items: list[str] = Field(description="the candidates, in the order of the request")
+    names: list[str] = Field(
+        description="of the features: events, seconds_since_last, score, readout_0 ..., counts of the item's fields"
+    )
+    values: list[list[int | float | None]] = Field(
+        description="per candidate the value of each feature, in the order of `names`; null where there is none"
+    )
 
 
 class ErasedReply(_Reply):

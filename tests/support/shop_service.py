@@ -23,11 +23,16 @@ PEOPLE = ("Ada", "Ben", "Carla")
 
 
 @contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The address of an app."""
+def served(app: Any, **options: Any) -> Iterator[str]:
+    """The address of an app.
+
+    Args:
+        app: it ends with the context.
+        options: of uvicorn.
+    """
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", **options))
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 120
