@@ -29,6 +29,7 @@ from lifelong.memory import takeover
 from lifelong.memory.event import UserEvent, encode_event
 from lifelong.memory.rebuild import Rebuild
 from lifelong.memory.writer import MemoryWriter
+from lifelong.serving.addresses import PARAMETERS
 from lifelong.serving.app import create_app
 from lifelong.serving.explorer import MOST_EVENTS, MOST_LISTED
 from lifelong.serving.schemas import LONGEST
@@ -40,6 +41,8 @@ MOST_SECONDS = 0.020
 """Processor time that one callback of the event loop may take."""
 TRIES = 3
 START = 1_700_000_000
+ROOM = 60_000
+"""Bytes of an address: nearly all of a head."""
 SETTINGS = ServiceSettings(timeout=600.0, max_wait=60.0)
 JSON, PACKED = "application/json", "application/msgpack"
 FIELDS = {"category": "dairy", "price": "4.05"}
@@ -161,8 +164,13 @@ def reads(names: int) -> Iterator[Asked]:
     yield Asked("GET", USER + "/features", f"{HEAVY}/features?" + "&".join(f"items={at}" for at in range(items)))
     long_items = "&".join(f"items={long(at)}" for at in range(150))
     yield Asked("GET", USER + "/features", f"{HEAVY}/features?{long_items}")
-    wrong = "&".join(["items="] * 8_000)
-    yield Asked("GET", USER + "/features", f"{HEAVY}/features?{wrong}", status=422)
+    for wrong, status in (
+        ("&items=" * (PARAMETERS - 1), 422),
+        ("&" * ROOM, 413),
+        ("items=" + "%C3%BC" * (ROOM // 6), 422),
+    ):
+        yield Asked("GET", USER + "/features", f"{HEAVY}/features?{wrong}", status=status)
+    yield Asked("GET", USER + "/memory", "/v1/users" + "/memory" * (ROOM // 7), status=422)
     yield Asked("GET", USER + "/memory", f"{HEAVY}/memory")
     yield Asked("GET", USER + "/history", f"{HEAVY}/history?limit={MOST_EVENTS}")
     yield Asked("GET", USER + "/cells", f"{HEAVY}/cells")
