@@ -419,7 +419,6 @@ def explain(
     time: int | None = None,
     profile: Fields | None = None,
     dataset: AnyDataset | None = None,
-    leave_out: Sequence[int] = (),
 ) -> Explanation:
     """Say which time scales and which past events are behind the scores of one user's candidates.
 
@@ -430,12 +429,9 @@ def explain(
         time: moment of the request, UTC seconds; now if None.
         profile: user field -> value, for a model that was trained with profiles.
         dataset: where past events are looked up that the store's event log does not hold, or its folder.
-        leave_out: positions of up to 20 past events (1 is the first): what each alone does to each score is found by
-            folding the memory again without it.
 
     Raises:
-        RequestError: a field is not one of the model, or an event that is to be left out is not in the memory; a
-            `MomentError`, which is one, where it cannot be folded again.
+        RequestError: a field is not one of the model.
         UsageError: an argument is something else than it should be.
     """
     from lifelong.scoring import explain as explaining
@@ -451,7 +447,7 @@ def explain(
     if not isinstance(request, ScoreRequest):
         request = ScoreRequest(request, checked_items(request, items), time, profile=profile)
     data = None if dataset is None else as_dataset(dataset)
-    return explaining.explain(scorer, request, dataset=data, leave_out=leave_out)
+    return explaining.explain(scorer, request, dataset=data)
 
 
 def verify(

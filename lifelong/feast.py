@@ -146,5 +146,6 @@ def _ask(
         for at in range(0, len(items), _ITEMS):
             asked = {"items": list(items)[at : at + _ITEMS]} | ({} if time is None else {"time": [time]})
             reply = service.ask("GET", f"/v1/users/{quote(user, safe='')}/features?{urlencode(asked, doseq=True)}")
-            found |= {(user, row["item"]): row for row in reply["features"]}
+            rows = zip(reply["items"], reply["values"], strict=True)
+            found |= {(user, item): dict(zip(reply["names"], row, strict=True)) for item, row in rows}
     return found

@@ -51,13 +51,6 @@ def explain(
     time: Annotated[int | None, typer.Option(min=0, help="Time of the request, UTC seconds; by default now.")] = None,
     profile: ProfileOption = None,
     base_rate: BaseRate = None,
-    leave_out: Annotated[
-        str,
-        typer.Option(
-            metavar="N1,N2",
-            help="Numbers of up to 20 past events (1 is the first): also say what each alone does to the score.",
-        ),
-    ] = "",
 ) -> Reply:
     """Explain a score: which time scales and which past events are behind it."""
     from pydantic import TypeAdapter
@@ -70,33 +63,13 @@ def explain(
     candidates = [*names(items), *item]
     if not candidates:
         raise UsageError("no candidate is given", expected="at least one item id", fix="--items I1,I2, or --item ID")
-    positions = _positions(leave_out)
     dataset = None if data is None else Dataset(data)
     request = ScoreRequest(user, candidates, time, profile=profile_of(profile))
     with open_scorer(artifact, store, base_rate=base_rate_of(base_rate)) as scorer:
         check_request(user, time, time_unit=scorer.schema.time_unit)
-        explanation = explained(scorer, request, dataset=dataset, leave_out=positions)
+        explanation = explained(scorer, request, dataset=dataset)
     document = TypeAdapter(Explanation).dump_python(explanation, mode="json")
     return Reply(document, _summary(explanation))
-
-
-def _positions(text: str) -> list[int]:
-    """Numbers of events.
-
-    Raises:
-        UsageError: one is no number.
-
-    >>> _positions("12, 40")
-    [12, 40]
-    """
-    for part in names(text):
-        if not (part.isascii() and part.isdigit()):
-            raise UsageError(
-                f"--leave-out {text}",
-                expected="numbers of past events, separated by commas, as in 12,40",
-                fix="the service's page shows the number of each event",
-            )
-    return [int(part) for part in names(text)]
 
 
 def _summary(explanation: Explanation) -> list[Any]:
@@ -119,20 +92,7 @@ def candidate_lines(explanation: Explanation, candidate: CandidateExplanation, *
     if attention and explanation.attention_over is not None:
         over_slots = explanation.attention_over == "slots"
         lines.append(_slots(explanation, candidate) if over_slots else _events(candidate))
-    if candidate.event_effects:
-        lines.append(columns(*LEFT_OUT, rows=_left_out(candidate)))
     return lines
-
-
-LEFT_OUT = ("No.", "past event", "when", "effect on the score")
-
-
-def _left_out(candidate: CandidateExplanation) -> list[list[str]]:
-    """What single past events do to a score."""
-    return [
-        [f"{event.position:,}", event.item or "unknown item", _when(event), _signed(event.effect)]
-        for event in candidate.event_effects
-    ]
 
 
 COUNTED = ("field", "value", "met", "last", "effect on the score")

@@ -107,9 +107,6 @@ def serve(
     on_bad: OnBad = "stop",
     dead_letter: DeadLetter = None,
     on_gap: OnGap = "stop",
-    shadow: Annotated[
-        Path | None, typer.Option(metavar="ARTIFACT", help="Also score with this artifact, for comparison only.")
-    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="REPORT", help="Show the report of a comparison at /report.")
     ] = None,
@@ -153,9 +150,7 @@ def serve(
         log_users=log_users,
     ).of_one(workers)
     hosts = allowed_hosts(host, allowed_host, keys=keys is not None)
-    make_app = partial(
-        _open_app, artifact, store, keys, admin_keys, hosts, data, shadow, report, settings, following, log
-    )
+    make_app = partial(_open_app, artifact, store, keys, admin_keys, hosts, data, report, settings, following, log)
     embedded = workers > 1 and store.startswith("rocksdb://")
     shown = {"store": without_password(store), "keys": keys is not None}
 
@@ -209,7 +204,6 @@ def _open_app(
     admin_keys: KeyFile | None,
     hosts: list[str] | None,
     data: Path | None,
-    shadow: Path | None,
     report: Path | None,
     settings: ServiceSettings,
     following: _Following | None,
@@ -217,12 +211,10 @@ def _open_app(
     folder: Path | None = None,
 ) -> Iterator[FastAPI]:
     """The app of one process, with the store open as long as the context; `folder` names the writer of several."""
-    from lifelong.artifact.folder import Artifact
     from lifelong.data.dataset import Dataset
     from lifelong.serving.logs import log_as
 
     log_as(log)
-    shadowing = None if shadow is None else Artifact.open(shadow)
     dataset = None if data is None else Dataset(data)
     if folder is not None:
         pair = _opened_for_all(artifact, folder)
@@ -243,7 +235,6 @@ def _open_app(
             admin_keys=admin_keys,
             allowed_hosts=hosts,
             dataset=dataset,
-            shadow=shadowing,
             report=report,
             settings=settings,
             writer=writer,

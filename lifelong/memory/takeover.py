@@ -16,7 +16,7 @@ from functools import partial
 from lifelong.artifact.folder import Artifact
 from lifelong.errors import ArtifactError, MismatchError, StoreForeignError, StoreUnavailableError
 from lifelong.memory.runtime import identity_of
-from lifelong.store.artifact_list import ArtifactList, Phase, StoredArtifact
+from lifelong.store.artifact_list import ArtifactList, StoredArtifact
 from lifelong.store.contract import MemoryStore, until_kept
 
 
@@ -39,16 +39,13 @@ def change(store: MemoryStore, make: Callable[[ArtifactList], ArtifactList]) -> 
     )
 
 
-def add(
-    store: MemoryStore, artifact: Artifact, *, codec: str | None = None, phase: Phase = "building"
-) -> StoredArtifact:
+def add(store: MemoryStore, artifact: Artifact, *, codec: str | None = None) -> StoredArtifact:
     """Put an artifact on a store's list; one that is ready stays so.
 
     Args:
         store: that another artifact has claimed.
         artifact: of a model that is served.
         codec: of its memories; the artifact's own if None.
-        phase: "building", or "behind" for one in shadow.
 
     Raises:
         StoreError: the store is new.
@@ -64,7 +61,7 @@ def add(
     def with_it(artifact_list: ArtifactList) -> ArtifactList:
         stored = artifact_list.find(artifact.id)
         if stored is None:
-            return artifact_list.add(identity, phase)
+            return artifact_list.add(identity)
         if stored.identity != identity:
             raise StoreForeignError(
                 f"the store keeps memories of artifact {artifact.id[:12]} in codec {stored.identity.codec}",
@@ -73,8 +70,8 @@ def add(
             )
         if stored.identity.path != identity.path:
             artifact_list = artifact_list.renew(identity)
-        if stored.phase == "behind" and phase == "building":
-            artifact_list = artifact_list.turn(artifact.id, phase)
+        if stored.phase == "behind":
+            artifact_list = artifact_list.turn(artifact.id, "building")
         return artifact_list
 
     stored = change(store, with_it).find(artifact.id)

@@ -51,7 +51,7 @@ class MemoryWriter:
 
     def __init__(self, artifact: Artifact, codec: str, store: MemoryStore) -> None:
         self.artifact, self.store, self.runtime = artifact, store, Runtime(artifact, codec=codec)
-        # Where another process writes, this one only explains what single events do, and may compile the loops then.
+        # Where another process writes, this one folds nothing.
         if self.runtime.counting is not None and not isinstance(store, RemoteStore):
             begin_to_compile_writes()
         self.schema: Schema = artifact.config.dataset_schema

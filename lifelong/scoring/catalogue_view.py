@@ -189,12 +189,7 @@ def _order(artifact: Artifact) -> str:
             "by the score plus the log of how often an item came in the training period: the score says how much more "
             "likely an item is than its popularity, so by the score alone rare items would come first"
         )
-    if artifact.config.negatives.rule in ("none", "uniform"):
-        return "by the score"
-    return (
-        "by the score, which says how much more likely an item is than its popularity: rare items come first; this "
-        "artifact is of a release that did not keep how popular items are, train again for a list that heeds it"
-    )
+    return "by the score"
 
 
 def _listed(scorer: Scorer, items: Sequence[str]) -> list[ListedItem]:

@@ -24,7 +24,6 @@ from lifelong.scoring.counted import counted_of
 from lifelong.scoring.explanation import (
     CandidateExplanation,
     CoveredSlot,
-    EventEffect,
     Explanation,
     OtherEvents,
     PastEvent,
@@ -32,7 +31,6 @@ from lifelong.scoring.explanation import (
     SlotAttention,
     WeightedEvent,
 )
-from lifelong.scoring.leave_out import checked_positions, event_effects
 from lifelong.scoring.past import Past, past_of
 from lifelong.scoring.slots import slots_of
 
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from lifelong.data.dataset import Dataset
-    from lifelong.dtypes import FloatArray
-    from lifelong.memory.writer import MemoryWriter
     from lifelong.scoring.answer import Answer
     from lifelong.scoring.scorer import Scorer
 
@@ -55,14 +51,7 @@ RECENT = 20
 """How many of the latest events are shown."""
 
 
-def explain(
-    scorer: Scorer,
-    request: ScoreRequest,
-    *,
-    dataset: Dataset | None = None,
-    leave_out: Sequence[int] = (),
-    writer: MemoryWriter | None = None,
-) -> Explanation:
+def explain(scorer: Scorer, request: ScoreRequest, *, dataset: Dataset | None = None) -> Explanation:
     """Explain the scores of one user's candidates.
 
     Of a longer history the latest `EXPLAINED` events are looked at, and all that the memory keeps; the note says so.
@@ -71,12 +60,8 @@ def explain(
         scorer: artifact and store.
         request: the user and the candidates.
         dataset: where past events are looked up that the store's event log does not hold.
-        leave_out: positions of events (1 is her first), at most `leave_out.LEFT_OUT`: the memory is folded again
-            without each of them, one at a time, for its effect on each score.
-        writer: for that, of the scorer's artifact and codec; one is made if None.
 
     Raises:
-        MomentError: an event was to be left out, and not all of her events are known or they are too many.
         RequestError: a field that came with a candidate is not an item field, or one of a profile no user field.
     """
     moment = int(clock.time()) if request.time is None else request.time
@@ -84,7 +69,6 @@ def explain(
     states, known = scorer.states([request.user])
     answer = scorer.answer_from(states, known, [request], attention=True)[0]
     slots = slots_of(scorer.artifact, states, 0)
-    positions = checked_positions(leave_out, answer.count)
     last = max(EXPLAINED, scorer.runtime.stored(answer.count))
     past = past_of(scorer, request.user, states, dataset=dataset, last=last)
     number_CF = scorer.online_items.numbers(request.items, request.fields)
@@ -95,7 +79,6 @@ def explain(
     }
     counted = counted_of(scorer, states, number_CF, text_FC, answer.scores, request, moment)
     added = added_in_lists(scorer, states, request.items)
-    effect_CK = event_effects(scorer, request, past, positions, count=answer.count, writer=writer)
     return Explanation(
         user=answer.user,
         known_user=answer.known_user,
@@ -108,7 +91,6 @@ def explain(
                 **_attended(scorer, answer, place, slots, shown, number_CF[place]),
                 fields={name: values[place] for name, values in text_FC.items() if name != "item"},
                 counted=of_counts,
-                event_effects=shown.effects(positions, effect_CK[place]),
                 **added.of(place),
             )
             for place, (score, of_counts) in enumerate(zip(answer.scores, counted, strict=True))
@@ -142,11 +124,6 @@ class _Shown:
             seconds_ago=self.moment - time if self.seconds else None,
             fields=self.values(at),
         )
-
-    def effects(self, positions: Sequence[int], effect_K: FloatArray) -> list[EventEffect]:
-        """The events at some positions, of a past that is known from the first event on, the largest effect first."""
-        order = np.argsort(-np.abs(effect_K), kind="stable").tolist()
-        return [EventEffect(**_values(self.event(positions[at] - 1)), effect=float(effect_K[at])) for at in order]
 
     def values(self, at: int) -> dict[str, str | None]:
         """Field -> value of the item of one event, for all fields but its id; None where the value is not known."""

@@ -53,13 +53,6 @@ class WeightedEvent(PastEvent):
 
 
 @dataclass(frozen=True, slots=True)
-class EventEffect(PastEvent):
-    """A past event and what it alone does to the score."""
-
-    effect: Annotated[float, Field(description="the score less what it would be without this event")]
-
-
-@dataclass(frozen=True, slots=True)
 class OtherEvents:
     """The events with a weight that are not named."""
 
@@ -160,10 +153,6 @@ class CandidateExplanation(Score):
     ]
     rest: Annotated[OtherEvents | None, Field(description="the others; null unless the model attends to events")]
     counted: Annotated[Counted | None, Field(description="null unless the memory has counters")]
-    event_effects: Annotated[
-        list[EventEffect],
-        Field(description="of the events that were to be left out one at a time, the largest effect first"),
-    ]
     popularity: Annotated[
         float | None,
         Field(description="what is added to the score in a list over the catalogue; null where nothing is"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,26 @@ _ROWS = 2_048
 """How many rows have a second copy of their memories in RAM."""
 
 
+@dataclass(frozen=True, slots=True)
+class FeatureTable:
+    """What a memory says of a user and C candidates.
+
+    Args:
+        items: ids of the candidates.
+        names: of the features.
+        columns: a column of C numbers for each name; NaN where there is none.
+    """
+
+    items: Sequence[str]
+    names: list[str]
+    columns: list[npt.NDArray[Any]]
+
+    def rows(self) -> Iterator[list[Any]]:
+        """The values of each candidate, in the order of `names`; None where there is none."""
+        for row in zip(*(column.tolist() for column in self.columns), strict=True):
+            yield [None if value != value else value for value in row]
+
+
 def features(scorer: Scorer, user: str, items: Sequence[str], *, time: int | None = None) -> list[dict[str, Any]]:
     """A row per candidate of one user.
 
@@ -59,8 +80,14 @@ def features(scorer: Scorer, user: str, items: Sequence[str], *, time: int | Non
         UsageError: there is no scorer, the user is no id, the items are no list of ids, or the time is no number.
     """
     checked_scorer(scorer)
-    items, given = checked_items(user, items), checked_time(time)
-    moment = int(clock.time()) if given is None else given
+    table = feature_table(scorer, user, checked_items(user, items), time=checked_time(time))
+    pairs = zip(table.items, table.rows(), strict=True)
+    return [{"item": item, **dict(zip(table.names, row, strict=True))} for item, row in pairs]
+
+
+def feature_table(scorer: Scorer, user: str, items: Sequence[str], *, time: int | None = None) -> FeatureTable:
+    """The columns of `features`, of arguments that were checked; without items, the names of the columns alone."""
+    moment = int(clock.time()) if time is None else time
     request = ScoreRequest(user, items, moment)
     states, _ = scorer.states([user])
     number_CF = scorer.online_items.numbers(items, None)
@@ -69,7 +96,7 @@ def features(scorer: Scorer, user: str, items: Sequence[str], *, time: int | Non
     context_NF = np.broadcast_to(context_BCF[0], (len(items), context_BCF.shape[2]))
     moment_N = np.full(len(items), moment, np.int64)
     columns = _columns(scorer.artifact, scorer.runtime, states, place_N, number_CF, context_NF, moment_N)
-    return list(_rows({"item": np.array(items, object), **columns}))
+    return FeatureTable(items, list(columns), list(columns.values()))
 
 
 def export_features(
@@ -231,8 +258,3 @@ def _read(
         some = slice(at, at + _ROWS)
         parts.append(runtime.read(states.take(place_N[some]), number_NF[some], context_NF[some], time_N[some]))
     return np.concatenate([part.logit_BT for part in parts]), np.concatenate([part.readout_BI for part in parts])
-
-
-def _rows(columns: Columns) -> Iterator[dict[str, Any]]:
-    for row in zip(*(column.tolist() for column in columns.values()), strict=True):
-        yield {name: None if value != value else value for name, value in zip(columns, row, strict=True)}

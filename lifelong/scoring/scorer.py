@@ -7,8 +7,7 @@ user --store--> memory ------------------------------------------------> graphs 
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -50,7 +49,7 @@ class Scorer:
         online_items: items put online; read from the store if None.
         base_rate: share of positives in production, if it is known and the artifact does not hold it: of the
             first task, or task -> share.
-        complete: False for an artifact in shadow: its memories may be behind.
+        complete: False for an artifact whose memories may be behind.
 
     Raises:
         ArtifactError: the model cannot be served, and why.
@@ -82,7 +81,6 @@ class Scorer:
         self.online_items: OnlineItems = online_items or OnlineItems(artifact, store)
         self.schema: Schema = artifact.config.dataset_schema
         self._first_known = artifact.vocabularies["item"].first_known
-        self._view: Callable[[Sequence[str], States], States] | None = None
 
     def __repr__(self) -> str:
         return f"Scorer({self.artifact!r}, {type(self.store).__name__})"
@@ -202,18 +200,7 @@ class Scorer:
         # store's list first, so the list says which.
         if self._complete and None in encoded and (artifact_list := self.store.artifact_list()).artifacts:
             space_of("the store", artifact_list, self.identity)
-        states = self.runtime.decode(encoded, users)
-        return states if self._view is None else self._view(users, states), [value is not None for value in encoded]
-
-    def reading(self, view: Callable[[Sequence[str], States], States]) -> Scorer:
-        """The same scorer, which reads other memories than those in the store.
-
-        Args:
-            view: users and their memories in the store -> the memories that are read.
-        """
-        other = copy(self)
-        other._view, other._owns_store = view, False
-        return other
+        return self.runtime.decode(encoded, users), [value is not None for value in encoded]
 
     def answer_from(
         self, states: States, known: Sequence[bool], requests: Sequence[ScoreRequest], *, attention: bool = False
@@ -257,10 +244,10 @@ class Scorer:
         return answers
 
     def context(self, requests: Sequence[ScoreRequest], time_B: IntArray, last_time_B: IntArray) -> IntArray:
-        """Context numbers of requests, as the model reads them: `[B, 1, F]`; all candidates have the same.
+        """Context numbers of requests, as the model reads them: `[B, 1, F]`, since all candidates have the same.
 
         Args:
-            requests: they name the candidates and the users' profiles.
+            requests: they have the users' profiles.
             time_B: moments of the requests.
             last_time_B: times of the users' last events.
 

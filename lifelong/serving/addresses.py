@@ -12,11 +12,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lifelong.errors import RequestError
-from lifelong.serving.errors import error_response
+from lifelong.serving.errors import TooLargeError, error_response
+
+PARAMETERS = 4_000
+"""Parameters of an address, at most: to take apart all that fit into a head would hold up the event loop."""
 
 
 class AddressGate:
-    """Refuses addresses and parameters that are not UTF-8.
+    """Refuses addresses and parameters that are not UTF-8, and too many parameters.
 
     The server replaces each byte that it cannot read by the same character, so that ids of different users would become
     one.
@@ -31,8 +34,15 @@ class AddressGate:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 422 or pass on."""
-        if scope["type"] == "http" and not all(map(_is_text, (scope.get("raw_path") or b"", scope["query_string"]))):
+        """Answer 413, 422 or pass on."""
+        if scope["type"] == "http" and (number := scope["query_string"].count(b"&") + 1) > PARAMETERS:
+            too_many = TooLargeError(
+                f"an address with {number:,} parameters",
+                expected=f"at most {PARAMETERS:,}",
+                fix="send several requests",
+            )
+            await error_response(too_many)(scope, receive, send)
+        elif scope["type"] == "http" and not all(map(_is_text, (scope.get("raw_path") or b"", scope["query_string"]))):
             error = RequestError(
                 "the address of the request is not text in UTF-8",
                 expected="ids in UTF-8, percent-encoded",

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi import Path as PathPart
+from fastapi.responses import Response
 
 from lifelong.serving import schemas as s
-from lifelong.serving.bodies import JsonRoute
+from lifelong.serving.bodies import JsonRoute, in_pieces
 from lifelong.serving.errors import DOCUMENTED
 from lifelong.serving.routes import Served, User
 from lifelong.serving.service import ForgottenUser
@@ -58,10 +59,10 @@ async def delete_artifact(artifact: Name, takeovers: Asked) -> ArtifactStates:
     return await takeovers.drop(artifact)
 
 
-@admin.get("/users/{user:text}", summary="All that is kept of a user")
-async def get_user(user: User, service: Served) -> dict[str, Any]:
+@admin.get("/users/{user:text}", summary="All that is kept of a user", response_model=dict[str, Any])
+async def get_user(user: User, service: Served) -> Response:
     """Her memory of each artifact, number by number, her event log, her event ids, and her logged impressions."""
-    return await service.export(user)
+    return in_pieces(await service.export(user))
 
 
 @admin.delete("/users/{user:text}", summary="Forget a user")

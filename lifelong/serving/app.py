@@ -7,14 +7,12 @@ request -> Shed -> Measure -> AccessLog -> HostGate -> KeyGate -> RateLimit -> S
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from fastapi import FastAPI
 
-from lifelong.artifact.folder import Artifact
 from lifelong.errors import UsageError
 from lifelong.ingestion.dead_letters import DeadLetters, FileLetters
 from lifelong.ingestion.following import Follower, StreamCollector
@@ -37,14 +35,11 @@ from lifelong.serving.pages import Report, pages
 from lifelong.serving.routes import api, busy, operations
 from lifelong.serving.rush import Rush, Shed
 from lifelong.serving.service import Service, ServiceSettings
-from lifelong.serving.shadow import Shadow
 from lifelong.serving.sweeper import Sweeper
 from lifelong.serving.takeovers import Takeovers
 from lifelong.serving.writer import Writer
 from lifelong.store.contract import MemoryStore
 from lifelong.version import __version__
-
-logger: logging.Logger = logging.getLogger(__name__)
 
 
 class Keeper(Protocol):
@@ -65,7 +60,6 @@ def create_app(
     admin_keys: GivenKeys | None = None,
     allowed_hosts: Sequence[str] | None = None,
     dataset: AnyDataset | None = None,
-    shadow: AnyArtifact | None = None,
     report: Path | str | None = None,
     settings: ServiceSettings | None = None,
     writer: Writer | None = None,
@@ -82,7 +76,6 @@ def create_app(
         allowed_hosts: names of the service in the `Host` header, next to localhost and any address; None for any name,
             which keeps no web page out that lets its own name point here.
         dataset: where explanations look up past events, with the store's log; or its folder.
-        shadow: another artifact, or its folder, which scores the same requests; no client gets its answers.
         report: folder of `lifelong compare`, whose page is shown at `/report`; it may name users, and a browser that
             follows a link sends no key, so not together with `api_keys`.
         settings: limits and threads.
@@ -96,7 +89,6 @@ def create_app(
     """
     artifact, store, settings = open_artifact(artifact), checked_store(store), _checked_settings(settings)
     dataset = None if dataset is None else as_dataset(dataset)
-    shadow = None if shadow is None else open_artifact(shadow)
     shown = None if report is None else _report(report, keys=api_keys is not None)
     service = Service(artifact, store, settings=settings, dataset=dataset, writer=writer)
     service.metrics.add(ServiceCollector(service))
@@ -105,14 +97,14 @@ def create_app(
         version=__version__,
         summary="Scores from one small memory per user, kept up to date event by event.",
         lifespan=_lifespan,
-        docs_url=None,
-        redoc_url=None,
+        # Made in a thread: see `pages`.
+        openapi_url=None,
         # It would send a client to whatever name its request was for.
         redirect_slashes=False,
         # Its spans hold addresses and texts of errors, which name users; earlier releases have none.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    _attach(app, service, shadow, shown)
+    _attach(app, service, shown)
     routers = (busy, admin, api, explorer, operations, pages)
     app.state.routes = [route for router in routers for route in router.routes]
     for router in routers:
@@ -130,20 +122,16 @@ def create_app(
     return app
 
 
-def _attach(app: FastAPI, service: Service, shadow: Artifact | None, report: Report | None) -> None:
+def _attach(app: FastAPI, service: Service, report: Report | None) -> None:
     """Put what runs with the app, and what its endpoints read, into its state."""
     app.state.service, app.state.takeovers = service, Takeovers(service)
-    app.state.impressions, app.state.shadow = _impressions_log(service), _shadow(service, shadow)
-    app.state.recent_users, app.state.report = RecentUsers(), report
+    app.state.impressions, app.state.recent_users, app.state.report = _impressions_log(service), RecentUsers(), report
     service.on_events.append(app.state.recent_users.add)
     service.on_forget["recent"] = app.state.recent_users.discard
-    if app.state.impressions is not None and app.state.shadow is not None:
-        app.state.shadow.on_answers.append(app.state.impressions.offer)
     keepers = [
         service.metrics,
         service.health,
         app.state.impressions,
-        app.state.shadow,
         app.state.takeovers,
         Sweeper(service),
     ]
@@ -224,16 +212,6 @@ def _impressions_log(service: Service) -> ImpressionsLog | None:
     service.on_forget["impressions"] = log.forget
     service.on_export.append(log.of)
     return log
-
-
-def _shadow(service: Service, artifact: Artifact | None) -> Shadow | None:
-    if artifact is None:
-        return None
-    if artifact.id == service.artifact.id:
-        # The same command after a switch.
-        logger.warning("artifact %s is served already, so it is not in shadow", artifact.id[:12])
-        return None
-    return Shadow(service, artifact)
 
 
 def _guard(

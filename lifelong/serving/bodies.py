@@ -1,29 +1,28 @@
-"""Routes of JSON bodies: one that wants them to be called so, and one that reads them faster than FastAPI does.
+"""Bodies of requests and replies, without holding up the event loop: large ones are read and written in threads.
 
-    request --address?--> ShortRoutes --> JSON or MessagePack --> checked --> endpoint(body, service) --> reply
-                |                                  |
-                `------> FastAPI <-----------------`-- no JSON: FastAPI reads it again, and says what is wrong
+    request --address?--> ShortRoutes --> JSON or MessagePack --> checked --> endpoint(body, service, encode) --> reply
+                `------> FastAPI: addresses with parameters, pages, small bodies of the operator
 
-FastAPI's own handling takes as long as a score, its search for a route a tenth of that, and it parses large bodies on
-the event loop's thread, where all other requests wait.
+FastAPI's own handling takes as long as a score, its search for a route a tenth of that, and it reads bodies and writes
+replies on the event loop's thread, where all other requests wait.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast, get_type_hints
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast, get_type_hints
 
 import msgspec
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
 from msgspec import MsgspecError, msgpack
 from pydantic import TypeAdapter, ValidationError
 from starlette.routing import BaseRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lifelong.serving.addresses import ExactRoute
-from lifelong.serving.errors import ANSWERED, MediaTypeError, answer_to
+from lifelong.serving.errors import ANSWERED, MediaTypeError, TooLargeError, answer_to
 from lifelong.serving.schemas import EventsBody
 
 if TYPE_CHECKING:
@@ -33,18 +32,18 @@ PACKED = "application/msgpack", "application/x-msgpack", "application/vnd.msgpac
 """Content types of MessagePack; replies have the first."""
 LARGE = 16_384
 """Bytes of a body that is parsed in a thread, where it holds up no other request."""
-ShortAnswer: TypeAlias = Callable[[Request, bool], Awaitable[Response | None]]
-"""Answers a request whose body is MessagePack (or JSON); None where FastAPI has to look at the body."""
+OPERATORS = 65_536
+"""Bytes of a body that FastAPI reads on the event loop: two paths of 4,096 characters, escaped, fit in."""
+_PIECE = 262_144
+"""Bytes of a long reply that are given to the server at a time."""
+Encode: TypeAlias = Callable[[object], bytes]
 
 
 class JsonRoute(ExactRoute):
-    """A route with a body, if it takes one, that must be declared as JSON.
+    """A route with a small body, if it takes one, that must be declared as JSON.
 
     A page of another site can send other kinds of bodies to any address without being asked for permission.
     """
-
-    taken = "application/json"
-    """What its bodies may be called."""
 
     def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The function that answers a request."""
@@ -55,14 +54,22 @@ class JsonRoute(ExactRoute):
         async def handle(request: Request) -> Response:
             kind = request.headers.get("content-type", "")
             if not _is_json(kind):
-                raise MediaTypeError(
-                    f"a body with {f'the Content-Type {kind[:100]!r}' if kind else 'no Content-Type'}",
-                    expected=self.taken,
-                    fix="send the header Content-Type: application/json",
+                raise _no_body_kind(kind, "application/json")
+            if len(text := await request.body()) > OPERATORS:
+                raise TooLargeError(
+                    f"a body of {len(text):,} bytes", expected=f"at most {OPERATORS:,} bytes", fix="give shorter paths"
                 )
             return await usual(request)
 
         return handle
+
+
+def _no_body_kind(kind: str, taken: str) -> MediaTypeError:
+    return MediaTypeError(
+        f"a body with {f'the Content-Type {kind[:100]!r}' if kind else 'no Content-Type'}",
+        expected=taken,
+        fix="send the header Content-Type: application/json",
+    )
 
 
 def _is_json(kind: str) -> bool:
@@ -75,38 +82,41 @@ def _is_json(kind: str) -> bool:
     return name == "application/json" or (name.startswith("application/") and name.endswith("+json"))
 
 
-class ShortRoute(JsonRoute):
-    """A route of an endpoint that takes `body` and `service` and returns a document, in JSON or MessagePack.
+async def _encode(request: Request) -> Encode:
+    return _encoder(request)[0]
 
-    The body is what its content type says. The reply is MessagePack if `Accept` says so, or if the body was and
-    `Accept` does not ask for JSON; errors are JSON always.
+
+Encoder = Annotated[Encode, Depends(_encode)]
+"""Writes a document in the form that the client accepts."""
+
+
+class ShortRoute(ExactRoute):
+    """A route of an endpoint that takes `body`, `service` and `encode`, and returns an encoded document.
+
+    The body is what its content type says: JSON or MessagePack. The reply is MessagePack if `Accept` says so, or if the
+    body was and `Accept` does not ask for JSON; errors are JSON always.
     """
 
-    taken = "application/json or application/msgpack"
-    answer: ShortAnswer
-    """What it does without FastAPI; see `ShortRoutes`."""
+    answer: Callable[[Request], Coroutine[Any, Any, Response]]
+    """Answers a request without FastAPI; see `ShortRoutes`."""
 
     def handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The function that answers a request."""
-        usual = super().handler()
         self.answer = _short_answer(self.endpoint)
-
-        async def handle(request: Request) -> Response:
-            packed = _is_packed_or_json(request)
-            answer = None if packed is None else await self.answer(request, packed)
-            return await usual(request) if answer is None else answer
-
-        return handle
+        return self.answer
 
 
-def _short_answer(endpoint: Callable[[Any, Service], Awaitable[object]]) -> ShortAnswer:
+def _short_answer(
+    endpoint: Callable[[Any, Service, Encode], Awaitable[bytes]],
+) -> Callable[[Request], Coroutine[Any, Any, Response]]:
     body_type = get_type_hints(endpoint, include_extras=True)["body"]
     adapter: TypeAdapter[Any] = TypeAdapter(body_type)
     elsewhere = _parsed_by_the_writer if body_type is EventsBody else _parsed_here
 
-    async def answer(request: Request, packed: bool) -> Response | None:
+    async def answer(request: Request) -> Response:
+        packed, (encode, kind) = _is_packed_body(request), _encoder(request)
         service, text = request.app.state.service, await request.body()
-        decode = msgpack.decode if packed else json.loads
+        decode = msgpack.decode if packed else msgspec.json.decode
 
         def parse() -> Any:
             return adapter.validate_python(decode(text))
@@ -117,11 +127,8 @@ def _short_answer(endpoint: Callable[[Any, Service], Awaitable[object]]) -> Shor
             else:
                 body = await service.aside(lambda: elsewhere(service, text, packed) or parse())
         except (ValueError, RecursionError, MsgspecError) as error:
-            if not packed and not isinstance(error, ValidationError):
-                return None
-            raise _invalid(error) from error
-        document = await endpoint(body, service)
-        return _packed(document) if _wants_packed(request, packed) else _json(document)
+            raise _invalid(error, packed=packed) from error
+        return Response(await endpoint(body, service, encode), media_type=kind)
 
     return answer
 
@@ -130,7 +137,7 @@ class ShortRoutes:
     """Answers requests to some addresses without FastAPI's search for their route. Plain ASGI.
 
     Args:
-        app: called for all other requests, and for bodies that FastAPI has to look at.
+        app: called for all other requests.
         routes: those that are a `ShortRoute` are meant; each has an address of its own, without parameters.
     """
 
@@ -144,31 +151,44 @@ class ShortRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or pass on."""
         route = self._routes.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
-        request = None if route is None else Request(scope, receive)
-        packed = None if request is None else _is_packed_or_json(request)
-        if route is None or request is None or packed is None:
+        if route is None:
             await self.app(scope, receive, send)
             return
+        request = Request(scope, receive)
         # Metrics, log and spans have its pattern.
         scope["route"] = route
         try:
-            response = await route.answer(request, packed)
+            response = await route.answer(request)
         except ANSWERED as error:
             response = await answer_to(request, error)
-        if response is None:
-            await self.app(scope, _repeated(await request.body(), receive), send)
-        else:
-            await response(scope, receive, send)
+        await response(scope, receive, send)
 
 
-def _repeated(body: bytes, receive: Receive) -> Receive:
-    """What `receive` gave and will give, for another reader of a body that was read."""
-    messages = iter([{"type": "http.request", "body": body}])
+async def sent(service: Service, work: Callable[[Any], object], artifact: str | None = None) -> Response:
+    """What a reader finds out from a scorer, as JSON that is written in the reader's thread.
 
-    async def again() -> Message:
-        return next(messages, None) or await receive()
+    Args:
+        service: it has the readers.
+        work: gives the document, dataclasses included, from the scorer.
+        artifact: see `Service.asked`.
+    """
+    text = await service.asked(lambda scorer: msgspec.json.encode(work(scorer)), artifact)
+    return Response(text, media_type="application/json")
 
-    return again
+
+def in_pieces(text: bytes) -> Response:
+    """A long document in JSON: the server is given a piece when it has sent the one before."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(text), _PIECE):
+            yield text[at : at + _PIECE]
+
+    return StreamingResponse(pieces(), media_type="application/json", headers={"content-length": str(len(text))})
+
+
+def encoded_list(entries: Iterable[object]) -> msgspec.Raw:
+    """A list as JSON, one entry after another: other threads run between two of them, which they do not within one."""
+    return msgspec.Raw(b"[" + b",".join(map(msgspec.json.encode, entries)) + b"]")
 
 
 def _parsed_by_the_writer(service: Service, text: bytes, packed: bool) -> EventsBody | None:
@@ -181,11 +201,16 @@ def _parsed_here(service: Service, text: bytes, packed: bool) -> None:
     """All other bodies."""
 
 
-def _is_packed_or_json(request: Request) -> bool | None:
-    """Whether a body is said to be MessagePack; None where it is said to be neither that nor JSON."""
+def _is_packed_body(request: Request) -> bool:
+    """Whether a body is said to be MessagePack, and not JSON.
+
+    Raises:
+        MediaTypeError: it is said to be neither.
+    """
     kind = request.headers.get("content-type", "")
-    packed = _is_packed(kind)
-    return packed if packed or _is_json(kind) else None
+    if (packed := _is_packed(kind)) or _is_json(kind):
+        return packed
+    raise _no_body_kind(kind, "application/json or application/msgpack")
 
 
 def _is_packed(kind: str) -> bool:
@@ -205,17 +230,17 @@ def _wants_packed(request: Request, packed: bool) -> bool:
     return any(map(_is_packed, kinds)) or (packed and not any(map(_is_json, kinds)))
 
 
-def _invalid(error: Exception) -> RequestValidationError:
-    """What is wrong with a body that FastAPI cannot read."""
+def _encoder(request: Request) -> tuple[Encode, str]:
+    """What writes the reply to a request, and the content type."""
+    if _wants_packed(request, _is_packed(request.headers.get("content-type", ""))):
+        return msgpack.encode, PACKED[0]
+    return msgspec.json.encode, "application/json"
+
+
+def _invalid(error: Exception, *, packed: bool) -> RequestValidationError:
+    """What is wrong with a body."""
     if isinstance(error, ValidationError):
         details = [{**detail, "loc": ("body", *detail["loc"])} for detail in error.errors(include_url=False)]
         return RequestValidationError(details)
-    return RequestValidationError([{"type": "msgpack_invalid", "loc": ("body",), "ctx": {"error": str(error)}}])
-
-
-def _json(document: object) -> Response:
-    return Response(msgspec.json.encode(document), media_type="application/json")
-
-
-def _packed(document: object) -> Response:
-    return Response(msgpack.encode(document), media_type=PACKED[0])
+    kind = "msgpack_invalid" if packed else "json_invalid"
+    return RequestValidationError([{"type": kind, "loc": ("body",), "ctx": {"error": str(error)}}])

@@ -14,7 +14,6 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from lifelong.errors import LifelongError, RequestError, StoreCorruptError, StoreUnavailableError, UsageError
-from lifelong.scoring.earlier import MomentError
 from lifelong.serving.schemas import ErrorReply
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -79,7 +78,6 @@ _STATUS: tuple[tuple[type[LifelongError], int], ...] = (
     (OverloadedError, 503),
     (NotFoundError, 404),
     (RefusedError, 409),
-    (MomentError, 409),
     (TooLargeError, 413),
     (MediaTypeError, 415),
     (UnauthorizedError, 401),
@@ -113,10 +111,10 @@ VIEWED: dict[int | str, dict[str, Any]] = {
     404: {"model": ErrorReply, "description": "the store holds no such artifact"},
     409: {
         "model": ErrorReply,
-        "description": "the memory of that moment is not known, or the artifact cannot be opened",
+        "description": "the artifact cannot be opened",
     },
 }
-"""Further ones of endpoints that look at other artifacts and earlier moments."""
+"""Further ones of endpoints that look at other artifacts."""
 
 
 def error_response(error: LifelongError, *, headers: Mapping[str, str] | None = None) -> JSONResponse:

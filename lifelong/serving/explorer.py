@@ -4,28 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
-from pydantic import TypeAdapter
 
 from lifelong.memory.event import MAX_ID
 from lifelong.scoring.catalogue_view import FoundItems, TopItems, find_items, top_items
 from lifelong.scoring.cells import MemoryCells, cells_of
-from lifelong.scoring.earlier import REPLAYED
 from lifelong.scoring.people import FoundUsers, Kind, find_users
-from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.timeline import Timeline, timeline
 from lifelong.serving import schemas as s
-from lifelong.serving.bodies import JsonRoute
+from lifelong.serving.bodies import JsonRoute, sent
 from lifelong.serving.errors import DOCUMENTED, VIEWED
 from lifelong.serving.routes import Served, User
-from lifelong.serving.views import ListedArtifact, View
+from lifelong.serving.views import ListedArtifact
 
 MOST_EVENTS, MOST_LISTED = 100_000, 200
 _NAMED_TYPES = 200
 """Event types that are named."""
-
-_TIMELINE: TypeAdapter[Timeline] = TypeAdapter(Timeline)
 
 explorer: APIRouter = APIRouter(prefix="/v1", responses=DOCUMENTED, tags=["explorer"], route_class=JsonRoute)
 
@@ -34,14 +29,7 @@ Text = Annotated[str, Query(max_length=MAX_ID, description="what the id holds; u
 Limit = Annotated[int, Query(ge=1, le=MOST_LISTED, description="how many are listed")]
 
 
-async def _view(
-    artifact: Annotated[str | None, Query(min_length=1, max_length=256, description=s.OTHER)] = None,
-    after_events: Annotated[int | None, Query(ge=0, description=s.AFTER)] = None,
-) -> View:
-    return View(artifact, after_events)
-
-
-Looked = Annotated[View, Depends(_view)]
+Other = Annotated[str | None, Query(min_length=1, max_length=256, description=s.OTHER)]
 
 
 @explorer.get("/model", summary="What the served model reads")
@@ -62,7 +50,6 @@ async def get_model(request: Request, service: Served) -> s.ModelReply:
         time_unit=schema.time_unit,
         items=len(artifact.catalogue.ids),
         event_log=settings.event_log,
-        replayed=REPLAYED,
         report=request.app.state.report is not None,
     )
 
@@ -73,17 +60,17 @@ async def get_artifacts(service: Served) -> list[ListedArtifact]:
     return await service.aside(service.views.listed)
 
 
-@explorer.get("/users", summary="Find users")
+@explorer.get("/users", summary="Find users", response_model=FoundUsers)
 async def get_users(
     request: Request,
     service: Served,
     q: Text = "",
     story: Annotated[Kind | None, Query(description="only users with such a history, by a fixed rule")] = None,
     limit: Limit = 20,
-) -> FoundUsers:
+) -> Response:
     """By a part of the id among the first memories of the store and the users of the latest events; by the whole id."""
     recent = request.app.state.recent_users
-    return await service.asked(lambda scorer: find_users(scorer, q, most=limit, story=story, recent=recent))
+    return await sent(service, lambda scorer: find_users(scorer, q, most=limit, story=story, recent=recent))
 
 
 @explorer.get("/users/{user:text}/history", summary="A user's latest events, in columns", response_model=Timeline)
@@ -93,33 +80,38 @@ async def get_history(
     limit: Annotated[int, Query(ge=1, le=MOST_EVENTS, description="how many of the latest events")] = 10_000,
 ) -> Response:
     """From the event log, a dataset or the recent history, as far as they are known."""
-
-    def text(scorer: Scorer) -> bytes:
-        # In the reader's thread: to write 100,000 events would hold up all other requests.
-        return _TIMELINE.dump_json(timeline(scorer, user, last=limit, dataset=service.dataset))
-
-    return Response(await service.asked(text), media_type="application/json")
+    return await sent(service, lambda scorer: timeline(scorer, user, last=limit, dataset=service.dataset))
 
 
-@explorer.get("/users/{user:text}/cells", summary="What a user's memory counts", responses=VIEWED)
-async def get_cells(user: User, service: Served, view: Looked) -> MemoryCells:
+@explorer.get(
+    "/users/{user:text}/cells",
+    summary="What a user's memory counts",
+    responses=VIEWED,
+    response_model=MemoryCells,
+)
+async def get_cells(user: User, service: Served, artifact: Other = None) -> Response:
     """The counters of each item field; none for a model without counters."""
-    return await service.asked(lambda scorer: cells_of(scorer, user), view)
+    return await sent(service, lambda scorer: cells_of(scorer, user), artifact)
 
 
-@explorer.get("/users/{user:text}/top", summary="A user's best items of the catalogue", responses=VIEWED)
+@explorer.get(
+    "/users/{user:text}/top",
+    summary="A user's best items of the catalogue",
+    responses=VIEWED,
+    response_model=TopItems,
+)
 async def get_top(
     user: User,
     service: Served,
-    view: Looked,
+    artifact: Other = None,
     limit: Limit = 20,
     time: Annotated[s.Time | None, Query(description="moment of the request; now if absent")] = None,
-) -> TopItems:
+) -> Response:
     """All items of a small catalogue are scored, the first ones of a large one."""
-    return await service.asked(lambda scorer: top_items(scorer, user, most=limit, time=time), view)
+    return await sent(service, lambda scorer: top_items(scorer, user, most=limit, time=time), artifact)
 
 
-@explorer.get("/catalogue", summary="Find items")
-async def get_catalogue(service: Served, q: Text = "", limit: Limit = 20) -> FoundItems:
+@explorer.get("/catalogue", summary="Find items", response_model=FoundItems)
+async def get_catalogue(service: Served, q: Text = "", limit: Limit = 20) -> Response:
     """By a part of the id."""
-    return await service.asked(lambda scorer: find_items(scorer, q, most=limit))
+    return await sent(service, lambda scorer: find_items(scorer, q, most=limit))

@@ -5,7 +5,7 @@
 A file appears when it is complete, under its final name, and is never changed (but by `forget`). It holds the
 candidates of one artifact, a row each:
 
-    request_id, artifact, role (served or shadow), user, time, known_user, count (events in the memory that was read),
+    request_id, artifact, user, time, known_user, count (events in the memory that was read),
     place (in the request, from 0), item, number (of the item's fields), field_NAME (their values), score, probability
 
 What is not yet in a file when the process is killed is lost: at most `seconds` of it.
@@ -326,7 +326,6 @@ def _schema(arrow: Any, scorer: Scorer) -> Any:
         [
             ("request_id", arrow.string()),
             ("artifact", arrow.string()),
-            ("role", arrow.string()),
             ("user", arrow.string()),
             ("time", arrow.int64()),
             ("known_user", arrow.bool_()),
@@ -349,7 +348,6 @@ def _rows_of(scored: Scored) -> list[dict[str, Any]]:
     head = {
         "request_id": scored.request_id,
         "artifact": answer.artifact,
-        "role": scored.role,
         "user": answer.user,
         "time": scored.time,
         "known_user": answer.known_user,

@@ -5,6 +5,7 @@ They load nothing from elsewhere. Scripts and styles are built from `page/` of t
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import re
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
@@ -59,7 +61,17 @@ async def report(request: Request) -> HTMLResponse:
 @pages.get("/docs")
 async def endpoints(request: Request) -> HTMLResponse:
     """The endpoints as a page."""
-    return HTMLResponse(api_page(request.app.openapi()), headers=_headers(_OWN))
+    text = await asyncio.to_thread(lambda: api_page(request.app.openapi()))
+    return HTMLResponse(text, headers=_headers(_OWN))
+
+
+@pages.get("/openapi.json")
+async def document(request: Request) -> Response:
+    """The endpoints for machines; behind a proxy with a prefix, or in another app, with that."""
+    prefix = request.scope.get("root_path", "").rstrip("/")
+    servers = {"servers": [{"url": prefix}]} if prefix else {}
+    text = await asyncio.to_thread(lambda: msgspec.json.encode({**request.app.openapi(), **servers}))
+    return Response(text, media_type="application/json")
 
 
 @dataclass(frozen=True, slots=True)

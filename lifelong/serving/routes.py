@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Body, Depends, Path, Query, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -14,12 +17,12 @@ from lifelong.errors import StoreCorruptError
 from lifelong.memory.event import MAX_ID
 from lifelong.scoring.answer import Answer, Score, ScoreRequest
 from lifelong.scoring.explanation import Explanation
+from lifelong.scoring.features import FeatureTable
 from lifelong.serving import schemas as s
 from lifelong.serving.addresses import ExactRoute
-from lifelong.serving.bodies import JsonRoute, ShortRoute
+from lifelong.serving.bodies import Encoder, JsonRoute, ShortRoute, encoded_list
 from lifelong.serving.errors import DOCUMENTED, VIEWED, error_parts
 from lifelong.serving.service import Service, UserMemory
-from lifelong.serving.views import View
 
 
 class _Text(StringConvertor):
@@ -48,11 +51,11 @@ operations: APIRouter = APIRouter(tags=["operations"], route_class=ExactRoute)
 
 
 @busy.post("/events", summary="Fold events into the memories", response_model=s.EventsReply)
-async def post_events(body: s.EventsBody, service: Served) -> object:
+async def post_events(body: s.EventsBody, service: Served, encode: Encoder) -> bytes:
     """All events of the batch are written in one commit, or none of them."""
     applied = await service.add_events(body.events)
     counts = {name: count for name, count in asdict(applied).items() if name in s.EventsReply.model_fields}
-    return {**counts, "note": _note(counts)}
+    return encode({**counts, "note": _note(counts)})
 
 
 def _note(counts: dict[str, int]) -> str | None:
@@ -75,34 +78,32 @@ def _note(counts: dict[str, int]) -> str | None:
 
 
 @busy.post("/score", summary="Score candidates of one user, or of many", response_model=s.OneReply | s.ManyReply)
-async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served) -> object:
+async def post_score(body: Annotated[s.ScoreBody, Body()], service: Served, encode: Encoder) -> bytes:
     """One user with her candidates, or a list of such requests; the reply has the same form.
 
     In a list, a user with a damaged memory gets an error instead of scores; the others get their scores.
     """
     if isinstance(body, s.ManyBody):
-        answers = await service.answer_each([_request(one) for one in body.requests])
-        named = zip(body.requests, answers, strict=True)
-        return {"results": [_one(of) if isinstance(of, Answer) else _damaged(one.user, of) for one, of in named]}
-    return _one(await service.answer(_request(body)))
+        requests = [_request(one) for one in body.requests]
+        return await service.answer_each(requests, lambda answers: encode(_many(requests, answers)))
+    return await service.answer(_request(body), lambda answer: encode(_one(answer)))
 
 
-@api.post("/explain", summary="Explain scores: time scales and past events", responses=VIEWED)
-async def post_explain(body: s.ExplainBody, service: Served) -> Explanation:
-    """Attention over slots or events for each candidate, and the events behind it if they are known.
+@busy.post(
+    "/explain", summary="Explain scores: time scales and past events", responses=VIEWED, response_model=Explanation
+)
+async def post_explain(body: s.ExplainBody, service: Served, encode: Encoder) -> bytes:
+    """Attention over slots or events for each candidate, and the events behind it if they are known."""
+    return await service.explain(_request(body), body.artifact, encode)
 
-    With `leave_out`, also what single past events do to each score.
-    """
-    return await service.explain(_request(body), View(body.artifact, body.after_events), leave_out=body.leave_out)
 
-
-@api.put("/items", summary="Add items, or change their fields")
-async def put_items(body: s.ItemsBody, service: Served) -> s.ItemsReply:
+@busy.put("/items", summary="Add items, or change their fields", response_model=s.ItemsReply)
+async def put_items(body: s.ItemsBody, service: Served, encode: Encoder) -> bytes:
     """They are durable; later scores and events use the new fields. Fields that are not named keep their value."""
     items: dict[str, dict[str, str | None]] = {}
     for item in body.items:
         items.setdefault(item.item, {}).update(item.fields)
-    return s.ItemsReply(stored=await service.put_items(items))
+    return encode({"stored": await service.put_items(items)})
 
 
 @api.delete("/items/{item:text}", summary="Take away what was put online of an item")
@@ -121,15 +122,24 @@ async def get_memory(user: User, service: Served) -> UserMemory:
     return await service.memory(user)
 
 
-@api.get("/users/{user:text}/features", summary="What the memory says of a user and candidates, as features")
+@api.get(
+    "/users/{user:text}/features",
+    summary="What the memory says of a user and candidates, as features",
+    response_model=s.FeaturesReply,
+)
 async def get_features(
     user: User,
     service: Served,
-    items: Annotated[list[s.Id], Query(min_length=1, description="id of a candidate; once for each")],
+    items: Annotated[s.Ids, Query(min_length=1, description="id of a candidate; once for each")],
     time: Annotated[s.Time | None, Query(description="moment of the request; now if absent")] = None,
-) -> s.FeaturesReply:
-    """A row per candidate: counts, ages, score and read-out, equal to those of the offline export."""
-    return s.FeaturesReply(user=user, features=await service.features(user, items, time))
+) -> Response:
+    """Counts, ages, score and read-out of each candidate, equal to those of the offline export."""
+
+    def document(table: FeatureTable) -> bytes:
+        rows = encoded_list(table.rows())
+        return msgspec.json.encode({"user": user, "items": table.items, "names": table.names, "values": rows})
+
+    return Response(await service.features(user, items, time, document), media_type="application/json")
 
 
 @api.delete("/users/{user:text}/memory", summary="Erase a user")
@@ -163,13 +173,20 @@ async def readyz(service: Served) -> s.StateReply:
 @operations.get("/metrics", summary="Numbers for Prometheus", response_class=Response)
 async def metrics(service: Served) -> Response:
     """Counts and latency histograms, of all processes that share the address."""
-    return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    # In no queue: it must say what is wrong with a service that has too much to do.
+    return Response(await asyncio.to_thread(service.metrics.text), media_type=CONTENT_TYPE_LATEST)
 
 
 def _request(body: s.OneBody) -> ScoreRequest:
     items = [item if isinstance(item, str) else item.item for item in body.items]
     fields = [None if isinstance(item, str) else item.fields for item in body.items]
     return ScoreRequest(body.user, items, body.time, fields if any(fields) else None, body.profile)
+
+
+def _many(requests: Sequence[ScoreRequest], answers: Sequence[Answer | StoreCorruptError]) -> dict[str, object]:
+    """A reply as `ManyReply` describes it."""
+    named = zip(requests, answers, strict=True)
+    return {"results": [_one(of) if isinstance(of, Answer) else _damaged(one.user, of) for one, of in named]}
 
 
 def _one(answer: Answer) -> dict[str, object]:

@@ -19,9 +19,9 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from lifelong.memory.event import LAST_SECOND, MAX_ID
-from lifelong.scoring.leave_out import LEFT_OUT
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID)]
+Ids = Annotated[list[Id], Field(fail_fast=True)]
 Folder = Annotated[str, Field(min_length=1, max_length=4096)]
 
 KEYS = 64
@@ -277,12 +277,13 @@ class FeaturesReply(_Reply):
     """What the memory says of a user and candidates."""
 
     user: str
-    features: Annotated[
-        list[dict[str, str | int | float | None]],
-        Field(
-            description="per candidate: item, events, seconds_since_last, score, readout_0 ..., counts of its fields"
-        ),
-    ]
+    items: list[str] = Field(description="the candidates, in the order of the request")
+    names: list[str] = Field(
+        description="of the features: events, seconds_since_last, score, readout_0 ..., counts of the item's fields"
+    )
+    values: list[list[int | float | None]] = Field(
+        description="per candidate the value of each feature, in the order of `names`; null where there is none"
+    )
 
 
 class ErasedReply(_Reply):
@@ -326,7 +327,6 @@ SwitchBody = Annotated[
 ]
 
 
-AFTER = "as the memory was after so many of her first events, which are folded again; send `time`, too"
 OTHER = "id of another artifact that the store holds memories of, or its first characters; the served one if absent"
 
 
@@ -334,13 +334,6 @@ class ExplainBody(OneBody):
     """One user and the candidates to explain the scores of."""
 
     artifact: Id | None = Field(None, description=OTHER)
-    after_events: Annotated[int, Field(ge=0), BeforeValidator(_whole)] | None = Field(None, description=AFTER)
-    leave_out: list[Annotated[int, Field(ge=1), BeforeValidator(_whole)]] = Field(
-        [],
-        max_length=LEFT_OUT,
-        description="positions of past events, 1 for the first: what each alone does to the scores is found by folding"
-        " the memory again without it",
-    )
 
 
 class ModelReply(_Reply):
@@ -357,7 +350,6 @@ class ModelReply(_Reply):
     time_unit: str = Field(description='"seconds", or "ordinal" for a log without times')
     items: int = Field(description="items of the catalogue")
     event_log: bool = Field(description="whether events are kept for histories and explanations")
-    replayed: int = Field(description="events that a request may have folded again, at most")
     report: bool = Field(description="whether the service shows the report of a comparison at /report")
 
 

@@ -17,10 +17,10 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+import msgspec
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.atomic import guarded
@@ -33,16 +33,17 @@ from lifelong.memory.updater import Updater
 from lifelong.scoring.answer import Answer, ScoreRequest
 from lifelong.scoring.explain import explain
 from lifelong.scoring.explanation import Slot
-from lifelong.scoring.features import features
+from lifelong.scoring.features import FeatureTable, feature_table
 from lifelong.scoring.online_items import Fields, OnlineItems
 from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.slots import slots_of
 from lifelong.serving.batching import Reads, Writes
+from lifelong.serving.bodies import encoded_list
 from lifelong.serving.errors import NotFoundError, TooLargeError
 from lifelong.serving.health import WriteHealth, check_clock
 from lifelong.serving.metrics import Metrics
 from lifelong.serving.queues import Pace, Queue
-from lifelong.serving.views import SERVED, View, Views
+from lifelong.serving.views import Views
 from lifelong.serving.writer import ParsedEvents, Rows, Writer
 from lifelong.store.contract import ITEMS
 
@@ -61,8 +62,6 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 READY_SECONDS = 5.0
 """Seconds after which a store that does not answer makes the service not ready."""
-_REPLAYS = 16
-"""Requests for memories of earlier moments that may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +74,8 @@ class ServiceSettings:
         max_users: users in one request.
         max_candidates: candidates in one request, over all its users.
         max_items: items in one request.
+        max_explained: candidates that one request may have explained: each makes a reply some kilobytes longer.
+        max_values: features in one reply, over all its candidates.
         threads: readers at the same time.
         at_once: up to this many candidates of one user are scored by the event loop's own thread, since the way to
             another thread and back would take as long as the scores.
@@ -104,6 +105,8 @@ class ServiceSettings:
     max_users: int = 1_000
     max_candidates: int = 20_000
     max_items: int = 10_000
+    max_explained: int = 100
+    max_values: int = 100_000
     threads: int = 2
     at_once: int = 128
     late: Literal["apply", "refuse"] = "apply"
@@ -141,7 +144,7 @@ class ServiceSettings:
         >>> ServiceSettings(max_users=10).allow("users", 10)
 
         Args:
-            kind: events, users, candidates or items.
+            kind: events, users, candidates, items, explained or values.
             number: how many of them the request has.
 
         Raises:
@@ -149,8 +152,9 @@ class ServiceSettings:
         """
         most = int(getattr(self, f"max_{kind}"))
         if number > most:
+            words = {"explained": "candidates to explain", "values": "features"}.get(kind, kind)
             raise TooLargeError(
-                f"{number:,} {kind} in one request", expected=f"at most {most:,}", fix="send several requests"
+                f"{number:,} {words} in one request", expected=f"at most {most:,}", fix="send several requests"
             )
 
 
@@ -195,7 +199,6 @@ class Scored:
         request: what was asked.
         answer: the answer.
         time: moment of the request, UTC seconds.
-        role: "served" if a client got the answer.
     """
 
     request_id: str
@@ -203,7 +206,6 @@ class Scored:
     request: ScoreRequest
     answer: Answer
     time: int
-    role: Literal["served", "shadow"] = "served"
 
 
 class Service:
@@ -247,7 +249,7 @@ class Service:
         )
         self._guard = contextlib.ExitStack()
         self.scorer: Scorer = self._scorer(self.updater.artifacts.served.artifact)
-        self.views: Views = Views(store, self.updater.artifacts, dataset=dataset, base_rate=settings.base_rate)
+        self.views: Views = Views(store, self.updater.artifacts, base_rate=settings.base_rate)
         self.metrics: Metrics = Metrics()
         self.health: WriteHealth = WriteHealth(store)
         try:
@@ -272,7 +274,6 @@ class Service:
             on_shed=shed.labels("reads").inc,
             **bounds,
         )
-        self.replays: Queue = Queue(1, "replay", on_shed=shed.labels("reads").inc, **bounds | {"most": _REPLAYS})
         self.writes: Writes = Writes(
             self.updater,
             most_events=settings.max_events,
@@ -396,19 +397,24 @@ class Service:
         for touch in self.on_events:
             touch(users)
 
-    async def answer(self, request: ScoreRequest) -> Answer:
-        """Score one user's candidates."""
+    async def answer(self, request: ScoreRequest, reply: Callable[[Answer], T]) -> T:
+        """Score one user's candidates.
+
+        Args:
+            request: the user and the candidates.
+            reply: what is made of the answer, in the thread that has made the answer: a long one takes as long again.
+        """
         self._allow([request])
-        answer = None
         if len(request.items) <= self.settings.at_once and self._at_hand(request):
             answer = await self.reads.together(request, len(request.items))
-        if answer is None:
-            (answer,) = await self._ask(lambda scorer: self._answered(scorer, [request]))
-        self._count([answer])
-        return answer
+            if answer is not None:
+                return reply(answer)
+        return await self._ask(lambda scorer: reply(self._answered(scorer, [request])[0]))
 
     def _answered(self, scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Answer]:
-        return self._logged(scorer, requests, scorer.answer(requests))
+        answers = self._logged(scorer, requests, scorer.answer(requests))
+        self._count(answers)
+        return answers
 
     def _at_hand(self, request: ScoreRequest) -> bool:
         """Whether an answer takes no longer than the way to a thread and back.
@@ -422,12 +428,17 @@ class Service:
             return not self.store.shared
         return bool(holds([request.user], space=self.scorer.space) and holds(request.items, space=ITEMS))
 
-    async def answer_each(self, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
-        """Score many users' candidates; a user with a damaged memory has the error in the place of her answer."""
+    async def answer_each(
+        self, requests: Sequence[ScoreRequest], reply: Callable[[list[Answer | StoreCorruptError]], T]
+    ) -> T:
+        """Score many users' candidates; a user with a damaged memory has the error in the place of her answer.
+
+        Args:
+            requests: the users and their candidates.
+            reply: see `answer`.
+        """
         self._allow(requests)
-        found = await self._ask(lambda scorer: self._each(scorer, requests))
-        self._count([answer for answer in found if isinstance(answer, Answer)])
-        return found
+        return await self._ask(lambda scorer: reply(self._each(scorer, requests)))
 
     def _each(self, scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Answer | StoreCorruptError]:
         found = scorer.answer_each(requests)
@@ -435,7 +446,9 @@ class Service:
         if len(good) < len(found):
             # The errors themselves name users; the answer has them, the log must not.
             logger.error("POST /v1/score: %d of %d stored memories are damaged", len(found) - len(good), len(found))
-        logged = iter(self._logged(scorer, [one for one, _ in good], [answer for _, answer in good]))
+        answers = self._logged(scorer, [one for one, _ in good], [answer for _, answer in good])
+        self._count(answers)
+        logged = iter(answers)
         return [next(logged) if isinstance(answer, Answer) else answer for answer in found]
 
     def _count(self, answers: Sequence[Answer]) -> None:
@@ -447,22 +460,37 @@ class Service:
             mean = sum([score.score for score in answer.scores]) / len(answer.scores)
             self.metrics.scores.labels(answer.artifact[:12]).observe(mean)
 
-    async def explain(
-        self, request: ScoreRequest, view: View = SERVED, *, leave_out: Sequence[int] = ()
-    ) -> Explanation:
-        """Explain one user's candidates, and what single events of hers do to their scores."""
+    async def explain(self, request: ScoreRequest, artifact: str | None, reply: Callable[[Explanation], T]) -> T:
+        """Explain one user's candidates.
+
+        Args:
+            request: the user and the candidates.
+            artifact: see `asked`.
+            reply: see `answer`.
+        """
         self._allow([request])
+        self.settings.allow("explained", len(request.items))
+        return await self.asked(lambda scorer: reply(explain(scorer, request, dataset=self.dataset)), artifact)
 
-        def explained(scorer: Scorer) -> Explanation:
-            writer = self.views.writer(scorer) if leave_out else None
-            return explain(scorer, request, dataset=self.dataset, leave_out=leave_out, writer=writer)
+    async def features(
+        self, user: str, items: Sequence[str], time: int | None, reply: Callable[[FeatureTable], T]
+    ) -> T:
+        """What the memory says of a user and candidates, as features of another ranker.
 
-        return await self.asked(explained, view, folds=bool(leave_out))
-
-    async def features(self, user: str, items: Sequence[str], time: int | None) -> list[dict[str, Any]]:
-        """What the memory says of a user and candidates, as features of another ranker."""
+        Args:
+            user: her id.
+            items: the candidates.
+            time: moment of the request; now if None.
+            reply: see `answer`.
+        """
         self._allow([ScoreRequest(user, items, time)])
-        return await self._ask(lambda scorer: features(scorer, user, items, time=time))
+
+        def work(scorer: Scorer) -> T:
+            columns = len(feature_table(scorer, user, [], time=time).names)
+            self.settings.allow("values", columns * len(items))
+            return reply(feature_table(scorer, user, items, time=time))
+
+        return await self._ask(work)
 
     async def put_items(self, items: Mapping[str, Fields]) -> int:
         """Add items or change their fields, durably."""
@@ -481,18 +509,14 @@ class Service:
         """
         return await self._ask(lambda scorer: _memory_of(scorer, user))
 
-    async def asked(self, work: Callable[[Scorer], T], view: View = SERVED, *, folds: bool = False) -> T:
-        """What a reader finds out from the scorer that is served or a view of it, in turn with the other readers.
+    async def asked(self, work: Callable[[Scorer], T], artifact: str | None = None) -> T:
+        """What a reader finds out from a scorer, in turn with the other readers.
 
         Args:
             work: what is asked of the scorer.
-            view: what is looked at.
-            folds: whether the work folds events again.
+            artifact: id of another artifact of the store, or its first characters; None for the one that is served.
         """
-        if view.after_events is None and not folds:
-            return await self._ask(lambda served: work(self.views.of(served, view)))
-        # Thousands of events may be folded again: that holds up nobody but others who ask for it.
-        return await self.replays.run(lambda: work(self.views.of(self.scorer, view)))
+        return await self._ask(lambda served: work(self.views.of(served, artifact)))
 
     async def erase(self, user: str) -> bool:
         """Erase a user's memory and events; whether there was anything."""
@@ -524,12 +548,17 @@ class Service:
                 take(scored)
         return named
 
-    async def export(self, user: str) -> dict[str, Any]:
-        """All that is kept of a user."""
+    async def export(self, user: str) -> bytes:
+        """All that is kept of a user, in JSON."""
         found = await self.aside(lambda: export(self.store, user))
-        in_cleaner = partial(asyncio.get_running_loop().run_in_executor, self._cleaner)
-        rows = [row for rows_of in self.on_export for row in await in_cleaner(rows_of, user)]
-        return {**found, "known": found["known"] or bool(rows), "impressions": rows}
+
+        def document() -> bytes:
+            rows = [row for rows_of in self.on_export for row in rows_of(user)]
+            known = found["known"] or bool(rows)
+            lists = {"events": encoded_list(found["events"]), "impressions": encoded_list(rows)}
+            return msgspec.json.encode({**found, "known": known, **lists})
+
+        return await asyncio.get_running_loop().run_in_executor(self._cleaner, document)
 
     def close(self) -> None:
         """Finish what was accepted; the store stays open."""
@@ -538,7 +567,6 @@ class Service:
         self._cleaner.shutdown(wait=True)
         self.writes.close()
         self.reads.close()
-        self.replays.close()
 
     def _allow(self, requests: Sequence[ScoreRequest]) -> None:
         self.settings.allow("users", len(requests))

@@ -53,9 +53,7 @@ class ArtifactState:
     model: Annotated[str | None, Field(description="null where it is not open in this process")]
     path: str
     codec: str
-    phase: Annotated[
-        str, Field(description="ready: can be served; building; behind: catches up without being waited for")
-    ]
+    phase: Annotated[str, Field(description="ready: can be served; building; behind: it failed on an event")]
     served: bool
     built: Annotated[int, Field(description="users built by this process")]
     looked: Annotated[int, Field(description="users looked at in this pass of its build")]

@@ -1,4 +1,4 @@
-"""What a request may look at instead of the served artifact's memories of now: another artifact, an earlier moment."""
+"""The artifacts of a store, which a request may look at instead of the one that is served."""
 
 from __future__ import annotations
 
@@ -10,32 +10,12 @@ from typing import Annotated
 from pydantic import Field
 
 from lifelong.artifact.folder import Artifact
-from lifelong.data.dataset import Dataset
-from lifelong.errors import MismatchError, StoreForeignError, UsageError
+from lifelong.errors import StoreForeignError, UsageError
 from lifelong.memory.artifacts import OpenArtifacts, open_stored
-from lifelong.memory.replaying import Replayer
-from lifelong.memory.writer import MemoryWriter
-from lifelong.scoring.earlier import earlier
 from lifelong.scoring.scorer import Scorer
 from lifelong.serving.errors import NotFoundError, RefusedError
 from lifelong.store.artifact_list import StoredArtifact
 from lifelong.store.contract import MemoryStore
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """What is looked at.
-
-    Args:
-        artifact: id of an artifact that the store holds memories of, or its first characters; None for the served one.
-        after_events: the memory after so many of the user's first events; None for all of them.
-    """
-
-    artifact: str | None = None
-    after_events: int | None = None
-
-
-SERVED = View()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +29,24 @@ class ListedArtifact:
 
 
 class Views:
-    """Opens what requests look at, and keeps it open. Threads may share it.
+    """Opens the artifacts that requests look at, and keeps them open. Threads may share it.
 
     Args:
         store: bound to the served artifact.
         artifacts: those that are open for writing.
-        dataset: each user's first events, where the log lacks them.
         base_rate: share of positives in production: of the first task, or task -> share.
     """
 
     store: MemoryStore
     artifacts: OpenArtifacts
-    dataset: Dataset | None
     base_rate: float | Mapping[str, float] | None
 
     def __init__(
-        self,
-        store: MemoryStore,
-        artifacts: OpenArtifacts,
-        *,
-        dataset: Dataset | None,
-        base_rate: float | Mapping[str, float] | None,
+        self, store: MemoryStore, artifacts: OpenArtifacts, *, base_rate: float | Mapping[str, float] | None
     ) -> None:
-        self.store, self.artifacts, self.dataset, self.base_rate = store, artifacts, dataset, base_rate
+        self.store, self.artifacts, self.base_rate = store, artifacts, base_rate
         self._lock = threading.Lock()
         self._scorers: dict[str, Scorer] = {}
-        self._replayers: dict[str, Replayer] = {}
 
     def listed(self) -> list[ListedArtifact]:
         """The artifacts of the store, in the order in which they came."""
@@ -86,26 +58,27 @@ class Views:
             found.append(ListedArtifact(stored.id, title, stored.phase, stored.id == known.active))
         return found
 
-    def of(self, served: Scorer, view: View) -> Scorer:
-        """The scorer of a view.
+    def of(self, served: Scorer, artifact: str | None) -> Scorer:
+        """The scorer of an artifact.
+
+        Args:
+            served: the scorer that answers requests.
+            artifact: id of an artifact of the store, or its first characters; None for the one that is served.
 
         Raises:
             NotFoundError: the store holds no such artifact.
             RefusedError: the artifact cannot be opened.
-            MomentError: too many events would have to be folded again.
         """
-        scorer = served
-        if view.artifact is not None:
-            try:
-                stored = self.store.artifact_list().named(view.artifact)
-            except UsageError as error:
-                raise NotFoundError(error.found, expected=error.expected, fix="GET /v1/artifacts lists them") from error
-            scorer = served if stored.id == served.artifact.id else self._other(stored)
-        return (
-            scorer if view.after_events is None else earlier(scorer, view.after_events, replayer=self._replayer(scorer))
-        )
+        if artifact is None:
+            return served
+        try:
+            stored = self.store.artifact_list().named(artifact)
+        except UsageError as error:
+            raise NotFoundError(error.found, expected=error.expected, fix="GET /v1/artifacts lists them") from error
+        return served if stored.id == served.artifact.id else self._other(stored)
 
     def _other(self, stored: StoredArtifact) -> Scorer:
+        # Two requests that ask for the same artifact at once must not both open it.
         with self._lock:
             self._forget_dropped()
             if stored.id not in self._scorers:
@@ -127,26 +100,5 @@ class Views:
     def _forget_dropped(self) -> None:
         """Let go of the artifacts that were dropped from the store, with their weights."""
         known = {stored.id for stored in self.store.artifact_list().artifacts}
-        for kept in (self._scorers, self._replayers):
-            for gone in kept.keys() - known:
-                del kept[gone]
-
-    def writer(self, scorer: Scorer) -> MemoryWriter:
-        """Folds events into memories of a scorer's artifact."""
-        return self._replayer(scorer).writer
-
-    def _replayer(self, scorer: Scorer) -> Replayer:
-        with self._lock:
-            if scorer.artifact.id not in self._replayers:
-                self._replayers[scorer.artifact.id] = self._made(scorer)
-            return self._replayers[scorer.artifact.id]
-
-    def _made(self, scorer: Scorer) -> Replayer:
-        codec, writer = scorer.identity.codec, self.artifacts.writer(scorer.artifact.id)
-        if writer is None or writer.runtime.codec.name != codec:
-            writer = MemoryWriter(scorer.artifact, codec, self.store)
-        try:
-            return Replayer(self.store, writer, self.dataset)
-        except MismatchError:
-            # The dataset is that of another artifact: the log alone may do.
-            return Replayer(self.store, writer)
+        for gone in self._scorers.keys() - known:
+            del self._scorers[gone]

@@ -5,7 +5,7 @@
     serve(B)      B served     A ready      `serve(A)` is the way back, at any time
     drop(A)       B served                  space 0 is emptied, and then taken off the list
 
-An artifact in shadow is `behind`: writers leave it alone, and it catches up from the event log.
+An artifact that failed on an event is `behind`: writers leave it alone until it is built again.
 
 The memories of each artifact have a space of their own; its number is never used again. Everything else in a store
 (the event log, event ids, positions, items put online) belongs to all of them: the count in a memory says which events

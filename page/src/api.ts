@@ -52,25 +52,15 @@ export const users = (q: string, story: string, limit: number, signal?: AbortSig
   get<FoundUsers>("v1/users", { q, story, limit }, signal);
 export const history = (user: string, limit: number, signal?: AbortSignal) =>
   get<History>(ofUser(user, "history"), { limit }, signal);
-// An earlier moment: the memory after so many events, and the time of the last of them where it is known.
-export interface Moment {
-  after_events: number;
-  time?: number;
-}
-
-export const top = (user: string, limit: number, moment: Moment | null, signal?: AbortSignal) =>
-  get<TopItems>(ofUser(user, "top"), { limit, ...moment }, signal);
+export const top = (user: string, limit: number, signal?: AbortSignal) => get<TopItems>(ofUser(user, "top"), { limit }, signal);
 export const items = (q: string, limit: number, signal?: AbortSignal) =>
   get<FoundItems>("v1/catalogue", { q, limit }, signal);
-export const explain = (user: string, candidates: string[], view: { moment?: Moment | null; artifact?: string; leave_out?: number[] } = {}, signal?: AbortSignal) =>
-  send<Explanation>("v1/explain", {
-    user, items: candidates, ...view.moment, ...(view.artifact ? { artifact: view.artifact } : {}), ...(view.leave_out ? { leave_out: view.leave_out } : {}),
-  }, signal);
+export const explain = (user: string, candidates: string[], artifact = "", signal?: AbortSignal) =>
+  send<Explanation>("v1/explain", { user, items: candidates, ...(artifact ? { artifact } : {}) }, signal);
 export const artifacts = (signal?: AbortSignal) => get<ListedArtifact[]>("v1/artifacts", {}, signal);
 export const addEvent = (event: Record<string, unknown>) => send<EventsReply>("v1/events", { events: [event] });
 
-export const cells = (user: string, moment: Moment | null, signal?: AbortSignal, artifact = "") =>
-  get<MemoryCells>(ofUser(user, "cells"), { ...(moment ? { after_events: moment.after_events } : {}), artifact }, signal);
+export const cells = (user: string, artifact = "", signal?: AbortSignal) => get<MemoryCells>(ofUser(user, "cells"), { artifact }, signal);
 
 export async function metrics(): Promise<string> {
   const response = await fetch("metrics").catch(() => null);

@@ -4,11 +4,8 @@ import { Candidates, Search, Why } from "./candidates";
 import { asListed, byScore, ordered } from "./changes";
 import type { Snapshot } from "./changes";
 import { BothWhy, Choice, Comparison, Second, TwoCandidates, artifactName } from "./compare";
-import { Difference } from "./difference";
-import type { Artifact } from "./effects";
 import { useLoaded } from "./hooks";
 import { Memory } from "./memory";
-import { Moments, momentOf, momentWords } from "./moment";
 import { Failure, Named, Panel, Scroll } from "./parts";
 import { MOST_ITEMS, read, write } from "./route";
 import type { Route } from "./route";
@@ -24,11 +21,11 @@ const MOST_EVENTS = 100_000;
 
 // The third is raised when an address arrives that the page has not written itself: by a link, or by going back.
 function useRoute(): [Route, (change: Partial<Route>) => void, number] {
-  const [route, setRoute] = useState(() => read(location.hash, location.search));
+  const [route, setRoute] = useState(() => read(location.hash));
   const [arrivals, setArrivals] = useState(0);
   useEffect(() => {
     const onChange = () => {
-      setRoute(read(location.hash, location.search));
+      setRoute(read(location.hash));
       setArrivals((before) => before + 1);
     };
     window.addEventListener("hashchange", onChange);
@@ -71,7 +68,7 @@ export function App() {
       {model.problem ? <Failure problem={model.problem} again={again} /> : null}
       <div class="layout">
         <Users chosen={route.user} story={route.story} text={route.text} version={version}
-          onUser={(user) => { change({ user, after: null, view: null, event: 0 }); }} onStory={(story) => { change({ story }); }} onText={(text) => { change({ text }); }} />
+          onUser={(user) => { change({ user, view: null, event: 0 }); }} onStory={(story) => { change({ story }); }} onText={(text) => { change({ text }); }} />
         <main id="main" tabIndex={-1}>
           {!model.value ? null : route.user ? (
             <UserView key={`${arrivals} ${route.user}`} route={route} model={model.value} artifacts={artifacts.value ?? []} version={version} change={change} again={again} />
@@ -103,28 +100,18 @@ function UserView({ route, model, artifacts, version, change, again }: {
   const { user, items } = route;
   const own = items.length > 0;
   const history = useLoaded((signal) => api.history(user, MOST_EVENTS, signal), [user, version]);
-  const moment = momentOf(route.after, history.value);
-  // An address that names a moment waits for the history, which gives its time.
-  const ready = route.after === null || history.value !== null;
-  const when = JSON.stringify([ready, moment]);
-  const unless = <T,>(answer: () => Promise<T>) => (ready ? answer() : Promise.resolve(null));
-  const cells = useLoaded((signal) => unless(() => api.cells(user, moment, signal)), [user, version, when]);
-  const best = useLoaded((signal) => (own ? Promise.resolve(null) : unless(() => api.top(user, BEST, moment, signal))), [user, own, version, when]);
+  const cells = useLoaded((signal) => api.cells(user, "", signal), [user, version]);
+  const best = useLoaded((signal) => (own ? Promise.resolve(null) : api.top(user, BEST, signal)), [user, own, version]);
   const asked = own ? items : (best.value?.items.map(({ item }) => item) ?? []);
   const question = [user, version, asked.join("\n")];
-  const ask = (view: Parameters<typeof api.explain>[2], signal: AbortSignal) => (asked.length ? unless(() => api.explain(user, asked, view, signal)) : Promise.resolve(null));
-  const explained = useLoaded((signal) => ask({ moment }, signal), [...question, when]);
-  const present = useLoaded((signal) => (moment ? ask({}, signal) : Promise.resolve(null)), [...question, moment !== null]);
-  const presentCells = useLoaded((signal) => (moment ? api.cells(user, null, signal) : Promise.resolve(null)), [user, version, moment !== null]);
+  const ask = (artifact: string, signal: AbortSignal) => (asked.length ? api.explain(user, asked, artifact, signal) : Promise.resolve(null));
+  const explained = useLoaded((signal) => ask("", signal), question);
   const other = artifacts.find(({ id, served }) => route.other && !served && id.startsWith(route.other)) ?? null;
-  const secondAnswer = useLoaded((signal) => (other ? ask({ moment, artifact: other.id }, signal) : Promise.resolve(null)), [...question, when, other?.id]);
-  const secondCells = useLoaded((signal) => (other ? unless(() => api.cells(user, moment, signal, other.id)) : Promise.resolve(null)), [user, version, when, other?.id]);
+  const secondAnswer = useLoaded((signal) => (other ? ask(other.id, signal) : Promise.resolve(null)), [...question, other?.id]);
+  const secondCells = useLoaded((signal) => (other ? api.cells(user, other.id, signal) : Promise.resolve(null)), [user, version, other?.id]);
   const explanation = explained.value;
   const theirs = other ? secondAnswer.value : null;
   const names: [string, string] = [artifactName({ title: model.title, id: model.artifact }), other ? artifactName(other) : ""];
-  const folded: [Artifact, Artifact | null] = [
-    { id: "", name: names[0], count: explanation?.count ?? Infinity }, other && theirs ? { id: other.id, name: names[1], count: theirs.count } : null,
-  ];
   // What was chosen by hand is ordered by its scores.
   const order = own ? byScore : asListed;
   const ranked = explanation ? ordered(explanation, order) : [];
@@ -135,17 +122,14 @@ function UserView({ route, model, artifacts, version, change, again }: {
   const choose = (item: string) => { change({ chosen: item }); };
   const add = (item: string) => { change({ items: [...(own ? items : asked), item].slice(-MOST_ITEMS), chosen: item }); };
   const remove = (item: string) => { change({ items: items.filter((one) => one !== item), chosen: route.chosen === item ? "" : route.chosen }); };
-  const toMoment = (after: number | null) => { change({ after }); };
   const read = async (): Promise<Snapshot> => {
-    const [now, counters] = await Promise.all([api.explain(user, asked), api.cells(user, null)]);
+    const [now, counters] = await Promise.all([api.explain(user, asked), api.cells(user)]);
     return { explanation: now, cells: counters };
   };
   const known = explanation?.known_user ?? history.value?.known_user;
-  const words = moment && history.value ? momentWords(moment, history.value, model) : "";
 
   const memory = (
-    <Panel id="memory-title" title={moment ? "What her memory held" : "What her memory holds"}>
-      {words ? <p class="small moment">{capital(words)}.</p> : null}
+    <Panel id="memory-title" title="What her memory holds">
       {[cells, ...(theirs ? [secondCells] : [])].map(({ problem, again: retry }, at) => (problem ? <Failure key={at} problem={problem} again={retry} /> : null))}
       {theirs ? (
         <div class="columns even">
@@ -158,12 +142,11 @@ function UserView({ route, model, artifacts, version, change, again }: {
   const candidates = (
     <Panel id="candidates-title" title={own ? "Candidates" : `Best ${BEST} of the catalogue`}
       aside={own ? <button type="button" onClick={() => { change({ items: [], chosen: "" }); }}>Show the best</button> : null}>
-      {words ? <p class="small moment">{capital(words)}; scored as of then.</p> : null}
       <div class="choices">
         <Search taken={asked} label="Add an item" onItem={add} />
         {artifacts.some(({ served }) => !served) ? <Choice artifacts={artifacts} other={other} onOther={(id) => { change({ other: id }); }} /> : null}
       </div>
-      <p class="hidden" role="status">{candidate ? <><Named>{candidate.item}</Named>: score {candidate.score.toFixed(3)}, rank {ranked.indexOf(candidate) + 1} of {ranked.length}{words ? `, ${words}` : ""}</> : null}</p>
+      <p class="hidden" role="status">{candidate ? <><Named>{candidate.item}</Named>: score {candidate.score.toFixed(3)}, rank {ranked.indexOf(candidate) + 1} of {ranked.length}</> : null}</p>
       {[best, explained, ...(other ? [secondAnswer] : [])].map(({ problem, again: retry }, at) => (problem ? <Failure key={at} problem={problem} again={retry} /> : null))}
       {explanation && theirs ? <Comparison mine={explanation} theirs={theirs} names={names} chosen={candidate?.item ?? ""} order={order} onChoose={choose} />
         : explanation ? <Candidates explanation={explanation} chosen={candidate?.item ?? ""} own={own} order={order} onChoose={choose} onRemove={remove} /> : null}
@@ -190,24 +173,15 @@ function UserView({ route, model, artifacts, version, change, again }: {
         </div>
         {history.problem ? <Failure problem={history.problem} again={history.again} /> : null}
         {history.value && known !== false ? (
-          <>
-            <Timeline history={history.value} model={model} candidate={candidate} moment={moment} artifacts={folded} after={moment?.after_events ?? null} onAfter={toMoment} shown={route} onShown={change}>
-              {explanation?.recent.length ? <Latest events={explanation.recent} unit={model.time_unit} moment={words} /> : null}
-            </Timeline>
-            {history.value.position.length ? <Moments history={history.value} model={model} after={moment?.after_events ?? null} onAfter={toMoment} /> : null}
-          </>
+          <Timeline history={history.value} model={model} candidate={candidate} shown={route} onShown={change}>
+            {explanation?.recent.length ? <Latest events={explanation.recent} unit={model.time_unit} /> : null}
+          </Timeline>
         ) : null}
       </section>
       {/* The same elements in both layouts: what has the focus keeps it. */}
       <div class={theirs || second ? "three below" : "three"}>
         <div class="held">{memory}</div><div class="list">{candidates}</div><div class="why">{why}</div>
       </div>
-      {moment && snapshot && present.value ? (
-        <Panel id="difference-title" title="What has changed since">
-          <p>Then her memory had {plural(snapshot.explanation.count, "event")}; now it has {present.value.count.toLocaleString("en")}. Scores change with new events, and as time passes.</p>
-          <Difference before={snapshot} after={{ explanation: present.value, cells: presentCells.value }} names={["then", "now"]} chosen={candidate?.item ?? ""} order={order} />
-        </Panel>
-      ) : null}
       <Panel id="write-title" title="Write an event and see what changes">
         <Write user={user} model={model} snapshot={snapshot} order={order} read={read} onWritten={again} />
       </Panel>
@@ -226,14 +200,10 @@ function Listed({ top }: { top: TopItems }) {
   );
 }
 
-function capital(words: string): string {
-  return words.charAt(0).toUpperCase() + words.slice(1);
-}
-
-function Latest({ events, unit, moment }: { events: PastEvent[]; unit: string; moment: string }) {
+function Latest({ events, unit }: { events: PastEvent[]; unit: string }) {
   return (
     <details>
-      <summary>The latest events{moment ? " at that moment" : ""} as a table</summary>
+      <summary>The latest events as a table</summary>
       <Scroll label="The latest events">
         <table class="latest">
           <thead><tr><th scope="col" class="number">No.</th><th scope="col">Item</th><th scope="col">Type</th><th scope="col">When</th><th scope="col">Fields</th></tr></thead>

@@ -1,4 +1,4 @@
-// Two states of one user compared: before and after an event, or at an earlier moment and now.
+// Two states of one user compared: before and after an event.
 
 import type { Candidate, Explanation, MemoryCells } from "./types";
 

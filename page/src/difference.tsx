@@ -7,8 +7,8 @@ import { cellWords, plural, signed } from "./words";
 const FEW = 12;
 
 // What differs between two states of one user: counters, slots, scores and ranks.
-export function Difference({ before, after, names: [then, later], chosen, order }: {
-  before: Snapshot; after: Snapshot; names: [string, string]; chosen: string; order: Order;
+export function Difference({ before, after, chosen, order }: {
+  before: Snapshot; after: Snapshot; chosen: string; order: Order;
 }) {
   const [all, setAll] = useState(false);
   const cells = cellChanges(before.cells, after.cells).sort((a, b) => Math.abs(b.after - b.before) - Math.abs(a.after - a.before));
@@ -29,9 +29,9 @@ export function Difference({ before, after, names: [then, later], chosen, order 
         </button>
       ) : null}
       {slots.length ? <p class="small">Slots that were written: {slots.map((slot) => `${slot.name} (length ${slot.before.toPrecision(3)} → ${slot.after.toPrecision(3)})`).join(", ")}.</p> : null}
-      <Scroll label={`Scores ${then} and ${later}`}>
+      <Scroll label="Scores before and after">
         <table>
-          <thead><tr><th scope="col">Candidate</th><th scope="col" class="number">Score {then}</th><th scope="col" class="number">{later}</th><th scope="col" class="number">Change</th><th scope="col">Rank</th></tr></thead>
+          <thead><tr><th scope="col">Candidate</th><th scope="col" class="number">Score before</th><th scope="col" class="number">after</th><th scope="col" class="number">Change</th><th scope="col">Rank</th></tr></thead>
           <tbody>
             {scores.map((change) => (
               <tr key={change.item} class={change.item === chosen ? "chosen" : ""}>

@@ -8,12 +8,6 @@ import type { Gap, Tick, View } from "./scale";
 export const LANE = 20;
 export const AXIS = 26;
 
-export interface Mark {
-  at: number;
-  // What the event alone does to the score; null where that is not known.
-  effect: number | null;
-}
-
 export interface Drawing {
   x: Float64Array;
   lanes: Lanes;
@@ -22,10 +16,8 @@ export interface Drawing {
   ticks: Tick[];
   view: View;
   // The events that matter for the candidate, for the first row; none without a candidate.
-  marked: Mark[] | null;
+  marked: Float64Array | null;
   selected: number;
-  // The place of the last event of an earlier moment; -1 before the first, null for now.
-  moment: number | null;
 }
 
 export interface Colours {
@@ -33,9 +25,6 @@ export interface Colours {
   soft: string;
   line: string;
   accent: string;
-  up: string;
-  down: string;
-  panel: string;
   lanes: string[];
 }
 
@@ -43,7 +32,7 @@ export function colours(element: HTMLElement): Colours {
   const style = getComputedStyle(element);
   const of = (name: string) => style.getPropertyValue(name).trim();
   return {
-    text: of("--text"), soft: of("--soft"), line: of("--line"), accent: of("--accent"), up: of("--up"), down: of("--down"), panel: of("--panel"),
+    text: of("--text"), soft: of("--soft"), line: of("--line"), accent: of("--accent"),
     lanes: Array.from({ length: 10 }, (_, at) => of(`--lane-${at}`)),
   };
 }
@@ -69,7 +58,6 @@ export function draw(canvas: HTMLCanvasElement, drawing: Drawing, look: Colours)
   pauses(context, drawing, look, pixel, width, bottom);
   if (drawing.marked) marks(context, drawing.marked, look, pixel, width);
   events(context, drawing, look, perPixel, width, top);
-  if (drawing.moment !== null) later(context, drawing, look, pixel, width, bottom);
   if (drawing.selected >= 0) {
     const at = pixel(drawing.x[drawing.selected] ?? 0);
     context.fillStyle = look.text;
@@ -80,21 +68,6 @@ export function draw(canvas: HTMLCanvasElement, drawing: Drawing, look: Colours)
     context.strokeStyle = look.text;
     context.stroke();
   }
-}
-
-// What comes after the moment that is looked at is behind a veil.
-function later(
-  context: CanvasRenderingContext2D, drawing: Drawing, look: Colours, pixel: (at: number) => number, width: number, bottom: number,
-) {
-  const { x, moment } = drawing;
-  const from = moment === null || moment < 0 ? pixel(x[0] ?? 0) - 6 : pixel(x[moment] ?? 0) + 4;
-  if (from > width) return;
-  context.globalAlpha = 0.72;
-  context.fillStyle = look.panel;
-  context.fillRect(Math.max(from, 0), 0, width, bottom);
-  context.globalAlpha = 1;
-  context.fillStyle = look.accent;
-  context.fillRect(Math.round(from) - 1, 0, 2, bottom);
 }
 
 function grid(
@@ -144,18 +117,16 @@ function pauses(
 }
 
 function marks(
-  context: CanvasRenderingContext2D, marked: Mark[], look: Colours, pixel: (at: number) => number, width: number,
+  context: CanvasRenderingContext2D, marked: Float64Array, look: Colours, pixel: (at: number) => number, width: number,
 ) {
-  for (const { at, effect } of marked) {
+  context.fillStyle = look.accent;
+  for (const at of marked) {
     const x = pixel(at);
     if (x < -4 || x > width + 4) continue;
-    // An event that lowers the score points down; those whose effect is known have its colour.
-    const [tip, base] = (effect ?? 0) < 0 ? [LANE - 6, 5] : [5, LANE - 6];
-    context.fillStyle = effect === null ? look.accent : effect < 0 ? look.down : look.up;
     context.beginPath();
-    context.moveTo(x, tip);
-    context.lineTo(x + 5, base);
-    context.lineTo(x - 5, base);
+    context.moveTo(x, 5);
+    context.lineTo(x + 5, LANE - 6);
+    context.lineTo(x - 5, LANE - 6);
     context.fill();
   }
 }

@@ -49,7 +49,7 @@ export function lately(readings: Reading[]): Lately | null {
 }
 
 export function groups(now: Sample[], recent: Lately | null, clock: number): Group[] {
-  return [running(now, clock), load(now, recent), written(now, recent), scores(now, recent), topic(now), shadow(now), store(now)];
+  return [running(now, clock), load(now, recent), written(now, recent), scores(now, recent), topic(now), store(now)];
 }
 
 function running(now: Sample[], clock: number): Group {
@@ -166,22 +166,6 @@ function topic(now: Sample[]): Group {
       { label: "Folded in", value: count(total(now, "lifelong_stream_events_total", { outcome: "applied" })) },
       { label: "No events", value: bad ? plural(bad, "message") : "none", bad: bad > 0 },
       { label: "Deleted before they were read", value: lost ? plural(lost, "message") : "none", bad: lost > 0 },
-    ],
-  };
-}
-
-function shadow(now: Sample[]): Group {
-  if (!has(now, "lifelong_shadow_waiting_users")) return { title: "Shadow", figures: [], note: "No artifact is in shadow." };
-  const first = total(now, "lifelong_shadow_first_total");
-  const half = quantileOf(now, "lifelong_shadow_score_difference", 0.5);
-  return {
-    title: "Shadow",
-    note: half === null ? "It has scored nothing yet." : "",
-    figures: [
-      { label: "Users to catch up", value: count(total(now, "lifelong_shadow_waiting_users")) },
-      { label: "Candidates scored", value: count(total(now, "lifelong_shadow_candidates_total", { outcome: "scored" })) },
-      ...figure("Half of the scores differ by", half === null ? "" : half === Infinity ? "more than 10" : `${half} or less`),
-      ...figure("Same candidate first", first ? percent(total(now, "lifelong_shadow_first_total", { same: "yes" }) / first) : ""),
     ],
   };
 }

@@ -55,13 +55,3 @@ function sameItem(history: History, item: string): Reason {
   const wanted = history.items.values.indexOf(item);
   return { label: item, holds: (at) => wanted >= 0 && history.items.index[at] === wanted, before: "Past events of ", item, after: "." };
 }
-
-// The positions of the latest of these events, of those in a memory after so many events.
-export function latest(history: History, reason: Reason, count: number, most: number): number[] {
-  const found: number[] = [];
-  for (let at = history.position.length - 1; at >= 0 && found.length < most; at--) {
-    const position = history.position[at] ?? 0;
-    if (position <= count && reason.holds(at)) found.push(position);
-  }
-  return found.reverse();
-}

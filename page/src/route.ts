@@ -1,4 +1,4 @@
-// What is shown, as it is kept in the address: #user=Ada&item=gouda&item=cola&chosen=cola&second=gouda&after=40&with=1f2e
+// What is shown, as it is kept in the address: #user=Ada&item=gouda&item=cola&chosen=cola&second=gouda&with=1f2e
 
 import type { View } from "./scale";
 import type { StoryKind } from "./types";
@@ -8,8 +8,6 @@ export interface Route {
   items: string[];
   chosen: string;
   story: StoryKind | "";
-  // The memory after so many events; null for all of them.
-  after: number | null;
   // The first characters of the id of an artifact to compare with.
   other: string;
   // A candidate that is shown next to the chosen one.
@@ -18,8 +16,6 @@ export interface Route {
   text: string;
   // Whether the view of the service is open.
   service: boolean;
-  // Whether the effects of single events are.
-  effects: boolean;
   // What the drawing of the history shows.
   rows: string;
   byNumber: boolean;
@@ -31,16 +27,9 @@ export interface Route {
 const STORIES: readonly string[] = ["long_term", "short_term", "several", "returned"];
 export const MOST_ITEMS = 50;
 
-export function read(hash: string, search = ""): Route {
+export function read(hash: string): Route {
   const given = new URLSearchParams(hash.replace(/^#/, ""));
-  if (!given.has("user") && search) {
-    // Links of earlier releases.
-    const old = new URLSearchParams(search);
-    for (const item of (old.get("items") ?? "").split(",")) if (item.trim()) given.append("item", item.trim());
-    given.set("user", old.get("user") ?? "");
-  }
   const story = given.get("story") ?? "";
-  const after = given.get("after") ?? "";
   const other = given.get("with") ?? "";
   const event = given.get("event") ?? "";
   return {
@@ -49,12 +38,10 @@ export function read(hash: string, search = ""): Route {
     items: [...new Set(given.getAll("item").filter((item) => item && item.length <= 256))].slice(0, MOST_ITEMS),
     chosen: given.get("chosen") ?? "",
     story: STORIES.includes(story) ? (story as StoryKind) : "",
-    after: /^\d{1,9}$/.test(after) ? Number(after) : null,
     other: /^[0-9a-f]{1,64}$/.test(other) ? other : "",
     second: given.get("second") ?? "",
     text: (given.get("find") ?? "").slice(0, 256),
     service: given.get("service") === "open",
-    effects: given.get("effects") === "open",
     rows: given.get("rows") ?? "",
     byNumber: given.get("along") === "number",
     view: viewOf(given.get("view") ?? ""),
@@ -74,7 +61,6 @@ export function write(route: Route): string {
   for (const item of route.items) parts.append("item", item);
   if (route.chosen) parts.set("chosen", route.chosen);
   if (route.story) parts.set("story", route.story);
-  if (route.after !== null) parts.set("after", String(route.after));
   if (route.other) parts.set("with", route.other);
   if (route.second) parts.set("second", route.second);
   if (route.text) parts.set("find", route.text);
@@ -82,7 +68,6 @@ export function write(route: Route): string {
   if (route.byNumber) parts.set("along", "number");
   if (route.view) parts.set("view", `${Math.round(route.view.from * 100) / 100}..${Math.round(route.view.to * 100) / 100}`);
   if (route.event) parts.set("event", String(route.event));
-  if (route.effects) parts.set("effects", "open");
   if (route.service) parts.set("service", "open");
   const text = parts.toString();
   return text ? `#${text}` : "#";

@@ -1,16 +1,12 @@
 import { Fragment } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { ComponentChildren } from "preact";
-import type { Moment } from "./api";
 import { AXIS, LANE, colours, draw } from "./draw";
-import { Effects, EffectsNote, useEffects } from "./effects";
-import type { Artifact } from "./effects";
 import { columnOf, columns, lanes } from "./lanes";
 import { Named, Said } from "./parts";
 import { reasonOf } from "./reasons";
 import type { Route } from "./route";
-import { gaps, lowerBound, moved, nearest, numberTicks, timeTicks, whole, zoomed } from "./scale";
-import type { Mark } from "./draw";
+import { gaps, moved, nearest, numberTicks, timeTicks, whole, zoomed } from "./scale";
 import type { View } from "./scale";
 import type { Candidate, History, Model } from "./types";
 import { ago, date, fieldWords, plural, shown, span } from "./words";
@@ -18,13 +14,12 @@ import { ago, date, fieldWords, plural, shown, span } from "./words";
 const KEYS = "Left and right arrows go from event to event, Shift and arrows move the view, plus and minus zoom, 0 shows all, Home and End go to the first and last event.";
 
 // How the history is drawn, as the address keeps it.
-export type Shown = Pick<Route, "rows" | "byNumber" | "view" | "event" | "effects">;
+export type Shown = Pick<Route, "rows" | "byNumber" | "view" | "event">;
 const PAUSE = 300;
 
 // Below the drawing, `children` are in the row of what can be opened.
-export function Timeline({ history, model, candidate, moment: looked, artifacts: [served, other], after, onAfter, shown: { rows: rowsBy, byNumber, view: firstView, event, effects: open }, onShown, children }: {
-  history: History; model: Model; candidate: Candidate | null; moment: Moment | null; artifacts: [Artifact, Artifact | null];
-  after: number | null; onAfter: (after: number | null) => void; shown: Shown; onShown: (shown: Partial<Shown>) => void; children?: ComponentChildren;
+export function Timeline({ history, model, candidate, shown: { rows: rowsBy, byNumber, view: firstView, event }, onShown, children }: {
+  history: History; model: Model; candidate: Candidate | null; shown: Shown; onShown: (shown: Partial<Shown>) => void; children?: ComponentChildren;
 }) {
   const names = useMemo(() => columns(history, model.number_fields), [history, model]);
   const timed = model.time_unit === "seconds";
@@ -37,22 +32,8 @@ export function Timeline({ history, model, candidate, moment: looked, artifacts:
   const used = names.includes(rowsBy) ? rowsBy : (names[0] ?? "item");
   const rows = useMemo(() => lanes(columnOf(history, used)), [history, used]);
   const pauses = useMemo(() => (byTime ? gaps(x) : []), [x, byTime]);
-  const moment = useMemo(() => (after === null ? null : lowerBound(history.position, after + 1) - 1), [history, after]);
   const reason = useMemo(() => reasonOf(history, candidate), [history, candidate]);
-  const held = after ?? history.count;
-  const few = held <= model.replayed;
-  const asked = { history, model, candidate, moment: looked, reason, held };
-  const mine = useEffects({ ...asked, artifact: served });
-  const theirs = useEffects({ ...asked, artifact: other });
-  const single = [mine, theirs].filter((one) => one !== null);
-  const effects = mine?.events;
-  const marked = useMemo(() => {
-    if (!reason) return null;
-    const known = new Map(effects?.map(({ position, effect }) => [position, effect]));
-    const found: Mark[] = [];
-    x.forEach((at, place) => { if (reason.holds(place)) found.push({ at, effect: known.get(history.position[place] ?? 0) ?? null }); });
-    return found;
-  }, [reason, x, effects, history]);
+  const marked = useMemo(() => (reason ? x.filter((_, place) => reason.holds(place)) : null), [reason, x]);
   // The first drawing is that of the address; other events, or another axis, begin with all of them.
   const drawn = useRef({ all, history });
   useLayoutEffect(() => {
@@ -75,7 +56,7 @@ export function Timeline({ history, model, candidate, moment: looked, artifacts:
       const most = canvas.clientWidth / 110;
       const ticks = byTime ? timeTicks(view, most) : numberTicks(view, most);
       const gapLabel = ({ from, to }: View) => (timed ? `${span(to - from)} without an event` : "no event");
-      draw(canvas, { x, lanes: rows, gaps: pauses, gapLabel, ticks, view, marked, selected, moment }, colours(canvas));
+      draw(canvas, { x, lanes: rows, gaps: pauses, gapLabel, ticks, view, marked, selected }, colours(canvas));
     };
     const soon = () => { if (!frame) frame = requestAnimationFrame(paint); };
     const watch = new ResizeObserver(soon);
@@ -88,7 +69,7 @@ export function Timeline({ history, model, candidate, moment: looked, artifacts:
       scheme.removeEventListener("change", soon);
       cancelAnimationFrame(frame);
     };
-  }, [x, rows, pauses, view, marked, selected, moment, byTime, timed]);
+  }, [x, rows, pauses, view, marked, selected, byTime, timed]);
 
   const least = Math.min(all.to - all.from, byTime ? 3_600 : 5);
   const zoom = (factor: number, around?: number) => {
@@ -120,7 +101,6 @@ export function Timeline({ history, model, candidate, moment: looked, artifacts:
   };
   const pointers = usePointers(box, view, setView, all, least, (at) => { select(nearest(x, at)); });
 
-  const chosen = history.position[selected];
   if (!x.length) return <p class="soft">No event is known: {history.note}.</p>;
   return (
     <>
@@ -158,19 +138,9 @@ export function Timeline({ history, model, candidate, moment: looked, artifacts:
       </div>
       {/* What is closed describes nothing to a screen reader. */}
       <p class="hidden" id="timeline-keys">{KEYS}</p>
-      <div class="head">
-        <p class="selected" aria-live="polite">{selected >= 0 && selected < x.length ? <EventWords history={history} at={selected} unit={model.time_unit} /> : `${plural(x.length, "event")}; select one in the timeline.`}</p>
-        {chosen !== undefined && chosen < history.count && chosen <= model.replayed ? (
-          <button type="button" class="quiet" onClick={() => { onAfter(chosen); }}>Show her memory after event {chosen.toLocaleString("en")}</button>
-        ) : null}
-      </div>
+      <p class="selected" aria-live="polite">{selected >= 0 && selected < x.length ? <EventWords history={history} at={selected} unit={model.time_unit} /> : `${plural(x.length, "event")}; select one in the timeline.`}</p>
       {reason ? <p class="small">▲ {reason.before}<Named>{reason.item}</Named>{reason.after}</p> : null}
-      {marked?.length ? <EffectsNote by={single} few={few} most={model.replayed} /> : null}
       <div class="more">
-        {candidate && few ? (
-          <Effects by={single} item={candidate.item} all={marked?.length ?? 0} unit={model.time_unit} open={open} onOpen={(effects) => { onShown({ effects }); }}
-            selected={history.position[selected] ?? 0} onSelect={(position) => { select(history.position.indexOf(position)); }} />
-        ) : null}
         {children}
         <details>
           <summary>Keys and source</summary>

@@ -18,7 +18,6 @@ export interface Model {
   time_unit: string;
   items: number;
   event_log: boolean;
-  replayed: number;
   report: boolean;
 }
 
@@ -151,7 +150,6 @@ export interface Candidate {
   events: (PastEvent & { attention: number })[];
   rest: { events: number; attention: number } | null;
   counted: { values: CountedValue[]; affinities: Affinity[]; slots_effect: number | null; rhythm?: Rhythm | null } | null;
-  event_effects: (PastEvent & { effect: number })[];
   popularity: number | null;
   from_counts: number | null;
 }

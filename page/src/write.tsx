@@ -71,7 +71,7 @@ function Outcome({ item, note, before, after, order }: { item: string; note: str
   return (
     <>
       <p><strong>Written:</strong> <bdi class="word">{item}</bdi>. The memory has {plural(after.explanation.count, "event")} now, {before.explanation.count.toLocaleString("en")} before. {note}</p>
-      <Difference before={before} after={after} names={["before", "after"]} chosen={item} order={order} />
+      <Difference before={before} after={after} chosen={item} order={order} />
     </>
   );
 }

@@ -33,7 +33,6 @@ test("a service that gives nothing says so in words", () => {
   expect(found("", "Events").note).toContain("No event was written");
   expect(found("", "Scores").note).toContain("Nothing was scored");
   expect(found("", "Topic").note).toBe("This service follows no topic.");
-  expect(found("", "Shadow").note).toBe("No artifact is in shadow.");
   expect(found("", "Store").note).toContain("gives no figures");
   expect(found("", "Load").figures["Requests a second"]).toBe("reading …");
 });

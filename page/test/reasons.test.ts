@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { latest, reasonOf } from "../src/reasons";
+import { reasonOf } from "../src/reasons";
 import type { Candidate, History } from "../src/types";
 
 const history: History = {
@@ -9,7 +9,7 @@ const history: History = {
 };
 const plain: Candidate = {
   item: "tea", known_item: true, score: 1, probability: null, reason: null, fields: {}, slots: [], events: [], rest: null, counted: null,
-  event_effects: [], popularity: null, from_counts: null,
+  popularity: null, from_counts: null,
 };
 const value = (field: string, text: string, times: number, effect: number) => ({
   field, value: text, state: "counted" as const, times, events_ago: 1, precision: "exact" as const, effect, low: null, high: null,
@@ -48,11 +48,3 @@ test("a number is counted together with numbers close to it, and all their event
 });
 
 test("without a candidate nothing is marked", () => { expect(reasonOf(history, null)).toBeNull(); });
-
-test("the latest of the events that matter are asked for, up to the moment that is looked at", () => {
-  const reason = reasonOf(history, plain);
-  if (!reason) throw new Error("nothing is marked");
-  expect(latest(history, reason, 3, 20)).toEqual([1, 3]);
-  expect(latest(history, reason, 3, 1)).toEqual([3]);
-  expect(latest(history, reason, 2, 20)).toEqual([1]);
-});

@@ -312,20 +312,6 @@ def test_explain_shows_slots_and_events(run, artifact, filled):
     assert "i1 (same item, category, 1 day ago)" in outcome.stdout
 
 
-def test_explain_says_what_single_events_do_to_the_score(run, artifact, filled):
-    words = ("explain", artifact, "--store", filled, "--user", "u1", "--items", "i1", "--time", TIME, "--leave-out")
-    outcome = run(*words, "1,3")
-    assert outcome.code == 0
-    (found,) = run(*words, "1,3", "--json").document["candidates"]
-    assert {event["position"] for event in found["event_effects"]} == {1, 3}
-    table = outcome.stdout[outcome.stdout.index("effect on the score") :]
-    first, second = found["event_effects"]
-    row = next(line for line in table.splitlines() if f"{first['effect']:+.3f}" in line)
-    assert first["item"] in row and table.index(f"{first['effect']:+.3f}") < table.index(f"{second['effect']:+.3f}")
-    wrong = run(*words, "last")
-    assert wrong.code == 2 and "numbers of past events" in wrong.stderr
-
-
 def test_explain_for_machines_is_what_the_service_answers(run, artifact, filled):
     words = ("--user", "u1", "--items", "i1,i2", "--time", TIME, "--json")
     document = run("explain", artifact, "--store", filled, *words).document

@@ -17,6 +17,7 @@ from lifelong.memory.updater import Updater, UserEvent  # noqa: E402
 from lifelong.scoring import features as featuring  # noqa: E402
 from lifelong.scoring.features import export_features, features  # noqa: E402
 from lifelong.scoring.scorer import Scorer  # noqa: E402
+from lifelong.serving.service import ServiceSettings  # noqa: E402
 from lifelong.store.ram import InMemoryStore  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -79,9 +80,22 @@ def test_the_service_gives_the_features(make_client, tally) -> None:
     client.post("/v1/events", {"events": [{"user": "u/1", "item": "i1", "time": START}]})
     reply = client.get(f"/v1/users/u/1/features?items=i1&items=i2&time={START + 60}")
     assert reply.status_code == 200
-    first, second = reply.json()["features"]
-    assert (first["item"], first["events"], first["item_times"], second["item_times"]) == ("i1", 1, 1, 0)
+    found = reply.json()
+    first, second = (dict(zip(found["names"], row, strict=True)) for row in found["values"])
+    assert (found["user"], found["items"]) == ("u/1", ["i1", "i2"])
+    assert (first["events"], first["item_times"], second["item_times"]) == (1, 1, 0)
+    scorer = client.app.state.service.scorer
+    assert [{"item": "i1", **first}, {"item": "i2", **second}] == features(scorer, "u/1", ["i1", "i2"], time=START + 60)
     assert client.get("/v1/users/u/1/features").status_code == 422
+
+
+def test_the_service_bounds_how_many_features_a_reply_has(make_client, tally) -> None:
+    names = make_client(tally).get("/v1/users/u/features?items=i1").json()["names"]
+    client: Client = make_client(tally, settings=ServiceSettings(max_values=2 * len(names)))
+    assert client.get("/v1/users/u/features?items=i1&items=i2").status_code == 200
+    refused = client.get("/v1/users/u/features?items=i1&items=i2&items=i3")
+    assert refused.status_code == 413
+    assert refused.json()["error"]["found"] == f"{3 * len(names)} features in one request"
 
 
 def test_other_endings_and_splits_are_refused(artifact, dataset, tmp_path) -> None:

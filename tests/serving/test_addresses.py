@@ -69,3 +69,9 @@ def test_what_is_not_utf_8_is_refused_and_is_no_other_user(client, wrong):
         assert answer.status_code == 422, address
         assert answer.json()["error"]["found"] == "the address of the request is not text in UTF-8"
     assert client.get("/v1/users/%EF%BF%BD/memory").json()["count"] == 1
+
+
+def test_an_address_of_too_many_parameters_is_refused(client):
+    answer = client.get("/v1/model?" + "&a=1" * 4_000)
+    assert answer.status_code == 413
+    assert "at most 4,000" in answer.json()["error"]["expected"]

@@ -33,6 +33,7 @@ def test_events_and_scores_mean_the_same_in_both_forms(client, make_client):
         ("/v1/score", SCORE),
         ("/v1/score", {"requests": [SCORE, {"user": "nobody", "items": ["i1"], "time": 5}]}),
         ("/v1/score", {"user": "u", "items": [f"i{number}" for number in range(5_000)], "time": 1_700_000_001}),
+        ("/v1/explain", SCORE | {"time": 1_700_000_001}),
     ):
         packed, plain = send(client, path, body), send(other, path, body, JSON)
         assert (packed.status_code, packed.headers["content-type"]) == (200, PACKED)
@@ -125,15 +126,17 @@ def test_events_and_scores_are_answered_without_a_search_for_their_route(client,
 
 
 @pytest.mark.parametrize("size", [1, LARGE])
-def test_what_is_no_json_is_read_again_whole(client, size):
+def test_what_is_no_json_is_refused(client, size):
     answer = send(client, "/v1/score", b'{"user": "' + b"u" * size, JSON)
     assert answer.status_code == 422
     assert answer.json()["error"]["found"].startswith("the body is not JSON")
 
 
-def test_other_addresses_take_json_alone(client):
-    answer = send(client, "/v1/explain", SCORE)
+def test_bodies_of_the_operator_are_small_and_json_alone(client):
+    answer = send(client, "/v1/admin/switch", {"back": True})
     assert answer.status_code == 415 and answer.json()["error"]["expected"] == JSON
+    answer = send(client, "/v1/admin/switch", {"back": True, "more": "x" * 100_000}, JSON)
+    assert answer.status_code == 413 and answer.json()["error"]["expected"] == "at most 65,536 bytes"
     answer = send(client, "/v1/score", SCORE, "text/plain")
     assert answer.status_code == 415 and answer.json()["error"]["expected"] == f"{JSON} or {PACKED}"
 

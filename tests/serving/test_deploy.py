@@ -20,7 +20,6 @@ from lifelong.cli.program import build
 from lifelong.ingestion.following import StreamCollector
 from lifelong.ingestion.kafka import Followed, Place
 from lifelong.serving.app import create_app
-from lifelong.serving.shadow import ShadowMetrics
 from lifelong.version import __version__
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +38,7 @@ def queries():
 
 @pytest.fixture
 def samples(artifact, tmp_path, client):
-    """Name of each sample that a service, its topic and its shadow can give -> names of its labels, where seen."""
+    """Name of each sample that a service and its topic can give -> names of its labels, where seen."""
     pytest.importorskip("rocksdict")
     from lifelong.store.rocksdb import RocksDbStore
 
@@ -53,7 +52,6 @@ def samples_of(client):
     client.post("/v1/events", {"events": [{"user": "u", "item": "i1", "time": 1_700_000_000}]})
     client.post("/v1/score", {"user": "u", "items": ["i1", "never seen"], "time": 1_700_000_001})
     others = CollectorRegistry()
-    ShadowMetrics(others)
     followed = Followed(places={0: Place(offset=3, lag=2)})
     others.register(StreamCollector(lambda: followed, lambda: True))
     found: dict[str, set[str]] = {}

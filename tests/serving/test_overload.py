@@ -479,7 +479,7 @@ def test_a_rush_is_refused_when_heads_have_come_and_the_connections_stay(app, mo
     full, begun = [True], []
     monkeypatch.setattr(app.state.rush, "full", lambda path: full[0])
     answer = app.state.service.answer
-    monkeypatch.setattr(app.state.service, "answer", lambda request: begun.append(1) or answer(request))
+    monkeypatch.setattr(app.state.service, "answer", lambda *given: begun.append(1) or answer(*given))
     body, head = b'{"user": "u", "items": ["i1"]}', {"Content-Type": "application/json"}
     with running(app) as port, contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=300)) as client:
 

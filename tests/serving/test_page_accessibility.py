@@ -42,14 +42,12 @@ OUTSIDE = """
 - main:
   - region "Ada":
     - heading "Ada" [level=2]
-  - region "What her memory held":
-    - heading "What her memory held" [level=2]
+  - region "What her memory holds":
+    - heading "What her memory holds" [level=2]
   - region "Candidates":
     - heading "Candidates" [level=2]
   - region "Why gouda?":
     - heading "Why gouda?" [level=2]
-  - region "What has changed since":
-    - heading "What has changed since" [level=2]
   - region "Write an event and see what changes":
     - heading "Write an event and see what changes" [level=2]
 """
@@ -69,18 +67,13 @@ USER = """
 - 'application "History of Ada: 483 events"'
 - paragraph: 483 events; select one in the timeline.
 - paragraph: /The past events that matter most for gouda/
-- group: /Effects of single events/
-- group: The latest events at that moment as a table
+- group: The latest events as a table
 - group: Keys and source
-- button "One event earlier"
-- slider "Her memory at an earlier moment"
-- button "One event later"
-- button "Now"
 """
 
 CANDIDATES = """
 - combobox "Add an item"
-- status: /gouda. score -?\\d+\\.\\d{3}, rank \\d of 2, after event 40 of 483/
+- status: /gouda. score -?\\d+\\.\\d{3}, rank \\d of 2/
 - table:
   - rowgroup:
     - row:
@@ -97,15 +90,14 @@ CANDIDATES = """
         - button /Remove (cola|gouda)/
 """
 
-MOMENT = "#user=Ada&item=cola&item=gouda&chosen=gouda&after=40"
+CANDIDATE = "#user=Ada&item=cola&item=gouda&chosen=gouda"
 
 
 @pytest.fixture
 def read(page, address):
-    """The page at an earlier moment, with two candidates, once all of it is there."""
-    page.goto(f"{address}/{MOMENT}")
-    page.get_by_role("heading", name="What has changed since").wait_for()
-    page.get_by_text(re.compile("^Effects of single events: No")).wait_for()
+    """The page with two candidates, once all of it is there."""
+    page.goto(f"{address}/{CANDIDATE}")
+    page.get_by_role("heading", name="Why gouda?").wait_for()
     return page
 
 
@@ -125,11 +117,10 @@ NAMELESS = re.compile(r"- (button|link|textbox|searchbox|combobox|slider|radio|a
 
 
 def test_no_control_is_without_a_name(read):
-    read.get_by_text(re.compile("^Effects of single events: No")).click()
-    read.get_by_text("The latest events at that moment").click()
+    read.get_by_text("The latest events as a table").click()
     read.get_by_text("Keys and source").click()
     found = read.locator("body").aria_snapshot()
-    assert 'button "No. ' in found and "application" in found
+    assert "application" in found
     assert NAMELESS.findall(found) == []
 
 
@@ -148,23 +139,11 @@ def test_the_timeline_says_how_it_is_used_and_its_events_are_announced(read):
     playwright.expect(said).to_match_aria_snapshot("- paragraph: /No\\. 483 · /")
 
 
-def test_the_events_that_matter_are_buttons_with_their_numbers(read):
-    read.get_by_text(re.compile("^Effects of single events: No")).press("Enter")
-    button = read.get_by_role("button", name="No. 31 gouda")
-    button.press("Enter")
-    playwright.expect(read.get_by_role("button", name="No. 31 gouda", pressed=True)).to_have_count(1)
-    playwright.expect(read.get_by_role("region", name="Ada").locator("[aria-live=polite]")).to_contain_text("No. 31 ·")
-
-
 def test_a_new_score_is_announced(read):
     # The region was there before its words change: only then do screen readers say them.
     said = read.get_by_role("region", name="Candidates").get_by_role("status")
     region = said.element_handle()
-    playwright.expect(said).to_have_text(re.compile(r"^gouda: score -?\d+\.\d{3}, rank \d of 2, after event 40 of 483"))
-    before = said.inner_text()
-    read.get_by_role("slider", name="Her memory at an earlier moment").press("ArrowRight")
-    playwright.expect(said).to_have_text(re.compile("after event 41 of 483"))
-    assert said.inner_text() != before
+    playwright.expect(said).to_have_text(re.compile(r"^gouda: score -?\d+\.\d{3}, rank \d of 2$"))
     read.get_by_role("button", name="cola", exact=True).press("Enter")
     playwright.expect(said).to_have_text(re.compile("^cola: score"))
     shown = read.get_by_role("region", name="Candidates").get_by_role("row", name="cola").inner_text()
@@ -205,7 +184,6 @@ def touched(page, address):
     page.set_viewport_size({"width": 360, "height": 740})
     page.goto(f"{address}/#user=Ada&item=gouda")
     page.get_by_role("heading", name="Why gouda?").wait_for()
-    page.get_by_text(re.compile("^Effects of single events: No")).wait_for()
     page.get_by_role("application").evaluate("(one) => one.scrollIntoView({ block: 'center' })")
     return page, Fingers(page)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from contextlib import closing
-from time import time as time_now
 from urllib.parse import quote_plus
 
 import pytest
@@ -31,7 +30,7 @@ def other(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory, other):
-    with shop_service(tmp_path_factory.mktemp("page"), shadow=other) as found:
+    with shop_service(tmp_path_factory.mktemp("page"), other=other) as found:
         yield found
 
 
@@ -60,7 +59,6 @@ def test_a_link_holds_what_was_looked_for_how_the_history_is_drawn_and_what_is_o
     page.get_by_label("Along").select_option("number")
     page.get_by_role("button", name="Zoom in").click()
     page.get_by_role("application").press("End")
-    opened(page)
     page.get_by_role("searchbox", name="Find by id").fill("Be")
     page.get_by_text(re.compile("^Service: ")).click()
     words = (
@@ -69,7 +67,6 @@ def test_a_link_holds_what_was_looked_for_how_the_history_is_drawn_and_what_is_o
         "along=number",
         r"view=[\d.]+\.\.[\d.]+",
         "event=483",
-        "effects=open",
         "find=Be",
         "service=open",
     )
@@ -80,7 +77,6 @@ def test_a_link_holds_what_was_looked_for_how_the_history_is_drawn_and_what_is_o
     page.goto(link)
     playwright.expect(page.get_by_role("region", name="What runs")).to_be_visible()
     playwright.expect(page.get_by_text(drawn)).to_be_visible()
-    playwright.expect(page.locator("table.effects")).to_be_visible()
     playwright.expect(page.get_by_role("searchbox", name="Find by id")).to_have_value("Be")
     playwright.expect(page.get_by_label("Rows by")).to_have_value("item")
     playwright.expect(page.get_by_text(re.compile("^The scores differ by"))).to_be_visible()
@@ -110,98 +106,17 @@ def test_the_events_that_matter_most_are_those_of_the_largest_effect(page, addre
     playwright.expect(page.get_by_text(re.compile(words))).to_be_visible()
 
 
-def opened(page):
-    """Open the effects of single events, once they are known."""
-    page.get_by_text(re.compile(r"^Effects of single events: No\. \d+ alone")).click()
-    page.locator("table.effects").wait_for()
-
-
-def effects(page):
-    """Number of the event -> its effect, as the page shows them."""
-    rows = page.locator("table.effects tbody tr").all_inner_texts()
-    found = (re.search(r"No\. (\d+) .*?([+\u2212]?\d+\.\d{3})", row, re.DOTALL) for row in rows)
-    return {int(one[1]): one[2].replace("\u2212", "-").removeprefix("+") for one in found if one}
-
-
-@pytest.mark.parametrize("after", [0, 300], ids=["now", "then"])
-def test_what_each_event_that_matters_does_alone_is_shown_and_leads_to_the_event(page, address, after):
-    page.goto(f"{address}/#user=Ada&item=gouda&chosen=gouda" + f"&after={after}" * bool(after))
-    history = page.request.get(f"{address}/v1/users/Ada/history").json()
-    gouda = history["items"]["values"].index("gouda")
-    bought = [at for at, item in zip(history["position"], history["items"]["index"], strict=True) if item == gouda]
-    wanted = [at for at in bought if not after or at <= after][-20:]
-    opened(page)
-    time = history["time"][after - 1] if after else int(time_now())
-    body = {"user": "Ada", "items": ["gouda"], "leave_out": wanted, "time": time}
-    body |= {"after_events": after} if after else {}
-    (asked,) = page.request.post(f"{address}/v1/explain", data=body).json()["candidates"]
-    shown = effects(page)
-    assert set(shown) == set(wanted)
-    for one in asked["event_effects"]:
-        # Now has moved on since the page asked.
-        assert float(shown[one["position"]]) == pytest.approx(one["effect"], abs=0.0011 if after else 0.02)
-    first = asked["event_effects"][0]["position"] if after else next(iter(shown))
-    page.get_by_role("button", name=f"No. {first} gouda").press("Enter")
-    playwright.expect(page.locator("p.selected")).to_contain_text(f"No. {first} · gouda")
-    playwright.expect(page).to_have_url(re.compile(f"event={first}"))
-
-
-def test_effects_of_single_events_by_two_artifacts_stand_side_by_side(page, address, other):
-    page.goto(f"{address}/#user=Ada&item=gouda&chosen=gouda&after=300&with={other.id[:12]}&effects=open")
-    page.locator("table.effects").wait_for()
-    # Effect, bar, effect, bar.
-    name = f"Effect by Tally {other.id[:8]}"
-    playwright.expect(page.get_by_role("columnheader", name=name)).to_be_visible()
-    playwright.expect(page.locator("table.effects tbody tr").first.locator("td.number")).to_have_count(2)
-    rows = page.locator("table.effects tbody tr")
-    playwright.expect(rows.first.locator("td.number").last).not_to_have_text("–")
-    history = page.request.get(f"{address}/v1/users/Ada/history").json()
-    shown = {}
-    for row in rows.all():
-        mine, theirs = (cell.replace("\u2212", "-") for cell in row.locator("td.number").all_inner_texts())
-        shown[int(re.search(r"No\. (\d+)", row.inner_text())[1])] = float(mine), float(theirs)
-    body = {"user": "Ada", "items": ["gouda"], "after_events": 300, "time": history["time"][299]}
-    body |= {"leave_out": sorted(shown)}
-    for at, artifact in enumerate(({}, {"artifact": other.id})):
-        (asked,) = page.request.post(f"{address}/v1/explain", data=body | artifact).json()["candidates"]
-        expected = {one["position"]: one["effect"] for one in asked["event_effects"]}
-        assert {position: both[at] for position, both in shown.items()} == pytest.approx(expected, abs=0.0011)
-    assert any(mine != theirs for mine, theirs in shown.values())
-
-
-def test_where_another_artifact_cannot_leave_events_out_the_page_says_which_and_why(failing, address, other):
-    found = "2 of 483 events of user 'Ada' are not known"
-
-    def refuse(route):
-        body = route.request.post_data_json
-        if body.get("artifact") and body.get("leave_out"):
-            route.fulfill(status=409, json={"error": {"found": found, "expected": "", "fix": "serve with --data"}})
-        else:
-            route.continue_()
-
-    failing.route("**/v1/explain", refuse)
-    failing.goto(f"{address}/#user=Ada&item=gouda&with={other.id[:12]}&effects=open")
-    failing.locator("table.effects").wait_for()
-    single = failing.locator("details.single")
-    playwright.expect(single.get_by_text(f"By Tally {other.id[:8]}:")).to_be_visible()
-    playwright.expect(single.get_by_role("alert")).to_contain_text(found)
-    playwright.expect(single.get_by_role("alert")).to_contain_text("To do: serve with --data")
-    playwright.expect(single.locator("tbody tr").first.locator("td.number").last).to_have_text("–")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_timeline_memory_and_candidates_are_on_the_first_screen(page, address, scheme):
     page.set_viewport_size({"width": 1280, "height": 800})
     page.emulate_media(color_scheme=scheme)
     page.goto(f"{address}/#user=Ada")
     page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
-    # What comes last above them.
-    page.get_by_text(re.compile(r"^Effects of single events: No\.")).wait_for()
     visible = """(names) => names.map((name) => {
       const box = document.querySelector(name).getBoundingClientRect();
       return box.top >= 0 && box.bottom <= innerHeight;
     })"""
-    first = ["canvas", ".moments", ".held h2", ".held tbody tr", ".list h2", ".list thead"]
+    first = ["canvas", ".held h2", ".held tbody tr", ".list h2", ".list thead"]
     assert page.evaluate(visible, first) == [True] * len(first)
 
 
@@ -221,7 +136,7 @@ def test_a_price_is_shown_as_the_range_that_is_counted_as_explain_prints_it(page
     assert all(re.fullmatch(r"[\d.]+–[\d.]+", name) for name in cells.locator("tbody th").all_inner_texts())
 
 
-def test_without_all_events_the_page_says_why_single_effects_are_not_known(page, artifact):
+def test_without_an_event_log_the_page_says_that_no_event_is_known(page, artifact):
     with closing(open_store("memory://")) as store:
         app = create_app(artifact, store, settings=ServiceSettings(event_log=False))
         with served(app) as address:
@@ -230,7 +145,6 @@ def test_without_all_events_the_page_says_why_single_effects_are_not_known(page,
             page.goto(f"{address}/#user=u&item=i1")
             page.get_by_role("heading", name="Why i1?").wait_for()
             playwright.expect(page.get_by_text("No event is known")).to_be_visible()
-            assert page.locator("table.effects").count() == 0
 
 
 def test_the_list_over_the_catalogue_is_ordered_with_popularity_and_says_so_and_own_candidates_by_score(page, address):
@@ -399,18 +313,16 @@ def test_a_right_to_left_name_turns_no_words_around_it(page, address):
     times = [1_700_000_000 + at * 86_400 for at in range(3)]
     events = [{"user": user, "item": name, "time": at} for name, at in zip([item, "cola", item], times, strict=True)]
     page.request.post(f"{address}/v1/events", data={"events": events})
-    page.goto(f"{address}/#user={user}&item={item}&item=cola&chosen={item}&second=cola&after=2&find={user}x&rows=item")
+    page.goto(f"{address}/#user={user}&item={item}&item=cola&chosen={item}&second=cola&find={user}x&rows=item")
     playwright.expect(page.locator("p", has_text="▲")).to_contain_text(item)
-    page.get_by_text(re.compile("^Effects of single events: No")).click()
-    page.get_by_role("columnheader", name="Event", exact=True).wait_for()
     page.get_by_role("application").press("Home")
     playwright.expect(page.locator("p.selected")).to_contain_text(f"No. 1 · {item}")
-    page.get_by_text("The latest events at that moment").click()
+    page.get_by_text("The latest events as a table").click()
     assert page.evaluate(MIXED) == []
 
 
 def test_nor_does_one_in_a_sentence_of_the_service(failing, address):
-    found = "the memory of user '\u05e9\u05dc\u05d5\u05dd' after 2 events is not known"
+    found = "the memory of user '\u05e9\u05dc\u05d5\u05dd' is not known"
     failing.route("**/v1/explain", lambda route: route.fulfill(status=409, json={"error": {"found": found}}))
     failing.goto(f"{address}/#user=Ada&item=cola")
     playwright.expect(failing.get_by_text(found)).to_be_visible()
@@ -435,52 +347,6 @@ def test_nothing_is_cut_off_on_a_narrow_screen(page, address):
     page.goto(f"{address}/#user=Ada")
     page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-
-
-def explained(page, address, **asked):
-    """Item -> score of an explanation, as the page writes it."""
-    answer = page.request.post(f"{address}/v1/explain", data={"user": "Ada", **asked}).json()
-    return {one["item"]: f"{one['score']:.3f}" for one in answer["candidates"]}
-
-
-def test_an_earlier_moment_is_reached_with_the_keyboard_and_by_a_link_on_a_narrow_screen(page, address):
-    page.set_viewport_size({"width": 360, "height": 740})
-    page.goto(f"{address}/#user=Ada&item=cola&item=gouda")
-    slider = page.get_by_role("slider", name="Her memory at an earlier moment")
-    slider.press("Home")
-    playwright.expect(page.get_by_text("Before the first event.").first).to_be_visible()
-    slider.press("ArrowRight")
-    slider.press("ArrowRight")
-    playwright.expect(page.get_by_text("Then her memory had 2 events; now it has 483.")).to_be_visible()
-    assert "after=2" in page.url
-    page.reload()
-    playwright.expect(page.get_by_text("Then her memory had 2 events; now it has 483.")).to_be_visible()
-    time = page.request.get(f"{address}/v1/users/Ada/history").json()["time"][1]
-    row = page.get_by_role("region", name="Candidates").get_by_role("row", name="gouda")
-    scores = explained(page, address, items=["cola", "gouda"], after_events=2, time=time)
-    playwright.expect(row).to_contain_text(scores["gouda"])
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    page.get_by_role("button", name="Now", exact=True).click()
-    playwright.expect(page.get_by_role("heading", name="What has changed since")).to_have_count(0)
-    assert "after=" not in page.url
-
-
-def test_a_slider_that_moves_on_while_its_earlier_place_is_asked_for_stays_where_it_is(page, address):
-    page.goto(f"{address}/#user=Ada&item=cola")
-    slider = page.get_by_role("slider", name="Her memory at an earlier moment")
-    playwright.expect(slider).to_be_visible()
-    page.evaluate("""() => {
-        const change = history.replaceState.bind(history), slider = document.querySelector("input[type=range]");
-        history.replaceState = (...given) => {
-            change(...given);
-            history.replaceState = change;
-            slider.value = 2;
-            slider.dispatchEvent(new Event("input", { bubbles: true }));
-        };
-    }""")
-    slider.press("Home")
-    playwright.expect(page.get_by_text("Then her memory had 2 events; now it has 483.")).to_be_visible()
-    assert "after=2" in page.url
 
 
 def test_two_artifacts_are_shown_next_to_each_other(page, address, other):
@@ -558,9 +424,8 @@ def test_the_service_says_in_words_what_runs_how_it_is_and_what_is_not_known(pag
         ("Load", "Refused under load"),
         ("Scores", "Of items unknown to the model"),
         ("Topic", "This service follows no topic."),
-        ("Shadow", "Users to catch up"),
         ("Store", "This store gives no figures"),
-        ("Artifacts", f"Tally {other.id[:8]}: behind"),
+        ("Artifacts", f"Tally {other.id[:8]}: ready"),
         ("Requests", "/v1/score"),
     ):
         playwright.expect(page.get_by_role("region", name=title, exact=True)).to_contain_text(words)
@@ -572,7 +437,7 @@ def test_the_service_says_in_words_what_runs_how_it_is_and_what_is_not_known(pag
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(page, address, other, scheme):
     page.emulate_media(color_scheme=scheme)
-    for view in ("", "#user=Ada&after=40", f"#user=Ada&with={other.id[:12]}"):
+    for view in ("", "#user=Ada", f"#user=Ada&with={other.id[:12]}"):
         page.goto(f"{address}/{view}")
         page.reload()
         if view:
@@ -627,7 +492,7 @@ def test_axe_finds_nothing_on_the_page_of_endpoints(page, keyed, scheme, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-VIEWS = {"user": "#user=Ada&item=cola&item=gouda&after=40", "start": "", "endpoints": "docs"}
+VIEWS = {"user": "#user=Ada&item=cola&item=gouda", "start": "", "endpoints": "docs"}
 
 
 @pytest.fixture(params=VIEWS)
@@ -635,7 +500,7 @@ def view(page, address, request):
     """Name of a view that the page shows."""
     page.emulate_media(reduced_motion="reduce")
     page.goto(f"{address}/{VIEWS[request.param]}")
-    wanted = {"user": re.compile("What has changed"), "start": "Users", "endpoints": re.compile("GET.*metrics$")}
+    wanted = {"user": re.compile(r"Why .+\?"), "start": "Users", "endpoints": re.compile("GET.*metrics$")}
     page.get_by_role("heading", name=wanted[request.param]).wait_for()
     page.wait_for_load_state("networkidle")
     return request.param
@@ -662,7 +527,7 @@ BROKEN = {
     ":root { --text: #999 }": "area",
     ".three { display: block }": "area",
     ".panel { width: 140% }": "too wide",
-    ".slider { position: relative; left: -6rem }": "overlap",
+    ".tools .buttons { position: relative; left: -6rem }": "overlap",
     ".lanes bdi { text-overflow: clip; max-width: 2rem }": "cut off",
     "button { min-height: 0; line-height: 1; padding: 0 }": "too small",
     ".summary, .soft { position: relative; left: 60rem }": "leaves its panel",
@@ -672,7 +537,7 @@ BROKEN = {
 def test_a_broken_style_is_noticed(page, address):
     page.set_viewport_size({"width": 1280, "height": 800})
     page.goto(f"{address}/{VIEWS['user']}")
-    page.get_by_role("heading", name=re.compile("What has changed")).wait_for()
+    page.get_by_role("heading", name=re.compile(r"Why .+\?")).wait_for()
     page.wait_for_load_state("networkidle")
     for rule, expected in BROKEN.items():
         style(page, rule)

@@ -28,8 +28,7 @@ WITHOUT_NUMBERS = {
     # Nothing fails and nothing is refused.
     "Answers that are no success",
     "Shed requests",
-    # No shadow, and yesterday the service did not run.
-    "Scores of the shadow",
+    # Yesterday the service did not run.
     "Drift of scores",
     # Of a RocksDB store.
     "Size of the store",

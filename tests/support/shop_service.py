@@ -12,6 +12,9 @@ from typing import Any
 
 from lifelong.artifact.folder import Artifact
 from lifelong.ingestion.files import ingest
+from lifelong.memory import takeover
+from lifelong.memory.rebuild import Rebuild
+from lifelong.memory.writer import MemoryWriter
 from lifelong.serving.app import create_app
 from lifelong.store.opening import open_store
 
@@ -20,11 +23,16 @@ PEOPLE = ("Ada", "Ben", "Carla")
 
 
 @contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The address of an app."""
+def served(app: Any, **options: Any) -> Iterator[str]:
+    """The address of an app.
+
+    Args:
+        app: it ends with the context.
+        options: of uvicorn.
+    """
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", **options))
     thread = threading.Thread(target=server.run)
     thread.start()
     deadline = time.monotonic() + 120
@@ -39,12 +47,12 @@ def served(app: Any) -> Iterator[str]:
 
 
 @contextmanager
-def shop_service(folder: Path, *, shadow: Artifact | None = None) -> Iterator[str]:
+def shop_service(folder: Path, *, other: Artifact | None = None) -> Iterator[str]:
     """The address of a service with the events of `PEOPLE`.
 
     Args:
         folder: for the log.
-        shadow: a second artifact, whose memories are built next to those of the shop's own.
+        other: a second artifact, whose memories are built next to those of the shop's own.
     """
     log = folder / "events.csv"
     head, *rows = gzip.decompress((SHOP / "events.csv.gz").read_bytes()).decode().splitlines()
@@ -52,5 +60,8 @@ def shop_service(folder: Path, *, shadow: Artifact | None = None) -> Iterator[st
     artifact = Artifact.open(SHOP / "artifact")
     with closing(open_store("memory://")) as store:
         ingest(artifact, store, log, source="shop")
-        with served(create_app(artifact, store, shadow=shadow)) as address:
+        if other is not None:
+            stored = takeover.add(store, other)
+            Rebuild(store, MemoryWriter(other, stored.identity.codec, store)).build()
+        with served(create_app(artifact, store)) as address:
             yield address

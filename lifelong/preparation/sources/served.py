@@ -7,7 +7,7 @@ optionally `event_type`; csv, as `lifelong export --events` writes them), option
 A candidate that was shown is a target. Its response is 1 if the user had an event with the item within `window` seconds
 after the request (of the types in `clicks`; of several requests, the last one before the event gets it), else 0. A
 candidate is left out if its window is not over at the last event: its response is not known yet. With labels, the label
-is the response, and a candidate without a label is left out. Answers in shadow were never shown, and are not used.
+is the response, and a candidate without a label is left out.
 
 Item fields are the fields that the service knew of the candidates; items of events without fields are counted.
 """
@@ -30,7 +30,6 @@ from lifelong.preparation.sources.text import Column, Layout, header_names, stag
 
 SHOWN: dict[str, Kind] = {
     "request_id": "id",
-    "role": "id",
     "user": "id",
     "item": "id",
     "time": "integer",
@@ -56,7 +55,7 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     files = [file for path in paths for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
     roles = staging.by_marker(
         ((path, _columns(path)) for path in staging.check_files(files, source="served")),
-        {"impressions": "role", "labels": "label", "events": "time"},
+        {"impressions": "place", "labels": "label", "events": "time"},
         NEEDED,
         expected="impressions in parquet, events (user, item, time) or labels (request_id, item, label) in csv",
     )
@@ -64,9 +63,8 @@ def read(connection: Any, paths: Sequence[Path], options: Mapping[str, str]) -> 
     fields = [name for name in opened[0].schema.names if name.startswith(_FIELD)]
     fields = [name for name in fields if all(name in file.schema.names for file in opened)]
     events, types = _events(connection, roles["events"])
-    record: dict[str, Any] = {"event_rows": count(events)}
+    record: dict[str, Any] = {"event_rows": count(events), "impressions": sum(file.rows for file in opened)}
     shown = _shown(connection, opened, fields, first=record["event_rows"])
-    record |= {"impressions": count(shown), "impressions_in_shadow": sum(file.rows for file in opened) - count(shown)}
     if roles["labels"]:
         labelled = _by_labels(connection, shown, roles["labels"], record)
     else:
@@ -102,8 +100,7 @@ def _shown(connection: Any, files: Sequence[ParquetFile], fields: Sequence[str],
     """Candidates that clients were shown; in the order of all rows they come after the events."""
     wanted: dict[str, Kind] = {**SHOWN, **dict.fromkeys(fields, "any")}
     table = scan(connection, files, wanted, optional=fields)
-    served = table.filter(table["role"] == "served")
-    return served.mutate(time=served["time"].cast("int64"), sequence=served["sequence"] + first)
+    return table.mutate(time=table["time"].cast("int64"), sequence=table["sequence"] + first)
 
 
 def _by_clicks(shown: Any, events: Any, window: int, clicks: str, *, types: bool, record: dict[str, Any]) -> Any:
