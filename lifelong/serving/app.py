@@ -103,7 +103,6 @@ def create_app(
     shadow = None if shadow is None else open_artifact(shadow)
     shown = None if report is None else _report(report, keys=api_keys is not None)
     service = Service(artifact, store, settings=settings, dataset=dataset, writer=writer)
-    service.metrics.add(ServiceCollector(service))
     app = FastAPI(
         title="lifelong",
         version=__version__,
@@ -141,6 +140,8 @@ def _attach(app: FastAPI, service: Service, shadow: Artifact | None, report: Rep
     """Put what runs with the app, and what its endpoints read, into its state."""
     app.state.service, app.state.takeovers = service, Takeovers(service)
     app.state.impressions, app.state.shadow = _impressions_log(service), _shadow(service, shadow)
+    service.metrics.add(ServiceCollector(service, app.state.takeovers))
+    service.on_switch.append(service.metrics.tell)
     app.state.recent_users, app.state.report = RecentUsers(), report
     service.on_events.append(app.state.recent_users.add)
     service.on_forget["recent"] = app.state.recent_users.discard
@@ -189,7 +190,7 @@ def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letter
     service: Service = app.state.service
     schema = service.artifact.config.dataset_schema
     stream = Stream(address, service.store, service.apply, schema, settings=settings, letters=letters)
-    follower = Follower(stream, again=service.store.shared)
+    follower = Follower(stream)
     service.metrics.add(StreamCollector(stream.report, lambda: follower.up))
     forget_letters_too(app, letters)
     app.state.keepers.append(follower)

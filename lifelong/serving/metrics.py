@@ -9,6 +9,7 @@ speaks for all of them. What a process says of itself cannot be added up, so eac
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -80,6 +81,9 @@ class Metrics:
         self.shed: Counter = counter(
             "lifelong_shed_requests", "Requests refused because there was too much to do", ("by",)
         )
+        self.built: Counter = counter(
+            "lifelong_build_users", "Users looked at by builds of another artifact's memories"
+        )
         self.connections: Connections | None = None
         """Those of the server, where it is ours."""
         ProcessCollector(registry=self._figures)
@@ -96,6 +100,15 @@ class Metrics:
         if self._together is None:
             return generate_latest(self.registry) + generate_latest(self._figures)
         return generate_latest(self._together)
+
+    def elsewhere(self, name: str) -> dict[int, dict[str, str]]:
+        """Pid of each other process of this service that runs -> labels of one of its figures."""
+        return {} if self._together is None else self._together.elsewhere(name)
+
+    def tell(self) -> None:
+        """Let other processes know now what has changed."""
+        if self._together is not None:
+            self._together.wake()
 
     def start(self) -> None:
         """Let other processes know the figures of this one, if there are others."""
@@ -129,7 +142,27 @@ class Together(CollectorRegistry):
 
     def start(self) -> None:
         """Begin to write the figures of this process down."""
+        # The first time at once: who waits for this process finds it as soon as it may answer requests.
+        with contextlib.suppress(OSError):
+            self._write()
         self._background.start()
+
+    def wake(self) -> None:
+        """Write them down again."""
+        self._background.wake()
+
+    def elsewhere(self, name: str) -> dict[int, dict[str, str]]:
+        """Pid of each other process that runs -> labels of one of its figures, as it last wrote them down."""
+        found: dict[int, dict[str, str]] = {}
+        for file in self.folder.glob("figures-*.json"):
+            pid = int(file.stem.partition("-")[2])
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if pid != os.getpid():
+                    # One that hangs has old figures, and is waited for.
+                    os.kill(pid, 0)
+                    families = json.loads(file.read_bytes())
+                    found[pid] = next(samples[0][1] for family, _, _, samples in families if family == name)
+        return found
 
     def close(self) -> None:
         """End it."""

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, with_config
 
+from lifelong.background import running
 from lifelong.data.events import NO_TIME
 from lifelong.dtypes import IntArray
 from lifelong.errors import StoreCorruptError, StoreForeignError, StoreUnavailableError
@@ -302,7 +303,8 @@ class Service:
         """Whether requests can be answered and events kept now.
 
         Raises:
-            StoreUnavailableError: the service stops, the store does not answer, or it takes no writes.
+            StoreUnavailableError: the service stops, the store does not answer or takes no writes, or a topic is not
+                followed.
         """
         if self.stopping:
             raise StoreUnavailableError("the service is stopping", fix="ask another instance")
@@ -310,6 +312,12 @@ class Service:
         def ask() -> None:
             self.store.read_many(["readiness"])
             self.health.check()
+            for work in running():
+                if work.needed and work.failing is not None:
+                    # Why is for the log: a message that is not an event may name a user.
+                    raise StoreUnavailableError(
+                        work.failure, fix="the log says why; once the store and the brokers answer it goes on by itself"
+                    )
 
         try:
             # In no queue: it must say the truth about a store that makes others wait.
