@@ -169,6 +169,7 @@ def test_an_artifact_in_shadow_takes_over_and_the_same_command_still_serves(make
     store = client.app.state.service.store
     post(client, "u", "i1")
     assert client.post("/v1/admin/switch", {"artifact": newer.id}).status_code == 409
+    client.app.state.takeovers.start()
     client.post("/v1/admin/artifacts", {"path": str(newer.path)})
     deadline = time.monotonic() + 60
     while client.get("/v1/admin/artifacts").json()["artifacts"][1]["phase"] != "ready":
