@@ -28,7 +28,7 @@ import numpy as np
 
 from lifelong.atomic import DRAFT, write_whole
 from lifelong.background import Background
-from lifelong.errors import UsageError, require
+from lifelong.errors import StoreUnavailableError, UsageError, require
 
 if TYPE_CHECKING:
     from lifelong.scoring.scorer import Scorer
@@ -70,6 +70,7 @@ class ImpressionsLog:
         self.folder, self._count, self._rows, self._seconds = folder, count, rows, seconds
         self._queue: queue.Queue[Scored] = queue.Queue(WAITING)
         self._held: list[tuple[Scorer, list[dict[str, Any]]]] = []
+        self._next: Scored | None = None
         self._number, self._lock, self._due = 0, threading.Lock(), clock.monotonic() + seconds
         _check(folder)
         self._background = Background(self._pass, name="impressions", failure="impressions cannot be written")
@@ -91,13 +92,16 @@ class ImpressionsLog:
     def close(self) -> None:
         """Write what was taken, and stop."""
         self._background.close()
-        self.flush()
+        with contextlib.suppress(StoreUnavailableError):
+            self.flush()
 
     def flush(self) -> None:
         """Write what was taken so far."""
         with self._lock:
-            self._drain()
-            self._write()
+            try:
+                self._drain()
+            finally:
+                self._write()
 
     def forget(self, users: Collection[str]) -> int:
         """Take users' rows out, of those that wait and of all files of the folder; how many there were."""
@@ -136,10 +140,13 @@ class ImpressionsLog:
         miss it.
         """
         try:
-            scored = self._queue.get_nowait()
+            scored = self._next or self._queue.get_nowait()
         except queue.Empty:
             return False
+        # It stays the next one while the store is away that has the fields of its items.
+        self._next = scored
         self._take(scored)
+        self._next = None
         if self._num_held >= self._rows:
             self._write()
         return True
@@ -156,6 +163,8 @@ class ImpressionsLog:
             return
         try:
             rows = _rows_of(scored)
+        except StoreUnavailableError:
+            raise
         except Exception:
             logger.exception("a scored request could not be written down")
             self._count("failed", size)

@@ -25,6 +25,7 @@ from support.variants import other_artifact
 
 from lifelong.artifact.folder import Artifact
 from lifelong.cli import main
+from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.updater import Updater, UserEvent, decode_event
 from lifelong.store.opening import open_store
@@ -443,6 +444,56 @@ def test_an_unknown_artifact_cannot_be_switched_to(client):
 def test_the_served_artifact_cannot_be_dropped(client, artifact):
     reply = client.delete(f"/v1/admin/artifacts/{artifact.id[:8]}")
     assert reply.status_code == 409 and "is served" in reply.json()["error"]["found"]
+
+
+def test_a_drop_that_an_outage_of_the_store_interrupts_is_finished_in_the_background(
+    app, client, store, newer, monkeypatch
+):
+    app.state.takeovers.start()
+    client.post("/v1/events", {"events": [{"user": "u", "item": "i1", "time": START}]})
+    client.post("/v1/admin/artifacts", {"path": str(newer.path)})
+    until(lambda: store.artifact_list().find(newer.id).ready)
+    clear, cleared = store.clear, []
+
+    def fail_once(space):
+        cleared.append(space)
+        if len(cleared) == 1:
+            raise StoreUnavailableError("the disk is full", fix="free space")
+        clear(space)
+
+    monkeypatch.setattr(store, "clear", fail_once)
+    assert client.delete(f"/v1/admin/artifacts/{newer.id}").status_code == 503
+    until(lambda: not store.artifact_list().dropping)
+    assert len(cleared) == 2 and list(store.scan(cleared[0])) == []
+    app.state.takeovers.close()
+
+
+def test_a_build_waits_while_the_store_is_away_and_says_why_and_an_error_that_lasts_ends_it(
+    app, client, store, newer, monkeypatch
+):
+    app.state.takeovers.start()
+    client.post("/v1/events", {"events": [{"user": "u", "item": "i1", "time": START}]})
+    errors = [StoreUnavailableError("the disk is full"), StoreError("the events of u are not known")]
+
+    def fail(*_, **__):
+        raise errors[0]
+
+    monkeypatch.setattr("lifelong.serving.takeovers.Rebuild.build", fail)
+    client.post("/v1/admin/artifacts", {"path": str(newer.path)})
+
+    def state():
+        (found,) = [one for one in client.get("/v1/admin/artifacts").json()["artifacts"] if one["id"] == newer.id]
+        return found["phase"], found["running"], found["error"]
+
+    until(lambda: state() == ("building", True, "the disk is full."))
+    assert client.get("/readyz").json()["failing"] == ["build"]
+    errors.pop(0)
+    until(lambda: state() == ("building", False, "the events of u are not known."))
+    monkeypatch.undo()
+    client.post("/v1/admin/artifacts", {"path": str(newer.path)})
+    until(lambda: state() == ("ready", False, None))
+    assert "failing" not in client.get("/readyz").json()
+    app.state.takeovers.close()
 
 
 def test_only_an_admin_key_opens_the_administration(make_client):

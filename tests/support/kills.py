@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 _PATIENCE = 400
 """Seconds in which a victim does something on a busy machine."""
 _PARTITIONS, _SHARDS = 3, 3
-_POST, _SENT, _COPIES = 5, 60, 40
+_POST, _SENT, _COPIES = 5, 60, 20
 """Events of one request; messages of one kill of a writer; users of a build for each of the dataset's."""
 _TOLERANCE = 1e-5
 _IMPORTED = [
