@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """Variable of the environment that names the folder of several processes; it must be set before any is started."""
-_EVERY, _OLD = 1.0, 10.0
-"""Seconds between two times that a process writes its figures down, and after which they are those of a dead one."""
+_EVERY, _OLD, _HUNG = 1.0, 10.0, 60.0
+"""Seconds between two times that a process writes its figures down, after which they are those of a dead one, and after
+which one that hangs has been replaced."""
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _REQUESTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _SCORES = (-20, -12, -8, -6, *(half / 2 for half in range(-10, 11)), 6, 8, 12, 20)
@@ -157,8 +158,8 @@ class Together(CollectorRegistry):
         for file in self.folder.glob("figures-*.json"):
             pid = int(file.stem.partition("-")[2])
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if pid != os.getpid():
-                    # One that hangs has old figures, and is waited for.
+                # One that hangs has old figures, and is waited for until it is replaced.
+                if pid != os.getpid() and time.time() - file.stat().st_mtime < _HUNG:
                     os.kill(pid, 0)
                     families = json.loads(file.read_bytes())
                     found[pid] = next(samples[0][1] for family, _, _, samples in families if family == name)

@@ -15,7 +15,14 @@ from pydantic import ConfigDict, Field, with_config
 
 from lifelong.artifact.folder import Artifact
 from lifelong.background import Background, may_pass
-from lifelong.errors import ArtifactError, DataError, StoreForeignError, StoreUnavailableError, UsageError
+from lifelong.errors import (
+    ArtifactError,
+    DataError,
+    LifelongError,
+    StoreForeignError,
+    StoreUnavailableError,
+    UsageError,
+)
 from lifelong.memory import takeover
 from lifelong.memory.artifacts import open_stored
 from lifelong.memory.rebuild import Rebuild
@@ -160,8 +167,9 @@ class Takeovers:
             except StoreUnavailableError:
                 # It may be off the list already: then nobody could drop it again.
                 self._unemptied = True
-                self._builder.wake()
                 raise
+            finally:
+                self._builder.wake()
             self.service.refresh()
             return self.states()
 
@@ -229,11 +237,20 @@ class Takeovers:
             self._build(stored)
 
     def _next(self) -> StoredArtifact | None:
-        """The next artifact to build; on a shared store others may build what this process was not asked for."""
+        """The next artifact to build; on a shared store others may build what this process was not asked for.
+
+        Raises:
+            LifelongError: there is none, and one has stopped, until it is asked for again or dropped.
+        """
+        stopped: LifelongError | None = None
         for stored in self.store.artifact_list().artifacts:
-            default = Progress(running=not self.store.shared)
-            if stored.phase == "building" and self._progress.setdefault(stored.id, default).running:
+            progress = self._progress.setdefault(stored.id, Progress(running=not self.store.shared))
+            if stored.phase == "building" and progress.running:
                 return stored
+            if stored.phase == "building" and progress.error is not None:
+                stopped = LifelongError(f"the build of artifact {stored.id[:12]} has stopped: {progress.error}")
+        if stopped is not None:
+            raise stopped
         return None
 
     def _build(self, stored: StoredArtifact) -> None:
@@ -261,7 +278,6 @@ class Takeovers:
             if may_pass(error):
                 raise
             progress.running = False
-            logger.warning("the build of artifact %s has stopped: %s", stored.id[:12], error)
         else:
             progress.running, progress.error = False, None
             self._given.pop(stored.id, None)

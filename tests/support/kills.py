@@ -505,9 +505,12 @@ class FollowingWriterVictims(WriterVictims, TopicVictims):
         """Events are sent some at a time."""
         told, some = self.sent, self.ground.events[self.sent : self.sent + _SENT]
         self.sent += len(some)
-        sender = threading.Thread(
-            target=lambda: [self.send(some[at : at + _POST]) for at in range(0, len(some), _POST)]
-        )
+
+        def send() -> None:
+            for at in range(0, len(some), _POST):
+                self.send(some[at : at + _POST])
+
+        sender = threading.Thread(target=send)
         sender.start()
         point = self.kill_writer(service)
         sender.join()
