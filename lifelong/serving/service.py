@@ -491,9 +491,10 @@ class Service:
     async def forget(self, user: str) -> ForgottenUser:
         """Erase a user, and remove what is left of her from the files; the store answers meanwhile."""
         erased = await self.erase(user)
-        rows, purged = await asyncio.get_running_loop().run_in_executor(
-            self._cleaner, lambda: (self.clean([user]), self.store.purge())
-        )
+        with self.health.noted():
+            rows, purged = await asyncio.get_running_loop().run_in_executor(
+                self._cleaner, lambda: (self.clean([user]), self.store.purge())
+            )
         self.metrics.forgotten.labels("asked").inc(erased)
         return ForgottenUser(user, erased, rows.get("impressions", 0), rows.get("dead_letters", 0), purged)
 

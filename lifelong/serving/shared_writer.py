@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lifelong.background import Background
-from lifelong.errors import StoreError, StoreUnavailableError, UsageError
+from lifelong.errors import StoreError, StoreUnavailableError
 from lifelong.serving.writer import Writer, WriterProcess
 from lifelong.serving.writer_process import CHANGES, WriterTask
 from lifelong.store.messages import Calls, Channel
@@ -39,7 +39,7 @@ class SharedWriterProcess:
     def __init__(self, task: WriterTask, folder: Path) -> None:
         self._listening = socket.socket(socket.AF_UNIX)
         try:
-            _bind(self._listening, folder / _SOCKET)
+            self._listening.bind(str(folder / _SOCKET))
             self._listening.listen(_BACKLOG)
             self._writer = WriterProcess(replace(task, workers=folder), self._listening)
         except BaseException:
@@ -78,18 +78,6 @@ class SharedWriterProcess:
             self._calls.close()
         self._writer.close()
         self._listening.close()
-
-
-def _bind(listening: socket.socket, path: Path) -> None:
-    try:
-        listening.bind(str(path))
-    except OSError as error:
-        # The system allows about a hundred bytes.
-        raise UsageError(
-            f"the workers cannot meet at {path}: {error}",
-            expected="a folder for temporary files with a short name",
-            fix="set TMPDIR to one, as in TMPDIR=/tmp",
-        ) from error
 
 
 class SharedWriter(Writer):

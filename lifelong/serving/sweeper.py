@@ -88,11 +88,13 @@ class Sweeper:
         return trim_logs(self.service.store, moment_before(self.kept), pause=lambda: self._background.rest(_LONG_REST))
 
     def _pass(self) -> float:
-        if self.days is not None:
-            self._forget()
-        if self.kept is not None and self._sweeps % _TRIMMED == 0:
-            found = self.trim()
-            logger.info("%s events of %s users were old and are out of the log", found.events, found.users)
+        # Where nobody else writes, nobody else would see that the store has to be brought back.
+        with self.service.health.noted():
+            if self.days is not None:
+                self._forget()
+            if self.kept is not None and self._sweeps % _TRIMMED == 0:
+                found = self.trim()
+                logger.info("%s events of %s users were old and are out of the log", found.events, found.users)
         self._sweeps += 1
         return EVERY
 

@@ -227,14 +227,16 @@ class Takeovers:
 
     def _build_all(self) -> float:
         """Empty what was dropped, and build what is to be built, until neither is left."""
-        while True:
-            if self._unemptied:
-                # In turn with the steps: two must not empty the same space.
-                self._steps.submit(takeover.empty_dropped, self.store).result()
-                self._unemptied = False
-            if (stored := self._next()) is None:
-                return _IDLE
-            self._build(stored)
+        # Where nobody else writes, nobody else would see that the store has to be brought back.
+        with self.service.health.noted():
+            while True:
+                if self._unemptied:
+                    # In turn with the steps: two must not empty the same space.
+                    self._steps.submit(takeover.empty_dropped, self.store).result()
+                    self._unemptied = False
+                if (stored := self._next()) is None:
+                    return _IDLE
+                self._build(stored)
 
     def _next(self) -> StoredArtifact | None:
         """The next artifact to build; on a shared store others may build what this process was not asked for.
@@ -296,7 +298,8 @@ class Takeovers:
 
     async def _step(self, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._steps, work)
+            with self.service.health.noted():
+                return await asyncio.get_running_loop().run_in_executor(self._steps, work)
         except (ArtifactError, DataError, StoreForeignError, UsageError) as error:
             # The request cannot be fulfilled; nothing is wrong with the service.
             raise RefusedError(error.found, expected=error.expected, fix=error.fix) from error

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lifelong.artifact.folder import Artifact
-from lifelong.background import Background
 from lifelong.errors import StoreUnavailableError
 from lifelong.launch import INTERRUPTED
 from lifelong.memory.event import EventTable
@@ -165,9 +164,7 @@ def run_writer(descriptor: int, listening: int | None = None) -> None:
         gc.freeze()
         writing = _Writing(store, updater, notices)
         if listening is not None:
-            workers = socket.socket(fileno=listening)
-            failure = "no worker can join the process that writes"
-            Background(lambda: writing.accept(workers), name="accept", failure=failure).start()
+            threading.Thread(target=writing.accept, args=[socket.socket(fileno=listening)], daemon=True).start()
         channel.send(None)
         answer_calls(channel, writing.functions(channel, lambda: closed.append(True)))
     except (EOFError, OSError):
@@ -214,13 +211,13 @@ class _Writing:
             "give": (folder.give, self._readers),
         }
 
-    def accept(self, listening: socket.socket) -> float:
-        """Answer the next worker that connects, in a thread."""
-        connected, _ = listening.accept()
-        timeout = struct.pack("ll", _UNREAD_SECONDS, 0)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
-        threading.Thread(target=self._answer, args=[Channel(connected)], daemon=True).start()
-        return 0.0
+    def accept(self, listening: socket.socket) -> None:
+        """Answer all workers that connect, each in a thread."""
+        while True:
+            connected, _ = listening.accept()
+            timeout = struct.pack("ll", _UNREAD_SECONDS, 0)
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+            threading.Thread(target=self._answer, args=[Channel(connected)], daemon=True).start()
 
     def _answer(self, channel: Channel) -> None:
         try:

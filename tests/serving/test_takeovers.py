@@ -354,6 +354,23 @@ def test_a_build_goes_on_after_its_writer_was_killed_and_its_artifact_can_be_ser
     assert_replay(url, newer, events)
 
 
+def test_a_build_on_a_full_disk_goes_on_when_there_is_room(artifact, newer, small_disk):
+    url, filler = f"rocksdb://{small_disk}/store", small_disk / "filler"
+    write_many(url, artifact, 3_000)
+    with service(artifact, url) as (_, address):
+        call(address, "/v1/admin/artifacts", {"path": str(newer.path)})
+        until(lambda: state_of(address, newer)["looked"])
+        with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4_096))
+        until(lambda: answered(lambda: "is full" in (state_of(address, newer)["error"] or "")))
+        assert state_of(address, newer)["running"]
+        filler.unlink()
+        until(lambda: answered(lambda: state_of(address, newer)["phase"] == "ready"))
+        assert call(address, "/v1/admin/switch", {"artifact": newer.id})["served"] == newer.id
+        until(lambda: answered(lambda: "failing" not in call(address, "/readyz")))
+
+
 def answered(true):
     """Whether something is true; False while the service answers that its store is away."""
     with contextlib.suppress(urllib.error.HTTPError):

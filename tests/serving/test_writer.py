@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -19,13 +18,12 @@ import numpy as np
 import pytest
 from support.processes import children, command_of, until, wait_until_gone
 
-from lifelong.errors import StoreError, StoreForeignError, StoreLockedError, StoreUnavailableError, UsageError
+from lifelong.errors import StoreError, StoreForeignError, StoreLockedError, StoreUnavailableError
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.serving import writer as writing
 from lifelong.serving.app import create_app
 from lifelong.serving.bodies import LARGE
-from lifelong.serving.shared_writer import SharedWriter, SharedWriterProcess
 from lifelong.serving.writer import WriterProcess
 from lifelong.serving.writer_process import EventFolder, WriterTask
 from lifelong.store import folder
@@ -439,27 +437,3 @@ def test_events_that_are_refused_with_those_of_an_earlier_writer_take_no_more_ro
     for parts in ([0, 1], [1]):
         with pytest.raises(StoreUnavailableError, match="nothing was kept"):
             folder.fold(parts)
-
-
-def test_workers_can_join_after_a_moment_in_which_the_writer_had_no_descriptor_left(artifact, tmp_path):
-    task = WriterTask(f"rocksdb://{tmp_path / 'store'}", artifact.path, "apply", True, 1.0, "text")
-    before = children(os.getpid())
-    with closing(SharedWriterProcess(task, tmp_path)) as owner, closing(SharedWriter(tmp_path)) as worker:
-        owner.open()
-        (process,) = children(os.getpid()) - before
-        limits = resource.prlimit(process, resource.RLIMIT_NOFILE)
-        resource.prlimit(process, resource.RLIMIT_NOFILE, (len(list(Path(f"/proc/{process}/fd").iterdir())), limits[1]))
-        joined = threading.Thread(target=worker.open)
-        joined.start()
-        joined.join(0.5)
-        resource.prlimit(process, resource.RLIMIT_NOFILE, limits)
-        joined.join(PATIENCE)
-        assert worker.store.read_many(["u"]) == [None]
-
-
-def test_a_folder_for_temporary_files_whose_name_is_too_long_is_refused_with_what_to_do(artifact, tmp_path):
-    folder = tmp_path / ("long" * 30)
-    folder.mkdir()
-    task = WriterTask(f"rocksdb://{tmp_path / 'store'}", artifact.path, "apply", True, 1.0, "text")
-    with pytest.raises(UsageError, match="set TMPDIR"):
-        SharedWriterProcess(task, folder)
