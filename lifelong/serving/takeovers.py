@@ -232,11 +232,14 @@ class Takeovers:
             while True:
                 if self._unemptied:
                     # In turn with the steps: two must not empty the same space.
-                    self._steps.submit(takeover.empty_dropped, self.store).result()
-                    self._unemptied = False
+                    self._steps.submit(self._empty).result()
                 if (stored := self._next()) is None:
                     return _IDLE
                 self._build(stored)
+
+    def _empty(self) -> None:
+        takeover.empty_dropped(self.store)
+        self._unemptied = False
 
     def _next(self) -> StoredArtifact | None:
         """The next artifact to build; on a shared store others may build what this process was not asked for.
@@ -247,9 +250,12 @@ class Takeovers:
         stopped: LifelongError | None = None
         for stored in self.store.artifact_list().artifacts:
             progress = self._progress.setdefault(stored.id, Progress(running=not self.store.shared))
-            if stored.phase == "building" and progress.running:
+            if stored.phase != "building":
+                # Nothing is to be done, though it was asked for again.
+                progress.running = False
+            elif progress.running:
                 return stored
-            if stored.phase == "building" and progress.error is not None:
+            elif progress.error is not None:
                 stopped = LifelongError(f"the build of artifact {stored.id[:12]} has stopped: {progress.error}")
         if stopped is not None:
             raise stopped

@@ -518,6 +518,19 @@ def test_a_build_waits_while_the_store_is_away_and_says_why_and_an_error_that_la
     app.state.takeovers.close()
 
 
+def test_a_build_that_is_asked_for_again_ends_once_and_only_what_is_built_is_said_to_run(app, client, artifact, newer):
+    app.state.takeovers.start()
+    client.post("/v1/events", {"events": [{"user": "u", "item": "i1", "time": START}]})
+    for _ in range(3):
+        client.post("/v1/admin/artifacts", {"path": str(newer.path)})
+
+    def states():
+        return [(one["phase"], one["running"]) for one in client.get("/v1/admin/artifacts").json()["artifacts"]]
+
+    until(lambda: states() == [("ready", False)] * 2)
+    app.state.takeovers.close()
+
+
 def test_only_an_admin_key_opens_the_administration(make_client):
     client = make_client(api_keys=["user"], admin_keys=["admin"])
     for key, status in ((None, 401), ("user", 401), ("admin", 200)):
