@@ -1,22 +1,34 @@
-"""Work that a process repeats in a thread of its own until it is stopped."""
+"""Background work of a process: each kind is repeated in a thread of its own until it is stopped.
+
+pass --error--> logged once, `failing` --pause, twice as long each time--> pass ... --it works--> logged once
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Self
 
-from lifelong.errors import LifelongError
+from lifelong.errors import (
+    LifelongError,
+    StoreBehindError,
+    StoreConflictError,
+    StoreUnavailableError,
+    StreamUnavailableError,
+)
 
 logger: logging.Logger = logging.getLogger(__name__)
+_RUNNING: weakref.WeakSet[Background] = weakref.WeakSet()
+_PASSING = StoreUnavailableError, StoreConflictError, StoreBehindError, StreamUnavailableError
 
 
 class Background:
     """Calls `work` again and again in a thread.
 
-    An error ends the pass and not the thread: it is logged, and the next pass comes after `retry` seconds. While the
-    same error repeats it is not logged again; the end of it is.
+    An error ends the pass and not the thread: the next pass comes after a pause. The first error of an outage is
+    logged, and so is the end of the outage; meanwhile `failing` says what is wrong.
 
         >>> sweeper = Background(lambda: 3600.0, name="sweep", failure="nothing was swept")
         >>> sweeper.start().close()
@@ -25,20 +37,44 @@ class Background:
 
     Args:
         work: one pass; returns the seconds until the next one, or None if there is none.
-        name: of the thread, after "lifelong-".
+        name: of the thread, after "lifelong-", and of the work in metrics.
         failure: what an error means, for the log.
-        retry: seconds of rest after a pass that failed.
+        retry: seconds of rest after the first pass that failed; each further one doubles them.
+        longest: seconds of rest at most between two passes that fail.
+        gives_up: whether an error that waiting cannot fix (see `may_pass`) ends the work.
+        needed: whether the process is not ready while the work fails.
     """
 
-    def __init__(self, work: Callable[[], float | None], *, name: str, failure: str, retry: float = 1.0) -> None:
-        self._work, self._failure, self._retry = work, failure, retry
-        self._last_error: str | None = None
+    name: str
+    failure: str
+    needed: bool
+    failing: str | None
+    """What is wrong; None while the work is done."""
+    failures: int
+    """Passes that failed."""
+
+    def __init__(
+        self,
+        work: Callable[[], float | None],
+        *,
+        name: str,
+        failure: str,
+        retry: float = 1.0,
+        longest: float = 10.0,
+        gives_up: bool = False,
+        needed: bool = False,
+    ) -> None:
+        self._work, self.name, self.failure, self.needed = work, name, failure, needed
+        self._retry, self._longest, self._gives_up = retry, longest, gives_up
+        self.failing, self.failures, self._pause = None, 0, retry
+        self._kind: type[Exception] | None = None
         self._changed = threading.Condition()
         self._stopping = self._woken = False
         self._thread = threading.Thread(target=self._run, name=f"lifelong-{name}", daemon=True)
 
     def start(self) -> Self:
         """Begin with the first pass at once."""
+        _RUNNING.add(self)
         self._thread.start()
         return self
 
@@ -49,6 +85,7 @@ class Background:
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join()
+        _RUNNING.discard(self)
 
     def rest(self, seconds: float) -> bool:
         """Wait, at most until the end or until `wake`; whether to stop. A long pass calls it between its steps."""
@@ -63,6 +100,13 @@ class Background:
             self._woken = True
             self._changed.notify_all()
 
+    def works(self) -> None:
+        """Note that the work is done again. A long pass calls it when it has got further than the one that failed."""
+        self._pause = self._retry
+        if self.failing is not None:
+            self.failing = self._kind = None
+            logger.info("%s: no longer, it works again", self.failure)
+
     def _run(self) -> None:
         while True:
             seconds = self._pass()
@@ -74,12 +118,35 @@ class Background:
         try:
             seconds = self._work()
         except Exception as error:
-            if repr(error) != self._last_error:
-                # The traceback of an error of ours says nothing that its message does not.
-                logger.error("%s: %s", self._failure, error, exc_info=not isinstance(error, LifelongError))
-            self._last_error = repr(error)
-            return self._retry
-        if self._last_error is not None:
-            logger.info("%s: no longer, it works again", self._failure)
-            self._last_error = None
+            return self._failed(error)
+        self.works()
         return seconds
+
+    def _failed(self, error: Exception) -> float | None:
+        """Seconds until the work is tried again, None if it is not."""
+        if self._stopping:
+            # A pass that was asked to end may say so by an error.
+            return None
+        last = self._gives_up and not may_pass(error)
+        if last or type(error) is not self._kind:
+            # The traceback of an error of ours says nothing that its message does not.
+            exc_info, end = not isinstance(error, LifelongError), ", and is not tried again" * last
+            logger.error("%s%s: %s", self.failure, end, error, exc_info=exc_info)
+        # The error itself would keep all that its frames hold.
+        self.failing, self._kind, pause = str(error), type(error), self._pause
+        self.failures, self._pause = self.failures + 1, min(2 * self._pause, self._longest)
+        return None if last else pause
+
+
+def running() -> list[Background]:
+    """The background work of this process that was started and not closed."""
+    return sorted(_RUNNING, key=lambda work: work.name)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether later work may succeed though nobody changes what was asked: a fault, or a store or broker that is away.
+
+    >>> may_pass(StoreUnavailableError("the disk is full")), may_pass(LifelongError("there is no such topic"))
+    (True, False)
+    """
+    return isinstance(error, _PASSING) or not isinstance(error, LifelongError)

@@ -114,7 +114,7 @@ def _remote(
     with terminal.progress("users") as advance:
         while True:
             state = next((one for one in found["artifacts"] if one["id"] == wanted), None)
-            if state is None or state["error"]:
+            if state is None or (state["error"] and not state["running"]):
                 why = "it was dropped" if state is None else state["error"]
                 raise LifelongError(
                     f"the build of {wanted[:12]} has stopped: {why}", fix="fix the cause, and start it again"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
@@ -11,38 +10,36 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from lifelong.background import Background
-from lifelong.errors import LifelongError, StoreUnavailableError, StreamUnavailableError
 from lifelong.ingestion.kafka import Followed, Stream
 from lifelong.memory.updater import Applied
 
-logger: logging.Logger = logging.getLogger(__name__)
-
-_PAUSE = 5.0
-"""Seconds before a stream is followed again after its store or its brokers did not answer."""
-
 
 class Follower:
-    """Follows a topic in a thread; while brokers or a shared store do not answer, it starts again until they do.
+    """Follows a topic in the background; see `Background`.
 
-    Any other error, such as a message that is not an event, ends it: the rest of the service continues, and
-    `lifelong_stream_up` is 0.
+    An error that waiting cannot fix, such as a message that is not an event, ends it: the rest of the service
+    continues, and is not ready.
 
     Args:
         stream: not running.
-        again: whether a store that did not answer may answer later: a server may, a folder does not.
     """
 
     stream: Stream
-    up: bool
 
-    def __init__(self, stream: Stream, *, again: bool) -> None:
-        self.stream, self._again, self.up = stream, again, False
-        failure = f"the stream starts again every {_PAUSE:.0f} seconds"
-        self._background = Background(self._pass, name="stream", failure=failure, retry=_PAUSE)
+    def __init__(self, stream: Stream) -> None:
+        self.stream, self._started = stream, False
+        self._background = Background(
+            self._pass, name="stream", failure="the topic is not followed", gives_up=True, needed=True
+        )
+
+    @property
+    def up(self) -> bool:
+        """Whether the topic is followed."""
+        return self._started and self._background.failing is None
 
     def start(self) -> None:
         """Start the thread."""
-        self.up = True
+        self._started = True
         self._background.start()
 
     def close(self) -> None:
@@ -54,19 +51,16 @@ class Follower:
         """Follow the topic until the end.
 
         Raises:
-            StoreUnavailableError: a shared store does not answer; a later pass may succeed.
-            StreamUnavailableError: no broker answers; a later pass may succeed.
+            LifelongError: see `Stream.run`.
         """
-        self.up = True
-        try:
-            self.stream.run()
-        except Exception as error:
-            if isinstance(error, StreamUnavailableError) or (isinstance(error, StoreUnavailableError) and self._again):
-                raise
-            known = isinstance(error, LifelongError)
-            logger.error("the stream is followed no further: %s", error, exc_info=not known)
-        finally:
-            self.up = False
+        before = self.stream.report().applied
+
+        def progress(followed: Followed) -> None:
+            # A pass on a disk that is still full joins the topic, too: it works only if it applies what it reads.
+            if followed.applied != before or all(place.lag == 0 for place in followed.places.values()):
+                self._background.works()
+
+        self.stream.run(progress)
 
 
 class StreamCollector(Collector):

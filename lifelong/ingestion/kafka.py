@@ -264,6 +264,8 @@ class Stream:
             StoreError: the store accepts no writes; what it holds is whole, and a later run continues from there.
         """
         client = consumer(self.address, on_error=self._note)
+        # What an earlier run had, this one need not get again.
+        self._place_of = {}
         try:
             self._begin(client)
             reader = _Group(self, client) if self._store.shared else _Everything(self, client)
@@ -275,21 +277,16 @@ class Stream:
 
     def _begin(self, client: Any) -> None:
         """Wait for the brokers, and set the positions of a store that starts at the end of the topic."""
-        end = clock.monotonic() + self.settings.patience
-        while True:
-            try:
-                partitions = partitions_of(client, self.address, timeout=min(_ANSWER, max(self.settings.patience, 1)))
-                break
-            except StreamUnavailableError as error:
-                if clock.monotonic() > end or self._stopping.is_set():
-                    raise StreamUnavailableError(
-                        error.found + (f" ({self._trouble})" if self._trouble else ""),
-                        expected=error.expected,
-                        fix=error.fix,
-                    ) from error
-                logger.warning("%s Trying again.", error)
+        partitions = Patience(self.settings.patience, stopping=self._stopping)(lambda: self._partitions(client))
         if self.address.start != "beginning" and all(self.position(partition) < 0 for partition in partitions):
             self._skip_what_is_there(client, partitions)
+
+    def _partitions(self, client: Any) -> list[int]:
+        try:
+            return partitions_of(client, self.address, timeout=min(_ANSWER, max(self.settings.patience, 1)))
+        except StreamUnavailableError as error:
+            found = error.found + (f" ({self._trouble})" if self._trouble else "")
+            raise StreamUnavailableError(found, expected=error.expected, fix=error.fix) from error
 
     def _skip_what_is_there(self, client: Any, partitions: Sequence[int]) -> None:
         """Start after the last message, or at a time. The places are stored: partitions added later are read whole."""
@@ -326,7 +323,7 @@ class Stream:
 
     def _follow(self, client: Any, reader: _Group | _Everything, progress: Callable[[Followed], None] | None) -> None:
         began = last = looked = clock.monotonic()
-        reported = self.report()
+        reported: Followed | None = None
         while not self._stopping.is_set():
             parts, failed = self._gather(client)
             now = clock.monotonic()
@@ -343,7 +340,7 @@ class Stream:
                 reader.look()
                 looked = now
             self._measure(client)
-            if progress is not None and (report := self.report()) != reported:
+            if progress is not None and reader.joined and (report := self.report()) != reported:
                 progress(report)
                 reported = report
 

@@ -1,4 +1,4 @@
-"""Repeats work while a store does not answer."""
+"""Repeats work while a store or a broker does not answer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time as clock
 from collections.abc import Callable
 from typing import TypeVar
 
-from lifelong.errors import StoreUnavailableError
+from lifelong.errors import StoreUnavailableError, StreamUnavailableError
 
 logger: logging.Logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -17,7 +17,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 
 
 class Patience:
-    """Repeats work while a shared store does not answer, with longer and longer pauses.
+    """Repeats work while a shared store or a broker does not answer, with longer and longer pauses.
 
     The work must be safe to repeat, as events with offsets are.
 
@@ -39,16 +39,18 @@ class Patience:
 
         Raises:
             StoreUnavailableError: the store did not answer in time.
+            StreamUnavailableError: no broker did.
         """
         pause, end = _FIRST_PAUSE, None
         while True:
             try:
                 return work()
-            except StoreUnavailableError as error:
+            except (StoreUnavailableError, StreamUnavailableError) as error:
                 now = clock.monotonic()
-                end = now + self.seconds if end is None else end
+                first, end = end is None, now + self.seconds if end is None else end
                 if now + pause > end or self._stopping.is_set():
                     raise
-                logger.warning("%s Trying again, for %.0f more seconds at most.", error, end - now)
+                if first:
+                    logger.warning("%s Trying again, for %.0f more seconds at most.", error, end - now)
                 self._stopping.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)

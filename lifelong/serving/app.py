@@ -91,7 +91,6 @@ def create_app(
     dataset = None if dataset is None else as_dataset(dataset)
     shown = None if report is None else _report(report, keys=api_keys is not None)
     service = Service(artifact, store, settings=settings, dataset=dataset, writer=writer)
-    service.metrics.add(ServiceCollector(service))
     app = FastAPI(
         title="lifelong",
         version=__version__,
@@ -126,6 +125,8 @@ def _attach(app: FastAPI, service: Service, report: Report | None) -> None:
     """Put what runs with the app, and what its endpoints read, into its state."""
     app.state.service, app.state.takeovers = service, Takeovers(service)
     app.state.impressions, app.state.recent_users, app.state.report = _impressions_log(service), RecentUsers(), report
+    service.metrics.add(ServiceCollector(service, app.state.takeovers))
+    service.on_switch.append(service.metrics.tell)
     service.on_events.append(app.state.recent_users.add)
     service.on_forget["recent"] = app.state.recent_users.discard
     keepers = [
@@ -170,7 +171,7 @@ def follow(app: FastAPI, address: KafkaAddress, settings: StreamSettings, letter
     service: Service = app.state.service
     schema = service.artifact.config.dataset_schema
     stream = Stream(address, service.store, service.apply, schema, settings=settings, letters=letters)
-    follower = Follower(stream, again=service.store.shared)
+    follower = Follower(stream)
     service.metrics.add(StreamCollector(stream.report, lambda: follower.up))
     forget_letters_too(app, letters)
     app.state.keepers.append(follower)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 from collections.abc import Iterable, Iterator
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from lifelong.background import running
+from lifelong.errors import StoreError
 from lifelong.serving.service import Service
+from lifelong.serving.takeovers import Takeovers
 from lifelong.version import __version__
 
 
@@ -17,10 +21,11 @@ class ServiceCollector(Collector):
 
     Args:
         service: the one that they are of.
+        takeovers: of its store.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, takeovers: Takeovers) -> None:
+        self._service, self._takeovers = service, takeovers
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: the store is not asked before the service runs."""
@@ -43,9 +48,22 @@ class ServiceCollector(Collector):
         yield _gauge("lifelong_waiting_requests", "Requests that wait for a thread", ["queue"], waiting)
         yield _gauge("lifelong_under_way_requests", "Requests that came and are not answered", ["queue"], under_way)
         yield from self._of_connections()
+        yield from self._of_background()
         # Where a server keeps the memories, its own metrics say this; a store of your own need not.
         for name, value in getattr(service.store, "figures", dict)().items():
             yield GaugeMetricFamily(f"lifelong_store_{name}", _STORE[name], value=value)
+
+    def _of_background(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily("lifelong_background_up", "Whether background work is done", labels=["work"])
+        failed = CounterMetricFamily("lifelong_background_failures", "Passes that failed", labels=["work"])
+        for work in running():
+            up.add_metric([work.name], work.failing is None)
+            failed.add_metric([work.name], work.failures)
+        yield from (up, failed)
+        # While the store is away this is not known, and the rest is to be said.
+        with contextlib.suppress(StoreError):
+            unbuilt = self._takeovers.unbuilt()
+            yield GaugeMetricFamily("lifelong_building", "Artifacts whose memories are not complete", value=unbuilt)
 
     def _of_connections(self) -> Iterator[Metric]:
         open_ = self._service.metrics.connections

@@ -56,7 +56,9 @@ class WriteHealth:
         # Times of the last successful mark, and of the last attempt at one.
         self._kept = self._tried = -TRUSTED
         self._checking = threading.Lock()
-        self._healer = Background(self._heal, name="heal", failure="the store takes no writes", retry=_PAUSE)
+        self._healer = Background(
+            self._heal, name="heal", failure="the store takes no writes", retry=_PAUSE, longest=_PAUSE
+        )
 
     def start(self) -> None:
         """Bring the store back whenever a write has failed."""

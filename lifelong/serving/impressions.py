@@ -38,7 +38,7 @@ import numpy as np
 
 from lifelong.atomic import DRAFT, replace_text, sync, write_whole
 from lifelong.background import Background
-from lifelong.errors import UsageError, require
+from lifelong.errors import StoreUnavailableError, UsageError, require
 
 if TYPE_CHECKING:
     from lifelong.scoring.scorer import Scorer
@@ -82,6 +82,7 @@ class ImpressionsLog:
         self.folder, self._count, self._rows, self._seconds = folder, count, rows, seconds
         self._queue: queue.Queue[Scored] = queue.Queue(WAITING)
         self._held: list[tuple[Scorer, list[dict[str, Any]]]] = []
+        self._next: Scored | None = None
         self._number, self._lock, self._due = 0, threading.Lock(), clock.monotonic() + seconds
         _check(folder)
         self._known_notices = _notices(folder)
@@ -104,13 +105,16 @@ class ImpressionsLog:
     def close(self) -> None:
         """Write what was taken, and stop."""
         self._background.close()
-        self.flush()
+        with contextlib.suppress(StoreUnavailableError):
+            self.flush()
 
     def flush(self) -> None:
         """Write what was taken so far."""
         with self._lock:
-            self._drain()
-            self._write()
+            try:
+                self._drain()
+            finally:
+                self._write()
 
     def forget(self, users: Collection[str]) -> int:
         """Take users' rows out, of those that wait and of all files of the folder; how many there were.
@@ -135,8 +139,8 @@ class ImpressionsLog:
         notices = _notices(self.folder)
         if new := notices - self._known_notices:
             # What still waits was scored before the notice as well.
-            while (scored := self._next()) is not None:
-                self._take(scored)
+            while self._take_one():
+                pass
             self._take_out({digest for notice in new for digest in (self.folder / notice).read_text().split()})
         self._known_notices = notices
 
@@ -162,25 +166,27 @@ class ImpressionsLog:
             pass
 
     def _take_next(self) -> bool:
-        """Take the next request that waits; whether there was one. With the lock.
+        """Take the next request that waits, and write if there are rows enough; whether there was one. With the lock.
 
         Without it a request would be neither in the queue nor in the rows for a moment, where `flush` and `forget`
         miss it.
         """
-        scored = self._next()
-        if scored is None:
-            return False
-        self._take(scored)
-        if self._num_held >= self._rows:
+        taken = self._take_one()
+        if taken and self._num_held >= self._rows:
             self._write()
-        return True
+        return taken
 
-    def _next(self) -> Scored | None:
-        """The next request that waits, None if there is none."""
+    def _take_one(self) -> bool:
+        """Take the next request that waits into the rows; whether there was one."""
         try:
-            return self._queue.get_nowait()
+            scored = self._next or self._queue.get_nowait()
         except queue.Empty:
-            return None
+            return False
+        # It stays the next one while the store is away that has the fields of its items.
+        self._next = scored
+        self._take(scored)
+        self._next = None
+        return True
 
     @property
     def _num_held(self) -> int:
@@ -194,6 +200,8 @@ class ImpressionsLog:
             return
         try:
             rows = _rows_of(scored)
+        except StoreUnavailableError:
+            raise
         except Exception:
             logger.exception("a scored request could not be written down")
             self._count("failed", size)

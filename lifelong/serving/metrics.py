@@ -9,6 +9,7 @@ speaks for all of them. What a process says of itself cannot be added up, so eac
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 
 SHARED = "PROMETHEUS_MULTIPROC_DIR"
 """Variable of the environment that names the folder of several processes; it must be set before any is started."""
-_EVERY, _OLD = 1.0, 10.0
-"""Seconds between two times that a process writes its figures down, and after which they are those of a dead one."""
+_EVERY, _OLD, _HUNG = 1.0, 10.0, 60.0
+"""Seconds between two times that a process writes its figures down, after which they are those of a dead one, and after
+which one that hangs has been replaced."""
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 _REQUESTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _SCORES = (-20, -12, -8, -6, *(half / 2 for half in range(-10, 11)), 6, 8, 12, 20)
@@ -80,6 +82,9 @@ class Metrics:
         self.shed: Counter = counter(
             "lifelong_shed_requests", "Requests refused because there was too much to do", ("by",)
         )
+        self.built: Counter = counter(
+            "lifelong_build_users", "Users looked at by builds of another artifact's memories"
+        )
         self.connections: Connections | None = None
         """Those of the server, where it is ours."""
         ProcessCollector(registry=self._figures)
@@ -96,6 +101,15 @@ class Metrics:
         if self._together is None:
             return generate_latest(self.registry) + generate_latest(self._figures)
         return generate_latest(self._together)
+
+    def elsewhere(self, name: str) -> dict[int, dict[str, str]]:
+        """Pid of each other process of this service that runs -> labels of one of its figures."""
+        return {} if self._together is None else self._together.elsewhere(name)
+
+    def tell(self) -> None:
+        """Let other processes know now what has changed."""
+        if self._together is not None:
+            self._together.wake()
 
     def start(self) -> None:
         """Let other processes know the figures of this one, if there are others."""
@@ -129,7 +143,27 @@ class Together(CollectorRegistry):
 
     def start(self) -> None:
         """Begin to write the figures of this process down."""
+        # The first time at once: who waits for this process finds it as soon as it may answer requests.
+        with contextlib.suppress(OSError):
+            self._write()
         self._background.start()
+
+    def wake(self) -> None:
+        """Write them down again."""
+        self._background.wake()
+
+    def elsewhere(self, name: str) -> dict[int, dict[str, str]]:
+        """Pid of each other process that runs -> labels of one of its figures, as it last wrote them down."""
+        found: dict[int, dict[str, str]] = {}
+        for file in self.folder.glob("figures-*.json"):
+            pid = int(file.stem.partition("-")[2])
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                # One that hangs has old figures, and is waited for until it is replaced.
+                if pid != os.getpid() and time.time() - file.stat().st_mtime < _HUNG:
+                    os.kill(pid, 0)
+                    families = json.loads(file.read_bytes())
+                    found[pid] = next(samples[0][1] for family, _, _, samples in families if family == name)
+        return found
 
     def close(self) -> None:
         """End it."""

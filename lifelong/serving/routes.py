@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.convertors import StringConvertor, register_url_convertor
 
+from lifelong.background import running
 from lifelong.errors import StoreCorruptError
 from lifelong.memory.event import MAX_ID
 from lifelong.scoring.answer import Answer, Score, ScoreRequest
@@ -157,17 +158,21 @@ async def healthz() -> s.StateReply:
 @operations.get(
     "/readyz",
     summary="Requests can be answered",
+    response_model_exclude_none=True,
     responses={
         503: {
             "model": s.ErrorReply,
-            "description": "the store does not answer or takes no writes, or the service stops",
+            "description": "the store is away or takes no writes, a topic is not followed, or the service stops",
         }
     },
 )
 async def readyz(service: Served) -> s.StateReply:
-    """Answers 200 while the artifact is loaded, and the store answers and takes writes."""
+    """Answers 200 while the artifact is loaded, the store answers and takes writes, and a topic is followed."""
     await service.check()
-    return s.StateReply(status="ready", artifact=service.artifact.id, model=service.artifact.config.model)
+    # Not why: an error may name users, and this needs no key.
+    failing = [work.name for work in running() if work.failing is not None]
+    model = service.artifact.config.model
+    return s.StateReply(status="ready", artifact=service.artifact.id, model=model, failing=failing or None)
 
 
 @operations.get("/metrics", summary="Numbers for Prometheus", response_class=Response)

@@ -359,3 +359,4 @@ class StateReply(_Reply):
     status: str
     artifact: str | None = None
     model: str | None = None
+    failing: list[str] | None = Field(None, description="background work that fails now; the log says why")

@@ -24,6 +24,7 @@ import msgspec
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.atomic import guarded
+from lifelong.background import running
 from lifelong.data.events import NO_TIME
 from lifelong.dtypes import IntArray
 from lifelong.errors import StoreCorruptError, StoreForeignError, StoreUnavailableError
@@ -319,8 +320,8 @@ class Service:
         """Whether requests can be answered and events kept now.
 
         Raises:
-            StoreUnavailableError: the service stops, the store does not answer, or it takes no writes; or events would
-                be refused, since the system's clock is far behind the store's.
+            StoreUnavailableError: the service stops, the store does not answer or takes no writes, a topic is not
+                followed, or events would be refused, since the system's clock is far behind the store's.
         """
         if self.stopping:
             raise StoreUnavailableError("the service is stopping", fix="ask another instance")
@@ -329,6 +330,12 @@ class Service:
             self.store.read_many(["readiness"])
             self._check_clock()
             self.health.check()
+            for work in running():
+                if work.needed and work.failing is not None:
+                    # Why is for the log: a message that is not an event may name a user.
+                    raise StoreUnavailableError(
+                        work.failure, fix="the log says why; once the store and the brokers answer it goes on by itself"
+                    )
 
         try:
             # In no queue: it must say the truth about a store that makes others wait.
@@ -525,9 +532,10 @@ class Service:
     async def forget(self, user: str) -> ForgottenUser:
         """Erase a user, and remove what is left of her from the files; the store answers meanwhile."""
         erased = await self.erase(user)
-        rows, purged = await asyncio.get_running_loop().run_in_executor(
-            self._cleaner, lambda: (self.clean([user]), self.store.purge())
-        )
+        with self.health.noted():
+            rows, purged = await asyncio.get_running_loop().run_in_executor(
+                self._cleaner, lambda: (self.clean([user]), self.store.purge())
+            )
         self.metrics.forgotten.labels("asked").inc(erased)
         return ForgottenUser(user, erased, rows.get("impressions", 0), rows.get("dead_letters", 0), purged)
 

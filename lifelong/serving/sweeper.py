@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lifelong.background import Background
@@ -39,9 +40,9 @@ class Sweeper:
 
     def __init__(self, service: Service) -> None:
         self.service, self.days, self.kept = service, service.settings.forget_after, service.settings.keep_events
-        self._sweeps, self._left = 0, False
+        self._sweeps, self._unclean = 0, False
         self._background = Background(
-            self._pass, name="sweep", failure="what is old could not be forgotten", retry=EVERY
+            self._pass, name="sweep", failure="what is old could not be forgotten", longest=EVERY
         )
         limits = {"--forget-after": self.days, "--keep-events": self.kept}
         given = {option: days for option, days in limits.items() if days is not None}
@@ -67,11 +68,17 @@ class Sweeper:
         """Forget all users whose last event is too old."""
         assert self.days is not None
         counter = self.service.metrics.forgotten.labels("inactive")
+
+        def clean(users: Sequence[str]) -> None:
+            # Before the first of them is erased: an erasure may be kept though its answer is lost.
+            self._unclean = True
+            self.service.clean(users)
+
         return forget_inactive(
             self.service.store,
             moment_before(self.days),
             pause=lambda: self._background.rest(_REST),
-            clean=self.service.clean,
+            clean=clean,
             on_forgotten=lambda user: counter.inc(),
         )
 
@@ -81,18 +88,20 @@ class Sweeper:
         return trim_logs(self.service.store, moment_before(self.kept), pause=lambda: self._background.rest(_LONG_REST))
 
     def _pass(self) -> float:
-        number, self._sweeps = self._sweeps, self._sweeps + 1
-        if self.days is not None:
-            self._forget()
-        if self.kept is not None and number % _TRIMMED == 0:
-            found = self.trim()
-            logger.info("%s events of %s users were old and are out of the log", found.events, found.users)
+        # Where nobody else writes, nobody else would see that the store has to be brought back.
+        with self.service.health.noted():
+            if self.days is not None:
+                self._forget()
+            if self.kept is not None and self._sweeps % _TRIMMED == 0:
+                found = self.trim()
+                logger.info("%s events of %s users were old and are out of the log", found.events, found.users)
+        self._sweeps += 1
         return EVERY
 
     def _forget(self) -> None:
         found = self.sweep()
-        # Old files that are still being read are tried again next time.
-        if found.forgotten or self._left:
-            self._left = not self.service.store.purge()
+        # Also next time: old files that are still being read, and what a sweep has left that did not come to its end.
+        if self._unclean:
+            self._unclean = not self.service.store.purge()
         if found.forgotten:
             logger.info("%s of %s users were inactive and are forgotten", found.forgotten, found.users)

@@ -172,18 +172,22 @@ _acting_for: int | None = None
 
 
 def name_owner(path: Path) -> None:
-    """Write down that this process owns a folder, or the one that it acts for.
+    """Write down that this process owns a folder, or the one that it acts for, and which one holds its lock.
 
     Raises:
         OSError: it cannot be written.
     """
-    (path / OWNER).write_text(json.dumps({"pid": _acting_for or os.getpid()}) + "\n")
+    (path / OWNER).write_text(json.dumps({"pid": _acting_for or os.getpid(), "holder": os.getpid()}) + "\n")
 
 
 def named_owner(path: Path) -> int | None:
     """The process that says it owns a folder; None if none does."""
+    return _named(path, "pid")
+
+
+def _named(path: Path, role: str) -> int | None:
     try:
-        return int(json.loads((path / OWNER).read_text())["pid"])
+        return int(json.loads((path / OWNER).read_text())[role])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -218,7 +222,14 @@ def _runs(process: int) -> bool:
 
 def locked(path: Path) -> StoreLockedError:
     """The error for a folder that another process owns."""
-    named = named_owner(path)
+    named, holder = named_owner(path), _named(path, "holder")
+    if named is not None and holder is not None and not _runs(named) and _runs(holder):
+        return StoreLockedError(
+            f"{path} is still open in process {holder}, which writes for process {named}; that one has ended",
+            expected="a process that ends with the one that it writes for, within moments",
+            fix=f"it probably waits for the disk: check that, and end it with `kill -9 {holder}`, which loses nothing"
+            " that was acknowledged",
+        )
     owner = "another process" if named is None else f"process {named}"
     return StoreLockedError(
         f"{path} is open in {owner}",

@@ -239,7 +239,8 @@ class _RemoteScan:
 
     def __next__(self) -> tuple[str, bytes]:
         if self._calls.over:
-            raise StoreError("a store was closed while it was read", fix="open it again")
+            # Its owner may have ended, and another one opens it again.
+            raise StoreUnavailableError("a store was closed while it was read", fix="read it again when it is open")
         row = next(self._rows, None)
         if row is not None:
             return row

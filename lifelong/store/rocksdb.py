@@ -576,7 +576,8 @@ class _Scan:
 
     def __next__(self) -> tuple[bytes, bytes]:
         if self._stopped:
-            raise StoreError(f"{self._path} was closed while it was read", fix="open it again")
+            # Opened again after a write that failed, or closed.
+            raise StoreUnavailableError(f"{self._path} was closed while it was read", fix="read it again")
         if self._rows is None or self._left == 0:
             self._rows = None
             raise StopIteration

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
+from contextlib import closing
 
 import pytest
 
@@ -14,6 +16,7 @@ pytest.importorskip("confluent_kafka")
 pytest.importorskip("rocksdict")
 
 from support.kafka import broker, installed
+from support.processes import children, command_of
 
 from lifelong.store.opening import open_store
 
@@ -48,6 +51,19 @@ class Service:
         request = urllib.request.Request(self.address + path, data, headers={"content-type": "application/json"})
         with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.read().decode()
+
+    def status(self, path):
+        try:
+            self.get(path)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        return 200
+
+    @property
+    def writer(self):
+        """The process that writes; None while there is none."""
+        return next((one for one in children(self.process.pid) if "run_writer" in command_of(one)), None)
 
     def count(self, user):
         return json.loads(self.get("/v1/score", {"user": user, "items": ["i1"]}))["count"]
@@ -109,7 +125,72 @@ def test_a_message_that_is_no_event_ends_the_stream_and_not_the_service(kafka, s
     service = serve(f"rocksdb://{tmp_path / 'store'}", kafka.url("bad"))
     wait_until(lambda: service.numbers()["lifelong_stream_up"] == 0)
     assert service.count("u") == 1
-    assert "followed no further" in (tmp_path / "stderr").read_text()
+    assert "the topic is not followed, and is not tried again: kafka://" in (tmp_path / "stderr").read_text()
+    assert service.status("/readyz") == 503
+
+
+def rows(first, number):
+    return [{"user": f"u{k % 7}", "item": f"i{k % 40}", "time": START + k} for k in range(first, first + number)]
+
+
+def offset(service):
+    """How far the topic's only partition is applied."""
+    return service.numbers().get('lifelong_stream_offset{partition="0"}', -1)
+
+
+def assert_applied_once(url, topic, number):
+    with closing(open_store(url, read_only=True)) as store:
+        assert store.watermark(f"kafka:{topic}", 0) == number - 1
+        assert sum(len(store.events(f"u{k}")) for k in range(7)) == number
+
+
+def test_a_topic_is_followed_again_after_its_writer_was_killed_each_message_once(kafka, serve, tmp_path):
+    url = f"rocksdb://{tmp_path / 'store'}"
+    kafka.make("killed", 1)
+    kafka.send("killed", rows(0, 300))
+    service = serve(url, kafka.url("killed"))
+    wait_until(lambda: offset(service) == 299)
+    for number in (300, 600):
+        writer = service.writer
+        os.kill(writer, signal.SIGKILL)
+        kafka.send("killed", rows(number, 300))
+        wait_until(lambda number=number: offset(service) == number + 299)
+        wait_until(lambda: service.numbers()["lifelong_stream_up"] == 1)
+        assert service.writer not in (None, writer)
+    wait_until(lambda: service.status("/readyz") == 200)
+    os.kill(service.process.pid, signal.SIGTERM)
+    assert service.process.wait(timeout=60) == 0
+    assert_applied_once(url, "killed", 900)
+    # Logged once each time, whatever was tried meanwhile.
+    assert (tmp_path / "stderr").read_text().count("the topic is not followed") <= 4
+
+
+def test_a_topic_is_followed_again_when_a_full_disk_has_room_and_meanwhile_the_service_is_not_ready(
+    kafka, serve, small_disk, tmp_path
+):
+    url, filler = f"rocksdb://{small_disk}/store", small_disk / "filler"
+    kafka.make("full", 1)
+    kafka.send("full", rows(0, 100))
+    service = serve(url, kafka.url("full"))
+    wait_until(lambda: offset(service) == 99)
+    with pytest.raises(OSError, match="No space"), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4_096))
+    sent = 100
+    while service.numbers()["lifelong_stream_up"] == 1:
+        kafka.send("full", rows(sent, 200))
+        sent += 200
+    # It keeps trying, and still says so.
+    failures = service.numbers()['lifelong_background_failures_total{work="stream"}']
+    wait_until(lambda: service.numbers()['lifelong_background_failures_total{work="stream"}'] > failures)
+    assert (service.numbers()["lifelong_stream_up"], service.status("/readyz")) == (0, 503)
+    filler.unlink()
+    wait_until(lambda: offset(service) == sent - 1)
+    wait_until(lambda: service.status("/readyz") == 200)
+    assert service.numbers()["lifelong_stream_up"] == 1
+    os.kill(service.process.pid, signal.SIGTERM)
+    assert service.process.wait(timeout=60) == 0
+    assert_applied_once(url, "full", sent)
 
 
 def test_a_message_that_is_no_event_is_left_out_where_that_is_wanted(kafka, serve, tmp_path):

@@ -130,6 +130,7 @@ def test_images_have_the_version_of_the_package_and_extras_that_there_are():
         ("hadolint", ["Dockerfile"]),
         ("kubernetes-validate", ["--strict", "kubernetes/shared.yaml", "kubernetes/embedded.yaml"]),
         ("promtool", ["check", "rules", "alerts.yml"]),
+        ("promtool", ["test", "rules", "../tests/assets/alerts.yml"]),
         ("promtool", ["check", "config", "prometheus.yml"]),
         ("docker-compose", ["--file", "compose.yaml", "config", "--quiet"]),
         ("docker-compose", ["--file", "../lifelong/cli/project/compose.yaml", "config", "--quiet"]),

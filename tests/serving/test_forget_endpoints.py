@@ -4,8 +4,9 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from support.processes import until
 
-from lifelong.errors import UsageError
+from lifelong.errors import StoreUnavailableError, UsageError
 from lifelong.serving.app import create_app
 from lifelong.serving.service import ServiceSettings
 from lifelong.serving.sweeper import Sweeper
@@ -33,6 +34,26 @@ def test_inactive_users_are_forgotten_and_counted(make_client):
     assert (sweep.users, sweep.forgotten) == (2, 1)
     assert [client.get(f"/v1/users/{user}/memory").status_code for user in ("old", "new")] == [404, 200]
     assert 'lifelong_forgotten_users_total{reason="inactive"} 1.0' in client.get("/metrics").text
+
+
+def test_a_sweep_that_an_outage_of_the_store_ends_is_soon_tried_again_and_its_bytes_go(make_client, monkeypatch):
+    client = make_client(settings=ServiceSettings(forget_after=30))
+    client.post("/v1/events", {"events": [{"user": "old", "item": "i1", "time": 1_700_000_000}]})
+    service, purges = client.app.state.service, []
+
+    def purge():
+        purges.append(True)
+        if len(purges) == 1:
+            raise StoreUnavailableError("the disk is full", fix="free space")
+        return True
+
+    monkeypatch.setattr(service.store, "purge", purge)
+    sweeper = Sweeper(service)
+    sweeper.start()
+    # The user is gone after the first pass; her bytes are not.
+    until(lambda: len(purges) == 2)
+    sweeper.close()
+    assert client.get("/v1/users/old/memory").status_code == 404
 
 
 def test_old_events_are_out_of_the_log_and_an_explanation_says_that_they_are_missing(make_client):

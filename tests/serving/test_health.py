@@ -1,6 +1,5 @@
 """Whether the service says that writes are kept, and whether it brings its store back."""
 
-import subprocess
 import time
 from contextlib import closing
 
@@ -66,17 +65,6 @@ def test_a_service_whose_store_takes_no_writes_is_not_ready_and_says_why(client,
     monkeypatch.undo()
     app.state.service.health._tried -= TRUSTED
     assert client.get("/readyz").status_code == 200
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", folder]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("a small file system can only be mounted by root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_a_service_on_a_full_disk_scores_and_takes_events_again_when_there_is_room(artifact, small_disk):

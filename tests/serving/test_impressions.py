@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("pyarrow", reason="pyarrow is of the impressions extra")
 import pyarrow.parquet as pq
+from support.processes import until
 
-from lifelong.errors import UsageError
+from lifelong.errors import StoreUnavailableError, UsageError
 from lifelong.serving.impressions import ImpressionsLog, forget_impressions
 from lifelong.serving.service import Scored, ServiceSettings
 
@@ -91,6 +92,24 @@ def test_a_slow_disk_blocks_no_request(logged, monkeypatch):
     slow.join()
     flush(client)
     assert len(rows(folder)) == 2
+
+
+def test_a_request_whose_items_cannot_be_read_since_the_store_is_away_is_written_when_it_is_back(logged, monkeypatch):
+    client, folder = logged
+    assert client.post("/v1/score", {"user": "u", "items": ["i1", "i2"]}).status_code == 200
+    log, store = client.app.state.impressions, client.app.state.service.store
+
+    def away(*_, **__):
+        raise StoreUnavailableError("the process that writes the store has ended")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_many", away)
+        log.start()
+        until(lambda: log._background.failing is not None)
+    until(lambda: log._background.failing is None)
+    log.close()
+    assert [row["item"] for row in rows(folder)] == ["i1", "i2"]
+    assert 'outcome="failed"' not in client.get("/metrics").text
 
 
 def test_what_the_disk_refuses_is_held_and_written_later(logged, monkeypatch):

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from support.processes import children, command_of, until, wait_until_gone
 
-from lifelong.errors import StoreError, StoreForeignError, StoreUnavailableError, UsageError
+from lifelong.errors import StoreError, StoreForeignError, StoreLockedError, StoreUnavailableError, UsageError
 from lifelong.memory.runtime import Runtime
 from lifelong.memory.updater import Updater, UserEvent
 from lifelong.serving import writer as writing
@@ -31,6 +31,7 @@ from lifelong.serving.run import shared_folder
 from lifelong.serving.shared_writer import SharedWriterProcess
 from lifelong.serving.writer import WriterProcess
 from lifelong.serving.writer_process import EventFolder, WriterTask, _Writing
+from lifelong.store import folder
 from lifelong.store.contract import Commit
 from lifelong.store.folder import OWNER, named_owner
 from lifelong.store.messages import Calls, Channel
@@ -401,6 +402,27 @@ def test_a_writer_that_does_not_answer_keeps_no_service_from_stopping(artifact, 
     # What was under way when the process was killed may be there: then all of it.
     with closing(open_store(f"rocksdb://{tmp_path / 'store'}")) as store:
         assert sum(len(store.events(user)) for user, _ in store.scan()) in (EVENTS, 2 * EVENTS)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_writer_that_hangs_after_its_service_was_killed_is_named_and_the_advice_frees_the_store(
+    server, artifact, monkeypatch, workers
+):
+    monkeypatch.setattr(folder, "_PATIENCE", 0.1)
+    with server(workers) as service:
+        post_all(service, range(1), acknowledged := [])
+        (writer,) = service.writers
+        os.kill(writer, signal.SIGSTOP)
+        service.process.kill()
+        service.process.wait()
+        named = f"still open in process {writer}, .* process {service.process.pid}"
+        with pytest.raises(StoreLockedError, match=named) as caught:
+            open_store(f"rocksdb://{service.folder}")
+        advice = re.search(r"kill -9 (\d+)", caught.value.fix)
+        os.kill(int(advice.group(1)), signal.SIGKILL)
+        wait_until_gone([writer])
+    assert acknowledged == [0]
+    assert_holds(service.folder, artifact, 1)
 
 
 def test_a_service_that_stops_starts_no_writer_again(artifact, tmp_path):

@@ -9,7 +9,8 @@
 What is killed (`KINDS`): ingestion of a file, over RocksDB and over Valkey; the same while RocksDB is made to compact;
 the same by two workers into shards, where one of them is killed, or their parent, or all; a process that follows a
 topic, over both; the same by two workers into shards; a service under posted events, over both and over shards; a
-backfill.
+backfill; the writer of a service that goes on: while it follows a topic, and while it builds the memories of another
+artifact.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,10 @@ from lifelong.store.ram import InMemoryStore
 from lifelong.store.shards import shard_of
 from support import victims
 from support.kafka import Broker, broker
+from support.processes import children, command_of, until
+from support.serving import Service
 from support.valkey import server
+from support.variants import other_artifact
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -49,8 +53,8 @@ if TYPE_CHECKING:
 _PATIENCE = 400
 """Seconds in which a victim does something on a busy machine."""
 _PARTITIONS, _SHARDS = 3, 3
-_POST = 5
-"""Events of one request."""
+_POST, _SENT, _COPIES = 5, 60, 20
+"""Events of one request; messages of one kill of a writer; users of a build for each of the dataset's."""
 _TOLERANCE = 1e-5
 _IMPORTED = [
     "__main__",
@@ -291,17 +295,27 @@ class TopicVictims(Victims):
     """A process that follows a topic."""
 
     longest = 0.5
+    source = "log"
 
     def __init__(self, ground: Ground) -> None:
         assert ground.kafka is not None
-        self.kafka, self.topic = ground.kafka, f"log-{time.monotonic_ns()}"
-        self.parts: list[list[UserEvent]] = [[] for _ in range(_PARTITIONS)]
-        for event in ground.events:
-            self.parts[zlib.crc32(event.user.encode()) % _PARTITIONS].append(event)
-        self.kafka.make(self.topic, _PARTITIONS)
-        for partition, events in enumerate(self.parts):
-            self.kafka.send(self.topic, map(row, events), partition=partition)
+        self.kafka = ground.kafka
+        self.new_topic(ground.events)
         super().__init__(ground)
+
+    def new_topic(self, events: Sequence[UserEvent]) -> None:
+        """Make a topic, and put events into it."""
+        self.topic = f"log-{time.monotonic_ns()}"
+        self.parts: list[list[UserEvent]] = [[] for _ in range(_PARTITIONS)]
+        self.kafka.make(self.topic, _PARTITIONS)
+        self.send(events)
+
+    def send(self, events: Sequence[UserEvent]) -> None:
+        """Put events at the end of the topic."""
+        for partition in range(_PARTITIONS):
+            some = [event for event in events if zlib.crc32(event.user.encode()) % _PARTITIONS == partition]
+            self.parts[partition] += some
+            self.kafka.send(self.topic, map(row, some), partition=partition)
 
     def work(self, doom: victims.Doom) -> tuple[Callable[..., None], tuple[Any, ...]]:
         """See `Victims`. A group of its own: a dead member would have to be waited for."""
@@ -311,7 +325,7 @@ class TopicVictims(Victims):
 
     def check(self, store: MemoryStore) -> tuple[int, bool]:
         """The messages of each partition up to its watermark are there, and no other."""
-        marks = [store.watermark("log", partition) + 1 for partition in range(_PARTITIONS)]
+        marks = [store.watermark(self.source, partition) + 1 for partition in range(_PARTITIONS)]
         compare(self.ground, store, [e for part, mark in zip(self.parts, marks, strict=True) for e in part[:mark]])
         return sum(marks), sum(marks) == len(self.ground.events)
 
@@ -440,6 +454,109 @@ class BackfillVictims(Victims):
         return len(found), found == self.everyone
 
 
+class WriterVictims(Victims):
+    """The writer of a service; the service goes on, and ends its work with another writer."""
+
+    def work_of(self, service: Service) -> tuple[str, int, int]:
+        """Let a service do something and kill its writer meanwhile: (point, acknowledged before, done in the end)."""
+        raise NotImplementedError
+
+    def kill(self) -> tuple[str, int, int] | None:
+        """See `Victims`."""
+        with Service.started(self.ground.artifact, self.url, self.options()) as service:
+            point, told, wanted = self.work_of(service)
+            service.stop()
+        with contextlib.closing(open_store(self.url)) as store:
+            recovered, done = self.check(store)
+        assert recovered == wanted, f"{wanted} were to be done, {recovered} are there"
+        if done:
+            self.renew()
+        return point, told, recovered
+
+    def options(self) -> list[str]:
+        """Of `lifelong serve`."""
+        return []
+
+    def kill_writer(self, service: Service) -> str:
+        """Kill the writer at a random moment; when."""
+        pause = self.ground.chance.uniform(0, self.longest)
+        time.sleep(pause)
+        (writer,) = [one for one in children(service.process.pid) if "run_writer" in command_of(one)]
+        os.kill(writer, signal.SIGKILL)
+        return f"{pause:.3f} s after its work began"
+
+
+class FollowingWriterVictims(WriterVictims, TopicVictims):
+    """While it follows a topic."""
+
+    longest = 0.3
+
+    def renew(self) -> None:
+        """See `Victims`."""
+        super().renew()
+        self.new_topic(())
+        self.source, self.sent = f"kafka:{self.topic}", 0
+
+    def options(self) -> list[str]:
+        """See `WriterVictims`."""
+        return ["--from", self.kafka.url(self.topic)]
+
+    def work_of(self, service: Service) -> tuple[str, int, int]:
+        """Events are sent some at a time."""
+        told, some = self.sent, self.ground.events[self.sent : self.sent + _SENT]
+        self.sent += len(some)
+
+        def send() -> None:
+            for at in range(0, len(some), _POST):
+                self.send(some[at : at + _POST])
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        point = self.kill_writer(service)
+        sender.join()
+        until(lambda: service.number("lifelong_stream_offset") + _PARTITIONS == self.sent, "messages are not applied")
+        until(lambda: service.ask("/readyz") is not None, "the service does not get ready")
+        return point, told, self.sent
+
+
+class BuildingWriterVictims(WriterVictims):
+    """While it builds the memories of another artifact, which is served then."""
+
+    longest = 0.6
+
+    def __init__(self, ground: Ground) -> None:
+        self.newer = other_artifact(ground.artifact, ground.folder / "newer")
+        self.events = [replace(event, user=f"{event.user}-{n}") for event in ground.events for n in range(_COPIES)]
+        super().__init__(ground)
+
+    def renew(self) -> None:
+        """See `Victims`."""
+        super().renew()
+        with contextlib.closing(open_store(self.url)) as store:
+            updater = Updater(self.ground.artifact, store)
+            for at in range(0, len(self.events), 4_096):
+                updater.apply(self.events[at : at + 4_096])
+
+    def work_of(self, service: Service) -> tuple[str, int, int]:
+        """A takeover."""
+        service.ask("/v1/admin/artifacts", {"path": str(self.newer.path)})
+        point = self.kill_writer(service)
+
+        def complete() -> bool:
+            found = service.ask("/v1/admin/artifacts")
+            return found is not None and all(one["phase"] == "ready" for one in found["artifacts"])
+
+        until(complete, "the memories are not built")
+        assert service.ask("/v1/admin/switch", {"artifact": self.newer.id})["served"] == self.newer.id
+        return point, 0, len(self.events)
+
+    def check(self, store: MemoryStore) -> tuple[int, bool]:
+        """The memories of both artifacts are what the events give."""
+        for artifact in (self.ground.artifact, self.newer):
+            compare(replace(self.ground, artifact=artifact), store, self.events)
+        return len(self.events), True
+
+
 KINDS: dict[str, tuple[type[Victims], str]] = {
     "file, rocksdb": (FileVictims, "rocksdb"),
     "file while compacting, rocksdb": (CompactingVictims, "rocksdb"),
@@ -449,6 +566,8 @@ KINDS: dict[str, tuple[type[Victims], str]] = {
     "backfill, rocksdb": (BackfillVictims, "rocksdb"),
     "topic, rocksdb": (TopicVictims, "rocksdb"),
     "topic, sharded": (ShardTopicVictims, "sharded"),
+    "writer under a topic, rocksdb": (FollowingWriterVictims, "rocksdb"),
+    "writer under a build, rocksdb": (BuildingWriterVictims, "rocksdb"),
     "file, valkey": (FileVictims, "valkey"),
     "service, valkey": (ServiceVictims, "valkey"),
     "topic, valkey": (TopicVictims, "valkey"),
@@ -467,11 +586,13 @@ def compare(ground: Ground, store: MemoryStore, events: Sequence[UserEvent]) -> 
     Raises:
         AssertionError: it holds something else.
     """
-    once = InMemoryStore()
+    once, stored = InMemoryStore(), store.artifact_list().find(ground.artifact.id)
+    space = 0 if stored is None else stored.space
     Updater(ground.artifact, once).apply(events)
     users = [user for user, _ in once.scan()]
-    assert {user for user, _ in store.scan()} == set(users)
-    found, wanted = ground.runtime.decode(store.read_many(users)), ground.runtime.decode(once.read_many(users))
+    assert {user for user, _ in store.scan(space)} == set(users)
+    records = store.read_many(users, space=space)
+    found, wanted = ground.runtime.decode(records), ground.runtime.decode(once.read_many(users))
     assert found.count_B.tolist() == wanted.count_B.tolist()
     assert found.last_time_B.tolist() == wanted.last_time_B.tolist()
     for name, value in wanted.fields.items():
