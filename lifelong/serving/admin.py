@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from fastapi import APIRouter, Body, Depends, Request
 from fastapi import Path as PathPart
 from fastapi.responses import Response
 
 from lifelong.serving import schemas as s
-from lifelong.serving.bodies import JsonRoute, in_pieces
+from lifelong.serving.bodies import JsonRoute, encoded_list, in_pieces
 from lifelong.serving.errors import DOCUMENTED
 from lifelong.serving.routes import Served, User
 from lifelong.serving.service import ForgottenUser
@@ -62,7 +63,12 @@ async def delete_artifact(artifact: Name, takeovers: Asked) -> ArtifactStates:
 @admin.get("/users/{user:text}", summary="All that is kept of a user", response_model=dict[str, Any])
 async def get_user(user: User, service: Served) -> Response:
     """Her memory of each artifact, number by number, her event log, her event ids, and her logged impressions."""
-    return in_pieces(await service.export(user))
+
+    def text(found: dict[str, Any]) -> bytes:
+        lists = {name: encoded_list(found[name]) for name in ("events", "impressions")}
+        return msgspec.json.encode({**found, **lists})
+
+    return in_pieces(await service.export(user, text))
 
 
 @admin.delete("/users/{user:text}", summary="Forget a user")

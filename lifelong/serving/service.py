@@ -20,7 +20,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import msgspec
 from pydantic import ConfigDict, Field, with_config
 
 from lifelong.atomic import guarded
@@ -39,7 +38,6 @@ from lifelong.scoring.online_items import Fields, OnlineItems
 from lifelong.scoring.scorer import Scorer
 from lifelong.scoring.slots import slots_of
 from lifelong.serving.batching import Reads, Writes
-from lifelong.serving.bodies import encoded_list
 from lifelong.serving.errors import NotFoundError, TooLargeError
 from lifelong.serving.health import WriteHealth, check_clock
 from lifelong.serving.metrics import Metrics
@@ -556,15 +554,18 @@ class Service:
                 take(scored)
         return named
 
-    async def export(self, user: str) -> bytes:
-        """All that is kept of a user, in JSON."""
+    async def export(self, user: str, reply: Callable[[dict[str, Any]], T]) -> T:
+        """All that is kept of a user.
+
+        Args:
+            user: her id.
+            reply: what is made of it, in a thread.
+        """
         found = await self.aside(lambda: export(self.store, user))
 
-        def document() -> bytes:
+        def document() -> T:
             rows = [row for rows_of in self.on_export for row in rows_of(user)]
-            known = found["known"] or bool(rows)
-            lists = {"events": encoded_list(found["events"]), "impressions": encoded_list(rows)}
-            return msgspec.json.encode({**found, "known": known, **lists})
+            return reply({**found, "known": found["known"] or bool(rows), "impressions": rows})
 
         return await asyncio.get_running_loop().run_in_executor(self._cleaner, document)
 

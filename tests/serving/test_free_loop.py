@@ -153,9 +153,9 @@ def bodies() -> Iterator[Asked]:
         ("POST", "/v1/explain", "items"),
         ("PUT", "/v1/items", "items"),
     ):
-        entries = b"[" + b'{"item": "i"}, ' * (most.max_body // 20)
-        yield Asked(method, path, path, b'{"%s": %s' % (name.encode(), entries), status=422)
-        yield Asked(method, path, path, b'{"%s": %s1], "more": 1}' % (name.encode(), entries), status=422)
+        begun = b'{"%s": [' % name.encode()
+        yield Asked(method, path, path, begun + b'{"item": "i"}, ' * (most.max_body // 20), status=422)
+        yield Asked(method, path, path, begun + b'{"item": "i"}, ' * most.max_candidates + b'1], "more": 1}', status=422)
 
 
 def reads(names: int) -> Iterator[Asked]:
