@@ -113,3 +113,13 @@ def test_a_command_erases_users_with_the_longest_ids_in_a_running_service(artifa
             process.terminate()
     with closing(open_store(url, read_only=True)) as store:
         assert list(store.scan()) == []
+
+
+@pytest.mark.torch
+def test_a_backfill_of_a_log_with_a_longer_id_keeps_nothing(artifact, dataset, store, monkeypatch):
+    from lifelong.training.backfill import backfill
+
+    monkeypatch.setattr("lifelong.memory.event.MAX_ID", 1)
+    with pytest.raises(UsageError, match=SAID):
+        backfill(artifact, dataset, store)
+    assert list(store.scan()) == []
