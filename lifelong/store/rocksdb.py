@@ -672,7 +672,9 @@ def _checked(path: Path, opened: Callable[..., Any]) -> Any:
         db = opened()
     except Exception as caught:
         found = _as_ours(path, str(caught))
-        if not isinstance(found, StoreCorruptError) or not _holds(path, noted):
+        # A file that is missing is no part of a commit that was under way.
+        torn = isinstance(found, StoreCorruptError) and "No such file" not in str(caught)
+        if not torn or not _holds(path, noted):
             raise found from caught
         logger.warning("%s: what follows the last acknowledged commit in its log is left out: %s", path, caught)
         return opened(up_to_damage=True)
