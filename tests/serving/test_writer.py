@@ -29,6 +29,7 @@ from lifelong.serving.writer_process import EventFolder, WriterTask
 from lifelong.store.contract import Commit
 from lifelong.store.folder import OWNER, named_owner
 from lifelong.store.opening import open_store
+from lifelong.store.protocol import Connection
 from lifelong.store.ram import InMemoryStore
 
 pytest.importorskip("rocksdict")
@@ -410,8 +411,9 @@ def test_a_service_that_stops_starts_no_writer_again(artifact, tmp_path):
 
 
 def test_events_that_are_refused_with_those_of_an_earlier_writer_take_no_more_room(artifact):
-    folder = EventFolder(Updater(artifact, InMemoryStore()))
-    assert folder.parse(1, json.dumps(request(0)).encode(), False, [])
+    connection = Connection()
+    folder = EventFolder(Updater(artifact, InMemoryStore()), connection)
+    connection.answer(1, True, folder.parse(json.dumps(request(0)).encode(), False))
     for parts in ([0, 1], [1]):
         with pytest.raises(StoreUnavailableError, match="nothing was kept"):
             folder.fold(parts)
