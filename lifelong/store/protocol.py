@@ -119,7 +119,6 @@ class Reader(Generic[T]):
         """Begin a connection; "join" is to be called first. What was copied before may be old."""
         self.state, self._left, self._items = "joining", deque(), False
         self.copies.forget()
-        self.copies.empty.discard(ITEMS)
         self._relisted()
 
     def call(self, ticket: T, name: str, arguments: tuple[Any, ...]) -> Call:
@@ -155,8 +154,8 @@ class Reader(Generic[T]):
         return ticket, bool(well), value
 
     def _changed(self, what: Notice, written: Mapping[int, PackedRecords], number: int) -> None:
+        self._items = self._items or what == "forgotten" or ITEMS in written
         if what == "kept":
-            self._items = self._items or ITEMS in written
             self.copies.kept(written)
         elif what == "forgotten":
             self.copies.forget()

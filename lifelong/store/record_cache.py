@@ -217,6 +217,7 @@ class RecordCaches(Generic[W]):
         self._of.pop(space, None)
 
     def forget(self) -> None:
-        """Keep nothing."""
+        """Keep nothing; a space that was empty may hold something by now."""
+        self.empty.clear()
         for cache in list(self._of.values()):
             cache.forget()
