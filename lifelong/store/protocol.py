@@ -157,9 +157,10 @@ class Reader(Generic[T]):
         self._items = self._items or what == "forgotten" or ITEMS in written
         if what == "kept":
             self.copies.kept(written)
-        elif what == "forgotten":
+        if what == "forgotten":
+            # A write that was in doubt, also one of the list, may be there or not.
             self.copies.forget()
-        else:
+        if what != "kept":
             self._relisted()
         # At last: whoever finds all changes here reads the copies next.
         self._seen = max(self._seen, number)

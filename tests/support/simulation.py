@@ -1,6 +1,6 @@
 """A world in one thread: a clock that jumps to what happens next, links that delay and break, a disk, and chance.
 
-    seed --> chance --> what happens when --> clock: one thing after the other --> what was seen --> Broken or nothing
+    seed --> chance --> what happens when --> clock: one thing after the other --> what was seen --> BrokenError or nothing
 
 Everything that could differ from one run to the next is drawn from the seed, so that a seed is a test of its own. What
 is simulated is the real code where this has no sockets, threads and waits of its own.
@@ -22,7 +22,7 @@ CHOSEN = "LIFELONG_SEED"
 """Environment variable with the one seed that is to be run."""
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """Something was seen that must not be."""
 
 
@@ -50,14 +50,14 @@ class Clock:
         """Do all that is to be done, and what comes of it.
 
         Raises:
-            Broken: there is no end of it.
+            BrokenError: there is no end of it.
         """
         for _ in range(most):
             if not self._next:
                 return
             self.now, _, what = heapq.heappop(self._next)
             what()
-        raise Broken("it never comes to rest")
+        raise BrokenError("it never comes to rest")
 
 
 class Link:
@@ -152,12 +152,12 @@ def seeds(number: int = SEEDS, first: int = 0) -> Iterable[int]:
     return range(first, first + number) if chosen is None else [int(chosen)]
 
 
-def first_broken(world: Callable[[int], object], some: Iterable[int]) -> tuple[int, Broken] | None:
+def first_broken(world: Callable[[int], object], some: Iterable[int]) -> tuple[int, BrokenError] | None:
     """Run worlds until one breaks: its seed and what was seen; None if none does."""
     for seed in _without_collector(some):
         try:
             world(seed)
-        except Broken as broken:
+        except BrokenError as broken:
             return seed, broken
     return None
 
