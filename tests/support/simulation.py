@@ -1,6 +1,6 @@
 """A world in one thread: a clock that jumps to what happens next, links that delay and break, a disk, and chance.
 
-    seed --> chance --> what happens when --> clock: one thing after the other --> what was seen --> BrokenError or nothing
+    seed --> chance --> what happens when --> clock: one thing after the other --> BrokenError, or nothing
 
 Everything that could differ from one run to the next is drawn from the seed, so that a seed is a test of its own. What
 is simulated is the real code where this has no sockets, threads and waits of its own.
