@@ -188,7 +188,8 @@ class Reader(Generic[T]):
 
     def read(self, names: Sequence[str], space: int) -> Steps[list[bytes | None]]:
         """The record of each name, None if there is none."""
-        yield from self._catch_up()
+        if not self.current:
+            yield self._latest()
         steps = self.copies.steps(names, space)
         try:
             unknown = next(steps)
@@ -199,15 +200,15 @@ class Reader(Generic[T]):
 
     def artifact_list(self) -> Steps[ArtifactList]:
         """The list of artifacts; the owner is asked once until it changes."""
-        yield from self._catch_up()
+        if not self.current:
+            yield self._latest()
         found = self._list
         if found is None:
             found = yield Ask("artifact_list")
         return found
 
-    def _catch_up(self) -> Steps[None]:
-        if self._count is not None and not self.current:
-            yield Wait(self._count.value)
+    def _latest(self) -> Wait:
+        return Wait(0 if self._count is None else self._count.value)
 
 
 class Hold(NamedTuple):

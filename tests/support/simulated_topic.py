@@ -1,9 +1,9 @@
 """A topic, the processes that follow it, and their store in a simulated world; `Stream` is the real one.
 
-    topic --FakeConsumer--> Stream --apply: memories and offset, one commit--> store      kills, rebalances, errors, losses
+    topic --FakeConsumer--> Stream --apply: one commit--> store      kills, rebalances, errors, losses
 
 Each process is a thread that runs only when it has its turn, from one call of the consumer or the store to the next.
-`apply` is a model of `Updater.apply_table`, since the real one takes longer than all else; tests give the real one, too.
+`apply` is a model of `Updater.apply_table`, since the real one takes longer than all else; some worlds have that one.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lifelong.data.events import Schema
 from lifelong.errors import StoreBehindError, StoreConflictError, StoreError, StoreUnavailableError
 from lifelong.ingestion import kafka
 from lifelong.ingestion.kafka_client import KafkaAddress
+from lifelong.memory.event import decode_event
 from lifelong.memory.updater import Applied
 from lifelong.store.contract import Commit
 from lifelong.store.ram import InMemoryStore
@@ -332,7 +333,7 @@ class World:
         """The events that a user has."""
         logged = self.store.events(user)
         if logged:
-            return [event.split(b'"item":"')[1].split(b'"')[0].decode() for event in logged]
+            return [decode_event(event).item for event in logged]
         return (self.store.read_many([user])[0] or b"").decode().split()
 
 
