@@ -225,6 +225,8 @@ class Stream:
         self._patiently = Patience(self.settings.patience if store.shared else 0, stopping=self._stopping)
         self._applied, self._lost, self._warned = Applied(), 0, not self._reports
         self._place_of: dict[int, Place] = {}
+        # The same for messages that are gathered: their partition may be given back before they are applied.
+        self._before: dict[int, Place] = {}
         self._trouble, self._reminded = "", -_REMIND
 
     def _latest(self) -> int:
@@ -352,6 +354,7 @@ class Stream:
         Returns:
             What messages hold, and the errors that ended them, which came in a message's place.
         """
+        self._before = dict(self._place_of)
         reads: dict[int, list[_Read]] = {}
         failed: Sequence[Any] = ()
         left = self.settings.batch
@@ -450,7 +453,7 @@ class Stream:
         if read.bad and self._letters is not None:
             self._letters.flush()
         if read.through >= 0:
-            place = self._place_of.get(partition)
+            place = self._before.get(partition)
             apply = partial(
                 self._apply,
                 read.table,
@@ -592,7 +595,13 @@ class Stream:
     def starts(self, partitions: Sequence[int]) -> list[Any]:
         """From where partitions that are assigned to this process are read."""
         found = {partition: self._patiently(partial(self.position, partition)) for partition in partitions}
-        self._place_of |= {partition: Place(offset, None) for partition, offset in found.items()}
+        places = {partition: Place(offset, None) for partition, offset in found.items()}
+        # The later one: to read again what is applied does no harm, and to pass over what the store has lost would.
+        later = {
+            partition: max(place, self._before.get(partition, place), key=lambda one: one.offset)
+            for partition, place in places.items()
+        }
+        self._place_of, self._before = self._place_of | places, self._before | later
         return [
             self._kafka.TopicPartition(
                 self.address.topic, partition, offset + 1 if offset >= 0 else self._kafka.OFFSET_BEGINNING

@@ -21,6 +21,7 @@ from lifelong.serving.writer import Writer, WriterProcess
 from lifelong.serving.writer_process import CHANGES, WriterTask
 from lifelong.store.messages import Calls, Channel
 from lifelong.store.owner import ChangeCount
+from lifelong.store.protocol import Reader
 
 _SOCKET, _BACKLOG = "writer", 128
 """Name of the socket to which workers connect, and how many may wait there."""
@@ -74,7 +75,7 @@ class SharedWriterProcess:
 
     def _connected(self) -> Calls:
         channel, ended = self._writer.connect()
-        return Calls(channel, notice=lambda what, change: None, ended=ended)
+        return Calls(channel, Reader(0), ended=ended)
 
     def _look(self) -> float:
         if self._calls.over:

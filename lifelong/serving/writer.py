@@ -12,7 +12,6 @@ wait for both (docs/decisions/0030-a-process-that-writes.md).
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import signal
 import socket
@@ -20,9 +19,8 @@ import subprocess
 import sys
 import threading
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,6 +30,7 @@ from lifelong.memory.updater import Applied
 from lifelong.serving.writer_process import WriterTask
 from lifelong.store.messages import Channel
 from lifelong.store.owner import ChangeCount
+from lifelong.store.protocol import Held
 from lifelong.store.remote import RemoteStore
 
 Rows = Sequence[Mapping[str, Any]]
@@ -41,35 +40,20 @@ CLOSE_SECONDS = 30.0
 """Seconds in which the process closes its store when the service stops; later it is killed."""
 
 
+@dataclass(frozen=True, slots=True)
 class ParsedEvents:
     """Events of a request that wait in the writer.
 
     Args:
-        number: under which they wait.
+        held: names them there.
         users: of each event.
-        left: gets the number if they are not folded in.
     """
 
+    held: Held
     users: Sequence[str]
-
-    def __init__(self, number: int, users: Sequence[str], left: deque[int]) -> None:
-        self._number: int | None = number
-        self.users, self._left = users, left
 
     def __len__(self) -> int:
         return len(self.users)
-
-    def take(self) -> int:
-        """Their number, for the call that folds them in."""
-        number, self._number = self._number, None
-        assert number is not None
-        return number
-
-    def __del__(self) -> None:
-        # The request was refused, or nobody waits for it any more. Nothing called here may wait for a lock: the
-        # garbage collector may run this while the same thread holds the lock.
-        if self._number is not None:
-            self._left.append(self._number)
 
 
 class Writer(ABC):
@@ -86,7 +70,6 @@ class Writer(ABC):
 
     def __init__(self, count: ChangeCount | None = None) -> None:
         self._count, self._closing = count, False
-        self._numbers, self._left = itertools.count(), deque[int]()
         self.on_end = lambda error: None
 
     @abstractmethod
@@ -108,11 +91,8 @@ class Writer(ABC):
         Raises:
             StoreUnavailableError: the process has ended.
         """
-        number, left = next(self._numbers), list[int]()
-        while self._left:
-            left.append(self._left.popleft())
-        users = self.store.calls("parse", number, text, packed, left)
-        return None if users is None else ParsedEvents(number, users, self._left)
+        held, users = self.store.calls.held("parse", text, packed)
+        return None if users is None else ParsedEvents(held, users)
 
     def fold(self, parts: Sequence[Rows | ParsedEvents]) -> list[Applied | Exception]:
         """Fold in the events of several requests, with one commit for all; see `Updater.apply_parts`.
@@ -120,7 +100,7 @@ class Writer(ABC):
         Raises:
             StoreUnavailableError: the process has ended; what was under way may or may not be kept.
         """
-        given = [part.take() if isinstance(part, ParsedEvents) else part for part in parts]
+        given = [part.held.number if isinstance(part, ParsedEvents) else part for part in parts]
         return cast("list[Applied | Exception]", self.store.calls("fold", given))
 
     def apply_table(self, table: EventTable, **options: Any) -> Applied:

@@ -36,6 +36,7 @@ from lifelong.store.folder import act_for
 from lifelong.store.messages import Channel, Functions, answer_calls
 from lifelong.store.opening import open_store
 from lifelong.store.owner import ChangeCount, Notices, functions_of
+from lifelong.store.protocol import Connection, Hold
 from lifelong.store.record_cache import Listenable
 
 logger: logging.Logger = logging.getLogger(__name__)
@@ -50,7 +51,7 @@ _ACCEPT_PAUSE = 0.1
 _UNREAD_SECONDS = 2
 """Seconds after which a worker that reads nothing holds up the others no longer."""
 Part = int | Sequence[dict[str, Any]]
-"""The events of a request: the number that `parse` gave them, or rows that were checked."""
+"""The events of a request: the number of the call that parsed them, or rows that were checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,33 +84,26 @@ class EventFolder:
 
     Args:
         updater: of the store.
+        connection: to the process whose requests they are of.
     """
 
     updater: Updater
 
-    def __init__(self, updater: Updater) -> None:
-        self.updater = updater
-        self._waiting: dict[int, EventTable] = {}
+    def __init__(self, updater: Updater, connection: Connection) -> None:
+        self.updater, self._waiting = updater, connection.held
 
-    def parse(self, number: int, text: bytes, packed: bool, left: Sequence[int]) -> Sequence[str] | None:
+    def parse(self, text: bytes, packed: bool) -> Hold | None:
         """Parse the events of a body, and keep them until it is their turn.
 
         Args:
-            number: under which they wait.
             text: of the body.
             packed: it is MessagePack, not JSON.
-            left: numbers of requests that nobody waits for any more.
 
         Returns:
-            The user of each event; None if `EventsBody` has to check the body.
+            The events, and the user of each; None if `EventsBody` has to check the body.
         """
-        for one in left:
-            self._waiting.pop(one, None)
         table = table_of(text, packed=packed)
-        if table is None:
-            return None
-        self._waiting[number] = table
-        return table.user
+        return None if table is None else Hold(table, table.user)
 
     def fold(self, parts: Sequence[Part]) -> list[Applied | Exception]:
         """See `Updater.apply_parts`.
@@ -171,7 +165,8 @@ def run_writer(descriptor: int, listening: int | None = None) -> None:
         if listening is not None:
             threading.Thread(target=writing.accept, args=[socket.socket(fileno=listening)], daemon=True).start()
         channel.send(None)
-        answer_calls(channel, writing.functions(channel, lambda: closed.append(True)))
+        connection = Connection()
+        answer_calls(channel, connection, writing.functions(channel, connection, lambda: closed.append(True)))
     except (EOFError, OSError):
         # The service has ended meanwhile.
         pass
@@ -192,11 +187,12 @@ class _Writing:
         self._store, self._updater, self._notices = store, updater, notices
         self._readers, self._writers, self._parsers = (ThreadPoolExecutor(n) for n in (_READERS, 1, 1))
 
-    def functions(self, channel: Channel, closed: Callable[[], None] | None) -> Functions:
+    def functions(self, channel: Channel, connection: Connection, closed: Callable[[], None] | None) -> Functions:
         """The functions that one process can call.
 
         Args:
             channel: to it.
+            connection: to it, too.
             closed: called when it has closed the store; None for a worker, which leaves it open for the others.
         """
 
@@ -205,10 +201,9 @@ class _Writing:
                 self._store.close()
                 closed()
 
-        # Each has numbers of its own for the bodies that wait.
-        folder = EventFolder(self._updater)
+        folder = EventFolder(self._updater, connection)
         return {
-            **functions_of(self._store, channel, self._readers, self._notices),
+            **functions_of(self._store, channel, connection, self._readers, self._notices),
             "close": (close, self._writers),
             "parse": (folder.parse, self._parsers),
             "fold": (folder.fold, self._writers),
@@ -231,8 +226,9 @@ class _Writing:
             threading.Thread(target=self._answer, args=[Channel(connected)], daemon=True).start()
 
     def _answer(self, channel: Channel) -> None:
+        connection = Connection()
         try:
-            answer_calls(channel, self.functions(channel, None))
+            answer_calls(channel, connection, self.functions(channel, connection, None))
         finally:
-            self._notices.discard(channel)
+            self._notices.leave(channel)
             channel.close()

@@ -1,23 +1,27 @@
-"""Calls of functions in another process of this machine, over a socket that the two share.
+"""The protocol between a store's owner and its readers, over a socket that the two share; with threads that wait.
 
-    caller --(number, name, arguments)--> process --(number, it went well, result or error)--> caller
-                                                  `--(name, value)--> caller, unasked: notices, in their order
+    threads that call --Reader--> Channel --> socket --> Channel --Connection--> threads that work
+                     <--future--  one thread that receives
 
-Values are pickled: both ends are this package, in processes of one user, and nobody else has the socket. While a caller
-waits it holds no lock of the interpreter.
+`lifelong.store.protocol` says what is sent and when. Values are pickled: both ends are this package, in processes of
+one user, and nobody else has the socket. While a caller waits it holds no lock of the interpreter.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import pickle
 import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
+
+from lifelong.store.protocol import Ask, Call, Connection, Held, Reader, Steps
+
+V = TypeVar("V")
 
 _LENGTH = struct.Struct("=Q")
 _SMALL = 65_536
@@ -106,49 +110,83 @@ def packed(message: object) -> bytes:
 
 
 class Calls:
-    """Calls of functions in another process. Threads may share it.
+    """Calls over one connection, from its beginning to its end. Threads may share it.
 
     Args:
-        channel: to it; closed here.
-        notice: called, in a thread of its own, with the name and value of what it says unasked, before any result that
-            it sends later is there.
-        ended: called once when it has ended or hung up; gives the error of calls that are open, and of later ones.
+        channel: to the owner; closed here.
+        reader: this process; one of its connections at a time.
+        ended: called once when the connection has ended; gives the error of calls that are open, and of later ones.
     """
 
     over: bool
-    """Whether it has ended or hung up."""
+    """Whether the connection has ended."""
 
-    def __init__(self, channel: Channel, *, notice: Callable[[Any, Any], None], ended: Callable[[], Exception]) -> None:
-        self._channel, self._notice, self._ended = channel, notice, ended
-        self._numbers, self._open = itertools.count(), dict[int, Future[Any]]()
-        self.over, self._error, self._lock = False, Exception(), threading.Lock()
+    def __init__(self, channel: Channel, reader: Reader[Future[Any]], *, ended: Callable[[], Exception]) -> None:
+        self._channel, self._reader, self._ended = channel, reader, ended
+        # Held where calls begin and end; notified when something was received, or nothing will be any more.
+        self.over, self._error, self._changed = False, Exception(), threading.Condition()
+        reader.connected()
         self._thread = threading.Thread(target=self._receive, name="lifelong-calls", daemon=True)
         self._thread.start()
 
     def begin(self, name: str, *arguments: Any) -> Future[Any]:
         """Call a function; its result, or its error, comes later."""
+        return self._begin(name, arguments)[1]
+
+    def __call__(self, name: str, *arguments: Any) -> Any:
+        """Call a function, and wait for its result."""
+        return self.begin(name, *arguments).result()
+
+    def held(self, name: str, *arguments: Any) -> tuple[Held, Any]:
+        """Call a function of whose result a part waits at the owner: that part, and the result."""
+        call, future = self._begin(name, arguments)
+        # From now on: an error on the way leaves it, too.
+        held = self._reader.held(call)
+        return held, future.result()
+
+    def _begin(self, name: str, arguments: tuple[Any, ...]) -> tuple[Call, Future[Any]]:
         future: Future[Any] = Future()
         # It cannot be cancelled: the result comes even if nobody waits for it any more.
         future.set_running_or_notify_cancel()
-        number = next(self._numbers)
-        with self._lock:
+        with self._changed:
             if self.over:
                 raise self._error
-            self._open[number] = future
+            call = self._reader.call(future, name, arguments)
         try:
-            self._channel.send((number, name, arguments))
+            self._channel.send(call)
         except OSError:
             # The other end is gone: the thread that receives finds that out, too, and fails this call.
             pass
         except Exception:
             # The arguments cannot be sent.
-            self._open.pop(number, None)
+            with self._changed:
+                self._reader.unsent(call)
             raise
-        return future
+        return call, future
 
-    def __call__(self, name: str, *arguments: Any) -> Any:
-        """Call a function, and wait for its result."""
-        return self.begin(name, *arguments).result()
+    def run(self, steps: Steps[V], patience: float, late: Callable[[], Exception]) -> V:
+        """Take the steps of the reader, and wait for what it wants.
+
+        Args:
+            steps: of the reader.
+            patience: seconds for which changes are waited for.
+            late: gives the error if they do not come.
+        """
+        found: Any = None
+        while True:
+            try:
+                wish = steps.send(found)
+            except StopIteration as done:
+                return done.value  # type: ignore[no-any-return]
+            if isinstance(wish, Ask):
+                found = self(wish.name, *wish.arguments)
+                continue
+            came = partial(self._reader.has_seen, wish.goal)
+            with self._changed:
+                self._changed.wait_for(lambda: came() or self.over, patience)  # noqa: B023
+            if not came():
+                raise late()
+            found = None
 
     def close(self) -> None:
         """Hang up; calls that are open fail."""
@@ -164,33 +202,32 @@ class Calls:
             # Whatever has ended this thread, nobody may wait for ever.
             self._channel.hang_up()
             error = self._ended()
-            with self._lock:
+            with self._changed:
                 self.over, self._error = True, error
-            for future in self._open.values():
+                futures = self._reader.ended()
+                self._changed.notify_all()
+            for future in futures:
                 future.set_exception(error)
-            self._open.clear()
 
-    def _take(self, message: tuple[Any, ...]) -> None:
-        if len(message) == 2:
-            self._notice(*message)
-            return
-        number, well, value = message
-        future = self._open.pop(number)
-        if well:
-            future.set_result(value)
-        else:
-            future.set_exception(value)
+    def _take(self, message: Any) -> None:
+        answered = self._reader.receive(message)
+        with self._changed:
+            self._changed.notify_all()
+        if answered is not None:
+            future, well, value = answered
+            (future.set_result if well else future.set_exception)(value)
 
 
 Functions = Mapping[str, tuple[Callable[..., Any], Executor]]
 """Name -> function, and the threads that call it."""
 
 
-def answer_calls(channel: Channel, functions: Functions) -> None:
+def answer_calls(channel: Channel, connection: Connection, functions: Functions) -> None:
     """Answer calls until the other end hangs up.
 
     Args:
         channel: to it.
+        connection: to it, as the owner sees it.
         functions: that can be called.
     """
 
@@ -202,7 +239,7 @@ def answer_calls(channel: Channel, functions: Functions) -> None:
             well, value = False, _sendable(error)
         try:
             try:
-                channel.send((number, well, value))
+                channel.send(connection.answer(number, well, value))
             except (pickle.PicklingError, TypeError, AttributeError) as error:
                 channel.send((number, False, _sendable(error)))
         except OSError:
@@ -211,7 +248,7 @@ def answer_calls(channel: Channel, functions: Functions) -> None:
 
     with contextlib.suppress(EOFError):
         while True:
-            number, name, arguments = channel.receive()
+            number, name, arguments = connection.receive(channel.receive())
             function, threads = functions[name]
             threads.submit(answer, number, function, arguments)
 

@@ -3,7 +3,7 @@
     reader --call--> owner --> store
            <--what a commit has written, in the order of the commits--
 
-See `lifelong.store.remote` for the other end.
+See `lifelong.store.protocol` for what is said, and `lifelong.store.remote` for the other end.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import contextlib
 import itertools
 import mmap
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from lifelong.store.contract import MemoryStore
+from lifelong.errors import StoreError
+from lifelong.store.contract import ITEMS, MemoryStore
 from lifelong.store.messages import Channel, Functions, packed
+from lifelong.store.protocol import Connection, Hold, Owner
 from lifelong.store.record_cache import Notice, Written
-from lifelong.store.record_copies import pieces_of
 
 _PLAIN = (
     "bind", "artifact_list", "change_artifact_list", "clear", "commit", "watermark", "positions", "clock", "event_ids",
-    "check_writes", "logs", "close",
+    "purge", "check_writes", "logs", "close",
 )  # fmt: skip
 """Methods that are passed on to the owner's store unchanged."""
 
@@ -61,39 +62,20 @@ class ChangeCount:
         self._number[0] = number
 
 
-class Notices:
-    """Announces the changes of a store to its readers, in the order of the commits.
-
-    Args:
-        count: of the changes, where there are several readers.
-    """
+class Notices(Owner[Channel]):
+    """Announces the changes of a store to its readers, in the order of the commits."""
 
     def __init__(self, count: ChangeCount | None = None) -> None:
-        self._count, self._channels, self._lock = count, list[Channel](), threading.Lock()
-
-    def add(self, channel: Channel) -> int:
-        """Announce changes to one more reader; gives the number of the last one before."""
-        with self._lock:
-            self._channels.append(channel)
-            return 0 if self._count is None else self._count.value
-
-    def discard(self, channel: Channel) -> None:
-        """Announce nothing more to a reader that has ended."""
-        with self._lock:
-            self._channels = [one for one in self._channels if one is not channel]
+        super().__init__(count)
+        self._saying = threading.Lock()
 
     def say(self, what: Notice, written: Written) -> None:
         """Announce a change; see `Listener`."""
-        with self._lock:
-            number = 0
-            if self._count is not None:
-                # Before it is sent: a reader that knows of it and has not got it waits.
-                number = self._count.value = self._count.value + 1
-            pieces = list(pieces_of(written)) or [{}]
-            for at, piece in enumerate(pieces, 1):
-                # Whoever has got the last one has got all of the change.
-                text = packed((what, (piece, number if at == len(pieces) else 0)))
-                for channel in self._channels:
+        # Parts of a store change at the same time, and each reader gets whole changes in the order of their numbers.
+        with self._saying:
+            for message in self.changed(what, written):
+                text = packed(message)
+                for channel in list(self.readers):
                     try:
                         channel.send_packed(text)
                     except OSError:
@@ -101,36 +83,29 @@ class Notices:
                         channel.hang_up()
 
 
-def functions_of(store: MemoryStore, channel: Channel, threads: Executor, notices: Notices) -> Functions:
+def functions_of(
+    store: MemoryStore, channel: Channel, connection: Connection, threads: Executor, notices: Notices
+) -> Functions:
     """The functions by which the owner of a store serves a `RemoteStore`.
 
     Args:
         store: open for writing; `notices` listen to it.
         channel: to the other process.
+        connection: to it, too.
         threads: that read and write.
         notices: of the store's changes.
     """
-    scans, numbers = dict[int, Iterator[tuple[str, bytes]]](), itertools.count()
 
-    def leave(left: Sequence[int]) -> None:
-        for number in left:
-            scans.pop(number, None)
-
-    def purge(left: Sequence[int]) -> bool:
-        leave(left)
-        return store.purge()
-
-    def scan(space: int, left: Sequence[int]) -> int:
-        leave(left)
-        number = next(numbers)
-        scans[number] = store.scan(space)
-        return number
+    def join() -> tuple[int, bool]:
+        # It is told of changes before anything is read for it.
+        number, no_items = notices.join(channel), False
+        # A store that answers nothing until its writes are checked must not keep out whoever checks them.
+        with contextlib.suppress(StoreError):
+            no_items = next(iter(store.scan(ITEMS)), None) is None
+        return number, no_items
 
     def rows(number: int, most: int) -> list[tuple[str, bytes]]:
-        found = list(itertools.islice(scans[number], most))
-        if len(found) < most:
-            del scans[number]
-        return found
+        return list(itertools.islice(connection.held[number], most))
 
     functions: dict[str, Callable[..., Any]] = {name: getattr(store, name) for name in _PLAIN}
     functions |= {
@@ -138,10 +113,8 @@ def functions_of(store: MemoryStore, channel: Channel, threads: Executor, notice
         "seen": lambda event_ids, now: store.seen(event_ids, now=now),
         "events": lambda user, last: store.events(user, last=last),
         "figures": getattr(store, "figures", dict),
-        "join": lambda: notices.add(channel),
-        "empty": lambda space: next(iter(store.scan(space)), None) is None,
-        "scan": scan,
+        "join": join,
+        "scan": lambda space: Hold(store.scan(space), None),
         "rows": rows,
-        "purge": purge,
     }
     return {name: (function, threads) for name, function in functions.items()}

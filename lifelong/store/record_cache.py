@@ -7,8 +7,8 @@ between, what was found may be old and is not kept.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Generator, Hashable, Iterable, Mapping, Sequence
+from typing import Generic, Literal, Protocol, TypeVar, cast, runtime_checkable
 
 ABSENT = b""
 """Marks a name that the store does not hold; no record is empty."""
@@ -182,6 +182,17 @@ class RecordCaches(Generic[W]):
             space: of them.
             read: gives the records of those that are not known here.
         """
+        steps = self.steps(names, space)
+        try:
+            steps.send(read(next(steps), space))
+        except StopIteration as done:
+            return cast("list[bytes | None]", done.value)
+        raise AssertionError("unreachable")
+
+    def steps(
+        self, names: Sequence[str], space: int
+    ) -> Generator[list[str], Sequence[bytes | None], list[bytes | None]]:
+        """As `read`, but it stops where names are not known here, yields them, and is sent their records."""
         if space in self.empty:
             return [None] * len(names)
         cache = self.of(space)
@@ -189,7 +200,7 @@ class RecordCaches(Generic[W]):
         missing = [place for place, record in enumerate(found) if record is None]
         if missing:
             unknown = [names[place] for place in missing]
-            records = read(unknown, space)
+            records = yield unknown
             for place, record in zip(missing, records, strict=True):
                 found[place] = record
             cache.offer(moment, unknown, records)
@@ -206,6 +217,7 @@ class RecordCaches(Generic[W]):
         self._of.pop(space, None)
 
     def forget(self) -> None:
-        """Keep nothing."""
+        """Keep nothing; a space that was empty may hold something by now."""
+        self.empty.clear()
         for cache in list(self._of.values()):
             cache.forget()

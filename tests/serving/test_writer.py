@@ -37,6 +37,7 @@ from lifelong.store.folder import OWNER, named_owner
 from lifelong.store.messages import Calls, Channel
 from lifelong.store.opening import open_store
 from lifelong.store.owner import Notices
+from lifelong.store.protocol import Connection, Reader
 from lifelong.store.ram import InMemoryStore
 
 pytest.importorskip("rocksdict")
@@ -439,8 +440,9 @@ def test_a_service_that_stops_starts_no_writer_again(artifact, tmp_path):
 
 
 def test_events_that_are_refused_with_those_of_an_earlier_writer_take_no_more_room(artifact):
-    folder = EventFolder(Updater(artifact, InMemoryStore()))
-    assert folder.parse(1, json.dumps(request(0)).encode(), False, [])
+    connection = Connection()
+    folder = EventFolder(Updater(artifact, InMemoryStore()), connection)
+    connection.answer(1, True, folder.parse(json.dumps(request(0)).encode(), False))
     for parts in ([0, 1], [1]):
         with pytest.raises(StoreUnavailableError, match="nothing was kept"):
             folder.fold(parts)
@@ -467,7 +469,7 @@ def test_a_worker_that_comes_while_no_descriptor_is_free_joins_when_one_is(artif
         threading.Thread(target=answering.accept, args=[Full(listening, 2)], daemon=True).start()
         connected = socket.socket(socket.AF_UNIX)
         connected.connect(str(tmp_path / "writer"))
-        calls = Calls(Channel(connected), notice=lambda what, change: None, ended=lambda: EOFError())
+        calls = Calls(Channel(connected), Reader(0), ended=lambda: EOFError())
         assert calls("watermark", "nothing", 0) == -1
         calls.close()
     assert [line.getMessage().count("Too many open files") for line in caplog.records] == [1, 1]

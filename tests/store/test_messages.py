@@ -10,6 +10,18 @@ import pytest
 
 from lifelong.errors import StoreConflictError, StoreUnavailableError
 from lifelong.store.messages import Calls, Channel, answer_calls
+from lifelong.store.protocol import Connection, Reader
+
+
+class Noting(Reader):
+    """Notes the changes that it receives."""
+
+    def __init__(self, notices: list) -> None:
+        super().__init__(0)
+        self._notices = notices
+
+    def _changed(self, *change) -> None:
+        self._notices.append(change)
 
 
 @contextmanager
@@ -17,11 +29,9 @@ def calls_of(notices: list, **functions) -> Iterator[tuple[Calls, Channel]]:
     here, there = map(Channel, socket.socketpair())
     with ThreadPoolExecutor(2) as threads:
         named = {name: (function, threads) for name, function in functions.items()}
-        answering = threading.Thread(target=answer_calls, args=(there, named))
+        answering = threading.Thread(target=answer_calls, args=(there, Connection(), named))
         answering.start()
-        calls = Calls(
-            here, notice=lambda *told: notices.append(told), ended=lambda: StoreUnavailableError("it is gone")
-        )
+        calls = Calls(here, Noting(notices), ended=lambda: StoreUnavailableError("it is gone"))
         try:
             yield calls, there
         finally:
@@ -55,10 +65,10 @@ def test_an_error_comes_with_its_parts_and_one_that_cannot_be_sent_by_its_name()
 
 def test_what_is_said_unasked_is_there_before_a_later_result():
     notices = []
-    with calls_of(notices, tell=lambda number: there.send(("kept", number))) as (calls, there):
+    with calls_of(notices, tell=lambda number: there.send(("kept", {}, number))) as (calls, there):
         for number in range(200):
             calls("tell", number)
-            assert notices[-1] == ("kept", number)
+            assert notices[-1] == ("kept", {}, number)
 
 
 def test_what_cannot_be_sent_is_an_error_on_either_side_and_the_next_call_works():

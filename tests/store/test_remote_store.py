@@ -14,7 +14,7 @@ from support.remote import Owner, open_remote
 from lifelong.errors import StoreUnavailableError
 from lifelong.store import remote as remotely
 from lifelong.store.contract import ITEMS, Commit
-from lifelong.store.messages import Channel
+from lifelong.store.messages import Calls, Channel
 from lifelong.store.owner import ChangeCount, Notices
 from lifelong.store.record_copies import PIECE
 from lifelong.store.remote import RemoteStore
@@ -62,7 +62,7 @@ def test_the_list_of_artifacts_is_asked_for_once_until_it_changes(owner, remote,
     remote.bind(IDENTITY)
     before = remote.artifact_list()
     with monkeypatch.context() as patch:
-        patch.setattr(remote, "calls", lambda *_: pytest.fail("it is asked for again"))
+        patch.setattr(Calls, "__call__", lambda *_: pytest.fail("it is asked for again"))
         assert remote.artifact_list() is before
     owner.store.change_artifact_list(before, before.add(OTHER, "building"))
     remote.clock()
@@ -99,13 +99,13 @@ def one_of_several(tmp_path):
     owner = Owner(f"rocksdb://{tmp_path / 'store'}", count)
     through.set()
     with closing(RemoteStore(owner, count=ChangeCount(tmp_path / "count"))) as store:
-        kept = store._caches.kept
+        kept = store._reader.copies.kept
 
         def kept_later(written):
             assert through.wait(30)
             kept(written)
 
-        store._caches.kept = kept_later
+        store._reader.copies.kept = kept_later
         yield owner, store, through
         through.set()
 
@@ -132,14 +132,14 @@ def test_one_of_several_readers_waits_for_what_was_kept_by_way_of_another(one_of
 def test_a_reader_waits_for_all_pieces_of_a_change(one_of_several):
     owner, reader, _ = one_of_several
     names, may, taken = [f"u{number}" for number in range(2 * PIECE + 1)], threading.Semaphore(0), []
-    kept = reader._caches.kept
+    kept = reader._reader.copies.kept
 
     def kept_when_it_may(written):
         assert may.acquire(timeout=30)
         kept(written)
         taken.append(written)
 
-    reader._caches.kept = kept_when_it_may
+    reader._reader.copies.kept = kept_when_it_may
     owner.store.commit(Commit(records={0: dict.fromkeys(names, b"1")}))
     for number in (1, 2):
         may.release()
@@ -163,13 +163,13 @@ def test_a_reader_that_does_not_get_the_changes_says_so_and_answers_again_when_i
     assert reader.read_many(["ann"]) == [b"1"]
 
 
-def test_a_reader_that_joins_again_has_seen_all_until_then_and_keeps_nothing_older(one_of_several):
+def test_a_reader_that_joins_again_has_seen_all_until_then_and_keeps_nothing_older(one_of_several, tmp_path):
     owner, reader, _ = one_of_several
     owner.store.commit(Commit(records={0: {"ann": b"1"}}))
     until(lambda: reader.holds(["ann"]))
     owner.end()
     # What the owner announced last has reached nobody.
-    owner._count.value += 1
+    ChangeCount(tmp_path / "count").value += 1
     with pytest.raises(StoreUnavailableError, match="have not come to this process"):
         reader.read_many(["ann"])
     reader.check_writes()
@@ -182,11 +182,11 @@ def test_a_reader_that_reads_nothing_is_cut_off_and_the_others_get_all(tmp_path)
     pairs = [tuple(map(Channel, socket.socketpair())) for _ in range(2)]
     for here, _ in pairs:
         here._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 50_000))
-        notices.add(here)
+        notices.join(here)
     (_, deaf), (_, reading) = pairs
     for number in range(1, 31):
         notices.say("kept", {0: {"ann": bytes(50_000)}})
-        what, (written, seen) = reading.receive()
+        what, written, seen = reading.receive()
         assert (what, written[0].get(b"ann"), seen, count.value) == ("kept", bytes(50_000), number, number)
     with pytest.raises(EOFError):
         for _ in range(30):

@@ -163,12 +163,14 @@ class Service:
         artifact: its folder.
         url: of the store.
         clock: a file with the seconds by which its clock is wrong.
+        options: more of the command.
     """
 
     nursery: Nursery
     artifact: Path
     url: str
     clock: Path
+    options: Sequence[str] = ()
     port: int = field(default_factory=free_port)
     process: Forked | None = field(default=None)
 
@@ -181,7 +183,7 @@ class Service:
         """Start it."""
         if not self.clock.exists():
             self.clock.write_bytes(_NUMBER.pack(0))
-        words = ["serve", str(self.artifact), "--store", self.url, "--port", str(self.port)]
+        words = ["serve", str(self.artifact), "--store", self.url, "--port", str(self.port), *self.options]
         self.process = self.nursery.fork(self.clock, words)
 
     def wait(self) -> None:
@@ -218,9 +220,13 @@ class Service:
             file.write(_NUMBER.pack(chance.choice(_JUMPS)))
 
     def end(self) -> None:
-        """Kill it for good."""
+        """Kill it for good, and all that it has started."""
         if self.process is not None:
+            # Workers would outlive it.
+            others = self.process.children()
             self.process.end()
+            for one in others:
+                one.end()
             self.process = None
 
 

@@ -12,6 +12,7 @@ from lifelong.store.contract import MemoryStore
 from lifelong.store.messages import Channel, answer_calls
 from lifelong.store.opening import open_store
 from lifelong.store.owner import ChangeCount, Notices, functions_of
+from lifelong.store.protocol import Connection
 from lifelong.store.record_cache import Listenable
 from lifelong.store.remote import RemoteStore
 
@@ -37,10 +38,11 @@ class Owner:
         notices = Notices(self._count)
         if isinstance(self.store, Listenable):
             self.store.listen(notices.say)
-        functions = functions_of(self.store, self._there, threads, notices)
+        connection = Connection()
+        functions = functions_of(self.store, self._there, connection, threads, notices)
 
         def work() -> None:
-            answer_calls(self._there, functions)
+            answer_calls(self._there, connection, functions)
             threads.shutdown()
             self.store.close()
             self._there.close()
