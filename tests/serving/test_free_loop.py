@@ -155,7 +155,9 @@ def bodies() -> Iterator[Asked]:
     ):
         begun = b'{"%s": [' % name.encode()
         yield Asked(method, path, path, begun + b'{"item": "i"}, ' * (most.max_body // 20), status=422)
-        yield Asked(method, path, path, begun + b'{"item": "i"}, ' * most.max_candidates + b'1], "more": 1}', status=422)
+        yield Asked(
+            method, path, path, begun + b'{"item": "i"}, ' * most.max_candidates + b'1], "more": 1}', status=422
+        )
 
 
 def reads(names: int) -> Iterator[Asked]:
