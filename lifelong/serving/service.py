@@ -105,7 +105,7 @@ class ServiceSettings:
     max_candidates: int = 20_000
     max_items: int = 10_000
     max_explained: int = 100
-    max_values: int = 100_000
+    max_values: int = 200_000
     threads: int = 2
     at_once: int = 128
     late: Literal["apply", "refuse"] = "apply"

@@ -162,7 +162,7 @@ def bodies() -> Iterator[Asked]:
 
 def reads(names: int) -> Iterator[Asked]:
     """Requests without a body; `names` columns of features."""
-    items = SETTINGS.max_values // names
+    items = min(SETTINGS.max_values // names, PARAMETERS)
     yield Asked("GET", USER + "/features", f"{HEAVY}/features?" + "&".join(f"items={at}" for at in range(items)))
     long_items = "&".join(f"items={long(at)}" for at in range(150))
     yield Asked("GET", USER + "/features", f"{HEAVY}/features?{long_items}")
