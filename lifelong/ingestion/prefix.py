@@ -233,7 +233,9 @@ def row_lines(batch: Any) -> list[str]:
     # An empty text is not the same as no value.
     between = arrow.scalar("\x1f", arrow.large_string())
     joined = compute.binary_join_element_wise(*columns, between, null_handling="replace", null_replacement="\0")
-    return [f"{row}\n" for row in joined.to_pylist()]
+    end = [arrow.scalar(text, arrow.large_string()) for text in ("", "\n")]
+    found: list[str] = compute.binary_join_element_wise(joined, *end).to_pylist()
+    return found
 
 
 def _texts(arrow: Any, column: Any) -> Any:
