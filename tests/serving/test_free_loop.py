@@ -281,3 +281,13 @@ def test_each_endpoint_has_a_largest_request(service):
     every = [*bodies(), *reads(1), *administration(service.other)]
     routes = {(method, route.path) for route in service.app.state.routes for method in route.methods}
     assert routes == {(asked.method, asked.route) for asked in every}
+
+
+def test_an_endpoint_that_holds_the_event_loop_is_noticed(service, monkeypatch):
+    async def computes() -> None:
+        end = time.thread_time() + 2 * MOST_SECONDS
+        while time.thread_time() < end:
+            pass
+
+    monkeypatch.setattr(service.app.state.service, "check", computes)
+    assert list(too_long(service, [Asked("GET", "/readyz", "/readyz")])) == [("GET", "/readyz", 0)]
