@@ -31,7 +31,8 @@ from lifelong.store.contract import ITEMS
 from lifelong.store.record_cache import Notice, RecordCaches, Written
 from lifelong.store.record_copies import PackedRecords, RecordCopies, pieces_of
 
-T, V = TypeVar("T"), TypeVar("V")
+T = TypeVar("T")
+V = TypeVar("V")
 Call = tuple[int, Sequence[int], str, tuple[Any, ...]]
 """Number, numbers of earlier calls whose results the owner need no longer hold, name of the function, its arguments."""
 Answer = tuple[int, bool, Any]
@@ -138,9 +139,9 @@ class Reader(Generic[T]):
 
     def receive(self, message: Answer | Change) -> tuple[T, bool, Any] | None:
         """Take a message in: the ticket and the result of the call that it answers, if it answers one."""
-        first, well, value = message
+        first, well, value = cast("tuple[Any, Any, Any]", message)
         if isinstance(first, str):
-            self._changed(first, well, value)  # type: ignore[arg-type]
+            self._changed(cast("Notice", first), well, value)
             return None
         ticket, name, lists = self._open.pop(first)
         if well and name == "join":

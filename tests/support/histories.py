@@ -269,9 +269,8 @@ class Clients:
 
     def _write(self, name: str, rng: random.Random, user: str, token: str) -> None:
         """Send one event: with an id until it is acknowledged, or it is time to stop; without one once."""
-        event = {"user": user, "item": token, "time": 1_700_000_000}
-        if self.features.late:
-            event["time"] += rng.randint(-1_000_000, 1_000_000)
+        spread = 1_000_000 if self.features.late else 0
+        event = {"user": user, "item": token, "time": 1_700_000_000 + rng.randint(-spread, spread)}
         if self.features.ids:
             event["event_id"] = token
         start, end, tries = time.monotonic(), FOREVER, 0

@@ -212,7 +212,7 @@ class OwnerProcess:
 
     def _rows(self, link: Link, number: int, most: int) -> list[tuple[str, bytes]]:
         # Of an earlier connection, or closed too early.
-        rows = self.connections[link].held.get(number)
+        rows: Any = self.connections[link].held.get(number)
         if not hasattr(rows, "__next__"):
             raise BrokenError("a scan that is still read was closed")
         return [row for _, row in zip(range(most), rows, strict=False)]

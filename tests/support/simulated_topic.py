@@ -45,7 +45,7 @@ class Store(InMemoryStore):
 
     def __init__(self, world: World, *, shared: bool) -> None:
         super().__init__()
-        self.shared = shared  # type: ignore[misc]
+        self.shared = shared
         self._world = world
         self._kept: list[Any] = [self._state()]
 
@@ -212,12 +212,13 @@ class World:
         self.committed = dict[int, int]()
         self.log: list[list[Message]] = [[] for _ in range(PARTITIONS)]
         shared = self.chance.random() < 0.7
-        self.store, self.running = Store(self, shared=shared), None
+        self.store = Store(self, shared=shared)
+        self.running: Member | None = None
         self.fails = self.chance.choice([0.0, 0.1, 0.3])
-        kafka.consumer = lambda *_, **__: self.running.client  # type: ignore[assignment,union-attr]
-        kafka.partitions_of = lambda *_, **__: list(range(PARTITIONS))
-        kafka.clock = SimpleNamespace(monotonic=lambda: self.now, time=lambda: 1.8e9)  # type: ignore[assignment]
-        self.running: Member | None
+        seams: Any = kafka
+        seams.consumer = lambda *_, **__: None if self.running is None else self.running.client
+        seams.partitions_of = lambda *_, **__: list(range(PARTITIONS))
+        seams.clock = SimpleNamespace(monotonic=lambda: self.now, time=lambda: 1.8e9)
         self.members = [Member(self) for _ in range(2 if shared else 1)]
 
     def failing(self) -> bool:
@@ -312,12 +313,16 @@ class World:
 
     @staticmethod
     def _assign(kit: Any, member: Member, wanted: set[int]) -> None:
-        client, places = member.client, lambda some: [kit.TopicPartition("t", partition) for partition in sorted(some)]
-        gone, new = client.at.keys() - wanted, wanted - client.at.keys()
+        client = member.client
+        gone, new = (
+            [kit.TopicPartition("t", partition) for partition in sorted(some)]
+            for some in (client.at.keys() - wanted, wanted - client.at.keys())
+        )
         if gone:
-            client.revoked(client, places(gone))
-            client.incremental_unassign(places(gone))
-        client.assigned(client, places(new))
+            client.revoked(client, gone)
+            client.incremental_unassign(gone)
+        assert client.assigned is not None
+        client.assigned(client, new)
 
     def check(self) -> None:
         """Each event is applied once, and in order."""
