@@ -85,9 +85,7 @@ def test_the_service_gives_the_features(make_client, tally) -> None:
     assert (found["user"], found["items"]) == ("u/1", ["i1", "i2"])
     assert (first["events"], first["item_times"], second["item_times"]) == (1, 1, 0)
     scorer = client.app.state.service.scorer
-    assert [{"item": "i1", **first}, {"item": "i2", **second}] == features(
-        scorer, "u/1", ["i1", "i2"], time=START + 60
-    )
+    assert [{"item": "i1", **first}, {"item": "i2", **second}] == features(scorer, "u/1", ["i1", "i2"], time=START + 60)
     assert client.get("/v1/users/u/1/features").status_code == 422
 
 
